@@ -1,0 +1,363 @@
+//! What the handlers share, built once from the settings.
+
+use std::{
+    net::IpAddr,
+    num::NonZeroU32,
+    ops::Deref,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use secrecy::{ExposeSecret, SecretString};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::Instant,
+};
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    auth::{
+        grants::Grants,
+        password::Passwords,
+        token::{BadToken, Claims, Revoked, Tokens},
+        users::{Account, Reload, RowFault, Users},
+    },
+    clock::unix_now,
+    config::Config,
+    limits::{Connections, Lockouts, Requests},
+    outbox::Outbox,
+    rooms::{RoomRegistry, SharedRooms},
+    session::{Admission, Claim, Goodbye, Refusal, Rules},
+    turn::{self, TurnCredentials},
+    wire::IceServer,
+};
+
+/// Sockets that may be open before they have shown a token, over all addresses.
+const MAX_STRANGERS: usize = 8192;
+
+/// How often files are looked at: twice make a change count, and that within two seconds.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// How often tables drop what no longer counts.
+const FORGET_EVERY: Duration = Duration::from_secs(60);
+
+/// One server. Clones are the same server.
+#[derive(Clone)]
+pub struct App(Arc<Shared>);
+
+/// What one server consists of.
+pub struct Shared {
+    /// The settings.
+    pub config: Config,
+    /// The accounts.
+    pub users: Users,
+    /// Who is where.
+    pub rooms: SharedRooms,
+    /// Sockets per address.
+    pub connections: Connections,
+    /// Sockets that have not shown a token yet.
+    pub strangers: Arc<Semaphore>,
+    /// HTTP requests per address; `None` where they are not limited.
+    pub requests: Option<Requests>,
+    /// Every open WebSocket.
+    pub sessions: TaskTracker,
+    /// When this server began.
+    pub started: Instant,
+    passwords: Passwords,
+    tokens: Tokens,
+    revoked: Revoked,
+    lockouts: Mutex<Lockouts>,
+    grants: Grants,
+    closing: watch::Sender<Option<Duration>>,
+}
+
+/// A token, as REST hands it out.
+pub struct IssuedToken {
+    /// The token itself.
+    pub token: SecretString,
+    /// How long it is good for.
+    pub lifetime: Duration,
+}
+
+/// Why a login failed.
+#[derive(Debug)]
+pub enum LoginError {
+    /// No such active account, or another password: which of them is not told.
+    Wrong,
+    /// Too many failures; how long to wait.
+    Locked(Duration),
+    /// The token could not be signed.
+    Internal(jsonwebtoken::errors::Error),
+}
+
+/// Why there are no TURN credentials.
+#[derive(Debug)]
+pub enum TurnError {
+    /// `TURNSERVER_SECRET` is empty.
+    NotConfigured,
+    /// `TURNSERVER_URLS` is empty.
+    NoUrls,
+}
+
+impl Deref for App {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+impl App {
+    /// A server that nobody has talked to yet.
+    pub fn new(config: Config, users: Users) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self(Arc::new(Shared {
+            users,
+            rooms: SharedRooms::new(RoomRegistry::new(config.max_connections_per_room)),
+            connections: Connections::new(config.max_connections_per_ip),
+            strangers: Arc::new(Semaphore::new(MAX_STRANGERS)),
+            requests: NonZeroU32::new(config.rate_limit_per_minute).map(Requests::new),
+            sessions: TaskTracker::new(),
+            started: Instant::now(),
+            passwords: Passwords::new(cores),
+            tokens: Tokens::new(&config.jwt_secret_key, config.token_lifetime),
+            revoked: Revoked::default(),
+            lockouts: Mutex::new(Lockouts::new(config.auth_max_failures, config.auth_lockout)),
+            grants: Grants::default(),
+            closing: watch::Sender::new(None),
+            config,
+        }))
+    }
+
+    /// Lets somebody in who waits at the door of a room, from `address`.
+    pub fn door(
+        &self,
+        address: IpAddr,
+    ) -> impl Fn(Claim<'_>, &Outbox) -> Result<Admission, Refusal> + use<> {
+        let app = self.clone();
+        move |claim, outbox| match claim {
+            Claim::Guest => Ok(app.admit_guest()),
+            Claim::Token(token) => app.admit_user(token, address, outbox),
+        }
+    }
+
+    /// Keeps the accounts as the file has them, and the tables small, for as long as it is polled.
+    pub async fn keep_house(self) {
+        let mut forget_at = Instant::now() + FORGET_EVERY;
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let app = self.clone();
+            let looked = tokio::task::spawn_blocking(move || app.users.look()).await;
+            match looked.unwrap_or(Reload::Nothing) {
+                Reload::Nothing => {}
+                Reload::Changed(faults) => {
+                    tracing::info!("users file read again");
+                    report(&faults);
+                    self.grants.end_users(|username| self.users.active(username).is_none());
+                }
+                Reload::Refused(error) => {
+                    tracing::error!(%error, "users file not read; the accounts stay as they were");
+                }
+            }
+            if Instant::now() >= forget_at {
+                forget_at += FORGET_EVERY;
+                self.forget();
+            }
+        }
+    }
+
+    /// Tells every open socket that the server stops, and waits until all are gone.
+    pub async fn close(&self) {
+        self.closing.send_replace(Some(self.config.shutdown_grace));
+        self.sessions.close();
+        self.sessions.wait().await;
+    }
+}
+
+/// Names rows that were kept out of the accounts.
+pub fn report(faults: &[RowFault]) {
+    for RowFault { line, fault } in faults {
+        tracing::error!(line, fault, "a row of the users file is kept out");
+    }
+}
+
+impl Shared {
+    /// A name and a password become a token.
+    ///
+    /// # Errors
+    ///
+    /// [`LoginError`].
+    pub async fn login(
+        &self,
+        username: &str,
+        password: SecretString,
+        address: IpAddr,
+    ) -> Result<IssuedToken, LoginError> {
+        let allowed = || self.lockouts().check_login(username, address, Instant::now());
+        allowed().map_err(LoginError::Locked)?;
+        let account = self.users.find(username);
+        let hash = account.as_ref().map(|account| account.hashed_password.clone());
+        let matches =
+            self.passwords.check(password, hash, allowed).await.map_err(LoginError::Locked)?;
+        match account {
+            Some(account) if matches && account.is_active => {
+                self.lockouts().login_succeeded(username, address);
+                tracing::info!(user = ?account.username, "logged in");
+                self.issue(&account.username).map_err(LoginError::Internal)
+            }
+            known => {
+                self.lockouts().login_failed(username, address, Instant::now());
+                // Somebody may have typed the password into the field for the name.
+                let user = known.map(|account| account.username);
+                tracing::warn!(?user, %address, "login failed");
+                Err(LoginError::Wrong)
+            }
+        }
+    }
+
+    /// A new token for somebody who has shown who he is.
+    ///
+    /// # Errors
+    ///
+    /// Only if signing itself fails.
+    pub fn issue(&self, username: &str) -> Result<IssuedToken, jsonwebtoken::errors::Error> {
+        let token = self.tokens.issue(username, unix_now())?;
+        Ok(IssuedToken { token: token.into(), lifetime: self.tokens.lifetime() })
+    }
+
+    /// Who stands behind a token: the one place that says so, for REST and for sockets.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::BadToken`] and [`Refusal::NoSuchUser`].
+    pub fn identify(&self, token: &str) -> Result<(Account, Claims), Refusal> {
+        let claims = self.tokens.verify(token, unix_now()).map_err(|BadToken| Refusal::BadToken)?;
+        self.check_standing(&claims).map(|account| (account, claims))
+    }
+
+    /// Ends a token, and the sockets that stand on it. A token that is not good needs no end.
+    pub fn log_out(&self, token: &str) {
+        if let Ok((account, claims)) = self.identify(token) {
+            self.revoked.insert(&claims);
+            self.grants.end_token(&account.username, &claims.fingerprint);
+            tracing::info!(user = ?account.username, "logged out");
+        }
+    }
+
+    /// TURN credentials for an account.
+    ///
+    /// # Errors
+    ///
+    /// [`TurnError`].
+    pub fn turn_credentials(&self, username: &str) -> Result<TurnCredentials, TurnError> {
+        let turn = &self.config.turn;
+        let secret = turn.secret.expose_secret();
+        if secret.is_empty() {
+            return Err(TurnError::NotConfigured);
+        }
+        if turn.urls.is_empty() {
+            return Err(TurnError::NoUrls);
+        }
+        Ok(turn::mint(secret, username, turn.ttl, unix_now()))
+    }
+
+    /// STUN for everybody; TURN as well for an account.
+    pub fn ice_servers(&self, username: Option<&str>) -> Vec<IceServer> {
+        let stun = &self.config.stun_urls;
+        let mut servers = Vec::new();
+        if !stun.is_empty() {
+            servers.push(IceServer { urls: stun.clone(), username: None, credential: None });
+        }
+        if let Some(Ok(turn)) = username.map(|username| self.turn_credentials(username)) {
+            servers.push(IceServer {
+                urls: self.config.turn.urls.clone(),
+                username: Some(turn.username),
+                credential: Some(turn.credential),
+            });
+        }
+        servers
+    }
+
+    /// What a session keeps to.
+    pub fn rules(&self) -> Rules {
+        Rules {
+            patience: self.config.websocket_timeout,
+            messages_per_second: self.config.messages_per_second,
+            message_burst: self.config.message_burst,
+            guests: self.config.allow_anonymous,
+            enforce_token_expiry: self.config.enforce_token_expiry,
+        }
+    }
+
+    /// What tells a session that the server stops.
+    pub fn closing(&self) -> watch::Receiver<Option<Duration>> {
+        self.closing.subscribe()
+    }
+
+    /// Why nobody may enter `room` from `address` at all, whoever it is.
+    pub fn turned_away(&self, room: &str) -> Option<Goodbye> {
+        let allowed = &self.config.allowed_rooms;
+        if self.closing.borrow().is_some() {
+            return Some(Goodbye::Draining);
+        }
+        (!allowed.is_empty() && !allowed.iter().any(|allowed| allowed == room))
+            .then_some(Goodbye::RoomNotAllowed)
+    }
+
+    fn admit_guest(&self) -> Admission {
+        let username = loop {
+            let id = uuid::Uuid::new_v4().simple().to_string();
+            let name = format!("guest-{}", id.get(..6).unwrap_or_default());
+            if self.users.find(&name).is_none() {
+                break name;
+            }
+        };
+        let ice_servers = self.ice_servers(None);
+        Admission { username: username.into(), expires_in: None, ice_servers, grant: None }
+    }
+
+    fn admit_user(
+        &self,
+        token: &str,
+        address: IpAddr,
+        outbox: &Outbox,
+    ) -> Result<Admission, Refusal> {
+        let now = unix_now();
+        let claims = self.tokens.verify(token, now).map_err(|BadToken| {
+            let (mut lockouts, now) = (self.lockouts(), Instant::now());
+            if lockouts.is_blocked(address, now) {
+                return Refusal::Blocked;
+            }
+            lockouts.token_refused(address, now);
+            tracing::warn!(%address, "bad socket token");
+            Refusal::BadToken
+        })?;
+        let grant = self.grants.note(&claims.username, claims.fingerprint.clone(), outbox.clone());
+        let account = self.check_standing(&claims)?;
+        Ok(Admission {
+            ice_servers: self.ice_servers(Some(&account.username)),
+            username: account.username.into(),
+            expires_in: Some(Duration::from_secs(claims.expires_at.saturating_sub(now))),
+            grant: Some(grant),
+        })
+    }
+
+    fn check_standing(&self, claims: &Claims) -> Result<Account, Refusal> {
+        if self.revoked.contains(&claims.fingerprint) {
+            return Err(Refusal::BadToken);
+        }
+        self.users.active(&claims.username).ok_or(Refusal::NoSuchUser)
+    }
+
+    fn forget(&self) {
+        self.lockouts().forget(Instant::now());
+        self.revoked.forget(unix_now());
+        if let Some(requests) = &self.requests {
+            requests.forget();
+        }
+    }
+
+    fn lockouts(&self) -> MutexGuard<'_, Lockouts> {
+        self.lockouts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

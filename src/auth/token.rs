@@ -1,0 +1,303 @@
+//! What stands for a user for half an hour: JSON Web Tokens.
+
+use std::{
+    collections::HashMap,
+    sync::{PoisonError, RwLock},
+    time::Duration,
+};
+
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+
+/// Who our tokens say issued them.
+const ISSUER: &str = "signaling-server";
+
+/// How far in the future a token's `nbf` may lie, in seconds: the clocks of two machines.
+const CLOCK_SKEW: f64 = 5.0;
+
+/// No token of ours or of anybody sensible is longer, in bytes.
+const LONGEST: usize = 8 * 1024;
+
+/// Issues tokens and verifies them (contract section 1; RFC 7519).
+///
+/// Tokens that other services mint with the same key are as good, if they carry `sub` and `exp`.
+pub struct Tokens {
+    signing: EncodingKey,
+    verifying: DecodingKey,
+    validation: Validation,
+    lifetime: Duration,
+}
+
+/// What a good token says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claims {
+    /// Whom it stands for; whether there is such an account is for others to say.
+    pub username: String,
+    /// When it ends, in whole seconds since the Unix epoch.
+    pub expires_at: u64,
+    /// What tells this token from all others.
+    pub fingerprint: Fingerprint,
+}
+
+/// Tells one token from all others: its signature. Worth nothing without the rest.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Fingerprint(String);
+
+impl std::fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Fingerprint(…)")
+    }
+}
+
+/// The token is forged, expired, not valid yet, or not a token at all. Deliberately not more than that.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("Could not validate credentials")]
+pub struct BadToken;
+
+#[derive(Serialize)]
+struct Issued<'a> {
+    sub: &'a str,
+    exp: u64,
+    iat: u64,
+    jti: String,
+    iss: &'a str,
+}
+
+/// RFC 7519 section 2, NumericDate: seconds, possibly with a fraction.
+#[derive(Deserialize)]
+struct Presented {
+    sub: String,
+    exp: f64,
+    nbf: Option<f64>,
+}
+
+impl Tokens {
+    /// Tokens signed with `secret`, good for `lifetime`.
+    pub fn new(secret: &SecretString, lifetime: Duration) -> Self {
+        let secret = secret.expose_secret().as_bytes();
+        let mut validation = Validation::new(Algorithm::HS256);
+        // `exp` and `nbf` are compared below, with the time that the caller gives.
+        validation.required_spec_claims.clear();
+        validation.validate_exp = false;
+        validation.validate_nbf = false;
+        validation.validate_aud = false;
+        Self {
+            signing: EncodingKey::from_secret(secret),
+            verifying: DecodingKey::from_secret(secret),
+            validation,
+            lifetime,
+        }
+    }
+
+    /// How long a new token is good for.
+    pub fn lifetime(&self) -> Duration {
+        self.lifetime
+    }
+
+    /// A new token for `username`. `now` in whole seconds since the Unix epoch.
+    ///
+    /// # Errors
+    ///
+    /// Only if signing itself fails.
+    pub fn issue(&self, username: &str, now: u64) -> Result<String, jsonwebtoken::errors::Error> {
+        let claims = Issued {
+            sub: username,
+            exp: now + self.lifetime.as_secs(),
+            iat: now,
+            jti: uuid::Uuid::new_v4().to_string(),
+            iss: ISSUER,
+        };
+        jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.signing)
+    }
+
+    /// What `token` says, if it is good at `now` (whole seconds since the Unix epoch).
+    ///
+    /// # Errors
+    ///
+    /// [`BadToken`], whatever is wrong with it.
+    pub fn verify(&self, token: &str, now: u64) -> Result<Claims, BadToken> {
+        if token.len() > LONGEST {
+            return Err(BadToken);
+        }
+        let presented: Presented = jsonwebtoken::decode(token, &self.verifying, &self.validation)
+            .map_err(|_| BadToken)?
+            .claims;
+        #[expect(clippy::cast_precision_loss, reason = "exact until the year 285 million")]
+        let time = now as f64;
+        if presented.exp <= time || presented.nbf.is_some_and(|nbf| nbf > time + CLOCK_SKEW) {
+            return Err(BadToken);
+        }
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "later than now, and `as` saturates"
+        )]
+        let expires_at = presented.exp as u64;
+        let (_, signature) = token.rsplit_once('.').ok_or(BadToken)?;
+        Ok(Claims {
+            username: presented.sub,
+            expires_at,
+            fingerprint: Fingerprint(signature.to_owned()),
+        })
+    }
+}
+
+/// Tokens that were logged out before their time.
+#[derive(Default)]
+pub struct Revoked(RwLock<HashMap<Fingerprint, u64>>);
+
+impl Revoked {
+    /// From now on the token of these claims is refused.
+    pub fn insert(&self, claims: &Claims) {
+        let mut revoked = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        revoked.insert(claims.fingerprint.clone(), claims.expires_at);
+    }
+
+    /// Whether this token was logged out.
+    pub fn contains(&self, fingerprint: &Fingerprint) -> bool {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).contains_key(fingerprint)
+    }
+
+    /// Drops tokens that have expired anyway. `now` in whole seconds since the Unix epoch.
+    pub fn forget(&self, now: u64) {
+        let mut revoked = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        revoked.retain(|_, expires_at| *expires_at > now);
+        revoked.shrink_to_fit();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+
+    use super::*;
+
+    const NOW: u64 = 1_700_000_000;
+
+    fn tokens(secret: &str) -> Tokens {
+        Tokens::new(&secret.into(), Duration::from_secs(1800))
+    }
+
+    /// A token with a header and claims of our choice, signed without the crate under test.
+    fn minted(secret: &str, header: &str, claims: &str) -> String {
+        let signed = [header, claims].map(|part| BASE64_URL_SAFE_NO_PAD.encode(part)).join(".");
+        let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, secret.as_bytes());
+        let signature = aws_lc_rs::hmac::sign(&key, signed.as_bytes());
+        format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature))
+    }
+
+    const HS256: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
+
+    #[test]
+    fn a_token_stands_for_its_user_until_it_expires() {
+        let tokens = tokens("secret");
+        let token = tokens.issue("zoë", NOW).unwrap();
+
+        let claims = tokens.verify(&token, NOW + 1799).unwrap();
+
+        assert_eq!((claims.username.as_str(), claims.expires_at), ("zoë", NOW + 1800));
+        assert_eq!(tokens.verify(&token, NOW + 1800), Err(BadToken));
+    }
+
+    /// RFC 7515 appendix A.1: key, header and claims of an HS256 token, as published.
+    #[test]
+    fn the_token_of_the_standard_has_our_signature() {
+        let key = BASE64_URL_SAFE_NO_PAD
+            .decode("AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow")
+            .unwrap();
+        let token = "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9\
+            .eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ\
+            .dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
+        let tokens = tokens("unused");
+        let tokens = Tokens { verifying: DecodingKey::from_secret(&key), ..tokens };
+
+        let decoded =
+            jsonwebtoken::decode::<serde_json::Value>(token, &tokens.verifying, &tokens.validation)
+                .unwrap();
+
+        assert_eq!(decoded.claims["iss"], "joe");
+        assert_eq!(tokens.verify(token, 0), Err(BadToken), "it has no sub");
+    }
+
+    #[test]
+    fn a_token_from_elsewhere_with_only_sub_and_exp_is_as_good() {
+        for exp in ["1700000001", "1700000000.5", "99999999999999999999", "1e300"] {
+            let token = minted("secret", HS256, &format!(r#"{{"sub":"alice","exp":{exp}}}"#));
+
+            assert_eq!(tokens("secret").verify(&token, NOW).unwrap().username, "alice", "{exp}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_token_makes_no_difference() {
+        let good = r#""sub":"alice","exp":1700000001"#;
+        let bad_claims = [
+            r#"{"sub":"alice"}"#.to_owned(),
+            r#"{"exp":1700000001}"#.to_owned(),
+            r#"{"sub":"alice","exp":1700000000}"#.to_owned(),
+            r#"{"sub":"alice","exp":"9999999999"}"#.to_owned(),
+            r#"{"sub":"alice","exp":null}"#.to_owned(),
+            r#"{"sub":"alice","exp":true}"#.to_owned(),
+            r#"{"sub":"alice","exp":[1700000001]}"#.to_owned(),
+            r#"{"sub":"alice","exp":1e400}"#.to_owned(),
+            r#"{"sub":1,"exp":1700000001}"#.to_owned(),
+            r#"{"sub":["alice"],"exp":1700000001}"#.to_owned(),
+            format!(r#"{{{good},"nbf":1700000006}}"#),
+            format!(r#"{{{good},"nbf":"1700000000"}}"#),
+            "[]".to_owned(),
+            "not json".to_owned(),
+        ];
+        for claims in bad_claims {
+            let token = minted("secret", HS256, &claims);
+
+            assert_eq!(tokens("secret").verify(&token, NOW), Err(BadToken), "{claims}");
+        }
+        let early = minted("secret", HS256, &format!(r#"{{{good},"nbf":1700000005}}"#));
+        assert!(tokens("secret").verify(&early, NOW).is_ok(), "within the leeway");
+    }
+
+    #[test]
+    fn only_our_key_and_our_algorithm_count() {
+        let claims = r#"{"sub":"alice","exp":1700000001}"#;
+        let good = minted("secret", HS256, claims);
+        let (signed, _) = good.rsplit_once('.').unwrap();
+        let forged = [
+            minted("other", HS256, claims),
+            minted("", HS256, claims),
+            minted("secret", r#"{"alg":"none"}"#, claims),
+            minted("secret", r#"{"alg":"HS512"}"#, claims),
+            minted("secret", r#"{"alg":"RS256"}"#, claims),
+            minted("secret", r#"{}"#, claims),
+            format!("{signed}."),
+            signed.to_owned(),
+            format!("{good}A"),
+            format!("{good} "),
+            format!("{good}."),
+            String::new(),
+            "..".to_owned(),
+            "é.é.é".to_owned(),
+            "a".repeat(1024 * 1024),
+        ];
+        for token in forged {
+            assert_eq!(tokens("secret").verify(&token, NOW), Err(BadToken), "{token:.60}");
+        }
+        assert!(tokens("secret").verify(&good, NOW).is_ok());
+    }
+
+    #[test]
+    fn a_revocation_lasts_as_long_as_the_token() {
+        let tokens = tokens("secret");
+        let claims = tokens.verify(&tokens.issue("alice", NOW).unwrap(), NOW).unwrap();
+        let other = tokens.verify(&tokens.issue("alice", NOW).unwrap(), NOW).unwrap();
+        let revoked = Revoked::default();
+
+        revoked.insert(&claims);
+
+        assert!(revoked.contains(&claims.fingerprint) && !revoked.contains(&other.fingerprint));
+        revoked.forget(NOW + 1799);
+        assert!(revoked.contains(&claims.fingerprint));
+        revoked.forget(NOW + 1800);
+        assert!(revoked.0.read().unwrap().is_empty());
+    }
+}

@@ -1,0 +1,830 @@
+//! Every setting once: its variable, its unit, its default (contract section 3).
+
+use std::{
+    collections::HashMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use secrecy::{ExposeSecret, SecretString};
+use tracing::level_filters::LevelFilter;
+
+/// What stands in `SECRET_KEY` until somebody sets it. No secret: it is published.
+const SECRET_KEY_PLACEHOLDER: &str = "your-secret-key-here";
+
+/// What stands in `JWT_SECRET_KEY` until somebody sets it. No secret: it is published.
+const JWT_SECRET_KEY_PLACEHOLDER: &str = "your-jwt-secret-key";
+
+/// RFC 7518 section 3.2: an HS256 key has at least as many bits as the hash.
+const SHORTEST_SECRET: usize = 32;
+
+/// The settings, read once.
+#[derive(Debug)]
+pub struct Config {
+    /// `HOST` and `PORT`: where to listen. Default `0.0.0.0:8000`; port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// `DEBUG`: development. Default users, verbose log, placeholder secrets, API docs, examples.
+    pub debug: bool,
+    /// `LOG_LEVEL`. Default `INFO`, in `DEBUG` `DEBUG`.
+    pub log_level: LevelFilter,
+    /// `LOG_FORMAT`: `pretty` or `json`. Default `pretty` on a terminal, else `json`.
+    pub log_format: Option<LogFormat>,
+    /// `REQUIRE_HTTPS`: refuse what did not come by TLS, ours or a trusted proxy's. Default true.
+    pub require_https: bool,
+    /// `SSL_CERT_FILE`, `SSL_KEY_FILE`, `SSL_SELF_SIGNED`: TLS on the listening port. Default none.
+    pub tls: Option<TlsFiles>,
+    /// `SECRET_KEY`: at least 32 bytes. Reserved for what the server signs for itself.
+    pub secret_key: SecretString,
+    /// `JWT_SECRET_KEY`: at least 32 bytes, and another one than `SECRET_KEY`.
+    pub jwt_secret_key: SecretString,
+    /// `ACCESS_TOKEN_EXPIRE_MINUTES`. Default 30.
+    pub token_lifetime: Duration,
+    /// `USERS_CSV`: the accounts. Default `users.csv` in the working folder.
+    pub users_csv: PathBuf,
+    /// `CORS_ORIGINS`: whose pages may talk to us. Default all.
+    pub cors_origins: Origins,
+    /// `CORS_ALLOW_CREDENTIALS`. Default true.
+    pub cors_allow_credentials: bool,
+    /// `RATE_LIMIT_PER_MINUTE`: HTTP requests per client address. Default 60; 0 = no limit.
+    pub rate_limit_per_minute: u32,
+    /// `WEBSOCKET_MESSAGES_PER_SECOND`: how fast a connection's budget refills. Default 50.
+    pub messages_per_second: u32,
+    /// `WEBSOCKET_MESSAGE_BURST`: what a connection may say at once. Default 250.
+    pub message_burst: u32,
+    /// `WEBSOCKET_TIMEOUT`, in seconds: for the token, and for silence. Default 30.
+    pub websocket_timeout: Duration,
+    /// `WEBSOCKET_MAX_MESSAGE_BYTES`. Default 65536.
+    pub max_message_bytes: usize,
+    /// `WEBSOCKET_ENFORCE_TOKEN_EXPIRY`: a session ends with its token. Default false.
+    pub enforce_token_expiry: bool,
+    /// `MAX_CONNECTIONS_PER_ROOM`. Default 10.
+    pub max_connections_per_room: usize,
+    /// `MAX_CONNECTIONS_PER_IP`: sockets from one address. Default 100; 0 = no limit.
+    pub max_connections_per_ip: usize,
+    /// `AUTH_MAX_FAILURES`. Default 5.
+    pub auth_max_failures: usize,
+    /// `AUTH_LOCKOUT_SECONDS`: the window in which failures add up, and the wait. Default 300.
+    pub auth_lockout: Duration,
+    /// `TRUSTED_PROXIES`: whose `X-Forwarded-*` is believed. Default loopback.
+    pub trusted_proxies: Vec<IpNet>,
+    /// `ALLOWED_ROOMS`. Default all.
+    pub allowed_rooms: Vec<String>,
+    /// `ALLOW_ANONYMOUS`: guests without a token. Default false.
+    pub allow_anonymous: bool,
+    /// `ROOMS_API_REQUIRE_AUTH`: the list of rooms needs a token. Default false.
+    pub rooms_api_require_auth: bool,
+    /// `TURNSERVER_SECRET`, `TURNSERVER_URL`, `TURNSERVER_URLS`, `TURNSERVER_TTL`. Default none.
+    pub turn: Turn,
+    /// `STUNSERVER_URLS`. Default none.
+    pub stun_urls: Vec<String>,
+    /// `SHUTDOWN_GRACE_SECONDS`: how long the end may take. Default 10.
+    pub shutdown_grace: Duration,
+    /// `API_DOCS`: `/docs`, `/redoc`, `/openapi.json`. Default as `DEBUG`.
+    pub api_docs: bool,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Pretty,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Where certificate and key are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// PEM, the server's own certificate first.
+    pub certificate: PathBuf,
+    /// PEM.
+    pub key: PathBuf,
+    /// Make both for localhost where they are missing.
+    pub self_signed: bool,
+}
+
+/// The relay whose credentials we issue.
+#[derive(Debug)]
+pub struct Turn {
+    /// coturn's `static-auth-secret`; empty: no TURN.
+    pub secret: SecretString,
+    /// `turn:` and `turns:` URLs.
+    pub urls: Vec<String>,
+    /// How long credentials last. Default one day.
+    pub ttl: Duration,
+}
+
+/// Whose pages may talk to us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origins {
+    /// Anybody's.
+    Any,
+    /// These, as browsers spell them in `Origin`.
+    These(Vec<String>),
+}
+
+impl Origins {
+    /// Whether a page from `origin` may talk to us.
+    pub fn allow(&self, origin: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::These(origins) => origins.iter().any(|allowed| allowed == origin),
+        }
+    }
+}
+
+/// Everything that is wrong with the settings, a line each, for the operator.
+#[derive(Debug)]
+pub struct Faults(pub Vec<String>);
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("\n"))
+    }
+}
+
+impl std::error::Error for Faults {}
+
+impl Config {
+    /// Reads the settings; `variable` answers what a variable is set to. Empty is as good as unset.
+    ///
+    /// # Errors
+    ///
+    /// [`Faults`]: all of them at once. No value of a secret is ever repeated.
+    pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, Faults> {
+        let mut read = Reader { variable: &variable, faults: Vec::new() };
+        let host =
+            read.one("HOST", IpAddr::from([0, 0, 0, 0]), "an IP address such as 127.0.0.1 or ::");
+        let port = read.one("PORT", 8000, "a port from 0 to 65535");
+        let debug = read.flag("DEBUG", false);
+        let config = Self {
+            listen: SocketAddr::new(host, port),
+            debug,
+            log_level: read.log_level(debug),
+            log_format: read.log_format(),
+            require_https: read.flag("REQUIRE_HTTPS", true),
+            tls: read.tls(),
+            secret_key: read.secret("SECRET_KEY", SECRET_KEY_PLACEHOLDER, debug),
+            jwt_secret_key: read.secret("JWT_SECRET_KEY", JWT_SECRET_KEY_PLACEHOLDER, debug),
+            token_lifetime: Duration::from_secs(
+                60 * read.at_least_one("ACCESS_TOKEN_EXPIRE_MINUTES", 30),
+            ),
+            users_csv: read.one("USERS_CSV", PathBuf::from("users.csv"), "a path"),
+            cors_origins: read.origins(),
+            cors_allow_credentials: read.flag("CORS_ALLOW_CREDENTIALS", true),
+            rate_limit_per_minute: read.one(
+                "RATE_LIMIT_PER_MINUTE",
+                60,
+                "a whole number; 0 = no limit",
+            ),
+            messages_per_second: read.small_at_least_one("WEBSOCKET_MESSAGES_PER_SECOND", 50),
+            message_burst: read.small_at_least_one("WEBSOCKET_MESSAGE_BURST", 250),
+            websocket_timeout: Duration::from_secs(read.at_least_one("WEBSOCKET_TIMEOUT", 30)),
+            max_message_bytes: read.message_bytes(),
+            enforce_token_expiry: read.flag("WEBSOCKET_ENFORCE_TOKEN_EXPIRY", false),
+            max_connections_per_room: read.size_at_least_one("MAX_CONNECTIONS_PER_ROOM", 10),
+            max_connections_per_ip: read.one(
+                "MAX_CONNECTIONS_PER_IP",
+                100,
+                "a whole number; 0 = no limit",
+            ),
+            auth_max_failures: read.size_at_least_one("AUTH_MAX_FAILURES", 5),
+            auth_lockout: Duration::from_secs(read.at_least_one("AUTH_LOCKOUT_SECONDS", 300)),
+            trusted_proxies: read.proxies(),
+            allowed_rooms: read.list("ALLOWED_ROOMS", &[]),
+            allow_anonymous: read.flag("ALLOW_ANONYMOUS", false),
+            rooms_api_require_auth: read.flag("ROOMS_API_REQUIRE_AUTH", false),
+            turn: read.turn(),
+            stun_urls: read.urls("STUNSERVER_URLS", &["stun:", "stuns:"]),
+            shutdown_grace: Duration::from_secs(read.at_least_one("SHUTDOWN_GRACE_SECONDS", 10)),
+            api_docs: read.flag("API_DOCS", debug),
+        };
+        let mut faults = read.faults;
+        if !debug {
+            faults.extend(config.production_faults());
+        }
+        if faults.is_empty() { Ok(config) } else { Err(Faults(faults)) }
+    }
+
+    fn production_faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        let (own, jwt) = (self.secret_key.expose_secret(), self.jwt_secret_key.expose_secret());
+        for (name, secret) in [("SECRET_KEY", own), ("JWT_SECRET_KEY", jwt)] {
+            let fault = if is_placeholder(secret) {
+                "is still the published placeholder, so anybody can sign with it"
+            } else if secret.len() < SHORTEST_SECRET {
+                "is shorter than 32 bytes"
+            } else {
+                continue;
+            };
+            faults.push(format!("{name} {fault}; make one with `openssl rand -hex 32`"));
+        }
+        if own == jwt && !is_placeholder(own) {
+            faults.push("SECRET_KEY and JWT_SECRET_KEY are the same; make another with `openssl rand -hex 32`".into());
+        }
+        if !self.users_csv.exists() {
+            let path = self.users_csv.display();
+            faults.push(format!(
+                "USERS_CSV={path}: there is no such file; make it with `manage_users add --password-stdin <username>`"
+            ));
+        }
+        faults
+    }
+
+    /// What is allowed but deserves a word in the log.
+    pub fn warnings(&self) -> Vec<&'static str> {
+        let secrets = [&self.secret_key, &self.jwt_secret_key];
+        let no_turn_urls =
+            !self.turn.secret.expose_secret().is_empty() && self.turn.urls.is_empty();
+        [
+            (self.allow_anonymous, "ALLOW_ANONYMOUS=true: anybody who reaches this server can join any room as a guest"),
+            (
+                self.cors_origins == Origins::Any && !self.debug,
+                "CORS_ORIGINS=[\"*\"]: pages of any site may talk to this server; name your own",
+            ),
+            (
+                secrets.iter().any(|secret| is_placeholder(secret.expose_secret())),
+                "a published placeholder is used as secret key: for development only",
+            ),
+            (no_turn_urls, "TURNSERVER_SECRET is set but TURNSERVER_URLS is empty: no TURN credentials are issued"),
+        ]
+        .into_iter()
+        .filter_map(|(deserved, warning)| deserved.then_some(warning))
+        .collect()
+    }
+}
+
+fn is_placeholder(secret: &str) -> bool {
+    let secret = secret.to_ascii_lowercase();
+    secret.is_empty()
+        || ["your-", "change", "placeholder"].iter().any(|start| secret.starts_with(start))
+}
+
+struct Reader<'a> {
+    variable: &'a dyn Fn(&str) -> Option<String>,
+    faults: Vec<String>,
+}
+
+impl Reader<'_> {
+    fn text(&self, name: &str) -> Option<String> {
+        (self.variable)(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+    }
+
+    fn fault(&mut self, name: &str, value: &str, accepted: &str) {
+        self.faults.push(format!("{name}={value}: not accepted; give {accepted}"));
+    }
+
+    fn parsed<T>(
+        &mut self,
+        name: &str,
+        default: T,
+        accepted: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> T {
+        let Some(value) = self.text(name) else { return default };
+        parse(&value).unwrap_or_else(|| {
+            self.fault(name, &value, accepted);
+            default
+        })
+    }
+
+    fn one<T: FromStr>(&mut self, name: &str, default: T, accepted: &str) -> T {
+        self.parsed(name, default, accepted, |value| value.parse().ok())
+    }
+
+    fn flag(&mut self, name: &str, default: bool) -> bool {
+        self.parsed(name, default, "true or false", |value| {
+            match value.to_ascii_lowercase().as_str() {
+                "true" | "1" | "yes" | "on" => Some(true),
+                "false" | "0" | "no" | "off" => Some(false),
+                _ => None,
+            }
+        })
+    }
+
+    /// A count or a time in its unit: from 1 to a million, which is eleven days of seconds.
+    fn at_least_one(&mut self, name: &str, default: u64) -> u64 {
+        self.parsed(name, default, "a whole number from 1 to 1000000", |value| {
+            value.parse().ok().filter(|number| (1..=1_000_000).contains(number))
+        })
+    }
+
+    fn size_at_least_one(&mut self, name: &str, default: u32) -> usize {
+        self.small_at_least_one(name, default) as usize
+    }
+
+    fn small_at_least_one(&mut self, name: &str, default: u32) -> u32 {
+        u32::try_from(self.at_least_one(name, default.into())).unwrap_or(default)
+    }
+
+    fn message_bytes(&mut self) -> usize {
+        const ACCEPTED: &str = "a number of bytes from 1024 to 16777216";
+        self.parsed("WEBSOCKET_MAX_MESSAGE_BYTES", 65_536, ACCEPTED, |value| {
+            value.parse().ok().filter(|bytes| (1024..=16_777_216).contains(bytes))
+        })
+    }
+
+    /// Names as Python's logging has them, and ours.
+    fn log_level(&mut self, debug: bool) -> LevelFilter {
+        let default = if debug { LevelFilter::DEBUG } else { LevelFilter::INFO };
+        self.parsed("LOG_LEVEL", default, "TRACE, DEBUG, INFO, WARNING or ERROR", |value| {
+            match value.to_ascii_uppercase().as_str() {
+                "TRACE" => Some(LevelFilter::TRACE),
+                "DEBUG" => Some(LevelFilter::DEBUG),
+                "INFO" => Some(LevelFilter::INFO),
+                "WARN" | "WARNING" => Some(LevelFilter::WARN),
+                "ERROR" | "CRITICAL" => Some(LevelFilter::ERROR),
+                _ => None,
+            }
+        })
+    }
+
+    fn log_format(&mut self) -> Option<LogFormat> {
+        self.parsed("LOG_FORMAT", None, "pretty or json", |value| {
+            match value.to_ascii_lowercase().as_str() {
+                "pretty" => Some(Some(LogFormat::Pretty)),
+                "json" => Some(Some(LogFormat::Json)),
+                _ => None,
+            }
+        })
+    }
+
+    fn tls(&mut self) -> Option<TlsFiles> {
+        let (certificate, key) = (self.text("SSL_CERT_FILE"), self.text("SSL_KEY_FILE"));
+        let self_signed = self.flag("SSL_SELF_SIGNED", false);
+        match (certificate, key) {
+            (Some(certificate), Some(key)) => {
+                Some(TlsFiles { certificate: certificate.into(), key: key.into(), self_signed })
+            }
+            (None, Some(_)) => {
+                self.faults.push(
+                    "SSL_KEY_FILE is set but SSL_CERT_FILE is not: give both, or neither".into(),
+                );
+                None
+            }
+            // SSL_CERT_FILE alone is how many systems tell OpenSSL where the authorities are: not for us.
+            (Some(_) | None, None) => self_signed.then(|| TlsFiles {
+                certificate: "ssl/server.crt".into(),
+                key: "ssl/server.key".into(),
+                self_signed,
+            }),
+        }
+    }
+
+    /// A secret is taken as it stands, never trimmed by us, and never repeated in a fault.
+    fn secret(&mut self, name: &str, placeholder: &str, debug: bool) -> SecretString {
+        let set = (self.variable)(name).filter(|secret| !secret.is_empty());
+        if set.is_none() && debug {
+            return placeholder.into();
+        }
+        set.unwrap_or_default().into()
+    }
+
+    fn list(&mut self, name: &str, default: &[&str]) -> Vec<String> {
+        let default = default.iter().map(|&entry| entry.to_owned()).collect();
+        self.parsed(name, default, "a list such as [\"a\",\"b\"] or a,b", read_list)
+    }
+
+    fn origins(&mut self) -> Origins {
+        const ACCEPTED: &str =
+            "[\"*\"], or origins such as [\"https://app.example.com\"], without a path";
+        let origins = self.list("CORS_ORIGINS", &["*"]);
+        if origins.iter().any(|origin| origin == "*") {
+            return Origins::Any;
+        }
+        let mut allowed = Vec::new();
+        for origin in &origins {
+            let plain = origin.trim_end_matches('/').to_ascii_lowercase();
+            let host = plain.split_once("://").map(|(_, host)| host);
+            let well_formed =
+                host.is_some_and(|host| !host.is_empty() && !host.contains(['/', ' ', '*']));
+            if well_formed || plain == "null" {
+                allowed.push(plain);
+            } else {
+                self.fault("CORS_ORIGINS", origin, ACCEPTED);
+            }
+        }
+        Origins::These(allowed)
+    }
+
+    fn proxies(&mut self) -> Vec<IpNet> {
+        let mut nets = Vec::new();
+        for entry in self.list("TRUSTED_PROXIES", &["127.0.0.0/8", "::1"]) {
+            let net = entry
+                .parse()
+                .ok()
+                .or_else(|| entry.parse().ok().map(|address: IpAddr| address.into()));
+            match net {
+                Some(net) => nets.push(net),
+                None => self.fault(
+                    "TRUSTED_PROXIES",
+                    &entry,
+                    "addresses or networks such as 10.0.0.0/8",
+                ),
+            }
+        }
+        nets
+    }
+
+    fn turn(&mut self) -> Turn {
+        const SCHEMES: [&str; 2] = ["turn:", "turns:"];
+        let secret = (self.variable)("TURNSERVER_SECRET").unwrap_or_default();
+        let url = self.urls("TURNSERVER_URL", &SCHEMES);
+        let urls = self.urls("TURNSERVER_URLS", &SCHEMES);
+        let ttl = Duration::from_secs(self.at_least_one("TURNSERVER_TTL", 86_400));
+        Turn { secret: secret.into(), urls: if urls.is_empty() { url } else { urls }, ttl }
+    }
+
+    fn urls(&mut self, name: &str, schemes: &[&str]) -> Vec<String> {
+        let urls = self.list(name, &[]);
+        for url in &urls {
+            if !schemes
+                .iter()
+                .any(|scheme| url.strip_prefix(scheme).is_some_and(|host| !host.is_empty()))
+            {
+                let accepted = format!("URLs that begin with {}", schemes.join(" or "));
+                self.fault(name, url, &accepted);
+            }
+        }
+        urls
+    }
+}
+
+/// A list as JSON, as JSON whose quotes a shell ate, or with commas.
+fn read_list(value: &str) -> Option<Vec<String>> {
+    if let Ok(list) = serde_json::from_str(value) {
+        return Some(list);
+    }
+    let inner = match value.strip_prefix('[') {
+        Some(rest) => rest.strip_suffix(']')?,
+        None => value,
+    };
+    if inner.contains(['"', '[', ']', '{', '}']) {
+        return None;
+    }
+    Some(
+        inner
+            .split(',')
+            .map(str::trim)
+            .filter(|entry| !entry.is_empty())
+            .map(str::to_owned)
+            .collect(),
+    )
+}
+
+/// Settings from the process's environment, and from `.env` in the working folder where that has none.
+///
+/// # Errors
+///
+/// [`Faults`] where `.env` cannot be read.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "for the two binaries, which hand it to everything else"
+)]
+pub fn environment() -> Result<impl Fn(&str) -> Option<String>, Faults> {
+    let file = dotenv(Path::new(".env"))?;
+    Ok(move |name: &str| std::env::var(name).ok().or_else(|| file.get(name).cloned()))
+}
+
+fn dotenv(path: &Path) -> Result<HashMap<String, String>, Faults> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(HashMap::new()),
+        Err(error) => return Err(Faults(vec![format!("{}: {error}", path.display())])),
+    };
+    let (mut variables, mut faults) = (HashMap::new(), Vec::new());
+    for (number, line) in text.lines().enumerate() {
+        match read_assignment(line) {
+            Ok(Some((name, value))) => _ = variables.insert(name, value),
+            Ok(None) => {}
+            Err(fault) => faults.push(format!("{}, line {}: {fault}", path.display(), number + 1)),
+        }
+    }
+    if faults.is_empty() { Ok(variables) } else { Err(Faults(faults)) }
+}
+
+/// One line of `.env` as python-dotenv reads it, without substitution: nothing in a secret is special.
+fn read_assignment(line: &str) -> Result<Option<(String, String)>, &'static str> {
+    let line = line.trim();
+    if line.is_empty() || line.starts_with('#') {
+        return Ok(None);
+    }
+    let line = line.strip_prefix("export ").unwrap_or(line);
+    let (name, value) = line.split_once('=').ok_or("no \"=\"; a line is NAME=value")?;
+    let value = value.trim();
+    let value = if let Some(quoted) = value.strip_prefix('\'') {
+        let (quoted, _) = quoted.split_once('\'').ok_or("a quote is opened and not closed")?;
+        quoted.to_owned()
+    } else if let Some(quoted) = value.strip_prefix('"') {
+        read_double_quoted(quoted).ok_or("a quote is opened and not closed")?
+    } else if value.starts_with('#') {
+        String::new()
+    } else {
+        value.split_once(" #").map_or(value, |(value, _)| value).trim_end().to_owned()
+    };
+    Ok(Some((name.trim().to_owned(), value)))
+}
+
+fn read_double_quoted(quoted: &str) -> Option<String> {
+    let (mut value, mut chars) = (String::new(), quoted.chars());
+    loop {
+        match chars.next()? {
+            '"' => return Some(value),
+            '\\' => match chars.next()? {
+                'n' => value.push('\n'),
+                't' => value.push('\t'),
+                other => value.push(other),
+            },
+            other => value.push(other),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::RefCell, fmt::Write};
+
+    use super::*;
+
+    fn read(variables: &[(&str, &str)]) -> Result<Config, Faults> {
+        Config::read(|name| {
+            variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    fn in_debug(name: &str, value: &str) -> Result<Config, Faults> {
+        read(&[("DEBUG", "true"), (name, value)])
+    }
+
+    /// A production environment without fault, but for what is overridden.
+    fn in_production(changes: &[(&str, &str)]) -> Result<Config, Faults> {
+        let (own, jwt) = ("a".repeat(32), "b".repeat(32));
+        let mut variables = changes.to_vec();
+        variables.extend([
+            ("SECRET_KEY", &*own),
+            ("JWT_SECRET_KEY", &*jwt),
+            ("USERS_CSV", "Cargo.toml"),
+        ]);
+        read(&variables)
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_contract() {
+        let config = in_production(&[]).unwrap();
+
+        assert_eq!(config.listen, "0.0.0.0:8000".parse().unwrap());
+        assert!(!config.debug && config.require_https && !config.api_docs && config.tls.is_none());
+        assert_eq!(config.log_level, LevelFilter::INFO);
+        assert_eq!(config.token_lifetime, Duration::from_secs(1800));
+        assert!(config.cors_origins == Origins::Any && config.cors_allow_credentials);
+        assert_eq!(
+            (config.rate_limit_per_minute, config.messages_per_second, config.message_burst),
+            (60, 50, 250)
+        );
+        assert_eq!((config.websocket_timeout.as_secs(), config.max_message_bytes), (30, 65_536));
+        assert_eq!((config.max_connections_per_room, config.max_connections_per_ip), (10, 100));
+        assert_eq!((config.auth_max_failures, config.auth_lockout.as_secs()), (5, 300));
+        assert_eq!(
+            config.trusted_proxies,
+            ["127.0.0.0/8".parse::<IpNet>().unwrap(), "::1/128".parse().unwrap()]
+        );
+        assert!(
+            !config.enforce_token_expiry
+                && !config.allow_anonymous
+                && !config.rooms_api_require_auth
+        );
+        assert!(
+            config.allowed_rooms.is_empty()
+                && config.stun_urls.is_empty()
+                && config.turn.urls.is_empty()
+        );
+        assert_eq!((config.turn.ttl.as_secs(), config.shutdown_grace.as_secs()), (86_400, 10));
+    }
+
+    #[test]
+    fn every_setting_stands_in_env_example_in_the_same_order_and_with_its_default() {
+        let names = RefCell::new(Vec::new());
+        let _ = Config::read(|name| {
+            names.borrow_mut().push(name.to_owned());
+            None
+        });
+        let example = include_str!("../env.example");
+
+        let listed: Vec<(String, String)> = example
+            .lines()
+            .filter_map(|line| {
+                read_assignment(
+                    line.strip_prefix("# ").filter(|line| is_assignment(line)).unwrap_or(line),
+                )
+                .ok()?
+            })
+            .collect();
+
+        assert_eq!(
+            listed.iter().map(|(name, _)| name).collect::<Vec<_>>(),
+            names.borrow().iter().collect::<Vec<_>>()
+        );
+        let plain = in_debug("LOG_LEVEL", "").unwrap();
+        let spelled_out = Config::read(|name| match name {
+            "DEBUG" => Some("true".into()),
+            "API_DOCS" => None,
+            _ => listed.iter().find(|(listed, _)| listed == name).map(|(_, value)| value.clone()),
+        });
+        let describe = |config: &Config| {
+            let mut text = String::new();
+            write!(text, "{config:?}").unwrap();
+            for secret in [&config.secret_key, &config.jwt_secret_key, &config.turn.secret] {
+                text.push_str(secret.expose_secret());
+            }
+            text.replace("LevelFilter::INFO", "LevelFilter::DEBUG")
+        };
+        assert_eq!(describe(&spelled_out.unwrap()), describe(&plain));
+    }
+
+    fn is_assignment(line: &str) -> bool {
+        line.split_once('=').is_some_and(|(name, _)| {
+            name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_')
+        })
+    }
+
+    #[test]
+    fn a_value_that_is_not_accepted_is_named_with_what_is() {
+        for (name, value, accepted) in [
+            ("HOST", "localhost", "an IP address"),
+            ("PORT", "80000", "0 to 65535"),
+            ("REQUIRE_HTTPS", "maybe", "true or false"),
+            ("LOG_LEVEL", "LOUD", "WARNING"),
+            ("LOG_FORMAT", "xml", "pretty or json"),
+            ("MAX_CONNECTIONS_PER_ROOM", "-3", "from 1"),
+            ("MAX_CONNECTIONS_PER_ROOM", "0", "from 1"),
+            ("WEBSOCKET_TIMEOUT", "1.5", "a whole number"),
+            ("WEBSOCKET_MAX_MESSAGE_BYTES", "10", "from 1024"),
+            ("RATE_LIMIT_PER_MINUTE", "-1", "0 = no limit"),
+            ("CORS_ORIGINS", "[\"app.example.com\"]", "https://app.example.com"),
+            ("CORS_ORIGINS", "[\"https://*.example.com\"]", "https://app.example.com"),
+            ("CORS_ORIGINS", "[\"a\"", "a list"),
+            ("ALLOWED_ROOMS", "{\"a\":1}", "a list"),
+            ("TRUSTED_PROXIES", "10.0.0.0/40", "10.0.0.0/8"),
+            ("TURNSERVER_URLS", "[\"http://turn.example.com\"]", "turn: or turns:"),
+            ("TURNSERVER_URL", "turn:", "turn: or turns:"),
+            ("STUNSERVER_URLS", "turn:x", "stun: or stuns:"),
+            ("TURNSERVER_TTL", "0", "from 1"),
+            ("SSL_KEY_FILE", "a.pem", "SSL_CERT_FILE"),
+        ] {
+            let faults = in_debug(name, value).unwrap_err().0;
+
+            assert_eq!(faults.len(), 1, "{faults:?}");
+            assert!(faults[0].contains(name) && faults[0].contains(accepted), "{faults:?}");
+        }
+    }
+
+    #[test]
+    fn tls_takes_both_files_and_leaves_openssl_its_own_variable() {
+        assert_eq!(
+            in_debug("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt").unwrap().tls,
+            None
+        );
+        let both =
+            read(&[("DEBUG", "true"), ("SSL_CERT_FILE", "a.crt"), ("SSL_KEY_FILE", "a.key")])
+                .unwrap()
+                .tls
+                .unwrap();
+        assert_eq!((both.certificate, both.key), ("a.crt".into(), "a.key".into()));
+        let own =
+            read(&[("DEBUG", "true"), ("SSL_CERT_FILE", "ca.crt"), ("SSL_SELF_SIGNED", "true")])
+                .unwrap()
+                .tls
+                .unwrap();
+        assert_eq!((own.certificate, own.key), ("ssl/server.crt".into(), "ssl/server.key".into()));
+    }
+
+    #[test]
+    fn all_faults_are_told_at_once() {
+        let faults =
+            read(&[("PORT", "x"), ("DEBUG", "perhaps"), ("USERS_CSV", "/nowhere/users.csv")])
+                .unwrap_err()
+                .0;
+
+        let about: Vec<_> =
+            faults.iter().map(|fault| fault.split(['=', ' ']).next().unwrap()).collect();
+        assert_eq!(about, ["PORT", "DEBUG", "SECRET_KEY", "JWT_SECRET_KEY", "USERS_CSV"]);
+    }
+
+    #[test]
+    fn production_refuses_secrets_that_are_none() {
+        let same = "x".repeat(40);
+        for (changes, names) in [
+            (&[("JWT_SECRET_KEY", "your-jwt-secret-key")][..], &["JWT_SECRET_KEY"][..]),
+            (&[("SECRET_KEY", "your-256-bit-secret-key-here-and-longer-than-32")], &["SECRET_KEY"]),
+            (&[("SECRET_KEY", ""), ("JWT_SECRET_KEY", "")], &["SECRET_KEY", "JWT_SECRET_KEY"]),
+            (&[("JWT_SECRET_KEY", "0123456789012345678901234567890")], &["JWT_SECRET_KEY"]),
+            (&[("SECRET_KEY", &same), ("JWT_SECRET_KEY", &same)], &["SECRET_KEY"]),
+            (&[("USERS_CSV", "/nowhere/users.csv")], &["USERS_CSV"]),
+        ] {
+            let faults = in_production(changes).unwrap_err().0;
+
+            assert_eq!(
+                faults
+                    .iter()
+                    .map(|fault| fault.split([' ', '=']).next().unwrap())
+                    .collect::<Vec<_>>(),
+                names
+            );
+            let mend = ["openssl rand -hex 32", "manage_users add"];
+            assert!(
+                faults.iter().all(|fault| mend.iter().any(|mend| fault.contains(mend))),
+                "{faults:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn no_secret_is_repeated() {
+        let secret = "hunter2-hunter2";
+
+        let config = read(&[
+            ("DEBUG", "true"),
+            ("JWT_SECRET_KEY", secret),
+            ("SECRET_KEY", secret),
+            ("TURNSERVER_SECRET", secret),
+        ])
+        .unwrap();
+        let faults =
+            in_production(&[("JWT_SECRET_KEY", secret), ("SECRET_KEY", secret)]).unwrap_err();
+
+        assert!(!format!("{config:?}{faults:?}{faults}").contains("hunter2"));
+    }
+
+    #[test]
+    fn lists_come_as_json_or_with_commas() {
+        for value in [r#"["a","b c"]"#, r#"[ "a" , "b c" ]"#, "[a, b c]", "a,b c", " a , b c ,"] {
+            assert_eq!(
+                in_debug("ALLOWED_ROOMS", value).unwrap().allowed_rooms,
+                ["a", "b c"],
+                "{value}"
+            );
+        }
+        assert!(in_debug("ALLOWED_ROOMS", "[]").unwrap().allowed_rooms.is_empty());
+    }
+
+    #[test]
+    fn the_single_turn_url_is_used_where_the_list_is_empty() {
+        let single = in_debug("TURNSERVER_URL", "turn:a:3478").unwrap().turn.urls;
+        let both = read(&[
+            ("DEBUG", "true"),
+            ("TURNSERVER_URL", "turn:a:3478"),
+            ("TURNSERVER_URLS", "turn:b,turns:c"),
+        ]);
+
+        assert_eq!(single, ["turn:a:3478"]);
+        assert_eq!(both.unwrap().turn.urls, ["turn:b", "turns:c"]);
+    }
+
+    /// Expected values: what python-dotenv 1.0 answers for these lines.
+    #[test]
+    fn dotenv_lines_are_read_as_python_reads_them() {
+        for (line, value) in [
+            (r#"X=["*"]"#, r#"["*"]"#),
+            (r#"X=["a", "b"]"#, r#"["a", "b"]"#),
+            ("X=pa$$word$HOME", "pa$$word$HOME"),
+            ("X=a#b", "a#b"),
+            ("X=a b # comment", "a b"),
+            ("X=  spaced  ", "spaced"),
+            ("X='single # quoted' # comment", "single # quoted"),
+            (r#"X="double \" # quoted""#, "double \" # quoted"),
+            ("export X=exported", "exported"),
+            ("X=", ""),
+            ("X = a=b", "a=b"),
+        ] {
+            assert_eq!(
+                read_assignment(line),
+                Ok(Some(("X".to_owned(), value.to_owned()))),
+                "{line}"
+            );
+        }
+        assert_eq!(read_assignment("  # X=1"), Ok(None));
+        assert!(read_assignment("nonsense").is_err() && read_assignment("X='open").is_err());
+    }
+
+    #[test]
+    fn origins_are_compared_as_browsers_spell_them() {
+        let origins =
+            in_debug("CORS_ORIGINS", "https://App.example.com/, http://localhost:3000,null")
+                .unwrap()
+                .cors_origins;
+
+        assert!(
+            origins.allow("https://app.example.com")
+                && origins.allow("http://localhost:3000")
+                && origins.allow("null")
+        );
+        assert!(
+            !origins.allow("https://app.example.com.evil.example")
+                && !origins.allow("http://app.example.com")
+        );
+    }
+}

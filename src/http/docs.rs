@@ -1,0 +1,87 @@
+//! The interactive API pages: Swagger UI from our own binary, for trying and for reading.
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    extract::Path,
+    http::{HeaderValue, header},
+    response::{Html, IntoResponse, Response},
+    routing::get,
+};
+use utoipa::openapi::{
+    ContactBuilder, InfoBuilder, OpenApi, OpenApiBuilder,
+    security::{Flow, OAuth2, Password, Scopes, SecurityScheme},
+};
+
+use super::error::ApiError;
+use crate::app::App;
+
+/// Swagger UI sets styles on its own elements and draws its icons from `data:`.
+const POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
+     connect-src 'self'; frame-ancestors 'none'",
+);
+
+const TRY: &str = include_str!("docs.html");
+
+/// Paths below `/docs/` that are ours; everything else there is Swagger UI's.
+const START: [(&str, &str); 2] = [("try.js", start(true)), ("read.js", start(false))];
+
+const fn start(trying: bool) -> &'static str {
+    if trying {
+        "SwaggerUIBundle({ url: '/openapi.json', dom_id: '#docs', deepLinking: true });"
+    } else {
+        "SwaggerUIBundle({ url: '/openapi.json', dom_id: '#docs', deepLinking: true, \
+         docExpansion: 'full', supportedSubmitMethods: [] });"
+    }
+}
+
+/// What the OpenAPI document says of itself, before the routes.
+pub(super) fn introduction() -> OpenApi {
+    let password = Flow::Password(Password::new("/auth/token", Scopes::new()));
+    let contact = ContactBuilder::new().name(Some("The operator of this server")).build();
+    let mut document = OpenApiBuilder::new()
+        .info(
+            InfoBuilder::new()
+                .title("WebRTC Signaling Server")
+                .version(env!("CARGO_PKG_VERSION"))
+                .description(Some("REST beside the WebSocket `/ws/{room_id}`, whose messages are in docs/PROTOCOL.md."))
+                .contact(Some(contact))
+                .build(),
+        )
+        .build();
+    document
+        .components
+        .get_or_insert_default()
+        .add_security_scheme("token", SecurityScheme::OAuth2(OAuth2::new([password])));
+    document
+}
+
+pub(super) fn router(spec: &OpenApi) -> Router<App> {
+    let spec = Arc::new(spec.clone());
+    Router::new()
+        .route("/openapi.json", get(async move || Json((*spec).clone())))
+        .route("/docs", get(async || page("try.js")))
+        .route("/redoc", get(async || page("read.js")))
+        .route("/docs/{file}", get(asset))
+}
+
+fn page(start: &str) -> Response {
+    ([(header::CONTENT_SECURITY_POLICY, POLICY)], Html(TRY.replace("START", start))).into_response()
+}
+
+async fn asset(Path(file): Path<String>) -> Result<Response, ApiError> {
+    if let Some((_, script)) = START.iter().find(|(name, _)| *name == file) {
+        return Ok(([(header::CONTENT_TYPE, "text/javascript")], *script).into_response());
+    }
+    let config = Arc::new(utoipa_swagger_ui::Config::default());
+    match utoipa_swagger_ui::serve(&file, config) {
+        Ok(Some(found)) => {
+            Ok(([(header::CONTENT_TYPE, found.content_type)], found.bytes.into_owned())
+                .into_response())
+        }
+        Ok(None) => Err(ApiError::NotFound),
+        Err(error) => Err(ApiError::Internal(error.to_string().into())),
+    }
+}

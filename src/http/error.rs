@@ -1,0 +1,243 @@
+//! Why a REST request failed, in words meant for whoever sent it.
+
+use std::{any::Any, time::Duration};
+
+use axum::{
+    Json,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+
+use crate::{app::LoginError, session::Refusal};
+
+/// What a REST handler returns when it cannot do what it was asked.
+///
+/// The `Display` text is the response's `detail`; clients of the first server already read it.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// 400.
+    #[error("{0}")]
+    BadRequest(&'static str),
+    /// 401. There is no bearer token.
+    #[error("Not authenticated")]
+    NotAuthenticated,
+    /// 401. The bearer token is forged, expired, or its account is gone.
+    #[error("Could not validate credentials")]
+    InvalidToken,
+    /// 401. Name or password is wrong; which one is not told.
+    #[error("Incorrect username or password")]
+    WrongPassword,
+    /// 403. `REQUIRE_HTTPS`.
+    #[error("HTTPS required")]
+    HttpsRequired,
+    /// 403. The page's origin is not one of `CORS_ORIGINS`.
+    #[error("Origin not allowed")]
+    OriginNotAllowed,
+    /// 404.
+    #[error("Not Found")]
+    NotFound,
+    /// 404.
+    #[error("Room not found")]
+    RoomNotFound,
+    /// 405, with `Allow`.
+    #[error("Method Not Allowed")]
+    MethodNotAllowed,
+    /// 408. The body did not arrive in time.
+    #[error("The request body did not arrive in time")]
+    BodyTooSlow,
+    /// 413.
+    #[error("Request body too large")]
+    BodyTooLarge,
+    /// 415.
+    #[error("Unsupported content type; accepted: {0}")]
+    UnsupportedType(&'static str),
+    /// 422. Fields that are missing or of the wrong type.
+    #[error("Unprocessable Entity")]
+    Invalid(Vec<FieldFault>),
+    /// 426, 400 or what else keeps a request from becoming a WebSocket.
+    #[error("{1}")]
+    NoWebSocket(StatusCode, String),
+    /// 429, with `Retry-After`. Failed logins.
+    #[error("Too many failed login attempts. Please try again later.")]
+    LockedOut(Duration),
+    /// 429, with `Retry-After`.
+    #[error("Rate limit exceeded. Please try again later.")]
+    TooManyRequests(Duration),
+    /// 503.
+    #[error("TURN server not configured")]
+    TurnNotConfigured,
+    /// 503.
+    #[error("TURN server URLs not configured")]
+    NoTurnUrls,
+    /// 503, with `Retry-After`. The cap on sockets that have not shown a token.
+    #[error("Too many connections are waiting to authenticate. Please try again later.")]
+    TooManyStrangers,
+    /// 500. The cause goes to our log and never to the client.
+    #[error("Internal server error")]
+    Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// One thing wrong with a body, as FastAPI says it. The offending value is never repeated.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct FieldFault {
+    /// What is wrong: `missing`, `string_type`, `json_invalid`, …
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// Where: `["body", "password"]`, or the position in broken JSON.
+    #[schema(value_type = Vec<PathStep>)]
+    pub loc: Vec<Value>,
+    /// The same for people.
+    pub msg: String,
+}
+
+/// A step on the way to a field.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only described, in the OpenAPI document")]
+enum PathStep {
+    Name(String),
+    Position(u64),
+}
+
+/// The body of every error but 422.
+#[derive(Serialize, ToSchema)]
+pub struct ErrorBody {
+    /// What went wrong, as a sentence.
+    #[schema(example = "Could not validate credentials")]
+    pub detail: String,
+}
+
+/// The body of 422.
+#[derive(Serialize, ToSchema)]
+pub struct InvalidBody {
+    /// One entry for each fault.
+    pub detail: Vec<FieldFault>,
+}
+
+/// The body of a failed `/auth/token` (RFC 6749 section 5.2, beside the `detail` that clients read).
+#[derive(Serialize, ToSchema)]
+pub struct GrantErrorBody {
+    /// What went wrong, as a sentence.
+    pub detail: String,
+    /// Always `invalid_grant`.
+    #[schema(example = "invalid_grant")]
+    pub error: String,
+}
+
+impl FieldFault {
+    /// A required field that is not there.
+    pub fn missing(field: &str) -> Self {
+        Self {
+            kind: "missing",
+            loc: vec![json!("body"), json!(field)],
+            msg: "Field required".into(),
+        }
+    }
+}
+
+impl ApiError {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::NotAuthenticated | Self::InvalidToken | Self::WrongPassword => {
+                StatusCode::UNAUTHORIZED
+            }
+            Self::HttpsRequired | Self::OriginNotAllowed => StatusCode::FORBIDDEN,
+            Self::NotFound | Self::RoomNotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::NoWebSocket(status, _) => *status,
+            Self::LockedOut(_) | Self::TooManyRequests(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::TurnNotConfigured | Self::NoTurnUrls | Self::TooManyStrangers => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::LockedOut(wait) | Self::TooManyRequests(wait) => Some(*wait),
+            Self::TooManyStrangers => Some(Duration::from_secs(5)),
+            // Somebody has to change the settings first.
+            Self::TurnNotConfigured | Self::NoTurnUrls => Some(Duration::from_secs(300)),
+            Self::BadRequest(_)
+            | Self::NotAuthenticated
+            | Self::InvalidToken
+            | Self::WrongPassword
+            | Self::HttpsRequired
+            | Self::OriginNotAllowed
+            | Self::NotFound
+            | Self::RoomNotFound
+            | Self::MethodNotAllowed
+            | Self::BodyTooSlow
+            | Self::BodyTooLarge
+            | Self::UnsupportedType(_)
+            | Self::Invalid(_)
+            | Self::NoWebSocket(..)
+            | Self::Internal(_) => None,
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        if let Self::Internal(cause) = &self {
+            tracing::error!(%cause, "a request failed by our own fault");
+        }
+        let (status, text) = (self.status(), self.to_string());
+        let mut headers = HeaderMap::new();
+        if let Some(wait) = self.retry_after() {
+            headers.insert(header::RETRY_AFTER, whole_seconds(wait).into());
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        let detail = match self {
+            Self::Invalid(faults) => json!(faults),
+            _ => json!(text),
+        };
+        (status, headers, Json(json!({ "detail": detail }))).into_response()
+    }
+}
+
+/// Seconds for a header: rounded up, so that whoever waits that long has waited long enough.
+pub fn whole_seconds(wait: Duration) -> u64 {
+    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
+}
+
+impl From<Refusal> for ApiError {
+    fn from(why: Refusal) -> Self {
+        match why {
+            Refusal::BadToken | Refusal::Blocked | Refusal::NoSuchUser => Self::InvalidToken,
+        }
+    }
+}
+
+impl From<LoginError> for ApiError {
+    fn from(why: LoginError) -> Self {
+        match why {
+            LoginError::Wrong => Self::WrongPassword,
+            LoginError::Locked(wait) => Self::LockedOut(wait),
+            LoginError::Internal(cause) => Self::Internal(cause.into()),
+        }
+    }
+}
+
+impl From<jsonwebtoken::errors::Error> for ApiError {
+    fn from(cause: jsonwebtoken::errors::Error) -> Self {
+        Self::Internal(cause.into())
+    }
+}
+
+/// The answer of a handler that panicked. The panic message may hold anything and stays here.
+#[expect(clippy::needless_pass_by_value, reason = "what the layer hands out")]
+pub fn after_panic(_panic: Box<dyn Any + Send>) -> Response {
+    ApiError::Internal("a handler panicked".into()).into_response()
+}

@@ -1,0 +1,219 @@
+//! What handlers ask for: the fields of a body, and who sent a token.
+
+use std::time::Duration;
+
+use axum::{
+    body::{Body, to_bytes},
+    extract::{FromRequest, FromRequestParts, Multipart, OptionalFromRequestParts, Request},
+    http::{HeaderMap, header, request::Parts},
+};
+use secrecy::SecretString;
+use serde_json::{Map, Value, json};
+
+use super::error::{ApiError, FieldFault};
+use crate::{app::App, auth::users::Account};
+
+/// The most a body may have, in bytes.
+pub(super) const LARGEST_BODY: usize = 64 * 1024;
+
+/// How long a body may take to arrive.
+const BODY_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A name and a password from a JSON object.
+pub(super) struct JsonLogin(pub(super) Login);
+
+/// A name and a password from a form: OAuth2's password grant (RFC 6749 section 4.3.2).
+pub(super) struct FormLogin(pub(super) Login);
+
+/// What somebody logs in with.
+pub(super) struct Login {
+    pub(super) username: String,
+    pub(super) password: SecretString,
+}
+
+impl<S: Send + Sync> FromRequest<S> for JsonLogin {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        // No content type at all is taken for JSON, as FastAPI does.
+        let kind = media_type(request.headers());
+        if kind.is_some_and(|kind| {
+            kind != "application/json"
+                && !(kind.starts_with("application/") && kind.ends_with("+json"))
+        }) {
+            return Err(ApiError::UnsupportedType("application/json"));
+        }
+        let fields = json_object(&body(request).await?)?;
+        Login::from_fields(&fields, Vec::new()).map(Self)
+    }
+}
+
+impl<S: Send + Sync> FromRequest<S> for FormLogin {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let fields = match media_type(request.headers()).as_deref() {
+            Some("application/x-www-form-urlencoded") => form_fields(&body(request).await?),
+            // What `fetch` makes of a FormData.
+            Some("multipart/form-data") => in_time(multipart_fields(request, state)).await?,
+            _ => {
+                return Err(ApiError::UnsupportedType(
+                    "application/x-www-form-urlencoded, multipart/form-data",
+                ));
+            }
+        };
+        let mut faults = Vec::new();
+        if fields.get("grant_type").is_some_and(|kind| kind != "password") {
+            let msg = "String should match pattern 'password'".to_owned();
+            faults.push(FieldFault {
+                kind: "string_pattern_mismatch",
+                loc: vec![json!("body"), json!("grant_type")],
+                msg,
+            });
+        }
+        Login::from_fields(&fields, faults).map(Self)
+    }
+}
+
+impl Login {
+    fn from_fields(
+        fields: &Map<String, Value>,
+        mut faults: Vec<FieldFault>,
+    ) -> Result<Self, ApiError> {
+        let mut text = |name: &str| match fields.get(name) {
+            Some(Value::String(text)) => text.clone(),
+            Some(_) => {
+                let msg = "Input should be a valid string".to_owned();
+                faults.push(FieldFault {
+                    kind: "string_type",
+                    loc: vec![json!("body"), json!(name)],
+                    msg,
+                });
+                String::new()
+            }
+            None => {
+                faults.push(FieldFault::missing(name));
+                String::new()
+            }
+        };
+        let (username, password) = (text("username"), text("password").into());
+        if faults.is_empty() {
+            Ok(Self { username, password })
+        } else {
+            Err(ApiError::Invalid(faults))
+        }
+    }
+}
+
+async fn body(request: Request) -> Result<Vec<u8>, ApiError> {
+    in_time(async { read(request.into_body()).await }).await
+}
+
+async fn read(body: Body) -> Result<Vec<u8>, ApiError> {
+    // The only other thing that ends it is a client that went away, which reads no answer.
+    let bytes = to_bytes(body, LARGEST_BODY).await.map_err(|_| ApiError::BodyTooLarge)?;
+    Ok(bytes.into())
+}
+
+async fn in_time<T>(reading: impl Future<Output = Result<T, ApiError>>) -> Result<T, ApiError> {
+    tokio::time::timeout(BODY_PATIENCE, reading).await.unwrap_or(Err(ApiError::BodyTooSlow))
+}
+
+fn json_object(bytes: &[u8]) -> Result<Map<String, Value>, ApiError> {
+    let whole_body = |kind, msg: &str| {
+        ApiError::Invalid(vec![FieldFault { kind, loc: vec![json!("body")], msg: msg.into() }])
+    };
+    if bytes.is_empty() {
+        return Err(whole_body("missing", "Field required"));
+    }
+    match serde_json::from_slice(bytes) {
+        Ok(Value::Object(fields)) => Ok(fields),
+        Ok(_) => Err(whole_body(
+            "model_attributes_type",
+            "Input should be a valid dictionary or object to extract fields from",
+        )),
+        Err(error) => {
+            let before: usize = bytes
+                .split_inclusive(|&byte| byte == b'\n')
+                .take(error.line().saturating_sub(1))
+                .map(<[u8]>::len)
+                .sum();
+            let at = before + error.column().saturating_sub(1);
+            Err(ApiError::Invalid(vec![FieldFault {
+                kind: "json_invalid",
+                loc: vec![json!("body"), json!(at)],
+                msg: "JSON decode error".into(),
+            }]))
+        }
+    }
+}
+
+/// The fields of a form; an empty one counts as missing, as it does for FastAPI.
+fn form_fields(bytes: &[u8]) -> Map<String, Value> {
+    let pairs: Vec<(String, String)> = serde_urlencoded::from_bytes(bytes).unwrap_or_default();
+    pairs
+        .into_iter()
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(name, value)| (name, value.into()))
+        .collect()
+}
+
+async fn multipart_fields<S: Send + Sync>(
+    request: Request,
+    state: &S,
+) -> Result<Map<String, Value>, ApiError> {
+    let malformed = |_| ApiError::BadRequest("There was an error parsing the body");
+    let mut form = Multipart::from_request(request, state)
+        .await
+        .map_err(|_| ApiError::BadRequest("Missing boundary in multipart."))?;
+    let mut fields = Map::new();
+    while let Some(field) = form.next_field().await.map_err(malformed)? {
+        let name = field.name().unwrap_or_default().to_owned();
+        let value = field.text().await.map_err(malformed)?;
+        if !value.is_empty() {
+            fields.insert(name, value.into());
+        }
+    }
+    Ok(fields)
+}
+
+fn media_type(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(header::CONTENT_TYPE)?.to_str().unwrap_or_default();
+    Some(value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
+}
+
+/// Whoever a request's bearer token stands for (RFC 6750 section 2.1).
+pub(super) struct CurrentUser(pub(super) Account);
+
+impl FromRequestParts<App> for CurrentUser {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let Bearer(token) = bearer(&parts.headers)?.ok_or(ApiError::NotAuthenticated)?;
+        let (account, _claims) = app.identify(&token)?;
+        Ok(Self(account))
+    }
+}
+
+/// A bearer token that nobody has looked at yet.
+pub(super) struct Bearer(pub(super) String);
+
+impl OptionalFromRequestParts<App> for Bearer {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Option<Self>, ApiError> {
+        bearer(&parts.headers)
+    }
+}
+
+/// The token of an `Authorization` header; the scheme is spelled in any case (RFC 9110 section 11.1).
+fn bearer(headers: &HeaderMap) -> Result<Option<Bearer>, ApiError> {
+    let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
+    let value = value.to_str().map_err(|_| ApiError::InvalidToken)?;
+    let (scheme, token) = value.split_once(' ').unwrap_or((value, ""));
+    let token = token.trim();
+    if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(Bearer(token.to_owned())))
+}

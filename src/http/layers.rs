@@ -1,0 +1,138 @@
+//! What holds for every URL: labels on the answer, CORS, and the limit on requests.
+
+use std::time::Instant;
+
+use axum::{
+    extract::{Extension, Request, State},
+    http::{HeaderName, HeaderValue, Method, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, Any, CorsLayer};
+use tracing::Instrument;
+
+use super::{
+    client::Client,
+    error::{ApiError, whole_seconds},
+    extract::LARGEST_BODY,
+};
+use crate::{
+    app::App,
+    config::{Config, Origins},
+    limits::Allowance,
+};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+/// What a page may do that we never serve: nothing. Pages that we do serve bring their own policy.
+const NOTHING: HeaderValue = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
+
+/// Gives every answer its id and the security headers, and notes the request in the log.
+pub(super) async fn label(request: Request, next: Next) -> Response {
+    let id = uuid::Uuid::new_v4().to_string();
+    // Neither query nor headers: tokens end up in both.
+    let span = tracing::info_span!("request", %id, method = %request.method(), path = ?request.uri().path());
+    #[expect(clippy::disallowed_methods, reason = "only for the log")]
+    let began = Instant::now();
+    let mut response = next.run(request).instrument(span.clone()).await;
+    span.in_scope(|| {
+        let took_ms = began.elapsed().as_millis();
+        tracing::debug!(status = response.status().as_u16(), took_ms, "answered");
+    });
+
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        headers.insert(REQUEST_ID, id);
+    }
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    headers.insert(
+        header::REFERRER_POLICY,
+        HeaderValue::from_static("strict-origin-when-cross-origin"),
+    );
+    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(NOTHING);
+    response
+}
+
+/// Which pages may read our answers.
+///
+/// With credentials the wildcard means nothing to a browser, and tower-http panics on it: the
+/// origin is mirrored instead. That is harmless as long as nothing here is authenticated by a cookie.
+pub(super) fn cors(config: &Config) -> CorsLayer {
+    let credentials = config.cors_allow_credentials;
+    let origin = match &config.cors_origins {
+        Origins::Any if credentials => AllowOrigin::mirror_request(),
+        Origins::Any => Any.into(),
+        Origins::These(origins) => AllowOrigin::list(
+            origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()),
+        ),
+    };
+    CorsLayer::new()
+        .allow_origin(origin)
+        .allow_credentials(credentials)
+        .allow_methods(AllowMethods::list([
+            Method::GET,
+            Method::HEAD,
+            Method::POST,
+            Method::OPTIONS,
+        ]))
+        .allow_headers(AllowHeaders::mirror_request())
+        .expose_headers([header::RETRY_AFTER, REQUEST_ID, RATE_LIMIT, RATE_LIMIT_POLICY])
+}
+
+/// Holds each client address to `RATE_LIMIT_PER_MINUTE`, and every body to its size.
+///
+/// Not limited here: monitors, and sockets, which have limits of their own and whose refusal a
+/// browser could not tell from a dead server.
+pub(super) async fn limit_requests(
+    State(app): State<App>,
+    Extension(client): Extension<Client>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let path = request.uri().path();
+    let free = path == "/health"
+        || path.starts_with("/health/")
+        || path == "/metrics"
+        || path.starts_with("/ws/");
+    let allowance =
+        app.requests.as_ref().filter(|_| !free).map(|requests| requests.take(client.address));
+    let declared = request
+        .headers()
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+
+    let mut response = match allowance.and_then(|allowance| allowance.wait) {
+        Some(wait) => {
+            tracing::warn!(address = %client.address, "too many requests");
+            ApiError::TooManyRequests(wait).into_response()
+        }
+        None if declared.is_some_and(|length| length > LARGEST_BODY as u64) => {
+            ApiError::BodyTooLarge.into_response()
+        }
+        None => next.run(request).await,
+    };
+    if let Some(allowance) = allowance {
+        describe(allowance, &mut response);
+    }
+    response
+}
+
+/// draft-ietf-httpapi-ratelimit-headers-10: what the bucket holds, what is left, and when it is full again.
+fn describe(Allowance { quota, remaining, wait }: Allowance, response: &mut Response) {
+    let until = match wait {
+        Some(wait) => whole_seconds(wait),
+        None => (u64::from(quota - remaining) * 60).div_ceil(u64::from(quota)),
+    };
+    let texts = [
+        (RATE_LIMIT_POLICY, format!("\"default\";q={quota};w=60")),
+        (RATE_LIMIT, format!("\"default\";r={remaining};t={until}")),
+    ];
+    for (name, text) in texts {
+        if let Ok(text) = HeaderValue::from_str(&text) {
+            response.headers_mut().insert(name, text);
+        }
+    }
+}

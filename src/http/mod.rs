@@ -1,0 +1,84 @@
+//! The doors: every URL on one page, and the layers around them (contract section 1).
+
+mod auth;
+mod client;
+mod docs;
+mod error;
+mod examples;
+mod extract;
+mod health;
+mod layers;
+mod rooms;
+mod turn;
+mod ws;
+
+use std::convert::Infallible;
+
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, Request},
+    middleware::{from_fn, from_fn_with_state},
+    response::Response,
+    routing::get,
+};
+use tower::{ServiceBuilder, ServiceExt, util::BoxCloneSyncService};
+use tower_http::{catch_panic::CatchPanicLayer, normalize_path::NormalizePathLayer};
+use utoipa::openapi::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::app::App;
+use error::ApiError;
+
+/// A service that answers every request, for [`serve`](crate::server::serve).
+pub type Doors = BoxCloneSyncService<Request, Response, Infallible>;
+
+/// Every URL of this server, with the layers that hold for all of them.
+pub fn doors(app: &App) -> Doors {
+    let layers = ServiceBuilder::new()
+        .layer(from_fn(layers::label))
+        .layer(CatchPanicLayer::custom(error::after_panic))
+        .layer(layers::cors(&app.config))
+        .layer(from_fn_with_state(app.clone(), client::recognise))
+        .layer(NormalizePathLayer::trim_trailing_slash())
+        .layer(from_fn_with_state(app.clone(), layers::limit_requests));
+    BoxCloneSyncService::new(
+        layers.service(router(app)).map_response(axum::response::IntoResponse::into_response),
+    )
+}
+
+fn router(app: &App) -> Router {
+    let (documented, spec) = documented().split_for_parts();
+    let mut router = documented.route("/ws/{room_id}", get(ws::enter));
+    if app.config.api_docs {
+        router = router.merge(docs::router(&spec));
+    }
+    if app.config.debug {
+        router = router.merge(examples::router());
+    }
+    router
+        .fallback(async || ApiError::NotFound)
+        .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
+        .layer(DefaultBodyLimit::max(extract::LARGEST_BODY))
+        .with_state(app.clone())
+}
+
+/// The routes that `/openapi.json` describes.
+fn documented() -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(docs::introduction())
+        .routes(routes!(health::root))
+        .routes(routes!(health::health))
+        .routes(routes!(rooms::list))
+        .routes(routes!(rooms::info, rooms::info_by_post))
+        .routes(routes!(auth::login))
+        .routes(routes!(auth::token))
+        .routes(routes!(auth::me))
+        .routes(routes!(auth::refresh))
+        .routes(routes!(auth::logout))
+        .routes(routes!(turn::turn_credentials))
+        .routes(routes!(turn::ice_servers))
+}
+
+/// The OpenAPI description of this server.
+pub fn spec() -> OpenApi {
+    documented().split_for_parts().1
+}

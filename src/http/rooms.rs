@@ -1,0 +1,93 @@
+//! Which rooms there are.
+
+use axum::{
+    Json,
+    extract::{FromRequestParts, Path, State},
+    http::request::Parts,
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{
+    error::{ApiError, ErrorBody},
+    extract::CurrentUser,
+};
+use crate::app::App;
+
+/// A room with somebody in it.
+#[derive(Serialize, ToSchema)]
+pub(super) struct RoomBody {
+    room_id: String,
+    connected_users: usize,
+    /// Always true: a room without members is gone.
+    is_active: bool,
+}
+
+/// Passes everybody, or with `ROOMS_API_REQUIRE_AUTH=true` those with a token.
+pub(super) struct MaySeeRooms;
+
+impl FromRequestParts<App> for MaySeeRooms {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        if app.config.rooms_api_require_auth {
+            CurrentUser::from_request_parts(parts, app).await?;
+        }
+        Ok(Self)
+    }
+}
+
+/// All rooms with somebody in them.
+#[utoipa::path(
+    get, path = "/api/rooms", tag = "Rooms", security((), ("token" = [])),
+    responses(
+        (status = 200, body = [RoomBody]),
+        (status = 401, description = "`ROOMS_API_REQUIRE_AUTH=true` and no good token", body = ErrorBody),
+    )
+)]
+pub(super) async fn list(State(app): State<App>, _: MaySeeRooms) -> Json<Vec<RoomBody>> {
+    let rooms = app.rooms.read(|rooms| rooms.list());
+    Json(rooms.into_iter().map(|(room_id, users)| body(&room_id, users)).collect())
+}
+
+/// One room.
+#[utoipa::path(
+    get, path = "/api/rooms/{room_id}/info", tag = "Rooms", security((), ("token" = [])),
+    params(("room_id" = String, Path, description = "Percent-encoded")),
+    responses(
+        (status = 200, body = RoomBody),
+        (status = 401, description = "`ROOMS_API_REQUIRE_AUTH=true` and no good token", body = ErrorBody),
+        (status = 404, description = "Nobody is there", body = ErrorBody),
+    )
+)]
+pub(super) async fn info(
+    State(app): State<App>,
+    _: MaySeeRooms,
+    room: Result<Path<String>, axum::extract::rejection::PathRejection>,
+) -> Result<Json<RoomBody>, ApiError> {
+    let Path(room) = room.map_err(|_| ApiError::RoomNotFound)?;
+    let users = app.rooms.read(|rooms| rooms.info(&room)).ok_or(ApiError::RoomNotFound)?;
+    Ok(Json(body(&room, users)))
+}
+
+/// One room, as clients of the first server ask.
+#[utoipa::path(
+    post, path = "/api/rooms/{room_id}/info", tag = "Rooms", security((), ("token" = [])),
+    params(("room_id" = String, Path, description = "Percent-encoded")),
+    responses(
+        (status = 200, body = RoomBody),
+        (status = 401, description = "`ROOMS_API_REQUIRE_AUTH=true` and no good token", body = ErrorBody),
+        (status = 404, description = "Nobody is there", body = ErrorBody),
+    )
+)]
+pub(super) async fn info_by_post(
+    app: State<App>,
+    may: MaySeeRooms,
+    room: Result<Path<String>, axum::extract::rejection::PathRejection>,
+) -> Result<Json<RoomBody>, ApiError> {
+    info(app, may, room).await
+}
+
+fn body(room_id: &str, connected_users: usize) -> RoomBody {
+    RoomBody { room_id: room_id.to_owned(), connected_users, is_active: true }
+}

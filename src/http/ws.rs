@@ -1,0 +1,171 @@
+//! The door to a room: from an HTTP request to a session.
+
+use std::panic::AssertUnwindSafe;
+
+use axum::{
+    Extension,
+    extract::{
+        Path, State,
+        rejection::PathRejection,
+        ws::{
+            CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade,
+            rejection::{ConnectionNotUpgradable, WebSocketUpgradeRejection},
+        },
+    },
+    http::{HeaderMap, StatusCode, header},
+    response::Response,
+};
+use futures_util::FutureExt;
+use tokio::sync::OwnedSemaphorePermit;
+use tracing::Instrument;
+use tungstenite::error::{CapacityError, Error as WsError};
+
+use super::{client::Client, error::ApiError};
+use crate::{
+    app::App,
+    limits::Connection,
+    outbox::Outbox,
+    rooms::is_room_id,
+    session::{self, Admission, Broken, Claim, Goodbye, Host, Received, Refusal, Socket},
+};
+
+/// tungstenite fills a buffer of this size on every read, also when nothing is there: with its
+/// default of 128 KiB that is a third of the work, and most of the memory, of an idle connection.
+const READ_BUFFER: usize = 4096;
+
+/// `GET /ws/{room_id}`.
+pub(super) async fn enter(
+    State(app): State<App>,
+    Extension(client): Extension<Client>,
+    room: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, ApiError> {
+    let room = room.ok().map(|Path(room)| room).filter(|room| is_room_id(room));
+    let room = room.ok_or(ApiError::BadRequest(
+        "A room id has 1 to 128 characters, none of them a control character",
+    ))?;
+    // A native client sends no `Origin`; a browser always does, and pages cannot change it.
+    if let Some(origin) = headers.get(header::ORIGIN)
+        && !origin.to_str().is_ok_and(|origin| app.config.cors_origins.allow(origin))
+    {
+        return Err(ApiError::OriginNotAllowed);
+    }
+    let upgrade = upgrade.map_err(no_web_socket)?;
+    let stranger =
+        app.strangers.clone().try_acquire_owned().map_err(|_| ApiError::TooManyStrangers)?;
+
+    let largest = app.config.max_message_bytes;
+    let upgrade = upgrade
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(0)
+        .max_message_size(largest)
+        .max_frame_size(largest)
+        .on_failed_upgrade(|error| tracing::debug!(%error, "upgrade failed"));
+    let span = tracing::info_span!("socket", ?room, address = %client.address);
+    Ok(upgrade.on_upgrade(move |socket| {
+        let sessions = app.sessions.clone();
+        sessions.track_future(receive(app, client, room, socket, stranger).instrument(span))
+    }))
+}
+
+fn no_web_socket(rejection: WebSocketUpgradeRejection) -> ApiError {
+    let text = rejection.body_text();
+    let status = match rejection {
+        WebSocketUpgradeRejection::ConnectionNotUpgradable(ConnectionNotUpgradable { .. }) => {
+            StatusCode::BAD_REQUEST
+        }
+        other => other.status(),
+    };
+    ApiError::NoWebSocket(status, text)
+}
+
+async fn receive(
+    app: App,
+    client: Client,
+    room: String,
+    socket: WebSocket,
+    stranger: OwnedSemaphorePermit,
+) {
+    let mut socket = AxumSocket(socket);
+    let counted = app.connections.admit(client.address);
+    let turned_away =
+        app.turned_away(&room).or(counted.is_none().then_some(Goodbye::TooManyConnections));
+    if let Some(goodbye) = turned_away {
+        tracing::warn!(?goodbye, "turned away");
+        return session::refuse(&mut socket, goodbye).await;
+    }
+    let _counted: Option<Connection> = counted;
+    let host = Host {
+        rooms: app.rooms.clone(),
+        room: room.into(),
+        rules: app.rules(),
+        door: known_from_now_on(app.door(client.address), stranger),
+        closing: app.closing(),
+    };
+    // One session's fault is nobody else's. Its seat has been dropped when the panic arrives here.
+    if AssertUnwindSafe(session::run(&mut socket, &host)).catch_unwind().await.is_err() {
+        tracing::error!("a session panicked");
+        session::refuse(&mut socket, Goodbye::Internal).await;
+    }
+}
+
+/// A door that frees the stranger's place once somebody has come in through it.
+fn known_from_now_on(
+    door: impl Fn(Claim<'_>, &Outbox) -> Result<Admission, Refusal> + Send + Sync,
+    stranger: OwnedSemaphorePermit,
+) -> impl Fn(Claim<'_>, &Outbox) -> Result<Admission, Refusal> + Send + Sync {
+    let stranger = std::sync::Mutex::new(Some(stranger));
+    move |claim, outbox| {
+        let admission = door(claim, outbox)?;
+        stranger.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        Ok(admission)
+    }
+}
+
+/// axum's WebSocket, as a session wants it.
+struct AxumSocket(WebSocket);
+
+impl Socket for AxumSocket {
+    async fn receive(&mut self) -> Option<Received> {
+        match self.0.recv().await? {
+            Ok(Message::Text(text)) => Some(Received::Text(text)),
+            Ok(Message::Binary(_)) => Some(Received::Binary),
+            Ok(Message::Ping(_) | Message::Pong(_)) => Some(Received::Heartbeat),
+            Ok(Message::Close(_)) => Some(Received::Close),
+            Err(error) => fault(error),
+        }
+    }
+
+    async fn send(&mut self, frame: Utf8Bytes) -> Result<(), Broken> {
+        self.0.send(Message::Text(frame)).await.map_err(|_| Broken)
+    }
+
+    async fn ping(&mut self) -> Result<(), Broken> {
+        self.0.send(Message::Ping(axum::body::Bytes::new())).await.map_err(|_| Broken)
+    }
+
+    async fn close(&mut self, code: u16, reason: &'static str) -> Result<(), Broken> {
+        let frame = CloseFrame { code, reason: Utf8Bytes::from_static(reason) };
+        self.0.send(Message::Close(Some(frame))).await.map_err(|_| Broken)
+    }
+}
+
+/// What broke: tungstenite reports it as an error and leaves it to us to say so to the client.
+fn fault(error: axum::Error) -> Option<Received> {
+    match *error.into_inner().downcast::<WsError>().ok()? {
+        WsError::Utf8(_) => Some(Received::NotUtf8),
+        WsError::Capacity(CapacityError::MessageTooLong { .. }) => Some(Received::TooBig),
+        WsError::Capacity(CapacityError::TooManyHeaders)
+        | WsError::Protocol(_)
+        | WsError::WriteBufferFull(_)
+        | WsError::AttackAttempt => Some(Received::Malformed),
+        WsError::ConnectionClosed
+        | WsError::AlreadyClosed
+        | WsError::Io(_)
+        | WsError::Url(_)
+        | WsError::Http(_)
+        | WsError::HttpFormat(_) => None,
+        _ => None,
+    }
+}

@@ -1,0 +1,22 @@
+//! A signaling server for WebRTC: two browsers that want a call exchange offers, answers and ICE
+//! candidates through it.
+//!
+//! Read in this order: [`wire`] (what is said), [`rooms`] (who hears it), [`outbox`] (how it gets
+//! there), [`session`] (one connection's life), [`auth`] and [`limits`] (who may), [`turn`] (relay
+//! credentials), [`http`] (the doors), [`app`], [`server`] and [`config`] (the house).
+
+pub mod app;
+pub mod auth;
+pub mod clock;
+pub mod config;
+pub mod http;
+pub mod limits;
+pub mod outbox;
+pub mod rooms;
+pub mod server;
+pub mod session;
+pub mod telemetry;
+pub mod tls;
+pub mod turn;
+pub mod watched;
+pub mod wire;

@@ -1,0 +1,121 @@
+//! `signaling-server`: the whole life of the process on one screen.
+
+use std::{error::Error, process::ExitCode, sync::Arc, time::Duration};
+
+use signaling::{
+    app::{self, App},
+    auth::{password, users, users::Users, users_file::DEFAULT_ACCOUNTS},
+    config::{self, Config, Faults},
+    http, server, telemetry,
+    tls::Tls,
+};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+const USAGE: &str = "usage: signaling-server [--check-config | --version]\n\
+    Settings come from the environment and from .env in this folder; env.example lists them.\n\
+    --check-config  say what keeps these settings and accounts from production, and exit\n\
+    --version       say which version this is, and exit";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => run(),
+        ["--check-config"] => check_config(),
+        ["--version"] => {
+            println!("signaling-server {}", env!("CARGO_PKG_VERSION"));
+            Ok(())
+        }
+        ["--help" | "-h"] => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        _ => Err(USAGE.into()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
+    let config = Config::read(config::environment()?)?;
+    telemetry::start(&config);
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default(); // before anything signs or encrypts
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config))
+}
+
+async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
+    if config.debug && !config.users_csv.exists() {
+        users::create_default(&config.users_csv)?;
+        tracing::warn!(file = %config.users_csv.display(), "default users made: for development only");
+    }
+    let (users, faults) = Users::load(&config.users_csv)?;
+    app::report(&faults);
+    let tls = config.tls.clone().map(Tls::load).transpose()?.map(Arc::new);
+    let (mut interrupted, mut terminated) =
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .map_err(|error| format!("cannot listen on {}: {error}", config.listen))?;
+    let address = listener.local_addr()?;
+    tracing::info!(%address, tls = tls.is_some(), version = env!("CARGO_PKG_VERSION"), "open");
+
+    let grace = config.shutdown_grace;
+    let app = App::new(config, users);
+    let closing = CancellationToken::new();
+    tokio::spawn(app.clone().keep_house());
+    if let Some(tls) = tls.clone() {
+        tokio::spawn(tls.keep_fresh());
+    }
+    let serving = tokio::spawn(server::serve(listener, http::doors(&app), tls, closing.clone()));
+
+    let mut asked_to_stop =
+        async || tokio::select! { _ = interrupted.recv() => {}, _ = terminated.recv() => {} };
+    asked_to_stop().await;
+    tracing::info!("closing");
+    closing.cancel();
+    // A little less than the grace itself: what is left must suffice to end in time.
+    let all_gone = timeout(grace.saturating_sub(Duration::from_millis(200)), async {
+        tokio::join!(app.close(), serving)
+    });
+    tokio::select! {
+        gone = all_gone => if gone.is_err() {
+            tracing::warn!("closing on clients that did not leave in time");
+        },
+        () = asked_to_stop() => tracing::warn!("asked twice: closing at once"),
+    }
+    tracing::info!("closed");
+    Ok(())
+}
+
+/// What keeps these settings and accounts from production, all of it.
+fn check_config() -> Result<(), Box<dyn Error>> {
+    let config = Config::read(config::environment()?)?;
+    let (users, rows) = Users::load(&config.users_csv)?;
+    let path = config.users_csv.display();
+    let mut faults: Vec<_> =
+        rows.iter().map(|row| format!("{path}, line {}: {}", row.line, row.fault)).collect();
+    for (username, default) in DEFAULT_ACCOUNTS {
+        if users
+            .active(username)
+            .is_some_and(|user| password::has_hash(&default.into(), &user.hashed_password))
+        {
+            faults.push(format!(
+                "user \"{username}\" still has the default password, which is published; \
+                 give another with `manage_users passwd {username}`"
+            ));
+        }
+    }
+    if faults.is_empty() { Ok(()) } else { Err(Faults(faults).into()) }
+}

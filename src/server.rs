@@ -1,0 +1,142 @@
+//! The accept loop: plain or TLS connections, each with its deadlines, until the server stops.
+//!
+//! Our own, since `axum::serve` sets no timer: it would hold a half-sent request for ever.
+
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{body::Body, extract::Request, response::Response};
+use hyper::{body::Incoming, server::conn::http1};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::{Service, ServiceExt};
+
+use crate::tls::Tls;
+
+/// For a TLS handshake, for a request's head, and between two requests.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The most a request's head may take, in bytes. Hyper answers 431 to what is longer.
+const LONGEST_HEAD: usize = 64 * 1024;
+
+/// How long to wait when the system has no handle left for another connection.
+const OUT_OF_HANDLES: Duration = Duration::from_millis(100);
+
+/// The first byte of every TLS connection: a handshake record (RFC 8446 section 5.1).
+const TLS_HANDSHAKE: u8 = 0x16;
+
+/// How a request reached us; every request carries one as an extension.
+#[derive(Clone, Copy, Debug)]
+pub struct Transport {
+    /// Who is at the other end of the connection: the client or a proxy.
+    pub peer: SocketAddr,
+    /// Whether the connection is TLS.
+    pub tls: bool,
+}
+
+/// Serves `service` on `listener` until `closing`; then finishes the requests that have begun.
+///
+/// With `tls`, a client that speaks plain HTTP to the same port is served too, with
+/// [`Transport::tls`] false: it can be told where to go instead.
+pub async fn serve<S>(
+    listener: TcpListener,
+    service: S,
+    tls: Option<Arc<Tls>>,
+    closing: CancellationToken,
+) where
+    S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    let connections = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = closing.cancelled() => break,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let connection =
+                    connect(stream, peer, service.clone(), tls.clone(), closing.clone());
+                connections.spawn(connection);
+            }
+            Err(error) if is_about_one_connection(&error) => {}
+            Err(error) => {
+                tracing::error!(%error, "cannot accept connections; trying again");
+                tokio::time::sleep(OUT_OF_HANDLES).await;
+            }
+        }
+    }
+    drop(listener);
+    connections.close();
+    connections.wait().await;
+}
+
+/// Whether `accept` failed because the one that was to be accepted is gone already.
+fn is_about_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+async fn connect<S>(
+    stream: TcpStream,
+    peer: SocketAddr,
+    service: S,
+    tls: Option<Arc<Tls>>,
+    closing: CancellationToken,
+) where
+    S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    // Signaling messages are small and somebody waits for each.
+    let _ = stream.set_nodelay(true);
+    let Some(tls) = tls else {
+        return talk(stream, Transport { peer, tls: false }, service, closing).await;
+    };
+    let mut first = [0];
+    let Ok(Ok(1)) = timeout(PATIENCE, stream.peek(&mut first)).await else { return };
+    if first != [TLS_HANDSHAKE] {
+        return talk(stream, Transport { peer, tls: false }, service, closing).await;
+    }
+    match timeout(PATIENCE, tls.acceptor().accept(stream)).await {
+        Ok(Ok(stream)) => talk(stream, Transport { peer, tls: true }, service, closing).await,
+        Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+        Err(_elapsed) => tracing::debug!("TLS handshake took too long"),
+    }
+}
+
+async fn talk<S, IO>(stream: IO, transport: Transport, service: S, closing: CancellationToken)
+where
+    S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service.map_request(move |request: hyper::Request<Incoming>| {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(transport);
+        request
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(PATIENCE)
+        .max_buf_size(LONGEST_HEAD)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
+        .with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = closing.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "connection ended early");
+    }
+}

@@ -1,0 +1,726 @@
+//! One connection's life, in order: it introduces itself, sits down, talks and listens, and leaves.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use axum::extract::ws::Utf8Bytes;
+use serde_json::value::RawValue;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until, timeout, timeout_at},
+};
+
+use crate::{
+    auth::grants::Grant,
+    limits::{MessageBudget, Verdict},
+    outbox::{self, Dismissal, Mailbox, Notice, Outbox},
+    rooms::{JoinError, Peer, RouteError, Seat, SharedRooms},
+    wire::{
+        self, ClientMessage, IceServer, Incoming, Introduction, RequestedId, ServerMessage, Token,
+        WireError,
+    },
+};
+
+/// How long after its token a session may still present a new one.
+const REFRESH_GRACE: Duration = Duration::from_secs(60);
+
+/// How long a client may take to read our last words and to close its side.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// What a session needs of a WebSocket.
+pub trait Socket: Send {
+    /// The next thing that arrives; `None` when the connection is gone. Safe to cancel.
+    fn receive(&mut self) -> impl Future<Output = Option<Received>> + Send;
+    /// Writes a text frame. After cancelling, the frame may or may not have been written, never half.
+    fn send(&mut self, frame: Utf8Bytes) -> impl Future<Output = Result<(), Broken>> + Send;
+    /// Writes a Ping.
+    fn ping(&mut self) -> impl Future<Output = Result<(), Broken>> + Send;
+    /// Writes a Close.
+    fn close(
+        &mut self,
+        code: u16,
+        reason: &'static str,
+    ) -> impl Future<Output = Result<(), Broken>> + Send;
+}
+
+/// The connection is gone.
+#[derive(Debug)]
+pub struct Broken;
+
+/// What arrives on a WebSocket (RFC 6455).
+#[derive(Debug)]
+pub enum Received {
+    /// A text message.
+    Text(Utf8Bytes),
+    /// A binary message.
+    Binary,
+    /// A Ping (answered already) or a Pong.
+    Heartbeat,
+    /// The client closes.
+    Close,
+    /// A text message that is not UTF-8.
+    NotUtf8,
+    /// A message over the limit.
+    TooBig,
+    /// Something that is no WebSocket frame.
+    Malformed,
+}
+
+/// What the house gives a session.
+pub struct Host<D> {
+    /// Where members sit.
+    pub rooms: SharedRooms,
+    /// The room of this connection.
+    pub room: Arc<str>,
+    /// How it is to behave.
+    pub rules: Rules,
+    /// Who lets people in.
+    pub door: D,
+    /// Turns to the time that clients may take to come back when the server stops.
+    pub closing: watch::Receiver<Option<Duration>>,
+}
+
+/// The settings that a session keeps to.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// For the first message, for silence, and for a single write.
+    pub patience: Duration,
+    /// How fast the message budget refills.
+    pub messages_per_second: u32,
+    /// What the message budget holds.
+    pub message_burst: u32,
+    /// Whether somebody without a token may come in.
+    pub guests: bool,
+    /// Whether a session ends with its token.
+    pub enforce_token_expiry: bool,
+}
+
+/// What somebody at the door says about himself.
+#[derive(Debug)]
+pub enum Claim<'a> {
+    /// A token, good or bad.
+    Token(&'a str),
+    /// Nothing at all.
+    Guest,
+}
+
+/// Lets people in: checks the claim of whoever is behind the outbox.
+pub trait Door: Fn(Claim<'_>, &Outbox) -> Result<Admission, Refusal> + Send + Sync {}
+impl<D: Fn(Claim<'_>, &Outbox) -> Result<Admission, Refusal> + Send + Sync> Door for D {}
+
+/// Somebody may come in.
+pub struct Admission {
+    /// The account, or the guest's name.
+    pub username: Arc<str>,
+    /// How long the token still lasts; `None` for a guest.
+    pub expires_in: Option<Duration>,
+    /// For `new RTCPeerConnection(…)`.
+    pub ice_servers: Vec<IceServer>,
+    /// What ends the session with its token or account; held as long as the session lasts.
+    pub grant: Option<Grant>,
+}
+
+/// Somebody may not come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The token is not good.
+    BadToken,
+    /// The token is not good, and there were too many of them from this address.
+    Blocked,
+    /// The token is good, but there is no such active account.
+    NoSuchUser,
+}
+
+/// How a conversation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goodbye {
+    /// The client closed.
+    Left,
+    /// The connection broke.
+    Gone,
+    /// Nothing was heard for too long.
+    Silent,
+    /// No introduction, or none in time.
+    AuthRequired,
+    /// The token is not good.
+    InvalidToken,
+    /// There is no such active account.
+    NoSuchUser,
+    /// Too many bad tokens from this address.
+    Blocked,
+    /// The room is not one of `ALLOWED_ROOMS`.
+    RoomNotAllowed,
+    /// The address has too many sockets.
+    TooManyConnections,
+    /// The room is full.
+    RoomFull,
+    /// Another user has the client id.
+    ClientIdTaken,
+    /// The client id has not the right form.
+    InvalidClientId,
+    /// Too many messages, and no end.
+    RateLimited,
+    /// The token ran out.
+    TokenExpired,
+    /// The token was logged out.
+    LoggedOut,
+    /// A newer connection has this client id.
+    Replaced,
+    /// The account was removed or disabled.
+    AccountGone,
+    /// The client does not read.
+    TooSlow,
+    /// A binary frame.
+    Binary,
+    /// Text that is not UTF-8.
+    NotUtf8,
+    /// A message over the limit.
+    TooBig,
+    /// Something that is no WebSocket frame.
+    Malformed,
+    /// The server stops; come back within this time.
+    Restarting(Duration),
+    /// The server is stopping: somebody came too late.
+    Draining,
+    /// Our own fault.
+    Internal,
+}
+
+/// What a client is told at the end.
+struct Parting {
+    close: u16,
+    reason: &'static str,
+    code: &'static str,
+    sentence: &'static str,
+    retry: bool,
+}
+
+impl Goodbye {
+    /// Contract section 2, "Errors and closes"; `None` where nobody is left to be told.
+    fn parting(self) -> Option<Parting> {
+        let (close, reason, code, sentence, retry) = match self {
+            Self::Left | Self::Gone => return None,
+            Self::Silent => (
+                1001,
+                "Connection timed out",
+                "timeout",
+                "Nothing was heard from you for too long",
+                true,
+            ),
+            Self::AuthRequired => (
+                1008,
+                "Authentication required",
+                "auth_required",
+                "The first message must be auth_token",
+                false,
+            ),
+            Self::InvalidToken => {
+                (1008, "Invalid token", "invalid_token", "The token is not valid", false)
+            }
+            Self::NoSuchUser => (
+                1008,
+                "User not found or inactive",
+                "user_inactive",
+                "There is no such active user",
+                false,
+            ),
+            Self::Blocked => (
+                1008,
+                "IP blocked due to security violations",
+                "blocked",
+                "Too many invalid tokens came from your address; come back later, or with a valid one",
+                false,
+            ),
+            Self::RoomNotAllowed => (
+                1008,
+                "Room not allowed",
+                "room_not_allowed",
+                "This server does not have that room",
+                false,
+            ),
+            Self::TooManyConnections => (
+                1008,
+                "Too many connections",
+                "too_many_connections",
+                "Your address has as many connections open as it may",
+                true,
+            ),
+            Self::RoomFull => (1008, "Room is full", "room_full", "Room is full", true),
+            Self::ClientIdTaken => (
+                1008,
+                "Client id is taken",
+                "client_id_taken",
+                "Another user in this room has that client id; choose another, or send none",
+                false,
+            ),
+            Self::InvalidClientId => (
+                1008,
+                "Invalid client id",
+                "invalid_client_id",
+                "A client id has 1 to 128 characters of A-Z a-z 0-9 . _ : @ -",
+                false,
+            ),
+            Self::RateLimited => (
+                1008,
+                "Rate limit exceeded",
+                "rate_limited",
+                "You went on sending more messages than are passed on",
+                true,
+            ),
+            Self::TokenExpired => (
+                1008,
+                "Token expired",
+                "token_expired",
+                "The token ran out and was not refreshed in time",
+                true,
+            ),
+            Self::LoggedOut => {
+                (1008, "Invalid token", "logged_out", "The token was logged out", false)
+            }
+            Self::Replaced => (
+                4001,
+                "Replaced by a new connection",
+                "replaced",
+                "The same user opened a new connection with this client id",
+                false,
+            ),
+            Self::AccountGone => (
+                4003,
+                "User disabled or removed",
+                "user_disabled",
+                "The account was disabled or removed",
+                false,
+            ),
+            Self::TooSlow => (
+                1013,
+                "Reading too slowly",
+                "too_slow",
+                "More waited for you than the server keeps",
+                true,
+            ),
+            Self::Binary => (
+                1003,
+                "Binary frames are not accepted",
+                "binary_frame",
+                "Messages are JSON in text frames",
+                false,
+            ),
+            Self::NotUtf8 => {
+                (1007, "Not UTF-8", "invalid_utf8", "A text frame must be UTF-8", false)
+            }
+            Self::TooBig => (
+                1009,
+                "Message too big",
+                "message_too_big",
+                "The message is over the size limit",
+                false,
+            ),
+            Self::Malformed => (
+                1002,
+                "Protocol error",
+                "protocol_error",
+                "What arrived is no WebSocket frame",
+                false,
+            ),
+            Self::Restarting(_) => (
+                1012,
+                "Server is restarting",
+                "server_restarting",
+                "The server is restarting",
+                true,
+            ),
+            Self::Draining => {
+                (1012, "Server is restarting", "draining", "The server is restarting", true)
+            }
+            Self::Internal => {
+                (1011, "Internal error", "internal_error", "Something went wrong on our side", true)
+            }
+        };
+        Some(Parting { close, reason, code, sentence, retry })
+    }
+
+    /// Whether also a client that is not in yet is told by an `error` message, not by the close alone.
+    fn tells_strangers(self) -> bool {
+        matches!(
+            self,
+            Self::RoomNotAllowed
+                | Self::TooManyConnections
+                | Self::RoomFull
+                | Self::ClientIdTaken
+                | Self::InvalidClientId
+                | Self::Restarting(_)
+                | Self::Draining
+        )
+    }
+}
+
+impl From<Dismissal> for Goodbye {
+    fn from(why: Dismissal) -> Self {
+        match why {
+            Dismissal::TooSlow => Self::TooSlow,
+            Dismissal::Replaced => Self::Replaced,
+            Dismissal::LoggedOut => Self::LoggedOut,
+            Dismissal::AccountGone => Self::AccountGone,
+        }
+    }
+}
+
+impl From<Refusal> for Goodbye {
+    fn from(why: Refusal) -> Self {
+        match why {
+            Refusal::BadToken => Self::InvalidToken,
+            Refusal::Blocked => Self::Blocked,
+            Refusal::NoSuchUser => Self::NoSuchUser,
+        }
+    }
+}
+
+/// Lives one connection to its end and says how it ended. The seat is free before the last words.
+pub async fn run(socket: &mut impl Socket, host: &Host<impl Door>) -> Goodbye {
+    let (outbox, mut mailbox) = outbox::pair();
+    let mut line = Line {
+        socket,
+        patience: host.rules.patience,
+        end: End { notice: mailbox.notice(), closing: host.closing.clone() },
+    };
+    let (goodbye, admitted) = match introduce(&mut line, host, &outbox).await {
+        Ok(member) => (member.converse(&mut line, &mut mailbox).await, true),
+        Err(goodbye) => (goodbye, false),
+    };
+    tracing::debug!(?goodbye, "closing");
+    say_goodbye(line.socket, goodbye, admitted).await;
+    goodbye
+}
+
+/// Turns a connection away at the door: the reason stands in place of `auth_required`.
+pub async fn refuse(socket: &mut impl Socket, goodbye: Goodbye) {
+    say_goodbye(socket, goodbye, false).await;
+}
+
+async fn say_goodbye(socket: &mut impl Socket, goodbye: Goodbye, admitted: bool) {
+    let last_words = async {
+        if let Some(parting) = goodbye.parting() {
+            let mut retry_after_ms = None;
+            if let Goodbye::Restarting(within) = goodbye {
+                let reconnect_in_ms = spread_over(within);
+                retry_after_ms = Some(reconnect_in_ms);
+                socket.send(ServerMessage::ServerShutdown { reconnect_in_ms }.encode()).await?;
+            }
+            if admitted || goodbye.tells_strangers() {
+                let Parting { code, sentence, retry, .. } = parting;
+                let error = ServerMessage::Error {
+                    message: sentence,
+                    code,
+                    id: None,
+                    retry: Some(retry),
+                    retry_after_ms,
+                };
+                socket.send(error.encode()).await?;
+            }
+            socket.close(parting.close, parting.reason).await?;
+        }
+        // Whoever hangs up on unread data resets the connection, and the close may be lost on the way.
+        while socket.receive().await.is_some() {}
+        Ok::<_, Broken>(())
+    };
+    let _ = timeout(LAST_WORDS, last_words).await;
+}
+
+/// Some time within the given one, different for everybody, in milliseconds.
+fn spread_over(within: Duration) -> u64 {
+    let within = u64::try_from(within.as_millis()).unwrap_or(u64::MAX).max(1);
+    uuid::Uuid::new_v4().as_u64_pair().1 % within
+}
+
+/// A socket whose writes end: in time, or when the client is asked to leave meanwhile.
+struct Line<'a, S> {
+    socket: &'a mut S,
+    patience: Duration,
+    end: End,
+}
+
+impl<S: Socket> Line<'_, S> {
+    async fn write(&mut self, frame: Utf8Bytes) -> Result<(), Goodbye> {
+        finish(self.socket.send(frame), self.patience, &mut self.end).await
+    }
+
+    async fn ping(&mut self) -> Result<(), Goodbye> {
+        finish(self.socket.ping(), self.patience, &mut self.end).await
+    }
+}
+
+/// A client that does not read blocks its own task in the write: it must end all the same.
+async fn finish(
+    writing: impl Future<Output = Result<(), Broken>>,
+    patience: Duration,
+    end: &mut End,
+) -> Result<(), Goodbye> {
+    tokio::select! {
+        biased;
+        written = timeout(patience, writing) => match written {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(Broken)) => Err(Goodbye::Gone),
+            Err(_elapsed) => Err(Goodbye::TooSlow),
+        },
+        goodbye = end.called() => Err(goodbye),
+    }
+}
+
+/// What ends a session from outside: somebody's dismissal, or the server that stops.
+struct End {
+    notice: Notice,
+    closing: watch::Receiver<Option<Duration>>,
+}
+
+impl End {
+    async fn called(&mut self) -> Goodbye {
+        tokio::select! {
+            biased;
+            why = self.notice.dismissed() => why.into(),
+            within = self.closing.wait_for(Option::is_some) => {
+                Goodbye::Restarting(within.ok().and_then(|within| *within).unwrap_or_default())
+            }
+        }
+    }
+}
+
+/// From the first message to a seat; what follows a guest's first message is the message itself.
+async fn introduce<'h, D: Door>(
+    line: &mut Line<'_, impl Socket>,
+    host: &'h Host<D>,
+    outbox: &Outbox,
+) -> Result<Member<'h, D>, Goodbye> {
+    let guests = host.rules.guests;
+    line.write(ServerMessage::AuthRequired { message: "Authentication required", guests }.encode())
+        .await?;
+    let first = tokio::select! {
+        first = timeout_at(Instant::now() + host.rules.patience, first_text(line.socket)) => {
+            first.unwrap_or(Err(Goodbye::AuthRequired))?
+        }
+        goodbye = line.end.called() => return Err(goodbye),
+    };
+
+    let message = wire::read(&first).message;
+    let (claim, requested, carries_on) = match &message {
+        Ok(ClientMessage::Auth(Introduction { token, client_id })) => match token {
+            Token::Text(token) => (Claim::Token(token), client_id, false),
+            Token::Malformed => (Claim::Token(""), client_id, false),
+            Token::Absent if guests => (Claim::Guest, client_id, false),
+            Token::Absent => return Err(Goodbye::InvalidToken),
+        },
+        Ok(ClientMessage::Signal(_) | ClientMessage::Ping) if guests => {
+            (Claim::Guest, &RequestedId::Any, true)
+        }
+        Ok(ClientMessage::Signal(_) | ClientMessage::Ping) | Err(_) => {
+            return Err(Goodbye::AuthRequired);
+        }
+    };
+    let admission = (host.door)(claim, outbox)?;
+    let client_id: Arc<str> = match requested {
+        RequestedId::This(id) => id.as_ref().into(),
+        RequestedId::Any => uuid::Uuid::new_v4().to_string().into(),
+        RequestedId::Malformed => return Err(Goodbye::InvalidClientId),
+    };
+    let peer = Peer { client_id, username: admission.username.clone() };
+    let seat =
+        Seat::take(&host.rooms, &host.room, peer, outbox.clone()).map_err(
+            |refused| match refused {
+                JoinError::Full => Goodbye::RoomFull,
+                JoinError::ClientIdTaken => Goodbye::ClientIdTaken,
+            },
+        )?;
+    let Peer { client_id, username } = seat.peer();
+    tracing::info!(user = ?username, client = %client_id, "joined");
+    let success = ServerMessage::AuthSuccess {
+        user: username,
+        client_id,
+        message: "Authentication successful",
+        ice_servers: &admission.ice_servers,
+    };
+    let success = success.encode();
+    let mut member = Member::new(host, seat, outbox.clone(), admission);
+    line.write(success).await?;
+    if carries_on && let Some(reply) = member.hear(&first)? {
+        // Behind `users_in_room`, which waits in the same queue.
+        outbox.push(reply);
+    }
+    Ok(member)
+}
+
+async fn first_text(socket: &mut impl Socket) -> Result<Utf8Bytes, Goodbye> {
+    loop {
+        match unpack(socket.receive().await)? {
+            Some(text) => return Ok(text),
+            None => continue,
+        }
+    }
+}
+
+/// The text that arrived, nothing for a heartbeat, or why this was the last that arrived.
+fn unpack(received: Option<Received>) -> Result<Option<Utf8Bytes>, Goodbye> {
+    match received {
+        Some(Received::Text(text)) => Ok(Some(text)),
+        Some(Received::Heartbeat) => Ok(None),
+        Some(Received::Close) => Err(Goodbye::Left),
+        Some(Received::Binary) => Err(Goodbye::Binary),
+        Some(Received::NotUtf8) => Err(Goodbye::NotUtf8),
+        Some(Received::TooBig) => Err(Goodbye::TooBig),
+        Some(Received::Malformed) => Err(Goodbye::Malformed),
+        None => Err(Goodbye::Gone),
+    }
+}
+
+/// Somebody who is in.
+struct Member<'h, D> {
+    host: &'h Host<D>,
+    seat: Seat,
+    outbox: Outbox,
+    admission: Admission,
+    expires_at: Option<Instant>,
+    budget: MessageBudget,
+}
+
+impl<'h, D: Door> Member<'h, D> {
+    fn new(host: &'h Host<D>, seat: Seat, outbox: Outbox, admission: Admission) -> Self {
+        let Rules { messages_per_second, message_burst, .. } = host.rules;
+        let budget = MessageBudget::new(messages_per_second, message_burst, Instant::now());
+        let expires_at = expiry(&admission);
+        Self { host, seat, outbox, admission, expires_at, budget }
+    }
+
+    async fn converse(
+        mut self,
+        line: &mut Line<'_, impl Socket>,
+        mailbox: &mut Mailbox,
+    ) -> Goodbye {
+        let goodbye = match self.talk(line, mailbox).await {
+            Ok(never) => match never {},
+            Err(goodbye) => goodbye,
+        };
+        let Peer { client_id, username } = self.seat.peer();
+        tracing::info!(user = ?username, client = %client_id, ?goodbye, "left");
+        goodbye
+    }
+
+    async fn talk(
+        &mut self,
+        line: &mut Line<'_, impl Socket>,
+        mailbox: &mut Mailbox,
+    ) -> Result<std::convert::Infallible, Goodbye> {
+        let patience = self.host.rules.patience;
+        let mut heard_at = Instant::now();
+        let mut pinged_at = heard_at;
+        loop {
+            let next_ping = heard_at.max(pinged_at) + patience / 3;
+            let silent_at = heard_at + patience;
+            let expires_at = self.expires_at.filter(|_| self.host.rules.enforce_token_expiry);
+            let wake_at = expires_at.into_iter().fold(next_ping.min(silent_at), Instant::min);
+            tokio::select! {
+                goodbye = line.end.called() => return Err(goodbye),
+                received = line.socket.receive() => {
+                    heard_at = Instant::now();
+                    if let Some(text) = unpack(received)? && let Some(reply) = self.hear(&text)? {
+                        line.write(reply).await?;
+                    }
+                }
+                Some(frame) = mailbox.next() => line.write(frame).await?,
+                () = sleep_until(wake_at) => {
+                    let now = Instant::now();
+                    if expires_at.is_some_and(|at| now >= at) {
+                        return Err(Goodbye::TokenExpired);
+                    }
+                    if now >= silent_at {
+                        return Err(Goodbye::Silent);
+                    }
+                    pinged_at = now;
+                    line.ping().await?;
+                }
+            }
+        }
+    }
+
+    /// Acts on one message; returns what its sender hears of it.
+    fn hear(&mut self, frame: &str) -> Result<Option<Utf8Bytes>, Goodbye> {
+        let verdict = self.budget.spend(Instant::now());
+        let Incoming { id, message } = match verdict {
+            Verdict::Pass | Verdict::Warn => wire::read(frame),
+            Verdict::Drop => return Ok(None),
+            Verdict::Close => return Err(Goodbye::RateLimited),
+        };
+        if verdict == Verdict::Warn {
+            tracing::warn!("rate limited");
+            let rate = self.host.rules.messages_per_second;
+            let sentence = format!(
+                "More than {rate} messages a second: this and the next are not passed on until you slow down"
+            );
+            return Ok(Some(error("rate_limited", &sentence, id)));
+        }
+        let message = match message {
+            Ok(message) => message,
+            Err(fault) => return Ok(Some(wire_error(&fault, id))),
+        };
+        match message {
+            ClientMessage::Ping => Ok(Some(ServerMessage::Pong.encode())),
+            ClientMessage::Auth(introduction) => Ok(Some(self.refresh(&introduction, id))),
+            ClientMessage::Signal(signal) => Ok(match self.seat.send(&signal) {
+                Ok(()) => None,
+                Err(unknown @ RouteError::NoSuchPeer(_)) => {
+                    Some(error("target_not_found", &unknown.to_string(), id))
+                }
+                Err(own @ RouteError::Yourself) => {
+                    Some(error("invalid_message", &own.to_string(), id))
+                }
+                Err(RouteError::NotSeated) => None, // the dismissal is on its way
+            }),
+        }
+    }
+
+    /// A new token in an open session: the same user stays, for longer.
+    fn refresh(&mut self, introduction: &Introduction<'_>, id: Option<&RawValue>) -> Utf8Bytes {
+        if self.admission.expires_in.is_none() {
+            return error(
+                "invalid_message",
+                "A guest has no token to refresh; connect anew to log in",
+                id,
+            );
+        }
+        let token = match &introduction.token {
+            Token::Text(token) => token,
+            Token::Absent | Token::Malformed => {
+                return error("invalid_token", "There is no token in this message", id);
+            }
+        };
+        match (self.host.door)(Claim::Token(token), &self.outbox) {
+            Ok(admission) if admission.username == self.admission.username => {
+                let expires_in = admission.expires_in.unwrap_or_default().as_secs();
+                self.expires_at = expiry(&admission);
+                self.admission = admission;
+                ServerMessage::TokenRefreshed { expires_in }.encode()
+            }
+            Ok(_) => error(
+                "invalid_token",
+                "That token is another user's; this session stays as it is",
+                id,
+            ),
+            Err(Refusal::BadToken | Refusal::Blocked | Refusal::NoSuchUser) => {
+                error("invalid_token", "That token is not valid; this session stays as it is", id)
+            }
+        }
+    }
+}
+
+/// When a session that keeps to its token ends; `None` for guests and for tokens without end.
+fn expiry(admission: &Admission) -> Option<Instant> {
+    let left = admission.expires_in?.checked_add(REFRESH_GRACE)?;
+    Instant::now().checked_add(left)
+}
+
+fn wire_error(fault: &WireError, id: Option<&RawValue>) -> Utf8Bytes {
+    error(fault.code(), &fault.to_string(), id)
+}
+
+fn error(code: &str, message: &str, id: Option<&RawValue>) -> Utf8Bytes {
+    ServerMessage::Error { message, code, id, retry: None, retry_after_ms: None }.encode()
+}
+
+#[cfg(test)]
+mod tests;

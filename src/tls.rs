@@ -1,0 +1,122 @@
+//! TLS on our own port: certificate and key from files, read again when they change.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use rustls::{
+    ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
+use tokio_rustls::TlsAcceptor;
+
+use crate::{config::TlsFiles, watched::Watched};
+
+/// How often the files are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Why there is no TLS. The text is what the operator reads.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read or written.
+    #[error("{0}: {1}")]
+    Io(String, io::Error),
+    /// A file is not what it should be, or the two do not belong together.
+    #[error("{0}: {1}")]
+    Pem(String, String),
+}
+
+/// The certificate in force. Connections keep the one that they began with.
+pub struct Tls {
+    files: TlsFiles,
+    watched: Watched,
+    config: RwLock<Arc<ServerConfig>>,
+}
+
+impl Tls {
+    /// Reads certificate and key, after making them where that is asked for.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError`].
+    pub fn load(files: TlsFiles) -> Result<Self, TlsError> {
+        if files.self_signed && !files.certificate.exists() && !files.key.exists() {
+            make_self_signed(&files)?;
+        }
+        let watched = Watched::new([files.certificate.clone(), files.key.clone()]);
+        let config = RwLock::new(Arc::new(read(&files)?));
+        Ok(Self { files, watched, config })
+    }
+
+    /// What a new connection begins with.
+    pub fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(self.config.read().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    /// Takes up new files for as long as it is polled. Files that make no sense change nothing.
+    pub async fn keep_fresh(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            if !self.watched.changed() {
+                continue;
+            }
+            match read(&self.files) {
+                Ok(config) => {
+                    *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+                    tracing::info!("certificate read again");
+                }
+                Err(error) => {
+                    tracing::error!(%error, "certificate not read; the old one stays in force")
+                }
+            }
+        }
+    }
+}
+
+fn read(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
+    let (certificate, key) =
+        (files.certificate.display().to_string(), files.key.display().to_string());
+    let pem = |path: &str, fault: &dyn std::fmt::Display| {
+        TlsError::Pem(path.to_owned(), fault.to_string())
+    };
+    let chain = CertificateDer::pem_file_iter(&files.certificate)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| pem(&certificate, &error))?;
+    if chain.is_empty() {
+        return Err(pem(&certificate, &"no certificate in it"));
+    }
+    let private = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| pem(&key, &error))?;
+    let mut config = ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(chain, private)
+        .map_err(|error| pem(&certificate, &error))?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+fn make_self_signed(files: &TlsFiles) -> Result<(), TlsError> {
+    let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+    let certificate = files.certificate.display().to_string();
+    let made = rcgen::generate_simple_self_signed(names)
+        .map_err(|error| TlsError::Pem(certificate, error.to_string()))?;
+    write(&files.certificate, &made.cert.pem(), 0o644)?;
+    write(&files.key, &made.signing_key.serialize_pem(), 0o600)?;
+    tracing::warn!(certificate = %files.certificate.display(), "self-signed certificate made: browsers will warn");
+    Ok(())
+}
+
+/// Writes a file that is never, not for a moment, more open than `mode`.
+fn write(path: &Path, text: &str, mode: u32) -> Result<(), TlsError> {
+    let io = |error| TlsError::Io(path.display().to_string(), error);
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(io)?;
+    }
+    let mut file =
+        File::options().create_new(true).write(true).mode(mode).open(path).map_err(io)?;
+    file.write_all(text.as_bytes()).map_err(io)
+}

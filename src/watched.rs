@@ -1,0 +1,70 @@
+//! Files that somebody else may replace while we run.
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
+
+/// Notices when one of a few files was replaced, rewritten or resized.
+///
+/// By looking: a notification would be lost when an editor renames, and does not come at all over
+/// NFS or into a container's bind mount.
+pub struct Watched {
+    paths: Vec<PathBuf>,
+    seen: Mutex<Seen>,
+}
+
+struct Seen {
+    /// The version that was last reported, or was there at the start.
+    reported: Vec<Option<Stamp>>,
+    /// At the last look.
+    looked: Vec<Option<Stamp>>,
+}
+
+/// What tells one version of a file from the next.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    inode: u64,
+    modified: (i64, i64),
+    length: u64,
+}
+
+impl Watched {
+    /// Watches `paths`, as they are now; read them after this.
+    pub fn new(paths: impl IntoIterator<Item = PathBuf>) -> Self {
+        let paths: Vec<_> = paths.into_iter().collect();
+        let now = stamps(&paths);
+        Self { paths, seen: Mutex::new(Seen { reported: now.clone(), looked: now }) }
+    }
+
+    /// Whether there is a version that was not reported yet; call it a few times within two seconds.
+    ///
+    /// An editor that writes in place is let finish: a version counts when two looks in a row
+    /// found it the same.
+    pub fn changed(&self) -> bool {
+        let now = stamps(&self.paths);
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let settled = seen.looked == now;
+        seen.looked = now;
+        if !settled || seen.looked == seen.reported {
+            return false;
+        }
+        seen.reported = seen.looked.clone();
+        true
+    }
+}
+
+fn stamps(paths: &[PathBuf]) -> Vec<Option<Stamp>> {
+    paths.iter().map(|path| stamp(path)).collect()
+}
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let file = fs::metadata(path).ok()?;
+    Some(Stamp {
+        inode: file.ino(),
+        modified: (file.mtime(), file.mtime_nsec()),
+        length: file.len(),
+    })
+}

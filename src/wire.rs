@@ -1,0 +1,572 @@
+//! What crosses a socket: the messages a client may send and those it may hear (contract section 2).
+//!
+//! Payloads (offer, answer, candidate, data) are carried as the bytes they came in: never
+//! re-encoded, so that numbers, escapes and key order reach the peer untouched.
+
+use std::borrow::Cow;
+
+use axum::extract::ws::Utf8Bytes;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
+
+/// How deep a frame may nest: the 64 levels of a payload, inside the message's own braces.
+const MAX_DEPTH: usize = 65;
+
+/// The longest piece of a client's own text that an error message repeats, in characters.
+const MAX_QUOTED: usize = 64;
+
+/// The longest `id` that an error repeats, in bytes of JSON.
+const MAX_ID: usize = 128;
+
+/// One frame from a client: the message, or why it is none, and the `id` to answer with.
+#[derive(Debug)]
+pub struct Incoming<'a> {
+    /// The client's own `id` for this frame: a JSON string or number.
+    pub id: Option<&'a RawValue>,
+    /// What the client said.
+    pub message: Result<ClientMessage<'a>, WireError>,
+}
+
+/// One thing a client said, borrowed from the frame that carried it.
+#[derive(Debug)]
+pub enum ClientMessage<'a> {
+    /// `auth_token`: who the client is.
+    Auth(Introduction<'a>),
+    /// `offer`, `answer`, `ice_candidate` or `message`, on its way to others.
+    Signal(Signal<'a>),
+    /// `ping`.
+    Ping,
+}
+
+/// The contents of an `auth_token`.
+#[derive(Debug)]
+pub struct Introduction<'a> {
+    /// The token as far as the frame has one.
+    pub token: Token<'a>,
+    /// The client id that is asked for.
+    pub client_id: RequestedId<'a>,
+}
+
+/// The `token` of an `auth_token`.
+#[derive(Debug)]
+pub enum Token<'a> {
+    /// No `token`, or `null`.
+    Absent,
+    /// Some text; whether it is a good token is not decided here.
+    Text(Cow<'a, str>),
+    /// Something that is not text.
+    Malformed,
+}
+
+/// The `clientId` of an `auth_token`.
+#[derive(Debug)]
+pub enum RequestedId<'a> {
+    /// None, `null` or empty: the server chooses.
+    Any,
+    /// An id of the right form.
+    This(Cow<'a, str>),
+    /// Not 1 to 128 characters of `A–Z a–z 0–9 . _ : @ -`.
+    Malformed,
+}
+
+/// A payload on its way to one peer, or to every other member of the room.
+#[derive(Debug)]
+pub struct Signal<'a> {
+    /// What the payload is.
+    pub kind: SignalKind,
+    /// The payload, byte for byte.
+    pub payload: &'a RawValue,
+    /// The client id of the peer it is for; `None` for everyone else in the room.
+    pub to: Option<Cow<'a, str>>,
+}
+
+/// What a payload is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignalKind {
+    /// An SDP offer.
+    Offer,
+    /// An SDP answer.
+    Answer,
+    /// An ICE candidate, or the end of candidates.
+    IceCandidate,
+    /// Anything that the application wants to tell its peers.
+    Message,
+}
+
+/// Why a frame was no message. The text is what its sender reads.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    /// The frame is not JSON.
+    #[error("Not valid JSON: {0}")]
+    NotJson(String),
+    /// The frame is JSON, but not a message of this protocol.
+    #[error("{0}")]
+    NotAMessage(Cow<'static, str>),
+    /// A message of a type that this server does not know.
+    #[error("Unknown message type: {0}")]
+    UnknownType(String),
+}
+
+impl WireError {
+    /// The machine word for this error.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NotJson(_) => "invalid_json",
+            Self::NotAMessage(_) => "invalid_message",
+            Self::UnknownType(_) => "unknown_type",
+        }
+    }
+}
+
+/// Reads one text frame.
+pub fn read(frame: &str) -> Incoming<'_> {
+    let envelope = match open(frame) {
+        Ok(envelope) => envelope,
+        Err(error) => return Incoming { id: None, message: Err(error) },
+    };
+    let id = envelope.id.filter(|id| id.get().len() <= MAX_ID && is_string_or_number(id));
+    Incoming { id, message: envelope.message() }
+}
+
+/// Whether `id` may name a member: 1 to 128 characters of `A–Z a–z 0–9 . _ : @ -`.
+pub fn is_client_id(id: &str) -> bool {
+    (1..=128).contains(&id.len())
+        && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._:@-".contains(&byte))
+}
+
+/// `text`, cut so that an error which repeats it stays short.
+pub fn quoted(text: &str) -> String {
+    match text.char_indices().nth(MAX_QUOTED) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
+    }
+}
+
+/// Every field that some message has, still raw, so that one bad field does not hide the `id`.
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(rename = "type", borrow, default, deserialize_with = "present")]
+    kind: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    id: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    to: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    token: Option<&'a RawValue>,
+    #[serde(rename = "clientId", borrow, default, deserialize_with = "present")]
+    client_id: Option<&'a RawValue>,
+    #[serde(rename = "client_id", borrow, default, deserialize_with = "present")]
+    client_id_in_snake_case: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    offer: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    answer: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    candidate: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    data: Option<&'a RawValue>,
+}
+
+/// A field that is there, `null` included; serde's own `Option` would take `null` for absent.
+fn present<'de, D: Deserializer<'de>>(field: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(field).map(Some)
+}
+
+/// Text in a frame. Borrowed where it has no escapes; `&str` alone would refuse those.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+fn open(frame: &str) -> Result<Envelope<'_>, WireError> {
+    if nests_too_deep(frame) {
+        return Err(WireError::NotAMessage("Nested deeper than 64 levels".into()));
+    }
+    // A derived struct would take an array for its fields in order.
+    if frame.trim_ascii_start().starts_with('[') {
+        return Err(not_an_object(frame));
+    }
+    serde_json::from_str(frame).map_err(|error| match error.classify() {
+        serde_json::error::Category::Data if error.to_string().starts_with("duplicate field") => {
+            WireError::NotAMessage("A field occurs twice".into())
+        }
+        serde_json::error::Category::Data => not_an_object(frame),
+        serde_json::error::Category::Syntax
+        | serde_json::error::Category::Eof
+        | serde_json::error::Category::Io => not_json(frame, &error),
+    })
+}
+
+/// The error for a frame that starts like another kind of JSON value.
+fn not_an_object(frame: &str) -> WireError {
+    match serde_json::from_str::<&RawValue>(frame) {
+        Ok(_) => WireError::NotAMessage("A message is a JSON object with a \"type\"".into()),
+        Err(error) => not_json(frame, &error),
+    }
+}
+
+/// The error for a frame that does not parse. Python's `json` writes `NaN` and `Infinity`, which no
+/// browser reads; that is told apart, since the rest of such a frame is well-formed.
+fn not_json(frame: &str, error: &serde_json::Error) -> WireError {
+    let rest = frame.lines().nth(error.line().saturating_sub(1)).unwrap_or_default();
+    let stopped = error.column().saturating_sub(1);
+    let literal = ["NaN", "Infinity", "-Infinity"].iter().any(|literal| {
+        (stopped.saturating_sub(1)..=stopped)
+            .any(|at| rest.get(at..).is_some_and(|rest| rest.starts_with(literal)))
+    });
+    if literal {
+        return WireError::NotAMessage("NaN and Infinity are not JSON".into());
+    }
+    WireError::NotJson(error.to_string())
+}
+
+/// Whether brackets nest deeper than [`MAX_DEPTH`], by counting those outside of strings.
+fn nests_too_deep(frame: &str) -> bool {
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for byte in frame.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'{' | b'[' => {
+                depth += 1;
+                if depth > MAX_DEPTH {
+                    return true;
+                }
+            }
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    false
+}
+
+impl<'a> Envelope<'a> {
+    fn message(&self) -> Result<ClientMessage<'a>, WireError> {
+        let kind = self.kind.and_then(text).ok_or(field("type", "a string"))?;
+        match &*kind {
+            "auth_token" => Ok(ClientMessage::Auth(self.introduction())),
+            "ping" => Ok(ClientMessage::Ping),
+            "offer" => self.signal(SignalKind::Offer, object("offer", self.offer)?),
+            "answer" => self.signal(SignalKind::Answer, object("answer", self.answer)?),
+            "ice_candidate" => {
+                self.signal(SignalKind::IceCandidate, self.candidate.unwrap_or(RawValue::NULL))
+            }
+            "message" => {
+                self.signal(SignalKind::Message, self.data.ok_or(field("data", "any JSON value"))?)
+            }
+            _ => Err(WireError::UnknownType(quoted(&kind))),
+        }
+    }
+
+    fn introduction(&self) -> Introduction<'a> {
+        let token = match self.token {
+            None => Token::Absent,
+            Some(raw) if is_null(raw) => Token::Absent,
+            Some(raw) => text(raw).map_or(Token::Malformed, Token::Text),
+        };
+        let client_id = match self.client_id.or(self.client_id_in_snake_case) {
+            None => RequestedId::Any,
+            Some(raw) if is_null(raw) => RequestedId::Any,
+            Some(raw) => match text(raw) {
+                Some(id) if id.is_empty() => RequestedId::Any,
+                Some(id) if is_client_id(&id) => RequestedId::This(id),
+                _ => RequestedId::Malformed,
+            },
+        };
+        Introduction { token, client_id }
+    }
+
+    fn signal(
+        &self,
+        kind: SignalKind,
+        payload: &'a RawValue,
+    ) -> Result<ClientMessage<'a>, WireError> {
+        if kind == SignalKind::IceCandidate && !starts_with_any(payload, "{\"n") {
+            return Err(field("candidate", "an object, a string or null"));
+        }
+        let to = match self.to {
+            None => None,
+            Some(raw) if is_null(raw) => None,
+            Some(raw) => Some(text(raw).ok_or(field("to", "a string: the client id of a peer"))?),
+        };
+        let to = to.filter(|to| !to.is_empty());
+        Ok(ClientMessage::Signal(Signal { kind, payload, to }))
+    }
+}
+
+fn object<'a>(name: &'static str, raw: Option<&'a RawValue>) -> Result<&'a RawValue, WireError> {
+    raw.filter(|raw| starts_with_any(raw, "{")).ok_or(field(name, "an object"))
+}
+
+fn field(name: &str, wanted: &str) -> WireError {
+    WireError::NotAMessage(format!("Field \"{name}\" must be {wanted}").into())
+}
+
+fn text(raw: &RawValue) -> Option<Cow<'_, str>> {
+    serde_json::from_str::<Text<'_>>(raw.get()).ok().map(|Text(text)| text)
+}
+
+fn is_null(raw: &RawValue) -> bool {
+    raw.get() == "null"
+}
+
+fn is_string_or_number(raw: &RawValue) -> bool {
+    starts_with_any(raw, "\"-0123456789")
+}
+
+fn starts_with_any(raw: &RawValue, starts: &str) -> bool {
+    raw.get().starts_with(|first| starts.contains(first))
+}
+
+/// One thing a client hears; encoded once, shared by all who hear it.
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+#[expect(missing_docs, reason = "contract section 2 names every field")]
+pub enum ServerMessage<'a> {
+    /// The first message on every socket.
+    AuthRequired {
+        message: &'a str,
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        guests: bool,
+    },
+    /// The client is in.
+    AuthSuccess {
+        user: &'a str,
+        client_id: &'a str,
+        message: &'a str,
+        #[serde(rename = "iceServers", skip_serializing_if = "<[_]>::is_empty")]
+        ice_servers: &'a [IceServer],
+    },
+    /// Everyone who was already there.
+    UsersInRoom { users: Vec<PeerInRoom<'a>> },
+    /// Somebody came.
+    UserJoined { room_id: &'a str, username: &'a str, client_id: &'a str, connected_users: usize },
+    /// Somebody left.
+    UserLeft { room_id: &'a str, client_id: &'a str, username: &'a str, connected_users: usize },
+    /// A peer's SDP offer.
+    Offer { offer: &'a RawValue, from: &'a str, username: &'a str },
+    /// A peer's SDP answer.
+    Answer { answer: &'a RawValue, from: &'a str, username: &'a str },
+    /// A peer's ICE candidate.
+    IceCandidate { candidate: &'a RawValue, from: &'a str, username: &'a str },
+    /// A peer's own words.
+    Message { data: &'a RawValue, from: &'a str, username: &'a str },
+    /// The answer to `ping`.
+    Pong,
+    /// The new token holds; `expires_in` in seconds.
+    TokenRefreshed { expires_in: u64 },
+    /// Something the client said was refused, or the connection is about to end.
+    Error {
+        message: &'a str,
+        code: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<&'a RawValue>,
+        /// Only before a close: whether coming back makes sense.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        retry: Option<bool>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        retry_after_ms: Option<u64>,
+    },
+    /// The server stops; the time is spread so that not everyone is back at once.
+    ServerShutdown { reconnect_in_ms: u64 },
+}
+
+/// A member as `users_in_room` lists it.
+#[derive(Debug, Serialize)]
+pub struct PeerInRoom<'a> {
+    /// Its client id.
+    pub client_id: &'a str,
+    /// Who it is.
+    pub username: &'a str,
+}
+
+/// An `RTCIceServer`: an entry of `iceServers` for `new RTCPeerConnection(…)` (W3C WebRTC, 4.2.4).
+#[derive(Clone, Serialize, utoipa::ToSchema)]
+pub struct IceServer {
+    /// `stun:`, `turn:` and `turns:` URLs.
+    pub urls: Vec<String>,
+    /// TURN user name; absent for STUN.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// TURN password; absent for STUN.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credential: Option<String>,
+}
+
+impl std::fmt::Debug for IceServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("IceServer").field("urls", &self.urls).finish_non_exhaustive()
+    }
+}
+
+impl ServerMessage<'_> {
+    /// The message as one text frame.
+    pub fn encode(&self) -> Utf8Bytes {
+        #[expect(clippy::expect_used, reason = "see the message")]
+        let json = serde_json::to_string(self)
+            .expect("only strings, numbers and raw JSON: nothing here can fail");
+        json.into()
+    }
+}
+
+impl<'a> Signal<'a> {
+    /// What the receivers of this signal hear.
+    pub fn as_heard(&'a self, from: &'a str, username: &'a str) -> ServerMessage<'a> {
+        let payload = self.payload;
+        match self.kind {
+            SignalKind::Offer => ServerMessage::Offer { offer: payload, from, username },
+            SignalKind::Answer => ServerMessage::Answer { answer: payload, from, username },
+            SignalKind::IceCandidate => {
+                ServerMessage::IceCandidate { candidate: payload, from, username }
+            }
+            SignalKind::Message => ServerMessage::Message { data: payload, from, username },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(frame: &str) -> WireError {
+        read(frame).message.unwrap_err()
+    }
+
+    fn signal(frame: &str) -> Signal<'_> {
+        match read(frame).message.unwrap() {
+            ClientMessage::Signal(signal) => signal,
+            other => panic!("{other:?} is no signal"),
+        }
+    }
+
+    #[test]
+    fn a_payload_is_passed_on_byte_for_byte() {
+        let payload = r#"{ "sdp" :"v=0\r\n\u00e9\ud83d\ude00é","n":[1.0,1e2,-0,12345678901234567890123], "a":null}"#;
+        let frame = format!(r#"{{"type":"offer","to":"bob","offer":{payload},"extra":[1]}}"#);
+
+        let heard = signal(&frame).as_heard("alice", "Alice \"A\"").encode();
+
+        let expected = format!(
+            r#"{{"type":"offer","offer":{payload},"from":"alice","username":"Alice \"A\""}}"#
+        );
+        assert_eq!(heard.as_str(), expected);
+    }
+
+    #[test]
+    fn a_missing_an_empty_and_a_null_target_are_the_whole_room() {
+        for to in ["", r#","to":"""#, r#","to":null"#] {
+            let frame = format!(r#"{{"type":"message","data":1{to}}}"#);
+
+            assert_eq!(signal(&frame).to, None, "{frame}");
+        }
+        assert_eq!(
+            signal(r#"{"type":"message","data":1,"to":"b\u00e9"}"#).to.as_deref(),
+            Some("bé")
+        );
+    }
+
+    #[test]
+    fn a_target_of_another_type_is_never_the_whole_room() {
+        for to in ["[]", "{}", "0", "false", "true", "1.5", r#"["bob"]"#] {
+            let frame = format!(r#"{{"type":"message","data":1,"to":{to},"id":7}}"#);
+
+            assert_eq!(refusal(&frame).code(), "invalid_message", "{frame}");
+            assert_eq!(read(&frame).id.map(RawValue::get), Some("7"));
+        }
+    }
+
+    #[test]
+    fn the_end_of_candidates_comes_in_three_spellings() {
+        let of = |frame| signal(frame).payload.get();
+
+        assert_eq!(of(r#"{"type":"ice_candidate"}"#), "null");
+        assert_eq!(of(r#"{"type":"ice_candidate","candidate":null}"#), "null");
+        assert_eq!(of(r#"{"type":"ice_candidate","candidate":""}"#), r#""""#);
+    }
+
+    #[test]
+    fn what_is_no_json_is_told_from_what_is_no_message() {
+        let cases = [
+            ("", "invalid_json"),
+            ("{", "invalid_json"),
+            ("hello", "invalid_json"),
+            ("[", "invalid_json"),
+            (r#"{"type":"ping"} x"#, "invalid_json"),
+            ("[]", "invalid_message"),
+            (r#"["ping"]"#, "invalid_message"),
+            ("1", "invalid_message"),
+            ("null", "invalid_message"),
+            (r#""ping""#, "invalid_message"),
+            ("{}", "invalid_message"),
+            (r#"{"type":5}"#, "invalid_message"),
+            (r#"{"type":"offer"}"#, "invalid_message"),
+            (r#"{"type":"offer","offer":[]}"#, "invalid_message"),
+            (r#"{"type":"answer","answer":"v=0"}"#, "invalid_message"),
+            (r#"{"type":"ice_candidate","candidate":5}"#, "invalid_message"),
+            (r#"{"type":"ice_candidate","candidate":[]}"#, "invalid_message"),
+            (r#"{"type":"message"}"#, "invalid_message"),
+            (r#"{"type":"ping","type":"offer"}"#, "invalid_message"),
+            (r#"{"type":"offer","offer":NaN}"#, "invalid_message"),
+            ("{\"type\":\"offer\",\n \"offer\":{\"a\":-Infinity}}", "invalid_message"),
+            (r#"{"type":"message","data":Infinity}"#, "invalid_message"),
+            (r#"{"type":"Ping"}"#, "unknown_type"),
+        ];
+
+        for (frame, code) in cases {
+            assert_eq!(refusal(frame).code(), code, "{frame}");
+        }
+    }
+
+    #[test]
+    fn a_payload_may_nest_64_levels_and_no_more() {
+        let frame = |depth| {
+            let (open, close) = ("[".repeat(depth), "]".repeat(depth));
+            format!(r#"{{"type":"message","data":{open}"[[\"[[{{"{close}}}"#)
+        };
+
+        assert!(read(&frame(64)).message.is_ok());
+        assert_eq!(refusal(&frame(65)).code(), "invalid_message");
+        assert_eq!(refusal(&frame(100_000)).code(), "invalid_message");
+    }
+
+    #[test]
+    fn an_error_never_repeats_more_than_a_line_of_what_was_sent() {
+        let long = "é".repeat(10_000);
+
+        let error = refusal(&format!(r#"{{"type":"{long}"}}"#)).to_string();
+
+        assert_eq!(error, format!("Unknown message type: {}…", "é".repeat(64)));
+    }
+
+    #[test]
+    fn only_a_short_string_or_number_is_an_id() {
+        for (id, kept) in
+            [("\"a\"", true), ("-1.5", true), ("{}", false), ("null", false), ("true", false)]
+        {
+            assert_eq!(read(&format!(r#"{{"type":"x","id":{id}}}"#)).id.is_some(), kept, "{id}");
+        }
+        assert!(read(&format!(r#"{{"type":"x","id":"{}"}}"#, "x".repeat(200))).id.is_none());
+    }
+
+    #[test]
+    fn a_client_id_has_one_form() {
+        let auth =
+            |id: &str| match read(&format!(r#"{{"type":"auth_token","clientId":{id}}}"#)).message {
+                Ok(ClientMessage::Auth(Introduction { client_id, .. })) => match client_id {
+                    RequestedId::Any => "any".to_owned(),
+                    RequestedId::This(id) => format!("this {id}"),
+                    RequestedId::Malformed => "malformed".to_owned(),
+                },
+                other => panic!("{other:?}"),
+            };
+
+        assert_eq!(auth("null"), "any");
+        assert_eq!(auth("\"\""), "any");
+        assert_eq!(auth("\"a.B_9:@-\""), "this a.B_9:@-");
+        for bad in ["7", "{}", "[\"a\"]", "\"a b\"", "\"a\\n\"", "\"\\u0000\"", "\"é\""] {
+            assert_eq!(auth(bad), "malformed", "{bad}");
+        }
+        assert_eq!(auth(&format!("\"{}\"", "a".repeat(128))), format!("this {}", "a".repeat(128)));
+        assert_eq!(auth(&format!("\"{}\"", "a".repeat(129))), "malformed");
+    }
+}
