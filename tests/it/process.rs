@@ -1,0 +1,348 @@
+//! The two binaries, as processes.
+
+use std::{
+    fs,
+    path::Path,
+    process::{ExitStatus, Output, Stdio},
+    time::Duration,
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
+    process::{Child, ChildStdout, Command},
+    time::timeout,
+};
+
+use super::harness::SOON;
+
+/// A command that knows no variable of ours.
+fn command(binary: &str, folder: &TempDir) -> Command {
+    let mut command = Command::new(binary);
+    command.env_clear().current_dir(folder.path()).kill_on_drop(true).stdin(Stdio::null());
+    command
+}
+
+async fn manage(folder: &TempDir, arguments: &[&str], typed: &str) -> Output {
+    let mut child = command(env!("CARGO_BIN_EXE_manage_users"), folder);
+    let mut child = child
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Whoever refuses its arguments does not wait for what is typed.
+    let _ = child.stdin.take().unwrap().write_all(typed.as_bytes()).await;
+    timeout(SOON, child.wait_with_output()).await.unwrap().unwrap()
+}
+
+/// What the command says, on either stream, where it succeeds; panics where it does not.
+async fn managed(folder: &TempDir, arguments: &[&str], typed: &str) -> String {
+    let output = manage(folder, arguments, typed).await;
+    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", text(&output));
+    text(&output)
+}
+
+/// What the command says where it fails with 1.
+async fn refused(folder: &TempDir, arguments: &[&str], typed: &str) -> String {
+    let output = manage(folder, arguments, typed).await;
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", text(&output));
+    assert!(output.stdout.is_empty());
+    text(&output)
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+fn users_csv(folder: &TempDir) -> String {
+    fs::read_to_string(folder.path().join("users.csv")).unwrap()
+}
+
+#[tokio::test]
+async fn users_are_added_listed_changed_and_removed() {
+    let folder = tempfile::tempdir().unwrap();
+
+    let hinted = managed(&folder, &["add", "alice:secret1"], "").await;
+    managed(&folder, &["add", "bob:secret1:bob@company.com"], "").await;
+    managed(&folder, &["add", "carol:secret1", "carol@company.com"], "").await;
+    let quiet = managed(&folder, &["add", "--password-stdin", "dave"], "se:cret:1\n").await;
+    let list = managed(&folder, &["list"], "").await;
+
+    assert!(
+        hinted.contains("user \"alice\" added")
+            && hinted.contains("hint:")
+            && !quiet.contains("hint:")
+    );
+    for words in
+        ["alice@example.com", "bob@company.com", "carol@company.com", "dave@example.com", "4 users"]
+    {
+        assert!(list.contains(words), "{list}");
+    }
+    let file = users_csv(&folder);
+    assert!(
+        file.starts_with(
+            "username,email,hashed_password,is_active\nalice,alice@example.com,$2b$12$"
+        ),
+        "{file}"
+    );
+    let dave =
+        file.lines().find(|line| line.starts_with("dave,")).unwrap().split(',').nth(2).unwrap();
+    assert!(bcrypt::verify("se:cret:1", dave).unwrap());
+
+    managed(&folder, &["passwd", "--password-stdin", "dave"], "other1").await;
+    managed(&folder, &["disable", "bob"], "").await;
+    managed(&folder, &["remove", "alice"], "").await;
+    let list = managed(&folder, &["list"], "").await;
+    managed(&folder, &["enable", "bob"], "").await;
+
+    assert!(!list.contains("alice") && list.contains("3 users"));
+    assert!(list.lines().any(|line| line.starts_with("bob") && line.ends_with("no")), "{list}");
+    let file = users_csv(&folder);
+    assert!(file.lines().any(|line| line.starts_with("bob,") && line.ends_with(",True")));
+    let dave =
+        file.lines().find(|line| line.starts_with("dave,")).unwrap().split(',').nth(2).unwrap();
+    assert!(bcrypt::verify("other1", dave).unwrap());
+}
+
+#[tokio::test]
+async fn what_cannot_be_done_is_refused_and_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    managed(&folder, &["add", "alice:secret1"], "").await;
+    let before = users_csv(&folder);
+    let exact = format!("exact:{}", "x".repeat(72));
+    let long = format!("long:{}", "x".repeat(73));
+
+    for (arguments, typed, words) in [
+        (&["add", "alice:secret2"][..], "", "exists already"),
+        (&["add", "bob:pa:ss:word"], "", "--password-stdin bob"),
+        (&["add", "bob:pass:word"], "", "--password-stdin bob"),
+        (&["add", "bob:pass:word", "bob@company.com"], "", "--password-stdin bob"),
+        (&["add", "al:secret1"], "", "3 to 64 characters"),
+        (&["add", " bob:secret1"], "", "no space"),
+        (&["add", "bob:12345"], "", "6 to 72 bytes"),
+        (&["add", &long], "", "73"),
+        (&["add", "bob:secret1", "nonsense"], "", "no email address"),
+        (&["add", "--password-stdin", "bob"], "", "6 to 72 bytes"),
+        (&["add", "--password-stdin", "b:ob"], "secret1", "no \":\""),
+        (&["add", "bob"], "", "--password-stdin"),
+        (&["remove", "nobody"], "", "no user \"nobody\""),
+        (&["passwd", "--password-stdin", "nobody"], "secret1", "no user \"nobody\""),
+        (&["disable", "nobody"], "", "no user \"nobody\""),
+        (&["dance"], "", "unrecognized subcommand"),
+        (&[], "", "Usage"),
+    ] {
+        let said = refused(&folder, arguments, typed).await;
+
+        assert!(said.contains(words), "{arguments:?}: {said}");
+    }
+    assert_eq!(users_csv(&folder), before);
+    managed(&folder, &["add", &exact], "").await;
+}
+
+#[tokio::test]
+async fn a_missing_file_is_begun_by_add_alone() {
+    let folder = tempfile::tempdir().unwrap();
+
+    for arguments in
+        [&["list"][..], &["remove", "alice"], &["enable", "alice"], &["disable", "alice"]]
+    {
+        assert!(refused(&folder, arguments, "").await.contains("users.csv"));
+    }
+    assert!(!folder.path().join("users.csv").exists());
+}
+
+#[tokio::test]
+async fn additions_at_the_same_time_are_all_made() {
+    let folder = tempfile::tempdir().unwrap();
+
+    let adding = (0..6)
+        .map(async |number| managed(&folder, &["add", &format!("user{number}:secret1")], "").await);
+    futures_util::future::join_all(adding).await;
+
+    assert_eq!(users_csv(&folder).lines().count(), 7);
+}
+
+/// A server process whose log is read.
+struct Process {
+    child: Child,
+    log: Lines<BufReader<ChildStdout>>,
+    address: String,
+    said: Vec<String>,
+}
+
+impl Process {
+    async fn start(folder: &TempDir, settings: &[(&str, &str)]) -> Self {
+        let mut child = command(env!("CARGO_BIN_EXE_signaling-server"), folder);
+        let mut child =
+            child.envs(settings.iter().copied()).stdout(Stdio::piped()).spawn().unwrap();
+        let log = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut process = Self { child, log, address: String::new(), said: Vec::new() };
+        let open: Value = serde_json::from_str(&process.says("\"open\"").await).unwrap();
+        process.address = open["fields"]["address"].as_str().unwrap().to_owned();
+        process
+    }
+
+    /// The next line of the log with these words.
+    async fn says(&mut self, words: &str) -> String {
+        loop {
+            let line = timeout(SOON, self.log.next_line()).await.expect("nothing logged").unwrap();
+            let line = line.unwrap_or_else(|| panic!("ended after {:?}", self.said));
+            self.said.push(line.clone());
+            if line.contains(words) {
+                return line;
+            }
+        }
+    }
+
+    async fn ends_after(&mut self, signal: &str) -> ExitStatus {
+        let pid = self.child.id().unwrap().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().await.unwrap().success());
+        timeout(SOON, self.child.wait()).await.expect("still running").unwrap()
+    }
+}
+
+const DEBUG: [(&str, &str); 4] =
+    [("DEBUG", "true"), ("REQUIRE_HTTPS", "false"), ("HOST", "127.0.0.1"), ("PORT", "0")];
+
+#[tokio::test]
+async fn a_server_in_debug_makes_its_users_says_where_it_is_and_stops_when_asked() {
+    for signal in ["-TERM", "-INT"] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut server = Process::start(&folder, &DEBUG).await;
+
+        let health: Value = reqwest::get(format!("http://{}/health", server.address))
+            .await
+            .unwrap()
+            .json()
+            .await
+            .unwrap();
+        let ended = server.ends_after(signal).await;
+
+        assert_eq!((health["status"].as_str(), ended.code()), (Some("healthy"), Some(0)));
+        let users = users_csv(&folder);
+        assert!(["admin,", "user1,", "user2,"].iter().all(|user| users.contains(user)));
+    }
+}
+
+#[tokio::test]
+async fn somebody_who_does_not_leave_is_waited_for_no_longer_than_the_grace() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = DEBUG.to_vec();
+    settings.push(("SHUTDOWN_GRACE_SECONDS", "1"));
+    let mut server = Process::start(&folder, &settings).await;
+    // A request that does not end: its head is whole, its body never comes.
+    let mut stuck = tokio::net::TcpStream::connect(&server.address).await.unwrap();
+    let head = "POST /auth/login HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n";
+    stuck.write_all(head.as_bytes()).await.unwrap();
+    let mut goes_on = [0; 12];
+    tokio::io::AsyncReadExt::read_exact(&mut stuck, &mut goes_on).await.unwrap();
+    assert_eq!(&goes_on, b"HTTP/1.1 100", "the server is reading the body");
+
+    let began = tokio::time::Instant::now();
+    let ended = server.ends_after("-TERM").await;
+
+    assert_eq!(ended.code(), Some(0));
+    assert!(
+        began.elapsed() < Duration::from_secs(8),
+        "shorter than the ten seconds that a body may take"
+    );
+}
+
+#[tokio::test]
+async fn the_log_is_as_loud_and_as_formed_as_is_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = DEBUG.to_vec();
+    settings.extend([("LOG_LEVEL", "WARNING"), ("LOG_FORMAT", "pretty"), ("PORT", "99999")]);
+    let quiet = command(env!("CARGO_BIN_EXE_signaling-server"), &folder)
+        .envs(settings.iter().copied())
+        .output()
+        .await
+        .unwrap();
+    assert!(text(&quiet).contains("PORT=99999"), "a later variable wins: {}", text(&quiet));
+
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    settings.push(("PORT", &port));
+    let taken = command(env!("CARGO_BIN_EXE_signaling-server"), &folder)
+        .envs(settings.iter().copied())
+        .output()
+        .await
+        .unwrap();
+
+    assert_eq!(taken.status.code(), Some(1));
+    let said = text(&taken);
+    assert!(
+        said.contains(" WARN ") && !said.contains(" INFO ") && !said.starts_with('{'),
+        "{said}"
+    );
+    assert!(said.contains(&format!("cannot listen on 127.0.0.1:{port}")), "{said}");
+}
+
+async fn start_refused(folder: &TempDir, settings: &[(&str, &str)], arguments: &[&str]) -> String {
+    let mut server = command(env!("CARGO_BIN_EXE_signaling-server"), folder);
+    let output = timeout(SOON, server.args(arguments).envs(settings.iter().copied()).output())
+        .await
+        .expect("not refused")
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    text(&output)
+}
+
+#[tokio::test]
+async fn a_start_that_would_be_unsafe_is_refused_with_a_line_for_each_fault() {
+    let folder = tempfile::tempdir().unwrap();
+
+    let bare = start_refused(&folder, &[], &[]).await;
+    let odd =
+        start_refused(&folder, &[("MAX_CONNECTIONS_PER_ROOM", "-3"), ("DEBUG", "true")], &[]).await;
+
+    assert_eq!(bare.lines().count(), 3, "{bare}");
+    assert!(
+        bare.contains("SECRET_KEY")
+            && bare.contains("JWT_SECRET_KEY")
+            && bare.contains("openssl rand -hex 32")
+            && bare.contains("manage_users add")
+    );
+    assert_eq!(odd.lines().count(), 1);
+    assert!(odd.contains("MAX_CONNECTIONS_PER_ROOM=-3"));
+}
+
+#[tokio::test]
+async fn a_default_password_is_found_before_production() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::copy("tests/fixtures/fastapi_users.csv", folder.path().join("users.csv")).unwrap();
+    let (one, two) = ("a".repeat(32), "b".repeat(32));
+    let settings = [("SECRET_KEY", &*one), ("JWT_SECRET_KEY", &*two)];
+
+    let faults = start_refused(&folder, &settings, &["--check-config"]).await;
+    for user in ["admin", "user1", "user2"] {
+        managed(&folder, &["passwd", "--password-stdin", user], "a better one").await;
+    }
+    let mut check = command(env!("CARGO_BIN_EXE_signaling-server"), &folder);
+    let check = check.arg("--check-config").envs(settings).output().await.unwrap();
+
+    assert_eq!(faults.lines().count(), 3, "{faults}");
+    assert!(faults.contains("manage_users passwd admin"));
+    assert_eq!(check.status.code(), Some(0), "{}", text(&check));
+}
+
+#[tokio::test]
+async fn settings_come_from_dotenv_and_the_environment_wins() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "DEBUG=true\nREQUIRE_HTTPS=false\nHOST=127.0.0.1\nPORT=nonsense\nUSERS_CSV=people.csv\nCORS_ORIGINS=[\"https://a.example\"] # ours\n";
+    fs::write(folder.path().join(".env"), text).unwrap();
+
+    let mut server = Process::start(&folder, &[("PORT", "0"), ("LOG_FORMAT", "json")]).await;
+    let listed = managed(&folder, &["list"], "").await;
+    let ended = server.ends_after("-TERM").await;
+
+    assert!(
+        Path::new(&folder.path().join("people.csv")).exists()
+            && !folder.path().join("users.csv").exists()
+    );
+    assert!(listed.contains("3 users"));
+    assert_eq!(ended.code(), Some(0));
+}

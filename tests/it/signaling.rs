@@ -1,0 +1,300 @@
+//! What members of a room hear of each other (contract section 2).
+
+use serde_json::{Value, json};
+
+use super::harness::{Server, couple};
+
+#[tokio::test]
+async fn a_newcomer_is_let_in_shown_around_and_announced() {
+    let server = Server::start(&[]).await;
+    let mut alice = server.join("den", "alice").await;
+
+    let mut bob = server.connect("den").await;
+    let welcome = bob.hears().await;
+    bob.says(json!({"type":"auth_token","token":server.token("bob"),"clientId":"bob-1"})).await;
+    let success = bob.hears().await;
+    let there = bob.hears().await;
+    let news = alice.hears().await;
+
+    assert_eq!(welcome, json!({"type":"auth_required","message":"Authentication required"}));
+    assert_eq!(
+        success,
+        json!({"type":"auth_success","user":"bob","client_id":"bob-1","message":"Authentication successful"})
+    );
+    assert_eq!(
+        there,
+        json!({"type":"users_in_room","users":[{"client_id":alice.id,"username":"alice"}]})
+    );
+    assert_eq!(
+        news,
+        json!({"type":"user_joined","room_id":"den","username":"bob","client_id":"bob-1","connected_users":2})
+    );
+}
+
+#[tokio::test]
+async fn the_list_of_who_is_there_comes_also_when_nobody_is() {
+    let server = Server::start(&[]).await;
+
+    let (_alice, there) = server.join_as("den", "alice", json!("")).await;
+
+    assert_eq!(there, json!([]));
+}
+
+#[tokio::test]
+async fn a_targeted_signal_reaches_its_target_alone_and_untouched() {
+    let server = Server::start(&[]).await;
+    let (mut alice, mut bob) = couple(&server, "den").await;
+    let mut carol = server.join("den", "carol").await;
+    alice.hears().await;
+    bob.hears().await;
+    let sdp = r#"{ "sdp":"v=0\r\no=- \u00e9 \ud83d\ude00","n":1.0,"big":12345678901234567890123, "type":"offer" }"#;
+
+    for (kind, field) in [("offer", "offer"), ("answer", "answer"), ("ice_candidate", "candidate")]
+    {
+        alice
+            .says_text(&format!(
+                r#"{{"type":"{kind}","to":"{}","from":"bob","username":"root","{field}":{sdp}}}"#,
+                bob.id
+            ))
+            .await;
+
+        let expected = format!(
+            r#"{{"type":"{kind}","{field}":{sdp},"from":"{}","username":"alice"}}"#,
+            alice.id
+        );
+        assert_eq!(bob.hears_text().await, expected);
+    }
+    carol.hears_nothing_else().await;
+    alice.hears_nothing_else().await;
+}
+
+#[tokio::test]
+async fn a_signal_without_target_reaches_everybody_else_in_this_room() {
+    let server = Server::start(&[]).await;
+    let (mut alice, mut bob) = couple(&server, "den").await;
+    let mut stranger = server.join("attic", "carol").await;
+
+    for to in [None, Some(Value::Null), Some(json!(""))] {
+        let mut message = json!({"type":"message","data":{"muted":true}});
+        if let Some(to) = to {
+            message["to"] = to;
+        }
+        alice.says(message).await;
+
+        assert_eq!(
+            bob.hears().await,
+            json!({"type":"message","data":{"muted":true},"from":alice.id,"username":"alice"})
+        );
+    }
+    alice.hears_nothing_else().await;
+    stranger.hears_nothing_else().await;
+}
+
+#[tokio::test]
+async fn the_end_of_candidates_is_passed_on() {
+    let server = Server::start(&[]).await;
+    let (mut alice, mut bob) = couple(&server, "den").await;
+
+    for (sent, heard) in [
+        (r#","candidate":null"#, Value::Null),
+        (r#","candidate":"""#, json!("")),
+        ("", Value::Null),
+    ] {
+        alice.says_text(&format!(r#"{{"type":"ice_candidate"{sent}}}"#)).await;
+
+        assert_eq!(bob.hears().await["candidate"], heard);
+    }
+}
+
+#[tokio::test]
+async fn a_signal_to_nobody_is_answered_with_an_error_and_its_id() {
+    let server = Server::start(&[]).await;
+    let (mut alice, mut bob) = couple(&server, "den").await;
+
+    for (kind, field) in [("offer", "offer"), ("answer", "answer"), ("ice_candidate", "candidate")]
+    {
+        let error = alice
+            .is_told_after(&format!(r#"{{"type":"{kind}","{field}":{{}},"to":"ghost","id":"x1"}}"#))
+            .await;
+
+        assert_eq!(
+            error,
+            json!({"type":"error","code":"target_not_found","message":"Target client ghost not found","id":"x1"})
+        );
+    }
+    let own = alice
+        .is_told_after(&format!(r#"{{"type":"offer","offer":{{}},"to":"{}","id":2}}"#, alice.id))
+        .await;
+    assert_eq!((&own["code"], &own["id"]), (&json!("invalid_message"), &json!(2)));
+    bob.hears_nothing_else().await;
+}
+
+#[tokio::test]
+async fn leaving_is_announced_once_however_one_leaves() {
+    let server = Server::start(&[]).await;
+    let mut alice = server.join("den", "alice").await;
+
+    let (bob, _) = server.join_as("den", "bob", json!("b1")).await;
+    alice.hears().await;
+    bob.leaves().await;
+    let after_close = alice.hears().await;
+    let (bob, _) = server.join_as("den", "bob", json!("b2")).await;
+    alice.hears().await;
+    drop(bob); // the connection breaks without a goodbye
+    let after_break = alice.hears().await;
+
+    let left = |id: &str| json!({"type":"user_left","room_id":"den","client_id":id,"username":"bob","connected_users":1});
+    assert_eq!((after_close, after_break), (left("b1"), left("b2")));
+    alice.hears_nothing_else().await;
+}
+
+#[tokio::test]
+async fn a_reloaded_page_takes_over_its_own_client_id() {
+    let server = Server::start(&[]).await;
+    let mut bob = server.join("den", "bob").await;
+    let (old, _) = server.join_as("den", "alice", json!("a")).await;
+    bob.hears().await;
+
+    let (mut new, there) = server.join_as("den", "alice", json!("a")).await;
+    let (before, close) = old.is_let_go().await;
+
+    assert_eq!(close, (4001, "Replaced by a new connection".into()));
+    assert_eq!((&before[0]["code"], &before[0]["retry"]), (&json!("replaced"), &json!(false)));
+    assert_eq!(there, json!([{"client_id":bob.id,"username":"bob"}]));
+    let (left, joined) = (bob.hears().await, bob.hears().await);
+    assert_eq!((&left["type"], &left["connected_users"]), (&json!("user_left"), &json!(1)));
+    assert_eq!((&joined["type"], &joined["connected_users"]), (&json!("user_joined"), &json!(2)));
+    new.says(json!({"type":"message","data":1,"to":bob.id})).await;
+    assert_eq!(bob.hears().await["from"], "a");
+    bob.hears_nothing_else().await;
+}
+
+#[tokio::test]
+async fn a_client_id_of_another_user_is_refused_and_its_holder_undisturbed() {
+    let server = Server::start(&[]).await;
+    let (mut alice, _) = server.join_as("den", "alice", json!("a")).await;
+
+    let mut mallory = server.connect("den").await;
+    mallory.hears().await;
+    mallory.says(json!({"type":"auth_token","token":server.token("bob"),"client_id":"a"})).await;
+    let (before, close) = mallory.is_let_go().await;
+
+    assert_eq!((close.0, &before[0]["code"]), (1008, &json!("client_id_taken")));
+    alice.hears_nothing_else().await;
+    server.join_as("attic", "bob", json!("a")).await; // in another room the id is free
+}
+
+#[tokio::test]
+async fn a_client_id_of_the_wrong_form_is_refused() {
+    let server = Server::start(&[]).await;
+
+    for id in [
+        json!(7),
+        json!(["a"]),
+        json!({}),
+        json!("a b"),
+        json!("a\nb"),
+        json!("é"),
+        json!("x".repeat(129)),
+    ] {
+        let mut client = server.connect("den").await;
+        client.hears().await;
+        client.says(json!({"type":"auth_token","token":server.token("alice"),"clientId":id})).await;
+        let (before, close) = client.is_let_go().await;
+
+        assert_eq!((close.0, &before[0]["code"]), (1008, &json!("invalid_client_id")), "{id}");
+    }
+}
+
+#[tokio::test]
+async fn clients_that_ask_for_no_id_get_different_ones() {
+    let server = Server::start(&[]).await;
+
+    let (one, two) = (server.join("den", "alice").await, server.join("den", "alice").await);
+
+    assert_ne!(one.id, two.id);
+    assert!(uuid::Uuid::try_parse(&one.id).is_ok());
+}
+
+#[tokio::test]
+async fn one_room_has_one_name_however_it_is_encoded() {
+    let server = Server::start(&[]).await;
+    let _alice = server.join("Zimmer%207%2f%C3%A9", "alice").await;
+
+    let (_bob, there) = server.join_as("%5aimmer%20%37%2F%c3%a9/", "bob", Value::Null).await;
+
+    assert_eq!(there.as_array().unwrap().len(), 1);
+    let rooms: Value = server.get("/api/rooms").await.json().await.unwrap();
+    assert_eq!(rooms, json!([{"room_id":"Zimmer 7/é","connected_users":2,"is_active":true}]));
+}
+
+#[tokio::test]
+async fn a_room_id_that_is_none_is_refused_before_the_upgrade() {
+    let server = Server::start(&[]).await;
+
+    for room in ["%00", "a%0Ab", "%7F", "%FF", &"a".repeat(129), "%C2%80"] {
+        assert_eq!(server.refused_with(room, &[]).await, 400, "{room}");
+    }
+    assert_eq!(server.refused_with("", &[]).await, 404);
+    assert_eq!(server.refused_with("a/b", &[]).await, 404);
+    server.join(&"%C3%A9".repeat(128), "alice").await;
+}
+
+#[tokio::test]
+async fn order_is_kept_between_every_two_members() {
+    let server = Server::start(&[("WEBSOCKET_MESSAGE_BURST", "1000")]).await;
+    let (mut alice, mut bob) = couple(&server, "den").await;
+
+    for number in 0..400 {
+        let to = if number % 2 == 0 { json!(bob.id) } else { Value::Null };
+        alice.says(json!({"type":"message","data":number,"to":to})).await;
+    }
+
+    for number in 0..400 {
+        assert_eq!(bob.hears().await["data"], number);
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_refreshed_inside_the_session_for_the_same_user_only() {
+    let server = Server::start(&[]).await;
+    let (mut alice, mut bob) = couple(&server, "den").await;
+
+    alice.says(json!({"type":"auth_token","token":server.token("alice")})).await;
+    let refreshed = alice.hears().await;
+    let foreign = alice
+        .is_told_after(&json!({"type":"auth_token","token":server.token("bob"),"id":3}).to_string())
+        .await;
+    alice.says(json!({"type":"message","data":1})).await;
+
+    assert_eq!(refreshed["type"], "token_refreshed");
+    assert!((1790..=1800).contains(&refreshed["expires_in"].as_u64().unwrap()));
+    assert_eq!((&foreign["code"], &foreign["id"]), (&json!("invalid_token"), &json!(3)));
+    assert_eq!(bob.hears().await["username"], "alice");
+}
+
+#[tokio::test]
+async fn closing_the_server_sends_everyone_home() {
+    let server = Server::start(&[]).await;
+    let alice = server.join("den", "alice").await;
+    let mut stranger = server.connect("den").await;
+    stranger.hears().await;
+
+    let (farewell, abroad, ()) =
+        tokio::join!(alice.is_let_go(), stranger.is_let_go(), server.app.close());
+
+    let (before, close) = farewell;
+    assert_eq!(close, (1012, "Server is restarting".to_owned()));
+    assert_eq!(
+        before.iter().map(|news| news["type"].as_str().unwrap()).collect::<Vec<_>>(),
+        ["server_shutdown", "error"]
+    );
+    assert!(before[0]["reconnect_in_ms"].as_u64().unwrap() < 10_000);
+    assert_eq!(before[1]["retry"], true);
+    assert_eq!(abroad.1.0, 1012);
+    assert!(server.app.rooms.read(|rooms| rooms.info("den")).is_none());
+
+    let late = server.connect("den").await;
+    let (told, close) = late.is_let_go().await;
+    assert_eq!((&told[0]["code"], told.len(), close.0), (&json!("draining"), 1, 1012));
+}

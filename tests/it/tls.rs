@@ -1,0 +1,139 @@
+//! TLS on our own port.
+
+use std::{fs, os::unix::fs::PermissionsExt, sync::Arc};
+
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{Instant, sleep, timeout},
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use super::harness::{SOON, Server};
+
+const SELF_SIGNED: [(&str, &str); 4] = [
+    ("REQUIRE_HTTPS", "true"),
+    ("SSL_SELF_SIGNED", "true"),
+    ("SSL_CERT_FILE", "{folder}/ssl/server.crt"),
+    ("SSL_KEY_FILE", "{folder}/ssl/server.key"),
+];
+
+/// A TLS connection that trusts nothing but the certificate which is on disk now.
+async fn connect(server: &Server) -> std::io::Result<TlsStream<TcpStream>> {
+    let mut roots = RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_file(server.folder.path().join("ssl/server.crt")).unwrap())
+        .unwrap();
+    let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let stream = TcpStream::connect(server.address).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await
+}
+
+async fn ask(stream: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin), request: &str) -> String {
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    timeout(SOON, async {
+        while !answer.ends_with(b"\r\n\r\n") {
+            answer.push(stream.read_u8().await.unwrap());
+        }
+    })
+    .await
+    .expect("no answer");
+    String::from_utf8(answer).unwrap().to_lowercase()
+}
+
+#[tokio::test]
+async fn a_self_signed_certificate_is_made_and_served_and_its_key_is_private() {
+    let server = Server::start(&SELF_SIGNED).await;
+
+    let mut stream = connect(&server).await.unwrap();
+    let answer = ask(&mut stream, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+
+    assert!(
+        answer.starts_with("http/1.1 200")
+            && answer.contains("strict-transport-security: max-age="),
+        "{answer}"
+    );
+    let mode = |file: &str| {
+        fs::metadata(server.folder.path().join(file)).unwrap().permissions().mode() & 0o777
+    };
+    assert_eq!((mode("ssl/server.key"), mode("ssl/server.crt")), (0o600, 0o644));
+}
+
+#[tokio::test]
+async fn a_websocket_goes_over_tls() {
+    let server = Server::start(&SELF_SIGNED).await;
+    let mut stream = connect(&server).await.unwrap();
+
+    let answer = ask(
+        &mut stream,
+        "GET /ws/den HTTP/1.1\r\nHost: localhost\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    )
+    .await;
+
+    // The answer to this key is in RFC 6455 section 1.3.
+    assert!(
+        answer.starts_with("http/1.1 101")
+            && answer.contains(&"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".to_lowercase()),
+        "{answer}"
+    );
+    let mut first = [0; 2];
+    stream.read_exact(&mut first).await.unwrap();
+    assert_eq!(first[0], 0x81, "a text frame: auth_required");
+}
+
+#[tokio::test]
+async fn plain_http_on_the_tls_port_is_shown_the_way() {
+    let server = Server::start(&SELF_SIGNED).await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let host = server.address;
+
+    let answer = ask(&mut stream, &format!("GET /docs HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+
+    assert!(
+        answer.starts_with("http/1.1 308")
+            && answer.contains(&format!("location: https://{host}/docs\r\n")),
+        "{answer}"
+    );
+    assert_eq!(server.refused_with("den", &[]).await, 403);
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_is_taken_up_while_old_connections_go_on() {
+    let server = Server::start(&SELF_SIGNED).await;
+    let mut old = connect(&server).await.unwrap();
+    let renewed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+
+    let ssl = server.folder.path().join("ssl");
+    fs::write(ssl.join("server.key"), "half a k").unwrap();
+    sleep(std::time::Duration::from_millis(2500)).await; // longer than two looks: the broken pair is seen and refused
+    ask(&mut old, "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    connect(&server).await.expect("the old certificate is still in force");
+    fs::write(ssl.join("server.key"), renewed.signing_key.serialize_pem()).unwrap();
+    fs::write(ssl.join("server.crt"), renewed.cert.pem()).unwrap();
+
+    let began = Instant::now();
+    while connect(&server).await.is_err() {
+        assert!(began.elapsed() < SOON, "not taken up");
+        sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_handshake_that_does_not_go_on_is_not_waited_for() {
+    let server = Server::start(&SELF_SIGNED).await;
+
+    for start in [&[][..], &[0x16, 3, 1]] {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(start).await.unwrap();
+
+        let read = timeout(SOON, stream.read(&mut [0; 64])).await.expect("still open");
+        assert!(matches!(read, Ok(0) | Err(_)));
+    }
+}
