@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fmt,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
@@ -25,8 +25,10 @@ const SHORTEST_SECRET: usize = 32;
 /// The settings, read once.
 #[derive(Debug)]
 pub struct Config {
-    /// `HOST` and `PORT`: where to listen. Default `0.0.0.0:8000`; port 0 lets the system choose.
-    pub listen: SocketAddr,
+    /// `HOST`: where to listen, an address or a name. Default `0.0.0.0`.
+    pub host: String,
+    /// `PORT`. Default 8000; 0 lets the system choose.
+    pub port: u16,
     /// `DEBUG`: development. Default users, verbose log, placeholder secrets, API docs, examples.
     pub debug: bool,
     /// `LOG_LEVEL`. Default `INFO`, in `DEBUG` `DEBUG`.
@@ -157,12 +159,12 @@ impl Config {
     /// [`Faults`]: all of them at once. No value of a secret is ever repeated.
     pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, Faults> {
         let mut read = Reader { variable: &variable, faults: Vec::new() };
-        let host =
-            read.one("HOST", IpAddr::from([0, 0, 0, 0]), "an IP address such as 127.0.0.1 or ::");
+        let host = read.host();
         let port = read.one("PORT", 8000, "a port from 0 to 65535");
         let debug = read.flag("DEBUG", false);
         let config = Self {
-            listen: SocketAddr::new(host, port),
+            host,
+            port,
             debug,
             log_level: read.log_level(debug),
             log_format: read.log_format(),
@@ -294,6 +296,21 @@ impl Reader<'_> {
 
     fn one<T: FromStr>(&mut self, name: &str, default: T, accepted: &str) -> T {
         self.parsed(name, default, accepted, |value| value.parse().ok())
+    }
+
+    fn host(&mut self) -> String {
+        self.parsed(
+            "HOST",
+            "0.0.0.0".to_owned(),
+            "an address such as 127.0.0.1 or ::, or a host name",
+            |value| {
+                let host = value
+                    .strip_prefix('[')
+                    .and_then(|value| value.strip_suffix(']'))
+                    .unwrap_or(value);
+                (!host.contains(['/', ' ', '[', ']'])).then(|| host.to_owned())
+            },
+        )
     }
 
     fn flag(&mut self, name: &str, default: bool) -> bool {
@@ -576,7 +593,7 @@ mod tests {
     fn the_defaults_are_those_of_the_contract() {
         let config = in_production(&[]).unwrap();
 
-        assert_eq!(config.listen, "0.0.0.0:8000".parse().unwrap());
+        assert_eq!((config.host.as_str(), config.port), ("0.0.0.0", 8000));
         assert!(!config.debug && config.require_https && !config.api_docs && config.tls.is_none());
         assert_eq!(config.log_level, LevelFilter::INFO);
         assert_eq!(config.token_lifetime, Duration::from_secs(1800));
@@ -654,7 +671,7 @@ mod tests {
     #[test]
     fn a_value_that_is_not_accepted_is_named_with_what_is() {
         for (name, value, accepted) in [
-            ("HOST", "localhost", "an IP address"),
+            ("HOST", "http://localhost", "a host name"),
             ("PORT", "80000", "0 to 65535"),
             ("REQUIRE_HTTPS", "maybe", "true or false"),
             ("LOG_LEVEL", "LOUD", "WARNING"),

@@ -290,7 +290,6 @@ impl MessageBudget {
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "tests need some instant to count from")]
 mod tests {
     use super::*;
 

@@ -1,6 +1,6 @@
 //! `signaling-server`: the whole life of the process on one screen.
 
-use std::{error::Error, process::ExitCode, sync::Arc, time::Duration};
+use std::{error::Error, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use signaling::{
     app::{self, App},
@@ -65,9 +65,10 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let tls = config.tls.clone().map(Tls::load).transpose()?.map(Arc::new);
     let (mut interrupted, mut terminated) =
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let listener = TcpListener::bind(config.listen)
+    let (host, port) = (config.host.as_str(), config.port);
+    let listener = TcpListener::bind((host, port))
         .await
-        .map_err(|error| format!("cannot listen on {}: {error}", config.listen))?;
+        .map_err(|error| format!("cannot listen on {host}:{port}: {error}"))?;
     let address = listener.local_addr()?;
     tracing::info!(%address, tls = tls.is_some(), version = env!("CARGO_PKG_VERSION"), "open");
 
@@ -101,21 +102,31 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
 
 /// What keeps these settings and accounts from production, all of it.
 fn check_config() -> Result<(), Box<dyn Error>> {
-    let config = Config::read(config::environment()?)?;
-    let (users, rows) = Users::load(&config.users_csv)?;
-    let path = config.users_csv.display();
-    let mut faults: Vec<_> =
-        rows.iter().map(|row| format!("{path}, line {}: {}", row.line, row.fault)).collect();
-    for (username, default) in DEFAULT_ACCOUNTS {
-        if users
-            .active(username)
-            .is_some_and(|user| password::has_hash(&default.into(), &user.hashed_password))
-        {
-            faults.push(format!(
-                "user \"{username}\" still has the default password, which is published; \
-                 give another with `manage_users passwd {username}`"
-            ));
+    let variable = config::environment()?;
+    let users_csv = PathBuf::from(variable("USERS_CSV").unwrap_or_else(|| "users.csv".to_owned()));
+    let mut faults = Config::read(variable).err().map_or_else(Vec::new, |Faults(faults)| faults);
+    if users_csv.exists() {
+        match Users::load(&users_csv) {
+            Ok((users, rows)) => {
+                let path = users_csv.display();
+                faults.extend(
+                    rows.iter().map(|row| format!("{path}, line {}: {}", row.line, row.fault)),
+                );
+                faults.extend(default_passwords(&users));
+            }
+            Err(error) => faults.push(error.to_string()),
         }
     }
     if faults.is_empty() { Ok(()) } else { Err(Faults(faults).into()) }
+}
+
+fn default_passwords(users: &Users) -> impl Iterator<Item = String> {
+    let is_default = |(username, password): &(&str, &str)| {
+        users
+            .active(username)
+            .is_some_and(|user| password::has_hash(&(*password).into(), &user.hashed_password))
+    };
+    DEFAULT_ACCOUNTS.into_iter().filter(is_default).map(|(username, _)| {
+        format!("user \"{username}\" still has the default password, which is published; give another with `manage_users passwd {username}`")
+    })
 }

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, BufRead, IsTerminal, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -137,12 +137,12 @@ fn users_csv() -> Result<PathBuf, EditError> {
 }
 
 /// Only `add` begins a new file; for all else a missing one is a mistake.
-fn existing(path: &PathBuf) -> Result<(), FileError> {
+fn existing(path: &Path) -> Result<(), FileError> {
     Table::read(path).map(|_| ())
 }
 
 fn add(
-    path: &PathBuf,
+    path: &Path,
     user: &str,
     email: Option<String>,
     source: &PasswordSource,

@@ -3,7 +3,7 @@
 use axum::{
     Extension, Json,
     extract::State,
-    http::{HeaderName, HeaderValue, header},
+    http::header,
     response::{IntoResponse, Response},
 };
 use secrecy::ExposeSecret;
@@ -14,15 +14,12 @@ use super::{
     client::Client,
     error::{ApiError, ErrorBody, GrantErrorBody, InvalidBody},
     extract::{Bearer, CurrentUser, FormLogin, JsonLogin},
+    layers::NO_STORE,
 };
 use crate::{
     app::{App, IssuedToken},
     auth::users::Account,
 };
-
-/// On every answer that holds a token or a credential.
-pub(super) const NO_STORE: [(HeaderName, HeaderValue); 1] =
-    [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
 
 /// What to log in with.
 #[derive(ToSchema)]

@@ -199,10 +199,7 @@ impl IntoResponse for ApiError {
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        let detail = match self {
-            Self::Invalid(faults) => json!(faults),
-            _ => json!(text),
-        };
+        let detail = if let Self::Invalid(faults) = self { json!(faults) } else { json!(text) };
         (status, headers, Json(json!({ "detail": detail }))).into_response()
     }
 }
@@ -237,7 +234,6 @@ impl From<jsonwebtoken::errors::Error> for ApiError {
 }
 
 /// The answer of a handler that panicked. The panic message may hold anything and stays here.
-#[expect(clippy::needless_pass_by_value, reason = "what the layer hands out")]
 pub fn after_panic(_panic: Box<dyn Any + Send>) -> Response {
     ApiError::Internal("a handler panicked".into()).into_response()
 }

@@ -9,9 +9,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
-    auth::NO_STORE,
     error::{ApiError, ErrorBody},
     extract::CurrentUser,
+    layers::NO_STORE,
 };
 use crate::{
     app::{App, TurnError},

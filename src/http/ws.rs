@@ -9,7 +9,7 @@ use axum::{
         rejection::PathRejection,
         ws::{
             CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade,
-            rejection::{ConnectionNotUpgradable, WebSocketUpgradeRejection},
+            rejection::WebSocketUpgradeRejection,
         },
     },
     http::{HeaderMap, StatusCode, header},
@@ -18,7 +18,7 @@ use axum::{
 use futures_util::FutureExt;
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::Instrument;
-use tungstenite::error::{CapacityError, Error as WsError};
+use tungstenite::error::{Error as WsError, ProtocolError};
 
 use super::{client::Client, error::ApiError};
 use crate::{
@@ -71,13 +71,9 @@ pub(super) async fn enter(
 
 fn no_web_socket(rejection: WebSocketUpgradeRejection) -> ApiError {
     let text = rejection.body_text();
-    let status = match rejection {
-        WebSocketUpgradeRejection::ConnectionNotUpgradable(ConnectionNotUpgradable { .. }) => {
-            StatusCode::BAD_REQUEST
-        }
-        other => other.status(),
-    };
-    ApiError::NoWebSocket(status, text)
+    // 426 would ask the client for an upgrade on a connection that cannot have one.
+    let status = Some(rejection.status()).filter(|status| *status != StatusCode::UPGRADE_REQUIRED);
+    ApiError::NoWebSocket(status.unwrap_or(StatusCode::BAD_REQUEST), text)
 }
 
 async fn receive(
@@ -152,20 +148,17 @@ impl Socket for AxumSocket {
 }
 
 /// What broke: tungstenite reports it as an error and leaves it to us to say so to the client.
+/// `None` when there is nobody left to say it to.
 fn fault(error: axum::Error) -> Option<Received> {
-    match *error.into_inner().downcast::<WsError>().ok()? {
-        WsError::Utf8(_) => Some(Received::NotUtf8),
-        WsError::Capacity(CapacityError::MessageTooLong { .. }) => Some(Received::TooBig),
-        WsError::Capacity(CapacityError::TooManyHeaders)
-        | WsError::Protocol(_)
-        | WsError::WriteBufferFull(_)
-        | WsError::AttackAttempt => Some(Received::Malformed),
-        WsError::ConnectionClosed
-        | WsError::AlreadyClosed
-        | WsError::Io(_)
-        | WsError::Url(_)
-        | WsError::Http(_)
-        | WsError::HttpFormat(_) => None,
-        _ => None,
+    let error = *error.into_inner().downcast::<WsError>().ok()?;
+    if matches!(error, WsError::Utf8(_)) {
+        Some(Received::NotUtf8)
+    } else if matches!(error, WsError::Capacity(_)) {
+        Some(Received::TooBig)
+    } else if matches!(error, WsError::Protocol(ref fault) if *fault != ProtocolError::ResetWithoutClosingHandshake)
+    {
+        Some(Received::Malformed)
+    } else {
+        None
     }
 }

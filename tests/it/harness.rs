@@ -26,7 +26,6 @@ pub struct Server {
     pub app: App,
     pub address: SocketAddr,
     pub folder: TempDir,
-    pub closing: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -64,16 +63,20 @@ impl Server {
 
     async fn with(config: Config, folder: TempDir) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let listener = TcpListener::bind(config.listen).await.unwrap();
+        let listener = TcpListener::bind((config.host.as_str(), config.port)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let tls = config.tls.clone().map(|files| Arc::new(Tls::load(files).unwrap()));
         let (users, _) = Users::load(&config.users_csv).unwrap();
         let app = App::new(config, users);
-        let closing = CancellationToken::new();
         let mut tasks = vec![tokio::spawn(app.clone().keep_house())];
         tasks.extend(tls.clone().map(|tls| tokio::spawn(tls.keep_fresh())));
-        tasks.push(tokio::spawn(server::serve(listener, http::doors(&app), tls, closing.clone())));
-        Self { app, address, folder, closing, tasks }
+        tasks.push(tokio::spawn(server::serve(
+            listener,
+            http::doors(&app),
+            tls,
+            CancellationToken::new(),
+        )));
+        Self { app, address, folder, tasks }
     }
 
     pub fn users_csv(&self) -> PathBuf {

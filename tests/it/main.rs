@@ -4,11 +4,14 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    clippy::wrong_self_convention,
     missing_docs,
     reason = "these are tests"
 )]
 
 mod abuse;
+mod foreign;
 mod harness;
 mod process;
 mod rest;

@@ -292,7 +292,8 @@ async fn an_address_gets_so_many_sockets() {
     let home = [("x-forwarded-for", "192.0.2.1")];
     let mut first = server.connect_with("den", &home).await.unwrap();
     let mut second = server.connect_with("den", &home).await.unwrap();
-    (first.hears().await, second.hears().await);
+    first.hears().await;
+    second.hears().await;
 
     let third = server.connect_with("den", &home).await.unwrap();
     let (before, close) = third.is_let_go().await;

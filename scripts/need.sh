@@ -1,0 +1,28 @@
+# Sourced by the scripts at the top of the tree.
+
+# need COMMAND:PACKAGE...  installs the Debian packages whose command is not there yet.
+# A command may be a file's absolute path.
+need() {
+    local missing="" wanted
+    for wanted in "$@"; do
+        command -v "${wanted%%:*}" >/dev/null || [ -e "${wanted%%:*}" ] || missing="$missing ${wanted#*:}"
+    done
+    [ -n "$missing" ] || return 0
+    if ! command -v apt-get >/dev/null; then
+        echo "missing:$missing (packages of Debian; no apt-get here, please install them)" >&2
+        return 1
+    fi
+    local root=""
+    [ "$(id -u)" = 0 ] || root="sudo"
+    echo "installing:$missing"
+    $root apt-get update -qq
+    # shellcheck disable=SC2086  # several words on purpose
+    $root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+}
+
+need_cargo() {
+    PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
+    command -v cargo >/dev/null && return 0
+    echo "cargo is missing: install Rust with rustup (https://rustup.rs), then start again" >&2
+    return 1
+}

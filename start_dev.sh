@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# Builds and runs the server for development, and again whenever a source file changes. Ctrl-C ends it.
+set -eu
+cd "$(dirname "$0")"
+. scripts/need.sh
+need cc:gcc
+need_cargo
+
+export DEBUG=true REQUIRE_HTTPS=false ALLOW_ANONYMOUS=true
+export HOST="${HOST:-127.0.0.1}" PORT="${PORT:-8080}" LOG_LEVEL="${LOG_LEVEL:-INFO}"
+
+server=""
+stop() {
+    [ -z "$server" ] && return
+    kill "$server" 2>/dev/null || true
+    wait "$server" 2>/dev/null || true
+    server=""
+}
+trap 'exit 0' INT TERM
+trap stop EXIT
+
+sources() {
+    find src examples Cargo.toml Cargo.lock -type f -printf '%p %T@ %s\n' | sort
+}
+
+announce() {
+    cat <<TEXT
+
+  A video call with yourself: open this twice   http://localhost:$PORT/examples/secure_client.html
+  Chat without a login                          http://localhost:$PORT/examples/simple_client.html
+  Does TURN work?                               http://localhost:$PORT/examples/turn_credentials_example.html
+  The API, to try out                           http://localhost:$PORT/docs
+
+  Test accounts: admin / admin123, user1 / password123, user2 / password123
+  The server is rebuilt when a file in src/ or examples/ changes. Ctrl-C ends it.
+
+TEXT
+}
+
+# Whether the server, our own and no other, has begun to listen.
+listens() {
+    until curl -s -o /dev/null "http://127.0.0.1:$PORT/health"; do
+        kill -0 "$server" 2>/dev/null || return 1
+        sleep 0.2
+    done
+    kill -0 "$server" 2>/dev/null
+}
+need curl:curl
+
+announced=""
+while true; do
+    seen=$(sources)
+    if cargo build --locked --bin signaling-server; then
+        stop
+        target/debug/signaling-server &
+        server=$!
+        if [ -z "$announced" ]; then
+            listens || { wait "$server" && exit 0 || exit $?; }
+            announce
+            announced=yes
+        fi
+    else
+        echo "not built; the last version goes on running, the next change is tried again"
+    fi
+    while [ "$(sources)" = "$seen" ]; do
+        # In the background, so that Ctrl-C is heard at once.
+        sleep 1 &
+        wait $!
+    done
+    echo "a source file changed: building"
+done

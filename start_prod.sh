@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Builds the release and runs it for production on 127.0.0.1:8080, behind nginx (deploy/nginx.conf).
+# Says everything that is missing, a line for each fault, and then does not start.
+set -eu
+cd "$(dirname "$0")"
+. scripts/need.sh
+need cc:gcc
+need_cargo
+
+export DEBUG=false HOST=127.0.0.1 PORT=8080
+cargo build --release --locked
+target/release/signaling-server --check-config
+exec target/release/signaling-server

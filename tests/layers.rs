@@ -1,0 +1,124 @@
+//! Who may know whom: the table of ARCHITECTURE.md, held against every `use crate::…`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "these are tests"
+)]
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Each module and those it may know. `http` and the house may know everything.
+const MAY_KNOW: [(&str, &[&str]); 16] = [
+    ("clock", &[]),
+    ("wire", &[]),
+    ("turn", &[]),
+    ("watched", &[]),
+    ("outbox", &[]),
+    ("limits", &[]),
+    ("auth/mod", &[]),
+    ("auth/token", &[]),
+    ("auth/password", &[]),
+    ("auth/users_file", &[]),
+    ("auth/users", &["watched"]),
+    ("auth/grants", &["outbox"]),
+    ("rooms/mod", &[]),
+    ("rooms/registry", &["outbox", "wire"]),
+    ("rooms/seat", &["outbox", "wire"]),
+    ("session", &["auth", "limits", "outbox", "rooms", "wire"]),
+];
+
+/// What the inner rings have no business with, whichever way it is written.
+const NOT_IN_DECISIONS: [&str; 6] =
+    ["tokio::net", "std::env", "SystemTime", "unix_now", "hyper", "reqwest"];
+
+#[test]
+fn no_module_knows_more_than_its_ring_allows() {
+    let allowed: BTreeMap<_, _> = MAY_KNOW.into_iter().collect();
+    let mut seen = 0;
+
+    for path in sources(Path::new("src")) {
+        let module = path.strip_prefix("src").unwrap().with_extension("").display().to_string();
+        let Some(known) = allowed.get(module.as_str()) else { continue };
+        seen += 1;
+        let text = fs::read_to_string(&path).unwrap();
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        for other in after(code, "crate::") {
+            assert!(known.contains(&other.as_str()), "{module} may not know {other}");
+        }
+        for foreign in NOT_IN_DECISIONS {
+            assert!(
+                module == "clock" || !code.contains(foreign),
+                "{module} has no business with {foreign}"
+            );
+        }
+    }
+    assert_eq!(seen, MAY_KNOW.len(), "a module of the table is gone");
+}
+
+#[test]
+fn the_doors_do_not_know_each_other_but_for_what_they_share() {
+    let shared = ["error", "extract", "client", "layers"];
+    for path in sources(Path::new("src/http")) {
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        if name == "mod" {
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        for other in after(text.split("#[cfg(test)]").next().unwrap(), "super::") {
+            assert!(shared.contains(&other.as_str()), "http/{name} may not know http/{other}");
+        }
+    }
+}
+
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let (folders, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
+    let files = files
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
+    files.chain(folders.iter().flat_map(|folder| sources(folder))).collect()
+}
+
+/// The first names behind each `prefix`, also behind `prefix{a, b}`.
+fn after(code: &str, prefix: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    for (at, _) in code.match_indices(prefix) {
+        let rest = &code[at + prefix.len()..];
+        match rest.strip_prefix('{') {
+            Some(list) => names.extend(top_level(list)),
+            None => names.extend(first_name(rest)),
+        }
+    }
+    names.retain(|name| name.chars().next().is_some_and(char::is_lowercase));
+    names
+}
+
+fn first_name(text: &str) -> Option<String> {
+    let name: String =
+        text.chars().take_while(|char| char.is_alphanumeric() || *char == '_').collect();
+    (!name.is_empty()).then_some(name)
+}
+
+/// The names at the top level of a braced list whose opening brace has been read.
+fn top_level(list: &str) -> Vec<String> {
+    let (mut depth, mut entry, mut names) = (0, String::new(), Vec::new());
+    for char in list.chars() {
+        match char {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => names.extend(first_name(std::mem::take(&mut entry).trim())),
+            _ if depth == 0 => entry.push(char),
+            _ => {}
+        }
+    }
+    names.extend(first_name(entry.trim()));
+    names
+}

@@ -1,0 +1,121 @@
+//! Every example in docs/PROTOCOL.md is understood, or is what the server sends.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "these are tests"
+)]
+
+use serde_json::{Value, value::RawValue};
+use signaling::wire::{self, ClientMessage, IceServer, PeerInRoom, ServerMessage};
+
+const DOCUMENT: &str = include_str!("../docs/PROTOCOL.md");
+
+/// The blocks that open with this line.
+fn blocks(opening: &str) -> Vec<&'static str> {
+    let blocks: Vec<_> = DOCUMENT
+        .split(opening)
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap().trim())
+        .collect();
+    assert!(!blocks.is_empty());
+    blocks
+}
+
+#[test]
+fn the_server_understands_every_client_message() {
+    let mut kinds = Vec::new();
+    for block in blocks("```json client\n") {
+        let read = wire::read(block);
+
+        kinds.push(match read.message.unwrap_or_else(|error| panic!("{block}: {error}")) {
+            ClientMessage::Auth(_) => "auth_token".to_owned(),
+            ClientMessage::Ping => "ping".to_owned(),
+            ClientMessage::Signal(signal) => format!("{:?}", signal.kind),
+        });
+    }
+    kinds.sort_unstable();
+    kinds.dedup();
+    assert_eq!(
+        kinds,
+        ["Answer", "IceCandidate", "Message", "Offer", "auth_token", "ping"],
+        "a kind of message is not documented"
+    );
+}
+
+#[test]
+fn the_server_sends_every_server_message_exactly_so_and_no_other() {
+    let raw = |json: &str| RawValue::from_string(json.to_owned()).unwrap();
+    let (offer, answer) =
+        (raw(r#"{"type":"offer","sdp":"v=0…"}"#), raw(r#"{"type":"answer","sdp":"v=0…"}"#));
+    let candidate = raw(
+        r#"{"candidate":"candidate:1 1 udp 2122260223 192.0.2.1 54321 typ host","sdpMid":"0","sdpMLineIndex":0}"#,
+    );
+    let (muted, id) = (raw(r#"{"muted":true}"#), raw("7"));
+    let ice_servers = [
+        IceServer {
+            urls: vec!["stun:turn.example.com:3478".into()],
+            username: None,
+            credential: None,
+        },
+        IceServer {
+            urls: vec!["turn:turn.example.com:3478".into()],
+            username: Some("1704067200:alice".into()),
+            credential: Some("4gGuYbOmCDpGhM3M5zDHcvWRPOk=".into()),
+        },
+    ];
+    let (alice, laptop, bob, phone, room_id) =
+        ("alice", "alice-laptop", "bob", "bob-phone", "standup");
+    let message = "Authentication required";
+    let sent = [
+        ServerMessage::AuthRequired { message, guests: false },
+        ServerMessage::AuthRequired { message, guests: true },
+        ServerMessage::AuthSuccess {
+            user: alice,
+            client_id: laptop,
+            message: "Authentication successful",
+            ice_servers: &ice_servers,
+        },
+        ServerMessage::UsersInRoom { users: vec![PeerInRoom { client_id: phone, username: bob }] },
+        ServerMessage::UserJoined {
+            room_id,
+            username: alice,
+            client_id: laptop,
+            connected_users: 2,
+        },
+        ServerMessage::Offer { offer: &offer, from: laptop, username: alice },
+        ServerMessage::Answer { answer: &answer, from: phone, username: bob },
+        ServerMessage::IceCandidate { candidate: &candidate, from: laptop, username: alice },
+        ServerMessage::IceCandidate { candidate: RawValue::NULL, from: laptop, username: alice },
+        ServerMessage::Message { data: &muted, from: laptop, username: alice },
+        ServerMessage::Pong,
+        ServerMessage::TokenRefreshed { expires_in: 1800 },
+        ServerMessage::UserLeft { room_id, client_id: phone, username: bob, connected_users: 1 },
+        ServerMessage::Error {
+            message: "Target client carol not found",
+            code: "target_not_found",
+            id: Some(&id),
+            retry: None,
+            retry_after_ms: None,
+        },
+        ServerMessage::Error {
+            message: "The server is restarting",
+            code: "server_restarting",
+            id: None,
+            retry: Some(true),
+            retry_after_ms: Some(4200),
+        },
+        ServerMessage::ServerShutdown { reconnect_in_ms: 4200 },
+    ];
+
+    let sent: Vec<Value> =
+        sent.iter().map(|message| serde_json::from_str(&message.encode()).unwrap()).collect();
+    let documented: Vec<Value> = blocks("```json server\n")
+        .into_iter()
+        .map(|block| serde_json::from_str(block).unwrap())
+        .collect();
+
+    assert_eq!(documented, sent);
+}
