@@ -3,7 +3,7 @@
 set -eu
 cd "$(dirname "$0")"
 . scripts/need.sh
-need cc:gcc
+need cc:gcc curl:curl
 need_cargo
 
 export DEBUG=true REQUIRE_HTTPS=false ALLOW_ANONYMOUS=true
@@ -37,15 +37,22 @@ announce() {
 TEXT
 }
 
-# Whether the server, our own and no other, has begun to listen.
+answers() {
+    curl -s -o /dev/null "http://127.0.0.1:$PORT/health"
+}
+
+# Waits until the server has begun to listen; fails when it has ended instead.
 listens() {
-    until curl -s -o /dev/null "http://127.0.0.1:$PORT/health"; do
+    until answers; do
         kill -0 "$server" 2>/dev/null || return 1
         sleep 0.2
     done
-    kill -0 "$server" 2>/dev/null
 }
-need curl:curl
+
+if answers; then
+    echo "port $PORT is taken: stop what listens there, or take another port: PORT=8081 ./start_dev.sh" >&2
+    exit 1
+fi
 
 announced=""
 while true; do

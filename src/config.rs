@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fmt,
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
@@ -458,17 +458,40 @@ impl Reader<'_> {
 
     fn urls(&mut self, name: &str, schemes: &[&str]) -> Vec<String> {
         let urls = self.list(name, &[]);
-        for url in &urls {
-            if !schemes
-                .iter()
-                .any(|scheme| url.strip_prefix(scheme).is_some_and(|host| !host.is_empty()))
-            {
-                let accepted = format!("URLs that begin with {}", schemes.join(" or "));
-                self.fault(name, url, &accepted);
-            }
+        for url in urls.iter().filter(|url| !is_relay_url(url, schemes)) {
+            let accepted = format!(
+                "URLs such as {}turn.example.com:3478 (RFC 7064, RFC 7065)",
+                schemes.first().copied().unwrap_or_default()
+            );
+            self.fault(name, url, &accepted);
         }
         urls
     }
+}
+
+/// Whether a browser takes `url` for a STUN or TURN server: one bad URL, and
+/// `new RTCPeerConnection` throws in every client. `scheme:host[:port][?transport=udp|tcp]`, the
+/// last for TURN alone (RFC 7064 section 3.1, RFC 7065 section 3.1).
+fn is_relay_url(url: &str, schemes: &[&str]) -> bool {
+    let Some((scheme, rest)) = url.split_once(':') else { return false };
+    let (address, transport) =
+        rest.split_once('?').map_or((rest, None), |(address, query)| (address, Some(query)));
+    let known = schemes.iter().any(|known| known.strip_suffix(':') == Some(scheme));
+    let transport_fits = match transport {
+        None => true,
+        Some("transport=udp" | "transport=tcp") => scheme.starts_with("turn"),
+        Some(_) => false,
+    };
+    let (host, port) = match address.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (address, None),
+    };
+    let named = !host.is_empty()
+        && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
+    let ip_v6 = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let host_fits = named || ip_v6.is_some_and(|host| host.parse::<Ipv6Addr>().is_ok());
+    let port_fits = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
+    known && transport_fits && host_fits && port_fits
 }
 
 /// A list as JSON, as JSON whose quotes a shell ate, or with commas.
@@ -686,9 +709,9 @@ mod tests {
             ("CORS_ORIGINS", "[\"a\"", "a list"),
             ("ALLOWED_ROOMS", "{\"a\":1}", "a list"),
             ("TRUSTED_PROXIES", "10.0.0.0/40", "10.0.0.0/8"),
-            ("TURNSERVER_URLS", "[\"http://turn.example.com\"]", "turn: or turns:"),
-            ("TURNSERVER_URL", "turn:", "turn: or turns:"),
-            ("STUNSERVER_URLS", "turn:x", "stun: or stuns:"),
+            ("TURNSERVER_URLS", "[\"http://turn.example.com\"]", "turn:turn.example.com"),
+            ("TURNSERVER_URL", "turn:", "turn:turn.example.com"),
+            ("STUNSERVER_URLS", "turn:x", "stun:turn.example.com"),
             ("TURNSERVER_TTL", "0", "from 1"),
             ("SSL_KEY_FILE", "a.pem", "SSL_CERT_FILE"),
         ] {
@@ -799,6 +822,56 @@ mod tests {
 
         assert_eq!(single, ["turn:a:3478"]);
         assert_eq!(both.unwrap().turn.urls, ["turn:b", "turns:c"]);
+    }
+
+    #[test]
+    fn urls_are_those_that_browsers_take() {
+        let fits = |url: &str| is_relay_url(url, &["turn:", "turns:"]);
+
+        for good in [
+            "turn:a",
+            "turn:a.b-c:3478",
+            "turns:192.0.2.1:5349?transport=tcp",
+            "turn:[2001:db8::1]:3478?transport=udp",
+        ] {
+            assert!(fits(good), "{good}");
+        }
+        for bad in [
+            "turn:",
+            "turn:[bad",
+            "turn:a:",
+            "turn:a:0",
+            "turn:a:99999",
+            "turn:a?x",
+            "turn://a",
+            "turn:a b",
+            "turn:u@a",
+            "stun:a",
+            "turn:a/b",
+            "",
+        ] {
+            assert!(!fits(bad), "{bad}");
+        }
+        assert!(
+            is_relay_url("stun:a:3478", &["stun:"])
+                && !is_relay_url("stun:a?transport=udp", &["stun:"])
+        );
+    }
+
+    #[test]
+    fn the_readme_describes_every_setting() {
+        let names = RefCell::new(Vec::new());
+        let _ = Config::read(|name| {
+            names.borrow_mut().push(format!("`{name}`"));
+            None
+        });
+        let readme = include_str!("../README.md");
+        let table = readme.split("## Settings").nth(1).unwrap().split("\n## ").next().unwrap();
+
+        let rows: Vec<_> = table.lines().filter(|line| line.starts_with("| `")).collect();
+        for name in names.borrow().iter() {
+            assert!(rows.iter().any(|row| row.split('|').nth(1).unwrap().contains(name)), "{name}");
+        }
     }
 
     /// Expected values: what python-dotenv 1.0 answers for these lines.

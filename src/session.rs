@@ -615,14 +615,10 @@ impl<'h, D: Door> Member<'h, D> {
             let expires_at = self.expires_at.filter(|_| self.host.rules.enforce_token_expiry);
             let wake_at = expires_at.into_iter().fold(next_ping.min(silent_at), Instant::min);
             tokio::select! {
+                // The end comes first: when the server stops, nobody is told any more that all the
+                // others leave, which would hang up calls that outlive the restart.
+                biased;
                 goodbye = line.end.called() => return Err(goodbye),
-                received = line.socket.receive() => {
-                    heard_at = Instant::now();
-                    if let Some(text) = unpack(received)? && let Some(reply) = self.hear(&text)? {
-                        line.write(reply).await?;
-                    }
-                }
-                Some(frame) = mailbox.next() => line.write(frame).await?,
                 () = sleep_until(wake_at) => {
                     let now = Instant::now();
                     if expires_at.is_some_and(|at| now >= at) {
@@ -633,6 +629,13 @@ impl<'h, D: Door> Member<'h, D> {
                     }
                     pinged_at = now;
                     line.ping().await?;
+                }
+                Some(frame) = mailbox.next() => line.write(frame).await?,
+                received = line.socket.receive() => {
+                    heard_at = Instant::now();
+                    if let Some(text) = unpack(received)? && let Some(reply) = self.hear(&text)? {
+                        line.write(reply).await?;
+                    }
                 }
             }
         }
