@@ -1,5 +1,8 @@
 # Sourced by the scripts at the top of the tree.
 
+# Where Debian keeps daemons; not on everybody's path.
+PATH="$PATH:/usr/sbin"
+
 # need COMMAND:PACKAGE...  installs the Debian packages whose command is not there yet.
 # A command may be a file's absolute path.
 need() {

@@ -1,8 +1,9 @@
 //! One connection's life, in order: it introduces itself, sits down, talks and listens, and leaves.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use axum::extract::ws::Utf8Bytes;
+use futures_util::FutureExt;
 use serde_json::value::RawValue;
 use tokio::{
     sync::watch,
@@ -382,10 +383,21 @@ pub async fn run(socket: &mut impl Socket, host: &Host<impl Door>) -> Goodbye {
         patience: host.rules.patience,
         end: End { notice: mailbox.notice(), closing: host.closing.clone() },
     };
-    let (goodbye, admitted) = match introduce(&mut line, host, &outbox).await {
-        Ok(member) => (member.converse(&mut line, &mut mailbox).await, true),
-        Err(goodbye) => (goodbye, false),
+    let mut admitted = false;
+    let living = async {
+        match introduce(&mut line, host, &outbox).await {
+            Ok(member) => {
+                admitted = true;
+                member.converse(&mut line, &mut mailbox).await
+            }
+            Err(goodbye) => goodbye,
+        }
     };
+    // One session's fault is nobody else's: unwinding drops the seat, and the client is told.
+    let goodbye = AssertUnwindSafe(living).catch_unwind().await.unwrap_or_else(|_panic| {
+        tracing::error!("a session panicked");
+        Goodbye::Internal
+    });
     tracing::debug!(?goodbye, "closing");
     say_goodbye(line.socket, goodbye, admitted).await;
     goodbye

@@ -1,6 +1,6 @@
 //! What holds for every URL: labels on the answer, CORS, and the limit on requests.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::{
     extract::{Extension, Request, State},
@@ -29,6 +29,9 @@ const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy"
 /// On every answer that holds a token or a credential.
 pub(super) const NO_STORE: [(HeaderName, HeaderValue); 1] =
     [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
+
+/// How long a browser may go without asking again what it may do.
+const PREFLIGHT_HOLDS: Duration = Duration::from_secs(600);
 
 /// What a page may do that we never serve: nothing. Pages that we do serve bring their own policy.
 const NOTHING: HeaderValue = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
@@ -83,6 +86,7 @@ pub(super) fn cors(config: &Config) -> CorsLayer {
             Method::OPTIONS,
         ]))
         .allow_headers(AllowHeaders::mirror_request())
+        .max_age(PREFLIGHT_HOLDS)
         .expose_headers([header::RETRY_AFTER, REQUEST_ID, RATE_LIMIT, RATE_LIMIT_POLICY])
 }
 

@@ -1,7 +1,5 @@
 //! The door to a room: from an HTTP request to a session.
 
-use std::panic::AssertUnwindSafe;
-
 use axum::{
     Extension,
     extract::{
@@ -15,7 +13,6 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::Response,
 };
-use futures_util::FutureExt;
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::Instrument;
 use tungstenite::error::{Error as WsError, ProtocolError};
@@ -99,11 +96,7 @@ async fn receive(
         door: known_from_now_on(app.door(client.address), stranger),
         closing: app.closing(),
     };
-    // One session's fault is nobody else's. Its seat has been dropped when the panic arrives here.
-    if AssertUnwindSafe(session::run(&mut socket, &host)).catch_unwind().await.is_err() {
-        tracing::error!("a session panicked");
-        session::refuse(&mut socket, Goodbye::Internal).await;
-    }
+    session::run(&mut socket, &host).await;
 }
 
 /// A door that frees the stranger's place once somebody has come in through it.

@@ -90,7 +90,7 @@ impl Client {
     }
 }
 
-/// A door that takes tokens of the form `<user> <seconds>`.
+/// A door that takes tokens of the form `<user> <seconds>`, and panics where those are no number.
 fn door(claim: Claim<'_>, _: &Outbox) -> Result<Admission, Refusal> {
     let Claim::Token(token) = claim else { panic!("no guests here") };
     let (username, seconds) = token.split_once(' ').ok_or(Refusal::BadToken)?;
@@ -318,6 +318,20 @@ async fn messages_over_the_budget_are_warned_of_once_and_then_end_the_session() 
     );
     assert_eq!((&heard[6]["code"], &heard[6]["retry"]), (&json!("rate_limited"), &json!(true)));
     assert_eq!(client.hears.recv().await, Some(Sent::Close(1008, "Rate limit exceeded")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_ends_its_own_session_and_tells_nothing_of_the_inside() {
+    let mut client = connect().joined().await;
+    let rooms = client.rooms.clone();
+
+    client.says(json!({"type":"auth_token","token":"alice panic"})).await;
+    let told = client.hears().await;
+    let (_, close, goodbye) = client.is_let_go().await;
+
+    assert_eq!((&told["code"], &told["retry"]), (&json!("internal_error"), &json!(true)));
+    assert_eq!((close, goodbye), ((1011, "Internal error"), Goodbye::Internal));
+    assert_eq!(rooms.read(|rooms| rooms.members()), 0);
 }
 
 #[tokio::test(start_paused = true)]
