@@ -150,8 +150,8 @@ fn add(
     let (username, given, email) =
         if source.password_stdin { (user, None, email) } else { read_seed_form(user, email)? };
     check_username(username)?;
+    email.as_deref().map_or(Ok(()), check_email)?;
     let email = email.unwrap_or_else(|| format!("{username}@example.com"));
-    check_email(&email)?;
     let hint = given.is_some();
     let password = match given {
         Some(password) => password,

@@ -75,10 +75,11 @@ pub(super) struct MessageBody {
     post, path = "/auth/login", tag = "Authentication",
     request_body = LoginRequest,
     responses(
-        (status = 200, body = TokenBody),
+        (status = 200, description = "A token", body = TokenBody),
         (status = 401, description = "Name or password is wrong", body = ErrorBody),
+        (status = 413, description = "More than 64 KiB", body = ErrorBody),
+        (status = 415, description = "Not JSON", body = ErrorBody),
         (status = 422, description = "A field is missing or of the wrong type", body = InvalidBody),
-        (status = 429, description = "Too many failures, or too many requests", body = ErrorBody),
     )
 )]
 pub(super) async fn login(
@@ -95,10 +96,12 @@ pub(super) async fn login(
     post, path = "/auth/token", tag = "Authentication",
     request_body(content = TokenRequest, content_type = "application/x-www-form-urlencoded"),
     responses(
-        (status = 200, body = TokenBody),
+        (status = 200, description = "A token", body = TokenBody),
+        (status = 400, description = "Not the multipart body that its header says", body = ErrorBody),
         (status = 401, description = "Name or password is wrong", body = GrantErrorBody),
+        (status = 413, description = "More than 64 KiB", body = ErrorBody),
+        (status = 415, description = "Not a form", body = ErrorBody),
         (status = 422, description = "A field is missing or of the wrong type", body = InvalidBody),
-        (status = 429, description = "Too many failures, or too many requests", body = ErrorBody),
     )
 )]
 pub(super) async fn token(
@@ -122,7 +125,7 @@ pub(super) async fn token(
 /// Whom the token stands for.
 #[utoipa::path(
     get, path = "/auth/me", tag = "Authentication", security(("token" = [])),
-    responses((status = 200, body = UserBody), (status = 401, description = "No token, or not a good one", body = ErrorBody))
+    responses((status = 200, description = "The account", body = UserBody), (status = 401, description = "No token, or not a good one", body = ErrorBody))
 )]
 pub(super) async fn me(CurrentUser(account): CurrentUser) -> Json<UserBody> {
     let Account { username, email, is_active, .. } = account;
@@ -132,7 +135,7 @@ pub(super) async fn me(CurrentUser(account): CurrentUser) -> Json<UserBody> {
 /// A new token; the old one stays good until it expires.
 #[utoipa::path(
     post, path = "/auth/refresh", tag = "Authentication", security(("token" = [])),
-    responses((status = 200, body = TokenBody), (status = 401, description = "No token, or not a good one", body = ErrorBody))
+    responses((status = 200, description = "A token", body = TokenBody), (status = 401, description = "No token, or not a good one", body = ErrorBody))
 )]
 pub(super) async fn refresh(
     State(app): State<App>,
@@ -144,7 +147,7 @@ pub(super) async fn refresh(
 /// Ends the token that is presented, if one is, and the sockets that stand on it.
 #[utoipa::path(
     post, path = "/auth/logout", tag = "Authentication", security((), ("token" = [])),
-    responses((status = 200, body = MessageBody))
+    responses((status = 200, description = "Also without a token, or with one that was not good", body = MessageBody))
 )]
 pub(super) async fn logout(State(app): State<App>, token: Option<Bearer>) -> Json<MessageBody> {
     if let Some(Bearer(token)) = token {

@@ -9,12 +9,13 @@ use axum::{
     response::{Html, IntoResponse, Response},
     routing::get,
 };
+use utoipa::ToSchema;
 use utoipa::openapi::{
-    ContactBuilder, InfoBuilder, OpenApi, OpenApiBuilder,
+    ContactBuilder, Content, InfoBuilder, OpenApi, OpenApiBuilder, Ref, ResponseBuilder,
     security::{Flow, OAuth2, Password, Scopes, SecurityScheme},
 };
 
-use super::error::ApiError;
+use super::error::{ApiError, ErrorBody};
 use crate::app::App;
 
 /// Swagger UI sets styles on its own elements and draws its icons from `data:`.
@@ -58,8 +59,26 @@ pub(super) fn introduction() -> OpenApi {
     document
 }
 
-pub(super) fn router(spec: &OpenApi) -> Router<App> {
-    let spec = Arc::new(spec.clone());
+/// Adds what a layer answers, and not the handlers: too many requests (see `layers::limit_requests`).
+fn with_limits(mut document: OpenApi) -> OpenApi {
+    let refused = ResponseBuilder::new()
+        .description(
+            "Too many requests, or too many failures: `Retry-After` says how many seconds to wait",
+        )
+        .content("application/json", Content::new(Some(Ref::from_schema_name(ErrorBody::name()))))
+        .build();
+    for (path, item) in &mut document.paths.paths {
+        for operation in [&mut item.get, &mut item.post].into_iter().flatten() {
+            if path != "/health" {
+                operation.responses.responses.insert("429".to_owned(), refused.clone().into());
+            }
+        }
+    }
+    document
+}
+
+pub(super) fn router(spec: OpenApi) -> Router<App> {
+    let spec = Arc::new(with_limits(spec));
     Router::new()
         .route("/openapi.json", get(async move || Json((*spec).clone())))
         .route("/docs", get(async || page("try.js")))

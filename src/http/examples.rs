@@ -30,7 +30,10 @@ pub(super) fn router() -> Router<App> {
 async fn list() -> Response {
     let links =
         PAGES.iter().map(|(name, _)| format!("<li><a href=\"/examples/{name}\">{name}</a></li>"));
-    serve(format!("<!doctype html><title>Examples</title><ul>{}</ul>", links.collect::<String>()))
+    serve(format!(
+        "<!doctype html><title>Examples</title><link rel=\"icon\" href=\"data:,\"><ul>{}</ul>",
+        links.collect::<String>()
+    ))
 }
 
 async fn page(Path(page): Path<String>) -> Result<Response, ApiError> {

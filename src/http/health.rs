@@ -27,13 +27,13 @@ pub(super) struct HealthBody {
 }
 
 /// Says that the server runs.
-#[utoipa::path(get, path = "/", tag = "General", responses((status = 200, body = RootBody)))]
+#[utoipa::path(get, path = "/", tag = "General", responses((status = 200, description = "It runs", body = RootBody)))]
 pub(super) async fn root() -> Json<RootBody> {
     Json(RootBody { message: "WebRTC Signaling Server is running" })
 }
 
 /// How many are there, and since when.
-#[utoipa::path(get, path = "/health", tag = "General", responses((status = 200, body = HealthBody)))]
+#[utoipa::path(get, path = "/health", tag = "General", responses((status = 200, description = "It runs, with figures", body = HealthBody)))]
 pub(super) async fn health(State(app): State<App>) -> Json<HealthBody> {
     let (active_connections, rooms) = app.rooms.read(|rooms| (rooms.members(), rooms.rooms()));
     Json(HealthBody {

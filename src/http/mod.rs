@@ -23,7 +23,6 @@ use axum::{
 };
 use tower::{ServiceBuilder, ServiceExt, util::BoxCloneSyncService};
 use tower_http::{catch_panic::CatchPanicLayer, normalize_path::NormalizePathLayer};
-use utoipa::openapi::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::app::App;
@@ -50,7 +49,7 @@ fn router(app: &App) -> Router {
     let (documented, spec) = documented().split_for_parts();
     let mut router = documented.route("/ws/{room_id}", get(ws::enter));
     if app.config.api_docs {
-        router = router.merge(docs::router(&spec));
+        router = router.merge(docs::router(spec));
     }
     if app.config.debug {
         router = router.merge(examples::router());
@@ -76,9 +75,4 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(auth::logout))
         .routes(routes!(turn::turn_credentials))
         .routes(routes!(turn::ice_servers))
-}
-
-/// The OpenAPI description of this server.
-pub fn spec() -> OpenApi {
-    documented().split_for_parts().1
 }

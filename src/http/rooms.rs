@@ -41,7 +41,7 @@ impl FromRequestParts<App> for MaySeeRooms {
 #[utoipa::path(
     get, path = "/api/rooms", tag = "Rooms", security((), ("token" = [])),
     responses(
-        (status = 200, body = [RoomBody]),
+        (status = 200, description = "By name", body = [RoomBody]),
         (status = 401, description = "`ROOMS_API_REQUIRE_AUTH=true` and no good token", body = ErrorBody),
     )
 )]
@@ -55,7 +55,7 @@ pub(super) async fn list(State(app): State<App>, _: MaySeeRooms) -> Json<Vec<Roo
     get, path = "/api/rooms/{room_id}/info", tag = "Rooms", security((), ("token" = [])),
     params(("room_id" = String, Path, description = "Percent-encoded")),
     responses(
-        (status = 200, body = RoomBody),
+        (status = 200, description = "The room", body = RoomBody),
         (status = 401, description = "`ROOMS_API_REQUIRE_AUTH=true` and no good token", body = ErrorBody),
         (status = 404, description = "Nobody is there", body = ErrorBody),
     )
@@ -75,7 +75,7 @@ pub(super) async fn info(
     post, path = "/api/rooms/{room_id}/info", tag = "Rooms", security((), ("token" = [])),
     params(("room_id" = String, Path, description = "Percent-encoded")),
     responses(
-        (status = 200, body = RoomBody),
+        (status = 200, description = "The room", body = RoomBody),
         (status = 401, description = "`ROOMS_API_REQUIRE_AUTH=true` and no good token", body = ErrorBody),
         (status = 404, description = "Nobody is there", body = ErrorBody),
     )

@@ -45,7 +45,7 @@ pub(super) struct IceServersBody {
 #[utoipa::path(
     get, path = "/auth/turn-credentials", tag = "TURN", security(("token" = [])),
     responses(
-        (status = 200, body = TurnBody),
+        (status = 200, description = "Credentials", body = TurnBody),
         (status = 401, description = "No token, or not a good one", body = ErrorBody),
         (status = 503, description = "This server has no TURN server", body = ErrorBody),
     )
@@ -72,7 +72,7 @@ pub(super) async fn turn_credentials(
 #[utoipa::path(
     get, path = "/auth/ice-servers", tag = "TURN", security(("token" = [])),
     responses(
-        (status = 200, body = IceServersBody),
+        (status = 200, description = "Servers with credentials", body = IceServersBody),
         (status = 401, description = "No token, or not a good one", body = ErrorBody),
     )
 )]

@@ -140,6 +140,7 @@ async fn what_cannot_be_done_is_refused_and_changes_nothing() {
     }
     assert_eq!(users_csv(&folder), before);
     managed(&folder, &["add", &exact], "").await;
+    managed(&folder, &["add", "zoë miller:secret1"], "").await;
 }
 
 #[tokio::test]

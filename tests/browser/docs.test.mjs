@@ -1,0 +1,43 @@
+// The interactive API pages in a real browser: they draw themselves from our own server alone.
+
+import { after, afterEach, before, describe, test } from 'node:test';
+import { openBrowser } from './browser.mjs';
+import { cleanUp, startServer } from './harness.mjs';
+
+describe('the API pages', { timeout: 60_000 }, () => {
+  let server;
+  let browser;
+
+  before(async () => {
+    server = await startServer({ API_DOCS: 'true' });
+    browser = await openBrowser();
+  });
+  after(async () => {
+    await browser?.close();
+    await cleanUp();
+  });
+  afterEach(() => browser.assertQuiet());
+
+  for (const path of ['/docs', '/redoc']) {
+    test(`${path} shows every group of routes without a console error or another host`, async () => {
+      const page = await browser.page(server.url + path);
+
+      for (const text of ['/auth/login', '/auth/turn-credentials', '/api/rooms/{room_id}/info']) {
+        await page.getByText(text, { exact: false }).first().waitFor();
+      }
+
+      await page.context().close();
+    });
+  }
+
+  test('/docs lets one try a route', async () => {
+    const page = await browser.page(`${server.url}/docs`);
+
+    await page.locator('#operations-General-health .opblock-summary-control').click();
+    await page.getByRole('button', { name: 'Try it out' }).click();
+    await page.getByRole('button', { name: 'Execute' }).click();
+
+    await page.locator('.live-responses-table').getByText('"healthy"').first().waitFor();
+    await page.context().close();
+  });
+});

@@ -1,0 +1,333 @@
+// What the tests stand on: the real server, coturn and nginx, each on free ports and in a folder of
+// its own, and small clients to talk to them. A test file calls `cleanUp` in an `after` hook.
+
+import { spawn, execFileSync } from 'node:child_process';
+import { createHash, randomBytes, X509Certificate } from 'node:crypto';
+import { chmodSync, copyFileSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import http from 'node:http';
+import https from 'node:https';
+import net from 'node:net';
+import { networkInterfaces, tmpdir } from 'node:os';
+import { dirname, join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import WebSocket from 'ws';
+
+const HERE = dirname(fileURLToPath(import.meta.url));
+export const ROOT = resolve(HERE, '../..');
+const SERVER = resolve(process.env.SIGNALING_SERVER ?? join(ROOT, 'target/debug/signaling-server'));
+export const MANAGE_USERS = join(dirname(SERVER), 'manage_users');
+const PATIENCE = 15_000;
+
+/** The accounts that every server without DEBUG=true knows here. */
+export const PASSWORDS = { alice: 'correct horse', bob: 'battery staple' };
+
+// --- waiting, and leaving nothing behind ---------------------------------------------------------
+
+export const pause = (ms) => new Promise((done) => setTimeout(done, ms));
+
+/** Waits until `condition` gives something true, and returns that. */
+export async function until(what, condition, patience = PATIENCE) {
+  const deadline = Date.now() + patience;
+  for (;;) {
+    const found = await condition();
+    if (found) return found;
+    if (Date.now() > deadline) throw new Error(`waited ${patience} ms in vain until ${what()}`);
+    await pause(40);
+  }
+}
+
+const children = new Set();
+const folders = [];
+let certified; // made once, by `certificate`
+let usersFile; // made once, by `users`
+
+/** Ends every process that was started here and removes every folder. */
+export async function cleanUp() {
+  await Promise.all([...children].map((child) => child.end()));
+  for (const folder of folders.splice(0)) rmSync(folder, { recursive: true, force: true });
+  certified = usersFile = undefined;
+}
+
+// The same without waiting, for a run that is interrupted.
+process.on('exit', () => {
+  for (const { process: child } of children) child.kill('SIGKILL');
+  for (const folder of folders) rmSync(folder, { recursive: true, force: true });
+});
+for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit(1));
+// A hook that never ran must not keep a whole test run waiting for our children.
+setTimeout(() => process.exit(1), 180_000).unref();
+
+export function folder() {
+  const path = mkdtempSync(join(tmpdir(), 'signaling-test-'));
+  folders.push(path);
+  return path;
+}
+
+function launch(command, args, options = {}) {
+  const child = { output: '', process: spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'], ...options }) };
+  const gone = new Promise((done) => {
+    child.process.once('error', (error) => { child.output += error; done(); });
+    child.process.once('exit', done);
+  }).then(() => { child.gone = true; children.delete(child); });
+  for (const stream of [child.process.stdout, child.process.stderr]) {
+    stream.setEncoding('utf8').on('data', (text) => { child.output += text; });
+  }
+  child.end = async () => {
+    child.process.kill('SIGTERM');
+    const stubborn = setTimeout(() => child.process.kill('SIGKILL'), 5_000);
+    await gone;
+    clearTimeout(stubborn);
+  };
+  children.add(child);
+  return child;
+}
+
+/** Waits until a child is ready; ends it and says what it printed if it never is. */
+async function ready(child, name, condition) {
+  try {
+    return await until(() => `${name} is ready`, async () => {
+      if (child.gone) throw new Error(`${name} ended at once`);
+      return condition();
+    });
+  } catch (error) {
+    await child.end();
+    throw new Error(`${error.message}; it said:\n${child.output}`);
+  }
+}
+
+// --- ports and certificates ----------------------------------------------------------------------
+
+/** A TCP port of 127.0.0.1 that nobody listens on. */
+export async function freePort() {
+  const probe = net.createServer().listen(0, '127.0.0.1');
+  await new Promise((done) => probe.once('listening', done));
+  const { port } = probe.address();
+  await new Promise((done) => probe.close(done));
+  return port;
+}
+
+const accepts = (port) => new Promise((done) => {
+  const probe = net.connect(port, '127.0.0.1')
+    .once('connect', () => { probe.destroy(); done(true); })
+    .once('error', () => done(false));
+});
+
+/** Nobody reserves a port for us between looking and taking: whoever loses it tries another. */
+async function onFreePorts(start) {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return await start();
+    } catch (error) {
+      if (attempt === 2) throw error;
+    }
+  }
+}
+
+/** A self-signed certificate for localhost, named as certbot names its files. */
+export function certificate() {
+  if (certified) return certified;
+  const path = folder();
+  const [cert, key] = [join(path, 'fullchain.pem'), join(path, 'privkey.pem')];
+  execFileSync('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes',
+    '-days', '2', '-subj', '/CN=localhost', '-addext', 'subjectAltName=DNS:localhost,IP:127.0.0.1',
+    '-keyout', key, '-out', cert], { stdio: 'ignore' });
+  const ca = readFileSync(cert);
+  const spki = new X509Certificate(ca).publicKey.export({ type: 'spki', format: 'der' });
+  certified = { folder: path, ca, spkiHash: createHash('sha256').update(spki).digest('base64') };
+  return certified;
+}
+
+// --- the server ----------------------------------------------------------------------------------
+
+function users() {
+  if (usersFile) return usersFile;
+  const file = join(folder(), 'users.csv');
+  for (const [name, password] of Object.entries(PASSWORDS)) {
+    execFileSync(MANAGE_USERS, ['add', `${name}:${password}`],
+      { env: { PATH: process.env.PATH, USERS_CSV: file }, cwd: dirname(file), stdio: ['ignore', 'ignore', 'pipe'] });
+  }
+  usersFile = file;
+  return file;
+}
+
+/**
+ * Starts the server and waits until it listens. What is not in `settings` is production with plain
+ * HTTP; nothing is inherited from our own environment.
+ */
+export async function startServer(settings = {}) {
+  if (!existsSync(SERVER)) throw new Error(`${SERVER} is missing: cargo build, or set SIGNALING_SERVER`);
+  const home = folder();
+  if (settings.DEBUG !== 'true') copyFileSync(users(), join(home, 'users.csv'));
+  const env = {
+    PATH: process.env.PATH,
+    HOST: '127.0.0.1', PORT: '0', LOG_FORMAT: 'json', LOG_LEVEL: 'INFO', REQUIRE_HTTPS: 'false',
+    SECRET_KEY: randomBytes(32).toString('hex'), JWT_SECRET_KEY: randomBytes(32).toString('hex'),
+    RATE_LIMIT_PER_MINUTE: '100000', SHUTDOWN_GRACE_SECONDS: '2',
+    ...settings,
+  };
+  const child = launch(SERVER, [], { cwd: home, env });
+  const address = await ready(child, 'the server', () => openLine(child.output)?.address);
+  return { url: `http://${address}`, port: Number(address.split(':').pop()), child, home, end: child.end };
+}
+
+function openLine(output) {
+  for (const line of output.split('\n').slice(0, -1)) {
+    if (!line.includes('"open"')) continue;
+    const { fields, ...flat } = JSON.parse(line);
+    const said = fields ?? flat;
+    if (said.message === 'open') return said;
+  }
+  return undefined;
+}
+
+// --- coturn --------------------------------------------------------------------------------------
+
+/**
+ * Starts coturn with deploy/turnserver.conf. As shipped it refuses to relay to this machine, as it
+ * should; `toLoopback` adds what lets two peers on it meet.
+ */
+export async function startCoturn({ secret, toLoopback = true }) {
+  return onFreePorts(async () => {
+    const home = folder();
+    const [port, tlsPort] = [await freePort(), await freePort()];
+    let conf = substitute(readFileSync(join(ROOT, 'deploy/turnserver.conf'), 'utf8'), [
+      ['listening-port=3478', `listening-port=${port}`],
+      ['tls-listening-port=5349', `tls-listening-port=${tlsPort}`],
+      ['REPLACE_WITH_TURNSERVER_SECRET', secret],
+      ['/etc/letsencrypt/live/turn.example.com', certificate().folder],
+    ]);
+    conf += `\nlistening-ip=127.0.0.1\nrelay-ip=127.0.0.1\nuserdb=${home}/turndb\npidfile=${home}/pid\n`;
+    if (toLoopback) conf += 'allow-loopback-peers\nallowed-peer-ip=127.0.0.1\n';
+    writeFileSync(join(home, 'turnserver.conf'), conf);
+
+    const child = launch('turnserver', ['-c', join(home, 'turnserver.conf')], { cwd: home });
+    await ready(child, 'coturn', async () => (await accepts(port)) && (await accepts(tlsPort)));
+    return { port, tlsPort, child, end: child.end };
+  });
+}
+
+// --- nginx ---------------------------------------------------------------------------------------
+
+/** Starts nginx with deploy/nginx.conf in front of `server`, as https://localhost. */
+export async function startNginx(server) {
+  return onFreePorts(async () => {
+    const home = folder();
+    const [port, plainPort] = [await freePort(), await freePort()];
+    let site = substitute(readFileSync(join(ROOT, 'deploy/nginx.conf'), 'utf8'), [
+      ['/etc/letsencrypt/live/signaling.example.com', certificate().folder],
+      ['server_name signaling.example.com;', 'server_name localhost;'],
+      ['server 127.0.0.1:8080;', `server 127.0.0.1:${server.port};`],
+      ['listen 80;', `listen 127.0.0.1:${plainPort};`],
+      ['listen [::]:80;', `listen [::1]:${plainPort};`],
+      ['listen 443 ssl;', `listen 127.0.0.1:${port} ssl;`],
+      ['listen [::]:443 ssl;', `listen [::1]:${port} ssl;`],
+    ]);
+    if (!hasIpv6Loopback()) site = site.replace(/^ *listen \[::1\].*$/gm, '');
+    writeFileSync(join(home, 'site.conf'), site);
+    const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'];
+    writeFileSync(join(home, 'nginx.conf'), `
+      ${process.getuid() === 0 ? 'user root;' : ''} # whose folder this is
+      pid ${home}/pid;
+      error_log stderr info;
+      events {}
+      http {
+        access_log off;
+        ${temporary.map((name) => `${name}_temp_path ${home}/${name};`).join('\n        ')}
+        include ${home}/site.conf;
+      }`);
+    chmodSync(home, 0o700);
+
+    const child = launch('nginx', ['-p', home, '-c', join(home, 'nginx.conf'), '-g', 'daemon off;'], {
+      env: { PATH: `${process.env.PATH}:/usr/sbin` },
+    });
+    await ready(child, 'nginx', async () => (await accepts(port)) && (await accepts(plainPort)));
+    return { url: `https://localhost:${port}`, port, plainUrl: `http://localhost:${plainPort}`, plainPort, child };
+  });
+}
+
+/** Each placeholder is there: one that was renamed must not pass unnoticed. */
+function substitute(text, pairs) {
+  return pairs.reduce((done, [placeholder, value]) => {
+    if (!done.includes(placeholder)) throw new Error(`deploy/: no "${placeholder}" to substitute`);
+    return done.replaceAll(placeholder, value);
+  }, text);
+}
+
+function hasIpv6Loopback() {
+  return Object.values(networkInterfaces()).flat().some(({ address }) => address === '::1');
+}
+
+// --- talking to them -----------------------------------------------------------------------------
+
+/**
+ * One HTTP request, its path sent as it stands. `from` is the local address to come from: all of
+ * 127.0.0.0/8 is this machine, so that a test can be several clients.
+ */
+export function ask(method, base, path, { headers = {}, json, form, body, token, from } = {}) {
+  const { protocol, hostname, port } = new URL(base);
+  const sent = { ...headers };
+  let payload = body;
+  if (json !== undefined) [payload, sent['content-type']] = [JSON.stringify(json), 'application/json'];
+  if (form !== undefined) {
+    [payload, sent['content-type']] = [new URLSearchParams(form).toString(), 'application/x-www-form-urlencoded'];
+  }
+  if (token) sent.authorization = `Bearer ${token}`;
+  const over = protocol === 'https:' ? https : http;
+  const options = {
+    method, host: from ? '127.0.0.1' : hostname, port, path, headers: sent, agent: false, localAddress: from,
+    timeout: PATIENCE, ...(protocol === 'https:' && { ca: certificate().ca, servername: 'localhost' }),
+  };
+  return new Promise((done, fail) => {
+    const request = over.request(options, (response) => {
+      let text = '';
+      response.setEncoding('utf8').on('data', (piece) => { text += piece; }).on('end', () => done({
+        status: response.statusCode, headers: response.headers, text,
+        get json() { return JSON.parse(text); },
+      }));
+    });
+    request.once('timeout', () => request.destroy(new Error(`no answer to ${method} ${path}`)));
+    request.once('error', fail).end(payload);
+  });
+}
+
+/** A token for `username`. */
+export async function logIn(base, username, password = PASSWORDS[username], options = {}) {
+  const answer = await ask('POST', base, '/auth/login', { json: { username, password }, ...options });
+  if (answer.status !== 200) throw new Error(`login as ${username}: ${answer.status} ${answer.text}`);
+  return answer.json.access_token;
+}
+
+/** A client of the WebSocket, for what needs no browser. */
+export class Client {
+  constructor(base, room) {
+    this.heard = [];
+    this.pings = 0;
+    this.socket = new WebSocket(`${base.replace(/^http/, 'ws')}/ws/${encodeURIComponent(room)}`, { ca: certificate().ca });
+    this.closed = new Promise((done) => this.socket.once('close', (code, reason) => done({ code, reason: `${reason}` })));
+    this.socket.on('message', (text) => this.heard.push(JSON.parse(text)));
+    this.socket.on('ping', () => { this.pings += 1; });
+    this.socket.on('error', (error) => { this.error = error; });
+  }
+
+  /** Enters `room` as whom `token` stands for, and waits for the list of those who are there. */
+  static async join(base, room, token, clientId) {
+    const client = new Client(base, room);
+    await client.hears('auth_required');
+    client.says({ type: 'auth_token', token, clientId });
+    client.id = (await client.hears('auth_success')).client_id;
+    client.others = (await client.hears('users_in_room')).users;
+    return client;
+  }
+
+  says(message) { this.socket.send(JSON.stringify(message)); }
+
+  /** The oldest message of that type which nobody has asked for yet. */
+  hears(type) {
+    return until(() => `a client hears ${type}; it heard ${JSON.stringify(this.heard)} ${this.error ?? ''}`, () => {
+      const at = this.heard.findIndex((message) => message.type === type);
+      return at >= 0 && this.heard.splice(at, 1)[0];
+    });
+  }
+
+  close() { this.socket.close(); return this.closed; }
+}

@@ -1,0 +1,162 @@
+// /openapi.json against what the server does: an outside validator reads the document, and every
+// documented answer of every documented operation is really provoked and held to its schema.
+
+import { Validator } from '@seriousme/openapi-schema-validator';
+import addFormats from 'ajv-formats';
+import Ajv from 'ajv/dist/2020.js';
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import { ask, cleanUp, Client, logIn, PASSWORDS, startServer } from './harness.mjs';
+
+/** Documented answers that no test can have, each with the reason. */
+const NOT_PROVOKED = {
+  'get /health/ready 503': 'while draining the server takes no new connection that could ask',
+};
+
+const TURN = { TURNSERVER_SECRET: 'a secret', TURNSERVER_URLS: '["turn:127.0.0.1:3478"]', STUNSERVER_URLS: '["stun:127.0.0.1:3478"]' };
+const WRONG = { username: 'nobody', password: 'wrong password' };
+
+/**
+ * How each answer is provoked: `open` gives everything to everybody, `strict` has no TURN and wants a
+ * token for all, `busy` has had as many requests as it takes in a minute.
+ */
+const CALLS = [
+  ['get / 200', ({ open }) => open.ask('GET', '/')],
+  ['get /health 200', ({ open }) => open.ask('GET', '/health')],
+  ['get /health/ready 200', ({ open }) => open.ask('GET', '/health/ready')],
+  ['get /metrics 200', ({ open }) => open.ask('GET', '/metrics')],
+  ['get /metrics 401', ({ strict }) => strict.ask('GET', '/metrics')],
+  ['get /api/rooms 200', ({ open }) => open.ask('GET', '/api/rooms')],
+  ['get /api/rooms 401', ({ strict }) => strict.ask('GET', '/api/rooms')],
+  ...['get', 'post'].flatMap((method) => [
+    [`${method} /api/rooms/{room_id}/info 200`, ({ open }) => open.ask(method.toUpperCase(), '/api/rooms/den/info')],
+    [`${method} /api/rooms/{room_id}/info 401`, ({ strict }) => strict.ask(method.toUpperCase(), '/api/rooms/den/info')],
+    [`${method} /api/rooms/{room_id}/info 404`, ({ open }) => open.ask(method.toUpperCase(), '/api/rooms/attic/info')],
+  ]),
+  ['post /auth/login 200', ({ open }) => open.ask('POST', '/auth/login', { json: { username: 'alice', password: PASSWORDS.alice } })],
+  ['post /auth/login 401', ({ open }) => open.ask('POST', '/auth/login', { json: WRONG })],
+  ['post /auth/login 413', ({ open }) => open.ask('POST', '/auth/login', { json: { username: 'x'.repeat(70_000), password: 'x' } })],
+  ['post /auth/login 415', ({ open }) => open.ask('POST', '/auth/login', { body: 'x', headers: { 'content-type': 'text/plain' } })],
+  ['post /auth/login 422', ({ open }) => open.ask('POST', '/auth/login', { json: { username: 7 } })],
+  ['post /auth/login 422', ({ open }) => open.ask('POST', '/auth/login', { body: '{', headers: { 'content-type': 'application/json' } })],
+  ['post /auth/login 429', ({ locked }) => locked.ask('POST', '/auth/login', { json: WRONG })],
+  ['post /auth/token 200', ({ open }) => open.ask('POST', '/auth/token', { form: { username: 'alice', password: PASSWORDS.alice, grant_type: 'password' } })],
+  ['post /auth/token 400', ({ open }) => open.ask('POST', '/auth/token', { body: 'x', headers: { 'content-type': 'multipart/form-data' } })],
+  ['post /auth/token 401', ({ open }) => open.ask('POST', '/auth/token', { form: WRONG })],
+  ['post /auth/token 413', ({ open }) => open.ask('POST', '/auth/token', { form: { username: 'x'.repeat(70_000), password: 'x' } })],
+  ['post /auth/token 415', ({ open }) => open.ask('POST', '/auth/token', { json: WRONG })],
+  ['post /auth/token 422', ({ open }) => open.ask('POST', '/auth/token', { form: { username: 'alice', grant_type: 'refresh_token' } })],
+  ['post /auth/token 429', ({ locked }) => locked.ask('POST', '/auth/token', { form: WRONG })],
+  ['get /auth/me 200', ({ open, token }) => open.ask('GET', '/auth/me', { token })],
+  ['get /auth/me 401', ({ open }) => open.ask('GET', '/auth/me')],
+  ['get /auth/me 401', ({ open }) => open.ask('GET', '/auth/me', { token: 'forged' })],
+  ['post /auth/refresh 200', ({ open, token }) => open.ask('POST', '/auth/refresh', { token })],
+  ['post /auth/refresh 401', ({ open }) => open.ask('POST', '/auth/refresh')],
+  ['post /auth/logout 200', ({ open }) => open.ask('POST', '/auth/logout')],
+  ['get /auth/turn-credentials 200', ({ open, token }) => open.ask('GET', '/auth/turn-credentials', { token })],
+  ['get /auth/turn-credentials 401', ({ open }) => open.ask('GET', '/auth/turn-credentials')],
+  ['get /auth/turn-credentials 503', ({ strict, strictToken }) => strict.ask('GET', '/auth/turn-credentials', { token: strictToken })],
+  ['get /auth/ice-servers 200', ({ open, token }) => open.ask('GET', '/auth/ice-servers', { token })],
+  ['get /auth/ice-servers 200', ({ strict, strictToken }) => strict.ask('GET', '/auth/ice-servers', { token: strictToken })],
+  ['get /auth/ice-servers 401', ({ open }) => open.ask('GET', '/auth/ice-servers')],
+];
+
+/** Every operation but those for monitors is held to RATE_LIMIT_PER_MINUTE. */
+const BUSY = /^(?!get \/(health|metrics))/;
+const busyCall = (operation) => {
+  const [method, path] = operation.split(' ');
+  return [`${operation} 429`, ({ busy }) => busy.ask(method.toUpperCase(), path.replace('{room_id}', 'den'))];
+};
+
+describe('the OpenAPI document', { timeout: 120_000 }, () => {
+  const world = {};
+  let spec;
+
+  before(async () => {
+    const start = async (settings) => {
+      const { url } = await startServer({ API_DOCS: 'true', ...settings });
+      return { url, ask: (method, path, options) => ask(method, url, path, options) };
+    };
+    world.open = await start(TURN);
+    world.strict = await start({ ROOMS_API_REQUIRE_AUTH: 'true', METRICS_TOKEN: 'a token for figures' });
+    world.locked = await start({ AUTH_MAX_FAILURES: '1' });
+    await world.locked.ask('POST', '/auth/login', { json: WRONG });
+    world.busy = await start({ RATE_LIMIT_PER_MINUTE: '1' });
+    await world.busy.ask('GET', '/');
+    world.token = await logIn(world.open.url, 'alice');
+    world.strictToken = await logIn(world.strict.url, 'alice');
+    world.member = await Client.join(world.open.url, 'den', world.token);
+    spec = await world.open.ask('GET', '/openapi.json');
+  });
+  after(async () => {
+    await world.member?.close();
+    await cleanUp();
+  });
+
+  const documented = () => Object.entries(spec.json.paths).flatMap(([path, operations]) =>
+    Object.entries(operations).flatMap(([method, { responses }]) =>
+      Object.keys(responses).map((status) => `${method} ${path} ${status}`)));
+
+  test('is OpenAPI 3.1 to an outside validator', async () => {
+    const { valid, errors } = await new Validator().validate(spec.json);
+
+    assert.equal(valid, true, JSON.stringify(errors, null, 2));
+    assert.match(spec.json.openapi, /^3\.1\./);
+    assert.match(spec.headers['content-type'], /^application\/json/);
+  });
+
+  test('describes every REST route that clients of the first server know', () => {
+    const operations = documented().map(operationOf);
+
+    for (const known of ['get /', 'get /health', 'get /api/rooms', 'post /api/rooms/{room_id}/info', 'post /auth/login',
+      'post /auth/token', 'get /auth/me', 'post /auth/refresh', 'post /auth/logout', 'get /auth/turn-credentials']) {
+      assert.ok(operations.includes(known), known);
+    }
+  });
+
+  test('tells the truth about every answer of every operation', async (t) => {
+    const promised = documented();
+    const operations = [...new Set(promised.map(operationOf))];
+    const calls = [...CALLS.filter(([key]) => operations.includes(operationOf(key))),
+      ...operations.filter((operation) => BUSY.test(operation)).map(busyCall)];
+    const accepts = schemasOf(spec.json);
+    const provoked = new Set();
+
+    for (const [key, call] of calls) {
+      await t.test(key, async () => {
+        const answer = await call(world);
+
+        provoked.add(`${operationOf(key)} ${answer.status}`);
+        assert.equal(`${answer.status}`, key.split(' ')[2], answer.text);
+        assert.ok(promised.includes(key), `the server answers ${answer.status}, which is not documented`);
+        accepts(key, answer);
+        if ([429, 503].includes(answer.status)) assert.match(answer.headers['retry-after'] ?? '', /^\d+$/);
+      });
+    }
+    await t.test('and nothing that it documents was left out', () => {
+      const missing = promised.filter((key) => !provoked.has(key) && !(key in NOT_PROVOKED));
+      assert.deepEqual(missing, [], 'add how to provoke them to CALLS, or why that cannot be to NOT_PROVOKED');
+    });
+  });
+});
+
+const operationOf = (key) => key.replace(/ \d+$/, '');
+
+/** Holds an answer to the media type and the schema that the document gives for it. */
+function schemasOf(document) {
+  const ajv = addFormats(new Ajv({ strict: false, allErrors: true }));
+  ajv.addSchema(document, 'openapi');
+  return (key, answer) => {
+    const [method, path, status] = key.split(' ');
+    const { content } = document.paths[path][method].responses[status];
+    if (!content) return assert.equal(answer.text, '');
+
+    const [type] = (answer.headers['content-type'] ?? '').split(';');
+    assert.ok(type in content, `${type} is not documented, only ${Object.keys(content)}`);
+    if (type !== 'application/json') return undefined;
+    const steps = ['paths', path, method, 'responses', status, 'content', type, 'schema'];
+    const pointer = steps.map((step) => encodeURIComponent(step.replaceAll('~', '~0').replaceAll('/', '~1'))).join('/');
+    const validate = ajv.compile({ $ref: `openapi#/${pointer}` });
+    return assert.ok(validate(answer.json), `${answer.text}: ${ajv.errorsText(validate.errors)}`);
+  };
+}

@@ -1,0 +1,273 @@
+// The three example pages, clicked through as a person would: from the server and from disk.
+
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { join } from 'node:path';
+import { after, afterEach, before, describe, test } from 'node:test';
+import { pathToFileURL } from 'node:url';
+import { openBrowser } from './browser.mjs';
+import { ask, cleanUp, Client, freePort, logIn, MANAGE_USERS, ROOT, startCoturn, startServer, until } from './harness.mjs';
+
+const SECRET = 'a-secret-that-server-and-coturn-share';
+/** What does harm wherever it is taken for HTML: the dialog, and the request for x, are noticed. */
+const HTML = '<img src=x onerror=alert(1)>';
+
+describe('the example pages', { timeout: 170_000 }, () => {
+  let coturn;
+  let server;
+  let browser;
+
+  before(async () => {
+    [coturn, browser] = await Promise.all([startCoturn({ secret: SECRET }), openBrowser()]);
+    server = await startServer({
+      DEBUG: 'true', ALLOW_ANONYMOUS: 'true', TURNSERVER_SECRET: SECRET, TURNSERVER_URLS: `["turn:127.0.0.1:${coturn.port}"]`,
+    });
+  });
+  after(async () => {
+    await browser?.close();
+    await cleanUp();
+  });
+  afterEach(() => browser.assertQuiet());
+
+  const served = (name, query = '') => `${server.url}/examples/${name}${query}`;
+  const onDisk = (name, base = server.url) =>
+    `${pathToFileURL(join(ROOT, 'examples', name))}?server=${encodeURIComponent(base)}`;
+
+  // --- what a person does and sees ---------------------------------------------------------------
+
+  const state = (page, name) => page.locator(`#status[data-state="${name}"]`).waitFor();
+  const others = (page) => page.locator('#users li[data-client-id]');
+  const remote = (page) => page.locator('#videos figure[data-client-id]:not([data-client-id="me"])');
+
+  async function count(locator, expected) {
+    await until(() => `there are ${expected} of ${locator}`, async () => (await locator.count()) === expected);
+  }
+
+  /** Opens the link that the page offers for a second tab. */
+  async function invite(page) {
+    const [tab] = await Promise.all([page.context().waitForEvent('page'), page.locator('#invite').click()]);
+    await tab.waitForLoadState();
+    return tab;
+  }
+
+  async function connect(page, room) {
+    if (room) await page.locator('#room').fill(room);
+    await page.locator('#connect').click();
+    await state(page, 'joined');
+    return page;
+  }
+
+  async function logInAndJoin(page, { username, password, room } = {}) {
+    if (username) await page.locator('#username').fill(username);
+    if (password) await page.locator('#password').fill(password);
+    if (room) await page.locator('#room').fill(room);
+    await page.locator('#login').click();
+    await state(page, 'logged-in');
+    await page.locator('#join').click();
+    await state(page, 'joined');
+    return page;
+  }
+
+  /** As many remote pictures as expected, each of them connected and moving. */
+  async function sees(page, expected) {
+    await count(remote(page), expected);
+    const times = () => remote(page).locator('video').evaluateAll((videos) => videos.map(({ videoWidth, currentTime }) => (videoWidth > 0 ? currentTime : 0)));
+    await until(() => 'every picture has begun', async () => (await times()).every((time) => time > 0));
+    const before = await times();
+    await until(() => 'every picture moves', async () => (await times()).every((time, index) => time > before[index]));
+    await count(page.locator('#videos figure[data-connection="connected"]'), expected);
+  }
+
+  async function say(page, text) {
+    await until(() => 'one can chat', () => page.locator('#sendChat').isEnabled());
+    await page.locator('#chat').fill(text);
+    await page.locator('#sendChat').click();
+  }
+
+  // --- simple_client.html ------------------------------------------------------------------------
+
+  describe('simple_client.html', () => {
+    test('lets two guests see each other, open a data channel and chat', async () => {
+      const first = await connect(await browser.page(served('simple_client.html')), 'guests');
+      const second = await connect(await invite(first));
+
+      await count(others(first), 1);
+      await count(others(second), 1);
+      for (const page of [first, second]) await page.locator('#users li[data-channel="open"]').waitFor();
+      await first.locator('#message').fill('hello from the first tab');
+      await first.locator('#send').click();
+      await second.locator('#log [data-direction="in"][data-type="message"]').first().waitFor();
+      await second.getByText('hello from the first tab').first().waitFor();
+      await second.locator('#ping').click();
+      await second.locator('#log [data-direction="in"][data-type="pong"]').first().waitFor();
+
+      await second.locator('#disconnect').click();
+      await count(others(first), 0);
+      await first.context().close();
+    });
+
+    test('shows the answer to a frame of one\'s own', async () => {
+      const page = await connect(await browser.page(served('simple_client.html')), 'learners');
+
+      await page.locator('#raw').fill('{"type":"somersault"}');
+      await page.locator('#sendRaw').click();
+
+      await page.getByText('Unknown message type: somersault').first().waitFor();
+      await page.context().close();
+    });
+
+    test('names ALLOW_ANONYMOUS where the server takes no guests', async () => {
+      const strict = await startServer({ DEBUG: 'true' });
+      const page = await browser.page(`${strict.url}/examples/simple_client.html`);
+
+      await page.locator('#connect').click();
+
+      await state(page, 'refused');
+      assert.match(await page.locator('#status').innerText(), /ALLOW_ANONYMOUS/);
+      await page.context().close();
+    });
+
+    test('works from disk', async () => {
+      const first = await connect(await browser.page(onDisk('simple_client.html')), 'disk');
+      const second = await connect(await browser.page(onDisk('simple_client.html')), 'disk');
+
+      for (const page of [first, second]) await page.locator('#users li[data-channel="open"]').waitFor();
+      for (const page of [first, second]) await page.context().close();
+    });
+  });
+
+  // --- secure_client.html ------------------------------------------------------------------------
+
+  describe('secure_client.html', () => {
+    test('is a video call of two, then of three, that ends for who leaves', async () => {
+      const first = await logInAndJoin(await browser.page(served('secure_client.html')), { room: 'family' });
+      const second = await logInAndJoin(await invite(first), { username: 'user2', password: 'password123' });
+      await sees(first, 1);
+      await sees(second, 1);
+      await say(second, 'can you see me?');
+      await first.locator('#messages').getByText('can you see me?').waitFor();
+      await first.locator('#videos figure[data-path="direct"]').first().waitFor();
+
+      const third = await logInAndJoin(await invite(first), { username: 'admin', password: 'admin123' });
+      for (const page of [first, second, third]) await sees(page, 2);
+      await count(others(third), 2);
+
+      await second.locator('#leave').click();
+      await state(second, 'closed');
+      await third.close();
+      await count(remote(first), 0);
+      await count(others(first), 0);
+      await first.context().close();
+    });
+
+    test('calls through the relay when it is asked to', async () => {
+      const enter = async () => logInAndJoin(await browser.page(served('secure_client.html', '?relay&room=relayed')));
+      const [first, second] = [await enter(), await enter()];
+
+      for (const page of [first, second]) {
+        await sees(page, 1);
+        await page.locator('#videos figure[data-path="relay"]').waitFor();
+      }
+      for (const page of [first, second]) await page.context().close();
+    });
+
+    test('says so when the password is wrong', async () => {
+      const page = await browser.page(served('secure_client.html'), { expected: [/401 \(Unauthorized\)/] });
+
+      await page.locator('#password').fill('not the password');
+      await page.locator('#login').click();
+
+      await state(page, 'error');
+      assert.match(await page.locator('#status').innerText(), /password/i);
+      assert.equal(await page.locator('#join').isEnabled(), false);
+      await page.context().close();
+    });
+
+    test('works from disk', async () => {
+      const enter = async () => logInAndJoin(await browser.page(onDisk('secure_client.html')), { room: 'disk-call' });
+      const [first, second] = [await enter(), await enter()];
+
+      for (const page of [first, second]) await sees(page, 1);
+      for (const page of [first, second]) await page.context().close();
+    });
+  });
+
+  // --- turn_credentials_example.html -------------------------------------------------------------
+
+  describe('turn_credentials_example.html', () => {
+    async function diagnose(url) {
+      const page = await browser.page(url);
+      await page.locator('#login').click();
+      await state(page, 'have-credentials');
+      await page.locator('#test').click();
+      await state(page, 'done');
+      const verdicts = await page.locator('#results [data-url]').evaluateAll((rows) =>
+        Object.fromEntries(rows.map(({ dataset }) => [dataset.url, dataset.verdict])));
+      return { page, verdicts };
+    }
+
+    test('tells a good relay from one with another secret and from a dead port', async () => {
+      const stranger = await startCoturn({ secret: 'the-secret-of-somebody-else' });
+      const urls = {
+        good: `turn:127.0.0.1:${coturn.port}`,
+        overTcp: `turn:127.0.0.1:${coturn.port}?transport=tcp`,
+        stranger: `turn:127.0.0.1:${stranger.port}`,
+        dead: `turn:127.0.0.1:${await freePort()}?transport=tcp`,
+      };
+      const all = await startServer({ DEBUG: 'true', TURNSERVER_SECRET: SECRET, TURNSERVER_URLS: JSON.stringify(Object.values(urls)) });
+
+      const { page, verdicts } = await diagnose(`${all.url}/examples/turn_credentials_example.html`);
+
+      assert.equal(verdicts[urls.good], 'relay');
+      assert.equal(verdicts[urls.overTcp], 'relay');
+      assert.equal(verdicts[urls.stranger], 'refused');
+      assert.match(verdicts[urls.dead], /^(unreachable|timeout)$/);
+      assert.match(await page.locator('#credentials').innerText(), /\d+:user1/);
+      await page.context().close();
+    });
+
+    test('works from disk', async () => {
+      const { page, verdicts } = await diagnose(onDisk('turn_credentials_example.html'));
+
+      assert.deepEqual(verdicts, { [`turn:127.0.0.1:${coturn.port}`]: 'relay' });
+      await page.context().close();
+    });
+  });
+
+  // --- others write what these pages show --------------------------------------------------------
+
+  test('HTML in a name, a room, a chat or a frame is shown as text and does nothing', async () => {
+    execFileSync(MANAGE_USERS, ['add', `${HTML}:password123`, 'evil@example.com'], { cwd: server.home, env: { PATH: process.env.PATH }, stdio: 'ignore' });
+    const token = await until(() => 'the server knows the new user', () => logIn(server.url, HTML, 'password123').catch(() => undefined));
+    const room = `room ${HTML}`;
+    const simple = await connect(await browser.page(served('simple_client.html')), room);
+    const secure = await logInAndJoin(await browser.page(served('secure_client.html', `?room=${encodeURIComponent(room)}`)));
+    const evil = await logInAndJoin(await browser.page(served('secure_client.html')), { username: HTML, password: 'password123', room });
+
+    const peer = await Client.join(server.url, room, token, 'evil-peer');
+    peer.says({ type: 'message', data: HTML });
+    peer.says({ type: 'message', data: { [HTML]: HTML } });
+    peer.says({ type: 'offer', offer: { type: 'offer', sdp: HTML } });
+    peer.says({ type: 'somersault', id: HTML });
+    await say(evil, HTML);
+
+    await simple.locator('#log').getByText(HTML).first().waitFor({ state: 'attached' });
+    await secure.locator('#users').getByText(HTML).first().waitFor();
+    await secure.locator('#messages').getByText(HTML).first().waitFor();
+    for (const page of [simple, secure, evil]) {
+      assert.equal(await page.locator('img').count(), 0);
+      await page.context().close();
+    }
+    await peer.close();
+  });
+
+  test('the list at /examples/ leads to each of them', async () => {
+    const page = await browser.page(`${server.url}/examples/`);
+
+    for (const name of ['simple_client.html', 'secure_client.html', 'turn_credentials_example.html']) {
+      const href = await page.getByRole('link', { name }).getAttribute('href');
+      assert.equal((await ask('GET', server.url, href)).status, 200);
+    }
+    await page.context().close();
+  });
+});
