@@ -208,7 +208,7 @@ impl Shared {
             known => {
                 self.lockouts().login_failed(username, address, Instant::now());
                 // Somebody may have typed the password into the field for the name.
-                let user = known.map(|account| account.username);
+                let user = known.map_or_else(|| "(unknown)".to_owned(), |account| account.username);
                 tracing::warn!(?user, %address, "login failed");
                 Err(LoginError::Wrong)
             }

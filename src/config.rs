@@ -536,6 +536,7 @@ fn dotenv(path: &Path) -> Result<HashMap<String, String>, Faults> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(HashMap::new()),
         Err(error) => return Err(Faults(vec![format!("{}: {error}", path.display())])),
     };
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let (mut variables, mut faults) = (HashMap::new(), Vec::new());
     for (number, line) in text.lines().enumerate() {
         match read_assignment(line) {

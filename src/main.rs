@@ -47,9 +47,13 @@ fn main() -> ExitCode {
 
 fn run() -> Result<(), Box<dyn Error>> {
     let config = Config::read(config::environment()?)?;
-    telemetry::start(&config);
+    let _log = telemetry::start(&config);
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default(); // before anything signs or encrypts
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config))
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let served = runtime.block_on(serve(config));
+    // Not waiting for passwords that are still being hashed: nobody reads those answers any more.
+    runtime.shutdown_background();
+    served
 }
 
 async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
@@ -63,6 +67,7 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let (users, faults) = Users::load(&config.users_csv)?;
     app::report(&faults);
     let tls = config.tls.clone().map(Tls::load).transpose()?.map(Arc::new);
+    let mut hung_up = signal(SignalKind::hangup())?;
     let (mut interrupted, mut terminated) =
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let (host, port) = (config.host.as_str(), config.port);
@@ -75,6 +80,14 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let grace = config.shutdown_grace;
     let app = App::new(config, users);
     let closing = CancellationToken::new();
+    if !app.config.debug {
+        let app = app.clone();
+        tokio::task::spawn_blocking(move || {
+            default_passwords(&app.users).for_each(|fault| tracing::warn!("{fault}"))
+        });
+    }
+    // A closed terminal is no reason to end calls, and there is nothing to reload: files are watched.
+    tokio::spawn(async move { while hung_up.recv().await.is_some() {} });
     tokio::spawn(app.clone().keep_house());
     if let Some(tls) = tls.clone() {
         tokio::spawn(tls.keep_fresh());
@@ -104,7 +117,13 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
 fn check_config() -> Result<(), Box<dyn Error>> {
     let variable = config::environment()?;
     let users_csv = PathBuf::from(variable("USERS_CSV").unwrap_or_else(|| "users.csv".to_owned()));
-    let mut faults = Config::read(variable).err().map_or_else(Vec::new, |Faults(faults)| faults);
+    let mut faults = match Config::read(variable) {
+        Ok(config) if config.debug => {
+            vec!["DEBUG=true is for development: it allows published secrets, and serves the examples".to_owned()]
+        }
+        Ok(_) => Vec::new(),
+        Err(Faults(faults)) => faults,
+    };
     if users_csv.exists() {
         match Users::load(&users_csv) {
             Ok((users, rows)) => {

@@ -2,9 +2,9 @@
 //!
 //! Our own, since `axum::serve` sets no timer: it would hold a half-sent request for ever.
 
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{body::Body, extract::Request, response::Response};
+use axum::body::Body;
 use hyper::{body::Incoming, server::conn::http1};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -16,9 +16,9 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower::{Service, ServiceExt};
+use tower::ServiceExt;
 
-use crate::tls::Tls;
+use crate::{http::Doors, tls::Tls};
 
 /// For a TLS handshake, for a request's head, and between two requests.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -41,19 +41,16 @@ pub struct Transport {
     pub tls: bool,
 }
 
-/// Serves `service` on `listener` until `closing`; then finishes the requests that have begun.
+/// Serves `doors` on `listener` until `closing`; then finishes the requests that have begun.
 ///
 /// With `tls`, a client that speaks plain HTTP to the same port is served too, with
 /// [`Transport::tls`] false: it can be told where to go instead.
-pub async fn serve<S>(
+pub async fn serve(
     listener: TcpListener,
-    service: S,
+    doors: Doors,
     tls: Option<Arc<Tls>>,
     closing: CancellationToken,
-) where
-    S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send,
-{
+) {
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -62,8 +59,7 @@ pub async fn serve<S>(
         };
         match accepted {
             Ok((stream, peer)) => {
-                let connection =
-                    connect(stream, peer, service.clone(), tls.clone(), closing.clone());
+                let connection = connect(stream, peer, doors.clone(), tls.clone(), closing.clone());
                 connections.spawn(connection);
             }
             Err(error) if is_about_one_connection(&error) => {}
@@ -84,40 +80,37 @@ fn is_about_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-async fn connect<S>(
+async fn connect(
     stream: TcpStream,
     peer: SocketAddr,
-    service: S,
+    doors: Doors,
     tls: Option<Arc<Tls>>,
     closing: CancellationToken,
-) where
-    S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send,
-{
+) {
     // Signaling messages are small and somebody waits for each.
     let _ = stream.set_nodelay(true);
     let Some(tls) = tls else {
-        return talk(stream, Transport { peer, tls: false }, service, closing).await;
+        return talk(stream, Transport { peer, tls: false }, doors, closing).await;
     };
     let mut first = [0];
     let Ok(Ok(1)) = timeout(PATIENCE, stream.peek(&mut first)).await else { return };
     if first != [TLS_HANDSHAKE] {
-        return talk(stream, Transport { peer, tls: false }, service, closing).await;
+        return talk(stream, Transport { peer, tls: false }, doors, closing).await;
     }
     match timeout(PATIENCE, tls.acceptor().accept(stream)).await {
-        Ok(Ok(stream)) => talk(stream, Transport { peer, tls: true }, service, closing).await,
+        Ok(Ok(stream)) => talk(stream, Transport { peer, tls: true }, doors, closing).await,
         Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
         Err(_elapsed) => tracing::debug!("TLS handshake took too long"),
     }
 }
 
-async fn talk<S, IO>(stream: IO, transport: Transport, service: S, closing: CancellationToken)
-where
-    S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send,
-    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let service = service.map_request(move |request: hyper::Request<Incoming>| {
+async fn talk(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    transport: Transport,
+    doors: Doors,
+    closing: CancellationToken,
+) {
+    let service = doors.map_request(move |request: hyper::Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(transport);
         request

@@ -264,9 +264,9 @@ impl<'a> Envelope<'a> {
             Some(raw) if is_null(raw) => Token::Absent,
             Some(raw) => text(raw).map_or(Token::Malformed, Token::Text),
         };
-        let client_id = match self.client_id.or(self.client_id_in_snake_case) {
+        let requested = [self.client_id, self.client_id_in_snake_case];
+        let client_id = match requested.into_iter().flatten().find(|raw| !is_null(raw)) {
             None => RequestedId::Any,
-            Some(raw) if is_null(raw) => RequestedId::Any,
             Some(raw) => match text(raw) {
                 Some(id) if id.is_empty() => RequestedId::Any,
                 Some(id) if is_client_id(&id) => RequestedId::This(id),

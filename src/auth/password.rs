@@ -8,6 +8,9 @@ use tokio::sync::Semaphore;
 /// bcrypt reads no more than this; what is longer is refused, never cut.
 pub const LONGEST_PASSWORD: usize = 72;
 
+/// What a hash from elsewhere may cost at most: four seconds a login, where 31 would take days.
+const HIGHEST_COST: u32 = 16;
+
 /// What a new hash costs: 2^12 rounds, about a quarter of a second.
 const COST: u32 = 12;
 
@@ -46,6 +49,7 @@ impl Passwords {
         #[expect(clippy::expect_used, reason = "see the message")]
         let _permit = self.permits.acquire().await.expect("the semaphore is never closed");
         still_allowed()?;
+        tracing::trace!("checking a password");
         let checked = tokio::task::spawn_blocking(move || {
             let matches = has_hash(&password, hash.as_deref().unwrap_or(NOBODY));
             matches && hash.is_some()
@@ -73,7 +77,8 @@ pub fn hash(password: &SecretString) -> Result<String, bcrypt::BcryptError> {
     bcrypt::hash(password.expose_secret(), COST)
 }
 
-/// Whether `hash` looks like a bcrypt hash: `$2a$`, `$2b$` or `$2y$`, a cost, salt and digest.
+/// Whether `hash` looks like a bcrypt hash that can be checked in a login's time: `$2a$`, `$2b$` or
+/// `$2y$`, a cost up to 16, salt and digest.
 pub fn is_hash(hash: &str) -> bool {
     let Some(rest) = ["$2a$", "$2b$", "$2y$"].iter().find_map(|prefix| hash.strip_prefix(prefix))
     else {
@@ -81,7 +86,7 @@ pub fn is_hash(hash: &str) -> bool {
     };
     let Some((cost, digest)) = rest.split_once('$') else { return false };
     cost.len() == 2
-        && cost.parse().is_ok_and(|cost: u32| (4..=31).contains(&cost))
+        && cost.parse().is_ok_and(|cost: u32| (4..=HIGHEST_COST).contains(&cost))
         && digest.len() == 53
         && digest.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"./".contains(&byte))
 }
@@ -143,6 +148,7 @@ mod tests {
             assert!(!is_hash(bad), "{bad}");
             assert!(!has_hash(&"secret".into(), bad), "{bad}");
         }
+        assert!(!is_hash(&format!("$2b$31${digest}")) && is_hash(&format!("$2b$16${digest}")));
     }
 
     #[tokio::test]

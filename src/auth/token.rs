@@ -6,9 +6,9 @@ use std::{
     time::Duration,
 };
 
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, TokenData, Validation};
 use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Who our tokens say issued them.
 const ISSUER: &str = "signaling-server";
@@ -69,7 +69,13 @@ struct Issued<'a> {
 struct Presented {
     sub: String,
     exp: f64,
+    #[serde(default, deserialize_with = "number")]
     nbf: Option<f64>,
+}
+
+/// A number where the field is there at all: `null` is none.
+fn number<'de, D: Deserializer<'de>>(claim: D) -> Result<Option<f64>, D::Error> {
+    f64::deserialize(claim).map(Some)
 }
 
 impl Tokens {
@@ -120,9 +126,11 @@ impl Tokens {
         if token.len() > LONGEST {
             return Err(BadToken);
         }
-        let presented: Presented = jsonwebtoken::decode(token, &self.verifying, &self.validation)
-            .map_err(|_| BadToken)?
-            .claims;
+        let decoded = jsonwebtoken::decode::<Presented>(token, &self.verifying, &self.validation);
+        let TokenData { header, claims: presented, .. } = decoded.map_err(|_| BadToken)?;
+        if header.crit.is_some() {
+            return Err(BadToken); // an extension that must be understood, and is not (RFC 7515 section 4.1.11)
+        }
         #[expect(clippy::cast_precision_loss, reason = "exact until the year 285 million")]
         let time = now as f64;
         if presented.exp <= time || presented.nbf.is_some_and(|nbf| nbf > time + CLOCK_SKEW) {
@@ -245,6 +253,7 @@ mod tests {
             r#"{"sub":["alice"],"exp":1700000001}"#.to_owned(),
             format!(r#"{{{good},"nbf":1700000006}}"#),
             format!(r#"{{{good},"nbf":"1700000000"}}"#),
+            format!(r#"{{{good},"nbf":null}}"#),
             "[]".to_owned(),
             "not json".to_owned(),
         ];
@@ -269,6 +278,7 @@ mod tests {
             minted("secret", r#"{"alg":"HS512"}"#, claims),
             minted("secret", r#"{"alg":"RS256"}"#, claims),
             minted("secret", r#"{}"#, claims),
+            minted("secret", r#"{"alg":"HS256","crit":["exp"]}"#, claims),
             format!("{signed}."),
             signed.to_owned(),
             format!("{good}A"),

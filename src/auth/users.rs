@@ -44,7 +44,7 @@ pub fn accounts_of(table: &Table) -> (HashMap<String, Account>, Vec<RowFault>) {
         } else if row.username.is_empty() || row.username.chars().any(char::is_control) {
             "the username is empty or has control characters"
         } else if !password::is_hash(row.hashed_password) {
-            "hashed_password is no bcrypt hash ($2a$, $2b$ or $2y$)"
+            "hashed_password is no bcrypt hash ($2a$, $2b$ or $2y$) of a cost up to 16"
         } else if active.is_none() {
             "is_active is neither True nor False"
         } else if accounts.contains_key(row.username) {
@@ -66,7 +66,7 @@ pub fn accounts_of(table: &Table) -> (HashMap<String, Account>, Vec<RowFault>) {
 
 fn read_flag(spelled: &str) -> Option<bool> {
     match spelled.trim().to_ascii_lowercase().as_str() {
-        "" | "true" | "1" | "yes" | "on" => Some(true),
+        "true" | "1" | "yes" | "on" => Some(true),
         "false" | "0" | "no" | "off" => Some(false),
         _ => None,
     }
@@ -190,14 +190,14 @@ mod tests {
     fn a_bad_row_is_named_with_its_line_and_the_rest_serve() {
         let text = format!(
             "username,email,hashed_password,is_active\nalice,,{HASH},True\nalice,,{HASH},False\nbob,,{HASH}\n\
-             carol,,5e884898da28047151d0e56f8dc62927,True\n,,{HASH},True\ndave,,{HASH},maybe\nerin,,{HASH},FALSE\n"
+             carol,,5e884898da28047151d0e56f8dc62927,True\n,,{HASH},True\ndave,,{HASH},maybe\nerin,,{HASH},FALSE\nfred,,{HASH},\n"
         );
 
         let (accounts, faults) = parsed(&text);
 
         assert_eq!(names(&accounts), ["alice", "erin"]);
         assert!(accounts["alice"].is_active && !accounts["erin"].is_active);
-        assert_eq!(faults.iter().map(|fault| fault.line).collect::<Vec<_>>(), [3, 4, 5, 6, 7]);
+        assert_eq!(faults.iter().map(|fault| fault.line).collect::<Vec<_>>(), [3, 4, 5, 6, 7, 9]);
     }
 
     #[test]

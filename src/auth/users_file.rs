@@ -94,7 +94,11 @@ impl Table {
     ///
     /// [`FileError`], naming the line.
     pub fn read(path: &Path) -> Result<Self, FileError> {
-        let bytes = fs::read(path).map_err(|source| FileError::Io { path: path.into(), source })?;
+        let io = |source| FileError::Io { path: path.into(), source };
+        if !fs::metadata(path).map_err(io)?.is_file() {
+            return Err(io(io::Error::other("not a regular file")));
+        }
+        let bytes = fs::read(path).map_err(io)?;
         Self::parse(&bytes).map_err(|(line, fault)| FileError::Syntax {
             path: path.into(),
             line,

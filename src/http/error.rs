@@ -58,8 +58,8 @@ pub enum ApiError {
     #[error("Unprocessable Entity")]
     Invalid(Vec<FieldFault>),
     /// 426, 400 or what else keeps a request from becoming a WebSocket.
-    #[error("{1}")]
-    NoWebSocket(StatusCode, String),
+    #[error("This is the address of a WebSocket, and the request no handshake of one (RFC 6455)")]
+    NoWebSocket(StatusCode),
     /// 429, with `Retry-After`. Failed logins.
     #[error("Too many failed login attempts. Please try again later.")]
     LockedOut(Duration),
@@ -152,7 +152,7 @@ impl ApiError {
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::NoWebSocket(status, _) => *status,
+            Self::NoWebSocket(status) => *status,
             Self::LockedOut(_) | Self::TooManyRequests(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::TurnNotConfigured | Self::NoTurnUrls | Self::TooManyStrangers => {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -180,7 +180,7 @@ impl ApiError {
             | Self::BodyTooLarge
             | Self::UnsupportedType(_)
             | Self::Invalid(_)
-            | Self::NoWebSocket(..)
+            | Self::NoWebSocket(_)
             | Self::Internal(_) => None,
         }
     }

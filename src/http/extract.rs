@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use axum::{
-    body::{Body, to_bytes},
+    body::Body,
     extract::{FromRequest, FromRequestParts, Multipart, OptionalFromRequestParts, Request},
     http::{HeaderMap, header, request::Parts},
 };
+use futures_util::StreamExt;
 use secrecy::SecretString;
 use serde_json::{Map, Value, json};
 
@@ -110,9 +111,16 @@ async fn body(request: Request) -> Result<Vec<u8>, ApiError> {
 }
 
 async fn read(body: Body) -> Result<Vec<u8>, ApiError> {
-    // The only other thing that ends it is a client that went away, which reads no answer.
-    let bytes = to_bytes(body, LARGEST_BODY).await.map_err(|_| ApiError::BodyTooLarge)?;
-    Ok(bytes.into())
+    let (mut chunks, mut bytes) = (body.into_data_stream(), Vec::new());
+    while let Some(chunk) = chunks.next().await {
+        bytes.extend(
+            chunk.map_err(|_| ApiError::BadRequest("There was an error parsing the body"))?,
+        );
+        if bytes.len() > LARGEST_BODY {
+            return Err(ApiError::BodyTooLarge);
+        }
+    }
+    Ok(bytes)
 }
 
 async fn in_time<T>(reading: impl Future<Output = Result<T, ApiError>>) -> Result<T, ApiError> {

@@ -67,10 +67,9 @@ pub(super) async fn enter(
 }
 
 fn no_web_socket(rejection: WebSocketUpgradeRejection) -> ApiError {
-    let text = rejection.body_text();
     // 426 would ask the client for an upgrade on a connection that cannot have one.
     let status = Some(rejection.status()).filter(|status| *status != StatusCode::UPGRADE_REQUIRED);
-    ApiError::NoWebSocket(status.unwrap_or(StatusCode::BAD_REQUEST), text)
+    ApiError::NoWebSocket(status.unwrap_or(StatusCode::BAD_REQUEST))
 }
 
 async fn receive(

@@ -187,6 +187,15 @@ impl Client {
         self.socket.send(message).await.unwrap();
     }
 
+    /// Says something without sending it yet.
+    pub async fn feeds(&mut self, message: &Value) {
+        self.socket.feed(Message::text(message.to_string())).await.unwrap();
+    }
+
+    pub async fn flushes(&mut self) {
+        self.socket.flush().await.unwrap();
+    }
+
     pub async fn hears(&mut self) -> Value {
         serde_json::from_str(&self.hears_text().await).unwrap()
     }

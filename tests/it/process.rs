@@ -253,6 +253,65 @@ async fn somebody_who_does_not_leave_is_waited_for_no_longer_than_the_grace() {
 }
 
 #[tokio::test]
+async fn a_log_that_nobody_reads_stops_neither_calls_nor_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = DEBUG.to_vec();
+    settings.push(("LOG_LEVEL", "DEBUG"));
+    let mut server = Process::start(&folder, &settings).await;
+    let client = reqwest::Client::new();
+
+    // More than a pipe holds: a line for each request, and `server.log` is not read.
+    for _ in 0..1000 {
+        let health = client.get(format!("http://{}/health", server.address)).send();
+        assert_eq!(
+            timeout(SOON, health).await.expect("the server waits for its log").unwrap().status(),
+            200
+        );
+    }
+    let ended = server.ends_after("-TERM").await;
+
+    assert_eq!(ended.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_hang_up_ends_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = Process::start(&folder, &DEBUG).await;
+    let pid = server.child.id().unwrap().to_string();
+
+    assert!(Command::new("kill").args(["-HUP", &pid]).status().await.unwrap().success());
+
+    let health = reqwest::get(format!("http://{}/health", server.address)).await.unwrap();
+    assert_eq!(health.status(), 200);
+    assert_eq!(server.ends_after("-TERM").await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_password_that_takes_long_to_check_does_not_put_off_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let slow = format!("$2b$16${}", "a".repeat(53));
+    fs::write(folder.path().join("users.csv"), format!("username,hashed_password\nslow,{slow}\n"))
+        .unwrap();
+    let mut settings = DEBUG.to_vec();
+    settings.extend([("SHUTDOWN_GRACE_SECONDS", "1"), ("LOG_LEVEL", "TRACE")]);
+    let mut server = Process::start(&folder, &settings).await;
+    let mut stream = tokio::net::TcpStream::connect(&server.address).await.unwrap();
+    let body = r#"{"username":"slow","password":"whatever"}"#;
+    let head = format!(
+        "POST /auth/login HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    server.says("checking a password").await;
+
+    let began = tokio::time::Instant::now();
+    let ended = server.ends_after("-TERM").await;
+
+    assert_eq!(ended.code(), Some(0));
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
 async fn the_log_is_as_loud_and_as_formed_as_is_set() {
     let folder = tempfile::tempdir().unwrap();
     let mut settings = DEBUG.to_vec();
@@ -324,16 +383,18 @@ async fn a_default_password_is_found_before_production() {
     }
     let mut check = command(env!("CARGO_BIN_EXE_signaling-server"), &folder);
     let check = check.arg("--check-config").envs(settings).output().await.unwrap();
+    let debug = start_refused(&folder, &[("DEBUG", "true")], &["--check-config"]).await;
 
     assert_eq!(faults.lines().count(), 3, "{faults}");
     assert!(faults.contains("manage_users passwd admin"));
     assert_eq!(check.status.code(), Some(0), "{}", text(&check));
+    assert!(debug.contains("DEBUG=true"));
 }
 
 #[tokio::test]
 async fn settings_come_from_dotenv_and_the_environment_wins() {
     let folder = tempfile::tempdir().unwrap();
-    let text = "DEBUG=true\nREQUIRE_HTTPS=false\nHOST=127.0.0.1\nPORT=nonsense\nUSERS_CSV=people.csv\nCORS_ORIGINS=[\"https://a.example\"] # ours\n";
+    let text = "\u{feff}DEBUG=true\nREQUIRE_HTTPS=false\nHOST=127.0.0.1\nPORT=nonsense\nUSERS_CSV=people.csv\nCORS_ORIGINS=[\"https://a.example\"] # ours\n";
     fs::write(folder.path().join(".env"), text).unwrap();
 
     let mut server = Process::start(&folder, &[("PORT", "0"), ("LOG_FORMAT", "json")]).await;

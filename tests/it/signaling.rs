@@ -41,6 +41,35 @@ async fn the_list_of_who_is_there_comes_also_when_nobody_is() {
 }
 
 #[tokio::test]
+async fn who_is_there_is_told_before_anything_is_answered() {
+    let server = Server::start(&[("ALLOW_ANONYMOUS", "true")]).await;
+    let in_one_go = async |frames: &[Value]| {
+        let mut client = server.connect("den").await;
+        client.hears().await;
+        for frame in frames {
+            client.feeds(frame).await;
+        }
+        client.flushes().await;
+        let mut kinds = Vec::new();
+        for _ in 0..4 {
+            kinds.push(client.hears().await["type"].as_str().unwrap().to_owned());
+        }
+        kinds
+    };
+
+    for _ in 0..50 {
+        let user = [
+            json!({"type":"auth_token","token":server.token("alice")}),
+            json!({"type":"ping"}),
+            json!({"type":"dance"}),
+        ];
+        assert_eq!(in_one_go(&user).await, ["auth_success", "users_in_room", "pong", "error"]);
+        let guest = [json!({"type":"ping"}), json!({"type":"dance"})];
+        assert_eq!(in_one_go(&guest).await, ["auth_success", "users_in_room", "pong", "error"]);
+    }
+}
+
+#[tokio::test]
 async fn a_targeted_signal_reaches_its_target_alone_and_untouched() {
     let server = Server::start(&[]).await;
     let (mut alice, mut bob) = couple(&server, "den").await;
