@@ -2,7 +2,15 @@
 //!
 //! Our own, since `axum::serve` sets no timer: it would hold a half-sent request for ever.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::body::Body;
 use hyper::{body::Incoming, server::conn::http1};
@@ -15,6 +23,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     time::timeout,
 };
+use tokio_rustls::server::TlsStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
@@ -92,16 +101,35 @@ async fn connect(
     let Some(tls) = tls else {
         return talk(stream, Transport { peer, tls: false }, doors, closing).await;
     };
-    let mut first = [0];
-    let Ok(Ok(1)) = timeout(PATIENCE, stream.peek(&mut first)).await else { return };
-    if first != [TLS_HANDSHAKE] {
-        return talk(stream, Transport { peer, tls: false }, doors, closing).await;
-    }
-    match timeout(PATIENCE, tls.acceptor().accept(stream)).await {
-        Ok(Ok(stream)) => talk(stream, Transport { peer, tls: true }, doors, closing).await,
+    let arrived = tokio::select! {
+        arrived = timeout(PATIENCE, greet(stream, &tls)) => arrived,
+        () = closing.cancelled() => return,
+    };
+    match arrived {
+        Ok(Ok(Greeted::Plain(stream))) => {
+            talk(stream, Transport { peer, tls: false }, doors, closing).await
+        }
+        Ok(Ok(Greeted::Tls(stream))) => {
+            talk(stream, Transport { peer, tls: true }, doors, closing).await
+        }
         Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
         Err(_elapsed) => tracing::debug!("TLS handshake took too long"),
     }
+}
+
+/// A connection to a port with TLS, once it is clear whether the client speaks it.
+enum Greeted {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+async fn greet(stream: TcpStream, tls: &Tls) -> io::Result<Greeted> {
+    let mut first = [0];
+    stream.peek(&mut first).await?;
+    if first != [TLS_HANDSHAKE] {
+        return Ok(Greeted::Plain(stream));
+    }
+    Ok(Greeted::Tls(Box::new(tls.acceptor().accept(stream).await?)))
 }
 
 async fn talk(
@@ -110,7 +138,10 @@ async fn talk(
     doors: Doors,
     closing: CancellationToken,
 ) {
+    let has_asked = Arc::new(AtomicBool::new(false));
+    let asks = has_asked.clone();
     let service = doors.map_request(move |request: hyper::Request<Incoming>| {
+        asks.store(true, Ordering::Relaxed);
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(transport);
         request
@@ -125,6 +156,10 @@ async fn talk(
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = closing.cancelled() => {
+            // Browsers open connections ahead of need; hyper would wait for the first request on them.
+            if !has_asked.load(Ordering::Relaxed) {
+                return;
+            }
             connection.as_mut().graceful_shutdown();
             connection.await
         }

@@ -274,6 +274,28 @@ async fn a_log_that_nobody_reads_stops_neither_calls_nor_the_end() {
 }
 
 #[tokio::test]
+async fn a_connection_on_which_nothing_was_asked_is_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = DEBUG.to_vec();
+    settings.push(("SHUTDOWN_GRACE_SECONDS", "600"));
+    let mut server = Process::start(&folder, &settings).await;
+    let _ahead_of_need = tokio::net::TcpStream::connect(&server.address).await.unwrap();
+    let mut half = tokio::net::TcpStream::connect(&server.address).await.unwrap();
+    half.write_all(b"GET / HT").await.unwrap();
+    // Answered after the two were accepted, since connections are accepted in order.
+    reqwest::get(format!("http://{}/health", server.address)).await.unwrap();
+
+    let began = tokio::time::Instant::now();
+    let ended = server.ends_after("-TERM").await;
+
+    assert_eq!(ended.code(), Some(0));
+    assert!(
+        began.elapsed() < Duration::from_secs(8),
+        "sooner than the ten seconds that a head may take"
+    );
+}
+
+#[tokio::test]
 async fn a_hang_up_ends_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let mut server = Process::start(&folder, &DEBUG).await;
