@@ -18,6 +18,7 @@ pub mod app;
 pub mod auth;
 pub mod clock;
 pub mod config;
+pub mod dotenv;
 pub mod http;
 pub mod limits;
 pub mod outbox;

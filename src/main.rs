@@ -5,8 +5,8 @@ use std::{error::Error, path::PathBuf, process::ExitCode, sync::Arc, time::Durat
 use signaling::{
     app::{self, App},
     auth::{password, users, users::Users, users_file::DEFAULT_ACCOUNTS},
-    config::{self, Config, Faults},
-    http, server, telemetry,
+    config::{Config, Faults},
+    dotenv, http, server, telemetry,
     tls::Tls,
 };
 use tokio::{
@@ -46,7 +46,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Box<dyn Error>> {
-    let config = Config::read(config::environment()?)?;
+    let config = Config::read(dotenv::environment()?)?;
     let _log = telemetry::start(&config);
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default(); // before anything signs or encrypts
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -115,7 +115,7 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
 
 /// What keeps these settings and accounts from production, all of it.
 fn check_config() -> Result<(), Box<dyn Error>> {
-    let variable = config::environment()?;
+    let variable = dotenv::environment()?;
     let users_csv = PathBuf::from(variable("USERS_CSV").unwrap_or_else(|| "users.csv".to_owned()));
     let mut faults = match Config::read(variable) {
         Ok(config) if config.debug => {

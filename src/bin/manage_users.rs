@@ -16,7 +16,7 @@ use signaling::{
             EditError, FileError, Table, check_email, check_password, check_username, edit,
         },
     },
-    config,
+    dotenv,
 };
 
 /// Adds, removes and lists the users of the signaling server.
@@ -129,7 +129,7 @@ fn act(act: Act) -> Result<String, EditError> {
 
 fn users_csv() -> Result<PathBuf, EditError> {
     let variable =
-        config::environment().map_err(|faults| EditError::Refused(faults.to_string()))?;
+        dotenv::environment().map_err(|faults| EditError::Refused(faults.to_string()))?;
     Ok(variable("USERS_CSV")
         .filter(|path| !path.is_empty())
         .unwrap_or_else(|| "users.csv".to_owned())

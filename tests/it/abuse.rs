@@ -230,6 +230,8 @@ async fn a_client_that_shouts_is_warned_and_then_closed() {
     let (before, close) = shouter.is_let_go().await;
 
     assert_eq!(close, (1008, "Rate limit exceeded".into()));
+    let warned = before.iter().find(|news| news["code"] == "rate_limited").unwrap();
+    assert!(warned["message"].as_str().unwrap().starts_with("More than 1 messages a second"));
     let warnings = before
         .iter()
         .filter(|news| news["code"] == "rate_limited" && news.get("retry").is_none())
