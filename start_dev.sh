@@ -3,8 +3,8 @@
 set -eu
 cd "$(dirname "$0")"
 . scripts/need.sh
-need cc:gcc curl:curl
-need_cargo
+need_build
+need curl:curl
 
 export DEBUG=true REQUIRE_HTTPS=false ALLOW_ANONYMOUS=true
 export HOST="${HOST:-127.0.0.1}" PORT="${PORT:-8080}" LOG_LEVEL="${LOG_LEVEL:-INFO}"

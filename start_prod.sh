@@ -4,8 +4,7 @@
 set -eu
 cd "$(dirname "$0")"
 . scripts/need.sh
-need cc:gcc
-need_cargo
+need_build
 
 export DEBUG=false HOST=127.0.0.1 PORT=8080
 cargo build --release --locked

@@ -11,10 +11,10 @@ case "${1:-}" in
     *) echo "usage: ./test.sh [--fast]" >&2; exit 2 ;;
 esac
 
-need cc:gcc openssl:openssl node:nodejs npm:npm nginx:nginx-light turnserver:coturn /usr/bin/python3:python3 \
+need_build
+need openssl:openssl node:nodejs npm:npm nginx:nginx-light turnserver:coturn /usr/bin/python3:python3 \
     /usr/lib/python3/dist-packages/websockets:python3-websockets
 [ -n "$fast" ] || need chromium:chromium /usr/share/fonts/truetype/dejavu:fonts-dejavu-core
-need_cargo
 
 cargo test --locked
 cargo build --locked --bins

@@ -23,7 +23,9 @@ need() {
     $root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
 }
 
-need_cargo() {
+# What `cargo build` takes: Rust itself, and a C compiler with the headers of libc.
+need_build() {
+    need cc:gcc /usr/include/stdio.h:libc6-dev
     PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
     command -v cargo >/dev/null && return 0
     echo "cargo is missing: install Rust with rustup (https://rustup.rs), then start again" >&2

@@ -141,6 +141,27 @@ impl App {
         }
     }
 
+    /// A name and a password become a token.
+    ///
+    /// Goes on when nobody waits for it any more: hanging up must not free the place among those
+    /// who hash, nor make a failure not count.
+    ///
+    /// # Errors
+    ///
+    /// [`LoginError`].
+    pub async fn login(
+        &self,
+        username: String,
+        password: SecretString,
+        address: IpAddr,
+    ) -> Result<IssuedToken, LoginError> {
+        let app = self.clone();
+        let login =
+            tokio::spawn(async move { app.check_login(&username, password, address).await });
+        #[expect(clippy::expect_used, reason = "see the message")]
+        login.await.expect("a login does not panic, and is never aborted")
+    }
+
     /// Keeps the accounts as the file has them, and the tables small, for as long as it is polled.
     pub async fn keep_house(self) {
         let mut forget_at = Instant::now() + FORGET_EVERY;
@@ -182,39 +203,6 @@ pub fn report(faults: &[RowFault]) {
 }
 
 impl Shared {
-    /// A name and a password become a token.
-    ///
-    /// # Errors
-    ///
-    /// [`LoginError`].
-    pub async fn login(
-        &self,
-        username: &str,
-        password: SecretString,
-        address: IpAddr,
-    ) -> Result<IssuedToken, LoginError> {
-        let allowed = || self.lockouts().check_login(username, address, Instant::now());
-        allowed().map_err(LoginError::Locked)?;
-        let account = self.users.find(username);
-        let hash = account.as_ref().map(|account| account.hashed_password.clone());
-        let matches =
-            self.passwords.check(password, hash, allowed).await.map_err(LoginError::Locked)?;
-        match account {
-            Some(account) if matches && account.is_active => {
-                self.lockouts().login_succeeded(username, address);
-                tracing::info!(user = ?account.username, "logged in");
-                self.issue(&account.username).map_err(LoginError::Internal)
-            }
-            known => {
-                self.lockouts().login_failed(username, address, Instant::now());
-                // Somebody may have typed the password into the field for the name.
-                let user = known.map_or_else(|| "(unknown)".to_owned(), |account| account.username);
-                tracing::warn!(?user, %address, "login failed");
-                Err(LoginError::Wrong)
-            }
-        }
-    }
-
     /// A new token for somebody who has shown who he is.
     ///
     /// # Errors
@@ -294,7 +282,7 @@ impl Shared {
         self.closing.subscribe()
     }
 
-    /// Why nobody may enter `room` from `address` at all, whoever it is.
+    /// Why nobody may enter `room` at all, whoever it is.
     pub fn turned_away(&self, room: &str) -> Option<Goodbye> {
         let allowed = &self.config.allowed_rooms;
         if self.closing.borrow().is_some() {
@@ -302,6 +290,34 @@ impl Shared {
         }
         (!allowed.is_empty() && !allowed.iter().any(|allowed| allowed == room))
             .then_some(Goodbye::RoomNotAllowed)
+    }
+
+    async fn check_login(
+        &self,
+        username: &str,
+        password: SecretString,
+        address: IpAddr,
+    ) -> Result<IssuedToken, LoginError> {
+        let allowed = || self.lockouts().check_login(username, address, Instant::now());
+        allowed().map_err(LoginError::Locked)?;
+        let account = self.users.find(username);
+        let hash = account.as_ref().map(|account| account.hashed_password.clone());
+        let matches =
+            self.passwords.check(password, hash, allowed).await.map_err(LoginError::Locked)?;
+        match account {
+            Some(account) if matches && account.is_active => {
+                self.lockouts().login_succeeded(username, address);
+                tracing::info!(user = ?account.username, "logged in");
+                self.issue(&account.username).map_err(LoginError::Internal)
+            }
+            known => {
+                self.lockouts().login_failed(username, address, Instant::now());
+                // Somebody may have typed the password into the field for the name.
+                let user = known.map_or_else(|| "(unknown)".to_owned(), |account| account.username);
+                tracing::warn!(?user, %address, "login failed");
+                Err(LoginError::Wrong)
+            }
+        }
     }
 
     fn admit_guest(&self) -> Admission {

@@ -34,7 +34,8 @@ pub struct Config {
     pub log_level: LevelFilter,
     /// `LOG_FORMAT`: `pretty` or `json`. Default `pretty` on a terminal, else `json`.
     pub log_format: Option<LogFormat>,
-    /// `REQUIRE_HTTPS`: refuse what did not come by TLS, ours or a trusted proxy's. Default true.
+    /// `REQUIRE_HTTPS`: refuse what did not come by TLS, ours or a trusted proxy's. Default true; with
+    /// TLS of our own it always holds.
     pub require_https: bool,
     /// `SSL_CERT_FILE`, `SSL_KEY_FILE`, `SSL_SELF_SIGNED`: TLS on the listening port. Default none.
     pub tls: Option<TlsFiles>,
@@ -86,6 +87,12 @@ pub struct Config {
     pub shutdown_grace: Duration,
     /// `API_DOCS`: `/docs`, `/redoc`, `/openapi.json`. Default as `DEBUG`.
     pub api_docs: bool,
+}
+
+/// `USERS_CSV`, which also programs need that read no other setting.
+pub fn users_csv(variable: impl Fn(&str) -> Option<String>) -> PathBuf {
+    let set = variable("USERS_CSV").map(|path| path.trim().to_owned());
+    set.filter(|path| !path.is_empty()).unwrap_or_else(|| "users.csv".to_owned()).into()
 }
 
 /// How log lines look.
@@ -174,7 +181,7 @@ impl Config {
             token_lifetime: Duration::from_secs(
                 60 * read.at_least_one("ACCESS_TOKEN_EXPIRE_MINUTES", 30),
             ),
-            users_csv: read.one("USERS_CSV", PathBuf::from("users.csv"), "a path"),
+            users_csv: users_csv(&variable),
             cors_origins: read.origins(),
             cors_allow_credentials: read.flag("CORS_ALLOW_CREDENTIALS", true),
             rate_limit_per_minute: read.one(
@@ -788,6 +795,25 @@ mod tests {
             is_relay_url("stun:a:3478", &["stun:"])
                 && !is_relay_url("stun:a?transport=udp", &["stun:"])
         );
+    }
+
+    #[test]
+    fn debug_is_talkative_unless_told_otherwise() {
+        assert_eq!(read(&[("DEBUG", "true")]).unwrap().log_level, LevelFilter::DEBUG);
+        assert_eq!(in_debug("LOG_LEVEL", "warning").unwrap().log_level, LevelFilter::WARN);
+    }
+
+    #[test]
+    fn what_is_allowed_but_dangerous_is_warned_of() {
+        let warned_of =
+            |changes: &[(&str, &str)]| in_production(changes).unwrap().warnings().join("; ");
+        let narrow = ("CORS_ORIGINS", "https://a.example");
+
+        assert_eq!(warned_of(&[narrow]), "");
+        assert!(warned_of(&[]).contains("CORS_ORIGINS"));
+        assert!(warned_of(&[narrow, ("ALLOW_ANONYMOUS", "true")]).contains("guest"));
+        assert!(warned_of(&[narrow, ("TURNSERVER_SECRET", "x")]).contains("TURNSERVER_URLS"));
+        assert!(read(&[("DEBUG", "true")]).unwrap().warnings().join("").contains("placeholder"));
     }
 
     #[test]

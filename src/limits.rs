@@ -228,6 +228,9 @@ impl Requests {
     }
 }
 
+/// How long nothing may have been refused for the next refusal to begin a new burst.
+const BURST_ENDS_AFTER: Duration = Duration::from_secs(1);
+
 /// What one connection may still say: a token bucket
 /// (`WEBSOCKET_MESSAGES_PER_SECOND`, `WEBSOCKET_MESSAGE_BURST`).
 #[derive(Debug)]
@@ -236,8 +239,9 @@ pub struct MessageBudget {
     burst: f64,
     tokens: f64,
     refilled: Instant,
-    /// Messages refused since the bucket was last full.
+    /// Messages refused in this burst, and when the last of them was.
     refused: f64,
+    refused_at: Instant,
 }
 
 /// What to do with a message.
@@ -263,24 +267,27 @@ impl MessageBudget {
             tokens: burst,
             refilled: now,
             refused: 0.0,
+            refused_at: now,
         }
     }
 
     /// Takes one message into account.
     ///
-    /// As many refused messages as the bucket holds, before it was full again, are too many.
+    /// A burst ends with a second in which nothing had to be refused. As many refused messages in
+    /// one burst as the bucket holds are too many.
     pub fn spend(&mut self, now: Instant) -> Verdict {
         let elapsed = now.duration_since(self.refilled).as_secs_f64();
         self.refilled = now;
         self.tokens = (self.tokens + elapsed * self.per_second).min(self.burst);
-        if self.tokens >= self.burst {
-            self.refused = 0.0;
-        }
         if self.tokens >= 1.0 {
             self.tokens -= 1.0;
             return Verdict::Pass;
         }
+        if now.duration_since(self.refused_at) >= BURST_ENDS_AFTER {
+            self.refused = 0.0;
+        }
         self.refused += 1.0;
+        self.refused_at = now;
         match self.refused {
             1.0 => Verdict::Warn,
             refused if refused > self.burst => Verdict::Close,
@@ -431,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_that_was_full_again_starts_a_new_burst() {
+    fn a_second_without_refusals_ends_a_burst() {
         let now = Instant::now();
         let mut budget = MessageBudget::new(10, 20, now);
         let verdicts = |budget: &mut MessageBudget, now| {
@@ -442,6 +449,18 @@ mod tests {
 
         assert_eq!(first, second);
         assert_eq!(first[20], Verdict::Warn);
+    }
+
+    #[test]
+    fn somebody_who_is_a_little_too_fast_for_long_is_warned_once_and_then_closed() {
+        let now = Instant::now();
+        let mut budget = MessageBudget::new(50, 250, now);
+
+        let verdicts: Vec<_> =
+            (0..6000).map(|turn| budget.spend(now + turn * Duration::from_millis(16))).collect();
+
+        assert_eq!(verdicts.iter().filter(|&&verdict| verdict == Verdict::Warn).count(), 1);
+        assert!(verdicts.contains(&Verdict::Close));
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! `signaling-server`: the whole life of the process on one screen.
 
-use std::{error::Error, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{error::Error, process::ExitCode, sync::Arc, time::Duration};
 
 use signaling::{
     app::{self, App},
     auth::{password, users, users::Users, users_file::DEFAULT_ACCOUNTS},
-    config::{Config, Faults},
+    config::{self, Config, Faults},
     dotenv, http, server, telemetry,
     tls::Tls,
 };
@@ -57,6 +57,9 @@ fn run() -> Result<(), Box<dyn Error>> {
 }
 
 async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
+    let mut hung_up = signal(SignalKind::hangup())?;
+    let (mut interrupted, mut terminated) =
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
@@ -67,9 +70,6 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let (users, faults) = Users::load(&config.users_csv)?;
     app::report(&faults);
     let tls = config.tls.clone().map(Tls::load).transpose()?.map(Arc::new);
-    let mut hung_up = signal(SignalKind::hangup())?;
-    let (mut interrupted, mut terminated) =
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let (host, port) = (config.host.as_str(), config.port);
     let listener = TcpListener::bind((host, port))
         .await
@@ -116,7 +116,7 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
 /// What keeps these settings and accounts from production, all of it.
 fn check_config() -> Result<(), Box<dyn Error>> {
     let variable = dotenv::environment()?;
-    let users_csv = PathBuf::from(variable("USERS_CSV").unwrap_or_else(|| "users.csv".to_owned()));
+    let users_csv = config::users_csv(&variable);
     let mut faults = match Config::read(variable) {
         Ok(config) if config.debug => {
             vec!["DEBUG=true is for development: it allows published secrets, and serves the examples".to_owned()]

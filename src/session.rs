@@ -365,6 +365,15 @@ impl From<Dismissal> for Goodbye {
     }
 }
 
+impl From<JoinError> for Goodbye {
+    fn from(why: JoinError) -> Self {
+        match why {
+            JoinError::Full => Self::RoomFull,
+            JoinError::ClientIdTaken => Self::ClientIdTaken,
+        }
+    }
+}
+
 impl From<Refusal> for Goodbye {
     fn from(why: Refusal) -> Self {
         match why {
@@ -386,9 +395,9 @@ pub async fn run(socket: &mut impl Socket, host: &Host<impl Door>) -> Goodbye {
     let mut admitted = false;
     let living = async {
         match introduce(&mut line, host, &outbox).await {
-            Ok(member) => {
+            Ok((member, first)) => {
                 admitted = true;
-                member.converse(&mut line, &mut mailbox).await
+                member.converse(first, &mut line, &mut mailbox).await
             }
             Err(goodbye) => goodbye,
         }
@@ -495,12 +504,12 @@ impl End {
     }
 }
 
-/// From the first message to a seat; what follows a guest's first message is the message itself.
+/// From the first message to a seat; a guest's first message comes along, to be acted on.
 async fn introduce<'h, D: Door>(
     line: &mut Line<'_, impl Socket>,
     host: &'h Host<D>,
     outbox: &Outbox,
-) -> Result<Member<'h, D>, Goodbye> {
+) -> Result<(Member<'h, D>, Option<Utf8Bytes>), Goodbye> {
     let guests = host.rules.guests;
     line.write(ServerMessage::AuthRequired { message: "Authentication required", guests }.encode())
         .await?;
@@ -512,50 +521,36 @@ async fn introduce<'h, D: Door>(
     };
 
     let message = wire::read(&first).message;
-    let (claim, requested, carries_on) = match &message {
-        Ok(ClientMessage::Auth(Introduction { token, client_id })) => match token {
-            Token::Text(token) => (Claim::Token(token), client_id, false),
-            Token::Malformed => (Claim::Token(""), client_id, false),
-            Token::Absent if guests => (Claim::Guest, client_id, false),
-            Token::Absent => return Err(Goodbye::InvalidToken),
-        },
-        Ok(ClientMessage::Signal(_) | ClientMessage::Ping) if guests => {
-            (Claim::Guest, &RequestedId::Any, true)
-        }
-        Ok(ClientMessage::Signal(_) | ClientMessage::Ping) | Err(_) => {
-            return Err(Goodbye::AuthRequired);
-        }
-    };
+    let (claim, requested) = claim_of(&message, guests)?;
     let admission = (host.door)(claim, outbox)?;
     let client_id: Arc<str> = match requested {
         RequestedId::This(id) => id.as_ref().into(),
         RequestedId::Any => uuid::Uuid::new_v4().to_string().into(),
         RequestedId::Malformed => return Err(Goodbye::InvalidClientId),
     };
+    let carries_on = !matches!(message, Ok(ClientMessage::Auth(_)));
     let peer = Peer { client_id, username: admission.username.clone() };
-    let seat =
-        Seat::take(&host.rooms, &host.room, peer, outbox.clone()).map_err(
-            |refused| match refused {
-                JoinError::Full => Goodbye::RoomFull,
-                JoinError::ClientIdTaken => Goodbye::ClientIdTaken,
-            },
-        )?;
-    let Peer { client_id, username } = seat.peer();
-    tracing::info!(user = ?username, client = %client_id, "joined");
-    let success = ServerMessage::AuthSuccess {
-        user: username,
-        client_id,
-        message: "Authentication successful",
-        ice_servers: &admission.ice_servers,
-    };
-    let success = success.encode();
-    let mut member = Member::new(host, seat, outbox.clone(), admission);
-    line.write(success).await?;
-    if carries_on && let Some(reply) = member.hear(&first)? {
-        // Behind `users_in_room`, which waits in the same queue.
-        outbox.push(reply);
+    let seat = Seat::take(&host.rooms, &host.room, peer, outbox.clone())?;
+    Ok((Member::new(host, seat, outbox.clone(), admission), carries_on.then_some(first)))
+}
+
+/// Who somebody says he is with his first message, and the client id that he asks for.
+fn claim_of<'a>(
+    first: &'a Result<ClientMessage<'_>, WireError>,
+    guests: bool,
+) -> Result<(Claim<'a>, &'a RequestedId<'a>), Goodbye> {
+    match first {
+        Ok(ClientMessage::Auth(Introduction { token, client_id })) => match token {
+            Token::Text(token) => Ok((Claim::Token(token), client_id)),
+            Token::Malformed => Ok((Claim::Token(""), client_id)),
+            Token::Absent if guests => Ok((Claim::Guest, client_id)),
+            Token::Absent => Err(Goodbye::InvalidToken),
+        },
+        Ok(ClientMessage::Signal(_) | ClientMessage::Ping) if guests => {
+            Ok((Claim::Guest, &RequestedId::Any))
+        }
+        Ok(ClientMessage::Signal(_) | ClientMessage::Ping) | Err(_) => Err(Goodbye::AuthRequired),
     }
-    Ok(member)
 }
 
 async fn first_text(socket: &mut impl Socket) -> Result<Utf8Bytes, Goodbye> {
@@ -601,16 +596,48 @@ impl<'h, D: Door> Member<'h, D> {
 
     async fn converse(
         mut self,
+        first: Option<Utf8Bytes>,
         line: &mut Line<'_, impl Socket>,
         mailbox: &mut Mailbox,
     ) -> Goodbye {
-        let goodbye = match self.talk(line, mailbox).await {
+        let Peer { client_id, username } = self.seat.peer().clone();
+        tracing::info!(user = ?username, client = %client_id, "joined");
+        let ended = match self.welcome(first, line, mailbox).await {
+            Ok(()) => self.talk(line, mailbox).await,
+            Err(goodbye) => Err(goodbye),
+        };
+        let goodbye = match ended {
             Ok(never) => match never {},
             Err(goodbye) => goodbye,
         };
-        let Peer { client_id, username } = self.seat.peer();
         tracing::info!(user = ?username, client = %client_id, ?goodbye, "left");
         goodbye
+    }
+
+    /// `auth_success`, then `users_in_room`, and nothing before or between them.
+    async fn welcome(
+        &mut self,
+        first: Option<Utf8Bytes>,
+        line: &mut Line<'_, impl Socket>,
+        mailbox: &mut Mailbox,
+    ) -> Result<(), Goodbye> {
+        let Peer { client_id, username } = self.seat.peer();
+        let success = ServerMessage::AuthSuccess {
+            user: username,
+            client_id,
+            message: "Authentication successful",
+            ice_servers: &self.admission.ice_servers,
+        };
+        line.write(success.encode()).await?;
+        if let Some(users_in_room) = mailbox.next_now() {
+            line.write(users_in_room).await?;
+        }
+        if let Some(first) = first
+            && let Some(reply) = self.hear(&first)?
+        {
+            line.write(reply).await?;
+        }
+        Ok(())
     }
 
     async fn talk(
@@ -631,6 +658,14 @@ impl<'h, D: Door> Member<'h, D> {
                 // others leave, which would hang up calls that outlive the restart.
                 biased;
                 goodbye = line.end.called() => return Err(goodbye),
+                // Before the silence is measured and before more is written: however much waits for
+                // this client, it is heard.
+                received = line.socket.receive() => {
+                    heard_at = Instant::now();
+                    if let Some(text) = unpack(received)? && let Some(reply) = self.hear(&text)? {
+                        line.write(reply).await?;
+                    }
+                }
                 () = sleep_until(wake_at) => {
                     let now = Instant::now();
                     if expires_at.is_some_and(|at| now >= at) {
@@ -643,12 +678,6 @@ impl<'h, D: Door> Member<'h, D> {
                     line.ping().await?;
                 }
                 Some(frame) = mailbox.next() => line.write(frame).await?,
-                received = line.socket.receive() => {
-                    heard_at = Instant::now();
-                    if let Some(text) = unpack(received)? && let Some(reply) = self.hear(&text)? {
-                        line.write(reply).await?;
-                    }
-                }
             }
         }
     }

@@ -58,23 +58,30 @@ impl Tls {
         TlsAcceptor::from(self.config.read().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
-    /// Takes up new files for as long as it is polled. Files that make no sense change nothing.
+    /// Takes up new files for as long as it is polled.
     pub async fn keep_fresh(self: Arc<Self>) {
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
-            if !self.watched.changed() {
-                continue;
-            }
-            match read(&self.files) {
-                Ok(config) => {
-                    *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
-                    tracing::info!("certificate read again");
-                }
-                Err(error) => {
+            let tls = self.clone();
+            match tokio::task::spawn_blocking(move || tls.look()).await {
+                Ok(Ok(true)) => tracing::info!("certificate read again"),
+                Ok(Ok(false)) | Err(_) => {}
+                Ok(Err(error)) => {
                     tracing::error!(%error, "certificate not read; the old one stays in force")
                 }
             }
         }
+    }
+
+    /// Looks whether the files have changed (see [`Watched::changed`]) and takes them up if they
+    /// make sense; says whether it did.
+    fn look(&self) -> Result<bool, TlsError> {
+        if !self.watched.changed() {
+            return Ok(false);
+        }
+        let config = read(&self.files)?;
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+        Ok(true)
     }
 }
 
@@ -119,4 +126,36 @@ fn write(path: &Path, text: &str, mode: u32) -> Result<(), TlsError> {
     let mut file =
         File::options().create_new(true).write(true).mode(mode).open(path).map_err(io)?;
     file.write_all(text.as_bytes()).map_err(io)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_make_no_sense_leave_the_old_certificate_in_force() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let folder = tempfile::tempdir().unwrap();
+        let (certificate, key) = (folder.path().join("a.crt"), folder.path().join("a.key"));
+        let tls = Tls::load(TlsFiles { certificate, key: key.clone(), self_signed: true }).unwrap();
+        let in_force = || Arc::as_ptr(&tls.config.read().unwrap());
+        let before = in_force();
+
+        fs::write(&key, "half a k").unwrap();
+        let looks = [tls.look(), tls.look(), tls.look()];
+
+        assert!(matches!(looks, [Ok(false), Err(TlsError::Pem(..)), Ok(false)]), "{looks:?}");
+        assert_eq!(in_force(), before);
+    }
+
+    #[test]
+    fn a_key_without_its_certificate_is_not_written_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let (certificate, key) = (folder.path().join("a.crt"), folder.path().join("a.key"));
+        fs::write(&key, "mine").unwrap();
+
+        assert!(Tls::load(TlsFiles { certificate, key: key.clone(), self_signed: true }).is_err());
+
+        assert_eq!(fs::read_to_string(&key).unwrap(), "mine");
+    }
 }

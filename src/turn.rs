@@ -23,9 +23,13 @@ pub struct TurnCredentials {
 /// coturn's `use-auth-secret`; contract section 1.
 pub fn mint(secret: &str, account: &str, ttl: Duration, now: u64) -> TurnCredentials {
     let username = format!("{}:{account}", now.saturating_add(ttl.as_secs()));
-    let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, secret.as_bytes());
-    let credential = BASE64_STANDARD.encode(hmac::sign(&key, username.as_bytes()));
+    let credential = sign(secret, &username);
     TurnCredentials { username, credential }
+}
+
+fn sign(secret: &str, username: &str) -> String {
+    let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, secret.as_bytes());
+    BASE64_STANDARD.encode(hmac::sign(&key, username.as_bytes()))
 }
 
 #[cfg(test)]
@@ -70,5 +74,11 @@ mod tests {
                 (username, credential)
             );
         }
+    }
+
+    /// RFC 2202 section 3, test case 2.
+    #[test]
+    fn the_signature_is_that_of_the_standard() {
+        assert_eq!(sign("Jefe", "what do ya want for nothing?"), "7/zfauXrL6LSdBbV8YTfnCWafHk=");
     }
 }

@@ -28,6 +28,8 @@ struct Seen {
 struct Stamp {
     inode: u64,
     modified: (i64, i64),
+    /// Owner and mode count as well: they decide whether it can be read.
+    changed: (i64, i64),
     length: u64,
 }
 
@@ -65,6 +67,7 @@ fn stamp(path: &Path) -> Option<Stamp> {
     Some(Stamp {
         inode: file.ino(),
         modified: (file.mtime(), file.mtime_nsec()),
+        changed: (file.ctime(), file.ctime_nsec()),
         length: file.len(),
     })
 }

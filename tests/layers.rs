@@ -14,7 +14,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Each module and those it may know. `http` and the house may know everything.
+/// Those that may know everything: the doors, and the house.
+const FREE: [&str; 8] = ["lib", "main", "app", "config", "dotenv", "server", "tls", "telemetry"];
+
+/// Each other module and those it may know.
 const MAY_KNOW: [(&str, &[&str]); 16] = [
     ("clock", &[]),
     ("wire", &[]),
@@ -45,7 +48,16 @@ fn no_module_knows_more_than_its_ring_allows() {
 
     for path in sources(Path::new("src")) {
         let module = path.strip_prefix("src").unwrap().with_extension("").display().to_string();
-        let Some(known) = allowed.get(module.as_str()) else { continue };
+        let is_test = module.ends_with("/tests");
+        if is_test
+            || FREE.contains(&module.as_str())
+            || module.starts_with("http/")
+            || module.starts_with("bin/")
+        {
+            continue;
+        }
+        let known =
+            allowed.get(module.as_str()).unwrap_or_else(|| panic!("{module} is in no ring"));
         seen += 1;
         let text = fs::read_to_string(&path).unwrap();
         let code = text.split("#[cfg(test)]").next().unwrap();

@@ -217,6 +217,20 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_becomes_readable_is_read() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("users.csv");
+        fs::write(&path, format!("username,hashed_password\nalice,{HASH}\n")).unwrap();
+        let (users, _) = Users::load(&path).unwrap();
+
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        users.look();
+
+        assert!(matches!(users.look(), Reload::Changed(_)), "owner or mode changed");
+    }
+
+    #[test]
     fn a_file_that_is_broken_or_gone_leaves_the_last_good_users_in_force() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("users.csv");

@@ -133,7 +133,17 @@ impl Table {
                 ));
             }
         }
-        Ok(Self { headers, rows: records.collect::<Result<_, _>>()? })
+        let table = Self { headers, rows: records.collect::<Result<_, _>>()? };
+        // A quote that is never closed swallows every row below it.
+        let swallows = |row: &Row<'_>| {
+            [row.username, row.email, row.hashed_password, row.is_active.unwrap_or_default()]
+                .iter()
+                .any(|cell| cell.contains('\n'))
+        };
+        let swallower = table.rows().find(swallows).map(|row| row.line);
+        swallower.map_or(Ok(table), |line| {
+            Err((line, "a quote is opened here and not closed".to_owned()))
+        })
     }
 
     /// The rows, in the order of the file.
@@ -258,7 +268,10 @@ pub fn edit(
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let mut lock_name = target.clone().into_os_string();
     lock_name.push(".lock");
-    let lock = File::options().create(true).append(true).open(&lock_name).map_err(io)?;
+    // Read-only is enough to lock: the file may be root's, who came first.
+    let lock = File::open(&lock_name)
+        .or_else(|_| File::options().create(true).append(true).open(&lock_name))
+        .map_err(|source| FileError::Io { path: lock_name.clone().into(), source })?;
     lock.lock().map_err(io)?;
 
     let mut table = match fs::exists(&target) {
@@ -387,6 +400,8 @@ mod tests {
             (b"{\"users\":[]}", 1, "username"),
             (b"username,email\nalice,a@b\n", 1, "hashed_password"),
             (b"username,hashed_password\nalice,x\n\xff\xfe,y\n", 3, "UTF-8"),
+            (b"username,email,hashed_password\nalice,\"a@b,x\nbob,b@b,y\n", 2, "quote"),
+            (b"username,hashed_password\nalice,x\n\"bob,y\ncarol,z\n", 3, "quote"),
         ] {
             let (at, fault) = Table::parse(bytes).unwrap_err();
 

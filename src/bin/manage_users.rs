@@ -16,7 +16,7 @@ use signaling::{
             EditError, FileError, Table, check_email, check_password, check_username, edit,
         },
     },
-    dotenv,
+    config, dotenv,
 };
 
 /// Adds, removes and lists the users of the signaling server.
@@ -130,10 +130,7 @@ fn act(act: Act) -> Result<String, EditError> {
 fn users_csv() -> Result<PathBuf, EditError> {
     let variable =
         dotenv::environment().map_err(|faults| EditError::Refused(faults.to_string()))?;
-    Ok(variable("USERS_CSV")
-        .filter(|path| !path.is_empty())
-        .unwrap_or_else(|| "users.csv".to_owned())
-        .into())
+    Ok(config::users_csv(variable))
 }
 
 /// Only `add` begins a new file; for all else a missing one is a mistake.
@@ -228,8 +225,8 @@ fn list(table: &Table) -> Result<String, EditError> {
         let active = if user.is_active { "yes" } else { "no" };
         lines.push(format!(
             "{:<24} {:<32} {active}",
-            user.username.escape_debug(),
-            user.email.escape_debug()
+            user.username.escape_debug().to_string(),
+            user.email.escape_debug().to_string()
         ));
     }
     let count = accounts.len();

@@ -87,7 +87,7 @@ pub(super) async fn login(
     Extension(client): Extension<Client>,
     JsonLogin(login): JsonLogin,
 ) -> Result<Response, ApiError> {
-    let issued = app.login(&login.username, login.password, client.address).await?;
+    let issued = app.login(login.username, login.password, client.address).await?;
     Ok(token_answer(&issued))
 }
 
@@ -109,7 +109,7 @@ pub(super) async fn token(
     Extension(client): Extension<Client>,
     FormLogin(login): FormLogin,
 ) -> Response {
-    match app.login(&login.username, login.password, client.address).await.map_err(ApiError::from) {
+    match app.login(login.username, login.password, client.address).await.map_err(ApiError::from) {
         Ok(issued) => token_answer(&issued),
         Err(error) => {
             let body =

@@ -191,6 +191,42 @@ async fn a_client_that_answers_pings_stays() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn somebody_with_more_to_hear_than_he_can_read_is_heard_all_the_same() {
+    let rules = Rules { enforce_token_expiry: false, ..rules() };
+    let mut client = connect_with(rules, 1).joined().await;
+    let (bob, _mailbox) = outbox::pair();
+    let peer = Peer { client_id: "b".into(), username: "bob".into() };
+    let bob = Seat::take(&client.rooms, &"den".into(), peer, bob).unwrap();
+    let chatter = tokio::spawn(async move {
+        loop {
+            let frame = r#"{"type":"message","data":1}"#;
+            let Ok(ClientMessage::Signal(signal)) = wire::read(frame).message else { panic!() };
+            bob.send(&signal).unwrap();
+            sleep(Duration::from_millis(150)).await;
+        }
+    });
+    let says = client.says.clone();
+    let talking = tokio::spawn(async move {
+        for _ in 0..60 {
+            says.send(Received::Text(r#"{"type":"ping"}"#.into())).await.unwrap();
+            sleep(Duration::from_secs(1)).await;
+        }
+    });
+
+    let mut pongs = 0;
+    while pongs < 60 {
+        sleep(Duration::from_millis(200)).await;
+        match client.hears.recv().await.unwrap() {
+            Sent::Text(message) => pongs += usize::from(message["type"] == "pong"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    talking.await.unwrap();
+    chatter.abort();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_session_ends_a_minute_after_its_token_unless_it_is_refreshed() {
     let mut client = connect().joined().await;
     let began = Instant::now();

@@ -294,6 +294,46 @@ async fn somebody_who_does_not_read_is_let_go_and_slows_nobody() {
 }
 
 #[tokio::test]
+async fn a_guess_counts_also_when_nobody_waits_for_the_answer() {
+    const ALLOWED: usize = 3;
+    let server = Server::start(&[("AUTH_MAX_FAILURES", &ALLOWED.to_string())]).await;
+    let body = json!({"username":"alice","password":"guess"}).to_string();
+    let length = body.len();
+    let request = format!(
+        "POST /auth/login HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
+    for _ in 0..ALLOWED {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        // The first byte of an answer would come after the hashing; this one hangs up before.
+    }
+
+    let mut answered = 0;
+    while server.log_in("alice", "guess").await.status() != 429 {
+        answered += 1;
+    }
+
+    assert!(answered < ALLOWED, "none of those who hung up was counted");
+}
+
+#[tokio::test]
+async fn somebody_without_a_token_is_told_to_wait_when_too_many_are_there() {
+    let server = Server::start(&[]).await;
+    let (mut alice, _bob) = couple(&server, "den").await;
+    let all = u32::try_from(server.app.strangers.available_permits()).unwrap();
+
+    let full = server.app.strangers.clone().try_acquire_many_owned(all).unwrap();
+    let refused = server.refused_with("den", &[]).await;
+    alice.hears_nothing_else().await;
+    drop(full);
+    let mut member = server.join("attic", "carol").await;
+
+    assert_eq!(refused, 503);
+    member.hears_nothing_else().await;
+    assert_eq!(server.app.strangers.available_permits(), all as usize, "a member is no stranger");
+}
+
+#[tokio::test]
 async fn half_a_request_is_not_waited_for() {
     let server = Server::start(&[]).await;
     let began = Instant::now();

@@ -335,31 +335,35 @@ async fn a_password_that_takes_long_to_check_does_not_put_off_the_end() {
 
 #[tokio::test]
 async fn the_log_is_as_loud_and_as_formed_as_is_set() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut settings = DEBUG.to_vec();
-    settings.extend([("LOG_LEVEL", "WARNING"), ("LOG_FORMAT", "pretty"), ("PORT", "99999")]);
-    let quiet = command(env!("CARGO_BIN_EXE_signaling-server"), &folder)
-        .envs(settings.iter().copied())
-        .output()
-        .await
-        .unwrap();
-    assert!(text(&quiet).contains("PORT=99999"), "a later variable wins: {}", text(&quiet));
+    for (level, format, loud) in [("WARNING", "pretty", false), ("INFO", "json", true)] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut child = command(env!("CARGO_BIN_EXE_signaling-server"), &folder);
+        let settings = [("LOG_LEVEL", level), ("LOG_FORMAT", format)];
+        let mut child = child.envs(DEBUG).envs(settings).stdout(Stdio::piped()).spawn().unwrap();
+        let log = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut server = Process { child, log, address: String::new(), said: Vec::new() };
 
+        server.says("default users made").await; // a warning, and signals are heard by then
+        assert_eq!(server.ends_after("-TERM").await.code(), Some(0));
+        while let Some(line) = server.log.next_line().await.unwrap() {
+            server.said.push(line);
+        }
+
+        let said = server.said.join("\n");
+        assert_eq!(said.contains("closed"), loud, "{said}");
+        assert_eq!(said.starts_with('{'), format == "json", "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_named() {
+    let folder = tempfile::tempdir().unwrap();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port().to_string();
-    settings.push(("PORT", &port));
-    let taken = command(env!("CARGO_BIN_EXE_signaling-server"), &folder)
-        .envs(settings.iter().copied())
-        .output()
-        .await
-        .unwrap();
 
-    assert_eq!(taken.status.code(), Some(1));
-    let said = text(&taken);
-    assert!(
-        said.contains(" WARN ") && !said.contains(" INFO ") && !said.starts_with('{'),
-        "{said}"
-    );
+    let settings = [("DEBUG", "true"), ("HOST", "127.0.0.1"), ("PORT", &*port)];
+    let said = start_refused(&folder, &settings, &[]).await;
+
     assert!(said.contains(&format!("cannot listen on 127.0.0.1:{port}")), "{said}");
 }
 
@@ -400,6 +404,10 @@ async fn a_default_password_is_found_before_production() {
     let settings = [("SECRET_KEY", &*one), ("JWT_SECRET_KEY", &*two)];
 
     let faults = start_refused(&folder, &settings, &["--check-config"]).await;
+    let spaced = [settings[0], settings[1], ("USERS_CSV", " users.csv ")];
+    assert_eq!(start_refused(&folder, &spaced, &["--check-config"]).await, faults);
+    let empty = [settings[0], settings[1], ("USERS_CSV", "")];
+    assert_eq!(start_refused(&folder, &empty, &["--check-config"]).await, faults);
     for user in ["admin", "user1", "user2"] {
         managed(&folder, &["passwd", "--password-stdin", user], "a better one").await;
     }
