@@ -23,6 +23,9 @@ sources() {
     find src examples Cargo.toml Cargo.lock -type f -printf '%p %T@ %s\n' | sort
 }
 
+accounts="See \`cargo run --bin manage_users -- list\` for the accounts in users.csv."
+[ -e users.csv ] || accounts="Test accounts: admin / admin123, user1 / password123, user2 / password123"
+
 announce() {
     cat <<TEXT
 
@@ -31,14 +34,20 @@ announce() {
   Does TURN work?                               http://localhost:$PORT/examples/turn_credentials_example.html
   The API, to try out                           http://localhost:$PORT/docs
 
-  Test accounts: admin / admin123, user1 / password123, user2 / password123
+  $accounts
   The server is rebuilt when a file in src/ or examples/ changes. Ctrl-C ends it.
 
 TEXT
 }
 
+# Where to ask whether it runs: an address to listen on is none to connect to.
+case "$HOST" in
+    0.0.0.0 | ::) address=127.0.0.1 ;;
+    *:*) address="[$HOST]" ;;
+    *) address=$HOST ;;
+esac
 answers() {
-    curl -s -o /dev/null "http://127.0.0.1:$PORT/health"
+    curl -s -o /dev/null --noproxy '*' --max-time 2 "http://$address:$PORT/health"
 }
 
 # Waits until the server has begun to listen; fails when it has ended instead.
@@ -59,7 +68,7 @@ while true; do
     seen=$(sources)
     if cargo build --locked --bin signaling-server; then
         stop
-        target/debug/signaling-server &
+        "${CARGO_TARGET_DIR:-target}/debug/signaling-server" &
         server=$!
         if [ -z "$announced" ]; then
             listens || { wait "$server" && exit 0 || exit $?; }
@@ -67,12 +76,16 @@ while true; do
             announced=yes
         fi
     else
-        echo "not built; the last version goes on running, the next change is tried again"
+        echo "not built: the next change of a file is tried again"
     fi
     while [ "$(sources)" = "$seen" ]; do
         # In the background, so that Ctrl-C is heard at once.
         sleep 1 &
         wait $!
+        if [ -n "$server" ] && ! kill -0 "$server" 2>/dev/null; then
+            echo "the server has ended: it is started again when a file changes"
+            server=""
+        fi
     done
     echo "a source file changed: building"
 done

@@ -8,5 +8,6 @@ need_build
 
 export DEBUG=false HOST=127.0.0.1 PORT=8080
 cargo build --release --locked
-target/release/signaling-server --check-config
-exec target/release/signaling-server
+server="${CARGO_TARGET_DIR:-target}/release/signaling-server"
+"$server" --check-config
+exec "$server"

@@ -18,6 +18,7 @@ need openssl:openssl node:nodejs npm:npm nginx:nginx-light turnserver:coturn /us
 
 cargo test --locked
 cargo build --locked --bins
+export SIGNALING_SERVER="${CARGO_TARGET_DIR:-$PWD/target}/debug/signaling-server"
 cd tests/browser
 npm ci --no-audit --no-fund
 if [ -n "$fast" ]; then npm run fast; else npm test; fi
