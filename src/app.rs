@@ -14,6 +14,7 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 use crate::{
     auth::{
@@ -156,8 +157,8 @@ impl App {
         address: IpAddr,
     ) -> Result<IssuedToken, LoginError> {
         let app = self.clone();
-        let login =
-            tokio::spawn(async move { app.check_login(&username, password, address).await });
+        let login = async move { app.check_login(&username, password, address).await };
+        let login = tokio::spawn(login.in_current_span());
         #[expect(clippy::expect_used, reason = "see the message")]
         login.await.expect("a login does not panic, and is never aborted")
     }
