@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::{
-    body::Body,
+    body::{Body, BodyDataStream},
     extract::{FromRequest, FromRequestParts, Multipart, OptionalFromRequestParts, Request},
     http::{HeaderMap, header, request::Parts},
 };
@@ -19,6 +19,10 @@ pub(super) const LARGEST_BODY: usize = 64 * 1024;
 
 /// How long a body may take to arrive.
 const BODY_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How much of a body that is refused is read all the same, in bytes, and for how long.
+const MOST_DISCARDED: usize = 1024 * 1024;
+const DISCARD_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A name and a password from a JSON object.
 pub(super) struct JsonLogin(pub(super) Login);
@@ -117,10 +121,25 @@ async fn read(body: Body) -> Result<Vec<u8>, ApiError> {
             chunk.map_err(|_| ApiError::BadRequest("There was an error parsing the body"))?,
         );
         if bytes.len() > LARGEST_BODY {
+            discard(chunks).await;
             return Err(ApiError::BodyTooLarge);
         }
     }
     Ok(bytes)
+}
+
+/// Reads on for a moment before a refusal: hanging up on unread data resets the connection, and
+/// the answer may be lost on the way.
+pub(super) async fn discard(mut body: BodyDataStream) {
+    let reading = async {
+        let mut left = MOST_DISCARDED;
+        while left > 0
+            && let Some(Ok(chunk)) = body.next().await
+        {
+            left = left.saturating_sub(chunk.len());
+        }
+    };
+    let _ = tokio::time::timeout(DISCARD_PATIENCE, reading).await;
 }
 
 async fn in_time<T>(reading: impl Future<Output = Result<T, ApiError>>) -> Result<T, ApiError> {

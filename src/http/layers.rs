@@ -14,7 +14,7 @@ use tracing::Instrument;
 use super::{
     client::Client,
     error::{ApiError, whole_seconds},
-    extract::LARGEST_BODY,
+    extract::{LARGEST_BODY, discard},
 };
 use crate::{
     app::App,
@@ -118,6 +118,10 @@ pub(super) async fn limit_requests(
             ApiError::TooManyRequests(wait).into_response()
         }
         None if declared.is_some_and(|length| length > LARGEST_BODY as u64) => {
+            // Whoever asks first whether to send it (RFC 9110 section 10.1.1) is spared the sending.
+            if !request.headers().contains_key(header::EXPECT) {
+                discard(request.into_body().into_data_stream()).await;
+            }
             ApiError::BodyTooLarge.into_response()
         }
         None => next.run(request).await,
