@@ -23,9 +23,6 @@ sources() {
     find src examples Cargo.toml Cargo.lock -type f -printf '%p %T@ %s\n' | sort
 }
 
-accounts="See \`cargo run --bin manage_users -- list\` for the accounts in users.csv."
-[ -e users.csv ] || accounts="Test accounts: admin / admin123, user1 / password123, user2 / password123"
-
 announce() {
     cat <<TEXT
 
@@ -34,7 +31,8 @@ announce() {
   Does TURN work?                               http://localhost:$PORT/examples/turn_credentials_example.html
   The API, to try out                           http://localhost:$PORT/docs
 
-  $accounts
+  Test accounts: admin / admin123, user1 / password123, user2 / password123
+  (an older users.csv may have others: cargo run --bin manage_users -- list)
   The server is rebuilt when a file in src/ or examples/ changes. Ctrl-C ends it.
 
 TEXT

@@ -214,7 +214,7 @@ impl Shared {
         Ok(IssuedToken { token: token.into(), lifetime: self.tokens.lifetime() })
     }
 
-    /// Who stands behind a token: the one place that says so, for REST and for sockets.
+    /// Who stands behind a token.
     ///
     /// # Errors
     ///
@@ -359,6 +359,7 @@ impl Shared {
         })
     }
 
+    /// Whose a token is that was signed well: the one place that says so, for REST and for sockets.
     fn check_standing(&self, claims: &Claims) -> Result<Account, Refusal> {
         if self.revoked.contains(&claims.fingerprint) {
             return Err(Refusal::BadToken);
