@@ -19,6 +19,7 @@ pub mod auth;
 pub mod clock;
 pub mod config;
 pub mod dotenv;
+pub mod forwarded;
 pub mod http;
 pub mod limits;
 pub mod outbox;

@@ -11,7 +11,6 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
-    client::Client,
     error::{ApiError, ErrorBody, GrantErrorBody, InvalidBody},
     extract::{Bearer, CurrentUser, FormLogin, JsonLogin},
     layers::NO_STORE,
@@ -19,6 +18,7 @@ use super::{
 use crate::{
     app::{App, IssuedToken},
     auth::users::Account,
+    forwarded::Client,
 };
 
 /// What to log in with.

@@ -12,13 +12,13 @@ use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, Any, CorsLayer};
 use tracing::Instrument;
 
 use super::{
-    client::Client,
     error::{ApiError, whole_seconds},
     extract::{LARGEST_BODY, discard},
 };
 use crate::{
     app::App,
     config::{Config, Origins},
+    forwarded::Client,
     limits::Allowance,
 };
 

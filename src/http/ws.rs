@@ -17,9 +17,10 @@ use tokio::sync::OwnedSemaphorePermit;
 use tracing::Instrument;
 use tungstenite::error::{Error as WsError, ProtocolError};
 
-use super::{client::Client, error::ApiError};
+use super::error::ApiError;
 use crate::{
     app::App,
+    forwarded::Client,
     limits::Connection,
     outbox::Outbox,
     rooms::is_room_id,

@@ -1,0 +1,130 @@
+//! Who really sent a request, and whether it came by HTTPS, through any number of trusted proxies.
+
+use std::net::IpAddr;
+
+use axum::http::HeaderMap;
+use ipnet::IpNet;
+
+/// Who sent a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// The client's own address, as far as proxies that we trust tell.
+    pub address: IpAddr,
+    /// Whether the client spoke TLS, to us or to a proxy that we trust.
+    pub https: bool,
+}
+
+/// Who sent a request with these headers that came from `peer`, over our own TLS or not.
+///
+/// A proxy of `trusted` is believed what its `X-Forwarded-For` and `X-Forwarded-Proto` say, anybody
+/// else nothing. Whatever else proxies can say (`Forwarded`, RFC 7239) is not read: a header that
+/// the proxy in front does not write is the client's own (contract section 3, `TRUSTED_PROXIES`).
+pub fn client_of(headers: &HeaderMap, peer: IpAddr, tls: bool, trusted: &[IpNet]) -> Client {
+    let is_trusted = |address: IpAddr| trusted.iter().any(|net| net.contains(&address));
+    let peer = peer.to_canonical();
+    if !is_trusted(peer) {
+        return Client { address: peer, https: tls };
+    }
+    // From the right: each proxy appended whom it had before it, and the client may have written
+    // anything to the left of that.
+    let mut address = peer;
+    for entry in values(headers, "x-forwarded-for").into_iter().rev() {
+        let Some(hop) = read_address(entry) else { break };
+        address = hop;
+        if !is_trusted(hop) {
+            break;
+        }
+    }
+    let forwarded = values(headers, "x-forwarded-proto")
+        .last()
+        .is_some_and(|scheme| scheme.eq_ignore_ascii_case("https"));
+    Client { address, https: tls || forwarded }
+}
+
+/// The entries of a list header, over all its lines, in order (RFC 9110 section 5.3).
+fn values<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a str> {
+    let lines = headers.get_all(name).into_iter().map(|line| line.to_str().unwrap_or_default());
+    lines.flat_map(|line| line.split(',')).map(str::trim).collect()
+}
+
+/// An address as proxies write it: bare, with a port, or IPv6 in brackets.
+fn read_address(entry: &str) -> Option<IpAddr> {
+    let bare = || entry.parse().ok();
+    let with_port = || entry.parse().ok().map(|address: std::net::SocketAddr| address.ip());
+    let in_brackets = || entry.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
+    bare().or_else(with_port).or_else(in_brackets).map(|address: IpAddr| address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    fn seen(peer: &str, tls: bool, headers: &[(&'static str, &'static str)]) -> (String, bool) {
+        let trusted = ["127.0.0.0/8", "::1/128", "10.0.0.0/8"].map(|net| net.parse().unwrap());
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, HeaderValue::from_static(value));
+        }
+        let peer = peer.trim_matches(['[', ']']).parse().unwrap();
+        let client = client_of(&map, peer, tls, &trusted);
+        (client.address.to_string(), client.https)
+    }
+
+    #[test]
+    fn a_stranger_is_believed_nothing() {
+        let claims = [("x-forwarded-for", "192.0.2.9"), ("x-forwarded-proto", "https")];
+
+        assert_eq!(seen("203.0.113.5", false, &claims), ("203.0.113.5".into(), false));
+    }
+
+    #[test]
+    fn the_client_is_the_rightmost_address_that_no_trusted_proxy_has() {
+        for (forwarded, client) in [
+            ("192.0.2.9", "192.0.2.9"),
+            ("evil, 192.0.2.9", "192.0.2.9"),
+            ("203.0.113.1, 192.0.2.9", "192.0.2.9"),
+            ("203.0.113.1, 192.0.2.9, 10.1.2.3", "192.0.2.9"),
+            ("10.9.9.9, 10.1.2.3", "10.9.9.9"),
+            ("192.0.2.9, nonsense, 10.1.2.3", "10.1.2.3"),
+            ("192.0.2.9:1234", "192.0.2.9"),
+            ("[2001:db8::1]:1234", "2001:db8::1"),
+            ("[2001:db8::1]", "2001:db8::1"),
+            ("::ffff:192.0.2.9", "192.0.2.9"),
+            ("", "127.0.0.1"),
+        ] {
+            assert_eq!(
+                seen("127.0.0.1", false, &[("x-forwarded-for", forwarded)]).0,
+                client,
+                "{forwarded}"
+            );
+        }
+    }
+
+    #[test]
+    fn several_lines_of_a_header_are_one_list() {
+        let headers =
+            [("x-forwarded-for", "203.0.113.1"), ("x-forwarded-for", "192.0.2.9, 10.0.0.1")];
+
+        assert_eq!(seen("[::ffff:127.0.0.1]", false, &headers).0, "192.0.2.9");
+    }
+
+    #[test]
+    fn the_nearest_proxy_says_whether_it_was_https() {
+        for (scheme, https) in [
+            ("https", true),
+            ("HTTPS", true),
+            ("http", false),
+            ("https, http", false),
+            ("http, https", true),
+        ] {
+            assert_eq!(
+                seen("127.0.0.1", false, &[("x-forwarded-proto", scheme)]).1,
+                https,
+                "{scheme}"
+            );
+        }
+        assert!(seen("203.0.113.5", true, &[]).1, "our own TLS");
+    }
+}
