@@ -9,32 +9,34 @@ use std::{
 };
 
 use secrecy::{ExposeSecret, SecretString};
-use tokio::{
-    sync::{Semaphore, watch},
-    time::Instant,
-};
+use tokio::{sync::watch, time::Instant};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use crate::{
     auth::{
         grants::Grants,
-        password::Passwords,
-        token::{BadToken, Claims, Revoked, Tokens},
+        password::{Passwords, nobodys_hash},
+        revoked::Revoked,
+        token::{BadToken, Claims, Tokens},
         users::{Account, Reload, RowFault, Users},
     },
     clock::unix_now,
     config::Config,
-    limits::{Connections, Lockouts, Requests},
-    outbox::Outbox,
+    limits::{Lockouts, Places, Requests},
+    outbox::{Dismissal, Outbox},
     rooms::{RoomRegistry, SharedRooms},
     session::{Admission, Claim, Goodbye, Refusal, Rules},
     turn::{self, TurnCredentials},
     wire::IceServer,
 };
 
-/// Sockets that may be open before they have shown a token, over all addresses.
-const MAX_STRANGERS: usize = 8192;
+/// Sockets that may be open before they have shown a token, over all addresses and from one.
+const MOST_STRANGERS: usize = 8192;
+const MOST_STRANGERS_PER_ADDRESS: usize = 256;
+
+/// Logins that may wait for each thread that checks passwords: about eight seconds of its work.
+const MOST_LOGINS_PER_THREAD: usize = 32;
 
 /// How often files are looked at: twice make a change count, and that within two seconds.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -55,9 +57,9 @@ pub struct Shared {
     /// Who is where.
     pub rooms: SharedRooms,
     /// Sockets per address.
-    pub connections: Connections,
+    pub sockets: Places,
     /// Sockets that have not shown a token yet.
-    pub strangers: Arc<Semaphore>,
+    pub strangers: Places,
     /// HTTP requests per address; `None` where they are not limited.
     pub requests: Option<Requests>,
     /// Every open WebSocket.
@@ -65,6 +67,8 @@ pub struct Shared {
     /// When this server began.
     pub started: Instant,
     passwords: Passwords,
+    /// Logins that are being checked or wait for it.
+    logins: Places,
     tokens: Tokens,
     revoked: Revoked,
     lockouts: Mutex<Lockouts>,
@@ -87,6 +91,8 @@ pub enum LoginError {
     Wrong,
     /// Too many failures; how long to wait.
     Locked(Duration),
+    /// Too many wait already.
+    Busy,
     /// The token could not be signed.
     Internal(jsonwebtoken::errors::Error),
 }
@@ -110,19 +116,27 @@ impl Deref for App {
 
 impl App {
     /// A server that nobody has talked to yet.
-    pub fn new(config: Config, users: Users) -> Self {
+    pub fn new(config: Config, users: Users, revoked: Revoked) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let passwords = Passwords::new(cores);
+        let most_logins = MOST_LOGINS_PER_THREAD * passwords.at_once();
         Self(Arc::new(Shared {
             users,
             rooms: SharedRooms::new(RoomRegistry::new(config.max_connections_per_room)),
-            connections: Connections::new(config.max_connections_per_ip),
-            strangers: Arc::new(Semaphore::new(MAX_STRANGERS)),
+            sockets: Places::new(0, config.max_connections_per_ip),
+            strangers: Places::new(MOST_STRANGERS, MOST_STRANGERS_PER_ADDRESS),
             requests: NonZeroU32::new(config.rate_limit_per_minute).map(Requests::new),
             sessions: TaskTracker::new(),
             started: Instant::now(),
-            passwords: Passwords::new(cores),
-            tokens: Tokens::new(&config.jwt_secret_key, config.token_lifetime),
-            revoked: Revoked::default(),
+            passwords,
+            // One address never fills it, so that others are served meanwhile.
+            logins: Places::new(most_logins, most_logins / 2),
+            tokens: Tokens::new(
+                &config.jwt_secret_key,
+                config.jwt_secret_key_previous.as_ref(),
+                config.token_lifetime,
+            ),
+            revoked,
             lockouts: Mutex::new(Lockouts::new(config.auth_max_failures, config.auth_lockout)),
             grants: Grants::default(),
             closing: watch::Sender::new(None),
@@ -157,10 +171,30 @@ impl App {
         address: IpAddr,
     ) -> Result<IssuedToken, LoginError> {
         let app = self.clone();
-        let login = async move { app.check_login(&username, password, address).await };
+        let login = async move {
+            app.lockouts()
+                .check_login(&username, address, Instant::now())
+                .map_err(LoginError::Locked)?;
+            let _place = app.logins.take(address).ok_or_else(|| {
+                tracing::warn!(%address, "login turned away: too many wait");
+                LoginError::Busy
+            })?;
+            app.check_login(&username, password, address).await
+        };
         let login = tokio::spawn(login.in_current_span());
         #[expect(clippy::expect_used, reason = "see the message")]
         login.await.expect("a login does not panic, and is never aborted")
+    }
+
+    /// Ends a token, and the sockets that stand on it; once this returns, also for the next process.
+    /// A token that is not good needs no end.
+    pub async fn log_out(&self, token: &str) {
+        let Ok((account, claims)) = self.identify(token) else { return };
+        self.revoked.insert(&claims);
+        self.grants.end_token(&account.username, claims.fingerprint);
+        tracing::info!(user = ?account.username, "logged out");
+        let app = self.clone();
+        let _ = tokio::task::spawn_blocking(move || app.save_revoked()).await;
     }
 
     /// Keeps the accounts as the file has them, and the tables small, for as long as it is polled.
@@ -175,7 +209,7 @@ impl App {
                 Reload::Changed(faults) => {
                     tracing::info!("users file read again");
                     report(&faults);
-                    self.grants.end_users(|username| self.users.active(username).is_none());
+                    self.grants.end_fallen(|claims| self.fallen(claims));
                 }
                 Reload::Refused(error) => {
                     tracing::error!(%error, "users file not read; the accounts stay as they were");
@@ -183,7 +217,8 @@ impl App {
             }
             if Instant::now() >= forget_at {
                 forget_at += FORGET_EVERY;
-                self.forget();
+                let app = self.clone();
+                let _ = tokio::task::spawn_blocking(move || app.forget()).await;
             }
         }
     }
@@ -204,14 +239,15 @@ pub fn report(faults: &[RowFault]) {
 }
 
 impl Shared {
-    /// A new token for somebody who has shown who he is.
+    /// A new token for somebody who has shown who he is. `account` as it was then: a token that was
+    /// logged in with a password must not outlive it.
     ///
     /// # Errors
     ///
     /// Only if signing itself fails.
-    pub fn issue(&self, username: &str) -> Result<IssuedToken, jsonwebtoken::errors::Error> {
-        let token = self.tokens.issue(username, unix_now())?;
-        Ok(IssuedToken { token: token.into(), lifetime: self.tokens.lifetime() })
+    pub fn issue(&self, account: &Account) -> Result<IssuedToken, jsonwebtoken::errors::Error> {
+        let token = self.tokens.issue(&account.username, &account.stamp(), unix_now())?;
+        Ok(IssuedToken { token, lifetime: self.tokens.lifetime() })
     }
 
     /// Who stands behind a token.
@@ -222,15 +258,6 @@ impl Shared {
     pub fn identify(&self, token: &str) -> Result<(Account, Claims), Refusal> {
         let claims = self.tokens.verify(token, unix_now()).map_err(|BadToken| Refusal::BadToken)?;
         self.check_standing(&claims).map(|account| (account, claims))
-    }
-
-    /// Ends a token, and the sockets that stand on it. A token that is not good needs no end.
-    pub fn log_out(&self, token: &str) {
-        if let Ok((account, claims)) = self.identify(token) {
-            self.revoked.insert(&claims);
-            self.grants.end_token(&account.username, &claims.fingerprint);
-            tracing::info!(user = ?account.username, "logged out");
-        }
     }
 
     /// TURN credentials for an account.
@@ -299,17 +326,19 @@ impl Shared {
         password: SecretString,
         address: IpAddr,
     ) -> Result<IssuedToken, LoginError> {
-        let allowed = || self.lockouts().check_login(username, address, Instant::now());
-        allowed().map_err(LoginError::Locked)?;
+        let still_allowed = || self.lockouts().check_login(username, address, Instant::now());
         let account = self.users.find(username);
-        let hash = account.as_ref().map(|account| account.hashed_password.clone());
-        let matches =
-            self.passwords.check(password, hash, allowed).await.map_err(LoginError::Locked)?;
+        let hash = match &account {
+            Some(account) => account.hashed_password.clone(),
+            None => nobodys_hash(self.users.usual_cost()),
+        };
+        let checked = self.passwords.check(password, hash, still_allowed).await;
+        let matches = checked.map_err(LoginError::Locked)?;
         match account {
             Some(account) if matches && account.is_active => {
                 self.lockouts().login_succeeded(username, address);
                 tracing::info!(user = ?account.username, "logged in");
-                self.issue(&account.username).map_err(LoginError::Internal)
+                self.issue(&account).map_err(LoginError::Internal)
             }
             known => {
                 self.lockouts().login_failed(username, address, Instant::now());
@@ -349,7 +378,7 @@ impl Shared {
             tracing::warn!(%address, "bad socket token");
             Refusal::BadToken
         })?;
-        let grant = self.grants.note(&claims.username, claims.fingerprint.clone(), outbox.clone());
+        let grant = self.grants.note(&claims, outbox.clone());
         let account = self.check_standing(&claims)?;
         Ok(Admission {
             ice_servers: self.ice_servers(Some(&account.username)),
@@ -361,17 +390,37 @@ impl Shared {
 
     /// Whose a token is that was signed well: the one place that says so, for REST and for sockets.
     fn check_standing(&self, claims: &Claims) -> Result<Account, Refusal> {
-        if self.revoked.contains(&claims.fingerprint) {
+        if self.revoked.contains(claims) {
             return Err(Refusal::BadToken);
         }
-        self.users.active(&claims.username).ok_or(Refusal::NoSuchUser)
+        let account = self.users.active(&claims.username).ok_or(Refusal::NoSuchUser)?;
+        if claims.stamp.as_ref().is_some_and(|stamp| *stamp != account.stamp()) {
+            return Err(Refusal::BadToken);
+        }
+        Ok(account)
+    }
+
+    /// Why sockets end that stand on these claims, where a new users file ends them.
+    fn fallen(&self, claims: &Claims) -> Option<Dismissal> {
+        match self.check_standing(claims) {
+            Ok(_) => None,
+            Err(Refusal::NoSuchUser) => Some(Dismissal::AccountGone),
+            Err(Refusal::BadToken | Refusal::Blocked) => Some(Dismissal::PasswordChanged),
+        }
     }
 
     fn forget(&self) {
         self.lockouts().forget(Instant::now());
         self.revoked.forget(unix_now());
+        self.save_revoked();
         if let Some(requests) = &self.requests {
             requests.forget();
+        }
+    }
+
+    fn save_revoked(&self) {
+        if let Err(error) = self.revoked.save() {
+            tracing::error!(%error, "logouts not saved: a restart would undo them");
         }
     }
 

@@ -3,7 +3,8 @@
 use std::{
     fmt,
     net::{IpAddr, Ipv6Addr},
-    path::PathBuf,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
 };
@@ -43,6 +44,8 @@ pub struct Config {
     pub secret_key: SecretString,
     /// `JWT_SECRET_KEY`: at least 32 bytes, and another one than `SECRET_KEY`.
     pub jwt_secret_key: SecretString,
+    /// `JWT_SECRET_KEY_PREVIOUS`: the key before this one, whose tokens stay good. Default none.
+    pub jwt_secret_key_previous: Option<SecretString>,
     /// `ACCESS_TOKEN_EXPIRE_MINUTES`. Default 30.
     pub token_lifetime: Duration,
     /// `USERS_CSV`: the accounts. Default `users.csv` in the working folder.
@@ -178,6 +181,7 @@ impl Config {
             tls: read.tls(),
             secret_key: read.secret("SECRET_KEY", SECRET_KEY_PLACEHOLDER, debug),
             jwt_secret_key: read.secret("JWT_SECRET_KEY", JWT_SECRET_KEY_PLACEHOLDER, debug),
+            jwt_secret_key_previous: read.optional_secret("JWT_SECRET_KEY_PREVIOUS"),
             token_lifetime: Duration::from_secs(
                 60 * read.at_least_one("ACCESS_TOKEN_EXPIRE_MINUTES", 30),
             ),
@@ -221,18 +225,31 @@ impl Config {
     fn production_faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
         let (own, jwt) = (self.secret_key.expose_secret(), self.jwt_secret_key.expose_secret());
-        for (name, secret) in [("SECRET_KEY", own), ("JWT_SECRET_KEY", jwt)] {
+        let previous = self.jwt_secret_key_previous.as_ref().map(SecretString::expose_secret);
+        let named = [
+            ("SECRET_KEY", Some(own)),
+            ("JWT_SECRET_KEY", Some(jwt)),
+            ("JWT_SECRET_KEY_PREVIOUS", previous),
+        ];
+        for (name, secret) in named.into_iter().filter_map(|(name, secret)| Some((name, secret?))) {
             let fault = if is_placeholder(secret) {
                 "is still the published placeholder, so anybody can sign with it"
-            } else if secret.len() < SHORTEST_SECRET {
+            } else if secret.trim().len() < SHORTEST_SECRET {
                 "is shorter than 32 bytes"
             } else {
                 continue;
             };
-            faults.push(format!("{name} {fault}; make one with `openssl rand -hex 32`"));
+            faults.push(if name == "JWT_SECRET_KEY_PREVIOUS" {
+                format!("{name} {fault}; leave it empty: whoever holds such a token logs in anew")
+            } else {
+                format!("{name} {fault}; make one with `openssl rand -hex 32`")
+            });
         }
         if own == jwt && !is_placeholder(own) {
             faults.push("SECRET_KEY and JWT_SECRET_KEY are the same; make another with `openssl rand -hex 32`".into());
+        }
+        if previous.is_some_and(|previous| [own, jwt].contains(&previous)) {
+            faults.push("JWT_SECRET_KEY_PREVIOUS is the same as JWT_SECRET_KEY or SECRET_KEY: it is the key that JWT_SECRET_KEY replaced; leave it empty where there is none".into());
         }
         if !self.users_csv.exists() {
             let path = self.users_csv.display();
@@ -266,8 +283,23 @@ impl Config {
     }
 }
 
+/// Which of the files that hold secrets other users of this machine may read or change, a line each
+/// with the command that mends it. A group may read: the server may not be the files' owner.
+pub fn exposed_files(config: &Config) -> Vec<String> {
+    let key = config.tls.as_ref().map(|tls| tls.key.as_path());
+    let files = [Some(Path::new(".env")), Some(config.users_csv.as_path()), key];
+    let exposed = files.into_iter().flatten().filter_map(|path| {
+        let mode = path.metadata().ok()?.permissions().mode() & 0o777;
+        let path = path.display();
+        (mode & 0o027 != 0).then(|| {
+            format!("{path} is open to other users of this machine (mode {mode:o}); close it with `chmod 600 {path}`")
+        })
+    });
+    exposed.collect()
+}
+
 fn is_placeholder(secret: &str) -> bool {
-    let secret = secret.to_ascii_lowercase();
+    let secret = secret.trim().to_ascii_lowercase();
     secret.is_empty()
         || ["your-", "change", "placeholder"].iter().any(|start| secret.starts_with(start))
 }
@@ -400,11 +432,15 @@ impl Reader<'_> {
 
     /// A secret is taken as it stands, never trimmed by us, and never repeated in a fault.
     fn secret(&mut self, name: &str, placeholder: &str, debug: bool) -> SecretString {
-        let set = (self.variable)(name).filter(|secret| !secret.is_empty());
-        if set.is_none() && debug {
-            return placeholder.into();
+        match self.optional_secret(name) {
+            Some(secret) => secret,
+            None if debug => placeholder.into(),
+            None => SecretString::default(),
         }
-        set.unwrap_or_default().into()
+    }
+
+    fn optional_secret(&self, name: &str) -> Option<SecretString> {
+        (self.variable)(name).filter(|secret| !secret.is_empty()).map(SecretString::from)
     }
 
     fn list(&mut self, name: &str, default: &[&str]) -> Vec<String> {
@@ -422,6 +458,9 @@ impl Reader<'_> {
         let mut allowed = Vec::new();
         for origin in &origins {
             let plain = origin.trim_end_matches('/').to_ascii_lowercase();
+            // A browser leaves the port out where it is the scheme's own.
+            let usual_port = if plain.starts_with("https:") { ":443" } else { ":80" };
+            let plain = plain.strip_suffix(usual_port).map_or(plain.clone(), str::to_owned);
             let host = plain.split_once("://").map(|(_, host)| host);
             let well_formed =
                 host.is_some_and(|host| !host.is_empty() && !host.contains(['/', ' ', '*']));
@@ -702,6 +741,10 @@ mod tests {
             (&[("SECRET_KEY", ""), ("JWT_SECRET_KEY", "")], &["SECRET_KEY", "JWT_SECRET_KEY"]),
             (&[("JWT_SECRET_KEY", "0123456789012345678901234567890")], &["JWT_SECRET_KEY"]),
             (&[("SECRET_KEY", &same), ("JWT_SECRET_KEY", &same)], &["SECRET_KEY"]),
+            (&[("JWT_SECRET_KEY", &" ".repeat(40))], &["JWT_SECRET_KEY"]),
+            (&[("JWT_SECRET_KEY_PREVIOUS", "short")], &["JWT_SECRET_KEY_PREVIOUS"]),
+            (&[("JWT_SECRET_KEY_PREVIOUS", &"a".repeat(32))], &["JWT_SECRET_KEY_PREVIOUS"]),
+            (&[("JWT_SECRET_KEY_PREVIOUS", &"b".repeat(32))], &["JWT_SECRET_KEY_PREVIOUS"]),
             (&[("USERS_CSV", "/nowhere/users.csv")], &["USERS_CSV"]),
         ] {
             let faults = in_production(changes).unwrap_err().0;
@@ -713,7 +756,7 @@ mod tests {
                     .collect::<Vec<_>>(),
                 names
             );
-            let mend = ["openssl rand -hex 32", "manage_users add"];
+            let mend = ["openssl rand -hex 32", "manage_users add", "leave it empty"];
             assert!(
                 faults.iter().all(|fault| mend.iter().any(|mend| fault.contains(mend))),
                 "{faults:?}"
@@ -730,10 +773,11 @@ mod tests {
             ("JWT_SECRET_KEY", secret),
             ("SECRET_KEY", secret),
             ("TURNSERVER_SECRET", secret),
+            ("JWT_SECRET_KEY_PREVIOUS", secret),
         ])
         .unwrap();
-        let faults =
-            in_production(&[("JWT_SECRET_KEY", secret), ("SECRET_KEY", secret)]).unwrap_err();
+        let names = ["JWT_SECRET_KEY", "SECRET_KEY", "JWT_SECRET_KEY_PREVIOUS"];
+        let faults = in_production(&names.map(|name| (name, secret))).unwrap_err();
 
         assert!(!format!("{config:?}{faults:?}{faults}").contains("hunter2"));
     }
@@ -835,7 +879,7 @@ mod tests {
     #[test]
     fn origins_are_compared_as_browsers_spell_them() {
         let origins =
-            in_debug("CORS_ORIGINS", "https://App.example.com/, http://localhost:3000,null")
+            in_debug("CORS_ORIGINS", "https://App.example.com:443/, http://localhost:3000,null")
                 .unwrap()
                 .cors_origins;
 

@@ -2,9 +2,10 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    hash::Hash,
     net::{IpAddr, Ipv6Addr},
     num::NonZeroU32,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -30,26 +31,30 @@ pub fn address_key(address: IpAddr) -> IpAddr {
     }
 }
 
+/// How many addresses or names a table of failures or of requests may hold. Whoever commands more
+/// addresses than that is not held by a limit on each of them.
+const LARGEST_TABLE: usize = 100_000;
+
 /// Failed logins and bad socket tokens, and who has to wait because of them
 /// (`AUTH_MAX_FAILURES`, `AUTH_LOCKOUT_SECONDS`).
 pub struct Lockouts {
     max_failures: usize,
-    window: Duration,
-    failures: HashMap<Culprit, VecDeque<Instant>>,
+    logins: Failures<Culprit>,
+    /// A table of its own: a bad token costs nothing to send, and must not crowd out failed logins.
+    sockets: Failures<IpAddr>,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Culprit {
     UserFrom(String, IpAddr),
-    LoginsFrom(IpAddr),
+    From(IpAddr),
     User(String),
-    SocketsFrom(IpAddr),
 }
 
 impl Lockouts {
     /// `max_failures` within `window` lock out until `window` has passed since the last of them.
     pub fn new(max_failures: usize, window: Duration) -> Self {
-        Self { max_failures, window, failures: HashMap::new() }
+        Self { max_failures, logins: Failures::new(window), sockets: Failures::new(window) }
     }
 
     /// Whether somebody may try to log in as `username` from `address`.
@@ -63,119 +68,154 @@ impl Lockouts {
         address: IpAddr,
         now: Instant,
     ) -> Result<(), Duration> {
-        self.login_culprits(username, address)
+        self.culprits(username, address)
             .iter()
-            .try_for_each(|culprit| self.check(culprit, now))
+            .try_for_each(|(culprit, allowed)| self.logins.check(culprit, *allowed, now))
     }
 
     /// Remembers a failed login.
     pub fn login_failed(&mut self, username: &str, address: IpAddr, now: Instant) {
-        for culprit in self.login_culprits(username, address) {
-            self.record(culprit, now);
+        for (culprit, allowed) in self.culprits(username, address) {
+            self.logins.record(culprit, allowed, now);
         }
     }
 
     /// Forgets what `username` got wrong from `address`: it was the owner after all.
     pub fn login_succeeded(&mut self, username: &str, address: IpAddr) {
-        self.failures.remove(&Culprit::UserFrom(username.to_owned(), address_key(address)));
+        self.logins.times.remove(&Culprit::UserFrom(username.to_owned(), address_key(address)));
     }
 
     /// Whether a bad socket token from `address` is only one more of too many.
     pub fn is_blocked(&self, address: IpAddr, now: Instant) -> bool {
-        self.check(&Culprit::SocketsFrom(address_key(address)), now).is_err()
+        self.sockets.check(&address_key(address), self.max_failures, now).is_err()
     }
 
     /// Remembers a bad socket token.
     pub fn token_refused(&mut self, address: IpAddr, now: Instant) {
-        self.record(Culprit::SocketsFrom(address_key(address)), now);
+        self.sockets.record(address_key(address), self.max_failures, now);
     }
 
     /// Drops what no longer counts.
     pub fn forget(&mut self, now: Instant) {
-        let window = self.window;
-        self.failures
-            .retain(|_, times| times.back().is_some_and(|&last| now.duration_since(last) < window));
-        self.failures.shrink_to_fit();
+        self.logins.forget(now);
+        self.sockets.forget(now);
     }
 
-    fn login_culprits(&self, username: &str, address: IpAddr) -> Vec<Culprit> {
+    /// Whom a failed login is counted against, and how often each may fail.
+    fn culprits(&self, username: &str, address: IpAddr) -> Vec<(Culprit, usize)> {
+        let (few, many) = (self.max_failures, self.max_failures.saturating_mul(WIDER));
         let address = address_key(address);
-        let mut culprits = vec![Culprit::LoginsFrom(address)];
+        let mut culprits = vec![(Culprit::From(address), many)];
         if username.len() <= LONGEST_USERNAME {
-            culprits.push(Culprit::UserFrom(username.to_owned(), address));
-            culprits.push(Culprit::User(username.to_owned()));
+            culprits.push((Culprit::UserFrom(username.to_owned(), address), few));
+            culprits.push((Culprit::User(username.to_owned()), many));
         }
         culprits
     }
+}
 
-    fn allowed(&self, culprit: &Culprit) -> usize {
-        match culprit {
-            Culprit::UserFrom(..) | Culprit::SocketsFrom(_) => self.max_failures,
-            Culprit::LoginsFrom(_) | Culprit::User(_) => self.max_failures.saturating_mul(WIDER),
-        }
+/// When whoever a key stands for failed last.
+struct Failures<K> {
+    window: Duration,
+    times: HashMap<K, VecDeque<Instant>>,
+}
+
+impl<K: Eq + Hash> Failures<K> {
+    fn new(window: Duration) -> Self {
+        Self { window, times: HashMap::new() }
     }
 
-    fn check(&self, culprit: &Culprit, now: Instant) -> Result<(), Duration> {
-        let Some(times) = self.failures.get(culprit) else { return Ok(()) };
+    fn check(&self, key: &K, allowed: usize, now: Instant) -> Result<(), Duration> {
+        let Some(times) = self.times.get(key) else { return Ok(()) };
         let Some(&last) = times.back() else { return Ok(()) };
         let since = now.duration_since(last);
-        if times.len() >= self.allowed(culprit) && since < self.window {
+        if times.len() >= allowed && since < self.window {
             return Err(self.window - since);
         }
         Ok(())
     }
 
-    fn record(&mut self, culprit: Culprit, now: Instant) {
-        let (allowed, window) = (self.allowed(&culprit), self.window);
-        let times = self.failures.entry(culprit).or_default();
+    fn record(&mut self, key: K, allowed: usize, now: Instant) {
+        if self.times.len() >= LARGEST_TABLE {
+            self.forget(now);
+            if self.times.len() > LARGEST_TABLE / 2 {
+                self.times.clear();
+            }
+        }
+        let window = self.window;
+        let times = self.times.entry(key).or_default();
         times.retain(|&then| now.duration_since(then) < window);
         if times.len() >= allowed {
             times.pop_front();
         }
         times.push_back(now);
     }
+
+    fn forget(&mut self, now: Instant) {
+        let window = self.window;
+        self.times
+            .retain(|_, times| times.back().is_some_and(|&last| now.duration_since(last) < window));
+        self.times.shrink_to_fit();
+    }
 }
 
-/// How many sockets each address has open (`MAX_CONNECTIONS_PER_IP`).
+/// So many at once, over all addresses and for each: sockets, strangers, connections, logins.
 #[derive(Clone)]
-pub struct Connections {
+pub struct Places {
+    over_all: usize,
     per_address: usize,
-    open: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    taken: Arc<Mutex<Taken>>,
 }
 
-impl Connections {
-    /// `per_address` sockets for each address; 0 = no limit.
-    pub fn new(per_address: usize) -> Self {
-        Self { per_address, open: Arc::default() }
+#[derive(Debug, Default)]
+struct Taken {
+    over_all: usize,
+    by_address: HashMap<IpAddr, usize>,
+}
+
+impl Places {
+    /// `over_all` places, of which one address gets `per_address`; 0 = no limit.
+    pub fn new(over_all: usize, per_address: usize) -> Self {
+        let limit = |places| if places == 0 { usize::MAX } else { places };
+        let (over_all, per_address) = (limit(over_all), limit(per_address));
+        Self { over_all, per_address, taken: Arc::default() }
     }
 
-    /// Counts one more socket from `address` for as long as the value is held; `None` when it has
-    /// as many as it may.
-    pub fn admit(&self, address: IpAddr) -> Option<Connection> {
+    /// Takes a place for `address` for as long as the value is held; `None` when there is none left
+    /// for it.
+    pub fn take(&self, address: IpAddr) -> Option<Place> {
         let address = address_key(address);
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = open.entry(address).or_default();
-        if self.per_address != 0 && *count >= self.per_address {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let by_address = taken.by_address.get(&address).copied().unwrap_or_default();
+        if taken.over_all >= self.over_all || by_address >= self.per_address {
             return None;
         }
-        *count += 1;
-        Some(Connection { open: self.open.clone(), address })
+        taken.over_all += 1;
+        taken.by_address.insert(address, by_address + 1);
+        Some(Place { taken: self.taken.clone(), address })
+    }
+
+    /// How many places are taken.
+    pub fn taken(&self) -> usize {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).over_all
     }
 }
 
-/// One socket, counted until it is dropped.
-pub struct Connection {
-    open: Arc<Mutex<HashMap<IpAddr, usize>>>,
+/// One place, taken until it is dropped.
+#[derive(Debug)]
+pub struct Place {
+    taken: Arc<Mutex<Taken>>,
     address: IpAddr,
 }
 
-impl Drop for Connection {
+impl Drop for Place {
     fn drop(&mut self) {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = open.get_mut(&self.address) {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.over_all -= 1;
+        if let Some(count) = taken.by_address.get_mut(&self.address) {
             *count -= 1;
             if *count == 0 {
-                open.remove(&self.address);
+                taken.by_address.remove(&self.address);
             }
         }
     }
@@ -185,9 +225,11 @@ impl Drop for Connection {
 /// a minute. The one limit that asks a clock itself, inside of governor.
 pub struct Requests {
     per_minute: NonZeroU32,
-    buckets:
-        RateLimiter<IpAddr, DashMapStateStore<IpAddr>, DefaultClock, StateInformationMiddleware>,
+    buckets: RwLock<Buckets>,
 }
+
+type Buckets =
+    RateLimiter<IpAddr, DashMapStateStore<IpAddr>, DefaultClock, StateInformationMiddleware>;
 
 /// What is left of a bucket after a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -203,14 +245,19 @@ pub struct Allowance {
 impl Requests {
     /// A bucket of `per_minute` for each address.
     pub fn new(per_minute: NonZeroU32) -> Self {
-        let buckets = RateLimiter::dashmap(Quota::per_minute(per_minute));
-        Self { per_minute, buckets: buckets.with_middleware() }
+        Self { per_minute, buckets: RwLock::new(full_buckets(per_minute)) }
     }
 
     /// Takes one request from `address` into account.
     pub fn take(&self, address: IpAddr) -> Allowance {
         let quota = self.per_minute.get();
-        match self.buckets.check_key(&address_key(address)) {
+        let buckets = self.buckets.read().unwrap_or_else(PoisonError::into_inner);
+        if buckets.len() >= LARGEST_TABLE {
+            drop(buckets);
+            self.make_room();
+            return self.take(address);
+        }
+        match buckets.check_key(&address_key(address)) {
             Ok(state) => {
                 Allowance { quota, remaining: state.remaining_burst_capacity(), wait: None }
             }
@@ -223,9 +270,22 @@ impl Requests {
 
     /// Drops buckets that are full again.
     pub fn forget(&self) {
-        self.buckets.retain_recent();
-        self.buckets.shrink_to_fit();
+        let buckets = self.buckets.read().unwrap_or_else(PoisonError::into_inner);
+        buckets.retain_recent();
+        buckets.shrink_to_fit();
     }
+
+    fn make_room(&self) {
+        let mut buckets = self.buckets.write().unwrap_or_else(PoisonError::into_inner);
+        buckets.retain_recent();
+        if buckets.len() > LARGEST_TABLE / 2 {
+            *buckets = full_buckets(self.per_minute);
+        }
+    }
+}
+
+fn full_buckets(per_minute: NonZeroU32) -> Buckets {
+    RateLimiter::dashmap(Quota::per_minute(per_minute)).with_middleware()
 }
 
 /// How long nothing may have been refused for the next refusal to begin a new burst.
@@ -382,33 +442,63 @@ mod tests {
         let (mut lockouts, now) = (Lockouts::new(5, 10 * SECOND), Instant::now());
         for number in 0..100 {
             lockouts.login_failed(&format!("user{number}"), ip("192.0.2.1"), now);
+            lockouts.token_refused(IpAddr::from([192, 0, 2, number]), now);
         }
 
         lockouts.forget(now + 10 * SECOND);
 
-        assert_eq!(lockouts.failures.len(), 0);
+        assert_eq!((lockouts.logins.times.len(), lockouts.sockets.times.len()), (0, 0));
     }
 
     #[test]
-    fn a_socket_counts_until_it_is_dropped() {
-        let connections = Connections::new(2);
-        let first = connections.admit(ip("192.0.2.1")).unwrap();
-        let _second = connections.admit(ip("192.0.2.1")).unwrap();
+    fn a_million_addresses_take_no_more_room_than_the_largest_table_and_free_no_guesser() {
+        let (mut lockouts, now) = (Lockouts::new(1, 300 * SECOND), Instant::now());
+        let requests = Requests::new(NonZeroU32::new(60).unwrap());
+        lockouts.login_failed("alice", ip("192.0.2.1"), now);
 
-        assert!(connections.admit(ip("192.0.2.1")).is_none());
-        assert!(connections.admit(ip("192.0.2.2")).is_some());
+        for number in 0..1_000_000_u128 {
+            let household = Ipv6Addr::from_bits(number << 64).into();
+            lockouts.token_refused(household, now);
+            requests.take(household);
+        }
+
+        assert!(lockouts.sockets.times.len() <= LARGEST_TABLE);
+        assert!(requests.buckets.read().unwrap().len() <= LARGEST_TABLE);
+        assert!(lockouts.check_login("alice", ip("192.0.2.1"), now).is_err());
+    }
+
+    #[test]
+    fn a_place_is_taken_until_it_is_dropped() {
+        let places = Places::new(0, 2);
+        let first = places.take(ip("192.0.2.1")).unwrap();
+        let _second = places.take(ip("192.0.2.1")).unwrap();
+
+        assert!(places.take(ip("192.0.2.1")).is_none());
+        assert!(places.take(ip("192.0.2.2")).is_some());
         drop(first);
-        assert!(connections.admit(ip("192.0.2.1")).is_some());
+        assert!(places.take(ip("192.0.2.1")).is_some());
     }
 
     #[test]
-    fn zero_connections_means_no_limit() {
-        let connections = Connections::new(0);
+    fn there_are_so_many_places_however_many_addresses_ask() {
+        let places = Places::new(3, 2);
 
-        let all: Vec<_> = (0..1000).map(|_| connections.admit(ip("192.0.2.1")).unwrap()).collect();
+        let held: Vec<_> =
+            (0..5).map(|number| places.take(IpAddr::from([192, 0, 2, number]))).collect();
+
+        assert_eq!(held.iter().flatten().count(), 3);
+        assert_eq!(places.taken(), 3);
+    }
+
+    #[test]
+    fn zero_places_means_no_limit() {
+        let places = Places::new(0, 0);
+
+        let all: Vec<_> = (0..1000).map(|_| places.take(ip("192.0.2.1")).unwrap()).collect();
 
         drop(all);
-        assert!(connections.open.lock().unwrap().is_empty());
+        let taken = places.taken.lock().unwrap();
+        assert!(taken.over_all == 0 && taken.by_address.is_empty());
     }
 
     #[test]

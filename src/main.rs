@@ -4,9 +4,12 @@ use std::{error::Error, process::ExitCode, sync::Arc, time::Duration};
 
 use signaling::{
     app::{self, App},
-    auth::{password, users, users::Users, users_file::DEFAULT_ACCOUNTS},
+    auth::{password, revoked::Revoked, users, users::Users, users_file::DEFAULT_ACCOUNTS},
+    clock::unix_now,
     config::{self, Config, Faults},
-    dotenv, http, server, telemetry,
+    dotenv, http,
+    server::{self, Gate},
+    telemetry,
     tls::Tls,
 };
 use tokio::{
@@ -67,18 +70,27 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
         users::create_default(&config.users_csv)?;
         tracing::warn!(file = %config.users_csv.display(), "default users made: for development only");
     }
-    let (users, faults) = Users::load(&config.users_csv)?;
+    let (users, faults) =
+        Users::load(&config.users_csv).map_err(|error| format!("USERS_CSV: {error}"))?;
     app::report(&faults);
-    let tls = config.tls.clone().map(Tls::load).transpose()?.map(Arc::new);
+    let revoked = Revoked::load(&config.users_csv, unix_now())?;
+    let tls = config.tls.clone().map(Tls::load).transpose();
+    let tls = tls.map_err(|error| format!("SSL_CERT_FILE, SSL_KEY_FILE: {error}"))?.map(Arc::new);
+    if !config.debug {
+        config::exposed_files(&config).iter().for_each(|exposed| tracing::warn!("{exposed}"));
+    }
+    let handles = server::claim_handles();
     let (host, port) = (config.host.as_str(), config.port);
     let listener = TcpListener::bind((host, port))
         .await
         .map_err(|error| format!("cannot listen on {host}:{port}: {error}"))?;
     let address = listener.local_addr()?;
-    tracing::info!(%address, tls = tls.is_some(), version = env!("CARGO_PKG_VERSION"), "open");
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::info!(%address, tls = tls.is_some(), handles, version, "open");
 
     let grace = config.shutdown_grace;
-    let app = App::new(config, users);
+    let gate = Gate::new(handles, &config.trusted_proxies);
+    let app = App::new(config, users, revoked);
     let closing = CancellationToken::new();
     if !app.config.debug {
         let app = app.clone();
@@ -92,7 +104,8 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     if let Some(tls) = tls.clone() {
         tokio::spawn(tls.keep_fresh());
     }
-    let serving = tokio::spawn(server::serve(listener, http::doors(&app), tls, closing.clone()));
+    let doors = http::doors(&app);
+    let serving = tokio::spawn(server::serve(listener, doors, tls, gate, closing.clone()));
 
     let mut asked_to_stop =
         async || tokio::select! { _ = interrupted.recv() => {}, _ = terminated.recv() => {} };
@@ -133,7 +146,7 @@ fn check_config() -> Result<(), Box<dyn Error>> {
                 );
                 faults.extend(default_passwords(&users));
             }
-            Err(error) => faults.push(error.to_string()),
+            Err(error) => faults.push(format!("USERS_CSV: {error}")),
         }
     }
     if faults.is_empty() { Ok(()) } else { Err(Faults(faults).into()) }

@@ -26,6 +26,8 @@ pub enum Dismissal {
     Replaced,
     /// The token that it came in with was logged out.
     LoggedOut,
+    /// The password of its account was changed.
+    PasswordChanged,
     /// Its account was removed or disabled.
     AccountGone,
 }

@@ -3,12 +3,14 @@
 //! Our own, since `axum::serve` sets no timer: it would hold a half-sent request for ever.
 
 use std::{
-    io,
+    io::{self, IoSlice},
     net::SocketAddr,
+    pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -18,36 +20,139 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+use ipnet::IpNet;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    time::timeout,
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, Sleep, timeout},
 };
 use tokio_rustls::server::TlsStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
-use crate::{http::Doors, tls::Tls};
+use crate::{
+    http::Doors,
+    limits::{Place, Places},
+    tls::Tls,
+};
 
 /// For a TLS handshake, for a request's head, and between two requests.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The most a request's head may take, in bytes. Hyper answers 431 to what is longer.
-const LONGEST_HEAD: usize = 64 * 1024;
+/// The most a request's head may take, in bytes. Hyper refuses what is much longer, and the layers
+/// the rest.
+pub const LONGEST_HEAD: usize = 32 * 1024;
+
+/// How long a client may take no byte of an answer.
+const STALLED: Duration = Duration::from_secs(30);
 
 /// How long to wait when the system has no handle left for another connection.
 const OUT_OF_HANDLES: Duration = Duration::from_millis(100);
+
+/// Handles that connections leave for files: users, certificate, logouts must be read and written
+/// also when strangers hold all the connections there can be.
+const HANDLES_FOR_FILES: usize = 64;
+
+/// Connections from one address that are no WebSocket (yet).
+const MOST_PER_ADDRESS: usize = 256;
+
+/// How often the log says that connections have to wait.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
 /// The first byte of every TLS connection: a handshake record (RFC 8446 section 5.1).
 const TLS_HANDSHAKE: u8 = 0x16;
 
 /// How a request reached us; every request carries one as an extension.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Transport {
     /// Who is at the other end of the connection: the client or a proxy.
     pub peer: SocketAddr,
     /// Whether the connection is TLS.
     pub tls: bool,
+    /// The connection itself, for whoever makes a WebSocket of it.
+    pub line: Arc<Line>,
+}
+
+/// What is known of a connection while it lives.
+#[derive(Debug, Default)]
+pub struct Line {
+    has_asked: AtomicBool,
+    is_websocket: AtomicBool,
+    place: Mutex<Option<Place>>,
+}
+
+impl Line {
+    /// Says that the connection carries a WebSocket from now on: that one is counted elsewhere, and
+    /// its session keeps deadlines of its own.
+    pub fn becomes_websocket(&self) {
+        self.is_websocket.store(true, Ordering::Relaxed);
+        self.place.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
+/// How many connections there may be.
+pub struct Gate {
+    handles: Arc<Semaphore>,
+    places: Places,
+    trusted_proxies: Vec<IpNet>,
+}
+
+impl Gate {
+    /// As many connections as there are `handles`, but for a few, and no more than 256 that are no
+    /// WebSocket from one address that is not a proxy of ours.
+    pub fn new(handles: usize, trusted_proxies: &[IpNet]) -> Self {
+        let handles = handles.saturating_sub(HANDLES_FOR_FILES).clamp(1, Semaphore::MAX_PERMITS);
+        Self {
+            handles: Arc::new(Semaphore::new(handles)),
+            places: Places::new(0, MOST_PER_ADDRESS),
+            trusted_proxies: trusted_proxies.to_vec(),
+        }
+    }
+
+    /// Waits for a handle. Safe to cancel.
+    async fn handle(&self, complaint: &mut Complaint) -> OwnedSemaphorePermit {
+        if let Ok(handle) = self.handles.clone().try_acquire_owned() {
+            return handle;
+        }
+        complaint.about("as many connections are open as there are handles; others wait");
+        #[expect(clippy::expect_used, reason = "see the message")]
+        self.handles.clone().acquire_owned().await.expect("the semaphore is never closed")
+    }
+
+    /// A place for a connection from `peer`: `Ok(None)` where it needs none.
+    fn place(&self, peer: SocketAddr) -> Result<Option<Place>, Crowded> {
+        let address = peer.ip().to_canonical();
+        if self.trusted_proxies.iter().any(|net| net.contains(&address)) {
+            return Ok(None);
+        }
+        self.places.take(address).map(Some).ok_or(Crowded)
+    }
+}
+
+/// An address has as many connections as it may.
+struct Crowded;
+
+/// A complaint that is made again only after a while.
+#[derive(Default)]
+struct Complaint(Option<Instant>);
+
+impl Complaint {
+    fn about(&mut self, what: &str) {
+        if self.0.is_none_or(|last| last.elapsed() >= COMPLAIN_EVERY) {
+            self.0 = Some(Instant::now());
+            tracing::error!("{what}");
+        }
+    }
+}
+
+/// Takes as many file handles as the system lets this process have, and says how many that are.
+pub fn claim_handles() -> usize {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let claimed = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    let handles = if claimed.is_ok() { maximum } else { current };
+    handles.and_then(|handles| usize::try_from(handles).ok()).unwrap_or(usize::MAX)
 }
 
 /// Serves `doors` on `listener` until `closing`; then finishes the requests that have begun.
@@ -58,22 +163,42 @@ pub async fn serve(
     listener: TcpListener,
     doors: Doors,
     tls: Option<Arc<Tls>>,
+    gate: Gate,
     closing: CancellationToken,
 ) {
     let connections = TaskTracker::new();
+    let (mut no_handle, mut not_accepted, mut crowded) =
+        (Complaint::default(), Complaint::default(), Complaint::default());
     loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+        let accepting = async {
+            let handle = gate.handle(&mut no_handle).await;
+            (handle, listener.accept().await)
+        };
+        let (handle, accepted) = tokio::select! {
+            accepted = accepting => accepted,
             () = closing.cancelled() => break,
         };
         match accepted {
-            Ok((stream, peer)) => {
-                let connection = connect(stream, peer, doors.clone(), tls.clone(), closing.clone());
-                connections.spawn(connection);
-            }
+            Ok((stream, peer)) => match gate.place(peer) {
+                Ok(place) => {
+                    let line = Arc::new(Line { place: Mutex::new(place), ..Line::default() });
+                    let stream = Stream { tcp: stream, line, stalled: None, _handle: handle };
+                    connections.spawn(connect(
+                        stream,
+                        peer,
+                        doors.clone(),
+                        tls.clone(),
+                        closing.clone(),
+                    ));
+                }
+                Err(Crowded) => {
+                    let address = peer.ip();
+                    crowded.about(&format!("{address} has too many connections; more are closed"));
+                }
+            },
             Err(error) if is_about_one_connection(&error) => {}
             Err(error) => {
-                tracing::error!(%error, "cannot accept connections; trying again");
+                not_accepted.about(&format!("cannot accept connections, trying again: {error}"));
                 tokio::time::sleep(OUT_OF_HANDLES).await;
             }
         }
@@ -90,27 +215,27 @@ fn is_about_one_connection(error: &io::Error) -> bool {
 }
 
 async fn connect(
-    stream: TcpStream,
+    stream: Stream,
     peer: SocketAddr,
     doors: Doors,
     tls: Option<Arc<Tls>>,
     closing: CancellationToken,
 ) {
     // Signaling messages are small and somebody waits for each.
-    let _ = stream.set_nodelay(true);
+    let _ = stream.tcp.set_nodelay(true);
+    let mut transport = Transport { peer, tls: false, line: stream.line.clone() };
     let Some(tls) = tls else {
-        return talk(stream, Transport { peer, tls: false }, doors, closing).await;
+        return talk(stream, transport, doors, closing).await;
     };
     let arrived = tokio::select! {
         arrived = timeout(PATIENCE, greet(stream, &tls)) => arrived,
         () = closing.cancelled() => return,
     };
     match arrived {
-        Ok(Ok(Greeted::Plain(stream))) => {
-            talk(stream, Transport { peer, tls: false }, doors, closing).await
-        }
+        Ok(Ok(Greeted::Plain(stream))) => talk(stream, transport, doors, closing).await,
         Ok(Ok(Greeted::Tls(stream))) => {
-            talk(stream, Transport { peer, tls: true }, doors, closing).await
+            transport.tls = true;
+            talk(stream, transport, doors, closing).await;
         }
         Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
         Err(_elapsed) => tracing::debug!("TLS handshake took too long"),
@@ -119,13 +244,13 @@ async fn connect(
 
 /// A connection to a port with TLS, once it is clear whether the client speaks it.
 enum Greeted {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Plain(Stream),
+    Tls(Box<TlsStream<Stream>>),
 }
 
-async fn greet(stream: TcpStream, tls: &Tls) -> io::Result<Greeted> {
+async fn greet(stream: Stream, tls: &Tls) -> io::Result<Greeted> {
     let mut first = [0];
-    stream.peek(&mut first).await?;
+    stream.tcp.peek(&mut first).await?;
     if first != [TLS_HANDSHAKE] {
         return Ok(Greeted::Plain(stream));
     }
@@ -138,12 +263,11 @@ async fn talk(
     doors: Doors,
     closing: CancellationToken,
 ) {
-    let has_asked = Arc::new(AtomicBool::new(false));
-    let asks = has_asked.clone();
+    let line = transport.line.clone();
     let service = doors.map_request(move |request: hyper::Request<Incoming>| {
-        asks.store(true, Ordering::Relaxed);
+        transport.line.has_asked.store(true, Ordering::Relaxed);
         let mut request = request.map(Body::new);
-        request.extensions_mut().insert(transport);
+        request.extensions_mut().insert(transport.clone());
         request
     });
     let connection = http1::Builder::new()
@@ -157,7 +281,7 @@ async fn talk(
         ended = connection.as_mut() => ended,
         () = closing.cancelled() => {
             // Browsers open connections ahead of need; hyper would wait for the first request on them.
-            if !has_asked.load(Ordering::Relaxed) {
+            if !line.has_asked.load(Ordering::Relaxed) {
                 return;
             }
             connection.as_mut().graceful_shutdown();
@@ -166,5 +290,72 @@ async fn talk(
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "connection ended early");
+    }
+}
+
+/// An accepted connection. Holds its handle until it is closed, and fails when its client takes
+/// nothing of an answer for too long: hyper would wait for ever.
+struct Stream {
+    tcp: TcpStream,
+    line: Arc<Line>,
+    /// Runs out when a write has waited too long.
+    stalled: Option<Pin<Box<Sleep>>>,
+    _handle: OwnedSemaphorePermit,
+}
+
+impl Stream {
+    fn in_time<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() || self.line.is_websocket.load(Ordering::Relaxed) {
+            self.stalled = None;
+            return written;
+        }
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(STALLED)));
+        stalled.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.tcp).poll_write(context, bytes);
+        self.in_time(context, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.tcp).poll_write_vectored(context, slices);
+        self.in_time(context, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.tcp.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_shutdown(context)
     }
 }

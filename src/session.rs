@@ -164,6 +164,8 @@ pub enum Goodbye {
     TokenExpired,
     /// The token was logged out.
     LoggedOut,
+    /// The password was changed after the token was given out.
+    PasswordChanged,
     /// A newer connection has this client id.
     Replaced,
     /// The account was removed or disabled.
@@ -277,6 +279,13 @@ impl Goodbye {
             Self::LoggedOut => {
                 (1008, "Invalid token", "logged_out", "The token was logged out", false)
             }
+            Self::PasswordChanged => (
+                1008,
+                "Invalid token",
+                "password_changed",
+                "The password was changed; log in again",
+                false,
+            ),
             Self::Replaced => (
                 4001,
                 "Replaced by a new connection",
@@ -360,6 +369,7 @@ impl From<Dismissal> for Goodbye {
             Dismissal::TooSlow => Self::TooSlow,
             Dismissal::Replaced => Self::Replaced,
             Dismissal::LoggedOut => Self::LoggedOut,
+            Dismissal::PasswordChanged => Self::PasswordChanged,
             Dismissal::AccountGone => Self::AccountGone,
         }
     }

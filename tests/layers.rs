@@ -18,7 +18,7 @@ use std::{
 const FREE: [&str; 8] = ["lib", "main", "app", "config", "dotenv", "server", "tls", "telemetry"];
 
 /// Each other module and those it may know.
-const MAY_KNOW: [(&str, &[&str]); 17] = [
+const MAY_KNOW: [(&str, &[&str]); 18] = [
     ("clock", &[]),
     ("forwarded", &[]),
     ("wire", &[]),
@@ -32,6 +32,7 @@ const MAY_KNOW: [(&str, &[&str]); 17] = [
     ("auth/users_file", &[]),
     ("auth/users", &["watched"]),
     ("auth/grants", &["outbox"]),
+    ("auth/revoked", &[]),
     ("rooms/mod", &[]),
     ("rooms/registry", &["outbox", "wire"]),
     ("rooms/seat", &["outbox", "wire"]),

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::token::Fingerprint;
+use super::token::{Claims, Fingerprint};
 use crate::outbox::{Dismissal, Outbox};
 
 /// Every socket that was let in with a token.
@@ -20,7 +20,7 @@ struct Table {
 
 struct Entry {
     number: u64,
-    fingerprint: Fingerprint,
+    claims: Claims,
     outbox: Outbox,
 }
 
@@ -36,32 +36,35 @@ impl Grants {
     ///
     /// Note it first and check token and account after that: then whatever ends them meanwhile
     /// either fails the check or finds the note.
-    pub fn note(&self, username: &str, fingerprint: Fingerprint, outbox: Outbox) -> Grant {
+    pub fn note(&self, claims: &Claims, outbox: Outbox) -> Grant {
+        let username = &claims.username;
         let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         table.last += 1;
         let number = table.last;
-        let entries = table.by_user.entry(username.to_owned()).or_default();
-        entries.push(Entry { number, fingerprint, outbox });
+        let entries = table.by_user.entry(username.clone()).or_default();
+        entries.push(Entry { number, claims: claims.clone(), outbox });
         drop(table);
-        Grant { grants: self.clone(), username: username.to_owned(), number }
+        Grant { grants: self.clone(), username: username.clone(), number }
     }
 
     /// Ends the sockets that stand on this token.
-    pub fn end_token(&self, username: &str, fingerprint: &Fingerprint) {
+    pub fn end_token(&self, username: &str, fingerprint: Fingerprint) {
         let table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for entry in table.by_user.get(username).into_iter().flatten() {
-            if entry.fingerprint == *fingerprint {
+            if entry.claims.fingerprint == fingerprint {
                 entry.outbox.dismiss(Dismissal::LoggedOut);
             }
         }
     }
 
-    /// Ends the sockets of everybody who is `gone`.
-    pub fn end_users(&self, gone: impl Fn(&str) -> bool) {
+    /// Ends the sockets of every token that no longer stands, as `fallen` says.
+    pub fn end_fallen(&self, fallen: impl Fn(&Claims) -> Option<Dismissal>) {
         let table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let gone = table.by_user.iter().filter(|(username, _)| gone(username));
-        gone.flat_map(|(_, entries)| entries)
-            .for_each(|entry| entry.outbox.dismiss(Dismissal::AccountGone));
+        for entry in table.by_user.values().flatten() {
+            if let Some(why) = fallen(&entry.claims) {
+                entry.outbox.dismiss(why);
+            }
+        }
     }
 }
 

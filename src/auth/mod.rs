@@ -2,6 +2,7 @@
 
 pub mod grants;
 pub mod password;
+pub mod revoked;
 pub mod token;
 pub mod users;
 pub mod users_file;

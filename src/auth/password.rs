@@ -12,10 +12,10 @@ pub const LONGEST_PASSWORD: usize = 72;
 const HIGHEST_COST: u32 = 16;
 
 /// What a new hash costs: 2^12 rounds, about a quarter of a second.
-const COST: u32 = 12;
+pub const COST: u32 = 12;
 
-/// A hash that no password has, so that a name without an account costs as much as one with.
-const NOBODY: &str = "$2b$12$......................jP/28M6YW2E1359Y/g1FSSGagH9uPr2";
+/// Salt and digest of a hash that no password has.
+const NOBODYS: &str = "......................jP/28M6YW2E1359Y/g1FSSGagH9uPr2";
 
 /// Checks passwords.
 ///
@@ -23,16 +23,23 @@ const NOBODY: &str = "$2b$12$......................jP/28M6YW2E1359Y/g1FSSGagH9uP
 /// one core at most, so that a flood of logins never takes the cores that carry calls.
 #[derive(Clone)]
 pub struct Passwords {
+    at_once: usize,
     permits: Arc<Semaphore>,
 }
 
 impl Passwords {
     /// Checks on `cores - 1` threads at once, and on one at least.
     pub fn new(cores: usize) -> Self {
-        Self { permits: Arc::new(Semaphore::new(cores.saturating_sub(1).max(1))) }
+        let at_once = cores.saturating_sub(1).max(1);
+        Self { at_once, permits: Arc::new(Semaphore::new(at_once)) }
     }
 
-    /// Whether `password` has `hash`; without a hash it has not, after as much work.
+    /// How many may check at once.
+    pub fn at_once(&self) -> usize {
+        self.at_once
+    }
+
+    /// Whether `password` has `hash`.
     ///
     /// Waits for its turn first, then asks `still_allowed`, so that those who queued while a lock
     /// was being earned do not slip past it.
@@ -43,20 +50,27 @@ impl Passwords {
     pub async fn check<E>(
         &self,
         password: SecretString,
-        hash: Option<String>,
+        hash: String,
         still_allowed: impl FnOnce() -> Result<(), E>,
     ) -> Result<bool, E> {
         #[expect(clippy::expect_used, reason = "see the message")]
         let _permit = self.permits.acquire().await.expect("the semaphore is never closed");
         still_allowed()?;
         tracing::trace!("checking a password");
-        let checked = tokio::task::spawn_blocking(move || {
-            let matches = has_hash(&password, hash.as_deref().unwrap_or(NOBODY));
-            matches && hash.is_some()
-        });
+        let checked = tokio::task::spawn_blocking(move || has_hash(&password, &hash));
         #[expect(clippy::expect_used, reason = "see the message")]
         Ok(checked.await.expect("bcrypt does not panic, and the task is never aborted"))
     }
+}
+
+/// A hash that no password has, so that a name without an account costs as much as one with.
+pub fn nobodys_hash(cost: u32) -> String {
+    format!("$2b${cost:02}${NOBODYS}")
+}
+
+/// The cost of a bcrypt hash, where it is one.
+pub fn cost_of(hash: &str) -> Option<u32> {
+    hash.split('$').nth(2)?.parse().ok()
 }
 
 /// Whether `password` has this bcrypt hash. Blocks for a quarter of a second.
@@ -128,8 +142,10 @@ mod tests {
 
     #[test]
     fn the_hash_of_nobody_is_a_hash_that_costs_as_much_as_a_new_one() {
-        assert!(is_hash(NOBODY) && NOBODY.starts_with("$2b$12$"));
-        assert!(is_hash(&hash(&"secret".into()).unwrap()));
+        let (new, nobodys) = (hash(&"secret".into()).unwrap(), nobodys_hash(COST));
+
+        assert!(is_hash(&new) && is_hash(&nobodys));
+        assert_eq!((cost_of(&new), cost_of(&nobodys)), (Some(COST), Some(COST)));
     }
 
     #[test]
@@ -152,17 +168,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn somebody_unknown_is_refused_whatever_the_password() {
-        let checked = Passwords::new(2).check("x".into(), None, || Ok::<_, ()>(())).await;
+    async fn nobody_has_nobodys_hash() {
+        for password in ["", "x", NOBODYS] {
+            let checked =
+                Passwords::new(2).check(password.into(), nobodys_hash(4), || Ok::<_, ()>(())).await;
 
-        assert_eq!(checked, Ok(false));
+            assert_eq!(checked, Ok(false));
+        }
     }
 
     #[tokio::test]
     async fn whoever_is_locked_out_while_waiting_is_not_checked() {
         let hash = bcrypt::hash("x", 4).unwrap();
 
-        let checked = Passwords::new(1).check("x".into(), Some(hash), || Err("locked")).await;
+        let checked = Passwords::new(1).check("x".into(), hash, || Err("locked")).await;
 
         assert_eq!(checked, Err("locked"));
     }

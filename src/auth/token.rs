@@ -1,11 +1,8 @@
 //! What stands for a user for half an hour: JSON Web Tokens.
 
-use std::{
-    collections::HashMap,
-    sync::{PoisonError, RwLock},
-    time::Duration,
-};
+use std::time::Duration;
 
+use aws_lc_rs::digest;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, TokenData, Validation};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -22,9 +19,12 @@ const LONGEST: usize = 8 * 1024;
 /// Issues tokens and verifies them (contract section 1; RFC 7519).
 ///
 /// Tokens that other services mint with the same key are as good, if they carry `sub` and `exp`.
+/// As RFC 8725 advises, the algorithm is ours to choose and not the token's, and whatever a header
+/// says about keys (`kid`, `jku`, `jwk`, `x5u`, `x5c`) is not read.
 pub struct Tokens {
     signing: EncodingKey,
-    verifying: DecodingKey,
+    /// The key in force, and the one before it where that still verifies.
+    verifying: Vec<DecodingKey>,
     validation: Validation,
     lifetime: Duration,
 }
@@ -38,11 +38,14 @@ pub struct Claims {
     pub expires_at: u64,
     /// What tells this token from all others.
     pub fingerprint: Fingerprint,
+    /// The [`Account::stamp`](super::users::Account::stamp) of the login that it came from; `None`
+    /// where another service minted it.
+    pub stamp: Option<String>,
 }
 
-/// Tells one token from all others: its signature. Worth nothing without the rest.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Fingerprint(String);
+/// Tells one token from all others: the SHA-256 of what is signed. Nobody gets in with it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Fingerprint(pub [u8; 32]);
 
 impl std::fmt::Debug for Fingerprint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -62,6 +65,7 @@ struct Issued<'a> {
     iat: u64,
     jti: String,
     iss: &'a str,
+    pwd_stamp: &'a str,
 }
 
 /// RFC 7519 section 2, NumericDate: seconds, possibly with a fraction.
@@ -71,6 +75,7 @@ struct Presented {
     exp: f64,
     #[serde(default, deserialize_with = "number")]
     nbf: Option<f64>,
+    pwd_stamp: Option<String>,
 }
 
 /// A number where the field is there at all: `null` is none.
@@ -79,9 +84,10 @@ fn number<'de, D: Deserializer<'de>>(claim: D) -> Result<Option<f64>, D::Error> 
 }
 
 impl Tokens {
-    /// Tokens signed with `secret`, good for `lifetime`.
-    pub fn new(secret: &SecretString, lifetime: Duration) -> Self {
-        let secret = secret.expose_secret().as_bytes();
+    /// Tokens signed with `secret` and good for `lifetime`; those signed with `previous` stay good.
+    pub fn new(secret: &SecretString, previous: Option<&SecretString>, lifetime: Duration) -> Self {
+        let key =
+            |secret: &SecretString| DecodingKey::from_secret(secret.expose_secret().as_bytes());
         let mut validation = Validation::new(Algorithm::HS256);
         // `exp` and `nbf` are compared below, with the time that the caller gives.
         validation.required_spec_claims.clear();
@@ -89,8 +95,8 @@ impl Tokens {
         validation.validate_nbf = false;
         validation.validate_aud = false;
         Self {
-            signing: EncodingKey::from_secret(secret),
-            verifying: DecodingKey::from_secret(secret),
+            signing: EncodingKey::from_secret(secret.expose_secret().as_bytes()),
+            verifying: [Some(secret), previous].into_iter().flatten().map(key).collect(),
             validation,
             lifetime,
         }
@@ -101,20 +107,28 @@ impl Tokens {
         self.lifetime
     }
 
-    /// A new token for `username`. `now` in whole seconds since the Unix epoch.
+    /// A new token for `username`, who logged in when the account had this `stamp`. `now` in whole
+    /// seconds since the Unix epoch.
     ///
     /// # Errors
     ///
     /// Only if signing itself fails.
-    pub fn issue(&self, username: &str, now: u64) -> Result<String, jsonwebtoken::errors::Error> {
+    pub fn issue(
+        &self,
+        username: &str,
+        stamp: &str,
+        now: u64,
+    ) -> Result<SecretString, jsonwebtoken::errors::Error> {
         let claims = Issued {
             sub: username,
             exp: now + self.lifetime.as_secs(),
             iat: now,
             jti: uuid::Uuid::new_v4().to_string(),
             iss: ISSUER,
+            pwd_stamp: stamp,
         };
         jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.signing)
+            .map(SecretString::from)
     }
 
     /// What `token` says, if it is good at `now` (whole seconds since the Unix epoch).
@@ -126,8 +140,9 @@ impl Tokens {
         if token.len() > LONGEST {
             return Err(BadToken);
         }
-        let decoded = jsonwebtoken::decode::<Presented>(token, &self.verifying, &self.validation);
-        let TokenData { header, claims: presented, .. } = decoded.map_err(|_| BadToken)?;
+        let decode = |key| jsonwebtoken::decode::<Presented>(token, key, &self.validation).ok();
+        let decoded = self.verifying.iter().find_map(decode);
+        let TokenData { header, claims: presented, .. } = decoded.ok_or(BadToken)?;
         if header.crit.is_some() {
             return Err(BadToken); // an extension that must be understood, and is not (RFC 7515 section 4.1.11)
         }
@@ -142,36 +157,15 @@ impl Tokens {
             reason = "later than now, and `as` saturates"
         )]
         let expires_at = presented.exp as u64;
-        let (_, signature) = token.rsplit_once('.').ok_or(BadToken)?;
+        let (signed, _signature) = token.rsplit_once('.').ok_or(BadToken)?;
+        let mut fingerprint = [0; 32];
+        fingerprint.copy_from_slice(digest::digest(&digest::SHA256, signed.as_bytes()).as_ref());
         Ok(Claims {
             username: presented.sub,
             expires_at,
-            fingerprint: Fingerprint(signature.to_owned()),
+            fingerprint: Fingerprint(fingerprint),
+            stamp: presented.pwd_stamp,
         })
-    }
-}
-
-/// Tokens that were logged out before their time.
-#[derive(Default)]
-pub struct Revoked(RwLock<HashMap<Fingerprint, u64>>);
-
-impl Revoked {
-    /// From now on the token of these claims is refused.
-    pub fn insert(&self, claims: &Claims) {
-        let mut revoked = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        revoked.insert(claims.fingerprint.clone(), claims.expires_at);
-    }
-
-    /// Whether this token was logged out.
-    pub fn contains(&self, fingerprint: &Fingerprint) -> bool {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).contains_key(fingerprint)
-    }
-
-    /// Drops tokens that have expired anyway. `now` in whole seconds since the Unix epoch.
-    pub fn forget(&self, now: u64) {
-        let mut revoked = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        revoked.retain(|_, expires_at| *expires_at > now);
-        revoked.shrink_to_fit();
     }
 }
 
@@ -184,7 +178,7 @@ mod tests {
     const NOW: u64 = 1_700_000_000;
 
     fn tokens(secret: &str) -> Tokens {
-        Tokens::new(&secret.into(), Duration::from_secs(1800))
+        Tokens::new(&secret.into(), None, Duration::from_secs(1800))
     }
 
     /// A token with a header and claims of our choice, signed without the crate under test.
@@ -200,12 +194,27 @@ mod tests {
     #[test]
     fn a_token_stands_for_its_user_until_it_expires() {
         let tokens = tokens("secret");
-        let token = tokens.issue("zoë", NOW).unwrap();
+        let token = tokens.issue("zoë", "stamp", NOW).unwrap();
+        let token = token.expose_secret();
 
-        let claims = tokens.verify(&token, NOW + 1799).unwrap();
+        let claims = tokens.verify(token, NOW + 1799).unwrap();
 
         assert_eq!((claims.username.as_str(), claims.expires_at), ("zoë", NOW + 1800));
-        assert_eq!(tokens.verify(&token, NOW + 1800), Err(BadToken));
+        assert_eq!(claims.stamp.as_deref(), Some("stamp"));
+        assert_eq!(tokens.verify(token, NOW + 1800), Err(BadToken));
+    }
+
+    #[test]
+    fn a_key_that_was_replaced_still_verifies_and_no_longer_signs() {
+        let (old, lifetime) = (tokens("old"), Duration::from_secs(1800));
+        let rotated = Tokens::new(&"new".into(), Some(&"old".into()), lifetime);
+        let before = old.issue("alice", "", NOW).unwrap();
+        let after = rotated.issue("alice", "", NOW).unwrap();
+
+        assert!(rotated.verify(before.expose_secret(), NOW).is_ok());
+        assert!(rotated.verify(after.expose_secret(), NOW).is_ok());
+        assert_eq!(old.verify(after.expose_secret(), NOW), Err(BadToken));
+        assert_eq!(tokens("new").verify(before.expose_secret(), NOW), Err(BadToken));
     }
 
     /// RFC 7515 appendix A.1: key, header and claims of an HS256 token, as published.
@@ -218,11 +227,14 @@ mod tests {
             .eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ\
             .dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
         let tokens = tokens("unused");
-        let tokens = Tokens { verifying: DecodingKey::from_secret(&key), ..tokens };
+        let tokens = Tokens { verifying: vec![DecodingKey::from_secret(&key)], ..tokens };
 
-        let decoded =
-            jsonwebtoken::decode::<serde_json::Value>(token, &tokens.verifying, &tokens.validation)
-                .unwrap();
+        let decoded = jsonwebtoken::decode::<serde_json::Value>(
+            token,
+            &tokens.verifying[0],
+            &tokens.validation,
+        )
+        .unwrap();
 
         assert_eq!(decoded.claims["iss"], "joe");
         assert_eq!(tokens.verify(token, 0), Err(BadToken), "it has no sub");
@@ -293,21 +305,5 @@ mod tests {
             assert_eq!(tokens("secret").verify(&token, NOW), Err(BadToken), "{token:.60}");
         }
         assert!(tokens("secret").verify(&good, NOW).is_ok());
-    }
-
-    #[test]
-    fn a_revocation_lasts_as_long_as_the_token() {
-        let tokens = tokens("secret");
-        let claims = tokens.verify(&tokens.issue("alice", NOW).unwrap(), NOW).unwrap();
-        let other = tokens.verify(&tokens.issue("alice", NOW).unwrap(), NOW).unwrap();
-        let revoked = Revoked::default();
-
-        revoked.insert(&claims);
-
-        assert!(revoked.contains(&claims.fingerprint) && !revoked.contains(&other.fingerprint));
-        revoked.forget(NOW + 1799);
-        assert!(revoked.contains(&claims.fingerprint));
-        revoked.forget(NOW + 1800);
-        assert!(revoked.0.read().unwrap().is_empty());
     }
 }

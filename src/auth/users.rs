@@ -1,10 +1,13 @@
 //! The accounts in force: what the users file said when it last made sense.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
     sync::{PoisonError, RwLock},
 };
+
+use aws_lc_rs::digest;
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 
 use super::{
     password,
@@ -23,6 +26,15 @@ pub struct Account {
     pub hashed_password: String,
     /// Whether it may do anything.
     pub is_active: bool,
+}
+
+impl Account {
+    /// What binds a token to the password that it was logged in with: another one for every hash,
+    /// and the hash cannot be told from it.
+    pub fn stamp(&self) -> String {
+        let digest = digest::digest(&digest::SHA256, self.hashed_password.as_bytes());
+        BASE64_URL_SAFE_NO_PAD.encode(digest.as_ref().get(..16).unwrap_or_default())
+    }
 }
 
 /// A row that was kept out, and why.
@@ -110,6 +122,20 @@ impl Users {
     /// The account of that name, active or not.
     pub fn find(&self, username: &str) -> Option<Account> {
         self.accounts.read().unwrap_or_else(PoisonError::into_inner).get(username).cloned()
+    }
+
+    /// What most hashes cost, so that a name without an account can be made to cost the same.
+    pub fn usual_cost(&self) -> u32 {
+        let mut counts = BTreeMap::<u32, usize>::new();
+        let accounts = self.accounts.read().unwrap_or_else(PoisonError::into_inner);
+        #[expect(clippy::iter_over_hash_type, reason = "only counting")]
+        for account in accounts.values() {
+            *counts
+                .entry(password::cost_of(&account.hashed_password).unwrap_or(password::COST))
+                .or_default() += 1;
+        }
+        let usual = counts.into_iter().max_by_key(|&(_, count)| count);
+        usual.map_or(password::COST, |(cost, _)| cost)
     }
 
     /// Looks whether the file has changed; see [`Watched::changed`].

@@ -265,13 +265,12 @@ pub fn edit(
 ) -> Result<(), EditError> {
     let io = |source| FileError::Io { path: path.into(), source };
     // A link to the file stays one: what it points to is replaced.
-    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let mut lock_name = target.clone().into_os_string();
-    lock_name.push(".lock");
+    let target = beside(path, "");
+    let lock_name = beside(path, ".lock");
     // Read-only is enough to lock: the file may be root's, who came first.
     let lock = File::open(&lock_name)
         .or_else(|_| File::options().create(true).append(true).open(&lock_name))
-        .map_err(|source| FileError::Io { path: lock_name.clone().into(), source })?;
+        .map_err(|source| FileError::Io { path: lock_name.clone(), source })?;
     lock.lock().map_err(io)?;
 
     let mut table = match fs::exists(&target) {
@@ -279,16 +278,39 @@ pub fn edit(
         Ok(true) | Err(_) => Table::read(&target)?,
     };
     change(&mut table)?;
-    replace(&target, &table).map_err(io)?;
+    replace(&target, |file| table.write_to(file)).map_err(io)?;
     Ok(())
 }
 
-fn replace(target: &Path, table: &Table) -> io::Result<()> {
+/// The file that stands beside the users file, where that really is, and is named after it.
+pub fn beside(users_csv: &Path, suffix: &str) -> PathBuf {
+    let mut name =
+        fs::canonicalize(users_csv).unwrap_or_else(|_| users_csv.to_owned()).into_os_string();
+    name.push(suffix);
+    name.into()
+}
+
+/// Replaces a file in one step, keeping its owner and mode; a new one is its owner's only. One caller
+/// at a time: what another left behind that was killed is swept up.
+///
+/// # Errors
+///
+/// What the system says; then the file is as it was.
+pub fn replace(target: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     let folder = match target.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    let mut fresh = tempfile::NamedTempFile::new_in(folder)?; // mode 0600
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    let (start, end) = (format!(".{name}."), ".new");
+    for left in fs::read_dir(folder)?.filter_map(Result::ok) {
+        let left_name = left.file_name();
+        let left_name = left_name.to_string_lossy();
+        if left_name.starts_with(&start) && left_name.ends_with(end) {
+            fs::remove_file(left.path())?;
+        }
+    }
+    let mut fresh = tempfile::Builder::new().prefix(&start).suffix(end).tempfile_in(folder)?; // mode 0600
     if let Ok(old) = fs::metadata(target) {
         let new = fresh.as_file().metadata()?;
         if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
@@ -297,7 +319,7 @@ fn replace(target: &Path, table: &Table) -> io::Result<()> {
         }
         fresh.as_file().set_permissions(old.permissions())?;
     }
-    table.write_to(&mut fresh)?;
+    write(fresh.as_file_mut())?;
     fresh.as_file().sync_all()?;
     fresh.persist(target)?;
     File::open(folder)?.sync_all()
@@ -432,6 +454,27 @@ mod tests {
 
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         fs::remove_dir_all(path.parent().unwrap()).unwrap();
+    }
+
+    #[test]
+    fn what_a_killed_writer_left_is_swept_up_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("users.csv");
+        for name in [".users.csv.a1b2c3.new", ".users.csv.backup", ".other.csv.a1b2c3.new"] {
+            fs::write(folder.path().join(name), "x").unwrap();
+        }
+
+        edit(&path, |table| table.add("alice", "a@b", "h1")).unwrap();
+
+        let mut names: Vec<_> = fs::read_dir(folder.path())
+            .unwrap()
+            .map(|file| file.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort_unstable();
+        assert_eq!(
+            names,
+            [".other.csv.a1b2c3.new", ".users.csv.backup", "users.csv", "users.csv.lock"]
+        );
     }
 
     #[test]

@@ -80,6 +80,7 @@ pub(super) struct MessageBody {
         (status = 413, description = "More than 64 KiB", body = ErrorBody),
         (status = 415, description = "Not JSON", body = ErrorBody),
         (status = 422, description = "A field is missing or of the wrong type", body = InvalidBody),
+        (status = 503, description = "Too many logins are waiting", body = ErrorBody),
     )
 )]
 pub(super) async fn login(
@@ -102,6 +103,7 @@ pub(super) async fn login(
         (status = 413, description = "More than 64 KiB", body = ErrorBody),
         (status = 415, description = "Not a form", body = ErrorBody),
         (status = 422, description = "A field is missing or of the wrong type", body = InvalidBody),
+        (status = 503, description = "Too many logins are waiting", body = GrantErrorBody),
     )
 )]
 pub(super) async fn token(
@@ -141,7 +143,7 @@ pub(super) async fn refresh(
     State(app): State<App>,
     CurrentUser(account): CurrentUser,
 ) -> Result<Response, ApiError> {
-    Ok(token_answer(&app.issue(&account.username)?))
+    Ok(token_answer(&app.issue(&account)?))
 }
 
 /// Ends the token that is presented, if one is, and the sockets that stand on it.
@@ -151,7 +153,7 @@ pub(super) async fn refresh(
 )]
 pub(super) async fn logout(State(app): State<App>, token: Option<Bearer>) -> Json<MessageBody> {
     if let Some(Bearer(token)) = token {
-        app.log_out(&token);
+        app.log_out(token.expose_secret()).await;
     }
     Json(MessageBody { message: "Successfully logged out" })
 }

@@ -19,13 +19,11 @@ pub(super) async fn recognise(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let Some(&transport) = request.extensions().get::<Transport>() else {
+    let Some(transport) = request.extensions().get::<Transport>() else {
         return ApiError::Internal("a request without transport".into()).into_response();
     };
-    let client = {
-        let Transport { peer, tls } = transport;
-        client_of(request.headers(), peer.ip(), tls, &app.config.trusted_proxies)
-    };
+    let Transport { peer, tls, .. } = transport;
+    let client = client_of(request.headers(), peer.ip(), *tls, &app.config.trusted_proxies);
     request.extensions_mut().insert(client);
     // Whoever has TLS on this very port never means plain HTTP on it.
     let required = app.config.require_https || app.config.tls.is_some();

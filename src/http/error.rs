@@ -54,12 +54,18 @@ pub enum ApiError {
     /// 415.
     #[error("Unsupported content type; accepted: {0}")]
     UnsupportedType(&'static str),
+    /// 415.
+    #[error("Unsupported content encoding; send the body as it is")]
+    UnsupportedEncoding,
     /// 422. Fields that are missing or of the wrong type.
     #[error("Unprocessable Entity")]
     Invalid(Vec<FieldFault>),
     /// 426, 400 or what else keeps a request from becoming a WebSocket.
     #[error("This is the address of a WebSocket, and the request no handshake of one (RFC 6455)")]
     NoWebSocket(StatusCode),
+    /// 431.
+    #[error("The request's head is larger than 32 KiB")]
+    HeadTooLarge,
     /// 429, with `Retry-After`. Failed logins.
     #[error("Too many failed login attempts. Please try again later.")]
     LockedOut(Duration),
@@ -75,6 +81,9 @@ pub enum ApiError {
     /// 503, with `Retry-After`. The cap on sockets that have not shown a token.
     #[error("Too many connections are waiting to authenticate. Please try again later.")]
     TooManyStrangers,
+    /// 503, with `Retry-After`. More logins wait than are checked within seconds.
+    #[error("Too many logins are waiting. Please try again later.")]
+    TooManyLogins,
     /// 500. The cause goes to our log and never to the client.
     #[error("Internal server error")]
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -150,13 +159,17 @@ impl ApiError {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::UnsupportedType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::UnsupportedType(_) | Self::UnsupportedEncoding => {
+                StatusCode::UNSUPPORTED_MEDIA_TYPE
+            }
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::NoWebSocket(status) => *status,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::LockedOut(_) | Self::TooManyRequests(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::TurnNotConfigured | Self::NoTurnUrls | Self::TooManyStrangers => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::TurnNotConfigured
+            | Self::NoTurnUrls
+            | Self::TooManyStrangers
+            | Self::TooManyLogins => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -164,7 +177,7 @@ impl ApiError {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::LockedOut(wait) | Self::TooManyRequests(wait) => Some(*wait),
-            Self::TooManyStrangers => Some(Duration::from_secs(5)),
+            Self::TooManyStrangers | Self::TooManyLogins => Some(Duration::from_secs(5)),
             // Somebody has to change the settings first.
             Self::TurnNotConfigured | Self::NoTurnUrls => Some(Duration::from_secs(300)),
             Self::BadRequest(_)
@@ -179,6 +192,8 @@ impl ApiError {
             | Self::BodyTooSlow
             | Self::BodyTooLarge
             | Self::UnsupportedType(_)
+            | Self::UnsupportedEncoding
+            | Self::HeadTooLarge
             | Self::Invalid(_)
             | Self::NoWebSocket(_)
             | Self::Internal(_) => None,
@@ -222,6 +237,7 @@ impl From<LoginError> for ApiError {
         match why {
             LoginError::Wrong => Self::WrongPassword,
             LoginError::Locked(wait) => Self::LockedOut(wait),
+            LoginError::Busy => Self::TooManyLogins,
             LoginError::Internal(cause) => Self::Internal(cause.into()),
         }
     }

@@ -5,11 +5,12 @@ use std::time::Duration;
 use axum::{
     body::{Body, BodyDataStream},
     extract::{FromRequest, FromRequestParts, Multipart, OptionalFromRequestParts, Request},
-    http::{HeaderMap, header, request::Parts},
+    http::{HeaderMap, HeaderValue, header, request::Parts},
 };
 use futures_util::StreamExt;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value, json};
+use zeroize::Zeroizing;
 
 use super::error::{ApiError, FieldFault};
 use crate::{app::App, auth::users::Account};
@@ -41,6 +42,7 @@ impl<S: Send + Sync> FromRequest<S> for JsonLogin {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         // No content type at all is taken for JSON, as FastAPI does.
+        refuse_encoded(request.headers())?;
         let kind = media_type(request.headers());
         if kind.is_some_and(|kind| {
             kind != "application/json"
@@ -49,7 +51,7 @@ impl<S: Send + Sync> FromRequest<S> for JsonLogin {
             return Err(ApiError::UnsupportedType("application/json"));
         }
         let fields = json_object(&body(request).await?)?;
-        Login::from_fields(&fields, Vec::new()).map(Self)
+        Login::from_fields(fields, Vec::new()).map(Self)
     }
 }
 
@@ -57,6 +59,7 @@ impl<S: Send + Sync> FromRequest<S> for FormLogin {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        refuse_encoded(request.headers())?;
         let fields = match media_type(request.headers()).as_deref() {
             Some("application/x-www-form-urlencoded") => form_fields(&body(request).await?),
             // What `fetch` makes of a FormData.
@@ -76,17 +79,18 @@ impl<S: Send + Sync> FromRequest<S> for FormLogin {
                 msg,
             });
         }
-        Login::from_fields(&fields, faults).map(Self)
+        Login::from_fields(fields, faults).map(Self)
     }
 }
 
 impl Login {
+    /// The fields are taken, not copied: a password leaves nothing behind that is not wiped.
     fn from_fields(
-        fields: &Map<String, Value>,
+        mut fields: Map<String, Value>,
         mut faults: Vec<FieldFault>,
     ) -> Result<Self, ApiError> {
-        let mut text = |name: &str| match fields.get(name) {
-            Some(Value::String(text)) => text.clone(),
+        let mut text = |name: &str| match fields.remove(name) {
+            Some(Value::String(text)) => text,
             Some(_) => {
                 let msg = "Input should be a valid string".to_owned();
                 faults.push(FieldFault {
@@ -110,20 +114,20 @@ impl Login {
     }
 }
 
-async fn body(request: Request) -> Result<Vec<u8>, ApiError> {
-    in_time(async { read(request.into_body()).await }).await
+async fn body(request: Request) -> Result<Zeroizing<Vec<u8>>, ApiError> {
+    in_time(read(request.into_body())).await
 }
 
-async fn read(body: Body) -> Result<Vec<u8>, ApiError> {
-    let (mut chunks, mut bytes) = (body.into_data_stream(), Vec::new());
+async fn read(body: Body) -> Result<Zeroizing<Vec<u8>>, ApiError> {
+    let (mut chunks, mut bytes) = (body.into_data_stream(), Zeroizing::new(Vec::new()));
     while let Some(chunk) = chunks.next().await {
-        bytes.extend(
-            chunk.map_err(|_| ApiError::BadRequest("There was an error parsing the body"))?,
-        );
-        if bytes.len() > LARGEST_BODY {
+        let chunk =
+            chunk.map_err(|_| ApiError::BadRequest("There was an error parsing the body"))?;
+        if bytes.len() + chunk.len() > LARGEST_BODY {
             discard(chunks).await;
             return Err(ApiError::BodyTooLarge);
         }
+        bytes.extend_from_slice(&chunk);
     }
     Ok(bytes)
 }
@@ -204,6 +208,15 @@ async fn multipart_fields<S: Send + Sync>(
     Ok(fields)
 }
 
+/// A compressed body (RFC 9110 section 8.4) is none that we read: its size says nothing.
+fn refuse_encoded(headers: &HeaderMap) -> Result<(), ApiError> {
+    let encoding = headers.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes);
+    if encoding.is_none_or(|encoding| encoding.eq_ignore_ascii_case(b"identity")) {
+        return Ok(());
+    }
+    Err(ApiError::UnsupportedEncoding)
+}
+
 fn media_type(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(header::CONTENT_TYPE)?.to_str().unwrap_or_default();
     Some(value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
@@ -217,13 +230,13 @@ impl FromRequestParts<App> for CurrentUser {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
         let Bearer(token) = bearer(&parts.headers)?.ok_or(ApiError::NotAuthenticated)?;
-        let (account, _claims) = app.identify(&token)?;
+        let (account, _claims) = app.identify(token.expose_secret())?;
         Ok(Self(account))
     }
 }
 
 /// A bearer token that nobody has looked at yet.
-pub(super) struct Bearer(pub(super) String);
+pub(super) struct Bearer(pub(super) SecretString);
 
 impl OptionalFromRequestParts<App> for Bearer {
     type Rejection = ApiError;
@@ -242,5 +255,5 @@ fn bearer(headers: &HeaderMap) -> Result<Option<Bearer>, ApiError> {
     if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() {
         return Ok(None);
     }
-    Ok(Some(Bearer(token.to_owned())))
+    Ok(Some(Bearer(token.into())))
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use axum::{
     extract::{Extension, Request, State},
-    http::{HeaderName, HeaderValue, Method, header},
+    http::{HeaderName, HeaderValue, Method, Version, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -20,6 +20,7 @@ use crate::{
     config::{Config, Origins},
     forwarded::Client,
     limits::Allowance,
+    server::LONGEST_HEAD,
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -61,6 +62,38 @@ pub(super) async fn label(request: Request, next: Next) -> Response {
     );
     headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(NOTHING);
     response
+}
+
+/// Refuses a request whose head could mean one thing to a proxy and another to us (RFC 9112 sections
+/// 3.2 and 6.1), or that is too long.
+pub(super) async fn check_head(request: Request, next: Next) -> Response {
+    match fault_in_head(&request) {
+        None => next.run(request).await,
+        Some(fault) => fault.into_response(),
+    }
+}
+
+fn fault_in_head(request: &Request) -> Option<ApiError> {
+    let headers = request.headers();
+    // As each stands there: a name, a colon, a space, a value and a line end.
+    let lines = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
+    if lines.sum::<usize>() + request.uri().to_string().len() > LONGEST_HEAD {
+        return Some(ApiError::HeadTooLarge);
+    }
+    let hosts = headers.get_all(header::HOST).iter().count();
+    if hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11) {
+        return Some(ApiError::BadRequest("A request has one Host header"));
+    }
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let coding = codings.next();
+    let chunked = coding.is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
+    let lengths = headers.contains_key(header::CONTENT_LENGTH);
+    if !chunked || codings.next().is_some() || (coding.is_some() && lengths) {
+        return Some(ApiError::BadRequest(
+            "A body has either a Content-Length or the Transfer-Encoding chunked",
+        ));
+    }
+    None
 }
 
 /// Which pages may read our answers.

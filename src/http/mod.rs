@@ -37,6 +37,7 @@ pub fn doors(app: &App) -> Doors {
         .layer(from_fn(layers::label))
         .layer(CatchPanicLayer::custom(error::after_panic))
         .layer(layers::cors(&app.config))
+        .layer(from_fn(layers::check_head))
         .layer(from_fn_with_state(app.clone(), client::recognise))
         .layer(NormalizePathLayer::trim_trailing_slash())
         .layer(from_fn_with_state(app.clone(), layers::limit_requests));

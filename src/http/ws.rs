@@ -10,10 +10,10 @@ use axum::{
             rejection::WebSocketUpgradeRejection,
         },
     },
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::Response,
 };
-use tokio::sync::OwnedSemaphorePermit;
+use base64::{Engine, prelude::BASE64_STANDARD};
 use tracing::Instrument;
 use tungstenite::error::{Error as WsError, ProtocolError};
 
@@ -21,9 +21,10 @@ use super::error::ApiError;
 use crate::{
     app::App,
     forwarded::Client,
-    limits::Connection,
+    limits::Place,
     outbox::Outbox,
     rooms::is_room_id,
+    server::Transport,
     session::{self, Admission, Broken, Claim, Goodbye, Host, Received, Refusal, Socket},
 };
 
@@ -35,6 +36,7 @@ const READ_BUFFER: usize = 4096;
 pub(super) async fn enter(
     State(app): State<App>,
     Extension(client): Extension<Client>,
+    Extension(transport): Extension<Transport>,
     room: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
@@ -50,8 +52,12 @@ pub(super) async fn enter(
         return Err(ApiError::OriginNotAllowed);
     }
     let upgrade = upgrade.map_err(no_web_socket)?;
-    let stranger =
-        app.strangers.clone().try_acquire_owned().map_err(|_| ApiError::TooManyStrangers)?;
+    // RFC 6455 section 4.2.1: 16 bytes in base64. axum takes anything.
+    let key = headers.get(header::SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes).unwrap_or_default();
+    if BASE64_STANDARD.decode(key).map_or(0, |key| key.len()) != 16 {
+        return Err(ApiError::NoWebSocket(StatusCode::BAD_REQUEST));
+    }
+    let stranger = app.strangers.take(client.address).ok_or(ApiError::TooManyStrangers)?;
 
     let largest = app.config.max_message_bytes;
     let upgrade = upgrade
@@ -62,6 +68,7 @@ pub(super) async fn enter(
         .on_failed_upgrade(|error| tracing::debug!(%error, "upgrade failed"));
     let span = tracing::info_span!("socket", ?room, address = %client.address);
     Ok(upgrade.on_upgrade(move |socket| {
+        transport.line.becomes_websocket();
         let sessions = app.sessions.clone();
         sessions.track_future(receive(app, client, room, socket, stranger).instrument(span))
     }))
@@ -73,22 +80,16 @@ fn no_web_socket(rejection: WebSocketUpgradeRejection) -> ApiError {
     ApiError::NoWebSocket(status.unwrap_or(StatusCode::BAD_REQUEST))
 }
 
-async fn receive(
-    app: App,
-    client: Client,
-    room: String,
-    socket: WebSocket,
-    stranger: OwnedSemaphorePermit,
-) {
+async fn receive(app: App, client: Client, room: String, socket: WebSocket, stranger: Place) {
     let mut socket = AxumSocket(socket);
-    let counted = app.connections.admit(client.address);
+    let counted = app.sockets.take(client.address);
     let turned_away =
         app.turned_away(&room).or(counted.is_none().then_some(Goodbye::TooManyConnections));
     if let Some(goodbye) = turned_away {
         tracing::warn!(?goodbye, "turned away");
         return session::refuse(&mut socket, goodbye).await;
     }
-    let _counted: Option<Connection> = counted;
+    let _counted: Option<Place> = counted;
     let host = Host {
         rooms: app.rooms.clone(),
         room: room.into(),
@@ -102,7 +103,7 @@ async fn receive(
 /// A door that frees the stranger's place once somebody has come in through it.
 fn known_from_now_on(
     door: impl Fn(Claim<'_>, &Outbox) -> Result<Admission, Refusal> + Send + Sync,
-    stranger: OwnedSemaphorePermit,
+    stranger: Place,
 ) -> impl Fn(Claim<'_>, &Outbox) -> Result<Admission, Refusal> + Send + Sync {
     let stranger = std::sync::Mutex::new(Some(stranger));
     move |claim, outbox| {

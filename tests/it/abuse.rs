@@ -317,20 +317,27 @@ async fn a_guess_counts_also_when_nobody_waits_for_the_answer() {
 }
 
 #[tokio::test]
-async fn somebody_without_a_token_is_told_to_wait_when_too_many_are_there() {
-    let server = Server::start(&[]).await;
+async fn an_address_with_too_many_sockets_without_a_token_is_told_to_wait() {
+    let server = Server::start(&[("MAX_CONNECTIONS_PER_IP", "0")]).await;
     let (mut alice, _bob) = couple(&server, "den").await;
-    let all = u32::try_from(server.app.strangers.available_permits()).unwrap();
 
-    let full = server.app.strangers.clone().try_acquire_many_owned(all).unwrap();
+    let mut strangers = Vec::new();
+    for _ in 0..256 {
+        strangers.push(server.connect("den").await);
+    }
     let refused = server.refused_with("den", &[]).await;
+    let elsewhere = server.connect_with("den", &[("x-forwarded-for", "192.0.2.9")]).await;
+    drop(strangers);
+    drop(elsewhere.unwrap());
     alice.hears_nothing_else().await;
-    drop(full);
-    let mut member = server.join("attic", "carol").await;
+    let mut member = loop {
+        if let Ok(client) = server.connect_with("attic", &[]).await {
+            break client;
+        }
+    };
 
     assert_eq!(refused, 503);
-    member.hears_nothing_else().await;
-    assert_eq!(server.app.strangers.available_permits(), all as usize, "a member is no stranger");
+    assert_eq!(member.hears().await["type"], "auth_required");
 }
 
 #[tokio::test]

@@ -6,7 +6,18 @@ use futures_util::{SinkExt, StreamExt};
 use reqwest::{Method, RequestBuilder, Response};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
-use signaling::{app::App, auth::users::Users, config::Config, http, server, tls::Tls};
+use signaling::{
+    app::App,
+    auth::{
+        revoked::Revoked,
+        users::{Account, Users},
+    },
+    clock::unix_now,
+    config::Config,
+    http,
+    server::{self, Gate},
+    tls::Tls,
+};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 use tokio_tungstenite::{
@@ -67,13 +78,16 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let tls = config.tls.clone().map(|files| Arc::new(Tls::load(files).unwrap()));
         let (users, _) = Users::load(&config.users_csv).unwrap();
-        let app = App::new(config, users);
+        let revoked = Revoked::load(&config.users_csv, unix_now()).unwrap();
+        let gate = Gate::new(server::claim_handles(), &config.trusted_proxies);
+        let app = App::new(config, users, revoked);
         let mut tasks = vec![tokio::spawn(app.clone().keep_house())];
         tasks.extend(tls.clone().map(|tls| tokio::spawn(tls.keep_fresh())));
         tasks.push(tokio::spawn(server::serve(
             listener,
             http::doors(&app),
             tls,
+            gate,
             CancellationToken::new(),
         )));
         Self { app, address, folder, tasks }
@@ -85,7 +99,14 @@ impl Server {
 
     /// A good token, made without a login.
     pub fn token(&self, username: &str) -> String {
-        self.app.issue(username).unwrap().token.expose_secret().to_owned()
+        let nobody = Account {
+            username: username.to_owned(),
+            email: String::new(),
+            hashed_password: String::new(),
+            is_active: true,
+        };
+        let account = self.app.users.find(username).unwrap_or(nobody);
+        self.app.issue(&account).unwrap().token.expose_secret().to_owned()
     }
 
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {

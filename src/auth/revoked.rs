@@ -1,0 +1,207 @@
+//! Tokens that were logged out before their time, remembered across restarts.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    fs,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::{
+        Mutex, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use super::{
+    token::{Claims, Fingerprint},
+    users_file::{beside, replace},
+};
+
+/// How many tokens of one user may be logged out and not expired yet. With more, those that expire
+/// soonest are good again for what is left of their time: a user can only do that to itself.
+const MOST_OF_ONE_USER: usize = 1024;
+
+/// The tokens that no longer count, in memory and in a file beside the users file.
+///
+/// The file holds a line for each: when it would have expired, its [`Fingerprint`] in hexadecimal,
+/// and whose it was. Nobody gets in with what it says.
+pub struct Revoked {
+    path: PathBuf,
+    users: RwLock<HashMap<String, Ended>>,
+    /// Counts what was inserted and dropped.
+    version: AtomicU64,
+    /// The version on disk. Held while writing, so that one write serves all who wait for it.
+    saved: Mutex<u64>,
+}
+
+/// One user's, those first that expire first.
+type Ended = BTreeSet<(u64, Fingerprint)>;
+
+impl Revoked {
+    /// Reads what was logged out before. `now` in whole seconds since the Unix epoch.
+    ///
+    /// # Errors
+    ///
+    /// What the system says of a file that is there and cannot be read, or that it is no such file:
+    /// tokens that were logged out would come back to life.
+    pub fn load(users_csv: &Path, now: u64) -> io::Result<Self> {
+        let path = beside(users_csv, ".revoked");
+        let fault = |fault: &dyn std::fmt::Display| {
+            io::Error::other(format!(
+                "{}: {fault}; it holds the tokens that were logged out: mend it, or remove it and with it those logouts",
+                path.display()
+            ))
+        };
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(fault(&error)),
+        };
+        let mut users = HashMap::<String, Ended>::new();
+        for (number, line) in text.lines().enumerate() {
+            let (username, token) = read_line(line)
+                .ok_or_else(|| fault(&format!("line {} makes no sense", number + 1)))?;
+            users.entry(username.to_owned()).or_default().insert(token);
+        }
+        let revoked =
+            Self { path, users: RwLock::new(users), version: 0.into(), saved: Mutex::new(0) };
+        revoked.forget(now);
+        Ok(revoked)
+    }
+
+    /// From now on the token of these claims is refused; [`Revoked::save`] makes it last.
+    pub fn insert(&self, claims: &Claims) {
+        let mut users = self.users.write().unwrap_or_else(PoisonError::into_inner);
+        let ended = users.entry(claims.username.clone()).or_default();
+        ended.insert((claims.expires_at, claims.fingerprint));
+        if ended.len() > MOST_OF_ONE_USER {
+            ended.pop_first();
+        }
+        self.version.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether this token was logged out.
+    pub fn contains(&self, claims: &Claims) -> bool {
+        let users = self.users.read().unwrap_or_else(PoisonError::into_inner);
+        let ended = users.get(&claims.username);
+        ended.is_some_and(|ended| ended.contains(&(claims.expires_at, claims.fingerprint)))
+    }
+
+    /// Drops tokens that have expired anyway. `now` in whole seconds since the Unix epoch.
+    pub fn forget(&self, now: u64) {
+        let mut users = self.users.write().unwrap_or_else(PoisonError::into_inner);
+        let mut dropped = false;
+        users.retain(|_, ended| {
+            let before = ended.len();
+            ended.retain(|(expires_at, _)| *expires_at > now);
+            dropped |= ended.len() < before;
+            !ended.is_empty()
+        });
+        users.shrink_to_fit();
+        if dropped {
+            self.version.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Brings the file up to date. Blocks while the disk works.
+    ///
+    /// # Errors
+    ///
+    /// What the system says; the tokens stay refused for as long as this process runs.
+    pub fn save(&self) -> io::Result<()> {
+        let wanted = self.version.load(Ordering::Relaxed);
+        let mut saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
+        if *saved >= wanted {
+            return Ok(());
+        }
+        let (version, lines) = {
+            let users = self.users.read().unwrap_or_else(PoisonError::into_inner);
+            (self.version.load(Ordering::Relaxed), lines_of(&users))
+        };
+        replace(&self.path, |file| lines.iter().try_for_each(|line| writeln!(file, "{line}")))?;
+        *saved = version;
+        Ok(())
+    }
+}
+
+/// Sorted, so that the same tokens always make the same file.
+fn lines_of(users: &HashMap<String, Ended>) -> Vec<String> {
+    let each = users.iter().flat_map(|(username, ended)| {
+        ended.iter().map(move |(expires_at, Fingerprint(bytes))| {
+            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("{expires_at} {hex} {username}")
+        })
+    });
+    let mut lines: Vec<_> = each.collect();
+    lines.sort_unstable();
+    lines
+}
+
+fn read_line(line: &str) -> Option<(&str, (u64, Fingerprint))> {
+    let mut cells = line.splitn(3, ' ');
+    let expires_at = cells.next()?.parse().ok()?;
+    let hex = cells.next().filter(|hex| hex.len() == 64)?;
+    let mut bytes = [0; 32];
+    for (at, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(hex.get(2 * at..2 * at + 2)?, 16).ok()?;
+    }
+    Some((cells.next()?, (expires_at, Fingerprint(bytes))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_700_000_000;
+
+    fn claims(username: &str, number: u8, expires_at: u64) -> Claims {
+        let fingerprint = Fingerprint([number; 32]);
+        Claims { username: username.to_owned(), expires_at, fingerprint, stamp: None }
+    }
+
+    #[test]
+    fn a_revocation_lasts_as_long_as_the_token_and_outlives_the_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let users_csv = folder.path().join("users.csv");
+        let (ended, other) = (claims("zoë b", 1, NOW + 10), claims("zoë b", 2, NOW + 10));
+
+        let first = Revoked::load(&users_csv, NOW).unwrap();
+        first.insert(&ended);
+        first.save().unwrap();
+        let second = Revoked::load(&users_csv, NOW + 9).unwrap();
+        let third = Revoked::load(&users_csv, NOW + 10).unwrap();
+        third.save().unwrap();
+
+        assert!(first.contains(&ended) && second.contains(&ended));
+        assert!(!first.contains(&other) && !second.contains(&other));
+        assert!(third.users.read().unwrap().is_empty());
+        assert_eq!(fs::read_to_string(folder.path().join("users.csv.revoked")).unwrap(), "");
+    }
+
+    #[test]
+    fn one_user_takes_no_more_room_than_his() {
+        let folder = tempfile::tempdir().unwrap();
+        let revoked = Revoked::load(&folder.path().join("users.csv"), NOW).unwrap();
+        revoked.insert(&claims("bob", 1, NOW + 1));
+
+        for number in 0..2000 {
+            revoked.insert(&claims("alice", 1, NOW + 1 + number));
+        }
+
+        assert_eq!(revoked.users.read().unwrap()["alice"].len(), MOST_OF_ONE_USER);
+        assert!(revoked.contains(&claims("alice", 1, NOW + 2000)), "the last to expire");
+        assert!(revoked.contains(&claims("bob", 1, NOW + 1)), "nobody else's");
+    }
+
+    #[test]
+    fn a_file_that_makes_no_sense_is_named_and_not_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("users.csv.revoked");
+        for text in ["x", "1 aa bob", &format!("1 {} ", "é".repeat(32)), "\n"] {
+            fs::write(&file, text).unwrap();
+
+            let error = Revoked::load(&folder.path().join("users.csv"), NOW).err().unwrap();
+
+            assert!(error.to_string().contains("users.csv.revoked: line 1"), "{error}");
+        }
+    }
+}
