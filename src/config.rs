@@ -263,8 +263,9 @@ impl Config {
     /// What is allowed but deserves a word in the log.
     pub fn warnings(&self) -> Vec<&'static str> {
         let secrets = [&self.secret_key, &self.jwt_secret_key];
-        let no_turn_urls =
-            !self.turn.secret.expose_secret().is_empty() && self.turn.urls.is_empty();
+        let turn_secret = self.turn.secret.expose_secret();
+        let no_turn_urls = !turn_secret.is_empty() && self.turn.urls.is_empty();
+        let weak_turn_secret = (1..SHORTEST_SECRET).contains(&turn_secret.len()) && !self.debug;
         [
             (self.allow_anonymous, "ALLOW_ANONYMOUS=true: anybody who reaches this server can join any room as a guest"),
             (
@@ -274,6 +275,10 @@ impl Config {
             (
                 secrets.iter().any(|secret| is_placeholder(secret.expose_secret())),
                 "a published placeholder is used as secret key: for development only",
+            ),
+            (
+                weak_turn_secret,
+                "TURNSERVER_SECRET is shorter than 32 bytes; whoever guesses it relays at your cost: `openssl rand -hex 32`",
             ),
             (no_turn_urls, "TURNSERVER_SECRET is set but TURNSERVER_URLS is empty: no TURN credentials are issued"),
         ]
@@ -857,6 +862,7 @@ mod tests {
         assert!(warned_of(&[]).contains("CORS_ORIGINS"));
         assert!(warned_of(&[narrow, ("ALLOW_ANONYMOUS", "true")]).contains("guest"));
         assert!(warned_of(&[narrow, ("TURNSERVER_SECRET", "x")]).contains("TURNSERVER_URLS"));
+        assert!(warned_of(&[narrow, ("TURNSERVER_SECRET", "x")]).contains("openssl rand"));
         assert!(read(&[("DEBUG", "true")]).unwrap().warnings().join("").contains("placeholder"));
     }
 

@@ -2,6 +2,9 @@
 
 use std::{collections::HashMap, path::Path};
 
+use secrecy::{ExposeSecret, SecretString};
+use zeroize::Zeroizing;
+
 use crate::config::Faults;
 
 /// Settings from the process's environment, and from `.env` in the working folder where that has none.
@@ -15,12 +18,13 @@ use crate::config::Faults;
 )]
 pub fn environment() -> Result<impl Fn(&str) -> Option<String>, Faults> {
     let file = dotenv(Path::new(".env"))?;
-    Ok(move |name: &str| std::env::var(name).ok().or_else(|| file.get(name).cloned()))
+    let in_file = move |name: &str| file.get(name).map(|value| value.expose_secret().to_owned());
+    Ok(move |name: &str| std::env::var(name).ok().or_else(|| in_file(name)))
 }
 
-fn dotenv(path: &Path) -> Result<HashMap<String, String>, Faults> {
+fn dotenv(path: &Path) -> Result<HashMap<String, SecretString>, Faults> {
     let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
+        Ok(text) => Zeroizing::new(text),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(HashMap::new()),
         Err(error) => return Err(Faults(vec![format!("{}: {error}", path.display())])),
     };
@@ -28,7 +32,7 @@ fn dotenv(path: &Path) -> Result<HashMap<String, String>, Faults> {
     let (mut variables, mut faults) = (HashMap::new(), Vec::new());
     for (number, line) in text.lines().enumerate() {
         match read_assignment(line) {
-            Ok(Some((name, value))) => _ = variables.insert(name, value),
+            Ok(Some((name, value))) => _ = variables.insert(name, value.into()),
             Ok(None) => {}
             Err(fault) => faults.push(format!("{}, line {}: {fault}", path.display(), number + 1)),
         }

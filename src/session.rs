@@ -96,7 +96,6 @@ pub struct Rules {
 }
 
 /// What somebody at the door says about himself.
-#[derive(Debug)]
 pub enum Claim<'a> {
     /// A token, good or bad.
     Token(&'a str),

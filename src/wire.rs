@@ -48,7 +48,6 @@ pub struct Introduction<'a> {
 }
 
 /// The `token` of an `auth_token`.
-#[derive(Debug)]
 pub enum Token<'a> {
     /// No `token`, or `null`.
     Absent,
@@ -56,6 +55,16 @@ pub enum Token<'a> {
     Text(Cow<'a, str>),
     /// Something that is not text.
     Malformed,
+}
+
+impl std::fmt::Debug for Token<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Absent => "Absent",
+            Self::Text(_) => "Text(…)",
+            Self::Malformed => "Malformed",
+        })
+    }
 }
 
 /// The `clientId` of an `auth_token`.

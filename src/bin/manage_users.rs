@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use signaling::{
     auth::{
         password,
@@ -18,6 +18,7 @@ use signaling::{
     },
     config, dotenv,
 };
+use zeroize::Zeroizing;
 
 /// Adds, removes and lists the users of the signaling server.
 ///
@@ -83,11 +84,14 @@ fn main() -> ExitCode {
         }
     };
     match act(arguments.act) {
-        Ok(said) => {
+        Ok(said) => match writeln!(io::stdout(), "{said}") {
             // Whoever reads only the first lines of a list has closed the pipe; that is no failure.
-            let _ = writeln!(io::stdout(), "{said}");
-            ExitCode::SUCCESS
-        }
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                let _ = writeln!(io::stderr(), "manage_users: done, but cannot say so: {error}");
+                ExitCode::FAILURE
+            }
+            Ok(()) | Err(_) => ExitCode::SUCCESS,
+        },
         Err(error) => {
             let _ = writeln!(io::stderr(), "manage_users: {error}");
             ExitCode::FAILURE
@@ -191,7 +195,7 @@ impl PasswordSource {
         let refused =
             |error: io::Error| EditError::Refused(format!("cannot read a password: {error}"));
         if self.password_stdin {
-            let mut line = String::new();
+            let mut line = Zeroizing::new(String::new());
             io::stdin().lock().read_line(&mut line).map_err(refused)?;
             let password = line.strip_suffix('\n').unwrap_or(&line);
             return Ok(password.strip_suffix('\r').unwrap_or(password).into());
@@ -201,13 +205,13 @@ impl PasswordSource {
                 "there is no terminal to ask for a password on; give --password-stdin".into(),
             ));
         }
-        let first =
-            rpassword::prompt_password(format!("Password for {username}: ")).map_err(refused)?;
-        let again = rpassword::prompt_password("Again: ").map_err(refused)?;
-        if first != again {
+        let ask = |words: &str| rpassword::prompt_password(words).map(SecretString::from);
+        let first = ask(&format!("Password for {username}: ")).map_err(refused)?;
+        let again = ask("Again: ").map_err(refused)?;
+        if first.expose_secret() != again.expose_secret() {
             return Err(EditError::Refused("the two passwords differ; nothing was changed".into()));
         }
-        Ok(first.into())
+        Ok(first)
     }
 }
 

@@ -184,9 +184,9 @@ function openLine(output) {
 
 /**
  * Starts coturn with deploy/turnserver.conf. As shipped it refuses to relay to this machine, as it
- * should; `toLoopback` adds what lets two peers on it meet.
+ * should; `toLoopback` adds what lets two peers on it meet. `previous` is a secret that still counts.
  */
-export async function startCoturn({ secret, toLoopback = true }) {
+export async function startCoturn({ secret, previous, toLoopback = true }) {
   return onFreePorts(async () => {
     const home = folder();
     const [port, tlsPort] = [await freePort(), await freePort()];
@@ -197,6 +197,7 @@ export async function startCoturn({ secret, toLoopback = true }) {
       ['/etc/letsencrypt/live/turn.example.com', certificate().folder],
     ]);
     conf += `\nlistening-ip=127.0.0.1\nrelay-ip=127.0.0.1\nuserdb=${home}/turndb\npidfile=${home}/pid\n`;
+    if (previous) conf += `static-auth-secret=${previous}\n`;
     if (toLoopback) conf += 'allow-loopback-peers\nallowed-peer-ip=127.0.0.1\n';
     writeFileSync(join(home, 'turnserver.conf'), conf);
 

@@ -6,7 +6,8 @@ import addFormats from 'ajv-formats';
 import Ajv from 'ajv/dist/2020.js';
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { ask, cleanUp, Client, logIn, PASSWORDS, startServer } from './harness.mjs';
+import { availableParallelism } from 'node:os';
+import { ask, cleanUp, Client, logIn, PASSWORDS, pause, startServer } from './harness.mjs';
 
 /** Documented answers that no test can have, each with the reason. */
 const NOT_PROVOKED = {
@@ -14,11 +15,13 @@ const NOT_PROVOKED = {
 };
 
 const TURN = { TURNSERVER_SECRET: 'a secret', TURNSERVER_URLS: '["turn:127.0.0.1:3478"]', STUNSERVER_URLS: '["stun:127.0.0.1:3478"]' };
+const ELSEWHERE = { 'x-forwarded-for': '192.0.2.254' };
 const WRONG = { username: 'nobody', password: 'wrong password' };
 
 /**
  * How each answer is provoked: `open` gives everything to everybody, `strict` has no TURN and wants a
- * token for all, `busy` has had as many requests as it takes in a minute.
+ * token for all, `busy` has had as many requests as it takes in a minute, `flooded` has more logins
+ * waiting than it takes.
  */
 const CALLS = [
   ['get / 200', ({ open }) => open.ask('GET', '/')],
@@ -40,6 +43,7 @@ const CALLS = [
   ['post /auth/login 422', ({ open }) => open.ask('POST', '/auth/login', { json: { username: 7 } })],
   ['post /auth/login 422', ({ open }) => open.ask('POST', '/auth/login', { body: '{', headers: { 'content-type': 'application/json' } })],
   ['post /auth/login 429', ({ locked }) => locked.ask('POST', '/auth/login', { json: WRONG })],
+  ['post /auth/login 503', ({ flooded }) => turnedAway(() => flooded.ask('POST', '/auth/login', { json: WRONG, headers: ELSEWHERE }))],
   ['post /auth/token 200', ({ open }) => open.ask('POST', '/auth/token', { form: { username: 'alice', password: PASSWORDS.alice, grant_type: 'password' } })],
   ['post /auth/token 400', ({ open }) => open.ask('POST', '/auth/token', { body: 'x', headers: { 'content-type': 'multipart/form-data' } })],
   ['post /auth/token 401', ({ open }) => open.ask('POST', '/auth/token', { form: WRONG })],
@@ -47,6 +51,7 @@ const CALLS = [
   ['post /auth/token 415', ({ open }) => open.ask('POST', '/auth/token', { json: WRONG })],
   ['post /auth/token 422', ({ open }) => open.ask('POST', '/auth/token', { form: { username: 'alice', grant_type: 'refresh_token' } })],
   ['post /auth/token 429', ({ locked }) => locked.ask('POST', '/auth/token', { form: WRONG })],
+  ['post /auth/token 503', ({ flooded }) => turnedAway(() => flooded.ask('POST', '/auth/token', { form: WRONG, headers: ELSEWHERE }))],
   ['get /auth/me 200', ({ open, token }) => open.ask('GET', '/auth/me', { token })],
   ['get /auth/me 401', ({ open }) => open.ask('GET', '/auth/me')],
   ['get /auth/me 401', ({ open }) => open.ask('GET', '/auth/me', { token: 'forged' })],
@@ -84,11 +89,14 @@ describe('the OpenAPI document', { timeout: 120_000 }, () => {
     world.busy = await start({ RATE_LIMIT_PER_MINUTE: '1' });
     await world.busy.ask('GET', '/');
     world.token = await logIn(world.open.url, 'alice');
+    world.flooded = await start({ AUTH_MAX_FAILURES: '1000' });
+    world.flood = flood(world.flooded);
     world.strictToken = await logIn(world.strict.url, 'alice');
     world.member = await Client.join(world.open.url, 'den', world.token);
     spec = await world.open.ask('GET', '/openapi.json');
   });
   after(async () => {
+    world.flood.over = true;
     await world.member?.close();
     await cleanUp();
   });
@@ -139,6 +147,25 @@ describe('the OpenAPI document', { timeout: 120_000 }, () => {
     });
   });
 });
+
+/** Keeps the queue of logins full until it is ended: whoever is turned away asks again. */
+function flood({ ask }) {
+  const flood = { over: false };
+  const insist = async (from) => {
+    while (!flood.over) {
+      await ask('POST', '/auth/login', { json: WRONG, headers: { 'x-forwarded-for': from } }).catch(() => pause(10));
+    }
+  };
+  for (let number = 0; number < 40 * availableParallelism(); number += 1) insist(`192.0.2.${number % 250}`);
+  return flood;
+}
+
+/** Asks until there was no place, should one have come free just before. */
+async function turnedAway(ask) {
+  let answer;
+  do answer = await ask(); while (answer.status === 401);
+  return answer;
+}
 
 const operationOf = (key) => key.replace(/ \d+$/, '');
 

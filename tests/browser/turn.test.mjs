@@ -60,6 +60,22 @@ describe('TURN credentials', { timeout: 120_000 }, () => {
   }
 });
 
+describe('A new TURN secret', { timeout: 60_000 }, () => {
+  after(cleanUp);
+
+  test('takes over while the credentials of the one before still count', async () => {
+    const previous = 'the-secret-that-was-shared-until-now';
+    const coturn = await startCoturn({ secret: SECRET, previous });
+
+    for (const secret of [SECRET, previous]) {
+      const outcome = await relay(coturn, await mint(coturn, { TURNSERVER_SECRET: secret }), []);
+
+      assert.equal(outcome.code, 0, outcome.text);
+    }
+    assertRefused(await relay(coturn, await mint(coturn, { TURNSERVER_SECRET: 'a-third-one' }), []));
+  });
+});
+
 describe('deploy/turnserver.conf', { timeout: 60_000 }, () => {
   after(cleanUp);
 
