@@ -51,9 +51,11 @@ const STALLED: Duration = Duration::from_secs(30);
 /// How long to wait when the system has no handle left for another connection.
 const OUT_OF_HANDLES: Duration = Duration::from_millis(100);
 
-/// Handles that connections leave for files: users, certificate, logouts must be read and written
-/// also when strangers hold all the connections there can be.
-const HANDLES_FOR_FILES: usize = 64;
+/// How many of `handles` connections leave for everything else: users, certificate and logouts must
+/// be read and written also when strangers hold all the connections there can be.
+fn reserve(handles: usize) -> usize {
+    (handles / 8).clamp(16, 64)
+}
 
 /// Connections from one address that are no WebSocket (yet).
 const MOST_PER_ADDRESS: usize = 256;
@@ -103,7 +105,7 @@ impl Gate {
     /// As many connections as there are `handles`, but for a few, and no more than 256 that are no
     /// WebSocket from one address that is not a proxy of ours.
     pub fn new(handles: usize, trusted_proxies: &[IpNet]) -> Self {
-        let handles = handles.saturating_sub(HANDLES_FOR_FILES).clamp(1, Semaphore::MAX_PERMITS);
+        let handles = handles.saturating_sub(reserve(handles)).clamp(1, Semaphore::MAX_PERMITS);
         Self {
             handles: Arc::new(Semaphore::new(handles)),
             places: Places::new(0, MOST_PER_ADDRESS),
