@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
 
 /// Who sent a request.
@@ -37,18 +37,21 @@ pub fn client_of(headers: &HeaderMap, peer: IpAddr, tls: bool, trusted: &[IpNet]
     }
     let forwarded = values(headers, "x-forwarded-proto")
         .last()
-        .is_some_and(|scheme| scheme.eq_ignore_ascii_case("https"));
+        .is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"https"));
     Client { address, https: tls || forwarded }
 }
 
 /// The entries of a list header, over all its lines, in order (RFC 9110 section 5.3).
-fn values<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a str> {
-    let lines = headers.get_all(name).into_iter().map(|line| line.to_str().unwrap_or_default());
-    lines.flat_map(|line| line.split(',')).map(str::trim).collect()
+///
+/// As bytes: what a client wrote into its part of a line must not hide what a proxy added to it.
+fn values<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a [u8]> {
+    let lines = headers.get_all(name).into_iter().map(HeaderValue::as_bytes);
+    lines.flat_map(|line| line.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii).collect()
 }
 
 /// An address as proxies write it: bare, with a port, or IPv6 in brackets.
-fn read_address(entry: &str) -> Option<IpAddr> {
+fn read_address(entry: &[u8]) -> Option<IpAddr> {
+    let entry = str::from_utf8(entry).ok()?;
     let bare = || entry.parse().ok();
     let with_port = || entry.parse().ok().map(|address: std::net::SocketAddr| address.ip());
     let in_brackets = || entry.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
@@ -57,8 +60,6 @@ fn read_address(entry: &str) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderValue;
-
     use super::*;
 
     fn seen(peer: &str, tls: bool, headers: &[(&'static str, &'static str)]) -> (String, bool) {
@@ -108,6 +109,23 @@ mod tests {
             [("x-forwarded-for", "203.0.113.1"), ("x-forwarded-for", "192.0.2.9, 10.0.0.1")];
 
         assert_eq!(seen("[::ffff:127.0.0.1]", false, &headers).0, "192.0.2.9");
+    }
+
+    /// nginx appends to the line that came, whatever is in it.
+    #[test]
+    fn bytes_that_are_no_text_hide_nothing_that_a_proxy_added() {
+        let trusted = ["127.0.0.0/8".parse().unwrap()];
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("x-forwarded-for", &b"\xc3\xa9, 192.0.2.9"[..]),
+            ("x-forwarded-proto", b"\xff, https"),
+        ] {
+            headers.append(name, HeaderValue::from_bytes(value).unwrap());
+        }
+
+        let client = client_of(&headers, [127, 0, 0, 1].into(), false, &trusted);
+
+        assert_eq!(client, Client { address: [192, 0, 2, 9].into(), https: true });
     }
 
     #[test]
