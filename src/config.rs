@@ -252,7 +252,7 @@ impl Config {
             faults.push("JWT_SECRET_KEY_PREVIOUS is the same as JWT_SECRET_KEY or SECRET_KEY: it is the key that JWT_SECRET_KEY replaced; leave it empty where there is none".into());
         }
         if !self.users_csv.exists() {
-            let path = self.users_csv.display();
+            let path = on_one_line(&self.users_csv.display().to_string());
             faults.push(format!(
                 "USERS_CSV={path}: there is no such file; make it with `manage_users add --password-stdin <username>`"
             ));
@@ -309,6 +309,11 @@ fn is_placeholder(secret: &str) -> bool {
         || ["your-", "change", "placeholder"].iter().any(|start| secret.starts_with(start))
 }
 
+/// A value as it is shown: a fault is one line, whatever a quoted value in `.env` holds.
+fn on_one_line(value: &str) -> String {
+    value.replace(char::is_control, "\u{fffd}")
+}
+
 struct Reader<'a> {
     variable: &'a dyn Fn(&str) -> Option<String>,
     faults: Vec<String>,
@@ -320,6 +325,7 @@ impl Reader<'_> {
     }
 
     fn fault(&mut self, name: &str, value: &str, accepted: &str) {
+        let value = on_one_line(value);
         self.faults.push(format!("{name}={value}: not accepted; give {accepted}"));
     }
 
@@ -351,7 +357,10 @@ impl Reader<'_> {
                     .strip_prefix('[')
                     .and_then(|value| value.strip_suffix(']'))
                     .unwrap_or(value);
-                (!host.contains(['/', ' ', '[', ']'])).then(|| host.to_owned())
+                let fits = !host.is_empty()
+                    && !host.contains(['/', ' ', '[', ']'])
+                    && !host.contains(char::is_control);
+                fits.then(|| host.to_owned())
             },
         )
     }
@@ -678,6 +687,9 @@ mod tests {
     fn a_value_that_is_not_accepted_is_named_with_what_is() {
         for (name, value, accepted) in [
             ("HOST", "http://localhost", "a host name"),
+            ("HOST", "[]", "a host name"),
+            ("HOST", "a\nb", "a host name"),
+            ("PORT", "8000\nPORT=1", "0 to 65535"),
             ("PORT", "80000", "0 to 65535"),
             ("REQUIRE_HTTPS", "maybe", "true or false"),
             ("LOG_LEVEL", "LOUD", "WARNING"),
@@ -702,6 +714,7 @@ mod tests {
 
             assert_eq!(faults.len(), 1, "{faults:?}");
             assert!(faults[0].contains(name) && faults[0].contains(accepted), "{faults:?}");
+            assert!(!faults[0].contains('\n'), "{faults:?}");
         }
     }
 
