@@ -100,6 +100,7 @@ pub fn is_hash(hash: &str) -> bool {
     };
     let Some((cost, digest)) = rest.split_once('$') else { return false };
     cost.len() == 2
+        && cost.bytes().all(|byte| byte.is_ascii_digit())
         && cost.parse().is_ok_and(|cost: u32| (4..=HIGHEST_COST).contains(&cost))
         && digest.len() == 53
         && digest.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"./".contains(&byte))
@@ -157,6 +158,7 @@ mod tests {
             "5e884898da28047151d0e56f8dc6292773603d0d6aabbdd62a11ef721d1542d8",
             &format!("$2x$12${digest}"),
             &format!("$2b$3${digest}"),
+            &format!("$2b$+4${digest}"),
             &format!("$2b$99${digest}"),
             &format!("$2b$12${digest}a"),
             &format!("$2b$12${}é", "a".repeat(51)),
