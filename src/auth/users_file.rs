@@ -115,16 +115,23 @@ impl Table {
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         let mut reader =
             csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(bytes);
-        let mut records = reader.records().map(|record| {
-            record.map_err(|error| {
-                let line = error.position().map_or(0, csv::Position::line);
-                (line, "not UTF-8 text".to_owned())
-            })
+        let mut records = reader.records().map(|record| match record {
+            Ok(mut record) => {
+                let found = record.position().map(|position| past_empty_lines(bytes, position));
+                record.set_position(found);
+                Ok(record)
+            }
+            Err(error) => {
+                let found = error.position().map(|position| past_empty_lines(bytes, position));
+                Err((found.map_or(0, |found| found.line()), "not UTF-8 text".to_owned()))
+            }
         });
         let first = records
             .next()
             .ok_or((1, "the file is empty; the first line names the columns".to_owned()))??;
-        let headers: StringRecord = first.iter().map(str::trim).collect();
+        // A byte order mark that stays in the first name would be lost when this is written again.
+        let blank = |char: char| char.is_whitespace() || char == '\u{feff}';
+        let headers: StringRecord = first.iter().map(|header| header.trim_matches(blank)).collect();
         for column in ["username", "hashed_password"] {
             if !headers.iter().any(|header| header == column) {
                 return Err((
@@ -249,6 +256,16 @@ impl Table {
         }
         writer.flush()
     }
+}
+
+/// Where a row really begins: the reader stands before the empty lines above it.
+fn past_empty_lines(bytes: &[u8], position: &csv::Position) -> csv::Position {
+    let before = usize::try_from(position.byte()).ok().and_then(|at| bytes.get(at..));
+    let ends = before.unwrap_or_default().iter().take_while(|byte| b"\r\n".contains(byte));
+    let passed = ends.filter(|byte| **byte == b'\n').count();
+    let mut found = position.clone();
+    found.set_line(position.line() + passed as u64);
+    found
 }
 
 /// Changes the file: nobody else changes it meanwhile, and whoever reads it (also after a crash at
@@ -424,6 +441,8 @@ mod tests {
             (b"username,hashed_password\nalice,x\n\xff\xfe,y\n", 3, "UTF-8"),
             (b"username,email,hashed_password\nalice,\"a@b,x\nbob,b@b,y\n", 2, "quote"),
             (b"username,hashed_password\nalice,x\n\"bob,y\ncarol,z\n", 3, "quote"),
+            (b"\nusername,hashed_password\r\n\r\n\nalice,x\n\n\xff,y\n", 7, "UTF-8"),
+            (b"username,hashed_password\r\n\r\n\"alice,x\r\n", 3, "quote"),
         ] {
             let (at, fault) = Table::parse(bytes).unwrap_err();
 
