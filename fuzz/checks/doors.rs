@@ -1,0 +1,127 @@
+//! Room ids: what a URL names, all doors agree on.
+
+use std::{cell::OnceCell, sync::Arc};
+
+use axum::{
+    body::{Body, to_bytes},
+    http::{Request, StatusCode, Uri},
+};
+use serde_json::Value;
+use signaling::{
+    app::App,
+    auth::{revoked::Revoked, users::Users},
+    config::Config,
+    http::{self, Doors},
+    outbox,
+    rooms::{Peer, Seat, is_room_id},
+    server::Transport,
+};
+use tokio::runtime::Runtime;
+use tower::ServiceExt;
+
+/// One server for all inputs, and the runtime that it runs on.
+struct House {
+    app: App,
+    doors: Doors,
+    runtime: Runtime,
+}
+
+thread_local! {
+    static HOUSE: OnceCell<House> = const { OnceCell::new() };
+}
+
+/// Any bytes as the segment of a URL that names a room, percent-encoded or not.
+pub fn room_id(data: &[u8]) {
+    if let Ok(text) = str::from_utf8(data) {
+        assert_eq!(is_room_id(text), may_be_room(text));
+    }
+    let Ok(segment) = str::from_utf8(data) else { return };
+    if segment.is_empty() || segment.contains(['/', '?', '#']) || !segment.is_ascii() {
+        return; // another URL, or none
+    }
+    let Ok(uri) = format!("/ws/{segment}").parse::<Uri>() else { return };
+    let room = String::from_utf8(decoded(segment)).ok().filter(|room| may_be_room(room));
+    HOUSE.with(|house| house.get_or_init(build).check(uri, segment, room));
+}
+
+fn build() -> House {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("users.csv");
+    std::fs::write(&path, "username,hashed_password\n").unwrap();
+    let (users, _) = Users::load(&path).unwrap();
+    let revoked = Revoked::load(&path, 0).unwrap();
+    let config = Config::read(|name| match name {
+        "DEBUG" => Some("true".into()),
+        "REQUIRE_HTTPS" => Some("false".into()),
+        "RATE_LIMIT_PER_MINUTE" => Some("0".into()),
+        _ => None,
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let app = runtime.block_on(async { App::new(config.unwrap(), users, revoked) });
+    House { doors: http::doors(&app), app, runtime }
+}
+
+impl House {
+    fn check(&self, uri: Uri, segment: &str, room: Option<String>) {
+        // Nothing here asks for a WebSocket: a good room is refused for that, a bad one for itself.
+        let (status, answer) = self.ask(uri);
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{answer}");
+        let about_room = answer["detail"].as_str().unwrap().starts_with("A room id has 1 to 128");
+        assert_eq!(about_room, room.is_none(), "{segment:?} names {room:?}: {answer}");
+
+        let info = format!("/api/rooms/{segment}/info").parse().unwrap();
+        let Some(room) = room else {
+            return assert_eq!(self.ask(info).0, StatusCode::NOT_FOUND);
+        };
+        let (outbox, _mailbox) = outbox::pair();
+        let peer = Peer { client_id: "a".into(), username: "alice".into() };
+        let seat = Seat::take(&self.app.rooms, &Arc::from(&*room), peer, outbox).unwrap();
+        let (status, answer) = self.ask(info);
+        drop(seat);
+        assert_eq!(status, StatusCode::OK, "somebody is in {room:?}");
+        assert_eq!(
+            (answer["room_id"].as_str(), &answer["connected_users"]),
+            (Some(&*room), &1.into())
+        );
+    }
+
+    fn ask(&self, uri: Uri) -> (StatusCode, Value) {
+        let transport =
+            Transport { peer: ([192, 0, 2, 1], 80).into(), tls: false, line: Arc::default() };
+        let request = Request::get(uri).header("host", "fuzzed").extension(transport);
+        self.runtime.block_on(async {
+            let answered = self.doors.clone().oneshot(request.body(Body::empty()).unwrap()).await;
+            let Ok(answer) = answered;
+            let status = answer.status();
+            let body = to_bytes(answer.into_body(), 64 * 1024).await.unwrap();
+            (status, serde_json::from_slice(&body).expect("every answer is JSON"))
+        })
+    }
+}
+
+/// Contract section 2.
+fn may_be_room(room: &str) -> bool {
+    let is_control = |char| matches!(char, '\0'..='\x1f' | '\x7f'..='\u{9f}');
+    (1..=128).contains(&room.chars().count()) && !room.chars().any(is_control)
+}
+
+/// RFC 3986 section 2.1; a `%` without two digits stands for itself.
+fn decoded(segment: &str) -> Vec<u8> {
+    let (mut rest, mut bytes) = (segment.as_bytes(), Vec::new());
+    while let Some((first, after)) = rest.split_first() {
+        let digits =
+            after.get(..2).filter(|two| *first == b'%' && two.iter().all(u8::is_ascii_hexdigit));
+        match digits {
+            Some(two) => {
+                let two = str::from_utf8(two).unwrap();
+                bytes.push(u8::from_str_radix(two, 16).unwrap());
+                rest = &after[2..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    bytes
+}
