@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use axum::extract::ws::Utf8Bytes;
+use bytestring::ByteString;
 use tokio::sync::{
     SetOnce,
     mpsc::{self, error::TrySendError},
@@ -16,6 +16,9 @@ pub const MAX_FRAMES: usize = 1024;
 
 /// Bytes that may wait for one client.
 pub const MAX_BYTES: usize = 8 * 1024 * 1024;
+
+/// Frames that are written at once.
+const MOST_AT_ONCE: usize = 16;
 
 /// Why somebody else ended a client's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +45,7 @@ pub fn pair() -> (Outbox, Mailbox) {
 /// The end of the queue that everyone else holds.
 #[derive(Clone, Debug)]
 pub struct Outbox {
-    frames: mpsc::Sender<Utf8Bytes>,
+    frames: mpsc::Sender<ByteString>,
     state: Arc<State>,
 }
 
@@ -58,7 +61,7 @@ impl Outbox {
     ///
     /// Signaling does not survive a gap (an answer without its offer is noise), so a full queue
     /// ends the connection instead of dropping a frame; the client reconnects and rejoins.
-    pub fn push(&self, frame: Utf8Bytes) {
+    pub fn push(&self, frame: ByteString) {
         let length = frame.len();
         let waiting = self.state.waiting.fetch_add(length, Ordering::Relaxed) + length;
         if waiting > MAX_BYTES {
@@ -80,22 +83,21 @@ impl Outbox {
 /// The end of the queue that the client's own connection holds.
 #[derive(Debug)]
 pub struct Mailbox {
-    frames: mpsc::Receiver<Utf8Bytes>,
+    frames: mpsc::Receiver<ByteString>,
     state: Arc<State>,
 }
 
 impl Mailbox {
-    /// The next frame to write; waits while there is none. Safe to cancel.
-    ///
-    /// `None` when nobody can write any more.
-    pub async fn next(&mut self) -> Option<Utf8Bytes> {
-        let frame = self.frames.recv().await?;
-        self.state.waiting.fetch_sub(frame.len(), Ordering::Relaxed);
-        Some(frame)
+    /// Moves frames that wait to `frames`, as many as go well into one write; waits while there is
+    /// none. Safe to cancel.
+    pub async fn take(&mut self, frames: &mut Vec<ByteString>) {
+        self.frames.recv_many(frames, MOST_AT_ONCE).await;
+        let taken = frames.iter().map(|frame| frame.len()).sum();
+        self.state.waiting.fetch_sub(taken, Ordering::Relaxed);
     }
 
     /// A frame that already waits, if there is one.
-    pub fn next_now(&mut self) -> Option<Utf8Bytes> {
+    pub fn next_now(&mut self) -> Option<ByteString> {
         let frame = self.frames.try_recv().ok()?;
         self.state.waiting.fetch_sub(frame.len(), Ordering::Relaxed);
         Some(frame)
@@ -136,7 +138,7 @@ mod tests {
     #[tokio::test]
     async fn a_queue_that_holds_too_many_bytes_ends_the_connection() {
         let (outbox, mailbox) = pair();
-        let megabyte = Utf8Bytes::from("x".repeat(1024 * 1024));
+        let megabyte = ByteString::from("x".repeat(1024 * 1024));
 
         for _ in 0..=MAX_BYTES / megabyte.len() {
             outbox.push(megabyte.clone());
@@ -148,11 +150,11 @@ mod tests {
     #[tokio::test]
     async fn what_was_read_no_longer_counts() {
         let (outbox, mut mailbox) = pair();
-        let megabyte = Utf8Bytes::from("x".repeat(1024 * 1024));
+        let megabyte = ByteString::from("x".repeat(1024 * 1024));
 
         for _ in 0..MAX_FRAMES * 2 {
             outbox.push(megabyte.clone());
-            mailbox.next().await.unwrap();
+            mailbox.next_now().unwrap();
         }
         outbox.dismiss(Dismissal::Replaced);
 

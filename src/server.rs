@@ -10,7 +10,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -59,6 +59,11 @@ fn reserve(handles: usize) -> usize {
 
 /// Connections from one address that are no WebSocket (yet).
 const MOST_PER_ADDRESS: usize = 256;
+
+/// How a client begins that takes HTTP/2 for granted (RFC 9113 section 3.4). Hyper would hang up on it.
+const HTTP_2: &[u8] = b"PRI * HTTP/2.0\r\n";
+const NO_HTTP_2: &[u8] =
+    b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
 /// How often the log says that connections have to wait.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
@@ -141,10 +146,10 @@ struct Crowded;
 struct Complaint(Option<Instant>);
 
 impl Complaint {
-    fn about(&mut self, what: &str) {
+    fn about(&mut self, what: &'static str) {
         if self.0.is_none_or(|last| last.elapsed() >= COMPLAIN_EVERY) {
             self.0 = Some(Instant::now());
-            tracing::error!("{what}");
+            tracing::warn!("{what}");
         }
     }
 }
@@ -184,7 +189,13 @@ pub async fn serve(
             Ok((stream, peer)) => match gate.place(peer) {
                 Ok(place) => {
                     let line = Arc::new(Line { place: Mutex::new(place), ..Line::default() });
-                    let stream = Stream { tcp: stream, line, stalled: None, _handle: handle };
+                    let stream = Stream {
+                        tcp: stream,
+                        line,
+                        has_read: false,
+                        stalled: None,
+                        _handle: handle,
+                    };
                     connections.spawn(connect(
                         stream,
                         peer,
@@ -194,13 +205,13 @@ pub async fn serve(
                     ));
                 }
                 Err(Crowded) => {
-                    let address = peer.ip();
-                    crowded.about(&format!("{address} has too many connections; more are closed"));
+                    crowded.about("an address has too many connections; more are closed");
                 }
             },
             Err(error) if is_about_one_connection(&error) => {}
             Err(error) => {
-                not_accepted.about(&format!("cannot accept connections, trying again: {error}"));
+                tracing::debug!(%error, "not accepted");
+                not_accepted.about("cannot accept connections; trying again");
                 tokio::time::sleep(OUT_OF_HANDLES).await;
             }
         }
@@ -295,11 +306,31 @@ async fn talk(
     }
 }
 
+/// A connection after an upgrade.
+pub enum Upgraded {
+    /// Plain TCP.
+    Plain(Stream),
+    /// Our own TLS.
+    Tls(Box<TlsStream<Stream>>),
+}
+
+/// The connection itself, without what hyper had around it, and what had been read from it already.
+pub fn stream_of(upgraded: hyper::upgrade::Upgraded) -> Option<(Upgraded, Vec<u8>)> {
+    match upgraded.downcast::<TokioIo<Stream>>() {
+        Ok(parts) => Some((Upgraded::Plain(parts.io.into_inner()), parts.read_buf.into())),
+        Err(upgraded) => {
+            let parts = upgraded.downcast::<TokioIo<Box<TlsStream<Stream>>>>().ok()?;
+            Some((Upgraded::Tls(parts.io.into_inner()), parts.read_buf.into()))
+        }
+    }
+}
+
 /// An accepted connection. Holds its handle until it is closed, and fails when its client takes
 /// nothing of an answer for too long: hyper would wait for ever.
-struct Stream {
+pub struct Stream {
     tcp: TcpStream,
     line: Arc<Line>,
+    has_read: bool,
     /// Runs out when a write has waited too long.
     stalled: Option<Pin<Box<Sleep>>>,
     _handle: OwnedSemaphorePermit,
@@ -326,7 +357,15 @@ impl AsyncRead for Stream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_read(context, buffer)
+        ready!(Pin::new(&mut self.tcp).poll_read(context, buffer))?;
+        if !self.has_read {
+            self.has_read = true;
+            if buffer.filled().starts_with(HTTP_2) {
+                let _ = self.tcp.try_write(NO_HTTP_2);
+                buffer.clear();
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -1,13 +1,15 @@
 //! One connection's life, in order: it introduces itself, sits down, talks and listens, and leaves.
 
-use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible, future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration,
+};
 
-use axum::extract::ws::Utf8Bytes;
+use bytestring::ByteString;
 use futures_util::FutureExt;
 use serde_json::value::RawValue;
 use tokio::{
     sync::watch,
-    time::{Instant, sleep_until, timeout, timeout_at},
+    time::{Instant, sleep_until, timeout},
 };
 
 use crate::{
@@ -31,8 +33,8 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 pub trait Socket: Send {
     /// The next thing that arrives; `None` when the connection is gone. Safe to cancel.
     fn receive(&mut self) -> impl Future<Output = Option<Received>> + Send;
-    /// Writes a text frame. After cancelling, the frame may or may not have been written, never half.
-    fn send(&mut self, frame: Utf8Bytes) -> impl Future<Output = Result<(), Broken>> + Send;
+    /// Writes text frames. After cancelling, what comes next goes out behind whole frames.
+    fn send(&mut self, frames: &[ByteString]) -> impl Future<Output = Result<(), Broken>> + Send;
     /// Writes a Ping.
     fn ping(&mut self) -> impl Future<Output = Result<(), Broken>> + Send;
     /// Writes a Close.
@@ -51,7 +53,7 @@ pub struct Broken;
 #[derive(Debug)]
 pub enum Received {
     /// A text message.
-    Text(Utf8Bytes),
+    Text(ByteString),
     /// A binary message.
     Binary,
     /// A Ping (answered already) or a Pong.
@@ -395,29 +397,38 @@ impl From<Refusal> for Goodbye {
 
 /// Lives one connection to its end and says how it ended. The seat is free before the last words.
 pub async fn run(socket: &mut impl Socket, host: &Host<impl Door>) -> Goodbye {
-    let (outbox, mut mailbox) = outbox::pair();
-    let mut line = Line {
-        socket,
-        patience: host.rules.patience,
-        end: End { notice: mailbox.notice(), closing: host.closing.clone() },
-    };
-    let mut admitted = false;
+    let (outbox, mailbox) = outbox::pair();
+    let end = called(mailbox.notice(), host.closing.clone());
+    let mut seated: Option<Peer> = None;
     let living = async {
-        match introduce(&mut line, host, &outbox).await {
-            Ok((member, first)) => {
-                admitted = true;
-                member.converse(first, &mut line, &mut mailbox).await
-            }
-            Err(goodbye) => goodbye,
-        }
+        let mut line = Line { socket, patience: host.rules.patience };
+        let (member, first) = match introduce(&mut line, host, &outbox).await {
+            Ok(introduced) => introduced,
+            Err(goodbye) => return goodbye,
+        };
+        let peer = seated.insert(member.seat.peer().clone());
+        tracing::info!(user = ?peer.username, client = %peer.client_id, "joined");
+        let Err(goodbye) = member.converse(first, &mut line, mailbox).await;
+        goodbye
     };
-    // One session's fault is nobody else's: unwinding drops the seat, and the client is told.
-    let goodbye = AssertUnwindSafe(living).catch_unwind().await.unwrap_or_else(|_panic| {
-        tracing::error!("a session panicked");
-        Goodbye::Internal
-    });
-    tracing::debug!(?goodbye, "closing");
-    say_goodbye(line.socket, goodbye, admitted).await;
+    let goodbye = tokio::select! {
+        // The end comes first: when the server stops, nobody is told any more that all the others
+        // leave, which would hang up calls that outlive the restart.
+        biased;
+        goodbye = end => goodbye,
+        // One session's fault is nobody else's: unwinding drops the seat, and the client is told.
+        lived = AssertUnwindSafe(living).catch_unwind() => lived.unwrap_or_else(|_panic| {
+            tracing::error!("a session panicked");
+            Goodbye::Internal
+        }),
+    };
+    match &seated {
+        Some(Peer { username, client_id }) => {
+            tracing::info!(user = ?username, client = %client_id, ?goodbye, "left");
+        }
+        None => tracing::debug!(?goodbye, "closing"),
+    }
+    say_goodbye(socket, goodbye, seated.is_some()).await;
     goodbye
 }
 
@@ -433,7 +444,7 @@ async fn say_goodbye(socket: &mut impl Socket, goodbye: Goodbye, admitted: bool)
             if let Goodbye::Restarting(within) = goodbye {
                 let reconnect_in_ms = spread_over(within);
                 retry_after_ms = Some(reconnect_in_ms);
-                socket.send(ServerMessage::ServerShutdown { reconnect_in_ms }.encode()).await?;
+                socket.send(&[ServerMessage::ServerShutdown { reconnect_in_ms }.encode()]).await?;
             }
             if admitted || goodbye.tells_strangers() {
                 let Parting { code, sentence, retry, .. } = parting;
@@ -444,7 +455,7 @@ async fn say_goodbye(socket: &mut impl Socket, goodbye: Goodbye, admitted: bool)
                     retry: Some(retry),
                     retry_after_ms,
                 };
-                socket.send(error.encode()).await?;
+                socket.send(&[error.encode()]).await?;
             }
             socket.close(parting.close, parting.reason).await?;
         }
@@ -461,54 +472,41 @@ fn spread_over(within: Duration) -> u64 {
     uuid::Uuid::new_v4().as_u64_pair().1 % within
 }
 
-/// A socket whose writes end: in time, or when the client is asked to leave meanwhile.
+/// A socket whose writes end in time.
 struct Line<'a, S> {
     socket: &'a mut S,
     patience: Duration,
-    end: End,
 }
 
 impl<S: Socket> Line<'_, S> {
-    async fn write(&mut self, frame: Utf8Bytes) -> Result<(), Goodbye> {
-        finish(self.socket.send(frame), self.patience, &mut self.end).await
+    async fn write(&mut self, frames: &[ByteString]) -> Result<(), Goodbye> {
+        in_time(self.patience, self.socket.send(frames)).await
     }
 
     async fn ping(&mut self) -> Result<(), Goodbye> {
-        finish(self.socket.ping(), self.patience, &mut self.end).await
+        in_time(self.patience, self.socket.ping()).await
     }
 }
 
-/// A client that does not read blocks its own task in the write: it must end all the same.
-async fn finish(
-    writing: impl Future<Output = Result<(), Broken>>,
+/// A client that does not read would block its own task in a write.
+async fn in_time(
     patience: Duration,
-    end: &mut End,
+    writing: impl Future<Output = Result<(), Broken>>,
 ) -> Result<(), Goodbye> {
-    tokio::select! {
-        biased;
-        written = timeout(patience, writing) => match written {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(Broken)) => Err(Goodbye::Gone),
-            Err(_elapsed) => Err(Goodbye::TooSlow),
-        },
-        goodbye = end.called() => Err(goodbye),
+    match timeout(patience, writing).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(Broken)) => Err(Goodbye::Gone),
+        Err(_elapsed) => Err(Goodbye::TooSlow),
     }
 }
 
 /// What ends a session from outside: somebody's dismissal, or the server that stops.
-struct End {
-    notice: Notice,
-    closing: watch::Receiver<Option<Duration>>,
-}
-
-impl End {
-    async fn called(&mut self) -> Goodbye {
-        tokio::select! {
-            biased;
-            why = self.notice.dismissed() => why.into(),
-            within = self.closing.wait_for(Option::is_some) => {
-                Goodbye::Restarting(within.ok().and_then(|within| *within).unwrap_or_default())
-            }
+async fn called(notice: Notice, mut closing: watch::Receiver<Option<Duration>>) -> Goodbye {
+    tokio::select! {
+        biased;
+        why = notice.dismissed() => why.into(),
+        within = closing.wait_for(Option::is_some) => {
+            Goodbye::Restarting(within.ok().and_then(|within| *within).unwrap_or_default())
         }
     }
 }
@@ -518,16 +516,12 @@ async fn introduce<'h, D: Door>(
     line: &mut Line<'_, impl Socket>,
     host: &'h Host<D>,
     outbox: &Outbox,
-) -> Result<(Member<'h, D>, Option<Utf8Bytes>), Goodbye> {
+) -> Result<(Member<'h, D>, Option<ByteString>), Goodbye> {
     let guests = host.rules.guests;
-    line.write(ServerMessage::AuthRequired { message: "Authentication required", guests }.encode())
-        .await?;
-    let first = tokio::select! {
-        first = timeout_at(Instant::now() + host.rules.patience, first_text(line.socket)) => {
-            first.unwrap_or(Err(Goodbye::AuthRequired))?
-        }
-        goodbye = line.end.called() => return Err(goodbye),
-    };
+    let greeting = ServerMessage::AuthRequired { message: "Authentication required", guests };
+    line.write(&[greeting.encode()]).await?;
+    let first = timeout(host.rules.patience, first_text(line.socket)).await;
+    let first = first.unwrap_or(Err(Goodbye::AuthRequired))?;
 
     let message = wire::read(&first).message;
     let (claim, requested) = claim_of(&message, guests)?;
@@ -562,7 +556,7 @@ fn claim_of<'a>(
     }
 }
 
-async fn first_text(socket: &mut impl Socket) -> Result<Utf8Bytes, Goodbye> {
+async fn first_text(socket: &mut impl Socket) -> Result<ByteString, Goodbye> {
     loop {
         match unpack(socket.receive().await)? {
             Some(text) => return Ok(text),
@@ -572,7 +566,7 @@ async fn first_text(socket: &mut impl Socket) -> Result<Utf8Bytes, Goodbye> {
 }
 
 /// The text that arrived, nothing for a heartbeat, or why this was the last that arrived.
-fn unpack(received: Option<Received>) -> Result<Option<Utf8Bytes>, Goodbye> {
+fn unpack(received: Option<Received>) -> Result<Option<ByteString>, Goodbye> {
     match received {
         Some(Received::Text(text)) => Ok(Some(text)),
         Some(Received::Heartbeat) => Ok(None),
@@ -603,30 +597,64 @@ impl<'h, D: Door> Member<'h, D> {
         Self { host, seat, outbox, admission, expires_at, budget }
     }
 
+    /// Talks until something ends it.
     async fn converse(
         mut self,
-        first: Option<Utf8Bytes>,
+        first: Option<ByteString>,
         line: &mut Line<'_, impl Socket>,
-        mailbox: &mut Mailbox,
-    ) -> Goodbye {
-        let Peer { client_id, username } = self.seat.peer().clone();
-        tracing::info!(user = ?username, client = %client_id, "joined");
-        let ended = match self.welcome(first, line, mailbox).await {
-            Ok(()) => self.talk(line, mailbox).await,
-            Err(goodbye) => Err(goodbye),
-        };
-        let goodbye = match ended {
-            Ok(never) => match never {},
-            Err(goodbye) => goodbye,
-        };
-        tracing::info!(user = ?username, client = %client_id, ?goodbye, "left");
-        goodbye
+        mut mailbox: Mailbox,
+    ) -> Result<Infallible, Goodbye> {
+        self.welcome(first, line, &mut mailbox).await?;
+        let patience = self.host.rules.patience;
+        let mut heard_at = Instant::now();
+        let (mut said_at, mut pinged_at) = (heard_at, heard_at);
+        // One timer for all deadlines. Messages only move them on: it is looked at when it has run out.
+        let mut wake = std::pin::pin!(sleep_until(heard_at + patience / 3));
+        let mut frames = Vec::new();
+        loop {
+            tokio::select! {
+                // Before the silence is measured and before more is written: however much waits for
+                // this client, it is heard.
+                biased;
+                received = line.socket.receive() => {
+                    heard_at = Instant::now();
+                    if let Some(text) = unpack(received)? && let Some(reply) = self.hear(&text, heard_at)? {
+                        line.write(&[reply]).await?;
+                        said_at = heard_at;
+                    }
+                }
+                () = wake.as_mut() => {
+                    let now = Instant::now();
+                    let expires_at = self.expires_at.filter(|_| self.host.rules.enforce_token_expiry);
+                    if expires_at.is_some_and(|at| now >= at) {
+                        return Err(Goodbye::TokenExpired);
+                    }
+                    if now >= heard_at + patience {
+                        return Err(Goodbye::Silent);
+                    }
+                    // Also to somebody who only talks: proxies count what the server says.
+                    if now >= heard_at.min(said_at) + patience / 3 && now >= pinged_at + patience / 3 {
+                        line.ping().await?;
+                        (pinged_at, said_at) = (now, now);
+                    }
+                    let next_ping = heard_at.min(said_at).max(pinged_at) + patience / 3;
+                    let silent_at = heard_at + patience;
+                    let next = expires_at.into_iter().fold(next_ping.min(silent_at), Instant::min);
+                    wake.as_mut().reset(next);
+                }
+                () = mailbox.take(&mut frames) => {
+                    line.write(&frames).await?;
+                    frames.clear();
+                    said_at = Instant::now();
+                }
+            }
+        }
     }
 
     /// `auth_success`, then `users_in_room`, and nothing before or between them.
     async fn welcome(
         &mut self,
-        first: Option<Utf8Bytes>,
+        first: Option<ByteString>,
         line: &mut Line<'_, impl Socket>,
         mailbox: &mut Mailbox,
     ) -> Result<(), Goodbye> {
@@ -637,63 +665,20 @@ impl<'h, D: Door> Member<'h, D> {
             message: "Authentication successful",
             ice_servers: &self.admission.ice_servers,
         };
-        line.write(success.encode()).await?;
-        if let Some(users_in_room) = mailbox.next_now() {
-            line.write(users_in_room).await?;
-        }
+        let mut frames = vec![success.encode()];
+        frames.extend(mailbox.next_now());
+        line.write(&frames).await?;
         if let Some(first) = first
-            && let Some(reply) = self.hear(&first)?
+            && let Some(reply) = self.hear(&first, Instant::now())?
         {
-            line.write(reply).await?;
+            line.write(&[reply]).await?;
         }
         Ok(())
     }
 
-    async fn talk(
-        &mut self,
-        line: &mut Line<'_, impl Socket>,
-        mailbox: &mut Mailbox,
-    ) -> Result<std::convert::Infallible, Goodbye> {
-        let patience = self.host.rules.patience;
-        let mut heard_at = Instant::now();
-        let mut pinged_at = heard_at;
-        loop {
-            let next_ping = heard_at.max(pinged_at) + patience / 3;
-            let silent_at = heard_at + patience;
-            let expires_at = self.expires_at.filter(|_| self.host.rules.enforce_token_expiry);
-            let wake_at = expires_at.into_iter().fold(next_ping.min(silent_at), Instant::min);
-            tokio::select! {
-                // The end comes first: when the server stops, nobody is told any more that all the
-                // others leave, which would hang up calls that outlive the restart.
-                biased;
-                goodbye = line.end.called() => return Err(goodbye),
-                // Before the silence is measured and before more is written: however much waits for
-                // this client, it is heard.
-                received = line.socket.receive() => {
-                    heard_at = Instant::now();
-                    if let Some(text) = unpack(received)? && let Some(reply) = self.hear(&text)? {
-                        line.write(reply).await?;
-                    }
-                }
-                () = sleep_until(wake_at) => {
-                    let now = Instant::now();
-                    if expires_at.is_some_and(|at| now >= at) {
-                        return Err(Goodbye::TokenExpired);
-                    }
-                    if now >= silent_at {
-                        return Err(Goodbye::Silent);
-                    }
-                    pinged_at = now;
-                    line.ping().await?;
-                }
-                Some(frame) = mailbox.next() => line.write(frame).await?,
-            }
-        }
-    }
-
     /// Acts on one message; returns what its sender hears of it.
-    fn hear(&mut self, frame: &str) -> Result<Option<Utf8Bytes>, Goodbye> {
-        let verdict = self.budget.spend(Instant::now());
+    fn hear(&mut self, frame: &str, now: Instant) -> Result<Option<ByteString>, Goodbye> {
+        let verdict = self.budget.spend(now);
         let Incoming { id, message } = match verdict {
             Verdict::Pass | Verdict::Warn => wire::read(frame),
             Verdict::Drop => return Ok(None),
@@ -728,7 +713,7 @@ impl<'h, D: Door> Member<'h, D> {
     }
 
     /// A new token in an open session: the same user stays, for longer.
-    fn refresh(&mut self, introduction: &Introduction<'_>, id: Option<&RawValue>) -> Utf8Bytes {
+    fn refresh(&mut self, introduction: &Introduction<'_>, id: Option<&RawValue>) -> ByteString {
         if self.admission.expires_in.is_none() {
             return error(
                 "invalid_message",
@@ -767,11 +752,11 @@ fn expiry(admission: &Admission) -> Option<Instant> {
     Instant::now().checked_add(left)
 }
 
-fn wire_error(fault: &WireError, id: Option<&RawValue>) -> Utf8Bytes {
+fn wire_error(fault: &WireError, id: Option<&RawValue>) -> ByteString {
     error(fault.code(), &fault.to_string(), id)
 }
 
-fn error(code: &str, message: &str, id: Option<&RawValue>) -> Utf8Bytes {
+fn error(code: &str, message: &str, id: Option<&RawValue>) -> ByteString {
     ServerMessage::Error { message, code, id, retry: None, retry_after_ms: None }.encode()
 }
 

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use axum::extract::ws::Utf8Bytes;
+use bytestring::ByteString;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
@@ -410,7 +410,7 @@ impl std::fmt::Debug for IceServer {
 
 impl ServerMessage<'_> {
     /// The message as one text frame.
-    pub fn encode(&self) -> Utf8Bytes {
+    pub fn encode(&self) -> ByteString {
         #[expect(clippy::expect_used, reason = "see the message")]
         let json = serde_json::to_string(self)
             .expect("only strings, numbers and raw JSON: nothing here can fail");
@@ -458,7 +458,7 @@ mod tests {
         let expected = format!(
             r#"{{"type":"offer","offer":{payload},"from":"alice","username":"Alice \"A\""}}"#
         );
-        assert_eq!(heard.as_str(), expected);
+        assert_eq!(heard, *expected);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::{self, Write},
-    os::unix::fs::{MetadataExt, fchown},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, fchown},
     path::{Path, PathBuf},
 };
 
@@ -284,9 +284,10 @@ pub fn edit(
     // A link to the file stays one: what it points to is replaced.
     let target = beside(path, "");
     let lock_name = beside(path, ".lock");
-    // Read-only is enough to lock: the file may be root's, who came first.
+    // Read-only is enough to lock: the file may be root's, who came first. Nobody else may open it, or
+    // he could hold the lock for ever.
     let lock = File::open(&lock_name)
-        .or_else(|_| File::options().create(true).append(true).open(&lock_name))
+        .or_else(|_| begin_lock(&lock_name, &target))
         .map_err(|source| FileError::Io { path: lock_name.clone(), source })?;
     lock.lock().map_err(io)?;
 
@@ -297,6 +298,15 @@ pub fn edit(
     change(&mut table)?;
     replace(&target, |file| table.write_to(file)).map_err(io)?;
     Ok(())
+}
+
+/// A new lock for whoever owns the users file.
+fn begin_lock(lock_name: &Path, users_csv: &Path) -> io::Result<File> {
+    let lock = File::options().create(true).append(true).mode(0o600).open(lock_name)?;
+    if let Ok(users) = fs::metadata(users_csv) {
+        let _ = fchown(&lock, Some(users.uid()), Some(users.gid()));
+    }
+    Ok(lock)
 }
 
 /// The file that stands beside the users file, where that really is, and is named after it.
@@ -323,7 +333,9 @@ pub fn replace(target: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -
     for left in fs::read_dir(folder)?.filter_map(Result::ok) {
         let left_name = left.file_name();
         let left_name = left_name.to_string_lossy();
-        if left_name.starts_with(&start) && left_name.ends_with(end) {
+        let middle = left_name.strip_prefix(&start).and_then(|rest| rest.strip_suffix(end));
+        // A dot in it, and the file is one beside the file.
+        if middle.is_some_and(|middle| !middle.contains('.')) {
             fs::remove_file(left.path())?;
         }
     }
@@ -479,7 +491,9 @@ mod tests {
     fn what_a_killed_writer_left_is_swept_up_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("users.csv");
-        for name in [".users.csv.a1b2c3.new", ".users.csv.backup", ".other.csv.a1b2c3.new"] {
+        let others =
+            [".other.csv.a1b2c3.new", ".users.csv.backup", ".users.csv.revoked.a1b2c3.new"];
+        for name in [".users.csv.a1b2c3.new"].into_iter().chain(others) {
             fs::write(folder.path().join(name), "x").unwrap();
         }
 
@@ -490,10 +504,8 @@ mod tests {
             .map(|file| file.unwrap().file_name().into_string().unwrap())
             .collect();
         names.sort_unstable();
-        assert_eq!(
-            names,
-            [".other.csv.a1b2c3.new", ".users.csv.backup", "users.csv", "users.csv.lock"]
-        );
+        assert_eq!(names[..3], others);
+        assert_eq!(names[3..], ["users.csv", "users.csv.lock"]);
     }
 
     #[test]

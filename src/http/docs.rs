@@ -1,9 +1,10 @@
 //! The interactive API pages: Swagger UI from our own binary, for trying and for reading.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use axum::{
-    Json, Router,
+    Router,
+    body::Bytes,
     extract::Path,
     http::{HeaderValue, header},
     response::{Html, IntoResponse, Response},
@@ -78,9 +79,10 @@ fn with_limits(mut document: OpenApi) -> OpenApi {
 }
 
 pub(super) fn router(spec: OpenApi) -> Router<App> {
-    let spec = Arc::new(with_limits(spec));
+    let spec = with_limits(spec).to_json().map(Bytes::from).unwrap_or_default();
+    let json = [(header::CONTENT_TYPE, "application/json")];
     Router::new()
-        .route("/openapi.json", get(async move || Json((*spec).clone())))
+        .route("/openapi.json", get(async move || (json, spec.clone())))
         .route("/docs", get(async || page("try.js")))
         .route("/redoc", get(async || page("read.js")))
         .route("/docs/{file}", get(asset))
@@ -97,8 +99,11 @@ async fn asset(Path(file): Path<String>) -> Result<Response, ApiError> {
     let config = Arc::new(utoipa_swagger_ui::Config::default());
     match utoipa_swagger_ui::serve(&file, config) {
         Ok(Some(found)) => {
-            Ok(([(header::CONTENT_TYPE, found.content_type)], found.bytes.into_owned())
-                .into_response())
+            let bytes = match found.bytes {
+                Cow::Borrowed(bytes) => Bytes::from_static(bytes),
+                Cow::Owned(bytes) => bytes.into(),
+            };
+            Ok(([(header::CONTENT_TYPE, found.content_type)], bytes).into_response())
         }
         Ok(None) => Err(ApiError::NotFound),
         Err(error) => Err(ApiError::Internal(error.to_string().into())),

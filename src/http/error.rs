@@ -60,9 +60,9 @@ pub enum ApiError {
     /// 422. Fields that are missing or of the wrong type.
     #[error("Unprocessable Entity")]
     Invalid(Vec<FieldFault>),
-    /// 426, 400 or what else keeps a request from becoming a WebSocket.
+    /// 400. The request cannot become a WebSocket.
     #[error("This is the address of a WebSocket, and the request no handshake of one (RFC 6455)")]
-    NoWebSocket(StatusCode),
+    NoWebSocket,
     /// 431.
     #[error("The request's head is larger than 32 KiB")]
     HeadTooLarge,
@@ -163,7 +163,7 @@ impl ApiError {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE
             }
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::NoWebSocket(status) => *status,
+            Self::NoWebSocket => StatusCode::BAD_REQUEST,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::LockedOut(_) | Self::TooManyRequests(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::TurnNotConfigured
@@ -195,7 +195,7 @@ impl ApiError {
             | Self::UnsupportedEncoding
             | Self::HeadTooLarge
             | Self::Invalid(_)
-            | Self::NoWebSocket(_)
+            | Self::NoWebSocket
             | Self::Internal(_) => None,
         }
     }

@@ -50,7 +50,7 @@ impl<S: Send + Sync> FromRequest<S> for JsonLogin {
         }) {
             return Err(ApiError::UnsupportedType("application/json"));
         }
-        let fields = json_object(&body(request).await?)?;
+        let fields = json_object(&read(request.into_body()).await?)?;
         Login::from_fields(fields, Vec::new()).map(Self)
     }
 }
@@ -61,9 +61,11 @@ impl<S: Send + Sync> FromRequest<S> for FormLogin {
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         refuse_encoded(request.headers())?;
         let fields = match media_type(request.headers()).as_deref() {
-            Some("application/x-www-form-urlencoded") => form_fields(&body(request).await?),
+            Some("application/x-www-form-urlencoded") => {
+                form_fields(&read(request.into_body()).await?)
+            }
             // What `fetch` makes of a FormData.
-            Some("multipart/form-data") => in_time(multipart_fields(request, state)).await?,
+            Some("multipart/form-data") => multipart_fields(request, state).await?,
             _ => {
                 return Err(ApiError::UnsupportedType(
                     "application/x-www-form-urlencoded, multipart/form-data",
@@ -114,8 +116,14 @@ impl Login {
     }
 }
 
-async fn body(request: Request) -> Result<Zeroizing<Vec<u8>>, ApiError> {
-    in_time(read(request.into_body())).await
+/// The body of a request, whole: every body is read before a handler is asked, so that its size and its
+/// pace are looked at in one place. Wiped when it is dropped, for it may hold a password.
+///
+/// # Errors
+///
+/// [`ApiError::BodyTooLarge`], [`ApiError::BodyTooSlow`], and that it does not arrive at all.
+pub(super) async fn body(body: Body) -> Result<Zeroizing<Vec<u8>>, ApiError> {
+    tokio::time::timeout(BODY_PATIENCE, read(body)).await.unwrap_or(Err(ApiError::BodyTooSlow))
 }
 
 async fn read(body: Body) -> Result<Zeroizing<Vec<u8>>, ApiError> {
@@ -144,10 +152,6 @@ pub(super) async fn discard(mut body: BodyDataStream) {
         }
     };
     let _ = tokio::time::timeout(DISCARD_PATIENCE, reading).await;
-}
-
-async fn in_time<T>(reading: impl Future<Output = Result<T, ApiError>>) -> Result<T, ApiError> {
-    tokio::time::timeout(BODY_PATIENCE, reading).await.unwrap_or(Err(ApiError::BodyTooSlow))
 }
 
 fn json_object(bytes: &[u8]) -> Result<Map<String, Value>, ApiError> {

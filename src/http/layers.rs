@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use axum::{
+    body::{Body, Bytes},
     extract::{Extension, Request, State},
     http::{HeaderName, HeaderValue, Method, Version, header},
     middleware::Next,
@@ -13,7 +14,7 @@ use tracing::Instrument;
 
 use super::{
     error::{ApiError, whole_seconds},
-    extract::{LARGEST_BODY, discard},
+    extract::{LARGEST_BODY, body, discard},
 };
 use crate::{
     app::App,
@@ -131,10 +132,9 @@ pub(super) async fn limit_requests(
     next: Next,
 ) -> Response {
     let path = request.uri().path();
-    let free = path == "/health"
-        || path.starts_with("/health/")
-        || path == "/metrics"
-        || path.starts_with("/ws/");
+    let path_is_socket = path.starts_with("/ws/");
+    let free =
+        path == "/health" || path.starts_with("/health/") || path == "/metrics" || path_is_socket;
     let allowance =
         app.requests.as_ref().filter(|_| !free).map(|requests| requests.take(client.address));
     let declared = request
@@ -154,7 +154,18 @@ pub(super) async fn limit_requests(
             }
             ApiError::BodyTooLarge.into_response()
         }
-        None => next.run(request).await,
+        // A WebSocket's handshake has no body, and its connection is not to be read here.
+        None if path_is_socket => next.run(request).await,
+        None => {
+            let (head, arriving) = request.into_parts();
+            match body(arriving).await {
+                Ok(bytes) => {
+                    let whole = Body::from(Bytes::from_owner(bytes));
+                    next.run(Request::from_parts(head, whole)).await
+                }
+                Err(refusal) => refusal.into_response(),
+            }
+        }
     };
     if let Some(allowance) = allowance {
         describe(allowance, &mut response);

@@ -16,7 +16,7 @@ use std::convert::Infallible;
 
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, Request},
+    extract::Request,
     middleware::{from_fn, from_fn_with_state},
     response::Response,
     routing::get,
@@ -58,7 +58,6 @@ fn router(app: &App) -> Router {
     router
         .fallback(async || ApiError::NotFound)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
-        .layer(DefaultBodyLimit::max(extract::LARGEST_BODY))
         .with_state(app.clone())
 }
 

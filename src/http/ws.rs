@@ -1,21 +1,16 @@
 //! The door to a room: from an HTTP request to a session.
 
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use axum::{
     Extension,
-    extract::{
-        Path, State,
-        rejection::PathRejection,
-        ws::{
-            CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade,
-            rejection::WebSocketUpgradeRejection,
-        },
-    },
-    http::{HeaderMap, HeaderValue, StatusCode, header},
-    response::Response,
+    body::HttpBody,
+    extract::{Path, Request, State, rejection::PathRejection},
+    http::{HeaderMap, HeaderName, Method, StatusCode, Version, header},
+    response::{IntoResponse, Response},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
+use hyper::upgrade::OnUpgrade;
 use tracing::Instrument;
-use tungstenite::error::{Error as WsError, ProtocolError};
 
 use super::error::ApiError;
 use crate::{
@@ -24,13 +19,13 @@ use crate::{
     limits::Place,
     outbox::Outbox,
     rooms::is_room_id,
-    server::Transport,
-    session::{self, Admission, Broken, Claim, Goodbye, Host, Received, Refusal, Socket},
+    server::{Transport, Upgraded, stream_of},
+    session::{self, Admission, Claim, Goodbye, Host, Refusal, Socket},
+    websocket::WebSocket,
 };
 
-/// tungstenite fills a buffer of this size on every read, also when nothing is there: with its
-/// default of 128 KiB that is a third of the work, and most of the memory, of an idle connection.
-const READ_BUFFER: usize = 4096;
+/// What a server adds to a client's key to show that it has understood (RFC 6455 section 1.3).
+const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// `GET /ws/{room_id}`.
 pub(super) async fn enter(
@@ -38,50 +33,94 @@ pub(super) async fn enter(
     Extension(client): Extension<Client>,
     Extension(transport): Extension<Transport>,
     room: Result<Path<String>, PathRejection>,
-    headers: HeaderMap,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    mut request: Request,
 ) -> Result<Response, ApiError> {
     let room = room.ok().map(|Path(room)| room).filter(|room| is_room_id(room));
     let room = room.ok_or(ApiError::BadRequest(
         "A room id has 1 to 128 characters, none of them a control character",
     ))?;
-    // A native client sends no `Origin`; a browser always does, and pages cannot change it.
-    if let Some(origin) = headers.get(header::ORIGIN)
-        && !origin.to_str().is_ok_and(|origin| app.config.cors_origins.allow(origin))
+    // A native client sends no `Origin`; a browser always sends one, and pages cannot change it.
+    let mut origins = request.headers().get_all(header::ORIGIN).iter();
+    if let Some(origin) = origins.next()
+        && (origins.next().is_some()
+            || !origin.to_str().is_ok_and(|origin| app.config.cors_origins.allow(origin)))
     {
         return Err(ApiError::OriginNotAllowed);
     }
-    let upgrade = upgrade.map_err(no_web_socket)?;
-    // RFC 6455 section 4.2.1: 16 bytes in base64. axum takes anything.
-    let key = headers.get(header::SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes).unwrap_or_default();
-    if BASE64_STANDARD.decode(key).map_or(0, |key| key.len()) != 16 {
-        return Err(ApiError::NoWebSocket(StatusCode::BAD_REQUEST));
-    }
+    let accept = accept(&request).ok_or(ApiError::NoWebSocket)?;
+    let upgrade = request.extensions_mut().remove::<OnUpgrade>().ok_or(ApiError::NoWebSocket)?;
     let stranger = app.strangers.take(client.address).ok_or(ApiError::TooManyStrangers)?;
 
-    let largest = app.config.max_message_bytes;
-    let upgrade = upgrade
-        .read_buffer_size(READ_BUFFER)
-        .write_buffer_size(0)
-        .max_message_size(largest)
-        .max_frame_size(largest)
-        .on_failed_upgrade(|error| tracing::debug!(%error, "upgrade failed"));
     let span = tracing::info_span!("socket", ?room, address = %client.address);
-    Ok(upgrade.on_upgrade(move |socket| {
-        transport.line.becomes_websocket();
-        let sessions = app.sessions.clone();
-        sessions.track_future(receive(app, client, room, socket, stranger).instrument(span))
-    }))
+    let sessions = app.sessions.clone();
+    let session = async move {
+        match upgrade.await {
+            Ok(upgraded) => {
+                transport.line.becomes_websocket();
+                welcome(app, client, room, upgraded, stranger).await;
+            }
+            Err(error) => tracing::debug!(%error, "upgrade failed"),
+        }
+    };
+    sessions.spawn(session.instrument(span));
+    let headers = [
+        (header::CONNECTION, "Upgrade"),
+        (header::UPGRADE, "websocket"),
+        (header::SEC_WEBSOCKET_ACCEPT, &accept),
+    ];
+    Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response())
 }
 
-fn no_web_socket(rejection: WebSocketUpgradeRejection) -> ApiError {
-    // 426 would ask the client for an upgrade on a connection that cannot have one.
-    let status = Some(rejection.status()).filter(|status| *status != StatusCode::UPGRADE_REQUIRED);
-    ApiError::NoWebSocket(status.unwrap_or(StatusCode::BAD_REQUEST))
+/// The answer to a handshake (RFC 6455 section 4.2.1), if the request is one.
+fn accept(request: &Request) -> Option<String> {
+    let headers = request.headers();
+    let is_handshake = request.method() == Method::GET
+        && request.version() == Version::HTTP_11
+        && lists(headers, header::CONNECTION, "upgrade")
+        && lists(headers, header::UPGRADE, "websocket")
+        && only(headers, header::SEC_WEBSOCKET_VERSION)? == "13";
+    let has_body = request.body().size_hint().exact() != Some(0);
+    let key = only(headers, header::SEC_WEBSOCKET_KEY)?;
+    let is_key = BASE64_STANDARD.decode(key).is_ok_and(|key| key.len() == 16);
+    if !is_handshake || has_body || !is_key {
+        return None;
+    }
+    let accepted = digest(&SHA1_FOR_LEGACY_USE_ONLY, &[key.as_bytes(), GUID].concat());
+    Some(BASE64_STANDARD.encode(accepted))
 }
 
-async fn receive(app: App, client: Client, room: String, socket: WebSocket, stranger: Place) {
-    let mut socket = AxumSocket(socket);
+/// A header that is there once.
+fn only(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+    let mut lines = headers.get_all(name).into_iter();
+    lines.next().filter(|_| lines.next().is_none())?.to_str().ok()
+}
+
+/// Whether a list header has this entry, in any case.
+fn lists(headers: &HeaderMap, name: HeaderName, entry: &str) -> bool {
+    let lines = headers.get_all(name).into_iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).any(|listed| listed.trim().eq_ignore_ascii_case(entry))
+}
+
+async fn welcome(
+    app: App,
+    client: Client,
+    room: String,
+    upgraded: hyper::upgrade::Upgraded,
+    stranger: Place,
+) {
+    let longest = app.config.max_message_bytes;
+    match stream_of(upgraded) {
+        Some((Upgraded::Plain(stream), unread)) => {
+            receive(app, client, room, WebSocket::new(stream, unread, longest), stranger).await;
+        }
+        Some((Upgraded::Tls(stream), unread)) => {
+            receive(app, client, room, WebSocket::new(stream, unread, longest), stranger).await;
+        }
+        None => tracing::error!("an upgraded connection is none of ours"),
+    }
+}
+
+async fn receive(app: App, client: Client, room: String, mut socket: impl Socket, stranger: Place) {
     let counted = app.sockets.take(client.address);
     let turned_away =
         app.turned_away(&room).or(counted.is_none().then_some(Goodbye::TooManyConnections));
@@ -110,49 +149,5 @@ fn known_from_now_on(
         let admission = door(claim, outbox)?;
         stranger.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         Ok(admission)
-    }
-}
-
-/// axum's WebSocket, as a session wants it.
-struct AxumSocket(WebSocket);
-
-impl Socket for AxumSocket {
-    async fn receive(&mut self) -> Option<Received> {
-        match self.0.recv().await? {
-            Ok(Message::Text(text)) => Some(Received::Text(text)),
-            Ok(Message::Binary(_)) => Some(Received::Binary),
-            Ok(Message::Ping(_) | Message::Pong(_)) => Some(Received::Heartbeat),
-            Ok(Message::Close(_)) => Some(Received::Close),
-            Err(error) => fault(error),
-        }
-    }
-
-    async fn send(&mut self, frame: Utf8Bytes) -> Result<(), Broken> {
-        self.0.send(Message::Text(frame)).await.map_err(|_| Broken)
-    }
-
-    async fn ping(&mut self) -> Result<(), Broken> {
-        self.0.send(Message::Ping(axum::body::Bytes::new())).await.map_err(|_| Broken)
-    }
-
-    async fn close(&mut self, code: u16, reason: &'static str) -> Result<(), Broken> {
-        let frame = CloseFrame { code, reason: Utf8Bytes::from_static(reason) };
-        self.0.send(Message::Close(Some(frame))).await.map_err(|_| Broken)
-    }
-}
-
-/// What broke: tungstenite reports it as an error and leaves it to us to say so to the client.
-/// `None` when there is nobody left to say it to.
-fn fault(error: axum::Error) -> Option<Received> {
-    let error = *error.into_inner().downcast::<WsError>().ok()?;
-    if matches!(error, WsError::Utf8(_)) {
-        Some(Received::NotUtf8)
-    } else if matches!(error, WsError::Capacity(_)) {
-        Some(Received::TooBig)
-    } else if matches!(error, WsError::Protocol(ref fault) if *fault != ProtocolError::ResetWithoutClosingHandshake)
-    {
-        Some(Received::Malformed)
-    } else {
-        None
     }
 }

@@ -27,8 +27,11 @@ impl Socket for Line {
         self.arriving.recv().await
     }
 
-    async fn send(&mut self, frame: Utf8Bytes) -> Result<(), Broken> {
-        self.write(Sent::Text(serde_json::from_str(&frame).unwrap())).await
+    async fn send(&mut self, frames: &[ByteString]) -> Result<(), Broken> {
+        for frame in frames {
+            self.write(Sent::Text(serde_json::from_str(frame).unwrap())).await?;
+        }
+        Ok(())
     }
 
     async fn ping(&mut self) -> Result<(), Broken> {
@@ -61,9 +64,12 @@ impl Client {
     }
 
     async fn hears(&mut self) -> Value {
-        match self.hears.recv().await.unwrap() {
-            Sent::Text(message) => message,
-            other => panic!("{other:?} is no message"),
+        loop {
+            match self.hears.recv().await.unwrap() {
+                Sent::Text(message) => return message,
+                Sent::Ping => {}
+                other => panic!("{other:?} is no message"),
+            }
         }
     }
 

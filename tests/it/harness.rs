@@ -32,6 +32,13 @@ pub const SOON: Duration = Duration::from_secs(20);
 /// The password of everybody.
 pub const PASSWORD: &str = "correct horse";
 
+/// A users file with these accounts, all with [`PASSWORD`], hashed at this bcrypt cost.
+pub fn users_file(names: &[&str], cost: u32) -> String {
+    let hash = bcrypt::hash(PASSWORD, cost).unwrap();
+    let rows = names.iter().map(|name| format!("{name},{name}@example.com,{hash},True\n"));
+    format!("username,email,hashed_password,is_active\n{}", rows.collect::<String>())
+}
+
 /// A server of our own, with the users alice, bob and carol.
 pub struct Server {
     pub app: App,
@@ -45,14 +52,7 @@ impl Server {
     pub async fn start(settings: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let users_csv = folder.path().join("users.csv");
-        let hash = bcrypt::hash(PASSWORD, 4).unwrap();
-        let rows = ["alice", "bob", "carol"]
-            .map(|name| format!("{name},{name}@example.com,{hash},True\n"));
-        std::fs::write(
-            &users_csv,
-            format!("username,email,hashed_password,is_active\n{}", rows.concat()),
-        )
-        .unwrap();
+        std::fs::write(&users_csv, users_file(&["alice", "bob", "carol"], 4)).unwrap();
 
         let mut all = settings.to_vec();
         let path = users_csv.display().to_string();
@@ -141,12 +141,7 @@ impl Server {
         room: &str,
         headers: &[(&'static str, &str)],
     ) -> Result<Client, tungstenite::Error> {
-        let mut request = format!("ws://{}/ws/{room}", self.address).into_client_request()?;
-        for (name, value) in headers {
-            request.headers_mut().insert(*name, value.parse().unwrap());
-        }
-        let (socket, _) = tokio_tungstenite::connect_async(request).await?;
-        Ok(Client { socket, id: String::new() })
+        Client::connect(self.address, room, headers).await
     }
 
     /// The status with which an upgrade is refused.
@@ -166,20 +161,8 @@ impl Server {
     /// A member of `room` that asked for an id, and whom it found there.
     pub async fn join_as(&self, room: &str, username: &str, client_id: Value) -> (Client, Value) {
         let mut client = self.connect(room).await;
-        assert_eq!(client.hears().await["type"], "auth_required");
-        client
-            .says(json!({"type":"auth_token","token":self.token(username),"clientId":client_id}))
-            .await;
-        let success = client.hears().await;
-        assert_eq!(
-            (&success["type"], &success["user"]),
-            (&json!("auth_success"), &json!(username)),
-            "{success}"
-        );
-        client.id = success["client_id"].as_str().unwrap().to_owned();
-        let there = client.hears().await;
-        assert_eq!(there["type"], "users_in_room");
-        (client, there["users"].clone())
+        let there = client.comes_in(username, &self.token(username), client_id).await;
+        (client, there)
     }
 }
 
@@ -196,6 +179,36 @@ pub struct Client {
 }
 
 impl Client {
+    /// A socket to `room` (percent-encoded) that has heard nothing yet.
+    pub async fn connect(
+        address: SocketAddr,
+        room: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Self, tungstenite::Error> {
+        let mut request = format!("ws://{address}/ws/{room}").into_client_request()?;
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().unwrap());
+        }
+        let (socket, _) = tokio_tungstenite::connect_async(request).await?;
+        Ok(Self { socket, id: String::new() })
+    }
+
+    /// Becomes a member that has asked for an id; returns whom it finds there.
+    pub async fn comes_in(&mut self, username: &str, token: &str, client_id: Value) -> Value {
+        assert_eq!(self.hears().await["type"], "auth_required");
+        self.says(json!({"type":"auth_token","token":token,"clientId":client_id})).await;
+        let success = self.hears().await;
+        assert_eq!(
+            (&success["type"], &success["user"]),
+            (&json!("auth_success"), &json!(username)),
+            "{success}"
+        );
+        self.id = success["client_id"].as_str().unwrap().to_owned();
+        let there = self.hears().await;
+        assert_eq!(there["type"], "users_in_room");
+        there["users"].clone()
+    }
+
     pub async fn says(&mut self, message: Value) {
         self.says_text(&message.to_string()).await;
     }

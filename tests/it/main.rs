@@ -10,7 +10,7 @@
     reason = "these are tests"
 )]
 
-mod abuse;
+mod attacks;
 mod foreign;
 mod harness;
 mod process;

@@ -18,13 +18,13 @@ use tokio::{
 use super::harness::SOON;
 
 /// A command that knows no variable of ours.
-fn command(binary: &str, folder: &TempDir) -> Command {
+pub fn command(binary: &str, folder: &TempDir) -> Command {
     let mut command = Command::new(binary);
     command.env_clear().current_dir(folder.path()).kill_on_drop(true).stdin(Stdio::null());
     command
 }
 
-async fn manage(folder: &TempDir, arguments: &[&str], typed: &str) -> Output {
+pub async fn manage(folder: &TempDir, arguments: &[&str], typed: &str) -> Output {
     let mut child = command(env!("CARGO_BIN_EXE_manage_users"), folder);
     let mut child = child
         .args(arguments)
@@ -39,25 +39,25 @@ async fn manage(folder: &TempDir, arguments: &[&str], typed: &str) -> Output {
 }
 
 /// What the command says, on either stream, where it succeeds; panics where it does not.
-async fn managed(folder: &TempDir, arguments: &[&str], typed: &str) -> String {
+pub async fn managed(folder: &TempDir, arguments: &[&str], typed: &str) -> String {
     let output = manage(folder, arguments, typed).await;
     assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", text(&output));
     text(&output)
 }
 
 /// What the command says where it fails with 1.
-async fn refused(folder: &TempDir, arguments: &[&str], typed: &str) -> String {
+pub async fn refused(folder: &TempDir, arguments: &[&str], typed: &str) -> String {
     let output = manage(folder, arguments, typed).await;
     assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", text(&output));
     assert!(output.stdout.is_empty());
     text(&output)
 }
 
-fn text(output: &Output) -> String {
+pub fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-fn users_csv(folder: &TempDir) -> String {
+pub fn users_csv(folder: &TempDir) -> String {
     fs::read_to_string(folder.path().join("users.csv")).unwrap()
 }
 
@@ -107,6 +107,7 @@ async fn users_are_added_listed_changed_and_removed() {
     assert!(bcrypt::verify("other1", dave).unwrap());
 }
 
+/// U05.
 #[tokio::test]
 async fn what_cannot_be_done_is_refused_and_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
@@ -155,6 +156,7 @@ async fn a_missing_file_is_begun_by_add_alone() {
     assert!(!folder.path().join("users.csv").exists());
 }
 
+/// U07.
 #[tokio::test]
 async fn additions_at_the_same_time_are_all_made() {
     let folder = tempfile::tempdir().unwrap();
@@ -167,15 +169,15 @@ async fn additions_at_the_same_time_are_all_made() {
 }
 
 /// A server process whose log is read.
-struct Process {
-    child: Child,
+pub struct Process {
+    pub child: Child,
     log: Lines<BufReader<ChildStdout>>,
-    address: String,
-    said: Vec<String>,
+    pub address: String,
+    pub said: Vec<String>,
 }
 
 impl Process {
-    async fn start(folder: &TempDir, settings: &[(&str, &str)]) -> Self {
+    pub async fn start(folder: &TempDir, settings: &[(&str, &str)]) -> Self {
         let mut child = command(env!("CARGO_BIN_EXE_signaling-server"), folder);
         let mut child =
             child.envs(settings.iter().copied()).stdout(Stdio::piped()).spawn().unwrap();
@@ -187,7 +189,7 @@ impl Process {
     }
 
     /// The next line of the log with these words.
-    async fn says(&mut self, words: &str) -> String {
+    pub async fn says(&mut self, words: &str) -> String {
         loop {
             let line = timeout(SOON, self.log.next_line()).await.expect("nothing logged").unwrap();
             let line = line.unwrap_or_else(|| panic!("ended after {:?}", self.said));
@@ -198,16 +200,17 @@ impl Process {
         }
     }
 
-    async fn ends_after(&mut self, signal: &str) -> ExitStatus {
+    pub async fn ends_after(&mut self, signal: &str) -> ExitStatus {
         let pid = self.child.id().unwrap().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().await.unwrap().success());
         timeout(SOON, self.child.wait()).await.expect("still running").unwrap()
     }
 }
 
-const DEBUG: [(&str, &str); 4] =
+pub const DEBUG: [(&str, &str); 4] =
     [("DEBUG", "true"), ("REQUIRE_HTTPS", "false"), ("HOST", "127.0.0.1"), ("PORT", "0")];
 
+/// O01.
 #[tokio::test]
 async fn a_server_in_debug_makes_its_users_says_where_it_is_and_stops_when_asked() {
     for signal in ["-TERM", "-INT"] {
@@ -355,6 +358,7 @@ async fn the_log_is_as_loud_and_as_formed_as_is_set() {
     }
 }
 
+/// O04.
 #[tokio::test]
 async fn a_port_that_is_taken_is_named() {
     let folder = tempfile::tempdir().unwrap();
@@ -377,6 +381,7 @@ async fn start_refused(folder: &TempDir, settings: &[(&str, &str)], arguments: &
     text(&output)
 }
 
+/// O05, O06.
 #[tokio::test]
 async fn a_start_that_would_be_unsafe_is_refused_with_a_line_for_each_fault() {
     let folder = tempfile::tempdir().unwrap();
@@ -396,6 +401,7 @@ async fn a_start_that_would_be_unsafe_is_refused_with_a_line_for_each_fault() {
     assert!(odd.contains("MAX_CONNECTIONS_PER_ROOM=-3"));
 }
 
+/// O10.
 #[tokio::test]
 async fn a_default_password_is_found_before_production() {
     let folder = tempfile::tempdir().unwrap();

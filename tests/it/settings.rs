@@ -38,6 +38,7 @@ async fn debug_opens_docs_and_examples() {
     }
 }
 
+/// O11.
 #[tokio::test]
 async fn require_https_sends_readers_to_https_and_refuses_the_rest() {
     let server = Server::start(&[("REQUIRE_HTTPS", "true")]).await;
@@ -121,6 +122,7 @@ async fn preflight(server: &Server, origin: &str) -> HeaderMap {
     request.send().await.unwrap().headers().clone()
 }
 
+/// P01.
 #[tokio::test]
 async fn any_origin_is_mirrored_where_credentials_are_allowed() {
     let server = Server::start(&[]).await;
@@ -160,6 +162,7 @@ async fn without_credentials_any_origin_is_a_star() {
     assert!(!headers.contains_key("access-control-allow-credentials"));
 }
 
+/// P02, P03.
 #[tokio::test]
 async fn only_the_listed_origins_may_read_and_connect() {
     let server = Server::start(&[("CORS_ORIGINS", r#"["https://app.example.com"]"#)]).await;

@@ -47,6 +47,7 @@ async fn ask(stream: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin), request: 
     String::from_utf8(answer).unwrap().to_lowercase()
 }
 
+/// N10: the key.
 #[tokio::test]
 async fn a_self_signed_certificate_is_made_and_served_and_its_key_is_private() {
     let server = Server::start(&SELF_SIGNED).await;
@@ -104,6 +105,7 @@ async fn plain_http_on_the_tls_port_is_shown_the_way() {
     assert_eq!(server.refused_with("den", &[]).await, 403);
 }
 
+/// N10: renewed.
 #[tokio::test]
 async fn a_renewed_certificate_is_taken_up_while_old_connections_go_on() {
     let server = Server::start(&SELF_SIGNED).await;
@@ -122,6 +124,7 @@ async fn a_renewed_certificate_is_taken_up_while_old_connections_go_on() {
     }
 }
 
+/// N10: half a handshake.
 #[tokio::test]
 async fn a_handshake_that_does_not_go_on_is_not_waited_for() {
     let server = Server::start(&SELF_SIGNED).await;

@@ -17,6 +17,7 @@ async fn noticed(what: impl Fn() -> bool) {
     }
 }
 
+/// U01.
 #[tokio::test]
 async fn a_user_who_is_added_may_log_in_without_a_restart() {
     let server = Server::start(&[]).await;
@@ -28,6 +29,7 @@ async fn a_user_who_is_added_may_log_in_without_a_restart() {
     assert_eq!(server.log_in("dave", "another one").await.status(), 200);
 }
 
+/// U02, U03.
 #[tokio::test]
 async fn a_user_who_is_removed_or_disabled_is_out_at_once() {
     for disable in [true, false] {
@@ -65,6 +67,7 @@ async fn a_user_who_is_removed_or_disabled_is_out_at_once() {
     }
 }
 
+/// U12.
 #[tokio::test]
 async fn a_file_that_breaks_disturbs_nobody() {
     let server = Server::start(&[]).await;

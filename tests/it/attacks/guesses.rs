@@ -1,0 +1,59 @@
+//! Guessing: tokens and passwords, and hanging up before the answer.
+
+use reqwest::Method;
+use serde_json::json;
+
+use super::{scene::Scene, tokens::is_good};
+use crate::harness::PASSWORD;
+
+/// L05, N14: whoever guesses tokens is told no more, but neighbours with a good one come in.
+#[tokio::test]
+async fn after_too_many_bad_tokens_an_address_is_blocked_but_a_good_token_gets_in() {
+    let scene = Scene::open(&[("AUTH_MAX_FAILURES", "3")]).await;
+    let mut reasons = Vec::new();
+
+    for _ in 0..6 {
+        let mut client = scene.connect("den").await;
+        client.hears().await;
+        client.says(json!({"type":"auth_token","token":"guess"})).await;
+        reasons.push(client.is_refused().await);
+    }
+
+    let refused = |reason: &str| (1008, reason.to_owned());
+    assert_eq!(reasons[..3], vec![refused("Invalid token"); 3]);
+    assert_eq!(reasons[3..], vec![refused("IP blocked due to security violations"); 3]);
+    is_good(&scene, &scene.token("carol"), "a neighbour's").await;
+    let log = scene.still_stands().await.log;
+    let noted = log.iter().filter(|line| line.contains("bad socket token")).count();
+    assert_eq!(noted, 3, "whoever is blocked does not fill the log either");
+}
+
+/// L02: also where nobody waits for the answer.
+#[tokio::test]
+async fn a_guess_counts_also_when_its_sender_hangs_up() {
+    const ALLOWED: usize = 3;
+    let scene = Scene::open(&[("AUTH_MAX_FAILURES", &ALLOWED.to_string())]).await;
+    let log_in = async |password: &str| {
+        let login = json!({"username":"carol","password":password});
+        let request = scene.request(Method::POST, "/auth/login").json(&login);
+        request.send().await.unwrap().status().as_u16()
+    };
+    let body = json!({"username":"carol","password":"guess"}).to_string();
+    let length = body.len();
+    let request = format!(
+        "POST /auth/login HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
+
+    for _ in 0..ALLOWED {
+        // The first byte of an answer would come after the hashing; this one hangs up before.
+        scene.raw().await.sends(&request).await;
+    }
+    let mut answered = 0;
+    while log_in("guess").await != 429 {
+        answered += 1;
+    }
+
+    assert!(answered < ALLOWED, "none of those who hung up was counted");
+    assert_eq!(log_in(PASSWORD).await, 429, "before any hashing");
+    scene.still_stands().await;
+}

@@ -1,0 +1,240 @@
+//! Who somebody is in a room, and who he cannot be (group I of the catalogue).
+
+use serde_json::{Value, json};
+
+use super::scene::Scene;
+
+/// Says who he is and what id he wants; what he is told first, and how that ends if it ends.
+async fn refusal(scene: &Scene, room: &str, username: &str, id: Value) -> (Value, (u16, String)) {
+    let mut client = scene.connect(room).await;
+    client.hears().await;
+    let token = scene.token(username);
+    client.says(json!({"type":"auth_token","token":token,"clientId":id})).await;
+    let (told, close) = client.is_let_go().await;
+    assert_eq!(told.len(), 1, "{told:?}");
+    (told[0]["code"].clone(), close)
+}
+
+fn offer(number: usize) -> Value {
+    json!({"type":"offer","offer":{"sdp":"v=0","number":number}})
+}
+
+/// I01: the bystanders' ids are tried too, and they hear nothing of it.
+#[tokio::test]
+async fn an_id_that_somebody_else_holds_is_refused_and_its_holder_hears_everything() {
+    let scene = Scene::open(&[]).await;
+    let (mut owner, _) = scene.join_as("hall", "carol", json!("her-id")).await;
+    let mut caller = scene.join("hall", "alice").await;
+    owner.hears().await;
+    let taken = (json!("client_id_taken"), (1008, "Client id is taken".to_owned()));
+
+    for number in 0..4 {
+        let mut message = offer(number);
+        if number % 2 == 0 {
+            message["to"] = json!("her-id");
+        }
+        caller.says(message).await;
+        assert_eq!(refusal(&scene, "hall", "dave", json!("her-id")).await, taken);
+        assert_eq!(refusal(&scene, "den", "dave", json!("den-alice")).await, taken);
+
+        assert_eq!(owner.hears().await["offer"]["number"], number);
+    }
+
+    owner.hears_nothing_else().await;
+    let (elsewhere, _) = scene.join_as("cellar", "dave", json!("her-id")).await;
+    drop((owner, caller, elsewhere));
+    scene.still_stands().await;
+}
+
+/// I02: a reloaded page takes the place of the old one.
+#[tokio::test]
+async fn the_same_user_with_the_same_id_replaces_the_old_connection() {
+    let scene = Scene::open(&[]).await;
+    let mut others = scene.join("hall", "dave").await;
+    let (mut old, _) = scene.join_as("hall", "carol", json!("tab-1")).await;
+    others.hears().await;
+
+    for _ in 0..3 {
+        let (new, there) = scene.join_as("hall", "carol", json!("tab-1")).await;
+        let (told, close) = old.is_let_go().await;
+
+        assert_eq!(there, json!([{"client_id":others.id,"username":"dave"}]));
+        assert_eq!((&told[0]["code"], &told[0]["retry"]), (&json!("replaced"), &json!(false)));
+        assert_eq!(close, (4001, "Replaced by a new connection".into()));
+        for (kind, count) in [("user_left", 1), ("user_joined", 2)] {
+            let news = json!({"type":kind,"room_id":"hall","client_id":"tab-1","username":"carol","connected_users":count});
+            assert_eq!(others.hears().await, news);
+        }
+        old = new;
+    }
+    others.says(json!({"type":"message","data":1,"to":"tab-1"})).await;
+    assert_eq!(old.hears().await["data"], 1);
+    old.says(json!({"type":"message","data":2})).await;
+    assert_eq!(others.hears().await["data"], 2);
+
+    others.hears_nothing_else().await;
+    drop((others, old));
+    scene.still_stands().await;
+}
+
+/// I02 in a hurry: however many come at once, one is left, and the bystanders' count of who came and went
+/// adds up.
+#[tokio::test]
+async fn of_many_that_replace_each_other_one_remains() {
+    let scene = Scene::open(&[]).await;
+
+    let crowd = (0..24).map(async |_| {
+        let mut client = scene.connect("den").await;
+        client.hears().await;
+        client.says(json!({"type":"auth_token","token":scene.token("carol"),"clientId":"c"})).await;
+        client
+    });
+    let crowd = futures_util::future::join_all(crowd).await;
+    let replaced = super::scene::eventually(crate::harness::SOON, async || {
+        let members = scene.health().await["active_connections"].clone();
+        if members == 5 { Ok(()) } else { Err(members) }
+    });
+    replaced.await.unwrap();
+    drop(crowd);
+
+    assert_eq!(scene.still_stands().await.visits, 24);
+}
+
+/// I03, I04, I05. (1 MiB of it is too big for a message at all.)
+#[tokio::test]
+async fn an_id_of_the_wrong_form_is_refused_and_not_repeated_to_anybody() {
+    let scene = Scene::open(&[]).await;
+    let malformed = (json!("invalid_client_id"), (1008, "Invalid client id".to_owned()));
+
+    for id in [
+        json!("x".repeat(60_000)),
+        json!("x".repeat(129)),
+        json!("a\nb"),
+        json!("a\r\nb"),
+        json!("a\0"),
+        json!("\u{1b}[2J"),
+        json!("a b"),
+        json!(" "),
+        json!("é"),
+        json!("\u{202e}nimda"),
+        json!("<img src=x onerror=alert(1)>"),
+        json!("a/../b"),
+        json!("a,b"),
+        json!("{}"),
+        json!(7),
+        json!(0),
+        json!(true),
+        json!(["a"]),
+        json!([]),
+        json!({}),
+        json!({"a":"b"}),
+    ] {
+        assert_eq!(refusal(&scene, "den", "carol", id.clone()).await, malformed, "{id:.40}");
+    }
+    let longest = format!("A-z.0_9:@{}", "x".repeat(119));
+    let (client, _) = scene.join_as("den", "carol", json!(longest)).await;
+    assert_eq!(client.id, longest);
+    drop(client);
+
+    assert_eq!(scene.still_stands().await.visits, 1);
+}
+
+/// I06.
+#[tokio::test]
+async fn whoever_asks_for_no_id_gets_a_fresh_one() {
+    let scene = Scene::open(&[]).await;
+    let mut clients = Vec::new();
+
+    for _ in 0..8 {
+        clients.push(scene.join_as("den", "carol", json!("")).await.0);
+        clients.push(scene.join_as("hall", "carol", Value::Null).await.0);
+    }
+
+    let mut ids: Vec<_> = clients.iter().map(|client| client.id.clone()).collect();
+    assert!(ids.iter().all(|id| uuid::Uuid::try_parse(id).is_ok()), "{ids:?}");
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 16);
+    drop(clients);
+    assert_eq!(scene.still_stands().await.visits, 8);
+}
+
+/// I07: who speaks, and where, is what the server knows of him.
+#[tokio::test]
+async fn nobody_speaks_as_somebody_else() {
+    let scene = Scene::open(&[]).await;
+    let mut hears = scene.join("hall", "dave").await;
+    let (mut says, _) = scene.join_as("hall", "carol", json!("carol-1")).await;
+    hears.hears().await;
+    let lies = json!({
+        "from":"den-alice","username":"alice","room_id":"den","room":"attic","client_id":"den-alice",
+        "clientId":"den-alice","user":"alice","sender":"den-alice","connected_users":99,
+    });
+
+    for (kind, field) in [
+        ("offer", "offer"),
+        ("answer", "answer"),
+        ("ice_candidate", "candidate"),
+        ("message", "data"),
+    ] {
+        let truth = json!({"type":kind,field:{"a":1},"from":"carol-1","username":"carol"});
+        for to in [Value::Null, json!(hears.id)] {
+            let mut lie = json!({"type":kind,field:{"a":1},"to":to});
+            lie.as_object_mut().unwrap().extend(lies.as_object().unwrap().clone());
+            says.says(lie).await;
+
+            assert_eq!(hears.hears().await, truth);
+        }
+    }
+    // What only the server says is no message of a client's.
+    for kind in ["user_joined", "user_left", "users_in_room", "auth_success", "error", "pong"] {
+        let mut lie = json!({"type":kind,"users":[],"message":"x","code":"token_expired"});
+        lie.as_object_mut().unwrap().extend(lies.as_object().unwrap().clone());
+        assert_eq!(says.is_told_after(&lie.to_string()).await["code"], "unknown_type", "{kind}");
+    }
+
+    hears.hears_nothing_else().await;
+    drop((hears, says));
+    scene.still_stands().await;
+}
+
+/// I08: `to` is a client id or nobody.
+#[tokio::test]
+async fn nobody_answers_to_a_name_that_is_no_id() {
+    let scene = Scene::open(&[]).await;
+    let mut hears = scene.join("hall", "dave").await;
+    let mut says = scene.join("hall", "carol").await;
+    hears.hears().await;
+    let case = hears.id.to_uppercase();
+
+    for to in [
+        "*",
+        "all",
+        "__proto__",
+        "constructor",
+        "toString",
+        "everyone",
+        "dave",
+        "hall",
+        "null",
+        "undefined",
+        " ",
+        "%",
+        "0",
+        &format!(" {}", hears.id),
+        &case,
+        "den-alice",
+        "attic-alice",
+    ] {
+        let message = json!({"type":"offer","offer":{},"to":to,"id":"x"});
+        let refused = says.is_told_after(&message.to_string()).await;
+
+        let words = json!(format!("Target client {to} not found"));
+        let expected = (&json!("target_not_found"), &words, &json!("x"));
+        assert_eq!((&refused["code"], &refused["message"], &refused["id"]), expected);
+    }
+
+    hears.hears_nothing_else().await;
+    drop((hears, says));
+    scene.still_stands().await;
+}

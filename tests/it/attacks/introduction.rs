@@ -1,0 +1,198 @@
+//! The first message on a socket (group A of the catalogue).
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::{interval, timeout};
+
+use super::{
+    raw::{BINARY, Ending, PING, RawSocket, TEXT, frame},
+    scene::Scene,
+};
+
+/// A04, A05, A06, A08, A10.
+#[tokio::test]
+async fn a_first_message_that_is_no_introduction_is_the_last_and_is_not_passed_on() {
+    let scene = Scene::open(&[("AUTH_MAX_FAILURES", "100")]).await;
+    let good = scene.token("carol");
+    let with_type = |kind: serde_json::Value| json!({"type":kind,"token":good}).to_string();
+
+    for first in [
+        r#"{"type":"offer","offer":{}}"#,
+        r#"{"type":"ping"}"#,
+        "",
+        "{",
+        "hello",
+        "[]",
+        "1",
+        "null",
+        "\"auth_token\"",
+        &json!({"token":good}).to_string(),
+        &with_type(json!(5)),
+        &with_type(json!("AUTH_TOKEN")),
+        &with_type(json!("auth_token ")),
+    ] {
+        let mut client = scene.connect("den").await;
+        client.hears().await;
+        client.says_text(first).await;
+
+        let refused = client.is_refused().await;
+        assert_eq!(refused, (1008, "Authentication required".into()), "{first:.60}");
+    }
+    for token in [json!(null), json!(1), json!({}), json!([good]), json!(""), json!(true)] {
+        let mut client = scene.connect("den").await;
+        client.hears().await;
+        client.says(json!({"type":"auth_token","token":token})).await;
+
+        assert_eq!(client.is_refused().await, (1008, "Invalid token".into()), "{token}");
+    }
+    scene.still_stands().await;
+}
+
+/// A07, A13: not in a binary frame; all in one burst is answered in order.
+#[tokio::test]
+async fn an_introduction_is_text_and_may_be_followed_at_once() {
+    let scene = Scene::plan(&[]).den_may_hear(&["offer"]).open().await;
+    let introduction = json!({"type":"auth_token","token":scene.token("carol")}).to_string();
+
+    let mut binary = scene.raw_socket("den").await;
+    binary.hears().await;
+    binary.sends(frame(BINARY, introduction.as_bytes())).await;
+    assert_eq!(binary.is_refused().await, Ending::Closed(1003));
+
+    let mut hasty = scene.raw_socket("den").await;
+    let offer = json!({"type":"offer","offer":{"sdp":"v=0"},"id":1}).to_string();
+    let lost = json!({"type":"offer","offer":{"sdp":"v=0"},"to":"nobody","id":2}).to_string();
+    let ping = json!({"type":"ping"}).to_string();
+    let burst = [introduction, offer, lost, ping].map(|text| frame(TEXT, text.as_bytes()));
+    hasty.sends(burst.concat()).await;
+    let mut kinds = Vec::new();
+    for _ in 0..5 {
+        kinds.push(hasty.hears().await["type"].clone());
+    }
+    assert_eq!(kinds, ["auth_required", "auth_success", "users_in_room", "error", "pong"]);
+    drop(hasty);
+
+    assert_eq!(scene.still_stands().await.visits, 1);
+}
+
+/// A01: also to somebody whose own first word would be long in coming.
+#[tokio::test]
+async fn the_server_speaks_first() {
+    let scene = Scene::open(&[]).await;
+
+    let mut client = scene.connect("den").await;
+    let welcome =
+        timeout(Duration::from_secs(2), client.hears()).await.expect("within two seconds");
+
+    assert_eq!(welcome, json!({"type":"auth_required","message":"Authentication required"}));
+    drop(client);
+    scene.still_stands().await;
+}
+
+/// Sends a piece at a time, the last one long after the time for an introduction is over.
+async fn sends_slowly(mut socket: RawSocket, pieces: Vec<Vec<u8>>, pace: Duration) -> Ending {
+    let mut pace = interval(pace);
+    for piece in pieces {
+        pace.tick().await;
+        let _ = socket.raw.tries_to_send(piece).await;
+    }
+    socket.is_refused().await
+}
+
+/// A02, A03: `WEBSOCKET_TIMEOUT` is for the whole introduction, whatever comes meanwhile.
+#[tokio::test]
+async fn an_introduction_that_comes_too_late_is_refused() {
+    let scene = Scene::open(&[("WEBSOCKET_TIMEOUT", "2")]).await;
+    let introduction = json!({"type":"auth_token","token":scene.token("carol")}).to_string();
+    let introduction = frame(TEXT, introduction.as_bytes());
+    let (half, rest) = introduction.split_at(introduction.len() / 2);
+    let begun = frame(0x01, b"{\"type\":\"auth_token\",");
+    let spaces = frame(0x00, b" ");
+
+    let after = |first: &[u8], repeated: &[u8]| {
+        let pieces = std::iter::repeat_n(repeated.to_vec(), 38);
+        [first.to_vec()].into_iter().chain(pieces).chain([introduction.clone()]).collect::<Vec<_>>()
+    };
+    let one_byte_at_a_time = introduction.chunks(introduction.len() / 40).map(<[u8]>::to_vec);
+    let mut refusals = Vec::new();
+    for pieces in [
+        vec![half.to_vec(), rest.to_vec()],
+        one_byte_at_a_time.collect(),
+        after(&[], &frame(PING, b"wait")),
+        after(&[], &frame(0x8a, b"")),
+        after(&begun, &spaces),
+        after(&begun, &frame(0x00, b"")),
+    ] {
+        let pace = Duration::from_secs(4) / u32::try_from(pieces.len() - 1).unwrap();
+        let mut socket = scene.raw_socket("den").await;
+        socket.hears().await;
+        refusals.push(sends_slowly(socket, pieces, pace));
+    }
+    let mut silent = scene.connect("den").await;
+    silent.hears().await;
+
+    let (reason, endings) =
+        tokio::join!(silent.is_refused(), futures_util::future::join_all(refusals));
+
+    assert_eq!(reason, (1008, "Authentication required".into()));
+    assert_eq!(endings, vec![Ending::Closed(1008); endings.len()]);
+    scene.still_stands().await;
+}
+
+/// A11: a key that occurs twice means different things to different readers; one that nobody knows means
+/// nothing.
+#[tokio::test]
+async fn keys_that_do_not_belong_there_make_nobody_somebody_else() {
+    let scene = Scene::open(&[]).await;
+    let (carol, dave) = (scene.token("carol"), scene.token("dave"));
+
+    for twice in [
+        format!(r#"{{"type":"auth_token","token":"{dave}","token":"{carol}"}}"#),
+        format!(r#"{{"type":"ping","type":"auth_token","token":"{carol}"}}"#),
+        format!(r#"{{"type":"auth_token","token":"{carol}","clientId":"a","clientId":"den-bob"}}"#),
+        format!(r#"{{"type":"auth_token","token":"{dave}","\u0074oken":"{carol}"}}"#),
+    ] {
+        let mut client = scene.connect("den").await;
+        client.hears().await;
+        client.says_text(&twice).await;
+
+        let refused = client.is_refused().await;
+        assert_eq!(refused, (1008, "Authentication required".into()), "{twice:.40}");
+    }
+    let mut client = scene.connect("den").await;
+    client.hears().await;
+    let more = json!({"user":"dave","username":"dave","sub":"dave","admin":true,"__proto__":{"user":"dave"}});
+    let mut introduction = json!({"type":"auth_token","token":carol,"room_id":"attic","users":[]});
+    introduction.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    client.says(introduction).await;
+
+    assert_eq!(client.hears().await["user"], "carol");
+    assert_eq!(client.hears().await["type"], "users_in_room");
+    drop(client);
+    scene.still_stands().await;
+}
+
+/// A12.
+#[tokio::test]
+async fn a_second_introduction_changes_neither_name_nor_id() {
+    let scene = Scene::open(&[]).await;
+    let mut hears = scene.join("hall", "dave").await;
+    let (mut says, _) = scene.join_as("hall", "carol", json!("carol-1")).await;
+    hears.hears().await;
+
+    let renewal = json!({"type":"auth_token","token":scene.token("carol"),"clientId":"other"});
+    says.says(renewal).await;
+    assert_eq!(says.hears().await["type"], "token_refreshed");
+    for token in [scene.token("alice"), scene.token("nobody"), "a.b.c".into(), String::new()] {
+        let again = json!({"type":"auth_token","token":token,"clientId":"den-alice","id":7});
+        let refused = says.is_told_after(&again.to_string()).await;
+        assert_eq!((&refused["code"], &refused["id"]), (&json!("invalid_token"), &json!(7)));
+    }
+    says.says(json!({"type":"message","data":1})).await;
+
+    let heard = json!({"type":"message","data":1,"from":"carol-1","username":"carol"});
+    assert_eq!(hears.hears().await, heard);
+    drop((says, hears));
+    scene.still_stands().await;
+}

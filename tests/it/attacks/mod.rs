@@ -1,0 +1,33 @@
+//! The attack catalogue, case by case, against the real binary.
+//!
+//! Each case plays in a [`scene`]: a server process of its own with bystanders who keep talking.
+//! The doc comment of a test names the rows of the catalogue that it covers.
+
+#![allow(dead_code, reason = "what the scene offers serves some groups and not others")]
+
+mod bodies;
+mod bystanders;
+mod closing;
+mod conformance;
+mod exhaustion;
+mod guesses;
+mod handshake;
+mod identity;
+mod introduction;
+mod jwt;
+mod limits;
+mod log;
+mod origins;
+mod process;
+pub mod raw;
+mod rest;
+mod revocation;
+mod rooms;
+mod routing;
+pub mod scene;
+mod tls;
+mod tokens;
+mod turn;
+mod users_file;
+mod users_file_faults;
+mod utf8;

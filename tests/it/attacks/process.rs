@@ -1,0 +1,311 @@
+//! The process and what is around it: signals, clocks, proxies, logs, file modes (group O).
+
+use std::{fs, os::unix::fs::PermissionsExt, process::Stdio, time::Duration};
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use futures_util::future::join_all;
+use reqwest::Method;
+use serde_json::{Value, json};
+use signaling::clock::unix_now;
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::Command,
+    time::{Instant, interval, sleep, timeout},
+};
+
+use super::{
+    raw::{PING, Raw},
+    scene::{JWT_SECRET_KEY, SECRET_KEY, Scene},
+};
+use crate::{
+    harness::{Client, PASSWORD, SOON, users_file},
+    process::{DEBUG, Process, command},
+};
+
+fn folder_with_users(cost: u32) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let names = ["alice", "bob", "carol", "dave"];
+    fs::write(folder.path().join("users.csv"), users_file(&names, cost)).unwrap();
+    folder
+}
+
+async fn log_in(address: &str, username: &str) -> reqwest::Response {
+    let request = reqwest::Client::new().post(format!("http://{address}/auth/login"));
+    request.json(&json!({"username":username,"password":PASSWORD})).send().await.unwrap()
+}
+
+async fn token(address: &str, username: &str) -> String {
+    let body: Value = log_in(address, username).await.json().await.unwrap();
+    body["access_token"].as_str().unwrap().to_owned()
+}
+
+async fn seat(address: &str, room: &str, username: &str, token: &str) -> Client {
+    let mut client = Client::connect(address.parse().unwrap(), room, &[]).await.unwrap();
+    client.comes_in(username, token, Value::Null).await;
+    client
+}
+
+/// O02: whoever is logging in when the server is asked to stop is logged in.
+#[tokio::test]
+async fn a_login_that_has_begun_is_finished_before_the_end() {
+    let folder = folder_with_users(12);
+    let settings = [&DEBUG[..], &[("LOG_LEVEL", "TRACE")]].concat();
+    let mut server = Process::start(&folder, &settings).await;
+    let address = server.address.clone();
+    let login = tokio::spawn(async move { log_in(&address, "alice").await.status() });
+    server.says("checking a password").await;
+
+    let ended = server.ends_after("-TERM").await;
+
+    assert_eq!(ended.code(), Some(0));
+    assert_eq!(login.await.unwrap(), 200);
+}
+
+/// O03: five of the catalogue's hundred rounds: killed with forty members, and soon ready for them again.
+#[tokio::test]
+async fn a_server_that_was_killed_is_back_at_once() {
+    let folder = folder_with_users(4);
+
+    for round in 0..5 {
+        let began = Instant::now();
+        let mut server = Process::start(&folder, &DEBUG).await;
+        let token = token(&server.address, "alice").await;
+        let arriving = (0..40).map(async |number| {
+            seat(&server.address, &format!("room{}", number % 8), "alice", &token).await
+        });
+        let members = join_all(arriving).await;
+        assert!(began.elapsed() < Duration::from_secs(5), "round {round}: {:?}", began.elapsed());
+
+        server.child.kill().await.unwrap();
+        drop(members);
+    }
+    assert_eq!(fs::read_to_string(folder.path().join("users.csv")).unwrap().lines().count(), 5);
+}
+
+/// O01, N16: 240 members hear that the server restarts, when to come back, each at another time within
+/// the grace, and the close; the process ends in time. (The catalogue has 5,000.)
+#[tokio::test]
+async fn everybody_is_told_when_to_come_back() {
+    let folder = folder_with_users(4);
+    let settings = [&DEBUG[..], &[("MAX_CONNECTIONS_PER_IP", "0")]].concat();
+    let mut server = Process::start(&folder, &settings).await;
+    let token = token(&server.address, "alice").await;
+    let mut members = Vec::new();
+    for number in 0..240 {
+        members.push(seat(&server.address, &format!("room{}", number % 40), "alice", &token).await);
+    }
+
+    let listening = join_all(members.into_iter().map(Client::is_let_go));
+    let (farewells, ended) = tokio::join!(listening, server.ends_after("-TERM"));
+
+    assert_eq!(ended.code(), Some(0));
+    let mut times = Vec::new();
+    for (before, close) in farewells {
+        assert_eq!(close, (1012, "Server is restarting".into()));
+        let [.., shutdown, error] = &before[..] else { panic!("{before:?}") };
+        assert_eq!((&shutdown["type"], &error["retry"]), (&json!("server_shutdown"), &json!(true)));
+        times.push(shutdown["reconnect_in_ms"].as_u64().unwrap());
+    }
+    assert!(times.iter().all(|time| *time < 10_000), "{times:?}");
+    // Of 240 throws of a fair die no tenth stays empty, but once in many millions of times.
+    for tenth in 0..10 {
+        assert!(
+            times.iter().any(|time| time / 1000 == tenth),
+            "nobody in second {tenth}: {times:?}"
+        );
+    }
+}
+
+/// O08: whatever a client writes, it writes no line of the log; logins are in it, tokens are not.
+#[tokio::test]
+async fn nobody_forges_a_line_of_the_log() {
+    const FORGED: &str = "\n{\"level\":\"ERROR\",\"fields\":{\"message\":\"FORGED\"}}\r\n\u{1b}[31mFORGED\u{2028}FORGED";
+    const ESCAPED: &str = "%0a%7b%22FORGED%22%7d%0d%0a%1b%5b31mFORGED";
+    let folder = folder_with_users(4);
+    for format in ["json", "pretty"] {
+        let mut child = command(env!("CARGO_BIN_EXE_signaling-server"), &folder);
+        let settings = [("LOG_LEVEL", "TRACE"), ("LOG_FORMAT", format), ("AUTH_MAX_FAILURES", "3")];
+        let child = child.envs(DEBUG).envs(settings).stdout(Stdio::piped()).spawn();
+        let mut child = child.unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut log = Vec::new();
+        let address = loop {
+            let line = timeout(SOON, lines.next_line()).await.unwrap().unwrap().unwrap();
+            log.push(line.clone());
+            if line.contains("open") && line.contains("127.0.0.1:") {
+                let rest = line.split_once("127.0.0.1:").unwrap().1;
+                let port: String = rest.chars().take_while(char::is_ascii_digit).collect();
+                break format!("127.0.0.1:{port}");
+            }
+        };
+        let reading = tokio::spawn(async move {
+            while let Some(line) = lines.next_line().await.unwrap() {
+                log.push(line);
+            }
+            log
+        });
+
+        let good = token(&address, "alice").await;
+        for username in [FORGED, &format!("alice{FORGED}"), "alice"] {
+            let request = reqwest::Client::new().post(format!("http://{address}/auth/login"));
+            let request = request.header("x-forwarded-for", format!("FORGED{ESCAPED}"));
+            request.json(&json!({"username":username,"password":FORGED})).send().await.unwrap();
+        }
+        for path in
+            [format!("/{ESCAPED}"), format!("/api/rooms/{ESCAPED}/info"), format!("/ws/{ESCAPED}")]
+        {
+            let mut raw = Raw::connect(address.parse().unwrap()).await;
+            let agent = "\u{85}\u{2028}FORGED";
+            let head = format!(
+                "GET {path}?q={ESCAPED} HTTP/1.1\r\nHost: a\r\nUser-Agent: {agent}\r\n\r\n"
+            );
+            raw.sends(head).await;
+            raw.answer().await.unwrap();
+        }
+        let mut client = seat(&address, "FORGED%5B31m%E2%80%A8den", "alice", &good).await;
+        client.is_told_after(&json!({"type":FORGED}).to_string()).await;
+        client.is_told_after(&json!({"type":"offer","offer":{},"to":FORGED}).to_string()).await;
+        client.leaves().await;
+        let pid = child.id().unwrap().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
+        let ended = timeout(SOON, child.wait()).await.expect("still running").unwrap();
+        let log = timeout(SOON, reading).await.unwrap().unwrap();
+
+        assert_eq!(ended.code(), Some(0));
+        for line in &log {
+            let coloured =
+                line.contains('\u{1b}') || line.contains('\u{2028}') || line.contains('\u{85}');
+            assert!(!coloured && !line.contains("\u{7b}\"level\":\"ERROR\""), "{line:?}");
+            match format {
+                "json" => assert!(serde_json::from_str::<Value>(line).is_ok(), "{line:?}"),
+                _ => assert!(!line.trim_start().starts_with("FORGED"), "{line:?}"),
+            }
+            assert!(!line.contains(&good) && !line.contains(PASSWORD), "{line:?}");
+        }
+        let all = log.join("\n");
+        assert!(all.contains("logged in") && all.contains("login failed"), "{all}");
+    }
+}
+
+/// N05: the wall clock of the server jumps by an hour, forwards and back: nobody is dropped, no lock
+/// opens early, and tokens are judged by the clock that is.
+#[tokio::test]
+async fn a_clock_that_jumps_drops_nobody() {
+    let folder = folder_with_users(4);
+    let mut compiler = Command::new("cc");
+    let compiler = compiler.args(["-shared", "-fPIC", "-o"]).arg(folder.path().join("clock.so"));
+    let compiled = compiler.args(["tests/it/attacks/clock.c", "-ldl"]).status().await.unwrap();
+    assert!(compiled.success());
+    let offset = folder.path().join("offset");
+    fs::write(&offset, "0").unwrap();
+    let settings = [("LD_PRELOAD", "{folder}/clock.so"), ("CLOCK_OFFSET", "{folder}/offset")];
+    let scene = Scene::plan(&settings).in_folder(folder).open().await;
+    let mut carol = scene.join("den", "carol").await;
+    let me = async |token: &str| {
+        let request = scene.request(Method::GET, "/auth/me").bearer_auth(token);
+        request.send().await.unwrap().status().as_u16()
+    };
+    let guess = async || {
+        let body = json!({"username":"dave","password":"guess"});
+        let request = scene.request(Method::POST, "/auth/login").json(&body);
+        request.send().await.unwrap().status().as_u16()
+    };
+    while guess().await != 429 {}
+
+    for (jump, mine) in [(3600, 401), (-3600, 200), (0, 200)] {
+        fs::write(&offset, jump.to_string()).unwrap();
+        let fresh = scene.log_in("alice").await;
+        let ahead = issued_at(&fresh) - i64::try_from(unix_now()).unwrap();
+        assert!((jump - 60..=jump + 60).contains(&ahead), "the clock is {ahead} s ahead");
+
+        sleep(Duration::from_secs(1)).await; // time for whatever would act on the jump
+        carol.hears_nothing_else().await;
+        assert_eq!(guess().await, 429, "{jump}");
+        assert_eq!((me(&fresh).await, me(&scene.token("carol")).await), (200, mine), "{jump}");
+    }
+    carol.leaves().await;
+    scene.still_stands().await;
+}
+
+/// What a token says of the time when it was issued.
+fn issued_at(token: &str) -> i64 {
+    let claims = BASE64_URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
+    serde_json::from_slice::<Value>(&claims).unwrap()["iat"].as_i64().unwrap()
+}
+
+/// N09: nginx closes what says nothing for 60 seconds. By default a quiet member is pinged long before.
+#[tokio::test]
+async fn a_quiet_member_hears_a_ping_within_thirty_seconds() {
+    let scene = Scene::open(&[]).await;
+    let mut quiet = scene.raw_member("den", "carol").await;
+
+    let began = Instant::now();
+    let ping = timeout(Duration::from_secs(30), quiet.next_frame()).await.expect("nothing");
+
+    assert_eq!(ping.unwrap().first, PING);
+    assert!(began.elapsed() > Duration::from_secs(5), "not a storm of pings either");
+    drop(quiet);
+    scene.still_stands().await;
+}
+
+/// N09: and so does a member that talks to others who have nothing to answer: the proxy counts what
+/// the server says, not what the client does. `WEBSOCKET_TIMEOUT` is 3 instead of 30 here.
+#[tokio::test]
+async fn a_member_that_only_talks_hears_a_ping_too() {
+    let scene = Scene::plan(&[("WEBSOCKET_TIMEOUT", "3")]).den_may_hear(&["message"]).open().await;
+    let mut talker = scene.raw_member("den", "carol").await;
+
+    let mut pace = interval(Duration::from_millis(300));
+    let until = Instant::now() + Duration::from_secs(6);
+    let mut heard = None;
+    while heard.is_none() && Instant::now() < until {
+        tokio::select! {
+            frame = talker.next_frame() => heard = frame,
+            _ = pace.tick() => talker.says(&json!({"type":"message","data":"on and on"})).await,
+        }
+    }
+
+    assert_eq!(heard.expect("nothing is said to a member that talks").first, PING);
+    drop(talker);
+    scene.still_stands().await;
+}
+
+/// N15, O10, O11: a start in production names each file that others may read with what mends it, and
+/// accounts whose password is published.
+#[tokio::test]
+async fn a_start_in_production_names_what_others_may_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    fs::copy("tests/fixtures/fastapi_users.csv", path("users.csv")).unwrap();
+    fs::write(path(".env"), format!("JWT_SECRET_KEY={JWT_SECRET_KEY}\n")).unwrap();
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    fs::write(path("tls.crt"), made.cert.pem()).unwrap();
+    fs::write(path("tls.key"), made.signing_key.serialize_pem()).unwrap();
+    let settings = [
+        ("HOST", "127.0.0.1"),
+        ("PORT", "0"),
+        ("LOG_FORMAT", "json"),
+        ("SECRET_KEY", SECRET_KEY),
+        ("SSL_CERT_FILE", "tls.crt"),
+        ("SSL_KEY_FILE", "tls.key"),
+    ];
+
+    for (mode, exposed) in
+        [(0o644, true), (0o604, true), (0o620, true), (0o666, true), (0o600, false), (0o640, false)]
+    {
+        for file in ["users.csv", ".env", "tls.key"] {
+            fs::set_permissions(path(file), fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let mut server = Process::start(&folder, &settings).await;
+        for user in ["admin", "user1", "user2"] {
+            server.says(&format!("manage_users passwd {user}")).await;
+        }
+        assert_eq!(server.ends_after("-TERM").await.code(), Some(0));
+
+        let said = server.said.join("\n");
+        for file in ["users.csv", ".env", "tls.key"] {
+            assert_eq!(said.contains(&format!("`chmod 600 {file}`")), exposed, "{mode:o}: {said}");
+        }
+    }
+}

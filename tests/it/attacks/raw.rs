@@ -1,0 +1,297 @@
+//! Connections whose every byte is made by hand.
+
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+use crate::harness::SOON;
+
+/// The opcodes of RFC 6455 section 5.2, with the bit that says that a frame is the last of its message.
+pub const TEXT: u8 = 0x81;
+pub const BINARY: u8 = 0x82;
+pub const CLOSE: u8 = 0x88;
+pub const PING: u8 = 0x89;
+pub const PONG: u8 = 0x8A;
+/// A frame that begins a text, one that goes on, and one that ends it.
+pub const BEGIN: u8 = 0x01;
+pub const GO_ON: u8 = 0x00;
+pub const END: u8 = 0x80;
+
+/// What hides the payload of the frames made here.
+pub const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+
+/// A frame as a client sends it; `first` is its first byte: FIN, reserved bits, opcode.
+pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    masked(first, payload, MASK)
+}
+
+/// [`frame`] with another mask.
+pub fn masked(first: u8, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
+    let mut frame = header(first, payload.len() as u64);
+    frame[1] |= 0x80;
+    frame.extend(mask);
+    frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    frame
+}
+
+/// The first bytes of a frame without a mask, its length encoded in as few bytes as possible.
+pub fn header(first: u8, length: u64) -> Vec<u8> {
+    let short = u8::try_from(length).ok().filter(|length| *length < 126);
+    match (short, u16::try_from(length)) {
+        (Some(length), _) => vec![first, length],
+        (None, Ok(length)) => [&[first, 126][..], &length.to_be_bytes()].concat(),
+        (None, Err(_)) => [&[first, 127][..], &length.to_be_bytes()].concat(),
+    }
+}
+
+/// The payload of a close frame.
+pub fn closing(code: u16, reason: &[u8]) -> Vec<u8> {
+    [&code.to_be_bytes()[..], reason].concat()
+}
+
+/// A TCP connection.
+pub struct Raw {
+    pub stream: TcpStream,
+    unread: Vec<u8>,
+}
+
+/// What was answered to a request.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    /// The status line and the headers.
+    pub head: String,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// The value of a header, whose name is in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut headers = self.head.lines().skip(1).filter_map(|line| line.split_once(": "));
+        headers.find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+impl Raw {
+    pub async fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream, unread: Vec::new() }
+    }
+
+    pub async fn sends(&mut self, bytes: impl AsRef<[u8]>) {
+        self.tries_to_send(bytes).await.expect("somebody reads this");
+    }
+
+    /// Sends as much as is read: the other side may refuse what it has seen the beginning of.
+    pub async fn tries_to_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
+        let sending = self.stream.write_all(bytes.as_ref());
+        timeout(SOON, sending).await.expect("nobody reads this")
+    }
+
+    /// Sends every byte in a packet of its own.
+    pub async fn dribbles(&mut self, bytes: impl AsRef<[u8]>) {
+        for byte in bytes.as_ref().chunks(1) {
+            self.sends(byte).await;
+        }
+    }
+
+    /// Ends the connection with a reset, as a crash or a pulled cable does.
+    pub fn resets(self) {
+        self.stream.set_zero_linger().unwrap();
+    }
+
+    /// The next answer; `None` where the connection ends without one.
+    pub async fn answer(&mut self) -> Option<Answer> {
+        timeout(SOON, self.next_answer()).await.expect("no answer")
+    }
+
+    async fn next_answer(&mut self) -> Option<Answer> {
+        let end = loop {
+            if let Some(end) = self.unread.windows(4).position(|four| four == b"\r\n\r\n") {
+                break end + 4;
+            }
+            if !self.reads_more().await {
+                return None;
+            }
+        };
+        let head = String::from_utf8(self.unread.drain(..end).collect()).unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        let mut answer = Answer { status, head, body: Vec::new() };
+        let length = answer.header("content-length").map_or(0, |length| length.parse().unwrap());
+        while self.unread.len() < length && self.reads_more().await {}
+        answer.body = self.unread.drain(..length.min(self.unread.len())).collect();
+        Some(answer)
+    }
+
+    /// Everything until the connection ends, and whether it ended in order (not with a reset).
+    /// Safe to cancel.
+    pub async fn reads_to_the_end(&mut self) -> (Vec<u8>, bool) {
+        let reading = async {
+            loop {
+                match self.stream.read_buf(&mut self.unread).await {
+                    Ok(0) => return true,
+                    Ok(_) => {}
+                    Err(_) => return false,
+                }
+            }
+        };
+        let in_order = timeout(SOON, reading).await.expect("still open");
+        (std::mem::take(&mut self.unread), in_order)
+    }
+
+    /// Whether something came before the connection ended.
+    async fn reads_more(&mut self) -> bool {
+        self.stream.read_buf(&mut self.unread).await.is_ok_and(|read| read > 0)
+    }
+
+    async fn reads(&mut self, length: usize) -> Option<Vec<u8>> {
+        while self.unread.len() < length {
+            if !self.reads_more().await {
+                return None;
+            }
+        }
+        Some(self.unread.drain(..length).collect())
+    }
+}
+
+/// A request on a connection of its own, written by hand; `None` where it is not answered.
+pub async fn ask(address: SocketAddr, request: impl AsRef<[u8]>) -> Option<Answer> {
+    let mut connection = Raw::connect(address).await;
+    let _ = connection.tries_to_send(request).await;
+    connection.answer().await
+}
+
+/// The head of a good handshake for `room`, without the empty line at its end.
+pub fn upgrade(room: &str) -> String {
+    format!(
+        "GET /ws/{room} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    )
+}
+
+/// A WebSocket whose frames are made by hand.
+pub struct RawSocket {
+    pub raw: Raw,
+    pub id: String,
+}
+
+/// One frame of the server.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Frame {
+    pub first: u8,
+    pub payload: Vec<u8>,
+}
+
+/// How a WebSocket ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// With a close frame of this code (1005 for one without), then the end of the connection.
+    Closed(u16),
+    /// Without a word.
+    Dropped,
+}
+
+impl RawSocket {
+    pub async fn open(address: SocketAddr, room: &str) -> Self {
+        let mut raw = Raw::connect(address).await;
+        raw.sends(upgrade(room) + "\r\n").await;
+        let answer = raw.answer().await.expect("an answer");
+        assert_eq!(answer.status, 101, "{answer:?}");
+        // RFC 6455 section 1.3 has this pair of key and answer.
+        assert_eq!(answer.header("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+        Self { raw, id: String::new() }
+    }
+
+    /// Becomes a member; `users_in_room` has been heard.
+    pub async fn comes_in(&mut self, token: &str) {
+        assert_eq!(self.hears().await["type"], "auth_required");
+        self.says(&json!({"type":"auth_token","token":token})).await;
+        let success = self.hears().await;
+        assert_eq!(success["type"], "auth_success", "{success}");
+        self.id = success["client_id"].as_str().unwrap().to_owned();
+        assert_eq!(self.hears().await["type"], "users_in_room");
+    }
+
+    pub async fn says(&mut self, message: &Value) {
+        self.sends(frame(TEXT, message.to_string().as_bytes())).await;
+    }
+
+    pub async fn sends(&mut self, bytes: impl AsRef<[u8]>) {
+        self.raw.sends(bytes).await;
+    }
+
+    /// The next frame; `None` where the connection ends instead.
+    pub async fn next_frame(&mut self) -> Option<Frame> {
+        timeout(SOON, self.read_frame()).await.expect("nothing comes")
+    }
+
+    async fn read_frame(&mut self) -> Option<Frame> {
+        let start = self.raw.reads(2).await?;
+        assert_eq!(start[1] & 0x80, 0, "a server does not mask");
+        let length = match start[1] {
+            126 => self.raw.reads(2).await?,
+            127 => self.raw.reads(8).await?,
+            short => vec![short],
+        };
+        let length = length.iter().fold(0, |length, &byte| length << 8 | usize::from(byte));
+        Some(Frame { first: start[0], payload: self.raw.reads(length).await? })
+    }
+
+    /// The next message; pings and pongs are passed over.
+    pub async fn hears(&mut self) -> Value {
+        loop {
+            let Frame { first, payload } = self.next_frame().await.expect("a message");
+            match first {
+                TEXT => return serde_json::from_slice(&payload).unwrap(),
+                PING | PONG => {}
+                other => panic!("{other:#x} {payload:?} is no message"),
+            }
+        }
+    }
+
+    /// Shows that the connection goes on, and that nothing else waits to be heard.
+    pub async fn hears_nothing_else(&mut self) {
+        self.says(&json!({"type":"ping"})).await;
+        assert_eq!(self.hears().await, json!({"type":"pong"}));
+    }
+
+    /// What is heard before the end, and how the server ends it.
+    pub async fn is_let_go(&mut self) -> (Vec<Value>, Ending) {
+        let mut before = Vec::new();
+        loop {
+            match self.next_frame().await {
+                None => return (before, Ending::Dropped),
+                Some(Frame { first: TEXT, payload }) => {
+                    before.push(serde_json::from_slice(&payload).unwrap());
+                }
+                Some(Frame { first: CLOSE, payload }) => {
+                    let code = payload.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code));
+                    // Said back as RFC 6455 section 5.5.1 asks, then it is the server that hangs up.
+                    let _ = self.raw.tries_to_send(frame(CLOSE, &payload)).await;
+                    let (rest, _) = self.raw.reads_to_the_end().await;
+                    assert_eq!(rest, b"", "nothing may follow a close");
+                    return (before, Ending::Closed(code));
+                }
+                Some(Frame { first: PING | PONG, .. }) => {}
+                Some(other) => panic!("{other:?} after {before:?}"),
+            }
+        }
+    }
+
+    /// How the server ends it, where it says nothing before.
+    pub async fn is_refused(&mut self) -> Ending {
+        let (before, ending) = self.is_let_go().await;
+        assert_eq!(before, [] as [Value; 0]);
+        ending
+    }
+}

@@ -1,0 +1,388 @@
+//! Who hears what in a room, and what is no message (group M of the catalogue).
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use tokio::{io::AsyncWriteExt, time::timeout};
+
+use super::{
+    raw::{Ending, PING, RawSocket, TEXT, frame},
+    scene::Scene,
+};
+use crate::harness::Client;
+
+/// As many messages, and as large, as a test likes.
+const TALKATIVE: [(&str, &str); 3] = [
+    ("WEBSOCKET_MESSAGES_PER_SECOND", "100000"),
+    ("WEBSOCKET_MESSAGE_BURST", "100000"),
+    ("WEBSOCKET_MAX_MESSAGE_BYTES", "1048576"),
+];
+
+/// Carol and dave in "hall", who know of each other.
+async fn couple(scene: &Scene) -> (Client, Client) {
+    let mut carol = scene.join("hall", "carol").await;
+    let dave = scene.join("hall", "dave").await;
+    carol.hears().await;
+    (carol, dave)
+}
+
+/// M01, M02, M04: to the one who is named and to nobody else; nobody is told of a message to nobody.
+#[tokio::test]
+async fn a_targeted_message_is_its_targets_alone() {
+    let scene = Scene::open(&[]).await;
+    let (mut carol, mut dave) = couple(&scene).await;
+    let mut third = scene.join("hall", "alice").await;
+    carol.hears().await;
+    dave.hears().await;
+
+    for (kind, field) in [
+        ("offer", "offer"),
+        ("answer", "answer"),
+        ("ice_candidate", "candidate"),
+        ("message", "data"),
+    ] {
+        let payload = json!({"secret":kind});
+        carol.says(json!({"type":kind,field:payload,"to":dave.id})).await;
+        let heard = json!({"type":kind,field:payload,"from":carol.id,"username":"carol"});
+        assert_eq!(dave.hears().await, heard);
+        third.hears_nothing_else().await;
+        carol.hears_nothing_else().await;
+
+        for (to, code) in [("nobody", "target_not_found"), (&*carol.id.clone(), "invalid_message")]
+        {
+            let message = json!({"type":kind,field:payload,"to":to,"id":9}).to_string();
+            let refused = carol.is_told_after(&message).await;
+            assert_eq!((&refused["code"], &refused["id"]), (&json!(code), &json!(9)), "{kind}");
+        }
+        carol.says(json!({"type":kind,field:payload})).await;
+        assert_eq!(dave.hears().await, heard);
+        assert_eq!(third.hears().await, heard);
+    }
+
+    for client in [&mut carol, &mut dave, &mut third] {
+        client.hears_nothing_else().await;
+    }
+    drop((carol, dave, third));
+    scene.still_stands().await;
+}
+
+/// M03, M05, M06, M07, M08, M12: is answered shortly, never passed on, and the connection goes on.
+#[tokio::test]
+async fn nonsense_is_answered_and_the_connection_goes_on() {
+    let scene = Scene::open(&TALKATIVE).await;
+    let (mut says, mut hears) = couple(&scene).await;
+    let brackets = |open: &str, close: &str, depth: usize| {
+        format!(r#"{{"type":"message","data":{}1{}}}"#, open.repeat(depth), close.repeat(depth))
+    };
+    let long = "x".repeat(200 << 10);
+
+    for (frame, code) in [
+        ("", "invalid_json"),
+        (" ", "invalid_json"),
+        ("{", "invalid_json"),
+        ("}", "invalid_json"),
+        ("hello", "invalid_json"),
+        ("{type:'ping'}", "invalid_json"),
+        (r#"{"type":"ping"}{"type":"ping"}"#, "invalid_json"),
+        (r#"{"type":"ping"},"#, "invalid_json"),
+        (r#"{"type":"ping",}"#, "invalid_json"),
+        (r#"{"type":"message","data":"a"#, "invalid_json"),
+        ("{\"type\":\"message\",\"data\":\"a\nb\"}", "invalid_json"),
+        (r#"{"type":"message","data":"\x41"}"#, "invalid_json"),
+        (r#"{"type":"message","data":"\ud8"}"#, "invalid_json"),
+        (r#"{"type":"message","data":01}"#, "invalid_json"),
+        (r#"{"type":"message","data":1.}"#, "invalid_json"),
+        (r#"{"type":"message","data":+1}"#, "invalid_json"),
+        ("\u{feff}{\"type\":\"ping\"}", "invalid_json"),
+        (r#"{"type":"message","data":NaN}"#, "invalid_message"),
+        (r#"{"type":"message","data":-Infinity}"#, "invalid_message"),
+        ("[]", "invalid_message"),
+        (r#"[{"type":"ping"}]"#, "invalid_message"),
+        (r#"["ping"]"#, "invalid_message"),
+        ("null", "invalid_message"),
+        ("1", "invalid_message"),
+        (r#""ping""#, "invalid_message"),
+        ("{}", "invalid_message"),
+        (r#"{"type":null}"#, "invalid_message"),
+        (r#"{"type":7}"#, "invalid_message"),
+        (r#"{"type":["ping"]}"#, "invalid_message"),
+        (r#"{"type":{"type":"ping"}}"#, "invalid_message"),
+        (r#"{"type":"offer"}"#, "invalid_message"),
+        (r#"{"type":"offer","offer":null}"#, "invalid_message"),
+        (r#"{"type":"offer","offer":"v=0"}"#, "invalid_message"),
+        (r#"{"type":"answer","offer":{}}"#, "invalid_message"),
+        (r#"{"type":"ice_candidate","candidate":7}"#, "invalid_message"),
+        (r#"{"type":"ice_candidate","candidate":[]}"#, "invalid_message"),
+        (r#"{"type":"message"}"#, "invalid_message"),
+        (r#"{"type":"offer","offer":{},"offer":{}}"#, "invalid_message"),
+        (r#"{"type":"message","data":1,"to":[]}"#, "invalid_message"),
+        (r#"{"type":"message","data":1,"to":{}}"#, "invalid_message"),
+        (r#"{"type":"message","data":1,"to":0}"#, "invalid_message"),
+        (r#"{"type":"message","data":1,"to":1e400}"#, "invalid_message"),
+        (r#"{"type":"message","data":1,"to":false}"#, "invalid_message"),
+        (r#"{"type":"message","data":1,"to":true}"#, "invalid_message"),
+        (r#"{"type":"message","data":1,"to":[null]}"#, "invalid_message"),
+        (r#"{"type":"message","data":1,"to":["everyone"]}"#, "invalid_message"),
+        (r#"{"type":"message","data":1,"to":"\ud800"}"#, "invalid_message"),
+        (&brackets("[", "]", 65), "invalid_message"),
+        (&brackets("[", "]", 100_000), "invalid_message"),
+        (&brackets(r#"{"a":"#, "}", 100_000), "invalid_message"),
+        (&"[".repeat(100_000), "invalid_message"),
+        (&"{\"a\":".repeat(100_000), "invalid_message"),
+        (r#"{"type":"dance"}"#, "unknown_type"),
+        (r#"{"type":"PING"}"#, "unknown_type"),
+        (r#"{"type":"ping "}"#, "unknown_type"),
+        (r#"{"type":""}"#, "unknown_type"),
+        (r#"{"type":"__proto__"}"#, "unknown_type"),
+        (r#"{"type":"</script><img src=x onerror=alert(1)>"}"#, "unknown_type"),
+        (&format!(r#"{{"type":"{long}"}}"#), "unknown_type"),
+        (&format!(r#"{{"type":"offer","offer":{{}},"to":"{long}"}}"#), "target_not_found"),
+    ] {
+        let error = says.is_told_after(frame).await;
+
+        assert_eq!(error["code"], code, "{frame:.60}");
+        assert!(error.to_string().len() < 400 && error.get("retry").is_none(), "{error}");
+    }
+    let unknown = says.is_told_after(r#"{"type":"dance"}"#).await;
+    assert_eq!(unknown["message"], "Unknown message type: dance");
+    // An `id` comes back if it is a short string or number; anything else is as if it were not there.
+    for (id, back) in [
+        (json!("x"), json!("x")),
+        (json!(-1.5), json!(-1.5)),
+        (json!("x".repeat(200 << 10)), Value::Null),
+        (json!({"a":1}), Value::Null),
+        (json!([1]), Value::Null),
+        (json!(true), Value::Null),
+    ] {
+        let error = says.is_told_after(&json!({"type":"dance","id":id}).to_string()).await;
+        assert_eq!((&error["code"], &error["id"]), (&json!("unknown_type"), &back));
+    }
+
+    hears.hears_nothing_else().await;
+    says.hears_nothing_else().await;
+    drop((says, hears));
+    scene.still_stands().await;
+}
+
+/// M11: byte for byte.
+#[tokio::test]
+async fn a_tricky_payload_arrives_as_it_was_said() {
+    let scene = Scene::open(&TALKATIVE).await;
+    let (mut says, mut hears) = couple(&scene).await;
+    let deep = format!("{}{}", "[".repeat(64), "]".repeat(64));
+    let candidates = "a=candidate:1 1 udp 2122260223 192.0.2.1 54321 typ host\\r\\n".repeat(1100);
+    let sdp = format!(r#"{{"type":"offer","sdp":"v=0\r\n{candidates}"}}"#);
+    assert!((60_000..65_000).contains(&sdp.len()));
+
+    for data in [
+        r#"{ "z":1 ,"a" : [ ] , "z":2}"#,
+        "12345678901234567890123",
+        "1.0",
+        "-0",
+        "1E+2",
+        "1e400",
+        "0.1000000000000000055511151231257827",
+        r#""\u0000\u001f\/\\\"\b\f\n\r\t""#,
+        r#""\ud83d\ude00 😀 \u00e9 é""#,
+        r#""\ud800 alone""#,
+        r#""</script><!--""#,
+        "\"\u{2028}\u{feff}\u{ffff}\"",
+        r#"{"type":"auth_success","from":"den-alice","__proto__":{"a":1},"":""}"#,
+        "null",
+        "false",
+        "[[],{},\"\",0]",
+        &deep,
+        &sdp,
+    ] {
+        for to in ["null".to_owned(), format!("\"{}\"", hears.id)] {
+            says.says_text(&format!(r#"{{"type":"message","data":{data},"to":{to}}}"#)).await;
+
+            let from = &says.id;
+            let expected =
+                format!(r#"{{"type":"message","data":{data},"from":"{from}","username":"carol"}}"#);
+            assert_eq!(hears.hears_text().await, expected);
+        }
+    }
+
+    drop((says, hears));
+    scene.still_stands().await;
+}
+
+/// M14.
+#[tokio::test]
+async fn nine_who_all_talk_at_once_hear_everything_in_order() {
+    const EACH: usize = 50;
+    let scene = Scene::open(&[]).await;
+    let mut crowd: Vec<Client> = Vec::new();
+    for number in 0..9 {
+        let client = scene.join("hall", ["carol", "dave", "alice"][number % 3]).await;
+        for earlier in &mut crowd {
+            earlier.hears().await;
+        }
+        crowd.push(client);
+    }
+
+    let talking = crowd.into_iter().map(async |mut client| {
+        for number in 0..EACH {
+            client.says(json!({"type":"message","data":number})).await;
+        }
+        let mut next = std::collections::HashMap::<String, usize>::new();
+        for _ in 0..8 * EACH {
+            let news = client.hears().await;
+            let expected = next.entry(news["from"].as_str().unwrap().to_owned()).or_default();
+            assert_eq!(news["data"], *expected);
+            *expected += 1;
+        }
+        assert!(next.len() == 8 && next.values().all(|&count| count == EACH), "{next:?}");
+        client
+    });
+    let crowd = join_all(talking).await;
+
+    drop(crowd);
+    scene.still_stands().await;
+}
+
+/// M15: whoever does not read is let go when his queue is full, and nobody waits for him.
+#[tokio::test]
+async fn somebody_who_does_not_read_slows_nobody_and_is_let_go() {
+    let scene = Scene::plan(&TALKATIVE).may_grow_by(48).open().await;
+    let (mut says, mut hears) = couple(&scene).await;
+    let stalled: RawSocket = scene.raw_member("hall", "alice").await;
+    for client in [&mut says, &mut hears] {
+        assert_eq!(client.hears().await["type"], "user_joined");
+    }
+    let payload = "x".repeat(60_000);
+
+    // More than the queue and both kernels' buffers hold together.
+    let mut left = None;
+    for number in 0..2000 {
+        says.says(json!({"type":"message","data":[number, payload]})).await;
+        let mut news = hears.hears().await;
+        if news["type"] == "user_left" {
+            left = Some(news);
+            news = hears.hears().await;
+        }
+        assert_eq!(news["data"][0], number);
+        if number >= 144 && left.is_some() {
+            break;
+        }
+    }
+
+    assert_eq!(left.expect("he is still there")["client_id"], stalled.id);
+    assert_eq!(says.hears().await["client_id"], stalled.id);
+    says.hears_nothing_else().await;
+    drop((says, hears, stalled));
+    scene.still_stands().await;
+}
+
+/// M15 with the server's own words: whoever pings and never reads the pongs fills no memory with them,
+/// before his introduction or after it.
+#[tokio::test]
+async fn somebody_who_pings_and_does_not_read_fills_no_memory() {
+    let scene = Scene::open(&[]).await;
+    let mut stranger = scene.raw_socket("den").await;
+    stranger.hears().await;
+    let member = scene.raw_member("den", "carol").await;
+    let pings = frame(PING, &[b'x'; 125]).repeat(8 << 10);
+    let before = scene.resident();
+
+    let mut sockets = [stranger, member];
+    for socket in &mut sockets {
+        for _ in 0..64 {
+            // 64 MiB at most; a server that stops reading or hangs up is as good.
+            let sending = socket.raw.stream.write_all(&pings);
+            if !matches!(timeout(Duration::from_secs(1), sending).await, Ok(Ok(()))) {
+                break;
+            }
+        }
+        let grown = scene.resident().saturating_sub(before);
+        assert!(
+            grown < 24 << 20,
+            "{grown} bytes of pongs are kept for somebody who does not read them"
+        );
+    }
+
+    drop(sockets);
+    scene.still_stands().await;
+}
+
+/// M16, L06: what is within the limits is answered, all of it; whoever goes on beyond them is warned once,
+/// then closed.
+#[tokio::test]
+async fn a_client_that_shouts_is_warned_and_then_closed() {
+    let scene = Scene::open(&TALKATIVE).await;
+    let mut fast = scene.raw_member("den", "carol").await;
+    for _ in 0..100 {
+        let pings = frame(TEXT, br#"{"type":"ping"}"#).repeat(100);
+        fast.sends(pings).await;
+        for _ in 0..100 {
+            assert_eq!(fast.hears().await, json!({"type":"pong"}));
+        }
+    }
+    drop(fast);
+    let folder = scene.still_stands().await.folder;
+
+    let settings = [("WEBSOCKET_MESSAGES_PER_SECOND", "10"), ("WEBSOCKET_MESSAGE_BURST", "20")];
+    let scene = Scene::plan(&settings).in_folder(folder).open().await;
+    let mut shouter = scene.raw_member("den", "carol").await;
+    let shout = json!({"type":"ping","id":"shout"}).to_string();
+    let _ = shouter.raw.tries_to_send(frame(TEXT, shout.as_bytes()).repeat(5000)).await;
+    let (before, ending) = shouter.is_let_go().await;
+
+    assert_eq!(ending, Ending::Closed(1008));
+    let limited: Vec<_> = before.iter().filter(|news| news["code"] == "rate_limited").collect();
+    let [warning, parting] = limited[..] else { panic!("{limited:?}") };
+    assert!(warning["message"].as_str().unwrap().starts_with("More than 10 messages a second"));
+    assert_eq!((&warning["id"], warning.get("retry")), (&json!("shout"), None));
+    assert_eq!((&parting["retry"], before.last()), (&json!(true), Some(parting)));
+    let pongs = before.iter().filter(|news| news["type"] == "pong").count();
+    assert!((20..100).contains(&pongs), "{pongs} of 5,000 were answered");
+    assert_eq!(scene.still_stands().await.visits, 1);
+}
+
+/// L07, N13: two peers behind one address set up a call, as large as calls get.
+#[tokio::test]
+async fn a_real_call_setup_is_not_too_many_messages() {
+    let scene = Scene::open(&[]).await;
+    let (mut carol, mut dave) = couple(&scene).await;
+
+    let peers = [dave.id.clone(), carol.id.clone()];
+    for number in 0..151 {
+        let candidate =
+            json!({"candidate":format!("candidate:{number} 1 udp 2122260223 ::1 9 typ host")});
+        for (client, to) in [&mut carol, &mut dave].into_iter().zip(&peers) {
+            client.says(json!({"type":"ice_candidate","candidate":candidate,"to":to})).await;
+        }
+    }
+
+    for client in [&mut carol, &mut dave] {
+        for number in 0..151 {
+            let heard = client.hears().await["candidate"]["candidate"].to_string();
+            assert!(heard.starts_with(&format!("\"candidate:{number} ")), "{heard}");
+        }
+    }
+    drop((carol, dave));
+    scene.still_stands().await;
+}
+
+/// M18: one after the other, and all at once; some say goodbye and some do not.
+#[tokio::test]
+async fn whoever_comes_and_goes_leaves_no_ghost() {
+    let scene = Scene::plan(&[("MAX_CONNECTIONS_PER_ROOM", "100")]).open().await;
+
+    for number in 0..25 {
+        let client = scene.join("den", "carol").await;
+        if number % 2 == 0 {
+            client.leaves().await;
+        }
+    }
+    let crowd = join_all((0..25).map(async |_| scene.raw_member("den", "dave").await)).await;
+    for (number, client) in crowd.into_iter().enumerate() {
+        if number % 2 == 0 {
+            client.raw.resets();
+        }
+    }
+
+    assert_eq!(scene.still_stands().await.visits, 50);
+}
