@@ -17,6 +17,8 @@ mod frames;
 mod json;
 #[path = "checks/members.rs"]
 mod members;
+#[path = "checks/pieces.rs"]
+mod pieces;
 #[path = "checks/tokens.rs"]
 mod tokens;
 #[path = "checks/users.rs"]
@@ -27,5 +29,6 @@ pub use doors::room_id;
 pub use environment::settings;
 pub use frames::client_frame;
 pub use members::registry;
+pub use pieces::websocket;
 pub use tokens::auth_message;
 pub use users::users_file;

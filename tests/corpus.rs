@@ -20,7 +20,7 @@ use std::{
 
 type Check = fn(&[u8]);
 
-const TARGETS: [(&str, Check); 7] = [
+const TARGETS: [(&str, Check); 8] = [
     ("auth_message", checks::auth_message),
     ("client_frame", checks::client_frame),
     ("forwarded", checks::forwarded),
@@ -28,6 +28,7 @@ const TARGETS: [(&str, Check); 7] = [
     ("room_id", checks::room_id),
     ("settings", checks::settings),
     ("users_file", checks::users_file),
+    ("websocket", checks::websocket),
 ];
 
 fn fuzz() -> PathBuf {
