@@ -432,6 +432,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(512))]
 
+        /// N04 of the attack catalogue; the fuzz target `registry` has a second model.
         #[test]
         fn what_each_member_has_heard_adds_up_to_who_is_in_the_room(acts in acts()) {
             const CAPACITY: usize = 4;

@@ -362,6 +362,7 @@ async fn messages_over_the_budget_are_warned_of_once_and_then_end_the_session() 
     assert_eq!(client.hears.recv().await, Some(Sent::Close(1008, "Rate limit exceeded")));
 }
 
+/// N03 of the attack catalogue.
 #[tokio::test(start_paused = true)]
 async fn a_panic_ends_its_own_session_and_tells_nothing_of_the_inside() {
     let mut client = connect().joined().await;

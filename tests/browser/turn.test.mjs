@@ -76,6 +76,7 @@ describe('A new TURN secret', { timeout: 60_000 }, () => {
   });
 });
 
+// N12 of the attack catalogue.
 describe('deploy/turnserver.conf', { timeout: 60_000 }, () => {
   after(cleanUp);
 

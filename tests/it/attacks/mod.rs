@@ -3,8 +3,6 @@
 //! Each case plays in a [`scene`]: a server process of its own with bystanders who keep talking.
 //! The doc comment of a test names the rows of the catalogue that it covers.
 
-#![allow(dead_code, reason = "what the scene offers serves some groups and not others")]
-
 mod bodies;
 mod bystanders;
 mod closing;
