@@ -1,0 +1,274 @@
+//! The floor: what a relay costs that does nothing but relay. One thread, epoll, no JSON, no tokens, no limits, no TLS.
+//!
+//! It speaks as much of the protocol as the bench does: an upgrade, three messages for whoever joins,
+//! news for the others, and then every text frame on to the peer whose id stands at its start
+//! (`{"to":"…"`), or else to all others in the room.
+
+use std::{
+    collections::HashMap,
+    io::{self, Read, Write},
+    net::SocketAddr,
+};
+
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use memchr::{memchr, memmem};
+use mio::{
+    Events, Interest, Poll, Token,
+    net::{TcpListener, TcpStream},
+};
+
+use crate::frames::{self, CLOSE, PING, PONG, TEXT};
+
+const LISTENER: Token = Token(usize::MAX);
+
+const GREETING: &str = r#"{"type":"auth_required","message":"Authentication required"}"#;
+const WELCOME: &str = r#"{"type":"auth_success","user":"user","client_id":"0123456789","message":"Authentication successful"}"#;
+const NOBODY: &str = r#"{"type":"users_in_room","users":[]}"#;
+const JOINED: &str = r#"{"type":"user_joined","room_id":"room-000000","username":"user","client_id":"0123456789","connected_users":2}"#;
+const LEFT: &str = r#"{"type":"user_left","room_id":"room-000000","client_id":"0123456789","username":"user","connected_users":1}"#;
+
+struct Member {
+    stream: TcpStream,
+    /// The start of a frame, or of the upgrade.
+    unread: Vec<u8>,
+    unsent: Vec<u8>,
+    room: Option<Vec<u8>>,
+    id: Vec<u8>,
+}
+
+struct Floor {
+    poll: Poll,
+    members: Vec<Option<Member>>,
+    free: Vec<usize>,
+    rooms: HashMap<Vec<u8>, Vec<usize>>,
+    scratch: Vec<u8>,
+    frame: Vec<u8>,
+}
+
+/// Relays until the process is ended. Says on standard output where it listens.
+pub fn run() -> io::Result<()> {
+    let mut listener = TcpListener::bind("127.0.0.1:0".parse().map_err(io::Error::other)?)?;
+    let address: SocketAddr = listener.local_addr()?;
+    println!("{address}");
+    let mut floor = Floor {
+        poll: Poll::new()?,
+        members: Vec::new(),
+        free: Vec::new(),
+        rooms: HashMap::new(),
+        scratch: vec![0; 64 * 1024],
+        frame: Vec::new(),
+    };
+    floor.poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+    let mut events = Events::with_capacity(1024);
+    loop {
+        floor.poll.poll(&mut events, None)?;
+        for event in &events {
+            if event.token() == LISTENER {
+                while let Ok((stream, _)) = listener.accept() {
+                    floor.admit(stream)?;
+                }
+                continue;
+            }
+            let who = event.token().0;
+            if event.is_writable() {
+                floor.flush(who);
+            }
+            if event.is_readable() && floor.read(who).is_err() {
+                floor.leave(who);
+            }
+        }
+    }
+}
+
+impl Floor {
+    fn admit(&mut self, mut stream: TcpStream) -> io::Result<()> {
+        stream.set_nodelay(true)?;
+        let who = self.free.pop().unwrap_or_else(|| {
+            self.members.push(None);
+            self.members.len() - 1
+        });
+        self.poll.registry().register(&mut stream, Token(who), Interest::READABLE)?;
+        let (unread, unsent, room, id) = (Vec::new(), Vec::new(), None, Vec::new());
+        self.members[who] = Some(Member { stream, unread, unsent, room, id });
+        Ok(())
+    }
+
+    /// Reads what there is; an error means that the connection is at its end.
+    fn read(&mut self, who: usize) -> io::Result<()> {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let done = self.read_with(who, &mut scratch);
+        self.scratch = scratch;
+        done
+    }
+
+    fn read_with(&mut self, who: usize, scratch: &mut [u8]) -> io::Result<()> {
+        loop {
+            let Some(member) = &mut self.members[who] else { return Ok(()) };
+            let length = match member.stream.read(scratch) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(length) => length,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            let fresh = &mut scratch[..length];
+            if member.unread.is_empty() {
+                let used = self.take(who, fresh)?;
+                if used < length
+                    && let Some(member) = &mut self.members[who]
+                {
+                    member.unread.extend_from_slice(&fresh[used..]);
+                }
+            } else {
+                let mut whole = std::mem::take(&mut member.unread);
+                whole.extend_from_slice(fresh);
+                let used = self.take(who, &mut whole)?;
+                whole.drain(..used);
+                if !whole.is_empty()
+                    && let Some(member) = &mut self.members[who]
+                {
+                    member.unread = whole;
+                }
+            }
+            if length < scratch.len() {
+                return Ok(()); // epoll tells when there is more
+            }
+        }
+    }
+
+    /// Acts on what is complete; returns how much that was.
+    fn take(&mut self, who: usize, bytes: &mut [u8]) -> io::Result<usize> {
+        let mut used = 0;
+        if self.members[who].as_ref().is_some_and(|member| member.room.is_none()) {
+            let Some(end) = memmem::find(bytes, b"\r\n\r\n") else { return Ok(0) };
+            self.upgrade(who, &bytes[..end + 2])?;
+            used = end + 4;
+        }
+        while let Some(frame) = frames::first(&bytes[used..]) {
+            let payload = &mut bytes[used + frame.start..used + frame.end];
+            if let Some(mask) = frame.mask.filter(|mask| *mask != [0; 4]) {
+                payload.iter_mut().enumerate().for_each(|(at, byte)| *byte ^= mask[at % 4]);
+            }
+            match frame.opcode {
+                TEXT => self.hear(who, payload),
+                PING => self.send(who, PONG, payload),
+                CLOSE => {
+                    self.send(who, CLOSE, payload);
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                _ => {}
+            }
+            used += frame.end;
+        }
+        Ok(used)
+    }
+
+    fn upgrade(&mut self, who: usize, head: &[u8]) -> io::Result<()> {
+        let between = |start: &[u8], end: u8| {
+            let from = memmem::find(head, start)? + start.len();
+            Some(&head[from..from + memchr(end, &head[from..])?])
+        };
+        let broken = || io::Error::from(io::ErrorKind::InvalidData);
+        let room = between(b"/ws/", b' ').ok_or_else(broken)?.to_vec();
+        let key = between(b"Sec-WebSocket-Key: ", b'\r').ok_or_else(broken)?;
+        let accepted = [key, b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"].concat();
+        let accepted = BASE64_STANDARD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, &accepted));
+        let answer = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: {accepted}\r\n\r\n"
+        );
+        self.write(who, answer.as_bytes());
+        self.send(who, TEXT, GREETING.as_bytes());
+        if let Some(member) = &mut self.members[who] {
+            member.room = Some(room);
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, who: usize, message: &[u8]) {
+        let Some(member) = &mut self.members[who] else { return };
+        let Some(room) = &member.room else { return };
+        if member.id.is_empty() {
+            // The bench writes its first message so that this is enough: {"clientId":"…",
+            member.id = quoted_after(message, br#"{"clientId":""#).unwrap_or(b"?").to_vec();
+            let room = room.clone();
+            self.send(who, TEXT, WELCOME.as_bytes());
+            self.send(who, TEXT, NOBODY.as_bytes());
+            self.rooms.entry(room).or_default().push(who);
+            return self.tell_others(who, JOINED.as_bytes());
+        }
+        let to = quoted_after(message, br#"{"to":""#);
+        let Some(to) = to else { return self.tell_others(who, message) };
+        let members = self.rooms.get(room).map(Vec::as_slice).unwrap_or_default();
+        let named = |&&who: &&usize| self.members[who].as_ref().is_some_and(|it| it.id == to);
+        if let Some(&target) = members.iter().find(named) {
+            self.send(target, TEXT, message);
+        }
+    }
+
+    fn tell_others(&mut self, who: usize, message: &[u8]) {
+        let room = self.members[who].as_ref().and_then(|member| member.room.as_ref());
+        let Some(members) = room.and_then(|room| self.rooms.get_mut(room)) else { return };
+        let members = std::mem::take(members);
+        let mut frame = std::mem::take(&mut self.frame);
+        frame.clear();
+        frames::push_plain(&mut frame, TEXT, message);
+        members.iter().filter(|&&other| other != who).for_each(|&other| self.write(other, &frame));
+        self.frame = frame;
+        let room = self.members[who].as_ref().and_then(|member| member.room.as_ref());
+        if let Some(place) = room.and_then(|room| self.rooms.get_mut(room)) {
+            *place = members;
+        }
+    }
+
+    fn send(&mut self, who: usize, opcode: u8, payload: &[u8]) {
+        let mut frame = std::mem::take(&mut self.frame);
+        frame.clear();
+        frames::push_plain(&mut frame, opcode, payload);
+        self.write(who, &frame);
+        self.frame = frame;
+    }
+
+    fn write(&mut self, who: usize, bytes: &[u8]) {
+        let Some(member) = &mut self.members[who] else { return };
+        if !member.unsent.is_empty() {
+            return member.unsent.extend_from_slice(bytes);
+        }
+        let written = member.stream.write(bytes).unwrap_or_default();
+        if written < bytes.len() {
+            member.unsent.extend_from_slice(&bytes[written..]);
+            let both = Interest::READABLE | Interest::WRITABLE;
+            let _ = self.poll.registry().reregister(&mut member.stream, Token(who), both);
+        }
+    }
+
+    fn flush(&mut self, who: usize) {
+        let Some(member) = &mut self.members[who] else { return };
+        let written = member.stream.write(&member.unsent).unwrap_or_default();
+        member.unsent.drain(..written);
+        if member.unsent.is_empty() {
+            member.unsent = Vec::new();
+            let registry = self.poll.registry();
+            let _ = registry.reregister(&mut member.stream, Token(who), Interest::READABLE);
+        }
+    }
+
+    fn leave(&mut self, who: usize) {
+        let Some(mut member) = self.members[who].take() else { return };
+        let _ = self.poll.registry().deregister(&mut member.stream);
+        self.free.push(who);
+        let Some(room) = member.room.filter(|_| !member.id.is_empty()) else { return };
+        let Some(members) = self.rooms.get_mut(&room) else { return };
+        members.retain(|&other| other != who);
+        if members.is_empty() {
+            self.rooms.remove(&room);
+            return;
+        }
+        let members = members.clone();
+        members.iter().for_each(|&other| self.send(other, TEXT, LEFT.as_bytes()));
+    }
+}
+
+fn quoted_after<'a>(message: &'a [u8], start: &[u8]) -> Option<&'a [u8]> {
+    let rest = message.strip_prefix(start)?;
+    rest.get(..memchr(b'"', rest)?)
+}

@@ -1,0 +1,354 @@
+//! Measures the signaling server against the floor: a relay that does nothing but relay.
+//!
+//! Absolute times mean nothing on a shared machine. What counts is the processor time for a unit of
+//! work, as a ratio of two servers that took turns in one run, each on a core of its own and the
+//! clients on another.
+
+#![allow(
+    clippy::cast_precision_loss,
+    clippy::disallowed_methods,
+    clippy::indexing_slicing,
+    reason = "figures for people; a bench asks the clock; and every index is a client's, which is there"
+)]
+
+mod floor;
+mod frames;
+mod load;
+mod report;
+mod scenarios;
+mod subject;
+
+use std::{
+    error::Error,
+    fs,
+    path::PathBuf,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use clap::{Parser, ValueEnum};
+use hdrhistogram::Histogram;
+use serde_json::json;
+
+use crate::{
+    load::Load,
+    report::{Row, median},
+    scenarios::{
+        Round, Steady,
+        broadcast::Broadcast,
+        histogram,
+        idle::{self, Churn},
+        mesh::Mesh,
+        relay::Relay,
+        round,
+        storm::{Guessers, Guesses},
+    },
+    subject::{Kind, Subject, cores, pin},
+};
+
+/// Measures the signaling server against a relay that does nothing else.
+#[derive(Parser)]
+struct Arguments {
+    /// What to measure; everything where nothing is named
+    scenarios: Vec<Name>,
+    /// How long a round is, in seconds
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// How often server and floor take turns
+    #[arg(long, default_value_t = 7)]
+    rounds: usize,
+    /// Members of the idle scenario; as many as there are handles where it is not given
+    #[arg(long)]
+    members: Option<usize>,
+    /// The server's binary; the one beside this where it is not given
+    #[arg(long)]
+    server: Option<PathBuf>,
+    /// Writes all figures there, as JSON
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Draws the ratios there, as SVG
+    #[arg(long)]
+    svg: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Name {
+    /// Pairs, one offer on its way in each room
+    Relay,
+    /// Pairs that send at a set pace
+    Paced,
+    /// The same offers over many rooms
+    Rooms,
+    /// Rooms of ten that hear everything
+    Broadcast,
+    /// Members that say nothing
+    Idle,
+    /// Members that come and go
+    Churn,
+    /// Calls of ten being set up
+    Mesh,
+    /// Pairs at a set pace while passwords are guessed
+    Storm,
+}
+
+struct Bench {
+    server: PathBuf,
+    rounds: usize,
+    length: Duration,
+    members: usize,
+    server_core: usize,
+    rows: Vec<Row>,
+}
+
+type Done = Result<(), Box<dyn Error>>;
+
+fn main() -> Done {
+    if std::env::args().nth(1).as_deref() == Some("floor") {
+        return Ok(floor::run()?);
+    }
+    let arguments = Arguments::parse();
+    let beside = std::env::current_exe()?.with_file_name("signaling-server");
+    let cores = cores()?;
+    let (&server_core, own_core) = (cores.first().ok_or("no core")?, cores.last());
+    pin(&[*own_core.unwrap_or(&server_core)])?;
+    raise_handles();
+    let mut bench = Bench {
+        server: arguments.server.unwrap_or(beside),
+        rounds: arguments.rounds,
+        length: Duration::from_secs_f64(arguments.seconds),
+        members: arguments.members.unwrap_or_else(idle::most_members),
+        server_core,
+        rows: Vec::new(),
+    };
+    for &name in Name::value_variants() {
+        if arguments.scenarios.is_empty() || arguments.scenarios.contains(&name) {
+            bench.measure(name)?;
+        }
+    }
+    println!("\n{}", report::table(&bench.rows));
+    if let Some(path) = arguments.json {
+        fs::write(path, serde_json::to_string_pretty(&report::json(&bench.rows))?)?;
+    }
+    if let Some(path) = arguments.svg {
+        fs::write(path, report::plot(&bench.rows))?;
+    }
+    Ok(())
+}
+
+fn raise_handles() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+}
+
+impl Bench {
+    fn measure(&mut self, name: Name) -> Done {
+        match name {
+            Name::Relay => self.steady("relay, 64 rooms of 2", "message", Some(1.30), |load| {
+                Relay::seat(load, 64, None)
+            }),
+            Name::Paced => self.steady("relay, 2,000 offers a second", "message", None, |load| {
+                Relay::seat(load, 64, Some(2000))
+            }),
+            Name::Rooms => {
+                for rooms in [10, 1000, 4000] {
+                    if 2 * rooms <= self.members {
+                        self.steady(
+                            &format!("relay, {rooms} rooms of 2"),
+                            "message",
+                            None,
+                            |load| Relay::seat(load, rooms, None),
+                        )?;
+                    }
+                }
+                Ok(())
+            }
+            Name::Broadcast => {
+                self.steady("broadcast, 12 rooms of 10", "delivery", Some(1.15), |load| {
+                    Broadcast::seat(load, 12, 10)
+                })
+            }
+            Name::Churn => self.steady("coming and going", "visit", None, |_| Ok(Churn::new(64))),
+            Name::Idle => self.idle(),
+            Name::Mesh => self.mesh(),
+            Name::Storm => self.storm(),
+        }
+    }
+
+    fn start(&self, kind: Kind) -> Result<(Subject, Load), Box<dyn Error>> {
+        let subject = Subject::start(kind, &self.server, &[self.server_core])?;
+        let load = Load::new(subject.address, Subject::token())?;
+        Ok((subject, load))
+    }
+
+    /// Server and floor take turns; each round of the one is held against the round of the other.
+    fn steady<S: Steady>(
+        &mut self,
+        scenario: &str,
+        unit: &'static str,
+        target: Option<f64>,
+        seat: impl Fn(&mut Load) -> std::io::Result<S>,
+    ) -> Done {
+        eprintln!("{scenario} …");
+        let (floor, mut floor_load) = self.start(Kind::Floor)?;
+        let (server, mut server_load) = self.start(Kind::Server)?;
+        let (mut on_floor, mut on_server) = (seat(&mut floor_load)?, seat(&mut server_load)?);
+        let (mut floors, mut servers) = (Vec::new(), Vec::new());
+        for _ in 0..self.rounds {
+            floors.push(round(&floor, &mut floor_load, &mut on_floor, self.length)?);
+            servers.push(round(&server, &mut server_load, &mut on_server, self.length)?);
+        }
+        let per_unit = |round: &Round| round.cpu / round.units as f64;
+        let ratios =
+            servers.iter().zip(&floors).map(|(server, floor)| per_unit(server) / per_unit(floor));
+        self.rows.push(Row {
+            scenario: scenario.to_owned(),
+            unit,
+            server: median(servers.iter().map(per_unit)),
+            floor: Some(median(floors.iter().map(per_unit))),
+            measure: "us CPU",
+            ratio: Some(median(ratios)),
+            target,
+            details: json!({ "server": details(&servers), "floor": details(&floors) }),
+        });
+        for (name, rounds) in [("server", &servers), ("floor", &floors)] {
+            eprintln!("  {name}: {}", details(rounds));
+        }
+        Ok(())
+    }
+
+    fn idle(&mut self) -> Done {
+        let scenario = format!("idle, {} members", self.members);
+        eprintln!("{scenario} …");
+        let mut measured = Vec::new();
+        for kind in [Kind::Server, Kind::Floor] {
+            let (subject, mut load) = self.start(kind)?;
+            let idle = idle::measure(&subject, &mut load, self.members)?;
+            eprintln!(
+                "  {}: {:.2} KiB a member, join {:.1} us CPU first and {:.1} last, {:.0} joins a second",
+                kind.name(),
+                idle.bytes / 1024.0,
+                idle.join.0,
+                idle.join.1,
+                idle.joins_per_second
+            );
+            measured.push(idle);
+        }
+        let (server, floor) = (&measured[0], &measured[1]);
+        let details =
+            json!({ "members": server.members, "joins_per_second": server.joins_per_second });
+        let mut row = |what: &str, unit, measure, server: f64, floor: f64, target| {
+            self.rows.push(Row {
+                scenario: format!("{scenario}: {what}"),
+                unit,
+                server,
+                floor: Some(floor),
+                measure,
+                ratio: Some(server / floor),
+                target,
+                details: details.clone(),
+            });
+        };
+        row("memory", "member", "KiB", server.bytes / 1024.0, floor.bytes / 1024.0, None);
+        row("first 1,000 joins", "join", "us CPU", server.join.0, floor.join.0, Some(4.5));
+        row("last 1,000 joins", "join", "us CPU", server.join.1, floor.join.1, Some(4.5));
+        Ok(())
+    }
+
+    fn mesh(&mut self) -> Done {
+        const SIZE: usize = 10;
+        eprintln!("mesh of {SIZE} …");
+        let (_floor, mut floor_load) = self.start(Kind::Floor)?;
+        let (_server, mut server_load) = self.start(Kind::Server)?;
+        let (mut floors, mut servers) = (Vec::new(), Vec::new());
+        for number in 0..10 * self.rounds {
+            for (load, times) in [(&mut floor_load, &mut floors), (&mut server_load, &mut servers)]
+            {
+                let mut mesh = Mesh::seat(load, SIZE, number)?;
+                times.push(mesh.set_up(load)?);
+                mesh.leave(load);
+            }
+        }
+        let ratios: Vec<f64> =
+            servers.iter().zip(&floors).map(|(server, floor)| server / floor).collect();
+        self.rows.push(Row {
+            scenario: format!("mesh of {SIZE}, all 45 links"),
+            unit: "call",
+            server: median(servers) / 1000.0,
+            floor: Some(median(floors) / 1000.0),
+            measure: "ms",
+            ratio: Some(median(ratios)),
+            target: Some(3.0),
+            details: json!({ "calls": 10 * self.rounds }),
+        });
+        Ok(())
+    }
+
+    /// The server alone: calm and stormy rounds take turns.
+    fn storm(&mut self) -> Done {
+        eprintln!("storm …");
+        let (subject, mut load) = self.start(Kind::Server)?;
+        let alone = self.guess_only(&subject)?;
+        let mut relay = Relay::seat(&mut load, 64, Some(1000))?;
+        let (mut calm, mut stormy, mut logins) = (histogram(), histogram(), Vec::new());
+        let mut lines = Vec::new();
+        for _ in 0..self.rounds {
+            let quiet = round(&subject, &mut load, &mut relay, self.length)?;
+            let (over, guesses) = (AtomicBool::new(false), Guesses::default());
+            let loud = std::thread::scope(|scope| {
+                let guessers = Guessers::begin(scope, &subject, &over, &guesses);
+                let loud = round(&subject, &mut load, &mut relay, self.length);
+                over.store(true, Ordering::Relaxed);
+                guessers.end();
+                loud
+            })?;
+            logins.push(guesses.checked.load(Ordering::Relaxed) as f64);
+            lines.push(
+                json!({ "calm": latencies(&quiet.latency), "stormy": latencies(&loud.latency) }),
+            );
+            calm.add(&quiet.latency)?;
+            stormy.add(&loud.latency)?;
+        }
+        eprintln!("  calm: {}  stormy: {}", latencies(&calm), latencies(&stormy));
+        let p99 = |latency: &Histogram<u64>| latency.value_at_quantile(0.99) as f64 / 1000.0;
+        self.rows.push(Row {
+            scenario: "storm: p99 of a relay, stormy against calm".to_owned(),
+            unit: "message",
+            server: p99(&stormy),
+            floor: Some(p99(&calm)),
+            measure: "ms",
+            ratio: Some(p99(&stormy) / p99(&calm)),
+            target: Some(2.0),
+            details: json!({ "rounds": lines, "logins_alone_per_second": alone, "logins": logins }),
+        });
+        Ok(())
+    }
+
+    fn guess_only(&self, subject: &Subject) -> Result<f64, Box<dyn Error>> {
+        let (over, guesses) = (AtomicBool::new(false), Guesses::default());
+        std::thread::scope(|scope| {
+            let guessers = Guessers::begin(scope, subject, &over, &guesses);
+            std::thread::sleep(self.length * 2);
+            guessers.end();
+        });
+        Ok(guesses.checked.load(Ordering::Relaxed) as f64 / (2.0 * self.length.as_secs_f64()))
+    }
+}
+
+fn details(rounds: &[Round]) -> serde_json::Value {
+    let mut latency = histogram();
+    for round in rounds {
+        let _ = latency.add(&round.latency);
+    }
+    json!({
+        "cpu_us_per_unit": rounds.iter().map(|round| (100.0 * round.cpu / round.units as f64).round() / 100.0).collect::<Vec<_>>(),
+        "bench_cpu_us_per_unit": median(rounds.iter().map(|round| round.own_cpu / round.units as f64)),
+        "units_per_second": median(rounds.iter().map(|round| round.units as f64 / round.seconds)),
+        "latency_us": latencies(&latency),
+    })
+}
+
+fn latencies(latency: &Histogram<u64>) -> serde_json::Value {
+    let at = |quantile| latency.value_at_quantile(quantile);
+    json!({ "p50": at(0.5), "p90": at(0.9), "p99": at(0.99), "p99.9": at(0.999), "max": latency.max() })
+}

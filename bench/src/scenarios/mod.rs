@@ -1,0 +1,143 @@
+//! What is measured. Each scenario brings its clients, and says what a unit of its work is.
+
+pub mod broadcast;
+pub mod idle;
+pub mod mesh;
+pub mod relay;
+pub mod storm;
+
+use std::{
+    io,
+    time::{Duration, Instant},
+};
+
+use hdrhistogram::Histogram;
+use memchr::memmem;
+
+use crate::{
+    frames::{self, TEXT},
+    load::{Load, Scenario},
+    subject::{Subject, cpu_of},
+};
+
+/// Longer than anything here takes; a server that needs longer is broken.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What an SDP offer of a browser with one data channel and one video track takes, in bytes.
+pub const OFFER: usize = 1024;
+
+/// What one round of a scenario came to.
+#[derive(Clone)]
+pub struct Round {
+    /// Processor time of the server, in microseconds.
+    pub cpu: f64,
+    /// Processor time of the bench itself, in microseconds.
+    pub own_cpu: f64,
+    /// How much was done.
+    pub units: u64,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+    /// Microseconds from sending to hearing.
+    pub latency: Histogram<u64>,
+}
+
+/// A scenario whose clients sit, and which can be set going and stopped again.
+pub trait Steady: Scenario {
+    /// Sets it going.
+    fn begin(&mut self, load: &mut Load) -> io::Result<()>;
+    /// Does what is due now. For scenarios that keep to a clock.
+    fn tick(&mut self, _load: &mut Load) -> io::Result<()> {
+        Ok(())
+    }
+    /// Begins nothing new from now on.
+    fn end(&mut self);
+    /// Whether everything that was begun has arrived.
+    fn is_still(&self) -> bool;
+    /// How much has been done since the start.
+    fn units(&self) -> u64;
+    /// How long messages took since the last call.
+    fn take_latency(&mut self) -> Histogram<u64>;
+}
+
+/// Lets a scenario run for `length` and measures it; nothing is left on the way afterwards.
+pub fn round(
+    subject: &Subject,
+    load: &mut Load,
+    scenario: &mut impl Steady,
+    length: Duration,
+) -> io::Result<Round> {
+    let warm_up = length / 5;
+    scenario.begin(load)?;
+    run_for(load, scenario, warm_up)?;
+    scenario.take_latency();
+    let (began, cpu, own_cpu, units) =
+        (Instant::now(), subject.cpu()?, cpu_of(std::process::id())?, scenario.units());
+    run_for(load, scenario, length)?;
+    let took = began.elapsed();
+    let round = Round {
+        cpu: (subject.cpu()? - cpu).as_micros() as f64,
+        own_cpu: (cpu_of(std::process::id())? - own_cpu).as_micros() as f64,
+        units: scenario.units() - units,
+        seconds: took.as_secs_f64(),
+        latency: scenario.take_latency(),
+    };
+    scenario.end();
+    load.until(scenario, PATIENCE, |scenario| scenario.is_still())?;
+    Ok(round)
+}
+
+fn run_for(load: &mut Load, scenario: &mut impl Steady, length: Duration) -> io::Result<()> {
+    let end = Instant::now() + length;
+    while Instant::now() < end {
+        scenario.tick(load)?;
+        load.turn(scenario, Duration::ZERO)?;
+    }
+    Ok(())
+}
+
+/// Percentiles to a microsecond, up to a minute.
+pub fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 60_000_000, 3).expect("these bounds are accepted")
+}
+
+/// A message that is sent again and again with another number in it.
+pub struct Numbered {
+    frame: Vec<u8>,
+    number_at: usize,
+}
+
+impl Numbered {
+    /// An offer of [`OFFER`] bytes to a member of the room, or to all others.
+    pub fn offer(to: Option<&str>) -> Self {
+        let to = to.map(|to| format!(r#""to":"{to}","#)).unwrap_or_default();
+        let sdp = "v=0 ".repeat(OFFER / 4 - 40);
+        let message =
+            format!(r#"{{{to}"type":"offer","offer":{{"n":"0000000000","sdp":"{sdp}"}}}}"#);
+        let mut frame = Vec::new();
+        frames::push_masked(&mut frame, TEXT, message.as_bytes());
+        let number_at = number_in(&frame).unwrap_or_default();
+        Self { frame, number_at }
+    }
+
+    /// The frame with this number.
+    pub fn with(&mut self, number: u64) -> &[u8] {
+        let digits = format!("{number:010}");
+        self.frame[self.number_at..self.number_at + 10].copy_from_slice(digits.as_bytes());
+        &self.frame
+    }
+}
+
+/// The number of a message that a peer sent; `None` for news of the room.
+pub fn number_of(message: &[u8]) -> Option<u64> {
+    let at = number_in(message)?;
+    std::str::from_utf8(message.get(at..at + 10)?).ok()?.parse().ok()
+}
+
+fn number_in(bytes: &[u8]) -> Option<usize> {
+    memmem::find(bytes, br#""n":""#).map(|at| at + 5)
+}
+
+/// The error for a message that was lost, came twice or out of order.
+pub fn out_of_order(who: usize, expected: u64, heard: u64) -> io::Error {
+    io::Error::other(format!("client {who} heard message {heard} where {expected} was due"))
+}

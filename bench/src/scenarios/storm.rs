@@ -1,0 +1,74 @@
+//! Calls that go on while passwords are being guessed.
+
+use std::{
+    io::{self, Read, Write},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    thread::ScopedJoinHandle,
+    time::Duration,
+};
+
+use crate::subject::Subject;
+
+/// Guesses that are on their way at once. The server holds as many logins for one hashing thread.
+const AT_ONCE: usize = 24;
+
+/// Guessers, for as long as the value lives.
+pub struct Guessers<'a> {
+    over: &'a AtomicBool,
+    threads: Vec<ScopedJoinHandle<'a, ()>>,
+}
+
+/// What became of the guesses.
+#[derive(Default)]
+pub struct Guesses {
+    /// Checked, and refused with 401.
+    pub checked: AtomicU64,
+    /// Anything else: turned away, or failed.
+    pub other: AtomicU64,
+}
+
+impl<'a> Guessers<'a> {
+    /// Begins to guess, from a different address each time, as a proxy would report it.
+    pub fn begin(
+        scope: &'a std::thread::Scope<'a, '_>,
+        subject: &'a Subject,
+        over: &'a AtomicBool,
+        guesses: &'a Guesses,
+    ) -> Self {
+        let guess = move |thread: usize| {
+            let mut number = 0_usize;
+            while !over.load(Ordering::Relaxed) {
+                number += 1;
+                let address = format!("198.{}.{}.{}", 18 + thread % 2, thread, number % 250);
+                let count = match log_in(subject, &address) {
+                    Ok(401) => &guesses.checked,
+                    Ok(_) | Err(_) => &guesses.other,
+                };
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        let threads = (0..AT_ONCE).map(|thread| scope.spawn(move || guess(thread))).collect();
+        Self { over, threads }
+    }
+
+    /// Ends it, and waits for the last answers.
+    pub fn end(self) {
+        self.over.store(true, Ordering::Relaxed);
+        self.threads.into_iter().for_each(|thread| _ = thread.join());
+    }
+}
+
+fn log_in(subject: &Subject, address: &str) -> io::Result<u16> {
+    let body = r#"{"username":"bench","password":"not the password"}"#;
+    let mut stream = subject.http()?;
+    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+    write!(
+        stream,
+        "POST /auth/login HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX-Forwarded-For: {address}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+    status.ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
