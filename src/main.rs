@@ -13,7 +13,6 @@ use signaling::{
     tls::Tls,
 };
 use tokio::{
-    net::TcpListener,
     signal::unix::{SignalKind, signal},
     time::timeout,
 };
@@ -81,7 +80,7 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     }
     let handles = server::claim_handles();
     let (host, port) = (config.host.as_str(), config.port);
-    let listener = TcpListener::bind((host, port))
+    let listener = server::listen(host, port)
         .await
         .map_err(|error| format!("cannot listen on {host}:{port}: {error}"))?;
     let address = listener.local_addr()?;

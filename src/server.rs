@@ -162,6 +162,17 @@ pub fn claim_handles() -> usize {
     handles.and_then(|handles| usize::try_from(handles).ok()).unwrap_or(usize::MAX)
 }
 
+/// Listens on `host` (a name or an address) and `port`, 0 for any that is free.
+///
+/// Connections wait for us in a queue as long as the system allows (`net.core.somaxconn`): after a
+/// restart everybody comes back at once, and whom the queue has no room for tries again only after a
+/// second, then three, seven, fifteen.
+pub async fn listen(host: &str, port: u16) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind((host, port)).await?;
+    rustix::net::listen(&listener, i32::MAX)?;
+    Ok(listener)
+}
+
 /// Serves `doors` on `listener` until `closing`; then finishes the requests that have begun.
 ///
 /// With `tls`, a client that speaks plain HTTP to the same port is served too, with

@@ -27,7 +27,7 @@ use tokio_tungstenite::{
 use tokio_util::sync::CancellationToken;
 
 /// Longer than anything here takes, also on a loaded machine; nothing waits for it to pass.
-pub const SOON: Duration = Duration::from_secs(20);
+pub const SOON: Duration = Duration::from_secs(60);
 
 /// The password of everybody.
 pub const PASSWORD: &str = "correct horse";

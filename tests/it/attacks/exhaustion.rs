@@ -15,7 +15,7 @@ use super::{
 };
 use crate::harness::{Client, PASSWORD, SOON};
 
-/// So many at once while a crowd arrives: less than the listener's backlog.
+/// So many at once while a crowd arrives.
 const AT_ONCE: usize = 100;
 
 async fn crowd<T>(size: usize, arrive: impl AsyncFn(usize) -> T) -> Vec<T> {
@@ -80,7 +80,7 @@ async fn requests_that_dribble_are_cut_and_nobody_waits_for_them() {
     let (cut, waited) = tokio::join!(dribbling, newcomers_wait(&scene));
 
     assert!(cut.iter().all(|after| *after < Duration::from_secs(65)), "{cut:?}");
-    assert!(waited < Duration::from_secs(2), "{waited:?}");
+    assert!(waited < Duration::from_secs(5), "{waited:?}");
     scene.still_stands().await;
 }
 
@@ -115,7 +115,7 @@ async fn a_thousand_half_open_connections_keep_nobody_out() {
         assert!(rest.is_empty() || rest.starts_with(b"HTTP/1.1 408"), "{rest:?}");
     }
 
-    assert!(waited < Duration::from_secs(2), "{waited:?}");
+    assert!(waited < Duration::from_secs(5), "{waited:?}");
     let grown = scene.resident().saturating_sub(after_two);
     assert!(grown < 8 << 20, "{grown} bytes more than after two crowds");
     scene.still_stands().await;
@@ -134,7 +134,7 @@ async fn connections_that_are_kept_idle_are_closed_after_a_while() {
     .await;
 
     let waited = newcomers_wait(&scene).await;
-    assert!(waited < Duration::from_secs(2), "{waited:?}");
+    assert!(waited < Duration::from_secs(5), "{waited:?}");
 
     for mut raw in idle {
         assert_eq!(raw.reads_to_the_end().await.0, b"");
@@ -323,7 +323,7 @@ async fn five_thousand_sockets_of_one_stranger_are_shed() {
     assert_eq!(let_in, 256);
     assert!(knocks.iter().all(|(status, _)| [101, 503].contains(status)));
     assert_eq!(elsewhere, 101);
-    assert!(waited < Duration::from_secs(2), "{waited:?}");
+    assert!(waited < Duration::from_secs(5), "{waited:?}");
     assert!(scene.peak() < 64 << 20, "{} bytes", scene.peak());
 
     knocks.clear();

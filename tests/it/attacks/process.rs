@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{
     raw::{PING, Raw},
-    scene::{JWT_SECRET_KEY, SECRET_KEY, Scene},
+    scene::{JWT_SECRET_KEY, SECRET_KEY, Scene, eventually},
 };
 use crate::{
     harness::{Client, PASSWORD, SOON, users_file},
@@ -81,6 +81,35 @@ async fn a_server_that_was_killed_is_back_at_once() {
         drop(members);
     }
     assert_eq!(fs::read_to_string(folder.path().join("users.csv")).unwrap().lines().count(), 5);
+}
+
+/// X04: a herd that comes while the server has no time for it waits in the system's queue, and nobody of
+/// it has to knock a second later again. As many as the system lets wait, here at most 1,000.
+#[tokio::test]
+async fn a_herd_waits_in_the_queue() {
+    let longest: usize =
+        fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap().trim().parse().unwrap();
+    let scene = Scene::open(&[]).await;
+    let before = scene.handles();
+    let signal = async |name: &str| {
+        let pid = scene.pid().to_string();
+        assert!(Command::new("kill").args([name, &pid]).status().await.unwrap().success());
+    };
+    signal("-STOP").await;
+
+    let herd = (0..longest.min(1_000)).map(|_| scene.raw()).collect::<Vec<_>>();
+    let herd = timeout(SOON, join_all(herd)).await;
+    signal("-CONT").await;
+
+    let herd = herd.expect("no room in the queue");
+    eventually(SOON, async || match scene.handles() {
+        now if now >= before + herd.len() => Ok(()),
+        now => Err(now),
+    })
+    .await
+    .unwrap();
+    drop(herd);
+    scene.still_stands().await;
 }
 
 /// O01, N16: 240 members hear that the server restarts, when to come back, each at another time within

@@ -360,7 +360,7 @@ async fn a_list_of_thousands_of_rooms_holds_nobody_up() {
         };
         let (_, _, longest) = tokio::join!(listing, listing_too(&server, until), talking);
 
-        assert!(longest < Duration::from_secs(3), "{longest:?}");
+        assert!(longest < Duration::from_secs(5), "{longest:?}");
     }
 }
 

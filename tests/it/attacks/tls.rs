@@ -110,9 +110,9 @@ async fn handshakes_that_do_not_go_on_are_cut_and_keep_nobody_out() {
         tokio::join!(join_all(silent), join_all(dribbling), join_all(done), newcomers);
 
     for cut in [silent, dribbling, done].concat() {
-        assert!(cut < Duration::from_secs(30), "{cut:?}");
+        assert!(cut < SOON, "{cut:?}");
     }
-    assert!(waited < Duration::from_secs(2), "{waited:?}");
+    assert!(waited < Duration::from_secs(5), "{waited:?}");
     assert_eq!(scene.still_stands().await.visits, 20);
 }
 
