@@ -24,8 +24,9 @@ use crate::{
     clock::unix_now,
     config::Config,
     limits::{Lockouts, Places, Requests},
+    metrics::Metrics,
     outbox::{Dismissal, Outbox},
-    rooms::{RoomRegistry, SharedRooms},
+    rooms::Rooms,
     session::{Admission, Claim, Goodbye, Refusal, Rules},
     turn::{self, TurnCredentials},
     wire::IceServer,
@@ -55,7 +56,7 @@ pub struct Shared {
     /// The accounts.
     pub users: Users,
     /// Who is where.
-    pub rooms: SharedRooms,
+    pub rooms: Rooms,
     /// Sockets per address.
     pub sockets: Places,
     /// Sockets that have not shown a token yet.
@@ -66,6 +67,8 @@ pub struct Shared {
     pub sessions: TaskTracker,
     /// When this server began.
     pub started: Instant,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     passwords: Passwords,
     /// Logins that are being checked or wait for it.
     logins: Places,
@@ -122,12 +125,13 @@ impl App {
         let most_logins = MOST_LOGINS_PER_THREAD * passwords.at_once();
         Self(Arc::new(Shared {
             users,
-            rooms: SharedRooms::new(RoomRegistry::new(config.max_connections_per_room)),
+            rooms: Rooms::new(config.max_connections_per_room),
             sockets: Places::new(0, config.max_connections_per_ip),
             strangers: Places::new(MOST_STRANGERS, MOST_STRANGERS_PER_ADDRESS),
             requests: NonZeroU32::new(config.rate_limit_per_minute).map(Requests::new),
             sessions: TaskTracker::new(),
             started: Instant::now(),
+            metrics: Arc::default(),
             passwords,
             // One address never fills it, so that others are served meanwhile.
             logins: Places::new(most_logins, most_logins / 2),

@@ -88,6 +88,10 @@ pub struct Config {
     pub stun_urls: Vec<String>,
     /// `SHUTDOWN_GRACE_SECONDS`: how long the end may take. Default 10.
     pub shutdown_grace: Duration,
+    /// `WORKERS`: threads that carry connections. Default 0 = one for each core.
+    pub workers: usize,
+    /// `METRICS_TOKEN`: opens `/metrics`. Default none: there is no such page.
+    pub metrics_token: Option<SecretString>,
     /// `API_DOCS`: `/docs`, `/redoc`, `/openapi.json`. Default as `DEBUG`.
     pub api_docs: bool,
 }
@@ -213,6 +217,8 @@ impl Config {
             turn: read.turn(),
             stun_urls: read.urls("STUNSERVER_URLS", &["stun:", "stuns:"]),
             shutdown_grace: Duration::from_secs(read.at_least_one("SHUTDOWN_GRACE_SECONDS", 10)),
+            workers: read.workers(),
+            metrics_token: read.optional_secret("METRICS_TOKEN"),
             api_docs: read.flag("API_DOCS", debug),
         };
         let mut faults = read.faults;
@@ -453,6 +459,11 @@ impl Reader<'_> {
         }
     }
 
+    fn workers(&mut self) -> usize {
+        let accepted = "a whole number from 0 to 1024; 0 = one for each core";
+        self.parsed("WORKERS", 0, accepted, |value| value.parse().ok().filter(|it| *it <= 1024))
+    }
+
     fn optional_secret(&self, name: &str) -> Option<SecretString> {
         (self.variable)(name).filter(|secret| !secret.is_empty()).map(SecretString::from)
     }
@@ -613,6 +624,7 @@ mod tests {
         assert_eq!(config.log_level, LevelFilter::INFO);
         assert_eq!(config.token_lifetime, Duration::from_secs(1800));
         assert!(config.cors_origins == Origins::Any && config.cors_allow_credentials);
+        assert!(config.metrics_token.is_none() && config.workers == 0);
         assert_eq!(
             (config.rate_limit_per_minute, config.messages_per_second, config.message_burst),
             (60, 50, 250)

@@ -221,6 +221,15 @@ impl ServerHead {
         Self { bytes, length: used }
     }
 
+    /// Puts the whole frame at the start of `place` and says how long it is; `None` where it does not fit.
+    pub fn put_before(&self, payload: &[u8], place: &mut [u8]) -> Option<usize> {
+        let length = self.length + payload.len();
+        let (head, rest) = place.get_mut(..length)?.split_at_mut_checked(self.length)?;
+        head.copy_from_slice(self.bytes());
+        rest.copy_from_slice(payload);
+        Some(length)
+    }
+
     /// As it is sent.
     pub fn bytes(&self) -> &[u8] {
         self.bytes.get(..self.length).unwrap_or_default()

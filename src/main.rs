@@ -11,6 +11,7 @@ use signaling::{
     server::{self, Gate},
     telemetry,
     tls::Tls,
+    workers::Workers,
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -51,7 +52,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     let config = Config::read(dotenv::environment()?)?;
     let _log = telemetry::start(&config);
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default(); // before anything signs or encrypts
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let served = runtime.block_on(serve(config));
     // Not waiting for passwords that are still being hashed: nobody reads those answers any more.
     runtime.shutdown_background();
@@ -103,8 +104,13 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     if let Some(tls) = tls.clone() {
         tokio::spawn(tls.keep_fresh());
     }
+    let workers = match app.config.workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        workers => workers,
+    };
+    let workers = Workers::start(workers)?;
     let doors = http::doors(&app);
-    let serving = tokio::spawn(server::serve(listener, doors, tls, gate, closing.clone()));
+    let serving = tokio::spawn(server::serve(listener, doors, tls, gate, workers, closing.clone()));
 
     let mut asked_to_stop =
         async || tokio::select! { _ = interrupted.recv() => {}, _ = terminated.recv() => {} };

@@ -1,15 +1,15 @@
 //! A bounded queue of frames towards one client.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    task::{Context, Poll},
 };
 
 use bytestring::ByteString;
-use tokio::sync::{
-    SetOnce,
-    mpsc::{self, error::TrySendError},
-};
+use futures_util::task::AtomicWaker;
+use tokio::time::Instant;
 
 /// Frames that may wait for one client: several full meshes of ten being set up at once.
 pub const MAX_FRAMES: usize = 1024;
@@ -19,6 +19,9 @@ pub const MAX_BYTES: usize = 8 * 1024 * 1024;
 
 /// Frames that are written at once.
 const MOST_AT_ONCE: usize = 16;
+
+/// Room for so many frames is kept while none waits: for a member of a quiet room.
+const KEPT: usize = 4;
 
 /// Why somebody else ended a client's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,86 +40,143 @@ pub enum Dismissal {
 
 /// A fresh, empty queue: the end that others write to, and the end that its connection reads.
 pub fn pair() -> (Outbox, Mailbox) {
-    let (sender, receiver) = mpsc::channel(MAX_FRAMES);
-    let state = Arc::new(State { waiting: AtomicUsize::new(0), dismissed: SetOnce::new() });
-    (Outbox { frames: sender, state: state.clone() }, Mailbox { frames: receiver, state })
+    let shared = Arc::new(Shared::default());
+    (Outbox(shared.clone()), Mailbox(shared))
 }
 
 /// The end of the queue that everyone else holds.
 #[derive(Clone, Debug)]
-pub struct Outbox {
-    frames: mpsc::Sender<ByteString>,
-    state: Arc<State>,
+pub struct Outbox(Arc<Shared>);
+
+/// Our own and no channel: a channel of this size has a kilobyte and more of its own, also while it is
+/// empty, and most members' queues are.
+#[derive(Debug, Default)]
+struct Shared {
+    waiting: Mutex<Waiting>,
+    dismissed: OnceLock<Dismissal>,
+    /// Of the one task that reads, and that is to end.
+    reader: AtomicWaker,
 }
 
-#[derive(Debug)]
-struct State {
-    /// Bytes in the queue.
-    waiting: AtomicUsize,
-    dismissed: SetOnce<Dismissal>,
+#[derive(Debug, Default)]
+struct Waiting {
+    frames: VecDeque<ByteString>,
+    /// All their bytes.
+    bytes: usize,
+    /// When the first of them was heard that is a peer's message.
+    since: Option<Instant>,
+    /// Nobody reads any more.
+    is_closed: bool,
+}
+
+impl Shared {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Outbox {
-    /// Queues a frame, or gives up on a client that reads too slowly.
+    /// Queues a frame, or gives up on a client that reads too slowly; `heard_at` where it is a peer's
+    /// message.
     ///
     /// Signaling does not survive a gap (an answer without its offer is noise), so a full queue
     /// ends the connection instead of dropping a frame; the client reconnects and rejoins.
-    pub fn push(&self, frame: ByteString) {
-        let length = frame.len();
-        let waiting = self.state.waiting.fetch_add(length, Ordering::Relaxed) + length;
-        if waiting > MAX_BYTES {
+    pub fn push(&self, frame: ByteString, heard_at: Option<Instant>) {
+        let mut waiting = self.0.waiting();
+        if waiting.is_closed {
+            return; // its connection is leaving; the seat follows
+        }
+        if waiting.frames.len() == MAX_FRAMES || waiting.bytes + frame.len() > MAX_BYTES {
+            drop(waiting);
             return self.dismiss(Dismissal::TooSlow);
         }
-        match self.frames.try_send(frame) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_)) => self.dismiss(Dismissal::TooSlow),
-            Err(TrySendError::Closed(_)) => {} // its connection is leaving; the seat follows
-        }
+        waiting.bytes += frame.len();
+        waiting.since = waiting.since.or(heard_at);
+        waiting.frames.push_back(frame);
+        drop(waiting);
+        self.0.reader.wake();
     }
 
     /// Asks the connection to end. The first reason given is the one that counts.
     pub fn dismiss(&self, why: Dismissal) {
-        let _ = self.state.dismissed.set(why);
+        if self.0.dismissed.set(why).is_ok() {
+            self.0.reader.wake();
+        }
     }
 }
 
-/// The end of the queue that the client's own connection holds.
+/// The end of the queue that the client's own connection holds: one task, in all that it waits for.
 #[derive(Debug)]
-pub struct Mailbox {
-    frames: mpsc::Receiver<ByteString>,
-    state: Arc<State>,
-}
+pub struct Mailbox(Arc<Shared>);
 
 impl Mailbox {
     /// Moves frames that wait to `frames`, as many as go well into one write; waits while there is
-    /// none. Safe to cancel.
-    pub async fn take(&mut self, frames: &mut Vec<ByteString>) {
-        self.frames.recv_many(frames, MOST_AT_ONCE).await;
-        let taken = frames.iter().map(|frame| frame.len()).sum();
-        self.state.waiting.fetch_sub(taken, Ordering::Relaxed);
+    /// none. Says since when the longest waits of those that are a peer's message. Safe to cancel.
+    pub async fn take(&mut self, frames: &mut Vec<ByteString>) -> Option<Instant> {
+        poll_fn(|context| self.poll_take(context, frames)).await
+    }
+
+    fn poll_take(
+        &self,
+        context: &Context<'_>,
+        frames: &mut Vec<ByteString>,
+    ) -> Poll<Option<Instant>> {
+        // Before the look at what is there: whatever comes after it wakes this task.
+        self.0.reader.register(context.waker());
+        let mut waiting = self.0.waiting();
+        if waiting.frames.is_empty() {
+            return Poll::Pending;
+        }
+        let taken = waiting.frames.len().min(MOST_AT_ONCE);
+        let before = frames.len();
+        frames.extend(waiting.frames.drain(..taken));
+        let bytes: usize = frames.iter().skip(before).map(|frame| frame.len()).sum();
+        waiting.bytes -= bytes;
+        let since = waiting.since.take();
+        if waiting.frames.is_empty() && waiting.frames.capacity() > KEPT {
+            waiting.frames = VecDeque::new();
+        }
+        Poll::Ready(since)
     }
 
     /// A frame that already waits, if there is one.
     pub fn next_now(&mut self) -> Option<ByteString> {
-        let frame = self.frames.try_recv().ok()?;
-        self.state.waiting.fetch_sub(frame.len(), Ordering::Relaxed);
+        let mut waiting = self.0.waiting();
+        let frame = waiting.frames.pop_front()?;
+        waiting.bytes -= frame.len();
         Some(frame)
     }
 
-    /// Something to wait on for the dismissal, also while the mailbox itself is in use.
+    /// Something to wait on for the dismissal, also while the mailbox itself is in use; in the same task.
     pub fn notice(&self) -> Notice {
-        Notice(self.state.clone())
+        Notice(self.0.clone())
+    }
+}
+
+impl Drop for Mailbox {
+    fn drop(&mut self) {
+        *self.0.waiting() = Waiting { is_closed: true, ..Waiting::default() };
     }
 }
 
 /// Tells a connection that it was asked to end.
 #[derive(Clone, Debug)]
-pub struct Notice(Arc<State>);
+pub struct Notice(Arc<Shared>);
 
 impl Notice {
     /// Waits until somebody dismisses the client. Safe to cancel.
     pub async fn dismissed(&self) -> Dismissal {
-        *self.0.dismissed.wait().await
+        poll_fn(|context| self.poll_dismissed(context)).await
+    }
+
+    /// Like [`dismissed`](Self::dismissed).
+    pub fn poll_dismissed(&self, context: &Context<'_>) -> Poll<Dismissal> {
+        if let Some(why) = self.0.dismissed.get() {
+            return Poll::Ready(*why);
+        }
+        self.0.reader.register(context.waker());
+        // Once more: it may have come before there was somebody to wake.
+        self.0.dismissed.get().map_or(Poll::Pending, |why| Poll::Ready(*why))
     }
 }
 
@@ -129,7 +189,7 @@ mod tests {
         let (outbox, mailbox) = pair();
 
         for _ in 0..=MAX_FRAMES {
-            outbox.push("x".into());
+            outbox.push("x".into(), None);
         }
 
         assert_eq!(mailbox.notice().dismissed().await, Dismissal::TooSlow);
@@ -141,7 +201,7 @@ mod tests {
         let megabyte = ByteString::from("x".repeat(1024 * 1024));
 
         for _ in 0..=MAX_BYTES / megabyte.len() {
-            outbox.push(megabyte.clone());
+            outbox.push(megabyte.clone(), None);
         }
 
         assert_eq!(mailbox.notice().dismissed().await, Dismissal::TooSlow);
@@ -153,7 +213,7 @@ mod tests {
         let megabyte = ByteString::from("x".repeat(1024 * 1024));
 
         for _ in 0..MAX_FRAMES * 2 {
-            outbox.push(megabyte.clone());
+            outbox.push(megabyte.clone(), None);
             mailbox.next_now().unwrap();
         }
         outbox.dismiss(Dismissal::Replaced);

@@ -5,6 +5,7 @@
 use std::{
     io::{self, IoSlice},
     net::SocketAddr,
+    os::fd::AsFd,
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
@@ -25,6 +26,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
+    runtime::{self, Handle},
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, Sleep, timeout},
 };
@@ -36,6 +38,7 @@ use crate::{
     http::Doors,
     limits::{Place, Places},
     tls::Tls,
+    workers::Workers,
 };
 
 /// For a TLS handshake, for a request's head, and between two requests.
@@ -80,6 +83,8 @@ pub struct Transport {
     pub tls: bool,
     /// The connection itself, for whoever makes a WebSocket of it.
     pub line: Arc<Line>,
+    /// Who may carry it.
+    pub workers: Workers,
 }
 
 /// What is known of a connection while it lives.
@@ -182,9 +187,11 @@ pub async fn serve(
     doors: Doors,
     tls: Option<Arc<Tls>>,
     gate: Gate,
+    workers: Workers,
     closing: CancellationToken,
 ) {
     let connections = TaskTracker::new();
+    let runtime = Handle::current().id();
     let (mut no_handle, mut not_accepted, mut crowded) =
         (Complaint::default(), Complaint::default(), Complaint::default());
     loop {
@@ -200,20 +207,10 @@ pub async fn serve(
             Ok((stream, peer)) => match gate.place(peer) {
                 Ok(place) => {
                     let line = Arc::new(Line { place: Mutex::new(place), ..Line::default() });
-                    let stream = Stream {
-                        tcp: stream,
-                        line,
-                        has_read: false,
-                        stalled: None,
-                        _handle: handle,
-                    };
-                    connections.spawn(connect(
-                        stream,
-                        peer,
-                        doors.clone(),
-                        tls.clone(),
-                        closing.clone(),
-                    ));
+                    let transport = Transport { peer, tls: false, line, workers: workers.clone() };
+                    let connection = Connection { stream, runtime, transport, handle };
+                    let (doors, tls, closing) = (doors.clone(), tls.clone(), closing.clone());
+                    connections.spawn_on(connection.serve(doors, tls, closing), workers.next());
                 }
                 Err(Crowded) => {
                     crowded.about("an address has too many connections; more are closed");
@@ -238,31 +235,42 @@ fn is_about_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-async fn connect(
-    stream: Stream,
-    peer: SocketAddr,
-    doors: Doors,
-    tls: Option<Arc<Tls>>,
-    closing: CancellationToken,
-) {
-    // Signaling messages are small and somebody waits for each.
-    let _ = stream.tcp.set_nodelay(true);
-    let mut transport = Transport { peer, tls: false, line: stream.line.clone() };
-    let Some(tls) = tls else {
-        return talk(stream, transport, doors, closing).await;
-    };
-    let arrived = tokio::select! {
-        arrived = timeout(PATIENCE, greet(stream, &tls)) => arrived,
-        () = closing.cancelled() => return,
-    };
-    match arrived {
-        Ok(Ok(Greeted::Plain(stream))) => talk(stream, transport, doors, closing).await,
-        Ok(Ok(Greeted::Tls(stream))) => {
-            transport.tls = true;
-            talk(stream, transport, doors, closing).await;
+/// A connection that was accepted, on its way to the worker that will carry it.
+struct Connection {
+    stream: TcpStream,
+    /// Where it was accepted.
+    runtime: runtime::Id,
+    transport: Transport,
+    handle: OwnedSemaphorePermit,
+}
+
+impl Connection {
+    async fn serve(self, doors: Doors, tls: Option<Arc<Tls>>, closing: CancellationToken) {
+        let Self { stream, runtime, mut transport, handle } = self;
+        // Signaling messages are small and somebody waits for each.
+        let _ = stream.set_nodelay(true);
+        let line = transport.line.clone();
+        let mut stream =
+            Stream { tcp: stream, runtime, line, has_read: false, stalled: None, _handle: handle };
+        if let Err(error) = stream.moves_here() {
+            return tracing::warn!(%error, "a connection could not be handed on");
         }
-        Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
-        Err(_elapsed) => tracing::debug!("TLS handshake took too long"),
+        let Some(tls) = tls else {
+            return talk(stream, transport, doors, closing).await;
+        };
+        let arrived = tokio::select! {
+            arrived = timeout(PATIENCE, greet(stream, &tls)) => arrived,
+            () = closing.cancelled() => return,
+        };
+        match arrived {
+            Ok(Ok(Greeted::Plain(stream))) => talk(stream, transport, doors, closing).await,
+            Ok(Ok(Greeted::Tls(stream))) => {
+                transport.tls = true;
+                talk(stream, transport, doors, closing).await;
+            }
+            Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+            Err(_elapsed) => tracing::debug!("TLS handshake took too long"),
+        }
     }
 }
 
@@ -325,13 +333,28 @@ pub enum Upgraded {
     Tls(Box<TlsStream<Stream>>),
 }
 
+impl Upgraded {
+    /// See [`Stream::moves_here`].
+    ///
+    /// # Errors
+    ///
+    /// When the system has no handle left.
+    pub fn moves_here(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(stream) => stream.moves_here(),
+            Self::Tls(stream) => stream.get_mut().0.moves_here(),
+        }
+    }
+}
+
 /// The connection itself, without what hyper had around it, and what had been read from it already.
 pub fn stream_of(upgraded: hyper::upgrade::Upgraded) -> Option<(Upgraded, Vec<u8>)> {
+    // A copy of what was read: the buffer itself has eight kilobytes, which the WebSocket would keep.
     match upgraded.downcast::<TokioIo<Stream>>() {
-        Ok(parts) => Some((Upgraded::Plain(parts.io.into_inner()), parts.read_buf.into())),
+        Ok(parts) => Some((Upgraded::Plain(parts.io.into_inner()), parts.read_buf.to_vec())),
         Err(upgraded) => {
             let parts = upgraded.downcast::<TokioIo<Box<TlsStream<Stream>>>>().ok()?;
-            Some((Upgraded::Tls(parts.io.into_inner()), parts.read_buf.into()))
+            Some((Upgraded::Tls(parts.io.into_inner()), parts.read_buf.to_vec()))
         }
     }
 }
@@ -340,6 +363,8 @@ pub fn stream_of(upgraded: hyper::upgrade::Upgraded) -> Option<(Upgraded, Vec<u8
 /// nothing of an answer for too long: hyper would wait for ever.
 pub struct Stream {
     tcp: TcpStream,
+    /// The one that it wakes.
+    runtime: runtime::Id,
     line: Arc<Line>,
     has_read: bool,
     /// Runs out when a write has waited too long.
@@ -348,6 +373,21 @@ pub struct Stream {
 }
 
 impl Stream {
+    /// From now on it wakes the runtime that this is called in, not the one that it came from.
+    ///
+    /// # Errors
+    ///
+    /// When the system has no handle left.
+    fn moves_here(&mut self) -> io::Result<()> {
+        let here = Handle::current().id();
+        if self.runtime != here {
+            let same = self.tcp.as_fd().try_clone_to_owned()?;
+            self.tcp = TcpStream::from_std(same.into())?;
+            self.runtime = here;
+        }
+        Ok(())
+    }
+
     fn in_time<T>(
         &mut self,
         context: &mut Context<'_>,

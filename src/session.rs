@@ -1,7 +1,14 @@
 //! One connection's life, in order: it introduces itself, sits down, talks and listens, and leaves.
 
 use std::{
-    convert::Infallible, future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration,
+    convert::Infallible,
+    future::{Future, poll_fn},
+    net::IpAddr,
+    panic::AssertUnwindSafe,
+    pin::pin,
+    sync::Arc,
+    task::{Poll, Waker},
+    time::Duration,
 };
 
 use bytestring::ByteString;
@@ -12,14 +19,17 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
+use tracing::{Instrument, Span};
+
 use crate::{
     auth::grants::Grant,
     limits::{MessageBudget, Verdict},
+    metrics::{Kind, Metrics, Outcome},
     outbox::{self, Dismissal, Mailbox, Notice, Outbox},
-    rooms::{JoinError, Peer, RouteError, Seat, SharedRooms},
+    rooms::{JoinError, Peer, Rooms, RouteError, Seat},
     wire::{
-        self, ClientMessage, IceServer, Incoming, Introduction, RequestedId, ServerMessage, Token,
-        WireError,
+        self, ClientMessage, IceServer, Incoming, Introduction, RequestedId, ServerMessage,
+        SignalKind, Token, WireError,
     },
 };
 
@@ -28,6 +38,9 @@ const REFRESH_GRACE: Duration = Duration::from_secs(60);
 
 /// How long a client may take to read our last words and to close its side.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Room for so many frames is kept between writes.
+const KEPT: usize = 4;
 
 /// What a session needs of a WebSocket.
 pub trait Socket: Send {
@@ -71,15 +84,27 @@ pub enum Received {
 /// What the house gives a session.
 pub struct Host<D> {
     /// Where members sit.
-    pub rooms: SharedRooms,
+    pub rooms: Rooms,
     /// The room of this connection.
     pub room: Arc<str>,
+    /// Whose connection it is, for the log.
+    pub address: IpAddr,
     /// How it is to behave.
     pub rules: Rules,
+    /// Where it is counted.
+    pub metrics: Arc<Metrics>,
     /// Who lets people in.
     pub door: D,
     /// Turns to the time that clients may take to come back when the server stops.
     pub closing: watch::Receiver<Option<Duration>>,
+}
+
+impl<D> Host<D> {
+    /// What a line of the log says of this connection. Made for each line, and not kept: a session
+    /// writes two or three.
+    fn span(&self) -> Span {
+        tracing::info_span!("socket", room = ?self.room, address = %self.address)
+    }
 }
 
 /// The settings that a session keeps to.
@@ -349,6 +374,15 @@ impl Goodbye {
         Some(Parting { close, reason, code, sentence, retry })
     }
 
+    /// One word for it: the code of the `error`, or `left` and `gone`.
+    fn word(self) -> &'static str {
+        match self.parting() {
+            Some(parting) => parting.code,
+            None if self == Self::Left => "left",
+            None => "gone",
+        }
+    }
+
     /// Whether also a client that is not in yet is told by an `error` message, not by the close alone.
     fn tells_strangers(self) -> bool {
         matches!(
@@ -402,14 +436,15 @@ pub async fn run(socket: &mut impl Socket, host: &Host<impl Door>) -> Goodbye {
     let mut seated: Option<Peer> = None;
     let living = async {
         let mut line = Line { socket, patience: host.rules.patience };
-        let (member, first) = match introduce(&mut line, host, &outbox).await {
-            Ok(introduced) => introduced,
-            Err(goodbye) => return goodbye,
-        };
+        // Boxed, so that a member does not hold for ever what it needed at the door.
+        let introduced = Box::pin(introduce(&mut line, host, outbox, mailbox));
+        let (member, first) = introduced.instrument(host.span()).await?;
         let peer = seated.insert(member.seat.peer().clone());
-        tracing::info!(user = ?peer.username, client = %peer.client_id, "joined");
-        let Err(goodbye) = member.converse(first, &mut line, mailbox).await;
-        goodbye
+        let span = host.span();
+        span.in_scope(|| tracing::info!(user = ?peer.username, client = %peer.client_id, "joined"));
+        drop(span);
+        host.metrics.joined();
+        member.converse(first, &mut line).await
     };
     let goodbye = tokio::select! {
         // The end comes first: when the server stops, nobody is told any more that all the others
@@ -417,23 +452,28 @@ pub async fn run(socket: &mut impl Socket, host: &Host<impl Door>) -> Goodbye {
         biased;
         goodbye = end => goodbye,
         // One session's fault is nobody else's: unwinding drops the seat, and the client is told.
-        lived = AssertUnwindSafe(living).catch_unwind() => lived.unwrap_or_else(|_panic| {
-            tracing::error!("a session panicked");
-            Goodbye::Internal
-        }),
+        lived = AssertUnwindSafe(living).catch_unwind() => match lived {
+            Ok(Err(goodbye)) => goodbye,
+            Err(_panic) => {
+                host.span().in_scope(|| tracing::error!("a session panicked"));
+                Goodbye::Internal
+            }
+        },
     };
-    match &seated {
+    host.metrics.ended(goodbye.word(), seated.is_some());
+    host.span().in_scope(|| match &seated {
         Some(Peer { username, client_id }) => {
             tracing::info!(user = ?username, client = %client_id, ?goodbye, "left");
         }
         None => tracing::debug!(?goodbye, "closing"),
-    }
-    say_goodbye(socket, goodbye, seated.is_some()).await;
+    });
+    Box::pin(say_goodbye(socket, goodbye, seated.is_some())).await;
     goodbye
 }
 
 /// Turns a connection away at the door: the reason stands in place of `auth_required`.
-pub async fn refuse(socket: &mut impl Socket, goodbye: Goodbye) {
+pub async fn refuse(socket: &mut impl Socket, goodbye: Goodbye, metrics: &Metrics) {
+    metrics.ended(goodbye.word(), false);
     say_goodbye(socket, goodbye, false).await;
 }
 
@@ -491,9 +531,15 @@ impl<S: Socket> Line<'_, S> {
 /// A client that does not read would block its own task in a write.
 async fn in_time(
     patience: Duration,
-    writing: impl Future<Output = Result<(), Broken>>,
+    writing: impl Future<Output = Result<(), Broken>> + Send,
 ) -> Result<(), Goodbye> {
-    match timeout(patience, writing).await {
+    let mut writing = pin!(writing);
+    // Nearly every write is done at once and needs no timer, nor room for one.
+    let written = match poll_fn(|context| Poll::Ready(writing.as_mut().poll(context))).await {
+        Poll::Ready(written) => Ok(written),
+        Poll::Pending => Box::pin(timeout(patience, writing)).await,
+    };
+    match written {
         Ok(Ok(())) => Ok(()),
         Ok(Err(Broken)) => Err(Goodbye::Gone),
         Err(_elapsed) => Err(Goodbye::TooSlow),
@@ -501,21 +547,34 @@ async fn in_time(
 }
 
 /// What ends a session from outside: somebody's dismissal, or the server that stops.
-async fn called(notice: Notice, mut closing: watch::Receiver<Option<Duration>>) -> Goodbye {
-    tokio::select! {
-        biased;
-        why = notice.dismissed() => why.into(),
-        within = closing.wait_for(Option::is_some) => {
-            Goodbye::Restarting(within.ok().and_then(|within| *within).unwrap_or_default())
+async fn called(notice: Notice, closing: watch::Receiver<Option<Duration>>) -> Goodbye {
+    let mut stopping = closing.clone();
+    let mut stops = pin!(stopping.wait_for(Option::is_some));
+    let mut wakes: Option<Waker> = None;
+    poll_fn(|context| {
+        if let Poll::Ready(why) = notice.poll_dismissed(context) {
+            return Poll::Ready(why.into());
         }
-    }
+        // This is asked before every message. Whether there is news costs little to see; to wait for
+        // it takes a lock that all sessions share, and once is enough.
+        let is_news = closing.has_changed().unwrap_or(true);
+        if !is_news && wakes.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+            return Poll::Pending;
+        }
+        wakes = Some(context.waker().clone());
+        stops.as_mut().poll(context).map(|within| {
+            Goodbye::Restarting(within.ok().and_then(|within| *within).unwrap_or_default())
+        })
+    })
+    .await
 }
 
 /// From the first message to a seat; a guest's first message comes along, to be acted on.
 async fn introduce<'h, D: Door>(
     line: &mut Line<'_, impl Socket>,
     host: &'h Host<D>,
-    outbox: &Outbox,
+    outbox: Outbox,
+    mailbox: Mailbox,
 ) -> Result<(Member<'h, D>, Option<ByteString>), Goodbye> {
     let guests = host.rules.guests;
     let greeting = ServerMessage::AuthRequired { message: "Authentication required", guests };
@@ -525,7 +584,7 @@ async fn introduce<'h, D: Door>(
 
     let message = wire::read(&first).message;
     let (claim, requested) = claim_of(&message, guests)?;
-    let admission = (host.door)(claim, outbox)?;
+    let admission = (host.door)(claim, &outbox)?;
     let client_id: Arc<str> = match requested {
         RequestedId::This(id) => id.as_ref().into(),
         RequestedId::Any => uuid::Uuid::new_v4().to_string().into(),
@@ -534,7 +593,19 @@ async fn introduce<'h, D: Door>(
     let carries_on = !matches!(message, Ok(ClientMessage::Auth(_)));
     let peer = Peer { client_id, username: admission.username.clone() };
     let seat = Seat::take(&host.rooms, &host.room, peer, outbox.clone())?;
-    Ok((Member::new(host, seat, outbox.clone(), admission), carries_on.then_some(first)))
+    let Rules { messages_per_second, message_burst, .. } = host.rules;
+    let mut member = Member {
+        host,
+        seat,
+        outbox,
+        mailbox,
+        expires_at: expiry(&admission),
+        is_guest: admission.expires_in.is_none(),
+        budget: MessageBudget::new(messages_per_second, message_burst, Instant::now()),
+        _grant: admission.grant,
+    };
+    member.welcome(line, &admission.ice_servers).await?;
+    Ok((member, carries_on.then_some(first)))
 }
 
 /// Who somebody says he is with his first message, and the client id that he asks for.
@@ -584,32 +655,30 @@ struct Member<'h, D> {
     host: &'h Host<D>,
     seat: Seat,
     outbox: Outbox,
-    admission: Admission,
+    mailbox: Mailbox,
     expires_at: Option<Instant>,
+    is_guest: bool,
     budget: MessageBudget,
+    _grant: Option<Grant>,
 }
 
-impl<'h, D: Door> Member<'h, D> {
-    fn new(host: &'h Host<D>, seat: Seat, outbox: Outbox, admission: Admission) -> Self {
-        let Rules { messages_per_second, message_burst, .. } = host.rules;
-        let budget = MessageBudget::new(messages_per_second, message_burst, Instant::now());
-        let expires_at = expiry(&admission);
-        Self { host, seat, outbox, admission, expires_at, budget }
-    }
-
+impl<D: Door> Member<'_, D> {
     /// Talks until something ends it.
     async fn converse(
         mut self,
         first: Option<ByteString>,
         line: &mut Line<'_, impl Socket>,
-        mut mailbox: Mailbox,
     ) -> Result<Infallible, Goodbye> {
-        self.welcome(first, line, &mut mailbox).await?;
+        if let Some(first) = first
+            && let Some(reply) = self.hear(&first, Instant::now())?
+        {
+            line.write(&[reply]).await?;
+        }
         let patience = self.host.rules.patience;
         let mut heard_at = Instant::now();
         let (mut said_at, mut pinged_at) = (heard_at, heard_at);
         // One timer for all deadlines. Messages only move them on: it is looked at when it has run out.
-        let mut wake = std::pin::pin!(sleep_until(heard_at + patience / 3));
+        let mut wake = pin!(sleep_until(heard_at + patience / 3));
         let mut frames = Vec::new();
         loop {
             tokio::select! {
@@ -642,10 +711,14 @@ impl<'h, D: Door> Member<'h, D> {
                     let next = expires_at.into_iter().fold(next_ping.min(silent_at), Instant::min);
                     wake.as_mut().reset(next);
                 }
-                () = mailbox.take(&mut frames) => {
+                since = self.mailbox.take(&mut frames) => {
                     line.write(&frames).await?;
-                    frames.clear();
                     said_at = Instant::now();
+                    let bytes = frames.iter().map(|frame| frame.len()).sum();
+                    let waited = since.map(|since| said_at.duration_since(since));
+                    self.host.metrics.passed_on(frames.len(), bytes, waited);
+                    frames.clear();
+                    frames.shrink_to(KEPT);
                 }
             }
         }
@@ -654,93 +727,104 @@ impl<'h, D: Door> Member<'h, D> {
     /// `auth_success`, then `users_in_room`, and nothing before or between them.
     async fn welcome(
         &mut self,
-        first: Option<ByteString>,
         line: &mut Line<'_, impl Socket>,
-        mailbox: &mut Mailbox,
+        ice_servers: &[IceServer],
     ) -> Result<(), Goodbye> {
         let Peer { client_id, username } = self.seat.peer();
         let success = ServerMessage::AuthSuccess {
             user: username,
             client_id,
             message: "Authentication successful",
-            ice_servers: &self.admission.ice_servers,
+            ice_servers,
         };
         let mut frames = vec![success.encode()];
-        frames.extend(mailbox.next_now());
-        line.write(&frames).await?;
-        if let Some(first) = first
-            && let Some(reply) = self.hear(&first, Instant::now())?
-        {
-            line.write(&[reply]).await?;
-        }
-        Ok(())
+        frames.extend(self.mailbox.next_now());
+        line.write(&frames).await
     }
 
-    /// Acts on one message; returns what its sender hears of it.
+    /// Acts on one message, and counts it; returns what its sender hears of it.
     fn hear(&mut self, frame: &str, now: Instant) -> Result<Option<ByteString>, Goodbye> {
         let verdict = self.budget.spend(now);
-        let Incoming { id, message } = match verdict {
-            Verdict::Pass | Verdict::Warn => wire::read(frame),
-            Verdict::Drop => return Ok(None),
-            Verdict::Close => return Err(Goodbye::RateLimited),
+        let (kind, outcome, reply) = match verdict {
+            Verdict::Pass => self.act(frame, now),
+            Verdict::Warn => (Kind::Other, Outcome::RateLimited, Some(self.warn(frame))),
+            Verdict::Drop | Verdict::Close => (Kind::Other, Outcome::RateLimited, None),
         };
-        if verdict == Verdict::Warn {
-            tracing::warn!("rate limited");
-            let rate = self.host.rules.messages_per_second;
-            let sentence = format!(
-                "More than {rate} messages a second: this and the next are not passed on until you slow down"
-            );
-            return Ok(Some(error("rate_limited", &sentence, id)));
-        }
+        self.host.metrics.said(kind, outcome, frame.len());
+        if verdict == Verdict::Close { Err(Goodbye::RateLimited) } else { Ok(reply) }
+    }
+
+    fn warn(&self, frame: &str) -> ByteString {
+        self.host.span().in_scope(|| tracing::warn!("rate limited"));
+        let rate = self.host.rules.messages_per_second;
+        let sentence = format!(
+            "More than {rate} messages a second: this and the next are not passed on until you slow down"
+        );
+        error("rate_limited", &sentence, wire::read(frame).id)
+    }
+
+    fn act(&mut self, frame: &str, now: Instant) -> (Kind, Outcome, Option<ByteString>) {
+        let Incoming { id, message } = wire::read(frame);
         let message = match message {
             Ok(message) => message,
-            Err(fault) => return Ok(Some(wire_error(&fault, id))),
+            Err(fault) => return (Kind::Other, Outcome::Refused, Some(wire_error(&fault, id))),
         };
         match message {
-            ClientMessage::Ping => Ok(Some(ServerMessage::Pong.encode())),
-            ClientMessage::Auth(introduction) => Ok(Some(self.refresh(&introduction, id))),
-            ClientMessage::Signal(signal) => Ok(match self.seat.send(&signal) {
-                Ok(()) => None,
-                Err(unknown @ RouteError::NoSuchPeer(_)) => {
-                    Some(error("target_not_found", &unknown.to_string(), id))
-                }
-                Err(own @ RouteError::Yourself) => {
-                    Some(error("invalid_message", &own.to_string(), id))
-                }
-                Err(RouteError::NotSeated) => None, // the dismissal is on its way
-            }),
+            ClientMessage::Ping => (Kind::Ping, Outcome::Done, Some(ServerMessage::Pong.encode())),
+            ClientMessage::Auth(introduction) => {
+                let refreshed = self.refresh(&introduction);
+                let outcome = if refreshed.is_ok() { Outcome::Done } else { Outcome::Refused };
+                let refused = |(code, sentence)| error(code, sentence, id);
+                (Kind::AuthToken, outcome, Some(refreshed.unwrap_or_else(refused)))
+            }
+            ClientMessage::Signal(signal) => {
+                let kind = match signal.kind {
+                    SignalKind::Offer => Kind::Offer,
+                    SignalKind::Answer => Kind::Answer,
+                    SignalKind::IceCandidate => Kind::IceCandidate,
+                    SignalKind::Message => Kind::Message,
+                };
+                let refused = match self.seat.send(&signal, now) {
+                    Ok(()) => return (kind, Outcome::Done, None),
+                    Err(unknown @ RouteError::NoSuchPeer(_)) => {
+                        Some(error("target_not_found", &unknown.to_string(), id))
+                    }
+                    Err(own @ RouteError::Yourself) => {
+                        Some(error("invalid_message", &own.to_string(), id))
+                    }
+                    Err(RouteError::NotSeated) => None, // the dismissal is on its way
+                };
+                (kind, Outcome::Refused, refused)
+            }
         }
     }
 
-    /// A new token in an open session: the same user stays, for longer.
-    fn refresh(&mut self, introduction: &Introduction<'_>, id: Option<&RawValue>) -> ByteString {
-        if self.admission.expires_in.is_none() {
-            return error(
-                "invalid_message",
-                "A guest has no token to refresh; connect anew to log in",
-                id,
-            );
+    /// A new token in an open session: the same user stays, for longer. Or the code and the sentence of
+    /// the error.
+    fn refresh(
+        &mut self,
+        introduction: &Introduction<'_>,
+    ) -> Result<ByteString, (&'static str, &'static str)> {
+        if self.is_guest {
+            let sentence = "A guest has no token to refresh; connect anew to log in";
+            return Err(("invalid_message", sentence));
         }
-        let token = match &introduction.token {
-            Token::Text(token) => token,
-            Token::Absent | Token::Malformed => {
-                return error("invalid_token", "There is no token in this message", id);
-            }
+        let Token::Text(token) = &introduction.token else {
+            return Err(("invalid_token", "There is no token in this message"));
         };
-        match (self.host.door)(Claim::Token(token), &self.outbox) {
-            Ok(admission) if admission.username == self.admission.username => {
+        let asked = || (self.host.door)(Claim::Token(token), &self.outbox);
+        match self.host.span().in_scope(asked) {
+            Ok(admission) if admission.username == self.seat.peer().username => {
                 let expires_in = admission.expires_in.unwrap_or_default().as_secs();
                 self.expires_at = expiry(&admission);
-                self.admission = admission;
-                ServerMessage::TokenRefreshed { expires_in }.encode()
+                self._grant = admission.grant;
+                Ok(ServerMessage::TokenRefreshed { expires_in }.encode())
             }
-            Ok(_) => error(
-                "invalid_token",
-                "That token is another user's; this session stays as it is",
-                id,
-            ),
+            Ok(_) => {
+                Err(("invalid_token", "That token is another user's; this session stays as it is"))
+            }
             Err(Refusal::BadToken | Refusal::Blocked | Refusal::NoSuchUser) => {
-                error("invalid_token", "That token is not valid; this session stays as it is", id)
+                Err(("invalid_token", "That token is not valid; this session stays as it is"))
             }
         }
     }

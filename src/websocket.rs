@@ -2,7 +2,7 @@
 
 use std::{
     cell::RefCell,
-    io::{self, IoSlice},
+    io,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -16,12 +16,12 @@ use crate::{
     session::{Broken, Received, Socket},
 };
 
-/// What is read at once. A thread has one of these, and a connection none: it owns bytes only while a
-/// frame has arrived in part.
+/// What is read or written at once. A thread has one of these, and a connection none: it owns bytes only
+/// while a frame has arrived, or could be sent, in part.
 const SCRATCH: usize = 16 * 1024;
 
 thread_local! {
-    static READ_INTO: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH]);
+    static SCRATCH_OF_THREAD: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH]);
 }
 
 /// The server's end of a WebSocket.
@@ -119,7 +119,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> WebSocket<S> {
 
     /// Reads into the thread's scratch and takes that apart at once; what is left of it is kept.
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Result<Taken, Fault>>> {
-        READ_INTO.with_borrow_mut(|scratch| {
+        SCRATCH_OF_THREAD.with_borrow_mut(|scratch| {
             let mut buffer = ReadBuf::new(scratch);
             ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;
             let read = buffer.filled_mut();
@@ -138,7 +138,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> WebSocket<S> {
 
     /// Adds to a frame that has arrived in part.
     fn poll_read_more(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        READ_INTO.with_borrow_mut(|scratch| {
+        SCRATCH_OF_THREAD.with_borrow_mut(|scratch| {
             let mut buffer = ReadBuf::new(scratch);
             ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;
             if buffer.filled().is_empty() {
@@ -160,7 +160,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> WebSocket<S> {
             }
             self.is_shut = true;
         }
-        READ_INTO.with_borrow_mut(|scratch| {
+        SCRATCH_OF_THREAD.with_borrow_mut(|scratch| {
             loop {
                 let mut buffer = ReadBuf::new(scratch);
                 match ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer)) {
@@ -185,16 +185,40 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> WebSocket<S> {
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
-    /// Begins to write one text message, if nothing is owed any more, and keeps what did not fit.
-    fn poll_begin(&mut self, context: &mut Context<'_>, text: &str) -> Poll<io::Result<()>> {
+    /// Begins to write text messages, once nothing is owed any more, and keeps what did not fit.
+    fn poll_begin(
+        &mut self,
+        context: &mut Context<'_>,
+        texts: &[ByteString],
+    ) -> Poll<io::Result<()>> {
         ready!(self.poll_flush(context))?;
-        let head = ServerHead::text(text.len());
-        let parts = [IoSlice::new(head.bytes()), IoSlice::new(text.as_bytes())];
-        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(context, &parts))?;
-        let after_head = written.saturating_sub(head.bytes().len());
-        self.unsent.extend_from_slice(head.bytes().get(written..).unwrap_or_default());
-        self.unsent.extend_from_slice(text.as_bytes().get(after_head..).unwrap_or_default());
-        Poll::Ready(Ok(()))
+        SCRATCH_OF_THREAD.with_borrow_mut(|scratch| {
+            // To copy them together costs less than a write for each, or one of several parts.
+            let (mut used, mut left) = (0, texts);
+            while let [text, others @ ..] = left
+                && let Some(place) = scratch.get_mut(used..)
+                && let Some(length) =
+                    ServerHead::text(text.len()).put_before(text.as_bytes(), place)
+            {
+                used += length;
+                left = others;
+            }
+            let filled = scratch.get(..used).unwrap_or_default();
+            let written = if filled.is_empty() {
+                0 // the first is too long for that
+            } else {
+                match Pin::new(&mut self.stream).poll_write(context, filled) {
+                    Poll::Ready(written) => written?,
+                    Poll::Pending => 0,
+                }
+            };
+            self.unsent.extend_from_slice(filled.get(written..).unwrap_or_default());
+            for text in left {
+                self.unsent.extend_from_slice(ServerHead::text(text.len()).bytes());
+                self.unsent.extend_from_slice(text.as_bytes());
+            }
+            Poll::Ready(Ok(()))
+        })
     }
 
     async fn flush(&mut self) -> Result<(), Broken> {
@@ -208,15 +232,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Socket for WebSocket<S> {
     }
 
     async fn send(&mut self, frames: &[ByteString]) -> Result<(), Broken> {
-        if let [frame] = frames {
-            poll_fn(|context| self.poll_begin(context, frame)).await.map_err(|_| Broken)?;
-        } else {
-            // A copy costs less than a write for each.
-            for frame in frames {
-                self.unsent.extend_from_slice(ServerHead::text(frame.len()).bytes());
-                self.unsent.extend_from_slice(frame.as_bytes());
-            }
-        }
+        poll_fn(|context| self.poll_begin(context, frames)).await.map_err(|_| Broken)?;
         self.flush().await
     }
 

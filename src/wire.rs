@@ -3,9 +3,10 @@
 //! Payloads (offer, answer, candidate, data) are carried as the bytes they came in: never
 //! re-encoded, so that numbers, escapes and key order reach the peer untouched.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use bytestring::ByteString;
+use memchr::memchr2_iter;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
@@ -229,6 +230,10 @@ fn not_json(frame: &str, error: &serde_json::Error) -> WireError {
 
 /// Whether brackets nest deeper than [`MAX_DEPTH`], by counting those outside of strings.
 fn nests_too_deep(frame: &str) -> bool {
+    // Nearly every frame has fewer brackets than that in all, and to find so much costs little.
+    if memchr2_iter(b'{', b'[', frame.as_bytes()).nth(MAX_DEPTH).is_none() {
+        return false;
+    }
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
     for byte in frame.bytes() {
         match byte {
@@ -251,7 +256,7 @@ fn nests_too_deep(frame: &str) -> bool {
 
 impl<'a> Envelope<'a> {
     fn message(&self) -> Result<ClientMessage<'a>, WireError> {
-        let kind = self.kind.and_then(text).ok_or(field("type", "a string"))?;
+        let kind = self.kind.and_then(text).ok_or_else(|| field("type", "a string"))?;
         match &*kind {
             "auth_token" => Ok(ClientMessage::Auth(self.introduction())),
             "ping" => Ok(ClientMessage::Ping),
@@ -260,9 +265,10 @@ impl<'a> Envelope<'a> {
             "ice_candidate" => {
                 self.signal(SignalKind::IceCandidate, self.candidate.unwrap_or(RawValue::NULL))
             }
-            "message" => {
-                self.signal(SignalKind::Message, self.data.ok_or(field("data", "any JSON value"))?)
-            }
+            "message" => self.signal(
+                SignalKind::Message,
+                self.data.ok_or_else(|| field("data", "any JSON value"))?,
+            ),
             _ => Err(WireError::UnknownType(quoted(&kind))),
         }
     }
@@ -296,7 +302,9 @@ impl<'a> Envelope<'a> {
         let to = match self.to {
             None => None,
             Some(raw) if is_null(raw) => None,
-            Some(raw) => Some(text(raw).ok_or(field("to", "a string: the client id of a peer"))?),
+            Some(raw) => {
+                Some(text(raw).ok_or_else(|| field("to", "a string: the client id of a peer"))?)
+            }
         };
         let to = to.filter(|to| !to.is_empty());
         Ok(ClientMessage::Signal(Signal { kind, payload, to }))
@@ -304,7 +312,7 @@ impl<'a> Envelope<'a> {
 }
 
 fn object<'a>(name: &'static str, raw: Option<&'a RawValue>) -> Result<&'a RawValue, WireError> {
-    raw.filter(|raw| starts_with_any(raw, "{")).ok_or(field(name, "an object"))
+    raw.filter(|raw| starts_with_any(raw, "{")).ok_or_else(|| field(name, "an object"))
 }
 
 fn field(name: &str, wanted: &str) -> WireError {
@@ -352,14 +360,6 @@ pub enum ServerMessage<'a> {
     UserJoined { room_id: &'a str, username: &'a str, client_id: &'a str, connected_users: usize },
     /// Somebody left.
     UserLeft { room_id: &'a str, client_id: &'a str, username: &'a str, connected_users: usize },
-    /// A peer's SDP offer.
-    Offer { offer: &'a RawValue, from: &'a str, username: &'a str },
-    /// A peer's SDP answer.
-    Answer { answer: &'a RawValue, from: &'a str, username: &'a str },
-    /// A peer's ICE candidate.
-    IceCandidate { candidate: &'a RawValue, from: &'a str, username: &'a str },
-    /// A peer's own words.
-    Message { data: &'a RawValue, from: &'a str, username: &'a str },
     /// The answer to `ping`.
     Pong,
     /// The new token holds; `expires_in` in seconds.
@@ -411,26 +411,38 @@ impl std::fmt::Debug for IceServer {
 impl ServerMessage<'_> {
     /// The message as one text frame.
     pub fn encode(&self) -> ByteString {
-        #[expect(clippy::expect_used, reason = "see the message")]
-        let json = serde_json::to_string(self)
-            .expect("only strings, numbers and raw JSON: nothing here can fail");
-        json.into()
+        json_of(self).into()
     }
 }
 
-impl<'a> Signal<'a> {
-    /// What the receivers of this signal hear.
-    pub fn as_heard(&'a self, from: &'a str, username: &'a str) -> ServerMessage<'a> {
-        let payload = self.payload;
-        match self.kind {
-            SignalKind::Offer => ServerMessage::Offer { offer: payload, from, username },
-            SignalKind::Answer => ServerMessage::Answer { answer: payload, from, username },
-            SignalKind::IceCandidate => {
-                ServerMessage::IceCandidate { candidate: payload, from, username }
-            }
-            SignalKind::Message => ServerMessage::Message { data: payload, from, username },
-        }
+/// Who a signal is from, as it stands at the end of every frame that its sender's peers hear.
+#[derive(Clone, Debug)]
+pub struct Signature(Arc<str>);
+
+impl Signature {
+    /// Of the member `client_id`, who is `username`.
+    pub fn new(client_id: &str, username: &str) -> Self {
+        let (from, username) = (json_of(client_id), json_of(username));
+        Self(format!(r#","from":{from},"username":{username}}}"#).into())
     }
+}
+
+impl Signal<'_> {
+    /// The frame that the receivers of this signal hear.
+    pub fn as_heard(&self, signature: &Signature) -> ByteString {
+        let before = match self.kind {
+            SignalKind::Offer => r#"{"type":"offer","offer":"#,
+            SignalKind::Answer => r#"{"type":"answer","answer":"#,
+            SignalKind::IceCandidate => r#"{"type":"ice_candidate","candidate":"#,
+            SignalKind::Message => r#"{"type":"message","data":"#,
+        };
+        [before, self.payload.get(), &signature.0].concat().into()
+    }
+}
+
+fn json_of(value: &(impl Serialize + ?Sized)) -> String {
+    #[expect(clippy::expect_used, reason = "see the message")]
+    serde_json::to_string(value).expect("only strings and numbers: nothing here can fail")
 }
 
 #[cfg(test)]
@@ -453,7 +465,7 @@ mod tests {
         let payload = r#"{ "sdp" :"v=0\r\n\u00e9\ud83d\ude00é","n":[1.0,1e2,-0,12345678901234567890123], "a":null}"#;
         let frame = format!(r#"{{"type":"offer","to":"bob","offer":{payload},"extra":[1]}}"#);
 
-        let heard = signal(&frame).as_heard("alice", "Alice \"A\"").encode();
+        let heard = signal(&frame).as_heard(&Signature::new("alice", "Alice \"A\""));
 
         let expected = format!(
             r#"{{"type":"offer","offer":{payload},"from":"alice","username":"Alice \"A\""}}"#

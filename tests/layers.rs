@@ -15,10 +15,11 @@ use std::{
 };
 
 /// Those that may know everything: the doors, and the house.
-const FREE: [&str; 8] = ["lib", "main", "app", "config", "dotenv", "server", "tls", "telemetry"];
+const FREE: [&str; 9] =
+    ["lib", "main", "app", "config", "dotenv", "server", "tls", "telemetry", "workers"];
 
 /// Each other module and those it may know.
-const MAY_KNOW: [(&str, &[&str]); 20] = [
+const MAY_KNOW: [(&str, &[&str]); 22] = [
     ("clock", &[]),
     ("forwarded", &[]),
     ("frames", &[]),
@@ -26,6 +27,7 @@ const MAY_KNOW: [(&str, &[&str]); 20] = [
     ("turn", &[]),
     ("watched", &[]),
     ("outbox", &[]),
+    ("metrics", &[]),
     ("limits", &[]),
     ("auth/mod", &[]),
     ("auth/token", &[]),
@@ -35,10 +37,11 @@ const MAY_KNOW: [(&str, &[&str]); 20] = [
     ("auth/grants", &["outbox"]),
     ("auth/revoked", &[]),
     ("rooms/mod", &[]),
-    ("rooms/registry", &["outbox", "wire"]),
+    ("rooms/registry", &["outbox"]),
+    ("rooms/room", &["outbox", "wire"]),
     ("rooms/seat", &["outbox", "wire"]),
     ("websocket", &["frames", "session"]),
-    ("session", &["auth", "limits", "outbox", "rooms", "wire"]),
+    ("session", &["auth", "limits", "metrics", "outbox", "rooms", "wire"]),
 ];
 
 /// What the inner rings have no business with, whichever way it is written.

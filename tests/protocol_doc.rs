@@ -9,7 +9,9 @@
 )]
 
 use serde_json::{Value, value::RawValue};
-use signaling::wire::{self, ClientMessage, IceServer, PeerInRoom, ServerMessage};
+use signaling::wire::{
+    self, ClientMessage, IceServer, PeerInRoom, ServerMessage, Signal, SignalKind, Signature,
+};
 
 const DOCUMENT: &str = include_str!("../docs/PROTOCOL.md");
 
@@ -69,49 +71,57 @@ fn the_server_sends_every_server_message_exactly_so_and_no_other() {
     let (alice, laptop, bob, phone, room_id) =
         ("alice", "alice-laptop", "bob", "bob-phone", "standup");
     let message = "Authentication required";
+    let heard = |kind, payload, (from, username)| {
+        Signal { kind, payload, to: None }.as_heard(&Signature::new(from, username))
+    };
     let sent = [
-        ServerMessage::AuthRequired { message, guests: false },
-        ServerMessage::AuthRequired { message, guests: true },
+        ServerMessage::AuthRequired { message, guests: false }.encode(),
+        ServerMessage::AuthRequired { message, guests: true }.encode(),
         ServerMessage::AuthSuccess {
             user: alice,
             client_id: laptop,
             message: "Authentication successful",
             ice_servers: &ice_servers,
-        },
-        ServerMessage::UsersInRoom { users: vec![PeerInRoom { client_id: phone, username: bob }] },
+        }
+        .encode(),
+        ServerMessage::UsersInRoom { users: vec![PeerInRoom { client_id: phone, username: bob }] }
+            .encode(),
         ServerMessage::UserJoined {
             room_id,
             username: alice,
             client_id: laptop,
             connected_users: 2,
-        },
-        ServerMessage::Offer { offer: &offer, from: laptop, username: alice },
-        ServerMessage::Answer { answer: &answer, from: phone, username: bob },
-        ServerMessage::IceCandidate { candidate: &candidate, from: laptop, username: alice },
-        ServerMessage::IceCandidate { candidate: RawValue::NULL, from: laptop, username: alice },
-        ServerMessage::Message { data: &muted, from: laptop, username: alice },
-        ServerMessage::Pong,
-        ServerMessage::TokenRefreshed { expires_in: 1800 },
-        ServerMessage::UserLeft { room_id, client_id: phone, username: bob, connected_users: 1 },
+        }
+        .encode(),
+        heard(SignalKind::Offer, &offer, (laptop, alice)),
+        heard(SignalKind::Answer, &answer, (phone, bob)),
+        heard(SignalKind::IceCandidate, &candidate, (laptop, alice)),
+        heard(SignalKind::IceCandidate, RawValue::NULL, (laptop, alice)),
+        heard(SignalKind::Message, &muted, (laptop, alice)),
+        ServerMessage::Pong.encode(),
+        ServerMessage::TokenRefreshed { expires_in: 1800 }.encode(),
+        ServerMessage::UserLeft { room_id, client_id: phone, username: bob, connected_users: 1 }
+            .encode(),
         ServerMessage::Error {
             message: "Target client carol not found",
             code: "target_not_found",
             id: Some(&id),
             retry: None,
             retry_after_ms: None,
-        },
+        }
+        .encode(),
         ServerMessage::Error {
             message: "The server is restarting",
             code: "server_restarting",
             id: None,
             retry: Some(true),
             retry_after_ms: Some(4200),
-        },
-        ServerMessage::ServerShutdown { reconnect_in_ms: 4200 },
+        }
+        .encode(),
+        ServerMessage::ServerShutdown { reconnect_in_ms: 4200 }.encode(),
     ];
 
-    let sent: Vec<Value> =
-        sent.iter().map(|message| serde_json::from_str(&message.encode()).unwrap()).collect();
+    let sent: Vec<Value> = sent.iter().map(|frame| serde_json::from_str(frame).unwrap()).collect();
     let documented: Vec<Value> = blocks("```json server\n")
         .into_iter()
         .map(|block| serde_json::from_str(block).unwrap())

@@ -11,10 +11,10 @@ use signaling::{
     http,
     server::{self, Gate},
     telemetry,
+    workers::Workers,
 };
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
-    net::TcpListener,
     process::{Child, ChildStdin, Command},
     runtime::Runtime,
     sync::mpsc,
@@ -55,12 +55,19 @@ pub fn serve(runtime: &Runtime, folder: &Path) -> Result<(), Fault> {
     let (users, _) = Users::load(&users_csv)?;
     let revoked = Revoked::load(&users_csv, unix_now())?;
     runtime.block_on(async {
-        let listener = TcpListener::bind((config.host.as_str(), config.port)).await?;
+        let listener = server::listen(&config.host, config.port).await?;
         println!("address {}", listener.local_addr()?);
         let app = App::new(config, users, revoked);
         let doors = http::doors(&app);
         tokio::spawn(app.keep_house());
-        tokio::spawn(server::serve(listener, doors, None, gate, CancellationToken::new()));
+        tokio::spawn(server::serve(
+            listener,
+            doors,
+            None,
+            gate,
+            Workers::start(1)?,
+            CancellationToken::new(),
+        ));
         Ok::<_, io::Error>(())
     })?;
     for _ in io::stdin().lines() {

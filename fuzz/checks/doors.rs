@@ -15,6 +15,7 @@ use signaling::{
     outbox,
     rooms::{Peer, Seat, is_room_id},
     server::Transport,
+    workers::Workers,
 };
 use tokio::runtime::Runtime;
 use tower::ServiceExt;
@@ -86,10 +87,11 @@ impl House {
     }
 
     fn ask(&self, uri: Uri) -> (StatusCode, Value) {
-        let transport =
-            Transport { peer: ([192, 0, 2, 1], 80).into(), tls: false, line: Arc::default() };
-        let request = Request::get(uri).header("host", "fuzzed").extension(transport);
         self.runtime.block_on(async {
+            let workers = Workers::start(1).unwrap();
+            let (peer, line) = (([192, 0, 2, 1], 80).into(), Arc::default());
+            let transport = Transport { peer, tls: false, line, workers };
+            let request = Request::get(uri).header("host", "fuzzed").extension(transport);
             let answered = self.doors.clone().oneshot(request.body(Body::empty()).unwrap()).await;
             let Ok(answer) = answered;
             let status = answer.status();

@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 use signaling::wire::{
-    self, ClientMessage, Introduction, RequestedId, ServerMessage, Signal, SignalKind, Token,
+    self, ClientMessage, Introduction, RequestedId, ServerMessage, Signal, SignalKind, Signature,
+    Token,
 };
 
 use super::json::{self, Fault};
@@ -133,7 +134,7 @@ fn meaning<'a>(frame: &'a str, fields: Option<&Named<'a>>) -> Meaning<'a> {
 fn check_passed_on(signal: &Signal<'_>, name: &str) {
     let (from, username) = ("the.server:knows@1-2_3", "Zoë \"from\":\"x\" \\ \n");
 
-    let heard = signal.as_heard(from, username).encode();
+    let heard = signal.as_heard(&Signature::new(from, username));
 
     let fields = json::object(&heard).expect("one object, no field twice");
     assert_eq!(fields.len(), 4, "{heard}");

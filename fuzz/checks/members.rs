@@ -1,15 +1,12 @@
 //! Rooms: whatever members do, each hears exactly what a simple model says, in that order.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    rc::Rc,
-};
+use std::{collections::BTreeMap, rc::Rc};
 
 use futures_util::FutureExt;
 use serde_json::{Value, json};
 use signaling::{
     outbox::{self, Dismissal, MAX_FRAMES, Mailbox, Notice},
-    rooms::{JoinError, Peer, RoomRegistry, RouteError},
+    rooms::{JoinError, Peer, Rooms, RouteError, Seat},
     wire::{self, ClientMessage},
 };
 
@@ -27,14 +24,8 @@ const MOST_CHORUSES: usize = 8;
 pub fn registry(data: &[u8]) {
     let Some((size, acts)) = data.split_first() else { return };
     let capacity = usize::from(size % 4) + 1;
-    let mut world = World {
-        registry: RoomRegistry::new(capacity),
-        capacity,
-        members: Vec::new(),
-        seats: BTreeSet::new(),
-        said: 0,
-        choruses: 0,
-    };
+    let mut world =
+        World { rooms: Rooms::new(capacity), capacity, members: Vec::new(), said: 0, choruses: 0 };
     for act in acts.chunks_exact(3) {
         world.act(act[0], act[1].into(), act[2].into());
         world.check();
@@ -44,11 +35,10 @@ pub fn registry(data: &[u8]) {
 }
 
 struct World {
-    registry: RoomRegistry,
+    rooms: Rooms,
     capacity: usize,
     /// Everybody who ever had a seat.
     members: Vec<Member>,
-    seats: BTreeSet<u64>,
     said: u64,
     choruses: usize,
 }
@@ -56,7 +46,9 @@ struct World {
 struct Member {
     room: &'static str,
     peer: Peer,
-    seat: u64,
+    /// `None` once it has left.
+    seat: Option<Seat>,
+    /// Not so where a newer connection has taken its place.
     is_seated: bool,
     /// `None` once its connection is gone, which nobody else has noticed yet.
     mailbox: Option<Mailbox>,
@@ -100,24 +92,14 @@ impl Member {
 
 impl World {
     fn act(&mut self, what: u8, who: usize, whom: usize) {
-        match what % 8 {
+        match what % 7 {
             0..=2 => self.join(ROOMS[who % 3], IDS[who / 3 % 4], USERS[whom % 2]),
             3 => {
                 let Some(at) = self.somebody(who) else { return };
-                let (room, peer, seat) = self.place(at);
-                self.leave(room, &peer.client_id, seat);
+                self.leave(at);
             }
             4 => self.say(who, whom, 1),
             5 => self.say(who, 0, 1), // to everybody
-            6 => {
-                let Some(at) = self.somebody(who) else { return };
-                let (room, peer, seat) = self.place(at);
-                match whom % 3 {
-                    0 => self.leave(ROOMS[whom / 3 % 3], &peer.client_id, seat),
-                    1 => self.leave(room, IDS[whom / 3 % 4], seat),
-                    _ => self.leave(room, &peer.client_id, seat.wrapping_add(1)),
-                }
-            }
             _ => match (whom % 4, self.somebody(who)) {
                 (0, Some(at)) => self.members[at].asleep = true,
                 (1, Some(at)) => self.members[at].asleep = false,
@@ -133,11 +115,6 @@ impl World {
 
     fn somebody(&self, who: usize) -> Option<usize> {
         (!self.members.is_empty()).then(|| who % self.members.len())
-    }
-
-    fn place(&self, at: usize) -> (&'static str, Peer, u64) {
-        let member = &self.members[at];
-        (member.room, member.peer.clone(), member.seat)
     }
 
     fn seated(&mut self, room: &str) -> impl Iterator<Item = &mut Member> {
@@ -165,7 +142,7 @@ impl World {
         let (outbox, mailbox) = outbox::pair();
         let notice = mailbox.notice();
 
-        let joined = self.registry.join(&room.into(), peer.clone(), outbox);
+        let joined = Seat::take(&self.rooms, &room.into(), peer.clone(), outbox);
 
         let is_full = self.seated(room).count() == self.capacity;
         let holder = self.seated(room).find(|member| *member.peer.client_id == *client_id);
@@ -181,9 +158,8 @@ impl World {
         };
         let seat = match (joined, expected) {
             (Ok(seat), Ok(())) => seat,
-            (joined, expected) => return assert_eq!(joined.map(|_| ()), expected),
+            (joined, expected) => return assert_eq!(joined.err(), expected.err()),
         };
-        assert!(self.seats.insert(seat), "a seat number is given twice");
         let mut users: Vec<_> = self
             .seated(room)
             .map(|member| (member.peer.client_id.to_string(), member.peer.username.to_string()))
@@ -198,7 +174,7 @@ impl World {
         self.members.push(Member {
             room,
             peer,
-            seat,
+            seat: Some(seat),
             is_seated: true,
             mailbox: Some(mailbox),
             notice,
@@ -208,22 +184,23 @@ impl World {
         });
     }
 
-    fn leave(&mut self, room: &'static str, client_id: &str, seat: u64) {
-        self.registry.leave(room, client_id, seat);
+    fn leave(&mut self, at: usize) {
+        let member = &mut self.members[at];
+        let (room, client_id) = (member.room, member.peer.client_id.clone());
 
-        let is_held = self
-            .seated(room)
-            .any(|member| *member.peer.client_id == *client_id && member.seat == seat);
-        if is_held {
-            self.unseat(room, client_id);
+        member.seat = None;
+
+        if member.is_seated {
+            self.unseat(room, &client_id);
         }
     }
 
     /// Says something of one of the four kinds, `times` over, to one or to everybody.
     fn say(&mut self, who: usize, whom: usize, times: usize) {
         let Some(at) = self.somebody(who) else { return };
-        let (room, peer, seat) = self.place(at);
-        let is_seated = self.members[at].is_seated;
+        let speaker = &mut self.members[at];
+        let (room, peer, is_seated) = (speaker.room, speaker.peer.clone(), speaker.is_seated);
+        let Some(seat) = speaker.seat.take() else { return };
         let to = match whom % 8 {
             at @ 0..4 if whom > 0 => json!(IDS[at]),
             4 => json!("nobody"),
@@ -257,10 +234,9 @@ impl World {
         let news =
             json!({"type":kind,field:payload,"from":*peer.client_id,"username":*peer.username});
         let news = Rc::new(news);
+        let now = tokio::time::Instant::now();
         for _ in 0..times {
-            let sent = self.registry.route(room, &peer, seat, &signal);
-
-            assert_eq!(sent, expected);
+            assert_eq!(seat.send(&signal, now), expected);
             if expected.is_ok() {
                 let hearers = self.seated(room).filter(|member| {
                     *member.peer.client_id != *peer.client_id
@@ -269,6 +245,7 @@ impl World {
                 hearers.for_each(|hearer| hearer.hear(&news));
             }
         }
+        self.members[at].seat = Some(seat);
     }
 
     /// Who is where, and what each of them has heard so far.
@@ -278,13 +255,13 @@ impl World {
             *rooms.entry(member.room).or_default() += 1;
             member.listen();
         }
-        let list = self.registry.list();
+        let list = self.rooms.list();
         let list: Vec<_> = list.iter().map(|(room, members)| (&**room, *members)).collect();
         assert_eq!(list, rooms.iter().map(|(room, members)| (*room, *members)).collect::<Vec<_>>());
-        assert_eq!(self.registry.rooms(), rooms.len());
-        assert_eq!(self.registry.members(), rooms.values().sum::<usize>());
+        assert_eq!(self.rooms.rooms(), rooms.len());
+        assert_eq!(self.rooms.members(), rooms.values().sum::<usize>());
         for room in ROOMS {
-            assert_eq!(self.registry.info(room), rooms.get(room).copied());
+            assert_eq!(self.rooms.info(room), rooms.get(room).copied());
         }
         assert!(rooms.values().all(|members| *members <= self.capacity));
     }

@@ -1,10 +1,19 @@
-//! Whether this server is alive.
+//! Whether this server is alive, and what it does.
 
-use axum::{Json, extract::State};
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use axum::{Json, extract::State, http::header, response::IntoResponse};
+use secrecy::ExposeSecret;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::{
+    error::{ApiError, ErrorBody},
+    extract::Bearer,
+};
 use crate::app::App;
+
+/// What Prometheus asks for, and what prometheus-client writes.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// A sign of life.
 #[derive(Serialize, ToSchema)]
@@ -35,7 +44,7 @@ pub(super) async fn root() -> Json<RootBody> {
 /// How many are there, and since when.
 #[utoipa::path(get, path = "/health", tag = "General", responses((status = 200, description = "It runs, with figures", body = HealthBody)))]
 pub(super) async fn health(State(app): State<App>) -> Json<HealthBody> {
-    let (active_connections, rooms) = app.rooms.read(|rooms| (rooms.members(), rooms.rooms()));
+    let (active_connections, rooms) = (app.rooms.members(), app.rooms.rooms());
     Json(HealthBody {
         status: "healthy",
         active_connections,
@@ -43,4 +52,26 @@ pub(super) async fn health(State(app): State<App>) -> Json<HealthBody> {
         version: env!("CARGO_PKG_VERSION"),
         uptime_seconds: app.started.elapsed().as_secs(),
     })
+}
+
+/// Figures for Prometheus.
+#[utoipa::path(
+    get, path = "/metrics", tag = "General", security(("token" = [])),
+    responses(
+        (status = 200, description = "OpenMetrics text", body = String, content_type = OPEN_METRICS),
+        (status = 401, description = "Not the bearer token of `METRICS_TOKEN`", body = ErrorBody),
+        (status = 404, description = "There is no `METRICS_TOKEN`", body = ErrorBody),
+    )
+)]
+pub(super) async fn metrics(
+    State(app): State<App>,
+    bearer: Option<Bearer>,
+) -> Result<impl IntoResponse, ApiError> {
+    let known = app.config.metrics_token.as_ref().ok_or(ApiError::NotFound)?;
+    let Bearer(token) = bearer.ok_or(ApiError::NotAuthenticated)?;
+    let (token, known) = (token.expose_secret().as_bytes(), known.expose_secret().as_bytes());
+    verify_slices_are_equal(token, known).map_err(|_| ApiError::InvalidToken)?;
+    let (sockets, rooms) = (app.sessions.len(), &app.rooms);
+    let text = app.metrics.text(sockets, rooms.members(), rooms.rooms());
+    Ok(([(header::CONTENT_TYPE, OPEN_METRICS)], text))
 }

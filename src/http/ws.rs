@@ -10,7 +10,6 @@ use axum::{
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use hyper::upgrade::OnUpgrade;
-use tracing::Instrument;
 
 use super::error::ApiError;
 use crate::{
@@ -22,6 +21,7 @@ use crate::{
     server::{Transport, Upgraded, stream_of},
     session::{self, Admission, Claim, Goodbye, Host, Refusal, Socket},
     websocket::WebSocket,
+    workers::Workers,
 };
 
 /// What a server adds to a client's key to show that it has understood (RFC 6455 section 1.3).
@@ -51,18 +51,16 @@ pub(super) async fn enter(
     let upgrade = request.extensions_mut().remove::<OnUpgrade>().ok_or(ApiError::NoWebSocket)?;
     let stranger = app.strangers.take(client.address).ok_or(ApiError::TooManyStrangers)?;
 
-    let span = tracing::info_span!("socket", ?room, address = %client.address);
     let sessions = app.sessions.clone();
-    let session = async move {
+    sessions.spawn(async move {
         match upgrade.await {
             Ok(upgraded) => {
                 transport.line.becomes_websocket();
-                welcome(app, client, room, upgraded, stranger).await;
+                welcome(app, client, room, upgraded, stranger, &transport.workers);
             }
             Err(error) => tracing::debug!(%error, "upgrade failed"),
         }
-    };
-    sessions.spawn(session.instrument(span));
+    });
     let headers = [
         (header::CONNECTION, "Upgrade"),
         (header::UPGRADE, "websocket"),
@@ -101,23 +99,34 @@ fn lists(headers: &HeaderMap, name: HeaderName, entry: &str) -> bool {
     lines.flat_map(|line| line.split(',')).any(|listed| listed.trim().eq_ignore_ascii_case(entry))
 }
 
-async fn welcome(
+/// Hands the connection to the worker of its room, as a task that holds nothing of how it came.
+fn welcome(
     app: App,
     client: Client,
     room: String,
     upgraded: hyper::upgrade::Upgraded,
     stranger: Place,
+    workers: &Workers,
 ) {
     let longest = app.config.max_message_bytes;
-    match stream_of(upgraded) {
-        Some((Upgraded::Plain(stream), unread)) => {
-            receive(app, client, room, WebSocket::new(stream, unread, longest), stranger).await;
+    let Some((mut stream, unread)) = stream_of(upgraded) else {
+        return tracing::error!("an upgraded connection is none of ours");
+    };
+    let (worker, sessions) = (workers.of(&room), app.sessions.clone());
+    let session = async move {
+        if let Err(error) = stream.moves_here() {
+            return tracing::warn!(%error, "a connection could not be handed on");
         }
-        Some((Upgraded::Tls(stream), unread)) => {
-            receive(app, client, room, WebSocket::new(stream, unread, longest), stranger).await;
+        match stream {
+            Upgraded::Plain(stream) => {
+                receive(app, client, room, WebSocket::new(stream, unread, longest), stranger).await;
+            }
+            Upgraded::Tls(stream) => {
+                receive(app, client, room, WebSocket::new(stream, unread, longest), stranger).await;
+            }
         }
-        None => tracing::error!("an upgraded connection is none of ours"),
-    }
+    };
+    sessions.spawn_on(session, worker);
 }
 
 async fn receive(app: App, client: Client, room: String, mut socket: impl Socket, stranger: Place) {
@@ -125,14 +134,16 @@ async fn receive(app: App, client: Client, room: String, mut socket: impl Socket
     let turned_away =
         app.turned_away(&room).or(counted.is_none().then_some(Goodbye::TooManyConnections));
     if let Some(goodbye) = turned_away {
-        tracing::warn!(?goodbye, "turned away");
-        return session::refuse(&mut socket, goodbye).await;
+        tracing::warn!(?room, address = %client.address, ?goodbye, "turned away");
+        return session::refuse(&mut socket, goodbye, &app.metrics).await;
     }
     let _counted: Option<Place> = counted;
     let host = Host {
         rooms: app.rooms.clone(),
         room: room.into(),
+        address: client.address,
         rules: app.rules(),
+        metrics: app.metrics.clone(),
         door: known_from_now_on(app.door(client.address), stranger),
         closing: app.closing(),
     };

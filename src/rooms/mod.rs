@@ -1,7 +1,10 @@
-//! Rooms: `registry` decides who is where and who hears what; `seat` holds a membership.
+//! Rooms: `room` decides who hears what in one of them, `registry` which there are; `seat` holds a
+//! membership.
 
 mod registry;
+mod room;
 mod seat;
 
-pub use registry::{JoinError, Peer, RoomRegistry, RouteError, is_room_id};
-pub use seat::{Seat, SharedRooms};
+pub use registry::Rooms;
+pub use room::{JoinError, Peer, RouteError, is_room_id};
+pub use seat::Seat;

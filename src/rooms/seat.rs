@@ -1,62 +1,54 @@
 //! Membership as a value.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
-use super::{JoinError, Peer, RoomRegistry, RouteError};
-use crate::{outbox::Outbox, wire::Signal};
+use tokio::time::Instant;
 
-/// The registry as everyone shares it. No lock is held over an `await`.
-#[derive(Clone)]
-pub struct SharedRooms(Arc<RwLock<RoomRegistry>>);
-
-impl SharedRooms {
-    /// Shares `registry`.
-    pub fn new(registry: RoomRegistry) -> Self {
-        Self(Arc::new(RwLock::new(registry)))
-    }
-
-    /// Asks the registry something.
-    pub fn read<T>(&self, ask: impl FnOnce(&RoomRegistry) -> T) -> T {
-        // A panic under the lock ends its own session; every change is whole before it can panic.
-        ask(&self.0.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn write<T>(&self, change: impl FnOnce(&mut RoomRegistry) -> T) -> T {
-        change(&mut self.0.write().unwrap_or_else(PoisonError::into_inner))
-    }
-}
+use super::{JoinError, Peer, Rooms, RouteError, registry::SharedRoom};
+use crate::{
+    outbox::Outbox,
+    wire::{Signal, Signature},
+};
 
 /// One client's membership of one room: hold it and you are in, drop it and you have left.
 pub struct Seat {
-    rooms: SharedRooms,
-    room: Arc<str>,
+    rooms: Rooms,
+    room: Arc<SharedRoom>,
     peer: Peer,
+    signature: Signature,
     number: u64,
 }
 
 impl Seat {
     /// Enters `room` as `peer`; what the room says from now on goes to `outbox`.
     ///
+    /// At once the outbox gets `users_in_room` and the others hear `user_joined`: no message of the
+    /// room comes before the one, nor is missed after it. A seat that the same user holds under the
+    /// same client id is taken over: its connection is dismissed, and the others hear it leave first,
+    /// since a reloaded page is a new WebRTC endpoint.
+    ///
     /// # Errors
     ///
-    /// See [`RoomRegistry::join`].
+    /// [`JoinError`]; then nothing has changed.
     pub fn take(
-        rooms: &SharedRooms,
+        rooms: &Rooms,
         room: &Arc<str>,
         peer: Peer,
         outbox: Outbox,
     ) -> Result<Self, JoinError> {
-        let number = rooms.write(|rooms| rooms.join(room, peer.clone(), outbox))?;
-        Ok(Self { rooms: rooms.clone(), room: room.clone(), peer, number })
+        let (room, number) = rooms.join(room, peer.clone(), outbox)?;
+        let signature = Signature::new(&peer.client_id, &peer.username);
+        Ok(Self { rooms: rooms.clone(), room, peer, signature, number })
     }
 
-    /// Passes a signal on to whom it is for.
+    /// Passes a signal that arrived at `heard_at` on to the peer that it names, or to everyone else in
+    /// the room.
     ///
     /// # Errors
     ///
-    /// See [`RoomRegistry::route`].
-    pub fn send(&self, signal: &Signal<'_>) -> Result<(), RouteError> {
-        self.rooms.read(|rooms| rooms.route(&self.room, &self.peer, self.number, signal))
+    /// [`RouteError`]; then nobody has heard anything.
+    pub fn send(&self, signal: &Signal<'_>, heard_at: Instant) -> Result<(), RouteError> {
+        self.room.lock().route(&self.peer, self.number, &self.signature, signal, heard_at)
     }
 
     /// Who sits here.
@@ -67,6 +59,6 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.rooms.write(|rooms| rooms.leave(&self.room, &self.peer.client_id, self.number));
+        self.rooms.leave(&self.room, &self.peer.client_id, self.number);
     }
 }

@@ -4,7 +4,6 @@ use serde_json::{Value, json};
 use tokio::{sync::mpsc, task::JoinHandle, time::sleep};
 
 use super::*;
-use crate::rooms::RoomRegistry;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -54,7 +53,7 @@ struct Client {
     says: mpsc::Sender<Received>,
     hears: mpsc::Receiver<Sent>,
     session: JoinHandle<Goodbye>,
-    rooms: SharedRooms,
+    rooms: Rooms,
     closer: watch::Sender<Option<Duration>>,
 }
 
@@ -106,10 +105,12 @@ fn door(claim: Claim<'_>, _: &Outbox) -> Result<Admission, Refusal> {
 
 fn connect_with(rules: Rules, width: usize) -> Client {
     let (closer, closing) = watch::channel(None);
-    let rooms = SharedRooms::new(RoomRegistry::new(10));
+    let rooms = Rooms::new(10);
     let (says, arriving) = mpsc::channel(64);
     let (leaving, hears) = mpsc::channel(width);
-    let host = Host { rooms: rooms.clone(), room: "den".into(), rules, door, closing };
+    let (room, address) = ("den".into(), [127, 0, 0, 1].into());
+    let metrics = Arc::default();
+    let host = Host { rooms: rooms.clone(), room, address, rules, metrics, door, closing };
     let session = tokio::spawn(async move { run(&mut Line { arriving, leaving }, &host).await });
     Client { says, hears, session, rooms, closer }
 }
@@ -193,7 +194,7 @@ async fn a_client_that_answers_pings_stays() {
         client.says.send(Received::Heartbeat).await.unwrap();
     }
 
-    assert_eq!(client.rooms.read(|rooms| rooms.info("den")), Some(1));
+    assert_eq!(client.rooms.info("den"), Some(1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -207,7 +208,7 @@ async fn somebody_with_more_to_hear_than_he_can_read_is_heard_all_the_same() {
         loop {
             let frame = r#"{"type":"message","data":1}"#;
             let Ok(ClientMessage::Signal(signal)) = wire::read(frame).message else { panic!() };
-            bob.send(&signal).unwrap();
+            bob.send(&signal, Instant::now()).unwrap();
             sleep(Duration::from_millis(150)).await;
         }
     });
@@ -303,7 +304,7 @@ async fn a_client_that_stops_reading_is_given_up_and_its_seat_is_free() {
 
     assert_eq!(goodbye, Goodbye::TooSlow);
     assert_eq!(began.elapsed(), PATIENCE + LAST_WORDS);
-    assert_eq!(rooms.read(|rooms| rooms.info("den")), None);
+    assert_eq!(rooms.info("den"), None);
 }
 
 #[tokio::test(start_paused = true)]
@@ -374,7 +375,7 @@ async fn a_panic_ends_its_own_session_and_tells_nothing_of_the_inside() {
 
     assert_eq!((&told["code"], &told["retry"]), (&json!("internal_error"), &json!(true)));
     assert_eq!((close, goodbye), ((1011, "Internal error"), Goodbye::Internal));
-    assert_eq!(rooms.read(|rooms| rooms.members()), 0);
+    assert_eq!(rooms.members(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -395,7 +396,7 @@ async fn what_is_no_text_message_ends_the_session_with_its_own_code() {
             (close.0, before[0]["type"].as_str(), before[0]["retry"].as_bool()),
             (code, Some("error"), Some(false))
         );
-        assert_eq!(rooms.read(|rooms| rooms.members()), 0);
+        assert_eq!(rooms.members(), 0);
     }
 }
 

@@ -15,6 +15,7 @@ const NOT_PROVOKED = {
 };
 
 const TURN = { TURNSERVER_SECRET: 'a secret', TURNSERVER_URLS: '["turn:127.0.0.1:3478"]', STUNSERVER_URLS: '["stun:127.0.0.1:3478"]' };
+const METRICS_TOKEN = 'a-token-for-figures';
 const ELSEWHERE = { 'x-forwarded-for': '192.0.2.254' };
 const WRONG = { username: 'nobody', password: 'wrong password' };
 
@@ -27,8 +28,10 @@ const CALLS = [
   ['get / 200', ({ open }) => open.ask('GET', '/')],
   ['get /health 200', ({ open }) => open.ask('GET', '/health')],
   ['get /health/ready 200', ({ open }) => open.ask('GET', '/health/ready')],
-  ['get /metrics 200', ({ open }) => open.ask('GET', '/metrics')],
+  ['get /metrics 200', ({ strict }) => strict.ask('GET', '/metrics', { token: METRICS_TOKEN })],
   ['get /metrics 401', ({ strict }) => strict.ask('GET', '/metrics')],
+  ['get /metrics 401', ({ strict }) => strict.ask('GET', '/metrics', { token: 'another' })],
+  ['get /metrics 404', ({ open }) => open.ask('GET', '/metrics', { token: METRICS_TOKEN })],
   ['get /api/rooms 200', ({ open }) => open.ask('GET', '/api/rooms')],
   ['get /api/rooms 401', ({ strict }) => strict.ask('GET', '/api/rooms')],
   ...['get', 'post'].flatMap((method) => [
@@ -83,7 +86,7 @@ describe('the OpenAPI document', { timeout: 120_000 }, () => {
       return { url, ask: (method, path, options) => ask(method, url, path, options) };
     };
     world.open = await start(TURN);
-    world.strict = await start({ ROOMS_API_REQUIRE_AUTH: 'true', METRICS_TOKEN: 'a token for figures' });
+    world.strict = await start({ ROOMS_API_REQUIRE_AUTH: 'true', METRICS_TOKEN });
     world.locked = await start({ AUTH_MAX_FAILURES: '1' });
     await world.locked.ask('POST', '/auth/login', { json: WRONG });
     world.busy = await start({ RATE_LIMIT_PER_MINUTE: '1' });

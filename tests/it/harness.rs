@@ -17,9 +17,10 @@ use signaling::{
     http,
     server::{self, Gate},
     tls::Tls,
+    workers::Workers,
 };
 use tempfile::TempDir;
-use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
+use tokio::{task::JoinHandle, time::timeout};
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream,
     tungstenite::{self, Message, client::IntoClientRequest},
@@ -74,7 +75,7 @@ impl Server {
 
     async fn with(config: Config, folder: TempDir) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let listener = TcpListener::bind((config.host.as_str(), config.port)).await.unwrap();
+        let listener = server::listen(&config.host, config.port).await.unwrap();
         let address = listener.local_addr().unwrap();
         let tls = config.tls.clone().map(|files| Arc::new(Tls::load(files).unwrap()));
         let (users, _) = Users::load(&config.users_csv).unwrap();
@@ -88,6 +89,7 @@ impl Server {
             http::doors(&app),
             tls,
             gate,
+            Workers::start(1).unwrap(),
             CancellationToken::new(),
         )));
         Self { app, address, folder, tasks }

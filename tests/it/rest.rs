@@ -23,6 +23,43 @@ async fn the_server_says_that_it_runs() {
 }
 
 #[tokio::test]
+async fn figures_count_what_is_said_and_name_nobody() {
+    let server = Server::start(&[("METRICS_TOKEN", "a-token-for-figures")]).await;
+    let figures = async || {
+        let request = server.request(Method::GET, "/metrics").bearer_auth("a-token-for-figures");
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        answer.text().await.unwrap()
+    };
+    let (mut alice, mut bob) = super::harness::couple(&server, "secret-room").await;
+
+    alice.says(json!({"type":"offer","offer":{"sdp":"v=0"}})).await;
+    assert_eq!(bob.hears().await["type"], "offer");
+    bob.says(json!({"type":"answer","answer":{},"to":"nobody-here"})).await;
+    assert_eq!(bob.hears().await["code"], "target_not_found");
+    bob.leaves().await;
+    assert_eq!(alice.hears().await["type"], "user_left");
+
+    let text = figures().await;
+    for line in [
+        "signaling_messages_total{type=\"offer\",outcome=\"done\"} 1",
+        "signaling_messages_total{type=\"answer\",outcome=\"refused\"} 1",
+        "signaling_joins_total 2",
+        "signaling_session_ends_total{reason=\"left\",was_member=\"true\"} 1",
+        "signaling_members 1",
+        "signaling_rooms 1",
+    ] {
+        assert!(text.lines().any(|known| known == line), "{line}: {text}");
+    }
+    assert!(!["alice", "bob", "secret-room"].iter().any(|name| text.contains(name)), "{text}");
+    // The frame is counted once it is written, which its reader may see before.
+    while !figures().await.contains("signaling_routing_seconds_count 1\n") {}
+
+    assert_eq!(server.get("/metrics").await.status(), 401);
+    assert_eq!(Server::start(&[]).await.get("/metrics").await.status(), 404);
+}
+
+#[tokio::test]
 async fn health_counts_members_and_rooms() {
     let server = Server::start(&[]).await;
     let (_alice, _bob, _carol) = (

@@ -1,0 +1,240 @@
+//! What is counted, for `GET /metrics`. Nothing here names a room, a user or an address: every label has a
+//! fixed set of values.
+
+use std::{fmt, time::Duration};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::{Registry, Unit},
+};
+
+/// Everything that one server counts.
+pub struct Metrics {
+    registry: Registry,
+    messages: [[Counter; Outcome::ALL.len()]; Kind::ALL.len()],
+    received: Counter,
+    sent: Counter,
+    sent_frames: Counter,
+    routing: Histogram,
+    joins: Counter,
+    ends: Family<End, Counter>,
+    connections: Gauge,
+    members: Gauge,
+    rooms: Gauge,
+}
+
+/// What a client said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// `offer`.
+    Offer,
+    /// `answer`.
+    Answer,
+    /// `ice_candidate`.
+    IceCandidate,
+    /// `message`.
+    Message,
+    /// `ping`.
+    Ping,
+    /// `auth_token`.
+    AuthToken,
+    /// Nothing that the protocol knows, or not looked at.
+    Other,
+}
+
+/// What became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// It was passed on, or answered.
+    Done,
+    /// It was answered with an `error`.
+    Refused,
+    /// It came too fast.
+    RateLimited,
+}
+
+impl Kind {
+    const ALL: [Self; 7] = [
+        Self::Offer,
+        Self::Answer,
+        Self::IceCandidate,
+        Self::Message,
+        Self::Ping,
+        Self::AuthToken,
+        Self::Other,
+    ];
+}
+
+impl Outcome {
+    const ALL: [Self; 3] = [Self::Done, Self::Refused, Self::RateLimited];
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Said {
+    r#type: Kind,
+    outcome: Outcome,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct End {
+    reason: &'static str,
+    was_member: &'static str,
+}
+
+impl EncodeLabelValue for Kind {
+    fn encode(&self, label: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        let name = match self {
+            Self::Offer => "offer",
+            Self::Answer => "answer",
+            Self::IceCandidate => "ice_candidate",
+            Self::Message => "message",
+            Self::Ping => "ping",
+            Self::AuthToken => "auth_token",
+            Self::Other => "other",
+        };
+        EncodeLabelValue::encode(&name, label)
+    }
+}
+
+impl EncodeLabelValue for Outcome {
+    fn encode(&self, label: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        let name = match self {
+            Self::Done => "done",
+            Self::Refused => "refused",
+            Self::RateLimited => "rate_limited",
+        };
+        EncodeLabelValue::encode(&name, label)
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("signaling");
+        let by_kind = Family::<Said, Counter>::default();
+        // Looked up once: a message must not cost a search by labels.
+        let messages = Kind::ALL.map(|r#type| {
+            Outcome::ALL.map(|outcome| by_kind.get_or_create_owned(&Said { r#type, outcome }))
+        });
+        registry.register("messages", "Messages from members, by type and outcome", by_kind);
+        let mut counter = |name: &str, unit: Option<Unit>, help: &str| {
+            let counter = Counter::default();
+            match unit {
+                Some(unit) => registry.register_with_unit(name, help, unit, counter.clone()),
+                None => registry.register(name, help, counter.clone()),
+            }
+            counter
+        };
+        let received = counter("received", Some(Unit::Bytes), "Text of members' messages");
+        let sent =
+            counter("sent", Some(Unit::Bytes), "Text that went to members from their queues");
+        let sent_frames =
+            counter("sent_frames", None, "Frames that went to members from their queues");
+        let joins = counter("joins", None, "Members that sat down");
+        let mut gauge = |name: &str, help: &str| {
+            let gauge = Gauge::default();
+            registry.register(name, help, gauge.clone());
+            gauge
+        };
+        let connections = gauge("connections", "Open WebSockets, also of those who are not in yet");
+        let members = gauge("members", "Members of all rooms");
+        let rooms = gauge("rooms", "Rooms with somebody in them");
+        // From 10 µs, which no network notices, to 10 s, which ends calls.
+        let routing = Histogram::new(exponential_buckets(0.000_01, 4.0, 11));
+        let help = "From a message's arrival until it was written to its peer's socket; of frames that are written together the longest";
+        registry.register_with_unit("routing", help, Unit::Seconds, routing.clone());
+        let ends = Family::default();
+        registry.register("session_ends", "WebSockets that ended, by reason", ends.clone());
+        Self {
+            registry,
+            messages,
+            received,
+            sent,
+            sent_frames,
+            routing,
+            joins,
+            ends,
+            connections,
+            members,
+            rooms,
+        }
+    }
+}
+
+impl Metrics {
+    /// A member said something of so many bytes.
+    pub fn said(&self, kind: Kind, outcome: Outcome, bytes: usize) {
+        let of_kind = self.messages.get(kind as usize);
+        if let Some(counter) = of_kind.and_then(|outcomes| outcomes.get(outcome as usize)) {
+            counter.inc();
+        }
+        self.received.inc_by(bytes as u64);
+    }
+
+    /// Frames of so many bytes together were written to a member; `waited` since the first of them had
+    /// arrived from another.
+    pub fn passed_on(&self, frames: usize, bytes: usize, waited: Option<Duration>) {
+        self.sent_frames.inc_by(frames as u64);
+        self.sent.inc_by(bytes as u64);
+        if let Some(waited) = waited {
+            self.routing.observe(waited.as_secs_f64());
+        }
+    }
+
+    /// Somebody sat down.
+    pub fn joined(&self) {
+        self.joins.inc();
+    }
+
+    /// A WebSocket ended, for one of our own words.
+    pub fn ended(&self, reason: &'static str, was_member: bool) {
+        let was_member = if was_member { "true" } else { "false" };
+        self.ends.get_or_create(&End { reason, was_member }).inc();
+    }
+
+    /// All of it, as OpenMetrics text; with what is not counted but there now.
+    pub fn text(&self, connections: usize, members: usize, rooms: usize) -> String {
+        let now =
+            [(&self.connections, connections), (&self.members, members), (&self.rooms, rooms)];
+        for (gauge, figure) in now {
+            gauge.set(i64::try_from(figure).unwrap_or(i64::MAX));
+        }
+        let mut text = String::new();
+        #[expect(clippy::expect_used, reason = "see the message")]
+        text::encode(&mut text, &self.registry).expect("a String takes everything");
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_and_outcome_has_a_counter_of_its_own() {
+        let metrics = Metrics::default();
+
+        for (number, kind) in Kind::ALL.into_iter().enumerate() {
+            for (offset, outcome) in Outcome::ALL.into_iter().enumerate() {
+                assert_eq!((kind as usize, outcome as usize), (number, offset));
+                (0..=3 * number + offset).for_each(|_| metrics.said(kind, outcome, 1));
+            }
+        }
+
+        let text = metrics.text(3, 2, 1);
+        assert!(
+            text.contains("signaling_messages_total{type=\"offer\",outcome=\"done\"} 1\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("signaling_messages_total{type=\"other\",outcome=\"rate_limited\"} 21\n")
+        );
+        assert!(text.contains("signaling_received_bytes_total 231\n"), "{text}");
+        assert!(text.contains("signaling_members 2\n") && text.ends_with("# EOF\n"));
+    }
+}

@@ -1,0 +1,215 @@
+//! Who is in one room, and who hears what there. Pure: no clock, no socket, no lock.
+
+use std::sync::Arc;
+
+use bytestring::ByteString;
+use tokio::time::Instant;
+
+use crate::{
+    outbox::{Dismissal, Outbox},
+    wire::{PeerInRoom, ServerMessage, Signal, Signature, quoted},
+};
+
+/// Whether `room` may name a room: 1 to 128 characters, none of them a control character.
+pub fn is_room_id(room: &str) -> bool {
+    (1..=128).contains(&room.chars().count()) && !room.chars().any(char::is_control)
+}
+
+/// A member of a room, as its peers see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Unique in its room.
+    pub client_id: Arc<str>,
+    /// The account, or the guest's name.
+    pub username: Arc<str>,
+}
+
+/// Why nobody sat down.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum JoinError {
+    /// The room has no seat left.
+    #[error("Room is full")]
+    Full,
+    /// Another user holds this client id in the room.
+    #[error("Client id is taken by another user in this room")]
+    ClientIdTaken,
+}
+
+/// Why a signal went nowhere.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RouteError {
+    /// Nobody in this room has that client id.
+    #[error("Target client {0} not found")]
+    NoSuchPeer(String),
+    /// The sender named itself.
+    #[error("\"to\" is your own client id")]
+    Yourself,
+    /// The sender's seat has gone to a newer connection; its own is about to end.
+    #[error("This connection has been replaced")]
+    NotSeated,
+}
+
+/// One room, its members, and the outboxes of those.
+pub(super) struct Room {
+    id: Arc<str>,
+    /// By client id, so that lists come in one order.
+    members: Vec<Member>,
+    last_seat: u64,
+}
+
+struct Member {
+    peer: Peer,
+    outbox: Outbox,
+    /// Tells this member from the one that it replaced, or that replaced it.
+    seat: u64,
+}
+
+/// Somebody sat down.
+pub(super) struct Joined {
+    /// The number of the seat, which nobody in this room had before.
+    pub seat: u64,
+    /// Whether somebody had to leave for it.
+    pub replaced: bool,
+}
+
+impl Room {
+    pub(super) fn new(id: Arc<str>) -> Self {
+        Self { id, members: Vec::new(), last_seat: 0 }
+    }
+
+    /// Seats `peer` in a room for `capacity` members.
+    ///
+    /// In one step the newcomer's outbox gets `users_in_room` and the others hear `user_joined`:
+    /// no message of the room comes before the one, nor is missed after it. A seat that the same
+    /// user holds under the same client id is taken over: its connection is dismissed, and the
+    /// others hear it leave first, since a reloaded page is a new WebRTC endpoint.
+    ///
+    /// # Errors
+    ///
+    /// [`JoinError::ClientIdTaken`] and [`JoinError::Full`]; then nothing has changed.
+    pub(super) fn join(
+        &mut self,
+        peer: Peer,
+        outbox: Outbox,
+        capacity: usize,
+    ) -> Result<Joined, JoinError> {
+        let holder = self.find(&peer.client_id);
+        match holder {
+            Some(holder) if holder.peer.username != peer.username => {
+                return Err(JoinError::ClientIdTaken);
+            }
+            None if self.members.len() >= capacity => return Err(JoinError::Full),
+            Some(_) | None => {}
+        }
+        let replaced = holder.map(|holder| {
+            holder.outbox.dismiss(Dismissal::Replaced);
+            holder.seat
+        });
+        let replaced = replaced.is_some_and(|seat| self.leave(&peer.client_id, seat));
+
+        let users = self.members.iter().map(|member| &member.peer);
+        let users =
+            users.map(|peer| PeerInRoom { client_id: &peer.client_id, username: &peer.username });
+        outbox.push(ServerMessage::UsersInRoom { users: users.collect() }.encode(), None);
+        self.tell_others(&peer.client_id, None, || {
+            let news = ServerMessage::UserJoined {
+                room_id: &self.id,
+                username: &peer.username,
+                client_id: &peer.client_id,
+                connected_users: self.members.len() + 1,
+            };
+            news.encode()
+        });
+
+        self.last_seat += 1;
+        let seat = self.last_seat;
+        let place = self.place(&peer.client_id).unwrap_or_else(|place| place);
+        self.members.insert(place, Member { peer, outbox, seat });
+        Ok(Joined { seat, replaced })
+    }
+
+    /// Takes a client out and tells those who stay; whether it was there. Leaving twice is harmless,
+    /// and so is leaving a seat that somebody newer has taken.
+    pub(super) fn leave(&mut self, client_id: &str, seat: u64) -> bool {
+        let Ok(place) = self.place(client_id) else { return false };
+        if self.members.get(place).is_none_or(|member| member.seat != seat) {
+            return false;
+        }
+        let Member { peer, .. } = self.members.remove(place);
+        self.tell_others(client_id, None, || {
+            let news = ServerMessage::UserLeft {
+                room_id: &self.id,
+                client_id,
+                username: &peer.username,
+                connected_users: self.members.len(),
+            };
+            news.encode()
+        });
+        true
+    }
+
+    /// Passes `signal`, which arrived at `heard_at`, to the peer it names, or to everyone else.
+    ///
+    /// # Errors
+    ///
+    /// One [`RouteError`] variant for each thing the sender could do about it; nobody hears anything.
+    pub(super) fn route(
+        &self,
+        from: &Peer,
+        seat: u64,
+        signature: &Signature,
+        signal: &Signal<'_>,
+        heard_at: Instant,
+    ) -> Result<(), RouteError> {
+        let heard_at = Some(heard_at);
+        if self.find(&from.client_id).is_none_or(|member| member.seat != seat) {
+            return Err(RouteError::NotSeated);
+        }
+        match signal.to.as_deref() {
+            None => self.tell_others(&from.client_id, heard_at, || signal.as_heard(signature)),
+            Some(to) if *to == *from.client_id => return Err(RouteError::Yourself),
+            Some(to) => {
+                let peer = self.find(to).ok_or_else(|| RouteError::NoSuchPeer(quoted(to)))?;
+                peer.outbox.push(signal.as_heard(signature), heard_at);
+            }
+        }
+        Ok(())
+    }
+
+    /// What it is called.
+    pub(super) fn id(&self) -> &Arc<str> {
+        &self.id
+    }
+
+    /// Whether there was somebody, and everybody has left.
+    pub(super) fn is_over(&self) -> bool {
+        self.members.is_empty() && self.last_seat > 0
+    }
+
+    /// How many members there are.
+    pub(super) fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Where a client id is, or else where it belongs.
+    fn place(&self, client_id: &str) -> Result<usize, usize> {
+        self.members.binary_search_by(|member| (*member.peer.client_id).cmp(client_id))
+    }
+
+    fn find(&self, client_id: &str) -> Option<&Member> {
+        self.place(client_id).ok().and_then(|place| self.members.get(place))
+    }
+
+    /// Encodes news once for everyone but `client_id`.
+    fn tell_others(
+        &self,
+        client_id: &str,
+        heard_at: Option<Instant>,
+        news: impl Fn() -> ByteString,
+    ) {
+        let mut frame = None;
+        for member in self.members.iter().filter(|member| *member.peer.client_id != *client_id) {
+            member.outbox.push(frame.get_or_insert_with(&news).clone(), heard_at);
+        }
+    }
+}
