@@ -43,6 +43,7 @@ pub struct Load {
     free: Vec<usize>,
     scratch: Vec<u8>,
     connected: u32,
+    busy: Duration,
 }
 
 struct Client {
@@ -73,6 +74,7 @@ impl Load {
             free: Vec::new(),
             scratch: vec![0; 64 * 1024],
             connected: 0,
+            busy: Duration::ZERO,
         })
     }
 
@@ -134,6 +136,7 @@ impl Load {
     /// Handles what has happened, after waiting for `patience` at most where nothing has.
     pub fn turn(&mut self, scenario: &mut impl Scenario, patience: Duration) -> io::Result<()> {
         let Some(mut events) = self.events.take() else { return Ok(()) };
+        let began = Instant::now();
         match self.poll.poll(&mut events, Some(patience)) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
             _ => {}
@@ -145,8 +148,22 @@ impl Load {
             }
             if event.is_readable() { self.readable(who, scenario) } else { Ok(()) }
         });
+        if !events.is_empty() {
+            self.busy += began.elapsed();
+        }
         self.events = Some(events);
         handled
+    }
+
+    /// How long there has been something to do, so far. It never sleeps while it measures, so that its
+    /// processor time says nothing.
+    pub fn busy(&self) -> Duration {
+        self.busy
+    }
+
+    /// Counts `took` among that.
+    pub fn was_busy(&mut self, took: Duration) {
+        self.busy += took;
     }
 
     /// Turns without ever sleeping until `done`; an error when that takes longer than `patience`.

@@ -21,9 +21,10 @@ mod subject;
 use std::{
     error::Error,
     fs,
-    path::PathBuf,
+    net::SocketAddr,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use clap::{Parser, ValueEnum};
@@ -32,7 +33,7 @@ use serde_json::json;
 
 use crate::{
     load::Load,
-    report::{Row, median},
+    report::{Row, Target, median},
     scenarios::{
         Round, Steady,
         broadcast::Broadcast,
@@ -41,7 +42,7 @@ use crate::{
         mesh::Mesh,
         relay::Relay,
         round,
-        storm::{Guessers, Guesses},
+        storm::{self, Guessers, Guesses},
     },
     subject::{Kind, Subject, cores, pin},
 };
@@ -61,8 +62,17 @@ struct Arguments {
     #[arg(long)]
     members: Option<usize>,
     /// The server's binary; the one beside this where it is not given
-    #[arg(long)]
+    #[arg(long, conflicts_with = "against")]
     server: Option<PathBuf>,
+    /// A server that runs already, such as 127.0.0.1:8000, pinned to a core by whoever started it
+    #[arg(long, requires = "pid", requires = "token")]
+    against: Option<SocketAddr>,
+    /// Its process
+    #[arg(long)]
+    pid: Option<u32>,
+    /// A token that it takes; all clients show the same
+    #[arg(long, env = "BENCH_TOKEN", hide_env_values = true)]
+    token: Option<String>,
     /// Writes all figures there, as JSON
     #[arg(long)]
     json: Option<PathBuf>,
@@ -91,13 +101,26 @@ enum Name {
     Storm,
 }
 
+/// Rooms in the scenario that looks whether their number matters.
+const MANY_ROOMS: usize = 10_000;
+
 struct Bench {
-    server: PathBuf,
+    measured: Measured,
     rounds: usize,
     length: Duration,
+    /// So many at once, in either server.
+    most: usize,
     members: usize,
     server_core: usize,
     rows: Vec<Row>,
+}
+
+/// What is held against the floor.
+enum Measured {
+    /// A server that is started for each scenario.
+    Binary(PathBuf),
+    /// One that runs.
+    Running { address: SocketAddr, pid: u32, token: String },
 }
 
 type Done = Result<(), Box<dyn Error>>;
@@ -113,10 +136,14 @@ fn main() -> Done {
     pin(&[*own_core.unwrap_or(&server_core)])?;
     raise_handles();
     let mut bench = Bench {
-        server: arguments.server.unwrap_or(beside),
+        measured: match (arguments.against, arguments.pid, arguments.token) {
+            (Some(address), Some(pid), Some(token)) => Measured::Running { address, pid, token },
+            _ => Measured::Binary(arguments.server.unwrap_or(beside).canonicalize()?),
+        },
         rounds: arguments.rounds,
         length: Duration::from_secs_f64(arguments.seconds),
-        members: arguments.members.unwrap_or_else(idle::most_members),
+        most: arguments.members.unwrap_or_else(most_members),
+        members: arguments.members.unwrap_or_else(|| most_members().min(9_500)),
         server_core,
         rows: Vec::new(),
     };
@@ -141,34 +168,54 @@ fn raise_handles() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
+/// How many connections this process, or a server, can have.
+fn most_members() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let handles = limit.current.and_then(|handles| usize::try_from(handles).ok());
+    handles.unwrap_or(10_000).saturating_sub(200)
+}
+
 impl Bench {
     fn measure(&mut self, name: Name) -> Done {
         match name {
-            Name::Relay => self.steady("relay, 64 rooms of 2", "message", Some(1.30), |load| {
-                Relay::seat(load, 64, None)
-            }),
-            Name::Paced => self.steady("relay, 2,000 offers a second", "message", None, |load| {
-                Relay::seat(load, 64, Some(2000))
-            }),
+            Name::Relay => {
+                let target = Some(Target::AtMost(1.30));
+                self.steady("relay, 64 rooms of 2", "message", target, |load, _| {
+                    Relay::seat(load, 64, 0, None)
+                })
+            }
+            Name::Paced => {
+                self.steady("relay, 2,000 offers a second", "message", None, |load, _| {
+                    Relay::seat(load, 64, 0, Some(2000))
+                })
+            }
             Name::Rooms => {
                 for rooms in [10, 1000, 4000] {
-                    if 2 * rooms <= self.members {
+                    if 4 * rooms <= self.most {
                         self.steady(
                             &format!("relay, {rooms} rooms of 2"),
                             "message",
                             None,
-                            |load| Relay::seat(load, rooms, None),
+                            |load, _| Relay::seat(load, rooms, 0, None),
                         )?;
                     }
                 }
-                Ok(())
+                // More than two servers' members would be too many handles: the floor has none of them.
+                let others = MANY_ROOMS.min(self.most.saturating_sub(300)).saturating_sub(64);
+                let scenario = format!("relay, 64 rooms of 2 among {}", others + 64);
+                self.steady(&scenario, "message", None, |load, kind| {
+                    Relay::seat(load, 64, if kind == Kind::Server { others } else { 0 }, None)
+                })
             }
             Name::Broadcast => {
-                self.steady("broadcast, 12 rooms of 10", "delivery", Some(1.15), |load| {
+                let target = Some(Target::AtMost(1.15));
+                self.steady("broadcast, 12 rooms of 10", "delivery", target, |load, _| {
                     Broadcast::seat(load, 12, 10)
                 })
             }
-            Name::Churn => self.steady("coming and going", "visit", None, |_| Ok(Churn::new(64))),
+            Name::Churn => {
+                self.steady("coming and going", "visit", None, |_, _| Ok(Churn::new(64)))
+            }
             Name::Idle => self.idle(),
             Name::Mesh => self.mesh(),
             Name::Storm => self.storm(),
@@ -176,8 +223,18 @@ impl Bench {
     }
 
     fn start(&self, kind: Kind) -> Result<(Subject, Load), Box<dyn Error>> {
-        let subject = Subject::start(kind, &self.server, &[self.server_core])?;
-        let load = Load::new(subject.address, Subject::token())?;
+        let (subject, token) = match (&self.measured, kind) {
+            (Measured::Running { address, pid, token }, Kind::Server) => {
+                (Subject::running(*address, *pid), token.clone())
+            }
+            (Measured::Binary(path), _) => {
+                (Subject::start(kind, path, &[self.server_core])?, Subject::token())
+            }
+            (Measured::Running { .. }, Kind::Floor) => {
+                (Subject::start(kind, Path::new(""), &[self.server_core])?, String::new())
+            }
+        };
+        let load = Load::new(subject.address, token)?;
         Ok((subject, load))
     }
 
@@ -186,13 +243,14 @@ impl Bench {
         &mut self,
         scenario: &str,
         unit: &'static str,
-        target: Option<f64>,
-        seat: impl Fn(&mut Load) -> std::io::Result<S>,
+        target: Option<Target>,
+        seat: impl Fn(&mut Load, Kind) -> std::io::Result<S>,
     ) -> Done {
         eprintln!("{scenario} …");
         let (floor, mut floor_load) = self.start(Kind::Floor)?;
         let (server, mut server_load) = self.start(Kind::Server)?;
-        let (mut on_floor, mut on_server) = (seat(&mut floor_load)?, seat(&mut server_load)?);
+        let mut on_floor = seat(&mut floor_load, Kind::Floor)?;
+        let mut on_server = seat(&mut server_load, Kind::Server)?;
         let (mut floors, mut servers) = (Vec::new(), Vec::new());
         for _ in 0..self.rounds {
             floors.push(round(&floor, &mut floor_load, &mut on_floor, self.length)?);
@@ -209,6 +267,7 @@ impl Bench {
             measure: "us CPU",
             ratio: Some(median(ratios)),
             target,
+            latency: [&servers, &floors].map(|rounds| latencies(&latency_of(rounds))),
             details: json!({ "server": details(&servers), "floor": details(&floors) }),
         });
         for (name, rounds) in [("server", &servers), ("floor", &floors)] {
@@ -237,7 +296,7 @@ impl Bench {
         let (server, floor) = (&measured[0], &measured[1]);
         let details =
             json!({ "members": server.members, "joins_per_second": server.joins_per_second });
-        let mut row = |what: &str, unit, measure, server: f64, floor: f64, target| {
+        let mut row = |what: &str, unit, measure, server: f64, floor: f64, target: Target| {
             self.rows.push(Row {
                 scenario: format!("{scenario}: {what}"),
                 unit,
@@ -245,13 +304,15 @@ impl Bench {
                 floor: Some(floor),
                 measure,
                 ratio: Some(server / floor),
-                target,
+                target: Some(target),
+                latency: [json!({}), json!({})],
                 details: details.clone(),
             });
         };
-        row("memory", "member", "KiB", server.bytes / 1024.0, floor.bytes / 1024.0, None);
-        row("first 1,000 joins", "join", "us CPU", server.join.0, floor.join.0, Some(4.5));
-        row("last 1,000 joins", "join", "us CPU", server.join.1, floor.join.1, Some(4.5));
+        let (memory, join) = (Target::FigureAtMost(6.0), Target::AtMost(4.5));
+        row("memory", "member", "KiB", server.bytes / 1024.0, floor.bytes / 1024.0, memory);
+        row("first 1,000 joins", "join", "us CPU", server.join.0, floor.join.0, join);
+        row("last 1,000 joins", "join", "us CPU", server.join.1, floor.join.1, join);
         Ok(())
     }
 
@@ -278,7 +339,8 @@ impl Bench {
             floor: Some(median(floors) / 1000.0),
             measure: "ms",
             ratio: Some(median(ratios)),
-            target: Some(3.0),
+            target: Some(Target::AtMost(3.0)),
+            latency: [json!({}), json!({})],
             details: json!({ "calls": 10 * self.rounds }),
         });
         Ok(())
@@ -288,13 +350,15 @@ impl Bench {
     fn storm(&mut self) -> Done {
         eprintln!("storm …");
         let (subject, mut load) = self.start(Kind::Server)?;
-        let alone = self.guess_only(&subject)?;
-        let mut relay = Relay::seat(&mut load, 64, Some(1000))?;
+        // The server checks passwords on all its cores but one, and here it has one in all.
+        let alone = storm::bcrypt_alone(self.server_core, self.length * 2)?;
+        let mut relay = Relay::seat(&mut load, 64, 0, Some(1000))?;
         let (mut calm, mut stormy, mut logins) = (histogram(), histogram(), Vec::new());
         let mut lines = Vec::new();
         for _ in 0..self.rounds {
             let quiet = round(&subject, &mut load, &mut relay, self.length)?;
             let (over, guesses) = (AtomicBool::new(false), Guesses::default());
+            let began = Instant::now();
             let loud = std::thread::scope(|scope| {
                 let guessers = Guessers::begin(scope, &subject, &over, &guesses);
                 let loud = round(&subject, &mut load, &mut relay, self.length);
@@ -302,7 +366,9 @@ impl Bench {
                 guessers.end();
                 loud
             })?;
-            logins.push(guesses.checked.load(Ordering::Relaxed) as f64);
+            let took = began.elapsed().as_secs_f64();
+            // From the first guess to the last answer, which is waited for.
+            logins.push(guesses.checked.load(Ordering::Relaxed) as f64 / took);
             lines.push(
                 json!({ "calm": latencies(&quiet.latency), "stormy": latencies(&loud.latency) }),
             );
@@ -318,33 +384,40 @@ impl Bench {
             floor: Some(p99(&calm)),
             measure: "ms",
             ratio: Some(p99(&stormy) / p99(&calm)),
-            target: Some(2.0),
-            details: json!({ "rounds": lines, "logins_alone_per_second": alone, "logins": logins }),
+            target: Some(Target::AtMost(2.0)),
+            latency: [latencies(&stormy), latencies(&calm)],
+            details: json!({ "rounds": lines }),
+        });
+        let checked = median(logins.iter().copied());
+        self.rows.push(Row {
+            scenario: "storm: logins, against bcrypt alone on that core".to_owned(),
+            unit: "second",
+            server: checked,
+            floor: Some(alone),
+            measure: "logins",
+            ratio: Some(checked / alone),
+            target: Some(Target::AtLeast(0.9)),
+            latency: [json!({}), json!({})],
+            details: json!({ "rounds": logins }),
         });
         Ok(())
     }
-
-    fn guess_only(&self, subject: &Subject) -> Result<f64, Box<dyn Error>> {
-        let (over, guesses) = (AtomicBool::new(false), Guesses::default());
-        std::thread::scope(|scope| {
-            let guessers = Guessers::begin(scope, subject, &over, &guesses);
-            std::thread::sleep(self.length * 2);
-            guessers.end();
-        });
-        Ok(guesses.checked.load(Ordering::Relaxed) as f64 / (2.0 * self.length.as_secs_f64()))
-    }
 }
 
-fn details(rounds: &[Round]) -> serde_json::Value {
+fn latency_of(rounds: &[Round]) -> Histogram<u64> {
     let mut latency = histogram();
     for round in rounds {
         let _ = latency.add(&round.latency);
     }
+    latency
+}
+
+fn details(rounds: &[Round]) -> serde_json::Value {
     json!({
         "cpu_us_per_unit": rounds.iter().map(|round| (100.0 * round.cpu / round.units as f64).round() / 100.0).collect::<Vec<_>>(),
-        "bench_cpu_us_per_unit": median(rounds.iter().map(|round| round.own_cpu / round.units as f64)),
+        "bench_us_per_unit": median(rounds.iter().map(|round| round.own / round.units as f64)),
         "units_per_second": median(rounds.iter().map(|round| round.units as f64 / round.seconds)),
-        "latency_us": latencies(&latency),
+        "latency_us": latencies(&latency_of(rounds)),
     })
 }
 

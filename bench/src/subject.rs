@@ -15,9 +15,8 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 const JWT_SECRET_KEY: &str = "jwt-key-of-the-bench-0123456789abcdef";
 
-/// The user of every client, with a bcrypt hash of cost 12.
-const USERS: &str = "username,email,hashed_password,is_active\n\
-    bench,bench@example.com,$2b$12$qosdASkcgVz5u2OISmsHteC0pgEIIiA5NyWgi.tosFNo/AilfMfra,True\n";
+/// The password of the user that every client is: a bcrypt hash of cost 12.
+pub const HASH: &str = "$2b$12$qosdASkcgVz5u2OISmsHteC0pgEIIiA5NyWgi.tosFNo/AilfMfra";
 
 /// What is measured.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -32,7 +31,9 @@ pub enum Kind {
 pub struct Subject {
     /// Where it listens.
     pub address: SocketAddr,
-    child: Child,
+    pid: u32,
+    /// `None` where somebody else started it.
+    child: Option<Child>,
     folder: PathBuf,
 }
 
@@ -47,6 +48,11 @@ impl Kind {
 }
 
 impl Subject {
+    /// One that runs already.
+    pub fn running(address: SocketAddr, pid: u32) -> Self {
+        Self { address, pid, child: None, folder: PathBuf::new() }
+    }
+
     /// Starts one on `cores`.
     pub fn start(kind: Kind, server: &Path, cores: &[usize]) -> io::Result<Self> {
         let ours = sched_getaffinity(None)?;
@@ -72,7 +78,10 @@ impl Subject {
         let number = SystemTime::now().duration_since(UNIX_EPOCH).map_err(io::Error::other)?;
         let folder = std::env::temp_dir().join(format!("bench-{}", number.as_nanos()));
         fs::create_dir(&folder)?;
-        fs::write(folder.join("users.csv"), USERS)?;
+        let users = format!(
+            "username,email,hashed_password,is_active\nbench,bench@example.com,{HASH},True\n"
+        );
+        fs::write(folder.join("users.csv"), users)?;
         let child = Command::new(server)
             .env_clear()
             .envs([
@@ -121,7 +130,7 @@ impl Subject {
         };
         // Its log is read like any journal reads it, on a core that is not the server's.
         std::thread::spawn(move || lines.read_to_end(&mut Vec::new()));
-        Ok(Self { address, child, folder })
+        Ok(Self { address, pid: child.id(), child: Some(child), folder })
     }
 
     /// A token that is good for a day.
@@ -137,12 +146,12 @@ impl Subject {
 
     /// The processor time that it has had so far.
     pub fn cpu(&self) -> io::Result<Duration> {
-        cpu_of(self.child.id())
+        cpu_of(self.pid)
     }
 
     /// The memory that it holds, in bytes.
     pub fn resident(&self) -> io::Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kibibytes =
             line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
@@ -157,8 +166,10 @@ impl Subject {
 
 impl Drop for Subject {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
         if self.folder != Path::new("") {
             let _ = fs::remove_dir_all(&self.folder);
         }
@@ -179,7 +190,7 @@ pub fn cores() -> io::Result<Vec<usize>> {
 }
 
 /// The processor time of a process, in user and in kernel mode together.
-pub fn cpu_of(pid: u32) -> io::Result<Duration> {
+fn cpu_of(pid: u32) -> io::Result<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let after_name = stat.rsplit_once(')').map(|(_, rest)| rest).unwrap_or_default();
     let mut fields = after_name.split_ascii_whitespace().skip(11);

@@ -14,13 +14,14 @@ pub struct Grants(Arc<Mutex<Table>>);
 
 #[derive(Default)]
 struct Table {
+    /// By number, of which each is higher than the one before.
     by_user: HashMap<String, Vec<Entry>>,
     last: u64,
 }
 
 struct Entry {
     number: u64,
-    claims: Claims,
+    claims: Box<Claims>,
     outbox: Outbox,
 }
 
@@ -42,7 +43,7 @@ impl Grants {
         table.last += 1;
         let number = table.last;
         let entries = table.by_user.entry(username.clone()).or_default();
-        entries.push(Entry { number, claims: claims.clone(), outbox });
+        entries.push(Entry { number, claims: Box::new(claims.clone()), outbox });
         drop(table);
         Grant { grants: self.clone(), username: username.clone(), number }
     }
@@ -72,7 +73,10 @@ impl Drop for Grant {
     fn drop(&mut self) {
         let mut table = self.grants.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(entries) = table.by_user.get_mut(&self.username) {
-            entries.retain(|entry| entry.number != self.number);
+            // A user may have thousands: bots do.
+            if let Ok(place) = entries.binary_search_by_key(&self.number, |entry| entry.number) {
+                entries.remove(place);
+            }
             if entries.is_empty() {
                 table.by_user.remove(&self.username);
             }

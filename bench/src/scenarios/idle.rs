@@ -119,7 +119,8 @@ impl Steady for Churn {
         Ok(())
     }
 
-    fn tick(&mut self, load: &mut Load) -> io::Result<()> {
+    fn tick(&mut self, load: &mut Load) -> io::Result<bool> {
+        let is_due = self.running && !self.away.is_empty();
         while self.running
             && let Some(visitor) = self.away.pop()
         {
@@ -128,7 +129,7 @@ impl Steady for Churn {
             self.visitors.resize(self.visitors.len().max(who + 1), 0);
             self.visitors[who] = visitor;
         }
-        Ok(())
+        Ok(is_due)
     }
 
     fn end(&mut self) {
@@ -146,11 +147,4 @@ impl Steady for Churn {
     fn take_latency(&mut self) -> Histogram<u64> {
         std::mem::replace(&mut self.latency, histogram())
     }
-}
-
-/// How many members this process and the server can have: each has one handle in either.
-pub fn most_members() -> usize {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    let handles = limit.current.and_then(|handles| usize::try_from(handles).ok());
-    handles.unwrap_or(10_000).saturating_sub(200).min(9_500)
 }

@@ -17,7 +17,7 @@ use memchr::memmem;
 use crate::{
     frames::{self, TEXT},
     load::{Load, Scenario},
-    subject::{Subject, cpu_of},
+    subject::Subject,
 };
 
 /// Longer than anything here takes; a server that needs longer is broken.
@@ -31,8 +31,8 @@ pub const OFFER: usize = 1024;
 pub struct Round {
     /// Processor time of the server, in microseconds.
     pub cpu: f64,
-    /// Processor time of the bench itself, in microseconds.
-    pub own_cpu: f64,
+    /// How long the bench itself had something to do, in microseconds.
+    pub own: f64,
     /// How much was done.
     pub units: u64,
     /// How long it took, in seconds.
@@ -45,9 +45,9 @@ pub struct Round {
 pub trait Steady: Scenario {
     /// Sets it going.
     fn begin(&mut self, load: &mut Load) -> io::Result<()>;
-    /// Does what is due now. For scenarios that keep to a clock.
-    fn tick(&mut self, _load: &mut Load) -> io::Result<()> {
-        Ok(())
+    /// Does what is due now, and says whether there was something. For scenarios that keep to a clock.
+    fn tick(&mut self, _load: &mut Load) -> io::Result<bool> {
+        Ok(false)
     }
     /// Begins nothing new from now on.
     fn end(&mut self);
@@ -70,13 +70,12 @@ pub fn round(
     scenario.begin(load)?;
     run_for(load, scenario, warm_up)?;
     scenario.take_latency();
-    let (began, cpu, own_cpu, units) =
-        (Instant::now(), subject.cpu()?, cpu_of(std::process::id())?, scenario.units());
+    let (began, cpu, own, units) = (Instant::now(), subject.cpu()?, load.busy(), scenario.units());
     run_for(load, scenario, length)?;
     let took = began.elapsed();
     let round = Round {
         cpu: (subject.cpu()? - cpu).as_micros() as f64,
-        own_cpu: (cpu_of(std::process::id())? - own_cpu).as_micros() as f64,
+        own: (load.busy() - own).as_micros() as f64,
         units: scenario.units() - units,
         seconds: took.as_secs_f64(),
         latency: scenario.take_latency(),
@@ -89,7 +88,10 @@ pub fn round(
 fn run_for(load: &mut Load, scenario: &mut impl Steady, length: Duration) -> io::Result<()> {
     let end = Instant::now() + length;
     while Instant::now() < end {
-        scenario.tick(load)?;
+        let began = Instant::now();
+        if scenario.tick(load)? {
+            load.was_busy(began.elapsed());
+        }
         load.turn(scenario, Duration::ZERO)?;
     }
     Ok(())

@@ -34,9 +34,15 @@ enum Pace {
 }
 
 impl Relay {
-    /// `rooms` with two members each. With `per_second`, that many messages are sent over all, whether
+    /// `rooms` with two members each, and beside them `others` in which one member says nothing. With
+    /// `per_second`, that many messages are sent over all, whether
     /// or not those before have arrived; else one is on the way in each room.
-    pub fn seat(load: &mut Load, rooms: usize, per_second: Option<u32>) -> io::Result<Self> {
+    pub fn seat(
+        load: &mut Load,
+        rooms: usize,
+        others: usize,
+        per_second: Option<u32>,
+    ) -> io::Result<Self> {
         let pace = per_second.map_or(Pace::Answering, |rate| Pace::Steady {
             every: Duration::from_secs(1) / rate,
             next: Instant::now(),
@@ -60,7 +66,12 @@ impl Relay {
                 load.until(&mut relay, PATIENCE, |relay| relay.seated >= wanted)?;
             }
         }
-        load.until(&mut relay, PATIENCE, |relay| relay.seated == 2 * rooms)?;
+        for room in 0..others {
+            load.connect(Identity { room: format!("other-{room}"), id: "only".to_owned() })?;
+            let wanted = (2 * rooms + room).saturating_sub(100);
+            load.until(&mut relay, PATIENCE, |relay| relay.seated >= wanted)?;
+        }
+        load.until(&mut relay, PATIENCE, |relay| relay.seated == 2 * rooms + others)?;
         Ok(relay)
     }
 
@@ -113,7 +124,8 @@ impl Steady for Relay {
         }
     }
 
-    fn tick(&mut self, load: &mut Load) -> io::Result<()> {
+    fn tick(&mut self, load: &mut Load) -> io::Result<bool> {
+        let mut was_due = false;
         while let Pace::Steady { every, next, who } = &mut self.pace {
             let (due, sender) = (*next, *who);
             if !self.running || due > Instant::now() {
@@ -122,8 +134,9 @@ impl Steady for Relay {
             *next += *every;
             *who = (sender + 1) % self.counts.len();
             self.send(load, sender, due)?;
+            was_due = true;
         }
-        Ok(())
+        Ok(was_due)
     }
 
     fn end(&mut self) {

@@ -4,10 +4,10 @@ use std::{
     io::{self, Read, Write},
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread::ScopedJoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use crate::subject::Subject;
+use crate::subject::{HASH, Subject, pin};
 
 /// Guesses that are on their way at once. The server holds as many logins for one hashing thread.
 const AT_ONCE: usize = 24;
@@ -56,6 +56,21 @@ impl<'a> Guessers<'a> {
         self.over.store(true, Ordering::Relaxed);
         self.threads.into_iter().for_each(|thread| _ = thread.join());
     }
+}
+
+/// How many passwords one thread checks in a second on a core that does nothing else.
+pub fn bcrypt_alone(core: usize, length: Duration) -> io::Result<f64> {
+    let checking = std::thread::spawn(move || {
+        pin(&[core])?;
+        let began = Instant::now();
+        let mut checked = 0_u32;
+        while began.elapsed() < length {
+            bcrypt::verify("not the password", HASH).map_err(io::Error::other)?;
+            checked += 1;
+        }
+        Ok(f64::from(checked) / began.elapsed().as_secs_f64())
+    });
+    checking.join().map_err(|_| io::Error::other("the checking thread panicked"))?
 }
 
 fn log_in(subject: &Subject, address: &str) -> io::Result<u16> {
