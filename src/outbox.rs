@@ -4,11 +4,10 @@ use std::{
     collections::VecDeque,
     future::poll_fn,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use bytestring::ByteString;
-use futures_util::task::AtomicWaker;
 use tokio::time::Instant;
 
 /// Frames that may wait for one client: several full meshes of ten being set up at once.
@@ -54,8 +53,6 @@ pub struct Outbox(Arc<Shared>);
 struct Shared {
     waiting: Mutex<Waiting>,
     dismissed: OnceLock<Dismissal>,
-    /// Of the one task that reads, and that is to end.
-    reader: AtomicWaker,
 }
 
 #[derive(Debug, Default)]
@@ -67,6 +64,23 @@ struct Waiting {
     since: Option<Instant>,
     /// Nobody reads any more.
     is_closed: bool,
+    /// Wakes the one task that reads, and that is to end. It stays when it was used: the task is the
+    /// same for as long as it lives.
+    reader: Option<Waker>,
+}
+
+impl Waiting {
+    fn remember(&mut self, reader: &Waker) {
+        if !self.reader.as_ref().is_some_and(|known| known.will_wake(reader)) {
+            self.reader = Some(reader.clone());
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(reader) = &self.reader {
+            reader.wake_by_ref();
+        }
+    }
 }
 
 impl Shared {
@@ -93,14 +107,13 @@ impl Outbox {
         waiting.bytes += frame.len();
         waiting.since = waiting.since.or(heard_at);
         waiting.frames.push_back(frame);
-        drop(waiting);
-        self.0.reader.wake();
+        waiting.wake();
     }
 
     /// Asks the connection to end. The first reason given is the one that counts.
     pub fn dismiss(&self, why: Dismissal) {
         if self.0.dismissed.set(why).is_ok() {
-            self.0.reader.wake();
+            self.0.waiting().wake();
         }
     }
 }
@@ -121,10 +134,9 @@ impl Mailbox {
         context: &Context<'_>,
         frames: &mut Vec<ByteString>,
     ) -> Poll<Option<Instant>> {
-        // Before the look at what is there: whatever comes after it wakes this task.
-        self.0.reader.register(context.waker());
         let mut waiting = self.0.waiting();
         if waiting.frames.is_empty() {
+            waiting.remember(context.waker());
             return Poll::Pending;
         }
         let taken = waiting.frames.len().min(MOST_AT_ONCE);
@@ -166,17 +178,21 @@ pub struct Notice(Arc<Shared>);
 impl Notice {
     /// Waits until somebody dismisses the client. Safe to cancel.
     pub async fn dismissed(&self) -> Dismissal {
-        poll_fn(|context| self.poll_dismissed(context)).await
+        poll_fn(|context| {
+            self.wakes(context.waker());
+            self.now().map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
     }
 
-    /// Like [`dismissed`](Self::dismissed).
-    pub fn poll_dismissed(&self, context: &Context<'_>) -> Poll<Dismissal> {
-        if let Some(why) = self.0.dismissed.get() {
-            return Poll::Ready(*why);
-        }
-        self.0.reader.register(context.waker());
-        // Once more: it may have come before there was somebody to wake.
-        self.0.dismissed.get().map_or(Poll::Pending, |why| Poll::Ready(*why))
+    /// Why the client was dismissed, if it was.
+    pub fn now(&self) -> Option<Dismissal> {
+        self.0.dismissed.get().copied()
+    }
+
+    /// From now on the dismissal wakes this task, as a frame does. Look for it after that.
+    pub fn wakes(&self, reader: &Waker) {
+        self.0.waiting().remember(reader);
     }
 }
 

@@ -550,18 +550,22 @@ async fn in_time(
 async fn called(notice: Notice, closing: watch::Receiver<Option<Duration>>) -> Goodbye {
     let mut stopping = closing.clone();
     let mut stops = pin!(stopping.wait_for(Option::is_some));
-    let mut wakes: Option<Waker> = None;
+    let mut woken: Option<Waker> = None;
     poll_fn(|context| {
-        if let Poll::Ready(why) = notice.poll_dismissed(context) {
+        // This is asked before every message. Whether there is news costs little to see; to be told of it
+        // takes locks, of which all sessions share one, and to ask once is enough.
+        let is_news = closing.has_changed().unwrap_or(true);
+        let is_waiting = woken.as_ref().is_some_and(|known| known.will_wake(context.waker()));
+        if !is_waiting {
+            woken = Some(context.waker().clone());
+            notice.wakes(context.waker());
+        }
+        if let Some(why) = notice.now() {
             return Poll::Ready(why.into());
         }
-        // This is asked before every message. Whether there is news costs little to see; to wait for
-        // it takes a lock that all sessions share, and once is enough.
-        let is_news = closing.has_changed().unwrap_or(true);
-        if !is_news && wakes.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+        if is_waiting && !is_news {
             return Poll::Pending;
         }
-        wakes = Some(context.waker().clone());
         stops.as_mut().poll(context).map(|within| {
             Goodbye::Restarting(within.ok().and_then(|within| *within).unwrap_or_default())
         })
@@ -650,6 +654,16 @@ fn unpack(received: Option<Received>) -> Result<Option<ByteString>, Goodbye> {
     }
 }
 
+/// What a member's task has to do something about.
+enum Event {
+    /// Something arrived, or the connection is gone.
+    Received(Option<Received>),
+    /// Frames were taken out of the mailbox; since when the first waits.
+    Mail(Option<Instant>),
+    /// The timer ran out.
+    Deadline,
+}
+
 /// Somebody who is in.
 struct Member<'h, D> {
     host: &'h Host<D>,
@@ -681,20 +695,45 @@ impl<D: Door> Member<'_, D> {
         let mut wake = pin!(sleep_until(heard_at + patience / 3));
         let mut frames = Vec::new();
         loop {
-            tokio::select! {
-                // Before the silence is measured and before more is written: however much waits for
-                // this client, it is heard.
-                biased;
-                received = line.socket.receive() => {
+            let event = {
+                let mut receiving = pin!(line.socket.receive());
+                let mut taking = pin!(self.mailbox.take(&mut frames));
+                let mut is_woken = false;
+                // What the client says comes before what it hears: it is heard however much waits for
+                // it. But who is woken is so by a peer's message, most of the time.
+                poll_fn(|context| {
+                    if is_woken && let Poll::Ready(since) = taking.as_mut().poll(context) {
+                        return Poll::Ready(Event::Mail(since));
+                    }
+                    if let Poll::Ready(received) = receiving.as_mut().poll(context) {
+                        return Poll::Ready(Event::Received(received));
+                    }
+                    // Before more is written, or nobody would be silent in a talkative room.
+                    if wake.as_mut().poll(context).is_ready() {
+                        return Poll::Ready(Event::Deadline);
+                    }
+                    if !is_woken && let Poll::Ready(since) = taking.as_mut().poll(context) {
+                        return Poll::Ready(Event::Mail(since));
+                    }
+                    is_woken = true;
+                    Poll::Pending
+                })
+                .await
+            };
+            match event {
+                Event::Received(received) => {
                     heard_at = Instant::now();
-                    if let Some(text) = unpack(received)? && let Some(reply) = self.hear(&text, heard_at)? {
+                    if let Some(text) = unpack(received)?
+                        && let Some(reply) = self.hear(&text, heard_at)?
+                    {
                         line.write(&[reply]).await?;
                         said_at = heard_at;
                     }
                 }
-                () = wake.as_mut() => {
+                Event::Deadline => {
                     let now = Instant::now();
-                    let expires_at = self.expires_at.filter(|_| self.host.rules.enforce_token_expiry);
+                    let expires_at =
+                        self.expires_at.filter(|_| self.host.rules.enforce_token_expiry);
                     if expires_at.is_some_and(|at| now >= at) {
                         return Err(Goodbye::TokenExpired);
                     }
@@ -702,7 +741,9 @@ impl<D: Door> Member<'_, D> {
                         return Err(Goodbye::Silent);
                     }
                     // Also to somebody who only talks: proxies count what the server says.
-                    if now >= heard_at.min(said_at) + patience / 3 && now >= pinged_at + patience / 3 {
+                    if now >= heard_at.min(said_at) + patience / 3
+                        && now >= pinged_at + patience / 3
+                    {
                         line.ping().await?;
                         (pinged_at, said_at) = (now, now);
                     }
@@ -711,7 +752,7 @@ impl<D: Door> Member<'_, D> {
                     let next = expires_at.into_iter().fold(next_ping.min(silent_at), Instant::min);
                     wake.as_mut().reset(next);
                 }
-                since = self.mailbox.take(&mut frames) => {
+                Event::Mail(since) => {
                     line.write(&frames).await?;
                     said_at = Instant::now();
                     let bytes = frames.iter().map(|frame| frame.len()).sum();
