@@ -437,14 +437,9 @@ pub async fn run(socket: &mut impl Socket, host: &Host<impl Door>) -> Goodbye {
     let living = async {
         let mut line = Line { socket, patience: host.rules.patience };
         // Boxed, so that a member does not hold for ever what it needed at the door.
-        let introduced = Box::pin(introduce(&mut line, host, outbox, mailbox));
-        let (member, first) = introduced.instrument(host.span()).await?;
-        let peer = seated.insert(member.seat.peer().clone());
-        let span = host.span();
-        span.in_scope(|| tracing::info!(user = ?peer.username, client = %peer.client_id, "joined"));
-        drop(span);
-        host.metrics.joined();
-        member.converse(first, &mut line).await
+        let introduced = Box::pin(introduce(&mut line, host, outbox, mailbox, &mut seated));
+        let mut member = introduced.instrument(host.span()).await?;
+        member.converse(&mut line).await
     };
     let goodbye = tokio::select! {
         // The end comes first: when the server stops, nobody is told any more that all the others
@@ -573,13 +568,15 @@ async fn called(notice: Notice, closing: watch::Receiver<Option<Duration>>) -> G
     .await
 }
 
-/// From the first message to a seat; a guest's first message comes along, to be acted on.
+/// From the first message to a seat, and to `seated` as soon as there is one; a guest's first message is
+/// acted on.
 async fn introduce<'h, D: Door>(
     line: &mut Line<'_, impl Socket>,
     host: &'h Host<D>,
     outbox: Outbox,
     mailbox: Mailbox,
-) -> Result<(Member<'h, D>, Option<ByteString>), Goodbye> {
+    seated: &mut Option<Peer>,
+) -> Result<Member<'h, D>, Goodbye> {
     let guests = host.rules.guests;
     let greeting = ServerMessage::AuthRequired { message: "Authentication required", guests };
     line.write(&[greeting.encode()]).await?;
@@ -597,6 +594,9 @@ async fn introduce<'h, D: Door>(
     let carries_on = !matches!(message, Ok(ClientMessage::Auth(_)));
     let peer = Peer { client_id, username: admission.username.clone() };
     let seat = Seat::take(&host.rooms, &host.room, peer, outbox.clone())?;
+    let Peer { client_id, username } = seated.insert(seat.peer().clone());
+    tracing::info!(user = ?username, client = %client_id, "joined");
+    host.metrics.joined();
     let Rules { messages_per_second, message_burst, .. } = host.rules;
     let mut member = Member {
         host,
@@ -609,7 +609,10 @@ async fn introduce<'h, D: Door>(
         _grant: admission.grant,
     };
     member.welcome(line, &admission.ice_servers).await?;
-    Ok((member, carries_on.then_some(first)))
+    if carries_on && let Some(reply) = member.hear(&first, Instant::now())? {
+        line.write(&[reply]).await?;
+    }
+    Ok(member)
 }
 
 /// Who somebody says he is with his first message, and the client id that he asks for.
@@ -678,16 +681,7 @@ struct Member<'h, D> {
 
 impl<D: Door> Member<'_, D> {
     /// Talks until something ends it.
-    async fn converse(
-        mut self,
-        first: Option<ByteString>,
-        line: &mut Line<'_, impl Socket>,
-    ) -> Result<Infallible, Goodbye> {
-        if let Some(first) = first
-            && let Some(reply) = self.hear(&first, Instant::now())?
-        {
-            line.write(&[reply]).await?;
-        }
+    async fn converse(&mut self, line: &mut Line<'_, impl Socket>) -> Result<Infallible, Goodbye> {
         let patience = self.host.rules.patience;
         let mut heard_at = Instant::now();
         let (mut said_at, mut pinged_at) = (heard_at, heard_at);

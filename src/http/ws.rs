@@ -129,25 +129,37 @@ fn welcome(
     sessions.spawn_on(session, worker);
 }
 
-async fn receive(app: App, client: Client, room: String, mut socket: impl Socket, stranger: Place) {
-    let counted = app.sockets.take(client.address);
-    let turned_away =
-        app.turned_away(&room).or(counted.is_none().then_some(Goodbye::TooManyConnections));
-    if let Some(goodbye) = turned_away {
-        tracing::warn!(?room, address = %client.address, ?goodbye, "turned away");
-        return session::refuse(&mut socket, goodbye, &app.metrics).await;
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an async fn holds its arguments twice, for as long as a member stays"
+)]
+fn receive(
+    app: App,
+    client: Client,
+    room: String,
+    mut socket: impl Socket,
+    stranger: Place,
+) -> impl Future<Output = ()> + Send {
+    async move {
+        let counted = app.sockets.take(client.address);
+        let turned_away =
+            app.turned_away(&room).or(counted.is_none().then_some(Goodbye::TooManyConnections));
+        if let Some(goodbye) = turned_away {
+            tracing::warn!(?room, address = %client.address, ?goodbye, "turned away");
+            return session::refuse(&mut socket, goodbye, &app.metrics).await;
+        }
+        let _counted: Option<Place> = counted;
+        let host = Host {
+            rooms: app.rooms.clone(),
+            room: room.into(),
+            address: client.address,
+            rules: app.rules(),
+            metrics: app.metrics.clone(),
+            door: known_from_now_on(app.door(client.address), stranger),
+            closing: app.closing(),
+        };
+        session::run(&mut socket, &host).await;
     }
-    let _counted: Option<Place> = counted;
-    let host = Host {
-        rooms: app.rooms.clone(),
-        room: room.into(),
-        address: client.address,
-        rules: app.rules(),
-        metrics: app.metrics.clone(),
-        door: known_from_now_on(app.door(client.address), stranger),
-        closing: app.closing(),
-    };
-    session::run(&mut socket, &host).await;
 }
 
 /// A door that frees the stranger's place once somebody has come in through it.
