@@ -53,11 +53,14 @@ struct Arguments {
     /// What to measure; everything where nothing is named
     scenarios: Vec<Name>,
     /// How long a round is, in seconds
-    #[arg(long, default_value_t = 2.0)]
+    #[arg(long, default_value_t = 0.7)]
     seconds: f64,
     /// How often server and floor take turns
-    #[arg(long, default_value_t = 7)]
+    #[arg(long, default_value_t = 5)]
     rounds: usize,
+    /// How often both are started anew: where a process lies in memory makes some percent
+    #[arg(long, default_value_t = 4)]
+    starts: usize,
     /// Members of the idle scenario; as many as there are handles where it is not given
     #[arg(long)]
     members: Option<usize>,
@@ -107,6 +110,7 @@ const MANY_ROOMS: usize = 10_000;
 struct Bench {
     measured: Measured,
     rounds: usize,
+    starts: usize,
     length: Duration,
     /// So many at once, in either server.
     most: usize,
@@ -141,6 +145,7 @@ fn main() -> Done {
             _ => Measured::Binary(arguments.server.unwrap_or(beside).canonicalize()?),
         },
         rounds: arguments.rounds,
+        starts: arguments.starts,
         length: Duration::from_secs_f64(arguments.seconds),
         most: arguments.members.unwrap_or_else(most_members),
         members: arguments.members.unwrap_or_else(|| most_members().min(9_500)),
@@ -247,14 +252,16 @@ impl Bench {
         seat: impl Fn(&mut Load, Kind) -> std::io::Result<S>,
     ) -> Done {
         eprintln!("{scenario} …");
-        let (floor, mut floor_load) = self.start(Kind::Floor)?;
-        let (server, mut server_load) = self.start(Kind::Server)?;
-        let mut on_floor = seat(&mut floor_load, Kind::Floor)?;
-        let mut on_server = seat(&mut server_load, Kind::Server)?;
         let (mut floors, mut servers) = (Vec::new(), Vec::new());
-        for _ in 0..self.rounds {
-            floors.push(round(&floor, &mut floor_load, &mut on_floor, self.length)?);
-            servers.push(round(&server, &mut server_load, &mut on_server, self.length)?);
+        for _ in 0..self.starts {
+            let (floor, mut floor_load) = self.start(Kind::Floor)?;
+            let (server, mut server_load) = self.start(Kind::Server)?;
+            let mut on_floor = seat(&mut floor_load, Kind::Floor)?;
+            let mut on_server = seat(&mut server_load, Kind::Server)?;
+            for _ in 0..self.rounds {
+                floors.push(round(&floor, &mut floor_load, &mut on_floor, self.length)?);
+                servers.push(round(&server, &mut server_load, &mut on_server, self.length)?);
+            }
         }
         let per_unit = |round: &Round| round.cpu / round.units as f64;
         let ratios =
@@ -322,7 +329,8 @@ impl Bench {
         let (_floor, mut floor_load) = self.start(Kind::Floor)?;
         let (_server, mut server_load) = self.start(Kind::Server)?;
         let (mut floors, mut servers) = (Vec::new(), Vec::new());
-        for number in 0..10 * self.rounds {
+        let calls = 5 * self.rounds * self.starts;
+        for number in 0..calls {
             for (load, times) in [(&mut floor_load, &mut floors), (&mut server_load, &mut servers)]
             {
                 let mut mesh = Mesh::seat(load, SIZE, number)?;
@@ -341,7 +349,7 @@ impl Bench {
             ratio: Some(median(ratios)),
             target: Some(Target::AtMost(3.0)),
             latency: [json!({}), json!({})],
-            details: json!({ "calls": 10 * self.rounds }),
+            details: json!({ "calls": calls }),
         });
         Ok(())
     }
