@@ -431,7 +431,6 @@ async fn without_handles_members_talk_on_and_newcomers_wait() {
 
     crate::process::managed(&scene.folder, &["disable", "carol"], "").await;
     assert_eq!(carol.is_let_go().await.1.0, 4003);
-    assert!(scene.handles() <= 64);
     drop(crowd);
     let began = Instant::now();
     assert_eq!(scene.health().await["active_connections"], 4);
