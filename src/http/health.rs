@@ -58,7 +58,7 @@ pub(super) async fn health(State(app): State<App>) -> Json<HealthBody> {
 #[utoipa::path(
     get, path = "/metrics", tag = "General", security(("token" = [])),
     responses(
-        (status = 200, description = "OpenMetrics text", body = String, content_type = OPEN_METRICS),
+        (status = 200, description = "OpenMetrics text", body = String, content_type = "application/openmetrics-text"),
         (status = 401, description = "Not the bearer token of `METRICS_TOKEN`", body = ErrorBody),
         (status = 404, description = "There is no `METRICS_TOKEN`", body = ErrorBody),
     )
