@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    fmt,
     future::poll_fn,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     task::{Context, Poll, Waker},
@@ -55,7 +56,7 @@ struct Shared {
     dismissed: OnceLock<Dismissal>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Waiting {
     frames: VecDeque<ByteString>,
     /// All their bytes.
@@ -80,6 +81,16 @@ impl Waiting {
         if let Some(reader) = &self.reader {
             reader.wake_by_ref();
         }
+    }
+}
+
+/// How much, but not what: the frames are what people say to each other.
+impl fmt::Debug for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Waiting")
+            .field("frames", &self.frames.len())
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
     }
 }
 
@@ -221,6 +232,16 @@ mod tests {
         }
 
         assert_eq!(mailbox.notice().dismissed().await, Dismissal::TooSlow);
+    }
+
+    #[test]
+    fn debug_output_says_how_much_waits_and_not_what() {
+        let (outbox, mailbox) = pair();
+
+        outbox.push("v=0 the payload".into(), None);
+
+        let shown = format!("{outbox:?} {mailbox:?} {:?}", mailbox.notice());
+        assert!(shown.contains("frames: 1") && !shown.contains("payload"), "{shown}");
     }
 
     #[tokio::test]
