@@ -708,6 +708,8 @@ mod tests {
             ("LOG_FORMAT", "xml", "pretty or json"),
             ("MAX_CONNECTIONS_PER_ROOM", "-3", "from 1"),
             ("MAX_CONNECTIONS_PER_ROOM", "0", "from 1"),
+            ("WORKERS", "-1", "from 0 to 1024"),
+            ("WORKERS", "1025", "from 0 to 1024"),
             ("WEBSOCKET_TIMEOUT", "1.5", "a whole number"),
             ("WEBSOCKET_MAX_MESSAGE_BYTES", "10", "from 1024"),
             ("RATE_LIMIT_PER_MINUTE", "-1", "0 = no limit"),

@@ -1,10 +1,10 @@
 //! What is counted, for `GET /metrics`. Nothing here names a room, a user or an address: every label has a
 //! fixed set of values.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text},
+    encoding::{EncodeLabelSet, text},
     metrics::{
         counter::Counter,
         family::Family,
@@ -30,7 +30,7 @@ pub struct Metrics {
 }
 
 /// What a client said.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// `offer`.
     Offer,
@@ -49,7 +49,7 @@ pub enum Kind {
 }
 
 /// What became of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It was passed on, or answered.
     Done,
@@ -69,16 +69,36 @@ impl Kind {
         Self::AuthToken,
         Self::Other,
     ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Offer => "offer",
+            Self::Answer => "answer",
+            Self::IceCandidate => "ice_candidate",
+            Self::Message => "message",
+            Self::Ping => "ping",
+            Self::AuthToken => "auth_token",
+            Self::Other => "other",
+        }
+    }
 }
 
 impl Outcome {
     const ALL: [Self; 3] = [Self::Done, Self::Refused, Self::RateLimited];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Refused => "refused",
+            Self::RateLimited => "rate_limited",
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Said {
-    r#type: Kind,
-    outcome: Outcome,
+    r#type: &'static str,
+    outcome: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -87,40 +107,15 @@ struct End {
     was_member: &'static str,
 }
 
-impl EncodeLabelValue for Kind {
-    fn encode(&self, label: &mut LabelValueEncoder<'_>) -> fmt::Result {
-        let name = match self {
-            Self::Offer => "offer",
-            Self::Answer => "answer",
-            Self::IceCandidate => "ice_candidate",
-            Self::Message => "message",
-            Self::Ping => "ping",
-            Self::AuthToken => "auth_token",
-            Self::Other => "other",
-        };
-        EncodeLabelValue::encode(&name, label)
-    }
-}
-
-impl EncodeLabelValue for Outcome {
-    fn encode(&self, label: &mut LabelValueEncoder<'_>) -> fmt::Result {
-        let name = match self {
-            Self::Done => "done",
-            Self::Refused => "refused",
-            Self::RateLimited => "rate_limited",
-        };
-        EncodeLabelValue::encode(&name, label)
-    }
-}
-
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("signaling");
         let by_kind = Family::<Said, Counter>::default();
         // Looked up once: a message must not cost a search by labels.
-        let messages = Kind::ALL.map(|r#type| {
-            Outcome::ALL.map(|outcome| by_kind.get_or_create_owned(&Said { r#type, outcome }))
-        });
+        let counter = |kind: Kind, outcome: Outcome| {
+            by_kind.get_or_create_owned(&Said { r#type: kind.name(), outcome: outcome.name() })
+        };
+        let messages = Kind::ALL.map(|kind| Outcome::ALL.map(|outcome| counter(kind, outcome)));
         registry.register("messages", "Messages from members, by type and outcome", by_kind);
         let mut counter = |name: &str, unit: Option<Unit>, help: &str| {
             let counter = Counter::default();

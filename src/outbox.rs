@@ -21,7 +21,7 @@ pub const MAX_BYTES: usize = 8 * 1024 * 1024;
 const MOST_AT_ONCE: usize = 16;
 
 /// Room for so many frames is kept while none waits: for a member of a quiet room.
-const KEPT: usize = 4;
+pub const KEPT: usize = 4;
 
 /// Why somebody else ended a client's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

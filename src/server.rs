@@ -334,7 +334,7 @@ pub enum Upgraded {
 }
 
 impl Upgraded {
-    /// See [`Stream::moves_here`].
+    /// From now on it wakes the runtime that this is called in, not the one that it came from.
     ///
     /// # Errors
     ///
@@ -373,11 +373,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// From now on it wakes the runtime that this is called in, not the one that it came from.
-    ///
-    /// # Errors
-    ///
-    /// When the system has no handle left.
+    /// See [`Upgraded::moves_here`].
     fn moves_here(&mut self) -> io::Result<()> {
         let here = Handle::current().id();
         if self.runtime != here {

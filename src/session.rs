@@ -39,9 +39,6 @@ const REFRESH_GRACE: Duration = Duration::from_secs(60);
 /// How long a client may take to read our last words and to close its side.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
-/// Room for so many frames is kept between writes.
-const KEPT: usize = 4;
-
 /// What a session needs of a WebSocket.
 pub trait Socket: Send {
     /// The next thing that arrives; `None` when the connection is gone. Safe to cancel.
@@ -753,7 +750,7 @@ impl<D: Door> Member<'_, D> {
                     let waited = since.map(|since| said_at.duration_since(since));
                     self.host.metrics.passed_on(frames.len(), bytes, waited);
                     frames.clear();
-                    frames.shrink_to(KEPT);
+                    frames.shrink_to(outbox::KEPT);
                 }
             }
         }

@@ -1,12 +1,10 @@
 //! Which rooms there are.
 
-use std::error::Error;
-
 use axum::{
     Json,
     extract::{FromRequestParts, Path, State},
-    http::{header, request::Parts},
-    response::IntoResponse,
+    http::request::Parts,
+    response::{IntoResponse, Response},
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -48,19 +46,14 @@ impl FromRequestParts<App> for MaySeeRooms {
         (status = 401, description = "`ROOMS_API_REQUIRE_AUTH=true` and no good token", body = ErrorBody),
     )
 )]
-pub(super) async fn list(
-    State(app): State<App>,
-    _: MaySeeRooms,
-) -> Result<impl IntoResponse, ApiError> {
-    // Away from the workers: of a hundred thousand rooms it takes as long as ten thousand messages.
+pub(super) async fn list(State(app): State<App>, _: MaySeeRooms) -> Result<Response, ApiError> {
+    // Away from the workers, which have calls to carry: the list may be long.
     let list = tokio::task::spawn_blocking(move || {
         let rooms = app.rooms.list().into_iter();
-        serde_json::to_vec(&rooms.map(|(room_id, users)| body(&room_id, users)).collect::<Vec<_>>())
+        Json(rooms.map(|(room_id, users)| body(&room_id, users)).collect::<Vec<_>>())
+            .into_response()
     });
-    let internal = |cause: Box<dyn Error + Send + Sync>| ApiError::Internal(cause);
-    let json = list.await.map_err(|error| internal(error.into()))?;
-    let json = json.map_err(|error| internal(error.into()))?;
-    Ok(([(header::CONTENT_TYPE, "application/json")], json))
+    list.await.map_err(|error| ApiError::Internal(error.into()))
 }
 
 /// One room.

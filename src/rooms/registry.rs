@@ -32,7 +32,7 @@ impl SharedRoom {
 }
 
 impl Rooms {
-    /// No rooms yet; each will hold `capacity` members.
+    /// No rooms yet; each will hold `capacity` members, at least one.
     pub fn new(capacity: usize) -> Self {
         Self(Arc::new(Registry { rooms: DashMap::new(), capacity, members: AtomicUsize::new(0) }))
     }
@@ -59,11 +59,7 @@ impl Rooms {
             {
                 self.0.members.fetch_add(1, Ordering::Relaxed);
             }
-            let is_empty = inside.len() == 0;
             drop(inside);
-            if is_empty {
-                self.close(id, &room);
-            }
             return joined.map(|joined| (room, joined.seat));
         }
     }

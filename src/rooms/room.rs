@@ -77,12 +77,7 @@ impl Room {
         Self { id, members: Vec::new(), last_seat: 0 }
     }
 
-    /// Seats `peer` in a room for `capacity` members.
-    ///
-    /// In one step the newcomer's outbox gets `users_in_room` and the others hear `user_joined`:
-    /// no message of the room comes before the one, nor is missed after it. A seat that the same
-    /// user holds under the same client id is taken over: its connection is dismissed, and the
-    /// others hear it leave first, since a reloaded page is a new WebRTC endpoint.
+    /// Seats `peer` in a room for `capacity` members, as [`Seat::take`](super::Seat::take) promises.
     ///
     /// # Errors
     ///

@@ -5,7 +5,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use reqwest::{Method, Response, header::HeaderMap};
 use serde_json::{Value, json};
 
-use super::harness::{PASSWORD, Server};
+use super::harness::{PASSWORD, SOON, Server};
 
 pub async fn parts(response: Response) -> (u16, HeaderMap, Value) {
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
@@ -53,7 +53,9 @@ async fn figures_count_what_is_said_and_name_nobody() {
     }
     assert!(!["alice", "bob", "secret-room"].iter().any(|name| text.contains(name)), "{text}");
     // The frame is counted once it is written, which its reader may see before.
-    while !figures().await.contains("signaling_routing_seconds_count 1\n") {}
+    let counted =
+        async { while !figures().await.contains("signaling_routing_seconds_count 1\n") {} };
+    tokio::time::timeout(SOON, counted).await.expect("never counted");
 
     assert_eq!(server.get("/metrics").await.status(), 401);
     assert_eq!(Server::start(&[]).await.get("/metrics").await.status(), 404);

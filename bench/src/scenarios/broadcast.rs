@@ -4,7 +4,7 @@ use std::{io, time::Instant};
 
 use hdrhistogram::Histogram;
 
-use super::{Numbered, PATIENCE, Steady, histogram, number_of, out_of_order};
+use super::{Numbered, Steady, histogram, number_of, out_of_order, sit_down};
 use crate::load::{Identity, Load, Scenario};
 
 /// One offer at a time goes round in each room; a unit is one member that has heard it.
@@ -39,12 +39,11 @@ impl Broadcast {
             heard: 0,
             latency: histogram(),
         };
-        for who in 0..rooms * size {
-            let room = format!("broadcast-{}", who / size);
-            load.connect(Identity { room, id: format!("m{}", who % size) })?;
-            load.until(&mut broadcast, PATIENCE, |broadcast| broadcast.seated + 100 > who)?;
-        }
-        load.until(&mut broadcast, PATIENCE, |broadcast| broadcast.seated == rooms * size)?;
+        let identities = (0..rooms * size).map(|who| Identity {
+            room: format!("broadcast-{}", who / size),
+            id: format!("m{}", who % size),
+        });
+        sit_down(load, &mut broadcast, identities, |broadcast| broadcast.seated)?;
         Ok(broadcast)
     }
 

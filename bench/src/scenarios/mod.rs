@@ -16,7 +16,7 @@ use memchr::memmem;
 
 use crate::{
     frames::{self, TEXT},
-    load::{Load, Scenario},
+    load::{Identity, Load, Scenario},
     subject::Subject,
 };
 
@@ -95,6 +95,23 @@ fn run_for(load: &mut Load, scenario: &mut impl Steady, length: Duration) -> io:
         load.turn(scenario, Duration::ZERO)?;
     }
     Ok(())
+}
+
+/// Lets clients sit down, some at once; `seated` says how many do.
+pub fn sit_down<S: Scenario>(
+    load: &mut Load,
+    scenario: &mut S,
+    identities: impl Iterator<Item = Identity>,
+    seated: impl Fn(&S) -> usize,
+) -> io::Result<()> {
+    const AT_ONCE: usize = 100;
+    let mut wanted = 0;
+    for identity in identities {
+        load.connect(identity)?;
+        wanted += 1;
+        load.until(scenario, PATIENCE, |scenario| seated(scenario) + AT_ONCE >= wanted)?;
+    }
+    load.until(scenario, PATIENCE, |scenario| seated(scenario) == wanted)
 }
 
 /// Percentiles to a microsecond, up to a minute.

@@ -7,7 +7,7 @@ use std::{
 
 use hdrhistogram::Histogram;
 
-use super::{Numbered, PATIENCE, Steady, histogram, number_of, out_of_order};
+use super::{Numbered, Steady, histogram, number_of, out_of_order, sit_down};
 use crate::load::{Identity, Load, Scenario};
 
 /// Rooms of two. A unit is a message that arrived.
@@ -59,19 +59,13 @@ impl Relay {
             heard: 0,
             latency: histogram(),
         };
-        for room in 0..rooms {
-            for id in ["first", "second"] {
-                load.connect(Identity { room: format!("relay-{room}"), id: id.to_owned() })?;
-                let wanted = (2 * room).saturating_sub(100);
-                load.until(&mut relay, PATIENCE, |relay| relay.seated >= wanted)?;
-            }
-        }
-        for room in 0..others {
-            load.connect(Identity { room: format!("other-{room}"), id: "only".to_owned() })?;
-            let wanted = (2 * rooms + room).saturating_sub(100);
-            load.until(&mut relay, PATIENCE, |relay| relay.seated >= wanted)?;
-        }
-        load.until(&mut relay, PATIENCE, |relay| relay.seated == 2 * rooms + others)?;
+        let pair = |room| {
+            ["first", "second"]
+                .map(|id| Identity { room: format!("relay-{room}"), id: id.to_owned() })
+        };
+        let other = |room| Identity { room: format!("other-{room}"), id: "only".to_owned() };
+        let identities = (0..rooms).flat_map(pair).chain((0..others).map(other));
+        sit_down(load, &mut relay, identities, |relay| relay.seated)?;
         Ok(relay)
     }
 
