@@ -126,10 +126,8 @@ impl Default for Metrics {
             counter
         };
         let received = counter("received", Some(Unit::Bytes), "Text of members' messages");
-        let sent =
-            counter("sent", Some(Unit::Bytes), "Text that went to members from their queues");
-        let sent_frames =
-            counter("sent_frames", None, "Frames that went to members from their queues");
+        let sent = counter("sent", Some(Unit::Bytes), "Text of frames to clients");
+        let sent_frames = counter("sent_frames", None, "Text frames to clients");
         let joins = counter("joins", None, "Members that sat down");
         let mut gauge = |name: &str, help: &str| {
             let gauge = Gauge::default();
@@ -171,14 +169,15 @@ impl Metrics {
         self.received.inc_by(bytes as u64);
     }
 
-    /// Frames of so many bytes together were written to a member; `waited` since the first of them had
-    /// arrived from another.
-    pub fn passed_on(&self, frames: usize, bytes: usize, waited: Option<Duration>) {
-        self.sent_frames.inc_by(frames as u64);
+    /// A text frame of so many bytes was written, or begun to be written, to a client.
+    pub fn sent(&self, bytes: usize) {
+        self.sent_frames.inc();
         self.sent.inc_by(bytes as u64);
-        if let Some(waited) = waited {
-            self.routing.observe(waited.as_secs_f64());
-        }
+    }
+
+    /// A message of a member was written to its peers so long after it had arrived.
+    pub fn routed(&self, within: Duration) {
+        self.routing.observe(within.as_secs_f64());
     }
 
     /// Somebody sat down.

@@ -38,6 +38,23 @@ pub enum Dismissal {
     AccountGone,
 }
 
+/// A way past the queue: straight to the client, as long as nothing waits for it.
+pub trait Shortcut: Send + Sync {
+    /// Writes as much of a frame as can be written now. It may be called on any thread.
+    fn try_send(&self, frame: &ByteString) -> Sent;
+}
+
+/// What became of a frame on the shortcut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// All of it is on its way.
+    Whole,
+    /// It is on its way, and the client's own task has to write the rest of it.
+    Begun,
+    /// Nothing of it: it has to wait its turn.
+    Nothing,
+}
+
 /// A fresh, empty queue: the end that others write to, and the end that its connection reads.
 pub fn pair() -> (Outbox, Mailbox) {
     let shared = Arc::new(Shared::default());
@@ -63,6 +80,10 @@ struct Waiting {
     bytes: usize,
     /// When the first of them was heard that is a peer's message.
     since: Option<Instant>,
+    /// The way past the queue, where there is one.
+    shortcut: Option<Arc<dyn Shortcut>>,
+    /// Frames were taken out, and may not be written yet.
+    is_in_hand: bool,
     /// Nobody reads any more.
     is_closed: bool,
     /// Wakes the one task that reads, and that is to end. It stays when it was used: the task is the
@@ -101,24 +122,39 @@ impl Shared {
 }
 
 impl Outbox {
-    /// Queues a frame, or gives up on a client that reads too slowly; `heard_at` where it is a peer's
-    /// message.
+    /// Sends a frame at once where nothing waits before it, or else queues it, or gives up on a client
+    /// that reads too slowly; `heard_at` where it is a peer's message. Says whether it was sent at once.
     ///
     /// Signaling does not survive a gap (an answer without its offer is noise), so a full queue
     /// ends the connection instead of dropping a frame; the client reconnects and rejoins.
-    pub fn push(&self, frame: ByteString, heard_at: Option<Instant>) {
+    pub fn push(&self, frame: ByteString, heard_at: Option<Instant>) -> bool {
         let mut waiting = self.0.waiting();
         if waiting.is_closed {
-            return; // its connection is leaving; the seat follows
+            return false; // its connection is leaving; the seat follows
+        }
+        if waiting.frames.is_empty()
+            && !waiting.is_in_hand
+            && let Some(shortcut) = &waiting.shortcut
+        {
+            match shortcut.try_send(&frame) {
+                Sent::Whole => return true,
+                Sent::Begun => {
+                    waiting.wake();
+                    return true;
+                }
+                Sent::Nothing => {}
+            }
         }
         if waiting.frames.len() == MAX_FRAMES || waiting.bytes + frame.len() > MAX_BYTES {
             drop(waiting);
-            return self.dismiss(Dismissal::TooSlow);
+            self.dismiss(Dismissal::TooSlow);
+            return false;
         }
         waiting.bytes += frame.len();
         waiting.since = waiting.since.or(heard_at);
         waiting.frames.push_back(frame);
         waiting.wake();
+        false
     }
 
     /// Asks the connection to end. The first reason given is the one that counts.
@@ -134,8 +170,15 @@ impl Outbox {
 pub struct Mailbox(Arc<Shared>);
 
 impl Mailbox {
+    /// From now on what finds an empty queue goes past it.
+    pub fn opens(&mut self, shortcut: Option<Arc<dyn Shortcut>>) {
+        self.0.waiting().shortcut = shortcut;
+    }
+
     /// Moves frames that wait to `frames`, as many as go well into one write; waits while there is
     /// none. Says since when the longest waits of those that are a peer's message. Safe to cancel.
+    ///
+    /// Nothing overtakes them: to ask again is to say that they were written.
     pub async fn take(&mut self, frames: &mut Vec<ByteString>) -> Option<Instant> {
         poll_fn(|context| self.poll_take(context, frames)).await
     }
@@ -146,6 +189,7 @@ impl Mailbox {
         frames: &mut Vec<ByteString>,
     ) -> Poll<Option<Instant>> {
         let mut waiting = self.0.waiting();
+        waiting.is_in_hand = !waiting.frames.is_empty();
         if waiting.frames.is_empty() {
             waiting.remember(context.waker());
             return Poll::Pending;
@@ -232,6 +276,37 @@ mod tests {
         }
 
         assert_eq!(mailbox.notice().dismissed().await, Dismissal::TooSlow);
+    }
+
+    /// A shortcut that takes everything.
+    struct Open;
+
+    impl Shortcut for Open {
+        fn try_send(&self, _: &ByteString) -> Sent {
+            Sent::Whole
+        }
+    }
+
+    #[test]
+    fn nothing_goes_past_what_waits_or_was_taken_and_may_not_be_written_yet() {
+        let (outbox, mut mailbox) = pair();
+        let mut took = Vec::new();
+        let context = Context::from_waker(Waker::noop());
+
+        assert!(!outbox.push("before there is a way".into(), None));
+        mailbox.opens(Some(Arc::new(Open)));
+        assert!(!outbox.push("behind it".into(), None));
+        assert!(mailbox.poll_take(&context, &mut took).is_ready());
+        assert!(!outbox.push("while those are being written".into(), None));
+        assert!(mailbox.poll_take(&context, &mut took).is_ready());
+        assert!(mailbox.poll_take(&context, &mut took).is_pending());
+        assert!(outbox.push("past".into(), None));
+
+        assert_eq!(
+            took,
+            ["before there is a way", "behind it", "while those are being written"]
+                .map(ByteString::from)
+        );
     }
 
     #[test]

@@ -4,15 +4,18 @@ use std::{
     cell::RefCell,
     io,
     pin::Pin,
-    task::{Context, Poll, ready},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytestring::ByteString;
 use std::future::poll_fn;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, ReadHalf, WriteHalf};
 
 use crate::{
     frames::{self, Arrival, Assembler, Fault, ServerHead, Taken},
+    metrics::Metrics,
+    outbox::{Sent, Shortcut},
     session::{Broken, Received, Socket},
 };
 
@@ -26,31 +29,47 @@ thread_local! {
 
 /// The server's end of a WebSocket.
 pub struct WebSocket<S> {
-    stream: S,
+    reading: ReadHalf<S>,
     assembler: Assembler,
     /// Arrived and not taken apart yet.
     unread: Vec<u8>,
-    /// The rest of what was begun to be written.
-    unsent: Vec<u8>,
+    sending: Arc<Sending<S>>,
     /// Nothing is read any more: the client has closed, or what it sent makes no sense.
     at_end: bool,
-    has_closed: bool,
     is_shut: bool,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> WebSocket<S> {
+/// The half that writes, for the socket's own task and for its peers' on the shortcut.
+struct Sending<S> {
+    outgoing: Mutex<Outgoing<S>>,
+    metrics: Arc<Metrics>,
+}
+
+struct Outgoing<S> {
+    stream: WriteHalf<S>,
+    /// The rest of what was begun to be written.
+    unsent: Vec<u8>,
+    /// The socket's task has to write on, and waits until it can: nobody else may, or that one would
+    /// not be woken.
+    is_owing: bool,
+    has_closed: bool,
+}
+
+impl<S: AsyncRead + AsyncWrite + Send> WebSocket<S> {
     /// A WebSocket on `stream`, from which `unread` has been read already. Messages of more than
-    /// `longest` bytes are refused.
-    pub fn new(stream: S, unread: Vec<u8>, longest: usize) -> Self {
+    /// `longest` bytes are refused. What is written is counted in `metrics`.
+    pub fn new(stream: S, unread: Vec<u8>, longest: usize, metrics: Arc<Metrics>) -> Self {
+        let (reading, stream) = tokio::io::split(stream);
+        let outgoing = Outgoing { stream, unsent: Vec::new(), is_owing: false, has_closed: false };
+        let sending = Arc::new(Sending { outgoing: Mutex::new(outgoing), metrics });
         let assembler = Assembler::new(longest);
-        let (at_end, has_closed, is_shut) = (false, false, false);
-        Self { stream, assembler, unread, unsent: Vec::new(), at_end, has_closed, is_shut }
+        Self { reading, assembler, unread, sending, at_end: false, is_shut: false }
     }
 
     fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<Option<Received>> {
         loop {
             // What is owed goes out before more is read: whoever does not read is not heard.
-            if ready!(self.poll_flush(context)).is_err() {
+            if ready!(self.sending.lock().poll_flush(context)).is_err() {
                 return Poll::Ready(None);
             }
             if self.at_end {
@@ -99,19 +118,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> WebSocket<S> {
                 Received::Binary
             }
             Arrival::Ping(payload) => {
-                // After a Close nothing is sent any more (section 5.5.1).
-                if !self.has_closed {
-                    self.unsent.extend(frames::pong(&payload));
-                }
+                self.sending.lock().owes(&frames::pong(&payload));
                 Received::Heartbeat
             }
             Arrival::Pong => Received::Heartbeat,
             Arrival::Close(payload) => {
                 self.at_end = true;
-                if !self.has_closed {
-                    self.has_closed = true;
-                    self.unsent.extend(frames::close(&payload));
-                }
+                self.sending.lock().closes(&frames::close(&payload));
                 Received::Close
             }
         }
@@ -121,7 +134,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> WebSocket<S> {
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Result<Taken, Fault>>> {
         SCRATCH_OF_THREAD.with_borrow_mut(|scratch| {
             let mut buffer = ReadBuf::new(scratch);
-            ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;
+            ready!(Pin::new(&mut self.reading).poll_read(context, &mut buffer))?;
             let read = buffer.filled_mut();
             if read.is_empty() {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
@@ -140,7 +153,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> WebSocket<S> {
     fn poll_read_more(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         SCRATCH_OF_THREAD.with_borrow_mut(|scratch| {
             let mut buffer = ReadBuf::new(scratch);
-            ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;
+            ready!(Pin::new(&mut self.reading).poll_read(context, &mut buffer))?;
             if buffer.filled().is_empty() {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
@@ -155,7 +168,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> WebSocket<S> {
     fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<Option<Received>> {
         self.unread = Vec::new();
         if !self.is_shut {
-            if ready!(Pin::new(&mut self.stream).poll_shutdown(context)).is_err() {
+            let shut = Pin::new(&mut self.sending.lock().stream).poll_shutdown(context);
+            if ready!(shut).is_err() {
                 return Poll::Ready(None);
             }
             self.is_shut = true;
@@ -163,7 +177,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> WebSocket<S> {
         SCRATCH_OF_THREAD.with_borrow_mut(|scratch| {
             loop {
                 let mut buffer = ReadBuf::new(scratch);
-                match ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer)) {
+                match ready!(Pin::new(&mut self.reading).poll_read(context, &mut buffer)) {
                     Ok(()) if !buffer.filled().is_empty() => {}
                     Ok(()) | Err(_) => return Poll::Ready(None),
                 }
@@ -171,7 +185,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> WebSocket<S> {
         })
     }
 
+    async fn flush(&mut self) -> Result<(), Broken> {
+        poll_fn(|context| self.sending.lock().poll_flush(context)).await.map_err(|_| Broken)
+    }
+}
+
+impl<S> Sending<S> {
+    fn lock(&self) -> MutexGuard<'_, Outgoing<S>> {
+        self.outgoing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite> Outgoing<S> {
+    /// Puts a control frame behind what is owed. After a Close nothing is sent any more (section 5.5.1).
+    fn owes(&mut self, frame: &[u8]) {
+        if !self.has_closed {
+            self.unsent.extend_from_slice(frame);
+        }
+    }
+
+    fn closes(&mut self, frame: &[u8]) {
+        self.owes(frame);
+        self.has_closed = true;
+    }
+
     fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.is_owing && self.unsent.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        self.is_owing = true;
         while !self.unsent.is_empty() {
             let written = ready!(Pin::new(&mut self.stream).poll_write(context, &self.unsent))?;
             if written == 0 {
@@ -182,7 +224,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> WebSocket<S> {
                 self.unsent = Vec::new();
             }
         }
-        Pin::new(&mut self.stream).poll_flush(context)
+        ready!(Pin::new(&mut self.stream).poll_flush(context))?;
+        self.is_owing = false;
+        Poll::Ready(Ok(()))
     }
 
     /// Begins to write text messages, once nothing is owed any more, and keeps what did not fit.
@@ -192,6 +236,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> WebSocket<S> {
         texts: &[ByteString],
     ) -> Poll<io::Result<()>> {
         ready!(self.poll_flush(context))?;
+        self.is_owing = true;
         SCRATCH_OF_THREAD.with_borrow_mut(|scratch| {
             // To copy them together costs less than a write for each, or one of several parts.
             let (mut used, mut left) = (0, texts);
@@ -221,31 +266,149 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> WebSocket<S> {
         })
     }
 
-    async fn flush(&mut self) -> Result<(), Broken> {
-        poll_fn(|context| self.poll_flush(context)).await.map_err(|_| Broken)
+    /// Writes one text message in a foreign task, if nothing is owed.
+    fn try_send(&mut self, text: &ByteString) -> Sent {
+        if self.has_closed || self.is_owing || !self.unsent.is_empty() {
+            return Sent::Nothing;
+        }
+        // Whoever waits for this socket is its own task, which is told of it by its mailbox.
+        let mut context = Context::from_waker(Waker::noop());
+        SCRATCH_OF_THREAD.with_borrow_mut(|scratch| {
+            let head = ServerHead::text(text.len());
+            let length = head.put_before(text.as_bytes(), scratch).unwrap_or(0);
+            let frame = scratch.get(..length).unwrap_or_default();
+            if frame.is_empty() {
+                return Sent::Nothing; // too long for that
+            }
+            let Poll::Ready(Ok(written @ 1..)) =
+                Pin::new(&mut self.stream).poll_write(&mut context, frame)
+            else {
+                return Sent::Nothing;
+            };
+            self.unsent.extend_from_slice(frame.get(written..).unwrap_or_default());
+            if self.unsent.is_empty()
+                && Pin::new(&mut self.stream).poll_flush(&mut context).is_ready()
+            {
+                return Sent::Whole; // what went wrong after that, the next to read or write hears
+            }
+            self.is_owing = true;
+            Sent::Begun
+        })
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Socket for WebSocket<S> {
+impl<S: AsyncRead + AsyncWrite + Send> Shortcut for Sending<S> {
+    fn try_send(&self, frame: &ByteString) -> Sent {
+        let sent = self.lock().try_send(frame);
+        if sent != Sent::Nothing {
+            self.metrics.sent(frame.len());
+        }
+        sent
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Send + 'static> Socket for WebSocket<S> {
     async fn receive(&mut self) -> Option<Received> {
         poll_fn(|context| self.poll_receive(context)).await
     }
 
     async fn send(&mut self, frames: &[ByteString]) -> Result<(), Broken> {
-        poll_fn(|context| self.poll_begin(context, frames)).await.map_err(|_| Broken)?;
+        let begun = poll_fn(|context| self.sending.lock().poll_begin(context, frames)).await;
+        begun.map_err(|_| Broken)?;
+        for frame in frames {
+            self.sending.metrics.sent(frame.len());
+        }
         self.flush().await
     }
 
     async fn ping(&mut self) -> Result<(), Broken> {
-        self.unsent.extend(frames::ping());
+        self.sending.lock().owes(&frames::ping());
         self.flush().await
     }
 
     async fn close(&mut self, code: u16, reason: &'static str) -> Result<(), Broken> {
-        if !self.has_closed {
-            self.has_closed = true;
-            self.unsent.extend(frames::close_with(code, reason));
-        }
+        self.sending.lock().closes(&frames::close_with(code, reason));
         self.flush().await
+    }
+
+    fn shortcut(&self) -> Option<Arc<dyn Shortcut>> {
+        Some(self.sending.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, DuplexStream};
+
+    use super::*;
+    use crate::outbox;
+
+    /// The text frames on the wire, up to the one that says `last`.
+    async fn texts(wire: &mut DuplexStream, last: &str) -> Vec<String> {
+        let mut texts: Vec<String> = Vec::new();
+        while texts.last().is_none_or(|text| text != last) {
+            let [first, short] = [wire.read_u8().await.unwrap(), wire.read_u8().await.unwrap()];
+            let length = match short {
+                126 => wire.read_u16().await.unwrap().into(),
+                127 => wire.read_u64().await.unwrap(),
+                short => short.into(),
+            };
+            let mut payload = vec![0; length as usize];
+            wire.read_exact(&mut payload).await.unwrap();
+            if first == 0x81 {
+                texts.push(String::from_utf8(payload).unwrap());
+            }
+        }
+        texts
+    }
+
+    /// Everything at once on a pipe that is too narrow: what a peer sends past the queue, what waits in
+    /// it, and the pings of the socket's own task.
+    #[tokio::test]
+    async fn the_shortcut_overtakes_nothing_and_tears_no_frame() {
+        const COUNT: usize = 2_000;
+        let (mut client, server) = tokio::io::duplex(1_500);
+        let metrics: Arc<Metrics> = Arc::default();
+        let mut socket = WebSocket::new(server, Vec::new(), 1024, metrics);
+        let (outbox, mut mailbox) = outbox::pair();
+        mailbox.opens(socket.shortcut());
+        let said: Vec<_> = (0..COUNT)
+            .map(|number| format!("{number} {}", "x".repeat(number * 7919 % 3_000)))
+            .chain(["last".to_owned()])
+            .collect();
+
+        let owner = tokio::spawn(async move {
+            let mut frames = Vec::new();
+            loop {
+                tokio::select! {
+                    biased;
+                    received = socket.receive() => if received.is_none() { break },
+                    _ = mailbox.take(&mut frames) => {
+                        socket.send(&frames).await.unwrap();
+                        frames.clear();
+                        socket.ping().await.unwrap();
+                    }
+                }
+            }
+        });
+        let (mut at_once, all) = (0, said.clone());
+        let peer = async {
+            for (number, text) in all.into_iter().enumerate() {
+                if outbox.push(text.into(), None) {
+                    at_once += 1;
+                    continue;
+                }
+                // Now and then long enough for the queue to run empty.
+                for _ in 0..number % 30 {
+                    tokio::task::yield_now().await;
+                }
+            }
+        };
+        let (heard, ()) = tokio::join!(texts(&mut client, "last"), peer);
+        drop(client);
+
+        assert_eq!(heard, said);
+        assert!((COUNT / 10..=COUNT).contains(&at_once), "{at_once} went past the queue");
+        owner.await.unwrap();
     }
 }

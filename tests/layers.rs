@@ -40,7 +40,7 @@ const MAY_KNOW: [(&str, &[&str]); 22] = [
     ("rooms/registry", &["outbox"]),
     ("rooms/room", &["outbox", "wire"]),
     ("rooms/seat", &["outbox", "wire"]),
-    ("websocket", &["frames", "session"]),
+    ("websocket", &["frames", "metrics", "outbox", "session"]),
     ("session", &["auth", "limits", "metrics", "outbox", "rooms", "wire"]),
 ];
 

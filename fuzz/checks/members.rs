@@ -236,7 +236,7 @@ impl World {
         let news = Rc::new(news);
         let now = tokio::time::Instant::now();
         for _ in 0..times {
-            assert_eq!(seat.send(&signal, now), expected);
+            assert_eq!(seat.send(&signal, now).map(drop), expected);
             if expected.is_ok() {
                 let hearers = self.seated(room).filter(|member| {
                     *member.peer.client_id != *peer.client_id

@@ -108,7 +108,7 @@ fn welcome(
     stranger: Place,
     workers: &Workers,
 ) {
-    let longest = app.config.max_message_bytes;
+    let (longest, metrics) = (app.config.max_message_bytes, app.metrics.clone());
     let Some((mut stream, unread)) = stream_of(upgraded) else {
         return tracing::error!("an upgraded connection is none of ours");
     };
@@ -119,10 +119,12 @@ fn welcome(
         }
         match stream {
             Upgraded::Plain(stream) => {
-                receive(app, client, room, WebSocket::new(stream, unread, longest), stranger).await;
+                let socket = WebSocket::new(stream, unread, longest, metrics);
+                receive(app, client, room, socket, stranger).await;
             }
             Upgraded::Tls(stream) => {
-                receive(app, client, room, WebSocket::new(stream, unread, longest), stranger).await;
+                let socket = WebSocket::new(stream, unread, longest, metrics);
+                receive(app, client, room, socket, stranger).await;
             }
         }
     };

@@ -144,7 +144,7 @@ mod tests {
             .collect()
     }
 
-    fn say(seat: &Seat, frame: &str) -> Result<(), RouteError> {
+    fn say(seat: &Seat, frame: &str) -> Result<bool, RouteError> {
         match wire::read(frame).message.unwrap() {
             ClientMessage::Signal(signal) => seat.send(&signal, Instant::now()),
             other => panic!("{other:?} is no signal"),
@@ -189,7 +189,7 @@ mod tests {
         let (alice, mut mailbox) = enter(&rooms, "den", "alice");
         heard(&mut mailbox);
 
-        assert_eq!(say(&alice, r#"{"type":"message","data":1}"#), Ok(()));
+        assert_eq!(say(&alice, r#"{"type":"message","data":1}"#), Ok(false));
         assert_eq!(
             say(&alice, r#"{"type":"message","data":1,"to":"alice"}"#),
             Err(RouteError::Yourself)
@@ -402,7 +402,7 @@ mod tests {
                             (true, Some(to)) if *to == *from.client_id => prop_assert_eq!(sent, Err(RouteError::Yourself)),
                             (true, Some(to)) if hearers.is_empty() => prop_assert_eq!(sent, Err(RouteError::NoSuchPeer(to))),
                             (true, _) => {
-                                prop_assert_eq!(sent, Ok(()));
+                                prop_assert_eq!(sent, Ok(false));
                                 for hearer in hearers {
                                     hearer.expects.push(said);
                                 }

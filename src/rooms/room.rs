@@ -143,7 +143,8 @@ impl Room {
         true
     }
 
-    /// Passes `signal`, which arrived at `heard_at`, to the peer it names, or to everyone else.
+    /// Passes `signal`, which arrived at `heard_at`, to the peer it names, or to everyone else. Says
+    /// whether somebody has been sent it at once.
     ///
     /// # Errors
     ///
@@ -155,20 +156,19 @@ impl Room {
         signature: &Signature,
         signal: &Signal<'_>,
         heard_at: Instant,
-    ) -> Result<(), RouteError> {
+    ) -> Result<bool, RouteError> {
         let heard_at = Some(heard_at);
         if self.find(&from.client_id).is_none_or(|member| member.seat != seat) {
             return Err(RouteError::NotSeated);
         }
         match signal.to.as_deref() {
-            None => self.tell_others(&from.client_id, heard_at, || signal.as_heard(signature)),
-            Some(to) if *to == *from.client_id => return Err(RouteError::Yourself),
+            None => Ok(self.tell_others(&from.client_id, heard_at, || signal.as_heard(signature))),
+            Some(to) if *to == *from.client_id => Err(RouteError::Yourself),
             Some(to) => {
                 let peer = self.find(to).ok_or_else(|| RouteError::NoSuchPeer(quoted(to)))?;
-                peer.outbox.push(signal.as_heard(signature), heard_at);
+                Ok(peer.outbox.push(signal.as_heard(signature), heard_at))
             }
         }
-        Ok(())
     }
 
     /// What it is called.
@@ -195,16 +195,17 @@ impl Room {
         self.place(client_id).ok().and_then(|place| self.members.get(place))
     }
 
-    /// Encodes news once for everyone but `client_id`.
+    /// Encodes news once for everyone but `client_id`; whether it was sent to somebody at once.
     fn tell_others(
         &self,
         client_id: &str,
         heard_at: Option<Instant>,
         news: impl Fn() -> ByteString,
-    ) {
-        let mut frame = None;
+    ) -> bool {
+        let (mut frame, mut at_once) = (None, false);
         for member in self.members.iter().filter(|member| *member.peer.client_id != *client_id) {
-            member.outbox.push(frame.get_or_insert_with(&news).clone(), heard_at);
+            at_once |= member.outbox.push(frame.get_or_insert_with(&news).clone(), heard_at);
         }
+        at_once
     }
 }

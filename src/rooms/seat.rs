@@ -42,12 +42,12 @@ impl Seat {
     }
 
     /// Passes a signal that arrived at `heard_at` on to the peer that it names, or to everyone else in
-    /// the room.
+    /// the room. Says whether somebody has been sent it at once.
     ///
     /// # Errors
     ///
     /// [`RouteError`]; then nobody has heard anything.
-    pub fn send(&self, signal: &Signal<'_>, heard_at: Instant) -> Result<(), RouteError> {
+    pub fn send(&self, signal: &Signal<'_>, heard_at: Instant) -> Result<bool, RouteError> {
         self.room.lock().route(&self.peer, self.number, &self.signature, signal, heard_at)
     }
 
