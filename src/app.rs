@@ -229,6 +229,7 @@ impl App {
 
     /// Tells every open socket that the server stops, and waits until all are gone.
     pub async fn close(&self) {
+        self.rooms.closes();
         self.closing.send_replace(Some(self.config.shutdown_grace));
         self.sessions.close();
         self.sessions.wait().await;

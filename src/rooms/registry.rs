@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use dashmap::DashMap;
@@ -18,6 +18,7 @@ struct Registry {
     rooms: DashMap<Arc<str>, Arc<SharedRoom>>,
     capacity: usize,
     members: AtomicUsize,
+    is_closing: AtomicBool,
 }
 
 /// A room as everyone in it shares it. Once its last member has gone it is over, and never entered again:
@@ -34,7 +35,12 @@ impl SharedRoom {
 impl Rooms {
     /// No rooms yet; each will hold `capacity` members, at least one.
     pub fn new(capacity: usize) -> Self {
-        Self(Arc::new(Registry { rooms: DashMap::new(), capacity, members: AtomicUsize::new(0) }))
+        Self(Arc::new(Registry {
+            rooms: DashMap::new(),
+            capacity,
+            members: AtomicUsize::new(0),
+            is_closing: AtomicBool::new(false),
+        }))
     }
 
     /// See [`Room::join`]; the room is opened where there is none.
@@ -67,7 +73,8 @@ impl Rooms {
     /// See [`Room::leave`]; the last one closes the room.
     pub(super) fn leave(&self, room: &Arc<SharedRoom>, client_id: &str, seat: u64) {
         let mut inside = room.lock();
-        if inside.leave(client_id, seat) {
+        let quietly = self.0.is_closing.load(Ordering::Relaxed);
+        if inside.leave(client_id, seat, quietly) {
             self.0.members.fetch_sub(1, Ordering::Relaxed);
         }
         if inside.is_over() {
@@ -75,6 +82,12 @@ impl Rooms {
             drop(inside);
             self.close(&id, room);
         }
+    }
+
+    /// From now on nobody hears any more that others leave: all of them do, and their calls may outlive
+    /// this process.
+    pub fn closes(&self) {
+        self.0.is_closing.store(true, Ordering::Relaxed);
     }
 
     fn close(&self, id: &str, room: &Arc<SharedRoom>) {

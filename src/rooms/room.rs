@@ -100,7 +100,7 @@ impl Room {
             holder.outbox.dismiss(Dismissal::Replaced);
             holder.seat
         });
-        let replaced = replaced.is_some_and(|seat| self.leave(&peer.client_id, seat));
+        let replaced = replaced.is_some_and(|seat| self.leave(&peer.client_id, seat, false));
 
         let users = self.members.iter().map(|member| &member.peer);
         let users =
@@ -123,14 +123,17 @@ impl Room {
         Ok(Joined { seat, replaced })
     }
 
-    /// Takes a client out and tells those who stay; whether it was there. Leaving twice is harmless,
-    /// and so is leaving a seat that somebody newer has taken.
-    pub(super) fn leave(&mut self, client_id: &str, seat: u64) -> bool {
+    /// Takes a client out and, unless it goes quietly, tells those who stay; whether it was there.
+    /// Leaving twice is harmless, and so is leaving a seat that somebody newer has taken.
+    pub(super) fn leave(&mut self, client_id: &str, seat: u64, quietly: bool) -> bool {
         let Ok(place) = self.place(client_id) else { return false };
         if self.members.get(place).is_none_or(|member| member.seat != seat) {
             return false;
         }
         let Member { peer, .. } = self.members.remove(place);
+        if quietly {
+            return true;
+        }
         self.tell_others(client_id, None, || {
             let news = ServerMessage::UserLeft {
                 room_id: &self.id,

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::harness::{Server, couple};
+use super::harness::{Client, Server, couple};
 
 #[tokio::test]
 async fn a_newcomer_is_let_in_shown_around_and_announced() {
@@ -300,6 +300,29 @@ async fn a_token_is_refreshed_inside_the_session_for_the_same_user_only() {
     assert!((1790..=1800).contains(&refreshed["expires_in"].as_u64().unwrap()));
     assert_eq!((&foreign["code"], &foreign["id"]), (&json!("invalid_token"), &json!(3)));
     assert_eq!(bob.hears().await["username"], "alice");
+}
+
+/// Calls outlive a restart, and would be hung up by whoever hears that all the others leave.
+#[tokio::test]
+async fn nobody_hears_the_others_leave_when_the_server_closes() {
+    let server = Server::start(&[]).await;
+    let mut members = Vec::new();
+    for _ in 0..8 {
+        members.push(server.join("den", "alice").await);
+    }
+    for (before, member) in members.iter_mut().enumerate() {
+        for _ in before + 1..8 {
+            assert_eq!(member.hears().await["type"], "user_joined");
+        }
+    }
+
+    let farewells = futures_util::future::join_all(members.into_iter().map(Client::is_let_go));
+    let (farewells, ()) = tokio::join!(farewells, server.app.close());
+
+    for (heard, _) in farewells {
+        let kinds: Vec<_> = heard.iter().map(|news| news["type"].clone()).collect();
+        assert_eq!(kinds, ["server_shutdown", "error"]);
+    }
 }
 
 #[tokio::test]
