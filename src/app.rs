@@ -18,6 +18,7 @@ use crate::{
         grants::Grants,
         password::{Passwords, nobodys_hash},
         revoked::Revoked,
+        ticket::{Ticket, Tickets},
         token::{BadToken, Claims, Tokens},
         users::{Account, Reload, RowFault, Users},
     },
@@ -27,9 +28,11 @@ use crate::{
     metrics::Metrics,
     outbox::{Dismissal, Outbox},
     rooms::Rooms,
-    session::{Admission, Claim, Goodbye, Refusal, Rules},
+    session::{Admission, Claim, Goodbye, Parked, Refusal, Rules, Survivors},
+    state_file,
     turn::{self, TurnCredentials},
     wire::IceServer,
+    workers::Workers,
 };
 
 /// Sockets that may be open before they have shown a token, over all addresses and from one.
@@ -73,6 +76,10 @@ pub struct Shared {
     /// Logins that are being checked or wait for it.
     logins: Places,
     tokens: Tokens,
+    /// Signs what clients come back with.
+    pub tickets: Arc<Tickets>,
+    /// Who is to be let in again by the next process.
+    pub survivors: Survivors,
     revoked: Revoked,
     lockouts: Mutex<Lockouts>,
     grants: Grants,
@@ -140,6 +147,8 @@ impl App {
                 config.jwt_secret_key_previous.as_ref(),
                 config.token_lifetime,
             ),
+            tickets: Arc::new(Tickets::new(&config.secret_key)),
+            survivors: Survivors::default(),
             revoked,
             lockouts: Mutex::new(Lockouts::new(config.auth_max_failures, config.auth_lockout)),
             grants: Grants::default(),
@@ -157,6 +166,7 @@ impl App {
         move |claim, outbox| match claim {
             Claim::Guest => Ok(app.admit_guest()),
             Claim::Token(token) => app.admit_user(token, address, outbox),
+            Claim::Ticket(ticket) => app.readmit(ticket, outbox),
         }
     }
 
@@ -230,9 +240,65 @@ impl App {
     /// Tells every open socket that the server stops, and waits until all are gone.
     pub async fn close(&self) {
         self.rooms.closes();
-        self.closing.send_replace(Some(self.config.shutdown_grace));
+        // Whoever comes back in time is to find its seat.
+        let within = match self.config.resume_window {
+            Duration::ZERO => self.config.shutdown_grace,
+            window => self.config.shutdown_grace.min(window / 2),
+        };
+        self.closing.send_replace(Some(within));
         self.sessions.close();
         self.sessions.wait().await;
+    }
+
+    /// Lets those sit down again who were here when the process before this one stopped. Call it once,
+    /// before anybody else comes in; `workers` are those of the server.
+    pub fn restore(&self, workers: &Workers) {
+        let path = self.config.state_file();
+        let records = state_file::take(&path).unwrap_or_else(|error| {
+            tracing::error!(%error, file = %path.display(), "nobody may go on where it was");
+            Vec::new()
+        });
+        let (all, now) = (records.len(), unix_now());
+        let mut restored = 0;
+        for record in records {
+            let allowed = self.turned_away(record.room()).is_none();
+            let parked = Parked::restore(&self.rooms, record, now, |ticket, outbox| {
+                self.readmit(ticket, outbox)
+            });
+            let Some(parked) = parked.filter(|_| allowed) else { continue };
+            restored += 1;
+            let (app, worker) = (self.clone(), workers.of(parked.room()));
+            let lingering =
+                async move { parked.lingers(app.closing(), &app.survivors, &app.metrics).await };
+            self.sessions.spawn_on(lingering, worker);
+        }
+        if all > 0 {
+            tracing::info!(
+                restored,
+                all,
+                "members of the process before may go on where they were"
+            );
+        }
+    }
+
+    /// Writes down who may go on where it was, for the process after this one. Call it once, when every
+    /// session has ended, or is not waited for any more. Blocks while the disk works.
+    pub fn save_survivors(&self) {
+        let (mut survivors, now) = (self.survivors.take(), unix_now());
+        let records: Vec<_> =
+            survivors.iter_mut().filter_map(|parked| parked.record(now)).collect();
+        if records.is_empty() {
+            return;
+        }
+        let path = self.config.state_file();
+        match state_file::save(&path, &records) {
+            Ok(()) => {
+                tracing::info!(members = records.len(), file = %path.display(), "kept for the next process")
+            }
+            Err(error) => {
+                tracing::error!(%error, file = %path.display(), "nobody may go on where it was")
+            }
+        }
     }
 }
 
@@ -307,6 +373,7 @@ impl Shared {
             message_burst: self.config.message_burst,
             guests: self.config.allow_anonymous,
             enforce_token_expiry: self.config.enforce_token_expiry,
+            resume_window: self.config.resume_window,
         }
     }
 
@@ -364,7 +431,8 @@ impl Shared {
             }
         };
         let ice_servers = self.ice_servers(None);
-        Admission { username: username.into(), expires_in: None, ice_servers, grant: None }
+        let username = username.into();
+        Admission { username, expires_in: None, ice_servers, claims: None, grant: None }
     }
 
     fn admit_user(
@@ -383,12 +451,39 @@ impl Shared {
             tracing::warn!(%address, "bad socket token");
             Refusal::BadToken
         })?;
+        self.admit(claims, now, outbox)
+    }
+
+    /// Whoever was here before comes in on what he came in with then, if that still counts.
+    fn readmit(&self, ticket: &Ticket, outbox: &Outbox) -> Result<Admission, Refusal> {
+        let Some(claims) = &ticket.claims else {
+            if !self.config.allow_anonymous || self.users.find(&ticket.username).is_some() {
+                return Err(Refusal::NoSuchUser);
+            }
+            let (username, ice_servers) = (ticket.username.as_str().into(), self.ice_servers(None));
+            return Ok(Admission {
+                username,
+                expires_in: None,
+                ice_servers,
+                claims: None,
+                grant: None,
+            });
+        };
+        let now = unix_now();
+        if self.config.enforce_token_expiry && now >= claims.expires_at {
+            return Err(Refusal::BadToken);
+        }
+        self.admit(claims.clone(), now, outbox)
+    }
+
+    fn admit(&self, claims: Claims, now: u64, outbox: &Outbox) -> Result<Admission, Refusal> {
         let grant = self.grants.note(&claims, outbox.clone());
         let account = self.check_standing(&claims)?;
         Ok(Admission {
             ice_servers: self.ice_servers(Some(&account.username)),
             username: account.username.into(),
             expires_in: Some(Duration::from_secs(claims.expires_at.saturating_sub(now))),
+            claims: Some(claims),
             grant: Some(grant),
         })
     }

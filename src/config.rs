@@ -13,6 +13,8 @@ use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretString};
 use tracing::level_filters::LevelFilter;
 
+use crate::auth::users_file::beside;
+
 /// What stands in `SECRET_KEY` until somebody sets it. No secret: it is published.
 const SECRET_KEY_PLACEHOLDER: &str = "your-secret-key-here";
 
@@ -88,6 +90,10 @@ pub struct Config {
     pub stun_urls: Vec<String>,
     /// `SHUTDOWN_GRACE_SECONDS`: how long the end may take. Default 10.
     pub shutdown_grace: Duration,
+    /// `RESUME_WINDOW_SECONDS`: how long a client may be away that resumes. Default 30; 0 = none may.
+    pub resume_window: Duration,
+    /// `STATE_FILE`; see [`Config::state_file`]. Default none.
+    pub state_file: Option<PathBuf>,
     /// `WORKERS`: threads that carry connections. Default 0 = one for each core.
     pub workers: usize,
     /// `METRICS_TOKEN`: opens `/metrics`. Default none: there is no such page.
@@ -217,6 +223,8 @@ impl Config {
             turn: read.turn(),
             stun_urls: read.urls("STUNSERVER_URLS", &["stun:", "stuns:"]),
             shutdown_grace: Duration::from_secs(read.at_least_one("SHUTDOWN_GRACE_SECONDS", 10)),
+            resume_window: read.resume_window(),
+            state_file: read.optional_path("STATE_FILE"),
             workers: read.workers(),
             metrics_token: read.optional_secret("METRICS_TOKEN"),
             api_docs: read.flag("API_DOCS", debug),
@@ -226,6 +234,12 @@ impl Config {
             faults.extend(config.production_faults());
         }
         if faults.is_empty() { Ok(config) } else { Err(Faults(faults)) }
+    }
+
+    /// Where members are kept while the server restarts: beside the users file where nothing else is
+    /// said. Two servers on one users file need one each.
+    pub fn state_file(&self) -> PathBuf {
+        self.state_file.clone().unwrap_or_else(|| beside(&self.users_csv, ".state"))
     }
 
     fn production_faults(&self) -> Vec<String> {
@@ -459,6 +473,14 @@ impl Reader<'_> {
         }
     }
 
+    fn resume_window(&mut self) -> Duration {
+        let accepted = "a whole number from 0 to 3600; 0 = off";
+        let seconds = self.parsed("RESUME_WINDOW_SECONDS", 30, accepted, |value| {
+            value.parse().ok().filter(|it| *it <= 3600)
+        });
+        Duration::from_secs(seconds)
+    }
+
     fn workers(&mut self) -> usize {
         let accepted = "a whole number from 0 to 1024; 0 = one for each core";
         self.parsed("WORKERS", 0, accepted, |value| value.parse().ok().filter(|it| *it <= 1024))
@@ -466,6 +488,11 @@ impl Reader<'_> {
 
     fn optional_secret(&self, name: &str) -> Option<SecretString> {
         (self.variable)(name).filter(|secret| !secret.is_empty()).map(SecretString::from)
+    }
+
+    fn optional_path(&self, name: &str) -> Option<PathBuf> {
+        let set = (self.variable)(name).map(|path| path.trim().to_owned());
+        set.filter(|path| !path.is_empty()).map(PathBuf::from)
     }
 
     fn list(&mut self, name: &str, default: &[&str]) -> Vec<String> {
@@ -647,6 +674,8 @@ mod tests {
                 && config.turn.urls.is_empty()
         );
         assert_eq!((config.turn.ttl.as_secs(), config.shutdown_grace.as_secs()), (86_400, 10));
+        assert_eq!(config.resume_window.as_secs(), 30);
+        assert_eq!(config.state_file, None);
     }
 
     #[test]
@@ -708,6 +737,8 @@ mod tests {
             ("LOG_FORMAT", "xml", "pretty or json"),
             ("MAX_CONNECTIONS_PER_ROOM", "-3", "from 1"),
             ("MAX_CONNECTIONS_PER_ROOM", "0", "from 1"),
+            ("RESUME_WINDOW_SECONDS", "3601", "from 0 to 3600"),
+            ("RESUME_WINDOW_SECONDS", "-1", "from 0 to 3600"),
             ("WORKERS", "-1", "from 0 to 1024"),
             ("WORKERS", "1025", "from 0 to 1024"),
             ("WEBSOCKET_TIMEOUT", "1.5", "a whole number"),

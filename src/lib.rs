@@ -1,8 +1,8 @@
 //! A signaling server for WebRTC: two browsers that want a call exchange offers, answers and ICE
 //! candidates through it.
 //!
-//! Read in this order: [`wire`] (what is said), [`rooms`] (who hears it), [`outbox`] (how it gets
-//! there), [`session`] (one connection's life), [`auth`] and [`limits`] (who may), [`turn`] (relay
+//! Read in this order: [`wire`] (what is said), [`rooms`] (who hears it), [`outbox`] and [`replay`] (how it
+//! gets there), [`session`] (one connection's life), [`auth`] and [`limits`] (who may), [`turn`] (relay
 //! credentials), [`http`] (the doors), [`app`], [`server`] and [`config`] (the house).
 
 #![cfg_attr(
@@ -25,9 +25,11 @@ pub mod http;
 pub mod limits;
 pub mod metrics;
 pub mod outbox;
+pub mod replay;
 pub mod rooms;
 pub mod server;
 pub mod session;
+pub mod state_file;
 pub mod telemetry;
 pub mod tls;
 pub mod turn;

@@ -109,6 +109,7 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
         workers => workers,
     };
     let workers = Workers::start(workers)?;
+    app.restore(&workers);
     let doors = http::doors(&app);
     let serving = tokio::spawn(server::serve(listener, doors, tls, gate, workers, closing.clone()));
 
@@ -127,6 +128,7 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
         },
         () = asked_to_stop() => tracing::warn!("asked twice: closing at once"),
     }
+    app.save_survivors();
     tracing::info!("closed");
     Ok(())
 }

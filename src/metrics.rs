@@ -23,6 +23,7 @@ pub struct Metrics {
     sent_frames: Counter,
     routing: Histogram,
     joins: Counter,
+    resumes: [Counter; 3],
     ends: Family<End, Counter>,
     connections: Gauge,
     members: Gauge,
@@ -57,6 +58,8 @@ pub enum Outcome {
     Refused,
     /// It came too fast.
     RateLimited,
+    /// Its client had said it already, before it resumed.
+    Repeated,
 }
 
 impl Kind {
@@ -84,13 +87,14 @@ impl Kind {
 }
 
 impl Outcome {
-    const ALL: [Self; 3] = [Self::Done, Self::Refused, Self::RateLimited];
+    const ALL: [Self; 4] = [Self::Done, Self::Refused, Self::RateLimited, Self::Repeated];
 
     fn name(self) -> &'static str {
         match self {
             Self::Done => "done",
             Self::Refused => "refused",
             Self::RateLimited => "rate_limited",
+            Self::Repeated => "repeated",
         }
     }
 }
@@ -105,6 +109,11 @@ struct Said {
 struct End {
     reason: &'static str,
     was_member: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Resume {
+    result: &'static str,
 }
 
 impl Default for Metrics {
@@ -129,6 +138,10 @@ impl Default for Metrics {
         let sent = counter("sent", Some(Unit::Bytes), "Text of frames to clients");
         let sent_frames = counter("sent_frames", None, "Text frames to clients");
         let joins = counter("joins", None, "Members that sat down");
+        let by_result = Family::<Resume, Counter>::default();
+        let resumes = ["resumed", "refused", "given_up"]
+            .map(|result| by_result.get_or_create_owned(&Resume { result }));
+        registry.register("resumes", "Clients that came back, might not, or did not", by_result);
         let mut gauge = |name: &str, help: &str| {
             let gauge = Gauge::default();
             registry.register(name, help, gauge.clone());
@@ -151,6 +164,7 @@ impl Default for Metrics {
             sent_frames,
             routing,
             joins,
+            resumes,
             ends,
             connections,
             members,
@@ -185,6 +199,21 @@ impl Metrics {
         self.joins.inc();
     }
 
+    /// A client came back to its membership.
+    pub fn resumed(&self) {
+        self.resumes[0].inc();
+    }
+
+    /// A client wanted to come back and might not.
+    pub fn not_resumed(&self) {
+        self.resumes[1].inc();
+    }
+
+    /// A member was away and did not come back.
+    pub fn given_up(&self) {
+        self.resumes[2].inc();
+    }
+
     /// A WebSocket ended, for one of our own words.
     pub fn ended(&self, reason: &'static str, was_member: bool) {
         let was_member = if was_member { "true" } else { "false" };
@@ -216,7 +245,7 @@ mod tests {
         for (number, kind) in Kind::ALL.into_iter().enumerate() {
             for (offset, outcome) in Outcome::ALL.into_iter().enumerate() {
                 assert_eq!((kind as usize, outcome as usize), (number, offset));
-                (0..=3 * number + offset).for_each(|_| metrics.said(kind, outcome, 1));
+                (0..=4 * number + offset).for_each(|_| metrics.said(kind, outcome, 1));
             }
         }
 
@@ -226,9 +255,9 @@ mod tests {
             "{text}"
         );
         assert!(
-            text.contains("signaling_messages_total{type=\"other\",outcome=\"rate_limited\"} 21\n")
+            text.contains("signaling_messages_total{type=\"other\",outcome=\"repeated\"} 28\n")
         );
-        assert!(text.contains("signaling_received_bytes_total 231\n"), "{text}");
+        assert!(text.contains("signaling_received_bytes_total 406\n"), "{text}");
         assert!(text.contains("signaling_members 2\n") && text.ends_with("# EOF\n"));
     }
 }

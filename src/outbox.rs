@@ -11,6 +11,8 @@ use std::{
 use bytestring::ByteString;
 use tokio::time::Instant;
 
+use crate::replay::{Gap, Replay};
+
 /// Frames that may wait for one client: several full meshes of ten being set up at once.
 pub const MAX_FRAMES: usize = 1024;
 
@@ -30,6 +32,8 @@ pub enum Dismissal {
     TooSlow,
     /// Its own user took over its client id from another connection.
     Replaced,
+    /// The client goes on with a newer connection.
+    Resumed,
     /// The token that it came in with was logged out.
     LoggedOut,
     /// The password of its account was changed.
@@ -83,7 +87,13 @@ struct Waiting {
     /// The way past the queue, where there is one.
     shortcut: Option<Arc<dyn Shortcut>>,
     /// Frames were taken out, and may not be written yet.
-    is_in_hand: bool,
+    in_hand: usize,
+    /// What outlives this connection, where its client may come back.
+    replay: Option<Box<Replay>>,
+    /// The connection is gone, or about to go: frames are only kept for the next one.
+    is_away: bool,
+    /// The client wants to know which of its peers are away.
+    hears_states: bool,
     /// Nobody reads any more.
     is_closed: bool,
     /// Wakes the one task that reads, and that is to end. It stays when it was used: the task is the
@@ -111,6 +121,7 @@ impl fmt::Debug for Waiting {
         f.debug_struct("Waiting")
             .field("frames", &self.frames.len())
             .field("bytes", &self.bytes)
+            .field("is_away", &self.is_away)
             .finish_non_exhaustive()
     }
 }
@@ -132,8 +143,20 @@ impl Outbox {
         if waiting.is_closed {
             return false; // its connection is leaving; the seat follows
         }
+        let frame = match waiting.replay.as_mut().map(|replay| replay.note(&frame)) {
+            None => frame,
+            Some(Ok(numbered)) => numbered,
+            Some(Err(Gap)) => {
+                drop(waiting);
+                self.dismiss(Dismissal::TooSlow);
+                return false;
+            }
+        };
+        if waiting.is_away {
+            return false;
+        }
         if waiting.frames.is_empty()
-            && !waiting.is_in_hand
+            && waiting.in_hand == 0
             && let Some(shortcut) = &waiting.shortcut
         {
             match shortcut.try_send(&frame) {
@@ -157,12 +180,101 @@ impl Outbox {
         false
     }
 
+    /// From now on frames are numbered, and kept for the time after this connection.
+    pub fn remembers(&self, replay: Box<Replay>) {
+        self.0.waiting().replay = Some(replay);
+    }
+
+    /// From now on [`Outbox::hears_states`].
+    pub fn wants_states(&self) {
+        self.0.waiting().hears_states = true;
+    }
+
+    /// Whether the client wants to know which of its peers are away.
+    pub fn hears_states(&self) -> bool {
+        self.0.waiting().hears_states
+    }
+
+    /// Whether the client may come back once its connection is gone.
+    pub fn may_resume(&self) -> bool {
+        self.0.waiting().replay.is_some()
+    }
+
+    /// The connection is gone, or is not to hear any more: frames wait for the next one.
+    pub fn goes_away(&self) {
+        let mut waiting = self.0.waiting();
+        if !std::mem::replace(&mut waiting.is_away, true) {
+            let unheard = waiting.frames.len() + waiting.in_hand;
+            if let Some(replay) = &mut waiting.replay {
+                replay.is_left_with(unheard);
+            }
+            waiting.frames = VecDeque::new();
+            waiting.bytes = 0;
+            waiting.shortcut = None;
+        }
+    }
+
+    /// Whether there is no connection.
+    pub fn is_away(&self) -> bool {
+        self.0.waiting().is_away
+    }
+
+    /// Goes on at `new`, a fresh queue, with what the client has not got after `last_seq`; says how many
+    /// frames that is. This queue is over, and its connection dismissed. `key` is the membership's.
+    ///
+    /// # Errors
+    ///
+    /// [`NotResumed`]; then nothing has changed.
+    pub fn resumes_at(&self, new: &Self, key: u128, last_seq: u64) -> Result<usize, NotResumed> {
+        let mut old = self.0.waiting();
+        let replay = old.replay.as_mut().filter(|replay| replay.key() == key);
+        let replay = replay.ok_or(NotResumed::Over)?;
+        if self.0.dismissed.get().is_some() {
+            return Err(NotResumed::Over);
+        }
+        let frames = replay.resume_after(last_seq).map_err(|Gap| NotResumed::Gap)?;
+        let replayed = frames.len();
+        let mut fresh = new.0.waiting();
+        fresh.replay = old.replay.take();
+        fresh.hears_states = old.hears_states;
+        fresh.bytes = frames.iter().map(|frame| frame.len()).sum();
+        fresh.frames = frames;
+        drop(fresh);
+        old.is_closed = true;
+        drop(old);
+        self.dismiss(Dismissal::Resumed);
+        Ok(replayed)
+    }
+
+    /// The client has got everything up to this number.
+    pub fn acknowledge(&self, number: u64) {
+        if let Some(replay) = &mut self.0.waiting().replay {
+            replay.acknowledge(number);
+        }
+    }
+
+    /// Notes the `id` of something that the client says; whether it said that already, before it resumed.
+    pub fn is_repeated(&self, id: &str) -> bool {
+        self.0.waiting().replay.as_mut().is_some_and(|replay| replay.is_repeated(id))
+    }
+
     /// Asks the connection to end. The first reason given is the one that counts.
     pub fn dismiss(&self, why: Dismissal) {
         if self.0.dismissed.set(why).is_ok() {
             self.0.waiting().wake();
         }
     }
+}
+
+/// Why a client cannot go on where it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotResumed {
+    /// There is no such membership, or no longer.
+    #[error("That membership is over, or was never to be resumed")]
+    Over,
+    /// It has missed frames that are no longer kept, or names one that was never sent.
+    #[error("Not all that was sent after that \"last_seq\" is kept")]
+    Gap,
 }
 
 /// The end of the queue that the client's own connection holds: one task, in all that it waits for.
@@ -189,12 +301,13 @@ impl Mailbox {
         frames: &mut Vec<ByteString>,
     ) -> Poll<Option<Instant>> {
         let mut waiting = self.0.waiting();
-        waiting.is_in_hand = !waiting.frames.is_empty();
+        waiting.in_hand = 0;
         if waiting.frames.is_empty() {
             waiting.remember(context.waker());
             return Poll::Pending;
         }
         let taken = waiting.frames.len().min(MOST_AT_ONCE);
+        waiting.in_hand = taken;
         let before = frames.len();
         frames.extend(waiting.frames.drain(..taken));
         let bytes: usize = frames.iter().skip(before).map(|frame| frame.len()).sum();
@@ -204,6 +317,14 @@ impl Mailbox {
             waiting.frames = VecDeque::new();
         }
         Poll::Ready(since)
+    }
+
+    /// What is to be kept of a client that is away, for another process, and whether it wants to know which
+    /// of its peers are away. From now on nothing is kept here.
+    pub fn take_replay(&self) -> Option<(Box<Replay>, bool)> {
+        let mut waiting = self.0.waiting();
+        let hears_states = waiting.hears_states;
+        waiting.replay.take().map(|replay| (replay, hears_states))
     }
 
     /// A frame that already waits, if there is one.

@@ -6,30 +6,37 @@ use std::{
     net::IpAddr,
     panic::AssertUnwindSafe,
     pin::pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::{Poll, Waker},
     time::Duration,
 };
 
 use bytestring::ByteString;
 use futures_util::FutureExt;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::{
     sync::watch,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until, timeout, timeout_at},
 };
 
 use tracing::{Instrument, Span};
 
 use crate::{
-    auth::grants::Grant,
+    auth::{
+        grants::Grant,
+        ticket::{Ticket, Tickets},
+        token::Claims,
+    },
     limits::{MessageBudget, Verdict},
     metrics::{Kind, Metrics, Outcome},
     outbox::{self, Dismissal, Mailbox, Notice, Outbox, Shortcut},
-    rooms::{JoinError, Peer, Rooms, RouteError, Seat},
+    replay::Replay,
+    rooms::{JoinError, Peer, Resumed, Rooms, RouteError, Seat},
     wire::{
-        self, ClientMessage, IceServer, Incoming, Introduction, RequestedId, ServerMessage,
-        SignalKind, Token, WireError,
+        self, ClientMessage, Features, IceServer, Incoming, Introduction, PeerInRoom, RequestedId,
+        Resumption, ServerMessage, SignalKind, TicketToResume, Token, WireError,
     },
 };
 
@@ -96,6 +103,10 @@ pub struct Host<D> {
     pub metrics: Arc<Metrics>,
     /// Who lets people in.
     pub door: D,
+    /// Signs what clients come back with.
+    pub tickets: Arc<Tickets>,
+    /// Who is to be let in again by the next process.
+    pub survivors: Survivors,
     /// Turns to the time that clients may take to come back when the server stops.
     pub closing: watch::Receiver<Option<Duration>>,
 }
@@ -105,6 +116,22 @@ impl<D> Host<D> {
     /// writes two or three.
     fn span(&self) -> Span {
         tracing::info_span!("socket", room = ?self.room, address = %self.address)
+    }
+
+    /// What a client shows that comes back; `None` where none may.
+    fn sign(&self, ticket: &Ticket) -> Option<SecretString> {
+        if self.rules.resume_window.is_zero() {
+            return None;
+        }
+        let signed = self.tickets.sign(ticket);
+        signed.inspect_err(|error| tracing::error!(%error, "no resume token")).ok()
+    }
+
+    fn to_resume<'a>(&self, token: &'a SecretString) -> TicketToResume<'a> {
+        TicketToResume {
+            resume_token: token.expose_secret(),
+            resume_window_seconds: self.rules.resume_window.as_secs(),
+        }
     }
 }
 
@@ -121,6 +148,8 @@ pub struct Rules {
     pub guests: bool,
     /// Whether a session ends with its token.
     pub enforce_token_expiry: bool,
+    /// How long a client may be away that resumes; zero where none may.
+    pub resume_window: Duration,
 }
 
 /// What somebody at the door says about himself.
@@ -129,6 +158,8 @@ pub enum Claim<'a> {
     Token(&'a str),
     /// Nothing at all.
     Guest,
+    /// He was here before.
+    Ticket(&'a Ticket),
 }
 
 /// Lets people in: checks the claim of whoever is behind the outbox.
@@ -143,6 +174,8 @@ pub struct Admission {
     pub expires_in: Option<Duration>,
     /// For `new RTCPeerConnection(…)`.
     pub ice_servers: Vec<IceServer>,
+    /// What the token says; `None` for a guest.
+    pub claims: Option<Claims>,
     /// What ends the session with its token or account; held as long as the session lasts.
     pub grant: Option<Grant>,
 }
@@ -384,6 +417,15 @@ impl Goodbye {
         }
     }
 
+    /// Whether a member may come back after it, to where it was: what the close says by `"retry":true`, and
+    /// a connection that broke. With a token that ran out it may not.
+    fn may_resume(self) -> bool {
+        match self.parting() {
+            Some(parting) => parting.retry && self != Self::TokenExpired,
+            None => self == Self::Gone,
+        }
+    }
+
     /// Whether also a client that is not in yet is told by an `error` message, not by the close alone.
     fn tells_strangers(self) -> bool {
         matches!(
@@ -403,7 +445,7 @@ impl From<Dismissal> for Goodbye {
     fn from(why: Dismissal) -> Self {
         match why {
             Dismissal::TooSlow => Self::TooSlow,
-            Dismissal::Replaced => Self::Replaced,
+            Dismissal::Replaced | Dismissal::Resumed => Self::Replaced,
             Dismissal::LoggedOut => Self::LoggedOut,
             Dismissal::PasswordChanged => Self::PasswordChanged,
             Dismissal::AccountGone => Self::AccountGone,
@@ -430,16 +472,20 @@ impl From<Refusal> for Goodbye {
     }
 }
 
-/// Lives one connection to its end and says how it ended. The seat is free before the last words.
-pub async fn run(socket: &mut impl Socket, host: &Host<impl Door>) -> Goodbye {
+/// Lives one connection to its end; says how it ended, and who stays without it. The seat of somebody who
+/// does not is free before the last words.
+pub async fn run(socket: &mut impl Socket, host: &Host<impl Door>) -> (Goodbye, Option<Parked>) {
     let (outbox, mailbox) = outbox::pair();
     let end = called(mailbox.notice(), host.closing.clone());
-    let mut seated: Option<Peer> = None;
+    let mut member = None;
     let living = async {
         let mut line = Line { socket, patience: host.rules.patience };
         // Boxed, so that a member does not hold for ever what it needed at the door.
-        let introduced = Box::pin(introduce(&mut line, host, outbox, mailbox, &mut seated));
-        let mut member = introduced.instrument(host.span()).await?;
+        let introduced = Box::pin(introduce(&mut line, host, outbox, mailbox));
+        let (entered, greeting, first) = introduced.instrument(host.span()).await?;
+        let member = member.insert(entered);
+        member.settles(&mut line, &greeting, first).await?;
+        drop(greeting);
         member.converse(&mut line).await
     };
     let goodbye = tokio::select! {
@@ -447,7 +493,7 @@ pub async fn run(socket: &mut impl Socket, host: &Host<impl Door>) -> Goodbye {
         // leave, which would hang up calls that outlive the restart.
         biased;
         goodbye = end => goodbye,
-        // One session's fault is nobody else's: unwinding drops the seat, and the client is told.
+        // One session's fault is nobody else's: unwinding ends it, and the client is told.
         lived = AssertUnwindSafe(living).catch_unwind() => match lived {
             Ok(Err(goodbye)) => goodbye,
             Err(_panic) => {
@@ -456,15 +502,135 @@ pub async fn run(socket: &mut impl Socket, host: &Host<impl Door>) -> Goodbye {
             }
         },
     };
-    host.metrics.ended(goodbye.word(), seated.is_some());
-    host.span().in_scope(|| match &seated {
-        Some(Peer { username, client_id }) => {
-            tracing::info!(user = ?username, client = %client_id, ?goodbye, "left");
+    let admitted = member.is_some();
+    host.metrics.ended(goodbye.word(), admitted);
+    let parked = host.span().in_scope(|| match member {
+        Some(member) => {
+            let Peer { username, client_id } = member.seat.peer().clone();
+            let parked = member.parks(goodbye);
+            let news = if parked.is_some() { "away" } else { "left" };
+            tracing::info!(user = ?username, client = %client_id, ?goodbye, "{news}");
+            parked
         }
-        None => tracing::debug!(?goodbye, "closing"),
+        None => {
+            tracing::debug!(?goodbye, "closing");
+            None
+        }
     });
-    Box::pin(say_goodbye(socket, goodbye, seated.is_some())).await;
-    goodbye
+    // When the server stops, nobody is to lose its seat for reading its last words too slowly.
+    let parked = if matches!(goodbye, Goodbye::Restarting(_)) {
+        parked.into_iter().for_each(|parked| host.survivors.keep(parked));
+        None
+    } else {
+        parked
+    };
+    Box::pin(say_goodbye(socket, goodbye, admitted)).await;
+    (goodbye, parked)
+}
+
+/// A member without a connection, for as long as it may come back. Dropping it is leaving.
+pub struct Parked {
+    seat: Seat,
+    mailbox: Mailbox,
+    ticket: Box<Ticket>,
+    until: Instant,
+    _grant: Option<Grant>,
+}
+
+/// A member without a connection, as it outlives the process.
+#[derive(Deserialize, Serialize)]
+pub struct Record {
+    ticket: Box<Ticket>,
+    replay: Box<Replay>,
+    hears_states: bool,
+    /// When it has been away too long, in seconds since the Unix epoch.
+    until: u64,
+}
+
+impl Record {
+    /// The room that it sits in.
+    pub fn room(&self) -> &str {
+        &self.ticket.room
+    }
+}
+
+/// Members that were away, or became so, when the server stopped. Clones are the same.
+#[derive(Clone, Default)]
+pub struct Survivors(Arc<Mutex<Vec<Parked>>>);
+
+impl Survivors {
+    /// Takes all of them.
+    pub fn take(&self) -> Vec<Parked> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn keep(&self, parked: Parked) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(parked);
+    }
+}
+
+impl Parked {
+    /// Sits down again where `record` says; `now` in whole seconds since the Unix epoch. `admit` says
+    /// whether what the membership stands on still counts.
+    ///
+    /// Nothing where the client has been away too long, may not come back, or has its seat already.
+    pub fn restore(
+        rooms: &Rooms,
+        record: Record,
+        now: u64,
+        admit: impl FnOnce(&Ticket, &Outbox) -> Result<Admission, Refusal>,
+    ) -> Option<Self> {
+        let Record { ticket, replay, hears_states, until } = record;
+        let left = Duration::from_secs(until.checked_sub(now).filter(|left| *left > 0)?);
+        let (outbox, mailbox) = outbox::pair();
+        outbox.remembers(replay);
+        if hears_states {
+            outbox.wants_states();
+        }
+        outbox.goes_away();
+        let Admission { username, grant, .. } = admit(&ticket, &outbox).ok()?;
+        let peer = Peer { client_id: ticket.client_id.as_str().into(), username };
+        let seat = Seat::restore(rooms, &ticket.room.as_str().into(), peer, outbox).ok()?;
+        let until = Instant::now() + left;
+        Some(Self { seat, mailbox, ticket, until, _grant: grant })
+    }
+
+    /// The room that it sits in.
+    pub fn room(&self) -> &str {
+        &self.ticket.room
+    }
+
+    /// What another process needs to go on with it; `now` in whole seconds since the Unix epoch. From
+    /// now on nothing more is kept for it here.
+    pub fn record(&mut self, now: u64) -> Option<Record> {
+        let (replay, hears_states) = self.mailbox.take_replay()?;
+        let left = self.until.saturating_duration_since(Instant::now());
+        let until = now + left.as_secs() + 1;
+        Some(Record { ticket: self.ticket.clone(), replay, hears_states, until })
+    }
+
+    /// Waits until the client is back on another connection, has lost its right to come, or has been away
+    /// too long. When the server stops it is kept among the survivors.
+    pub async fn lingers(
+        self,
+        mut closing: watch::Receiver<Option<Duration>>,
+        survivors: &Survivors,
+        metrics: &Metrics,
+    ) {
+        let notice = self.mailbox.notice();
+        let why = tokio::select! {
+            biased;
+            why = notice.dismissed() => Some(why),
+            _ = closing.wait_for(Option::is_some) => return survivors.keep(self),
+            () = sleep_until(self.until) => None,
+        };
+        let Peer { username, client_id } = self.seat.peer();
+        if why == Some(Dismissal::Resumed) {
+            return;
+        }
+        metrics.given_up();
+        tracing::info!(user = ?username, client = %client_id, ?why, "left, being away");
+    }
 }
 
 /// Turns a connection away at the door: the reason stands in place of `auth_required`.
@@ -569,23 +735,45 @@ async fn called(notice: Notice, closing: watch::Receiver<Option<Duration>>) -> G
     .await
 }
 
-/// From the first message to a seat, and to `seated` as soon as there is one; a guest's first message is
-/// acted on.
+/// What a newcomer hears first, and the first message of a guest, which is still to be acted on.
+type Entered<'h, D> = (Member<'h, D>, Vec<ByteString>, Option<ByteString>);
+
+/// From the first message to a seat.
 async fn introduce<'h, D: Door>(
     line: &mut Line<'_, impl Socket>,
     host: &'h Host<D>,
     outbox: Outbox,
     mailbox: Mailbox,
-    seated: &mut Option<Peer>,
-) -> Result<Member<'h, D>, Goodbye> {
+) -> Result<Entered<'h, D>, Goodbye> {
     let guests = host.rules.guests;
     let greeting = ServerMessage::AuthRequired { message: "Authentication required", guests };
     line.write(&[greeting.encode()]).await?;
-    let first = timeout(host.rules.patience, first_text(line.socket)).await;
-    let first = first.unwrap_or(Err(Goodbye::AuthRequired))?;
+    let until = Instant::now() + host.rules.patience;
+    let mut first = first_text(line.socket, until).await?;
 
+    if let Incoming { id, message: Ok(ClientMessage::Resume(resumption)), .. } = wire::read(&first)
+    {
+        match resume(host, &resumption, &outbox) {
+            Ok((seat, admission, key, resumed)) => {
+                let Peer { client_id, username } = seat.peer();
+                let replayed = resumed.replayed;
+                tracing::info!(user = ?username, client = %client_id, replayed, "resumed");
+                host.metrics.resumed();
+                let (member, ice_servers, token) =
+                    Member::new(host, seat, outbox, mailbox, admission, key);
+                let greeting = member.resumed(&resumed, &ice_servers, token.as_ref());
+                return Ok((member, vec![greeting], None));
+            }
+            Err(sentence) => {
+                host.metrics.not_resumed();
+                tracing::info!(sentence, "not resumed");
+                line.write(&[error("resume_failed", &sentence, id)]).await?;
+            }
+        }
+        first = first_text(line.socket, until).await?;
+    }
     let message = wire::read(&first).message;
-    let (claim, requested) = claim_of(&message, guests)?;
+    let (claim, requested, features) = claim_of(&message, guests)?;
     let admission = (host.door)(claim, &outbox)?;
     let client_id: Arc<str> = match requested {
         RequestedId::This(id) => id.as_ref().into(),
@@ -593,55 +781,83 @@ async fn introduce<'h, D: Door>(
         RequestedId::Malformed => return Err(Goodbye::InvalidClientId),
     };
     let carries_on = !matches!(message, Ok(ClientMessage::Auth(_)));
+    let key = uuid::Uuid::new_v4().as_u128();
+    if features.resume && !host.rules.resume_window.is_zero() {
+        outbox.remembers(Box::new(Replay::new(key)));
+    }
+    if features.peer_state {
+        outbox.wants_states();
+    }
     let peer = Peer { client_id, username: admission.username.clone() };
     let seat = Seat::take(&host.rooms, &host.room, peer, outbox.clone())?;
-    let Peer { client_id, username } = seated.insert(seat.peer().clone());
+    let Peer { client_id, username } = seat.peer();
     tracing::info!(user = ?username, client = %client_id, "joined");
     host.metrics.joined();
-    let Rules { messages_per_second, message_burst, .. } = host.rules;
-    let mut member = Member {
-        host,
-        seat,
-        outbox,
-        mailbox,
-        expires_at: expiry(&admission),
-        is_guest: admission.expires_in.is_none(),
-        budget: MessageBudget::new(messages_per_second, message_burst, Instant::now()),
-        _grant: admission.grant,
-    };
-    member.welcome(line, &admission.ice_servers).await?;
-    if carries_on && let Some(reply) = member.hear(&first, Instant::now())? {
-        line.write(&[reply]).await?;
-    }
-    Ok(member)
+    let (mut member, ice_servers, token) = Member::new(host, seat, outbox, mailbox, admission, key);
+    let greeting = member.welcome(&ice_servers, token.as_ref());
+    Ok((member, greeting, carries_on.then_some(first)))
 }
 
-/// Who somebody says he is with his first message, and the client id that he asks for.
+/// Gives somebody who was here before the seat that he had, and says the key of the membership; or the
+/// sentence of the error.
+fn resume<D: Door>(
+    host: &Host<D>,
+    resumption: &Resumption<'_>,
+    outbox: &Outbox,
+) -> Result<(Seat, Admission, u128, Resumed), String> {
+    let Token::Text(ticket) = &resumption.token else {
+        return Err("Field \"resume_token\" must be a string".into());
+    };
+    let last_seq = resumption
+        .last_seq
+        .ok_or("Field \"last_seq\" must be the \"seq\" of the last frame that you got, or 0")?;
+    let ticket = host.tickets.verify(ticket).map_err(|_| "That resume token is not valid")?;
+    if *ticket.room != *host.room {
+        return Err("That resume token is for another room".into());
+    }
+    let admission = (host.door)(Claim::Ticket(&ticket), outbox);
+    let admission = admission.map_err(|_| "What that membership stood on no longer counts")?;
+    let peer = Peer { client_id: ticket.client_id.into(), username: admission.username.clone() };
+    let seat = Seat::resume(&host.rooms, &host.room, peer, ticket.key, outbox.clone(), last_seq);
+    let (seat, resumed) = seat.map_err(|why| why.to_string())?;
+    Ok((seat, admission, ticket.key, resumed))
+}
+
+/// Who somebody says he is with his first message, the client id that he asks for, and what else he can
+/// do with.
 fn claim_of<'a>(
     first: &'a Result<ClientMessage<'_>, WireError>,
     guests: bool,
-) -> Result<(Claim<'a>, &'a RequestedId<'a>), Goodbye> {
+) -> Result<(Claim<'a>, &'a RequestedId<'a>, Features), Goodbye> {
     match first {
-        Ok(ClientMessage::Auth(Introduction { token, client_id })) => match token {
-            Token::Text(token) => Ok((Claim::Token(token), client_id)),
-            Token::Malformed => Ok((Claim::Token(""), client_id)),
-            Token::Absent if guests => Ok((Claim::Guest, client_id)),
-            Token::Absent => Err(Goodbye::InvalidToken),
-        },
-        Ok(ClientMessage::Signal(_) | ClientMessage::Ping) if guests => {
-            Ok((Claim::Guest, &RequestedId::Any))
+        Ok(ClientMessage::Auth(Introduction { token, client_id, features })) => {
+            let claim = match token {
+                Token::Text(token) => Claim::Token(token),
+                Token::Malformed => Claim::Token(""),
+                Token::Absent if guests => Claim::Guest,
+                Token::Absent => return Err(Goodbye::InvalidToken),
+            };
+            Ok((claim, client_id, *features))
         }
-        Ok(ClientMessage::Signal(_) | ClientMessage::Ping) | Err(_) => Err(Goodbye::AuthRequired),
+        Ok(ClientMessage::Signal(_) | ClientMessage::Ping) if guests => {
+            Ok((Claim::Guest, &RequestedId::Any, Features::default()))
+        }
+        Ok(ClientMessage::Signal(_) | ClientMessage::Ping | ClientMessage::Resume(_)) | Err(_) => {
+            Err(Goodbye::AuthRequired)
+        }
     }
 }
 
-async fn first_text(socket: &mut impl Socket) -> Result<ByteString, Goodbye> {
-    loop {
-        match unpack(socket.receive().await)? {
-            Some(text) => return Ok(text),
-            None => continue,
+/// The next text, which must be there by `until`.
+async fn first_text(socket: &mut impl Socket, until: Instant) -> Result<ByteString, Goodbye> {
+    let text = async {
+        loop {
+            if let Some(text) = unpack(socket.receive().await)? {
+                return Ok(text);
+            }
         }
-    }
+    };
+    timeout_at(until, text).await.unwrap_or(Err(Goodbye::AuthRequired))
 }
 
 /// The text that arrived, nothing for a heartbeat, or why this was the last that arrived.
@@ -674,13 +890,78 @@ struct Member<'h, D> {
     seat: Seat,
     outbox: Outbox,
     mailbox: Mailbox,
+    /// What it comes back with, where it asked to.
+    ticket: Option<Box<Ticket>>,
     expires_at: Option<Instant>,
     is_guest: bool,
     budget: MessageBudget,
     _grant: Option<Grant>,
 }
 
-impl<D: Door> Member<'_, D> {
+impl<'h, D: Door> Member<'h, D> {
+    /// Somebody who sits on `seat`; and what it is told beside that: its ICE servers, and what it may come
+    /// back with. `key` is the membership's.
+    fn new(
+        host: &'h Host<D>,
+        seat: Seat,
+        outbox: Outbox,
+        mailbox: Mailbox,
+        admission: Admission,
+        key: u128,
+    ) -> (Self, Vec<IceServer>, Option<SecretString>) {
+        let expires_at = expiry(&admission);
+        let Admission { expires_in, ice_servers, claims, grant, .. } = admission;
+        let Peer { client_id, username } = seat.peer();
+        let ticket = Ticket {
+            room: host.room.to_string(),
+            client_id: client_id.to_string(),
+            username: username.to_string(),
+            key,
+            claims,
+        };
+        let token = host.sign(&ticket);
+        let Rules { messages_per_second, message_burst, .. } = host.rules;
+        let member = Member {
+            host,
+            seat,
+            ticket: outbox.may_resume().then(|| Box::new(ticket)),
+            outbox,
+            mailbox,
+            expires_at,
+            is_guest: expires_in.is_none(),
+            budget: MessageBudget::new(messages_per_second, message_burst, Instant::now()),
+            _grant: grant,
+        };
+        (member, ice_servers, token)
+    }
+
+    /// Says the first words to a member that has just sat down or come back, and acts on what a guest
+    /// began with.
+    async fn settles(
+        &mut self,
+        line: &mut Line<'_, impl Socket>,
+        greeting: &[ByteString],
+        first: Option<ByteString>,
+    ) -> Result<(), Goodbye> {
+        line.write(greeting).await?;
+        self.mailbox.opens(line.socket.shortcut());
+        if let Some(first) = first {
+            self.hear(&first, Instant::now(), line).await?;
+        }
+        Ok(())
+    }
+
+    /// The connection has ended: the member stays without it where it may come back after such an end.
+    fn parks(self, goodbye: Goodbye) -> Option<Parked> {
+        let Self { host, seat, mailbox, ticket, _grant, .. } = self;
+        // Dismissed by others, or with a queue that overflowed, it has lost its seat in any case.
+        let stays = goodbye.may_resume() && mailbox.notice().now().is_none();
+        let ticket = ticket.filter(|_| stays)?;
+        seat.goes_away();
+        let until = Instant::now() + host.rules.resume_window;
+        Some(Parked { seat, mailbox, ticket, until, _grant })
+    }
+
     /// Talks until something ends it.
     async fn converse(&mut self, line: &mut Line<'_, impl Socket>) -> Result<Infallible, Goodbye> {
         let patience = self.host.rules.patience;
@@ -710,9 +991,8 @@ impl<D: Door> Member<'_, D> {
                 Event::Received(received) => {
                     heard_at = Instant::now();
                     if let Some(text) = unpack(received)?
-                        && let Some(reply) = self.hear(&text, heard_at)?
+                        && self.hear(&text, heard_at, line).await?
                     {
-                        line.write(&[reply]).await?;
                         said_at = heard_at;
                     }
                 }
@@ -752,27 +1032,51 @@ impl<D: Door> Member<'_, D> {
     }
 
     /// `auth_success`, then `users_in_room`, and nothing before or between them.
-    async fn welcome(
+    fn welcome(
         &mut self,
-        line: &mut Line<'_, impl Socket>,
         ice_servers: &[IceServer],
-    ) -> Result<(), Goodbye> {
+        token: Option<&SecretString>,
+    ) -> Vec<ByteString> {
         let Peer { client_id, username } = self.seat.peer();
         let success = ServerMessage::AuthSuccess {
             user: username,
             client_id,
             message: "Authentication successful",
             ice_servers,
+            ticket: token.map(|token| self.host.to_resume(token)),
         };
         let mut frames = vec![success.encode()];
         frames.extend(self.mailbox.next_now());
-        line.write(&frames).await?;
-        self.mailbox.opens(line.socket.shortcut());
-        Ok(())
+        frames
     }
 
-    /// Acts on one message, and counts it; returns what its sender hears of it.
-    fn hear(&mut self, frame: &str, now: Instant) -> Result<Option<ByteString>, Goodbye> {
+    /// `resumed`; what the client has not got waits in the mailbox.
+    fn resumed(
+        &self,
+        resumed: &Resumed,
+        ice_servers: &[IceServer],
+        token: Option<&SecretString>,
+    ) -> ByteString {
+        let others = resumed.others.iter();
+        let users =
+            others.map(|peer| PeerInRoom { client_id: &peer.client_id, username: &peer.username });
+        ServerMessage::Resumed {
+            client_id: &self.seat.peer().client_id,
+            replayed: resumed.replayed,
+            users: users.collect(),
+            ice_servers,
+            ticket: token.map(|token| self.host.to_resume(token)),
+        }
+        .encode()
+    }
+
+    /// Acts on one message, counts it, and tells its sender what there is to tell; whether there was.
+    async fn hear(
+        &mut self,
+        frame: &str,
+        now: Instant,
+        line: &mut Line<'_, impl Socket>,
+    ) -> Result<bool, Goodbye> {
         let verdict = self.budget.spend(now);
         let (kind, outcome, reply) = match verdict {
             Verdict::Pass => self.act(frame, now),
@@ -780,7 +1084,15 @@ impl<D: Door> Member<'_, D> {
             Verdict::Drop | Verdict::Close => (Kind::Other, Outcome::RateLimited, None),
         };
         self.host.metrics.said(kind, outcome, frame.len());
-        if verdict == Verdict::Close { Err(Goodbye::RateLimited) } else { Ok(reply) }
+        let is_told = reply.is_some();
+        match reply {
+            // Numbered frames have one order.
+            Some(reply) if self.ticket.is_some() => drop(self.outbox.push(reply, None)),
+            // Before what waits from others, or somebody who has much to hear would hear of it late.
+            Some(reply) => line.write(&[reply]).await?,
+            None => {}
+        }
+        if verdict == Verdict::Close { Err(Goodbye::RateLimited) } else { Ok(is_told) }
     }
 
     fn warn(&self, frame: &str) -> ByteString {
@@ -793,13 +1105,20 @@ impl<D: Door> Member<'_, D> {
     }
 
     fn act(&mut self, frame: &str, now: Instant) -> (Kind, Outcome, Option<ByteString>) {
-        let Incoming { id, message } = wire::read(frame);
+        let Incoming { id, ack, message } = wire::read(frame);
+        if let Some(ack) = ack {
+            self.outbox.acknowledge(ack);
+        }
         let message = match message {
             Ok(message) => message,
             Err(fault) => return (Kind::Other, Outcome::Refused, Some(wire_error(&fault, id))),
         };
         match message {
             ClientMessage::Ping => (Kind::Ping, Outcome::Done, Some(ServerMessage::Pong.encode())),
+            ClientMessage::Resume(_) => {
+                let sentence = "A resume is the first message of a connection; this one is in";
+                (Kind::Other, Outcome::Refused, Some(error("invalid_message", sentence, id)))
+            }
             ClientMessage::Auth(introduction) => {
                 let refreshed = self.refresh(&introduction);
                 let outcome = if refreshed.is_ok() { Outcome::Done } else { Outcome::Refused };
@@ -813,6 +1132,9 @@ impl<D: Door> Member<'_, D> {
                     SignalKind::IceCandidate => Kind::IceCandidate,
                     SignalKind::Message => Kind::Message,
                 };
+                if self.ticket.is_some() && id.is_some_and(|id| self.outbox.is_repeated(id.get())) {
+                    return (kind, Outcome::Repeated, None);
+                }
                 let refused = match self.seat.send(&signal, now) {
                     Ok(at_once) => {
                         if at_once {
@@ -852,7 +1174,12 @@ impl<D: Door> Member<'_, D> {
                 let expires_in = admission.expires_in.unwrap_or_default().as_secs();
                 self.expires_at = expiry(&admission);
                 self._grant = admission.grant;
-                Ok(ServerMessage::TokenRefreshed { expires_in }.encode())
+                let token = self.ticket.as_mut().and_then(|ticket| {
+                    ticket.claims = admission.claims;
+                    self.host.sign(ticket)
+                });
+                let ticket = token.as_ref().map(|token| self.host.to_resume(token));
+                Ok(ServerMessage::TokenRefreshed { expires_in, ticket }.encode())
             }
             Ok(_) => {
                 Err(("invalid_token", "That token is another user's; this session stays as it is"))

@@ -24,6 +24,8 @@ const MAX_ID: usize = 128;
 pub struct Incoming<'a> {
     /// The client's own `id` for this frame: a JSON string or number.
     pub id: Option<&'a RawValue>,
+    /// The number of the last frame that the client has got, where it says so.
+    pub ack: Option<u64>,
     /// What the client said.
     pub message: Result<ClientMessage<'a>, WireError>,
 }
@@ -33,6 +35,8 @@ pub struct Incoming<'a> {
 pub enum ClientMessage<'a> {
     /// `auth_token`: who the client is.
     Auth(Introduction<'a>),
+    /// `resume`: the client was here before.
+    Resume(Resumption<'a>),
     /// `offer`, `answer`, `ice_candidate` or `message`, on its way to others.
     Signal(Signal<'a>),
     /// `ping`.
@@ -46,9 +50,29 @@ pub struct Introduction<'a> {
     pub token: Token<'a>,
     /// The client id that is asked for.
     pub client_id: RequestedId<'a>,
+    /// What else the client can do with.
+    pub features: Features,
 }
 
-/// The `token` of an `auth_token`.
+/// The `features` of an `auth_token`; others are not known here, and no fault.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Features {
+    /// `resume`: its frames are numbered, and it may come back.
+    pub resume: bool,
+    /// `peer_state`: it wants to know which peers are away.
+    pub peer_state: bool,
+}
+
+/// The contents of a `resume`.
+#[derive(Debug)]
+pub struct Resumption<'a> {
+    /// The resume token as far as the frame has one.
+    pub token: Token<'a>,
+    /// The number of the last frame that the client has got; `None` where that is no number.
+    pub last_seq: Option<u64>,
+}
+
+/// The `token` of an `auth_token`, or the `resume_token` of a `resume`.
 pub enum Token<'a> {
     /// No `token`, or `null`.
     Absent,
@@ -132,10 +156,10 @@ impl WireError {
 pub fn read(frame: &str) -> Incoming<'_> {
     let envelope = match open(frame) {
         Ok(envelope) => envelope,
-        Err(error) => return Incoming { id: None, message: Err(error) },
+        Err(error) => return Incoming { id: None, ack: None, message: Err(error) },
     };
     let id = envelope.id.filter(|id| id.get().len() <= MAX_ID && is_string_or_number(id));
-    Incoming { id, message: envelope.message() }
+    Incoming { id, ack: envelope.ack.and_then(number), message: envelope.message() }
 }
 
 /// Whether `id` may name a member: 1 to 128 characters of `A–Z a–z 0–9 . _ : @ -`.
@@ -160,9 +184,17 @@ struct Envelope<'a> {
     #[serde(borrow, default, deserialize_with = "present")]
     id: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
+    ack: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
     to: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     token: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    resume_token: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    last_seq: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    features: Option<&'a RawValue>,
     #[serde(rename = "clientId", borrow, default, deserialize_with = "present")]
     client_id: Option<&'a RawValue>,
     #[serde(rename = "client_id", borrow, default, deserialize_with = "present")]
@@ -259,6 +291,10 @@ impl<'a> Envelope<'a> {
         let kind = self.kind.and_then(text).ok_or_else(|| field("type", "a string"))?;
         match &*kind {
             "auth_token" => Ok(ClientMessage::Auth(self.introduction())),
+            "resume" => Ok(ClientMessage::Resume(Resumption {
+                token: token(self.resume_token),
+                last_seq: self.last_seq.and_then(number),
+            })),
             "ping" => Ok(ClientMessage::Ping),
             "offer" => self.signal(SignalKind::Offer, object("offer", self.offer)?),
             "answer" => self.signal(SignalKind::Answer, object("answer", self.answer)?),
@@ -274,11 +310,6 @@ impl<'a> Envelope<'a> {
     }
 
     fn introduction(&self) -> Introduction<'a> {
-        let token = match self.token {
-            None => Token::Absent,
-            Some(raw) if is_null(raw) => Token::Absent,
-            Some(raw) => text(raw).map_or(Token::Malformed, Token::Text),
-        };
         let requested = [self.client_id, self.client_id_in_snake_case];
         let client_id = match requested.into_iter().flatten().find(|raw| !is_null(raw)) {
             None => RequestedId::Any,
@@ -288,7 +319,7 @@ impl<'a> Envelope<'a> {
                 _ => RequestedId::Malformed,
             },
         };
-        Introduction { token, client_id }
+        Introduction { token: token(self.token), client_id, features: features(self.features) }
     }
 
     fn signal(
@@ -323,6 +354,25 @@ fn text(raw: &RawValue) -> Option<Cow<'_, str>> {
     serde_json::from_str::<Text<'_>>(raw.get()).ok().map(|Text(text)| text)
 }
 
+fn token(raw: Option<&RawValue>) -> Token<'_> {
+    match raw {
+        None => Token::Absent,
+        Some(raw) if is_null(raw) => Token::Absent,
+        Some(raw) => text(raw).map_or(Token::Malformed, Token::Text),
+    }
+}
+
+fn features(raw: Option<&RawValue>) -> Features {
+    let names = raw.and_then(|raw| serde_json::from_str::<Vec<Text<'_>>>(raw.get()).ok());
+    let has = |name| names.iter().flatten().any(|Text(known)| known == name);
+    Features { resume: has("resume"), peer_state: has("peer_state") }
+}
+
+/// A whole number that is not negative.
+fn number(raw: &RawValue) -> Option<u64> {
+    serde_json::from_str(raw.get()).ok()
+}
+
 fn is_null(raw: &RawValue) -> bool {
     raw.get() == "null"
 }
@@ -353,7 +403,22 @@ pub enum ServerMessage<'a> {
         message: &'a str,
         #[serde(rename = "iceServers", skip_serializing_if = "<[_]>::is_empty")]
         ice_servers: &'a [IceServer],
+        #[serde(flatten)]
+        ticket: Option<TicketToResume<'a>>,
     },
+    /// The client is in again, and `replayed` frames that it has not got follow. `users` are the
+    /// others that are there now.
+    Resumed {
+        client_id: &'a str,
+        replayed: usize,
+        users: Vec<PeerInRoom<'a>>,
+        #[serde(rename = "iceServers", skip_serializing_if = "<[_]>::is_empty")]
+        ice_servers: &'a [IceServer],
+        #[serde(flatten)]
+        ticket: Option<TicketToResume<'a>>,
+    },
+    /// A peer's connection is gone, and it may come back; or it has.
+    PeerState { client_id: &'a str, state: &'a str },
     /// Everyone who was already there.
     UsersInRoom { users: Vec<PeerInRoom<'a>> },
     /// Somebody came.
@@ -363,7 +428,11 @@ pub enum ServerMessage<'a> {
     /// The answer to `ping`.
     Pong,
     /// The new token holds; `expires_in` in seconds.
-    TokenRefreshed { expires_in: u64 },
+    TokenRefreshed {
+        expires_in: u64,
+        #[serde(flatten)]
+        ticket: Option<TicketToResume<'a>>,
+    },
     /// Something the client said was refused, or the connection is about to end.
     Error {
         message: &'a str,
@@ -378,6 +447,21 @@ pub enum ServerMessage<'a> {
     },
     /// The server stops; the time is spread so that not everyone is back at once.
     ServerShutdown { reconnect_in_ms: u64 },
+}
+
+/// What a client needs to come back.
+#[derive(Clone, Copy, Serialize)]
+pub struct TicketToResume<'a> {
+    /// What it shows then; means nothing to it.
+    pub resume_token: &'a str,
+    /// How long it may be away, in seconds.
+    pub resume_window_seconds: u64,
+}
+
+impl std::fmt::Debug for TicketToResume<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TicketToResume(…)")
+    }
 }
 
 /// A member as `users_in_room` lists it.
@@ -413,6 +497,12 @@ impl ServerMessage<'_> {
     pub fn encode(&self) -> ByteString {
         json_of(self).into()
     }
+}
+
+/// A frame of ours with its number in it.
+pub fn numbered(frame: &str, seq: u64) -> ByteString {
+    let rest = frame.strip_prefix('{').unwrap_or(frame);
+    format!(r#"{{"seq":{seq},{rest}"#).into()
 }
 
 /// Who a signal is from, as it stands at the end of every frame that its sender's peers hear.

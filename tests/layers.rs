@@ -19,14 +19,15 @@ const FREE: [&str; 9] =
     ["lib", "main", "app", "config", "dotenv", "server", "tls", "telemetry", "workers"];
 
 /// Each other module and those it may know.
-const MAY_KNOW: [(&str, &[&str]); 22] = [
+const MAY_KNOW: [(&str, &[&str]); 25] = [
     ("clock", &[]),
     ("forwarded", &[]),
     ("frames", &[]),
     ("wire", &[]),
     ("turn", &[]),
     ("watched", &[]),
-    ("outbox", &[]),
+    ("replay", &["wire"]),
+    ("outbox", &["replay"]),
     ("metrics", &[]),
     ("limits", &[]),
     ("auth/mod", &[]),
@@ -36,12 +37,14 @@ const MAY_KNOW: [(&str, &[&str]); 22] = [
     ("auth/users", &["watched"]),
     ("auth/grants", &["outbox"]),
     ("auth/revoked", &[]),
+    ("auth/ticket", &[]),
     ("rooms/mod", &[]),
     ("rooms/registry", &["outbox"]),
     ("rooms/room", &["outbox", "wire"]),
     ("rooms/seat", &["outbox", "wire"]),
     ("websocket", &["frames", "metrics", "outbox", "session"]),
-    ("session", &["auth", "limits", "metrics", "outbox", "rooms", "wire"]),
+    ("session", &["auth", "limits", "metrics", "outbox", "replay", "rooms", "wire"]),
+    ("state_file", &["auth", "session"]),
 ];
 
 /// What the inner rings have no business with, whichever way it is written.

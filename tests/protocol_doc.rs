@@ -9,8 +9,12 @@
 )]
 
 use serde_json::{Value, value::RawValue};
-use signaling::wire::{
-    self, ClientMessage, IceServer, PeerInRoom, ServerMessage, Signal, SignalKind, Signature,
+use signaling::{
+    outbox::NotResumed,
+    wire::{
+        self, ClientMessage, IceServer, PeerInRoom, ServerMessage, Signal, SignalKind, Signature,
+        TicketToResume,
+    },
 };
 
 const DOCUMENT: &str = include_str!("../docs/PROTOCOL.md");
@@ -35,6 +39,7 @@ fn the_server_understands_every_client_message() {
         kinds.push(match read.message.unwrap_or_else(|error| panic!("{block}: {error}")) {
             ClientMessage::Auth(_) => "auth_token".to_owned(),
             ClientMessage::Ping => "ping".to_owned(),
+            ClientMessage::Resume(_) => "resume".to_owned(),
             ClientMessage::Signal(signal) => format!("{:?}", signal.kind),
         });
     }
@@ -42,7 +47,7 @@ fn the_server_understands_every_client_message() {
     kinds.dedup();
     assert_eq!(
         kinds,
-        ["Answer", "IceCandidate", "Message", "Offer", "auth_token", "ping"],
+        ["Answer", "IceCandidate", "Message", "Offer", "auth_token", "ping", "resume"],
         "a kind of message is not documented"
     );
 }
@@ -74,6 +79,11 @@ fn the_server_sends_every_server_message_exactly_so_and_no_other() {
     let heard = |kind, payload, (from, username)| {
         Signal { kind, payload, to: None }.as_heard(&Signature::new(from, username))
     };
+    let ticket = Some(TicketToResume {
+        resume_token: "eyJhbGciOiJIUzI1NiJ9.eyJyb29tIjoi…",
+        resume_window_seconds: 30,
+    });
+    let state = |state| ServerMessage::PeerState { client_id: phone, state }.encode();
     let sent = [
         ServerMessage::AuthRequired { message, guests: false }.encode(),
         ServerMessage::AuthRequired { message, guests: true }.encode(),
@@ -82,6 +92,7 @@ fn the_server_sends_every_server_message_exactly_so_and_no_other() {
             client_id: laptop,
             message: "Authentication successful",
             ice_servers: &ice_servers,
+            ticket,
         }
         .encode(),
         ServerMessage::UsersInRoom { users: vec![PeerInRoom { client_id: phone, username: bob }] }
@@ -99,7 +110,7 @@ fn the_server_sends_every_server_message_exactly_so_and_no_other() {
         heard(SignalKind::IceCandidate, RawValue::NULL, (laptop, alice)),
         heard(SignalKind::Message, &muted, (laptop, alice)),
         ServerMessage::Pong.encode(),
-        ServerMessage::TokenRefreshed { expires_in: 1800 }.encode(),
+        ServerMessage::TokenRefreshed { expires_in: 1800, ticket: None }.encode(),
         ServerMessage::UserLeft { room_id, client_id: phone, username: bob, connected_users: 1 }
             .encode(),
         ServerMessage::Error {
@@ -119,6 +130,25 @@ fn the_server_sends_every_server_message_exactly_so_and_no_other() {
         }
         .encode(),
         ServerMessage::ServerShutdown { reconnect_in_ms: 4200 }.encode(),
+        wire::numbered(&heard(SignalKind::Message, &muted, (phone, bob)), 2),
+        ServerMessage::Resumed {
+            client_id: laptop,
+            replayed: 1,
+            users: vec![PeerInRoom { client_id: phone, username: bob }],
+            ice_servers: &[],
+            ticket,
+        }
+        .encode(),
+        ServerMessage::Error {
+            message: &NotResumed::Over.to_string(),
+            code: "resume_failed",
+            id: None,
+            retry: None,
+            retry_after_ms: None,
+        }
+        .encode(),
+        state("reconnecting"),
+        state("connected"),
     ];
 
     let sent: Vec<Value> = sent.iter().map(|frame| serde_json::from_str(frame).unwrap()).collect();

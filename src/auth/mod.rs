@@ -3,6 +3,7 @@
 pub mod grants;
 pub mod password;
 pub mod revoked;
+pub mod ticket;
 pub mod token;
 pub mod users;
 pub mod users_file;

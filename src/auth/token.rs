@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use aws_lc_rs::digest;
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, TokenData, Validation};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -30,7 +31,7 @@ pub struct Tokens {
 }
 
 /// What a good token says.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Claims {
     /// Whom it stands for; whether there is such an account is for others to say.
     pub username: String,
@@ -44,8 +45,25 @@ pub struct Claims {
 }
 
 /// Tells one token from all others: the SHA-256 of what is signed. Nobody gets in with it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Deserialize, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Fingerprint(pub [u8; 32]);
+
+impl From<Fingerprint> for String {
+    fn from(fingerprint: Fingerprint) -> Self {
+        BASE64_URL_SAFE_NO_PAD.encode(fingerprint.0)
+    }
+}
+
+impl TryFrom<String> for Fingerprint {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok();
+        let bytes = bytes.and_then(|bytes| bytes.try_into().ok());
+        bytes.map(Self).ok_or("a fingerprint is 32 bytes in base64")
+    }
+}
 
 impl std::fmt::Debug for Fingerprint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -171,8 +189,6 @@ impl Tokens {
 
 #[cfg(test)]
 mod tests {
-    use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-
     use super::*;
 
     const NOW: u64 = 1_700_000_000;

@@ -150,7 +150,6 @@ fn receive(
             tracing::warn!(?room, address = %client.address, ?goodbye, "turned away");
             return session::refuse(&mut socket, goodbye, &app.metrics).await;
         }
-        let _counted: Option<Place> = counted;
         let host = Host {
             rooms: app.rooms.clone(),
             room: room.into(),
@@ -158,9 +157,16 @@ fn receive(
             rules: app.rules(),
             metrics: app.metrics.clone(),
             door: known_from_now_on(app.door(client.address), stranger),
+            tickets: app.tickets.clone(),
+            survivors: app.survivors.clone(),
             closing: app.closing(),
         };
-        session::run(&mut socket, &host).await;
+        let (_, parked) = session::run(&mut socket, &host).await;
+        // Whoever has no connection takes no connection's place.
+        drop((socket, counted, host));
+        if let Some(parked) = parked {
+            parked.lingers(app.closing(), &app.survivors, &app.metrics).await;
+        }
     }
 }
 

@@ -6,5 +6,5 @@ mod room;
 mod seat;
 
 pub use registry::Rooms;
-pub use room::{JoinError, Peer, RouteError, is_room_id};
+pub use room::{JoinError, Peer, Resumed, RouteError, is_room_id};
 pub use seat::Seat;

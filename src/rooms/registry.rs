@@ -7,8 +7,8 @@ use std::sync::{
 
 use dashmap::DashMap;
 
-use super::room::{JoinError, Peer, Room};
-use crate::outbox::Outbox;
+use super::room::{JoinError, Joined, Peer, Resumed, Room};
+use crate::outbox::{NotResumed, Outbox};
 
 /// Every room on this server. Clones are the same rooms. No lock is held over an `await`.
 #[derive(Clone)]
@@ -50,6 +50,44 @@ impl Rooms {
         peer: Peer,
         outbox: Outbox,
     ) -> Result<(Arc<SharedRoom>, u64), JoinError> {
+        self.enter(id, |room| room.join(peer.clone(), outbox.clone(), self.0.capacity))
+    }
+
+    /// See [`Room::restore`].
+    pub(super) fn restore(
+        &self,
+        id: &Arc<str>,
+        peer: Peer,
+        outbox: Outbox,
+    ) -> Result<(Arc<SharedRoom>, u64), JoinError> {
+        self.enter(id, |room| room.restore(peer.clone(), outbox.clone()))
+    }
+
+    /// See [`Room::resume`].
+    pub(super) fn resume(
+        &self,
+        id: &str,
+        client_id: &str,
+        key: u128,
+        outbox: Outbox,
+        last_seq: u64,
+    ) -> Result<(Arc<SharedRoom>, u64, Resumed), NotResumed> {
+        let room = self.0.rooms.get(id).ok_or(NotResumed::Over)?.value().clone();
+        let resumed = room.lock().resume(client_id, key, outbox, last_seq);
+        resumed.map(|(seat, resumed)| (room, seat, resumed))
+    }
+
+    /// See [`Room::goes_away`].
+    pub(super) fn goes_away(&self, room: &SharedRoom, client_id: &str, seat: u64) {
+        let quietly = self.0.is_closing.load(Ordering::Relaxed);
+        room.lock().goes_away(client_id, seat, quietly);
+    }
+
+    fn enter(
+        &self,
+        id: &Arc<str>,
+        join: impl Fn(&mut Room) -> Result<Joined, JoinError>,
+    ) -> Result<(Arc<SharedRoom>, u64), JoinError> {
         loop {
             let open = || Arc::new(SharedRoom(Mutex::new(Room::new(id.clone()))));
             let room = self.0.rooms.entry(id.clone()).or_insert_with(open).clone();
@@ -59,7 +97,7 @@ impl Rooms {
                 self.close(id, &room);
                 continue;
             }
-            let joined = inside.join(peer, outbox, self.0.capacity);
+            let joined = join(&mut inside);
             if let Ok(joined) = &joined
                 && !joined.replaced
             {

@@ -6,7 +6,7 @@ use bytestring::ByteString;
 use tokio::time::Instant;
 
 use crate::{
-    outbox::{Dismissal, Outbox},
+    outbox::{Dismissal, NotResumed, Outbox},
     wire::{PeerInRoom, ServerMessage, Signal, Signature, quoted},
 };
 
@@ -47,6 +47,22 @@ pub enum RouteError {
     /// The sender's seat has gone to a newer connection; its own is about to end.
     #[error("This connection has been replaced")]
     NotSeated,
+}
+
+/// Somebody goes on where it was.
+#[derive(Debug)]
+pub struct Resumed {
+    /// How many frames it is to hear first that it has not got.
+    pub replayed: usize,
+    /// The others that are there now.
+    pub others: Vec<Peer>,
+}
+
+/// What a peer is whose connection is gone, and which may come back.
+const AWAY: &str = "reconnecting";
+
+fn state_of(client_id: &str, state: &str) -> ByteString {
+    ServerMessage::PeerState { client_id, state }.encode()
 }
 
 /// One room, its members, and the outboxes of those.
@@ -106,6 +122,11 @@ impl Room {
         let users =
             users.map(|peer| PeerInRoom { client_id: &peer.client_id, username: &peer.username });
         outbox.push(ServerMessage::UsersInRoom { users: users.collect() }.encode(), None);
+        if outbox.hears_states() {
+            for away in self.members.iter().filter(|member| member.outbox.is_away()) {
+                outbox.push(state_of(&away.peer.client_id, AWAY), None);
+            }
+        }
         self.tell_others(&peer.client_id, None, || {
             let news = ServerMessage::UserJoined {
                 room_id: &self.id,
@@ -116,15 +137,71 @@ impl Room {
             news.encode()
         });
 
+        Ok(Joined { seat: self.seats(peer, outbox), replaced })
+    }
+
+    /// Seats somebody who was a member before this process began, and is away.
+    ///
+    /// # Errors
+    ///
+    /// [`JoinError::ClientIdTaken`].
+    pub(super) fn restore(&mut self, peer: Peer, outbox: Outbox) -> Result<Joined, JoinError> {
+        if self.find(&peer.client_id).is_some() {
+            return Err(JoinError::ClientIdTaken);
+        }
+        Ok(Joined { seat: self.seats(peer, outbox), replaced: false })
+    }
+
+    fn seats(&mut self, peer: Peer, outbox: Outbox) -> u64 {
         self.last_seat += 1;
         let seat = self.last_seat;
         let place = self.place(&peer.client_id).unwrap_or_else(|place| place);
         self.members.insert(place, Member { peer, outbox, seat });
-        Ok(Joined { seat, replaced })
+        seat
     }
 
-    /// Takes a client out and, unless it goes quietly, tells those who stay; whether it was there.
-    /// Leaving twice is harmless, and so is leaving a seat that somebody newer has taken.
+    /// The connection of a client is gone, and it may come back: whoever wants to know hears of it,
+    /// unless it goes `quietly`, and what the client would hear is kept for it.
+    pub(super) fn goes_away(&self, client_id: &str, seat: u64, quietly: bool) {
+        let Some(member) = self.find(client_id).filter(|member| member.seat == seat) else {
+            return;
+        };
+        member.outbox.goes_away();
+        if !quietly {
+            self.tell_state(client_id, AWAY);
+        }
+    }
+
+    /// Gives the seat of a client to its new connection, which reads from `outbox`. `key` is the
+    /// membership's; it has got everything up to `last_seq`.
+    ///
+    /// # Errors
+    ///
+    /// [`NotResumed`]; then nothing has changed.
+    pub(super) fn resume(
+        &mut self,
+        client_id: &str,
+        key: u128,
+        outbox: Outbox,
+        last_seq: u64,
+    ) -> Result<(u64, Resumed), NotResumed> {
+        let place = self.place(client_id).map_err(|_| NotResumed::Over)?;
+        let member = self.members.get_mut(place).ok_or(NotResumed::Over)?;
+        let was_away = member.outbox.is_away();
+        let replayed = member.outbox.resumes_at(&outbox, key, last_seq)?;
+        member.outbox = outbox;
+        self.last_seat += 1;
+        member.seat = self.last_seat;
+        if was_away {
+            self.tell_state(client_id, "connected");
+        }
+        let others = self.members.iter().map(|member| &member.peer);
+        let others = others.filter(|peer| *peer.client_id != *client_id).cloned().collect();
+        Ok((self.last_seat, Resumed { replayed, others }))
+    }
+
+    /// Takes a client out and tells those who stay; whether it was there. Where it goes `quietly`, only
+    /// those hear of it who come back, and then. Leaving twice is harmless, and so is leaving a seat that somebody newer has taken.
     pub(super) fn leave(&mut self, client_id: &str, seat: u64, quietly: bool) -> bool {
         let Ok(place) = self.place(client_id) else { return false };
         if self.members.get(place).is_none_or(|member| member.seat != seat) {
@@ -132,7 +209,7 @@ impl Room {
         }
         let Member { peer, .. } = self.members.remove(place);
         if quietly {
-            return true;
+            self.members.iter().for_each(|member| member.outbox.goes_away());
         }
         self.tell_others(client_id, None, || {
             let news = ServerMessage::UserLeft {
@@ -171,6 +248,14 @@ impl Room {
                 let peer = self.find(to).ok_or_else(|| RouteError::NoSuchPeer(quoted(to)))?;
                 Ok(peer.outbox.push(signal.as_heard(signature), heard_at))
             }
+        }
+    }
+
+    fn tell_state(&self, client_id: &str, state: &str) {
+        let news = state_of(client_id, state);
+        let others = self.members.iter().filter(|member| *member.peer.client_id != *client_id);
+        for member in others.filter(|member| member.outbox.hears_states()) {
+            member.outbox.push(news.clone(), None);
         }
     }
 

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{JoinError, Peer, Rooms, RouteError, registry::SharedRoom};
+use super::{JoinError, Peer, Resumed, Rooms, RouteError, registry::SharedRoom};
 use crate::{
-    outbox::Outbox,
+    outbox::{NotResumed, Outbox},
     wire::{Signal, Signature},
 };
 
@@ -37,8 +37,52 @@ impl Seat {
         outbox: Outbox,
     ) -> Result<Self, JoinError> {
         let (room, number) = rooms.join(room, peer.clone(), outbox)?;
+        Ok(Self::new(rooms, room, peer, number))
+    }
+
+    /// Goes on as `peer` of `room`, on a new connection that reads from `outbox`: what the client has not
+    /// got after `last_seq` waits there already, and the others hear nothing of it, but for
+    /// `peer_state`. An older connection that is still open is dismissed. `key` is the membership's.
+    ///
+    /// # Errors
+    ///
+    /// [`NotResumed`]; then nothing has changed.
+    pub fn resume(
+        rooms: &Rooms,
+        room: &str,
+        peer: Peer,
+        key: u128,
+        outbox: Outbox,
+        last_seq: u64,
+    ) -> Result<(Self, Resumed), NotResumed> {
+        let resumed = rooms.resume(room, &peer.client_id, key, outbox, last_seq);
+        resumed.map(|(room, number, resumed)| (Self::new(rooms, room, peer, number), resumed))
+    }
+
+    /// Sits down again as `peer` of `room`, where it sat before this process began; nobody hears of it.
+    ///
+    /// # Errors
+    ///
+    /// [`JoinError::ClientIdTaken`].
+    pub fn restore(
+        rooms: &Rooms,
+        room: &Arc<str>,
+        peer: Peer,
+        outbox: Outbox,
+    ) -> Result<Self, JoinError> {
+        let (room, number) = rooms.restore(room, peer.clone(), outbox)?;
+        Ok(Self::new(rooms, room, peer, number))
+    }
+
+    fn new(rooms: &Rooms, room: Arc<SharedRoom>, peer: Peer, number: u64) -> Self {
         let signature = Signature::new(&peer.client_id, &peer.username);
-        Ok(Self { rooms: rooms.clone(), room, peer, signature, number })
+        Self { rooms: rooms.clone(), room, peer, signature, number }
+    }
+
+    /// The client's connection is gone, and it may come back: what it would hear is kept from now on,
+    /// and those hear of it who want to know.
+    pub fn goes_away(&self) {
+        self.rooms.goes_away(&self.room, &self.peer.client_id, self.number);
     }
 
     /// Passes a signal that arrived at `heard_at` on to the peer that it names, or to everyone else in

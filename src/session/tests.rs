@@ -6,6 +6,7 @@ use tokio::{sync::mpsc, task::JoinHandle, time::sleep};
 use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(30);
+const WINDOW: Duration = Duration::from_secs(20);
 
 /// The server's end of a socket.
 struct Line {
@@ -57,6 +58,79 @@ struct Client {
     closer: watch::Sender<Option<Duration>>,
 }
 
+/// What sessions share.
+#[derive(Clone)]
+struct House {
+    rooms: Rooms,
+    tickets: Arc<Tickets>,
+    survivors: Survivors,
+    closer: watch::Sender<Option<Duration>>,
+    metrics: Arc<Metrics>,
+}
+
+impl House {
+    fn new() -> Self {
+        Self {
+            rooms: Rooms::new(10),
+            tickets: Arc::new(Tickets::new(&"secret".into())),
+            survivors: Survivors::default(),
+            closer: watch::Sender::new(None),
+            metrics: Arc::default(),
+        }
+    }
+
+    fn connect(&self, rules: Rules, width: usize) -> Client {
+        let (says, arriving) = mpsc::channel(64);
+        let (leaving, hears) = mpsc::channel(width);
+        let house = self.clone();
+        let host = Host {
+            rooms: self.rooms.clone(),
+            room: "den".into(),
+            address: [127, 0, 0, 1].into(),
+            rules,
+            metrics: self.metrics.clone(),
+            door,
+            tickets: self.tickets.clone(),
+            survivors: self.survivors.clone(),
+            closing: self.closer.subscribe(),
+        };
+        let session = tokio::spawn(async move {
+            let (goodbye, parked) = run(&mut Line { arriving, leaving }, &host).await;
+            if let Some(parked) = parked {
+                tokio::spawn(async move {
+                    let House { survivors, closer, metrics, .. } = house;
+                    parked.lingers(closer.subscribe(), &survivors, &metrics).await;
+                });
+            }
+            goodbye
+        });
+        Client { says, hears, session, rooms: self.rooms.clone(), closer: self.closer.clone() }
+    }
+
+    /// A member with these features, and its resume token.
+    async fn join(&self, user: &str, features: Value) -> (Client, String) {
+        let mut client = self.connect(rules(), 64);
+        assert_eq!(client.hears().await["type"], "auth_required");
+        let token = format!("{user} 60");
+        client
+            .says(json!({"type":"auth_token","token":token,"clientId":user,"features":features}))
+            .await;
+        let success = client.hears().await;
+        assert_eq!(success["resume_window_seconds"], 20);
+        let token = success["resume_token"].as_str().unwrap().to_owned();
+        (client, token)
+    }
+
+    /// Somebody who wants to go on; what he is told.
+    async fn resume(&self, token: &str, last_seq: Value) -> (Client, Value) {
+        let mut client = self.connect(rules(), 64);
+        assert_eq!(client.hears().await["type"], "auth_required");
+        client.says(json!({"type":"resume","resume_token":token,"last_seq":last_seq,"id":5})).await;
+        let told = client.hears().await;
+        (client, told)
+    }
+}
+
 impl Client {
     async fn says(&self, message: Value) {
         self.says.send(Received::Text(message.to_string().into())).await.unwrap();
@@ -70,6 +144,12 @@ impl Client {
                 other => panic!("{other:?} is no message"),
             }
         }
+    }
+
+    /// Shows that nothing waits to be heard, by what is answered last: our own ping.
+    async fn hears_nothing_else(&mut self) {
+        self.says(json!({"type":"ping"})).await;
+        assert_eq!(self.hears().await["type"], "pong");
     }
 
     async fn joined(mut self) -> Self {
@@ -97,22 +177,19 @@ impl Client {
 
 /// A door that takes tokens of the form `<user> <seconds>`, and panics where those are no number.
 fn door(claim: Claim<'_>, _: &Outbox) -> Result<Admission, Refusal> {
-    let Claim::Token(token) = claim else { panic!("no guests here") };
-    let (username, seconds) = token.split_once(' ').ok_or(Refusal::BadToken)?;
+    let (username, seconds) = match claim {
+        Claim::Token(token) => token.split_once(' ').ok_or(Refusal::BadToken)?,
+        Claim::Ticket(ticket) if ticket.username == "fallen" => return Err(Refusal::NoSuchUser),
+        Claim::Ticket(ticket) => (ticket.username.as_str(), "60"),
+        Claim::Guest => panic!("no guests here"),
+    };
     let expires_in = Some(Duration::from_secs(seconds.parse().unwrap()));
-    Ok(Admission { username: username.into(), expires_in, ice_servers: Vec::new(), grant: None })
+    let username = username.into();
+    Ok(Admission { username, expires_in, ice_servers: Vec::new(), claims: None, grant: None })
 }
 
 fn connect_with(rules: Rules, width: usize) -> Client {
-    let (closer, closing) = watch::channel(None);
-    let rooms = Rooms::new(10);
-    let (says, arriving) = mpsc::channel(64);
-    let (leaving, hears) = mpsc::channel(width);
-    let (room, address) = ("den".into(), [127, 0, 0, 1].into());
-    let metrics = Arc::default();
-    let host = Host { rooms: rooms.clone(), room, address, rules, metrics, door, closing };
-    let session = tokio::spawn(async move { run(&mut Line { arriving, leaving }, &host).await });
-    Client { says, hears, session, rooms, closer }
+    House::new().connect(rules, width)
 }
 
 fn rules() -> Rules {
@@ -122,6 +199,7 @@ fn rules() -> Rules {
         message_burst: 250,
         guests: false,
         enforce_token_expiry: true,
+        resume_window: WINDOW,
     }
 }
 
@@ -438,5 +516,250 @@ async fn every_close_code_is_one_of_the_contract() {
             parting.reason.len() <= 123,
             "RFC 6455 section 5.5: a control frame has at most 125 bytes"
         );
+    }
+}
+
+/// Drops the socket without a close, as a network does.
+async fn breaks(client: Client) {
+    drop(client.says);
+    drop(client.hears);
+    client.session.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_comes_back_hears_exactly_what_it_has_not_got_and_nobody_heard_it_go() {
+    let house = House::new();
+    let (mut alice, token) = house.join("alice", json!(["resume"])).await;
+    assert_eq!(alice.hears().await, json!({"seq":1,"type":"users_in_room","users":[]}));
+    let (mut bob, _) = house.join("bob", json!([])).await;
+    assert_eq!(bob.hears().await["users"].as_array().unwrap().len(), 1);
+    assert_eq!(alice.hears().await["seq"], 2);
+    bob.says(json!({"type":"message","data":"heard and not remembered"})).await;
+    assert_eq!(alice.hears().await["seq"], 3);
+    breaks(alice).await;
+
+    for number in 0..3 {
+        bob.says(json!({"type":"message","data":number,"to":"alice"})).await;
+    }
+    bob.says(json!({"type":"ping"})).await;
+    assert_eq!(bob.hears().await, json!({"type":"pong"}));
+    let (mut alice, told) = house.resume(&token, json!(2)).await;
+
+    assert_eq!((&told["type"], &told["client_id"]), (&json!("resumed"), &json!("alice")));
+    assert_eq!(told["users"], json!([{"client_id":"bob","username":"bob"}]));
+    assert_eq!((&told["replayed"], told.get("seq")), (&json!(4), None));
+    assert!(told["resume_token"].is_string());
+    let replayed = ["heard and not remembered".into(), json!(0), json!(1), json!(2)];
+    for (seq, data) in (3..).zip(replayed) {
+        let heard = alice.hears().await;
+        assert_eq!((&heard["seq"], &heard["data"]), (&json!(seq), &data));
+    }
+    alice.says(json!({"type":"ping","ack":6})).await;
+    assert_eq!(alice.hears().await, json!({"seq":7,"type":"pong"}));
+    alice.says(json!({"type":"message","data":"back"})).await;
+    assert_eq!(bob.hears().await["data"], "back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_stays_away_leaves_once_when_its_time_is_over() {
+    let house = House::new();
+    let (alice, token) = house.join("alice", json!(["resume"])).await;
+    let (mut bob, _) = house.join("bob", json!(["peer_state"])).await;
+    bob.hears().await;
+    let began = Instant::now();
+    breaks(alice).await;
+
+    let away = json!({"type":"peer_state","client_id":"alice","state":"reconnecting"});
+    assert_eq!((bob.hears().await, began.elapsed()), (away, Duration::ZERO));
+    assert_eq!(house.rooms.info("den"), Some(2));
+    assert_eq!((&bob.hears().await["type"], began.elapsed()), (&json!("user_left"), WINDOW));
+    assert_eq!(house.rooms.info("den"), Some(1));
+    let (mut alice, told) = house.resume(&token, json!(1)).await;
+    assert_eq!((&told["code"], &told["id"]), (&json!("resume_failed"), &json!(5)));
+
+    // The ordinary handshake goes on.
+    alice.says(json!({"type":"auth_token","token":"alice 60"})).await;
+    assert_eq!(alice.hears().await["type"], "auth_success");
+    assert_eq!(bob.hears().await["type"], "user_joined");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_for_it_is_told_who_is_away_also_on_coming_in() {
+    let house = House::new();
+    let (alice, token) = house.join("alice", json!(["resume"])).await;
+    breaks(alice).await;
+    let (mut bob, _) = house.join("bob", json!(["peer_state", "resume", "unheard of"])).await;
+
+    assert_eq!(bob.hears().await["type"], "users_in_room");
+    let state = |seq: u64, state: &str| json!({"seq":seq,"type":"peer_state","client_id":"alice","state":state});
+    assert_eq!(bob.hears().await, state(2, "reconnecting"));
+    let (_alice, told) = house.resume(&token, json!(0)).await;
+    assert_eq!(told["type"], "resumed");
+    assert_eq!(bob.hears().await, state(3, "connected"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_socket_with_the_same_token_takes_over_and_nobody_hears_of_it() {
+    let house = House::new();
+    let (old, token) = house.join("alice", json!(["resume"])).await;
+    let (mut bob, _) = house.join("bob", json!(["peer_state"])).await;
+    bob.hears().await;
+
+    let (mut new, told) = house.resume(&token, json!(1)).await;
+
+    assert_eq!((&told["type"], &told["replayed"]), (&json!("resumed"), &json!(1)));
+    assert_eq!(new.hears().await["type"], "user_joined");
+    let (_, close, goodbye) = old.is_let_go().await;
+    assert_eq!((close.0, goodbye), (4001, Goodbye::Replaced));
+    new.says(json!({"type":"message","data":"still here"})).await;
+    assert_eq!(bob.hears().await["data"], "still here");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_client_said_before_and_says_again_is_passed_on_once() {
+    let house = House::new();
+    let (alice, token) = house.join("alice", json!(["resume"])).await;
+    let (mut bob, _) = house.join("bob", json!([])).await;
+    bob.hears().await;
+    let offer = |id: Value| json!({"type":"offer","offer":{"n":id},"id":id});
+    alice.says(offer(json!(1))).await;
+    alice.says(offer(json!("two"))).await;
+    assert_eq!(bob.hears().await["offer"]["n"], 1);
+    assert_eq!(bob.hears().await["offer"]["n"], "two");
+    breaks(alice).await;
+
+    let (alice, _) = house.resume(&token, json!(1)).await;
+    for id in [json!(1), json!("two"), json!(3)] {
+        alice.says(offer(id)).await;
+    }
+
+    assert_eq!(bob.hears().await["offer"]["n"], 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_and_an_end_without_return_leave_at_once() {
+    for last in [Received::Close, Received::Malformed] {
+        let house = House::new();
+        let (alice, token) = house.join("alice", json!(["resume"])).await;
+        alice.says.send(last).await.unwrap();
+        breaks(alice).await;
+
+        assert_eq!(house.rooms.members(), 0);
+        assert_eq!(house.resume(&token, json!(1)).await.1["code"], "resume_failed");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_did_not_ask_to_resume_is_gone_with_its_socket() {
+    let house = House::new();
+    let (mut alice, token) = house.join("alice", json!(["peer_state", 7])).await;
+    assert_eq!(alice.hears().await.get("seq"), None);
+    breaks(alice).await;
+
+    assert_eq!(house.rooms.members(), 0);
+    assert_eq!(house.resume(&token, json!(0)).await.1["code"], "resume_failed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_good_resume_is_refused_with_a_reason_and_disturbs_nobody() {
+    let house = House::new();
+    let (mut alice, token) = house.join("alice", json!(["resume"])).await;
+    alice.hears().await;
+    let ticket = |change: fn(&mut Ticket)| {
+        let mut ticket = house.tickets.verify(&token).unwrap();
+        change(&mut ticket);
+        house.tickets.sign(&ticket).unwrap().expose_secret().to_owned()
+    };
+    let forged = Tickets::new(&"other".into()).sign(&house.tickets.verify(&token).unwrap());
+
+    for (token, last_seq) in [
+        ("nonsense".to_owned(), json!(0)),
+        (forged.unwrap().expose_secret().to_owned(), json!(0)),
+        (ticket(|ticket| ticket.room = "elsewhere".into()), json!(0)),
+        (ticket(|ticket| ticket.client_id = "nobody".into()), json!(0)),
+        (ticket(|ticket| ticket.key += 1), json!(0)),
+        (ticket(|ticket| ticket.username = "fallen".into()), json!(0)),
+        (token.clone(), json!(2)),
+        (token.clone(), json!(-1)),
+        (token.clone(), json!("1")),
+        (token.clone(), json!(null)),
+    ] {
+        let (stranger, told) = house.resume(&token, last_seq.clone()).await;
+        assert_eq!(told["code"], "resume_failed", "{last_seq} {told}");
+        // A second try is none.
+        stranger.says(json!({"type":"resume","resume_token":token,"last_seq":1})).await;
+        assert_eq!(stranger.is_let_go().await.1, (1008, "Authentication required"));
+    }
+
+    alice.hears_nothing_else().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn somebody_who_is_away_and_misses_too_much_has_left() {
+    let house = House::new();
+    let (alice, token) = house.join("alice", json!(["resume"])).await;
+    let (mut bob, _) = house.join("bob", json!([])).await;
+    bob.hears().await;
+    breaks(alice).await;
+
+    let seat = Peer { client_id: "carol".into(), username: "carol".into() };
+    let carol = Seat::take(&house.rooms, &"den".into(), seat, outbox::pair().0).unwrap();
+    assert_eq!(bob.hears().await["type"], "user_joined");
+    for _ in 0..=crate::replay::MAX_FRAMES {
+        let frame = r#"{"type":"message","data":1,"to":"alice"}"#;
+        let ClientMessage::Signal(signal) = wire::read(frame).message.unwrap() else { panic!() };
+        let _ = carol.send(&signal, Instant::now());
+    }
+
+    assert_eq!(bob.hears().await["type"], "user_left");
+    assert_eq!(house.resume(&token, json!(1)).await.1["code"], "resume_failed");
+}
+
+/// Everything stays as it was while the server restarts, but for those who do not come back.
+#[tokio::test(start_paused = true)]
+async fn those_who_may_resume_go_on_in_the_next_process() {
+    let house = House::new();
+    let (alice, token) = house.join("alice", json!(["resume"])).await;
+    let (away, away_token) = house.join("carol", json!(["resume"])).await;
+    let (bob, _) = house.join("bob", json!([])).await;
+    breaks(away).await;
+    house.rooms.closes();
+    house.closer.send_replace(Some(Duration::from_secs(10)));
+    for client in [alice, bob] {
+        let (_, close, _) = client.is_let_go().await;
+        assert_eq!(close.0, 1012);
+    }
+    tokio::task::yield_now().await;
+    let mut survivors = house.survivors.take();
+    let records: Vec<_> = survivors.iter_mut().filter_map(|parked| parked.record(1_000)).collect();
+    assert_eq!(records.len(), 2);
+    let written = serde_json::to_string(&records).unwrap();
+
+    let next = House { tickets: house.tickets.clone(), ..House::new() };
+    for record in serde_json::from_str::<Vec<Record>>(&written).unwrap() {
+        let parked = Parked::restore(&next.rooms, record, 1_005, |ticket, outbox| {
+            door(Claim::Ticket(ticket), outbox)
+        });
+        let (parked, next) = (parked.unwrap(), next.clone());
+        tokio::spawn(async move {
+            parked.lingers(next.closer.subscribe(), &next.survivors, &next.metrics).await;
+        });
+    }
+    assert_eq!(next.rooms.info("den"), Some(2));
+    let (mut alice, told) = next.resume(&token, json!(3)).await;
+    assert_eq!((&told["replayed"], &told["users"][0]["client_id"]), (&json!(1), &json!("carol")));
+    let left = alice.hears().await;
+    assert_eq!(
+        (&left["seq"], &left["type"], &left["client_id"]),
+        (&json!(4), &json!("user_left"), &json!("bob"))
+    );
+    sleep(WINDOW).await;
+    assert_eq!(alice.hears().await["client_id"], "carol");
+    assert_eq!(next.resume(&away_token, json!(1)).await.1["code"], "resume_failed");
+
+    // What lies about for too long is nobody's seat any more.
+    for record in serde_json::from_str::<Vec<Record>>(&written).unwrap() {
+        let admit = |ticket: &Ticket, outbox: &Outbox| door(Claim::Ticket(ticket), outbox);
+        assert!(Parked::restore(&House::new().rooms, record, 1_032, admit).is_none());
     }
 }

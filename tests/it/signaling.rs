@@ -12,14 +12,16 @@ async fn a_newcomer_is_let_in_shown_around_and_announced() {
     let mut bob = server.connect("den").await;
     let welcome = bob.hears().await;
     bob.says(json!({"type":"auth_token","token":server.token("bob"),"clientId":"bob-1"})).await;
-    let success = bob.hears().await;
+    let mut success = bob.hears().await;
     let there = bob.hears().await;
     let news = alice.hears().await;
 
+    let ticket = success.as_object_mut().unwrap().remove("resume_token").unwrap();
+    assert!(!ticket.as_str().unwrap().is_empty());
     assert_eq!(welcome, json!({"type":"auth_required","message":"Authentication required"}));
     assert_eq!(
         success,
-        json!({"type":"auth_success","user":"bob","client_id":"bob-1","message":"Authentication successful"})
+        json!({"type":"auth_success","user":"bob","client_id":"bob-1","message":"Authentication successful","resume_window_seconds":30})
     );
     assert_eq!(
         there,

@@ -1,0 +1,117 @@
+//! What a client shows to come back to its membership: the resume token.
+
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+
+use super::token::{BadToken, Claims};
+
+/// No ticket of ours is longer, in bytes.
+const LONGEST: usize = 8 * 1024;
+
+/// Which membership it is, and what it stands on.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Ticket {
+    /// The room.
+    pub room: String,
+    /// The client id in it.
+    pub client_id: String,
+    /// The account, or the guest's name.
+    pub username: String,
+    /// Tells this membership from all others, also of the same client.
+    pub key: u128,
+    /// The access token that it stands on; `None` for a guest.
+    pub claims: Option<Claims>,
+}
+
+/// Signs tickets and reads them. The key is not the one of access tokens, and what is signed has none of
+/// their fields: neither passes for the other.
+pub struct Tickets {
+    signing: EncodingKey,
+    verifying: DecodingKey,
+    validation: Validation,
+}
+
+impl Tickets {
+    /// Tickets signed with `secret`.
+    pub fn new(secret: &SecretString) -> Self {
+        let secret = secret.expose_secret().as_bytes();
+        let mut validation = Validation::new(Algorithm::HS256);
+        // A ticket is worth what the membership is, and that is looked up.
+        validation.required_spec_claims.clear();
+        validation.validate_exp = false;
+        validation.validate_aud = false;
+        let (signing, verifying) =
+            (EncodingKey::from_secret(secret), DecodingKey::from_secret(secret));
+        Self { signing, verifying, validation }
+    }
+
+    /// The ticket as a client gets it.
+    ///
+    /// # Errors
+    ///
+    /// Only if signing itself fails.
+    pub fn sign(&self, ticket: &Ticket) -> Result<SecretString, jsonwebtoken::errors::Error> {
+        jsonwebtoken::encode(&Header::new(Algorithm::HS256), ticket, &self.signing)
+            .map(SecretString::from)
+    }
+
+    /// What a ticket says, if it is one of ours. Whether there is such a membership, and whether what it
+    /// stands on still counts, is for others to say.
+    ///
+    /// # Errors
+    ///
+    /// [`BadToken`].
+    pub fn verify(&self, ticket: &str) -> Result<Ticket, BadToken> {
+        if ticket.len() > LONGEST {
+            return Err(BadToken);
+        }
+        let decoded = jsonwebtoken::decode(ticket, &self.verifying, &self.validation);
+        decoded.map(|ticket| ticket.claims).map_err(|_| BadToken)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::auth::token::Tokens;
+
+    fn ticket() -> Ticket {
+        let tokens = Tokens::new(&"jwt".into(), None, Duration::from_secs(60));
+        let token = tokens.issue("zoë", "stamp", 1_000).unwrap();
+        Ticket {
+            room: "Zimmer 7/é".into(),
+            client_id: "a:b".into(),
+            username: "zoë".into(),
+            key: u128::MAX,
+            claims: Some(tokens.verify(token.expose_secret(), 1_000).unwrap()),
+        }
+    }
+
+    #[test]
+    fn a_ticket_says_what_was_signed_and_nobody_else_signs_one() {
+        let tickets = Tickets::new(&"secret".into());
+        let ticket = ticket();
+        let signed = tickets.sign(&ticket).unwrap();
+
+        assert_eq!(tickets.verify(signed.expose_secret()), Ok(ticket));
+        assert_eq!(Tickets::new(&"other".into()).verify(signed.expose_secret()), Err(BadToken));
+        let (head, _) = signed.expose_secret().rsplit_once('.').unwrap();
+        assert_eq!(tickets.verify(&format!("{head}.")), Err(BadToken));
+        assert_eq!(tickets.verify(&"x".repeat(LONGEST + 1)), Err(BadToken));
+    }
+
+    #[test]
+    fn a_ticket_is_no_access_token_and_an_access_token_no_ticket() {
+        let tokens = Tokens::new(&"same".into(), None, Duration::from_secs(60));
+        let tickets = Tickets::new(&"same".into());
+
+        let signed = tickets.sign(&ticket()).unwrap();
+        let token = tokens.issue("zoë", "stamp", 1_000).unwrap();
+
+        assert_eq!(tokens.verify(signed.expose_secret(), 1_000), Err(BadToken));
+        assert_eq!(tickets.verify(token.expose_secret()), Err(BadToken));
+    }
+}

@@ -1,0 +1,216 @@
+//! What a client that may resume has been sent and may not have got, and what it has said already. Pure.
+
+use std::collections::VecDeque;
+
+use bytestring::ByteString;
+use serde::{Deserialize, Serialize};
+
+use crate::wire;
+
+/// Frames that are kept for one client: several full meshes of ten being set up at once.
+pub const MAX_FRAMES: usize = 1024;
+
+/// Bytes that are kept for one client.
+pub const MAX_BYTES: usize = 1024 * 1024;
+
+/// How many of the last `id`s that a client sent are known: more than it can have had on the way.
+const MAX_IDS: usize = 256;
+
+/// One membership's numbered frames, beyond the connections that carried them.
+#[derive(Deserialize, Serialize)]
+pub struct Replay {
+    /// Tells this membership from all others, also of the same client.
+    key: u128,
+    /// Those that were not acknowledged, the newest last.
+    frames: VecDeque<ByteString>,
+    bytes: usize,
+    /// The number of the newest frame; the first has 1.
+    last: u64,
+    /// The first frame that no connection has had; `None` while there is a connection.
+    unheard: Option<u64>,
+    /// The `id`s of what the client said, the newest last.
+    said: VecDeque<String>,
+    /// How many of those it said before it resumed.
+    said_before: usize,
+}
+
+/// Frames that the client has not got are gone: it can only begin anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap;
+
+impl Replay {
+    /// Of a new membership.
+    pub fn new(key: u128) -> Self {
+        let (frames, said) = (VecDeque::new(), VecDeque::new());
+        Self { key, frames, bytes: 0, last: 0, unheard: None, said, said_before: 0 }
+    }
+
+    /// Which membership it is.
+    pub fn key(&self) -> u128 {
+        self.key
+    }
+
+    /// Numbers a frame and keeps it.
+    ///
+    /// # Errors
+    ///
+    /// [`Gap`] when there is no room for it but by forgetting what no connection has had.
+    pub fn note(&mut self, frame: &str) -> Result<ByteString, Gap> {
+        self.last += 1;
+        let frame = wire::numbered(frame, self.last);
+        self.bytes += frame.len();
+        self.frames.push_back(frame.clone());
+        while self.frames.len() > MAX_FRAMES || self.bytes > MAX_BYTES {
+            if self.unheard.is_some_and(|unheard| self.first() >= unheard) {
+                return Err(Gap);
+            }
+            self.forget_first();
+        }
+        Ok(frame)
+    }
+
+    /// The client has got everything up to this number.
+    pub fn acknowledge(&mut self, number: u64) {
+        while self.first() <= number.min(self.last) && !self.frames.is_empty() {
+            self.forget_first();
+        }
+    }
+
+    /// There is no connection any more, and it has not had the last `waiting` frames.
+    pub fn is_left_with(&mut self, waiting: usize) {
+        self.unheard.get_or_insert(self.last + 1 - waiting as u64);
+    }
+
+    /// There is a connection again, of a client that has got everything up to this number: what it is
+    /// to hear first.
+    ///
+    /// # Errors
+    ///
+    /// [`Gap`], also where so much was never sent; then nothing has changed.
+    pub fn resume_after(&mut self, number: u64) -> Result<VecDeque<ByteString>, Gap> {
+        if number > self.last || number + 1 < self.first() {
+            return Err(Gap);
+        }
+        self.acknowledge(number);
+        self.unheard = None;
+        self.said_before = self.said.len();
+        Ok(self.frames.clone())
+    }
+
+    /// Notes the `id` of something that the client says; whether it said that before it resumed.
+    pub fn is_repeated(&mut self, id: &str) -> bool {
+        if self.said.iter().take(self.said_before).any(|said| said == id) {
+            return true;
+        }
+        if self.said.len() == MAX_IDS {
+            self.said.pop_front();
+            self.said_before = self.said_before.saturating_sub(1);
+        }
+        self.said.push_back(id.to_owned());
+        false
+    }
+
+    /// The number of the oldest frame that is kept, or of the next where none is.
+    fn first(&self) -> u64 {
+        self.last + 1 - self.frames.len() as u64
+    }
+
+    fn forget_first(&mut self) {
+        if let Some(frame) = self.frames.pop_front() {
+            self.bytes -= frame.len();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(frames: &VecDeque<ByteString>) -> Vec<u64> {
+        let number = |frame: &ByteString| {
+            serde_json::from_str::<serde_json::Value>(frame).unwrap()["seq"].as_u64().unwrap()
+        };
+        frames.iter().map(number).collect()
+    }
+
+    fn with(count: usize) -> Replay {
+        let mut replay = Replay::new(1);
+        for _ in 0..count {
+            replay.note(r#"{"type":"pong"}"#).unwrap();
+        }
+        replay
+    }
+
+    #[test]
+    fn exactly_what_comes_after_the_last_that_was_got_is_heard_again() {
+        for got in 0..=5 {
+            let mut replay = with(5);
+
+            assert_eq!(numbers(&replay.resume_after(got).unwrap()), Vec::from_iter(got + 1..=5));
+            assert_eq!(replay.note("{\"a\":1}").unwrap(), r#"{"seq":6,"a":1}"#);
+        }
+    }
+
+    #[test]
+    fn what_was_acknowledged_is_no_longer_kept_and_never_heard_again() {
+        let mut replay = with(5);
+
+        replay.acknowledge(3);
+
+        assert_eq!(replay.frames.len(), 2);
+        assert_eq!(replay.resume_after(2), Err(Gap));
+        assert_eq!(numbers(&replay.resume_after(3).unwrap()), [4, 5]);
+        replay.acknowledge(u64::MAX);
+        assert_eq!((replay.frames.len(), replay.bytes), (0, 0));
+        assert_eq!(numbers(&replay.resume_after(5).unwrap()), [] as [u64; 0]);
+    }
+
+    #[test]
+    fn nobody_has_got_what_was_never_sent() {
+        let mut replay = with(5);
+
+        assert_eq!(replay.resume_after(6), Err(Gap));
+        assert_eq!(replay.resume_after(u64::MAX), Err(Gap));
+    }
+
+    #[test]
+    fn somebody_who_never_acknowledges_costs_a_bounded_amount() {
+        let mut replay = with(MAX_FRAMES + 10);
+        assert_eq!(replay.frames.len(), MAX_FRAMES);
+        assert_eq!(replay.resume_after(9), Err(Gap));
+        assert_eq!(replay.resume_after(10).unwrap().len(), MAX_FRAMES);
+
+        let large = format!(r#"{{"data":"{}"}}"#, "x".repeat(MAX_BYTES / 4));
+        for _ in 0..10 {
+            replay.note(&large).unwrap();
+            assert!(replay.bytes <= MAX_BYTES);
+        }
+    }
+
+    #[test]
+    fn a_client_that_is_away_misses_nothing_or_is_given_up() {
+        let mut replay = with(100);
+        replay.is_left_with(3);
+
+        // What it has had makes room for what it has not.
+        for _ in 0..MAX_FRAMES - 3 {
+            replay.note("{\"a\":1}").unwrap();
+        }
+
+        assert_eq!(replay.note("{\"a\":1}"), Err(Gap));
+    }
+
+    #[test]
+    fn an_id_is_a_repetition_only_after_the_client_has_resumed() {
+        let mut replay = with(0);
+
+        assert!(!replay.is_repeated("1") && !replay.is_repeated("1"));
+        replay.resume_after(0).unwrap();
+        assert!(replay.is_repeated("1") && replay.is_repeated("1"));
+        assert!(!replay.is_repeated("2") && !replay.is_repeated("2"));
+        for number in 0..MAX_IDS {
+            assert!(!replay.is_repeated(&format!("many {number}")));
+        }
+        assert_eq!((replay.said.len(), replay.is_repeated("1")), (MAX_IDS, false));
+    }
+}

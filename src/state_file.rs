@@ -1,0 +1,58 @@
+//! Members that outlive the process, in a file (setting `STATE_FILE`). It holds what they say to each other:
+//! it is its owner's only, and gone as soon as it was read.
+
+use std::{fs, io, path::Path};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{auth::users_file::replace, session::Record};
+
+/// The form of the file; another is not read.
+const VERSION: u32 = 1;
+
+#[derive(Serialize)]
+struct Written<'a> {
+    version: u32,
+    members: &'a [Record],
+}
+
+#[derive(Deserialize)]
+struct Read {
+    version: u32,
+    members: Vec<Record>,
+}
+
+/// Writes all of them down, in one step.
+///
+/// # Errors
+///
+/// What the system says; then the file is as it was.
+pub fn save(path: &Path, members: &[Record]) -> io::Result<()> {
+    let written = Written { version: VERSION, members };
+    replace(path, |file| {
+        let mut buffered = io::BufWriter::new(file);
+        serde_json::to_writer(&mut buffered, &written)?;
+        io::Write::flush(&mut buffered)
+    })
+}
+
+/// Reads them, and removes the file: nobody is to come back twice to the same place.
+///
+/// # Errors
+///
+/// What the system says of a file that is there and cannot be read or removed, or that it is no such
+/// file.
+pub fn take(path: &Path) -> io::Result<Vec<Record>> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    fs::remove_file(path)?;
+    // Not what serde says, which may repeat what stands in the file.
+    let read: Result<Read, _> = serde_json::from_slice(&text);
+    match read {
+        Ok(Read { version: VERSION, members }) => Ok(members),
+        Ok(_) | Err(_) => Err(io::Error::other("not written by this version of the server")),
+    }
+}
