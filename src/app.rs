@@ -9,7 +9,7 @@ use std::{
 };
 
 use secrecy::{ExposeSecret, SecretString};
-use tokio::{sync::watch, time::Instant};
+use tokio::{runtime::Handle, sync::watch, time::Instant};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
@@ -24,7 +24,7 @@ use crate::{
     },
     clock::unix_now,
     config::Config,
-    limits::{Lockouts, Places, Requests},
+    limits::{Lockouts, Place, Places, Requests},
     metrics::Metrics,
     outbox::{Dismissal, Outbox},
     rooms::Rooms,
@@ -68,6 +68,10 @@ pub struct Shared {
     pub requests: Option<Requests>,
     /// Every open WebSocket.
     pub sessions: TaskTracker,
+    /// Members without one, that may come back.
+    away: TaskTracker,
+    /// The same, per address that they were at.
+    seats_kept: Places,
     /// When this server began.
     pub started: Instant,
     /// What is counted.
@@ -137,6 +141,9 @@ impl App {
             strangers: Places::new(MOST_STRANGERS, MOST_STRANGERS_PER_ADDRESS),
             requests: NonZeroU32::new(config.rate_limit_per_minute).map(Requests::new),
             sessions: TaskTracker::new(),
+            away: TaskTracker::new(),
+            // As many as an address may have connections: all of them may break at once.
+            seats_kept: Places::new(0, config.max_connections_per_ip),
             started: Instant::now(),
             metrics: Arc::default(),
             passwords,
@@ -248,6 +255,26 @@ impl App {
         self.closing.send_replace(Some(within));
         self.sessions.close();
         self.sessions.wait().await;
+        self.away.close();
+        self.away.wait().await;
+    }
+
+    /// Keeps the seat of a member whose connection, from `address`, is gone, for as long as it may come back;
+    /// or not, where that many from this address are away already. `worker` is its room's.
+    pub fn keep_seat(&self, parked: Parked, address: IpAddr, worker: &Handle) {
+        let Some(place) = self.seats_kept.take(address) else {
+            return tracing::warn!(%address, "a seat not kept: too many from this address are away");
+        };
+        self.waits_for(parked, Some(place), worker);
+    }
+
+    fn waits_for(&self, parked: Parked, place: Option<Place>, worker: &Handle) {
+        let app = self.clone();
+        let lingering = async move {
+            parked.lingers(app.closing(), &app.survivors, &app.metrics).await;
+            drop(place);
+        };
+        self.away.spawn_on(lingering, worker);
     }
 
     /// Lets those sit down again who were here when the process before this one stopped. Call it once,
@@ -267,10 +294,8 @@ impl App {
             });
             let Some(parked) = parked.filter(|_| allowed) else { continue };
             restored += 1;
-            let (app, worker) = (self.clone(), workers.of(parked.room()));
-            let lingering =
-                async move { parked.lingers(app.closing(), &app.survivors, &app.metrics).await };
-            self.sessions.spawn_on(lingering, worker);
+            let worker = workers.of(parked.room());
+            self.waits_for(parked, None, worker);
         }
         if all > 0 {
             tracing::info!(
@@ -382,10 +407,15 @@ impl Shared {
         self.closing.subscribe()
     }
 
+    /// Whether the server stops.
+    pub fn is_closing(&self) -> bool {
+        self.closing.borrow().is_some()
+    }
+
     /// Why nobody may enter `room` at all, whoever it is.
     pub fn turned_away(&self, room: &str) -> Option<Goodbye> {
         let allowed = &self.config.allowed_rooms;
-        if self.closing.borrow().is_some() {
+        if self.is_closing() {
             return Some(Goodbye::Draining);
         }
         (!allowed.is_empty() && !allowed.iter().any(|allowed| allowed == room))

@@ -1,6 +1,6 @@
 //! `signaling-server`: the whole life of the process on one screen.
 
-use std::{error::Error, process::ExitCode, sync::Arc, time::Duration};
+use std::{error::Error, net::TcpListener, process::ExitCode, sync::Arc, time::Duration};
 
 use signaling::{
     app::{self, App},
@@ -49,17 +49,19 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Box<dyn Error>> {
+    // Before there is a second thread: it changes the environment.
+    let handed_over = server::handed_over().map_err(|error| format!("LISTEN_FDS: {error}"))?;
     let config = Config::read(dotenv::environment()?)?;
     let _log = telemetry::start(&config);
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default(); // before anything signs or encrypts
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let served = runtime.block_on(serve(config));
+    let served = runtime.block_on(serve(config, handed_over));
     // Not waiting for passwords that are still being hashed: nobody reads those answers any more.
     runtime.shutdown_background();
     served
 }
 
-async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
+async fn serve(config: Config, handed_over: Option<TcpListener>) -> Result<(), Box<dyn Error>> {
     let mut hung_up = signal(SignalKind::hangup())?;
     let (mut interrupted, mut terminated) =
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
@@ -81,12 +83,17 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     }
     let handles = server::claim_handles();
     let (host, port) = (config.host.as_str(), config.port);
-    let listener = server::listen(host, port)
-        .await
-        .map_err(|error| format!("cannot listen on {host}:{port}: {error}"))?;
+    let is_handed_over = handed_over.is_some();
+    let listener = match handed_over {
+        Some(listener) => server::take_over(listener)
+            .map_err(|error| format!("cannot listen on the socket of LISTEN_FDS: {error}"))?,
+        None => server::listen(host, port)
+            .await
+            .map_err(|error| format!("cannot listen on {host}:{port}: {error}"))?,
+    };
     let address = listener.local_addr()?;
     let version = env!("CARGO_PKG_VERSION");
-    tracing::info!(%address, tls = tls.is_some(), handles, version, "open");
+    tracing::info!(%address, is_handed_over, tls = tls.is_some(), handles, version, "open");
 
     let grace = config.shutdown_grace;
     let gate = Gate::new(handles, &config.trusted_proxies);
@@ -117,10 +124,16 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
         async || tokio::select! { _ = interrupted.recv() => {}, _ = terminated.recv() => {} };
     asked_to_stop().await;
     tracing::info!("closing");
-    closing.cancel();
+    if is_handed_over {
+        // Whoever comes now waits in the socket's queue, for the next process.
+        closing.cancel();
+    }
     // A little less than the grace itself: what is left must suffice to end in time.
     let all_gone = timeout(grace.saturating_sub(Duration::from_millis(200)), async {
-        tokio::join!(app.close(), serving)
+        // Until all have left, whoever comes is told that we do: also a load balancer that asks.
+        app.close().await;
+        closing.cancel();
+        serving.await
     });
     tokio::select! {
         gone = all_gone => if gone.is_err() {

@@ -22,6 +22,7 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use ipnet::IpNet;
+use listenfd::ListenFd;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -165,6 +166,27 @@ pub fn claim_handles() -> usize {
     let claimed = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     let handles = if claimed.is_ok() { maximum } else { current };
     handles.and_then(|handles| usize::try_from(handles).ok()).unwrap_or(usize::MAX)
+}
+
+/// The socket that whoever started us listens on already (systemd's `LISTEN_FDS`, sd_listen_fds(3)): it stays
+/// open while one process follows the other. Takes it out of the environment: call it once, before there
+/// are threads.
+///
+/// # Errors
+///
+/// When what was handed over is no TCP socket.
+pub fn handed_over() -> io::Result<Option<std::net::TcpListener>> {
+    ListenFd::from_env().take_tcp_listener(0)
+}
+
+/// Listens on a socket that was [handed over](handed_over).
+///
+/// # Errors
+///
+/// What the system says.
+pub fn take_over(listener: std::net::TcpListener) -> io::Result<TcpListener> {
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
 }
 
 /// Listens on `host` (a name or an address) and `port`, 0 for any that is free.

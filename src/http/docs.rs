@@ -70,7 +70,7 @@ fn with_limits(mut document: OpenApi) -> OpenApi {
         .build();
     for (path, item) in &mut document.paths.paths {
         for operation in [&mut item.get, &mut item.post].into_iter().flatten() {
-            if !matches!(path.as_str(), "/health" | "/metrics") {
+            if !matches!(path.as_str(), "/health" | "/health/ready" | "/metrics") {
                 operation.responses.responses.insert("429".to_owned(), refused.clone().into());
             }
         }

@@ -81,6 +81,9 @@ pub enum ApiError {
     /// 503, with `Retry-After`. The cap on sockets that have not shown a token.
     #[error("Too many connections are waiting to authenticate. Please try again later.")]
     TooManyStrangers,
+    /// 503, with `Retry-After`. The server stops.
+    #[error("The server is restarting")]
+    Draining,
     /// 503, with `Retry-After`. More logins wait than are checked within seconds.
     #[error("Too many logins are waiting. Please try again later.")]
     TooManyLogins,
@@ -169,6 +172,7 @@ impl ApiError {
             Self::TurnNotConfigured
             | Self::NoTurnUrls
             | Self::TooManyStrangers
+            | Self::Draining
             | Self::TooManyLogins => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -177,7 +181,9 @@ impl ApiError {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::LockedOut(wait) | Self::TooManyRequests(wait) => Some(*wait),
-            Self::TooManyStrangers | Self::TooManyLogins => Some(Duration::from_secs(5)),
+            Self::TooManyStrangers | Self::TooManyLogins | Self::Draining => {
+                Some(Duration::from_secs(5))
+            }
             // Somebody has to change the settings first.
             Self::TurnNotConfigured | Self::NoTurnUrls => Some(Duration::from_secs(300)),
             Self::BadRequest(_)

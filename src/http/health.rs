@@ -54,6 +54,25 @@ pub(super) async fn health(State(app): State<App>) -> Json<HealthBody> {
     })
 }
 
+/// A sign of readiness.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ReadyBody {
+    #[schema(example = "ready")]
+    status: &'static str,
+}
+
+/// Says whether it takes new connections: what a load balancer asks.
+#[utoipa::path(
+    get, path = "/health/ready", tag = "General",
+    responses(
+        (status = 200, description = "It takes traffic", body = ReadyBody),
+        (status = 503, description = "It stops", body = ErrorBody),
+    )
+)]
+pub(super) async fn ready(State(app): State<App>) -> Result<Json<ReadyBody>, ApiError> {
+    if app.is_closing() { Err(ApiError::Draining) } else { Ok(Json(ReadyBody { status: "ready" })) }
+}
+
 /// Figures for Prometheus.
 #[utoipa::path(
     get, path = "/metrics", tag = "General", security(("token" = [])),

@@ -66,6 +66,7 @@ fn documented() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(docs::introduction())
         .routes(routes!(health::root))
         .routes(routes!(health::health))
+        .routes(routes!(health::ready))
         .routes(routes!(health::metrics))
         .routes(routes!(rooms::list))
         .routes(routes!(rooms::info, rooms::info_by_post))

@@ -10,6 +10,7 @@ use axum::{
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use hyper::upgrade::OnUpgrade;
+use tokio::runtime::Handle;
 
 use super::error::ApiError;
 use crate::{
@@ -162,10 +163,9 @@ fn receive(
             closing: app.closing(),
         };
         let (_, parked) = session::run(&mut socket, &host).await;
-        // Whoever has no connection takes no connection's place.
-        drop((socket, counted, host));
+        // Whoever has no connection takes no connection's place: this task ends.
         if let Some(parked) = parked {
-            parked.lingers(app.closing(), &app.survivors, &app.metrics).await;
+            app.keep_seat(parked, client.address, &Handle::current());
         }
     }
 }

@@ -171,6 +171,7 @@ mod tests {
     use super::*;
     use crate::{
         outbox::{self, Mailbox},
+        replay::Replay,
         rooms::{RouteError, Seat, is_room_id},
         wire::{self, ClientMessage},
     };
@@ -335,15 +336,36 @@ mod tests {
 
     #[derive(Clone, Debug)]
     enum Act {
-        Join { room: usize, name: usize, user: usize },
-        Leave { seat: usize },
-        Say { seat: usize, to: Option<usize> },
+        Join {
+            room: usize,
+            name: usize,
+            user: usize,
+            resumes: bool,
+        },
+        Leave {
+            seat: usize,
+        },
+        /// The connection is gone, after so many of the frames that wait were heard.
+        Break {
+            seat: usize,
+            heard: usize,
+        },
+        /// Also by somebody whose connection is not gone: the new one takes over.
+        Resume {
+            seat: usize,
+        },
+        Say {
+            seat: usize,
+            to: Option<usize>,
+        },
     }
 
     fn acts() -> impl Strategy<Value = Vec<Act>> {
         let act = prop_oneof![
-            4 => (0..3_usize, 0..5_usize, 0..2_usize).prop_map(|(room, name, user)| Act::Join { room, name, user }),
-            3 => (0..20_usize).prop_map(|seat| Act::Leave { seat }),
+            4 => (0..3_usize, 0..5_usize, 0..2_usize, any::<bool>()).prop_map(|(room, name, user, resumes)| Act::Join { room, name, user, resumes }),
+            3 => (0..20_usize, 0..4_usize).prop_map(|(seat, heard)| Act::Break { seat, heard }),
+            3 => (0..20_usize).prop_map(|seat| Act::Resume { seat }),
+            2 => (0..20_usize).prop_map(|seat| Act::Leave { seat }),
             4 => (0..20_usize, prop::option::of(0..6_usize)).prop_map(|(seat, to)| Act::Say { seat, to }),
         ];
         prop::collection::vec(act, 1..120)
@@ -358,12 +380,28 @@ mod tests {
         sees: BTreeSet<(String, String)>,
         expects: Vec<u64>,
         here: bool,
+        /// The key of its membership, where it may resume.
+        key: Option<u128>,
+        /// The number of the last frame that it has got.
+        got: u64,
+        is_away: bool,
     }
 
     impl Observer {
         /// Folds what was heard into the picture, and checks that each step fits the one before.
         fn catch_up(&mut self) {
-            for news in heard(&mut self.mailbox) {
+            self.hear(usize::MAX);
+            assert!(self.expects.is_empty(), "something was not heard");
+        }
+
+        fn hear(&mut self, at_most: usize) {
+            for _ in 0..at_most {
+                let Some(news) = self.mailbox.next_now() else { break };
+                let news: Value = serde_json::from_str(&news).unwrap();
+                if self.key.is_some() {
+                    self.got += 1;
+                    assert_eq!(news["seq"], self.got, "a frame is missing, or came twice");
+                }
                 let text = |field: &str| news[field].as_str().unwrap().to_owned();
                 match news["type"].as_str().unwrap() {
                     "users_in_room" => {
@@ -399,7 +437,6 @@ mod tests {
                     other => panic!("{other}"),
                 }
             }
-            assert!(self.expects.is_empty(), "something was not heard");
         }
     }
 
@@ -416,9 +453,13 @@ mod tests {
 
             for act in acts {
                 match act {
-                    Act::Join { room, name, user } => {
+                    Act::Join { room, name, user, resumes } => {
                         let (room, peer) = (format!("room {room}"), peer(&format!("c{name}"), &format!("u{user}")));
                         let (outbox, mailbox) = outbox::pair();
+                        let key = resumes.then_some(all.len() as u128);
+                        if let Some(key) = key {
+                            outbox.remembers(Box::new(Replay::new(key)));
+                        }
                         let inside = all.iter().filter(|other| other.here && other.room == room).count();
                         let holder = all.iter_mut().find(|other| other.here && other.room == room && other.peer.client_id == peer.client_id);
                         let joined = sit(&rooms, &room, peer.clone(), outbox);
@@ -429,7 +470,7 @@ mod tests {
                             None => {}
                         }
                         if let Ok(seat) = joined {
-                            all.push(Observer { room, peer, seat: Some(seat), mailbox, sees: BTreeSet::new(), expects: Vec::new(), here: true });
+                            all.push(Observer { room, peer, seat: Some(seat), mailbox, sees: BTreeSet::new(), expects: Vec::new(), here: true, key, got: 0, is_away: false });
                         }
                     }
                     Act::Leave { seat } => {
@@ -438,8 +479,36 @@ mod tests {
                             leaver.here = false;
                         }
                     }
+                    Act::Break { seat, heard } => {
+                        let Some(member) = all.get_mut(seat).filter(|member| member.here && !member.is_away) else { continue };
+                        member.hear(heard);
+                        match (&member.seat, member.key) {
+                            (Some(seat), Some(_)) => {
+                                seat.goes_away();
+                                member.is_away = true;
+                            }
+                            (_, _) => {
+                                member.seat = None;
+                                member.here = false;
+                            }
+                        }
+                    }
+                    Act::Resume { seat } => {
+                        let Some(member) = all.get(seat) else { continue };
+                        let Some(key) = member.key else { continue };
+                        let (outbox, mailbox) = outbox::pair();
+                        let resumed = Seat::resume(&rooms, &member.room, member.peer.clone(), key, outbox, member.got);
+                        let others = all.iter().filter(|other| other.here && other.room == member.room && other.peer != member.peer);
+                        let others: BTreeSet<_> = others.map(|other| other.peer.client_id.clone()).collect();
+                        prop_assert_eq!(resumed.as_ref().err(), (!member.here).then_some(&NotResumed::Over));
+                        if let Ok((seat, resumed)) = resumed {
+                            prop_assert_eq!(resumed.others.into_iter().map(|peer| peer.client_id).collect::<BTreeSet<_>>(), others);
+                            let member = &mut all[usize::try_from(key).unwrap()];
+                            (member.seat, member.mailbox, member.is_away) = (Some(seat), mailbox, false);
+                        }
+                    }
                     Act::Say { seat, to } => {
-                        let Some(speaker) = all.get(seat) else { continue };
+                        let Some(speaker) = all.get(seat).filter(|speaker| !speaker.is_away) else { continue };
                         let Some(seat) = &speaker.seat else { continue };
                         let (room, from, here) = (speaker.room.clone(), speaker.peer.clone(), speaker.here);
                         let to = to.map(|to| format!("c{to}"));
@@ -464,7 +533,7 @@ mod tests {
 
                 let here: Vec<_> = all.iter().filter(|member| member.here).map(|member| (member.room.clone(), member.peer.clone())).collect();
                 prop_assert_eq!(rooms.members(), here.len());
-                for member in all.iter_mut().filter(|member| member.here) {
+                for member in all.iter_mut().filter(|member| member.here && !member.is_away) {
                     member.catch_up();
                     let others = here.iter().filter(|(room, peer)| *room == member.room && *peer != member.peer);
                     let others: BTreeSet<_> = others.map(|(_, peer)| (peer.client_id.to_string(), peer.username.to_string())).collect();

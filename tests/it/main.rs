@@ -15,6 +15,7 @@ mod foreign;
 mod harness;
 mod process;
 mod rest;
+mod resume;
 mod settings;
 mod signaling;
 mod tls;

@@ -2,6 +2,8 @@
 
 use std::{
     fs,
+    net::{SocketAddr, TcpListener},
+    os::fd::OwnedFd,
     path::Path,
     process::{ExitStatus, Output, Stdio},
     time::Duration,
@@ -15,7 +17,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::harness::SOON;
+use super::harness::{Client, SOON};
 
 /// A command that knows no variable of ours.
 pub fn command(binary: &str, folder: &TempDir) -> Command {
@@ -178,9 +180,22 @@ pub struct Process {
 
 impl Process {
     pub async fn start(folder: &TempDir, settings: &[(&str, &str)]) -> Self {
-        let mut child = command(env!("CARGO_BIN_EXE_signaling-server"), folder);
-        let mut child =
-            child.envs(settings.iter().copied()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut command = command(env!("CARGO_BIN_EXE_signaling-server"), folder);
+        command.envs(settings.iter().copied());
+        Self::run(command).await
+    }
+
+    /// Starts a server as systemd does with socket activation: it is handed `listener`.
+    async fn start_on(listener: &TcpListener, folder: &TempDir) -> Self {
+        let mut command = command("/bin/sh", folder);
+        let start = "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\"";
+        command.args(["-c", start, env!("CARGO_BIN_EXE_signaling-server")]).envs(DEBUG);
+        command.stdin(OwnedFd::from(listener.try_clone().unwrap()));
+        Self::run(command).await
+    }
+
+    async fn run(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let log = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut process = Self { child, log, address: String::new(), said: Vec::new() };
         let open: Value = serde_json::from_str(&process.says("\"open\"").await).unwrap();
@@ -229,6 +244,70 @@ async fn a_server_in_debug_makes_its_users_says_where_it_is_and_stops_when_asked
         let users = users_csv(&folder);
         assert!(["admin,", "user1,", "user2,"].iter().all(|user| users.contains(user)));
     }
+}
+
+async fn status(address: &str, path: &str) -> u16 {
+    let client = reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap();
+    let answer = client.get(format!("http://{address}{path}")).send().await;
+    answer.map_or(0, |answer| answer.status().as_u16())
+}
+
+/// Whoever comes while the server stops is told so, until the last has left.
+#[tokio::test]
+async fn a_server_that_stops_is_not_ready_and_sends_newcomers_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = Process::start(&folder, &DEBUG).await;
+    let address: SocketAddr = server.address.parse().unwrap();
+    assert_eq!(status(&server.address, "/health/ready").await, 200);
+    // Reads nothing, and so does not close in turn.
+    let slow = Client::connect(address, "den", &[]).await.unwrap();
+
+    let pid = server.child.id().unwrap().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
+    server.says("closing").await;
+
+    assert_eq!(status(&server.address, "/health/ready").await, 503);
+    let late = Client::connect(address, "den", &[]).await.unwrap();
+    let (told, close) = late.is_let_go().await;
+    assert_eq!((&told[0]["code"], close.0), (&"draining".into(), 1012));
+    drop(slow);
+    let ended = timeout(SOON, server.child.wait()).await.unwrap().unwrap();
+    assert_eq!(ended.code(), Some(0));
+}
+
+/// While one process follows the other on a socket that was handed over, whoever connects waits.
+#[tokio::test]
+async fn with_socket_activation_nobody_is_refused_during_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let mut old = Process::start_on(&listener, &folder).await;
+    assert_eq!(old.address, address, "it does not look at HOST and PORT");
+    assert_eq!(status(&address, "/health").await, 200);
+
+    assert_eq!(old.ends_after("-TERM").await.code(), Some(0));
+    let mut between = tokio::net::TcpStream::connect(&address).await.unwrap();
+    between.write_all(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    let _new = Process::start_on(&listener, &folder).await;
+
+    let mut answer = [0; 15];
+    let answered = tokio::io::AsyncReadExt::read_exact(&mut between, &mut answer);
+    timeout(SOON, answered).await.unwrap().unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200 OK");
+}
+
+/// A listener that is none, or another kind of socket, is no reason to listen elsewhere.
+#[tokio::test]
+async fn what_is_handed_over_and_is_no_tcp_socket_stops_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = command("/bin/sh", &folder);
+    let start = "exec 3</dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\"";
+    command.args(["-c", start, env!("CARGO_BIN_EXE_signaling-server")]).envs(DEBUG);
+
+    let output = timeout(SOON, command.output()).await.unwrap().unwrap();
+
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output).starts_with("LISTEN_FDS: "), "{}", text(&output));
 }
 
 #[tokio::test]
