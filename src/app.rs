@@ -285,24 +285,22 @@ impl App {
             tracing::error!(%error, file = %path.display(), "nobody may go on where it was");
             Vec::new()
         });
-        let (all, now) = (records.len(), unix_now());
-        let mut restored = 0;
-        for record in records {
-            let allowed = self.turned_away(record.room()).is_none();
-            let parked = Parked::restore(&self.rooms, record, now, |ticket, outbox| {
-                self.readmit(ticket, outbox)
-            });
-            let Some(parked) = parked.filter(|_| allowed) else { continue };
-            restored += 1;
+        let (now, window) = (unix_now(), self.config.resume_window);
+        let restored = records.into_iter().filter_map(|record| {
+            Parked::restore(&self.rooms, record, now, window, |ticket, outbox| {
+                let is_allowed = self.turned_away(&ticket.room).is_none();
+                if is_allowed { self.readmit(ticket, outbox) } else { Err(Refusal::BadToken) }
+            })
+        });
+        // First all of them, so that those who stay hear of those who do not.
+        let restored: Vec<_> = restored.collect();
+        if !restored.is_empty() {
+            tracing::info!(members = restored.len(), "seats of the process before are kept");
+        }
+        restored.iter().for_each(Parked::is_away);
+        for parked in restored {
             let worker = workers.of(parked.room());
             self.waits_for(parked, None, worker);
-        }
-        if all > 0 {
-            tracing::info!(
-                restored,
-                all,
-                "members of the process before may go on where they were"
-            );
         }
     }
 

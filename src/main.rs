@@ -2,6 +2,7 @@
 
 use std::{error::Error, net::TcpListener, process::ExitCode, sync::Arc, time::Duration};
 
+use rustix::process::Signal;
 use signaling::{
     app::{self, App},
     auth::{password, revoked::Revoked, users, users::Users, users_file::DEFAULT_ACCOUNTS},
@@ -63,6 +64,8 @@ fn run() -> Result<(), Box<dyn Error>> {
 
 async fn serve(config: Config, handed_over: Option<TcpListener>) -> Result<(), Box<dyn Error>> {
     let mut hung_up = signal(SignalKind::hangup())?;
+    // A limit on the size of files is an error when one is written, and not our end.
+    let _too_large = signal(SignalKind::from_raw(Signal::XFSZ.as_raw()))?;
     let (mut interrupted, mut terminated) =
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     for warning in config.warnings() {

@@ -253,9 +253,16 @@ impl Outbox {
         }
     }
 
-    /// Notes the `id` of something that the client says; whether it said that already, before it resumed.
+    /// See [`Replay::is_repeated`].
     pub fn is_repeated(&self, id: &str) -> bool {
-        self.0.waiting().replay.as_mut().is_some_and(|replay| replay.is_repeated(id))
+        self.0.waiting().replay.as_ref().is_some_and(|replay| replay.is_repeated(id))
+    }
+
+    /// See [`Replay::passed_on`].
+    pub fn passed_on(&self, id: &str) {
+        if let Some(replay) = &mut self.0.waiting().replay {
+            replay.passed_on(id);
+        }
     }
 
     /// Asks the connection to end. The first reason given is the one that counts.

@@ -13,7 +13,7 @@ pub const MAX_FRAMES: usize = 1024;
 /// Bytes that are kept for one client.
 pub const MAX_BYTES: usize = 1024 * 1024;
 
-/// How many of the last `id`s that a client sent are known: more than it can have had on the way.
+/// How many `id`s of what was passed on for a client are known: more than it can have had on the way.
 const MAX_IDS: usize = 256;
 
 /// One membership's numbered frames, beyond the connections that carried them.
@@ -28,7 +28,7 @@ pub struct Replay {
     last: u64,
     /// The first frame that no connection has had; `None` while there is a connection.
     unheard: Option<u64>,
-    /// The `id`s of what the client said, the newest last.
+    /// The `id`s of what was passed on for the client, the newest last.
     said: VecDeque<String>,
     /// How many of those it said before it resumed.
     said_before: usize,
@@ -78,7 +78,7 @@ impl Replay {
 
     /// There is no connection any more, and it has not had the last `waiting` frames.
     pub fn is_left_with(&mut self, waiting: usize) {
-        self.unheard.get_or_insert(self.last + 1 - waiting as u64);
+        self.unheard.get_or_insert((self.last + 1).saturating_sub(waiting as u64));
     }
 
     /// There is a connection again, of a client that has got everything up to this number: what it is
@@ -97,27 +97,28 @@ impl Replay {
         Ok(self.frames.clone())
     }
 
-    /// Notes the `id` of something that the client says; whether it said that before it resumed.
-    pub fn is_repeated(&mut self, id: &str) -> bool {
-        if self.said.iter().take(self.said_before).any(|said| said == id) {
-            return true;
-        }
+    /// Whether something with this `id` was passed on already, before the client resumed.
+    pub fn is_repeated(&self, id: &str) -> bool {
+        self.said.iter().take(self.said_before).any(|said| said == id)
+    }
+
+    /// Something with this `id` was passed on.
+    pub fn passed_on(&mut self, id: &str) {
         if self.said.len() == MAX_IDS {
             self.said.pop_front();
             self.said_before = self.said_before.saturating_sub(1);
         }
         self.said.push_back(id.to_owned());
-        false
     }
 
     /// The number of the oldest frame that is kept, or of the next where none is.
     fn first(&self) -> u64 {
-        self.last + 1 - self.frames.len() as u64
+        (self.last + 1).saturating_sub(self.frames.len() as u64)
     }
 
     fn forget_first(&mut self) {
         if let Some(frame) = self.frames.pop_front() {
-            self.bytes -= frame.len();
+            self.bytes = self.bytes.saturating_sub(frame.len());
         }
     }
 }
@@ -203,13 +204,18 @@ mod tests {
     #[test]
     fn an_id_is_a_repetition_only_after_the_client_has_resumed() {
         let mut replay = with(0);
+        for id in ["1", "1"] {
+            assert!(!replay.is_repeated(id));
+            replay.passed_on(id);
+        }
 
-        assert!(!replay.is_repeated("1") && !replay.is_repeated("1"));
         replay.resume_after(0).unwrap();
-        assert!(replay.is_repeated("1") && replay.is_repeated("1"));
-        assert!(!replay.is_repeated("2") && !replay.is_repeated("2"));
+
+        assert!(replay.is_repeated("1") && !replay.is_repeated("2"));
+        replay.passed_on("2");
+        assert!(!replay.is_repeated("2"));
         for number in 0..MAX_IDS {
-            assert!(!replay.is_repeated(&format!("many {number}")));
+            replay.passed_on(&format!("many {number}"));
         }
         assert_eq!((replay.said.len(), replay.is_repeated("1")), (MAX_IDS, false));
     }

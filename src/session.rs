@@ -570,29 +570,42 @@ impl Survivors {
 }
 
 impl Parked {
-    /// Sits down again where `record` says; `now` in whole seconds since the Unix epoch. `admit` says
-    /// whether what the membership stands on still counts.
+    /// Sits down again where `record` says, away, and nobody hears of it; `now` in whole seconds since the
+    /// Unix epoch, `window` as [`Rules::resume_window`]. `admit` says whether what the membership stands
+    /// on still counts: where not, or where the client has been away too long, it [`lingers`](Self::lingers)
+    /// no longer than it takes to tell the others.
     ///
-    /// Nothing where the client has been away too long, may not come back, or has its seat already.
+    /// Nothing where the seat is taken.
     pub fn restore(
         rooms: &Rooms,
         record: Record,
         now: u64,
+        window: Duration,
         admit: impl FnOnce(&Ticket, &Outbox) -> Result<Admission, Refusal>,
     ) -> Option<Self> {
         let Record { ticket, replay, hears_states, until } = record;
-        let left = Duration::from_secs(until.checked_sub(now).filter(|left| *left > 0)?);
         let (outbox, mailbox) = outbox::pair();
         outbox.remembers(replay);
         if hears_states {
             outbox.wants_states();
         }
         outbox.goes_away();
-        let Admission { username, grant, .. } = admit(&ticket, &outbox).ok()?;
-        let peer = Peer { client_id: ticket.client_id.as_str().into(), username };
+        let admission = admit(&ticket, &outbox);
+        let peer = Peer {
+            client_id: ticket.client_id.as_str().into(),
+            username: ticket.username.as_str().into(),
+        };
         let seat = Seat::restore(rooms, &ticket.room.as_str().into(), peer, outbox).ok()?;
-        let until = Instant::now() + left;
-        Some(Self { seat, mailbox, ticket, until, _grant: grant })
+        // No more than the window, wherever the clock was when it was written.
+        let left = Duration::from_secs(until.saturating_sub(now)).min(window);
+        let left = if admission.is_ok() { left } else { Duration::ZERO };
+        let grant = admission.ok().and_then(|admission| admission.grant);
+        Some(Self { seat, mailbox, ticket, until: Instant::now() + left, _grant: grant })
+    }
+
+    /// All sit that were there: each hears which of the others are away.
+    pub fn is_away(&self) {
+        self.seat.goes_away();
     }
 
     /// The room that it sits in.
@@ -622,7 +635,7 @@ impl Parked {
             biased;
             why = notice.dismissed() => Some(why),
             _ = closing.wait_for(Option::is_some) => return survivors.keep(self),
-            () = sleep_until(self.until) => None,
+            () = awake_until(self.until) => None,
         };
         let Peer { username, client_id } = self.seat.peer();
         if why == Some(Dismissal::Resumed) {
@@ -630,6 +643,20 @@ impl Parked {
         }
         metrics.given_up();
         tracing::info!(user = ?username, client = %client_id, ?why, "left, being away");
+    }
+}
+
+/// Our own sleep, in a machine that is suspended or a process that is stopped, if a timer is so late.
+const OWN_SLEEP: Duration = Duration::from_secs(1);
+
+/// Waits until then; time that we slept through does not count, for nobody could reach us.
+async fn awake_until(mut until: Instant) {
+    loop {
+        sleep_until(until).await;
+        match until.elapsed() {
+            late if late > OWN_SLEEP => until += late,
+            _in_time => return,
+        }
     }
 }
 
@@ -998,6 +1025,11 @@ impl<'h, D: Door> Member<'h, D> {
                 }
                 Event::Deadline => {
                     let now = Instant::now();
+                    // What we slept through is nobody's silence: what was said meanwhile waits to be read.
+                    let late = now.saturating_duration_since(wake.deadline());
+                    if late > OWN_SLEEP {
+                        heard_at = (heard_at + late).min(now);
+                    }
                     let expires_at =
                         self.expires_at.filter(|_| self.host.rules.enforce_token_expiry);
                     if expires_at.is_some_and(|at| now >= at) {
@@ -1132,13 +1164,17 @@ impl<'h, D: Door> Member<'h, D> {
                     SignalKind::IceCandidate => Kind::IceCandidate,
                     SignalKind::Message => Kind::Message,
                 };
-                if self.ticket.is_some() && id.is_some_and(|id| self.outbox.is_repeated(id.get())) {
+                let id_to_note = id.filter(|_| self.ticket.is_some());
+                if id_to_note.is_some_and(|id| self.outbox.is_repeated(id.get())) {
                     return (kind, Outcome::Repeated, None);
                 }
                 let refused = match self.seat.send(&signal, now) {
                     Ok(at_once) => {
                         if at_once {
                             self.host.metrics.routed(now.elapsed());
+                        }
+                        if let Some(id) = id_to_note {
+                            self.outbox.passed_on(id.get());
                         }
                         return (kind, Outcome::Done, None);
                     }

@@ -29,6 +29,7 @@ struct Read {
 /// What the system says; then the file is as it was.
 pub fn save(path: &Path, members: &[Record]) -> io::Result<()> {
     let written = Written { version: VERSION, members };
+    is_plain(path)?;
     replace(path, |file| {
         let mut buffered = io::BufWriter::new(file);
         serde_json::to_writer(&mut buffered, &written)?;
@@ -43,16 +44,25 @@ pub fn save(path: &Path, members: &[Record]) -> io::Result<()> {
 /// What the system says of a file that is there and cannot be read or removed, or that it is no such
 /// file.
 pub fn take(path: &Path) -> io::Result<Vec<Record>> {
-    let text = match fs::read(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
+    if !is_plain(path)? {
+        return Ok(Vec::new());
+    }
+    let text = fs::read(path)?;
     fs::remove_file(path)?;
     // Not what serde says, which may repeat what stands in the file.
     let read: Result<Read, _> = serde_json::from_slice(&text);
     match read {
         Ok(Read { version: VERSION, members }) => Ok(members),
         Ok(_) | Err(_) => Err(io::Error::other("not written by this version of the server")),
+    }
+}
+
+/// Whether there is a file; a device or a pipe is none that may be read to its end, or replaced.
+fn is_plain(path: &Path) -> io::Result<bool> {
+    match fs::metadata(path) {
+        Ok(found) if found.is_file() => Ok(true),
+        Ok(_) => Err(io::Error::other("not a regular file")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }

@@ -737,7 +737,7 @@ async fn those_who_may_resume_go_on_in_the_next_process() {
 
     let next = House { tickets: house.tickets.clone(), ..House::new() };
     for record in serde_json::from_str::<Vec<Record>>(&written).unwrap() {
-        let parked = Parked::restore(&next.rooms, record, 1_005, |ticket, outbox| {
+        let parked = Parked::restore(&next.rooms, record, 1_005, WINDOW, |ticket, outbox| {
             door(Claim::Ticket(ticket), outbox)
         });
         let (parked, next) = (parked.unwrap(), next.clone());
@@ -757,9 +757,13 @@ async fn those_who_may_resume_go_on_in_the_next_process() {
     assert_eq!(alice.hears().await["client_id"], "carol");
     assert_eq!(next.resume(&away_token, json!(1)).await.1["code"], "resume_failed");
 
-    // What lies about for too long is nobody's seat any more.
-    for record in serde_json::from_str::<Vec<Record>>(&written).unwrap() {
-        let admit = |ticket: &Ticket, outbox: &Outbox| door(Claim::Ticket(ticket), outbox);
-        assert!(Parked::restore(&House::new().rooms, record, 1_032, admit).is_none());
+    // What lies about for too long is nobody's seat any more, and a clock that was turned back gives none.
+    for (now, left) in [(1_021, Duration::ZERO), (0, WINDOW)] {
+        for record in serde_json::from_str::<Vec<Record>>(&written).unwrap() {
+            let admit = |ticket: &Ticket, outbox: &Outbox| door(Claim::Ticket(ticket), outbox);
+            let rooms = House::new().rooms;
+            let parked = Parked::restore(&rooms, record, now, WINDOW, admit).unwrap();
+            assert_eq!(parked.until - Instant::now(), left);
+        }
     }
 }

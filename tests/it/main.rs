@@ -11,6 +11,7 @@
 )]
 
 mod attacks;
+mod faults;
 mod foreign;
 mod harness;
 mod process;

@@ -1,0 +1,125 @@
+//! A `STATE_FILE` that cannot be written, and one that cannot be read.
+
+use std::{fs, path::PathBuf, process::Command, time::Duration};
+
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::{House, Member, RESUME};
+
+/// Longer than the two seconds for which clients may read their last words, shorter than the grace.
+const IN_TIME: Duration = Duration::from_secs(6);
+
+async fn pair(house: &House) -> [Member; 2] {
+    let mut alice = house.join("alice", RESUME).await;
+    let bob = house.join("bob", RESUME).await;
+    alice.hears_a("user_joined").await;
+    [alice, bob]
+}
+
+/// The server stops in time though it cannot keep anybody, says so once, and the next one knows nobody.
+async fn stops_without_keeping_anybody(house: &mut House, members: [Member; 2], named: &str) {
+    let [mut alice, mut bob] = members;
+
+    let began = Instant::now();
+    let (errors, ..) = tokio::join!(house.stops(), alice.hears_the_end(), bob.hears_the_end());
+    let took = began.elapsed();
+    house.opens_again().await;
+    alice.fails_to_resume(house.address()).await;
+    bob.fails_to_resume(house.address()).await;
+
+    assert!(took < IN_TIME, "{took:?}");
+    assert!(matches!(&errors[..], [error] if error.contains(named)), "{errors:?}");
+    assert_eq!(house.stops().await, [] as [&str; 0]);
+}
+
+#[tokio::test]
+async fn a_state_file_in_no_folder_is_named_and_costs_only_the_seats() {
+    let mut house = House::open(&[("STATE_FILE", "nowhere/seats")]).await;
+    let members = pair(&house).await;
+
+    stops_without_keeping_anybody(&mut house, members, "nowhere/seats").await;
+}
+
+/// A file system of its own that is as small as can be.
+struct FullDisk(PathBuf);
+
+impl FullDisk {
+    /// Nothing where only root may do that, which this is not.
+    fn mount(folder: PathBuf) -> Option<Self> {
+        fs::create_dir(&folder).unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=4k", "tmpfs"]).arg(&folder);
+        let is_mounted = mount.status().is_ok_and(|status| status.success());
+        is_mounted.then_some(Self(folder))
+    }
+}
+
+impl Drop for FullDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_costs_only_the_seats() {
+    let mut house = House::open(&[("STATE_FILE", "disk/seats")]).await;
+    let Some(disk) = FullDisk::mount(house.folder.path().join("disk")) else {
+        return eprintln!("SKIPPED: only root may mount a disk that is full");
+    };
+    let [alice, mut bob] = pair(&house).await;
+    let large = "x".repeat(8 * 1024);
+    bob.says(json!({"type":"message","data":large,"to":"alice"})).await;
+    bob.hears_nothing_else().await;
+
+    stops_without_keeping_anybody(&mut house, [alice, bob], "disk/seats").await;
+
+    assert_eq!(fs::read_dir(&disk.0).unwrap().count(), 0, "half a file is left");
+}
+
+/// As a service may be started that is to write little (`LimitFSIZE=`).
+#[tokio::test]
+async fn a_limit_on_the_size_of_files_costs_only_the_seats() {
+    let mut house = House::open(&[("STATE_FILE", "seats")]).await;
+    let members = pair(&house).await;
+    let pid = house.server.child.id().unwrap().to_string();
+    let limited = Command::new("prlimit").args(["--fsize=100", "--pid", &pid]).status();
+    assert!(limited.unwrap().success());
+
+    stops_without_keeping_anybody(&mut house, members, "seats").await;
+}
+
+#[tokio::test]
+async fn a_state_file_that_is_damaged_is_named_not_quoted_and_lets_nobody_resume() {
+    const SAID: &str = "what bob said to alice";
+    let mut house = House::open(&[("STATE_FILE", "seats")]).await;
+    let path = house.folder.path().join("seats");
+    let [alice, mut bob] = pair(&house).await;
+    bob.says(json!({"type":"message","data":SAID,"to":"alice"})).await;
+    bob.hears_nothing_else().await;
+    tokio::join!(house.stops(), bob.hears_the_end());
+    let whole = fs::read_to_string(&path).unwrap();
+    assert!(whole.contains(SAID));
+
+    let half = whole.split_once(SAID).unwrap().0.to_owned() + SAID;
+    let other_version = whole.replacen("\"version\":1", "\"version\":2", 1);
+    let other_form = whole.replacen("\"members\":[", &format!("\"members\":[\"{SAID}\","), 1);
+    let nested = format!("{SAID}{}", "[".repeat(100_000));
+    let cases =
+        ["", SAID, "{}", "[]", &half, &other_version, &other_form, &nested].map(str::to_owned);
+    let binary = [SAID.as_bytes(), &[0xff, 0, 0xfe]].concat();
+    for text in cases.into_iter().map(String::into_bytes).chain([binary]) {
+        fs::write(&path, &text).unwrap();
+
+        house.opens_again().await;
+        for member in [&alice, &bob] {
+            let (_, told) = member.asks_to_resume(house.address()).await;
+            assert_eq!(told["code"], "resume_failed");
+        }
+        let errors = house.stops().await;
+
+        assert!(!path.exists(), "it would be named at every start");
+        assert!(matches!(&errors[..], [error] if error.contains("seats")), "{errors:?}");
+        assert!(!house.server.said.join("\n").contains(SAID));
+    }
+}
