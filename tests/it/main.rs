@@ -11,6 +11,7 @@
 )]
 
 mod attacks;
+#[path = "../faults/mod.rs"]
 mod faults;
 mod foreign;
 mod harness;
