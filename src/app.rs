@@ -164,19 +164,6 @@ impl App {
         }))
     }
 
-    /// Lets somebody in who waits at the door of a room, from `address`.
-    pub fn door(
-        &self,
-        address: IpAddr,
-    ) -> impl Fn(Claim<'_>, &Outbox) -> Result<Admission, Refusal> + use<> {
-        let app = self.clone();
-        move |claim, outbox| match claim {
-            Claim::Guest => Ok(app.admit_guest()),
-            Claim::Token(token) => app.admit_user(token, address, outbox),
-            Claim::Ticket(ticket) => app.readmit(ticket, outbox),
-        }
-    }
-
     /// A name and a password become a token.
     ///
     /// Goes on when nobody waits for it any more: hanging up must not free the place among those
@@ -450,6 +437,24 @@ impl Shared {
         }
     }
 
+    /// Lets somebody in who waits at the door of a room, from `address`.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`].
+    pub fn admit(
+        &self,
+        claim: Claim<'_>,
+        address: IpAddr,
+        outbox: &Outbox,
+    ) -> Result<Admission, Refusal> {
+        match claim {
+            Claim::Guest => Ok(self.admit_guest()),
+            Claim::Token(token) => self.admit_user(token, address, outbox),
+            Claim::Ticket(ticket) => self.readmit(ticket, outbox),
+        }
+    }
+
     fn admit_guest(&self) -> Admission {
         let username = loop {
             let id = uuid::Uuid::new_v4().simple().to_string();
@@ -458,9 +463,7 @@ impl Shared {
                 break name;
             }
         };
-        let ice_servers = self.ice_servers(None);
-        let username = username.into();
-        Admission { username, expires_in: None, ice_servers, claims: None, grant: None }
+        Admission { username: username.into(), expires_in: None, claims: None, grant: None }
     }
 
     fn admit_user(
@@ -479,7 +482,7 @@ impl Shared {
             tracing::warn!(%address, "bad socket token");
             Refusal::BadToken
         })?;
-        self.admit(claims, now, outbox)
+        self.admit_claims(claims, now, outbox)
     }
 
     /// Whoever was here before comes in on what he came in with then, if that still counts.
@@ -488,27 +491,25 @@ impl Shared {
             if !self.config.allow_anonymous || self.users.find(&ticket.username).is_some() {
                 return Err(Refusal::NoSuchUser);
             }
-            let (username, ice_servers) = (ticket.username.as_str().into(), self.ice_servers(None));
-            return Ok(Admission {
-                username,
-                expires_in: None,
-                ice_servers,
-                claims: None,
-                grant: None,
-            });
+            let username = ticket.username.as_str().into();
+            return Ok(Admission { username, expires_in: None, claims: None, grant: None });
         };
         let now = unix_now();
         if self.config.enforce_token_expiry && now >= claims.expires_at {
             return Err(Refusal::BadToken);
         }
-        self.admit(claims.clone(), now, outbox)
+        self.admit_claims(claims.clone(), now, outbox)
     }
 
-    fn admit(&self, claims: Claims, now: u64, outbox: &Outbox) -> Result<Admission, Refusal> {
+    fn admit_claims(
+        &self,
+        claims: Claims,
+        now: u64,
+        outbox: &Outbox,
+    ) -> Result<Admission, Refusal> {
         let grant = self.grants.note(&claims, outbox.clone());
         let account = self.check_standing(&claims)?;
         Ok(Admission {
-            ice_servers: self.ice_servers(Some(&account.username)),
             username: account.username.into(),
             expires_in: Some(Duration::from_secs(claims.expires_at.saturating_sub(now))),
             claims: Some(claims),

@@ -14,6 +14,8 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+use crate::wire::{CallOutcome, CallReport, MediaPath};
+
 /// Everything that one server counts.
 pub struct Metrics {
     registry: Registry,
@@ -24,6 +26,8 @@ pub struct Metrics {
     routing: Histogram,
     joins: Counter,
     resumes: [Counter; 3],
+    calls: Family<Call, Counter>,
+    call_setup: Histogram,
     ends: Family<End, Counter>,
     connections: Gauge,
     members: Gauge,
@@ -45,6 +49,8 @@ pub enum Kind {
     Ping,
     /// `auth_token`.
     AuthToken,
+    /// `call_report`.
+    Report,
     /// Nothing that the protocol knows, or not looked at.
     Other,
 }
@@ -63,13 +69,14 @@ pub enum Outcome {
 }
 
 impl Kind {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Offer,
         Self::Answer,
         Self::IceCandidate,
         Self::Message,
         Self::Ping,
         Self::AuthToken,
+        Self::Report,
         Self::Other,
     ];
 
@@ -81,6 +88,7 @@ impl Kind {
             Self::Message => "message",
             Self::Ping => "ping",
             Self::AuthToken => "auth_token",
+            Self::Report => "call_report",
             Self::Other => "other",
         }
     }
@@ -109,6 +117,12 @@ struct Said {
 struct End {
     reason: &'static str,
     was_member: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Call {
+    outcome: &'static str,
+    path: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -154,6 +168,16 @@ impl Default for Metrics {
         let routing = Histogram::new(exponential_buckets(0.000_01, 4.0, 11));
         let help = "From a message's arrival until it was written to its peer's socket; of frames that are written together the longest";
         registry.register_with_unit("routing", help, Unit::Seconds, routing.clone());
+        let calls = Family::default();
+        registry.register(
+            "calls",
+            "Calls as clients report them, by outcome and way",
+            calls.clone(),
+        );
+        // From 50 ms, on one network, to 51 s, when everybody has hung up.
+        let call_setup = Histogram::new(exponential_buckets(0.05, 2.0, 11));
+        let help = "From a peer's coming until its connection stood, as clients report it";
+        registry.register_with_unit("call_setup", help, Unit::Seconds, call_setup.clone());
         let ends = Family::default();
         registry.register("session_ends", "WebSockets that ended, by reason", ends.clone());
         Self {
@@ -165,6 +189,8 @@ impl Default for Metrics {
             routing,
             joins,
             resumes,
+            calls,
+            call_setup,
             ends,
             connections,
             members,
@@ -214,6 +240,25 @@ impl Metrics {
         self.resumes[2].inc();
     }
 
+    /// What a client says became of one of its calls.
+    pub fn reported(&self, report: CallReport) {
+        let CallReport { outcome, ms, path } = report;
+        let outcome = match outcome {
+            CallOutcome::Connected => "connected",
+            CallOutcome::Failed => "failed",
+        };
+        let path = match path {
+            Some(MediaPath::Host) => "host",
+            Some(MediaPath::Srflx) => "srflx",
+            Some(MediaPath::Relay) => "relay",
+            None => "unknown",
+        };
+        self.calls.get_or_create(&Call { outcome, path }).inc();
+        if outcome == "connected" {
+            self.call_setup.observe(Duration::from_millis(ms).as_secs_f64());
+        }
+    }
+
     /// A WebSocket ended, for one of our own words.
     pub fn ended(&self, reason: &'static str, was_member: bool) {
         let was_member = if was_member { "true" } else { "false" };
@@ -255,9 +300,9 @@ mod tests {
             "{text}"
         );
         assert!(
-            text.contains("signaling_messages_total{type=\"other\",outcome=\"repeated\"} 28\n")
+            text.contains("signaling_messages_total{type=\"other\",outcome=\"repeated\"} 32\n")
         );
-        assert!(text.contains("signaling_received_bytes_total 406\n"), "{text}");
+        assert!(text.contains("signaling_received_bytes_total 528\n"), "{text}");
         assert!(text.contains("signaling_members 2\n") && text.ends_with("# EOF\n"));
     }
 }

@@ -11,7 +11,10 @@ use std::{
 use bytestring::ByteString;
 use tokio::time::Instant;
 
-use crate::replay::{Gap, Replay};
+use crate::{
+    replay::{Gap, Replay},
+    wire::Features,
+};
 
 /// Frames that may wait for one client: several full meshes of ten being set up at once.
 pub const MAX_FRAMES: usize = 1024;
@@ -92,8 +95,8 @@ struct Waiting {
     replay: Option<Box<Replay>>,
     /// The connection is gone, or about to go: frames are only kept for the next one.
     is_away: bool,
-    /// The client wants to know which of its peers are away.
-    hears_states: bool,
+    /// What the client has opted in to.
+    features: Features,
     /// Nobody reads any more.
     is_closed: bool,
     /// Wakes the one task that reads, and that is to end. It stays when it was used: the task is the
@@ -185,14 +188,14 @@ impl Outbox {
         self.0.waiting().replay = Some(replay);
     }
 
-    /// From now on [`Outbox::hears_states`].
-    pub fn wants_states(&self) {
-        self.0.waiting().hears_states = true;
+    /// The client has opted in to these.
+    pub fn opts_in(&self, features: Features) {
+        self.0.waiting().features = features;
     }
 
-    /// Whether the client wants to know which of its peers are away.
-    pub fn hears_states(&self) -> bool {
-        self.0.waiting().hears_states
+    /// What the client has opted in to.
+    pub fn features(&self) -> Features {
+        self.0.waiting().features
     }
 
     /// Whether the client may come back once its connection is gone.
@@ -236,7 +239,7 @@ impl Outbox {
         let replayed = frames.len();
         let mut fresh = new.0.waiting();
         fresh.replay = old.replay.take();
-        fresh.hears_states = old.hears_states;
+        fresh.features = old.features;
         fresh.bytes = frames.iter().map(|frame| frame.len()).sum();
         fresh.frames = frames;
         drop(fresh);
@@ -326,12 +329,12 @@ impl Mailbox {
         Poll::Ready(since)
     }
 
-    /// What is to be kept of a client that is away, for another process, and whether it wants to know which
-    /// of its peers are away. From now on nothing is kept here.
-    pub fn take_replay(&self) -> Option<(Box<Replay>, bool)> {
+    /// What is to be kept of a client that is away, for another process, and what it has opted in to. From
+    /// now on nothing is kept here.
+    pub fn take_replay(&self) -> Option<(Box<Replay>, Features)> {
         let mut waiting = self.0.waiting();
-        let hears_states = waiting.hears_states;
-        waiting.replay.take().map(|replay| (replay, hears_states))
+        let features = waiting.features;
+        waiting.replay.take().map(|replay| (replay, features))
     }
 
     /// A frame that already waits, if there is one.

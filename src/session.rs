@@ -162,9 +162,26 @@ pub enum Claim<'a> {
     Ticket(&'a Ticket),
 }
 
-/// Lets people in: checks the claim of whoever is behind the outbox.
-pub trait Door: Fn(Claim<'_>, &Outbox) -> Result<Admission, Refusal> + Send + Sync {}
-impl<D: Fn(Claim<'_>, &Outbox) -> Result<Admission, Refusal> + Send + Sync> Door for D {}
+/// Lets people in.
+pub trait Door: Send + Sync {
+    /// Checks the claim of whoever is behind the outbox.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`].
+    fn admit(&self, claim: Claim<'_>, outbox: &Outbox) -> Result<Admission, Refusal>;
+    /// What this user is to give to `new RTCPeerConnection(…)` from now on; a guest has no name.
+    fn ice_servers(&self, username: Option<&str>) -> IceGrant;
+}
+
+/// ICE servers, with credentials that run out.
+#[derive(Default)]
+pub struct IceGrant {
+    /// STUN and TURN.
+    pub servers: Vec<IceServer>,
+    /// How long the credentials are good for; `None` where there are none.
+    pub lifetime: Option<Duration>,
+}
 
 /// Somebody may come in.
 pub struct Admission {
@@ -172,8 +189,6 @@ pub struct Admission {
     pub username: Arc<str>,
     /// How long the token still lasts; `None` for a guest.
     pub expires_in: Option<Duration>,
-    /// For `new RTCPeerConnection(…)`.
-    pub ice_servers: Vec<IceServer>,
     /// What the token says; `None` for a guest.
     pub claims: Option<Claims>,
     /// What ends the session with its token or account; held as long as the session lasts.
@@ -542,7 +557,8 @@ pub struct Parked {
 pub struct Record {
     ticket: Box<Ticket>,
     replay: Box<Replay>,
-    hears_states: bool,
+    features: Features,
+    arrival: u64,
     /// When it has been away too long, in seconds since the Unix epoch.
     until: u64,
 }
@@ -583,19 +599,18 @@ impl Parked {
         window: Duration,
         admit: impl FnOnce(&Ticket, &Outbox) -> Result<Admission, Refusal>,
     ) -> Option<Self> {
-        let Record { ticket, replay, hears_states, until } = record;
+        let Record { ticket, replay, features, arrival, until } = record;
         let (outbox, mailbox) = outbox::pair();
         outbox.remembers(replay);
-        if hears_states {
-            outbox.wants_states();
-        }
+        outbox.opts_in(features);
         outbox.goes_away();
         let admission = admit(&ticket, &outbox);
         let peer = Peer {
             client_id: ticket.client_id.as_str().into(),
             username: ticket.username.as_str().into(),
         };
-        let seat = Seat::restore(rooms, &ticket.room.as_str().into(), peer, outbox).ok()?;
+        let seat =
+            Seat::restore(rooms, &ticket.room.as_str().into(), peer, outbox, arrival).ok()?;
         // No more than the window, wherever the clock was when it was written.
         let left = Duration::from_secs(until.saturating_sub(now)).min(window);
         let left = if admission.is_ok() { left } else { Duration::ZERO };
@@ -616,10 +631,11 @@ impl Parked {
     /// What another process needs to go on with it; `now` in whole seconds since the Unix epoch. From
     /// now on nothing more is kept for it here.
     pub fn record(&mut self, now: u64) -> Option<Record> {
-        let (replay, hears_states) = self.mailbox.take_replay()?;
+        let (replay, features) = self.mailbox.take_replay()?;
         let left = self.until.saturating_duration_since(Instant::now());
         let until = now + left.as_secs() + 1;
-        Some(Record { ticket: self.ticket.clone(), replay, hears_states, until })
+        let (ticket, arrival) = (self.ticket.clone(), self.seat.arrival());
+        Some(Record { ticket, replay, features, arrival, until })
     }
 
     /// Waits until the client is back on another connection, has lost its right to come, or has been away
@@ -801,7 +817,7 @@ async fn introduce<'h, D: Door>(
     }
     let message = wire::read(&first).message;
     let (claim, requested, features) = claim_of(&message, guests)?;
-    let admission = (host.door)(claim, &outbox)?;
+    let admission = host.door.admit(claim, &outbox)?;
     let client_id: Arc<str> = match requested {
         RequestedId::This(id) => id.as_ref().into(),
         RequestedId::Any => uuid::Uuid::new_v4().to_string().into(),
@@ -812,9 +828,7 @@ async fn introduce<'h, D: Door>(
     if features.resume && !host.rules.resume_window.is_zero() {
         outbox.remembers(Box::new(Replay::new(key)));
     }
-    if features.peer_state {
-        outbox.wants_states();
-    }
+    outbox.opts_in(features);
     let peer = Peer { client_id, username: admission.username.clone() };
     let seat = Seat::take(&host.rooms, &host.room, peer, outbox.clone())?;
     let Peer { client_id, username } = seat.peer();
@@ -842,7 +856,7 @@ fn resume<D: Door>(
     if *ticket.room != *host.room {
         return Err("That resume token is for another room".into());
     }
-    let admission = (host.door)(Claim::Ticket(&ticket), outbox);
+    let admission = host.door.admit(Claim::Ticket(&ticket), outbox);
     let admission = admission.map_err(|_| "What that membership stood on no longer counts")?;
     let peer = Peer { client_id: ticket.client_id.into(), username: admission.username.clone() };
     let seat = Seat::resume(&host.rooms, &host.room, peer, ticket.key, outbox.clone(), last_seq);
@@ -869,9 +883,13 @@ fn claim_of<'a>(
         Ok(ClientMessage::Signal(_) | ClientMessage::Ping) if guests => {
             Ok((Claim::Guest, &RequestedId::Any, Features::default()))
         }
-        Ok(ClientMessage::Signal(_) | ClientMessage::Ping | ClientMessage::Resume(_)) | Err(_) => {
-            Err(Goodbye::AuthRequired)
-        }
+        Ok(
+            ClientMessage::Signal(_)
+            | ClientMessage::Ping
+            | ClientMessage::Resume(_)
+            | ClientMessage::Report(_),
+        )
+        | Err(_) => Err(Goodbye::AuthRequired),
     }
 }
 
@@ -920,6 +938,8 @@ struct Member<'h, D> {
     /// What it comes back with, where it asked to.
     ticket: Option<Box<Ticket>>,
     expires_at: Option<Instant>,
+    /// When it is to get new ICE servers.
+    ice_at: Option<Instant>,
     is_guest: bool,
     budget: MessageBudget,
     _grant: Option<Grant>,
@@ -937,8 +957,11 @@ impl<'h, D: Door> Member<'h, D> {
         key: u128,
     ) -> (Self, Vec<IceServer>, Option<SecretString>) {
         let expires_at = expiry(&admission);
-        let Admission { expires_in, ice_servers, claims, grant, .. } = admission;
+        let Admission { expires_in, claims, grant, .. } = admission;
         let Peer { client_id, username } = seat.peer();
+        let is_guest = expires_in.is_none();
+        let ice = host.door.ice_servers((!is_guest).then_some(username));
+        let wants_ice = outbox.features().ice;
         let ticket = Ticket {
             room: host.room.to_string(),
             client_id: client_id.to_string(),
@@ -955,11 +978,12 @@ impl<'h, D: Door> Member<'h, D> {
             outbox,
             mailbox,
             expires_at,
-            is_guest: expires_in.is_none(),
+            ice_at: ice.lifetime.filter(|_| wants_ice).and_then(renewal),
+            is_guest,
             budget: MessageBudget::new(messages_per_second, message_burst, Instant::now()),
             _grant: grant,
         };
-        (member, ice_servers, token)
+        (member, ice.servers, token)
     }
 
     /// Says the first words to a member that has just sat down or come back, and acts on what a guest
@@ -995,7 +1019,8 @@ impl<'h, D: Door> Member<'h, D> {
         let mut heard_at = Instant::now();
         let (mut said_at, mut pinged_at) = (heard_at, heard_at);
         // One timer for all deadlines. Messages only move them on: it is looked at when it has run out.
-        let mut wake = pin!(sleep_until(heard_at + patience / 3));
+        let first = self.ice_at.into_iter().fold(heard_at + patience / 3, Instant::min);
+        let mut wake = pin!(sleep_until(first));
         let mut frames = Vec::new();
         loop {
             let event = {
@@ -1038,6 +1063,9 @@ impl<'h, D: Door> Member<'h, D> {
                     if now >= heard_at + patience {
                         return Err(Goodbye::Silent);
                     }
+                    if self.ice_at.is_some_and(|at| now >= at) {
+                        self.renew_ice();
+                    }
                     // Also to somebody who only talks: proxies count what the server says.
                     if now >= heard_at.min(said_at) + patience / 3
                         && now >= pinged_at + patience / 3
@@ -1047,7 +1075,8 @@ impl<'h, D: Door> Member<'h, D> {
                     }
                     let next_ping = heard_at.min(said_at).max(pinged_at) + patience / 3;
                     let silent_at = heard_at + patience;
-                    let next = expires_at.into_iter().fold(next_ping.min(silent_at), Instant::min);
+                    let others = expires_at.into_iter().chain(self.ice_at);
+                    let next = others.fold(next_ping.min(silent_at), Instant::min);
                     wake.as_mut().reset(next);
                 }
                 Event::Mail(since) => {
@@ -1090,8 +1119,11 @@ impl<'h, D: Door> Member<'h, D> {
         token: Option<&SecretString>,
     ) -> ByteString {
         let others = resumed.others.iter();
-        let users =
-            others.map(|peer| PeerInRoom { client_id: &peer.client_id, username: &peer.username });
+        let users = others.map(|(peer, came_before)| PeerInRoom {
+            client_id: &peer.client_id,
+            username: &peer.username,
+            polite: *came_before,
+        });
         ServerMessage::Resumed {
             client_id: &self.seat.peer().client_id,
             replayed: resumed.replayed,
@@ -1127,6 +1159,17 @@ impl<'h, D: Door> Member<'h, D> {
         if verdict == Verdict::Close { Err(Goodbye::RateLimited) } else { Ok(is_told) }
     }
 
+    /// New ICE servers before the credentials of the old ones run out.
+    fn renew_ice(&mut self) {
+        let username = &self.seat.peer().username;
+        let IceGrant { servers, lifetime } =
+            self.host.door.ice_servers((!self.is_guest).then_some(username));
+        self.ice_at = lifetime.and_then(renewal);
+        let ttl = lifetime.unwrap_or_default().as_secs();
+        let frame = ServerMessage::IceServers { ice_servers: &servers, ttl }.encode();
+        self.outbox.push(frame, None);
+    }
+
     fn warn(&self, frame: &str) -> ByteString {
         self.host.span().in_scope(|| tracing::warn!("rate limited"));
         let rate = self.host.rules.messages_per_second;
@@ -1147,6 +1190,10 @@ impl<'h, D: Door> Member<'h, D> {
         };
         match message {
             ClientMessage::Ping => (Kind::Ping, Outcome::Done, Some(ServerMessage::Pong.encode())),
+            ClientMessage::Report(report) => {
+                self.host.metrics.reported(report);
+                (Kind::Report, Outcome::Done, None)
+            }
             ClientMessage::Resume(_) => {
                 let sentence = "A resume is the first message of a connection; this one is in";
                 (Kind::Other, Outcome::Refused, Some(error("invalid_message", sentence, id)))
@@ -1204,7 +1251,7 @@ impl<'h, D: Door> Member<'h, D> {
         let Token::Text(token) = &introduction.token else {
             return Err(("invalid_token", "There is no token in this message"));
         };
-        let asked = || (self.host.door)(Claim::Token(token), &self.outbox);
+        let asked = || self.host.door.admit(Claim::Token(token), &self.outbox);
         match self.host.span().in_scope(asked) {
             Ok(admission) if admission.username == self.seat.peer().username => {
                 let expires_in = admission.expires_in.unwrap_or_default().as_secs();
@@ -1225,6 +1272,11 @@ impl<'h, D: Door> Member<'h, D> {
             }
         }
     }
+}
+
+/// When credentials are to be replaced that are good for so long: while there is time for it.
+fn renewal(lifetime: Duration) -> Option<Instant> {
+    Instant::now().checked_add(lifetime.mul_f64(0.8))
 }
 
 /// When a session that keeps to its token ends; `None` for guests and for tokens without end.

@@ -41,6 +41,41 @@ pub enum ClientMessage<'a> {
     Signal(Signal<'a>),
     /// `ping`.
     Ping,
+    /// `call_report`: what became of a call.
+    Report(CallReport),
+}
+
+/// The contents of a `call_report`: only counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallReport {
+    /// How it ended up.
+    pub outcome: CallOutcome,
+    /// How long that took, in milliseconds.
+    pub ms: u64,
+    /// Which way the media takes, where it was said.
+    pub path: Option<MediaPath>,
+}
+
+/// Whether two peers came together.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum CallOutcome {
+    /// Media may flow.
+    Connected,
+    /// No way was found.
+    Failed,
+}
+
+/// The kind of ICE candidate that a call goes by (RFC 8445 section 4).
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum MediaPath {
+    /// Directly.
+    Host,
+    /// Through a NAT.
+    Srflx,
+    /// By TURN.
+    Relay,
 }
 
 /// The contents of an `auth_token`.
@@ -55,12 +90,14 @@ pub struct Introduction<'a> {
 }
 
 /// The `features` of an `auth_token`; others are not known here, and no fault.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Features {
     /// `resume`: its frames are numbered, and it may come back.
     pub resume: bool,
     /// `peer_state`: it wants to know which peers are away.
     pub peer_state: bool,
+    /// `ice`: it wants new ICE servers before the credentials of the old ones run out.
+    pub ice: bool,
 }
 
 /// The contents of a `resume`.
@@ -159,7 +196,7 @@ pub fn read(frame: &str) -> Incoming<'_> {
         Err(error) => return Incoming { id: None, ack: None, message: Err(error) },
     };
     let id = envelope.id.filter(|id| id.get().len() <= MAX_ID && is_string_or_number(id));
-    Incoming { id, ack: envelope.ack.and_then(number), message: envelope.message() }
+    Incoming { id, ack: envelope.ack.and_then(value), message: envelope.message() }
 }
 
 /// Whether `id` may name a member: 1 to 128 characters of `A–Z a–z 0–9 . _ : @ -`.
@@ -195,6 +232,12 @@ struct Envelope<'a> {
     last_seq: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     features: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    outcome: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    ms: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    path: Option<&'a RawValue>,
     #[serde(rename = "clientId", borrow, default, deserialize_with = "present")]
     client_id: Option<&'a RawValue>,
     #[serde(rename = "client_id", borrow, default, deserialize_with = "present")]
@@ -293,9 +336,10 @@ impl<'a> Envelope<'a> {
             "auth_token" => Ok(ClientMessage::Auth(self.introduction())),
             "resume" => Ok(ClientMessage::Resume(Resumption {
                 token: token(self.resume_token),
-                last_seq: self.last_seq.and_then(number),
+                last_seq: self.last_seq.and_then(value),
             })),
             "ping" => Ok(ClientMessage::Ping),
+            "call_report" => self.report().map(ClientMessage::Report),
             "offer" => self.signal(SignalKind::Offer, object("offer", self.offer)?),
             "answer" => self.signal(SignalKind::Answer, object("answer", self.answer)?),
             "ice_candidate" => {
@@ -320,6 +364,21 @@ impl<'a> Envelope<'a> {
             },
         };
         Introduction { token: token(self.token), client_id, features: features(self.features) }
+    }
+
+    fn report(&self) -> Result<CallReport, WireError> {
+        let outcome = self
+            .outcome
+            .and_then(value)
+            .ok_or_else(|| field("outcome", "\"connected\" or \"failed\""))?;
+        let ms = self.ms.and_then(value).ok_or_else(|| field("ms", "whole milliseconds"))?;
+        let path = match self.path.filter(|raw| !is_null(raw)) {
+            None => None,
+            Some(raw) => {
+                Some(value(raw).ok_or_else(|| field("path", "\"host\", \"srflx\" or \"relay\""))?)
+            }
+        };
+        Ok(CallReport { outcome, ms, path })
     }
 
     fn signal(
@@ -365,11 +424,10 @@ fn token(raw: Option<&RawValue>) -> Token<'_> {
 fn features(raw: Option<&RawValue>) -> Features {
     let names = raw.and_then(|raw| serde_json::from_str::<Vec<Text<'_>>>(raw.get()).ok());
     let has = |name| names.iter().flatten().any(|Text(known)| known == name);
-    Features { resume: has("resume"), peer_state: has("peer_state") }
+    Features { resume: has("resume"), peer_state: has("peer_state"), ice: has("ice") }
 }
 
-/// A whole number that is not negative.
-fn number(raw: &RawValue) -> Option<u64> {
+fn value<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Option<T> {
     serde_json::from_str(raw.get()).ok()
 }
 
@@ -417,12 +475,25 @@ pub enum ServerMessage<'a> {
         #[serde(flatten)]
         ticket: Option<TicketToResume<'a>>,
     },
+    /// In place of the `iceServers` so far; `ttl` in seconds.
+    IceServers {
+        #[serde(rename = "iceServers")]
+        ice_servers: &'a [IceServer],
+        ttl: u64,
+    },
     /// A peer's connection is gone, and it may come back; or it has.
     PeerState { client_id: &'a str, state: &'a str },
     /// Everyone who was already there.
     UsersInRoom { users: Vec<PeerInRoom<'a>> },
     /// Somebody came.
-    UserJoined { room_id: &'a str, username: &'a str, client_id: &'a str, connected_users: usize },
+    UserJoined {
+        room_id: &'a str,
+        username: &'a str,
+        client_id: &'a str,
+        connected_users: usize,
+        /// As of [`PeerInRoom`].
+        polite: bool,
+    },
     /// Somebody left.
     UserLeft { room_id: &'a str, client_id: &'a str, username: &'a str, connected_users: usize },
     /// The answer to `ping`.
@@ -471,6 +542,9 @@ pub struct PeerInRoom<'a> {
     pub client_id: &'a str,
     /// Who it is.
     pub username: &'a str,
+    /// Whether the reader gives way to it when both offer at once (perfect negotiation, W3C WebRTC 10.7):
+    /// who came later does.
+    pub polite: bool,
 }
 
 /// An `RTCIceServer`: an entry of `iceServers` for `new RTCPeerConnection(…)` (W3C WebRTC, 4.2.4).

@@ -40,6 +40,7 @@ fn the_server_understands_every_client_message() {
             ClientMessage::Auth(_) => "auth_token".to_owned(),
             ClientMessage::Ping => "ping".to_owned(),
             ClientMessage::Resume(_) => "resume".to_owned(),
+            ClientMessage::Report(_) => "call_report".to_owned(),
             ClientMessage::Signal(signal) => format!("{:?}", signal.kind),
         });
     }
@@ -47,7 +48,16 @@ fn the_server_understands_every_client_message() {
     kinds.dedup();
     assert_eq!(
         kinds,
-        ["Answer", "IceCandidate", "Message", "Offer", "auth_token", "ping", "resume"],
+        [
+            "Answer",
+            "IceCandidate",
+            "Message",
+            "Offer",
+            "auth_token",
+            "call_report",
+            "ping",
+            "resume"
+        ],
         "a kind of message is not documented"
     );
 }
@@ -95,13 +105,16 @@ fn the_server_sends_every_server_message_exactly_so_and_no_other() {
             ticket,
         }
         .encode(),
-        ServerMessage::UsersInRoom { users: vec![PeerInRoom { client_id: phone, username: bob }] }
-            .encode(),
+        ServerMessage::UsersInRoom {
+            users: vec![PeerInRoom { client_id: phone, username: bob, polite: true }],
+        }
+        .encode(),
         ServerMessage::UserJoined {
             room_id,
             username: alice,
             client_id: laptop,
             connected_users: 2,
+            polite: false,
         }
         .encode(),
         heard(SignalKind::Offer, &offer, (laptop, alice)),
@@ -111,6 +124,8 @@ fn the_server_sends_every_server_message_exactly_so_and_no_other() {
         heard(SignalKind::Message, &muted, (laptop, alice)),
         ServerMessage::Pong.encode(),
         ServerMessage::TokenRefreshed { expires_in: 1800, ticket: None }.encode(),
+        ServerMessage::IceServers { ice_servers: ice_servers.get(1..).unwrap(), ttl: 86_400 }
+            .encode(),
         ServerMessage::UserLeft { room_id, client_id: phone, username: bob, connected_users: 1 }
             .encode(),
         ServerMessage::Error {
@@ -134,7 +149,7 @@ fn the_server_sends_every_server_message_exactly_so_and_no_other() {
         ServerMessage::Resumed {
             client_id: laptop,
             replayed: 1,
-            users: vec![PeerInRoom { client_id: phone, username: bob }],
+            users: vec![PeerInRoom { client_id: phone, username: bob, polite: true }],
             ice_servers: &[],
             ticket,
         }

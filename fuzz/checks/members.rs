@@ -167,9 +167,9 @@ impl World {
         users.sort();
         let users: Vec<_> = users
             .into_iter()
-            .map(|(client_id, username)| json!({"client_id":client_id,"username":username}))
+            .map(|(client_id, username)| json!({"client_id":client_id,"username":username,"polite":true}))
             .collect();
-        let news = json!({"type":"user_joined","room_id":room,"client_id":client_id,"username":username,"connected_users":users.len() + 1});
+        let news = json!({"type":"user_joined","room_id":room,"client_id":client_id,"username":username,"connected_users":users.len() + 1,"polite":false});
         self.tell(room, client_id, news);
         self.members.push(Member {
             room,

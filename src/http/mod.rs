@@ -8,6 +8,7 @@ mod examples;
 mod extract;
 mod health;
 mod layers;
+mod library;
 mod rooms;
 mod turn;
 mod ws;
@@ -48,7 +49,7 @@ pub fn doors(app: &App) -> Doors {
 
 fn router(app: &App) -> Router {
     let (documented, spec) = documented().split_for_parts();
-    let mut router = documented.route("/ws/{room_id}", get(ws::enter));
+    let mut router = documented.route("/ws/{room_id}", get(ws::enter)).merge(library::router());
     if app.config.api_docs {
         router = router.merge(docs::router(spec));
     }

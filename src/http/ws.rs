@@ -1,5 +1,10 @@
 //! The door to a room: from an HTTP request to a session.
 
+use std::{
+    net::IpAddr,
+    sync::{Mutex, PoisonError},
+};
+
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use axum::{
     Extension,
@@ -20,7 +25,7 @@ use crate::{
     outbox::Outbox,
     rooms::is_room_id,
     server::{Transport, Upgraded, stream_of},
-    session::{self, Admission, Claim, Goodbye, Host, Refusal, Socket},
+    session::{self, Admission, Claim, Door, Goodbye, Host, IceGrant, Refusal, Socket},
     websocket::WebSocket,
     workers::Workers,
 };
@@ -157,7 +162,11 @@ fn receive(
             address: client.address,
             rules: app.rules(),
             metrics: app.metrics.clone(),
-            door: known_from_now_on(app.door(client.address), stranger),
+            door: AppDoor {
+                app: app.clone(),
+                address: client.address,
+                stranger: Mutex::new(Some(stranger)),
+            },
             tickets: app.tickets.clone(),
             survivors: app.survivors.clone(),
             closing: app.closing(),
@@ -170,15 +179,23 @@ fn receive(
     }
 }
 
-/// A door that frees the stranger's place once somebody has come in through it.
-fn known_from_now_on(
-    door: impl Fn(Claim<'_>, &Outbox) -> Result<Admission, Refusal> + Send + Sync,
-    stranger: Place,
-) -> impl Fn(Claim<'_>, &Outbox) -> Result<Admission, Refusal> + Send + Sync {
-    let stranger = std::sync::Mutex::new(Some(stranger));
-    move |claim, outbox| {
-        let admission = door(claim, outbox)?;
-        stranger.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+/// The door for one connection: frees the stranger's place once somebody has come in.
+struct AppDoor {
+    app: App,
+    address: IpAddr,
+    stranger: Mutex<Option<Place>>,
+}
+
+impl Door for AppDoor {
+    fn admit(&self, claim: Claim<'_>, outbox: &Outbox) -> Result<Admission, Refusal> {
+        let admission = self.app.admit(claim, self.address, outbox)?;
+        self.stranger.lock().unwrap_or_else(PoisonError::into_inner).take();
         Ok(admission)
+    }
+
+    fn ice_servers(&self, username: Option<&str>) -> IceGrant {
+        let servers = self.app.ice_servers(username);
+        let expires = servers.iter().any(|server| server.credential.is_some());
+        IceGrant { servers, lifetime: expires.then_some(self.app.config.turn.ttl) }
     }
 }

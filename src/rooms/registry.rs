@@ -49,7 +49,7 @@ impl Rooms {
         id: &Arc<str>,
         peer: Peer,
         outbox: Outbox,
-    ) -> Result<(Arc<SharedRoom>, u64), JoinError> {
+    ) -> Result<(Arc<SharedRoom>, Joined), JoinError> {
         self.enter(id, |room| room.join(peer.clone(), outbox.clone(), self.0.capacity))
     }
 
@@ -59,8 +59,9 @@ impl Rooms {
         id: &Arc<str>,
         peer: Peer,
         outbox: Outbox,
-    ) -> Result<(Arc<SharedRoom>, u64), JoinError> {
-        self.enter(id, |room| room.restore(peer.clone(), outbox.clone()))
+        arrival: u64,
+    ) -> Result<(Arc<SharedRoom>, Joined), JoinError> {
+        self.enter(id, |room| room.restore(peer.clone(), outbox.clone(), arrival))
     }
 
     /// See [`Room::resume`].
@@ -71,10 +72,10 @@ impl Rooms {
         key: u128,
         outbox: Outbox,
         last_seq: u64,
-    ) -> Result<(Arc<SharedRoom>, u64, Resumed), NotResumed> {
+    ) -> Result<(Arc<SharedRoom>, Joined, Resumed), NotResumed> {
         let room = self.0.rooms.get(id).ok_or(NotResumed::Over)?.value().clone();
         let resumed = room.lock().resume(client_id, key, outbox, last_seq);
-        resumed.map(|(seat, resumed)| (room, seat, resumed))
+        resumed.map(|(joined, resumed)| (room, joined, resumed))
     }
 
     /// See [`Room::goes_away`].
@@ -87,7 +88,7 @@ impl Rooms {
         &self,
         id: &Arc<str>,
         join: impl Fn(&mut Room) -> Result<Joined, JoinError>,
-    ) -> Result<(Arc<SharedRoom>, u64), JoinError> {
+    ) -> Result<(Arc<SharedRoom>, Joined), JoinError> {
         loop {
             let open = || Arc::new(SharedRoom(Mutex::new(Room::new(id.clone()))));
             let room = self.0.rooms.entry(id.clone()).or_insert_with(open).clone();
@@ -104,7 +105,7 @@ impl Rooms {
                 self.0.members.fetch_add(1, Ordering::Relaxed);
             }
             drop(inside);
-            return joined.map(|joined| (room, joined.seat));
+            return joined.map(|joined| (room, joined));
         }
     }
 
@@ -211,13 +212,15 @@ mod tests {
 
         assert_eq!(
             heard(&mut bob),
-            [json!({"type":"users_in_room","users":[{"client_id":"alice","username":"alice"}]})]
+            [
+                json!({"type":"users_in_room","users":[{"client_id":"alice","username":"alice","polite":true}]})
+            ]
         );
         assert_eq!(
             heard(&mut alice),
             [
                 json!({"type":"users_in_room","users":[]}),
-                json!({"type":"user_joined","room_id":"den","username":"bob","client_id":"bob","connected_users":2}),
+                json!({"type":"user_joined","room_id":"den","username":"bob","client_id":"bob","connected_users":2,"polite":false}),
             ]
         );
     }
@@ -502,7 +505,7 @@ mod tests {
                         let others: BTreeSet<_> = others.map(|other| other.peer.client_id.clone()).collect();
                         prop_assert_eq!(resumed.as_ref().err(), (!member.here).then_some(&NotResumed::Over));
                         if let Ok((seat, resumed)) = resumed {
-                            prop_assert_eq!(resumed.others.into_iter().map(|peer| peer.client_id).collect::<BTreeSet<_>>(), others);
+                            prop_assert_eq!(resumed.others.into_iter().map(|(peer, _)| peer.client_id).collect::<BTreeSet<_>>(), others);
                             let member = &mut all[usize::try_from(key).unwrap()];
                             (member.seat, member.mailbox, member.is_away) = (Some(seat), mailbox, false);
                         }

@@ -54,8 +54,8 @@ pub enum RouteError {
 pub struct Resumed {
     /// How many frames it is to hear first that it has not got.
     pub replayed: usize,
-    /// The others that are there now.
-    pub others: Vec<Peer>,
+    /// The others that are there now, and whether each came before.
+    pub others: Vec<(Peer, bool)>,
 }
 
 /// What a peer is whose connection is gone, and which may come back.
@@ -78,12 +78,16 @@ struct Member {
     outbox: Outbox,
     /// Tells this member from the one that it replaced, or that replaced it.
     seat: u64,
+    /// The seat that it came in with: who has a higher one came later.
+    arrival: u64,
 }
 
 /// Somebody sat down.
 pub(super) struct Joined {
     /// The number of the seat, which nobody in this room had before.
     pub seat: u64,
+    /// Who came later has a higher one; it stays over a resume.
+    pub arrival: u64,
     /// Whether somebody had to leave for it.
     pub replaced: bool,
 }
@@ -119,10 +123,13 @@ impl Room {
         let replaced = replaced.is_some_and(|seat| self.leave(&peer.client_id, seat, false));
 
         let users = self.members.iter().map(|member| &member.peer);
-        let users =
-            users.map(|peer| PeerInRoom { client_id: &peer.client_id, username: &peer.username });
+        let users = users.map(|peer| PeerInRoom {
+            client_id: &peer.client_id,
+            username: &peer.username,
+            polite: true,
+        });
         outbox.push(ServerMessage::UsersInRoom { users: users.collect() }.encode(), None);
-        if outbox.hears_states() {
+        if outbox.features().peer_state {
             for away in self.members.iter().filter(|member| member.outbox.is_away()) {
                 outbox.push(state_of(&away.peer.client_id, AWAY), None);
             }
@@ -133,11 +140,13 @@ impl Room {
                 username: &peer.username,
                 client_id: &peer.client_id,
                 connected_users: self.members.len() + 1,
+                polite: false,
             };
             news.encode()
         });
 
-        Ok(Joined { seat: self.seats(peer, outbox), replaced })
+        let seat = self.seats(peer, outbox, None);
+        Ok(Joined { seat, arrival: seat, replaced })
     }
 
     /// Seats somebody who was a member before this process began, and is away.
@@ -145,18 +154,26 @@ impl Room {
     /// # Errors
     ///
     /// [`JoinError::ClientIdTaken`].
-    pub(super) fn restore(&mut self, peer: Peer, outbox: Outbox) -> Result<Joined, JoinError> {
+    pub(super) fn restore(
+        &mut self,
+        peer: Peer,
+        outbox: Outbox,
+        arrival: u64,
+    ) -> Result<Joined, JoinError> {
         if self.find(&peer.client_id).is_some() {
             return Err(JoinError::ClientIdTaken);
         }
-        Ok(Joined { seat: self.seats(peer, outbox), replaced: false })
+        self.last_seat = self.last_seat.max(arrival);
+        let seat = self.seats(peer, outbox, Some(arrival));
+        Ok(Joined { seat, arrival, replaced: false })
     }
 
-    fn seats(&mut self, peer: Peer, outbox: Outbox) -> u64 {
+    fn seats(&mut self, peer: Peer, outbox: Outbox, arrival: Option<u64>) -> u64 {
         self.last_seat += 1;
         let seat = self.last_seat;
+        let arrival = arrival.unwrap_or(seat);
         let place = self.place(&peer.client_id).unwrap_or_else(|place| place);
-        self.members.insert(place, Member { peer, outbox, seat });
+        self.members.insert(place, Member { peer, outbox, seat, arrival });
         seat
     }
 
@@ -184,7 +201,7 @@ impl Room {
         key: u128,
         outbox: Outbox,
         last_seq: u64,
-    ) -> Result<(u64, Resumed), NotResumed> {
+    ) -> Result<(Joined, Resumed), NotResumed> {
         let place = self.place(client_id).map_err(|_| NotResumed::Over)?;
         let member = self.members.get_mut(place).ok_or(NotResumed::Over)?;
         let was_away = member.outbox.is_away();
@@ -192,12 +209,14 @@ impl Room {
         member.outbox = outbox;
         self.last_seat += 1;
         member.seat = self.last_seat;
+        let arrival = member.arrival;
         if was_away {
             self.tell_state(client_id, "connected");
         }
-        let others = self.members.iter().map(|member| &member.peer);
-        let others = others.filter(|peer| *peer.client_id != *client_id).cloned().collect();
-        Ok((self.last_seat, Resumed { replayed, others }))
+        let others = self.members.iter().filter(|member| *member.peer.client_id != *client_id);
+        let others = others.map(|member| (member.peer.clone(), member.arrival < arrival));
+        let resumed = Resumed { replayed, others: others.collect() };
+        Ok((Joined { seat: self.last_seat, arrival, replaced: false }, resumed))
     }
 
     /// Takes a client out and tells those who stay; whether it was there. Where it goes `quietly`, only
@@ -254,7 +273,7 @@ impl Room {
     fn tell_state(&self, client_id: &str, state: &str) {
         let news = state_of(client_id, state);
         let others = self.members.iter().filter(|member| *member.peer.client_id != *client_id);
-        for member in others.filter(|member| member.outbox.hears_states()) {
+        for member in others.filter(|member| member.outbox.features().peer_state) {
             member.outbox.push(news.clone(), None);
         }
     }

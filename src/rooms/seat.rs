@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{JoinError, Peer, Resumed, Rooms, RouteError, registry::SharedRoom};
+use super::{JoinError, Peer, Resumed, Rooms, RouteError, registry::SharedRoom, room::Joined};
 use crate::{
     outbox::{NotResumed, Outbox},
     wire::{Signal, Signature},
@@ -17,6 +17,7 @@ pub struct Seat {
     peer: Peer,
     signature: Signature,
     number: u64,
+    arrival: u64,
 }
 
 impl Seat {
@@ -36,8 +37,8 @@ impl Seat {
         peer: Peer,
         outbox: Outbox,
     ) -> Result<Self, JoinError> {
-        let (room, number) = rooms.join(room, peer.clone(), outbox)?;
-        Ok(Self::new(rooms, room, peer, number))
+        let (room, joined) = rooms.join(room, peer.clone(), outbox)?;
+        Ok(Self::new(rooms, room, peer, &joined))
     }
 
     /// Goes on as `peer` of `room`, on a new connection that reads from `outbox`: what the client has not
@@ -56,10 +57,11 @@ impl Seat {
         last_seq: u64,
     ) -> Result<(Self, Resumed), NotResumed> {
         let resumed = rooms.resume(room, &peer.client_id, key, outbox, last_seq);
-        resumed.map(|(room, number, resumed)| (Self::new(rooms, room, peer, number), resumed))
+        resumed.map(|(room, joined, resumed)| (Self::new(rooms, room, peer, &joined), resumed))
     }
 
-    /// Sits down again as `peer` of `room`, where it sat before this process began; nobody hears of it.
+    /// Sits down again as `peer` of `room`, where it sat before this process began, with the
+    /// [arrival](Self::arrival) that it had then; nobody hears of it.
     ///
     /// # Errors
     ///
@@ -69,14 +71,16 @@ impl Seat {
         room: &Arc<str>,
         peer: Peer,
         outbox: Outbox,
+        arrival: u64,
     ) -> Result<Self, JoinError> {
-        let (room, number) = rooms.restore(room, peer.clone(), outbox)?;
-        Ok(Self::new(rooms, room, peer, number))
+        let (room, joined) = rooms.restore(room, peer.clone(), outbox, arrival)?;
+        Ok(Self::new(rooms, room, peer, &joined))
     }
 
-    fn new(rooms: &Rooms, room: Arc<SharedRoom>, peer: Peer, number: u64) -> Self {
+    fn new(rooms: &Rooms, room: Arc<SharedRoom>, peer: Peer, joined: &Joined) -> Self {
         let signature = Signature::new(&peer.client_id, &peer.username);
-        Self { rooms: rooms.clone(), room, peer, signature, number }
+        let Joined { seat: number, arrival, .. } = *joined;
+        Self { rooms: rooms.clone(), room, peer, signature, number, arrival }
     }
 
     /// The client's connection is gone, and it may come back: what it would hear is kept from now on,
@@ -93,6 +97,11 @@ impl Seat {
     /// [`RouteError`]; then nobody has heard anything.
     pub fn send(&self, signal: &Signal<'_>, heard_at: Instant) -> Result<bool, RouteError> {
         self.room.lock().route(&self.peer, self.number, &self.signature, signal, heard_at)
+    }
+
+    /// Who came later has a higher number; it stays as long as the membership.
+    pub fn arrival(&self) -> u64 {
+        self.arrival
     }
 
     /// Who sits here.

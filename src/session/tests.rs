@@ -89,7 +89,7 @@ impl House {
             address: [127, 0, 0, 1].into(),
             rules,
             metrics: self.metrics.clone(),
-            door,
+            door: TestDoor,
             tickets: self.tickets.clone(),
             survivors: self.survivors.clone(),
             closing: self.closer.subscribe(),
@@ -111,7 +111,7 @@ impl House {
     async fn join(&self, user: &str, features: Value) -> (Client, String) {
         let mut client = self.connect(rules(), 64);
         assert_eq!(client.hears().await["type"], "auth_required");
-        let token = format!("{user} 60");
+        let token = format!("{user} 9999");
         client
             .says(json!({"type":"auth_token","token":token,"clientId":user,"features":features}))
             .await;
@@ -175,17 +175,27 @@ impl Client {
     }
 }
 
-/// A door that takes tokens of the form `<user> <seconds>`, and panics where those are no number.
-fn door(claim: Claim<'_>, _: &Outbox) -> Result<Admission, Refusal> {
-    let (username, seconds) = match claim {
-        Claim::Token(token) => token.split_once(' ').ok_or(Refusal::BadToken)?,
-        Claim::Ticket(ticket) if ticket.username == "fallen" => return Err(Refusal::NoSuchUser),
-        Claim::Ticket(ticket) => (ticket.username.as_str(), "60"),
-        Claim::Guest => panic!("no guests here"),
-    };
-    let expires_in = Some(Duration::from_secs(seconds.parse().unwrap()));
-    let username = username.into();
-    Ok(Admission { username, expires_in, ice_servers: Vec::new(), claims: None, grant: None })
+/// A door that takes tokens of the form `<user> <seconds>`, and panics where those are no number. Its TURN
+/// credentials are good for a hundred seconds.
+struct TestDoor;
+
+impl Door for TestDoor {
+    fn admit(&self, claim: Claim<'_>, _: &Outbox) -> Result<Admission, Refusal> {
+        let (username, seconds) = match claim {
+            Claim::Token(token) => token.split_once(' ').ok_or(Refusal::BadToken)?,
+            Claim::Ticket(ticket) if ticket.username == "fallen" => {
+                return Err(Refusal::NoSuchUser);
+            }
+            Claim::Ticket(ticket) => (ticket.username.as_str(), "60"),
+            Claim::Guest => panic!("no guests here"),
+        };
+        let expires_in = Some(Duration::from_secs(seconds.parse().unwrap()));
+        Ok(Admission { username: username.into(), expires_in, claims: None, grant: None })
+    }
+
+    fn ice_servers(&self, _: Option<&str>) -> IceGrant {
+        IceGrant { servers: Vec::new(), lifetime: Some(Duration::from_secs(100)) }
+    }
 }
 
 fn connect_with(rules: Rules, width: usize) -> Client {
@@ -546,7 +556,7 @@ async fn a_member_that_comes_back_hears_exactly_what_it_has_not_got_and_nobody_h
     let (mut alice, told) = house.resume(&token, json!(2)).await;
 
     assert_eq!((&told["type"], &told["client_id"]), (&json!("resumed"), &json!("alice")));
-    assert_eq!(told["users"], json!([{"client_id":"bob","username":"bob"}]));
+    assert_eq!(told["users"], json!([{"client_id":"bob","username":"bob","polite":false}]));
     assert_eq!((&told["replayed"], told.get("seq")), (&json!(4), None));
     assert!(told["resume_token"].is_string());
     let replayed = ["heard and not remembered".into(), json!(0), json!(1), json!(2)];
@@ -738,7 +748,7 @@ async fn those_who_may_resume_go_on_in_the_next_process() {
     let next = House { tickets: house.tickets.clone(), ..House::new() };
     for record in serde_json::from_str::<Vec<Record>>(&written).unwrap() {
         let parked = Parked::restore(&next.rooms, record, 1_005, WINDOW, |ticket, outbox| {
-            door(Claim::Ticket(ticket), outbox)
+            TestDoor.admit(Claim::Ticket(ticket), outbox)
         });
         let (parked, next) = (parked.unwrap(), next.clone());
         tokio::spawn(async move {
@@ -760,10 +770,90 @@ async fn those_who_may_resume_go_on_in_the_next_process() {
     // What lies about for too long is nobody's seat any more, and a clock that was turned back gives none.
     for (now, left) in [(1_021, Duration::ZERO), (0, WINDOW)] {
         for record in serde_json::from_str::<Vec<Record>>(&written).unwrap() {
-            let admit = |ticket: &Ticket, outbox: &Outbox| door(Claim::Ticket(ticket), outbox);
+            let admit =
+                |ticket: &Ticket, outbox: &Outbox| TestDoor.admit(Claim::Ticket(ticket), outbox);
             let rooms = House::new().rooms;
             let parked = Parked::restore(&rooms, record, now, WINDOW, admit).unwrap();
             assert_eq!(parked.until - Instant::now(), left);
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn ice_servers_are_renewed_while_there_is_time_for_those_who_want_them() {
+    let house = House::new();
+    let (mut alice, _) = house.join("alice", json!(["ice"])).await;
+    let (mut bob, _) = house.join("bob", json!([])).await;
+    let began = Instant::now();
+    let mut heard = Vec::new();
+    alice.hears().await;
+    alice.hears().await;
+    bob.hears().await;
+
+    while heard.len() < 3 {
+        for client in [&alice, &bob] {
+            client.says.send(Received::Heartbeat).await.unwrap();
+        }
+        if let Ok(Some(Sent::Text(news))) =
+            timeout(Duration::from_secs(5), alice.hears.recv()).await
+        {
+            heard.push((began.elapsed().as_secs(), news));
+        }
+    }
+
+    for (at, (after, news)) in [80, 160, 240].into_iter().zip(heard) {
+        assert_eq!((after, news), (at, json!({"type":"ice_servers","iceServers":[],"ttl":100})));
+    }
+    bob.hears_nothing_else().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_came_later_gives_way_also_after_a_resume_and_in_the_next_process() {
+    let house = House::new();
+    let polite = |message: &Value| {
+        message["users"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|user| user["polite"].as_bool().unwrap())
+            .collect::<Vec<_>>()
+    };
+    let (first, first_token) = house.join("first", json!(["resume"])).await;
+    let (mut second, second_token) = house.join("second", json!(["resume"])).await;
+    assert_eq!(polite(&second.hears().await), [true]);
+    let (mut third, third_token) = house.join("third", json!(["resume"])).await;
+    assert_eq!(polite(&third.hears().await), [true, true]);
+    assert_eq!(second.hears().await["polite"], false);
+    breaks(first).await;
+
+    let (first, told) = house.resume(&first_token, json!(1)).await;
+    assert_eq!(polite(&told), [false, false]);
+    house.rooms.closes();
+    house.closer.send_replace(Some(Duration::from_secs(10)));
+    for client in [first, second, third] {
+        client.is_let_go().await;
+    }
+    let mut survivors = house.survivors.take();
+    let next = House { tickets: house.tickets.clone(), ..House::new() };
+    for parked in survivors.iter_mut().rev() {
+        let record = parked.record(1_000).unwrap();
+        let parked = Parked::restore(&next.rooms, record, 1_000, WINDOW, |ticket, outbox| {
+            TestDoor.admit(Claim::Ticket(ticket), outbox)
+        });
+        std::mem::forget(parked.unwrap());
+    }
+
+    for (token, seq, expected) in [
+        (third_token, 1, [true, true]),
+        (first_token, 3, [false, false]),
+        (second_token, 2, [true, false]),
+    ] {
+        let (client, told) = next.resume(&token, json!(seq)).await;
+        let mut told = polite(&told);
+        if expected == [true, false] {
+            told.sort_unstable_by_key(|polite| !polite);
+        }
+        assert_eq!(told, expected);
+        std::mem::forget(client);
     }
 }

@@ -152,11 +152,11 @@ function users() {
 
 /**
  * Starts the server and waits until it listens. What is not in `settings` is production with plain
- * HTTP; nothing is inherited from our own environment.
+ * HTTP; nothing is inherited from our own environment. In the `home` of a server that has ended it is
+ * the next process of that one.
  */
-export async function startServer(settings = {}) {
+export async function startServer(settings = {}, home = folder()) {
   if (!existsSync(SERVER)) throw new Error(`${SERVER} is missing: cargo build, or set SIGNALING_SERVER`);
-  const home = folder();
   if (settings.DEBUG !== 'true') copyFileSync(users(), join(home, 'users.csv'));
   const env = {
     PATH: process.env.PATH,

@@ -41,7 +41,7 @@ async def call():
     alice, there = await enter("alice", "alice-1")
     assert there == []
     bob, there = await enter("bob", "bob-1")
-    assert there == [{"client_id": "alice-1", "username": "alice"}]
+    assert [(user["client_id"], user["username"]) for user in there] == [("alice-1", "alice")]
     joined = await hear(alice, "user_joined")
     assert (joined["username"], joined["client_id"]) == ("bob", "bob-1")
 

@@ -504,3 +504,28 @@ async fn a_slash_at_the_end_makes_no_difference_and_sends_nobody_elsewhere() {
 
     assert_eq!(health.status(), 200);
 }
+
+/// A page takes the client from the server that it talks to, and asks only whether it is still the same.
+#[tokio::test]
+async fn the_javascript_client_is_served_and_asked_for_once() {
+    let server = Server::start(&[]).await;
+    for (path, media_type) in [
+        ("/client/signaling.js", "text/javascript; charset=utf-8"),
+        ("/client/signaling.js.map", "application/json"),
+    ] {
+        let answer = server.get(path).await;
+        assert_eq!(answer.status(), 200);
+        assert_eq!(answer.headers()["content-type"], media_type);
+        assert_eq!(answer.headers()["cache-control"], "public, max-age=3600");
+        let etag = answer.headers()["etag"].to_str().unwrap().to_owned();
+        assert!(answer.text().await.unwrap().len() > 1_000);
+
+        for (known, status) in
+            [(etag.clone(), 304), (format!("\"x\", W/{etag}"), 304), ("\"x\"".into(), 200)]
+        {
+            let request = server.request(Method::GET, path).header("if-none-match", known);
+            assert_eq!(request.send().await.unwrap().status(), status);
+        }
+    }
+    assert_eq!(server.get("/client/other.js").await.status(), 404);
+}

@@ -25,11 +25,11 @@ async fn a_newcomer_is_let_in_shown_around_and_announced() {
     );
     assert_eq!(
         there,
-        json!({"type":"users_in_room","users":[{"client_id":alice.id,"username":"alice"}]})
+        json!({"type":"users_in_room","users":[{"client_id":alice.id,"username":"alice","polite":true}]})
     );
     assert_eq!(
         news,
-        json!({"type":"user_joined","room_id":"den","username":"bob","client_id":"bob-1","connected_users":2})
+        json!({"type":"user_joined","room_id":"den","username":"bob","client_id":"bob-1","connected_users":2,"polite":false})
     );
 }
 
@@ -191,7 +191,7 @@ async fn a_reloaded_page_takes_over_its_own_client_id() {
 
     assert_eq!(close, (4001, "Replaced by a new connection".into()));
     assert_eq!((&before[0]["code"], &before[0]["retry"]), (&json!("replaced"), &json!(false)));
-    assert_eq!(there, json!([{"client_id":bob.id,"username":"bob"}]));
+    assert_eq!(there, json!([{"client_id":bob.id,"username":"bob","polite":true}]));
     let (left, joined) = (bob.hears().await, bob.hears().await);
     assert_eq!((&left["type"], &left["connected_users"]), (&json!("user_left"), &json!(1)));
     assert_eq!((&joined["type"], &joined["connected_users"]), (&json!("user_joined"), &json!(2)));

@@ -58,11 +58,14 @@ async fn the_same_user_with_the_same_id_replaces_the_old_connection() {
         let (new, there) = scene.join_as("hall", "carol", json!("tab-1")).await;
         let (told, close) = old.is_let_go().await;
 
-        assert_eq!(there, json!([{"client_id":others.id,"username":"dave"}]));
+        assert_eq!(there, json!([{"client_id":others.id,"username":"dave","polite":true}]));
         assert_eq!((&told[0]["code"], &told[0]["retry"]), (&json!("replaced"), &json!(false)));
         assert_eq!(close, (4001, "Replaced by a new connection".into()));
         for (kind, count) in [("user_left", 1), ("user_joined", 2)] {
-            let news = json!({"type":kind,"room_id":"hall","client_id":"tab-1","username":"carol","connected_users":count});
+            let mut news = json!({"type":kind,"room_id":"hall","client_id":"tab-1","username":"carol","connected_users":count});
+            if kind == "user_joined" {
+                news["polite"] = false.into();
+            }
             assert_eq!(others.hears().await, news);
         }
         old = new;

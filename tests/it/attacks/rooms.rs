@@ -32,7 +32,7 @@ async fn a_room_is_what_its_name_decodes_to() {
         let first = scene.join(one, "carol").await;
         let (second, there) = scene.join_as(other, "dave", Value::Null).await;
 
-        let found = json!([{"client_id":first.id,"username":"carol"}]);
+        let found = json!([{"client_id":first.id,"username":"carol","polite":true}]);
         assert_eq!(there, if same { found } else { json!([]) }, "{one} {other}");
         second.leaves().await;
         first.leaves().await;

@@ -1,0 +1,217 @@
+// The JavaScript client in real browsers: calls that collide, servers that restart, networks that break.
+
+import assert from 'node:assert/strict';
+import net from 'node:net';
+import { after, afterEach, before, describe, test } from 'node:test';
+import { openBrowser } from './browser.mjs';
+import { cleanUp, freePort, PASSWORDS, startCoturn, startServer, until } from './harness.mjs';
+
+const SECRET = 'a-secret-that-server-and-coturn-share';
+const KEYS = { SECRET_KEY: 'k'.repeat(40), JWT_SECRET_KEY: 'j'.repeat(40) };
+
+/** In the page: enters the room with a camera, and notes what happens. */
+async function enter({ url, username, password, room, rtc }) {
+  const { connect } = await import(`${url}/client/signaling.js`);
+  const getToken = async () => {
+    const headers = { 'content-type': 'application/json' };
+    const answer = await fetch(`${url}/auth/login`, { method: 'POST', headers, body: JSON.stringify({ username, password }) });
+    return (await answer.json()).access_token;
+  };
+  const call = { states: [], joined: [], left: [], errors: [], messages: [], videos: new Map() };
+  window.call = call;
+  const camera = await navigator.mediaDevices.getUserMedia({ video: { width: 160, height: 120 } });
+  const session = await connect({ url, room, getToken, rtc });
+  call.session = session;
+  call.camera = camera;
+  session.on('state', ({ state }) => call.states.push(state));
+  session.on('peer-left', ({ peer }) => { call.left.push(peer.id); call.videos.delete(peer.id); });
+  session.on('error', ({ error }) => call.errors.push(`${error.code} ${error.message}`));
+  session.on('message', ({ peer, data }) => call.messages.push([peer.id, data]));
+  session.on('track', ({ peer, track, streams }) => {
+    const video = document.createElement('video');
+    Object.assign(video, { muted: true, autoplay: true, srcObject: streams[0] ?? new MediaStream([track]) });
+    document.body?.append(video);
+    call.videos.set(peer.id, video);
+  });
+  session.publish(camera);
+  return session.id;
+}
+
+/** In the page: how it stands. */
+async function status() {
+  const { session, states, left, errors, messages, videos } = window.call;
+  const peers = {};
+  for (const peer of session.peers.values()) {
+    const { connectionState, signalingState } = peer.connection;
+    const frames = videos.get(peer.id)?.getVideoPlaybackQuality().totalVideoFrames ?? 0;
+    peers[peer.id] = { connectionState, signalingState, frames, ...await peer.stats() };
+  }
+  return { id: session.id, state: session.state, states, left, errors, messages, peers };
+}
+
+/** Passes bytes on to `port` until it is cut, and then nothing, not even a refusal, until it is mended. */
+async function startWire(port) {
+  const wire = { isCut: false, sockets: new Set() };
+  const server = net.createServer((near) => {
+    if (wire.isCut) return near.destroy();
+    const far = net.connect(port, '127.0.0.1');
+    for (const [from, to] of [[near, far], [far, near]]) {
+      wire.sockets.add(from);
+      from.on('data', (data) => { if (!wire.isCut) to.write(data); });
+      from.on('error', () => {}).on('close', () => { wire.sockets.delete(from); to.destroy(); });
+    }
+  });
+  await new Promise((done) => server.listen(0, '127.0.0.1', done));
+  wire.url = `http://127.0.0.1:${server.address().port}`;
+  wire.cut = () => { wire.isCut = true; };
+  wire.mend = () => { for (const socket of wire.sockets) socket.destroy(); wire.isCut = false; };
+  wire.end = () => { for (const socket of wire.sockets) socket.destroy(); server.close(); };
+  return wire;
+}
+
+describe('the JavaScript client', { timeout: 175_000 }, () => {
+  let browser;
+  const pages = [];
+
+  before(async () => { browser = await openBrowser(); });
+  after(async () => {
+    await browser?.close();
+    await cleanUp();
+  });
+  afterEach(async () => {
+    for (const page of pages.splice(0)) await page.context().close();
+    browser.assertQuiet();
+  });
+
+  /** So many tabs in one room. A broken network is what some stories are about, and shows in the console. */
+  async function meet(url, room, { count = 2, rtc } = {}) {
+    const tabs = [];
+    for (let number = 0; number < count; number += 1) {
+      const username = ['alice', 'bob'][number % 2];
+      const page = await browser.page(`${url}/health`, { bypassCSP: true, expected: [/WebSocket connection|ERR_|Failed to load/] });
+      pages.push(page);
+      const id = await page.evaluate(enter, { url, username, password: PASSWORDS[username], room, rtc });
+      tabs.push({ page, id });
+    }
+    return tabs;
+  }
+
+  async function reaches(tab, what, condition, patience = 40_000) {
+    let last;
+    return until(() => `${what}: ${JSON.stringify(last)}`, async () => {
+      last = await tab.page.evaluate(status);
+      return condition(last) && last;
+    }, patience);
+  }
+
+  /** Everyone sees more and more of everyone else. */
+  async function allSeeEachOther(tabs) {
+    for (const tab of tabs) {
+      const others = tabs.filter(({ id }) => id !== tab.id).map(({ id }) => id);
+      const before = await reaches(tab, `sees ${others}`, ({ peers }) => others.every((id) => peers[id]?.frames > 0));
+      await reaches(tab, 'goes on seeing them', ({ peers }) => others.every((id) => peers[id].frames > before.peers[id].frames + 3));
+    }
+  }
+
+  test('four meet in a mesh through a relay, and hear when a tab crashes', async () => {
+    const coturn = await startCoturn({ secret: SECRET });
+    const server = await startServer({ TURNSERVER_SECRET: SECRET, TURNSERVER_URLS: `["turn:127.0.0.1:${coturn.port}"]`, RESUME_WINDOW_SECONDS: '1', WEBSOCKET_TIMEOUT: '5' });
+    const tabs = await meet(server.url, 'mesh', { count: 4, rtc: { iceTransportPolicy: 'relay' } });
+
+    await allSeeEachOther(tabs);
+    for (const tab of tabs) {
+      const { peers, errors } = await tab.page.evaluate(status);
+      assert.deepEqual([Object.values(peers).map(({ path }) => path), errors], [['relay', 'relay', 'relay'], []]);
+    }
+
+    const crashed = tabs.pop();
+    const devtools = await crashed.page.context().newCDPSession(crashed.page);
+    devtools.send('Page.crash').catch(() => {});
+    for (const tab of tabs) await reaches(tab, 'hears of the crash', ({ left }) => left.includes(crashed.id));
+    await allSeeEachOther(tabs);
+  });
+
+  test('fifty changes on both sides at random moments end in a call that stands', async () => {
+    const server = await startServer();
+    const tabs = await meet(server.url, 'glare');
+    await allSeeEachOther(tabs);
+
+    const storm = async () => {
+      const { session, camera } = window.call;
+      for (let change = 0; change < 50; change += 1) {
+        if (change % 2) session.publish(camera); else session.unpublish(camera);
+        await new Promise((done) => setTimeout(done, Math.random() * 30));
+      }
+    };
+    await Promise.all(tabs.map(({ page }) => page.evaluate(storm)));
+
+    await allSeeEachOther(tabs);
+    for (const tab of tabs) {
+      await reaches(tab, 'is at rest', ({ peers }) => Object.values(peers).every(({ signalingState }) => signalingState === 'stable'));
+      assert.deepEqual((await tab.page.evaluate(status)).errors, []);
+    }
+  });
+
+  test('a server that restarts in the middle of a call costs it nothing', async () => {
+    const settings = { PORT: `${await freePort()}`, ...KEYS };
+    const server = await startServer(settings);
+    const tabs = await meet(server.url, 'restart');
+    await allSeeEachOther(tabs);
+
+    await server.end();
+    for (const tab of tabs) await reaches(tab, 'notices', ({ state }) => state === 'reconnecting');
+    await allSeeEachOther(tabs);
+    await startServer(settings, server.home);
+
+    for (const tab of tabs) await reaches(tab, 'is back', ({ state }) => state === 'connected');
+    await tabs[0].page.evaluate(() => window.call.session.send('still there?'));
+    const { messages } = await reaches(tabs[1], 'is heard', (now) => now.messages.length > 0);
+    assert.deepEqual(messages, [[tabs[0].id, 'still there?']]);
+    for (const tab of tabs) assert.deepEqual((await tab.page.evaluate(status)).left, []);
+    await allSeeEachOther(tabs);
+  });
+
+  test('a server that crashes is found again, and the call goes on', async () => {
+    const settings = { PORT: `${await freePort()}`, ...KEYS };
+    const server = await startServer(settings);
+    const tabs = await meet(server.url, 'crash');
+    await allSeeEachOther(tabs);
+
+    server.child.process.kill('SIGKILL');
+    await server.end();
+    for (const tab of tabs) await reaches(tab, 'notices', ({ state }) => state === 'reconnecting');
+    await startServer(settings, server.home);
+
+    for (const tab of tabs) await reaches(tab, 'is back', ({ state }) => state === 'connected');
+    await allSeeEachOther(tabs);
+    for (const tab of tabs) assert.deepEqual((await tab.page.evaluate(status)).left, []);
+  });
+
+  test('a network that is gone for ten seconds costs no message', async () => {
+    const server = await startServer();
+    const wire = await startWire(server.port);
+    try {
+      const [alice] = await meet(wire.url, 'cut', { count: 1 });
+      const [bob] = await meet(server.url, 'cut', { count: 1 });
+      await allSeeEachOther([alice, bob]);
+
+      wire.cut();
+      for (let number = 0; number < 20; number += 1) {
+        await bob.page.evaluate((said) => window.call.session.send(said), number);
+        await alice.page.evaluate((said) => window.call.session.send(said), number);
+        await new Promise((done) => setTimeout(done, 500));
+      }
+      wire.mend();
+
+      const twenty = Array.from({ length: 20 }, (_, number) => number);
+      for (const [tab, other] of [[alice, bob], [bob, alice]]) {
+        const { messages, left } = await reaches(tab, 'hears all', (now) => now.messages.length >= 20);
+        assert.deepEqual(messages, twenty.map((number) => [other.id, number]));
+        assert.deepEqual(left, []);
+      }
+      await allSeeEachOther([alice, bob]);
+    } finally {
+      wire.end();
+    }
+  });
+});
