@@ -300,10 +300,10 @@ impl App {
         if records.is_empty() {
             return;
         }
-        let path = self.config.state_file();
-        match state_file::save(&path, &records) {
-            Ok(()) => {
-                tracing::info!(members = records.len(), file = %path.display(), "kept for the next process")
+        let (path, all) = (self.config.state_file(), records.len());
+        match state_file::save(&path, records) {
+            Ok(members) => {
+                tracing::info!(members, all, file = %path.display(), "kept for the next process")
             }
             Err(error) => {
                 tracing::error!(%error, file = %path.display(), "nobody may go on where it was")

@@ -1,6 +1,6 @@
 //! `signaling-server`: the whole life of the process on one screen.
 
-use std::{error::Error, net::TcpListener, process::ExitCode, sync::Arc, time::Duration};
+use std::{error::Error, net::TcpListener, process::ExitCode, sync::Arc};
 
 use rustix::process::Signal;
 use signaling::{
@@ -131,8 +131,8 @@ async fn serve(config: Config, handed_over: Option<TcpListener>) -> Result<(), B
         // Whoever comes now waits in the socket's queue, for the next process.
         closing.cancel();
     }
-    // A little less than the grace itself: what is left must suffice to end in time.
-    let all_gone = timeout(grace.saturating_sub(Duration::from_millis(200)), async {
+    // Less than the grace itself: what is left must suffice to write down who may come back.
+    let all_gone = timeout(grace.mul_f64(0.8), async {
         // Until all have left, whoever comes is told that we do: also a load balancer that asks.
         app.close().await;
         closing.cancel();

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::{
     replay::{Gap, Replay},
-    wire::Features,
+    wire::{self, Features},
 };
 
 /// Frames that may wait for one client: several full meshes of ten being set up at once.
@@ -111,6 +111,18 @@ impl Waiting {
         }
     }
 
+    /// The first frame that waits, with its number where it has one: those that wait are the last that
+    /// were numbered.
+    fn pop(&mut self) -> Option<ByteString> {
+        let frame = self.frames.pop_front()?;
+        let behind = self.frames.len() as u64;
+        self.bytes -= frame.len();
+        match &self.replay {
+            None => Some(frame),
+            Some(replay) => Some(wire::numbered(&frame, replay.last().saturating_sub(behind))),
+        }
+    }
+
     fn wake(&self) {
         if let Some(reader) = &self.reader {
             reader.wake_by_ref();
@@ -146,9 +158,9 @@ impl Outbox {
         if waiting.is_closed {
             return false; // its connection is leaving; the seat follows
         }
-        let frame = match waiting.replay.as_mut().map(|replay| replay.note(&frame)) {
-            None => frame,
-            Some(Ok(numbered)) => numbered,
+        let number = match waiting.replay.as_mut().map(|replay| replay.note(frame.clone())) {
+            None => None,
+            Some(Ok(number)) => Some(number),
             Some(Err(Gap)) => {
                 drop(waiting);
                 self.dismiss(Dismissal::TooSlow);
@@ -162,7 +174,11 @@ impl Outbox {
             && waiting.in_hand == 0
             && let Some(shortcut) = &waiting.shortcut
         {
-            match shortcut.try_send(&frame) {
+            let sent = match number {
+                None => shortcut.try_send(&frame),
+                Some(number) => shortcut.try_send(&wire::numbered(&frame, number)),
+            };
+            match sent {
                 Sent::Whole => return true,
                 Sent::Begun => {
                     waiting.wake();
@@ -318,10 +334,7 @@ impl Mailbox {
         }
         let taken = waiting.frames.len().min(MOST_AT_ONCE);
         waiting.in_hand = taken;
-        let before = frames.len();
-        frames.extend(waiting.frames.drain(..taken));
-        let bytes: usize = frames.iter().skip(before).map(|frame| frame.len()).sum();
-        waiting.bytes -= bytes;
+        frames.extend((0..taken).map_while(|_| waiting.pop()));
         let since = waiting.since.take();
         if waiting.frames.is_empty() && waiting.frames.capacity() > KEPT {
             waiting.frames = VecDeque::new();
@@ -340,9 +353,7 @@ impl Mailbox {
     /// A frame that already waits, if there is one.
     pub fn next_now(&mut self) -> Option<ByteString> {
         let mut waiting = self.0.waiting();
-        let frame = waiting.frames.pop_front()?;
-        waiting.bytes -= frame.len();
-        Some(frame)
+        waiting.pop()
     }
 
     /// Something to wait on for the dismissal, also while the mailbox itself is in use; in the same task.

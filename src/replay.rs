@@ -5,8 +5,6 @@ use std::collections::VecDeque;
 use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 
-use crate::wire;
-
 /// Frames that are kept for one client: several full meshes of ten being set up at once.
 pub const MAX_FRAMES: usize = 1024;
 
@@ -21,7 +19,8 @@ const MAX_IDS: usize = 256;
 pub struct Replay {
     /// Tells this membership from all others, also of the same client.
     key: u128,
-    /// Those that were not acknowledged, the newest last.
+    /// Those that were not acknowledged, the newest last; without their numbers, as all who hear them share
+    /// them.
     frames: VecDeque<ByteString>,
     bytes: usize,
     /// The number of the newest frame; the first has 1.
@@ -50,35 +49,45 @@ impl Replay {
         self.key
     }
 
-    /// Numbers a frame and keeps it.
+    /// Keeps a frame, and says its number.
     ///
     /// # Errors
     ///
     /// [`Gap`] when there is no room for it but by forgetting what no connection has had.
-    pub fn note(&mut self, frame: &str) -> Result<ByteString, Gap> {
-        self.last += 1;
-        let frame = wire::numbered(frame, self.last);
+    pub fn note(&mut self, frame: ByteString) -> Result<u64, Gap> {
+        self.last = self.last.saturating_add(1);
         self.bytes += frame.len();
-        self.frames.push_back(frame.clone());
+        self.frames.push_back(frame);
         while self.frames.len() > MAX_FRAMES || self.bytes > MAX_BYTES {
             if self.unheard.is_some_and(|unheard| self.first() >= unheard) {
                 return Err(Gap);
             }
             self.forget_first();
         }
-        Ok(frame)
+        Ok(self.last)
+    }
+
+    /// The number of the newest frame.
+    pub fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// How many bytes are kept.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// The client has got everything up to this number.
     pub fn acknowledge(&mut self, number: u64) {
-        while self.first() <= number.min(self.last) && !self.frames.is_empty() {
+        while !self.frames.is_empty() && self.first() <= number {
             self.forget_first();
         }
     }
 
     /// There is no connection any more, and it has not had the last `waiting` frames.
     pub fn is_left_with(&mut self, waiting: usize) {
-        self.unheard.get_or_insert((self.last + 1).saturating_sub(waiting as u64));
+        let next = self.next();
+        self.unheard.get_or_insert(next.saturating_sub(waiting as u64));
     }
 
     /// There is a connection again, of a client that has got everything up to this number: what it is
@@ -88,7 +97,7 @@ impl Replay {
     ///
     /// [`Gap`], also where so much was never sent; then nothing has changed.
     pub fn resume_after(&mut self, number: u64) -> Result<VecDeque<ByteString>, Gap> {
-        if number > self.last || number + 1 < self.first() {
+        if number > self.last || number.saturating_add(1) < self.first() {
             return Err(Gap);
         }
         self.acknowledge(number);
@@ -113,7 +122,11 @@ impl Replay {
 
     /// The number of the oldest frame that is kept, or of the next where none is.
     fn first(&self) -> u64 {
-        (self.last + 1).saturating_sub(self.frames.len() as u64)
+        self.next().saturating_sub(self.frames.len() as u64)
+    }
+
+    fn next(&self) -> u64 {
+        self.last.saturating_add(1)
     }
 
     fn forget_first(&mut self) {
@@ -128,16 +141,14 @@ mod tests {
     use super::*;
 
     fn numbers(frames: &VecDeque<ByteString>) -> Vec<u64> {
-        let number = |frame: &ByteString| {
-            serde_json::from_str::<serde_json::Value>(frame).unwrap()["seq"].as_u64().unwrap()
-        };
-        frames.iter().map(number).collect()
+        frames.iter().map(|frame| frame.parse().unwrap()).collect()
     }
 
+    /// Each frame says its number.
     fn with(count: usize) -> Replay {
         let mut replay = Replay::new(1);
-        for _ in 0..count {
-            replay.note(r#"{"type":"pong"}"#).unwrap();
+        for number in 1..=count {
+            assert_eq!(replay.note(number.to_string().into()), Ok(number as u64));
         }
         replay
     }
@@ -148,7 +159,7 @@ mod tests {
             let mut replay = with(5);
 
             assert_eq!(numbers(&replay.resume_after(got).unwrap()), Vec::from_iter(got + 1..=5));
-            assert_eq!(replay.note("{\"a\":1}").unwrap(), r#"{"seq":6,"a":1}"#);
+            assert_eq!(replay.note("6".into()), Ok(6));
         }
     }
 
@@ -181,9 +192,9 @@ mod tests {
         assert_eq!(replay.resume_after(9), Err(Gap));
         assert_eq!(replay.resume_after(10).unwrap().len(), MAX_FRAMES);
 
-        let large = format!(r#"{{"data":"{}"}}"#, "x".repeat(MAX_BYTES / 4));
+        let large = ByteString::from("x".repeat(MAX_BYTES / 4));
         for _ in 0..10 {
-            replay.note(&large).unwrap();
+            replay.note(large.clone()).unwrap();
             assert!(replay.bytes <= MAX_BYTES);
         }
     }
@@ -195,10 +206,10 @@ mod tests {
 
         // What it has had makes room for what it has not.
         for _ in 0..MAX_FRAMES - 3 {
-            replay.note("{\"a\":1}").unwrap();
+            replay.note("news".into()).unwrap();
         }
 
-        assert_eq!(replay.note("{\"a\":1}"), Err(Gap));
+        assert_eq!(replay.note("one too many".into()), Err(Gap));
     }
 
     #[test]

@@ -174,9 +174,13 @@ pub fn claim_handles() -> usize {
 ///
 /// # Errors
 ///
-/// When what was handed over is no TCP socket.
+/// When what was handed over is not one TCP socket.
 pub fn handed_over() -> io::Result<Option<std::net::TcpListener>> {
-    ListenFd::from_env().take_tcp_listener(0)
+    let mut sockets = ListenFd::from_env();
+    if sockets.len() > 1 {
+        return Err(io::Error::other("one socket is served, and more were handed over"));
+    }
+    sockets.take_tcp_listener(0)
 }
 
 /// Listens on a socket that was [handed over](handed_over).

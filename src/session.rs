@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::{
     sync::watch,
-    time::{Instant, sleep_until, timeout, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 
 use tracing::{Instrument, Span};
@@ -549,6 +549,7 @@ pub struct Parked {
     mailbox: Mailbox,
     ticket: Box<Ticket>,
     until: Instant,
+    window: Duration,
     _grant: Option<Grant>,
 }
 
@@ -564,9 +565,9 @@ pub struct Record {
 }
 
 impl Record {
-    /// The room that it sits in.
-    pub fn room(&self) -> &str {
-        &self.ticket.room
+    /// How many bytes of frames are kept for it.
+    pub fn bytes(&self) -> usize {
+        self.replay.bytes()
     }
 }
 
@@ -615,7 +616,8 @@ impl Parked {
         let left = Duration::from_secs(until.saturating_sub(now)).min(window);
         let left = if admission.is_ok() { left } else { Duration::ZERO };
         let grant = admission.ok().and_then(|admission| admission.grant);
-        Some(Self { seat, mailbox, ticket, until: Instant::now() + left, _grant: grant })
+        let until = Instant::now() + left;
+        Some(Self { seat, mailbox, ticket, until, window, _grant: grant })
     }
 
     /// All sit that were there: each hears which of the others are away.
@@ -629,8 +631,11 @@ impl Parked {
     }
 
     /// What another process needs to go on with it; `now` in whole seconds since the Unix epoch. From
-    /// now on nothing more is kept for it here.
+    /// now on nothing more is kept for it here. Nothing where it has lost its right to come back.
     pub fn record(&mut self, now: u64) -> Option<Record> {
+        if self.mailbox.notice().now().is_some() {
+            return None;
+        }
         let (replay, features) = self.mailbox.take_replay()?;
         let left = self.until.saturating_duration_since(Instant::now());
         let until = now + left.as_secs() + 1;
@@ -651,7 +656,7 @@ impl Parked {
             biased;
             why = notice.dismissed() => Some(why),
             _ = closing.wait_for(Option::is_some) => return survivors.keep(self),
-            () = awake_until(self.until) => None,
+            () = awake_until(self.until, self.window) => None,
         };
         let Peer { username, client_id } = self.seat.peer();
         if why == Some(Dismissal::Resumed) {
@@ -662,17 +667,16 @@ impl Parked {
     }
 }
 
-/// Our own sleep, in a machine that is suspended or a process that is stopped, if a timer is so late.
+/// Our own sleep, in a process or a machine that was stopped, if a timer is so late.
 const OWN_SLEEP: Duration = Duration::from_secs(1);
 
-/// Waits until then; time that we slept through does not count, for nobody could reach us.
-async fn awake_until(mut until: Instant) {
-    loop {
-        sleep_until(until).await;
-        match until.elapsed() {
-            late if late > OWN_SLEEP => until += late,
-            _in_time => return,
-        }
+/// Waits until then, or, where we slept through that, a while longer: nobody could reach us meanwhile. As
+/// long as we slept at most, and at most for a whole `window`.
+async fn awake_until(until: Instant, window: Duration) {
+    sleep_until(until).await;
+    let late = until.elapsed();
+    if late > OWN_SLEEP {
+        sleep(late.min(window)).await;
     }
 }
 
@@ -802,8 +806,9 @@ async fn introduce<'h, D: Door>(
                 let replayed = resumed.replayed;
                 tracing::info!(user = ?username, client = %client_id, replayed, "resumed");
                 host.metrics.resumed();
-                let (member, ice_servers, token) =
+                let (mut member, ice_servers, token) =
                     Member::new(host, seat, outbox, mailbox, admission, key);
+                member.may_know_ticket = true;
                 let greeting = member.resumed(&resumed, &ice_servers, token.as_ref());
                 return Ok((member, vec![greeting], None));
             }
@@ -937,6 +942,8 @@ struct Member<'h, D> {
     mailbox: Mailbox,
     /// What it comes back with, where it asked to.
     ticket: Option<Box<Ticket>>,
+    /// The client has been told what it comes back with.
+    may_know_ticket: bool,
     expires_at: Option<Instant>,
     /// When it is to get new ICE servers.
     ice_at: Option<Instant>,
@@ -975,6 +982,7 @@ impl<'h, D: Door> Member<'h, D> {
             host,
             seat,
             ticket: outbox.may_resume().then(|| Box::new(ticket)),
+            may_know_ticket: false,
             outbox,
             mailbox,
             expires_at,
@@ -995,6 +1003,7 @@ impl<'h, D: Door> Member<'h, D> {
         first: Option<ByteString>,
     ) -> Result<(), Goodbye> {
         line.write(greeting).await?;
+        self.may_know_ticket = true;
         self.mailbox.opens(line.socket.shortcut());
         if let Some(first) = first {
             self.hear(&first, Instant::now(), line).await?;
@@ -1004,13 +1013,13 @@ impl<'h, D: Door> Member<'h, D> {
 
     /// The connection has ended: the member stays without it where it may come back after such an end.
     fn parks(self, goodbye: Goodbye) -> Option<Parked> {
-        let Self { host, seat, mailbox, ticket, _grant, .. } = self;
+        let Self { host, seat, mailbox, ticket, may_know_ticket, _grant, .. } = self;
         // Dismissed by others, or with a queue that overflowed, it has lost its seat in any case.
-        let stays = goodbye.may_resume() && mailbox.notice().now().is_none();
+        let stays = may_know_ticket && goodbye.may_resume() && mailbox.notice().now().is_none();
         let ticket = ticket.filter(|_| stays)?;
         seat.goes_away();
-        let until = Instant::now() + host.rules.resume_window;
-        Some(Parked { seat, mailbox, ticket, until, _grant })
+        let window = host.rules.resume_window;
+        Some(Parked { seat, mailbox, ticket, until: Instant::now() + window, window, _grant })
     }
 
     /// Talks until something ends it.

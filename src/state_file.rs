@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{auth::users_file::replace, session::Record};
 
+/// So much of frames is written in a fraction of a second, and read again: the next process is waited for.
+const MOST_BYTES: usize = 64 * 1024 * 1024;
+
 /// The form of the file; another is not read.
 const VERSION: u32 = 1;
 
@@ -22,19 +25,32 @@ struct Read {
     members: Vec<Record>,
 }
 
-/// Writes all of them down, in one step.
+/// Writes them down, in one step, as far as [`MOST_BYTES`] reaches: those first for whom least is kept. Says
+/// how many that is.
 ///
 /// # Errors
 ///
-/// What the system says; then the file is as it was.
-pub fn save(path: &Path, members: &[Record]) -> io::Result<()> {
-    let written = Written { version: VERSION, members };
-    is_plain(path)?;
+/// What the system says.
+pub fn save(path: &Path, mut members: Vec<Record>) -> io::Result<usize> {
+    members.sort_by_key(Record::bytes);
+    let mut bytes = 0;
+    let fitting = members.iter().take_while(|member| {
+        bytes += member.bytes();
+        bytes <= MOST_BYTES
+    });
+    let fitting = fitting.count();
+    members.truncate(fitting);
+    let written = Written { version: VERSION, members: &members };
+    // Nobody may read the new one who might read the one before.
+    if is_plain(path)? {
+        fs::remove_file(path)?;
+    }
     replace(path, |file| {
         let mut buffered = io::BufWriter::new(file);
         serde_json::to_writer(&mut buffered, &written)?;
         io::Write::flush(&mut buffered)
-    })
+    })?;
+    Ok(fitting)
 }
 
 /// Reads them, and removes the file: nobody is to come back twice to the same place.

@@ -422,8 +422,9 @@ fn token(raw: Option<&RawValue>) -> Token<'_> {
 }
 
 fn features(raw: Option<&RawValue>) -> Features {
-    let names = raw.and_then(|raw| serde_json::from_str::<Vec<Text<'_>>>(raw.get()).ok());
-    let has = |name| names.iter().flatten().any(|Text(known)| known == name);
+    let named = raw.and_then(value::<Vec<&RawValue>>).unwrap_or_default();
+    let names: Vec<_> = named.into_iter().filter_map(text).collect();
+    let has = |name| names.iter().any(|known| known == name);
     Features { resume: has("resume"), peer_state: has("peer_state"), ice: has("ice") }
 }
 

@@ -219,8 +219,9 @@ impl Room {
         Ok((Joined { seat: self.last_seat, arrival, replaced: false }, resumed))
     }
 
-    /// Takes a client out and tells those who stay; whether it was there. Where it goes `quietly`, only
-    /// those hear of it who come back, and then. Leaving twice is harmless, and so is leaving a seat that somebody newer has taken.
+    /// Takes a client out; whether it was there. Those who stay hear of it, unless it goes `quietly`, when
+    /// the server stops: then it is only kept for those of them who will resume. Leaving twice is harmless,
+    /// and so is leaving a seat that somebody newer has taken.
     pub(super) fn leave(&mut self, client_id: &str, seat: u64, quietly: bool) -> bool {
         let Ok(place) = self.place(client_id) else { return false };
         if self.members.get(place).is_none_or(|member| member.seat != seat) {

@@ -598,7 +598,7 @@ async fn who_asks_for_it_is_told_who_is_away_also_on_coming_in() {
     let house = House::new();
     let (alice, token) = house.join("alice", json!(["resume"])).await;
     breaks(alice).await;
-    let (mut bob, _) = house.join("bob", json!(["peer_state", "resume", "unheard of"])).await;
+    let (mut bob, _) = house.join("bob", json!(["peer_state", 7, "resume", "unheard of"])).await;
 
     assert_eq!(bob.hears().await["type"], "users_in_room");
     let state = |seq: u64, state: &str| json!({"seq":seq,"type":"peer_state","client_id":"alice","state":state});

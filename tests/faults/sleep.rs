@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::{House, Member, RESUME, of_type};
+use super::{House, Member, RESUME, RESUME_AND_STATES, of_type};
 
 const ASLEEP: Duration = Duration::from_secs(3);
 
@@ -90,4 +90,25 @@ async fn whom_a_sleep_has_thrown_out_comes_back_to_everything() {
         assert_eq!(heard.len(), 1, "{heard:?}");
         bob.hears_nothing_else().await;
     }
+}
+
+/// Its window would have ended while nobody could reach the server.
+#[tokio::test]
+async fn who_was_away_when_the_server_fell_asleep_comes_back_when_it_wakes() {
+    let house = House::open(&[("WEBSOCKET_TIMEOUT", "30"), ("RESUME_WINDOW_SECONDS", "2")]).await;
+    let mut alice = house.join("alice", RESUME).await;
+    let mut bob = house.join("bob", RESUME_AND_STATES).await;
+    alice.hears_a("user_joined").await;
+    alice.hangs_up().await;
+    assert_eq!(bob.hears_state().await.1, "reconnecting");
+
+    house.signal("-STOP").await;
+    sleep(ASLEEP).await;
+    house.signal("-CONT").await;
+
+    assert_eq!(alice.resumes(house.address()).await["replayed"], 0);
+    assert_eq!(bob.hears_state().await.1, "connected");
+    alice.hangs_up().await;
+    assert_eq!(bob.hears_state().await.1, "reconnecting");
+    bob.hears_a("user_left").await;
 }

@@ -1,6 +1,6 @@
 //! A `STATE_FILE` that cannot be written, and one that cannot be read.
 
-use std::{fs, path::PathBuf, process::Command, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, process::Command, time::Duration};
 
 use serde_json::json;
 use tokio::time::Instant;
@@ -122,4 +122,19 @@ async fn a_state_file_that_is_damaged_is_named_not_quoted_and_lets_nobody_resume
         assert!(matches!(&errors[..], [error] if error.contains("seats")), "{errors:?}");
         assert!(!house.server.said.join("\n").contains(SAID));
     }
+}
+
+#[tokio::test]
+async fn what_is_kept_is_its_owners_only_whatever_lay_there_before() {
+    let mut house = House::open(&[("STATE_FILE", "seats")]).await;
+    let path = house.folder.path().join("seats");
+    let [_alice, mut bob] = pair(&house).await;
+    fs::write(&path, "something else").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+
+    tokio::join!(house.stops(), bob.hears_the_end());
+
+    let mode = fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert!(fs::read_to_string(&path).unwrap().starts_with("{\"version\":1"));
 }

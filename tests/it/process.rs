@@ -298,16 +298,19 @@ async fn with_socket_activation_nobody_is_refused_during_a_restart() {
 
 /// A listener that is none, or another kind of socket, is no reason to listen elsewhere.
 #[tokio::test]
-async fn what_is_handed_over_and_is_no_tcp_socket_stops_the_start() {
+async fn what_is_handed_over_and_is_not_one_tcp_socket_stops_the_start() {
     let folder = tempfile::tempdir().unwrap();
-    let mut command = command("/bin/sh", &folder);
-    let start = "exec 3</dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\"";
-    command.args(["-c", start, env!("CARGO_BIN_EXE_signaling-server")]).envs(DEBUG);
+    for count in [1, 2] {
+        let mut command = command("/bin/sh", &folder);
+        let start =
+            format!("exec 3</dev/null 4</dev/null; LISTEN_FDS={count} LISTEN_PID=$$ exec \"$0\"");
+        command.args(["-c", &start, env!("CARGO_BIN_EXE_signaling-server")]).envs(DEBUG);
 
-    let output = timeout(SOON, command.output()).await.unwrap().unwrap();
+        let output = timeout(SOON, command.output()).await.unwrap().unwrap();
 
-    assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output).starts_with("LISTEN_FDS: "), "{}", text(&output));
+        assert_eq!(output.status.code(), Some(1));
+        assert!(text(&output).starts_with("LISTEN_FDS: "), "{}", text(&output));
+    }
 }
 
 #[tokio::test]
