@@ -36,7 +36,7 @@ describe('behind nginx', { timeout: 120_000 }, () => {
     const alice = await Client.join(nginx.url, room, token, 'alice-1');
     const bob = await Client.join(nginx.url, room, await logIn(nginx.url, 'bob'), 'bob-1');
 
-    assert.deepEqual(bob.others, [{ client_id: 'alice-1', username: 'alice' }]);
+    assert.deepEqual(bob.others, [{ client_id: 'alice-1', username: 'alice', polite: true }]);
     bob.says({ type: 'offer', offer: { type: 'offer', sdp: 'v=0' }, to: 'alice-1' });
 
     const offer = await alice.hears('offer');

@@ -131,7 +131,7 @@ describe('a client of the first server', { timeout: 90_000 }, () => {
     assert.deepEqual([opening[3].username, opening[3].client_id], ['bob', bobsId]);
     assert.match(bobsId, /^[0-9a-f]{8}-/, 'who asks for no id is given a UUID');
     const seenByBob = (await status(bob)).events;
-    assert.deepEqual(seenByBob.find(({ type }) => type === 'users_in_room').users, [{ client_id: 'alice-id', username: 'alice' }]);
+    assert.deepEqual(seenByBob.find(({ type }) => type === 'users_in_room').users, [{ client_id: 'alice-id', username: 'alice', polite: true }]);
     assert.deepEqual([...new Set(seenByBob.filter(({ from }) => from).map(({ from, username }) => `${from} ${username}`))], ['alice-id alice']);
 
     await bob.evaluate(() => window.client.ws.close());

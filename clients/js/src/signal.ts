@@ -149,7 +149,7 @@ export class Signal {
   }
 
   private send(frame: Frame): void {
-    if (this.lastSeq > this.acked) frame = { ...frame, ack: (this.acked = this.lastSeq) };
+    if (this.isSeated && this.lastSeq > this.acked) frame = { ...frame, ack: (this.acked = this.lastSeq) };
     if (this.socket?.readyState === 1) this.socket.send(JSON.stringify(frame));
   }
 

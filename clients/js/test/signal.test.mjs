@@ -1,0 +1,268 @@
+// The client's life on sockets that break, on a clock that the tests move.
+
+import assert from 'node:assert/strict';
+import { afterEach, beforeEach, test } from 'node:test';
+import { connect, SignalError } from '../dist/signaling.js';
+
+const real = { setTimeout: globalThis.setTimeout, clearTimeout: globalThis.clearTimeout, random: Math.random };
+
+/** Timers run when `clock.passes` says so. */
+const clock = {
+  now: 0, timers: new Map(), last: 0,
+  async passes(ms) {
+    const end = this.now + ms;
+    for (;;) {
+      await settled();
+      const due = [...this.timers].filter(([, { at }]) => at <= end).sort(([, a], [, b]) => a.at - b.at)[0];
+      if (!due) break;
+      this.now = due[1].at;
+      this.timers.delete(due[0]);
+      due[1].run();
+    }
+    this.now = end;
+    await settled();
+  },
+};
+const settled = () => new Promise((resolve) => real.setTimeout(resolve, 0));
+
+class FakeSocket {
+  static all = [];
+  readyState = 1;
+  sent = [];
+  constructor(url) {
+    this.url = url;
+    FakeSocket.all.push(this);
+  }
+  send(text) { this.sent.push(JSON.parse(text)); }
+  close(code) { this.closedWith = code ?? 1005; this.readyState = 3; }
+  async says(...frames) {
+    for (const frame of frames) this.onmessage({ data: JSON.stringify(frame) });
+    await settled();
+  }
+  async breaks(code = 1006, reason = '') {
+    this.readyState = 3;
+    this.onclose({ code, reason });
+    await settled();
+  }
+  static get last() { return FakeSocket.all.at(-1); }
+}
+
+/** Enough of one for who does not call anybody. */
+class FakeConnection {
+  static all = [];
+  connectionState = 'new';
+  signalingState = 'stable';
+  constructor(configuration) { this.configuration = configuration; FakeConnection.all.push(this); }
+  setConfiguration(configuration) { this.configuration = configuration; }
+  async getStats() { return new Map(); }
+  restartIce() { this.restarts = (this.restarts ?? 0) + 1; }
+  close() { this.isClosed = true; }
+}
+
+const BOB = { client_id: 'bob-1', username: 'bob', polite: true };
+const success = (more = {}) => ({ type: 'auth_success', user: 'alice', client_id: 'alice-1', resume_token: 'R1', resume_window_seconds: 30, ...more });
+
+beforeEach(() => {
+  Object.assign(clock, { now: 0, last: 0 });
+  clock.timers.clear();
+  FakeSocket.all = [];
+  FakeConnection.all = [];
+  globalThis.setTimeout = (run, ms = 0) => (clock.timers.set(++clock.last, { at: clock.now + ms, run }), clock.last);
+  globalThis.clearTimeout = (timer) => clock.timers.delete(timer);
+  Math.random = () => 0.5;
+});
+afterEach(() => {
+  Object.assign(globalThis, { setTimeout: real.setTimeout, clearTimeout: real.clearTimeout });
+  Math.random = real.random;
+});
+
+function begin(options = {}) {
+  const errors = [];
+  const joining = connect({
+    url: 'https://example.com/calls/', room: 'Zimmer 7/é', token: 'T', WebSocket: FakeSocket, RTCPeerConnection: FakeConnection, ...options,
+  });
+  joining.catch((error) => errors.push(error));
+  return { joining, errors };
+}
+
+/** A session that is in, with Bob there, and what it says of itself from now on. */
+async function enter(options) {
+  const { joining } = begin(options);
+  await settled();
+  await FakeSocket.last.says({ type: 'auth_required' });
+  await FakeSocket.last.says(success(), { seq: 1, type: 'users_in_room', users: [BOB] });
+  const session = await joining;
+  const seen = { states: [], errors: [], messages: [], left: [] };
+  session.on('state', (event) => seen.states.push(event));
+  session.on('error', ({ error }) => seen.errors.push(error));
+  session.on('message', ({ data }) => seen.messages.push(data));
+  session.on('peer-left', ({ peer }) => seen.left.push(peer.id));
+  return { session, seen };
+}
+
+test('introduces itself with what it can do, and is in once it is shown around', async () => {
+  const { session } = await enter({ clientId: 'alice-1' });
+
+  assert.equal(FakeSocket.last.url, 'wss://example.com/calls/ws/Zimmer%207%2F%C3%A9');
+  assert.deepEqual(FakeSocket.last.sent, [{ type: 'auth_token', token: 'T', clientId: 'alice-1', features: ['resume', 'peer_state', 'ice'] }]);
+  assert.deepEqual([session.id, session.username, session.state, [...session.peers.keys()]], ['alice-1', 'alice', 'connected', ['bob-1']]);
+  assert.equal(session.peers.get('bob-1').polite, true);
+});
+
+test('comes back where it was, and says again what may not have arrived', async () => {
+  const { session, seen } = await enter();
+  session.send('arrived');
+  await clock.passes(15_000);
+  assert.deepEqual(FakeSocket.last.sent.at(-1), { type: 'ping' });
+  await FakeSocket.last.says({ seq: 2, type: 'pong' });
+  session.send('perhaps', { to: 'bob-1' });
+  assert.deepEqual(FakeSocket.last.sent.at(-1), { type: 'message', data: 'perhaps', to: 'bob-1', id: 2, ack: 2 });
+
+  await FakeSocket.last.breaks();
+  session.send('while away');
+  assert.deepEqual(seen.states.at(-1), { state: 'reconnecting', retryIn: 150, code: 1006, reason: '' });
+  await clock.passes(150);
+  await FakeSocket.last.says({ type: 'auth_required' });
+  assert.deepEqual(FakeSocket.last.sent, [{ type: 'resume', resume_token: 'R1', last_seq: 2 }]);
+  await FakeSocket.last.says({ type: 'resumed', client_id: 'alice-1', replayed: 1, users: [BOB], resume_token: 'R2' },
+    { seq: 3, type: 'message', data: 'missed', from: 'bob-1' });
+
+  assert.deepEqual(FakeSocket.last.sent.slice(1).map(({ data, id }) => [data, id]), [['perhaps', 2], ['while away', 3]]);
+  assert.deepEqual([seen.messages, seen.left, session.state], [['missed'], [], 'connected']);
+  await FakeSocket.last.breaks();
+  await clock.passes(300);
+  await FakeSocket.last.says({ type: 'auth_required' });
+  assert.deepEqual(FakeSocket.last.sent, [{ type: 'resume', resume_token: 'R2', last_seq: 3 }]);
+});
+
+test('sits down anew where it cannot go on, and keeps its connections', async () => {
+  const { session, seen } = await enter();
+  session.peers.get('bob-1').connection.connectionState = 'connected';
+  session.send('of another life');
+  await FakeSocket.last.breaks();
+  await clock.passes(150);
+  await FakeSocket.last.says({ type: 'auth_required' });
+  await FakeSocket.last.says({ type: 'error', code: 'resume_failed', message: 'too late' });
+  assert.equal(FakeSocket.last.sent.at(-1).clientId, 'alice-1');
+  await FakeSocket.last.says(success(), { seq: 1, type: 'users_in_room', users: [] });
+
+  assert.deepEqual([seen.left, seen.errors, FakeConnection.all.length], [[], [], 1]);
+  await FakeSocket.last.says({ seq: 2, type: 'user_joined', ...BOB });
+  await clock.passes(60_000 - 20_000);
+  assert.deepEqual([seen.left, FakeConnection.all.length], [[], 1], 'Bob came later, on the connection that he had');
+});
+
+test('gives a peer up that is not back after a server crash', async () => {
+  const { session, seen } = await enter();
+  session.peers.get('bob-1').connection.connectionState = 'connected';
+  await FakeSocket.last.breaks();
+  await clock.passes(150);
+  await FakeSocket.last.says({ type: 'auth_required' });
+  await FakeSocket.last.says({ type: 'error', code: 'resume_failed', message: 'gone' });
+  await FakeSocket.last.says(success(), { seq: 1, type: 'users_in_room', users: [] });
+  for (let beat = 0; beat < 2; beat += 1) {
+    await clock.passes(15_000);
+    await FakeSocket.last.says({ seq: 2 + beat, type: 'pong' });
+  }
+
+  assert.deepEqual([seen.left, FakeConnection.all[0].isClosed], [['bob-1'], true]);
+});
+
+test('ends where coming back makes no sense, and stays ended', async () => {
+  for (const [code, reason, before] of [
+    [4001, 'Replaced by a new connection', { type: 'error', code: 'replaced', message: 'x', retry: false }],
+    [4003, 'User disabled or removed'], [1002, ''], [1008, 'Rate limit exceeded', { type: 'error', code: 'slow_down', message: 'x', retry: false }],
+  ]) {
+    const { session, seen } = await enter();
+    if (before) await FakeSocket.last.says(before);
+    await FakeSocket.last.breaks(code, reason);
+
+    assert.deepEqual(seen.states.map(({ state }) => state), ['closed'], reason);
+    assert.equal(seen.errors[0].fatal, true);
+    assert.deepEqual([seen.left, session.peers.size, clock.timers.size], [['bob-1'], 0, 0]);
+  }
+});
+
+test('comes back after a close of the server when it is told to, and at the time that it says', async () => {
+  const { seen } = await enter();
+  await FakeSocket.last.says({ type: 'server_shutdown', reconnect_in_ms: 4200 },
+    { type: 'error', code: 'server_restarting', message: 'x', retry: true, retry_after_ms: 4200 });
+  await FakeSocket.last.breaks(1012, 'Server is restarting');
+
+  assert.equal(seen.states.at(-1).retryIn, 4200);
+  await clock.passes(4199);
+  assert.equal(FakeSocket.all.length, 1);
+  await clock.passes(1);
+  assert.equal(FakeSocket.all.length, 2);
+});
+
+test('waits longer and longer, but for the network itself', async () => {
+  const { seen } = await enter();
+  for (let attempt = 0; attempt < 8; attempt += 1) {
+    await FakeSocket.last.breaks();
+    await clock.passes(seen.states.at(-1).retryIn);
+  }
+
+  assert.deepEqual(seen.states.map(({ retryIn }) => retryIn), [150, 300, 600, 1200, 2400, 4800, 7500, 7500]);
+});
+
+test('gives a connection up that says nothing', async () => {
+  const { seen } = await enter();
+  const silent = FakeSocket.last;
+  await clock.passes(15_000 + 9_999);
+  assert.deepEqual(seen.states, []);
+  await clock.passes(1);
+
+  assert.deepEqual([seen.states.at(-1).state, silent.readyState], ['reconnecting', 3]);
+});
+
+test('asks for a fresh token once where one is refused', async () => {
+  const asked = [];
+  const { errors } = begin({ getToken: (renew) => { asked.push(renew); return 'T'; } });
+  for (let attempt = 0; attempt < 2; attempt += 1) {
+    await clock.passes(300);
+    await FakeSocket.last.says({ type: 'auth_required' });
+    await FakeSocket.last.breaks(1008, 'Invalid token');
+  }
+  await clock.passes(60_000);
+
+  assert.deepEqual([asked, FakeSocket.all.length], [[false, true], 2]);
+  assert.ok(errors[0] instanceof SignalError && errors[0].fatal);
+});
+
+test('shows a new token a minute before the old one runs out', async () => {
+  const jwt = (exp) => `x.${Buffer.from(JSON.stringify({ exp })).toString('base64url')}.x`;
+  const tokens = [jwt(Date.now() / 1000 + 1800), jwt(Date.now() / 1000 + 3600)];
+  await enter({ getToken: async () => tokens.shift() });
+  const second = tokens[0];
+  for (let beat = 0; beat < 116; beat += 1) {
+    await clock.passes(15_000);
+    if (FakeSocket.last.sent.at(-1).type === 'ping') await FakeSocket.last.says({ type: 'pong' });
+  }
+
+  const shown = FakeSocket.last.sent.filter(({ type }) => type === 'auth_token').map(({ token }) => token);
+  assert.equal(shown[1], second);
+});
+
+test('gives new ICE servers to every connection', async () => {
+  await enter();
+  const iceServers = [{ urls: ['turn:turn.example.com'], username: '1:alice', credential: 'x' }];
+  await FakeSocket.last.says({ seq: 2, type: 'ice_servers', iceServers, ttl: 60 });
+
+  assert.deepEqual(FakeConnection.all[0].configuration.iceServers, iceServers);
+  await FakeSocket.last.says({ seq: 3, type: 'user_joined', client_id: 'carol-1', username: 'carol', polite: false });
+  assert.deepEqual(FakeConnection.all[1].configuration.iceServers, iceServers);
+});
+
+test('tells all of it to whoever iterates, and ends with the session', async () => {
+  const { session } = await enter();
+  const told = [];
+  const listening = (async () => { for await (const { type } of session) told.push(type); })();
+  await settled();
+  await FakeSocket.last.says({ seq: 2, type: 'message', data: 1, from: 'bob-1' }, { seq: 3, type: 'user_left', client_id: 'bob-1' });
+  session.close();
+  await listening;
+
+  assert.deepEqual(told, ['message', 'peer-left', 'state']);
+  assert.equal(FakeSocket.last.closedWith, 1000);
+});
