@@ -69,7 +69,7 @@ async function startWire(port) {
   return wire;
 }
 
-describe('the JavaScript client', { timeout: 175_000 }, () => {
+describe('the JavaScript client', { timeout: 178_000 }, () => {
   let browser;
   const pages = [];
 
@@ -185,6 +185,26 @@ describe('the JavaScript client', { timeout: 175_000 }, () => {
     for (const tab of tabs) await reaches(tab, 'is back', ({ state }) => state === 'connected');
     await allSeeEachOther(tabs);
     for (const tab of tabs) assert.deepEqual((await tab.page.evaluate(status)).left, []);
+  });
+
+  test('TURN credentials that run out are replaced, and a relayed call goes on over three lives of them', async () => {
+    const coturn = await startCoturn({ secret: SECRET });
+    const server = await startServer({ TURNSERVER_SECRET: SECRET, TURNSERVER_URLS: `["turn:127.0.0.1:${coturn.port}"]`, TURNSERVER_TTL: '10' });
+    const tabs = await meet(server.url, 'lives', { rtc: { iceTransportPolicy: 'relay' } });
+    await allSeeEachOther(tabs);
+    const credentials = () => [...window.call.session.peers.values()].map(({ connection }) => connection.getConfiguration().iceServers[0].username);
+
+    const used = [new Set(), new Set()];
+    await until(() => `three lives: ${used.map(({ size }) => size)}`, async () => {
+      for (const [number, tab] of tabs.entries()) for (const name of await tab.page.evaluate(credentials)) used[number].add(name);
+      return used.every(({ size }) => size >= 4);
+    }, 60_000);
+
+    await allSeeEachOther(tabs);
+    for (const tab of tabs) {
+      const { peers, errors, left } = await tab.page.evaluate(status);
+      assert.deepEqual([Object.values(peers).map(({ path }) => path), errors, left], [['relay'], [], []]);
+    }
   });
 
   test('a network that is gone for ten seconds costs no message', async () => {
