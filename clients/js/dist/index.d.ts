@@ -36,6 +36,8 @@ export declare class Session extends Emitter<SessionEvents> {
     private options;
     /** The others, by client id. */
     readonly peers: Map<string, Peer>;
+    /** Who is there by the server's word. */
+    private present;
     private missing;
     /** Our own client id. */
     get id(): string;
@@ -53,8 +55,6 @@ export declare class Session extends Emitter<SessionEvents> {
     /** Leaves. Tracks go on; they are whose who made them. */
     close(): void;
     private joined;
-    /** Who is there by the server's word. */
-    private present;
     private heard;
     private meets;
     private leaves;

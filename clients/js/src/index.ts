@@ -43,6 +43,8 @@ export class Session extends Emitter<SessionEvents> {
   readonly signal: Signal;
   /** @internal */
   readonly RTCPeerConnection: typeof RTCPeerConnection;
+  /** Who is there by the server's word. */
+  private present = new Set<string>();
   private missing: ReturnType<typeof setTimeout> | undefined;
 
   /** @internal */
@@ -115,7 +117,7 @@ export class Session extends Emitter<SessionEvents> {
   }
 
   private joined(members: Member[]): void {
-    const there = new Set(members.map((member) => member.client_id));
+    this.present = new Set(members.map((member) => member.client_id));
     for (const member of members) {
       const known = this.peers.get(member.client_id);
       if (known) known.asksAgain();
@@ -123,17 +125,13 @@ export class Session extends Emitter<SessionEvents> {
     }
     // Calls go on without a server: whoever is missing may only be slower to come back than we are.
     for (const [id, peer] of this.peers) {
-      if (!there.has(id) && peer.connection.connectionState !== 'connected') this.leaves(id);
+      if (!this.present.has(id) && peer.connection.connectionState !== 'connected') this.leaves(id);
     }
     clearTimeout(this.missing);
     this.missing = setTimeout(() => {
-      for (const id of this.peers.keys()) if (!there.has(id) && !this.present.has(id)) this.leaves(id);
+      for (const id of this.peers.keys()) if (!this.present.has(id)) this.leaves(id);
     }, MISSING_FOR);
-    this.present = there;
   }
-
-  /** Who is there by the server's word. */
-  private present = new Set<string>();
 
   private heard(frame: any): void {
     const peer = this.peers.get(frame.from ?? frame.client_id);

@@ -200,7 +200,8 @@ export class Peer extends Emitter<PeerEvents> {
 
   /** Perfect negotiation (W3C WebRTC, section 10.7). */
   private async description(description: Description): Promise<void> {
-    if (this.theirKey !== undefined && description.pc !== this.theirKey) {
+    const { pc: theirKey = '' } = description; // a client that is not this library says none
+    if (this.theirKey !== undefined && theirKey !== this.theirKey) {
       // Its connection is another: ours belonged to the one before.
       this.connection.close();
       this.begin();
@@ -216,7 +217,7 @@ export class Peer extends Emitter<PeerEvents> {
     if (this.isIgnoring) return;
     if (!isOffer && pc.signalingState !== 'have-local-offer') return;
     await pc.setRemoteDescription({ type: description.type, sdp: description.sdp });
-    this.theirKey = description.pc ?? '';
+    this.theirKey = theirKey;
     for (const candidate of this.early.splice(0)) await this.candidate(candidate);
     if (isOffer) {
       await pc.setLocalDescription();

@@ -219,15 +219,13 @@ export class Signal {
         this.handlers.resumed();
         break;
       case 'token_refreshed':
+      case 'ice_servers':
         this.takes(frame);
         break;
       case 'pong':
         this.kept.splice(0, this.pinged ?? 0);
         this.pinged = undefined;
         this.rest();
-        break;
-      case 'ice_servers':
-        this.takes(frame);
         break;
       case 'server_shutdown':
         this.reconnectIn = frame.reconnect_in_ms;

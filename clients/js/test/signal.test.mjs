@@ -55,6 +55,8 @@ class FakeConnection {
   constructor(configuration) { this.configuration = configuration; FakeConnection.all.push(this); }
   setConfiguration(configuration) { this.configuration = configuration; }
   async getStats() { return new Map(); }
+  async setRemoteDescription(description) { this.remoteDescription = description; }
+  async setLocalDescription() { this.localDescription = { type: 'answer', sdp: 'v=0' }; }
   restartIce() { this.restarts = (this.restarts ?? 0) + 1; }
   close() { this.isClosed = true; }
 }
@@ -242,6 +244,16 @@ test('shows a new token a minute before the old one runs out', async () => {
 
   const shown = FakeSocket.last.sent.filter(({ type }) => type === 'auth_token').map(({ token }) => token);
   assert.equal(shown[1], second);
+});
+
+test('negotiates again and again on one connection, and on a new one with a peer that has begun anew', async () => {
+  await enter();
+  const offers = async (more) => FakeSocket.last.says({ type: 'offer', from: 'bob-1', offer: { type: 'offer', sdp: 'v=0', ...more } });
+  for (const [offer, connections] of [[{}, 1], [{}, 1], [{ pc: 'a' }, 2], [{ pc: 'a' }, 2], [{ pc: 'b' }, 3]]) {
+    await offers(offer);
+    assert.equal(FakeConnection.all.length, connections, JSON.stringify(offer));
+  }
+  assert.equal(FakeSocket.last.sent.filter(({ type }) => type === 'answer').length, 5);
 });
 
 test('gives new ICE servers to every connection', async () => {
