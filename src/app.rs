@@ -294,9 +294,8 @@ impl App {
     /// Writes down who may go on where it was, for the process after this one. Call it once, when every
     /// session has ended, or is not waited for any more. Blocks while the disk works.
     pub fn save_survivors(&self) {
-        let (mut survivors, now) = (self.survivors.take(), unix_now());
-        let records: Vec<_> =
-            survivors.iter_mut().filter_map(|parked| parked.record(now)).collect();
+        let (survivors, now) = (self.survivors.take(), unix_now());
+        let records: Vec<_> = survivors.iter().filter_map(|parked| parked.record(now)).collect();
         if records.is_empty() {
             return;
         }

@@ -104,8 +104,12 @@ pub struct Config {
 
 /// `USERS_CSV`, which also programs need that read no other setting.
 pub fn users_csv(variable: impl Fn(&str) -> Option<String>) -> PathBuf {
-    let set = variable("USERS_CSV").map(|path| path.trim().to_owned());
-    set.filter(|path| !path.is_empty()).unwrap_or_else(|| "users.csv".to_owned()).into()
+    path(variable, "USERS_CSV").unwrap_or_else(|| "users.csv".into())
+}
+
+fn path(variable: impl Fn(&str) -> Option<String>, name: &str) -> Option<PathBuf> {
+    let set = variable(name).map(|path| path.trim().to_owned());
+    set.filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
 /// How log lines look.
@@ -224,7 +228,7 @@ impl Config {
             stun_urls: read.urls("STUNSERVER_URLS", &["stun:", "stuns:"]),
             shutdown_grace: Duration::from_secs(read.at_least_one("SHUTDOWN_GRACE_SECONDS", 10)),
             resume_window: read.resume_window(),
-            state_file: read.optional_path("STATE_FILE"),
+            state_file: path(&variable, "STATE_FILE"),
             workers: read.workers(),
             metrics_token: read.optional_secret("METRICS_TOKEN"),
             api_docs: read.flag("API_DOCS", debug),
@@ -488,11 +492,6 @@ impl Reader<'_> {
 
     fn optional_secret(&self, name: &str) -> Option<SecretString> {
         (self.variable)(name).filter(|secret| !secret.is_empty()).map(SecretString::from)
-    }
-
-    fn optional_path(&self, name: &str) -> Option<PathBuf> {
-        let set = (self.variable)(name).map(|path| path.trim().to_owned());
-        set.filter(|path| !path.is_empty()).map(PathBuf::from)
     }
 
     fn list(&mut self, name: &str, default: &[&str]) -> Vec<String> {

@@ -89,7 +89,7 @@ struct Waiting {
     since: Option<Instant>,
     /// The way past the queue, where there is one.
     shortcut: Option<Arc<dyn Shortcut>>,
-    /// Frames were taken out, and may not be written yet.
+    /// So many frames were taken out, and may not be written yet.
     in_hand: usize,
     /// What outlives this connection, where its client may come back.
     replay: Option<Box<Replay>>,
@@ -352,8 +352,7 @@ impl Mailbox {
 
     /// A frame that already waits, if there is one.
     pub fn next_now(&mut self) -> Option<ByteString> {
-        let mut waiting = self.0.waiting();
-        waiting.pop()
+        self.0.waiting().pop()
     }
 
     /// Something to wait on for the dismissal, also while the mailbox itself is in use; in the same task.

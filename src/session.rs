@@ -1,12 +1,14 @@
 //! One connection's life, in order: it introduces itself, sits down, talks and listens, and leaves.
 
+mod parked;
+
 use std::{
     convert::Infallible,
     future::{Future, poll_fn},
     net::IpAddr,
     panic::AssertUnwindSafe,
     pin::pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     task::{Poll, Waker},
     time::Duration,
 };
@@ -14,11 +16,10 @@ use std::{
 use bytestring::ByteString;
 use futures_util::FutureExt;
 use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, sleep_until, timeout, timeout_at},
+    time::{Instant, sleep_until, timeout, timeout_at},
 };
 
 use tracing::{Instrument, Span};
@@ -39,6 +40,8 @@ use crate::{
         Resumption, ServerMessage, SignalKind, TicketToResume, Token, WireError,
     },
 };
+
+pub use parked::{Parked, Record, Survivors};
 
 /// How long after its token a session may still present a new one.
 const REFRESH_GRACE: Duration = Duration::from_secs(60);
@@ -543,142 +546,8 @@ pub async fn run(socket: &mut impl Socket, host: &Host<impl Door>) -> (Goodbye, 
     (goodbye, parked)
 }
 
-/// A member without a connection, for as long as it may come back. Dropping it is leaving.
-pub struct Parked {
-    seat: Seat,
-    mailbox: Mailbox,
-    ticket: Box<Ticket>,
-    until: Instant,
-    window: Duration,
-    _grant: Option<Grant>,
-}
-
-/// A member without a connection, as it outlives the process.
-#[derive(Deserialize, Serialize)]
-pub struct Record {
-    ticket: Box<Ticket>,
-    replay: Box<Replay>,
-    features: Features,
-    arrival: u64,
-    /// When it has been away too long, in seconds since the Unix epoch.
-    until: u64,
-}
-
-impl Record {
-    /// How many bytes of frames are kept for it.
-    pub fn bytes(&self) -> usize {
-        self.replay.bytes()
-    }
-}
-
-/// Members that were away, or became so, when the server stopped. Clones are the same.
-#[derive(Clone, Default)]
-pub struct Survivors(Arc<Mutex<Vec<Parked>>>);
-
-impl Survivors {
-    /// Takes all of them.
-    pub fn take(&self) -> Vec<Parked> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn keep(&self, parked: Parked) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(parked);
-    }
-}
-
-impl Parked {
-    /// Sits down again where `record` says, away, and nobody hears of it; `now` in whole seconds since the
-    /// Unix epoch, `window` as [`Rules::resume_window`]. `admit` says whether what the membership stands
-    /// on still counts: where not, or where the client has been away too long, it [`lingers`](Self::lingers)
-    /// no longer than it takes to tell the others.
-    ///
-    /// Nothing where the seat is taken.
-    pub fn restore(
-        rooms: &Rooms,
-        record: Record,
-        now: u64,
-        window: Duration,
-        admit: impl FnOnce(&Ticket, &Outbox) -> Result<Admission, Refusal>,
-    ) -> Option<Self> {
-        let Record { ticket, replay, features, arrival, until } = record;
-        let (outbox, mailbox) = outbox::pair();
-        outbox.remembers(replay);
-        outbox.opts_in(features);
-        outbox.goes_away();
-        let admission = admit(&ticket, &outbox);
-        let peer = Peer {
-            client_id: ticket.client_id.as_str().into(),
-            username: ticket.username.as_str().into(),
-        };
-        let seat =
-            Seat::restore(rooms, &ticket.room.as_str().into(), peer, outbox, arrival).ok()?;
-        // No more than the window, wherever the clock was when it was written.
-        let left = Duration::from_secs(until.saturating_sub(now)).min(window);
-        let left = if admission.is_ok() { left } else { Duration::ZERO };
-        let grant = admission.ok().and_then(|admission| admission.grant);
-        let until = Instant::now() + left;
-        Some(Self { seat, mailbox, ticket, until, window, _grant: grant })
-    }
-
-    /// All sit that were there: each hears which of the others are away.
-    pub fn is_away(&self) {
-        self.seat.goes_away();
-    }
-
-    /// The room that it sits in.
-    pub fn room(&self) -> &str {
-        &self.ticket.room
-    }
-
-    /// What another process needs to go on with it; `now` in whole seconds since the Unix epoch. From
-    /// now on nothing more is kept for it here. Nothing where it has lost its right to come back.
-    pub fn record(&mut self, now: u64) -> Option<Record> {
-        if self.mailbox.notice().now().is_some() {
-            return None;
-        }
-        let (replay, features) = self.mailbox.take_replay()?;
-        let left = self.until.saturating_duration_since(Instant::now());
-        let until = now + left.as_secs() + 1;
-        let (ticket, arrival) = (self.ticket.clone(), self.seat.arrival());
-        Some(Record { ticket, replay, features, arrival, until })
-    }
-
-    /// Waits until the client is back on another connection, has lost its right to come, or has been away
-    /// too long. When the server stops it is kept among the survivors.
-    pub async fn lingers(
-        self,
-        mut closing: watch::Receiver<Option<Duration>>,
-        survivors: &Survivors,
-        metrics: &Metrics,
-    ) {
-        let notice = self.mailbox.notice();
-        let why = tokio::select! {
-            biased;
-            why = notice.dismissed() => Some(why),
-            _ = closing.wait_for(Option::is_some) => return survivors.keep(self),
-            () = awake_until(self.until, self.window) => None,
-        };
-        let Peer { username, client_id } = self.seat.peer();
-        if why == Some(Dismissal::Resumed) {
-            return;
-        }
-        metrics.given_up();
-        tracing::info!(user = ?username, client = %client_id, ?why, "left, being away");
-    }
-}
-
 /// Our own sleep, in a process or a machine that was stopped, if a timer is so late.
 const OWN_SLEEP: Duration = Duration::from_secs(1);
-
-/// Waits until then, or, where we slept through that, a while longer: nobody could reach us meanwhile. As
-/// long as we slept at most, and at most for a whole `window`.
-async fn awake_until(until: Instant, window: Duration) {
-    sleep_until(until).await;
-    let late = until.elapsed();
-    if late > OWN_SLEEP {
-        sleep(late.min(window)).await;
-    }
-}
 
 /// Turns a connection away at the door: the reason stands in place of `auth_required`.
 pub async fn refuse(socket: &mut impl Socket, goodbye: Goodbye, metrics: &Metrics) {
@@ -1017,9 +886,7 @@ impl<'h, D: Door> Member<'h, D> {
         // Dismissed by others, or with a queue that overflowed, it has lost its seat in any case.
         let stays = may_know_ticket && goodbye.may_resume() && mailbox.notice().now().is_none();
         let ticket = ticket.filter(|_| stays)?;
-        seat.goes_away();
-        let window = host.rules.resume_window;
-        Some(Parked { seat, mailbox, ticket, until: Instant::now() + window, window, _grant })
+        Some(Parked::new(seat, mailbox, ticket, host.rules.resume_window, _grant))
     }
 
     /// Talks until something ends it.

@@ -19,14 +19,14 @@ const FREE: [&str; 9] =
     ["lib", "main", "app", "config", "dotenv", "server", "tls", "telemetry", "workers"];
 
 /// Each other module and those it may know.
-const MAY_KNOW: [(&str, &[&str]); 25] = [
+const MAY_KNOW: [(&str, &[&str]); 26] = [
     ("clock", &[]),
     ("forwarded", &[]),
     ("frames", &[]),
     ("wire", &[]),
     ("turn", &[]),
     ("watched", &[]),
-    ("replay", &["wire"]),
+    ("replay", &[]),
     ("outbox", &["replay", "wire"]),
     ("metrics", &["wire"]),
     ("limits", &[]),
@@ -44,6 +44,7 @@ const MAY_KNOW: [(&str, &[&str]); 25] = [
     ("rooms/seat", &["outbox", "wire"]),
     ("websocket", &["frames", "metrics", "outbox", "session"]),
     ("session", &["auth", "limits", "metrics", "outbox", "replay", "rooms", "wire"]),
+    ("session/parked", &["auth", "metrics", "outbox", "replay", "rooms", "wire"]),
     ("state_file", &["auth", "session"]),
 ];
 

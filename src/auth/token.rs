@@ -15,7 +15,7 @@ const ISSUER: &str = "signaling-server";
 const CLOCK_SKEW: f64 = 5.0;
 
 /// No token of ours or of anybody sensible is longer, in bytes.
-const LONGEST: usize = 8 * 1024;
+pub(super) const LONGEST: usize = 8 * 1024;
 
 /// Issues tokens and verifies them (contract section 1; RFC 7519).
 ///
@@ -101,21 +101,26 @@ fn number<'de, D: Deserializer<'de>>(claim: D) -> Result<Option<f64>, D::Error> 
     f64::deserialize(claim).map(Some)
 }
 
+/// That we have signed it, and as we sign; nothing of what it says.
+pub(super) fn signature_alone() -> Validation {
+    let mut validation = Validation::new(Algorithm::HS256);
+    validation.required_spec_claims.clear();
+    validation.validate_exp = false;
+    validation.validate_nbf = false;
+    validation.validate_aud = false;
+    validation
+}
+
 impl Tokens {
     /// Tokens signed with `secret` and good for `lifetime`; those signed with `previous` stay good.
     pub fn new(secret: &SecretString, previous: Option<&SecretString>, lifetime: Duration) -> Self {
         let key =
             |secret: &SecretString| DecodingKey::from_secret(secret.expose_secret().as_bytes());
-        let mut validation = Validation::new(Algorithm::HS256);
-        // `exp` and `nbf` are compared below, with the time that the caller gives.
-        validation.required_spec_claims.clear();
-        validation.validate_exp = false;
-        validation.validate_nbf = false;
-        validation.validate_aud = false;
         Self {
             signing: EncodingKey::from_secret(secret.expose_secret().as_bytes()),
             verifying: [Some(secret), previous].into_iter().flatten().map(key).collect(),
-            validation,
+            // `exp` and `nbf` are compared below, with the time that the caller gives.
+            validation: signature_alone(),
             lifetime,
         }
     }

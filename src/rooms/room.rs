@@ -213,8 +213,8 @@ impl Room {
         if was_away {
             self.tell_state(client_id, "connected");
         }
-        let others = self.members.iter().filter(|member| *member.peer.client_id != *client_id);
-        let others = others.map(|member| (member.peer.clone(), member.arrival < arrival));
+        let others = self.others(client_id);
+        let others = others.map(|other| (other.peer.clone(), other.arrival < arrival));
         let resumed = Resumed { replayed, others: others.collect() };
         Ok((Joined { seat: self.last_seat, arrival, replaced: false }, resumed))
     }
@@ -271,12 +271,10 @@ impl Room {
         }
     }
 
+    /// Tells those who want to know where a peer's connection is.
     fn tell_state(&self, client_id: &str, state: &str) {
-        let news = state_of(client_id, state);
-        let others = self.members.iter().filter(|member| *member.peer.client_id != *client_id);
-        for member in others.filter(|member| member.outbox.features().peer_state) {
-            member.outbox.push(news.clone(), None);
-        }
+        let listeners = self.others(client_id).filter(|other| other.outbox.features().peer_state);
+        tell(listeners, None, || state_of(client_id, state));
     }
 
     /// What it is called.
@@ -303,17 +301,30 @@ impl Room {
         self.place(client_id).ok().and_then(|place| self.members.get(place))
     }
 
-    /// Encodes news once for everyone but `client_id`; whether it was sent to somebody at once.
+    fn others(&self, client_id: &str) -> impl Iterator<Item = &Member> {
+        self.members.iter().filter(move |member| *member.peer.client_id != *client_id)
+    }
+
+    /// See [`tell`].
     fn tell_others(
         &self,
         client_id: &str,
         heard_at: Option<Instant>,
         news: impl Fn() -> ByteString,
     ) -> bool {
-        let (mut frame, mut at_once) = (None, false);
-        for member in self.members.iter().filter(|member| *member.peer.client_id != *client_id) {
-            at_once |= member.outbox.push(frame.get_or_insert_with(&news).clone(), heard_at);
-        }
-        at_once
+        tell(self.others(client_id), heard_at, news)
     }
+}
+
+/// Encodes news once for all who hear them; whether they were sent to somebody at once.
+fn tell<'a>(
+    listeners: impl Iterator<Item = &'a Member>,
+    heard_at: Option<Instant>,
+    news: impl Fn() -> ByteString,
+) -> bool {
+    let (mut frame, mut at_once) = (None, false);
+    for listener in listeners {
+        at_once |= listener.outbox.push(frame.get_or_insert_with(&news).clone(), heard_at);
+    }
+    at_once
 }

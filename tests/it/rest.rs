@@ -62,6 +62,44 @@ async fn figures_count_what_is_said_and_name_nobody() {
 }
 
 #[tokio::test]
+async fn what_clients_report_of_their_calls_and_who_came_back_is_counted() {
+    let server = Server::start(&[("METRICS_TOKEN", "a-token-for-figures")]).await;
+    let mut alice = server.join("den", "alice").await;
+    for report in [
+        json!({"type":"call_report","peer":"b","outcome":"connected","ms":750,"path":"relay"}),
+        json!({"type":"call_report","peer":"b","outcome":"connected","ms":250}),
+        json!({"type":"call_report","peer":"b","outcome":"failed","ms":30_000,"path":null}),
+    ] {
+        alice.says(report).await;
+    }
+    for wrong in [
+        json!({"type":"call_report","outcome":"lovely","ms":1}),
+        json!({"type":"call_report","outcome":"failed","ms":-1}),
+        json!({"type":"call_report","outcome":"failed","ms":1,"path":"carrier pigeon"}),
+    ] {
+        assert_eq!(alice.is_told_after(&wrong.to_string()).await["code"], "invalid_message");
+    }
+    let mut stranger = server.connect("den").await;
+    stranger.hears().await;
+    stranger.says(json!({"type":"resume","resume_token":"nonsense","last_seq":0})).await;
+    assert_eq!(stranger.hears().await["code"], "resume_failed");
+
+    let request = server.request(Method::GET, "/metrics").bearer_auth("a-token-for-figures");
+    let text = request.send().await.unwrap().text().await.unwrap();
+
+    for line in [
+        "signaling_calls_total{outcome=\"connected\",path=\"relay\"} 1",
+        "signaling_calls_total{outcome=\"connected\",path=\"unknown\"} 1",
+        "signaling_calls_total{outcome=\"failed\",path=\"unknown\"} 1",
+        "signaling_call_setup_seconds_sum 1.0",
+        "signaling_call_setup_seconds_count 2",
+        "signaling_resumes_total{result=\"refused\"} 1",
+    ] {
+        assert!(text.lines().any(|known| known == line), "{line}: {text}");
+    }
+}
+
+#[tokio::test]
 async fn health_counts_members_and_rooms() {
     let server = Server::start(&[]).await;
     let (_alice, _bob, _carol) = (

@@ -1,0 +1,172 @@
+//! A membership without a connection: until its client is back, and over a restart.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, sleep_until},
+};
+
+use super::{Admission, OWN_SLEEP, Refusal};
+use crate::{
+    auth::{grants::Grant, ticket::Ticket},
+    metrics::Metrics,
+    outbox::{self, Dismissal, Mailbox, Outbox},
+    replay::Replay,
+    rooms::{Peer, Rooms, Seat},
+    wire::Features,
+};
+
+/// A member without a connection, for as long as it may come back. Dropping it is leaving.
+pub struct Parked {
+    seat: Seat,
+    mailbox: Mailbox,
+    ticket: Box<Ticket>,
+    until: Instant,
+    window: Duration,
+    _grant: Option<Grant>,
+}
+
+/// A member without a connection, as it outlives the process.
+#[derive(Deserialize, Serialize)]
+pub struct Record {
+    ticket: Box<Ticket>,
+    replay: Box<Replay>,
+    features: Features,
+    arrival: u64,
+    /// When it has been away too long, in seconds since the Unix epoch.
+    until: u64,
+}
+
+impl Record {
+    /// How many bytes of frames are kept for it.
+    pub fn bytes(&self) -> usize {
+        self.replay.bytes()
+    }
+}
+
+/// Members that were away, or became so, when the server stopped. Clones are the same.
+#[derive(Clone, Default)]
+pub struct Survivors(Arc<Mutex<Vec<Parked>>>);
+
+impl Survivors {
+    /// Takes all of them.
+    pub fn take(&self) -> Vec<Parked> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn keep(&self, parked: Parked) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(parked);
+    }
+}
+
+impl Parked {
+    /// The connection is gone; from now on the client may be away for `window`.
+    pub(super) fn new(
+        seat: Seat,
+        mailbox: Mailbox,
+        ticket: Box<Ticket>,
+        window: Duration,
+        grant: Option<Grant>,
+    ) -> Self {
+        seat.goes_away();
+        Self { seat, mailbox, ticket, until: Instant::now() + window, window, _grant: grant }
+    }
+
+    /// Sits down again where `record` says, away, and nobody hears of it; `now` in whole seconds since the
+    /// Unix epoch, `window` as [`Rules::resume_window`](super::Rules::resume_window). `admit` says whether what the membership stands
+    /// on still counts: where not, or where the client has been away too long, it [`lingers`](Self::lingers)
+    /// no longer than it takes to tell the others.
+    ///
+    /// Nothing where the seat is taken.
+    pub fn restore(
+        rooms: &Rooms,
+        record: Record,
+        now: u64,
+        window: Duration,
+        admit: impl FnOnce(&Ticket, &Outbox) -> Result<Admission, Refusal>,
+    ) -> Option<Self> {
+        let Record { ticket, replay, features, arrival, until } = record;
+        let (outbox, mailbox) = outbox::pair();
+        outbox.remembers(replay);
+        outbox.opts_in(features);
+        outbox.goes_away();
+        let admission = admit(&ticket, &outbox);
+        let peer = Peer {
+            client_id: ticket.client_id.as_str().into(),
+            username: ticket.username.as_str().into(),
+        };
+        let seat =
+            Seat::restore(rooms, &ticket.room.as_str().into(), peer, outbox, arrival).ok()?;
+        // No more than the window, wherever the clock was when it was written.
+        let left = Duration::from_secs(until.saturating_sub(now)).min(window);
+        let left = if admission.is_ok() { left } else { Duration::ZERO };
+        let grant = admission.ok().and_then(|admission| admission.grant);
+        let until = Instant::now() + left;
+        Some(Self { seat, mailbox, ticket, until, window, _grant: grant })
+    }
+
+    /// All sit that were there: each hears which of the others are away.
+    pub fn is_away(&self) {
+        self.seat.goes_away();
+    }
+
+    /// The room that it sits in.
+    pub fn room(&self) -> &str {
+        &self.ticket.room
+    }
+
+    /// How long it may still be away.
+    pub(super) fn left(&self) -> Duration {
+        self.until.saturating_duration_since(Instant::now())
+    }
+
+    /// What another process needs to go on with it; `now` in whole seconds since the Unix epoch. From
+    /// now on nothing more is kept for it here. Nothing where it has lost its right to come back.
+    pub fn record(&self, now: u64) -> Option<Record> {
+        if self.mailbox.notice().now().is_some() {
+            return None;
+        }
+        let (replay, features) = self.mailbox.take_replay()?;
+        let until = now + self.left().as_secs() + 1;
+        let (ticket, arrival) = (self.ticket.clone(), self.seat.arrival());
+        Some(Record { ticket, replay, features, arrival, until })
+    }
+
+    /// Waits until the client is back on another connection, has lost its right to come, or has been away
+    /// too long. When the server stops it is kept among the survivors.
+    pub async fn lingers(
+        self,
+        mut closing: watch::Receiver<Option<Duration>>,
+        survivors: &Survivors,
+        metrics: &Metrics,
+    ) {
+        let notice = self.mailbox.notice();
+        let why = tokio::select! {
+            biased;
+            why = notice.dismissed() => Some(why),
+            _ = closing.wait_for(Option::is_some) => return survivors.keep(self),
+            () = awake_until(self.until, self.window) => None,
+        };
+        if why == Some(Dismissal::Resumed) {
+            return;
+        }
+        let Peer { username, client_id } = self.seat.peer();
+        metrics.given_up();
+        tracing::info!(user = ?username, client = %client_id, ?why, "left, being away");
+    }
+}
+
+/// Waits until then, or, where we slept through that, a while longer: nobody could reach us meanwhile. As
+/// long as we slept at most, and at most for a whole `window`.
+async fn awake_until(until: Instant, window: Duration) {
+    sleep_until(until).await;
+    let late = until.elapsed();
+    if late > OWN_SLEEP {
+        sleep(late.min(window)).await;
+    }
+}
