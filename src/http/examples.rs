@@ -17,9 +17,10 @@ const PAGES: [(&str, &str); 3] = [
     ("turn_credentials_example.html", include_str!("../../examples/turn_credentials_example.html")),
 ];
 
-/// Each page is one file, so its script and style are in it; it talks to whatever server one names.
+/// Each page is one file, so its script and style are in it; the client library comes from this server, and the page
+/// talks to whatever server one names.
 const POLICY: HeaderValue = HeaderValue::from_static(
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; media-src blob:; \
+    "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; media-src blob:; \
      connect-src http: https: ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 );
 

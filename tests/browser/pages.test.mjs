@@ -2,12 +2,15 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { pathToFileURL } from 'node:url';
 import { openBrowser } from './browser.mjs';
-import { ask, cleanUp, Client, freePort, logIn, MANAGE_USERS, ROOT, startCoturn, startServer, until } from './harness.mjs';
+import { ask, cleanUp, Client, logIn, MANAGE_USERS, ROOT, startCoturn, startServer, until } from './harness.mjs';
 
+const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const SECRET = 'a-secret-that-server-and-coturn-share';
 /** What does harm wherever it is taken for HTML: the dialog, and the request for x, are noticed. */
 const HTML = '<img src=x onerror=alert(1)>';
@@ -61,8 +64,6 @@ describe('the example pages', { timeout: 170_000 }, () => {
     if (username) await page.locator('#username').fill(username);
     if (password) await page.locator('#password').fill(password);
     if (room) await page.locator('#room').fill(room);
-    await page.locator('#login').click();
-    await state(page, 'logged-in');
     await page.locator('#join').click();
     await state(page, 'joined');
     return page;
@@ -79,7 +80,6 @@ describe('the example pages', { timeout: 170_000 }, () => {
   }
 
   async function say(page, text) {
-    await until(() => 'one can chat', () => page.locator('#sendChat').isEnabled());
     await page.locator('#chat').fill(text);
     await page.locator('#sendChat').click();
   }
@@ -160,6 +160,47 @@ describe('the example pages', { timeout: 170_000 }, () => {
       await first.context().close();
     });
 
+    test('shows who is muted, who has no camera on, and a shared screen', async () => {
+      const first = await logInAndJoin(await browser.page(served('secure_client.html')), { room: 'show' });
+      const second = await logInAndJoin(await invite(first), { username: 'user2' });
+      await sees(second, 1);
+      const tile = remote(second);
+
+      await first.locator('#mic').click();
+      await tile.getByRole('img', { name: 'muted' }).waitFor();
+      await first.locator('#camera').click();
+      await second.locator('#videos figure.no-picture[data-client-id]:not([data-client-id="me"])').waitFor();
+      for (const id of ['#mic', '#camera']) await first.locator(id).click();
+      await count(second.locator('figure.no-picture'), 0);
+      assert.equal(await tile.getByRole('img', { name: 'muted' }).count(), 0);
+
+      await first.locator('#screen').click();
+      await count(second.locator('figure.screen'), 1);
+      await until(() => 'the screen is seen', () => second.locator('figure.screen video').evaluate((video) => video.videoWidth > 0));
+      await first.locator('#screen').click();
+      await count(second.locator('figure.screen'), 0);
+      await sees(second, 1);
+      await first.context().close();
+    });
+
+    test('sends another camera without a new negotiation', async () => {
+      const first = await logInAndJoin(await browser.page(served('secure_client.html')), { room: 'cameras' });
+      const second = await logInAndJoin(await invite(first), { username: 'user2' });
+      await sees(second, 1);
+      const shown = () => remote(second).locator('video').evaluate(({ srcObject }) => srcObject.id);
+      const before = await shown();
+
+      await first.locator('#settings').click();
+      const cameras = await first.locator('#videoinput option').evaluateAll((options) => options.map(({ value }) => value));
+      assert.ok(cameras.length > 1, 'Chromium has two fake cameras');
+      await first.locator('#videoinput').selectOption(cameras[1]);
+      await first.keyboard.press('Escape');
+
+      await sees(second, 1);
+      assert.equal(await shown(), before);
+      await first.context().close();
+    });
+
     test('calls through the relay when it is asked to', async () => {
       const enter = async () => logInAndJoin(await browser.page(served('secure_client.html', '?relay&room=relayed')));
       const [first, second] = [await enter(), await enter()];
@@ -175,11 +216,11 @@ describe('the example pages', { timeout: 170_000 }, () => {
       const page = await browser.page(served('secure_client.html'), { expected: [/401 \(Unauthorized\)/] });
 
       await page.locator('#password').fill('not the password');
-      await page.locator('#login').click();
+      await page.locator('#join').click();
 
       await state(page, 'error');
       assert.match(await page.locator('#status').innerText(), /password/i);
-      assert.equal(await page.locator('#join').isEnabled(), false);
+      assert.equal(await page.locator('#lobby').isVisible(), true);
       await page.context().close();
     });
 
@@ -192,44 +233,54 @@ describe('the example pages', { timeout: 170_000 }, () => {
     });
   });
 
-  // --- turn_credentials_example.html -------------------------------------------------------------
+  // --- for everybody -----------------------------------------------------------------------------
 
-  describe('turn_credentials_example.html', () => {
-    async function diagnose(url) {
-      const page = await browser.page(url);
-      await page.locator('#login').click();
-      await state(page, 'have-credentials');
-      await page.locator('#test').click();
-      await state(page, 'done');
-      const verdicts = await page.locator('#results [data-url]').evaluateAll((rows) =>
-        Object.fromEntries(rows.map(({ dataset }) => [dataset.url, dataset.verdict])));
-      return { page, verdicts };
+  describe('every page', () => {
+    const wide = ({ documentElement: { scrollWidth, clientWidth } } = document) => scrollWidth > clientWidth;
+
+    /** What axe-core finds, in both themes, and whether it fits a small phone. */
+    async function suits(page, what) {
+      await page.addScriptTag({ content: AXE });
+      for (const colorScheme of ['light', 'dark']) {
+        await page.emulateMedia({ colorScheme });
+        const { violations } = await page.evaluate(() => window.axe.run());
+        assert.deepEqual(violations.map(({ id, nodes }) => [id, nodes.map(({ html }) => html)]), [], `${what}, ${colorScheme}`);
+      }
+      await page.setViewportSize({ width: 360, height: 640 });
+      assert.equal(await page.evaluate(wide), false, `${what} is too wide`);
+      await page.context().close();
     }
 
-    test('tells a good relay from one with another secret and from a dead port', async () => {
-      const stranger = await startCoturn({ secret: 'the-secret-of-somebody-else' });
-      const urls = {
-        good: `turn:127.0.0.1:${coturn.port}`,
-        overTcp: `turn:127.0.0.1:${coturn.port}?transport=tcp`,
-        stranger: `turn:127.0.0.1:${stranger.port}`,
-        dead: `turn:127.0.0.1:${await freePort()}?transport=tcp`,
-      };
-      const all = await startServer({ DEBUG: 'true', TURNSERVER_SECRET: SECRET, TURNSERVER_URLS: JSON.stringify(Object.values(urls)) });
+    for (const name of ['simple_client.html', 'secure_client.html', 'turn_credentials_example.html']) {
+      test(`${name} is accessible in both themes, and fits a phone`, async () => {
+        await suits(await browser.page(served(name), { bypassCSP: true }), name);
+      });
+    }
 
-      const { page, verdicts } = await diagnose(`${all.url}/examples/turn_credentials_example.html`);
+    test('so is a call', async () => {
+      const page = await logInAndJoin(await browser.page(served('secure_client.html'), { bypassCSP: true }), { room: 'axe' });
+      const other = await logInAndJoin(await invite(page), { username: 'user2' });
+      await sees(page, 1);
+      await say(other, 'Hello');
+      await page.getByText('Hello').waitFor();
 
-      assert.equal(verdicts[urls.good], 'relay');
-      assert.equal(verdicts[urls.overTcp], 'relay');
-      assert.equal(verdicts[urls.stranger], 'refused');
-      assert.match(verdicts[urls.dead], /^(unreachable|timeout)$/);
-      assert.match(await page.locator('#credentials').innerText(), /\d+:user1/);
-      await page.context().close();
+      await suits(page, 'a call');
     });
 
-    test('works from disk', async () => {
-      const { page, verdicts } = await diagnose(onDisk('turn_credentials_example.html'));
+    test('a call can be made with the keyboard alone', async () => {
+      const page = await browser.page(served('secure_client.html', '?room=keys'));
+      await page.locator('#room').focus();
+      await page.keyboard.press('Enter');
+      await state(page, 'joined');
 
-      assert.deepEqual(verdicts, { [`turn:127.0.0.1:${coturn.port}`]: 'relay' });
+      const names = [];
+      for (let stop = 0; stop < 12; stop += 1) {
+        await page.keyboard.press('Tab');
+        names.push(await page.evaluate(() => document.activeElement.id));
+      }
+      for (const id of ['mic', 'camera', 'settings', 'people', 'leave', 'chat']) assert.ok(names.includes(id), `${id} among ${names}`);
+      await page.locator('#leave').press('Enter');
+      await state(page, 'closed');
       await page.context().close();
     });
   });

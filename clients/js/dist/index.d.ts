@@ -3,6 +3,7 @@ import { Emitter } from './events.js';
 import { Peer, type PeerEvents } from './peer.js';
 import { SignalError, type SignalOptions, type State, type StateEvent } from './signal.js';
 export { Peer, SignalError };
+export { signIn, type Account } from './login.js';
 export type { PeerEvents, SignalOptions, State, StateEvent };
 export type { Path, PeerStats } from './peer.js';
 export interface ConnectOptions extends SignalOptions {
@@ -10,6 +11,10 @@ export interface ConnectOptions extends SignalOptions {
     iceServers?: RTCIceServer[];
     /** For every RTCPeerConnection, such as `{ iceTransportPolicy: 'relay' }`. */
     rtc?: RTCConfiguration;
+    /** Hears every state, also those before we are in. */
+    onState?: (event: StateEvent) => void;
+    /** Ends the session, also while `connect` is still trying; that rejects with the signal's reason. */
+    signal?: AbortSignal;
     /** An RTCPeerConnection class, where there is no global one. */
     RTCPeerConnection?: typeof RTCPeerConnection;
 }
@@ -48,6 +53,8 @@ export declare class Session extends Emitter<SessionEvents> {
     publish(stream: MediaStream): void;
     /** No longer sends what is in `stream`; it is not stopped. */
     unpublish(stream: MediaStream): void;
+    /** Sends `next` in place of `old` (another camera), without negotiating again; `old` is not stopped. */
+    replaceTrack(old: MediaStreamTrack, next: MediaStreamTrack): Promise<void>;
     /** Says something to everyone, or to the one whose client id is `to`, by the way of the server. */
     send(data: unknown, { to }?: {
         to?: string;

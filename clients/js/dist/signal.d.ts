@@ -1,8 +1,13 @@
-/** What went wrong. `code` is the server's word, or one of ours: `closed`, `no_token`, `media_failed`. */
+/**
+ * What went wrong. `code` is the server's word, or one of ours: `closed`, `no_token`, `media_failed`; from `signIn`
+ * `unauthorized`, `unreachable`, `http_` and the status.
+ */
 export declare class SignalError extends Error {
     readonly code: string;
     /** The session is over; coming back makes no sense as it is. */
     readonly fatal: boolean;
+    /** Milliseconds that the server asks to wait. */
+    retryAfter?: number;
     constructor(code: string, message: string, 
     /** The session is over; coming back makes no sense as it is. */
     fatal?: boolean);

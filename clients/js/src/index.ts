@@ -5,6 +5,7 @@ import { Peer, type PeerEvents } from './peer.js';
 import { Signal, SignalError, type Member, type SignalOptions, type State, type StateEvent } from './signal.js';
 
 export { Peer, SignalError };
+export { signIn, type Account } from './login.js';
 export type { PeerEvents, SignalOptions, State, StateEvent };
 export type { Path, PeerStats } from './peer.js';
 
@@ -13,6 +14,10 @@ export interface ConnectOptions extends SignalOptions {
   iceServers?: RTCIceServer[];
   /** For every RTCPeerConnection, such as `{ iceTransportPolicy: 'relay' }`. */
   rtc?: RTCConfiguration;
+  /** Hears every state, also those before we are in. */
+  onState?: (event: StateEvent) => void;
+  /** Ends the session, also while `connect` is still trying; that rejects with the signal's reason. */
+  signal?: AbortSignal;
   /** An RTCPeerConnection class, where there is no global one. */
   RTCPeerConnection?: typeof RTCPeerConnection;
 }
@@ -50,6 +55,7 @@ export class Session extends Emitter<SessionEvents> {
   /** @internal */
   constructor(private options: ConnectOptions) {
     super();
+    if (options.onState) this.on('state', options.onState);
     this.RTCPeerConnection = options.RTCPeerConnection ?? globalThis.RTCPeerConnection;
     this.signal = new Signal(options, {
       joined: (members) => this.joined(members),
@@ -97,6 +103,16 @@ export class Session extends Emitter<SessionEvents> {
   unpublish(stream: MediaStream): void {
     this.streams.delete(stream);
     for (const peer of this.peers.values()) for (const track of stream.getTracks()) peer.unpublish(track);
+  }
+
+  /** Sends `next` in place of `old` (another camera), without negotiating again; `old` is not stopped. */
+  async replaceTrack(old: MediaStreamTrack, next: MediaStreamTrack): Promise<void> {
+    for (const stream of this.streams) {
+      if (!stream.getTracks().includes(old)) continue;
+      stream.removeTrack(old);
+      stream.addTrack(next);
+    }
+    await Promise.all([...this.peers.values()].map((peer) => peer.replaceTrack(old, next)));
   }
 
   /** Says something to everyone, or to the one whose client id is `to`, by the way of the server. */
@@ -186,9 +202,15 @@ export class Session extends Emitter<SessionEvents> {
  *
  * @throws SignalError if the server does not let us in. While it cannot be reached, this goes on trying.
  */
-export async function connect(options: ConnectOptions): Promise<Session> {
-  const session = new Session(options);
+export function connect(options: ConnectOptions): Promise<Session> {
+  const { signal } = options;
   return new Promise((resolve, reject) => {
+    signal?.throwIfAborted();
+    const session = new Session(options);
+    signal?.addEventListener('abort', () => {
+      session.close();
+      reject(signal.reason);
+    });
     const off = [
       session.on('state', ({ state }) => state === 'connected' && done(() => resolve(session))),
       session.on('error', ({ error }) => error.fatal && done(() => reject(error))),

@@ -114,6 +114,15 @@ export class Peer extends Emitter<PeerEvents> {
     this.senders.delete(track);
   }
 
+  /** @internal */
+  async replaceTrack(old: MediaStreamTrack, next: MediaStreamTrack): Promise<void> {
+    const sender = this.senders.get(old);
+    if (!sender) return;
+    this.senders.delete(old);
+    this.senders.set(next, sender);
+    await sender.replaceTrack(next);
+  }
+
   /** @internal Descriptions and candidates, one after the other. */
   hears(kind: 'offer' | 'answer' | 'ice_candidate', payload: any): void {
     this.work = this.work.then(() =>

@@ -1,7 +1,13 @@
 // One membership of one room over as many WebSockets as it takes (docs/PROTOCOL.md). Knows no WebRTC.
 
-/** What went wrong. `code` is the server's word, or one of ours: `closed`, `no_token`, `media_failed`. */
+/**
+ * What went wrong. `code` is the server's word, or one of ours: `closed`, `no_token`, `media_failed`; from `signIn`
+ * `unauthorized`, `unreachable`, `http_` and the status.
+ */
 export class SignalError extends Error {
+  /** Milliseconds that the server asks to wait. */
+  retryAfter?: number;
+
   constructor(
     readonly code: string,
     message: string,
@@ -64,6 +70,8 @@ export interface SignalHandlers {
 
 const PING_EVERY = 15_000;
 const PONG_WITHIN = 10_000;
+/** After a refresh that failed. */
+const REFRESH_AGAIN = 15_000;
 const FIRST_PAUSE = 300;
 const LONGEST_PAUSE = 15_000;
 /** Frames that wait for a socket, and that may have to be said again. */
@@ -88,6 +96,10 @@ export function expiryOf(token: string): number | undefined {
     return undefined;
   }
 }
+
+/** Why `getToken` gave none; what it throws of our own kind it may call fatal. */
+const noToken = (error: unknown, mayEnd = true): SignalError =>
+  error instanceof SignalError && (mayEnd || !error.fatal) ? error : new SignalError('no_token', `getToken: ${error}`);
 
 /** @internal */
 export class Signal {
@@ -265,27 +277,38 @@ export class Signal {
       this.keepFresh(token);
     } catch (error) {
       if (socket !== this.socket) return;
-      this.handlers.error(new SignalError('no_token', `getToken: ${error}`));
+      const why = noToken(error);
+      this.handlers.error(why);
+      if (why.fatal) return this.end(1008, why.message);
       socket?.close();
-      this.lost(1006, 'No token');
+      this.reconnectIn ??= why.retryAfter;
+      this.lost(1006, why.message);
     }
   }
 
   /** Shows a new token a minute before the old one runs out. */
   private keepFresh(token: string | undefined): void {
-    clearTimeout(this.refresh);
     const expiry = this.options.getToken && token && expiryOf(token);
-    if (!expiry) return;
-    const left = Math.min(expiry - Date.now(), 2 ** 31 - 1);
+    if (!expiry) return clearTimeout(this.refresh);
+    const left = expiry - Date.now();
+    this.refreshIn(Math.max(1_000, left - Math.min(60_000, left / 2)));
+  }
+
+  private refreshIn(pause: number): void {
+    clearTimeout(this.refresh);
     this.refresh = setTimeout(async () => {
       try {
         const token = await this.options.getToken!(true);
+        if (this.state === 'closed') return;
         this.mention({ type: 'auth_token', token });
         this.keepFresh(token);
       } catch (error) {
-        this.handlers.error(new SignalError('no_token', `getToken: ${error}`));
+        if (this.state === 'closed') return;
+        const why = noToken(error, false);
+        this.handlers.error(why);
+        this.refreshIn(why.retryAfter ?? REFRESH_AGAIN);
       }
-    }, Math.max(1_000, left - Math.min(60_000, left / 2)));
+    }, Math.min(pause, 2 ** 31 - 1));
   }
 
   private seated(): void {

@@ -1,6 +1,7 @@
 // The client's life on sockets that break, on a clock that the tests move.
 
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { afterEach, beforeEach, test } from 'node:test';
 import { connect, SignalError } from '../dist/signaling.js';
 
@@ -170,19 +171,45 @@ test('gives a peer up that is not back after a server crash', async () => {
   assert.deepEqual([seen.left, FakeConnection.all[0].isClosed], [['bob-1'], true]);
 });
 
-test('ends where coming back makes no sense, and stays ended', async () => {
-  for (const [code, reason, before] of [
-    [4001, 'Replaced by a new connection', { type: 'error', code: 'replaced', message: 'x', retry: false }],
-    [4003, 'User disabled or removed'], [1002, ''], [1008, 'Rate limit exceeded', { type: 'error', code: 'slow_down', message: 'x', retry: false }],
-  ]) {
-    const { session, seen } = await enter();
-    if (before) await FakeSocket.last.says(before);
-    await FakeSocket.last.breaks(code, reason);
+const CLOSES = JSON.parse(readFileSync(new URL('../../closes.json', import.meta.url), 'utf8'));
 
-    assert.deepEqual(seen.states.map(({ state }) => state), ['closed'], reason);
-    assert.equal(seen.errors[0].fatal, true);
-    assert.deepEqual([seen.left, session.peers.size, clock.timers.size], [['bob-1'], 0, 0]);
+test('does after every close what the house says', async () => {
+  for (const { code, reason, error, then } of CLOSES) {
+    const asked = [];
+    const { session, seen } = await enter({ getToken: (renew) => { asked.push(renew); return 'T'; } });
+    const sockets = FakeSocket.all.length;
+    if (error) await FakeSocket.last.says({ type: 'error', message: 'x', ...error });
+    await FakeSocket.last.breaks(code, reason);
+    const what = `${code} ${reason}`;
+
+    assert.deepEqual(seen.states.map(({ state }) => state), [then === 'stop' ? 'closed' : 'reconnecting'], what);
+    if (then === 'stop') {
+      assert.equal(seen.errors[0].fatal, true, what);
+      assert.deepEqual([seen.left, session.peers.size, clock.timers.size], [['bob-1'], 0, 0], what);
+    } else {
+      await clock.passes(300);
+      assert.equal(FakeSocket.all.length, sockets + 1, what);
+      await FakeSocket.last.says({ type: 'auth_required' });
+      const said = then === 'renew' ? ['auth_token', [false, true]] : ['resume', [false]];
+      assert.deepEqual([FakeSocket.last.sent[0].type, asked], said, what);
+      session.close();
+    }
   }
+});
+
+test('ends where there will be no token, and waits as long as it is asked to for one', async () => {
+  const busy = Object.assign(new SignalError('http_429', 'Slow down'), { retryAfter: 5_000 });
+  const faults = [busy, new SignalError('unauthorized', 'Wrong password', true)];
+  const { joining, errors } = begin({ getToken: () => { throw faults.shift(); } });
+  await settled();
+  await FakeSocket.last.says({ type: 'auth_required' });
+  await clock.passes(4_999);
+  assert.equal(FakeSocket.all.length, 1);
+  await clock.passes(1);
+  await FakeSocket.last.says({ type: 'auth_required' });
+
+  await assert.rejects(joining, { code: 'unauthorized', fatal: true });
+  assert.deepEqual([errors.length, FakeSocket.all.length, clock.timers.size], [1, 2, 0]);
 });
 
 test('comes back after a close of the server when it is told to, and at the time that it says', async () => {
@@ -196,6 +223,18 @@ test('comes back after a close of the server when it is told to, and at the time
   assert.equal(FakeSocket.all.length, 1);
   await clock.passes(1);
   assert.equal(FakeSocket.all.length, 2);
+});
+
+test('tells how it gets on before it is in, and gives up when it is asked to', async () => {
+  const states = [];
+  const giveUp = new AbortController();
+  const { joining, errors } = begin({ onState: (event) => states.push(event), signal: giveUp.signal });
+  await FakeSocket.last.breaks(1013, 'Try again later');
+  giveUp.abort(new Error('enough'));
+
+  await assert.rejects(joining, /enough/);
+  assert.deepEqual(states.map(({ state, reason }) => [state, reason]), [['connecting', 'Try again later'], ['closed', '']]);
+  assert.deepEqual([errors.length, clock.timers.size], [1, 0]);
 });
 
 test('waits longer and longer, but for the network itself', async () => {
@@ -244,6 +283,24 @@ test('shows a new token a minute before the old one runs out', async () => {
 
   const shown = FakeSocket.last.sent.filter(({ type }) => type === 'auth_token').map(({ token }) => token);
   assert.equal(shown[1], second);
+});
+
+test('asks again for the new token that it did not get', async () => {
+  const jwt = (exp) => `x.${Buffer.from(JSON.stringify({ exp })).toString('base64url')}.x`;
+  const tokens = [jwt(Date.now() / 1000 + 20), undefined, jwt(Date.now() / 1000 + 3600)];
+  const { seen } = await enter({
+    getToken: () => {
+      const token = tokens.shift();
+      if (!token) throw new Error('down');
+      return token;
+    },
+  });
+  await clock.passes(10_000 + 14_000);
+  assert.deepEqual([seen.errors.map(({ code, fatal }) => [code, fatal]), tokens.length], [[['no_token', false]], 1]);
+  await FakeSocket.last.says({ type: 'pong' });
+  await clock.passes(1_000);
+
+  assert.equal(tokens.length, 0);
 });
 
 test('negotiates again and again on one connection, and on a new one with a peer that has begun anew', async () => {

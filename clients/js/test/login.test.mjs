@@ -1,0 +1,69 @@
+// signIn against an HTTP server of its own; against the real one it stands in tests/browser.
+
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { createServer } from 'node:http';
+import { after, before, beforeEach, test } from 'node:test';
+import { signIn } from '../dist/signaling.js';
+
+const jwt = (seconds, name) => `${name}.${Buffer.from(JSON.stringify({ exp: Date.now() / 1000 + seconds })).toString('base64url')}.x`;
+
+let server;
+let url;
+let asked = [];
+let answers = [];
+
+before(async () => {
+  server = createServer(async (request, response) => {
+    let body = '';
+    for await (const part of request) body += part;
+    asked.push([request.method, request.url, request.headers.authorization ?? JSON.parse(body)]);
+    const [status, answer, headers = {}] = answers.shift();
+    response.writeHead(status, { 'Content-Type': 'application/json', ...headers }).end(JSON.stringify(answer));
+  }).listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  url = `http://127.0.0.1:${server.address().port}/calls/`;
+});
+after(() => server.close());
+beforeEach(() => {
+  asked = [];
+  answers = [];
+});
+
+const account = () => signIn({ url, username: 'alice', password: 'secret' });
+const LOGIN = ['POST', '/calls/auth/login', { username: 'alice', password: 'secret' }];
+
+test('logs in once, refreshes what runs out, and logs in again where that is refused', async () => {
+  const [first, second, third] = [jwt(60, 'first'), jwt(60, 'second'), jwt(60, 'third')];
+  answers = [[200, { access_token: first }], [200, { access_token: second }], [401, { detail: 'x' }], [200, { access_token: third }]];
+  const getToken = account();
+
+  assert.deepEqual([await getToken(false), await getToken(false)], [first, first]);
+  assert.equal(await getToken(true), second);
+  assert.equal(await getToken(true), third);
+  const refresh = (token) => ['POST', '/calls/auth/refresh', `Bearer ${token}`];
+  assert.deepEqual(asked, [LOGIN, refresh(first), refresh(second), LOGIN]);
+});
+
+test('logs in again when its token ended while nobody asked', async () => {
+  answers = [[200, { access_token: jwt(-1, 'old') }], [200, { access_token: 'new' }]];
+  const getToken = account();
+  await getToken(false);
+
+  assert.equal(await getToken(false), 'new');
+  assert.deepEqual(asked, [LOGIN, LOGIN]);
+});
+
+test('says what went wrong, and whether trying again makes sense', async () => {
+  answers = [
+    [401, { detail: 'Incorrect username or password' }], [429, { detail: 'Slow down' }, { 'Retry-After': '7' }],
+    [503, 'no JSON object'], [403, { detail: 'HTTPS required' }],
+  ];
+  const getToken = account();
+
+  await assert.rejects(getToken(false), { code: 'unauthorized', message: 'Incorrect username or password', fatal: true });
+  await assert.rejects(getToken(false), { code: 'http_429', retryAfter: 7_000, fatal: false });
+  await assert.rejects(getToken(false), { code: 'http_503', message: '/auth/login answered 503', fatal: false });
+  await assert.rejects(getToken(false), { code: 'http_403', message: 'HTTPS required', fatal: true });
+  await assert.rejects(signIn({ url: 'http://127.0.0.1:9', username: 'a', password: 'b' })(false), { code: 'unreachable', fatal: false });
+});
