@@ -4,7 +4,10 @@ use std::{
     net::IpAddr,
     num::NonZeroU32,
     ops::Deref,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -23,7 +26,7 @@ use crate::{
         users::{Account, Reload, RowFault, Users},
     },
     clock::unix_now,
-    config::Config,
+    config::{Config, Ice},
     limits::{Lockouts, Place, Places, Requests},
     metrics::Metrics,
     outbox::{Dismissal, Outbox},
@@ -54,8 +57,11 @@ pub struct App(Arc<Shared>);
 
 /// What one server consists of.
 pub struct Shared {
-    /// The settings.
+    /// The settings, as they were at the start.
     pub config: Config,
+    /// The one of them that may be replaced.
+    ice: RwLock<Arc<Ice>>,
+    ice_version: AtomicU64,
     /// The accounts.
     pub users: Users,
     /// Who is where.
@@ -135,6 +141,8 @@ impl App {
         let passwords = Passwords::new(cores);
         let most_logins = MOST_LOGINS_PER_THREAD * passwords.at_once();
         Self(Arc::new(Shared {
+            ice: RwLock::new(Arc::new(config.ice.clone())),
+            ice_version: AtomicU64::new(0),
             users,
             rooms: Rooms::new(config.max_connections_per_room),
             sockets: Places::new(0, config.max_connections_per_ip),
@@ -340,13 +348,36 @@ impl Shared {
         self.check_standing(&claims).map(|account| (account, claims))
     }
 
+    /// The STUN and TURN servers that count now.
+    pub fn ice(&self) -> Arc<Ice> {
+        self.ice.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Another number whenever those were replaced.
+    pub fn ice_version(&self) -> u64 {
+        self.ice_version.load(Ordering::Relaxed)
+    }
+
+    /// Takes from `config`, read again, what may change while we run; whether it has. Sessions hear of it
+    /// at their next deadline, so not all at once.
+    pub fn reload(&self, config: Config) -> bool {
+        let mut ice = self.ice.write().unwrap_or_else(PoisonError::into_inner);
+        let is_new = **ice != config.ice;
+        if is_new {
+            *ice = Arc::new(config.ice);
+            self.ice_version.fetch_add(1, Ordering::Relaxed);
+        }
+        is_new
+    }
+
     /// TURN credentials for an account.
     ///
     /// # Errors
     ///
     /// [`TurnError`].
     pub fn turn_credentials(&self, username: &str) -> Result<TurnCredentials, TurnError> {
-        let turn = &self.config.turn;
+        let ice = self.ice();
+        let turn = &ice.turn;
         let secret = turn.secret.expose_secret();
         if secret.is_empty() {
             return Err(TurnError::NotConfigured);
@@ -359,14 +390,15 @@ impl Shared {
 
     /// STUN for everybody; TURN as well for an account.
     pub fn ice_servers(&self, username: Option<&str>) -> Vec<IceServer> {
-        let stun = &self.config.stun_urls;
+        let ice = self.ice();
+        let stun = &ice.stun_urls;
         let mut servers = Vec::new();
         if !stun.is_empty() {
             servers.push(IceServer { urls: stun.clone(), username: None, credential: None });
         }
         if let Some(Ok(turn)) = username.map(|username| self.turn_credentials(username)) {
             servers.push(IceServer {
-                urls: self.config.turn.urls.clone(),
+                urls: ice.turn.urls.clone(),
                 username: Some(turn.username),
                 credential: Some(turn.credential),
             });

@@ -84,10 +84,8 @@ pub struct Config {
     pub allow_anonymous: bool,
     /// `ROOMS_API_REQUIRE_AUTH`: the list of rooms needs a token. Default false.
     pub rooms_api_require_auth: bool,
-    /// `TURNSERVER_SECRET`, `TURNSERVER_URL`, `TURNSERVER_URLS`, `TURNSERVER_TTL`. Default none.
-    pub turn: Turn,
-    /// `STUNSERVER_URLS`. Default none.
-    pub stun_urls: Vec<String>,
+    /// What is read again on SIGHUP.
+    pub ice: Ice,
     /// `SHUTDOWN_GRACE_SECONDS`: how long the end may take. Default 10.
     pub shutdown_grace: Duration,
     /// `RESUME_WINDOW_SECONDS`: how long a client may be away that resumes. Default 30; 0 = none may.
@@ -132,8 +130,17 @@ pub struct TlsFiles {
     pub self_signed: bool,
 }
 
+/// The servers by whose help clients find a way to each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ice {
+    /// `TURNSERVER_SECRET`, `TURNSERVER_URL`, `TURNSERVER_URLS`, `TURNSERVER_TTL`. Default none.
+    pub turn: Turn,
+    /// `STUNSERVER_URLS`. Default none.
+    pub stun_urls: Vec<String>,
+}
+
 /// The relay whose credentials we issue.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Turn {
     /// coturn's `static-auth-secret`; empty: no TURN.
     pub secret: SecretString,
@@ -142,6 +149,15 @@ pub struct Turn {
     /// How long credentials last. Default one day.
     pub ttl: Duration,
 }
+
+impl PartialEq for Turn {
+    fn eq(&self, other: &Self) -> bool {
+        let secrets = [self, other].map(|turn| turn.secret.expose_secret());
+        secrets[0] == secrets[1] && self.urls == other.urls && self.ttl == other.ttl
+    }
+}
+
+impl Eq for Turn {}
 
 /// Whose pages may talk to us.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -224,8 +240,10 @@ impl Config {
             allowed_rooms: read.list("ALLOWED_ROOMS", &[]),
             allow_anonymous: read.flag("ALLOW_ANONYMOUS", false),
             rooms_api_require_auth: read.flag("ROOMS_API_REQUIRE_AUTH", false),
-            turn: read.turn(),
-            stun_urls: read.urls("STUNSERVER_URLS", &["stun:", "stuns:"]),
+            ice: Ice {
+                turn: read.turn(),
+                stun_urls: read.urls("STUNSERVER_URLS", &["stun:", "stuns:"]),
+            },
             shutdown_grace: Duration::from_secs(read.at_least_one("SHUTDOWN_GRACE_SECONDS", 10)),
             resume_window: read.resume_window(),
             state_file: path(&variable, "STATE_FILE"),
@@ -287,8 +305,8 @@ impl Config {
     /// What is allowed but deserves a word in the log.
     pub fn warnings(&self) -> Vec<&'static str> {
         let secrets = [&self.secret_key, &self.jwt_secret_key];
-        let turn_secret = self.turn.secret.expose_secret();
-        let no_turn_urls = !turn_secret.is_empty() && self.turn.urls.is_empty();
+        let turn_secret = self.ice.turn.secret.expose_secret();
+        let no_turn_urls = !turn_secret.is_empty() && self.ice.turn.urls.is_empty();
         let weak_turn_secret = (1..SHORTEST_SECRET).contains(&turn_secret.len()) && !self.debug;
         [
             (self.allow_anonymous, "ALLOW_ANONYMOUS=true: anybody who reaches this server can join any room as a guest"),
@@ -669,10 +687,10 @@ mod tests {
         );
         assert!(
             config.allowed_rooms.is_empty()
-                && config.stun_urls.is_empty()
-                && config.turn.urls.is_empty()
+                && config.ice.stun_urls.is_empty()
+                && config.ice.turn.urls.is_empty()
         );
-        assert_eq!((config.turn.ttl.as_secs(), config.shutdown_grace.as_secs()), (86_400, 10));
+        assert_eq!((config.ice.turn.ttl.as_secs(), config.shutdown_grace.as_secs()), (86_400, 10));
         assert_eq!(config.resume_window.as_secs(), 30);
         assert_eq!(config.state_file, None);
     }
@@ -709,7 +727,7 @@ mod tests {
         let describe = |config: &Config| {
             let mut text = String::new();
             write!(text, "{config:?}").unwrap();
-            for secret in [&config.secret_key, &config.jwt_secret_key, &config.turn.secret] {
+            for secret in [&config.secret_key, &config.jwt_secret_key, &config.ice.turn.secret] {
                 text.push_str(secret.expose_secret());
             }
             text.replace("LevelFilter::INFO", "LevelFilter::DEBUG")
@@ -858,7 +876,7 @@ mod tests {
 
     #[test]
     fn the_single_turn_url_is_used_where_the_list_is_empty() {
-        let single = in_debug("TURNSERVER_URL", "turn:a:3478").unwrap().turn.urls;
+        let single = in_debug("TURNSERVER_URL", "turn:a:3478").unwrap().ice.turn.urls;
         let both = read(&[
             ("DEBUG", "true"),
             ("TURNSERVER_URL", "turn:a:3478"),
@@ -866,7 +884,7 @@ mod tests {
         ]);
 
         assert_eq!(single, ["turn:a:3478"]);
-        assert_eq!(both.unwrap().turn.urls, ["turn:b", "turns:c"]);
+        assert_eq!(both.unwrap().ice.turn.urls, ["turn:b", "turns:c"]);
     }
 
     #[test]

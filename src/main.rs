@@ -108,8 +108,13 @@ async fn serve(config: Config, handed_over: Option<TcpListener>) -> Result<(), B
             default_passwords(&app.users).for_each(|fault| tracing::warn!("{fault}"))
         });
     }
-    // A closed terminal is no reason to end calls, and there is nothing to reload: files are watched.
-    tokio::spawn(async move { while hung_up.recv().await.is_some() {} });
+    let reloading = app.clone();
+    // A closed terminal is no reason to end calls.
+    tokio::spawn(async move {
+        while hung_up.recv().await.is_some() {
+            reload(&reloading);
+        }
+    });
     tokio::spawn(app.clone().keep_house());
     if let Some(tls) = tls.clone() {
         tokio::spawn(tls.keep_fresh());
@@ -147,6 +152,18 @@ async fn serve(config: Config, handed_over: Option<TcpListener>) -> Result<(), B
     app.save_survivors();
     tracing::info!("closed");
     Ok(())
+}
+
+/// On SIGHUP: settings that may change while we run, all of them or none. Users and certificates are watched.
+fn reload(app: &App) {
+    let read = dotenv::environment().map_err(|error| error.to_string());
+    match read.and_then(|variable| Config::read(variable).map_err(|faults| faults.to_string())) {
+        Ok(config) => {
+            let news = if app.reload(config) { "changed" } else { "as before" };
+            tracing::info!(news, "STUN and TURN settings read again; others need a restart");
+        }
+        Err(error) => tracing::error!(%error, "settings not read again; all stay as they were"),
+    }
 }
 
 /// What keeps these settings and accounts from production, all of it.

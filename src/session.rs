@@ -175,6 +175,9 @@ pub trait Door: Send + Sync {
     fn admit(&self, claim: Claim<'_>, outbox: &Outbox) -> Result<Admission, Refusal>;
     /// What this user is to give to `new RTCPeerConnection(…)` from now on; a guest has no name.
     fn ice_servers(&self, username: Option<&str>) -> IceGrant;
+
+    /// Another number whenever the servers themselves were replaced.
+    fn ice_version(&self) -> u64;
 }
 
 /// ICE servers, with credentials that run out.
@@ -816,6 +819,8 @@ struct Member<'h, D> {
     expires_at: Option<Instant>,
     /// When it is to get new ICE servers.
     ice_at: Option<Instant>,
+    /// The version of those that the client has.
+    ice_version: u64,
     is_guest: bool,
     budget: MessageBudget,
     _grant: Option<Grant>,
@@ -836,6 +841,7 @@ impl<'h, D: Door> Member<'h, D> {
         let Admission { expires_in, claims, grant, .. } = admission;
         let Peer { client_id, username } = seat.peer();
         let is_guest = expires_in.is_none();
+        let ice_version = host.door.ice_version();
         let ice = host.door.ice_servers((!is_guest).then_some(username));
         let wants_ice = outbox.features().ice;
         let ticket = Ticket {
@@ -856,6 +862,7 @@ impl<'h, D: Door> Member<'h, D> {
             mailbox,
             expires_at,
             ice_at: ice.lifetime.filter(|_| wants_ice).and_then(renewal),
+            ice_version,
             is_guest,
             budget: MessageBudget::new(messages_per_second, message_burst, Instant::now()),
             _grant: grant,
@@ -939,7 +946,10 @@ impl<'h, D: Door> Member<'h, D> {
                     if now >= heard_at + patience {
                         return Err(Goodbye::Silent);
                     }
-                    if self.ice_at.is_some_and(|at| now >= at) {
+                    let is_other = self.ice_version != self.host.door.ice_version();
+                    if self.ice_at.is_some_and(|at| now >= at)
+                        || (is_other && self.outbox.features().ice)
+                    {
                         self.renew_ice();
                     }
                     // Also to somebody who only talks: proxies count what the server says.
@@ -1037,6 +1047,7 @@ impl<'h, D: Door> Member<'h, D> {
 
     /// New ICE servers before the credentials of the old ones run out.
     fn renew_ice(&mut self) {
+        self.ice_version = self.host.door.ice_version();
         let username = &self.seat.peer().username;
         let IceGrant { servers, lifetime } =
             self.host.door.ice_servers((!self.is_guest).then_some(username));

@@ -152,7 +152,7 @@ fn check_ranges(config: &Config) {
         config.websocket_timeout.as_secs(),
         config.auth_lockout.as_secs(),
         config.shutdown_grace.as_secs(),
-        config.turn.ttl.as_secs(),
+        config.ice.turn.ttl.as_secs(),
         config.token_lifetime.as_secs() / 60,
         config.messages_per_second.into(),
         config.message_burst.into(),
@@ -174,8 +174,8 @@ fn check_ranges(config: &Config) {
     }
     let relay =
         |url: &String, schemes: [&str; 2]| schemes.iter().any(|scheme| url.starts_with(scheme));
-    assert!(config.turn.urls.iter().all(|url| relay(url, ["turn:", "turns:"])));
-    assert!(config.stun_urls.iter().all(|url| relay(url, ["stun:", "stuns:"])));
+    assert!(config.ice.turn.urls.iter().all(|url| relay(url, ["turn:", "turns:"])));
+    assert!(config.ice.stun_urls.iter().all(|url| relay(url, ["stun:", "stuns:"])));
     if !config.debug {
         let (own, jwt) = (config.secret_key.expose_secret(), config.jwt_secret_key.expose_secret());
         for secret in [own, jwt] {

@@ -58,7 +58,8 @@ pub(super) async fn turn_credentials(
         TurnError::NotConfigured => ApiError::TurnNotConfigured,
         TurnError::NoUrls => ApiError::NoTurnUrls,
     })?;
-    let turn = &app.config.turn;
+    let ice = app.ice();
+    let turn = &ice.turn;
     let body = TurnBody {
         username: minted.username,
         credential: minted.credential,
@@ -82,7 +83,7 @@ pub(super) async fn ice_servers(
 ) -> Response {
     let body = IceServersBody {
         ice_servers: app.ice_servers(Some(&account.username)),
-        ttl: app.config.turn.ttl.as_secs(),
+        ttl: app.ice().turn.ttl.as_secs(),
     };
     (NO_STORE, Json(body)).into_response()
 }

@@ -196,6 +196,10 @@ impl Door for TestDoor {
     fn ice_servers(&self, _: Option<&str>) -> IceGrant {
         IceGrant { servers: Vec::new(), lifetime: Some(Duration::from_secs(100)) }
     }
+
+    fn ice_version(&self) -> u64 {
+        0
+    }
 }
 
 fn connect_with(rules: Rules, width: usize) -> Client {

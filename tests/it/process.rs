@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
@@ -390,6 +390,48 @@ async fn a_hang_up_ends_nothing() {
 
     let health = reqwest::get(format!("http://{}/health", server.address)).await.unwrap();
     assert_eq!(health.status(), 200);
+    assert_eq!(server.ends_after("-TERM").await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_hang_up_reads_the_turn_servers_again_and_those_in_a_room_hear_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = |text: &str| fs::write(folder.path().join(".env"), text).unwrap();
+    let secret = "TURNSERVER_SECRET=a-secret-that-is-long-enough-for-coturn\n";
+    set(&format!("{secret}TURNSERVER_URLS=turn:a:3478\n"));
+    let mut settings = DEBUG.to_vec();
+    settings.extend([("LOG_FORMAT", "json"), ("WEBSOCKET_TIMEOUT", "3")]);
+    let mut server = Process::start(&folder, &settings).await;
+    let pid = server.child.id().unwrap().to_string();
+    let hang_up = async || {
+        assert!(Command::new("kill").args(["-HUP", &pid]).status().await.unwrap().success());
+    };
+    let login = reqwest::Client::new().post(format!("http://{}/auth/login", server.address));
+    let login = login.json(&json!({"username":"user1","password":"password123"}));
+    let token: Value = login.send().await.unwrap().json().await.unwrap();
+    let mut client = Client::connect(server.address.parse().unwrap(), "den", &[]).await.unwrap();
+    client.hears().await;
+    let token = &token["access_token"];
+    client.says(json!({"type":"auth_token","token":token,"features":["ice"]})).await;
+    let success = client.hears().await;
+    assert_eq!(success["iceServers"][0]["urls"], json!(["turn:a:3478"]));
+    client.hears().await;
+
+    set(&format!("{secret}TURNSERVER_URLS=nonsense\n"));
+    hang_up().await;
+    let refused = server.says("settings not read again").await;
+    set(&format!("{secret}TURNSERVER_URLS=turn:b:3478\nTURNSERVER_TTL=600\n"));
+    hang_up().await;
+    let read = server.says("read again").await;
+    let news = client.hears().await;
+
+    assert!(refused.contains("TURNSERVER_URLS") && !refused.contains("a-secret"), "{refused}");
+    assert!(read.contains("\"changed\""), "{read}");
+    assert_eq!((&news["type"], &news["ttl"]), (&json!("ice_servers"), &json!(600)));
+    assert_eq!(news["iceServers"][0]["urls"], json!(["turn:b:3478"]));
+    assert!(news["iceServers"][0]["username"].as_str().unwrap().ends_with(":user1"));
+    hang_up().await;
+    assert!(server.says("read again").await.contains("as before"));
     assert_eq!(server.ends_after("-TERM").await.code(), Some(0));
 }
 
