@@ -13,7 +13,7 @@ esac
 
 need_build
 need openssl:openssl node:nodejs npm:npm nginx:nginx-light turnserver:coturn /usr/bin/python3:python3 \
-    /usr/lib/python3/dist-packages/websockets:python3-websockets
+    /usr/lib/python3/dist-packages/websockets:python3-websockets /usr/lib/python3/dist-packages/aiortc:python3-aiortc
 [ -n "$fast" ] || need chromium:chromium /usr/share/fonts/truetype/dejavu:fonts-dejavu-core
 
 cargo test --locked
@@ -23,6 +23,7 @@ built="${CARGO_TARGET_DIR:-$PWD/target}/debug"
 "$built/bench" --rounds 1 --starts 1 --seconds 0.2 --members 200
 (cd clients/js && npm ci --no-audit --no-fund && npm test)
 export SIGNALING_SERVER="$built/signaling-server"
+/usr/bin/python3 -m unittest discover -s clients/python/tests -t clients/python
 cd tests/browser
 npm ci --no-audit --no-fund
 if [ -n "$fast" ]; then npm run fast; else npm test; fi

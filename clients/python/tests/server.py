@@ -1,0 +1,253 @@
+"""The real server, and a wire to it that can be cut."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import base64
+import contextlib
+import hmac
+import json
+import os
+import secrets
+import signal
+import socket
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+from unittest import IsolatedAsyncioTestCase
+
+from signaling_client import Event, Message, Session, State
+
+ROOT = Path(__file__).parents[3]
+BINARY = Path(os.environ.get("SIGNALING_SERVER") or ROOT / "target/debug/signaling-server")
+PASSWORD = "password123"
+PATIENCE = 15.0
+
+
+_children: dict[int, asyncio.subprocess.Process] = {}
+
+
+async def launch(
+    *command: str | Path, cwd: str | Path, env: dict[str, str]
+) -> asyncio.subprocess.Process:
+    """Starts a process whose output is to be read; it does not outlive this one."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        cwd=cwd,
+        env=env,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    _children[process.pid] = process
+    return process
+
+
+@atexit.register
+def _end_children() -> None:
+    """For a run that is interrupted."""
+    for number, process in _children.items():
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Server:
+    """The server on a port and in a folder of its own, again and again; with DEBUG's accounts."""
+
+    def __init__(self, home: str, **settings: str) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._home = home
+        # Nothing is inherited from our own environment.
+        self._env = {
+            "PATH": os.environ["PATH"],
+            "HOST": "127.0.0.1",
+            "PORT": str(self.port),
+            "DEBUG": "true",
+            "REQUIRE_HTTPS": "false",
+            "LOG_FORMAT": "json",
+            "LOG_LEVEL": "INFO",
+            "SECRET_KEY": secrets.token_hex(32),
+            "JWT_SECRET_KEY": secrets.token_hex(32),
+            "RATE_LIMIT_PER_MINUTE": "100000",
+            "SHUTDOWN_GRACE_SECONDS": "1",
+            **settings,
+        }
+        self._process: asyncio.subprocess.Process | None = None
+        self._reading: asyncio.Task[None] | None = None
+
+    def token(self, username: str, lives: float) -> str:
+        """What the server would sign, for so many seconds."""
+        claims = {"sub": username, "exp": int(time.time() + lives)}
+        head, body = (_base64(json.dumps(part).encode()) for part in ({"alg": "HS256"}, claims))
+        key = self._env["JWT_SECRET_KEY"].encode()
+        mark = hmac.digest(key, f"{head}.{body}".encode(), "sha256")
+        return f"{head}.{body}.{_base64(mark)}"
+
+    async def until_members(self, room: str, number: int) -> None:
+        """Waits until so many are in `room`, which nobody tells."""
+        async with asyncio.timeout(PATIENCE):
+            while await self.members(room) != number:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+
+    async def members(self, room: str) -> int:
+
+        def ask() -> int:
+            with urllib.request.urlopen(f"{self.url}/api/rooms", timeout=10) as answer:
+                rooms = {room["room_id"]: room["connected_users"] for room in json.load(answer)}
+            return int(rooms.get(room, 0))
+
+        return await asyncio.to_thread(ask)
+
+    async def start(self) -> None:
+        if not os.access(BINARY, os.X_OK):
+            raise RuntimeError(f"{BINARY} is missing: cargo build, or set SIGNALING_SERVER")
+        self._process = await launch(BINARY, cwd=self._home, env=self._env)
+        is_open = asyncio.Event()
+        self._reading = asyncio.create_task(self._read(self._process, is_open))
+        waiting = asyncio.create_task(is_open.wait())
+        await asyncio.wait(
+            [waiting, self._reading], timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED
+        )
+        waiting.cancel()
+        if not is_open.is_set():
+            raise RuntimeError("the server does not start")
+
+    async def _read(self, process: asyncio.subprocess.Process, is_open: asyncio.Event) -> None:
+        assert process.stdout
+        async for line in process.stdout:
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue
+            if entry.get("fields", entry).get("message") == "open":
+                is_open.set()
+
+    async def end(self, number: int = signal.SIGTERM) -> None:
+        if self._process and self._process.returncode is None:
+            self._process.send_signal(number)
+            await self._process.wait()
+        if self._reading:
+            await self._reading
+
+
+class Wire:
+    """Passes bytes on to `port` until it is cut: then nothing comes through, also no goodbye."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._server: asyncio.Server | None = None
+        self.is_cut = False
+        self.url = ""
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def _accept(self, near: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
+        if self.is_cut:
+            back.transport.abort()
+            return
+        far, forth = await asyncio.open_connection("127.0.0.1", self._port)
+        self._writers |= {back, forth}
+        for reader, writer in ((near, forth), (far, back)):
+            task = asyncio.create_task(self._pass(reader, writer))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65_536):
+                if not self.is_cut:
+                    writer.write(data)
+        except OSError:
+            pass
+        writer.close()
+
+    def cut(self) -> None:
+        self.is_cut = True
+
+    def mend(self) -> None:
+        """From now on for new connections; those of before are reset."""
+        self.is_cut = False
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+
+    async def end(self) -> None:
+        self.mend()
+        if self._server:
+            self._server.close()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+
+class Told:
+    """What a session tells, noted by a task that is its only reader."""
+
+    def __init__(self, session: Session) -> None:
+        self.events: list[Event] = []
+        self._news = asyncio.Condition()
+        self._task = asyncio.create_task(self._read(session))
+
+    async def _read(self, session: Session) -> None:
+        async for event in session:
+            async with self._news:
+                self.events.append(event)
+                self._news.notify_all()
+
+    async def until(self, kind: type[Event], number: int = 1, patience: float = PATIENCE) -> None:
+        """Waits until there are so many of a kind."""
+        async with self._news, asyncio.timeout(patience):
+            await self._news.wait_for(lambda: len(self.of(kind)) >= number)
+
+    async def until_state(self, name: str, patience: float = PATIENCE) -> State:
+        """Waits until the last state is `name`."""
+        async with self._news, asyncio.timeout(patience):
+            await self._news.wait_for(lambda: self.states()[-1:] == [name])
+        return [event for event in self.events if isinstance(event, State)][-1]
+
+    def of(self, kind: type[Event]) -> list[Event]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+    def states(self) -> list[str]:
+        return [event.state for event in self.events if isinstance(event, State)]
+
+    def messages(self) -> list[object]:
+        return [event.data for event in self.events if isinstance(event, Message)]
+
+
+class StoryCase(IsolatedAsyncioTestCase):
+    """A test with servers; what it started is gone after it."""
+
+    async def serve(self, **settings: str) -> Server:
+        home = self.enterContext(tempfile.TemporaryDirectory(prefix="signaling-test-"))
+        server = Server(home, **settings)
+        self.addAsyncCleanup(server.end)
+        await server.start()
+        return server
+
+    async def wire(self, server: Server) -> Wire:
+        wire = Wire(server.port)
+        self.addAsyncCleanup(wire.end)
+        await wire.start()
+        return wire
+
+    async def told(self, session: Session) -> Told:
+        self.addAsyncCleanup(session.close)
+        return Told(session)
+
+
+def _base64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
