@@ -23,6 +23,7 @@ built="${CARGO_TARGET_DIR:-$PWD/target}/debug"
 "$built/bench" --rounds 1 --starts 1 --seconds 0.2 --members 200
 (cd clients/js && npm ci --no-audit --no-fund && npm test)
 export SIGNALING_SERVER="$built/signaling-server"
+cargo test --locked -p signaling-client
 cd tests/browser
 npm ci --no-audit --no-fund
 if [ -n "$fast" ]; then npm run fast; else npm test; fi
