@@ -23,6 +23,8 @@ built="${CARGO_TARGET_DIR:-$PWD/target}/debug"
 "$built/bench" --rounds 1 --starts 1 --seconds 0.2 --members 200
 (cd clients/js && npm ci --no-audit --no-fund && npm test)
 export SIGNALING_SERVER="$built/signaling-server"
+cargo test --locked -p signaling-client
+cargo build --locked -p signaling-client --example echo_bot
 /usr/bin/python3 -m unittest discover -s clients/python/tests -t clients/python
 cd tests/browser
 npm ci --no-audit --no-fund

@@ -3,10 +3,10 @@
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { openBrowser } from './browser.mjs';
-import { cleanUp, PASSWORDS, ROOT, startServer, until } from './harness.mjs';
+import { cleanUp, MANAGE_USERS, PASSWORDS, ROOT, startServer, until } from './harness.mjs';
 
 /** Each also gets --url, --room, --username and --password; the environment is theirs beside our PATH. */
 const BOTS = [
@@ -16,6 +16,8 @@ const BOTS = [
     args: [join(ROOT, 'clients/python/examples/echo_bot.py')],
     env: { PYTHONPATH: join(ROOT, 'clients/python') },
   },
+  // Beside the server, where `cargo build --example echo_bot` puts it.
+  { name: 'the Rust bot', command: join(dirname(MANAGE_USERS), 'examples/echo_bot'), args: [], env: {} },
 ];
 
 /** In the page: enters the room, and opens a channel to everyone who is there or comes. */

@@ -2,6 +2,7 @@
 //!
 //! Server processes and sockets are real. Messages are numbered, so what is lost or doubled shows.
 
+mod client;
 mod clock;
 mod crowd;
 mod network;

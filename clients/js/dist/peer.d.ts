@@ -37,7 +37,7 @@ export declare class Peer extends Emitter<PeerEvents> {
     readonly id: string;
     readonly username: string;
     /** Whether we give way to it when both offer at once. */
-    readonly polite: boolean;
+    polite: boolean;
     /** Replaced when the peer begins anew. */
     connection: RTCPeerConnection;
     private key;

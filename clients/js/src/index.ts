@@ -136,8 +136,10 @@ export class Session extends Emitter<SessionEvents> {
     this.present = new Set(members.map((member) => member.client_id));
     for (const member of members) {
       const known = this.peers.get(member.client_id);
-      if (known) known.asksAgain();
-      else this.meets(member, true);
+      if (known) {
+        known.polite = member.polite;
+        known.asksAgain();
+      } else this.meets(member, true);
     }
     // Calls go on without a server: whoever is missing may only be slower to come back than we are.
     for (const [id, peer] of this.peers) {
@@ -154,7 +156,8 @@ export class Session extends Emitter<SessionEvents> {
     switch (frame.type) {
       case 'user_joined':
         this.present.add(frame.client_id);
-        if (!peer) this.meets(frame, false);
+        if (peer) peer.polite = frame.polite;
+        else this.meets(frame, false);
         break;
       case 'user_left':
         this.present.delete(frame.client_id);

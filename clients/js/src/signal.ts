@@ -118,6 +118,12 @@ export class Signal {
   private kept: Frame[] = [];
   /** How many of `kept` the pong that is awaited answers for. */
   private pinged: number | undefined;
+  /** What has come by then is of the socket before. */
+  private replayedUntil = 0;
+  /** Given up, and not closed: a Close that the server reads before our resume would be a farewell. */
+  private silent: WebSocket[] = [];
+  /** A token that could not be shown when it came. */
+  private unshown: string | undefined;
   private renew = false;
   private hasRenewed = false;
   private isSeated = false;
@@ -183,8 +189,8 @@ export class Signal {
     clearTimeout(this.beat);
     this.beat = setTimeout(() => {
       const socket = this.socket;
+      if (socket) this.silent.push(socket);
       this.lost(1006, 'Nothing heard');
-      socket?.close();
     }, within);
   }
 
@@ -205,7 +211,7 @@ export class Signal {
       this.lastSeq = frame.seq;
       if (this.lastSeq - this.acked >= ACK_AFTER && this.pinged === undefined) this.ping();
     }
-    if (this.isSeated && this.pinged === undefined) this.rest();
+    if (this.isSeated) this.pinged === undefined ? this.rest() : this.watch(PONG_WITHIN);
     switch (frame.type) {
       case 'auth_required':
         if (this.resumeToken) {
@@ -215,7 +221,8 @@ export class Signal {
       case 'auth_success':
         this.clientId = frame.client_id;
         this.username = frame.user;
-        this.lastSeq = this.acked = 0;
+        this.lastSeq = this.acked = this.replayedUntil = 0;
+        this.unshown = undefined;
         this.takes(frame);
         break;
       case 'users_in_room':
@@ -225,8 +232,10 @@ export class Signal {
         this.handlers.joined(frame.users);
         break;
       case 'resumed':
+        this.replayedUntil = this.lastSeq + frame.replayed;
         this.takes(frame);
         this.seated();
+        if (this.unshown) this.shows(this.unshown);
         this.kept.forEach((said) => this.send(said));
         this.handlers.resumed();
         break;
@@ -235,6 +244,8 @@ export class Signal {
         this.takes(frame);
         break;
       case 'pong':
+        // One that was lost comes again, and says nothing of what was said since.
+        if (frame.seq <= this.replayedUntil) break;
         this.kept.splice(0, this.pinged ?? 0);
         this.pinged = undefined;
         this.rest();
@@ -300,7 +311,7 @@ export class Signal {
       try {
         const token = await this.options.getToken!(true);
         if (this.state === 'closed') return;
-        this.mention({ type: 'auth_token', token });
+        this.shows(token);
         this.keepFresh(token);
       } catch (error) {
         if (this.state === 'closed') return;
@@ -311,7 +322,13 @@ export class Signal {
     }, Math.min(pause, 2 ** 31 - 1));
   }
 
+  private shows(token: string): void {
+    this.unshown = this.isSeated ? undefined : token;
+    this.mention({ type: 'auth_token', token });
+  }
+
   private seated(): void {
+    for (const socket of this.silent.splice(0)) socket.close();
     this.isSeated = true;
     this.attempt = 0;
     this.hasRenewed = false;
@@ -366,5 +383,6 @@ export class Signal {
     this.become({ state: 'closed', code, reason });
     this.socket?.close(1000);
     this.socket = undefined;
+    for (const socket of this.silent.splice(0)) socket.close();
   }
 }

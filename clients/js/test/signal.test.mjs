@@ -138,6 +138,39 @@ test('comes back where it was, and says again what may not have arrived', async 
   assert.deepEqual(FakeSocket.last.sent, [{ type: 'resume', resume_token: 'R2', last_seq: 3 }]);
 });
 
+test('does not take the pong of another socket for an answer', async () => {
+  const { session } = await enter();
+  session.send('perhaps');
+  await FakeSocket.last.breaks();
+  await clock.passes(150);
+  await FakeSocket.last.says({ type: 'auth_required' });
+  const missed = Array.from({ length: 40 }, (_, number) => ({ seq: number + 2, type: 'message', data: number, from: 'bob-1' }));
+  await FakeSocket.last.says({ type: 'resumed', replayed: 41, users: [BOB] }, ...missed, { seq: 42, type: 'pong' });
+  await FakeSocket.last.breaks();
+  await clock.passes(300);
+  await FakeSocket.last.says({ type: 'auth_required' });
+  await FakeSocket.last.says({ type: 'resumed', replayed: 0, users: [BOB] });
+
+  assert.deepEqual(FakeSocket.last.sent.slice(1).map(({ data }) => data), ['perhaps']);
+});
+
+test('shows the token that came while it was away, and takes the newer role', async () => {
+  const jwt = (seconds) => `x.${Buffer.from(JSON.stringify({ exp: Date.now() / 1000 + seconds })).toString('base64url')}.x`;
+  const tokens = [jwt(20), jwt(3600)];
+  const second = tokens[1];
+  const { session } = await enter({ getToken: () => tokens.shift() });
+  await clock.passes(9_000);
+  await FakeSocket.last.breaks();
+  await clock.passes(150);
+  await clock.passes(2_000);
+  await FakeSocket.last.says({ type: 'auth_required' });
+  await FakeSocket.last.says({ type: 'resumed', replayed: 0, users: [BOB] });
+  assert.deepEqual([FakeSocket.last.sent[1].type, FakeSocket.last.sent[1].token], ['auth_token', second]);
+
+  await FakeSocket.last.says({ seq: 2, type: 'user_joined', ...BOB, polite: false });
+  assert.equal(session.peers.get('bob-1').polite, false);
+});
+
 test('sits down anew where it cannot go on, and keeps its connections', async () => {
   const { session, seen } = await enter();
   session.peers.get('bob-1').connection.connectionState = 'connected';
@@ -254,7 +287,12 @@ test('gives a connection up that says nothing', async () => {
   assert.deepEqual(seen.states, []);
   await clock.passes(1);
 
-  assert.deepEqual([seen.states.at(-1).state, silent.readyState], ['reconnecting', 3]);
+  // To close it now would be to leave, where the server reads that before the resume.
+  assert.deepEqual([seen.states.at(-1).state, silent.readyState], ['reconnecting', 1]);
+  await clock.passes(150);
+  await FakeSocket.last.says({ type: 'auth_required' });
+  await FakeSocket.last.says({ type: 'resumed', replayed: 0, users: [BOB] });
+  assert.equal(silent.readyState, 3);
 });
 
 test('asks for a fresh token once where one is refused', async () => {

@@ -277,8 +277,8 @@ class Membership:
             self._last_seq = seq
             if self._last_seq - self._acked >= ACK_AFTER and self._pinged is None:
                 self._ping()
-        if self._is_seated.is_set() and self._pinged is None:
-            self._expect(PING_EVERY)
+        if self._is_seated.is_set():
+            self._expect(PING_EVERY if self._pinged is None else PONG_WITHIN)
         match frame:
             case {"type": "auth_required"}:
                 if self._resume_token is None:

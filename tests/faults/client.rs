@@ -1,0 +1,108 @@
+//! Members that come back by themselves: the Rust client, in everything a network and a server do.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use serde_json::Value;
+use signaling_client::{Change, Event, Events, Options, Session, State, connect};
+use tokio::{sync::watch, time::timeout};
+
+use super::{
+    House, ROOM,
+    proxy::{Network, Weather},
+};
+use crate::harness::{PASSWORD, SOON};
+
+const MEMBERS: usize = 6;
+/// What each of them says to all the others.
+const NUMBERS: usize = 300;
+/// How many more somebody says than the slowest has heard of it: fewer than are kept for saying again.
+const AHEAD: usize = 30;
+
+/// What somebody has heard, and how it went.
+#[derive(Debug, Default)]
+struct Story {
+    /// The next number from each.
+    next: [usize; MEMBERS],
+    resumed: usize,
+}
+
+/// Listens until all numbers of all others are heard: each once, in order.
+async fn listens(mut events: Events, own: usize, heard: &watch::Sender<[usize; MEMBERS]>) -> Story {
+    let mut story = Story::default();
+    while (0..MEMBERS).any(|from| from != own && story.next[from] < NUMBERS) {
+        let event = timeout(SOON, events.next()).await;
+        let event = event.unwrap_or_else(|_| panic!("{own} hears nothing more: {story:?}"));
+        match event.expect("the session is over") {
+            Event::Message { from, data, .. } => {
+                let from: usize = from.parse().unwrap();
+                assert_eq!(data, Value::from(story.next[from]), "{own} hears {from}");
+                story.next[from] += 1;
+                heard.send_replace(story.next);
+            }
+            Event::State(Change { state: State::Connected, is_resumed, .. }) => {
+                assert!(is_resumed, "{own} had to sit down anew");
+                story.resumed += 1;
+            }
+            Event::PeerLeft { peer, .. } => panic!("{own} hears that {peer:?} has left"),
+            Event::Error(error) => panic!("{own}: {error}"),
+            _ => {}
+        }
+    }
+    story
+}
+
+async fn speaks(session: Session, own: usize, all: Vec<watch::Receiver<[usize; MEMBERS]>>) {
+    for number in 0..NUMBERS {
+        for (_, mut heard) in all.iter().cloned().enumerate().filter(|(other, _)| *other != own) {
+            heard.wait_for(|next| number < next[own] + AHEAD).await.unwrap();
+        }
+        session.send(number, None);
+    }
+}
+
+/// Six in a room hear every number of every other, each once and in order, while the network is cut
+/// and the server restarts under them. None of them does anything for it.
+#[tokio::test]
+async fn clients_lose_and_double_nothing_through_cuts_and_a_restart() {
+    let mut house = House::open(&[("SHUTDOWN_GRACE_SECONDS", "2")]).await;
+    let network = Network::before(house.address()).await;
+    let (mut sessions, mut all_events) = (Vec::new(), Vec::new());
+    for own in 0..MEMBERS {
+        // Some are where nothing is cut.
+        let address = if own % 3 == 0 { house.address() } else { network.address };
+        let options = Options::new(format!("http://{address}"), ROOM);
+        let options = options.login("alice", PASSWORD).client_id(own.to_string());
+        let entered = timeout(SOON, connect(options)).await.expect("not let in");
+        let (session, events) = entered.unwrap();
+        sessions.push(session);
+        all_events.push(events);
+    }
+
+    let heard: Vec<_> = (0..MEMBERS).map(|_| watch::Sender::new([0; MEMBERS])).collect();
+    let progress: Vec<_> = heard.iter().map(watch::Sender::subscribe).collect();
+    let speaking = sessions.iter().enumerate();
+    let speaking = speaking.map(|(own, session)| speaks(session.clone(), own, progress.clone()));
+    let listening = all_events.into_iter().enumerate();
+    let listening = listening.map(|(own, events)| listens(events, own, &heard[own]));
+    let weather = async {
+        let kinds = [Weather::Reset, Weather::Torn, Weather::Late(Duration::from_millis(2))];
+        for (step, kind) in kinds.into_iter().cycle().take(12).enumerate() {
+            let mut heard_by_last = progress[MEMBERS - 1].clone();
+            let so_far = NUMBERS * (step + 1) / 14;
+            heard_by_last.wait_for(|next| next[0] >= so_far).await.unwrap();
+            network.turns(kind);
+            if step == 6 {
+                assert_eq!(house.stops().await, [] as [&str; 0]);
+                house.opens_again().await;
+            }
+        }
+    };
+    let (stories, ..) = tokio::join!(join_all(listening), join_all(speaking), weather);
+
+    for (own, story) in stories.iter().enumerate() {
+        let times = if own % 3 == 0 { 1 } else { 3 };
+        assert!(story.resumed >= times, "{own}: {story:?}");
+    }
+    assert_eq!(house.health().await["active_connections"], MEMBERS);
+}
