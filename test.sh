@@ -14,7 +14,7 @@ esac
 need_build
 need openssl:openssl node:nodejs npm:npm nginx:nginx-light turnserver:coturn /usr/bin/python3:python3 \
     /usr/lib/python3/dist-packages/websockets:python3-websockets /usr/lib/python3/dist-packages/aiortc:python3-aiortc
-[ -n "$fast" ] || need chromium:chromium /usr/share/fonts/truetype/dejavu:fonts-dejavu-core
+[ -n "$fast" ] || need chromium:chromium firefox-esr:firefox-esr /usr/share/fonts/truetype/dejavu:fonts-dejavu-core
 
 cargo test --locked
 cargo build --locked --workspace --bins

@@ -6,6 +6,7 @@ export interface PeerStats {
     path?: Path;
     /** Round-trip time in milliseconds. */
     rtt?: number;
+    /** All that went to it and came from it; in Firefox, since the last ICE restart. */
     bytesSent: number;
     bytesReceived: number;
 }

@@ -10,6 +10,7 @@ export interface PeerStats {
   path?: Path;
   /** Round-trip time in milliseconds. */
   rtt?: number;
+  /** All that went to it and came from it; in Firefox, since the last ICE restart. */
   bytesSent: number;
   bytesReceived: number;
 }
@@ -82,18 +83,31 @@ export class Peer extends Emitter<PeerEvents> {
   async stats(): Promise<PeerStats> {
     const report = await this.connection.getStats();
     const found: PeerStats = { bytesSent: 0, bytesReceived: 0 };
-    report.forEach((entry) => {
-      if (entry.type !== 'transport') return;
-      found.bytesSent += entry.bytesSent ?? 0;
-      found.bytesReceived += entry.bytesReceived ?? 0;
+    const all: any[] = [];
+    report.forEach((entry) => all.push(entry));
+    const of = (type: string) => all.filter((entry) => entry.type === type);
+    const [transports, pairs] = [of('transport'), of('candidate-pair')];
+    // Firefox counts by pair alone, and its older versions have no transports.
+    const counted = transports.some(({ bytesSent }) => bytesSent >= 0) ? transports : pairs;
+    for (const { bytesSent = 0, bytesReceived = 0 } of counted) {
+      found.bytesSent += bytesSent;
+      found.bytesReceived += bytesReceived;
+    }
+    // Pairs that were in use before stay nominated.
+    const selected = transports.map(({ selectedCandidatePairId }) => selectedCandidatePairId);
+    const pair = pairs.find(({ id, state, selected: is }) => state === 'succeeded' && (is ?? selected.includes(id)));
+    if (!pair) return found;
+    const types = [pair.localCandidateId, pair.remoteCandidateId].map((id) => {
+      const { candidateType, address, port } = report.get(id) ?? {};
+      if (candidateType !== 'prflx') return candidateType;
+      // In Firefox, what sent before its candidate came stays peer reflexive, even a relay. The description knows better.
+      const sdp = this.connection.remoteDescription?.sdp ?? '';
+      return new RegExp(` ${address} ${port} typ (\\w+)`).exec(sdp)?.[1] ?? candidateType;
     });
-    report.forEach((pair) => {
-      if (pair.type !== 'candidate-pair' || !pair.nominated || pair.state !== 'succeeded') return;
-      const [local, remote] = [report.get(pair.localCandidateId), report.get(pair.remoteCandidateId)];
-      const types = [local?.candidateType, remote?.candidateType];
-      found.path = types.includes('relay') ? 'relay' : types.some((type) => /flx$/.test(type)) ? 'srflx' : 'host';
-      found.rtt = Math.round(pair.currentRoundTripTime * 1000);
-    });
+    found.path = types.includes('relay') ? 'relay' : types.some((type) => /flx$/.test(type)) ? 'srflx' : 'host';
+    // Where the pair's is not measured, RTCP may have.
+    const seconds = pair.currentRoundTripTime ?? of('remote-inbound-rtp')[0]?.roundTripTime;
+    if (seconds >= 0) found.rtt = Math.round(seconds * 1000);
     return found;
   }
 

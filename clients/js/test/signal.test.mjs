@@ -361,6 +361,35 @@ test('gives new ICE servers to every connection', async () => {
   assert.deepEqual(FakeConnection.all[1].configuration.iceServers, iceServers);
 });
 
+test('reads the statistics of every browser, and of the pair in use', async () => {
+  const { session } = await enter();
+  const peer = session.peers.get('bob-1');
+  const stats = (...entries) => {
+    peer.connection.getStats = async () => new Map(entries.map((entry) => [entry.id, entry]));
+    return peer.stats();
+  };
+  const [host, relay] = ['host', 'relay'].map((candidateType) => ({ id: candidateType, type: 'local-candidate', candidateType }));
+  const pair = { type: 'candidate-pair', state: 'succeeded', nominated: true, bytesSent: 10, bytesReceived: 20 };
+  const inUse = { ...pair, id: 'P1', localCandidateId: 'relay', remoteCandidateId: 'host', currentRoundTripTime: 0.03 };
+  const before = { ...pair, id: 'P2', localCandidateId: 'host', remoteCandidateId: 'host', currentRoundTripTime: 0.5 };
+  const transport = { id: 'T', type: 'transport', selectedCandidatePairId: 'P1' };
+  const rtcp = { id: 'R', type: 'remote-inbound-rtp', roundTripTime: 0.04 };
+  const ofFirefox = [{ ...inUse, selected: true }, { ...before, selected: false }, host, relay];
+
+  assert.deepEqual(await stats({ ...transport, bytesSent: 50, bytesReceived: 60 }, inUse, before, host, relay),
+    { path: 'relay', rtt: 30, bytesSent: 50, bytesReceived: 60 });
+  assert.deepEqual(await stats(transport, ...ofFirefox), { path: 'relay', rtt: 30, bytesSent: 20, bytesReceived: 40 });
+  ofFirefox[0].currentRoundTripTime = undefined;
+  assert.deepEqual(await stats(rtcp, ...ofFirefox), { path: 'relay', rtt: 40, bytesSent: 20, bytesReceived: 40 });
+  assert.deepEqual(await stats(...ofFirefox), { path: 'relay', bytesSent: 20, bytesReceived: 40 });
+  const prflx = { id: 'prflx', type: 'remote-candidate', candidateType: 'prflx', address: '192.0.2.9', port: 9 };
+  const early = { ...inUse, selected: true, localCandidateId: 'host', remoteCandidateId: 'prflx' };
+  assert.equal((await stats(early, host, prflx)).path, 'srflx');
+  peer.connection.remoteDescription = { type: 'answer', sdp: 'a=candidate:1 1 udp 1 192.0.2.9 9 typ relay raddr 192.0.2.1 rport 8' };
+  assert.equal((await stats(early, host, prflx)).path, 'relay');
+  assert.deepEqual(await stats({ ...transport, selectedCandidatePairId: undefined }), { bytesSent: 0, bytesReceived: 0 });
+});
+
 test('tells all of it to whoever iterates, and ends with the session', async () => {
   const { session } = await enter();
   const told = [];
