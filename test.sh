@@ -12,7 +12,7 @@ case "${1:-}" in
 esac
 
 need_build
-need openssl:openssl node:nodejs npm:npm nginx:nginx-light turnserver:coturn /usr/bin/python3:python3 \
+need openssl:openssl node:nodejs npm:npm nginx:nginx-light turnserver:coturn /usr/bin/python3:python3 redis-server:redis-server \
     /usr/lib/python3/dist-packages/websockets:python3-websockets /usr/lib/python3/dist-packages/aiortc:python3-aiortc
 [ -n "$fast" ] || need chromium:chromium firefox-esr:firefox-esr /usr/share/fonts/truetype/dejavu:fonts-dejavu-core
 

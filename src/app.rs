@@ -20,17 +20,18 @@ use crate::{
     auth::{
         grants::Grants,
         password::{Passwords, nobodys_hash},
-        revoked::Revoked,
+        revoked::{self, Revoked},
         ticket::{Ticket, Tickets},
         token::{BadToken, Claims, Tokens},
         users::{Account, Reload, RowFault, Users},
     },
     clock::unix_now,
+    cluster::{self, Cluster, Logouts},
     config::{Config, Ice},
     limits::{Lockouts, Place, Places, Requests},
     metrics::Metrics,
     outbox::{Dismissal, Outbox},
-    rooms::Rooms,
+    rooms::{Rooms, far::Far},
     session::{Admission, Claim, Goodbye, Parked, Refusal, Rules, Survivors},
     state_file,
     turn::{self, TurnCredentials},
@@ -66,6 +67,8 @@ pub struct Shared {
     pub users: Users,
     /// Who is where.
     pub rooms: Rooms,
+    /// The other servers that rooms are shared with.
+    pub cluster: Option<Cluster>,
     /// Sockets per address.
     pub sockets: Places,
     /// Sockets that have not shown a token yet.
@@ -90,7 +93,7 @@ pub struct Shared {
     pub tickets: Arc<Tickets>,
     /// Who is to be let in again by the next process.
     pub survivors: Survivors,
-    revoked: Revoked,
+    revoked: Arc<Revoked>,
     lockouts: Mutex<Lockouts>,
     grants: Grants,
     closing: watch::Sender<Option<Duration>>,
@@ -135,16 +138,19 @@ impl Deref for App {
 }
 
 impl App {
-    /// A server that nobody has talked to yet.
+    /// A server that nobody has talked to yet. With `REDIS_URL` it begins to connect, and needs a runtime.
     pub fn new(config: Config, users: Users, revoked: Revoked) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let passwords = Passwords::new(cores);
         let most_logins = MOST_LOGINS_PER_THREAD * passwords.at_once();
+        let (revoked, grants) = (Arc::new(revoked), Grants::default());
+        let (rooms, cluster) = rooms(&config, &revoked, &grants);
         Self(Arc::new(Shared {
             ice: RwLock::new(Arc::new(config.ice.clone())),
             ice_version: AtomicU64::new(0),
             users,
-            rooms: Rooms::new(config.max_connections_per_room),
+            rooms,
+            cluster,
             sockets: Places::new(0, config.max_connections_per_ip),
             strangers: Places::new(MOST_STRANGERS, MOST_STRANGERS_PER_ADDRESS),
             requests: NonZeroU32::new(config.rate_limit_per_minute).map(Requests::new),
@@ -166,7 +172,7 @@ impl App {
             survivors: Survivors::default(),
             revoked,
             lockouts: Mutex::new(Lockouts::new(config.auth_max_failures, config.auth_lockout)),
-            grants: Grants::default(),
+            grants,
             closing: watch::Sender::new(None),
             config,
         }))
@@ -211,6 +217,10 @@ impl App {
         tracing::info!(user = ?account.username, "logged out");
         let app = self.clone();
         let _ = tokio::task::spawn_blocking(move || app.save_revoked()).await;
+        if let Some(cluster) = &self.cluster {
+            let Claims { username, expires_at, fingerprint, .. } = &claims;
+            cluster.logs_out(&revoked::line_of(username, *expires_at, fingerprint)).await;
+        }
     }
 
     /// Keeps the accounts as the file has them, and the tables small, for as long as it is polled.
@@ -254,6 +264,14 @@ impl App {
         self.away.wait().await;
     }
 
+    /// Says to the other servers that this one is gone. Call it last.
+    pub async fn leaves_cluster(&self) {
+        if let Some(cluster) = &self.cluster {
+            drop(self.survivors.take());
+            cluster.leaves().await;
+        }
+    }
+
     /// Keeps the seat of a member whose connection, from `address`, is gone, for as long as it may come back;
     /// or not, where that many from this address are away already. `worker` is its room's.
     pub fn keep_seat(&self, parked: Parked, address: IpAddr, worker: &Handle) {
@@ -275,6 +293,9 @@ impl App {
     /// Lets those sit down again who were here when the process before this one stopped. Call it once,
     /// before anybody else comes in; `workers` are those of the server.
     pub fn restore(&self, workers: &Workers) {
+        if self.cluster.is_some() {
+            return;
+        }
         let path = self.config.state_file();
         let records = state_file::take(&path).unwrap_or_else(|error| {
             tracing::error!(%error, file = %path.display(), "nobody may go on where it was");
@@ -317,6 +338,33 @@ impl App {
             }
         }
     }
+}
+
+/// No rooms yet: of this server alone, or shared.
+fn rooms(config: &Config, revoked: &Arc<Revoked>, grants: &Grants) -> (Rooms, Option<Cluster>) {
+    if config.redis_urls.is_empty() {
+        return (Rooms::new(config.max_connections_per_room), None);
+    }
+    #[expect(clippy::expect_used, reason = "Config::read refuses others")]
+    let clients = cluster::clients(&config.redis_urls, config.redis_authority.as_deref())
+        .expect("URLs and a certificate that were looked at");
+    let any = || uuid::Uuid::new_v4().simple().to_string();
+    let node: Arc<str> = config.node_id.clone().unwrap_or_else(any).into();
+    let (far, asked) = Far::new(node, clients.len());
+    let far = Arc::new(far);
+    let rooms = Rooms::clustered(far.clone());
+    let (ours, theirs, grants) = (revoked.clone(), revoked.clone(), grants.clone());
+    let logouts = Logouts {
+        heard: Box::new(move |line| {
+            if let Some((username, fingerprint)) = theirs.insert_line(line) {
+                grants.end_token(&username, fingerprint);
+            }
+        }),
+        known: Box::new(move || ours.lines()),
+    };
+    let capacity = config.max_connections_per_room;
+    let cluster = Cluster::start(clients, &rooms, far, asked, capacity, logouts);
+    (rooms, Some(cluster))
 }
 
 /// Names rows that were kept out of the accounts.

@@ -1,7 +1,7 @@
 //! Every setting once: its variable, its unit, its default (contract section 3).
 
 use std::{
-    fmt,
+    fmt, fs,
     net::{IpAddr, Ipv6Addr},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -10,10 +10,11 @@ use std::{
 };
 
 use ipnet::IpNet;
+use rustls::pki_types::{CertificateDer, pem::PemObject};
 use secrecy::{ExposeSecret, SecretString};
 use tracing::level_filters::LevelFilter;
 
-use crate::auth::users_file::beside;
+use crate::{auth::users_file::beside, cluster};
 
 /// What stands in `SECRET_KEY` until somebody sets it. No secret: it is published.
 const SECRET_KEY_PLACEHOLDER: &str = "your-secret-key-here";
@@ -94,6 +95,12 @@ pub struct Config {
     pub state_file: Option<PathBuf>,
     /// `WORKERS`: threads that carry connections. Default 0 = one for each core.
     pub workers: usize,
+    /// `REDIS_URL`: what several servers share; a list shares the rooms out. Default none: one server alone.
+    pub redis_urls: Vec<SecretString>,
+    /// `REDIS_CA_FILE`, as PEM: who signs the certificates of `rediss://`. Default whom the system trusts.
+    pub redis_authority: Option<Vec<u8>>,
+    /// `NODE_ID`: the name of this server among them. Default another one at each start.
+    pub node_id: Option<String>,
     /// `METRICS_TOKEN`: opens `/metrics`. Default none: there is no such page.
     pub metrics_token: Option<SecretString>,
     /// `API_DOCS`: `/docs`, `/redoc`, `/openapi.json`. Default as `DEBUG`.
@@ -248,6 +255,9 @@ impl Config {
             resume_window: read.resume_window(),
             state_file: path(&variable, "STATE_FILE"),
             workers: read.workers(),
+            redis_authority: read.redis_authority(),
+            redis_urls: read.redis_urls(),
+            node_id: read.node_id(),
             metrics_token: read.optional_secret("METRICS_TOKEN"),
             api_docs: read.flag("API_DOCS", debug),
         };
@@ -508,6 +518,43 @@ impl Reader<'_> {
         self.parsed("WORKERS", 0, accepted, |value| value.parse().ok().filter(|it| *it <= 1024))
     }
 
+    /// The values are not repeated: there may be a password in them.
+    fn redis_urls(&mut self) -> Vec<SecretString> {
+        let urls = self.text("REDIS_URL").unwrap_or_default();
+        let urls: Vec<SecretString> =
+            urls.split(',').map(str::trim).filter(|url| !url.is_empty()).map(Into::into).collect();
+        if let Err(fault) = cluster::clients(&urls, None) {
+            self.faults.push(format!("{fault}; give redis://[user:password@]host:port[/number]"));
+        }
+        urls
+    }
+
+    fn redis_authority(&mut self) -> Option<Vec<u8>> {
+        let path = path(self.variable, "REDIS_CA_FILE")?;
+        let pem = fs::read(&path);
+        let is_one = |pem: &Vec<u8>| CertificateDer::from_pem_slice(pem).is_ok();
+        match pem {
+            Ok(pem) if is_one(&pem) => Some(pem),
+            Ok(_) | Err(_) => {
+                self.fault(
+                    "REDIS_CA_FILE",
+                    &path.display().to_string(),
+                    "a PEM file that can be read",
+                );
+                None
+            }
+        }
+    }
+
+    fn node_id(&mut self) -> Option<String> {
+        let id = self.text("NODE_ID")?;
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        if id.len() > 64 || !id.bytes().all(fits) {
+            self.fault("NODE_ID", &id, "1 to 64 of A-Z a-z 0-9 - _");
+        }
+        Some(id)
+    }
+
     fn optional_secret(&self, name: &str) -> Option<SecretString> {
         (self.variable)(name).filter(|secret| !secret.is_empty()).map(SecretString::from)
     }
@@ -742,6 +789,15 @@ mod tests {
     }
 
     #[test]
+    fn a_redis_url_that_is_none_is_named_without_its_password() {
+        let Faults(faults) = in_debug("REDIS_URL", "redis://a, http://user:hunter2@b").unwrap_err();
+
+        assert_eq!(faults.len(), 1);
+        assert!(faults[0].contains("REDIS_URL, entry 2") && faults[0].contains("redis://"));
+        assert!(!faults[0].contains("hunter2"), "{faults:?}");
+    }
+
+    #[test]
     fn a_value_that_is_not_accepted_is_named_with_what_is() {
         for (name, value, accepted) in [
             ("HOST", "http://localhost", "a host name"),
@@ -770,6 +826,7 @@ mod tests {
             ("TURNSERVER_URL", "turn:", "turn:turn.example.com"),
             ("STUNSERVER_URLS", "turn:x", "stun:turn.example.com"),
             ("TURNSERVER_TTL", "0", "from 1"),
+            ("NODE_ID", "a.b", "A-Z a-z"),
             ("SSL_KEY_FILE", "a.pem", "SSL_CERT_FILE"),
         ] {
             let faults = in_debug(name, value).unwrap_err().0;

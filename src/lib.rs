@@ -2,7 +2,7 @@
 //! candidates through it.
 //!
 //! Read in this order: [`wire`] (what is said), [`rooms`] (who hears it), [`outbox`] and [`replay`] (how it
-//! gets there), [`session`] (one connection's life), [`auth`] and [`limits`] (who may), [`turn`] (relay
+//! gets there), [`cluster`] (where there are several servers), [`session`] (one connection's life), [`auth`] and [`limits`] (who may), [`turn`] (relay
 //! credentials), [`http`] (the doors), [`app`], [`server`] and [`config`] (the house).
 
 #![cfg_attr(
@@ -17,6 +17,7 @@
 pub mod app;
 pub mod auth;
 pub mod clock;
+pub mod cluster;
 pub mod config;
 pub mod dotenv;
 pub mod forwarded;

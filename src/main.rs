@@ -149,6 +149,7 @@ async fn serve(config: Config, handed_over: Option<TcpListener>) -> Result<(), B
         },
         () = asked_to_stop() => tracing::warn!("asked twice: closing at once"),
     }
+    app.leaves_cluster().await;
     app.save_survivors();
     tracing::info!("closed");
     Ok(())

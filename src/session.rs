@@ -221,6 +221,8 @@ pub enum Goodbye {
     Gone,
     /// Nothing was heard for too long.
     Silent,
+    /// What the servers of a cluster share cannot be reached.
+    Unavailable,
     /// No introduction, or none in time.
     AuthRequired,
     /// The token is not good.
@@ -419,6 +421,13 @@ impl Goodbye {
                 "The server is restarting",
                 true,
             ),
+            Self::Unavailable => (
+                1013,
+                "Try again later",
+                "unavailable",
+                "Rooms cannot be entered at the moment",
+                true,
+            ),
             Self::Draining => {
                 (1012, "Server is restarting", "draining", "The server is restarting", true)
             }
@@ -458,6 +467,7 @@ impl Goodbye {
                 | Self::InvalidClientId
                 | Self::Restarting(_)
                 | Self::Draining
+                | Self::Unavailable
         )
     }
 }
@@ -479,6 +489,7 @@ impl From<JoinError> for Goodbye {
         match why {
             JoinError::Full => Self::RoomFull,
             JoinError::ClientIdTaken => Self::ClientIdTaken,
+            JoinError::Unavailable => Self::Unavailable,
         }
     }
 }
@@ -707,7 +718,7 @@ async fn introduce<'h, D: Door>(
     }
     outbox.opts_in(features);
     let peer = Peer { client_id, username: admission.username.clone() };
-    let seat = Seat::take(&host.rooms, &host.room, peer, outbox.clone())?;
+    let seat = Seat::ask(&host.rooms, &host.room, peer, outbox.clone()).await?;
     let Peer { client_id, username } = seat.peer();
     tracing::info!(user = ?username, client = %client_id, "joined");
     host.metrics.joined();
@@ -1117,6 +1128,9 @@ impl<'h, D: Door> Member<'h, D> {
                     }
                     Err(own @ RouteError::Yourself) => {
                         Some(error("invalid_message", &own.to_string(), id))
+                    }
+                    Err(unreachable @ RouteError::Unreachable(_)) => {
+                        Some(error("target_unreachable", &unreachable.to_string(), id))
                     }
                     Err(RouteError::NotSeated) => None, // the dismissal is on its way
                 };

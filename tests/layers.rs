@@ -19,7 +19,7 @@ const FREE: [&str; 9] =
     ["lib", "main", "app", "config", "dotenv", "server", "tls", "telemetry", "workers"];
 
 /// Each other module and those it may know.
-const MAY_KNOW: [(&str, &[&str]); 26] = [
+const MAY_KNOW: [(&str, &[&str]); 31] = [
     ("clock", &[]),
     ("forwarded", &[]),
     ("frames", &[]),
@@ -39,9 +39,14 @@ const MAY_KNOW: [(&str, &[&str]); 26] = [
     ("auth/revoked", &[]),
     ("auth/ticket", &[]),
     ("rooms/mod", &[]),
+    ("rooms/far", &["outbox"]),
     ("rooms/registry", &["outbox"]),
     ("rooms/room", &["outbox", "wire"]),
     ("rooms/seat", &["outbox", "wire"]),
+    ("cluster/mod", &["rooms"]),
+    ("cluster/link", &["rooms"]),
+    ("cluster/facts", &["rooms"]),
+    ("cluster/scripts", &[]),
     ("websocket", &["frames", "metrics", "outbox", "session"]),
     ("session", &["auth", "limits", "metrics", "outbox", "replay", "rooms", "wire"]),
     ("session/parked", &["auth", "metrics", "outbox", "replay", "rooms", "wire"]),

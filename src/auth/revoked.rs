@@ -79,6 +79,19 @@ impl Revoked {
         self.version.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// The same from a line that another server made; whose token it was, and which.
+    pub fn insert_line(&self, line: &str) -> Option<(String, Fingerprint)> {
+        let (username, (expires_at, fingerprint)) = read_line(line)?;
+        let (username, stamp) = (username.to_owned(), None);
+        self.insert(&Claims { username: username.clone(), expires_at, fingerprint, stamp });
+        Some((username, fingerprint))
+    }
+
+    /// Everything that counts, for other servers.
+    pub fn lines(&self) -> Vec<String> {
+        lines_of(&self.users.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Whether this token was logged out.
     pub fn contains(&self, claims: &Claims) -> bool {
         let users = self.users.read().unwrap_or_else(PoisonError::into_inner);
@@ -126,14 +139,19 @@ impl Revoked {
 /// Sorted, so that the same tokens always make the same file.
 fn lines_of(users: &HashMap<String, Ended>) -> Vec<String> {
     let each = users.iter().flat_map(|(username, ended)| {
-        ended.iter().map(move |(expires_at, Fingerprint(bytes))| {
-            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-            format!("{expires_at} {hex} {username}")
-        })
+        ended
+            .iter()
+            .map(move |(expires_at, fingerprint)| line_of(username, *expires_at, fingerprint))
     });
     let mut lines: Vec<_> = each.collect();
     lines.sort_unstable();
     lines
+}
+
+/// A token as a line: for the file, and for other servers.
+pub fn line_of(username: &str, expires_at: u64, Fingerprint(bytes): &Fingerprint) -> String {
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{expires_at} {hex} {username}")
 }
 
 fn read_line(line: &str) -> Option<(&str, (u64, Fingerprint))> {

@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use crate::{app::LoginError, session::Refusal};
+use crate::{app::LoginError, cluster::Away, session::Refusal};
 
 /// What a REST handler returns when it cannot do what it was asked.
 ///
@@ -84,6 +84,9 @@ pub enum ApiError {
     /// 503, with `Retry-After`. The server stops.
     #[error("The server is restarting")]
     Draining,
+    /// 503, with `Retry-After`. Only part of the truth is known.
+    #[error("What the servers of this cluster share cannot be reached")]
+    ClusterAway,
     /// 503, with `Retry-After`. More logins wait than are checked within seconds.
     #[error("Too many logins are waiting. Please try again later.")]
     TooManyLogins,
@@ -173,6 +176,7 @@ impl ApiError {
             | Self::NoTurnUrls
             | Self::TooManyStrangers
             | Self::Draining
+            | Self::ClusterAway
             | Self::TooManyLogins => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -181,7 +185,7 @@ impl ApiError {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::LockedOut(wait) | Self::TooManyRequests(wait) => Some(*wait),
-            Self::TooManyStrangers | Self::TooManyLogins | Self::Draining => {
+            Self::TooManyStrangers | Self::TooManyLogins | Self::Draining | Self::ClusterAway => {
                 Some(Duration::from_secs(5))
             }
             // Somebody has to change the settings first.
@@ -235,6 +239,12 @@ impl From<Refusal> for ApiError {
         match why {
             Refusal::BadToken | Refusal::Blocked | Refusal::NoSuchUser => Self::InvalidToken,
         }
+    }
+}
+
+impl From<Away> for ApiError {
+    fn from(Away: Away) -> Self {
+        Self::ClusterAway
     }
 }
 

@@ -33,6 +33,22 @@ pub(super) struct HealthBody {
     rooms: usize,
     version: &'static str,
     uptime_seconds: u64,
+    /// Where several servers share rooms.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster: Option<ClusterBody>,
+}
+
+/// What several servers share, as this one sees it.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ClusterBody {
+    /// This server's name among them.
+    node: String,
+    /// `up`, or `down`: then nobody may enter a room, and who is in one goes on.
+    #[schema(example = "up")]
+    engine: &'static str,
+    /// How many servers there are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nodes: Option<usize>,
 }
 
 /// Says that the server runs.
@@ -45,12 +61,22 @@ pub(super) async fn root() -> Json<RootBody> {
 #[utoipa::path(get, path = "/health", tag = "General", responses((status = 200, description = "It runs, with figures", body = HealthBody)))]
 pub(super) async fn health(State(app): State<App>) -> Json<HealthBody> {
     let (active_connections, rooms) = (app.rooms.members(), app.rooms.rooms());
+    let cluster = match &app.cluster {
+        None => None,
+        Some(cluster) => Some(ClusterBody {
+            node: cluster.node().to_owned(),
+            engine: if cluster.is_up() { "up" } else { "down" },
+            nodes: cluster.nodes().await.ok(),
+        }),
+    };
+    let is_whole = cluster.as_ref().is_none_or(|cluster| cluster.engine == "up");
     Json(HealthBody {
-        status: "healthy",
+        status: if is_whole { "healthy" } else { "degraded" },
         active_connections,
         rooms,
         version: env!("CARGO_PKG_VERSION"),
         uptime_seconds: app.started.elapsed().as_secs(),
+        cluster,
     })
 }
 

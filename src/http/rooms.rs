@@ -47,6 +47,11 @@ impl FromRequestParts<App> for MaySeeRooms {
     )
 )]
 pub(super) async fn list(State(app): State<App>, _: MaySeeRooms) -> Result<Response, ApiError> {
+    if let Some(cluster) = &app.cluster {
+        let rooms = cluster.list().await?.into_iter();
+        let rooms: Vec<_> = rooms.map(|(room_id, users)| body(&room_id, users)).collect();
+        return Ok(Json(rooms).into_response());
+    }
     // Away from the workers, which have calls to carry: the list may be long.
     let list = tokio::task::spawn_blocking(move || {
         let rooms = app.rooms.list().into_iter();
@@ -72,7 +77,11 @@ pub(super) async fn info(
     room: Result<Path<String>, axum::extract::rejection::PathRejection>,
 ) -> Result<Json<RoomBody>, ApiError> {
     let Path(room) = room.map_err(|_| ApiError::RoomNotFound)?;
-    let users = app.rooms.info(&room).ok_or(ApiError::RoomNotFound)?;
+    let users = match &app.cluster {
+        None => app.rooms.info(&room),
+        Some(cluster) => cluster.info(&room).await?,
+    };
+    let users = users.ok_or(ApiError::RoomNotFound)?;
     Ok(Json(body(&room, users)))
 }
 

@@ -1,6 +1,7 @@
 //! Rooms: `room` decides who hears what in one of them, `registry` which there are; `seat` holds a
-//! membership.
+//! membership; `far` is what other servers have to do with them.
 
+pub mod far;
 mod registry;
 mod room;
 mod seat;

@@ -6,8 +6,13 @@ use std::sync::{
 };
 
 use dashmap::DashMap;
+use tokio::{sync::oneshot, time::Instant};
 
-use super::room::{JoinError, Joined, Peer, Resumed, Room};
+use super::{
+    Seat,
+    far::{Fact, Far, Holder, Pending},
+    room::{JoinError, Joined, Peer, Resumed, Room},
+};
 use crate::outbox::{NotResumed, Outbox};
 
 /// Every room on this server. Clones are the same rooms. No lock is held over an `await`.
@@ -19,6 +24,7 @@ struct Registry {
     capacity: usize,
     members: AtomicUsize,
     is_closing: AtomicBool,
+    far: Option<Arc<Far>>,
 }
 
 /// A room as everyone in it shares it. Once its last member has gone it is over, and never entered again:
@@ -35,12 +41,117 @@ impl SharedRoom {
 impl Rooms {
     /// No rooms yet; each will hold `capacity` members, at least one.
     pub fn new(capacity: usize) -> Self {
+        Self::of(capacity, None)
+    }
+
+    /// The same, on one of several servers: who may come in is decided by what they share.
+    pub fn clustered(far: Arc<Far>) -> Self {
+        Self::of(usize::MAX, Some(far))
+    }
+
+    fn of(capacity: usize, far: Option<Arc<Far>>) -> Self {
         Self(Arc::new(Registry {
             rooms: DashMap::new(),
             capacity,
             members: AtomicUsize::new(0),
             is_closing: AtomicBool::new(false),
+            far,
         }))
+    }
+
+    /// The way to the other servers, where there are some.
+    pub fn far(&self) -> Option<&Arc<Far>> {
+        self.0.far.as_ref()
+    }
+
+    /// Asks the cluster for a seat, and waits until it is there.
+    pub(super) async fn ask(
+        &self,
+        far: &Far,
+        room: &Arc<str>,
+        peer: Peer,
+        outbox: Outbox,
+    ) -> Result<Seat, JoinError> {
+        let (reply, answer) = oneshot::channel();
+        // Never 0, which stands for none.
+        let key = uuid::Uuid::new_v4().as_u64_pair().1 | 1;
+        far.join(peer, key, Pending { room: room.clone(), outbox, reply });
+        answer.await.unwrap_or(Err(JoinError::Unavailable))
+    }
+
+    /// Takes in what has happened in the cluster.
+    pub fn apply(&self, fact: Fact) {
+        let Some(far) = self.far() else { return };
+        match fact {
+            Fact::Seated { room, holder, everyone } => self.seat(far, &room, holder, everyone),
+            Fact::Joined { room, holder } => self.change(&room, |room| room.hears_of(holder)),
+            Fact::Left { room, client_id, conn } => {
+                self.change(&room, |room| room.forgets(&client_id, &conn));
+            }
+            Fact::Said { room, from, conn, to, frame } => {
+                if let Some(room) = self.find(&room) {
+                    room.lock().said(&from, &conn, to.as_deref(), &frame);
+                }
+            }
+            Fact::State { room, client_id, conn, is_away } => {
+                if let Some(room) = self.find(&room) {
+                    room.lock().far_state(&client_id, &conn, is_away);
+                }
+            }
+            Fact::Picture { room, everyone } => {
+                if let Some(room) = self.find(&room) {
+                    room.lock().compares(everyone, Instant::now());
+                }
+            }
+        }
+    }
+
+    fn seat(&self, far: &Far, id: &Arc<str>, holder: Holder, everyone: Vec<Holder>) {
+        let Holder { peer, conn, .. } = holder.clone();
+        let Some(Pending { outbox, reply, .. }) = far.admitted(conn.key) else {
+            // Whoever has asked does not wait any more.
+            return far.leave(id.clone(), peer.client_id, conn.key);
+        };
+        let entered =
+            self.enter(id, |room| Ok(room.admit(holder.clone(), outbox.clone(), everyone.clone())));
+        // Nobody who hung up meanwhile takes the seat: then it is dropped, which is to leave.
+        let _ = reply.send(entered.map(|(room, joined)| Seat::new(self, room, peer, &joined)));
+    }
+
+    fn find(&self, id: &str) -> Option<Arc<SharedRoom>> {
+        self.0.rooms.get(id).map(|room| room.value().clone())
+    }
+
+    /// Changes a room in which there is somebody of ours; `change` says whether one of them had to leave.
+    fn change(&self, id: &str, change: impl FnOnce(&mut Room) -> bool) {
+        let Some(room) = self.find(id) else { return };
+        let mut inside = room.lock();
+        if !inside.is_over() && change(&mut inside) {
+            self.0.members.fetch_sub(1, Ordering::Relaxed);
+        }
+        let is_over = inside.is_over();
+        drop(inside);
+        if is_over {
+            self.close(id, &room);
+        }
+    }
+
+    /// Who of ours is where, in the rooms of one engine: what a node tells it that has come back.
+    pub fn ours(&self, engine: usize) -> Vec<(Arc<str>, Vec<Holder>)> {
+        let Some(far) = self.far() else { return Vec::new() };
+        let rooms: Vec<_> =
+            self.0.rooms.iter().map(|room| (room.key().clone(), room.value().clone())).collect();
+        let rooms = rooms.into_iter().filter(|(id, _)| far.engine_of(id) == engine);
+        let ours = rooms.map(|(id, room)| (id, room.lock().ours()));
+        ours.filter(|(_, ours)| !ours.is_empty()).collect()
+    }
+
+    /// Gives up members of other servers that were missing for too long.
+    pub fn doubts(&self, now: Instant) {
+        let rooms: Vec<_> = self.0.rooms.iter().map(|room| room.value().clone()).collect();
+        for room in rooms {
+            room.lock().doubts(now);
+        }
     }
 
     /// See [`Room::join`]; the room is opened where there is none.
@@ -90,7 +201,8 @@ impl Rooms {
         join: impl Fn(&mut Room) -> Result<Joined, JoinError>,
     ) -> Result<(Arc<SharedRoom>, Joined), JoinError> {
         loop {
-            let open = || Arc::new(SharedRoom(Mutex::new(Room::new(id.clone()))));
+            let open =
+                || Arc::new(SharedRoom(Mutex::new(Room::new(id.clone(), self.0.far.clone()))));
             let room = self.0.rooms.entry(id.clone()).or_insert_with(open).clone();
             let mut inside = room.lock();
             if inside.is_over() {

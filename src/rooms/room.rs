@@ -1,10 +1,11 @@
 //! Who is in one room, and who hears what there. Pure: no clock, no socket, no lock.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use bytestring::ByteString;
 use tokio::time::Instant;
 
+use super::far::{Ask, Conn, DOUBT, Far, Holder};
 use crate::{
     outbox::{Dismissal, NotResumed, Outbox},
     wire::{PeerInRoom, ServerMessage, Signal, Signature, quoted},
@@ -33,6 +34,9 @@ pub enum JoinError {
     /// Another user holds this client id in the room.
     #[error("Client id is taken by another user in this room")]
     ClientIdTaken,
+    /// What the servers of a cluster share is out of reach, and nobody knows who is in the room.
+    #[error("Rooms cannot be entered at the moment")]
+    Unavailable,
 }
 
 /// Why a signal went nowhere.
@@ -47,6 +51,9 @@ pub enum RouteError {
     /// The sender's seat has gone to a newer connection; its own is about to end.
     #[error("This connection has been replaced")]
     NotSeated,
+    /// The peer, or some of all, are on another server, which cannot be reached now; perhaps it was.
+    #[error("{0} cannot be reached at the moment")]
+    Unreachable(String),
 }
 
 /// Somebody goes on where it was.
@@ -60,6 +67,7 @@ pub struct Resumed {
 
 /// What a peer is whose connection is gone, and which may come back.
 const AWAY: &str = "reconnecting";
+const BACK: &str = "connected";
 
 fn state_of(client_id: &str, state: &str) -> ByteString {
     ServerMessage::PeerState { client_id, state }.encode()
@@ -71,15 +79,68 @@ pub(super) struct Room {
     /// By client id, so that lists come in one order.
     members: Vec<Member>,
     last_seat: u64,
+    /// The other servers, where there are some.
+    far: Option<Arc<Far>>,
 }
 
 struct Member {
     peer: Peer,
-    outbox: Outbox,
-    /// Tells this member from the one that it replaced, or that replaced it.
-    seat: u64,
-    /// The seat that it came in with: who has a higher one came later.
+    place: Place,
+    /// Who has a higher one came later.
     arrival: u64,
+    /// What tells its membership from all others on its server; 0 where there is one server.
+    key: u64,
+}
+
+/// Where a member is.
+enum Place {
+    /// On this server.
+    Here {
+        outbox: Outbox,
+        /// Tells this member from the one that it replaced, or that replaced it.
+        seat: u64,
+    },
+    /// On another; boxed, for a room's members are looked through for every message.
+    There(Box<There>),
+}
+
+struct There {
+    node: Arc<str>,
+    is_away: bool,
+    /// When a picture first did not show it.
+    doubted_at: Option<Instant>,
+}
+
+impl Member {
+    fn outbox(&self) -> Option<&Outbox> {
+        match &self.place {
+            Place::Here { outbox, .. } => Some(outbox),
+            Place::There(_) => None,
+        }
+    }
+
+    fn node(&self) -> Option<&Arc<str>> {
+        match &self.place {
+            Place::Here { .. } => None,
+            Place::There(there) => Some(&there.node),
+        }
+    }
+
+    fn has_seat(&self, number: u64) -> bool {
+        matches!(self.place, Place::Here { seat, .. } if seat == number)
+    }
+
+    fn is_away(&self) -> bool {
+        match &self.place {
+            Place::Here { outbox, .. } => outbox.is_away(),
+            Place::There(there) => there.is_away,
+        }
+    }
+
+    /// Whether it is there on this very connection.
+    fn is_on(&self, conn: &Conn) -> bool {
+        self.key == conn.key && self.node() == Some(&conn.node)
+    }
 }
 
 /// Somebody sat down.
@@ -93,8 +154,8 @@ pub(super) struct Joined {
 }
 
 impl Room {
-    pub(super) fn new(id: Arc<str>) -> Self {
-        Self { id, members: Vec::new(), last_seat: 0 }
+    pub(super) fn new(id: Arc<str>, far: Option<Arc<Far>>) -> Self {
+        Self { id, members: Vec::new(), last_seat: 0, far }
     }
 
     /// Seats `peer` in a room for `capacity` members, as [`Seat::take`](super::Seat::take) promises.
@@ -108,20 +169,165 @@ impl Room {
         outbox: Outbox,
         capacity: usize,
     ) -> Result<Joined, JoinError> {
-        let holder = self.find(&peer.client_id);
-        match holder {
+        let holder = self.place(&peer.client_id).ok();
+        match holder.and_then(|holder| self.members.get(holder)) {
             Some(holder) if holder.peer.username != peer.username => {
                 return Err(JoinError::ClientIdTaken);
             }
             None if self.members.len() >= capacity => return Err(JoinError::Full),
             Some(_) | None => {}
         }
-        let replaced = holder.map(|holder| {
-            holder.outbox.dismiss(Dismissal::Replaced);
-            holder.seat
-        });
-        let replaced = replaced.is_some_and(|seat| self.leave(&peer.client_id, seat, false));
+        let replaced =
+            holder.is_some_and(|holder| self.takes_out(holder, Some(Dismissal::Replaced)));
+        let seat = self.comes_in(peer, outbox, None, 0);
+        Ok(Joined { seat, arrival: seat, replaced })
+    }
 
+    /// Seats one of ours that the cluster has let in: `everyone` is in the room, as far as the cluster knows.
+    pub(super) fn admit(
+        &mut self,
+        holder: Holder,
+        outbox: Outbox,
+        everyone: Vec<Holder>,
+    ) -> Joined {
+        // Whoever has ours here has followed the room, and knows better: also who of ours has just left.
+        if !self.has_ours() {
+            self.members.clear();
+            for other in everyone {
+                self.knows(other);
+            }
+        }
+        let there = self.place(&holder.peer.client_id).ok();
+        let replaced = there.is_some_and(|there| self.takes_out(there, Some(Dismissal::Replaced)));
+        let Holder { peer, conn, arrival } = holder;
+        let seat = self.comes_in(peer, outbox, Some(arrival), conn.key);
+        Joined { seat, arrival, replaced }
+    }
+
+    /// Notes somebody on another server of whom nobody need be told.
+    fn knows(&mut self, holder: Holder) {
+        let Holder { peer, conn: Conn { node, key }, arrival } = holder;
+        let is_ours = self.far.as_ref().is_some_and(|far| far.node == node);
+        if let Err(place) = self.place(&peer.client_id)
+            && !is_ours
+        {
+            let there = There { node, is_away: false, doubted_at: None };
+            let there = Place::There(Box::new(there));
+            self.members.insert(place, Member { peer, place: there, arrival, key });
+        }
+    }
+
+    /// Somebody is in on another server; whether one of ours had to leave for it.
+    pub(super) fn hears_of(&mut self, holder: Holder) -> bool {
+        let mut replaced = false;
+        if let Ok(place) = self.place(&holder.peer.client_id) {
+            if let Some(Member { place: Place::There(there), .. }) =
+                self.members.get_mut(place).filter(|member| member.is_on(&holder.conn))
+            {
+                there.doubted_at = None;
+                return false;
+            }
+            replaced = self.takes_out(place, Some(Dismissal::Replaced));
+        }
+        let peer = holder.peer.clone();
+        self.tell_of_newcomer(&peer);
+        self.knows(holder);
+        replaced
+    }
+
+    /// Somebody has left, as the cluster says; whether it was one of ours.
+    pub(super) fn forgets(&mut self, client_id: &str, conn: &Conn) -> bool {
+        let is_ours = self.far.as_ref().is_some_and(|far| far.node == conn.node);
+        let Ok(place) = self.place(client_id) else { return false };
+        let known = self.members.get(place);
+        let is_this = known.is_some_and(|known| match known.place {
+            Place::Here { .. } => is_ours && known.key == conn.key,
+            Place::There(_) => known.is_on(conn),
+        });
+        if !is_this || !self.takes_out(place, Some(Dismissal::Replaced)) {
+            return false;
+        }
+        // We may have stated meanwhile that it is still in, after we were cut off.
+        if let Some(far) = &self.far {
+            far.leave(self.id.clone(), client_id.into(), conn.key);
+        }
+        true
+    }
+
+    /// Passes on to ours what somebody on another server has said.
+    pub(super) fn said(&self, from: &str, conn: &Conn, to: Option<&str>, frame: &ByteString) {
+        // Not by somebody who has left meanwhile, or has been given up.
+        if !self.find(from).is_some_and(|member| member.is_on(conn)) {
+            return;
+        }
+        match to {
+            None => drop(self.tell_others(from, None, || frame.clone())),
+            Some(to) => {
+                if let Some(outbox) = self.find(to).and_then(Member::outbox) {
+                    outbox.push(frame.clone(), None);
+                }
+            }
+        }
+    }
+
+    /// The connection of somebody on another server is gone, or back.
+    pub(super) fn far_state(&mut self, client_id: &str, conn: &Conn, now_away: bool) {
+        let Ok(place) = self.place(client_id) else { return };
+        if let Some(Member { place: Place::There(there), .. }) =
+            self.members.get_mut(place).filter(|member| member.is_on(conn))
+        {
+            there.is_away = now_away;
+            self.tell_state_here(client_id, if now_away { AWAY } else { BACK });
+        }
+    }
+
+    /// Compares with everybody who is in the room, as the cluster has it now: who is new is told of; who is
+    /// missing is doubted, for its server may be slower than we are to say that it is there.
+    pub(super) fn compares(&mut self, everyone: Vec<Holder>, now: Instant) {
+        let here =
+            |holder: &Holder| self.far.as_ref().is_some_and(|far| far.node == holder.conn.node);
+        let (_, others): (Vec<_>, Vec<_>) = everyone.into_iter().partition(here);
+        for member in &mut self.members {
+            if let Place::There(there) = &mut member.place {
+                there.doubted_at.get_or_insert(now);
+            }
+        }
+        for other in others {
+            self.hears_of(other);
+        }
+    }
+
+    /// Gives up those who were missing from a picture for too long; whether there are more in doubt.
+    pub(super) fn doubts(&mut self, now: Instant) {
+        let is_over = |member: &Member| match &member.place {
+            Place::There(there) => {
+                there.doubted_at.is_some_and(|since| now.duration_since(since) >= DOUBT)
+            }
+            Place::Here { .. } => false,
+        };
+        while let Some(place) = self.members.iter().position(is_over) {
+            self.takes_out(place, None);
+        }
+    }
+
+    /// Which of ours are in, for the cluster to know.
+    pub(super) fn ours(&self) -> Vec<Holder> {
+        let Some(far) = &self.far else { return Vec::new() };
+        let ours = self.members.iter().filter(|member| member.outbox().is_some());
+        let holder = |member: &Member| Holder {
+            peer: member.peer.clone(),
+            conn: Conn { node: far.node.clone(), key: member.key },
+            arrival: member.arrival,
+        };
+        ours.map(holder).collect()
+    }
+
+    fn has_ours(&self) -> bool {
+        self.members.iter().any(|member| member.outbox().is_some())
+    }
+
+    /// Tells a newcomer who is there, and those of the newcomer.
+    fn comes_in(&mut self, peer: Peer, outbox: Outbox, arrival: Option<u64>, key: u64) -> u64 {
         let users = self.members.iter().map(|member| &member.peer);
         let users = users.map(|peer| PeerInRoom {
             client_id: &peer.client_id,
@@ -130,10 +336,15 @@ impl Room {
         });
         outbox.push(ServerMessage::UsersInRoom { users: users.collect() }.encode(), None);
         if outbox.features().peer_state {
-            for away in self.members.iter().filter(|member| member.outbox.is_away()) {
+            for away in self.members.iter().filter(|member| member.is_away()) {
                 outbox.push(state_of(&away.peer.client_id, AWAY), None);
             }
         }
+        self.tell_of_newcomer(&peer);
+        self.seats(peer, outbox, arrival, key)
+    }
+
+    fn tell_of_newcomer(&self, peer: &Peer) {
         self.tell_others(&peer.client_id, None, || {
             let news = ServerMessage::UserJoined {
                 room_id: &self.id,
@@ -144,9 +355,6 @@ impl Room {
             };
             news.encode()
         });
-
-        let seat = self.seats(peer, outbox, None);
-        Ok(Joined { seat, arrival: seat, replaced })
     }
 
     /// Seats somebody who was a member before this process began, and is away.
@@ -164,26 +372,26 @@ impl Room {
             return Err(JoinError::ClientIdTaken);
         }
         self.last_seat = self.last_seat.max(arrival);
-        let seat = self.seats(peer, outbox, Some(arrival));
+        let seat = self.seats(peer, outbox, Some(arrival), 0);
         Ok(Joined { seat, arrival, replaced: false })
     }
 
-    fn seats(&mut self, peer: Peer, outbox: Outbox, arrival: Option<u64>) -> u64 {
+    fn seats(&mut self, peer: Peer, outbox: Outbox, arrival: Option<u64>, key: u64) -> u64 {
         self.last_seat += 1;
         let seat = self.last_seat;
         let arrival = arrival.unwrap_or(seat);
         let place = self.place(&peer.client_id).unwrap_or_else(|place| place);
-        self.members.insert(place, Member { peer, outbox, seat, arrival });
+        self.members
+            .insert(place, Member { peer, place: Place::Here { outbox, seat }, arrival, key });
         seat
     }
 
     /// The connection of a client is gone, and it may come back: whoever wants to know hears of it,
     /// unless it goes `quietly`, and what the client would hear is kept for it.
     pub(super) fn goes_away(&self, client_id: &str, seat: u64, quietly: bool) {
-        let Some(member) = self.find(client_id).filter(|member| member.seat == seat) else {
-            return;
-        };
-        member.outbox.goes_away();
+        let member = self.find(client_id).filter(|member| member.has_seat(seat));
+        let Some(outbox) = member.and_then(Member::outbox) else { return };
+        outbox.goes_away();
         if !quietly {
             self.tell_state(client_id, AWAY);
         }
@@ -204,14 +412,14 @@ impl Room {
     ) -> Result<(Joined, Resumed), NotResumed> {
         let place = self.place(client_id).map_err(|_| NotResumed::Over)?;
         let member = self.members.get_mut(place).ok_or(NotResumed::Over)?;
-        let was_away = member.outbox.is_away();
-        let replayed = member.outbox.resumes_at(&outbox, key, last_seq)?;
-        member.outbox = outbox;
+        let Place::Here { outbox: old, .. } = &member.place else { return Err(NotResumed::Over) };
+        let was_away = old.is_away();
+        let replayed = old.resumes_at(&outbox, key, last_seq)?;
         self.last_seat += 1;
-        member.seat = self.last_seat;
+        member.place = Place::Here { outbox, seat: self.last_seat };
         let arrival = member.arrival;
         if was_away {
-            self.tell_state(client_id, "connected");
+            self.tell_state(client_id, BACK);
         }
         let others = self.others(client_id);
         let others = others.map(|other| (other.peer.clone(), other.arrival < arrival));
@@ -224,23 +432,35 @@ impl Room {
     /// and so is leaving a seat that somebody newer has taken.
     pub(super) fn leave(&mut self, client_id: &str, seat: u64, quietly: bool) -> bool {
         let Ok(place) = self.place(client_id) else { return false };
-        if self.members.get(place).is_none_or(|member| member.seat != seat) {
+        let Some(member) = self.members.get(place).filter(|member| member.has_seat(seat)) else {
             return false;
+        };
+        if let Some(far) = &self.far {
+            far.leave(self.id.clone(), member.peer.client_id.clone(), member.key);
         }
-        let Member { peer, .. } = self.members.remove(place);
         if quietly {
-            self.members.iter().for_each(|member| member.outbox.goes_away());
+            self.members.iter().filter_map(Member::outbox).for_each(Outbox::goes_away);
         }
+        self.takes_out(place, None)
+    }
+
+    /// Takes out whoever is at `place`, and tells the others; whether it was one of ours, who is told why.
+    fn takes_out(&mut self, place: usize, why: Option<Dismissal>) -> bool {
+        let member = self.members.remove(place);
+        if let (Some(outbox), Some(why)) = (member.outbox(), why) {
+            outbox.dismiss(why);
+        }
+        let Peer { client_id, username } = &member.peer;
         self.tell_others(client_id, None, || {
             let news = ServerMessage::UserLeft {
                 room_id: &self.id,
                 client_id,
-                username: &peer.username,
+                username,
                 connected_users: self.members.len(),
             };
             news.encode()
         });
-        true
+        member.outbox().is_some()
     }
 
     /// Passes `signal`, which arrived at `heard_at`, to the peer it names, or to everyone else. Says
@@ -258,23 +478,88 @@ impl Room {
         heard_at: Instant,
     ) -> Result<bool, RouteError> {
         let heard_at = Some(heard_at);
-        if self.find(&from.client_id).is_none_or(|member| member.seat != seat) {
+        let Some(sender) = self.find(&from.client_id).filter(|member| member.has_seat(seat)) else {
             return Err(RouteError::NotSeated);
-        }
+        };
         match signal.to.as_deref() {
-            None => Ok(self.tell_others(&from.client_id, heard_at, || signal.as_heard(signature))),
+            None => {
+                let frame = || signal.as_heard(signature);
+                let at_once = self.tell_others(&from.client_id, heard_at, frame);
+                match &self.far {
+                    None => Ok(at_once),
+                    Some(far) => self.broadcast(far, sender, frame).map(|()| at_once),
+                }
+            }
             Some(to) if *to == *from.client_id => Err(RouteError::Yourself),
             Some(to) => {
                 let peer = self.find(to).ok_or_else(|| RouteError::NoSuchPeer(quoted(to)))?;
-                Ok(peer.outbox.push(signal.as_heard(signature), heard_at))
+                match (&peer.place, &self.far) {
+                    (Place::Here { outbox, .. }, _) => {
+                        Ok(outbox.push(signal.as_heard(signature), heard_at))
+                    }
+                    (Place::There(there), Some(far)) => {
+                        let to = Some(peer.peer.client_id.clone());
+                        let said =
+                            self.say(far, sender, &there.node, to, signal.as_heard(signature));
+                        said.map(|()| false)
+                            .map_err(|()| RouteError::Unreachable(quoted(&peer.peer.client_id)))
+                    }
+                    (Place::There(_), None) => Err(RouteError::NoSuchPeer(quoted(to))),
+                }
             }
         }
     }
 
+    /// Once to each server that has members here.
+    fn broadcast(
+        &self,
+        far: &Far,
+        from: &Member,
+        frame: impl Fn() -> ByteString,
+    ) -> Result<(), RouteError> {
+        let mut is_reached = true;
+        for node in self.nodes() {
+            is_reached &= self.say(far, from, node, None, frame()).is_ok();
+        }
+        is_reached.then_some(()).ok_or_else(|| RouteError::Unreachable("Somebody here".into()))
+    }
+
+    fn say(
+        &self,
+        far: &Far,
+        from: &Member,
+        node: &Arc<str>,
+        to: Option<Arc<str>>,
+        frame: ByteString,
+    ) -> Result<(), ()> {
+        let (room, node) = (self.id.clone(), node.clone());
+        let from_id = from.peer.client_id.clone();
+        let ask = Ask::Say { node, room, from: from_id, key: from.key, to, frame };
+        far.say(&self.id, ask).map_err(|_| ())
+    }
+
+    /// The other servers that have members here.
+    fn nodes(&self) -> BTreeSet<&Arc<str>> {
+        self.members.iter().filter_map(Member::node).collect()
+    }
+
     /// Tells those who want to know where a peer's connection is.
     fn tell_state(&self, client_id: &str, state: &str) {
-        let listeners = self.others(client_id).filter(|other| other.outbox.features().peer_state);
-        tell(listeners, None, || state_of(client_id, state));
+        self.tell_state_here(client_id, state);
+        let (Some(far), Some(member)) = (&self.far, self.find(client_id)) else { return };
+        for node in self.nodes() {
+            let (room, node, client_id) =
+                (self.id.clone(), node.clone(), member.peer.client_id.clone());
+            let ask = Ask::State { node, room, client_id, key: member.key, is_away: state == AWAY };
+            // Only news: whoever misses it learns in time whether the member has left.
+            let _ = far.say(&self.id, ask);
+        }
+    }
+
+    fn tell_state_here(&self, client_id: &str, state: &str) {
+        let wants_it =
+            |other: &&Member| other.outbox().is_some_and(|outbox| outbox.features().peer_state);
+        tell(self.others(client_id).filter(wants_it), None, || state_of(client_id, state));
     }
 
     /// What it is called.
@@ -282,9 +567,9 @@ impl Room {
         &self.id
     }
 
-    /// Whether there was somebody, and everybody has left.
+    /// Whether there was somebody on this server, and everybody has left it.
     pub(super) fn is_over(&self) -> bool {
-        self.members.is_empty() && self.last_seat > 0
+        self.last_seat > 0 && !self.has_ours()
     }
 
     /// How many members there are.
@@ -323,8 +608,8 @@ fn tell<'a>(
     news: impl Fn() -> ByteString,
 ) -> bool {
     let (mut frame, mut at_once) = (None, false);
-    for listener in listeners {
-        at_once |= listener.outbox.push(frame.get_or_insert_with(&news).clone(), heard_at);
+    for outbox in listeners.filter_map(Member::outbox) {
+        at_once |= outbox.push(frame.get_or_insert_with(&news).clone(), heard_at);
     }
     at_once
 }

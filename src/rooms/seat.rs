@@ -41,6 +41,23 @@ impl Seat {
         Ok(Self::new(rooms, room, peer, &joined))
     }
 
+    /// The same where several servers share rooms: whether there is a seat is then not ours to say.
+    ///
+    /// # Errors
+    ///
+    /// [`JoinError`], also [`JoinError::Unavailable`]; then nothing has changed.
+    pub async fn ask(
+        rooms: &Rooms,
+        room: &Arc<str>,
+        peer: Peer,
+        outbox: Outbox,
+    ) -> Result<Self, JoinError> {
+        match rooms.far() {
+            None => Self::take(rooms, room, peer, outbox),
+            Some(far) => rooms.ask(far, room, peer, outbox).await,
+        }
+    }
+
     /// Goes on as `peer` of `room`, on a new connection that reads from `outbox`: what the client has not
     /// got after `last_seq` waits there already, and the others hear nothing of it, but for
     /// `peer_state`. An older connection that is still open is dismissed. `key` is the membership's.
@@ -77,7 +94,7 @@ impl Seat {
         Ok(Self::new(rooms, room, peer, &joined))
     }
 
-    fn new(rooms: &Rooms, room: Arc<SharedRoom>, peer: Peer, joined: &Joined) -> Self {
+    pub(super) fn new(rooms: &Rooms, room: Arc<SharedRoom>, peer: Peer, joined: &Joined) -> Self {
         let signature = Signature::new(&peer.client_id, &peer.username);
         let Joined { seat: number, arrival, .. } = *joined;
         Self { rooms: rooms.clone(), room, peer, signature, number, arrival }

@@ -31,14 +31,14 @@ const RESUME: &[&str] = &["resume"];
 const RESUME_AND_STATES: &[&str] = &["resume", "peer_state"];
 
 /// A server process that can be started again where it was: same port, same folder.
-struct House {
+pub struct House {
     folder: TempDir,
-    server: Process,
+    pub server: Process,
     settings: Vec<(String, String)>,
 }
 
 impl House {
-    async fn open(settings: &[(&str, &str)]) -> Self {
+    pub async fn open(settings: &[(&str, &str)]) -> Self {
         Self::open_in(tempfile::tempdir().unwrap(), settings).await
     }
 
@@ -76,15 +76,15 @@ impl House {
     }
 
     /// The next process, after the one before has ended.
-    async fn opens_again(&mut self) {
+    pub async fn opens_again(&mut self) {
         self.server = Self::start(&self.folder, &self.settings).await;
     }
 
-    fn address(&self) -> SocketAddr {
+    pub fn address(&self) -> SocketAddr {
         self.server.address.parse().unwrap()
     }
 
-    async fn signal(&self, name: &str) {
+    pub async fn signal(&self, name: &str) {
         let pid = self.server.child.id().unwrap().to_string();
         assert!(Command::new("kill").args([name, &pid]).status().await.unwrap().success());
     }
@@ -102,14 +102,14 @@ impl House {
         self.server.said.iter().filter(is_error).cloned().collect()
     }
 
-    async fn token(&self, username: &str) -> String {
+    pub async fn token(&self, username: &str) -> String {
         let request = reqwest::Client::new().post(format!("http://{}/auth/login", self.address()));
         let login = json!({"username":username,"password":PASSWORD});
         let answer = timeout(SOON, request.json(&login).send()).await.expect("no answer").unwrap();
         answer.json::<Value>().await.unwrap()["access_token"].as_str().unwrap().to_owned()
     }
 
-    async fn health(&self) -> Value {
+    pub async fn health(&self) -> Value {
         let asked = reqwest::get(format!("http://{}/health", self.address()));
         let answer = timeout(SOON, asked).await.expect("no answer").unwrap();
         answer.json().await.unwrap()

@@ -11,6 +11,8 @@
 )]
 
 mod attacks;
+#[path = "../cluster/mod.rs"]
+mod cluster;
 #[path = "../faults/mod.rs"]
 mod faults;
 mod foreign;

@@ -1,0 +1,101 @@
+//! Entries of an inbox, as what they say.
+
+use std::{collections::HashMap, sync::Arc};
+
+use crate::rooms::far::{Conn, Fact, Holder, NoSeat};
+
+/// The fields of an entry.
+pub type Entry = HashMap<String, Vec<u8>>;
+
+/// Why an entry says nothing to us.
+#[derive(Debug, thiserror::Error)]
+pub enum Unread {
+    /// Another version of this server may write such.
+    #[error("no field {0:?}")]
+    NoField(&'static str),
+    /// Nobody should write such.
+    #[error("field {0:?} is not UTF-8")]
+    NotUtf8(&'static str),
+    /// As well.
+    #[error(transparent)]
+    NoSeat(#[from] NoSeat),
+    /// As well.
+    #[error("no picture: {0}")]
+    NoPicture(#[from] serde_json::Error),
+}
+
+/// What an entry says.
+pub enum News {
+    /// About a room.
+    Fact(Fact),
+    /// A token was logged out.
+    Logout(String),
+    /// Nothing that we know.
+    Other,
+}
+
+/// What an entry says.
+///
+/// # Errors
+///
+/// [`Unread`].
+pub fn read(entry: &mut Entry) -> Result<News, Unread> {
+    let kind = text(entry, "k")?;
+    let fact = match kind.as_str() {
+        "seat" => Fact::Seated {
+            holder: holder(entry)?,
+            everyone: picture(entry)?,
+            room: name(entry, "r")?,
+        },
+        "join" => Fact::Joined { holder: holder(entry)?, room: name(entry, "r")? },
+        "left" => {
+            let Holder { peer, conn, .. } = holder(entry)?;
+            Fact::Left { client_id: peer.client_id, conn, room: name(entry, "r")? }
+        }
+        "say" => Fact::Said {
+            room: name(entry, "r")?,
+            from: name(entry, "c")?,
+            conn: conn(entry)?,
+            to: entry.contains_key("t").then(|| name(entry, "t")).transpose()?,
+            frame: text(entry, "d")?.into(),
+        },
+        "state" => Fact::State {
+            room: name(entry, "r")?,
+            client_id: name(entry, "c")?,
+            conn: conn(entry)?,
+            is_away: text(entry, "d")? == "away",
+        },
+        "sync" => Fact::Picture { everyone: picture(entry)?, room: name(entry, "r")? },
+        "logout" => return text(entry, "d").map(News::Logout),
+        _ => return Ok(News::Other),
+    };
+    Ok(News::Fact(fact))
+}
+
+fn text(entry: &mut Entry, field: &'static str) -> Result<String, Unread> {
+    let bytes = entry.remove(field).ok_or(Unread::NoField(field))?;
+    String::from_utf8(bytes).map_err(|_| Unread::NotUtf8(field))
+}
+
+fn name(entry: &mut Entry, field: &'static str) -> Result<Arc<str>, Unread> {
+    text(entry, field).map(Arc::from)
+}
+
+fn conn(entry: &mut Entry) -> Result<Conn, Unread> {
+    Ok(text(entry, "v")?.parse()?)
+}
+
+fn holder(entry: &mut Entry) -> Result<Holder, Unread> {
+    Ok(Holder::of(&text(entry, "c")?, &text(entry, "v")?)?)
+}
+
+/// `[client, seat, client, seat, …]`; Lua writes an empty list as an empty object.
+fn picture(entry: &mut Entry) -> Result<Vec<Holder>, Unread> {
+    let json = text(entry, "m")?;
+    if json == "{}" {
+        return Ok(Vec::new());
+    }
+    let flat: Vec<String> = serde_json::from_str(&json)?;
+    let pairs = flat.as_chunks::<2>().0.iter();
+    pairs.map(|[client_id, seat]| Ok(Holder::of(client_id, seat)?)).collect()
+}

@@ -1,0 +1,54 @@
+-- What the scripts share; it stands in front of each. KEYS[1] is the prefix of all keys, and a hash tag: one slot.
+--
+-- A seat is "<node>.<conn> <arrival> <username>": who holds a client id, on which connection, since when, as whom.
+local P = KEYS[1]
+local LEASE = 8 -- seconds that a node may be silent
+
+local function now()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) + tonumber(time[2]) / 1000000
+end
+
+local function node_of(seat) return string.match(seat, '^[^.]+') end
+local function conn_of(seat) return string.match(seat, '^[^ ]+') end
+local function user_of(seat) return string.match(seat, '^[^ ]+ %d+ (.*)$') end
+
+-- A node that is gone has no inbox, and none is made for it.
+local function post(node, ...)
+  redis.call('XADD', P .. 'inbox:' .. node, 'NOMKSTREAM', 'MAXLEN', '~', 100000, '*', ...)
+end
+
+-- To every node with members in the room.
+local function tell(room, except, ...)
+  for _, node in ipairs(redis.call('HKEYS', P .. 'on:' .. room)) do
+    if node ~= except then post(node, ...) end
+  end
+end
+
+-- Everybody in the room, for a node that has not followed it: client, seat, client, seat …
+local function picture(room)
+  return cjson.encode(redis.call('HGETALL', P .. 'room:' .. room))
+end
+
+local function add(room, client, seat)
+  local node = node_of(seat)
+  redis.call('HSET', P .. 'room:' .. room, client, seat)
+  redis.call('HINCRBY', P .. 'on:' .. room, node, 1)
+  redis.call('HINCRBY', P .. 'rooms', room, 1)
+  redis.call('SADD', P .. 'seats:' .. node, room)
+end
+
+local function drop(room, client, seat)
+  local node = node_of(seat)
+  redis.call('HDEL', P .. 'room:' .. room, client)
+  if redis.call('HINCRBY', P .. 'on:' .. room, node, -1) <= 0 then
+    redis.call('HDEL', P .. 'on:' .. room, node)
+    redis.call('SREM', P .. 'seats:' .. node, room)
+  end
+  if redis.call('HINCRBY', P .. 'rooms', room, -1) <= 0 then redis.call('HDEL', P .. 'rooms', room) end
+end
+
+local function left(room, client, seat, except, why)
+  tell(room, except, 'k', 'left', 'r', room, 'c', client, 'v', seat, 'w', why)
+  drop(room, client, seat)
+end

@@ -1,0 +1,318 @@
+//! The link to one engine: it is made, told what is true, kept, and made again.
+
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use redis::{
+    AsyncConnectionConfig, Cmd, ErrorKind, Pipeline, RedisError, Value, aio::MultiplexedConnection,
+};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, MissedTickBehavior, interval, sleep},
+};
+
+use super::{
+    Connection, Logouts, PREFIX,
+    facts::{self, Entry, News},
+    scripts::{self, BEAT, ENTER, JOIN, LEAVE, LOGOUT, SYNC, call},
+};
+use crate::rooms::{
+    JoinError, Rooms,
+    far::{Ask, Conn, Far, Holder},
+};
+
+/// How long connecting may take, and any answer.
+const CONNECTED_WITHIN: Duration = Duration::from_secs(1);
+const ANSWERED_WITHIN: Duration = Duration::from_millis(1_500);
+
+/// How long the engine waits for something to read, and how long we wait for it.
+const READ_FOR: Duration = Duration::from_secs(1);
+const READ_WITHIN: Duration = Duration::from_millis(2_500);
+
+/// How often a node says that it lives: four times in a lease (`lib.lua`).
+const BEAT_EVERY: Duration = Duration::from_secs(2);
+
+/// What goes in one pipeline.
+const ASKS_AT_ONCE: usize = 512;
+const ROOMS_AT_ONCE: usize = 256;
+/// What is read at once.
+const ENTRIES_AT_ONCE: usize = 512;
+
+/// One engine, and what this node has to do with it.
+pub struct Link {
+    number: usize,
+    client: redis::Client,
+    rooms: Rooms,
+    far: Arc<Far>,
+    capacity: usize,
+    connection: Connection,
+    logouts: Arc<Logouts>,
+    /// The id of the last entry of the inbox that was read.
+    position: Mutex<Option<String>>,
+}
+
+type Entries = Vec<(String, Entry)>;
+
+impl Link {
+    pub fn new(
+        number: usize,
+        client: redis::Client,
+        rooms: Rooms,
+        far: Arc<Far>,
+        capacity: usize,
+        connection: Connection,
+        logouts: Arc<Logouts>,
+    ) -> Self {
+        let position = Mutex::default();
+        Self { number, client, rooms, far, capacity, connection, logouts, position }
+    }
+
+    /// Stays connected for as long as it is polled.
+    pub async fn live(self, mut asked: mpsc::UnboundedReceiver<Ask>) {
+        loop {
+            let Err(error) = self.connected(&mut asked).await;
+            self.far.engine_is(self.number, false);
+            *self.shared() = None;
+            // Its words may hold an address, but never a password.
+            tracing::error!(engine = self.number, %error, "engine lost; who is in the rooms of others is as it was");
+            sleep(Duration::from_millis(50 + u64::from(rand_byte()))).await;
+        }
+    }
+
+    /// From connecting to the first error.
+    async fn connected(
+        &self,
+        asked: &mut mpsc::UnboundedReceiver<Ask>,
+    ) -> Result<Infallible, RedisError> {
+        let config = AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECTED_WITHIN));
+        let connect = async |within| {
+            let config = config.clone().set_response_timeout(Some(within));
+            self.client.get_multiplexed_async_connection_with_config(&config).await
+        };
+        let mut writer = connect(ANSWERED_WITHIN).await?;
+        let reader = connect(READ_WITHIN).await?;
+        let run_id = run_id(&mut writer).await?;
+        scripts::load(&mut writer).await?;
+
+        // What was asked until now is part of what we state, or too late.
+        let mut says = 0;
+        while let Ok(ask) = asked.try_recv() {
+            says += usize::from(is_say(&ask));
+        }
+        self.far.taken(self.number, says);
+        let mut enter = call(&ENTER);
+        enter.arg(&*self.far.node).arg(run_id);
+        let (is_known, hello, seats): (u8, String, Vec<String>) =
+            enter.query_async(&mut writer).await?;
+        if is_known == 0 || self.position().is_none() {
+            *self.position() = Some(hello);
+        }
+        self.states(&mut writer, seats).await?;
+        if self.number == 0 {
+            self.tells_logouts(&mut writer).await?;
+        }
+
+        *self.shared() = Some(writer.clone());
+        self.far.engine_is(self.number, true);
+        tracing::info!(engine = self.number, node = &*self.far.node, "engine reached");
+        let (read, beat) = (self.reads(reader), self.beats(writer.clone()));
+        let (never, _, _) = tokio::try_join!(read, beat, self.writes(writer, asked))?;
+        match never {}
+    }
+
+    /// States who of ours is where: in the rooms that we have, and that the engine thinks we have.
+    async fn states(
+        &self,
+        writer: &mut MultiplexedConnection,
+        seats: Vec<String>,
+    ) -> Result<(), RedisError> {
+        let mut rooms: Vec<(Arc<str>, Vec<Holder>)> = self.rooms.ours(self.number);
+        let known: std::collections::HashSet<_> =
+            rooms.iter().map(|(room, _)| room.clone()).collect();
+        let gone = seats.into_iter().map(Arc::from).filter(|room: &Arc<str>| !known.contains(room));
+        rooms.extend(gone.map(|room| (room, Vec::new())));
+        for some in rooms.chunks(ROOMS_AT_ONCE) {
+            let mut pipe = redis::pipe();
+            for (room, ours) in some {
+                let mut sync = call(&SYNC);
+                sync.arg(&**room).arg(&*self.far.node);
+                for holder in ours {
+                    sync.arg(&*holder.peer.client_id).arg(holder.seat());
+                }
+                pipe.add_command(sync);
+            }
+            let _: Vec<u8> = pipe.query_async(writer).await?;
+        }
+        Ok(())
+    }
+
+    /// Tells which tokens were logged out here while the engine was away, and hears which elsewhere.
+    async fn tells_logouts(&self, writer: &mut MultiplexedConnection) -> Result<(), RedisError> {
+        for some in (self.logouts.known)().chunks(ROOMS_AT_ONCE) {
+            let mut logout = call(&LOGOUT);
+            some.iter().for_each(|line| {
+                logout.arg(line);
+            });
+            let _: u8 = logout.query_async(writer).await?;
+        }
+        let mut range = redis::cmd("ZRANGE");
+        let lines: Vec<String> =
+            range.arg(format!("{PREFIX}logouts")).arg(0).arg(-1).query_async(writer).await?;
+        lines.iter().for_each(|line| (self.logouts.heard)(line));
+        Ok(())
+    }
+
+    /// Reads the inbox.
+    async fn reads(&self, mut reader: MultiplexedConnection) -> Result<Infallible, RedisError> {
+        let inbox = self.inbox();
+        loop {
+            let from = self.position().clone().unwrap_or_default();
+            let mut read = redis::cmd("XREAD");
+            read.arg("COUNT").arg(ENTRIES_AT_ONCE).arg("BLOCK").arg(READ_FOR.as_millis() as u64);
+            read.arg("STREAMS").arg(&inbox).arg(from);
+            let read: Option<Vec<(String, Entries)>> = read.query_async(&mut reader).await?;
+            let entries = read.into_iter().flatten().flat_map(|(_, entries)| entries);
+            let mut last = None;
+            for (id, mut entry) in entries {
+                match facts::read(&mut entry) {
+                    Ok(News::Fact(fact)) => self.rooms.apply(fact),
+                    Ok(News::Logout(line)) => (self.logouts.heard)(&line),
+                    Ok(News::Other) => {}
+                    Err(error) => tracing::warn!(%error, "an entry of the inbox is passed over"),
+                }
+                last = Some(id);
+            }
+            if last.is_some() {
+                *self.position() = last;
+            }
+        }
+    }
+
+    /// Says that this node lives, and lets those leave whose node does not.
+    async fn beats(&self, mut writer: MultiplexedConnection) -> Result<Infallible, RedisError> {
+        let mut ticks = interval(BEAT_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let mut beat = call(&BEAT);
+            beat.arg(&*self.far.node).arg(self.position().clone().unwrap_or_default());
+            let dead: String = beat.query_async(&mut writer).await?;
+            match dead.as_str() {
+                "" => {}
+                "?" => return Err(forgotten()),
+                dead => {
+                    tracing::warn!(node = dead, "a node is silent for too long; its members leave");
+                    scripts::reap(writer.clone(), dead, false).await?;
+                }
+            }
+            self.rooms.doubts(Instant::now());
+        }
+    }
+
+    /// Passes on what is asked.
+    async fn writes(
+        &self,
+        mut writer: MultiplexedConnection,
+        asked: &mut mpsc::UnboundedReceiver<Ask>,
+    ) -> Result<Infallible, RedisError> {
+        let mut asks = Vec::new();
+        loop {
+            if asked.recv_many(&mut asks, ASKS_AT_ONCE).await == 0 {
+                std::future::pending::<()>().await;
+            }
+            self.far.taken(self.number, asks.iter().filter(|ask| is_say(ask)).count());
+            let mut pipe = Pipeline::with_capacity(asks.len());
+            for ask in &asks {
+                pipe.add_command(self.command(ask));
+            }
+            let answers: Vec<Value> = pipe.query_async(&mut writer).await?;
+            for (ask, answer) in asks.drain(..).zip(answers) {
+                let Ask::Join { key, .. } = ask else { continue };
+                let Value::BulkString(answer) = answer else { return Err(forgotten()) };
+                match &*answer {
+                    b"seated" => {}
+                    b"full" => self.far.refused(key, JoinError::Full),
+                    b"taken" => self.far.refused(key, JoinError::ClientIdTaken),
+                    _ => return Err(forgotten()),
+                }
+            }
+        }
+    }
+
+    fn command(&self, ask: &Ask) -> Cmd {
+        let conn = |key: &u64| Conn { node: self.far.node.clone(), key: *key }.to_string();
+        match ask {
+            Ask::Join { room, peer, key } => {
+                let mut join = call(&JOIN);
+                join.arg(&**room).arg(&*peer.client_id).arg(conn(key));
+                join.arg(&*peer.username).arg(self.capacity);
+                join
+            }
+            Ask::Leave { room, client_id, key } => {
+                let mut leave = call(&LEAVE);
+                leave.arg(&**room).arg(&**client_id).arg(conn(key));
+                leave
+            }
+            Ask::Say { node, room, from, key, to, frame } => {
+                let mut say = post(node, "say", room, from, &conn(key));
+                if let Some(to) = to {
+                    say.arg("t").arg(&**to);
+                }
+                say.arg("d").arg(&**frame);
+                say
+            }
+            Ask::State { node, room, client_id, key, is_away } => {
+                let mut state = post(node, "state", room, client_id, &conn(key));
+                state.arg("d").arg(if *is_away { "away" } else { "back" });
+                state
+            }
+        }
+    }
+
+    fn inbox(&self) -> String {
+        inbox(&self.far.node)
+    }
+
+    fn position(&self) -> MutexGuard<'_, Option<String>> {
+        self.position.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn shared(&self) -> MutexGuard<'_, Option<MultiplexedConnection>> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn inbox(node: &str) -> String {
+    format!("{PREFIX}inbox:{node}")
+}
+
+/// An entry for another node's inbox, as long as there is one.
+fn post(node: &str, kind: &str, room: &str, client_id: &str, conn: &str) -> Cmd {
+    let mut add = redis::cmd("XADD");
+    add.arg(inbox(node)).arg("NOMKSTREAM").arg("MAXLEN").arg("~").arg(100_000).arg("*");
+    add.arg("k").arg(kind).arg("r").arg(room).arg("c").arg(client_id).arg("v").arg(conn);
+    add
+}
+
+fn is_say(ask: &Ask) -> bool {
+    matches!(ask, Ask::Say { .. } | Ask::State { .. })
+}
+
+/// The engine does not know this node any more: it was given up, or what the engine knew is lost.
+fn forgotten() -> RedisError {
+    (ErrorKind::Client, "this node was given up meanwhile").into()
+}
+
+/// Tells one life of an engine from the next.
+async fn run_id(connection: &mut MultiplexedConnection) -> Result<String, RedisError> {
+    let info: String = redis::cmd("INFO").arg("server").query_async(connection).await?;
+    let run_id = info.lines().find_map(|line| line.strip_prefix("run_id:"));
+    run_id.map(str::to_owned).ok_or_else(|| (ErrorKind::Client, "INFO tells no run_id").into())
+}
+
+fn rand_byte() -> u8 {
+    uuid::Uuid::new_v4().into_bytes()[0]
+}

@@ -1,0 +1,180 @@
+//! What several servers share: Redis holds who is in which room, and an inbox for each node. Knows no sockets, and of
+//! rooms only what they ask and what they are told: [`far`](crate::rooms::far).
+//!
+//! Every change of membership is one script, which changes the room and, in the same step, writes the event into the
+//! inbox of each node that has members there. What a node knows is the sum of its inbox.
+
+mod facts;
+mod link;
+mod scripts;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use redis::{AsyncCommands, TlsCertificates, aio::MultiplexedConnection};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::mpsc;
+
+use self::link::Link;
+use crate::rooms::{
+    Rooms,
+    far::{Ask, Far},
+};
+
+/// In front of every key. A hash tag, so that an engine that is a Redis Cluster keeps all in one slot; the number
+/// changes with what is written there.
+const PREFIX: &str = "{sig1}:";
+
+/// Rooms that are asked for at once, so that the engine is never busy for long.
+const ROOMS_AT_ONCE: usize = 1_000;
+
+/// The engines of a cluster. Clones are the same.
+#[derive(Clone)]
+pub struct Cluster(Arc<Shared>);
+
+struct Shared {
+    far: Arc<Far>,
+    engines: Vec<Connection>,
+    node: Arc<str>,
+}
+
+/// The way to one engine, while there is one.
+type Connection = Arc<Mutex<Option<MultiplexedConnection>>>;
+
+/// The engines cannot be reached, and nobody knows the whole.
+#[derive(Debug, thiserror::Error)]
+#[error("what the servers of this cluster share cannot be reached")]
+pub struct Away;
+
+/// Logouts, as lines that count on every node.
+pub struct Logouts {
+    /// One that was made on another node, or on this.
+    pub heard: Box<dyn Fn(&str) + Send + Sync>,
+    /// All that this node knows.
+    pub known: Box<dyn Fn() -> Vec<String> + Send + Sync>,
+}
+
+/// Opens what settings name. `authority` is who signs the engines' certificates (PEM); without it, whom the system
+/// trusts.
+///
+/// # Errors
+///
+/// A sentence about the URL that is none, or about the certificate; it says nothing of a password.
+pub fn clients(
+    urls: &[SecretString],
+    authority: Option<&[u8]>,
+) -> Result<Vec<redis::Client>, String> {
+    let client = |(number, url): (usize, &SecretString)| {
+        let url = url.expose_secret();
+        let client = match authority {
+            Some(pem) if url.starts_with("rediss:") => {
+                let root_cert = Some(pem.to_vec());
+                let certificates = TlsCertificates { client_tls: None, root_cert };
+                redis::Client::build_with_tls(url, certificates)
+            }
+            Some(_) | None => redis::Client::open(url),
+        };
+        client.map_err(|error| format!("REDIS_URL, entry {}: {:?}", number + 1, error.kind()))
+    };
+    urls.iter().enumerate().map(client).collect()
+}
+
+impl Cluster {
+    /// Connects, and stays connected, to every engine. `asked` is what `rooms` ask of each; a room holds `capacity`.
+    pub fn start(
+        clients: Vec<redis::Client>,
+        rooms: &Rooms,
+        far: Arc<Far>,
+        asked: Vec<mpsc::UnboundedReceiver<Ask>>,
+        capacity: usize,
+        logouts: Logouts,
+    ) -> Self {
+        let logouts = Arc::new(logouts);
+        let engines: Vec<Connection> = clients.iter().map(|_| Connection::default()).collect();
+        let links = clients.into_iter().zip(asked).zip(engines.clone()).enumerate();
+        for (number, ((client, asked), connection)) in links {
+            let (rooms, far, logouts) = (rooms.clone(), far.clone(), logouts.clone());
+            let link = Link::new(number, client, rooms, far, capacity, connection, logouts);
+            tokio::spawn(link.live(asked));
+        }
+        let node = far.node.clone();
+        Self(Arc::new(Shared { far, engines, node }))
+    }
+
+    /// Whether all that is shared can be reached.
+    pub fn is_up(&self) -> bool {
+        self.0.far.is_up()
+    }
+
+    /// The name of this node.
+    pub fn node(&self) -> &str {
+        &self.0.node
+    }
+
+    /// How many nodes there are.
+    ///
+    /// # Errors
+    ///
+    /// [`Away`].
+    pub async fn nodes(&self) -> Result<usize, Away> {
+        let first = self.0.engines.first().ok_or(Away)?;
+        let mut connection = connection(first)?;
+        connection.zcard(format!("{PREFIX}nodes")).await.map_err(|_| Away)
+    }
+
+    /// How many members `room` has on all nodes together; `None` where nobody is.
+    ///
+    /// # Errors
+    ///
+    /// [`Away`].
+    pub async fn info(&self, room: &str) -> Result<Option<usize>, Away> {
+        let engine = self.0.engines.get(self.0.far.engine_of(room)).ok_or(Away)?;
+        connection(engine)?.hget(format!("{PREFIX}rooms"), room).await.map_err(|_| Away)
+    }
+
+    /// Every room of the cluster and its number of members, by name.
+    ///
+    /// # Errors
+    ///
+    /// [`Away`]: part of the truth would be none.
+    pub async fn list(&self) -> Result<Vec<(String, usize)>, Away> {
+        let mut rooms = std::collections::BTreeMap::new();
+        for engine in &self.0.engines {
+            let mut connection = connection(engine)?;
+            let mut cursor = 0_u64;
+            loop {
+                let mut scan = redis::cmd("HSCAN");
+                scan.arg(format!("{PREFIX}rooms")).arg(cursor).arg("COUNT").arg(ROOMS_AT_ONCE);
+                let (next, found): (u64, Vec<(String, usize)>) =
+                    scan.query_async(&mut connection).await.map_err(|_| Away)?;
+                // A scan may show a room twice.
+                rooms.extend(found);
+                cursor = next;
+                if cursor == 0 {
+                    break;
+                }
+            }
+        }
+        Ok(rooms.into_iter().collect())
+    }
+
+    /// Tells every node of a logout. Where they cannot be reached, they hear of it when they can.
+    pub async fn logs_out(&self, line: &str) {
+        if let Some(Ok(mut connection)) = self.0.engines.first().map(connection) {
+            let mut logout = scripts::call(&scripts::LOGOUT);
+            let _: redis::RedisResult<u8> = logout.arg(line).query_async(&mut connection).await;
+        }
+    }
+
+    /// This node is gone, and its members with it: those who stay hear of it now, and not when its lease is over.
+    pub async fn leaves(&self) {
+        for engine in &self.0.engines {
+            if let Ok(connection) = connection(engine) {
+                let _ = scripts::reap(connection, &self.0.node, true).await;
+            }
+        }
+    }
+}
+
+fn connection(engine: &Connection) -> Result<MultiplexedConnection, Away> {
+    engine.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or(Away)
+}

@@ -1,0 +1,61 @@
+//! The scripts that change what is shared, by name.
+
+use std::sync::LazyLock;
+
+use redis::{Cmd, RedisResult, Script, aio::MultiplexedConnection};
+
+use super::PREFIX;
+
+/// One of the scripts, with what all of them share in front of it.
+macro_rules! script {
+    ($name:literal) => {
+        LazyLock::new(|| Script::new(concat!(include_str!("lib.lua"), include_str!($name))))
+    };
+}
+
+pub static ENTER: LazyLock<Script> = script!("enter.lua");
+pub static JOIN: LazyLock<Script> = script!("join.lua");
+pub static LEAVE: LazyLock<Script> = script!("leave.lua");
+pub static SYNC: LazyLock<Script> = script!("sync.lua");
+pub static BEAT: LazyLock<Script> = script!("beat.lua");
+pub static REAP: LazyLock<Script> = script!("reap.lua");
+pub static LOGOUT: LazyLock<Script> = script!("logout.lua");
+
+/// Makes an engine know all of them.
+///
+/// # Errors
+///
+/// Those of the connection.
+pub async fn load(connection: &mut MultiplexedConnection) -> RedisResult<()> {
+    for script in [&ENTER, &JOIN, &LEAVE, &SYNC, &BEAT, &REAP, &LOGOUT] {
+        script.prepare_invoke().load_async(connection).await?;
+    }
+    Ok(())
+}
+
+/// A call of a script that the engine knows; its arguments follow.
+pub fn call(script: &Script) -> Cmd {
+    let mut call = redis::cmd("EVALSHA");
+    call.arg(script.get_hash()).arg(1).arg(PREFIX);
+    call
+}
+
+/// Lets the members of a node leave that is gone, a few rooms at a time; `at_once` also where its lease is not over.
+///
+/// # Errors
+///
+/// Those of the connection.
+pub async fn reap(
+    mut connection: MultiplexedConnection,
+    node: &str,
+    at_once: bool,
+) -> RedisResult<()> {
+    loop {
+        let mut reap = call(&REAP);
+        reap.arg(node).arg(if at_once { "gone" } else { "" });
+        let more: u8 = reap.query_async(&mut connection).await?;
+        if more == 0 {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! A real redis-server of our own.
+
+use std::{collections::BTreeMap, net::TcpListener, path::PathBuf, process::Stdio, time::Duration};
+
+use redis::{AsyncCommands, aio::MultiplexedConnection};
+use tempfile::TempDir;
+use tokio::{
+    process::{Child, Command},
+    time::{Instant, sleep},
+};
+
+use crate::harness::SOON;
+
+pub struct Engine {
+    port: u16,
+    folder: TempDir,
+    process: Child,
+    /// What it takes besides.
+    arguments: Vec<String>,
+    scheme: &'static str,
+}
+
+impl Engine {
+    pub async fn start() -> Self {
+        Self::start_with("redis://", tempfile::tempdir().unwrap(), &[]).await
+    }
+
+    /// One that takes TLS alone, and wants a password; its certificate is in the folder, as `ca.pem`.
+    pub async fn start_secret() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        std::fs::write(folder.path().join("ca.pem"), made.cert.pem()).unwrap();
+        std::fs::write(folder.path().join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+        let arguments = "--tls-cert-file ca.pem --tls-key-file key.pem --tls-auth-clients no --requirepass hunter2";
+        Self::start_with("rediss://:hunter2@", folder, &arguments.split(' ').collect::<Vec<_>>())
+            .await
+    }
+
+    pub fn authority(&self) -> PathBuf {
+        self.folder.path().join("ca.pem")
+    }
+
+    async fn start_with(scheme: &'static str, mut folder: TempDir, arguments: &[&str]) -> Self {
+        let arguments: Vec<_> = arguments.iter().map(|&it| it.to_owned()).collect();
+        loop {
+            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let process = launch(port, &folder, &arguments);
+            let arguments = arguments.clone();
+            let mut engine = Self { port, folder, process, arguments, scheme };
+            // Somebody else may have taken the port since.
+            if engine.answers().await {
+                return engine;
+            }
+            folder = engine.folder;
+        }
+    }
+
+    pub fn url(&self) -> String {
+        format!("{}localhost:{}", self.scheme, self.port)
+    }
+
+    async fn answers(&mut self) -> bool {
+        let deadline = Instant::now() + SOON;
+        while Instant::now() < deadline && self.process.try_wait().unwrap().is_none() {
+            if let Some(mut connection) = self.connection().await
+                && redis::cmd("PING").query_async::<String>(&mut connection).await.is_ok()
+            {
+                return true;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        false
+    }
+
+    async fn connection(&self) -> Option<MultiplexedConnection> {
+        let root_cert = std::fs::read(self.authority()).ok();
+        let client = match root_cert {
+            None => redis::Client::open(self.url()),
+            root_cert => redis::Client::build_with_tls(
+                self.url(),
+                redis::TlsCertificates { client_tls: None, root_cert },
+            ),
+        };
+        let client = client.unwrap();
+        client.get_multiplexed_async_connection().await.ok()
+    }
+
+    /// kill -9.
+    pub async fn dies(&mut self) {
+        self.process.kill().await.unwrap();
+    }
+
+    /// Another process on the same port, which remembers nothing.
+    pub async fn comes_back_empty(&mut self) {
+        self.process = launch(self.port, &self.folder, &self.arguments);
+        assert!(self.answers().await, "the engine does not come back");
+    }
+
+    pub async fn signal(&self, name: &str) {
+        let pid = self.process.id().unwrap().to_string();
+        assert!(Command::new("kill").args([name, &pid]).status().await.unwrap().success());
+    }
+
+    /// Who is where: client ids by room.
+    pub async fn members(&self) -> BTreeMap<String, Vec<String>> {
+        let mut connection = self.connection().await.expect("no engine");
+        let rooms: Vec<String> = connection.hkeys("{sig1}:rooms").await.unwrap();
+        let mut members = BTreeMap::new();
+        for room in rooms {
+            let mut ids: Vec<String> =
+                connection.hkeys(format!("{{sig1}}:room:{room}")).await.unwrap();
+            ids.sort();
+            members.insert(room, ids);
+        }
+        members
+    }
+
+    /// What is kept there beside what belongs to nodes themselves.
+    pub async fn room_keys(&self) -> Vec<String> {
+        let mut connection = self.connection().await.expect("no engine");
+        let mut keys: Vec<String> = connection.keys("*").await.unwrap();
+        let of_nodes = ["inbox:", "nodes", "life", "pulse", "arrivals", "logouts"];
+        keys.retain(|key| !of_nodes.iter().any(|of| key.starts_with(&format!("{{sig1}}:{of}"))));
+        keys
+    }
+}
+
+fn launch(port: u16, folder: &TempDir, arguments: &[String]) -> Child {
+    let port = port.to_string();
+    let mut command = Command::new("redis-server");
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/redis.conf"));
+    match arguments {
+        [] => command.args(["--port", &port, "--requirepass", ""]),
+        _ => command.args(["--port", "0", "--tls-port", &port]),
+    };
+    command.args(arguments).current_dir(folder.path());
+    command.arg("--dir").arg(folder.path()).stdout(Stdio::null()).kill_on_drop(true);
+    command.spawn().expect("redis-server is missing: apt-get install redis-server")
+}

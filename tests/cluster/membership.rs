@@ -1,0 +1,186 @@
+//! The contract holds across nodes.
+
+use futures_util::future::join_all;
+use serde_json::json;
+
+use super::{Town, engine::Engine, eventually, listed};
+
+#[tokio::test]
+async fn members_on_different_nodes_see_hear_and_leave_each_other() {
+    let mut town = Town::open(&[]).await;
+    let mut alice = town.enters(0, "den", "alice", "a").await;
+    let bob = town.enters(1, "den", "bob", "b").await;
+    let carol = town.enters(2, "den", "carol", "c").await;
+    let elsewhere = town.enters(1, "attic", "carol", "d").await;
+    assert_eq!(carol.sees(), ["a", "b"]);
+
+    alice.says(json!({"type":"message","data":"to bob","to":"b"})).await;
+    alice.says(json!({"type":"message","data":"to all"})).await;
+    for other in [&bob, &carol] {
+        other.hears_from("a", json!("to all")).await;
+    }
+    assert_eq!(bob.messages().len(), 2);
+    assert_eq!((carol.messages().len(), elsewhere.messages().len()), (1, 0));
+    alice.says(json!({"type":"message","data":1,"to":"d"})).await;
+    alice.hears_error("target_not_found").await;
+    for node in &town.nodes {
+        assert_eq!(listed(node).await, [("attic".into(), 1), ("den".into(), 3)].into());
+        assert_eq!(node.health().await["cluster"]["nodes"], 3);
+    }
+
+    alice.leaves().await;
+    eventually("alice has left", async || bob.events().contains(&"left a".to_owned())).await;
+    let all = [bob, carol, elsewhere];
+    town.agrees(&all).await;
+    for member in all {
+        member.leaves().await;
+    }
+    eventually("nothing is left", async || town.engine.room_keys().await.is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_room_admits_exactly_as_many_as_it_holds_from_all_nodes_at_once() {
+    let mut town = Town::open(&[("MAX_CONNECTIONS_PER_ROOM", "10")]).await;
+    let tries = (0..60).map(|number| {
+        let (town, room) = (&town, format!("room-{}", number % 2));
+        async move { town.tries_to_enter(number % 3, &room, "alice", &format!("c{number}")).await }
+    });
+
+    let (inside, refused): (Vec<_>, Vec<_>) =
+        join_all(tries).await.into_iter().partition(Result::is_ok);
+
+    let inside: Vec<_> = inside.into_iter().map(Result::unwrap).collect();
+    assert_eq!((inside.len(), refused.len()), (20, 40));
+    for refusal in refused {
+        assert_eq!(refusal.err().unwrap(), (1008, "Room is full".into()));
+    }
+    town.agrees(&inside).await;
+}
+
+#[tokio::test]
+async fn a_client_id_is_one_users_and_the_newest_connection_of_it() {
+    let mut town = Town::open(&[]).await;
+    let observer = town.enters(2, "den", "carol", "c").await;
+    let tries = ["alice", "bob", "dave"].into_iter().enumerate().map(|(node, user)| {
+        let town = &town;
+        async move { town.tries_to_enter(node, "den", user, "x").await.map(|it| (user, node, it)) }
+    });
+    let (inside, refused): (Vec<_>, Vec<_>) =
+        join_all(tries).await.into_iter().partition(Result::is_ok);
+    assert_eq!((inside.len(), refused.len()), (1, 2));
+    for refusal in refused {
+        assert_eq!(refusal.err().unwrap(), (1008, "Client id is taken".into()));
+    }
+
+    let (user, node, old) = inside.into_iter().next().unwrap().unwrap();
+    let new = town.enters((node + 1) % 3, "den", user, "x").await;
+
+    assert_eq!(old.is_closed_with().await, (4001, "Replaced by a new connection".into()));
+    eventually("carol has heard it", async || observer.events().len() == 3).await;
+    assert_eq!(observer.events(), ["joined x", "left x", "joined x"]);
+    town.agrees(&[observer, new]).await;
+}
+
+#[tokio::test]
+async fn a_logout_counts_on_every_node_also_one_that_was_made_without_the_engine() {
+    let mut town = Town::open(&[]).await;
+    let member = town.enters(1, "den", "alice", "a").await;
+    let log_out = async |node: usize, token: &str| {
+        let url = format!("http://{}/auth/logout", town.nodes[node].address());
+        let answer = reqwest::Client::new().post(url).bearer_auth(token).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+    };
+    let is_refused = async |node: usize, token: &str| {
+        let url = format!("http://{}/auth/me", town.nodes[node].address());
+        reqwest::Client::new().get(url).bearer_auth(token).send().await.unwrap().status() == 401
+    };
+
+    log_out(0, &town.tokens["alice"]).await;
+    assert_eq!(member.is_closed_with().await, (1008, "Invalid token".into()));
+    eventually("node 2 knows", async || is_refused(2, &town.tokens["alice"]).await).await;
+
+    town.engine.dies().await;
+    town.is(0, "down").await;
+    log_out(0, &town.tokens["bob"]).await;
+    assert!(!is_refused(1, &town.tokens["bob"]).await);
+    town.engine.comes_back_empty().await;
+    eventually("node 1 knows", async || is_refused(1, &town.tokens["bob"]).await).await;
+}
+
+#[tokio::test]
+async fn the_way_to_the_engine_may_be_encrypted_and_the_password_stays_out_of_the_log() {
+    let engine = Engine::start_secret().await;
+    let authority = engine.authority();
+    let mut town = Town::open_on(engine, &[("REDIS_CA_FILE", authority.to_str().unwrap())]).await;
+    let all = [town.enters(0, "den", "alice", "a").await, town.enters(1, "den", "bob", "b").await];
+    town.agrees(&all).await;
+
+    town.engine.dies().await;
+    town.nodes[0].server.says("engine lost").await;
+
+    assert!(!town.nodes[0].server.said.iter().any(|line| line.contains("hunter2")));
+}
+
+#[tokio::test]
+async fn what_is_said_arrives_once_and_in_order_on_every_node() {
+    const SAID: usize = 400;
+    let mut town = Town::open(&[]).await;
+    let mut all = Vec::new();
+    for number in 0..6 {
+        all.push(town.enters(number % 3, "den", "alice", &format!("m{number}")).await);
+    }
+    town.agrees(&all).await;
+
+    for number in 0..SAID {
+        for member in &mut all {
+            member.says(json!({"type":"message","data":number})).await;
+        }
+    }
+
+    for member in &all {
+        eventually("everything is heard", async || member.messages().len() >= 5 * SAID).await;
+        for other in all.iter().filter(|other| other.client_id != member.client_id) {
+            let said = member.messages();
+            let said = said.iter().filter(|(from, _)| *from == other.client_id);
+            let said: Vec<_> = said.map(|(_, data)| data.as_u64().unwrap() as usize).collect();
+            assert_eq!(said, (0..SAID).collect::<Vec<_>>());
+        }
+    }
+    town.agrees(&all).await;
+}
+
+#[tokio::test]
+async fn a_storm_of_comings_and_goings_ends_with_one_picture() {
+    let mut town = Town::open(&[]).await;
+    // Everyone takes and leaves the same few ids, each from another node than the time before.
+    let visitors = (0..12).map(|visitor| {
+        let town = &town;
+        async move {
+            let mut inside = None;
+            for round in 0..12 {
+                let room = format!("room-{}", (visitor + round) % 3);
+                let id = format!("x{}", (visitor * 5 + round) % 7);
+                let entered = town.tries_to_enter((visitor + round) % 3, &room, "alice", &id).await;
+                if round % 3 != 2
+                    && let Ok(member) = entered
+                {
+                    member.leaves().await;
+                } else {
+                    inside = entered.ok();
+                }
+            }
+            inside
+        }
+    });
+    let inside: Vec<_> = join_all(visitors).await.into_iter().flatten().collect();
+
+    // Some of them were taken over by another.
+    let mut open = Vec::new();
+    for member in inside {
+        if member.is_open() {
+            open.push(member);
+        }
+    }
+    assert!(!open.is_empty());
+    town.agrees(&open).await;
+}
