@@ -3,6 +3,8 @@
 import assert from 'node:assert/strict';
 import net from 'node:net';
 import { after, afterEach, before, describe, test } from 'node:test';
+import WebSocket from 'ws';
+import { connect, signIn } from '../../clients/js/dist/signaling.js';
 import { openBrowser } from './browser.mjs';
 import { cleanUp, freePort, PASSWORDS, startCoturn, startServer, until } from './harness.mjs';
 
@@ -233,5 +235,31 @@ describe('the JavaScript client', { timeout: 178_000 }, () => {
     } finally {
       wire.end();
     }
+  });
+
+  test('talks and resumes in Node, which has no WebRTC', async () => {
+    const server = await startServer(KEYS);
+    const wire = await startWire(server.port);
+    const [page] = await meet(server.url, 'node');
+    const getToken = signIn({ url: wire.url, username: 'bob', password: PASSWORDS.bob });
+    const session = await connect({ url: wire.url, room: 'node', getToken, WebSocket });
+    const heard = [];
+    session.on('message', ({ peer, data }) => heard.push([peer.id, data]));
+    session.on('error', ({ error }) => heard.push(['error', error.message]));
+
+    for (let number = 0; number < 10; number += 1) {
+      session.send(number, { to: page.id });
+      if (number === 5) wire.mend();
+    }
+    await reaches(page, 'every number came once', ({ messages }) => messages.length >= 10);
+    await page.page.evaluate(() => window.call.session.send('and back'));
+
+    await until(() => `Node hears it: ${JSON.stringify(heard)}`, () => heard.some(([, data]) => data === 'and back'));
+    const { messages } = await page.page.evaluate(status);
+    assert.deepEqual(messages.map(([, data]) => data), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    assert.deepEqual(heard, [[page.id, 'and back']]);
+    assert.throws(() => session.peers.get(page.id).createDataChannel('x'), /RTCPeerConnection/);
+    session.close();
+    wire.end();
   });
 });

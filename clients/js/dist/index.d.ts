@@ -15,7 +15,7 @@ export interface ConnectOptions extends SignalOptions {
     onState?: (event: StateEvent) => void;
     /** Ends the session, also while `connect` is still trying; that rejects with the signal's reason. */
     signal?: AbortSignal;
-    /** An RTCPeerConnection class, where there is no global one. */
+    /** An RTCPeerConnection class, where there is no global one; without any, peers can be talked to and not called. */
     RTCPeerConnection?: typeof RTCPeerConnection;
 }
 export interface SessionEvents {

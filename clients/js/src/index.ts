@@ -18,7 +18,7 @@ export interface ConnectOptions extends SignalOptions {
   onState?: (event: StateEvent) => void;
   /** Ends the session, also while `connect` is still trying; that rejects with the signal's reason. */
   signal?: AbortSignal;
-  /** An RTCPeerConnection class, where there is no global one. */
+  /** An RTCPeerConnection class, where there is no global one; without any, peers can be talked to and not called. */
   RTCPeerConnection?: typeof RTCPeerConnection;
 }
 
@@ -47,7 +47,7 @@ export class Session extends Emitter<SessionEvents> {
   /** @internal */
   readonly signal: Signal;
   /** @internal */
-  readonly RTCPeerConnection: typeof RTCPeerConnection;
+  readonly RTCPeerConnection: typeof RTCPeerConnection | undefined;
   /** Who is there by the server's word. */
   private present = new Set<string>();
   private missing: ReturnType<typeof setTimeout> | undefined;

@@ -33,6 +33,22 @@ const BEGUN_WITHIN = 1_500;
 const RESTART_AFTER = 3_000;
 const MOST_RESTARTS = 5;
 
+/** Stands in where there is no WebRTC. */
+class NoConnection {
+  connectionState = 'closed';
+  signalingState = 'closed';
+  async getStats(): Promise<Map<string, any>> {
+    return new Map();
+  }
+  addTrack(): void {}
+  createDataChannel(): never {
+    throw new TypeError('There is no RTCPeerConnection here: hand one in to connect()');
+  }
+  setConfiguration(): void {}
+  restartIce(): void {}
+  close(): void {}
+}
+
 /** Another member, and the RTCPeerConnection to it. */
 export class Peer extends Emitter<PeerEvents> {
   readonly id: string;
@@ -139,6 +155,7 @@ export class Peer extends Emitter<PeerEvents> {
 
   /** @internal Descriptions and candidates, one after the other. */
   hears(kind: 'offer' | 'answer' | 'ice_candidate', payload: any): void {
+    if (!this.session.RTCPeerConnection) return;
     this.work = this.work.then(() =>
       (kind === 'ice_candidate' ? this.candidate(payload) : this.description(payload)).catch((error) =>
         this.session.fails(this, error),
@@ -178,7 +195,8 @@ export class Peer extends Emitter<PeerEvents> {
   }
 
   private begin(): void {
-    const pc = (this.connection = new this.session.RTCPeerConnection(this.session.configuration));
+    const Class = this.session.RTCPeerConnection ?? (NoConnection as unknown as typeof RTCPeerConnection);
+    const pc = (this.connection = new Class(this.session.configuration));
     this.key = Math.random().toString(36).slice(2, 10);
     this.isOffering = this.isIgnoring = false;
     this.early = [];
