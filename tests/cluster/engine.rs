@@ -1,6 +1,12 @@
 //! A real redis-server of our own.
 
-use std::{collections::BTreeMap, net::TcpListener, path::PathBuf, process::Stdio, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{SocketAddr, TcpListener},
+    path::PathBuf,
+    process::Stdio,
+    time::Duration,
+};
 
 use redis::{AsyncCommands, aio::MultiplexedConnection};
 use tempfile::TempDir;
@@ -53,6 +59,10 @@ impl Engine {
             }
             folder = engine.folder;
         }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
     }
 
     pub fn url(&self) -> String {

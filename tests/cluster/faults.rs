@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use super::{Town, eventually, observer::Observer};
+use super::{Town, engine::Engine, eventually, observer::Observer};
+use crate::faults::proxy::{Network, Weather};
 
 /// Two on each node.
 async fn six(town: &Town) -> Vec<Observer> {
@@ -17,6 +18,11 @@ async fn six(town: &Town) -> Vec<Observer> {
         eventually("all are there", async || member.sees().len() == 5).await;
     }
     all
+}
+
+/// How many have left, as a member has heard.
+fn left(member: &Observer) -> usize {
+    member.events().iter().filter(|event| event.starts_with("left")).count()
 }
 
 fn events_of(members: &[Observer]) -> Vec<Vec<String>> {
@@ -33,10 +39,7 @@ async fn the_members_of_a_node_that_died_leave_once() {
     all.retain(|member| !["m0", "m3"].contains(&member.client_id.as_str()));
 
     for member in &all {
-        eventually("both have left", async || {
-            member.events().iter().filter(|event| event.starts_with("left")).count() == 2
-        })
-        .await;
+        eventually("both have left", async || left(member) == 2).await;
     }
     assert!(died.elapsed() < Duration::from_secs(14), "{:?}", died.elapsed());
     town.agrees(&all).await;
@@ -51,9 +54,6 @@ async fn a_node_that_slept_is_given_up_and_comes_back() {
     let all = six(&town).await;
 
     town.nodes[0].signal("-STOP").await;
-    let left = |member: &Observer| {
-        member.events().iter().filter(|event| event.starts_with("left")).count()
-    };
     for member in &all {
         if !["m0", "m3"].contains(&member.client_id.as_str()) {
             eventually("both have left", async || left(member) == 2).await;
@@ -64,6 +64,68 @@ async fn a_node_that_slept_is_given_up_and_comes_back() {
     eventually("they are back", async || all[1].sees().len() == 5).await;
     town.agrees(&all).await;
     assert!(all.iter().all(|member| left(member) <= 2), "{:?}", events_of(&all));
+}
+
+/// A town whose first node reaches the engine over a wire of ours.
+async fn wired() -> (Town, Network) {
+    let engine = Engine::start().await;
+    let wire = Network::before(engine.address()).await;
+    let through = format!("redis://{}", wire.address);
+    let way = |node, url| if node == 0 { through.clone() } else { url };
+    (Town::open_on(engine, &[], way).await, wire)
+}
+
+#[tokio::test]
+async fn a_node_that_is_cut_off_removes_nobody_and_is_back_when_the_wire_is() {
+    let (mut town, wire) = wired().await;
+    let mut all = six(&town).await;
+    let is_cut = |member: &&Observer| ["m0", "m3"].contains(&member.client_id.as_str());
+    let before: Vec<_> = all.iter().filter(is_cut).map(Observer::events).collect();
+
+    wire.stays(Weather::Silent);
+    eventually("the others give both up", async || {
+        all.iter().filter(|member| !is_cut(member)).all(|member| left(member) == 2)
+    })
+    .await;
+    all[0].says(json!({"type":"message","data":"here","to":"m3"})).await;
+    all[3].hears_from("m0", json!("here")).await;
+    let during: Vec<_> = all.iter().filter(is_cut).map(Observer::events).collect();
+    assert_eq!(during, before);
+    wire.stays(Weather::Fair);
+    wire.turns(Weather::Reset);
+    town.is(0, "up").await;
+
+    for member in &all {
+        eventually("all are back", async || member.sees().len() == 5).await;
+    }
+    town.agrees(&all).await;
+    assert!(all.iter().filter(is_cut).all(|member| left(member) == 0));
+}
+
+#[tokio::test]
+async fn a_slow_wire_to_the_engine_costs_neither_messages_nor_their_order() {
+    const SAID: usize = 100;
+    let (mut town, wire) = wired().await;
+    let mut all = six(&town).await;
+
+    wire.turns(Weather::Late(Duration::from_millis(50)));
+    for number in 0..SAID {
+        for member in &mut all {
+            member.says(json!({"type":"message","data":number})).await;
+        }
+    }
+
+    let everything: Vec<_> = (0..SAID).map(|number| json!(number)).collect();
+    for member in &all {
+        eventually("everything is heard", async || member.messages().len() == 5 * SAID).await;
+        for other in all.iter().filter(|other| other.client_id != member.client_id) {
+            let said = member.messages().into_iter().filter(|(from, _)| *from == other.client_id);
+            assert_eq!(said.map(|(_, data)| data).collect::<Vec<_>>(), everything);
+        }
+    }
+    let late = town.enters(0, "den", "bob", "late").await;
+    all.push(late);
+    town.agrees(&all).await;
 }
 
 #[tokio::test]

@@ -111,7 +111,8 @@ async fn a_logout_counts_on_every_node_also_one_that_was_made_without_the_engine
 async fn the_way_to_the_engine_may_be_encrypted_and_the_password_stays_out_of_the_log() {
     let engine = Engine::start_secret().await;
     let authority = engine.authority();
-    let mut town = Town::open_on(engine, &[("REDIS_CA_FILE", authority.to_str().unwrap())]).await;
+    let settings = [("REDIS_CA_FILE", authority.to_str().unwrap())];
+    let mut town = Town::open_on(engine, &settings, |_, url| url).await;
     let all = [town.enters(0, "den", "alice", "a").await, town.enters(1, "den", "bob", "b").await];
     town.agrees(&all).await;
 

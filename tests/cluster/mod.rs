@@ -31,14 +31,19 @@ struct Town {
 
 impl Town {
     async fn open(settings: &[(&str, &str)]) -> Self {
-        Self::open_on(Engine::start().await, settings).await
+        Self::open_on(Engine::start().await, settings, |_, url| url).await
     }
 
-    async fn open_on(engine: Engine, settings: &[(&str, &str)]) -> Self {
+    /// `way` may give a node another URL than the engine's own, such as one that leads through a bad network.
+    async fn open_on(
+        engine: Engine,
+        settings: &[(&str, &str)],
+        way: impl Fn(usize, String) -> String,
+    ) -> Self {
         let (users, mut nodes) = (tempfile::tempdir().unwrap(), Vec::new());
         let accounts = users_file(&["alice", "bob", "carol", "dave"], 4);
         for number in 0..3 {
-            let (url, name) = (engine.url(), format!("n{number}"));
+            let (url, name) = (way(number, engine.url()), format!("n{number}"));
             let csv = users.path().join(format!("{name}.csv"));
             std::fs::write(&csv, &accounts).unwrap();
             let csv = csv.to_str().unwrap();

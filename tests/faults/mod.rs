@@ -6,7 +6,7 @@ mod client;
 mod clock;
 mod crowd;
 mod network;
-mod proxy;
+pub mod proxy;
 mod restart;
 mod sleep;
 mod state_file;

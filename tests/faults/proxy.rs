@@ -36,6 +36,8 @@ pub enum Weather {
 pub struct Network {
     pub address: SocketAddr,
     connections: Arc<Mutex<Vec<watch::Sender<Weather>>>>,
+    /// The weather of connections to come.
+    climate: Arc<Mutex<Weather>>,
     accepting: JoinHandle<()>,
 }
 
@@ -44,16 +46,23 @@ impl Network {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let connections = Arc::new(Mutex::new(Vec::new()));
-        let known = connections.clone();
+        let climate = Arc::new(Mutex::new(Weather::Fair));
+        let (known, to_come) = (connections.clone(), climate.clone());
         let accepting = tokio::spawn(async move {
             loop {
                 let (client, _) = listener.accept().await.unwrap();
-                let weather = watch::Sender::new(Weather::Fair);
+                let weather = watch::Sender::new(*to_come.lock().unwrap());
                 tokio::spawn(carry(client, server, weather.subscribe()));
                 known.lock().unwrap().push(weather);
             }
         });
-        Self { address, connections, accepting }
+        Self { address, connections, climate, accepting }
+    }
+
+    /// The weather of every connection that is open, and of those that are opened later.
+    pub fn stays(&self, weather: Weather) {
+        *self.climate.lock().unwrap() = weather;
+        self.turns(weather);
     }
 
     /// The weather of every connection that is open; those that are opened later have fair weather.
