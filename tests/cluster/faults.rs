@@ -129,6 +129,37 @@ async fn a_slow_wire_to_the_engine_costs_neither_messages_nor_their_order() {
 }
 
 #[tokio::test]
+async fn rooms_are_shared_out_among_engines_and_each_is_missed_for_its_own_rooms_alone() {
+    let (first, mut second) = (Engine::start().await, Engine::start().await);
+    let other = second.url();
+    let town = Town::open_on(first, &[], |_, url| format!("{url},{other}")).await;
+    let mut all = Vec::new();
+    for number in 0..12 {
+        let room = format!("room-{}", number / 2);
+        all.push(town.enters(number % 3, &room, "alice", &format!("m{number}")).await);
+    }
+    for member in &all {
+        eventually("both are there", async || member.sees().len() == 1).await;
+    }
+    let (of_first, of_second) = (town.engine.members().await, second.members().await);
+    assert!(!of_first.is_empty() && !of_second.is_empty(), "{of_first:?}, {of_second:?}");
+    assert_eq!(of_first.len() + of_second.len(), 6);
+    assert_eq!(super::listed(&town.nodes[2]).await.len(), 6);
+
+    second.dies().await;
+    town.is(0, "down").await;
+    let (here, there) = (of_first.keys().next().unwrap(), of_second.keys().next().unwrap());
+    all.push(town.enters(0, here, "bob", "late").await);
+    let refused = town.tries_to_enter(0, there, "bob", "later").await;
+    assert_eq!(refused.err().unwrap().0, 1013);
+
+    second.comes_back_empty().await;
+    town.is(0, "up").await;
+    town.enters(0, there, "bob", "later").await.leaves().await;
+    assert!(all.iter().all(|member| member.faults().is_empty()));
+}
+
+#[tokio::test]
 async fn without_the_engine_a_node_goes_on_alone_and_nobody_notices_its_return() {
     let mut town = Town::open(&[]).await;
     let mut all = six(&town).await;
