@@ -27,7 +27,7 @@ use crate::{
     },
     clock::unix_now,
     cluster::{self, Cluster, Logouts},
-    config::{Config, Ice},
+    config::{Config, Ice, Turn},
     limits::{Lockouts, Place, Places, Requests},
     metrics::Metrics,
     outbox::{Dismissal, Outbox},
@@ -340,6 +340,17 @@ impl App {
     }
 }
 
+fn minted(turn: &Turn, username: &str) -> Result<TurnCredentials, TurnError> {
+    let secret = turn.secret.expose_secret();
+    if secret.is_empty() {
+        return Err(TurnError::NotConfigured);
+    }
+    if turn.urls.is_empty() {
+        return Err(TurnError::NoUrls);
+    }
+    Ok(turn::mint(secret, username, turn.ttl, unix_now()))
+}
+
 /// No rooms yet: of this server alone, or shared.
 fn rooms(config: &Config, revoked: &Arc<Revoked>, grants: &Grants) -> (Rooms, Option<Cluster>) {
     if config.redis_urls.is_empty() {
@@ -397,7 +408,7 @@ impl Shared {
     }
 
     /// The STUN and TURN servers that count now.
-    pub fn ice(&self) -> Arc<Ice> {
+    fn ice(&self) -> Arc<Ice> {
         self.ice.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -418,40 +429,35 @@ impl Shared {
         is_new
     }
 
-    /// TURN credentials for an account.
+    /// TURN credentials for an account, and the settings that they are of.
     ///
     /// # Errors
     ///
     /// [`TurnError`].
-    pub fn turn_credentials(&self, username: &str) -> Result<TurnCredentials, TurnError> {
+    pub fn turn_credentials(
+        &self,
+        username: &str,
+    ) -> Result<(TurnCredentials, Arc<Ice>), TurnError> {
         let ice = self.ice();
-        let turn = &ice.turn;
-        let secret = turn.secret.expose_secret();
-        if secret.is_empty() {
-            return Err(TurnError::NotConfigured);
-        }
-        if turn.urls.is_empty() {
-            return Err(TurnError::NoUrls);
-        }
-        Ok(turn::mint(secret, username, turn.ttl, unix_now()))
+        Ok((minted(&ice.turn, username)?, ice))
     }
 
-    /// STUN for everybody; TURN as well for an account.
-    pub fn ice_servers(&self, username: Option<&str>) -> Vec<IceServer> {
+    /// STUN for everybody, TURN as well for an account; and how long credentials last.
+    pub fn ice_servers(&self, username: Option<&str>) -> (Vec<IceServer>, Duration) {
         let ice = self.ice();
         let stun = &ice.stun_urls;
         let mut servers = Vec::new();
         if !stun.is_empty() {
             servers.push(IceServer { urls: stun.clone(), username: None, credential: None });
         }
-        if let Some(Ok(turn)) = username.map(|username| self.turn_credentials(username)) {
+        if let Some(Ok(turn)) = username.map(|username| minted(&ice.turn, username)) {
             servers.push(IceServer {
                 urls: ice.turn.urls.clone(),
                 username: Some(turn.username),
                 credential: Some(turn.credential),
             });
         }
-        servers
+        (servers, ice.turn.ttl)
     }
 
     /// What a session keeps to.

@@ -524,7 +524,8 @@ impl Reader<'_> {
         let urls: Vec<SecretString> =
             urls.split(',').map(str::trim).filter(|url| !url.is_empty()).map(Into::into).collect();
         if let Err(fault) = cluster::clients(&urls, None) {
-            self.faults.push(format!("{fault}; give redis://[user:password@]host:port[/number]"));
+            let accepted = "redis://[user:password@]host:port[/number]";
+            self.faults.push(format!("REDIS_URL, {fault}; give {accepted}"));
         }
         urls
     }
@@ -532,7 +533,12 @@ impl Reader<'_> {
     fn redis_authority(&mut self) -> Option<Vec<u8>> {
         let path = path(self.variable, "REDIS_CA_FILE")?;
         let pem = fs::read(&path);
-        let is_one = |pem: &Vec<u8>| CertificateDer::from_pem_slice(pem).is_ok();
+        // As it will be used, for a PEM file may hold what is no certificate.
+        let trial = [SecretString::from("rediss://localhost")];
+        let is_one = |pem: &Vec<u8>| {
+            CertificateDer::from_pem_slice(pem).is_ok()
+                && cluster::clients(&trial, Some(pem)).is_ok()
+        };
         match pem {
             Ok(pem) if is_one(&pem) => Some(pem),
             Ok(_) | Err(_) => {
@@ -795,6 +801,23 @@ mod tests {
         assert_eq!(faults.len(), 1);
         assert!(faults[0].contains("REDIS_URL, entry 2") && faults[0].contains("redis://"));
         assert!(!faults[0].contains("hunter2"), "{faults:?}");
+    }
+
+    #[test]
+    fn an_authority_that_signs_nothing_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ca.pem");
+        let garbage = "-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n";
+        let good = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap().cert.pem();
+        let with = |pem: &str| {
+            fs::write(&path, pem).unwrap();
+            in_debug("REDIS_CA_FILE", path.to_str().unwrap())
+        };
+
+        for wrong in ["", "no PEM", garbage] {
+            assert!(with(wrong).unwrap_err().0[0].contains("REDIS_CA_FILE"), "{wrong}");
+        }
+        assert!(with(&good).is_ok());
     }
 
     #[test]

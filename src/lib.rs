@@ -2,8 +2,9 @@
 //! candidates through it.
 //!
 //! Read in this order: [`wire`] (what is said), [`rooms`] (who hears it), [`outbox`] and [`replay`] (how it
-//! gets there), [`cluster`] (where there are several servers), [`session`] (one connection's life), [`auth`] and [`limits`] (who may), [`turn`] (relay
-//! credentials), [`http`] (the doors), [`app`], [`server`] and [`config`] (the house).
+//! gets there), [`cluster`] (where there are several servers), [`session`] (one connection's life),
+//! [`auth`] and [`limits`] (who may), [`turn`] (relay credentials), [`http`] (the doors), [`app`], [`server`]
+//! and [`config`] (the house).
 
 #![cfg_attr(
     test,

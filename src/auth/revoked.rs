@@ -70,9 +70,13 @@ impl Revoked {
 
     /// From now on the token of these claims is refused; [`Revoked::save`] makes it last.
     pub fn insert(&self, claims: &Claims) {
+        self.add(&claims.username, (claims.expires_at, claims.fingerprint));
+    }
+
+    fn add(&self, username: &str, token: (u64, Fingerprint)) {
         let mut users = self.users.write().unwrap_or_else(PoisonError::into_inner);
-        let ended = users.entry(claims.username.clone()).or_default();
-        ended.insert((claims.expires_at, claims.fingerprint));
+        let ended = users.entry(username.to_owned()).or_default();
+        ended.insert(token);
         if ended.len() > MOST_OF_ONE_USER {
             ended.pop_first();
         }
@@ -81,10 +85,9 @@ impl Revoked {
 
     /// The same from a line that another server made; whose token it was, and which.
     pub fn insert_line(&self, line: &str) -> Option<(String, Fingerprint)> {
-        let (username, (expires_at, fingerprint)) = read_line(line)?;
-        let (username, stamp) = (username.to_owned(), None);
-        self.insert(&Claims { username: username.clone(), expires_at, fingerprint, stamp });
-        Some((username, fingerprint))
+        let (username, token) = read_line(line)?;
+        self.add(username, token);
+        Some((username.to_owned(), token.1))
     }
 
     /// Everything that counts, for other servers.

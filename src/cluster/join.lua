@@ -6,7 +6,7 @@ if not redis.call('ZSCORE', P .. 'nodes', node) then return 'stranger' end
 local held = redis.call('HGET', P .. 'room:' .. room, client)
 if held and user_of(held) ~= user then return 'taken' end
 if not held and redis.call('HLEN', P .. 'room:' .. room) >= capacity then return 'full' end
-if held then left(room, client, held, '', 'replaced') end
+if held then left(room, client, held, '') end
 local seat = conn .. ' ' .. redis.call('INCR', P .. 'arrivals') .. ' ' .. user
 tell(room, node, 'k', 'join', 'r', room, 'c', client, 'v', seat)
 add(room, client, seat)

@@ -1,5 +1,5 @@
 -- A member leaves, if it is still on that connection. ARGV: room, client, node.conn.
 local room, client, conn = ARGV[1], ARGV[2], ARGV[3]
 local held = redis.call('HGET', P .. 'room:' .. room, client)
-if held and conn_of(held) == conn then left(room, client, held, node_of(conn), 'left') end
+if held and conn_of(held) == conn then left(room, client, held, node_of(conn)) end
 return 1

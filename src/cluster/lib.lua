@@ -48,7 +48,7 @@ local function drop(room, client, seat)
   if redis.call('HINCRBY', P .. 'rooms', room, -1) <= 0 then redis.call('HDEL', P .. 'rooms', room) end
 end
 
-local function left(room, client, seat, except, why)
-  tell(room, except, 'k', 'left', 'r', room, 'c', client, 'v', seat, 'w', why)
+local function left(room, client, seat, except)
+  tell(room, except, 'k', 'left', 'r', room, 'c', client, 'v', seat)
   drop(room, client, seat)
 end

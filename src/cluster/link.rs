@@ -43,33 +43,20 @@ const ENTRIES_AT_ONCE: usize = 512;
 
 /// One engine, and what this node has to do with it.
 pub struct Link {
-    number: usize,
-    client: redis::Client,
-    rooms: Rooms,
-    far: Arc<Far>,
-    capacity: usize,
-    connection: Connection,
-    logouts: Arc<Logouts>,
+    pub number: usize,
+    pub client: redis::Client,
+    pub rooms: Rooms,
+    pub far: Arc<Far>,
+    pub capacity: usize,
+    pub connection: Connection,
+    pub logouts: Arc<Logouts>,
     /// The id of the last entry of the inbox that was read.
-    position: Mutex<Option<String>>,
+    pub position: Mutex<Option<String>>,
 }
 
 type Entries = Vec<(String, Entry)>;
 
 impl Link {
-    pub fn new(
-        number: usize,
-        client: redis::Client,
-        rooms: Rooms,
-        far: Arc<Far>,
-        capacity: usize,
-        connection: Connection,
-        logouts: Arc<Logouts>,
-    ) -> Self {
-        let position = Mutex::default();
-        Self { number, client, rooms, far, capacity, connection, logouts, position }
-    }
-
     /// Stays connected for as long as it is polled.
     pub async fn live(self, mut asked: mpsc::UnboundedReceiver<Ask>) {
         loop {
@@ -289,7 +276,7 @@ fn inbox(node: &str) -> String {
     format!("{PREFIX}inbox:{node}")
 }
 
-/// An entry for another node's inbox, as long as there is one.
+/// An entry for another node's inbox, as long as there is one; bounded as `post` in `lib.lua` does.
 fn post(node: &str, kind: &str, room: &str, client_id: &str, conn: &str) -> Cmd {
     let mut add = redis::cmd("XADD");
     add.arg(inbox(node)).arg("NOMKSTREAM").arg("MAXLEN").arg("~").arg(100_000).arg("*");

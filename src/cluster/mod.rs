@@ -34,7 +34,6 @@ pub struct Cluster(Arc<Shared>);
 struct Shared {
     far: Arc<Far>,
     engines: Vec<Connection>,
-    node: Arc<str>,
 }
 
 /// The way to one engine, while there is one.
@@ -73,7 +72,7 @@ pub fn clients(
             }
             Some(_) | None => redis::Client::open(url),
         };
-        client.map_err(|error| format!("REDIS_URL, entry {}: {:?}", number + 1, error.kind()))
+        client.map_err(|error| format!("entry {}: {:?}", number + 1, error.kind()))
     };
     urls.iter().enumerate().map(client).collect()
 }
@@ -93,11 +92,11 @@ impl Cluster {
         let links = clients.into_iter().zip(asked).zip(engines.clone()).enumerate();
         for (number, ((client, asked), connection)) in links {
             let (rooms, far, logouts) = (rooms.clone(), far.clone(), logouts.clone());
-            let link = Link::new(number, client, rooms, far, capacity, connection, logouts);
+            let position = Mutex::default();
+            let link = Link { number, client, rooms, far, capacity, connection, logouts, position };
             tokio::spawn(link.live(asked));
         }
-        let node = far.node.clone();
-        Self(Arc::new(Shared { far, engines, node }))
+        Self(Arc::new(Shared { far, engines }))
     }
 
     /// Whether all that is shared can be reached.
@@ -107,7 +106,7 @@ impl Cluster {
 
     /// The name of this node.
     pub fn node(&self) -> &str {
-        &self.0.node
+        &self.0.far.node
     }
 
     /// How many nodes there are.
@@ -169,7 +168,7 @@ impl Cluster {
     pub async fn leaves(&self) {
         for engine in &self.0.engines {
             if let Ok(connection) = connection(engine) {
-                let _ = scripts::reap(connection, &self.0.node, true).await;
+                let _ = scripts::reap(connection, self.node(), true).await;
             }
         }
     }

@@ -6,7 +6,7 @@ if not deadline or (ARGV[2] ~= 'gone' and tonumber(deadline) > now()) then retur
 for _, room in ipairs(redis.call('SRANDMEMBER', P .. 'seats:' .. node, 32)) do
   local members = redis.call('HGETALL', P .. 'room:' .. room)
   for i = 1, #members, 2 do
-    if node_of(members[i + 1]) == node then left(room, members[i], members[i + 1], node, 'lost') end
+    if node_of(members[i + 1]) == node then left(room, members[i], members[i + 1], node) end
   end
   -- Also where counts were wrong: the set must end.
   redis.call('SREM', P .. 'seats:' .. node, room)

@@ -6,7 +6,7 @@ for i = 3, #ARGV, 2 do stated[ARGV[i]] = ARGV[i + 1] end
 local engine = redis.call('HGETALL', P .. 'room:' .. room)
 for i = 1, #engine, 2 do
   local client, seat = engine[i], engine[i + 1]
-  if node_of(seat) == node and stated[client] ~= seat then left(room, client, seat, node, 'left') end
+  if node_of(seat) == node and stated[client] ~= seat then left(room, client, seat, node) end
 end
 for i = 3, #ARGV, 2 do
   local client, seat = ARGV[i], ARGV[i + 1]
@@ -15,7 +15,7 @@ for i = 3, #ARGV, 2 do
     tell(room, node, 'k', 'join', 'r', room, 'c', client, 'v', seat)
     add(room, client, seat)
   elseif held ~= seat then
-    post(node, 'k', 'left', 'r', room, 'c', client, 'v', seat, 'w', 'replaced')
+    post(node, 'k', 'left', 'r', room, 'c', client, 'v', seat)
   end
   latest = math.max(latest, tonumber(string.match(seat, '^[^ ]+ (%d+)')))
 end

@@ -44,6 +44,7 @@ impl FromRequestParts<App> for MaySeeRooms {
     responses(
         (status = 200, description = "By name", body = [RoomBody]),
         (status = 401, description = "`ROOMS_API_REQUIRE_AUTH=true` and no good token", body = ErrorBody),
+        (status = 503, description = "`REDIS_URL` cannot be reached, so nobody knows all rooms", body = ErrorBody),
     )
 )]
 pub(super) async fn list(State(app): State<App>, _: MaySeeRooms) -> Result<Response, ApiError> {
@@ -68,6 +69,7 @@ pub(super) async fn list(State(app): State<App>, _: MaySeeRooms) -> Result<Respo
     responses(
         (status = 200, description = "The room", body = RoomBody),
         (status = 401, description = "`ROOMS_API_REQUIRE_AUTH=true` and no good token", body = ErrorBody),
+        (status = 503, description = "`REDIS_URL` cannot be reached, so nobody knows all rooms", body = ErrorBody),
         (status = 404, description = "Nobody is there", body = ErrorBody),
     )
 )]
@@ -92,6 +94,7 @@ pub(super) async fn info(
     responses(
         (status = 200, description = "The room", body = RoomBody),
         (status = 401, description = "`ROOMS_API_REQUIRE_AUTH=true` and no good token", body = ErrorBody),
+        (status = 503, description = "`REDIS_URL` cannot be reached, so nobody knows all rooms", body = ErrorBody),
         (status = 404, description = "Nobody is there", body = ErrorBody),
     )
 )]

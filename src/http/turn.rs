@@ -54,17 +54,15 @@ pub(super) async fn turn_credentials(
     State(app): State<App>,
     CurrentUser(account): CurrentUser,
 ) -> Result<Response, ApiError> {
-    let minted = app.turn_credentials(&account.username).map_err(|why| match why {
+    let (minted, ice) = app.turn_credentials(&account.username).map_err(|why| match why {
         TurnError::NotConfigured => ApiError::TurnNotConfigured,
         TurnError::NoUrls => ApiError::NoTurnUrls,
     })?;
-    let ice = app.ice();
-    let turn = &ice.turn;
     let body = TurnBody {
         username: minted.username,
         credential: minted.credential,
-        urls: turn.urls.clone(),
-        ttl: turn.ttl.as_secs(),
+        urls: ice.turn.urls.clone(),
+        ttl: ice.turn.ttl.as_secs(),
     };
     Ok((NO_STORE, Json(body)).into_response())
 }
@@ -81,9 +79,7 @@ pub(super) async fn ice_servers(
     State(app): State<App>,
     CurrentUser(account): CurrentUser,
 ) -> Response {
-    let body = IceServersBody {
-        ice_servers: app.ice_servers(Some(&account.username)),
-        ttl: app.ice().turn.ttl.as_secs(),
-    };
+    let (ice_servers, ttl) = app.ice_servers(Some(&account.username));
+    let body = IceServersBody { ice_servers, ttl: ttl.as_secs() };
     (NO_STORE, Json(body)).into_response()
 }

@@ -194,9 +194,9 @@ impl Door for AppDoor {
     }
 
     fn ice_servers(&self, username: Option<&str>) -> IceGrant {
-        let servers = self.app.ice_servers(username);
+        let (servers, ttl) = self.app.ice_servers(username);
         let expires = servers.iter().any(|server| server.credential.is_some());
-        IceGrant { servers, lifetime: expires.then_some(self.app.ice().turn.ttl) }
+        IceGrant { servers, lifetime: expires.then_some(ttl) }
     }
 
     fn ice_version(&self) -> u64 {

@@ -7,7 +7,7 @@ import Ajv from 'ajv/dist/2020.js';
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { availableParallelism } from 'node:os';
-import { ask, cleanUp, Client, logIn, PASSWORDS, pause, startServer } from './harness.mjs';
+import { ask, cleanUp, Client, freePort, logIn, PASSWORDS, pause, startServer } from './harness.mjs';
 
 /** Documented answers that no test can have, each with the reason. */
 const NOT_PROVOKED = {
@@ -25,6 +25,9 @@ const WRONG = { username: 'nobody', password: 'wrong password' };
  * waiting than it takes.
  */
 const CALLS = [
+  ['get /api/rooms 503', ({ cutOff }) => cutOff.ask('GET', '/api/rooms')],
+  ['get /api/rooms/{room_id}/info 503', ({ cutOff }) => cutOff.ask('GET', '/api/rooms/den/info')],
+  ['post /api/rooms/{room_id}/info 503', ({ cutOff }) => cutOff.ask('POST', '/api/rooms/den/info')],
   ['get / 200', ({ open }) => open.ask('GET', '/')],
   ['get /health 200', ({ open }) => open.ask('GET', '/health')],
   ['get /health/ready 200', ({ open }) => open.ask('GET', '/health/ready')],
@@ -91,6 +94,7 @@ describe('the OpenAPI document', { timeout: 120_000 }, () => {
     await world.locked.ask('POST', '/auth/login', { json: WRONG });
     world.busy = await start({ RATE_LIMIT_PER_MINUTE: '1' });
     await world.busy.ask('GET', '/');
+    world.cutOff = await start({ REDIS_URL: `redis://127.0.0.1:${await freePort()}` });
     world.token = await logIn(world.open.url, 'alice');
     world.flooded = await start({ AUTH_MAX_FAILURES: '1000' });
     world.flood = flood(world.flooded);

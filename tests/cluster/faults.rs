@@ -177,6 +177,8 @@ async fn without_the_engine_a_node_goes_on_alone_and_nobody_notices_its_return()
     assert_eq!(refused.err().unwrap(), (1013, "Try again later".into()));
     let health = town.nodes[0].health().await;
     assert_eq!(health["status"], "degraded");
+    let list = format!("http://{}/api/rooms", town.nodes[0].address());
+    assert_eq!(reqwest::get(list).await.unwrap().status(), 503);
 
     town.engine.comes_back_empty().await;
     for node in 0..3 {
