@@ -12,7 +12,11 @@ use std::{
 };
 
 use secrecy::{ExposeSecret, SecretString};
-use tokio::{runtime::Handle, sync::watch, time::Instant};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc::UnboundedReceiver, watch},
+    time::{Instant, timeout},
+};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
@@ -31,7 +35,10 @@ use crate::{
     limits::{Lockouts, Place, Places, Requests},
     metrics::Metrics,
     outbox::{Dismissal, Outbox},
-    rooms::{Rooms, far::Far},
+    rooms::{
+        Rooms,
+        far::{Arrival, Far},
+    },
     session::{Admission, Claim, Goodbye, Parked, Refusal, Rules, Survivors},
     state_file,
     turn::{self, TurnCredentials},
@@ -48,6 +55,9 @@ const MOST_LOGINS_PER_THREAD: usize = 32;
 
 /// How often files are looked at: twice make a change count, and that within two seconds.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// How long a server that stops waits for its seats to come to others.
+const MOVED_WITHIN: Duration = Duration::from_secs(5);
 
 /// How often tables drop what no longer counts.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
@@ -69,6 +79,8 @@ pub struct Shared {
     pub rooms: Rooms,
     /// The other servers that rooms are shared with.
     pub cluster: Option<Cluster>,
+    /// Seats that come from them, until somebody takes them in.
+    arrivals: Mutex<Option<UnboundedReceiver<Arrival>>>,
     /// Sockets per address.
     pub sockets: Places,
     /// Sockets that have not shown a token yet.
@@ -145,12 +157,14 @@ impl App {
         let most_logins = MOST_LOGINS_PER_THREAD * passwords.at_once();
         let (revoked, grants) = (Arc::new(revoked), Grants::default());
         let (rooms, cluster) = rooms(&config, &revoked, &grants);
+        let (cluster, arrivals) = cluster.unzip();
         Self(Arc::new(Shared {
             ice: RwLock::new(Arc::new(config.ice.clone())),
             ice_version: AtomicU64::new(0),
             users,
             rooms,
             cluster,
+            arrivals: Mutex::new(arrivals),
             sockets: Places::new(0, config.max_connections_per_ip),
             strangers: Places::new(MOST_STRANGERS, MOST_STRANGERS_PER_ADDRESS),
             requests: NonZeroU32::new(config.rate_limit_per_minute).map(Requests::new),
@@ -264,11 +278,43 @@ impl App {
         self.away.wait().await;
     }
 
-    /// Says to the other servers that this one is gone. Call it last.
+    /// Gives the seats of those who may come back to other servers, and says to them that this one is gone. Call
+    /// it last.
     pub async fn leaves_cluster(&self) {
-        if let Some(cluster) = &self.cluster {
-            drop(self.survivors.take());
-            cluster.leaves().await;
+        let Some(cluster) = &self.cluster else { return };
+        let others = cluster.others().await;
+        loop {
+            let mut survivors = self.survivors.take();
+            if survivors.is_empty() {
+                break;
+            }
+            state_file::keep_fitting(&mut survivors, Parked::bytes);
+            tracing::info!(members = survivors.len(), "their seats go to other servers");
+            for (number, parked) in survivors.into_iter().enumerate() {
+                let nodes = others.get(cluster.engine_of(parked.room()));
+                // Without another one its seat is dropped, which is to leave.
+                if let Some(node) = nodes.and_then(|nodes| nodes.get(number % nodes.len().max(1))) {
+                    parked.moves_to(node.clone());
+                }
+            }
+            if timeout(MOVED_WITHIN, cluster.all_have_moved()).await.is_err() {
+                tracing::warn!("not all seats have come to another server in time");
+                break;
+            }
+        }
+        cluster.leaves().await;
+    }
+
+    /// Takes in the seats that come from other servers, for as long as it is polled.
+    async fn takes_in(self, mut arrivals: UnboundedReceiver<Arrival>, workers: Workers) {
+        while let Some(arrival) = arrivals.recv().await {
+            let parked = Parked::arrives(arrival, self.config.resume_window, |ticket, outbox| {
+                self.readmit(ticket, outbox)
+            });
+            if let Some(parked) = parked {
+                let worker = workers.of(parked.room());
+                self.waits_for(parked, None, worker);
+            }
         }
     }
 
@@ -290,10 +336,12 @@ impl App {
         self.away.spawn_on(lingering, worker);
     }
 
-    /// Lets those sit down again who were here when the process before this one stopped. Call it once,
-    /// before anybody else comes in; `workers` are those of the server.
+    /// Lets those sit down again who were here when the process before this one stopped, or, in a cluster, whose
+    /// seats come from other servers. Call it once, before anybody else comes in; `workers` are those of the server.
     pub fn restore(&self, workers: &Workers) {
-        if self.cluster.is_some() {
+        let arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(arrivals) = arrivals {
+            tokio::spawn(self.clone().takes_in(arrivals, workers.clone()));
             return;
         }
         let path = self.config.state_file();
@@ -352,7 +400,11 @@ fn minted(turn: &Turn, username: &str) -> Result<TurnCredentials, TurnError> {
 }
 
 /// No rooms yet: of this server alone, or shared.
-fn rooms(config: &Config, revoked: &Arc<Revoked>, grants: &Grants) -> (Rooms, Option<Cluster>) {
+fn rooms(
+    config: &Config,
+    revoked: &Arc<Revoked>,
+    grants: &Grants,
+) -> (Rooms, Option<(Cluster, UnboundedReceiver<Arrival>)>) {
     if config.redis_urls.is_empty() {
         return (Rooms::new(config.max_connections_per_room), None);
     }
@@ -361,7 +413,7 @@ fn rooms(config: &Config, revoked: &Arc<Revoked>, grants: &Grants) -> (Rooms, Op
         .expect("URLs and a certificate that were looked at");
     let any = || uuid::Uuid::new_v4().simple().to_string();
     let node: Arc<str> = config.node_id.clone().unwrap_or_else(any).into();
-    let (far, asked) = Far::new(node, clients.len());
+    let (far, asked, arrivals) = Far::new(node, clients.len());
     let far = Arc::new(far);
     let rooms = Rooms::clustered(far.clone());
     let (ours, theirs, grants) = (revoked.clone(), revoked.clone(), grants.clone());
@@ -375,7 +427,7 @@ fn rooms(config: &Config, revoked: &Arc<Revoked>, grants: &Grants) -> (Rooms, Op
     };
     let capacity = config.max_connections_per_room;
     let cluster = Cluster::start(clients, &rooms, far, asked, capacity, logouts);
-    (rooms, Some(cluster))
+    (rooms, Some((cluster, arrivals)))
 }
 
 /// Names rows that were kept out of the accounts.

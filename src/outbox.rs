@@ -95,6 +95,8 @@ struct Waiting {
     replay: Option<Box<Replay>>,
     /// The connection is gone, or about to go: frames are only kept for the next one.
     is_away: bool,
+    /// Others know that there is no connection.
+    is_missed: bool,
     /// What the client has opted in to.
     features: Features,
     /// Nobody reads any more.
@@ -233,6 +235,16 @@ impl Outbox {
         }
     }
 
+    /// Others are told that there is no connection; whether they did not know.
+    pub fn is_missed_now(&self) -> bool {
+        !std::mem::replace(&mut self.0.waiting().is_missed, true)
+    }
+
+    /// Whether others know that there is no connection.
+    pub fn is_missed(&self) -> bool {
+        self.0.waiting().is_missed
+    }
+
     /// Whether there is no connection.
     pub fn is_away(&self) -> bool {
         self.0.waiting().is_away
@@ -263,6 +275,52 @@ impl Outbox {
         drop(old);
         self.dismiss(Dismissal::Resumed);
         Ok(replayed)
+    }
+
+    /// Which membership it is, where its client may come back to it.
+    pub fn membership(&self) -> Option<u128> {
+        let membership = self.0.waiting().replay.as_ref().map(|replay| replay.key());
+        membership.filter(|_| self.0.dismissed.get().is_none())
+    }
+
+    /// Keeps what the client may not have got at `carrier`, a fresh queue without a connection. This queue is
+    /// over, and its connection dismissed.
+    pub fn moves_to(&self, carrier: &Self) {
+        self.goes_away();
+        let mut old = self.0.waiting();
+        let mut fresh = carrier.0.waiting();
+        (fresh.replay, fresh.features) = (old.replay.take(), old.features);
+        (fresh.is_away, fresh.is_missed) = (true, old.is_missed);
+        drop(fresh);
+        old.is_closed = true;
+        drop(old);
+        self.dismiss(Dismissal::Resumed);
+    }
+
+    /// From now on frames are kept for a membership that is on its way here.
+    pub fn awaits(&self) {
+        self.remembers(Box::new(Replay::new(0)));
+        self.goes_away();
+    }
+
+    /// What was [awaited](Self::awaits) is here: `replay`, then `news`, come before what was kept since.
+    pub fn takes_up(
+        &self,
+        mut replay: Box<Replay>,
+        news: Vec<ByteString>,
+        features: Features,
+        is_missed: bool,
+    ) {
+        let mut waiting = self.0.waiting();
+        let later = waiting.replay.take().map(|later| *later);
+        let is_whole = replay.append(news).is_ok()
+            && later.is_none_or(|later| replay.append(later.into_frames()).is_ok());
+        (waiting.replay, waiting.features) = (Some(replay), features);
+        waiting.is_missed = is_missed;
+        drop(waiting);
+        if !is_whole {
+            self.dismiss(Dismissal::TooSlow);
+        }
     }
 
     /// The client has got everything up to this number.
@@ -348,6 +406,11 @@ impl Mailbox {
         let mut waiting = self.0.waiting();
         let features = waiting.features;
         waiting.replay.take().map(|replay| (replay, features))
+    }
+
+    /// How many bytes of frames are kept for a client that may come back.
+    pub fn kept(&self) -> usize {
+        self.0.waiting().replay.as_ref().map_or(0, |replay| replay.bytes())
     }
 
     /// A frame that already waits, if there is one.

@@ -15,7 +15,7 @@ pub const MAX_BYTES: usize = 1024 * 1024;
 const MAX_IDS: usize = 256;
 
 /// One membership's numbered frames, beyond the connections that carried them.
-#[derive(Deserialize, Serialize)]
+#[derive(Clone, Deserialize, Serialize)]
 pub struct Replay {
     /// Tells this membership from all others, also of the same client.
     key: u128,
@@ -104,6 +104,20 @@ impl Replay {
         self.unheard = None;
         self.said_before = self.said.len();
         Ok(self.frames.clone())
+    }
+
+    /// Goes on with what was noted elsewhere while this was on its way there: its frames come behind these.
+    ///
+    /// # Errors
+    ///
+    /// [`Gap`] as for a single [note](Self::note).
+    pub fn append(&mut self, later: impl IntoIterator<Item = ByteString>) -> Result<(), Gap> {
+        later.into_iter().try_for_each(|frame| self.note(frame).map(drop))
+    }
+
+    /// All that is kept.
+    pub fn into_frames(self) -> VecDeque<ByteString> {
+        self.frames
     }
 
     /// Whether something with this `id` was passed on already, before the client resumed.
@@ -210,6 +224,20 @@ mod tests {
         }
 
         assert_eq!(replay.note("one too many".into()), Err(Gap));
+    }
+
+    #[test]
+    fn what_was_noted_elsewhere_meanwhile_comes_behind() {
+        let (mut replay, mut later) = (with(3), Replay::new(0));
+        replay.is_left_with(1);
+        for number in 4..=5 {
+            later.note(number.to_string().into()).unwrap();
+        }
+
+        assert_eq!(replay.append(later.into_frames()), Ok(()));
+
+        assert_eq!((replay.key(), replay.last()), (1, 5));
+        assert_eq!(numbers(&replay.resume_after(2).unwrap()), [3, 4, 5]);
     }
 
     #[test]

@@ -32,9 +32,9 @@ use crate::{
     },
     limits::{MessageBudget, Verdict},
     metrics::{Kind, Metrics, Outcome},
-    outbox::{self, Dismissal, Mailbox, Notice, Outbox, Shortcut},
+    outbox::{self, Dismissal, Mailbox, NotResumed, Notice, Outbox, Shortcut},
     replay::Replay,
-    rooms::{JoinError, Peer, Resumed, Rooms, RouteError, Seat},
+    rooms::{JoinError, NotFetched, Peer, Resumed, Rooms, RouteError, Seat},
     wire::{
         self, ClientMessage, Features, IceServer, Incoming, Introduction, PeerInRoom, RequestedId,
         Resumption, ServerMessage, SignalKind, TicketToResume, Token, WireError,
@@ -683,7 +683,8 @@ async fn introduce<'h, D: Door>(
 
     if let Incoming { id, message: Ok(ClientMessage::Resume(resumption)), .. } = wire::read(&first)
     {
-        match resume(host, &resumption, &outbox) {
+        let resumed = timeout_at(until, resume(host, &resumption, &outbox)).await;
+        match resumed.unwrap_or(Err(Goodbye::Unavailable))? {
             Ok((seat, admission, key, resumed)) => {
                 let Peer { client_id, username } = seat.peer();
                 let replayed = resumed.replayed;
@@ -729,11 +730,38 @@ async fn introduce<'h, D: Door>(
 
 /// Gives somebody who was here before the seat that he had, and says the key of the membership; or the
 /// sentence of the error.
-fn resume<D: Door>(
+async fn resume<D: Door>(
     host: &Host<D>,
     resumption: &Resumption<'_>,
     outbox: &Outbox,
-) -> Result<(Seat, Admission, u128, Resumed), String> {
+) -> Result<Result<(Seat, Admission, u128, Resumed), String>, Goodbye> {
+    let (ticket, last_seq, admission) = match readmit(host, resumption, outbox) {
+        Ok(readmitted) => readmitted,
+        Err(sentence) => return Ok(Err(sentence)),
+    };
+    let client_id: Arc<str> = ticket.client_id.as_str().into();
+    let peer = Peer { client_id: client_id.clone(), username: admission.username.clone() };
+    let (rooms, room, key) = (&host.rooms, &host.room, ticket.key);
+    let sits_down = || Seat::resume(rooms, room, peer.clone(), key, outbox.clone(), last_seq);
+    let mut seat = sits_down();
+    if matches!(seat, Err(NotResumed::Over)) {
+        let luggage = parked::luggage(&ticket, host.rules.resume_window);
+        match Seat::fetch(rooms, room, &client_id, key, luggage).await {
+            Ok(()) => seat = sits_down(),
+            Err(NotFetched::Over) => {}
+            Err(NotFetched::Unavailable) => return Err(Goodbye::Unavailable),
+        }
+    }
+    let seated = seat.map(|(seat, resumed)| (seat, admission, key, resumed));
+    Ok(seated.map_err(|why| why.to_string()))
+}
+
+/// Whether somebody may come back at all, and to which membership; or the sentence of the error.
+fn readmit<D: Door>(
+    host: &Host<D>,
+    resumption: &Resumption<'_>,
+    outbox: &Outbox,
+) -> Result<(Ticket, u64, Admission), String> {
     let Token::Text(ticket) = &resumption.token else {
         return Err("Field \"resume_token\" must be a string".into());
     };
@@ -746,10 +774,7 @@ fn resume<D: Door>(
     }
     let admission = host.door.admit(Claim::Ticket(&ticket), outbox);
     let admission = admission.map_err(|_| "What that membership stood on no longer counts")?;
-    let peer = Peer { client_id: ticket.client_id.into(), username: admission.username.clone() };
-    let seat = Seat::resume(&host.rooms, &host.room, peer, ticket.key, outbox.clone(), last_seq);
-    let (seat, resumed) = seat.map_err(|why| why.to_string())?;
-    Ok((seat, admission, ticket.key, resumed))
+    Ok((ticket, last_seq, admission))
 }
 
 /// Who somebody says he is with his first message, the client id that he asks for, and what else he can

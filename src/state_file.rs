@@ -10,6 +10,17 @@ use crate::{auth::users_file::replace, session::Record};
 /// So much of frames is written in a fraction of a second, and read again: the next process is waited for.
 const MOST_BYTES: usize = 64 * 1024 * 1024;
 
+/// Keeps as many as [`MOST_BYTES`] reaches for: those first for whom least is kept.
+pub fn keep_fitting<T>(members: &mut Vec<T>, bytes: impl Fn(&T) -> usize) {
+    members.sort_by_key(&bytes);
+    let mut sum = 0;
+    let fitting = members.iter().take_while(|member| {
+        sum += bytes(member);
+        sum <= MOST_BYTES
+    });
+    members.truncate(fitting.count());
+}
+
 /// The form of the file; another is not read.
 const VERSION: u32 = 1;
 
@@ -25,21 +36,13 @@ struct Read {
     members: Vec<Record>,
 }
 
-/// Writes them down, in one step, as far as [`MOST_BYTES`] reaches: those first for whom least is kept. Says
-/// how many that is.
+/// Writes them down, in one step, as far as they are [fitting](keep_fitting). Says how many that is.
 ///
 /// # Errors
 ///
 /// What the system says.
 pub fn save(path: &Path, mut members: Vec<Record>) -> io::Result<usize> {
-    members.sort_by_key(Record::bytes);
-    let mut bytes = 0;
-    let fitting = members.iter().take_while(|member| {
-        bytes += member.bytes();
-        bytes <= MOST_BYTES
-    });
-    let fitting = fitting.count();
-    members.truncate(fitting);
+    keep_fitting(&mut members, Record::bytes);
     let written = Written { version: VERSION, members: &members };
     // Nobody may read the new one who might read the one before.
     if is_plain(path)? {
@@ -50,7 +53,7 @@ pub fn save(path: &Path, mut members: Vec<Record>) -> io::Result<usize> {
         serde_json::to_writer(&mut buffered, &written)?;
         io::Write::flush(&mut buffered)
     })?;
-    Ok(fitting)
+    Ok(members.len())
 }
 
 /// Reads them, and removes the file: nobody is to come back twice to the same place.

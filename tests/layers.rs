@@ -39,7 +39,7 @@ const MAY_KNOW: [(&str, &[&str]); 31] = [
     ("auth/revoked", &[]),
     ("auth/ticket", &[]),
     ("rooms/mod", &[]),
-    ("rooms/far", &["outbox"]),
+    ("rooms/far", &["outbox", "replay", "wire"]),
     ("rooms/registry", &["outbox"]),
     ("rooms/room", &["outbox", "wire"]),
     ("rooms/seat", &["outbox", "wire"]),

@@ -1,8 +1,8 @@
 //! Entries of an inbox, as what they say.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, num::ParseIntError, str::FromStr, sync::Arc};
 
-use crate::rooms::far::{Conn, Fact, Holder, NoSeat};
+use crate::rooms::far::{Conn, Fact, Holder, Moving, NoSeat};
 
 /// The fields of an entry.
 pub type Entry = HashMap<String, Vec<u8>>;
@@ -19,9 +19,12 @@ pub enum Unread {
     /// As well.
     #[error(transparent)]
     NoSeat(#[from] NoSeat),
+    /// As well; what serde says may repeat what stands there.
+    #[error("what should be JSON is none of ours")]
+    NoJson(#[from] serde_json::Error),
     /// As well.
-    #[error("no picture: {0}")]
-    NoPicture(#[from] serde_json::Error),
+    #[error(transparent)]
+    NoNumber(#[from] ParseIntError),
 }
 
 /// What an entry says.
@@ -57,6 +60,7 @@ pub fn read(entry: &mut Entry) -> Result<News, Unread> {
             from: name(entry, "c")?,
             conn: conn(entry)?,
             to: entry.contains_key("t").then(|| name(entry, "t")).transpose()?,
+            epoch: number(entry, "e")?,
             frame: text(entry, "d")?.into(),
         },
         "state" => Fact::State {
@@ -65,7 +69,34 @@ pub fn read(entry: &mut Entry) -> Result<News, Unread> {
             conn: conn(entry)?,
             is_away: text(entry, "d")? == "away",
         },
-        "sync" => Fact::Picture { everyone: picture(entry)?, room: name(entry, "r")? },
+        "sync" => Fact::Picture {
+            everyone: picture(entry)?,
+            epoch: number(entry, "e")?,
+            room: name(entry, "r")?,
+        },
+        "want" => Fact::Wanted {
+            membership: number(entry, "m")?,
+            luggage: text(entry, "d")?.into(),
+            moving: moving(entry)?,
+        },
+        "deny" => Fact::Denied { moving: moving(entry)? },
+        "move" => {
+            let holder = holder(entry)?;
+            let Holder { peer, conn: to, .. } = holder.clone();
+            let (room, from) = (name(entry, "r")?, text(entry, "f")?.parse()?);
+            let moving = Moving { room, client_id: peer.client_id, from, to };
+            let everyone = entry.contains_key("m").then(|| picture(entry)).transpose()?;
+            let nodes = entry.contains_key("n").then(|| text(entry, "n")).transpose()?;
+            let nodes = nodes.map(|nodes| serde_json::from_str(&nodes)).transpose()?;
+            let (everyone, nodes) = (everyone.unwrap_or_default(), nodes.unwrap_or_default());
+            Fact::Moved { moving, holder, epoch: number(entry, "e")?, everyone, nodes }
+        }
+        "mark" => Fact::Marked { node: name(entry, "f")?, moving: moving(entry)? },
+        "hand" => Fact::Handed {
+            luggage: text(entry, "m")?.into(),
+            goods: serde_json::from_str(&text(entry, "d")?)?,
+            moving: moving(entry)?,
+        },
         "logout" => return text(entry, "d").map(News::Logout),
         _ => return Ok(News::Other),
     };
@@ -77,12 +108,24 @@ fn text(entry: &mut Entry, field: &'static str) -> Result<String, Unread> {
     String::from_utf8(bytes).map_err(|_| Unread::NotUtf8(field))
 }
 
+fn number<N: FromStr<Err = ParseIntError>>(
+    entry: &mut Entry,
+    field: &'static str,
+) -> Result<N, Unread> {
+    Ok(text(entry, field)?.parse()?)
+}
+
 fn name(entry: &mut Entry, field: &'static str) -> Result<Arc<str>, Unread> {
     text(entry, field).map(Arc::from)
 }
 
 fn conn(entry: &mut Entry) -> Result<Conn, Unread> {
     Ok(text(entry, "v")?.parse()?)
+}
+
+fn moving(entry: &mut Entry) -> Result<Moving, Unread> {
+    let (room, client_id) = (name(entry, "r")?, name(entry, "c")?);
+    Ok(Moving { room, client_id, from: conn(entry)?, to: text(entry, "t")?.parse()? })
 }
 
 fn holder(entry: &mut Entry) -> Result<Holder, Unread> {

@@ -17,11 +17,11 @@ use tokio::{
 use super::{
     Connection, Logouts, PREFIX,
     facts::{self, Entry, News},
-    scripts::{self, BEAT, ENTER, JOIN, LEAVE, LOGOUT, SYNC, call},
+    scripts::{self, BEAT, ENTER, JOIN, LEAVE, LOGOUT, MOVE, SYNC, WANT, call},
 };
 use crate::rooms::{
     JoinError, Rooms,
-    far::{Ask, Conn, Far, Holder},
+    far::{Ask, Conn, Epoch, Far, Holder, Moving},
 };
 
 /// How long connecting may take, and any answer.
@@ -116,16 +116,16 @@ impl Link {
         writer: &mut MultiplexedConnection,
         seats: Vec<String>,
     ) -> Result<(), RedisError> {
-        let mut rooms: Vec<(Arc<str>, Vec<Holder>)> = self.rooms.ours(self.number);
+        let mut rooms: Vec<(Arc<str>, Epoch, Vec<Holder>)> = self.rooms.ours(self.number);
         let known: std::collections::HashSet<_> =
-            rooms.iter().map(|(room, _)| room.clone()).collect();
+            rooms.iter().map(|(room, ..)| room.clone()).collect();
         let gone = seats.into_iter().map(Arc::from).filter(|room: &Arc<str>| !known.contains(room));
-        rooms.extend(gone.map(|room| (room, Vec::new())));
+        rooms.extend(gone.map(|room| (room, 0, Vec::new())));
         for some in rooms.chunks(ROOMS_AT_ONCE) {
             let mut pipe = redis::pipe();
-            for (room, ours) in some {
+            for (room, epoch, ours) in some {
                 let mut sync = call(&SYNC);
-                sync.arg(&**room).arg(&*self.far.node);
+                sync.arg(&**room).arg(&*self.far.node).arg(*epoch);
                 for holder in ours {
                     sync.arg(&*holder.peer.client_id).arg(holder.seat());
                 }
@@ -217,13 +217,19 @@ impl Link {
             }
             let answers: Vec<Value> = pipe.query_async(&mut writer).await?;
             for (ask, answer) in asks.drain(..).zip(answers) {
-                let Ask::Join { key, .. } = ask else { continue };
-                let Value::BulkString(answer) = answer else { return Err(forgotten()) };
-                match &*answer {
-                    b"seated" => {}
-                    b"full" => self.far.refused(key, JoinError::Full),
-                    b"taken" => self.far.refused(key, JoinError::ClientIdTaken),
-                    _ => return Err(forgotten()),
+                match (ask, answer) {
+                    (Ask::Join { key, .. }, Value::BulkString(answer)) => match &*answer {
+                        b"seated" => {}
+                        b"full" => self.far.refused(key, JoinError::Full),
+                        b"taken" => self.far.refused(key, JoinError::ClientIdTaken),
+                        _ => return Err(forgotten()),
+                    },
+                    (Ask::Want { key, .. }, Value::BulkString(answer)) => {
+                        let holder = std::str::from_utf8(&answer).ok();
+                        self.far.wanted(key, holder.and_then(|conn| conn.parse().ok()));
+                    }
+                    (Ask::Join { .. } | Ask::Want { .. }, _) => return Err(forgotten()),
+                    _ => {}
                 }
             }
         }
@@ -243,18 +249,42 @@ impl Link {
                 leave.arg(&**room).arg(&**client_id).arg(conn(key));
                 leave
             }
-            Ask::Say { node, room, from, key, to, frame } => {
+            Ask::Say { node, room, from, key, to, epoch, frame } => {
                 let mut say = post(node, "say", room, from, &conn(key));
                 if let Some(to) = to {
                     say.arg("t").arg(&**to);
                 }
-                say.arg("d").arg(&**frame);
+                say.arg("e").arg(*epoch).arg("d").arg(&**frame);
                 say
             }
             Ask::State { node, room, client_id, key, is_away } => {
                 let mut state = post(node, "state", room, client_id, &conn(key));
                 state.arg("d").arg(if *is_away { "away" } else { "back" });
                 state
+            }
+            Ask::Want { room, client_id, membership, key, luggage } => {
+                let mut want = call(&WANT);
+                want.arg(&**room).arg(&**client_id).arg(conn(key));
+                want.arg(membership.to_string()).arg(&**luggage);
+                want
+            }
+            Ask::Move(Moving { room, client_id, from, to }) => {
+                let mut moves = call(&MOVE);
+                moves.arg(&**room).arg(&**client_id).arg(from.to_string()).arg(to.to_string());
+                moves
+            }
+            Ask::Deny(moving) => moved(&moving.to.node, "deny", moving),
+            Ask::Mark(moving) => {
+                let mut mark = moved(&moving.from.node, "mark", moving);
+                mark.arg("f").arg(&*self.far.node);
+                mark
+            }
+            Ask::Hand { moving, luggage, goods, .. } => {
+                let mut hand = moved(&moving.to.node, "hand", moving);
+                #[expect(clippy::expect_used, reason = "strings and numbers")]
+                let goods = serde_json::to_string(goods).expect("frames can be written");
+                hand.arg("m").arg(&**luggage).arg("d").arg(goods);
+                hand
             }
         }
     }
@@ -281,6 +311,14 @@ fn post(node: &str, kind: &str, room: &str, client_id: &str, conn: &str) -> Cmd 
     let mut add = redis::cmd("XADD");
     add.arg(inbox(node)).arg("NOMKSTREAM").arg("MAXLEN").arg("~").arg(100_000).arg("*");
     add.arg("k").arg(kind).arg("r").arg(room).arg("c").arg(client_id).arg("v").arg(conn);
+    add
+}
+
+/// An entry about a seat that moves.
+fn moved(node: &str, kind: &str, moving: &Moving) -> Cmd {
+    let Moving { room, client_id, from, to } = moving;
+    let mut add = post(node, kind, room, client_id, &from.to_string());
+    add.arg("t").arg(to.to_string());
     add
 }
 

@@ -164,6 +164,29 @@ impl Cluster {
         }
     }
 
+    /// The other nodes that live, by engine.
+    pub async fn others(&self) -> Vec<Vec<Arc<str>>> {
+        let mut others = Vec::new();
+        for engine in &self.0.engines {
+            let living = match connection(engine) {
+                Ok(mut connection) => scripts::living(&mut connection).await.unwrap_or_default(),
+                Err(Away) => Vec::new(),
+            };
+            others.push(living.into_iter().filter(|node| **node != *self.0.far.node).collect());
+        }
+        others
+    }
+
+    /// Which engine a room belongs to, as in [`others`](Self::others).
+    pub fn engine_of(&self, room: &str) -> usize {
+        self.0.far.engine_of(room)
+    }
+
+    /// Waits until no seat is on its way to another node.
+    pub async fn all_have_moved(&self) {
+        self.0.far.all_have_moved().await;
+    }
+
     /// This node is gone, and its members with it: those who stay hear of it now, and not when its lease is over.
     pub async fn leaves(&self) {
         for engine in &self.0.engines {

@@ -1,8 +1,8 @@
 //! The scripts that change what is shared, by name.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
-use redis::{Cmd, RedisResult, Script, aio::MultiplexedConnection};
+use redis::{AsyncCommands, Cmd, RedisResult, Script, aio::MultiplexedConnection};
 
 use super::PREFIX;
 
@@ -19,6 +19,8 @@ pub static LEAVE: LazyLock<Script> = script!("leave.lua");
 pub static SYNC: LazyLock<Script> = script!("sync.lua");
 pub static BEAT: LazyLock<Script> = script!("beat.lua");
 pub static REAP: LazyLock<Script> = script!("reap.lua");
+pub static WANT: LazyLock<Script> = script!("want.lua");
+pub static MOVE: LazyLock<Script> = script!("move.lua");
 pub static LOGOUT: LazyLock<Script> = script!("logout.lua");
 
 /// Makes an engine know all of them.
@@ -27,7 +29,7 @@ pub static LOGOUT: LazyLock<Script> = script!("logout.lua");
 ///
 /// Those of the connection.
 pub async fn load(connection: &mut MultiplexedConnection) -> RedisResult<()> {
-    for script in [&ENTER, &JOIN, &LEAVE, &SYNC, &BEAT, &REAP, &LOGOUT] {
+    for script in [&ENTER, &JOIN, &LEAVE, &SYNC, &BEAT, &REAP, &WANT, &MOVE, &LOGOUT] {
         script.prepare_invoke().load_async(connection).await?;
     }
     Ok(())
@@ -38,6 +40,21 @@ pub fn call(script: &Script) -> Cmd {
     let mut call = redis::cmd("EVALSHA");
     call.arg(script.get_hash()).arg(1).arg(PREFIX);
     call
+}
+
+/// Whoever has beaten twice as recently as it must: more than half of a lease (`lib.lua`) is left.
+const LEFT_OF_LEASE: u64 = 4;
+
+/// The nodes that are certainly alive.
+///
+/// # Errors
+///
+/// Those of the connection.
+pub async fn living(connection: &mut MultiplexedConnection) -> RedisResult<Vec<Arc<str>>> {
+    let (now, _): (u64, u64) = redis::cmd("TIME").query_async(connection).await?;
+    let nodes: Vec<String> =
+        connection.zrangebyscore(format!("{PREFIX}nodes"), now + LEFT_OF_LEASE, "+inf").await?;
+    Ok(nodes.into_iter().map(Arc::from).collect())
 }
 
 /// Lets the members of a node leave that is gone, a few rooms at a time; `at_once` also where its lease is not over.

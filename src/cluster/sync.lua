@@ -1,14 +1,14 @@
--- A node states who of a room is on it, exactly. ARGV: room, node, client, seat, client, seat … The node hears by its
--- inbox who else is there, and which of its own have lost their id meanwhile.
+-- A node states who of a room is on it, exactly. ARGV: room, node, epoch that it knows, client, seat, client, seat … The
+-- node hears by its inbox who else is there, and which of its own have lost their id meanwhile.
 local room, node = ARGV[1], ARGV[2]
-local stated, latest = {}, 0
-for i = 3, #ARGV, 2 do stated[ARGV[i]] = ARGV[i + 1] end
+local stated, latest = {}, tonumber(ARGV[3])
+for i = 4, #ARGV, 2 do stated[ARGV[i]] = ARGV[i + 1] end
 local engine = redis.call('HGETALL', P .. 'room:' .. room)
 for i = 1, #engine, 2 do
   local client, seat = engine[i], engine[i + 1]
   if node_of(seat) == node and stated[client] ~= seat then left(room, client, seat, node) end
 end
-for i = 3, #ARGV, 2 do
+for i = 4, #ARGV, 2 do
   local client, seat = ARGV[i], ARGV[i + 1]
   local held = redis.call('HGET', P .. 'room:' .. room, client)
   if not held then
@@ -17,9 +17,10 @@ for i = 3, #ARGV, 2 do
   elseif held ~= seat then
     post(node, 'k', 'left', 'r', room, 'c', client, 'v', seat)
   end
-  latest = math.max(latest, tonumber(string.match(seat, '^[^ ]+ (%d+)')))
 end
 -- Whoever comes from now on has come later.
 if latest > tonumber(redis.call('GET', P .. 'arrivals') or 0) then redis.call('SET', P .. 'arrivals', string.format('%d', latest)) end
-if #ARGV > 2 then post(node, 'k', 'sync', 'r', room, 'm', picture(room)) end
+if #ARGV > 3 then
+  post(node, 'k', 'sync', 'r', room, 'e', redis.call('GET', P .. 'arrivals'), 'm', picture(room))
+end
 return 1

@@ -13,16 +13,35 @@ use std::{
 };
 
 use bytestring::ByteString;
-use tokio::sync::{mpsc, oneshot};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
 
 use super::{JoinError, Peer, Seat};
-use crate::outbox::Outbox;
+use crate::{
+    outbox::{Mailbox, Outbox},
+    replay::Replay,
+    wire::Features,
+};
 
 /// Messages for other nodes that may wait for one engine. Who says more than it takes is told so.
 pub const MOST_WAITING: usize = 65_536;
 
 /// How long a member of another node stays that a picture does not show: as long as its node would be waited for.
 pub const DOUBT: Duration = Duration::from_secs(8);
+
+/// How long a seat may be on its way to another node before it is given up: longer than a node that is gone is
+/// waited for, and who wants it a little longer than who has it.
+pub const MOVED_WITHIN: Duration = Duration::from_secs(10);
+const ARRIVED_WITHIN: Duration = Duration::from_secs(15);
+
+/// After so long a node that was asked for a seat is asked again.
+pub(super) const WANTED_AGAIN: Duration = Duration::from_secs(3);
+
+/// Numbers what happens in the rooms of one engine, in its order: arrivals, and moves.
+pub type Epoch = u64;
 
 /// One membership in the whole cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -64,7 +83,7 @@ pub struct Holder {
     /// On which connection.
     pub conn: Conn,
     /// Who came later has a higher one.
-    pub arrival: u64,
+    pub arrival: Epoch,
 }
 
 impl Holder {
@@ -126,6 +145,8 @@ pub enum Fact {
         conn: Conn,
         /// To whom; `None` is everybody.
         to: Option<Arc<str>>,
+        /// What its node had heard of before.
+        epoch: Epoch,
         /// What they hear.
         frame: ByteString,
     },
@@ -146,7 +167,99 @@ pub enum Fact {
         room: Arc<str>,
         /// Who.
         everyone: Vec<Holder>,
+        /// Who hears this has heard of all before.
+        epoch: Epoch,
     },
+    /// The client of one of ours is on another node, and wants to go on there.
+    Wanted {
+        /// Which seat.
+        moving: Moving,
+        /// Tells the membership from all others of the client id.
+        membership: u128,
+        /// What its new node wants back with it.
+        luggage: ByteString,
+    },
+    /// Ours was not to be had.
+    Denied {
+        /// Which seat.
+        moving: Moving,
+    },
+    /// A seat is on another node than before; whoever is there stays.
+    Moved {
+        /// Which seat.
+        moving: Moving,
+        /// Who.
+        holder: Holder,
+        /// After it the seat is there, and before it was not.
+        epoch: Epoch,
+        /// For the node that it has gone to: everybody who is in the room.
+        everyone: Vec<Holder>,
+        /// For the node that had it: those that may have said something to it before they heard.
+        nodes: Vec<Arc<str>>,
+    },
+    /// What a node says to a member from now on goes to its new node.
+    Marked {
+        /// Which seat.
+        moving: Moving,
+        /// Which node.
+        node: Arc<str>,
+    },
+    /// All that was said to a member before it was here.
+    Handed {
+        /// Which seat.
+        moving: Moving,
+        /// What we wanted back with it.
+        luggage: ByteString,
+        /// What was said.
+        goods: Box<Goods>,
+    },
+}
+
+/// A seat on its way from one node to another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moving {
+    /// Where.
+    pub room: Arc<str>,
+    /// Whose.
+    pub client_id: Arc<str>,
+    /// On which connection it was.
+    pub from: Conn,
+    /// On which connection it will be.
+    pub to: Conn,
+}
+
+/// What the client of a seat that moves may not have got yet.
+#[derive(Clone, Deserialize, Serialize)]
+pub struct Goods {
+    /// Its frames.
+    pub replay: Box<Replay>,
+    /// What it has opted in to.
+    pub features: Features,
+    /// Whether others know that it is away.
+    pub is_missed: bool,
+    /// Whom it knows to be there: client ids and usernames.
+    pub others: Vec<(String, String)>,
+}
+
+/// That there are some, but not what people have said.
+impl fmt::Debug for Goods {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Goods").finish_non_exhaustive()
+    }
+}
+
+/// A seat that has come from another node; its client is away. Dropping it is leaving.
+pub struct Arrival {
+    /// The membership.
+    pub seat: Seat,
+    /// Where frames are kept for it.
+    pub outbox: Outbox,
+    /// The other end.
+    pub mailbox: Mailbox,
+    /// What came with it.
+    pub luggage: ByteString,
+    /// Whether a connection of its client waits for it.
+    pub is_expected: bool,
 }
 
 /// What a node wants of the others.
@@ -182,6 +295,8 @@ pub enum Ask {
         key: u64,
         /// To whom; `None` is everybody.
         to: Option<Arc<str>>,
+        /// See [`Fact::Said`].
+        epoch: Epoch,
         /// What they hear.
         frame: ByteString,
     },
@@ -198,6 +313,36 @@ pub enum Ask {
         /// Whether it is gone.
         is_away: bool,
     },
+    /// The client of a seat on another node is here; [`wanted`](Far::wanted) hears who has it.
+    Want {
+        /// Where.
+        room: Arc<str>,
+        /// Whose.
+        client_id: Arc<str>,
+        /// See [`Fact::Wanted`].
+        membership: u128,
+        /// The key of the connection that it will be on.
+        key: u64,
+        /// See [`Fact::Wanted`].
+        luggage: ByteString,
+    },
+    /// Who asked for a seat does not get it.
+    Deny(Moving),
+    /// One of ours is to be on another node.
+    Move(Moving),
+    /// See [`Fact::Marked`].
+    Mark(Moving),
+    /// See [`Fact::Handed`].
+    Hand {
+        /// Which seat.
+        moving: Moving,
+        /// What came with the wish for it.
+        luggage: ByteString,
+        /// What was said.
+        goods: Box<Goods>,
+        /// It is on its way until this is dropped.
+        on_its_way: OnItsWay,
+    },
 }
 
 /// The way to the other nodes, as rooms see it: one engine for each part of them.
@@ -206,6 +351,11 @@ pub struct Far {
     pub node: Arc<str>,
     engines: Vec<Engine>,
     pending: Mutex<HashMap<u64, Pending>>,
+    wants: Mutex<HashMap<u64, Wanting>>,
+    arriving: Mutex<HashMap<u64, Arriving>>,
+    arrivals: mpsc::UnboundedSender<Arrival>,
+    /// So many seats are on their way to other nodes.
+    moving: watch::Sender<usize>,
 }
 
 struct Engine {
@@ -221,13 +371,54 @@ pub(super) struct Pending {
     pub(super) reply: oneshot::Sender<Result<Seat, JoinError>>,
 }
 
+/// Somebody who waits for a seat that is on another node.
+struct Wanting {
+    room: Arc<str>,
+    membership: u128,
+    reply: oneshot::Sender<Wish>,
+}
+
+/// What became of the wish for a seat.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// It is here.
+    Granted,
+    /// There is no such seat.
+    Nobody,
+    /// It was on this connection, and is not to be had there.
+    Denied(Conn),
+}
+
+/// A seat that is ours already, and what was said before on its way.
+pub(super) struct Arriving {
+    pub(super) seat: Seat,
+    pub(super) outbox: Outbox,
+    pub(super) mailbox: Mailbox,
+    pub(super) since: Instant,
+    /// Whom we knew to be there when it became ours.
+    pub(super) others: Vec<Peer>,
+}
+
 /// There is no engine, or it has too much to do.
 #[derive(Debug)]
 pub(super) struct Unreachable;
 
+/// A seat is on its way to another node, until this is dropped.
+#[derive(Debug)]
+pub struct OnItsWay(watch::Sender<usize>);
+
+impl Drop for OnItsWay {
+    fn drop(&mut self) {
+        self.0.send_modify(|moving| *moving -= 1);
+    }
+}
+
 impl Far {
-    /// A node that is not connected yet, and what it will ask of each engine.
-    pub fn new(node: Arc<str>, engines: usize) -> (Self, Vec<mpsc::UnboundedReceiver<Ask>>) {
+    /// A node that is not connected yet, what it will ask of each engine, and the seats that will come to it.
+    pub fn new(
+        node: Arc<str>,
+        engines: usize,
+    ) -> (Self, Vec<mpsc::UnboundedReceiver<Ask>>, mpsc::UnboundedReceiver<Arrival>) {
         let (engines, asked) = (0..engines)
             .map(|_| {
                 let (asks, asked) = mpsc::unbounded_channel();
@@ -236,7 +427,10 @@ impl Far {
                 (engine, asked)
             })
             .unzip();
-        (Self { node, engines, pending: Mutex::default() }, asked)
+        let (arrivals, arrived) = mpsc::unbounded_channel();
+        let (pending, wants, arriving) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let moving = watch::Sender::new(0);
+        (Self { node, engines, pending, wants, arriving, arrivals, moving }, asked, arrived)
     }
 
     /// Which engine a room belongs to. Source: Lamping and Veach, "A Fast, Minimal Memory, Consistent Hash Algorithm".
@@ -278,6 +472,7 @@ impl Far {
         engine.is_up.store(is_up, Ordering::SeqCst);
         if !is_up {
             self.pending().retain(|_, pending| self.engine_of(&pending.room) != number);
+            self.wants().retain(|_, wanting| self.engine_of(&wanting.room) != number);
         }
     }
 
@@ -313,9 +508,95 @@ impl Far {
     }
 
     pub(super) fn leave(&self, room: Arc<str>, client_id: Arc<str>, key: u64) {
-        if let Some(engine) = self.engine(&room) {
-            let _ = engine.asks.send(Ask::Leave { room, client_id, key });
+        self.asks(&room.clone(), Ask::Leave { room, client_id, key });
+    }
+
+    /// Asks for something that is asked again, or is part of what we state, where it is lost.
+    pub(super) fn asks(&self, room: &str, ask: Ask) {
+        if let Some(engine) = self.engine(room) {
+            let _ = engine.asks.send(ask);
         }
+    }
+
+    /// Asks for the seat of `client_id`, which is on another node; what becomes of the wish. Nothing is heard where
+    /// the engine is lost meanwhile.
+    pub(super) fn wants_seat(
+        &self,
+        room: &Arc<str>,
+        client_id: &Arc<str>,
+        membership: u128,
+        luggage: ByteString,
+    ) -> oneshot::Receiver<Wish> {
+        let (reply, answer) = oneshot::channel();
+        let Some(engine) = self.engine(room) else { return answer };
+        let (room, client_id, key) = (room.clone(), client_id.clone(), any_key());
+        self.wants().insert(key, Wanting { room: room.clone(), membership, reply });
+        // In this order: whoever finds the engine gone clears what waits.
+        let is_asked = engine.is_up.load(Ordering::SeqCst)
+            && engine.asks.send(Ask::Want { room, client_id, membership, key, luggage }).is_ok();
+        if !is_asked {
+            self.wants().remove(&key);
+        }
+        answer
+    }
+
+    /// Who has the seat that was wanted for connection `key`: that node was asked for it, unless it is this one.
+    pub fn wanted(&self, key: u64, holder: Option<Conn>) {
+        let wish = match holder {
+            None => Wish::Nobody,
+            Some(conn) if conn.node != self.node || self.arriving().contains_key(&conn.key) => {
+                return;
+            }
+            Some(conn) => Wish::Denied(conn),
+        };
+        self.answers(key, wish);
+    }
+
+    pub(super) fn answers(&self, key: u64, wish: Wish) {
+        if let Some(wanting) = self.wants().remove(&key) {
+            let _ = wanting.reply.send(wish);
+        }
+    }
+
+    /// A seat is ours; what was said before is on its way.
+    pub(super) fn awaits(&self, key: u64, arriving: Arriving) {
+        self.arriving().insert(key, arriving);
+    }
+
+    /// All of a seat is here.
+    pub(super) fn arrived(&self, key: u64, luggage: ByteString, goods: Goods) {
+        let Some(arriving) = self.arriving().remove(&key) else { return };
+        let Arriving { seat, outbox, mailbox, others: has, .. } = arriving;
+        let Goods { replay, features, is_missed, others: had } = goods;
+        let membership = replay.key();
+        outbox.takes_up(replay, seat.news_between(&had, &has), features, is_missed);
+        let mut wants = self.wants();
+        let waiting = wants.extract_if(|_, wanting| wanting.membership == membership);
+        let replies: Vec<_> = waiting.map(|(_, wanting)| wanting.reply).collect();
+        drop(wants);
+        let is_expected = replies.iter().any(|reply| !reply.is_closed());
+        let _ = self.arrivals.send(Arrival { seat, outbox, mailbox, luggage, is_expected });
+        for reply in replies {
+            let _ = reply.send(Wish::Granted);
+        }
+    }
+
+    /// Those that are ours and whose goods do not come. Dropping them is leaving.
+    pub(super) fn overdue(&self, now: Instant) -> Vec<Arriving> {
+        let is_overdue =
+            |_: &u64, it: &mut Arriving| now.duration_since(it.since) >= ARRIVED_WITHIN;
+        self.arriving().extract_if(is_overdue).map(|(_, arriving)| arriving).collect()
+    }
+
+    /// A seat is on its way to another node.
+    pub(super) fn sends_off(&self) -> OnItsWay {
+        self.moving.send_modify(|moving| *moving += 1);
+        OnItsWay(self.moving.clone())
+    }
+
+    /// Waits until no seat is on its way to another node.
+    pub async fn all_have_moved(&self) {
+        let _ = self.moving.subscribe().wait_for(|moving| *moving == 0).await;
     }
 
     /// Says something that is not worth more than there is room for.
@@ -334,6 +615,19 @@ impl Far {
     fn pending(&self) -> MutexGuard<'_, HashMap<u64, Pending>> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn wants(&self) -> MutexGuard<'_, HashMap<u64, Wanting>> {
+        self.wants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn arriving(&self) -> MutexGuard<'_, HashMap<u64, Arriving>> {
+        self.arriving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// For a connection that nobody has had before; never 0, which stands for none.
+pub(super) fn any_key() -> u64 {
+    uuid::Uuid::new_v4().as_u64_pair().1 | 1
 }
 
 #[cfg(test)]
@@ -355,7 +649,7 @@ mod tests {
     #[test]
     fn few_rooms_move_where_an_engine_is_added() {
         let of = |engines| {
-            let (far, _) = Far::new("n".into(), engines);
+            let (far, ..) = Far::new("n".into(), engines);
             (0..3_000).map(move |room| far.engine_of(&format!("room {room}"))).collect::<Vec<_>>()
         };
         let (two, three) = (of(2), of(3));

@@ -6,6 +6,6 @@ mod registry;
 mod room;
 mod seat;
 
-pub use registry::Rooms;
+pub use registry::{NotFetched, Rooms};
 pub use room::{JoinError, Peer, Resumed, RouteError, is_room_id};
 pub use seat::Seat;

@@ -5,15 +5,19 @@ use std::sync::{
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
+use bytestring::ByteString;
 use dashmap::DashMap;
-use tokio::{sync::oneshot, time::Instant};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout},
+};
 
 use super::{
     Seat,
-    far::{Fact, Far, Holder, Pending},
+    far::{Arriving, Ask, Conn, Epoch, Fact, Far, Holder, Pending, WANTED_AGAIN, Wish, any_key},
     room::{JoinError, Joined, Peer, Resumed, Room},
 };
-use crate::outbox::{NotResumed, Outbox};
+use crate::outbox::{self, NotResumed, Outbox};
 
 /// Every room on this server. Clones are the same rooms. No lock is held over an `await`.
 #[derive(Clone)]
@@ -25,6 +29,15 @@ struct Registry {
     members: AtomicUsize,
     is_closing: AtomicBool,
     far: Option<Arc<Far>>,
+}
+
+/// Why a seat does not come from another node.
+#[derive(Debug, PartialEq, Eq)]
+pub enum NotFetched {
+    /// There is no such membership, or no longer.
+    Over,
+    /// Nobody knows: what the nodes share is out of reach.
+    Unavailable,
 }
 
 /// A room as everyone in it shares it. Once its last member has gone it is over, and never entered again:
@@ -73,9 +86,7 @@ impl Rooms {
         outbox: Outbox,
     ) -> Result<Seat, JoinError> {
         let (reply, answer) = oneshot::channel();
-        // Never 0, which stands for none.
-        let key = uuid::Uuid::new_v4().as_u64_pair().1 | 1;
-        far.join(peer, key, Pending { room: room.clone(), outbox, reply });
+        far.join(peer, any_key(), Pending { room: room.clone(), outbox, reply });
         answer.await.unwrap_or(Err(JoinError::Unavailable))
     }
 
@@ -88,9 +99,9 @@ impl Rooms {
             Fact::Left { room, client_id, conn } => {
                 self.change(&room, |room| room.forgets(&client_id, &conn));
             }
-            Fact::Said { room, from, conn, to, frame } => {
+            Fact::Said { room, from, conn, to, epoch, frame } => {
                 if let Some(room) = self.find(&room) {
-                    room.lock().said(&from, &conn, to.as_deref(), &frame);
+                    room.lock().said(&from, &conn, to.as_deref(), epoch, &frame);
                 }
             }
             Fact::State { room, client_id, conn, is_away } => {
@@ -98,12 +109,109 @@ impl Rooms {
                     room.lock().far_state(&client_id, &conn, is_away);
                 }
             }
-            Fact::Picture { room, everyone } => {
+            Fact::Picture { room, everyone, epoch } => {
                 if let Some(room) = self.find(&room) {
-                    room.lock().compares(everyone, Instant::now());
+                    room.lock().compares(everyone, epoch, Instant::now());
                 }
             }
+            Fact::Wanted { moving, membership, luggage } => {
+                let now = Instant::now();
+                let is_let_go = self.find(&moving.room).is_some_and(|room| {
+                    room.lock().is_wanted(moving.clone(), membership, luggage, now)
+                });
+                if !is_let_go {
+                    far.asks(&moving.room.clone(), Ask::Deny(moving));
+                }
+            }
+            Fact::Denied { moving } => far.answers(moving.to.key, Wish::Denied(moving.from)),
+            Fact::Moved { moving, holder, epoch, everyone, nodes } => {
+                let id = moving.room.clone();
+                if moving.from.node == far.node {
+                    return self.change(&id, |room| room.has_moved(moving, holder, epoch, nodes));
+                }
+                if moving.to.node == far.node {
+                    self.takes_in(far, &id, holder, epoch, everyone);
+                } else {
+                    self.change(&id, |room| {
+                        room.heard_of(epoch);
+                        room.hears_of(holder)
+                    });
+                }
+                // After the change, so that what anybody here has said before is before this.
+                far.asks(&id, Ask::Mark(moving));
+            }
+            Fact::Marked { moving, node } => self.change(&moving.room.clone(), |room| {
+                room.is_marked(&moving, &node);
+                false
+            }),
+            Fact::Handed { moving, luggage, goods } => {
+                far.arrived(moving.to.key, luggage, *goods);
+            }
         }
+    }
+
+    fn takes_in(
+        &self,
+        far: &Far,
+        id: &Arc<str>,
+        holder: Holder,
+        epoch: Epoch,
+        everyone: Vec<Holder>,
+    ) {
+        let (outbox, mailbox) = outbox::pair();
+        outbox.awaits();
+        let others = std::cell::Cell::default();
+        let entered = self.enter(id, |room| {
+            let (outbox, everyone) = (outbox.clone(), everyone.clone());
+            let (joined, there) = room.takes_in(holder.clone(), epoch, outbox, everyone);
+            others.set(there);
+            Ok(joined)
+        });
+        if let Ok((room, joined)) = entered {
+            let (key, others, since) = (holder.conn.key, others.take(), Instant::now());
+            let seat = Seat::new(self, room, holder.peer, &joined);
+            far.awaits(key, Arriving { seat, outbox, mailbox, since, others });
+        }
+    }
+
+    /// Asks for a seat that is on another node, and waits until it is here, away.
+    pub(super) async fn fetch(
+        &self,
+        far: &Far,
+        room: &Arc<str>,
+        client_id: &Arc<str>,
+        membership: u128,
+        luggage: ByteString,
+    ) -> Result<(), NotFetched> {
+        let mut denied_by = None;
+        loop {
+            let answer = far.wants_seat(room, client_id, membership, luggage.clone());
+            match timeout(WANTED_AGAIN, answer).await {
+                Ok(Ok(Wish::Granted)) => return Ok(()),
+                Ok(Ok(Wish::Nobody)) => return Err(NotFetched::Over),
+                Ok(Ok(Wish::Denied(conn))) if denied_by.as_ref() == Some(&conn) => {
+                    return Err(NotFetched::Over);
+                }
+                // It may have moved on to a third node, or to this one.
+                Ok(Ok(Wish::Denied(conn))) => denied_by = Some(conn),
+                Ok(Err(_)) => return Err(NotFetched::Unavailable),
+                // Whoever has it is slow, or gone: then it is given up in time, and nobody has it.
+                Err(_elapsed) => {}
+            }
+        }
+    }
+
+    /// See [`Seat::moves_to`].
+    pub(super) fn sends_off(
+        &self,
+        room: &SharedRoom,
+        client_id: &Arc<str>,
+        seat: u64,
+        node: Arc<str>,
+        luggage: ByteString,
+    ) -> bool {
+        let to = Conn { node, key: any_key() };
+        room.lock().sends_off(client_id, seat, to, luggage, Instant::now())
     }
 
     fn seat(&self, far: &Far, id: &Arc<str>, holder: Holder, everyone: Vec<Holder>) {
@@ -136,21 +244,37 @@ impl Rooms {
         }
     }
 
-    /// Who of ours is where, in the rooms of one engine: what a node tells it that has come back.
-    pub fn ours(&self, engine: usize) -> Vec<(Arc<str>, Vec<Holder>)> {
+    /// Who of ours is where, in the rooms of one engine, and what we have heard of: what a node tells it that has
+    /// come back.
+    pub fn ours(&self, engine: usize) -> Vec<(Arc<str>, Epoch, Vec<Holder>)> {
         let Some(far) = self.far() else { return Vec::new() };
         let rooms: Vec<_> =
             self.0.rooms.iter().map(|room| (room.key().clone(), room.value().clone())).collect();
         let rooms = rooms.into_iter().filter(|(id, _)| far.engine_of(id) == engine);
-        let ours = rooms.map(|(id, room)| (id, room.lock().ours()));
-        ours.filter(|(_, ours)| !ours.is_empty()).collect()
+        let ours = rooms.map(|(id, room)| {
+            let (epoch, ours) = room.lock().ours();
+            (id, epoch, ours)
+        });
+        ours.filter(|(.., ours)| !ours.is_empty()).collect()
     }
 
-    /// Gives up members of other servers that were missing for too long.
+    /// Gives up members of other servers that were missing for too long, and seats that were too long on their
+    /// way.
     pub fn doubts(&self, now: Instant) {
-        let rooms: Vec<_> = self.0.rooms.iter().map(|room| room.value().clone()).collect();
-        for room in rooms {
-            room.lock().doubts(now);
+        let rooms: Vec<_> =
+            self.0.rooms.iter().map(|room| (room.key().clone(), room.value().clone())).collect();
+        for (id, room) in rooms {
+            let mut inside = room.lock();
+            let lost = inside.doubts(now);
+            self.0.members.fetch_sub(lost, Ordering::Relaxed);
+            let is_over = inside.is_over();
+            drop(inside);
+            if is_over {
+                self.close(&id, &room);
+            }
+        }
+        if let Some(far) = self.far() {
+            drop(far.overdue(now));
         }
     }
 

@@ -5,9 +5,9 @@ use std::{collections::BTreeSet, sync::Arc};
 use bytestring::ByteString;
 use tokio::time::Instant;
 
-use super::far::{Ask, Conn, DOUBT, Far, Holder};
+use super::far::{Ask, Conn, DOUBT, Epoch, Far, Goods, Holder, MOVED_WITHIN, Moving, OnItsWay};
 use crate::{
-    outbox::{Dismissal, NotResumed, Outbox},
+    outbox::{self, Dismissal, Mailbox, NotResumed, Outbox},
     wire::{PeerInRoom, ServerMessage, Signal, Signature, quoted},
 };
 
@@ -81,6 +81,40 @@ pub(super) struct Room {
     last_seat: u64,
     /// The other servers, where there are some.
     far: Option<Arc<Far>>,
+    /// Seats of ours on their way to another server.
+    going: Vec<Going>,
+    /// Seats that have come from other servers, and in which epoch: what somebody said to all who had not heard
+    /// of that went to the server before, and is heard from there.
+    came: Vec<(Arc<str>, Epoch)>,
+    /// All until then we have heard of.
+    epoch: Epoch,
+}
+
+/// A seat that is to be on another server, or is, and whose frames are still here.
+struct Going {
+    moving: Moving,
+    luggage: ByteString,
+    outbox: Outbox,
+    mailbox: Mailbox,
+    since: Instant,
+    moved: Option<Moved>,
+    on_its_way: OnItsWay,
+}
+
+/// A seat that is on another server.
+struct Moved {
+    epoch: Epoch,
+    /// Those that may have said something to it before they heard of that.
+    waits_for: BTreeSet<Arc<str>>,
+    /// Who else was there.
+    others: Vec<(String, String)>,
+}
+
+impl Going {
+    /// Whether what was said in `epoch` goes here, and not to its new server.
+    fn hears(&self, epoch: Epoch) -> bool {
+        self.moved.as_ref().is_some_and(|moved| epoch < moved.epoch)
+    }
 }
 
 struct Member {
@@ -137,6 +171,11 @@ impl Member {
         }
     }
 
+    /// Whether it is this very membership, wherever it is.
+    fn is_same(&self, holder: &Holder) -> bool {
+        self.arrival == holder.arrival && self.peer == holder.peer
+    }
+
     /// Whether it is there on this very connection.
     fn is_on(&self, conn: &Conn) -> bool {
         self.key == conn.key && self.node() == Some(&conn.node)
@@ -155,7 +194,15 @@ pub(super) struct Joined {
 
 impl Room {
     pub(super) fn new(id: Arc<str>, far: Option<Arc<Far>>) -> Self {
-        Self { id, members: Vec::new(), last_seat: 0, far }
+        Self {
+            id,
+            members: Vec::new(),
+            last_seat: 0,
+            far,
+            going: Vec::new(),
+            came: Vec::new(),
+            epoch: 0,
+        }
     }
 
     /// Seats `peer` in a room for `capacity` members, as [`Seat::take`](super::Seat::take) promises.
@@ -200,6 +247,7 @@ impl Room {
         let there = self.place(&holder.peer.client_id).ok();
         let replaced = there.is_some_and(|there| self.takes_out(there, Some(Dismissal::Replaced)));
         let Holder { peer, conn, arrival } = holder;
+        self.heard_of(arrival);
         let seat = self.comes_in(peer, outbox, Some(arrival), conn.key);
         Joined { seat, arrival, replaced }
     }
@@ -219,12 +267,15 @@ impl Room {
 
     /// Somebody is in on another server; whether one of ours had to leave for it.
     pub(super) fn hears_of(&mut self, holder: Holder) -> bool {
+        self.heard_of(holder.arrival);
         let mut replaced = false;
         if let Ok(place) = self.place(&holder.peer.client_id) {
-            if let Some(Member { place: Place::There(there), .. }) =
-                self.members.get_mut(place).filter(|member| member.is_on(&holder.conn))
+            // Also on another connection than we knew: a membership that has moved is still the same.
+            if let Some(Member { place: Place::There(there), key, .. }) =
+                self.members.get_mut(place).filter(|member| member.is_same(&holder))
             {
                 there.doubted_at = None;
+                (there.node, *key) = (holder.conn.node, holder.conn.key);
                 return false;
             }
             replaced = self.takes_out(place, Some(Dismissal::Replaced));
@@ -255,19 +306,233 @@ impl Room {
     }
 
     /// Passes on to ours what somebody on another server has said.
-    pub(super) fn said(&self, from: &str, conn: &Conn, to: Option<&str>, frame: &ByteString) {
+    pub(super) fn said(
+        &self,
+        from: &str,
+        conn: &Conn,
+        to: Option<&str>,
+        epoch: Epoch,
+        frame: &ByteString,
+    ) {
         // Not by somebody who has left meanwhile, or has been given up.
         if !self.find(from).is_some_and(|member| member.is_on(conn)) {
             return;
         }
         match to {
-            None => drop(self.tell_others(from, None, || frame.clone())),
+            None => {
+                let hears = |member: &&Member| {
+                    let id = &member.peer.client_id;
+                    !self.came.iter().any(|(came, since)| came == id && epoch < *since)
+                };
+                tell(self.others(from).filter(hears), None, || frame.clone());
+            }
             Some(to) => {
                 if let Some(outbox) = self.find(to).and_then(Member::outbox) {
                     outbox.push(frame.clone(), None);
                 }
             }
         }
+        for going in self.going.iter().filter(|going| going.hears(epoch)) {
+            if to.is_none_or(|to| to == &*going.moving.client_id) {
+                going.outbox.push(frame.clone(), None);
+            }
+        }
+    }
+
+    /// Lets one of ours go to another server, where its client is or may come to, if it is the seat that is
+    /// meant; whether it is. From now on it has no connection here.
+    fn lets_go(
+        &mut self,
+        moving: Moving,
+        is_meant: impl Fn(&Member, &Outbox) -> bool,
+        luggage: ByteString,
+        now: Instant,
+    ) -> bool {
+        let Some(far) = self.far.clone() else { return false };
+        let Ok(place) = self.place(&moving.client_id) else { return false };
+        let Some(member) = self.members.get_mut(place) else { return false };
+        let Some(outbox) = member.outbox().filter(|outbox| is_meant(member, outbox)) else {
+            return false;
+        };
+        let of_same = |going: &&mut Going| going.moving.from == moving.from;
+        if let Some(going) = self.going.iter_mut().find(of_same) {
+            (going.moving, going.luggage, going.since) = (moving.clone(), luggage, now);
+        } else {
+            let (carrier, mailbox) = outbox::pair();
+            outbox.moves_to(&carrier);
+            self.last_seat += 1;
+            member.place = Place::Here { outbox: carrier.clone(), seat: self.last_seat };
+            self.going.push(Going {
+                moving: moving.clone(),
+                luggage,
+                outbox: carrier,
+                mailbox,
+                since: now,
+                moved: None,
+                on_its_way: far.sends_off(),
+            });
+        }
+        far.asks(&self.id, Ask::Move(moving));
+        true
+    }
+
+    /// The client of one of ours is on another server, which wants the seat.
+    pub(super) fn is_wanted(
+        &mut self,
+        moving: Moving,
+        membership: u128,
+        luggage: ByteString,
+        now: Instant,
+    ) -> bool {
+        let key = moving.from.key;
+        let is_meant = |member: &Member, outbox: &Outbox| {
+            member.key == key && outbox.membership() == Some(membership)
+        };
+        self.lets_go(moving, is_meant, luggage, now)
+    }
+
+    /// One of ours, whose client is away, is to be on `to`.
+    pub(super) fn sends_off(
+        &mut self,
+        client_id: &Arc<str>,
+        seat: u64,
+        to: Conn,
+        luggage: ByteString,
+        now: Instant,
+    ) -> bool {
+        let Some(far) = &self.far else { return false };
+        let Some(key) = self.find(client_id).map(|member| member.key) else { return false };
+        let from = Conn { node: far.node.clone(), key };
+        let moving = Moving { room: self.id.clone(), client_id: client_id.clone(), from, to };
+        let is_meant = |member: &Member, outbox: &Outbox| {
+            member.has_seat(seat) && outbox.membership().is_some()
+        };
+        self.lets_go(moving, is_meant, luggage, now)
+    }
+
+    /// One of ours is on another server now; whether it was still here. What is said to it goes there, but for
+    /// what those say who have not heard of it.
+    pub(super) fn has_moved(
+        &mut self,
+        moving: Moving,
+        holder: Holder,
+        epoch: Epoch,
+        nodes: Vec<Arc<str>>,
+    ) -> bool {
+        self.heard_of(epoch);
+        let others = self.others(&holder.peer.client_id).map(|other| &other.peer);
+        let others = others.map(|peer| (peer.client_id.to_string(), peer.username.to_string()));
+        let others = others.collect();
+        let Some(going) = self.going.iter_mut().find(|going| going.moving.from == moving.from)
+        else {
+            return self.hears_of(holder);
+        };
+        going.moved = Some(Moved { epoch, waits_for: nodes.into_iter().collect(), others });
+        going.moving = moving;
+        let place = self.place(&holder.peer.client_id);
+        let member = place.ok().and_then(|place| self.members.get_mut(place));
+        let is_here = member.filter(|member| member.outbox().is_some() && member.is_same(&holder));
+        let was_ours = match is_here {
+            Some(member) => {
+                self.came.retain(|(came, _)| *came != member.peer.client_id);
+                let there = There { node: holder.conn.node, is_away: false, doubted_at: None };
+                (member.place, member.key) = (Place::There(Box::new(there)), holder.conn.key);
+                true
+            }
+            None => self.hears_of(holder),
+        };
+        self.hands_over();
+        was_ours
+    }
+
+    /// What `node` says to a member that has moved goes to its new server from now on.
+    pub(super) fn is_marked(&mut self, moving: &Moving, node: &str) {
+        let going = self.going.iter_mut().find(|going| going.moving == *moving);
+        if let Some(moved) = going.and_then(|going| going.moved.as_mut()) {
+            moved.waits_for.remove(node);
+            self.hands_over();
+        }
+    }
+
+    /// Sends what was said to members that have moved after them, once that is all.
+    fn hands_over(&mut self) {
+        let Some(far) = &self.far else { return };
+        let is_all = |going: &mut Going| {
+            going.moved.as_ref().is_some_and(|moved| moved.waits_for.is_empty())
+        };
+        for going in self.going.extract_if(.., is_all) {
+            let Going { moving, luggage, outbox, mailbox, on_its_way, moved, .. } = going;
+            let is_missed = outbox.is_missed();
+            if let (Some((replay, features)), Some(moved)) = (mailbox.take_replay(), moved) {
+                let goods = Box::new(Goods { replay, features, is_missed, others: moved.others });
+                far.asks(&self.id, Ask::Hand { moving, luggage, goods, on_its_way });
+            }
+        }
+    }
+
+    /// Seats somebody who was on another server until now, and is away: those who follow the room hear
+    /// nothing of it. Says who else is there.
+    pub(super) fn takes_in(
+        &mut self,
+        holder: Holder,
+        epoch: Epoch,
+        outbox: Outbox,
+        everyone: Vec<Holder>,
+    ) -> (Joined, Vec<Peer>) {
+        self.heard_of(epoch);
+        let follows = self.has_ours();
+        if !follows {
+            self.members.clear();
+            for other in everyone {
+                self.knows(other);
+            }
+        }
+        let known = self.place(&holder.peer.client_id).ok();
+        let same = known.filter(|place| {
+            self.members
+                .get(*place)
+                .is_some_and(|member| member.outbox().is_none() && member.is_same(&holder))
+        });
+        let mut replaced = false;
+        if let Some(place) = same {
+            self.members.remove(place);
+        } else if follows {
+            replaced = known.is_some_and(|place| self.takes_out(place, Some(Dismissal::Replaced)));
+            self.tell_of_newcomer(&holder.peer);
+        }
+        let Holder { peer, conn, arrival } = holder;
+        let others = self.others(&peer.client_id).map(|other| other.peer.clone()).collect();
+        self.came.push((peer.client_id.clone(), epoch));
+        let seat = self.seats(peer, outbox, Some(arrival), conn.key);
+        (Joined { seat, arrival, replaced }, others)
+    }
+
+    /// All until `epoch` is heard of.
+    pub(super) fn heard_of(&mut self, epoch: Epoch) {
+        self.epoch = self.epoch.max(epoch);
+    }
+
+    /// What a client has to hear that knew of those it `had`, where there are those that we `has`.
+    pub(super) fn news_between(&self, had: &[(String, String)], has: &[Peer]) -> Vec<ByteString> {
+        let is_known = |peer: &&Peer| {
+            !had.iter()
+                .any(|(id, username)| **id == *peer.client_id && **username == *peer.username)
+        };
+        let is_gone = |known: &&(String, String)| {
+            !has.iter().any(|peer| *peer.client_id == *known.0 && *peer.username == *known.1)
+        };
+        let left = had.iter().filter(is_gone).map(|(client_id, username)| {
+            let connected_users = has.len() + 1;
+            ServerMessage::UserLeft { room_id: &self.id, client_id, username, connected_users }
+        });
+        let joined = has.iter().filter(is_known).map(|peer| ServerMessage::UserJoined {
+            room_id: &self.id,
+            username: &peer.username,
+            client_id: &peer.client_id,
+            connected_users: has.len() + 1,
+            polite: false,
+        });
+        left.chain(joined).map(|news| news.encode()).collect()
     }
 
     /// The connection of somebody on another server is gone, or back.
@@ -283,7 +548,8 @@ impl Room {
 
     /// Compares with everybody who is in the room, as the cluster has it now: who is new is told of; who is
     /// missing is doubted, for its server may be slower than we are to say that it is there.
-    pub(super) fn compares(&mut self, everyone: Vec<Holder>, now: Instant) {
+    pub(super) fn compares(&mut self, everyone: Vec<Holder>, epoch: Epoch, now: Instant) {
+        self.heard_of(epoch);
         let here =
             |holder: &Holder| self.far.as_ref().is_some_and(|far| far.node == holder.conn.node);
         let (_, others): (Vec<_>, Vec<_>) = everyone.into_iter().partition(here);
@@ -297,8 +563,9 @@ impl Room {
         }
     }
 
-    /// Gives up those who were missing from a picture for too long; whether there are more in doubt.
-    pub(super) fn doubts(&mut self, now: Instant) {
+    /// Gives up those who were missing from a picture for too long, and those of ours that were let go and whom
+    /// nobody took; how many of ours that were.
+    pub(super) fn doubts(&mut self, now: Instant) -> usize {
         let is_over = |member: &Member| match &member.place {
             Place::There(there) => {
                 there.doubted_at.is_some_and(|since| now.duration_since(since) >= DOUBT)
@@ -308,18 +575,41 @@ impl Room {
         while let Some(place) = self.members.iter().position(is_over) {
             self.takes_out(place, None);
         }
+        let mut lost = 0;
+        let is_late = |going: &mut Going| now.duration_since(going.since) >= MOVED_WITHIN;
+        let late: Vec<_> = self.going.extract_if(.., is_late).collect();
+        for mut going in late {
+            // A server that has not said that it has heard is gone, and has nothing more to say.
+            if let Some(moved) = &mut going.moved {
+                moved.waits_for.clear();
+                self.going.push(going);
+                continue;
+            }
+            let Moving { client_id, from, .. } = going.moving;
+            let is_it = |member: &Member| member.outbox().is_some() && member.key == from.key;
+            if let Ok(place) = self.place(&client_id)
+                && self.members.get(place).is_some_and(is_it)
+            {
+                if let Some(far) = &self.far {
+                    far.leave(self.id.clone(), client_id, from.key);
+                }
+                lost += usize::from(self.takes_out(place, None));
+            }
+        }
+        self.hands_over();
+        lost
     }
 
-    /// Which of ours are in, for the cluster to know.
-    pub(super) fn ours(&self) -> Vec<Holder> {
-        let Some(far) = &self.far else { return Vec::new() };
+    /// Which of ours are in, and in which epoch we are, for the cluster to know.
+    pub(super) fn ours(&self) -> (Epoch, Vec<Holder>) {
+        let Some(far) = &self.far else { return (0, Vec::new()) };
         let ours = self.members.iter().filter(|member| member.outbox().is_some());
         let holder = |member: &Member| Holder {
             peer: member.peer.clone(),
             conn: Conn { node: far.node.clone(), key: member.key },
             arrival: member.arrival,
         };
-        ours.map(holder).collect()
+        (self.epoch, ours.map(holder).collect())
     }
 
     fn has_ours(&self) -> bool {
@@ -392,7 +682,7 @@ impl Room {
         let member = self.find(client_id).filter(|member| member.has_seat(seat));
         let Some(outbox) = member.and_then(Member::outbox) else { return };
         outbox.goes_away();
-        if !quietly {
+        if !quietly && outbox.is_missed_now() {
             self.tell_state(client_id, AWAY);
         }
     }
@@ -413,12 +703,12 @@ impl Room {
         let place = self.place(client_id).map_err(|_| NotResumed::Over)?;
         let member = self.members.get_mut(place).ok_or(NotResumed::Over)?;
         let Place::Here { outbox: old, .. } = &member.place else { return Err(NotResumed::Over) };
-        let was_away = old.is_away();
+        let was_missed = old.is_missed();
         let replayed = old.resumes_at(&outbox, key, last_seq)?;
         self.last_seat += 1;
         member.place = Place::Here { outbox, seat: self.last_seat };
         let arrival = member.arrival;
-        if was_away {
+        if was_missed {
             self.tell_state(client_id, BACK);
         }
         let others = self.others(client_id);
@@ -447,6 +737,7 @@ impl Room {
     /// Takes out whoever is at `place`, and tells the others; whether it was one of ours, who is told why.
     fn takes_out(&mut self, place: usize, why: Option<Dismissal>) -> bool {
         let member = self.members.remove(place);
+        self.came.retain(|(came, _)| *came != member.peer.client_id);
         if let (Some(outbox), Some(why)) = (member.outbox(), why) {
             outbox.dismiss(why);
         }
@@ -534,7 +825,8 @@ impl Room {
     ) -> Result<(), ()> {
         let (room, node) = (self.id.clone(), node.clone());
         let from_id = from.peer.client_id.clone();
-        let ask = Ask::Say { node, room, from: from_id, key: from.key, to, frame };
+        let (key, epoch) = (from.key, self.epoch);
+        let ask = Ask::Say { node, room, from: from_id, key, to, epoch, frame };
         far.say(&self.id, ask).map_err(|_| ())
     }
 
@@ -569,7 +861,7 @@ impl Room {
 
     /// Whether there was somebody on this server, and everybody has left it.
     pub(super) fn is_over(&self) -> bool {
-        self.last_seat > 0 && !self.has_ours()
+        self.last_seat > 0 && !self.has_ours() && self.going.is_empty()
     }
 
     /// How many members there are.

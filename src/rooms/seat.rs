@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use bytestring::ByteString;
 use tokio::time::Instant;
 
-use super::{JoinError, Peer, Resumed, Rooms, RouteError, registry::SharedRoom, room::Joined};
+use super::{
+    JoinError, NotFetched, Peer, Resumed, Rooms, RouteError, registry::SharedRoom, room::Joined,
+};
 use crate::{
     outbox::{NotResumed, Outbox},
     wire::{Signal, Signature},
@@ -77,6 +80,29 @@ impl Seat {
         resumed.map(|(room, joined, resumed)| (Self::new(rooms, room, peer, &joined), resumed))
     }
 
+    /// Brings the seat of `client_id` here from another node: once this returns it may be
+    /// [resumed](Self::resume), and until then it is [somebody's](super::far::Arrival) who has `luggage`.
+    /// `membership` is its key.
+    ///
+    /// # Errors
+    ///
+    /// [`NotFetched`], always where this server is alone.
+    pub async fn fetch(
+        rooms: &Rooms,
+        room: &Arc<str>,
+        client_id: &Arc<str>,
+        membership: u128,
+        luggage: ByteString,
+    ) -> Result<(), NotFetched> {
+        let far = rooms.far().ok_or(NotFetched::Over)?;
+        rooms.fetch(far, room, client_id, membership, luggage).await
+    }
+
+    /// Sends it to another node, where its client may go on; whether it has one that may. Nobody hears of it.
+    pub fn moves_to(&self, node: Arc<str>, luggage: ByteString) -> bool {
+        self.rooms.sends_off(&self.room, &self.peer.client_id, self.number, node, luggage)
+    }
+
     /// Sits down again as `peer` of `room`, where it sat before this process began, with the
     /// [arrival](Self::arrival) that it had then; nobody hears of it.
     ///
@@ -114,6 +140,12 @@ impl Seat {
     /// [`RouteError`]; then nobody has heard anything.
     pub fn send(&self, signal: &Signal<'_>, heard_at: Instant) -> Result<bool, RouteError> {
         self.room.lock().route(&self.peer, self.number, &self.signature, signal, heard_at)
+    }
+
+    /// What its client has to hear that knew of those it `had`, where there are those that the room `has`. They
+    /// differ where one of two servers was cut off, and still waits for somebody.
+    pub(super) fn news_between(&self, had: &[(String, String)], has: &[Peer]) -> Vec<ByteString> {
+        self.room.lock().news_between(had, has)
     }
 
     /// Who came later has a higher number; it stays as long as the membership.

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::watch,
@@ -17,7 +18,7 @@ use crate::{
     metrics::Metrics,
     outbox::{self, Dismissal, Mailbox, Outbox},
     replay::Replay,
-    rooms::{Peer, Rooms, Seat},
+    rooms::{Peer, Rooms, Seat, far::Arrival},
     wire::Features,
 };
 
@@ -40,6 +41,21 @@ pub struct Record {
     arrival: u64,
     /// When it has been away too long, in seconds since the Unix epoch.
     until: u64,
+}
+
+/// What comes with a seat from another server: what this one needs to go on with it.
+#[derive(Deserialize, Serialize)]
+struct Luggage {
+    ticket: Box<Ticket>,
+    /// How long it may still be away, in seconds: the clocks of two servers are not the same.
+    left: u64,
+}
+
+/// What a server that [fetches](Seat::fetch) a seat wants back with it.
+pub(super) fn luggage(ticket: &Ticket, left: Duration) -> ByteString {
+    let luggage = Luggage { ticket: Box::new(ticket.clone()), left: left.as_secs() + 1 };
+    #[expect(clippy::expect_used, reason = "strings and numbers")]
+    serde_json::to_string(&luggage).expect("a ticket can be written").into()
 }
 
 impl Record {
@@ -110,6 +126,36 @@ impl Parked {
         Some(Self { seat, mailbox, ticket, until, window, _grant: grant })
     }
 
+    /// Takes over a seat that has come from another server, with its client's right to come back; `window` as
+    /// [`Rules::resume_window`](super::Rules::resume_window). `admit` says whether what the membership stands on counts here.
+    ///
+    /// Nothing where it does not, or where the luggage is none; then it has left.
+    pub fn arrives(
+        arrival: Arrival,
+        window: Duration,
+        admit: impl FnOnce(&Ticket, &Outbox) -> Result<Admission, Refusal>,
+    ) -> Option<Self> {
+        let Arrival { seat, outbox, mailbox, luggage, is_expected } = arrival;
+        let Luggage { ticket, left } = serde_json::from_str(&luggage).ok()?;
+        let admission = admit(&ticket, &outbox).ok()?;
+        if !is_expected {
+            seat.goes_away();
+        }
+        let until = Instant::now() + Duration::from_secs(left).min(window);
+        Some(Self { seat, mailbox, ticket, until, window, _grant: admission.grant })
+    }
+
+    /// Sends it to another server, where its client may come back to it.
+    pub fn moves_to(self, node: Arc<str>) {
+        let luggage = luggage(&self.ticket, self.left());
+        self.seat.moves_to(node, luggage);
+    }
+
+    /// How many bytes of frames are kept for it.
+    pub fn bytes(&self) -> usize {
+        self.mailbox.kept()
+    }
+
     /// All sit that were there: each hears which of the others are away.
     pub fn is_away(&self) {
         self.seat.goes_away();
@@ -132,7 +178,8 @@ impl Parked {
             return None;
         }
         let (replay, features) = self.mailbox.take_replay()?;
-        let until = now + self.left().as_secs() + 1;
+        // Both are rounded down, and nobody is to have less time than it was told.
+        let until = now + self.left().as_secs() + 2;
         let (ticket, arrival) = (self.ticket.clone(), self.seat.arrival());
         Some(Record { ticket, replay, features, arrival, until })
     }

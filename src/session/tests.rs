@@ -772,7 +772,7 @@ async fn those_who_may_resume_go_on_in_the_next_process() {
     assert_eq!(next.resume(&away_token, json!(1)).await.1["code"], "resume_failed");
 
     // What lies about for too long is nobody's seat any more, and a clock that was turned back gives none.
-    for (now, left) in [(1_021, Duration::ZERO), (0, WINDOW)] {
+    for (now, left) in [(1_022, Duration::ZERO), (0, WINDOW)] {
         for record in serde_json::from_str::<Vec<Record>>(&written).unwrap() {
             let admit =
                 |ticket: &Ticket, outbox: &Outbox| TestDoor.admit(Claim::Ticket(ticket), outbox);

@@ -5,6 +5,7 @@ mod engine;
 mod faults;
 mod membership;
 mod model;
+mod moving;
 mod observer;
 
 use std::{collections::BTreeMap, time::Duration};

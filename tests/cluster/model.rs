@@ -1,5 +1,6 @@
-//! Three registries and a model of the scripts, through random schedules: who joins, leaves and says something, when
-//! the engine acts on it and when a node hears of it, who is cut off, given up and heals, and when the engine forgets.
+//! Three registries and a model of the scripts, through random schedules: who joins, leaves, says something and goes on
+//! on another node, when the engine acts on it and when a node hears of it, who is cut off, given up and heals, and
+//! when the engine forgets.
 //!
 //! After each step every member's frames must add up; in the end all must agree with the engine.
 
@@ -7,20 +8,22 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     pin::Pin,
     sync::Arc,
-    task::{Context, Waker},
+    task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use signaling::{
     outbox::{self, Mailbox},
+    replay::Replay,
     rooms::{
-        JoinError, Peer, Rooms, RouteError, Seat,
-        far::{Ask, Conn, DOUBT, Fact, Far, Holder},
+        JoinError, NotFetched, Peer, Rooms, RouteError, Seat,
+        far::{Arrival, Ask, Conn, DOUBT, Epoch, Fact, Far, Holder, MOVED_WITHIN, Moving},
     },
     wire::{self, ClientMessage},
 };
-use tokio::{sync::mpsc::UnboundedReceiver, time::Instant};
+use tokio::{runtime::Runtime, sync::mpsc::UnboundedReceiver, time::Instant};
 
 const NODES: usize = 3;
 const CAPACITY: usize = 4;
@@ -39,6 +42,11 @@ enum Act {
     Say {
         member: usize,
         to: Option<usize>,
+    },
+    /// The client comes back on this node.
+    Move {
+        member: usize,
+        node: usize,
     },
     /// The engine acts on so many things that a node has asked.
     Work {
@@ -70,6 +78,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         6 => (node(), 0..2_usize, 0..5_usize, 0..2_usize).prop_map(|(node, room, id, user)| Act::Join { node, room, id, user }),
         3 => (0..30_usize).prop_map(|member| Act::Leave { member }),
         3 => (0..30_usize, prop::option::of(0..6_usize)).prop_map(|(member, to)| Act::Say { member, to }),
+        3 => (0..30_usize, node()).prop_map(|(member, node)| Act::Move { member, node }),
         8 => (node(), 1..4_usize).prop_map(|(node, asks)| Act::Work { node, asks }),
         8 => (node(), 1..4_usize).prop_map(|(node, entries)| Act::Read { node, entries }),
         1 => node().prop_map(|node| Act::Cut { node }),
@@ -162,7 +171,43 @@ impl Engine {
         }
     }
 
-    fn sync(&mut self, room: &Arc<str>, node: &Arc<str>, stated: &[Holder]) {
+    fn want(&mut self, moving: &Moving, membership: u128) -> Option<Conn> {
+        let from = self.held(&moving.room, &moving.client_id)?.conn;
+        if from.node != moving.to.node {
+            let moving = Moving { from: from.clone(), ..moving.clone() };
+            let node = from.node.clone();
+            let luggage = "luggage".into();
+            self.post(&node, Fact::Wanted { moving, membership, luggage });
+        }
+        Some(from)
+    }
+
+    fn moves(&mut self, moving: &Moving) {
+        let Moving { room, client_id, from, to } = moving;
+        let held = self.held(room, client_id).filter(|held| held.conn == *from);
+        let Some(held) = held.filter(|_| self.inboxes.contains_key(&to.node)) else { return };
+        let holder = Holder { conn: to.clone(), ..held };
+        self.add(room, holder.clone());
+        self.arrivals += 1;
+        let epoch = self.arrivals;
+        let members = self.rooms.get(room).into_iter().flat_map(BTreeMap::values);
+        let nodes: BTreeSet<_> = members.map(|holder| holder.conn.node.clone()).collect();
+        let nodes: Vec<_> = nodes.into_iter().filter(|node| *node != from.node).collect();
+        let moved = |everyone, nodes| Fact::Moved {
+            moving: moving.clone(),
+            holder: holder.clone(),
+            epoch,
+            everyone,
+            nodes,
+        };
+        for node in &nodes {
+            let everyone = if *node == to.node { self.everyone(room) } else { Vec::new() };
+            self.post(node, moved(everyone, Vec::new()));
+        }
+        self.post(&from.node, moved(Vec::new(), nodes));
+    }
+
+    fn sync(&mut self, room: &Arc<str>, node: &Arc<str>, epoch: Epoch, stated: &[Holder]) {
         for held in self.everyone(room) {
             if held.conn.node == *node && !stated.contains(&held) {
                 self.left(room, &held, node);
@@ -184,11 +229,12 @@ impl Engine {
                     self.post(node, Fact::Left { room: room.clone(), client_id, conn });
                 }
             }
-            self.arrivals = self.arrivals.max(holder.arrival);
         }
+        self.arrivals = self.arrivals.max(epoch);
         if !stated.is_empty() {
             let everyone = self.everyone(room);
-            self.post(node, Fact::Picture { room: room.clone(), everyone });
+            let epoch = self.arrivals;
+            self.post(node, Fact::Picture { room: room.clone(), everyone, epoch });
         }
     }
 
@@ -207,16 +253,19 @@ struct Node {
     rooms: Rooms,
     far: Arc<Far>,
     asked: UnboundedReceiver<Ask>,
+    arrivals: UnboundedReceiver<Arrival>,
+    /// Seats that came and whose client has not.
+    kept: Vec<Arrival>,
     is_up: bool,
 }
 
 impl Node {
     fn new(number: usize) -> Self {
         let name: Arc<str> = format!("n{number}").into();
-        let (far, mut asked) = Far::new(name.clone(), 1);
+        let (far, mut asked, arrivals) = Far::new(name.clone(), 1);
         let far = Arc::new(far);
         let rooms = Rooms::clustered(far.clone());
-        Self { name, rooms, far, asked: asked.remove(0), is_up: false }
+        Self { name, rooms, far, asked: asked.remove(0), arrivals, kept: Vec::new(), is_up: false }
     }
 
     fn works(&mut self, engine: &mut Engine, asks: usize) {
@@ -232,10 +281,29 @@ impl Node {
                     }
                 }
                 Ask::Leave { room, client_id, key } => engine.leave(&room, &client_id, &conn(key)),
-                Ask::Say { node, room, from, key, to, frame } => {
-                    engine.post(&node, Fact::Said { room, from, conn: conn(key), to, frame });
+                Ask::Say { node, room, from, key, to, epoch, frame } => {
+                    let conn = conn(key);
+                    engine.post(&node, Fact::Said { room, from, conn, to, epoch, frame });
                 }
-                Ask::State { .. } => unreachable!("nobody goes away"),
+                Ask::State { node, room, client_id, key, is_away } => {
+                    let conn = conn(key);
+                    engine.post(&node, Fact::State { room, client_id, conn, is_away });
+                }
+                Ask::Want { room, client_id, membership, key, .. } => {
+                    let to = conn(key);
+                    let moving = Moving { room, client_id, from: to.clone(), to };
+                    self.far.wanted(key, engine.want(&moving, membership));
+                }
+                Ask::Deny(moving) => engine.post(&moving.to.node.clone(), Fact::Denied { moving }),
+                Ask::Move(moving) => engine.moves(&moving),
+                Ask::Mark(moving) => {
+                    let node = self.name.clone();
+                    engine.post(&moving.from.node.clone(), Fact::Marked { moving, node });
+                }
+                Ask::Hand { moving, luggage, goods, .. } => {
+                    let node = moving.to.node.clone();
+                    engine.post(&node, Fact::Handed { moving, luggage, goods });
+                }
             }
         }
     }
@@ -245,6 +313,9 @@ impl Node {
             let inbox = engine.inboxes.get_mut(&self.name).filter(|_| self.is_up);
             let Some(fact) = inbox.and_then(VecDeque::pop_front) else { return };
             self.rooms.apply(fact);
+            while let Ok(arrival) = self.arrivals.try_recv() {
+                self.kept.push(arrival);
+            }
         }
     }
 
@@ -259,7 +330,9 @@ impl Node {
         }
         while self.asked.try_recv().is_ok() {}
         engine.enter(&self.name);
-        let mut ours: BTreeMap<_, _> = self.rooms.ours(0).into_iter().collect();
+        let ours = self.rooms.ours(0).into_iter();
+        let mut ours: BTreeMap<_, _> =
+            ours.map(|(room, epoch, ours)| (room, (epoch, ours))).collect();
         let with_seats = engine
             .rooms
             .iter()
@@ -267,39 +340,106 @@ impl Node {
         for room in with_seats.map(|(room, _)| room.clone()).collect::<Vec<_>>() {
             ours.entry(room).or_default();
         }
-        for (room, stated) in ours {
-            engine.sync(&room, &self.name, &stated);
+        for (room, (epoch, stated)) in ours {
+            engine.sync(&room, &self.name, epoch, &stated);
         }
         self.is_up = true;
         self.far.engine_is(0, true);
     }
 }
 
-type Joining = Pin<Box<dyn Future<Output = Result<Seat, JoinError>>>>;
+type Waiting<T, E> = Pin<Box<dyn Future<Output = Result<T, E>>>>;
 
 /// Somebody, and what its frames add up to.
 struct Member {
     room: Arc<str>,
     peer: Peer,
+    /// Where it is, or wants to be.
+    node: usize,
     mailbox: Mailbox,
-    joining: Option<Joining>,
+    joining: Option<Waiting<Seat, JoinError>>,
+    fetching: Option<Waiting<(), NotFetched>>,
     seat: Option<Seat>,
     is_in: bool,
     sees: BTreeSet<String>,
+    key: u128,
+    /// The number of the last frame that it has got.
+    got: u64,
+    /// What it was told, and by whom.
+    heard: Vec<(String, u64)>,
+}
+
+fn poll<T>(waiting: &mut Pin<Box<dyn Future<Output = T>>>) -> Option<T> {
+    match waiting.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(done) => Some(done),
+        Poll::Pending => None,
+    }
 }
 
 impl Member {
-    fn catches_up(&mut self) {
-        if let Some(joining) = &mut self.joining
-            && let std::task::Poll::Ready(joined) =
-                joining.as_mut().poll(&mut Context::from_waker(Waker::noop()))
-        {
+    fn joins(node: &Node, number: usize, room: Arc<str>, peer: Peer, key: u128) -> Self {
+        let (outbox, mailbox) = outbox::pair();
+        outbox.remembers(Box::new(Replay::new(key)));
+        let (rooms, place, who) = (node.rooms.clone(), room.clone(), peer.clone());
+        let joining = async move { Seat::ask(&rooms, &place, who, outbox).await };
+        Self {
+            room,
+            peer,
+            node: number,
+            mailbox,
+            joining: Some(Box::pin(joining)),
+            fetching: None,
+            seat: None,
+            is_in: false,
+            sees: BTreeSet::new(),
+            key,
+            got: 0,
+            heard: Vec::new(),
+        }
+    }
+
+    /// Comes back on another node, having heard what it has heard.
+    fn moves(&mut self, nodes: &[Node], node: usize) {
+        if self.seat.is_some() && self.fetching.is_none() && self.node != node {
+            self.node = node;
+            let rooms = nodes[node].rooms.clone();
+            let (room, id, key) = (self.room.clone(), self.peer.client_id.clone(), self.key);
+            self.fetching = Some(Box::pin(async move {
+                Seat::fetch(&rooms, &room, &id, key, "luggage".into()).await
+            }));
+        }
+    }
+
+    fn is_over(&mut self) {
+        (self.joining, self.fetching, self.seat, self.is_in) = (None, None, None, false);
+    }
+
+    fn catches_up(&mut self, nodes: &[Node]) {
+        if let Some(joined) = self.joining.as_mut().and_then(poll) {
             self.joining = None;
             self.is_in = joined.is_ok();
             self.seat = joined.ok();
         }
+        match self.fetching.as_mut().map(poll) {
+            None => {}
+            // Nothing is heard on the connection before.
+            Some(None) => return,
+            Some(Some(Err(_))) => return self.is_over(),
+            Some(Some(Ok(()))) => {
+                self.fetching = None;
+                let (outbox, mailbox) = outbox::pair();
+                let rooms = &nodes[self.node].rooms;
+                match Seat::resume(rooms, &self.room, self.peer.clone(), self.key, outbox, self.got)
+                {
+                    Ok((seat, _)) => (self.seat, self.mailbox) = (Some(seat), mailbox),
+                    Err(_) => return self.is_over(),
+                }
+            }
+        }
         while let Some(frame) = self.mailbox.next_now() {
             let news: Value = serde_json::from_str(&frame).unwrap();
+            self.got += 1;
+            assert_eq!(news["seq"], self.got, "missing, or heard twice: {news}");
             let id = |field: &str| news[field].as_str().unwrap_or_default().to_owned();
             match news["type"].as_str().unwrap() {
                 "users_in_room" => {
@@ -310,27 +450,37 @@ impl Member {
                 }
                 "user_joined" => assert!(self.sees.insert(id("client_id")), "joined twice: {news}"),
                 "user_left" => assert!(self.sees.remove(&id("client_id")), "was not there: {news}"),
-                "message" => assert!(self.sees.contains(&id("from")), "a stranger spoke: {news}"),
+                "message" => {
+                    assert!(self.sees.contains(&id("from")), "a stranger spoke: {news}");
+                    self.heard.push((id("from"), news["data"].as_u64().unwrap()));
+                }
                 other => panic!("{other}"),
             }
             assert!(!self.sees.contains(&*self.peer.client_id), "sees itself");
         }
         if self.mailbox.notice().now().is_some() {
-            self.is_in = false;
-            self.seat = None;
+            self.is_over();
         }
     }
 }
 
-fn say(seat: &Seat, to: Option<usize>) -> Result<bool, RouteError> {
-    let frame = json!({"type":"message","data":1,"to":to.map(|to| format!("c{to}"))}).to_string();
+fn say(seat: &Seat, data: u64, to: Option<usize>) -> Result<bool, RouteError> {
+    let frame =
+        json!({"type":"message","data":data,"to":to.map(|to| format!("c{to}"))}).to_string();
     match wire::read(&frame).message.unwrap() {
         ClientMessage::Signal(signal) => seat.send(&signal, Instant::now()),
         other => panic!("{other:?}"),
     }
 }
 
+/// With a clock that only goes when it is told to.
+fn clock() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
+}
+
 fn live(acts: Vec<Act>) {
+    let clock = clock();
+    let _entered = clock.enter();
     let mut engine = Engine::default();
     let mut nodes: Vec<_> = (0..NODES).map(Node::new).collect();
     let mut members: Vec<Member> = Vec::new();
@@ -344,31 +494,23 @@ fn live(acts: Vec<Act>) {
                 let (room, client_id): (Arc<str>, Arc<str>) =
                     (format!("room {room}").into(), format!("c{id}").into());
                 let peer = Peer { client_id, username: format!("u{user}").into() };
-                let (outbox, mailbox) = outbox::pair();
-                let (rooms, place, who) = (nodes[node].rooms.clone(), room.clone(), peer.clone());
-                let joining: Joining =
-                    Box::pin(async move { Seat::ask(&rooms, &place, who, outbox).await });
-                members.push(Member {
-                    room,
-                    peer,
-                    mailbox,
-                    joining: Some(joining),
-                    seat: None,
-                    is_in: false,
-                    sees: BTreeSet::new(),
-                });
+                let key = members.len() as u128 + 1;
+                members.push(Member::joins(&nodes[node], node, room, peer, key));
             }
             // Also before it knows that it is in.
             Act::Leave { member } => {
                 if let Some(member) = members.get_mut(member) {
-                    member.joining = None;
-                    member.seat = None;
-                    member.is_in = false;
+                    member.is_over();
+                }
+            }
+            Act::Move { member, node } => {
+                if let Some(member) = members.get_mut(member) {
+                    member.moves(&nodes, node);
                 }
             }
             Act::Say { member, to } => {
                 if let Some(seat) = members.get(member).and_then(|member| member.seat.as_ref()) {
-                    let _ = say(seat, to);
+                    let _ = say(seat, 1, to);
                 }
             }
             Act::Work { node, asks } => nodes[node].works(&mut engine, asks),
@@ -388,35 +530,24 @@ fn live(acts: Vec<Act>) {
         }
         for member in members.iter_mut() {
             if member.joining.is_some() || member.seat.is_some() {
-                member.catches_up();
+                member.catches_up(&nodes);
             }
         }
     }
 
-    // Everything heals and comes to rest; twice, for what is heard last may ask for more.
-    for _ in 0..3 {
+    // Everything heals and comes to rest; more than once, for what is heard last may ask for more.
+    for _ in 0..6 {
         for node in &mut nodes {
             node.heals(&mut engine);
         }
-        for _ in 0..3 {
-            for node in &mut nodes {
-                node.works(&mut engine, usize::MAX);
-            }
-            for node in &mut nodes {
-                node.reads(&mut engine, usize::MAX);
-            }
-            for member in members.iter_mut().filter(|it| it.joining.is_some() || it.seat.is_some())
-            {
-                member.catches_up();
-            }
-        }
-        for node in &nodes {
-            node.rooms.doubts(Instant::now() + DOUBT);
+        rests(&clock, &mut engine, &mut nodes, &mut members);
+        for node in &mut nodes {
+            node.rooms.doubts(Instant::now() + DOUBT + MOVED_WITHIN);
+            // Whoever has not come back until now does not.
+            node.kept.clear();
         }
     }
-    for member in members.iter_mut().filter(|member| member.seat.is_some()) {
-        member.catches_up();
-    }
+    assert!(members.iter().all(|member| member.joining.is_none() && member.fetching.is_none()));
 
     let inside: Vec<_> = members.iter().filter(|member| member.is_in).collect();
     let mut table = BTreeMap::<_, BTreeSet<String>>::new();
@@ -437,8 +568,110 @@ fn live(acts: Vec<Act>) {
     }
 }
 
+/// Whatever was asked is done, and heard of.
+fn rests(clock: &Runtime, engine: &mut Engine, nodes: &mut [Node], members: &mut [Member]) {
+    for _ in 0..8 {
+        for node in &mut *nodes {
+            node.works(engine, usize::MAX);
+        }
+        for node in &mut *nodes {
+            node.reads(engine, usize::MAX);
+        }
+        for member in members.iter_mut().filter(|it| it.joining.is_some() || it.seat.is_some()) {
+            member.catches_up(nodes);
+        }
+    }
+    // Who waits for an answer that was lost asks again.
+    clock.block_on(tokio::time::advance(Duration::from_secs(3)));
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Say { member: usize, to: Option<usize> },
+    Move { member: usize, node: usize },
+    Work { node: usize, asks: usize },
+    Read { node: usize, entries: usize },
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let (node, member) = (|| 0..NODES, || 0..CAPACITY);
+    let step = prop_oneof![
+        6 => (member(), prop::option::of(member())).prop_map(|(member, to)| Step::Say { member, to }),
+        3 => (member(), node()).prop_map(|(member, node)| Step::Move { member, node }),
+        8 => (node(), 1..4_usize).prop_map(|(node, asks)| Step::Work { node, asks }),
+        8 => (node(), 1..4_usize).prop_map(|(node, entries)| Step::Read { node, entries }),
+    ];
+    prop::collection::vec(step, 1..200)
+}
+
+/// Members of one room who talk while they go from node to node: everything is heard once, in the order of each
+/// who said it, and nobody seems to leave.
+fn wander(steps: Vec<Step>) {
+    let clock = clock();
+    let _entered = clock.enter();
+    let mut engine = Engine::default();
+    let mut nodes: Vec<_> = (0..NODES).map(Node::new).collect();
+    for node in &mut nodes {
+        node.heals(&mut engine);
+    }
+    let joins = |number: usize| {
+        let peer = Peer { client_id: format!("c{number}").into(), username: "u".into() };
+        Member::joins(
+            &nodes[number % NODES],
+            number % NODES,
+            "room".into(),
+            peer,
+            number as u128 + 1,
+        )
+    };
+    let mut members: Vec<_> = (0..CAPACITY).map(joins).collect();
+    rests(&clock, &mut engine, &mut nodes, &mut members);
+
+    let (mut said, mut expected) = (0, vec![BTreeMap::<String, Vec<u64>>::new(); CAPACITY]);
+    for step in steps {
+        match step {
+            Step::Say { member, to } => {
+                let speaker = &members[member];
+                // While it is between two nodes it has no connection to say something on.
+                let seat = speaker.seat.as_ref().filter(|_| speaker.fetching.is_none());
+                if let Some(seat) = seat.filter(|_| to != Some(member)) {
+                    said += 1;
+                    say(seat, said, to).unwrap();
+                    for (other, expected) in expected.iter_mut().enumerate() {
+                        if other != member && to.is_none_or(|to| to == other) {
+                            expected.entry(format!("c{member}")).or_default().push(said);
+                        }
+                    }
+                }
+            }
+            Step::Move { member, node } => members[member].moves(&nodes, node),
+            Step::Work { node, asks } => nodes[node].works(&mut engine, asks),
+            Step::Read { node, entries } => nodes[node].reads(&mut engine, entries),
+        }
+        members.iter_mut().for_each(|member| member.catches_up(&nodes));
+    }
+    for _ in 0..4 {
+        rests(&clock, &mut engine, &mut nodes, &mut members);
+    }
+
+    for (member, expected) in members.iter().zip(expected) {
+        assert!(member.is_in && member.fetching.is_none(), "{} is out", member.peer.client_id);
+        assert_eq!(member.sees.len(), CAPACITY - 1);
+        let mut heard = BTreeMap::<String, Vec<u64>>::new();
+        for (from, data) in &member.heard {
+            heard.entry(from.clone()).or_default().push(*data);
+        }
+        assert_eq!(heard, expected, "what {} has heard", member.peer.client_id);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+    #[test]
+    fn who_wanders_from_node_to_node_misses_nothing_and_is_not_missed(steps in steps()) {
+        wander(steps);
+    }
 
     #[test]
     fn every_schedule_ends_with_one_picture(acts in acts()) {

@@ -1,6 +1,6 @@
 //! Members that come back by themselves: the Rust client, in everything a network and a server do.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use futures_util::future::join_all;
 use serde_json::Value;
@@ -13,18 +13,18 @@ use super::{
 };
 use crate::harness::{PASSWORD, SOON};
 
-const MEMBERS: usize = 6;
+pub const MEMBERS: usize = 6;
 /// What each of them says to all the others.
-const NUMBERS: usize = 300;
+pub const NUMBERS: usize = 300;
 /// How many more somebody says than the slowest has heard of it: fewer than are kept for saying again.
 const AHEAD: usize = 30;
 
 /// What somebody has heard, and how it went.
 #[derive(Debug, Default)]
-struct Story {
+pub struct Story {
     /// The next number from each.
     next: [usize; MEMBERS],
-    resumed: usize,
+    pub resumed: usize,
 }
 
 /// Listens until all numbers of all others are heard: each once, in order.
@@ -61,16 +61,17 @@ async fn speaks(session: Session, own: usize, all: Vec<watch::Receiver<[usize; M
     }
 }
 
-/// Six in a room hear every number of every other, each once and in order, while the network is cut
-/// and the server restarts under them. None of them does anything for it.
-#[tokio::test]
-async fn clients_lose_and_double_nothing_through_cuts_and_a_restart() {
-    let mut house = House::open(&[("SHUTDOWN_GRACE_SECONDS", "2")]).await;
-    let network = Network::before(house.address()).await;
+/// Six enter a room, each by its own address, and say their numbers to all; `weather` happens meanwhile, and sees
+/// how far the last of them has heard.
+pub async fn talk<W>(
+    addresses: [SocketAddr; MEMBERS],
+    weather: impl FnOnce(watch::Receiver<[usize; MEMBERS]>) -> W,
+) -> (Vec<Story>, Vec<Session>)
+where
+    W: Future<Output = ()>,
+{
     let (mut sessions, mut all_events) = (Vec::new(), Vec::new());
-    for own in 0..MEMBERS {
-        // Some are where nothing is cut.
-        let address = if own % 3 == 0 { house.address() } else { network.address };
+    for (own, address) in addresses.into_iter().enumerate() {
         let options = Options::new(format!("http://{address}"), ROOM);
         let options = options.login("alice", PASSWORD).client_id(own.to_string());
         let entered = timeout(SOON, connect(options)).await.expect("not let in");
@@ -85,10 +86,24 @@ async fn clients_lose_and_double_nothing_through_cuts_and_a_restart() {
     let speaking = speaking.map(|(own, session)| speaks(session.clone(), own, progress.clone()));
     let listening = all_events.into_iter().enumerate();
     let listening = listening.map(|(own, events)| listens(events, own, &heard[own]));
-    let weather = async {
+    let weather = weather(progress[MEMBERS - 1].clone());
+    let (stories, ..) = tokio::join!(join_all(listening), join_all(speaking), weather);
+    (stories, sessions)
+}
+
+/// Six in a room hear every number of every other, each once and in order, while the network is cut
+/// and the server restarts under them. None of them does anything for it.
+#[tokio::test]
+async fn clients_lose_and_double_nothing_through_cuts_and_a_restart() {
+    let mut house = House::open(&[("SHUTDOWN_GRACE_SECONDS", "2")]).await;
+    let network = Network::before(house.address()).await;
+    // Some are where nothing is cut.
+    let addresses =
+        [0, 1, 2, 3, 4, 5].map(|own| if own % 3 == 0 { house.address() } else { network.address });
+
+    let (stories, _sessions) = talk(addresses, async |mut heard_by_last| {
         let kinds = [Weather::Reset, Weather::Torn, Weather::Late(Duration::from_millis(2))];
         for (step, kind) in kinds.into_iter().cycle().take(12).enumerate() {
-            let mut heard_by_last = progress[MEMBERS - 1].clone();
             let so_far = NUMBERS * (step + 1) / 14;
             heard_by_last.wait_for(|next| next[0] >= so_far).await.unwrap();
             network.turns(kind);
@@ -97,8 +112,8 @@ async fn clients_lose_and_double_nothing_through_cuts_and_a_restart() {
                 house.opens_again().await;
             }
         }
-    };
-    let (stories, ..) = tokio::join!(join_all(listening), join_all(speaking), weather);
+    })
+    .await;
 
     for (own, story) in stories.iter().enumerate() {
         let times = if own % 3 == 0 { 1 } else { 3 };

@@ -2,7 +2,7 @@
 //!
 //! Server processes and sockets are real. Messages are numbered, so what is lost or doubled shows.
 
-mod client;
+pub mod client;
 mod clock;
 mod crowd;
 mod network;
@@ -24,11 +24,11 @@ use crate::{
     process::Process,
 };
 
-const ROOM: &str = "den";
+pub const ROOM: &str = "den";
 
 /// Members that may come back; and those that want to hear who is away, too.
-const RESUME: &[&str] = &["resume"];
-const RESUME_AND_STATES: &[&str] = &["resume", "peer_state"];
+pub const RESUME: &[&str] = &["resume"];
+pub const RESUME_AND_STATES: &[&str] = &["resume", "peer_state"];
 
 /// A server process that can be started again where it was: same port, same folder.
 pub struct House {
@@ -90,7 +90,7 @@ impl House {
     }
 
     /// Stops the process in order; what it has logged of level ERROR.
-    async fn stops(&mut self) -> Vec<String> {
+    pub async fn stops(&mut self) -> Vec<String> {
         assert_eq!(self.server.ends_after("-TERM").await.code(), Some(0));
         self.server.says("\"closed\"").await;
         self.errors()
@@ -116,7 +116,7 @@ impl House {
     }
 
     /// A member of [`ROOM`] whose client id is its name.
-    async fn join(&self, username: &str, features: &[&str]) -> Member {
+    pub async fn join(&self, username: &str, features: &[&str]) -> Member {
         self.join_through(self.address(), username, features).await
     }
 
@@ -127,7 +127,7 @@ impl House {
 }
 
 /// A client that keeps count of what it hears, as one does that comes back.
-struct Member {
+pub struct Member {
     client: Client,
     room: String,
     ticket: String,
@@ -163,7 +163,7 @@ impl Member {
     }
 
     /// The ordinary handshake on a socket that has heard `auth_required`; whom it finds there.
-    async fn introduces_itself(
+    pub async fn introduces_itself(
         &mut self,
         client_id: &str,
         token: &str,
@@ -183,7 +183,7 @@ impl Member {
     }
 
     /// Asks on a new socket to go on, and what it is told; the old socket stays as it is.
-    async fn asks_to_resume(&self, address: SocketAddr) -> (Self, Value) {
+    pub async fn asks_to_resume(&self, address: SocketAddr) -> (Self, Value) {
         let client = Client::connect(address, &self.room, &[]).await.unwrap();
         let (room, ticket) = (self.room.clone(), self.ticket.clone());
         let mut new = Self { client, room, ticket, ..*self };
@@ -200,7 +200,7 @@ impl Member {
     }
 
     /// Goes on, on a new socket; what it is told first.
-    async fn resumes(&mut self, address: SocketAddr) -> Value {
+    pub async fn resumes(&mut self, address: SocketAddr) -> Value {
         let (new, told) = self.asks_to_resume(address).await;
         assert_eq!(told["type"], "resumed", "{told}");
         *self = new;
@@ -208,19 +208,19 @@ impl Member {
     }
 
     /// Cannot go on, and sits on a new socket that may be used for the ordinary handshake.
-    async fn fails_to_resume(&mut self, address: SocketAddr) {
+    pub async fn fails_to_resume(&mut self, address: SocketAddr) {
         let (new, told) = self.asks_to_resume(address).await;
         assert_eq!((&told["type"], &told["code"]), (&json!("error"), &json!("resume_failed")));
         *self = new;
     }
 
     /// Says nothing more, not even Close.
-    async fn hangs_up(&mut self) {
+    pub async fn hangs_up(&mut self) {
         let MaybeTlsStream::Plain(stream) = self.client.socket.get_mut() else { unreachable!() };
         let _ = stream.shutdown().await; // it may have been reset
     }
 
-    async fn says(&mut self, message: Value) {
+    pub async fn says(&mut self, message: Value) {
         assert!(self.tries_to_say(message).await, "the connection is gone");
     }
 
@@ -230,7 +230,7 @@ impl Member {
         timeout(SOON, saying).await.expect("nobody reads this").is_ok()
     }
 
-    async fn hears(&mut self) -> Value {
+    pub async fn hears(&mut self) -> Value {
         self.listens().await.expect("the connection is gone")
     }
 
@@ -268,14 +268,14 @@ impl Member {
     }
 
     /// The next message is of this type.
-    async fn hears_a(&mut self, kind: &str) -> Value {
+    pub async fn hears_a(&mut self, kind: &str) -> Value {
         let message = self.hears().await;
         assert_eq!(message["type"], kind, "{}: {message}", self.client.id);
         message
     }
 
     /// The next message is said by a peer; what it says.
-    async fn hears_data(&mut self) -> Value {
+    pub async fn hears_data(&mut self) -> Value {
         self.hears_a("message").await["data"].take()
     }
 
@@ -287,12 +287,12 @@ impl Member {
     }
 
     /// Shows that nothing waits to be heard, by what is answered last: our own ping.
-    async fn hears_nothing_else(&mut self) {
+    pub async fn hears_nothing_else(&mut self) {
         assert_eq!(self.hears_the_rest().await, [] as [Value; 0]);
     }
 
     /// Everything that waits to be heard, up to the answer to our own ping.
-    async fn hears_the_rest(&mut self) -> Vec<Value> {
+    pub async fn hears_the_rest(&mut self) -> Vec<Value> {
         self.says(json!({"type":"ping"})).await;
         let mut rest = Vec::new();
         loop {
@@ -305,7 +305,7 @@ impl Member {
     }
 
     /// Everything that is heard before the connection is gone; then hangs up, too.
-    async fn hears_the_end(&mut self) -> Vec<Value> {
+    pub async fn hears_the_end(&mut self) -> Vec<Value> {
         let mut rest = Vec::new();
         while let Some(message) = self.listens().await {
             rest.push(message);
@@ -316,13 +316,13 @@ impl Member {
 }
 
 /// Who is there, as `users_in_room` and `resumed` say it.
-fn ids(there: &Value) -> Vec<String> {
+pub fn ids(there: &Value) -> Vec<String> {
     let ids = there["users"].as_array().unwrap().iter().map(|user| &user["client_id"]);
     ids.map(|id| id.as_str().unwrap().to_owned()).collect()
 }
 
 /// The messages of this type, each as one of its fields.
-fn of_type(messages: &[Value], kind: &str, field: &str) -> Vec<Value> {
+pub fn of_type(messages: &[Value], kind: &str, field: &str) -> Vec<Value> {
     let chosen = messages.iter().filter(|message| message["type"] == kind);
     chosen.map(|message| message[field].clone()).collect()
 }

@@ -43,6 +43,11 @@ pub struct Network {
 
 impl Network {
     pub async fn before(server: SocketAddr) -> Self {
+        Self::among(vec![server]).await
+    }
+
+    /// One that takes connections to one server after the other, as long as they take them.
+    pub async fn among(mut servers: Vec<SocketAddr>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let connections = Arc::new(Mutex::new(Vec::new()));
@@ -52,7 +57,8 @@ impl Network {
             loop {
                 let (client, _) = listener.accept().await.unwrap();
                 let weather = watch::Sender::new(*to_come.lock().unwrap());
-                tokio::spawn(carry(client, server, weather.subscribe()));
+                servers.rotate_left(1);
+                tokio::spawn(carry(client, servers.clone(), weather.subscribe()));
                 known.lock().unwrap().push(weather);
             }
         });
@@ -82,8 +88,8 @@ impl Drop for Network {
 /// The connection is to be reset.
 struct Struck;
 
-async fn carry(mut client: TcpStream, server: SocketAddr, weather: watch::Receiver<Weather>) {
-    let Ok(mut server) = TcpStream::connect(server).await else { return };
+async fn carry(mut client: TcpStream, servers: Vec<SocketAddr>, weather: watch::Receiver<Weather>) {
+    let Ok(mut server) = TcpStream::connect(&servers[..]).await else { return };
     client.set_nodelay(true).unwrap();
     server.set_nodelay(true).unwrap();
     let (from_client, to_client) = client.split();
