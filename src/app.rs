@@ -11,6 +11,8 @@ use std::{
     time::Duration,
 };
 
+use aws_lc_rs::hmac;
+use base64::{Engine, prelude::BASE64_STANDARD};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{
     runtime::Handle,
@@ -30,9 +32,9 @@ use crate::{
         users::{Account, Reload, RowFault, Users},
     },
     clock::unix_now,
-    cluster::{self, Cluster, Logouts},
+    cluster::{self, Accounts, Cluster},
     config::{Config, Ice, Turn},
-    limits::{Lockouts, Place, Places, Requests},
+    limits::{Attempt, Lockouts, Place, Places, Requests},
     metrics::Metrics,
     outbox::{Dismissal, Outbox},
     rooms::{
@@ -106,7 +108,9 @@ pub struct Shared {
     /// Who is to be let in again by the next process.
     pub survivors: Survivors,
     revoked: Arc<Revoked>,
-    lockouts: Mutex<Lockouts>,
+    lockouts: Arc<Mutex<Lockouts>>,
+    /// Makes of a username what lockouts know it by.
+    aliases: hmac::Key,
     grants: Grants,
     closing: watch::Sender<Option<Duration>>,
 }
@@ -156,7 +160,11 @@ impl App {
         let passwords = Passwords::new(cores);
         let most_logins = MOST_LOGINS_PER_THREAD * passwords.at_once();
         let (revoked, grants) = (Arc::new(revoked), Grants::default());
-        let (rooms, cluster) = rooms(&config, &revoked, &grants);
+        let lockouts = Lockouts::new(config.auth_max_failures, config.auth_lockout);
+        let lockouts = Arc::new(Mutex::new(lockouts));
+        let secret = config.secret_key.expose_secret().as_bytes();
+        let aliases = hmac::Key::new(hmac::HMAC_SHA256, secret);
+        let (rooms, cluster) = rooms(&config, &revoked, &grants, &lockouts);
         let (cluster, arrivals) = cluster.unzip();
         Self(Arc::new(Shared {
             ice: RwLock::new(Arc::new(config.ice.clone())),
@@ -185,7 +193,8 @@ impl App {
             tickets: Arc::new(Tickets::new(&config.secret_key)),
             survivors: Survivors::default(),
             revoked,
-            lockouts: Mutex::new(Lockouts::new(config.auth_max_failures, config.auth_lockout)),
+            lockouts,
+            aliases,
             grants,
             closing: watch::Sender::new(None),
             config,
@@ -209,7 +218,7 @@ impl App {
         let app = self.clone();
         let login = async move {
             app.lockouts()
-                .check_login(&username, address, Instant::now())
+                .check_login(&app.alias(&username), address, Instant::now())
                 .map_err(LoginError::Locked)?;
             let _place = app.logins.take(address).ok_or_else(|| {
                 tracing::warn!(%address, "login turned away: too many wait");
@@ -404,6 +413,7 @@ fn rooms(
     config: &Config,
     revoked: &Arc<Revoked>,
     grants: &Grants,
+    lockouts: &Arc<Mutex<Lockouts>>,
 ) -> (Rooms, Option<(Cluster, UnboundedReceiver<Arrival>)>) {
     if config.redis_urls.is_empty() {
         return (Rooms::new(config.max_connections_per_room), None);
@@ -417,16 +427,23 @@ fn rooms(
     let far = Arc::new(far);
     let rooms = Rooms::clustered(far.clone());
     let (ours, theirs, grants) = (revoked.clone(), revoked.clone(), grants.clone());
-    let logouts = Logouts {
-        heard: Box::new(move |line| {
+    let lockouts = lockouts.clone();
+    let accounts = Accounts {
+        logged_out: Box::new(move |line| {
             if let Some((username, fingerprint)) = theirs.insert_line(line) {
                 grants.end_token(&username, fingerprint);
             }
         }),
-        known: Box::new(move || ours.lines()),
+        logouts: Box::new(move || ours.lines()),
+        attempted: Box::new(move |attempt| {
+            if let Ok(attempt) = serde_json::from_str(attempt) {
+                let mut lockouts = lockouts.lock().unwrap_or_else(PoisonError::into_inner);
+                lockouts.note(&attempt, Instant::now());
+            }
+        }),
     };
     let capacity = config.max_connections_per_room;
-    let cluster = Cluster::start(clients, &rooms, far, asked, capacity, logouts);
+    let cluster = Cluster::start(clients, &rooms, far, asked, capacity, accounts);
     (rooms, Some((cluster, arrivals)))
 }
 
@@ -550,7 +567,8 @@ impl Shared {
         password: SecretString,
         address: IpAddr,
     ) -> Result<IssuedToken, LoginError> {
-        let still_allowed = || self.lockouts().check_login(username, address, Instant::now());
+        let name = self.alias(username);
+        let still_allowed = || self.lockouts().check_login(&name, address, Instant::now());
         let account = self.users.find(username);
         let hash = match &account {
             Some(account) => account.hashed_password.clone(),
@@ -560,12 +578,12 @@ impl Shared {
         let matches = checked.map_err(LoginError::Locked)?;
         match account {
             Some(account) if matches && account.is_active => {
-                self.lockouts().login_succeeded(username, address);
+                self.notes(&Attempt::LoggedIn { name, address });
                 tracing::info!(user = ?account.username, "logged in");
                 self.issue(&account).map_err(LoginError::Internal)
             }
             known => {
-                self.lockouts().login_failed(username, address, Instant::now());
+                self.notes(&Attempt::LoginFailed { name, address });
                 // Somebody may have typed the password into the field for the name.
                 let user = known.map_or_else(|| "(unknown)".to_owned(), |account| account.username);
                 tracing::warn!(?user, %address, "login failed");
@@ -611,11 +629,10 @@ impl Shared {
     ) -> Result<Admission, Refusal> {
         let now = unix_now();
         let claims = self.tokens.verify(token, now).map_err(|BadToken| {
-            let (mut lockouts, now) = (self.lockouts(), Instant::now());
-            if lockouts.is_blocked(address, now) {
+            if self.lockouts().is_blocked(address, Instant::now()) {
                 return Refusal::Blocked;
             }
-            lockouts.token_refused(address, now);
+            self.notes(&Attempt::TokenRefused { address });
             tracing::warn!(%address, "bad socket token");
             Refusal::BadToken
         })?;
@@ -688,6 +705,23 @@ impl Shared {
         if let Err(error) = self.revoked.save() {
             tracing::error!(%error, "logouts not saved: a restart would undo them");
         }
+    }
+
+    /// Notes an attempt here and, where it matters, on every other server.
+    fn notes(&self, attempt: &Attempt) {
+        let is_news = self.lockouts().note(attempt, Instant::now());
+        if let Some(cluster) = self.cluster.as_ref().filter(|_| is_news)
+            && let Ok(attempt) = serde_json::to_string(attempt)
+        {
+            cluster.tells(attempt);
+        }
+    }
+
+    /// What lockouts know a name by, here and on other servers: somebody may have typed a password into the field
+    /// for it.
+    fn alias(&self, username: &str) -> String {
+        let tag = hmac::sign(&self.aliases, username.as_bytes());
+        BASE64_STANDARD.encode(tag)
     }
 
     fn lockouts(&self) -> MutexGuard<'_, Lockouts> {

@@ -15,13 +15,11 @@ use governor::{
     middleware::StateInformationMiddleware,
     state::keyed::DashMapStateStore,
 };
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 /// How many times more failures one address may have over all names, and one name over all addresses.
 const WIDER: usize = 10;
-
-/// No account has a longer name, so a longer one needs no count of its own.
-const LONGEST_USERNAME: usize = 256;
 
 /// What counts as one address: an IPv4 address, or the /64 that one IPv6 household gets.
 pub fn address_key(address: IpAddr) -> IpAddr {
@@ -34,6 +32,30 @@ pub fn address_key(address: IpAddr) -> IpAddr {
 /// How many addresses or names a table of failures or of requests may hold. Whoever commands more
 /// addresses than that is not held by a limit on each of them.
 const LARGEST_TABLE: usize = 100_000;
+
+/// What lockouts are about. Names are whatever stands for one, and short.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub enum Attempt {
+    /// Somebody tried to log in, and could not.
+    LoginFailed {
+        /// As whom.
+        name: String,
+        /// From where.
+        address: IpAddr,
+    },
+    /// Somebody logged in.
+    LoggedIn {
+        /// As whom.
+        name: String,
+        /// From where.
+        address: IpAddr,
+    },
+    /// A bad socket token.
+    TokenRefused {
+        /// From where.
+        address: IpAddr,
+    },
+}
 
 /// Failed logins and bad socket tokens, and who has to wait because of them
 /// (`AUTH_MAX_FAILURES`, `AUTH_LOCKOUT_SECONDS`).
@@ -73,16 +95,27 @@ impl Lockouts {
             .try_for_each(|(culprit, allowed)| self.logins.check(culprit, *allowed, now))
     }
 
+    /// Takes an attempt into account; whether that changed anything.
+    pub fn note(&mut self, attempt: &Attempt, now: Instant) -> bool {
+        match attempt {
+            Attempt::LoginFailed { name, address } => self.login_failed(name, *address, now),
+            Attempt::LoggedIn { name, address } => return self.login_succeeded(name, *address),
+            Attempt::TokenRefused { address } => self.token_refused(*address, now),
+        }
+        true
+    }
+
     /// Remembers a failed login.
-    pub fn login_failed(&mut self, username: &str, address: IpAddr, now: Instant) {
+    fn login_failed(&mut self, username: &str, address: IpAddr, now: Instant) {
         for (culprit, allowed) in self.culprits(username, address) {
             self.logins.record(culprit, allowed, now);
         }
     }
 
-    /// Forgets what `username` got wrong from `address`: it was the owner after all.
-    pub fn login_succeeded(&mut self, username: &str, address: IpAddr) {
-        self.logins.times.remove(&Culprit::UserFrom(username.to_owned(), address_key(address)));
+    /// Forgets what `username` got wrong from `address`: it was the owner after all. Whether there was anything.
+    fn login_succeeded(&mut self, username: &str, address: IpAddr) -> bool {
+        let culprit = Culprit::UserFrom(username.to_owned(), address_key(address));
+        self.logins.times.remove(&culprit).is_some()
     }
 
     /// Whether a bad socket token from `address` is only one more of too many.
@@ -91,7 +124,7 @@ impl Lockouts {
     }
 
     /// Remembers a bad socket token.
-    pub fn token_refused(&mut self, address: IpAddr, now: Instant) {
+    fn token_refused(&mut self, address: IpAddr, now: Instant) {
         self.sockets.record(address_key(address), self.max_failures, now);
     }
 
@@ -102,15 +135,14 @@ impl Lockouts {
     }
 
     /// Whom a failed login is counted against, and how often each may fail.
-    fn culprits(&self, username: &str, address: IpAddr) -> Vec<(Culprit, usize)> {
+    fn culprits(&self, username: &str, address: IpAddr) -> [(Culprit, usize); 3] {
         let (few, many) = (self.max_failures, self.max_failures.saturating_mul(WIDER));
         let address = address_key(address);
-        let mut culprits = vec![(Culprit::From(address), many)];
-        if username.len() <= LONGEST_USERNAME {
-            culprits.push((Culprit::UserFrom(username.to_owned(), address), few));
-            culprits.push((Culprit::User(username.to_owned()), many));
-        }
-        culprits
+        [
+            (Culprit::From(address), many),
+            (Culprit::UserFrom(username.to_owned(), address), few),
+            (Culprit::User(username.to_owned()), many),
+        ]
     }
 }
 

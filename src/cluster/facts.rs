@@ -33,6 +33,8 @@ pub enum News {
     Fact(Fact),
     /// A token was logged out.
     Logout(String),
+    /// Somebody tried to log in.
+    Attempt(String),
     /// Nothing that we know.
     Other,
 }
@@ -98,6 +100,7 @@ pub fn read(entry: &mut Entry) -> Result<News, Unread> {
             moving: moving(entry)?,
         },
         "logout" => return text(entry, "d").map(News::Logout),
+        "attempt" => return text(entry, "d").map(News::Attempt),
         _ => return Ok(News::Other),
     };
     Ok(News::Fact(fact))

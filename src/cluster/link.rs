@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{
-    Connection, Logouts, PREFIX,
+    Accounts, Connection, PREFIX,
     facts::{self, Entry, News},
     scripts::{self, BEAT, ENTER, JOIN, LEAVE, LOGOUT, MOVE, SYNC, WANT, call},
 };
@@ -49,7 +49,7 @@ pub struct Link {
     pub far: Arc<Far>,
     pub capacity: usize,
     pub connection: Connection,
-    pub logouts: Arc<Logouts>,
+    pub accounts: Arc<Accounts>,
     /// The id of the last entry of the inbox that was read.
     pub position: Mutex<Option<String>>,
 }
@@ -138,7 +138,7 @@ impl Link {
 
     /// Tells which tokens were logged out here while the engine was away, and hears which elsewhere.
     async fn tells_logouts(&self, writer: &mut MultiplexedConnection) -> Result<(), RedisError> {
-        for some in (self.logouts.known)().chunks(ROOMS_AT_ONCE) {
+        for some in (self.accounts.logouts)().chunks(ROOMS_AT_ONCE) {
             let mut logout = call(&LOGOUT);
             some.iter().for_each(|line| {
                 logout.arg(line);
@@ -148,7 +148,7 @@ impl Link {
         let mut range = redis::cmd("ZRANGE");
         let lines: Vec<String> =
             range.arg(format!("{PREFIX}logouts")).arg(0).arg(-1).query_async(writer).await?;
-        lines.iter().for_each(|line| (self.logouts.heard)(line));
+        lines.iter().for_each(|line| (self.accounts.logged_out)(line));
         Ok(())
     }
 
@@ -166,7 +166,8 @@ impl Link {
             for (id, mut entry) in entries {
                 match facts::read(&mut entry) {
                     Ok(News::Fact(fact)) => self.rooms.apply(fact),
-                    Ok(News::Logout(line)) => (self.logouts.heard)(&line),
+                    Ok(News::Logout(line)) => (self.accounts.logged_out)(&line),
+                    Ok(News::Attempt(attempt)) => (self.accounts.attempted)(&attempt),
                     Ok(News::Other) => {}
                     Err(error) => tracing::warn!(%error, "an entry of the inbox is passed over"),
                 }

@@ -27,6 +27,9 @@ const PREFIX: &str = "{sig1}:";
 /// Rooms that are asked for at once, so that the engine is never busy for long.
 const ROOMS_AT_ONCE: usize = 1_000;
 
+/// Attempts to log in of which other nodes are still to hear; of more than that at once they hear a part.
+const MOST_ATTEMPTS: usize = 1_024;
+
 /// The engines of a cluster. Clones are the same.
 #[derive(Clone)]
 pub struct Cluster(Arc<Shared>);
@@ -34,6 +37,7 @@ pub struct Cluster(Arc<Shared>);
 struct Shared {
     far: Arc<Far>,
     engines: Vec<Connection>,
+    attempts: mpsc::Sender<String>,
 }
 
 /// The way to one engine, while there is one.
@@ -44,12 +48,14 @@ type Connection = Arc<Mutex<Option<MultiplexedConnection>>>;
 #[error("what the servers of this cluster share cannot be reached")]
 pub struct Away;
 
-/// Logouts, as lines that count on every node.
-pub struct Logouts {
-    /// One that was made on another node, or on this.
-    pub heard: Box<dyn Fn(&str) + Send + Sync>,
-    /// All that this node knows.
-    pub known: Box<dyn Fn() -> Vec<String> + Send + Sync>,
+/// What counts of accounts on every node, as lines.
+pub struct Accounts {
+    /// A logout that was made on another node, or on this.
+    pub logged_out: Box<dyn Fn(&str) + Send + Sync>,
+    /// All logouts that this node knows.
+    pub logouts: Box<dyn Fn() -> Vec<String> + Send + Sync>,
+    /// An attempt to log in that was made on another node.
+    pub attempted: Box<dyn Fn(&str) + Send + Sync>,
 }
 
 /// Opens what settings name. `authority` is who signs the engines' certificates (PEM); without it, whom the system
@@ -85,18 +91,28 @@ impl Cluster {
         far: Arc<Far>,
         asked: Vec<mpsc::UnboundedReceiver<Ask>>,
         capacity: usize,
-        logouts: Logouts,
+        accounts: Accounts,
     ) -> Self {
-        let logouts = Arc::new(logouts);
+        let accounts = Arc::new(accounts);
         let engines: Vec<Connection> = clients.iter().map(|_| Connection::default()).collect();
         let links = clients.into_iter().zip(asked).zip(engines.clone()).enumerate();
         for (number, ((client, asked), connection)) in links {
-            let (rooms, far, logouts) = (rooms.clone(), far.clone(), logouts.clone());
+            let (rooms, far, accounts) = (rooms.clone(), far.clone(), accounts.clone());
             let position = Mutex::default();
-            let link = Link { number, client, rooms, far, capacity, connection, logouts, position };
+            let link =
+                Link { number, client, rooms, far, capacity, connection, accounts, position };
             tokio::spawn(link.live(asked));
         }
-        Self(Arc::new(Shared { far, engines }))
+        let (attempts, attempted) = mpsc::channel(MOST_ATTEMPTS);
+        if let Some(first) = engines.first() {
+            tokio::spawn(tell(first.clone(), far.node.clone(), attempted));
+        }
+        Self(Arc::new(Shared { far, engines, attempts }))
+    }
+
+    /// Tells every other node of an attempt to log in; or, while they cannot be reached, none.
+    pub fn tells(&self, attempt: String) {
+        let _ = self.0.attempts.try_send(attempt);
     }
 
     /// Whether all that is shared can be reached.
@@ -193,6 +209,17 @@ impl Cluster {
             if let Ok(connection) = connection(engine) {
                 let _ = scripts::reap(connection, self.node(), true).await;
             }
+        }
+    }
+}
+
+/// Tells every other node, as long as somebody says something.
+async fn tell(engine: Connection, node: Arc<str>, mut attempts: mpsc::Receiver<String>) {
+    while let Some(attempt) = attempts.recv().await {
+        if let Ok(mut connection) = connection(&engine) {
+            let mut tell = scripts::call(&scripts::TELL);
+            tell.arg(&*node).arg("attempt").arg(attempt);
+            let _: redis::RedisResult<u8> = tell.query_async(&mut connection).await;
         }
     }
 }

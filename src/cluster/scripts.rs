@@ -21,6 +21,7 @@ pub static BEAT: LazyLock<Script> = script!("beat.lua");
 pub static REAP: LazyLock<Script> = script!("reap.lua");
 pub static WANT: LazyLock<Script> = script!("want.lua");
 pub static MOVE: LazyLock<Script> = script!("move.lua");
+pub static TELL: LazyLock<Script> = script!("tell.lua");
 pub static LOGOUT: LazyLock<Script> = script!("logout.lua");
 
 /// Makes an engine know all of them.
@@ -29,7 +30,7 @@ pub static LOGOUT: LazyLock<Script> = script!("logout.lua");
 ///
 /// Those of the connection.
 pub async fn load(connection: &mut MultiplexedConnection) -> RedisResult<()> {
-    for script in [&ENTER, &JOIN, &LEAVE, &SYNC, &BEAT, &REAP, &WANT, &MOVE, &LOGOUT] {
+    for script in [&ENTER, &JOIN, &LEAVE, &SYNC, &BEAT, &REAP, &WANT, &MOVE, &TELL, &LOGOUT] {
         script.prepare_invoke().load_async(connection).await?;
     }
     Ok(())

@@ -125,6 +125,31 @@ impl Engine {
         members
     }
 
+    /// What waits for a node, from its oldest entry to that with the id `to`.
+    async fn entries(&self, inbox: &str, to: &str) -> Vec<(String, BTreeMap<String, String>)> {
+        let mut connection = self.connection().await.expect("no engine");
+        let mut range = redis::cmd("XRANGE");
+        range.arg(inbox).arg("-").arg(to).query_async(&mut connection).await.unwrap()
+    }
+
+    pub async fn inbox(&self, node: &str) -> String {
+        format!("{:?}", self.entries(&format!("{{sig1}}:inbox:{node}"), "+").await)
+    }
+
+    /// Waits until every node has read what was there: with its next beat it drops all but the last.
+    pub async fn inboxes_are_read(&self) {
+        let mut connection = self.connection().await.expect("no engine");
+        let inboxes: Vec<String> = connection.keys("{sig1}:inbox:*").await.unwrap();
+        for inbox in inboxes {
+            let entries = self.entries(&inbox, "+").await;
+            let before_last = format!("({}", entries.last().unwrap().0);
+            super::eventually("an inbox is read", async || {
+                self.entries(&inbox, &before_last).await.is_empty()
+            })
+            .await;
+        }
+    }
+
     /// What is kept there beside what belongs to nodes themselves.
     pub async fn room_keys(&self) -> Vec<String> {
         let mut connection = self.connection().await.expect("no engine");

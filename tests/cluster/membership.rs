@@ -6,6 +6,7 @@ use futures_util::future::join_all;
 use serde_json::json;
 
 use super::{Town, engine::Engine, eventually, listed, observer::Observer};
+use crate::harness::PASSWORD;
 
 #[tokio::test]
 async fn members_on_different_nodes_see_hear_and_leave_each_other() {
@@ -122,6 +123,39 @@ async fn the_way_to_the_engine_may_be_encrypted_and_the_password_stays_out_of_th
     town.nodes[0].server.says("engine lost").await;
 
     assert!(!town.nodes[0].server.said.iter().any(|line| line.contains("hunter2")));
+}
+
+/// Five failures lock a name out from an address, wherever they were made, and a login before that undoes them.
+#[tokio::test]
+async fn who_guesses_passwords_on_one_node_is_locked_out_on_all() {
+    let town = Town::open(&[]).await;
+    let login = async |node: usize, password: &str| {
+        let url = format!("http://{}/auth/login", town.nodes[node].address());
+        let login = json!({"username":"bob","password":password});
+        reqwest::Client::new().post(url).json(&login).send().await.unwrap().status().as_u16()
+    };
+
+    assert_eq!(login(0, "guess").await, 401);
+    eventually("others are told", async || town.engine.inbox("n1").await.contains("LoginFailed"))
+        .await;
+    let told = town.engine.inbox("n1").await;
+    assert!(!told.contains("bob"), "it may be a password that was typed there: {told}");
+    for node in [1, 2, 0] {
+        assert_eq!(login(node, "guess").await, 401);
+    }
+    town.engine.inboxes_are_read().await;
+    assert_eq!(login(1, PASSWORD).await, 200);
+    town.engine.inboxes_are_read().await;
+    for node in [0, 2, 1, 2] {
+        assert_eq!(login(node, "guess").await, 401, "not all have heard of the login");
+    }
+    town.engine.inboxes_are_read().await;
+    assert_eq!(login(0, "guess").await, 401);
+    town.engine.inboxes_are_read().await;
+
+    for node in 0..3 {
+        assert_eq!(login(node, PASSWORD).await, 429);
+    }
 }
 
 #[tokio::test]
