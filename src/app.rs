@@ -419,11 +419,11 @@ fn rooms(
         return (Rooms::new(config.max_connections_per_room), None);
     }
     #[expect(clippy::expect_used, reason = "Config::read refuses others")]
-    let clients = cluster::clients(&config.redis_urls, config.redis_authority.as_deref())
+    let ways = cluster::ways(&config.redis_urls, config.redis_authority.as_deref())
         .expect("URLs and a certificate that were looked at");
     let any = || uuid::Uuid::new_v4().simple().to_string();
     let node: Arc<str> = config.node_id.clone().unwrap_or_else(any).into();
-    let (far, asked, arrivals) = Far::new(node, clients.len());
+    let (far, asked, arrivals) = Far::new(node, ways.len());
     let far = Arc::new(far);
     let rooms = Rooms::clustered(far.clone());
     let (ours, theirs, grants) = (revoked.clone(), revoked.clone(), grants.clone());
@@ -443,7 +443,7 @@ fn rooms(
         }),
     };
     let capacity = config.max_connections_per_room;
-    let cluster = Cluster::start(clients, &rooms, far, asked, capacity, accounts);
+    let cluster = Cluster::start(ways, &rooms, far, asked, capacity, accounts);
     (rooms, Some((cluster, arrivals)))
 }
 

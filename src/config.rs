@@ -523,8 +523,8 @@ impl Reader<'_> {
         let urls = self.text("REDIS_URL").unwrap_or_default();
         let urls: Vec<SecretString> =
             urls.split(',').map(str::trim).filter(|url| !url.is_empty()).map(Into::into).collect();
-        if let Err(fault) = cluster::clients(&urls, None) {
-            let accepted = "redis://[user:password@]host:port[/number]";
+        if let Err(fault) = cluster::ways(&urls, None) {
+            let accepted = "redis://[user:password@]host:port[/number] or redis+sentinel://[user:password@]host:port;host:port/service";
             self.faults.push(format!("REDIS_URL, {fault}; give {accepted}"));
         }
         urls
@@ -536,8 +536,7 @@ impl Reader<'_> {
         // As it will be used, for a PEM file may hold what is no certificate.
         let trial = [SecretString::from("rediss://localhost")];
         let is_one = |pem: &Vec<u8>| {
-            CertificateDer::from_pem_slice(pem).is_ok()
-                && cluster::clients(&trial, Some(pem)).is_ok()
+            CertificateDer::from_pem_slice(pem).is_ok() && cluster::ways(&trial, Some(pem)).is_ok()
         };
         match pem {
             Ok(pem) if is_one(&pem) => Some(pem),
@@ -801,6 +800,18 @@ mod tests {
         assert_eq!(faults.len(), 1);
         assert!(faults[0].contains("REDIS_URL, entry 2") && faults[0].contains("redis://"));
         assert!(!faults[0].contains("hunter2"), "{faults:?}");
+    }
+
+    #[test]
+    fn sentinels_are_several_addresses_and_a_service() {
+        let urls = |urls| in_debug("REDIS_URL", urls).map(|config| config.redis_urls.len());
+
+        for good in ["redis+sentinel://a/den", "rediss+sentinel://u:p@a:1;[::1];b:26379/den"] {
+            assert_eq!(urls(good).unwrap(), 1, "{good}");
+        }
+        for wrong in ["redis+sentinel://a;b", "redis+sentinel:///den", "http+sentinel://a/den"] {
+            assert!(urls(wrong).unwrap_err().0[0].contains("redis+sentinel://"), "{wrong}");
+        }
     }
 
     #[test]

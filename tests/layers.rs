@@ -19,7 +19,7 @@ const FREE: [&str; 9] =
     ["lib", "main", "app", "config", "dotenv", "server", "tls", "telemetry", "workers"];
 
 /// Each other module and those it may know.
-const MAY_KNOW: [(&str, &[&str]); 31] = [
+const MAY_KNOW: [(&str, &[&str]); 32] = [
     ("clock", &[]),
     ("forwarded", &[]),
     ("frames", &[]),
@@ -47,6 +47,7 @@ const MAY_KNOW: [(&str, &[&str]); 31] = [
     ("cluster/link", &["rooms"]),
     ("cluster/facts", &["rooms"]),
     ("cluster/scripts", &[]),
+    ("cluster/way", &[]),
     ("websocket", &["frames", "metrics", "outbox", "session"]),
     ("session", &["auth", "limits", "metrics", "outbox", "replay", "rooms", "wire"]),
     ("session/parked", &["auth", "metrics", "outbox", "replay", "rooms", "wire"]),

@@ -11,11 +11,11 @@ use redis::{
 };
 use tokio::{
     sync::mpsc,
-    time::{Instant, MissedTickBehavior, interval, sleep},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 
 use super::{
-    Accounts, Connection, PREFIX,
+    Accounts, Connection, PREFIX, Way,
     facts::{self, Entry, News},
     scripts::{self, BEAT, ENTER, JOIN, LEAVE, LOGOUT, MOVE, SYNC, WANT, call},
 };
@@ -23,6 +23,9 @@ use crate::rooms::{
     JoinError, Rooms,
     far::{Ask, Conn, Epoch, Far, Holder, Moving},
 };
+
+/// How long sentinels may take to say where the engine is.
+const LED_WITHIN: Duration = Duration::from_secs(3);
 
 /// How long connecting may take, and any answer.
 const CONNECTED_WITHIN: Duration = Duration::from_secs(1);
@@ -44,7 +47,6 @@ const ENTRIES_AT_ONCE: usize = 512;
 /// One engine, and what this node has to do with it.
 pub struct Link {
     pub number: usize,
-    pub client: redis::Client,
     pub rooms: Rooms,
     pub far: Arc<Far>,
     pub capacity: usize,
@@ -58,13 +60,24 @@ type Entries = Vec<(String, Entry)>;
 
 impl Link {
     /// Stays connected for as long as it is polled.
-    pub async fn live(self, mut asked: mpsc::UnboundedReceiver<Ask>) {
+    pub async fn live(self, mut way: Way, mut asked: mpsc::UnboundedReceiver<Ask>) {
+        let mut is_known_lost = false;
         loop {
-            let Err(error) = self.connected(&mut asked).await;
+            let client = timeout(LED_WITHIN, way.client()).await.unwrap_or_else(|_| Err(no_way()));
+            let error = match client {
+                Ok(client) => {
+                    let Err(error) = self.connected(&client, &mut asked).await;
+                    error
+                }
+                Err(error) => error,
+            };
+            let was_up = self.shared().take().is_some();
             self.far.engine_is(self.number, false);
-            *self.shared() = None;
-            // Its words may hold an address, but never a password.
-            tracing::error!(engine = self.number, %error, "engine lost; who is in the rooms of others is as it was");
+            // Once until it is back. Its words may hold an address, but never a password.
+            if was_up || !is_known_lost {
+                tracing::error!(engine = self.number, %error, "engine lost; who is in the rooms of others is as it was");
+            }
+            is_known_lost = true;
             sleep(Duration::from_millis(50 + u64::from(rand_byte()))).await;
         }
     }
@@ -72,12 +85,13 @@ impl Link {
     /// From connecting to the first error.
     async fn connected(
         &self,
+        client: &redis::Client,
         asked: &mut mpsc::UnboundedReceiver<Ask>,
     ) -> Result<Infallible, RedisError> {
         let config = AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECTED_WITHIN));
         let connect = async |within| {
             let config = config.clone().set_response_timeout(Some(within));
-            self.client.get_multiplexed_async_connection_with_config(&config).await
+            client.get_multiplexed_async_connection_with_config(&config).await
         };
         let mut writer = connect(ANSWERED_WITHIN).await?;
         let reader = connect(READ_WITHIN).await?;
@@ -330,6 +344,10 @@ fn is_say(ask: &Ask) -> bool {
 /// The engine does not know this node any more: it was given up, or what the engine knew is lost.
 fn forgotten() -> RedisError {
     (ErrorKind::Client, "this node was given up meanwhile").into()
+}
+
+fn no_way() -> RedisError {
+    (ErrorKind::Io, "no sentinel has said where the engine is").into()
 }
 
 /// Tells one life of an engine from the next.

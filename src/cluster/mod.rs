@@ -7,12 +7,14 @@
 mod facts;
 mod link;
 mod scripts;
+mod way;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use redis::{AsyncCommands, TlsCertificates, aio::MultiplexedConnection};
-use secrecy::{ExposeSecret, SecretString};
+use redis::{AsyncCommands, aio::MultiplexedConnection};
 use tokio::sync::mpsc;
+
+pub use self::way::{Way, ways};
 
 use self::link::Link;
 use crate::rooms::{
@@ -58,35 +60,10 @@ pub struct Accounts {
     pub attempted: Box<dyn Fn(&str) + Send + Sync>,
 }
 
-/// Opens what settings name. `authority` is who signs the engines' certificates (PEM); without it, whom the system
-/// trusts.
-///
-/// # Errors
-///
-/// A sentence about the URL that is none, or about the certificate; it says nothing of a password.
-pub fn clients(
-    urls: &[SecretString],
-    authority: Option<&[u8]>,
-) -> Result<Vec<redis::Client>, String> {
-    let client = |(number, url): (usize, &SecretString)| {
-        let url = url.expose_secret();
-        let client = match authority {
-            Some(pem) if url.starts_with("rediss:") => {
-                let root_cert = Some(pem.to_vec());
-                let certificates = TlsCertificates { client_tls: None, root_cert };
-                redis::Client::build_with_tls(url, certificates)
-            }
-            Some(_) | None => redis::Client::open(url),
-        };
-        client.map_err(|error| format!("entry {}: {:?}", number + 1, error.kind()))
-    };
-    urls.iter().enumerate().map(client).collect()
-}
-
 impl Cluster {
-    /// Connects, and stays connected, to every engine. `asked` is what `rooms` ask of each; a room holds `capacity`.
+    /// Connects, and stays connected, to every engine, on its `way`. `asked` is what `rooms` ask of each; a room holds `capacity`.
     pub fn start(
-        clients: Vec<redis::Client>,
+        ways: Vec<Way>,
         rooms: &Rooms,
         far: Arc<Far>,
         asked: Vec<mpsc::UnboundedReceiver<Ask>>,
@@ -94,14 +71,13 @@ impl Cluster {
         accounts: Accounts,
     ) -> Self {
         let accounts = Arc::new(accounts);
-        let engines: Vec<Connection> = clients.iter().map(|_| Connection::default()).collect();
-        let links = clients.into_iter().zip(asked).zip(engines.clone()).enumerate();
-        for (number, ((client, asked), connection)) in links {
+        let engines: Vec<Connection> = ways.iter().map(|_| Connection::default()).collect();
+        let links = ways.into_iter().zip(asked).zip(engines.clone()).enumerate();
+        for (number, ((way, asked), connection)) in links {
             let (rooms, far, accounts) = (rooms.clone(), far.clone(), accounts.clone());
             let position = Mutex::default();
-            let link =
-                Link { number, client, rooms, far, capacity, connection, accounts, position };
-            tokio::spawn(link.live(asked));
+            let link = Link { number, rooms, far, capacity, connection, accounts, position };
+            tokio::spawn(link.live(way, asked));
         }
         let (attempts, attempted) = mpsc::channel(MOST_ATTEMPTS);
         if let Some(first) = engines.first() {

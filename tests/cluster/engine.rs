@@ -31,6 +31,21 @@ impl Engine {
         Self::start_with("redis://", tempfile::tempdir().unwrap(), &[]).await
     }
 
+    /// A copy of this one, which wants the same password.
+    pub async fn replica(&self, password: &str) -> Self {
+        let port = self.port.to_string();
+        let arguments = ["--replicaof", "127.0.0.1", &port, "--masterauth", password];
+        let both = [&["--requirepass", password], &arguments[..]].concat();
+        Self::start_with("redis://", tempfile::tempdir().unwrap(), &both).await
+    }
+
+    /// One that wants a password.
+    pub async fn start_with_password(password: &str) -> Self {
+        // It may have been the replica before it is the first again.
+        let arguments = ["--requirepass", password, "--masterauth", password];
+        Self::start_with("redis://", tempfile::tempdir().unwrap(), &arguments).await
+    }
+
     /// One that takes TLS alone, and wants a password; its certificate is in the folder, as `ca.pem`.
     pub async fn start_secret() -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -38,8 +53,7 @@ impl Engine {
         std::fs::write(folder.path().join("ca.pem"), made.cert.pem()).unwrap();
         std::fs::write(folder.path().join("key.pem"), made.signing_key.serialize_pem()).unwrap();
         let arguments = "--tls-cert-file ca.pem --tls-key-file key.pem --tls-auth-clients no --requirepass hunter2";
-        Self::start_with("rediss://:hunter2@", folder, &arguments.split(' ').collect::<Vec<_>>())
-            .await
+        Self::start_with("rediss://", folder, &arguments.split(' ').collect::<Vec<_>>()).await
     }
 
     pub fn authority(&self) -> PathBuf {
@@ -49,8 +63,8 @@ impl Engine {
     async fn start_with(scheme: &'static str, mut folder: TempDir, arguments: &[&str]) -> Self {
         let arguments: Vec<_> = arguments.iter().map(|&it| it.to_owned()).collect();
         loop {
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            let process = launch(port, &folder, &arguments);
+            let port = free_port();
+            let process = launch(port, &folder, scheme, &arguments);
             let arguments = arguments.clone();
             let mut engine = Self { port, folder, process, arguments, scheme };
             // Somebody else may have taken the port since.
@@ -66,7 +80,11 @@ impl Engine {
     }
 
     pub fn url(&self) -> String {
-        format!("{}localhost:{}", self.scheme, self.port)
+        // The last that is named counts.
+        let passwords = self.arguments.windows(2).filter(|pair| pair[0] == "--requirepass");
+        let credentials =
+            passwords.map(|pair| format!(":{}@", pair[1])).next_back().unwrap_or_default();
+        format!("{}{credentials}localhost:{}", self.scheme, self.port)
     }
 
     async fn answers(&mut self) -> bool {
@@ -102,13 +120,19 @@ impl Engine {
 
     /// Another process on the same port, which remembers nothing.
     pub async fn comes_back_empty(&mut self) {
-        self.process = launch(self.port, &self.folder, &self.arguments);
+        self.process = launch(self.port, &self.folder, self.scheme, &self.arguments);
         assert!(self.answers().await, "the engine does not come back");
     }
 
     pub async fn signal(&self, name: &str) {
         let pid = self.process.id().unwrap().to_string();
         assert!(Command::new("kill").args([name, &pid]).status().await.unwrap().success());
+    }
+
+    /// What it says about itself.
+    pub async fn info(&self, section: &str) -> String {
+        let mut connection = self.connection().await.expect("no engine");
+        redis::cmd("INFO").arg(section).query_async(&mut connection).await.unwrap()
     }
 
     /// Who is where: client ids by room.
@@ -160,14 +184,22 @@ impl Engine {
     }
 }
 
-fn launch(port: u16, folder: &TempDir, arguments: &[String]) -> Child {
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn launch(port: u16, folder: &TempDir, scheme: &str, arguments: &[String]) -> Child {
     let port = port.to_string();
     let mut command = Command::new("redis-server");
-    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/redis.conf"));
-    match arguments {
-        [] => command.args(["--port", &port, "--requirepass", ""]),
-        _ => command.args(["--port", "0", "--tls-port", &port]),
-    };
+    // A copy: sentinels make a Redis write what they have changed into its file.
+    let settings = folder.path().join("redis.conf");
+    std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/redis.conf"), &settings).unwrap();
+    command.arg(settings);
+    if scheme.starts_with("rediss") {
+        command.args(["--port", "0", "--tls-port", &port]);
+    } else {
+        command.args(["--port", &port, "--requirepass", ""]);
+    }
     command.args(arguments).current_dir(folder.path());
     command.arg("--dir").arg(folder.path()).stdout(Stdio::null()).kill_on_drop(true);
     command.spawn().expect("redis-server is missing: apt-get install redis-server")

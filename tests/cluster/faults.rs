@@ -9,7 +9,7 @@ use super::{Town, engine::Engine, eventually, observer::Observer};
 use crate::faults::proxy::{Network, Weather};
 
 /// Two on each node.
-async fn six(town: &Town) -> Vec<Observer> {
+pub async fn six(town: &Town) -> Vec<Observer> {
     let mut all = Vec::new();
     for number in 0..6 {
         all.push(town.enters(number % 3, "den", "alice", &format!("m{number}")).await);

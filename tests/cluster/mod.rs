@@ -7,6 +7,7 @@ mod membership;
 mod model;
 mod moving;
 mod observer;
+mod sentinel;
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -1,0 +1,99 @@
+//! Where an engine is: at one address, or where sentinels say.
+
+use redis::{
+    Client, ConnectionInfo, ErrorKind, IntoConnectionInfo, RedisResult, TlsCertificates, TlsMode,
+    sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType},
+};
+use secrecy::{ExposeSecret, SecretString};
+
+/// What a URL of sentinels has in its scheme.
+const SENTINELS: &str = "+sentinel://";
+
+/// Where sentinels listen, where nothing else is said.
+const SENTINEL_PORT: u16 = 26379;
+
+/// How to reach one engine.
+pub enum Way {
+    /// At one address.
+    To(Client),
+    /// At the address that sentinels name.
+    By(SentinelClient),
+}
+
+/// Reads what settings name: `redis[s]://[user:password@]host[:port][/number]`, or for an engine that sentinels watch
+/// `redis[s]+sentinel://[user:password@]host[:port][;host[:port]]…/service`, with user and password of the engine.
+/// `authority` is who signs certificates (PEM); without it, whom the system trusts.
+///
+/// # Errors
+///
+/// A sentence about the URL that is none, or about the certificate; it says nothing of a password.
+pub fn ways(urls: &[SecretString], authority: Option<&[u8]>) -> Result<Vec<Way>, String> {
+    let way = |(number, url): (usize, &SecretString)| {
+        let url = url.expose_secret();
+        let certificates = authority
+            .filter(|_| url.starts_with("rediss"))
+            .map(|pem| TlsCertificates { client_tls: None, root_cert: Some(pem.to_vec()) });
+        let way = match (url.split_once(SENTINELS), certificates) {
+            (Some((scheme, rest)), certificates) => by_sentinels(scheme, rest, certificates),
+            (None, Some(certificates)) => Client::build_with_tls(url, certificates).map(Way::To),
+            (None, None) => Client::open(url).map(Way::To),
+        };
+        way.map_err(|error| format!("entry {}: {:?}", number + 1, error.kind()))
+    };
+    urls.iter().enumerate().map(way).collect()
+}
+
+fn by_sentinels(
+    scheme: &str,
+    rest: &str,
+    certificates: Option<TlsCertificates>,
+) -> RedisResult<Way> {
+    let (credentials, rest) = rest.rsplit_once('@').unwrap_or(("", rest));
+    let (sentinels, service) = rest.split_once('/').unwrap_or((rest, ""));
+    if service.is_empty() {
+        return Err((ErrorKind::InvalidClientConfig, "no service").into());
+    }
+    let info = |host: &str| -> RedisResult<ConnectionInfo> {
+        format!("{scheme}://{host}").into_connection_info()
+    };
+    let addresses = sentinels.split(';').map(|host| {
+        let has_port = host.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
+        let host = if has_port { host.to_owned() } else { format!("{host}:{SENTINEL_PORT}") };
+        info(&host).map(|info| info.addr().clone())
+    });
+    let addresses = addresses.collect::<RedisResult<Vec<_>>>()?;
+    let mut builder = SentinelClientBuilder::new(addresses, service, SentinelServerType::Master)?;
+    if !credentials.is_empty() {
+        let info = info(&format!("{credentials}@localhost"))?;
+        let settings = info.redis_settings();
+        if let Some(username) = settings.username() {
+            builder = builder.set_client_to_redis_username(username);
+        }
+        if let Some(password) = settings.password() {
+            builder = builder.set_client_to_redis_password(password);
+        }
+    }
+    if scheme == "rediss" {
+        builder = builder.set_client_to_redis_tls_mode(TlsMode::Secure);
+        if let Some(certificates) = certificates {
+            builder = builder
+                .set_client_to_sentinel_certificates(certificates.clone())
+                .set_client_to_redis_certificates(certificates);
+        }
+    }
+    builder.build().map(Way::By)
+}
+
+impl Way {
+    /// Where it leads now.
+    ///
+    /// # Errors
+    ///
+    /// Those of the sentinels, or that none of them knows.
+    pub(super) async fn client(&mut self) -> RedisResult<Client> {
+        match self {
+            Self::To(client) => Ok(client.clone()),
+            Self::By(sentinels) => sentinels.async_get_client().await,
+        }
+    }
+}

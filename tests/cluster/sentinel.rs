@@ -1,0 +1,95 @@
+//! A Redis that is watched by three real sentinels, which put its replica in its place.
+
+use std::{process::Stdio, time::Duration};
+
+use redis::aio::MultiplexedConnection;
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+use super::{
+    Town,
+    engine::{Engine, free_port},
+    eventually,
+    faults::six,
+};
+
+const PASSWORD: &str = "hunter2";
+
+struct Sentinel {
+    port: u16,
+    process: Child,
+    _folder: TempDir,
+}
+
+impl Sentinel {
+    /// As `deploy/sentinel.conf` has it, but for addresses, and less patient.
+    fn watches(engine: &Engine) -> Self {
+        let (port, folder) = (free_port(), tempfile::tempdir().unwrap());
+        let settings = std::fs::read_to_string("deploy/sentinel.conf").unwrap();
+        let address = engine.address();
+        let settings = settings
+            .replace("port 26379", &format!("port {port}"))
+            .replace("REPLACE_WITH_ADDRESS 6379", &format!("{} {}", address.ip(), address.port()))
+            .replace("REPLACE_WITH_PASSWORD", PASSWORD)
+            .replace("signaling 3000", "signaling 1000");
+        let file = folder.path().join("sentinel.conf");
+        std::fs::write(&file, settings).unwrap();
+        let mut command = Command::new("redis-server");
+        command.arg(file).arg("--sentinel").stdout(Stdio::null()).kill_on_drop(true);
+        Self { port, process: command.spawn().unwrap(), _folder: folder }
+    }
+
+    /// Whether it knows the other sentinels, and the replica.
+    async fn knows_all(&self) -> bool {
+        let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).unwrap();
+        let connection = client.get_multiplexed_async_connection().await;
+        let Ok(mut connection): Result<MultiplexedConnection, _> = connection else { return false };
+        let mut about = redis::cmd("INFO");
+        let about: String = about.arg("sentinel").query_async(&mut connection).await.unwrap();
+        about.contains("status=ok") && about.contains("slaves=1,sentinels=3")
+    }
+}
+
+#[tokio::test]
+async fn where_a_replica_takes_the_place_of_redis_nobody_seems_to_leave() {
+    let mut first = Engine::start_with_password(PASSWORD).await;
+    let second = first.replica(PASSWORD).await;
+    let sentinels = [0; 3].map(|_| Sentinel::watches(&first));
+    for sentinel in &sentinels {
+        eventually("the sentinels know all", async || sentinel.knows_all().await).await;
+    }
+    let ports = sentinels.each_ref().map(|it| format!("127.0.0.1:{}", it.port)).join(";");
+    let url = format!("redis+sentinel://:{PASSWORD}@{ports}/signaling");
+    let mut town = Town::open_on(second, &[], |_, _| url.clone()).await;
+    let mut all = six(&town).await;
+    let before: Vec<_> = all.iter().map(|member| member.events()).collect();
+
+    first.dies().await;
+    town.is(0, "down").await;
+    all[0].says(json!({"type":"message","data":"here","to":"m3"})).await;
+    all[3].hears_from("m0", json!("here")).await;
+    for node in 0..3 {
+        town.is(node, "up").await;
+    }
+    // Longer than anybody is in doubt.
+    tokio::time::sleep(Duration::from_secs(11)).await;
+
+    assert_eq!(all.iter().map(|member| member.events()).collect::<Vec<_>>(), before);
+    town.agrees(&all).await;
+    all[0].says(json!({"type":"message","data":"again","to":"m1"})).await;
+    all[1].hears_from("m0", json!("again")).await;
+    let late = town.enters(2, "den", "bob", "late").await;
+    all.push(late);
+    town.agrees(&all).await;
+    // The one that was first comes back as the other's replica, and nobody notices.
+    first.comes_back_empty().await;
+    eventually("it is the replica", async || {
+        first.info("replication").await.contains("role:slave")
+    })
+    .await;
+    town.agrees(&all).await;
+    for mut sentinel in sentinels {
+        sentinel.process.kill().await.unwrap();
+    }
+}
