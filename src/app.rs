@@ -16,8 +16,8 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{
     runtime::Handle,
-    sync::{mpsc::UnboundedReceiver, watch},
-    time::{Instant, timeout},
+    sync::watch,
+    time::{Instant, timeout, timeout_at},
 };
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -39,7 +39,7 @@ use crate::{
     outbox::{Dismissal, Outbox},
     rooms::{
         Rooms,
-        far::{Arrival, Far},
+        far::{Arrivals, Far},
     },
     session::{Admission, Claim, Goodbye, Parked, Refusal, Rules, Survivors},
     state_file,
@@ -58,7 +58,8 @@ const MOST_LOGINS_PER_THREAD: usize = 32;
 /// How often files are looked at: twice make a change count, and that within two seconds.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// How long a server that stops waits for its seats to come to others.
+/// How long a server that stops waits until it knows which seats have come to it, and until all have come to others.
+const CLOSED_WITHIN: Duration = Duration::from_secs(1);
 const MOVED_WITHIN: Duration = Duration::from_secs(5);
 
 /// How often tables drop what no longer counts.
@@ -82,7 +83,7 @@ pub struct Shared {
     /// The other servers that rooms are shared with.
     pub cluster: Option<Cluster>,
     /// Seats that come from them, until somebody takes them in.
-    arrivals: Mutex<Option<UnboundedReceiver<Arrival>>>,
+    arrivals: Mutex<Option<Arrivals>>,
     /// Sockets per address.
     pub sockets: Places,
     /// Sockets that have not shown a token yet.
@@ -274,6 +275,9 @@ impl App {
 
     /// Tells every open socket that the server stops, and waits until all are gone.
     pub async fn close(&self) {
+        if let Some(cluster) = &self.cluster {
+            let _ = timeout(CLOSED_WITHIN, cluster.closes()).await;
+        }
         self.rooms.closes();
         // Whoever comes back in time is to find its seat.
         let within = match self.config.resume_window {
@@ -291,8 +295,13 @@ impl App {
     /// it last.
     pub async fn leaves_cluster(&self) {
         let Some(cluster) = &self.cluster else { return };
-        let others = cluster.others().await;
+        let (others, until) = (cluster.others().await, Instant::now() + MOVED_WITHIN);
         loop {
+            // First also those that clients have fetched meanwhile, or that have come here last.
+            if timeout_at(until, cluster.all_have_moved()).await.is_err() {
+                tracing::warn!("not all seats have come to another server in time");
+                break;
+            }
             let mut survivors = self.survivors.take();
             if survivors.is_empty() {
                 break;
@@ -306,23 +315,23 @@ impl App {
                     parked.moves_to(node.clone());
                 }
             }
-            if timeout(MOVED_WITHIN, cluster.all_have_moved()).await.is_err() {
-                tracing::warn!("not all seats have come to another server in time");
-                break;
-            }
         }
         cluster.leaves().await;
     }
 
     /// Takes in the seats that come from other servers, for as long as it is polled.
-    async fn takes_in(self, mut arrivals: UnboundedReceiver<Arrival>, workers: Workers) {
-        while let Some(arrival) = arrivals.recv().await {
+    async fn takes_in(self, mut arrivals: Arrivals, workers: Workers) {
+        while let Some((arrival, _on_its_way)) = arrivals.recv().await {
             let parked = Parked::arrives(arrival, self.config.resume_window, |ticket, outbox| {
                 self.readmit(ticket, outbox)
             });
-            if let Some(parked) = parked {
-                let worker = workers.of(parked.room());
-                self.waits_for(parked, None, worker);
+            match parked {
+                Some(parked) if self.is_closing() => self.survivors.keep(parked),
+                Some(parked) => {
+                    let worker = workers.of(parked.room());
+                    self.waits_for(parked, None, worker);
+                }
+                None => {}
             }
         }
     }
@@ -414,14 +423,14 @@ fn rooms(
     revoked: &Arc<Revoked>,
     grants: &Grants,
     lockouts: &Arc<Mutex<Lockouts>>,
-) -> (Rooms, Option<(Cluster, UnboundedReceiver<Arrival>)>) {
+) -> (Rooms, Option<(Cluster, Arrivals)>) {
     if config.redis_urls.is_empty() {
         return (Rooms::new(config.max_connections_per_room), None);
     }
     #[expect(clippy::expect_used, reason = "Config::read refuses others")]
     let ways = cluster::ways(&config.redis_urls, config.redis_authority.as_deref())
         .expect("URLs and a certificate that were looked at");
-    let any = || uuid::Uuid::new_v4().simple().to_string();
+    let any = || format!("{:016x}", uuid::Uuid::new_v4().as_u64_pair().1);
     let node: Arc<str> = config.node_id.clone().unwrap_or_else(any).into();
     let (far, asked, arrivals) = Far::new(node, ways.len());
     let far = Arc::new(far);

@@ -35,7 +35,7 @@ pub struct Identity {
 
 /// Every client of this process.
 pub struct Load {
-    address: SocketAddr,
+    addresses: Vec<SocketAddr>,
     token: String,
     poll: Poll,
     events: Option<Events>,
@@ -65,8 +65,13 @@ enum Stage {
 impl Load {
     /// No clients yet; those to come connect to `address` with `token`.
     pub fn new(address: SocketAddr, token: String) -> io::Result<Self> {
+        Self::over(vec![address], token)
+    }
+
+    /// As well, to each of `addresses` in turn.
+    pub fn over(addresses: Vec<SocketAddr>, token: String) -> io::Result<Self> {
         Ok(Self {
-            address,
+            addresses,
             token,
             poll: Poll::new()?,
             events: Some(Events::with_capacity(1024)),
@@ -80,6 +85,7 @@ impl Load {
 
     /// Begins to connect; [`Scenario::seated`] tells when the client has sat down.
     pub fn connect(&mut self, identity: Identity) -> io::Result<usize> {
+        let address = self.addresses[self.connected as usize % self.addresses.len()];
         let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
@@ -88,7 +94,7 @@ impl Load {
         let [_, high, middle, low] = (self.connected % 65_000).to_be_bytes();
         let source = Ipv4Addr::new(127, 1 + high, middle, low.max(1));
         socket.bind(&SocketAddr::new(IpAddr::V4(source), 0).into())?;
-        match socket.connect(&self.address.into()) {
+        match socket.connect(&address.into()) {
             Err(error) if error.raw_os_error() != Some(115) => return Err(error), // EINPROGRESS
             _ => {}
         }
@@ -191,7 +197,8 @@ impl Load {
             }
             let upgrade = format!(
                 "GET /ws/{} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-                client.identity.room, self.address
+                client.identity.room,
+                client.stream.peer_addr()?
             );
             client.stage = Stage::Upgrading;
             client.unsent = upgrade.into_bytes();

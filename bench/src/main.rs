@@ -11,6 +11,7 @@
     reason = "figures for people; a bench asks the clock; and every index is a client's, which is there"
 )]
 
+mod cluster;
 mod floor;
 mod frames;
 mod load;
@@ -27,7 +28,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use hdrhistogram::Histogram;
 use serde_json::json;
 
@@ -49,7 +50,10 @@ use crate::{
 
 /// Measures the signaling server against a relay that does nothing else.
 #[derive(Parser)]
+#[command(args_conflicts_with_subcommands = true)]
 struct Arguments {
+    #[command(subcommand)]
+    part: Option<Part>,
     /// What to measure; everything where nothing is named
     scenarios: Vec<Name>,
     /// How long a round is, in seconds
@@ -82,6 +86,12 @@ struct Arguments {
     /// Draws the ratios there, as SVG
     #[arg(long)]
     svg: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum Part {
+    /// Measures what servers pay that share rooms: servers, a redis-server of our own, and that alone
+    Cluster(cluster::Arguments),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -134,15 +144,17 @@ fn main() -> Done {
         return Ok(floor::run()?);
     }
     let arguments = Arguments::parse();
-    let beside = std::env::current_exe()?.with_file_name("signaling-server");
     let cores = cores()?;
     let (&server_core, own_core) = (cores.first().ok_or("no core")?, cores.last());
     pin(&[*own_core.unwrap_or(&server_core)])?;
     raise_handles();
+    if let Some(Part::Cluster(arguments)) = arguments.part {
+        return cluster::run(arguments, &cores);
+    }
     let mut bench = Bench {
         measured: match (arguments.against, arguments.pid, arguments.token) {
             (Some(address), Some(pid), Some(token)) => Measured::Running { address, pid, token },
-            _ => Measured::Binary(arguments.server.unwrap_or(beside).canonicalize()?),
+            _ => Measured::Binary(binary(arguments.server)?),
         },
         rounds: arguments.rounds,
         starts: arguments.starts,
@@ -157,12 +169,23 @@ fn main() -> Done {
             bench.measure(name)?;
         }
     }
-    println!("\n{}", report::table(&bench.rows));
-    if let Some(path) = arguments.json {
-        fs::write(path, serde_json::to_string_pretty(&report::json(&bench.rows))?)?;
-    }
+    println!("\n{}", report::table(&bench.rows, ["server", "floor"]));
+    write_json(arguments.json, &bench.rows)?;
     if let Some(path) = arguments.svg {
         fs::write(path, report::plot(&bench.rows))?;
+    }
+    Ok(())
+}
+
+/// The server that was named, or the one beside this.
+fn binary(named: Option<PathBuf>) -> std::io::Result<PathBuf> {
+    let beside = std::env::current_exe()?.with_file_name("signaling-server");
+    named.unwrap_or(beside).canonicalize()
+}
+
+fn write_json(path: Option<PathBuf>, rows: &[Row]) -> Done {
+    if let Some(path) = path {
+        fs::write(path, serde_json::to_string_pretty(&report::json(rows))?)?;
     }
     Ok(())
 }
@@ -259,11 +282,16 @@ impl Bench {
             let mut on_floor = seat(&mut floor_load, Kind::Floor)?;
             let mut on_server = seat(&mut server_load, Kind::Server)?;
             for _ in 0..self.rounds {
-                floors.push(round(&floor, &mut floor_load, &mut on_floor, self.length)?);
-                servers.push(round(&server, &mut server_load, &mut on_server, self.length)?);
+                floors.push(round(|| floor.cpu(), &mut floor_load, &mut on_floor, self.length)?);
+                servers.push(round(
+                    || server.cpu(),
+                    &mut server_load,
+                    &mut on_server,
+                    self.length,
+                )?);
             }
         }
-        let per_unit = |round: &Round| round.cpu / round.units as f64;
+        let per_unit = |round: &Round| round.cpu() / round.units as f64;
         let ratios =
             servers.iter().zip(&floors).map(|(server, floor)| per_unit(server) / per_unit(floor));
         self.rows.push(Row {
@@ -364,12 +392,12 @@ impl Bench {
         let (mut calm, mut stormy, mut logins) = (histogram(), histogram(), Vec::new());
         let mut lines = Vec::new();
         for _ in 0..self.rounds {
-            let quiet = round(&subject, &mut load, &mut relay, self.length)?;
+            let quiet = round(|| subject.cpu(), &mut load, &mut relay, self.length)?;
             let (over, guesses) = (AtomicBool::new(false), Guesses::default());
             let began = Instant::now();
             let loud = std::thread::scope(|scope| {
                 let guessers = Guessers::begin(scope, &subject, &over, &guesses);
-                let loud = round(&subject, &mut load, &mut relay, self.length);
+                let loud = round(|| subject.cpu(), &mut load, &mut relay, self.length);
                 over.store(true, Ordering::Relaxed);
                 guessers.end();
                 loud
@@ -412,7 +440,7 @@ impl Bench {
     }
 }
 
-fn latency_of(rounds: &[Round]) -> Histogram<u64> {
+fn latency_of<Look>(rounds: &[Round<Look>]) -> Histogram<u64> {
     let mut latency = histogram();
     for round in rounds {
         let _ = latency.add(&round.latency);
@@ -422,7 +450,7 @@ fn latency_of(rounds: &[Round]) -> Histogram<u64> {
 
 fn details(rounds: &[Round]) -> serde_json::Value {
     json!({
-        "cpu_us_per_unit": rounds.iter().map(|round| (100.0 * round.cpu / round.units as f64).round() / 100.0).collect::<Vec<_>>(),
+        "cpu_us_per_unit": rounds.iter().map(|round| (100.0 * round.cpu() / round.units as f64).round() / 100.0).collect::<Vec<_>>(),
         "bench_us_per_unit": median(rounds.iter().map(|round| round.own / round.units as f64)),
         "units_per_second": median(rounds.iter().map(|round| round.units as f64 / round.seconds)),
         "latency_us": latencies(&latency_of(rounds)),

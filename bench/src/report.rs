@@ -38,6 +38,26 @@ pub enum Target {
 }
 
 impl Row {
+    /// A figure that is held against nothing.
+    pub fn alone(
+        scenario: impl Into<String>,
+        measure: &'static str,
+        unit: &'static str,
+        figure: f64,
+    ) -> Self {
+        Self {
+            scenario: scenario.into(),
+            unit,
+            server: figure,
+            floor: None,
+            measure,
+            ratio: None,
+            target: None,
+            latency: [json!({}), json!({})],
+            details: json!({}),
+        }
+    }
+
     fn meets(&self) -> bool {
         match (self.target, self.ratio) {
             (Some(Target::AtMost(most)), Some(ratio)) => ratio <= most,
@@ -55,10 +75,10 @@ pub fn median(figures: impl IntoIterator<Item = f64>) -> f64 {
     figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// The table.
-pub fn table(rows: &[Row]) -> String {
-    let mut text = String::from(
-        "| scenario | measure | server | floor | ratio | target | p50 / p90 / p99 / p99.9 in us, server | floor |\n\
+/// The table; `names` are what is measured, and what that is held against.
+pub fn table(rows: &[Row], [server, floor]: [&str; 2]) -> String {
+    let mut text = format!(
+        "| scenario | measure | {server} | {floor} | ratio | target | p50 / p90 / p99 / p99.9 in us, {server} | {floor} |\n\
          | --- | --- | ---: | ---: | ---: | ---: | --- | --- |\n",
     );
     for row in rows {

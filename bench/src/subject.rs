@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{self, BufRead, BufReader, Read},
+    io::{self, BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -55,14 +55,29 @@ impl Subject {
 
     /// Starts one on `cores`.
     pub fn start(kind: Kind, server: &Path, cores: &[usize]) -> io::Result<Self> {
-        let ours = sched_getaffinity(None)?;
-        pin(cores)?;
-        let started = match kind {
-            Kind::Server => Self::start_server(server),
+        on(cores, || match kind {
+            Kind::Server => Self::start_server(server, &[]),
             Kind::Floor => Self::start_floor(),
-        };
-        sched_setaffinity(None, &ours)?;
-        started
+        })
+    }
+
+    /// Starts a server on `cores` that shares its rooms with others, and waits until it can.
+    pub fn start_node(
+        server: &Path,
+        cores: &[usize],
+        redis_url: &str,
+        node: &str,
+    ) -> io::Result<Self> {
+        let settings = [("REDIS_URL", redis_url), ("NODE_ID", node)];
+        let node = on(cores, || Self::start_server(server, &settings))?;
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !node.health()?.contains(r#""engine":"up""#) {
+            if Instant::now() > deadline {
+                return Err(io::Error::other("a node does not reach its engine"));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(node)
     }
 
     fn start_floor() -> io::Result<Self> {
@@ -74,10 +89,8 @@ impl Subject {
         Self::heard_of(Kind::Floor, child, PathBuf::new(), |line| line.trim().parse().ok())
     }
 
-    fn start_server(server: &Path) -> io::Result<Self> {
-        let number = SystemTime::now().duration_since(UNIX_EPOCH).map_err(io::Error::other)?;
-        let folder = std::env::temp_dir().join(format!("bench-{}", number.as_nanos()));
-        fs::create_dir(&folder)?;
+    fn start_server(server: &Path, more: &[(&str, &str)]) -> io::Result<Self> {
+        let folder = folder()?;
         let users = format!(
             "username,email,hashed_password,is_active\nbench,bench@example.com,{HASH},True\n"
         );
@@ -99,6 +112,7 @@ impl Subject {
                 ("AUTH_MAX_FAILURES", "1000000"),
                 ("WEBSOCKET_TIMEOUT", "120"),
             ])
+            .envs(more.iter().copied())
             .current_dir(&folder)
             .stdout(Stdio::piped())
             .stdin(Stdio::null())
@@ -158,6 +172,15 @@ impl Subject {
         kibibytes.map(|kibibytes| kibibytes << 10).ok_or_else(|| io::Error::other("no VmRSS"))
     }
 
+    fn health(&self) -> io::Result<String> {
+        let mut stream = self.http()?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        write!(stream, "GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    }
+
     /// A plain connection, for what is no WebSocket.
     pub fn http(&self) -> io::Result<TcpStream> {
         TcpStream::connect(self.address)
@@ -176,11 +199,28 @@ impl Drop for Subject {
     }
 }
 
+/// Starts something on `cores`; this thread stays where it is.
+pub fn on<T>(cores: &[usize], start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let ours = sched_getaffinity(None)?;
+    pin(cores)?;
+    let started = start();
+    sched_setaffinity(None, &ours)?;
+    started
+}
+
 /// Keeps this thread, and what it starts, on these cores.
 pub fn pin(cores: &[usize]) -> io::Result<()> {
     let mut set = CpuSet::new();
     cores.iter().for_each(|&core| set.set(core));
     Ok(sched_setaffinity(None, &set)?)
+}
+
+/// A new, empty folder.
+pub fn folder() -> io::Result<PathBuf> {
+    let number = SystemTime::now().duration_since(UNIX_EPOCH).map_err(io::Error::other)?;
+    let folder = std::env::temp_dir().join(format!("bench-{}", number.as_nanos()));
+    fs::create_dir(&folder)?;
+    Ok(folder)
 }
 
 /// The cores that this process may use.

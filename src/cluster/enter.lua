@@ -7,10 +7,11 @@ if redis.call('GET', P .. 'life') ~= run then
   for _, other in ipairs(redis.call('ZRANGE', P .. 'nodes', 0, -1)) do
     redis.call('DEL', P .. 'inbox:' .. other, P .. 'seats:' .. other)
   end
-  redis.call('DEL', P .. 'rooms', P .. 'nodes', P .. 'pulse')
+  redis.call('DEL', P .. 'rooms', P .. 'nodes', P .. 'closing', P .. 'pulse')
   redis.call('SET', P .. 'life', run)
 end
 local known = redis.call('ZSCORE', P .. 'nodes', node)
 redis.call('ZADD', P .. 'nodes', now() + LEASE, node)
+if not known then redis.call('SREM', P .. 'closing', node) end
 local hello = redis.call('XADD', P .. 'inbox:' .. node, '*', 'k', 'hello')
 return { known and 1 or 0, hello, redis.call('SMEMBERS', P .. 'seats:' .. node) }

@@ -35,6 +35,8 @@ pub enum News {
     Logout(String),
     /// Somebody tried to log in.
     Attempt(String),
+    /// No seat comes to this node any more.
+    Closing,
     /// Nothing that we know.
     Other,
 }
@@ -100,6 +102,7 @@ pub fn read(entry: &mut Entry) -> Result<News, Unread> {
             moving: moving(entry)?,
         },
         "logout" => return text(entry, "d").map(News::Logout),
+        "closing" => return Ok(News::Closing),
         "attempt" => return text(entry, "d").map(News::Attempt),
         _ => return Ok(News::Other),
     };

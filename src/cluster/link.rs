@@ -10,7 +10,7 @@ use redis::{
     AsyncConnectionConfig, Cmd, ErrorKind, Pipeline, RedisError, Value, aio::MultiplexedConnection,
 };
 use tokio::{
-    sync::mpsc,
+    sync::{Semaphore, mpsc},
     time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 
@@ -40,7 +40,8 @@ const BEAT_EVERY: Duration = Duration::from_secs(2);
 
 /// What goes in one pipeline.
 const ASKS_AT_ONCE: usize = 512;
-const ROOMS_AT_ONCE: usize = 256;
+/// As few, for a hundred nodes may state at once what they have, and each is to be answered in time.
+const ROOMS_AT_ONCE: usize = 32;
 /// What is read at once.
 const ENTRIES_AT_ONCE: usize = 512;
 
@@ -52,6 +53,8 @@ pub struct Link {
     pub capacity: usize,
     pub connection: Connection,
     pub accounts: Arc<Accounts>,
+    /// Has a permit for each engine that sends no seat here any more.
+    pub closed: Arc<Semaphore>,
     /// The id of the last entry of the inbox that was read.
     pub position: Mutex<Option<String>>,
 }
@@ -108,12 +111,22 @@ impl Link {
         enter.arg(&*self.far.node).arg(run_id);
         let (is_known, hello, seats): (u8, String, Vec<String>) =
             enter.query_async(&mut writer).await?;
+        // What was read of a stream that is gone, or in which something is missing, is no place to go on from.
         if is_known == 0 || self.position().is_none() {
             *self.position() = Some(hello);
         }
-        self.states(&mut writer, seats).await?;
-        if self.number == 0 {
-            self.tells_logouts(&mut writer).await?;
+        let (mut stating, beating) = (writer.clone(), writer.clone());
+        let states = async {
+            self.states(&mut stating, seats).await?;
+            if self.number == 0 {
+                self.tells_logouts(&mut stating).await?;
+            }
+            Ok::<_, RedisError>(())
+        };
+        // Whoever has much to state lives all the while.
+        tokio::select! {
+            stated = states => stated?,
+            beaten = self.beats(beating) => match beaten? {},
         }
 
         *self.shared() = Some(writer.clone());
@@ -145,7 +158,10 @@ impl Link {
                 }
                 pipe.add_command(sync);
             }
-            let _: Vec<u8> = pipe.query_async(writer).await?;
+            let stated: Vec<u8> = pipe.query_async(writer).await?;
+            if stated.contains(&0) {
+                return Err(forgotten());
+            }
         }
         Ok(())
     }
@@ -173,15 +189,22 @@ impl Link {
             let from = self.position().clone().unwrap_or_default();
             let mut read = redis::cmd("XREAD");
             read.arg("COUNT").arg(ENTRIES_AT_ONCE).arg("BLOCK").arg(READ_FOR.as_millis() as u64);
-            read.arg("STREAMS").arg(&inbox).arg(from);
+            read.arg("STREAMS").arg(&inbox).arg(&from);
             let read: Option<Vec<(String, Entries)>> = read.query_async(&mut reader).await?;
-            let entries = read.into_iter().flatten().flat_map(|(_, entries)| entries);
+            let entries: Vec<_> =
+                read.into_iter().flatten().flat_map(|(_, entries)| entries).collect();
+            // Whoever is far behind may have missed something.
+            if entries.len() == ENTRIES_AT_ONCE && has_lost(&mut reader, &inbox, &from).await? {
+                *self.position() = None;
+                return Err(overrun());
+            }
             let mut last = None;
             for (id, mut entry) in entries {
                 match facts::read(&mut entry) {
                     Ok(News::Fact(fact)) => self.rooms.apply(fact),
                     Ok(News::Logout(line)) => (self.accounts.logged_out)(&line),
                     Ok(News::Attempt(attempt)) => (self.accounts.attempted)(&attempt),
+                    Ok(News::Closing) => self.closed.add_permits(1),
                     Ok(News::Other) => {}
                     Err(error) => tracing::warn!(%error, "an entry of the inbox is passed over"),
                 }
@@ -348,6 +371,24 @@ fn forgotten() -> RedisError {
 
 fn no_way() -> RedisError {
     (ErrorKind::Io, "no sentinel has said where the engine is").into()
+}
+
+/// Whether an inbox has dropped something that came after `position`: then it has dropped that entry as well, which
+/// is kept otherwise (`beat.lua`).
+async fn has_lost(
+    connection: &mut MultiplexedConnection,
+    inbox: &str,
+    position: &str,
+) -> Result<bool, RedisError> {
+    let mut range = redis::cmd("XRANGE");
+    let there: Entries =
+        range.arg(inbox).arg(position).arg(position).query_async(connection).await?;
+    Ok(there.is_empty())
+}
+
+/// More was written into the inbox than it holds, before it was read.
+fn overrun() -> RedisError {
+    (ErrorKind::Client, "more was said to this node than it read; it begins anew").into()
 }
 
 /// Tells one life of an engine from the next.

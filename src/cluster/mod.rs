@@ -12,7 +12,7 @@ mod way;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use redis::{AsyncCommands, aio::MultiplexedConnection};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 pub use self::way::{Way, ways};
 
@@ -39,6 +39,8 @@ pub struct Cluster(Arc<Shared>);
 struct Shared {
     far: Arc<Far>,
     engines: Vec<Connection>,
+    /// Has a permit for each engine that sends no seat here any more.
+    closed: Arc<Semaphore>,
     attempts: mpsc::Sender<String>,
 }
 
@@ -72,18 +74,20 @@ impl Cluster {
     ) -> Self {
         let accounts = Arc::new(accounts);
         let engines: Vec<Connection> = ways.iter().map(|_| Connection::default()).collect();
+        let closed = Arc::new(Semaphore::new(0));
         let links = ways.into_iter().zip(asked).zip(engines.clone()).enumerate();
         for (number, ((way, asked), connection)) in links {
             let (rooms, far, accounts) = (rooms.clone(), far.clone(), accounts.clone());
-            let position = Mutex::default();
-            let link = Link { number, rooms, far, capacity, connection, accounts, position };
+            let (position, closed) = (Mutex::default(), closed.clone());
+            let link =
+                Link { number, rooms, far, capacity, connection, accounts, closed, position };
             tokio::spawn(link.live(way, asked));
         }
         let (attempts, attempted) = mpsc::channel(MOST_ATTEMPTS);
         if let Some(first) = engines.first() {
             tokio::spawn(tell(first.clone(), far.node.clone(), attempted));
         }
-        Self(Arc::new(Shared { far, engines, attempts }))
+        Self(Arc::new(Shared { far, engines, closed, attempts }))
     }
 
     /// Tells every other node of an attempt to log in; or, while they cannot be reached, none.
@@ -156,7 +160,21 @@ impl Cluster {
         }
     }
 
-    /// The other nodes that live, by engine.
+    /// From now on no seat comes to this node; once this returns it knows all that have come. Never returns where
+    /// an engine cannot be reached.
+    pub async fn closes(&self) {
+        for engine in &self.0.engines {
+            if let Ok(mut connection) = connection(engine) {
+                let mut close = scripts::call(&scripts::CLOSE);
+                close.arg(self.node());
+                let _: redis::RedisResult<u8> = close.query_async(&mut connection).await;
+            }
+        }
+        let all = u32::try_from(self.0.engines.len()).unwrap_or(u32::MAX);
+        drop(self.0.closed.acquire_many(all).await);
+    }
+
+    /// The other nodes that live and stay, by engine.
     pub async fn others(&self) -> Vec<Vec<Arc<str>>> {
         let mut others = Vec::new();
         for engine in &self.0.engines {
@@ -174,7 +192,7 @@ impl Cluster {
         self.0.far.engine_of(room)
     }
 
-    /// Waits until no seat is on its way to another node.
+    /// Waits until no seat is on its way to another node, or to this one.
     pub async fn all_have_moved(&self) {
         self.0.far.all_have_moved().await;
     }

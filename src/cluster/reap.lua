@@ -14,5 +14,6 @@ for _, room in ipairs(redis.call('SRANDMEMBER', P .. 'seats:' .. node, 32)) do
 end
 if redis.call('EXISTS', P .. 'seats:' .. node) == 1 then return 1 end
 redis.call('ZREM', P .. 'nodes', node)
+redis.call('SREM', P .. 'closing', node)
 redis.call('DEL', P .. 'inbox:' .. node)
 return 0

@@ -1,6 +1,9 @@
 //! The scripts that change what is shared, by name.
 
-use std::sync::{Arc, LazyLock};
+use std::{
+    collections::HashSet,
+    sync::{Arc, LazyLock},
+};
 
 use redis::{AsyncCommands, Cmd, RedisResult, Script, aio::MultiplexedConnection};
 
@@ -21,6 +24,7 @@ pub static BEAT: LazyLock<Script> = script!("beat.lua");
 pub static REAP: LazyLock<Script> = script!("reap.lua");
 pub static WANT: LazyLock<Script> = script!("want.lua");
 pub static MOVE: LazyLock<Script> = script!("move.lua");
+pub static CLOSE: LazyLock<Script> = script!("close.lua");
 pub static TELL: LazyLock<Script> = script!("tell.lua");
 pub static LOGOUT: LazyLock<Script> = script!("logout.lua");
 
@@ -30,7 +34,8 @@ pub static LOGOUT: LazyLock<Script> = script!("logout.lua");
 ///
 /// Those of the connection.
 pub async fn load(connection: &mut MultiplexedConnection) -> RedisResult<()> {
-    for script in [&ENTER, &JOIN, &LEAVE, &SYNC, &BEAT, &REAP, &WANT, &MOVE, &TELL, &LOGOUT] {
+    for script in [&ENTER, &JOIN, &LEAVE, &SYNC, &BEAT, &REAP, &WANT, &MOVE, &CLOSE, &TELL, &LOGOUT]
+    {
         script.prepare_invoke().load_async(connection).await?;
     }
     Ok(())
@@ -46,7 +51,7 @@ pub fn call(script: &Script) -> Cmd {
 /// Whoever has beaten twice as recently as it must: more than half of a lease (`lib.lua`) is left.
 const LEFT_OF_LEASE: u64 = 4;
 
-/// The nodes that are certainly alive.
+/// The nodes that are certainly alive, and stay.
 ///
 /// # Errors
 ///
@@ -55,7 +60,8 @@ pub async fn living(connection: &mut MultiplexedConnection) -> RedisResult<Vec<A
     let (now, _): (u64, u64) = redis::cmd("TIME").query_async(connection).await?;
     let nodes: Vec<String> =
         connection.zrangebyscore(format!("{PREFIX}nodes"), now + LEFT_OF_LEASE, "+inf").await?;
-    Ok(nodes.into_iter().map(Arc::from).collect())
+    let closing: HashSet<String> = connection.smembers(format!("{PREFIX}closing")).await?;
+    Ok(nodes.into_iter().filter(|node| !closing.contains(node)).map(Arc::from).collect())
 }
 
 /// Lets the members of a node leave that is gone, a few rooms at a time; `at_once` also where its lease is not over.

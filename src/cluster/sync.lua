@@ -1,6 +1,8 @@
 -- A node states who of a room is on it, exactly. ARGV: room, node, epoch that it knows, client, seat, client, seat … The
 -- node hears by its inbox who else is there, and which of its own have lost their id meanwhile.
+-- Returns: 0 where the node is not known (any more), for what it states nobody would take back.
 local room, node = ARGV[1], ARGV[2]
+if not redis.call('ZSCORE', P .. 'nodes', node) then return 0 end
 local stated, latest = {}, tonumber(ARGV[3])
 for i = 4, #ARGV, 2 do stated[ARGV[i]] = ARGV[i + 1] end
 local engine = redis.call('HGETALL', P .. 'room:' .. room)

@@ -2,6 +2,7 @@
 
 use redis::{
     Client, ConnectionInfo, ErrorKind, IntoConnectionInfo, RedisResult, TlsCertificates, TlsMode,
+    io::tcp::TcpSettings,
     sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType},
 };
 use secrecy::{ExposeSecret, SecretString};
@@ -33,14 +34,27 @@ pub fn ways(urls: &[SecretString], authority: Option<&[u8]>) -> Result<Vec<Way>,
         let certificates = authority
             .filter(|_| url.starts_with("rediss"))
             .map(|pem| TlsCertificates { client_tls: None, root_cert: Some(pem.to_vec()) });
-        let way = match (url.split_once(SENTINELS), certificates) {
-            (Some((scheme, rest)), certificates) => by_sentinels(scheme, rest, certificates),
-            (None, Some(certificates)) => Client::build_with_tls(url, certificates).map(Way::To),
-            (None, None) => Client::open(url).map(Way::To),
+        let way = match url.split_once(SENTINELS) {
+            Some((scheme, rest)) => by_sentinels(scheme, rest, certificates),
+            None => at(url, certificates),
         };
         way.map_err(|error| format!("entry {}: {:?}", number + 1, error.kind()))
     };
     urls.iter().enumerate().map(way).collect()
+}
+
+/// Somebody waits for each message.
+fn at_once() -> TcpSettings {
+    TcpSettings::default().set_nodelay(true)
+}
+
+fn at(url: &str, certificates: Option<TlsCertificates>) -> RedisResult<Way> {
+    let info = url.into_connection_info()?.set_tcp_settings(at_once());
+    let client = match certificates {
+        Some(certificates) => Client::build_with_tls(info, certificates),
+        None => Client::open(info),
+    };
+    client.map(Way::To)
 }
 
 fn by_sentinels(
@@ -62,7 +76,8 @@ fn by_sentinels(
         info(&host).map(|info| info.addr().clone())
     });
     let addresses = addresses.collect::<RedisResult<Vec<_>>>()?;
-    let mut builder = SentinelClientBuilder::new(addresses, service, SentinelServerType::Master)?;
+    let mut builder = SentinelClientBuilder::new(addresses, service, SentinelServerType::Master)?
+        .set_client_to_redis_tcp_settings(at_once());
     if !credentials.is_empty() {
         let info = info(&format!("{credentials}@localhost"))?;
         let settings = info.redis_settings();

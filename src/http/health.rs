@@ -92,11 +92,17 @@ pub(super) struct ReadyBody {
     get, path = "/health/ready", tag = "General",
     responses(
         (status = 200, description = "It takes traffic", body = ReadyBody),
-        (status = 503, description = "It stops", body = ErrorBody),
+        (status = 503, description = "It stops, or cannot reach what several servers share", body = ErrorBody),
     )
 )]
 pub(super) async fn ready(State(app): State<App>) -> Result<Json<ReadyBody>, ApiError> {
-    if app.is_closing() { Err(ApiError::Draining) } else { Ok(Json(ReadyBody { status: "ready" })) }
+    if app.is_closing() {
+        return Err(ApiError::Draining);
+    }
+    if app.cluster.as_ref().is_some_and(|cluster| !cluster.is_up()) {
+        return Err(ApiError::ClusterAway);
+    }
+    Ok(Json(ReadyBody { status: "ready" }))
 }
 
 /// Figures for Prometheus.

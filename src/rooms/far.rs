@@ -262,6 +262,9 @@ pub struct Arrival {
     pub is_expected: bool,
 }
 
+/// Seats that come, each on its way until what is beside it is dropped.
+pub type Arrivals = mpsc::UnboundedReceiver<(Arrival, OnItsWay)>;
+
 /// What a node wants of the others.
 #[derive(Debug)]
 pub enum Ask {
@@ -353,8 +356,8 @@ pub struct Far {
     pending: Mutex<HashMap<u64, Pending>>,
     wants: Mutex<HashMap<u64, Wanting>>,
     arriving: Mutex<HashMap<u64, Arriving>>,
-    arrivals: mpsc::UnboundedSender<Arrival>,
-    /// So many seats are on their way to other nodes.
+    arrivals: mpsc::UnboundedSender<(Arrival, OnItsWay)>,
+    /// So many seats are on their way, to other nodes and here.
     moving: watch::Sender<usize>,
 }
 
@@ -397,13 +400,14 @@ pub(super) struct Arriving {
     pub(super) since: Instant,
     /// Whom we knew to be there when it became ours.
     pub(super) others: Vec<Peer>,
+    pub(super) on_its_way: OnItsWay,
 }
 
 /// There is no engine, or it has too much to do.
 #[derive(Debug)]
 pub(super) struct Unreachable;
 
-/// A seat is on its way to another node, until this is dropped.
+/// A seat is on its way to another node, or here, until this is dropped.
 #[derive(Debug)]
 pub struct OnItsWay(watch::Sender<usize>);
 
@@ -418,7 +422,7 @@ impl Far {
     pub fn new(
         node: Arc<str>,
         engines: usize,
-    ) -> (Self, Vec<mpsc::UnboundedReceiver<Ask>>, mpsc::UnboundedReceiver<Arrival>) {
+    ) -> (Self, Vec<mpsc::UnboundedReceiver<Ask>>, Arrivals) {
         let (engines, asked) = (0..engines)
             .map(|_| {
                 let (asks, asked) = mpsc::unbounded_channel();
@@ -566,7 +570,7 @@ impl Far {
     /// All of a seat is here.
     pub(super) fn arrived(&self, key: u64, luggage: ByteString, goods: Goods) {
         let Some(arriving) = self.arriving().remove(&key) else { return };
-        let Arriving { seat, outbox, mailbox, others: has, .. } = arriving;
+        let Arriving { seat, outbox, mailbox, others: has, on_its_way, .. } = arriving;
         let Goods { replay, features, is_missed, others: had } = goods;
         let membership = replay.key();
         outbox.takes_up(replay, seat.news_between(&had, &has), features, is_missed);
@@ -575,7 +579,8 @@ impl Far {
         let replies: Vec<_> = waiting.map(|(_, wanting)| wanting.reply).collect();
         drop(wants);
         let is_expected = replies.iter().any(|reply| !reply.is_closed());
-        let _ = self.arrivals.send(Arrival { seat, outbox, mailbox, luggage, is_expected });
+        let arrival = Arrival { seat, outbox, mailbox, luggage, is_expected };
+        let _ = self.arrivals.send((arrival, on_its_way));
         for reply in replies {
             let _ = reply.send(Wish::Granted);
         }
@@ -588,13 +593,13 @@ impl Far {
         self.arriving().extract_if(is_overdue).map(|(_, arriving)| arriving).collect()
     }
 
-    /// A seat is on its way to another node.
-    pub(super) fn sends_off(&self) -> OnItsWay {
+    /// A seat is on its way to another node, or here.
+    pub(super) fn is_on_its_way(&self) -> OnItsWay {
         self.moving.send_modify(|moving| *moving += 1);
         OnItsWay(self.moving.clone())
     }
 
-    /// Waits until no seat is on its way to another node.
+    /// Waits until no seat is on its way.
     pub async fn all_have_moved(&self) {
         let _ = self.moving.subscribe().wait_for(|moving| *moving == 0).await;
     }

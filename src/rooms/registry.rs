@@ -170,7 +170,8 @@ impl Rooms {
         if let Ok((room, joined)) = entered {
             let (key, others, since) = (holder.conn.key, others.take(), Instant::now());
             let seat = Seat::new(self, room, holder.peer, &joined);
-            far.awaits(key, Arriving { seat, outbox, mailbox, since, others });
+            let on_its_way = far.is_on_its_way();
+            far.awaits(key, Arriving { seat, outbox, mailbox, since, others, on_its_way });
         }
     }
 

@@ -280,9 +280,17 @@ impl Room {
             }
             replaced = self.takes_out(place, Some(Dismissal::Replaced));
         }
-        let peer = holder.peer.clone();
+        let (peer, node) = (holder.peer.clone(), holder.conn.node.clone());
         self.tell_of_newcomer(&peer);
         self.knows(holder);
+        for away in
+            self.members.iter().filter(|member| member.outbox().is_some_and(Outbox::is_missed))
+        {
+            // Who is new there has not heard of it.
+            if let Some(far) = &self.far {
+                self.say_state(far, away, &node, true);
+            }
+        }
         replaced
     }
 
@@ -369,7 +377,7 @@ impl Room {
                 mailbox,
                 since: now,
                 moved: None,
-                on_its_way: far.sends_off(),
+                on_its_way: far.is_on_its_way(),
             });
         }
         far.asks(&self.id, Ask::Move(moving));
@@ -541,7 +549,10 @@ impl Room {
         if let Some(Member { place: Place::There(there), .. }) =
             self.members.get_mut(place).filter(|member| member.is_on(conn))
         {
-            there.is_away = now_away;
+            // It may be told again, for the sake of others there.
+            if std::mem::replace(&mut there.is_away, now_away) == now_away {
+                return;
+            }
             self.tell_state_here(client_id, if now_away { AWAY } else { BACK });
         }
     }
@@ -840,12 +851,17 @@ impl Room {
         self.tell_state_here(client_id, state);
         let (Some(far), Some(member)) = (&self.far, self.find(client_id)) else { return };
         for node in self.nodes() {
-            let (room, node, client_id) =
-                (self.id.clone(), node.clone(), member.peer.client_id.clone());
-            let ask = Ask::State { node, room, client_id, key: member.key, is_away: state == AWAY };
-            // Only news: whoever misses it learns in time whether the member has left.
-            let _ = far.say(&self.id, ask);
+            self.say_state(far, member, node, state == AWAY);
         }
+    }
+
+    /// Tells another server where a member's connection is. Only news: whoever misses it learns in time whether
+    /// the member has left.
+    fn say_state(&self, far: &Far, member: &Member, node: &Arc<str>, is_away: bool) {
+        let (room, node, client_id) =
+            (self.id.clone(), node.clone(), member.peer.client_id.clone());
+        let ask = Ask::State { node, room, client_id, key: member.key, is_away };
+        let _ = far.say(&self.id, ask);
     }
 
     fn tell_state_here(&self, client_id: &str, state: &str) {

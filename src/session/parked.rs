@@ -75,7 +75,8 @@ impl Survivors {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(super) fn keep(&self, parked: Parked) {
+    /// Adds one.
+    pub fn keep(&self, parked: Parked) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(parked);
     }
 }

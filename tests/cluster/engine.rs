@@ -118,8 +118,14 @@ impl Engine {
         self.process.kill().await.unwrap();
     }
 
-    /// Another process on the same port, which remembers nothing.
-    pub async fn comes_back_empty(&mut self) {
+    /// Writes down what it knows, for [`comes_back`](Self::comes_back).
+    pub async fn saves(&self) {
+        let mut connection = self.connection().await.expect("no engine");
+        redis::cmd("SAVE").query_async::<()>(&mut connection).await.unwrap();
+    }
+
+    /// Another process on the same port, which remembers what was [saved](Self::saves) last, if anything.
+    pub async fn comes_back(&mut self) {
         self.process = launch(self.port, &self.folder, self.scheme, &self.arguments);
         assert!(self.answers().await, "the engine does not come back");
     }
@@ -127,6 +133,20 @@ impl Engine {
     pub async fn signal(&self, name: &str) {
         let pid = self.process.id().unwrap().to_string();
         assert!(Command::new("kill").args([name, &pid]).status().await.unwrap().success());
+    }
+
+    /// Writes so many entries into a node's inbox that nobody knows what to do with.
+    pub async fn floods(&self, node: &str, entries: usize) {
+        let mut connection = self.connection().await.expect("no engine");
+        for _ in 0..entries.div_ceil(1_000) {
+            let mut pipe = redis::pipe();
+            for _ in 0..1_000 {
+                let mut add = redis::cmd("XADD");
+                add.arg(format!("{{sig1}}:inbox:{node}")).arg("MAXLEN").arg("~").arg(100_000);
+                pipe.add_command(add.arg("*").arg("k").arg("noise").clone());
+            }
+            pipe.exec_async(&mut connection).await.unwrap();
+        }
     }
 
     /// What it says about itself.

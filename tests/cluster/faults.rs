@@ -153,7 +153,7 @@ async fn rooms_are_shared_out_among_engines_and_each_is_missed_for_its_own_rooms
     let refused = town.tries_to_enter(0, there, "bob", "later").await;
     assert_eq!(refused.err().unwrap().0, 1013);
 
-    second.comes_back_empty().await;
+    second.comes_back().await;
     town.is(0, "up").await;
     town.enters(0, there, "bob", "later").await.leaves().await;
     assert!(all.iter().all(|member| member.faults().is_empty()));
@@ -177,10 +177,12 @@ async fn without_the_engine_a_node_goes_on_alone_and_nobody_notices_its_return()
     assert_eq!(refused.err().unwrap(), (1013, "Try again later".into()));
     let health = town.nodes[0].health().await;
     assert_eq!(health["status"], "degraded");
-    let list = format!("http://{}/api/rooms", town.nodes[0].address());
-    assert_eq!(reqwest::get(list).await.unwrap().status(), 503);
+    for page in ["api/rooms", "health/ready"] {
+        let page = format!("http://{}/{page}", town.nodes[0].address());
+        assert_eq!(reqwest::get(page).await.unwrap().status(), 503);
+    }
 
-    town.engine.comes_back_empty().await;
+    town.engine.comes_back().await;
     for node in 0..3 {
         town.is(node, "up").await;
     }
@@ -198,6 +200,62 @@ async fn without_the_engine_a_node_goes_on_alone_and_nobody_notices_its_return()
     town.agrees(&all).await;
 }
 
+/// What the engine has written down is not what is true: m1 has left since, m6 has come, and a node has died.
+#[tokio::test]
+async fn an_engine_that_comes_back_with_an_old_picture_is_told_the_new_one() {
+    let mut town = Town::open(&[]).await;
+    let mut all = six(&town).await;
+    town.engine.saves().await;
+    all.remove(1).leaves().await;
+    all.push(town.enters(1, "den", "alice", "m6").await);
+    for member in &all {
+        eventually("m1 has gone and m6 come", async || {
+            let others = member.sees();
+            !others.contains(&"m1".to_owned()) && others.len() == 5
+        })
+        .await;
+    }
+    let before = events_of(&all[..5]);
+
+    town.engine.dies().await;
+    town.nodes[2].signal("-KILL").await;
+    town.engine.comes_back().await;
+    for node in 0..2 {
+        town.is(node, "up").await;
+    }
+    all.retain(|member| !["m2", "m5"].contains(&member.client_id.as_str()));
+    for member in &all {
+        eventually("those of the dead node are gone", async || member.sees().len() == 3).await;
+    }
+    // As long as a doubt, and another beat.
+    sleep(Duration::from_secs(10)).await;
+
+    town.agrees(&all).await;
+    for (now, before) in events_of(&all).iter().zip([0, 2, 3].map(|member| &before[member])) {
+        let mut news: Vec<_> = now[before.len()..].to_vec();
+        news.sort();
+        assert_eq!(news, ["left m2", "left m5"]);
+    }
+}
+
+/// A node that reads too slowly misses what its inbox does not hold, and makes up for it.
+#[tokio::test]
+async fn a_node_whose_inbox_overflows_begins_anew() {
+    let mut town = Town::open(&[("WEBSOCKET_TIMEOUT", "60")]).await;
+    let mut all = six(&town).await;
+
+    town.nodes[0].signal("-STOP").await;
+    all.remove(1).leaves().await;
+    all.push(town.enters(1, "den", "alice", "m6").await);
+    town.engine.floods("n0", 101_000).await;
+    town.nodes[0].signal("-CONT").await;
+
+    town.agrees(&all).await;
+    town.nodes[0].server.says("begins anew").await;
+    all[0].says(json!({"type":"message","data":"again","to":"m6"})).await;
+    all[5].hears_from("m0", json!("again")).await;
+}
+
 #[tokio::test]
 async fn who_leaves_without_the_engine_has_left_when_it_is_back() {
     let mut town = Town::open(&[]).await;
@@ -208,7 +266,7 @@ async fn who_leaves_without_the_engine_has_left_when_it_is_back() {
     }
 
     all.remove(0).leaves().await;
-    town.engine.comes_back_empty().await;
+    town.engine.comes_back().await;
 
     for member in &all {
         eventually("m0 has left", async || member.sees().len() == 4).await;

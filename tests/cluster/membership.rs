@@ -106,7 +106,7 @@ async fn a_logout_counts_on_every_node_also_one_that_was_made_without_the_engine
     town.is(0, "down").await;
     log_out(0, &town.tokens["bob"]).await;
     assert!(!is_refused(1, &town.tokens["bob"]).await);
-    town.engine.comes_back_empty().await;
+    town.engine.comes_back().await;
     eventually("node 1 knows", async || is_refused(1, &town.tokens["bob"]).await).await;
 }
 

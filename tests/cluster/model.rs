@@ -19,7 +19,9 @@ use signaling::{
     replay::Replay,
     rooms::{
         JoinError, NotFetched, Peer, Rooms, RouteError, Seat,
-        far::{Arrival, Ask, Conn, DOUBT, Epoch, Fact, Far, Holder, MOVED_WITHIN, Moving},
+        far::{
+            Arrival, Arrivals, Ask, Conn, DOUBT, Epoch, Fact, Far, Holder, MOVED_WITHIN, Moving,
+        },
     },
     wire::{self, ClientMessage},
 };
@@ -253,7 +255,7 @@ struct Node {
     rooms: Rooms,
     far: Arc<Far>,
     asked: UnboundedReceiver<Ask>,
-    arrivals: UnboundedReceiver<Arrival>,
+    arrivals: Arrivals,
     /// Seats that came and whose client has not.
     kept: Vec<Arrival>,
     is_up: bool,
@@ -313,7 +315,7 @@ impl Node {
             let inbox = engine.inboxes.get_mut(&self.name).filter(|_| self.is_up);
             let Some(fact) = inbox.and_then(VecDeque::pop_front) else { return };
             self.rooms.apply(fact);
-            while let Ok(arrival) = self.arrivals.try_recv() {
+            while let Ok((arrival, _)) = self.arrivals.try_recv() {
                 self.kept.push(arrival);
             }
         }

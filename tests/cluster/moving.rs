@@ -59,6 +59,31 @@ async fn a_client_goes_on_on_any_node_with_all_that_it_missed() {
     assert_eq!(members["den"], ["alice", "bob", "carol"]);
 }
 
+/// Also on a node that had nobody in the room when she went away.
+#[tokio::test]
+async fn who_comes_later_hears_who_is_away_on_another_node() {
+    let town = Town::open(&[]).await;
+    let mut alice = town.nodes[0].join("alice", RESUME).await;
+    let mut bob = town.nodes[1].join("bob", RESUME_AND_STATES).await;
+    alice.hangs_up().await;
+    assert_eq!(bob.hears_a("peer_state").await["state"], "reconnecting");
+
+    let mut carol = town.nodes[2].join("carol", RESUME_AND_STATES).await;
+
+    assert_eq!(carol.hears_a("peer_state").await["client_id"], "alice");
+    assert_eq!(bob.hears_a("user_joined").await["client_id"], "carol");
+    let mut dave = town.nodes[2].join("dave", RESUME_AND_STATES).await;
+    assert_eq!(dave.hears_a("peer_state").await["state"], "reconnecting");
+    for member in [&mut bob, &mut carol] {
+        assert_eq!(member.hears_a("user_joined").await["client_id"], "dave");
+    }
+    alice.resumes(town.nodes[2].address()).await;
+    for member in [&mut bob, &mut carol, &mut dave] {
+        assert_eq!(member.hears_a("peer_state").await["state"], "connected");
+        member.hears_nothing_else().await;
+    }
+}
+
 /// A phone that has found a better network: its old connection stands still.
 #[tokio::test]
 async fn a_connection_that_still_stands_is_closed_where_its_client_is_on_another_node() {
@@ -132,7 +157,7 @@ async fn a_client_that_nobody_can_place_is_asked_to_come_again_and_keeps_its_sea
     }
     let (_, told) = alice.asks_to_resume(town.nodes[1].address()).await;
     assert_eq!((&told["code"], &told["retry"]), (&json!("unavailable"), &json!(true)));
-    town.engine.comes_back_empty().await;
+    town.engine.comes_back().await;
     for node in 0..3 {
         town.is(node, "up").await;
     }

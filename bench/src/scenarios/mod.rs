@@ -17,7 +17,6 @@ use memchr::memmem;
 use crate::{
     frames::{self, TEXT},
     load::{Identity, Load, Scenario},
-    subject::Subject,
 };
 
 /// Longer than anything here takes; a server that needs longer is broken.
@@ -28,9 +27,9 @@ pub const OFFER: usize = 1024;
 
 /// What one round of a scenario came to.
 #[derive(Clone)]
-pub struct Round {
-    /// Processor time of the server, in microseconds.
-    pub cpu: f64,
+pub struct Round<Look = Duration> {
+    /// What was seen when measuring began, and when it ended: here, processor time that the server had had.
+    pub looks: [Look; 2],
     /// How long the bench itself had something to do, in microseconds.
     pub own: f64,
     /// How much was done.
@@ -39,6 +38,14 @@ pub struct Round {
     pub seconds: f64,
     /// Microseconds from sending to hearing.
     pub latency: Histogram<u64>,
+}
+
+impl Round {
+    /// Processor time of the server, in microseconds.
+    pub fn cpu(&self) -> f64 {
+        let [before, after] = self.looks;
+        (after - before).as_micros() as f64
+    }
 }
 
 /// A scenario whose clients sit, and which can be set going and stopped again.
@@ -59,22 +66,23 @@ pub trait Steady: Scenario {
     fn take_latency(&mut self) -> Histogram<u64>;
 }
 
-/// Lets a scenario run for `length` and measures it; nothing is left on the way afterwards.
-pub fn round(
-    subject: &Subject,
+/// Lets a scenario run for `length` and measures it; nothing is left on the way afterwards. `look` is asked as
+/// measuring begins, and as it ends.
+pub fn round<Look>(
+    look: impl Fn() -> io::Result<Look>,
     load: &mut Load,
     scenario: &mut impl Steady,
     length: Duration,
-) -> io::Result<Round> {
+) -> io::Result<Round<Look>> {
     let warm_up = length / 5;
     scenario.begin(load)?;
     run_for(load, scenario, warm_up)?;
     scenario.take_latency();
-    let (began, cpu, own, units) = (Instant::now(), subject.cpu()?, load.busy(), scenario.units());
+    let (began, before, own, units) = (Instant::now(), look()?, load.busy(), scenario.units());
     run_for(load, scenario, length)?;
     let took = began.elapsed();
     let round = Round {
-        cpu: (subject.cpu()? - cpu).as_micros() as f64,
+        looks: [before, look()?],
         own: (load.busy() - own).as_micros() as f64,
         units: scenario.units() - units,
         seconds: took.as_secs_f64(),
@@ -85,7 +93,8 @@ pub fn round(
     Ok(round)
 }
 
-fn run_for(load: &mut Load, scenario: &mut impl Steady, length: Duration) -> io::Result<()> {
+/// Lets a scenario run, or the clients of one that does nothing be polled.
+pub fn run_for(load: &mut Load, scenario: &mut impl Steady, length: Duration) -> io::Result<()> {
     let end = Instant::now() + length;
     while Instant::now() < end {
         let began = Instant::now();
@@ -128,8 +137,13 @@ pub struct Numbered {
 impl Numbered {
     /// An offer of [`OFFER`] bytes to a member of the room, or to all others.
     pub fn offer(to: Option<&str>) -> Self {
+        Self::sized(to, OFFER)
+    }
+
+    /// An offer of about `bytes`.
+    pub fn sized(to: Option<&str>, bytes: usize) -> Self {
         let to = to.map(|to| format!(r#""to":"{to}","#)).unwrap_or_default();
-        let sdp = "v=0 ".repeat(OFFER / 4 - 40);
+        let sdp = "v=0 ".repeat(bytes / 4 - 40);
         let message =
             format!(r#"{{{to}"type":"offer","offer":{{"n":"0000000000","sdp":"{sdp}"}}}}"#);
         let mut frame = Vec::new();

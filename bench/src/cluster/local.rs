@@ -1,0 +1,69 @@
+//! What a message pays for `REDIS_URL` that never leaves its node.
+
+use serde_json::json;
+
+use super::{Outcome, Plan, engine::Engine};
+use crate::{
+    details, latencies, latency_of,
+    load::Load,
+    report::{Row, Target, median},
+    scenarios::{Round, relay::Relay, round},
+    subject::{Kind, Subject},
+};
+
+/// Two servers on one core, with an engine and without one, take turns.
+pub fn measure(plan: &Plan) -> Outcome<Vec<Row>> {
+    let (mut one, mut many) = (<[Vec<Round>; 2]>::default(), <[Vec<Round>; 2]>::default());
+    for _ in 0..plan.starts {
+        let engine = Engine::start(plan.engine_core)?;
+        let node = Subject::start_node(&plan.server, &[plan.engine_core], &engine.url(), "n0")?;
+        let alone = Subject::start(Kind::Server, &plan.server, &[plan.engine_core])?;
+        let subjects = [&node, &alone];
+        for (rooms, rounds) in [(1, &mut one), (64, &mut many)] {
+            let mut seated = Vec::new();
+            for subject in subjects {
+                let mut load = Load::new(subject.address, Subject::token())?;
+                let relay = Relay::seat(&mut load, rooms, 0, None)?;
+                seated.push((load, relay));
+            }
+            let xadds = engine.figures()?.xadds;
+            for turn in 0..plan.rounds {
+                // Neither is always the first.
+                for number in [turn % 2, 1 - turn % 2] {
+                    let (load, relay) = &mut seated[number];
+                    let cpu = || subjects[number].cpu();
+                    rounds[number].push(round(cpu, load, relay, plan.length)?);
+                }
+            }
+            if engine.figures()?.xadds != xadds {
+                return Err("messages within a node went through the engine".into());
+            }
+        }
+        engine.becomes_empty()?;
+    }
+    let p50 = |round: &Round| round.latency.value_at_quantile(0.5) as f64;
+    let cpu = |round: &Round| round.cpu() / round.units as f64;
+    Ok(vec![
+        row("local, 1 room of 2", "us p50", None, &one, p50),
+        row("local, 1 room of 2", "us CPU", None, &one, cpu),
+        row("local, 64 rooms of 2", "us CPU", Some(Target::AtMost(1.05)), &many, cpu),
+    ])
+}
+
+fn row(
+    scenario: &str,
+    measure: &'static str,
+    target: Option<Target>,
+    [node, alone]: &[Vec<Round>; 2],
+    figure: impl Fn(&Round) -> f64,
+) -> Row {
+    let ratios = node.iter().zip(alone).map(|(node, alone)| figure(node) / figure(alone));
+    Row {
+        floor: Some(median(alone.iter().map(&figure))),
+        ratio: Some(median(ratios)),
+        target,
+        latency: [node, alone].map(|rounds| latencies(&latency_of(rounds))),
+        details: json!({ "with_redis": details(node), "without": details(alone) }),
+        ..Row::alone(scenario, measure, "message", median(node.iter().map(&figure)))
+    }
+}
