@@ -28,6 +28,9 @@ const MOST_AT_ONCE: usize = 16;
 /// Room for so many frames is kept while none waits: for a member of a quiet room.
 pub const KEPT: usize = 4;
 
+/// Stands for a membership that is on its way here.
+pub const AWAITED: u128 = 0;
+
 /// Why somebody else ended a client's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dismissal {
@@ -299,7 +302,7 @@ impl Outbox {
 
     /// From now on frames are kept for a membership that is on its way here.
     pub fn awaits(&self) {
-        self.remembers(Box::new(Replay::new(0)));
+        self.remembers(Box::new(Replay::new(AWAITED)));
         self.goes_away();
     }
 

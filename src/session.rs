@@ -743,15 +743,20 @@ async fn resume<D: Door>(
     let peer = Peer { client_id: client_id.clone(), username: admission.username.clone() };
     let (rooms, room, key) = (&host.rooms, &host.room, ticket.key);
     let sits_down = || Seat::resume(rooms, room, peer.clone(), key, outbox.clone(), last_seq);
-    let mut seat = sits_down();
-    if matches!(seat, Err(NotResumed::Over)) {
-        let luggage = parked::luggage(&ticket, host.rules.resume_window);
-        match Seat::fetch(rooms, room, &client_id, key, luggage).await {
-            Ok(()) => seat = sits_down(),
-            Err(NotFetched::Over) => {}
+    let luggage = parked::luggage(&ticket, host.rules.resume_window);
+    let seat = loop {
+        match sits_down() {
+            Err(NotResumed::Over) => {}
+            seat => break seat,
+        }
+        match Seat::fetch(rooms, room, &client_id, key, luggage.clone()).await {
+            // If it is not gone again, to where its client was looked for before.
+            Ok(()) => {}
+            // Unless it has come here while we asked.
+            Err(NotFetched::Over) => break sits_down(),
             Err(NotFetched::Unavailable) => return Err(Goodbye::Unavailable),
         }
-    }
+    };
     let seated = seat.map(|(seat, resumed)| (seat, admission, key, resumed));
     Ok(seated.map_err(|why| why.to_string()))
 }

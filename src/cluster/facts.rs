@@ -80,10 +80,11 @@ pub fn read(entry: &mut Entry) -> Result<News, Unread> {
         },
         "want" => Fact::Wanted {
             membership: number(entry, "m")?,
+            ends: connection(entry, "s")?,
             luggage: text(entry, "d")?.into(),
             moving: moving(entry)?,
         },
-        "deny" => Fact::Denied { moving: moving(entry)? },
+        "deny" => Fact::Denied { live: connection(entry, "l")?, moving: moving(entry)? },
         "move" => {
             let holder = holder(entry)?;
             let Holder { peer, conn: to, .. } = holder.clone();
@@ -119,6 +120,11 @@ fn number<N: FromStr<Err = ParseIntError>>(
     field: &'static str,
 ) -> Result<N, Unread> {
     Ok(text(entry, field)?.parse()?)
+}
+
+/// The number of a connection; 0 is none.
+fn connection(entry: &mut Entry, field: &'static str) -> Result<Option<u64>, Unread> {
+    Ok(Some(number(entry, field)?).filter(|number| *number > 0))
 }
 
 fn name(entry: &mut Entry, field: &'static str) -> Result<Arc<str>, Unread> {

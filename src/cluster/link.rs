@@ -264,8 +264,9 @@ impl Link {
                     },
                     (Ask::Want { key, .. }, Value::BulkString(answer)) => {
                         let holder = std::str::from_utf8(&answer).ok();
-                        self.far.wanted(key, holder.and_then(|conn| conn.parse().ok()));
+                        self.rooms.wanted(key, holder.and_then(|conn| conn.parse().ok()));
                     }
+                    (Ask::Move(moving), Value::Int(2)) => self.rooms.stays(&moving),
                     (Ask::Join { .. } | Ask::Want { .. }, _) => return Err(forgotten()),
                     _ => {}
                 }
@@ -300,10 +301,10 @@ impl Link {
                 state.arg("d").arg(if *is_away { "away" } else { "back" });
                 state
             }
-            Ask::Want { room, client_id, membership, key, luggage } => {
+            Ask::Want { room, client_id, membership, ends, key, luggage } => {
                 let mut want = call(&WANT);
                 want.arg(&**room).arg(&**client_id).arg(conn(key));
-                want.arg(membership.to_string()).arg(&**luggage);
+                want.arg(membership.to_string()).arg(&**luggage).arg(ends.unwrap_or(0));
                 want
             }
             Ask::Move(Moving { room, client_id, from, to }) => {
@@ -311,7 +312,11 @@ impl Link {
                 moves.arg(&**room).arg(&**client_id).arg(from.to_string()).arg(to.to_string());
                 moves
             }
-            Ask::Deny(moving) => moved(&moving.to.node, "deny", moving),
+            Ask::Deny { moving, live } => {
+                let mut deny = moved(&moving.to.node, "deny", moving);
+                deny.arg("l").arg(live.unwrap_or(0));
+                deny
+            }
             Ask::Mark(moving) => {
                 let mut mark = moved(&moving.from.node, "mark", moving);
                 mark.arg("f").arg(&*self.far.node);

@@ -1,11 +1,11 @@
 -- A member goes on on another node, if it is still on that connection. ARGV: room, client, node.conn that it is on,
 -- node.conn that it will be on. The node that it comes to hears who else is there; the one that it leaves, who may not
--- have heard of it.
+-- have heard of it. Returns: 1, 0 where it is not on that connection, or 2 where the other node does not take it.
 local room, client, from, to = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local held = redis.call('HGET', P .. 'room:' .. room, client)
 if not held or conn_of(held) ~= from then return 0 end
 local taker = node_of(to)
-if not redis.call('ZSCORE', P .. 'nodes', taker) or redis.call('SISMEMBER', P .. 'closing', taker) == 1 then return 0 end
+if not redis.call('ZSCORE', P .. 'nodes', taker) or redis.call('SISMEMBER', P .. 'closing', taker) == 1 then return 2 end
 local seat = to .. string.sub(held, #from + 1)
 local epoch = redis.call('INCR', P .. 'arrivals')
 drop(room, client, held)

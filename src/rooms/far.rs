@@ -176,13 +176,18 @@ pub enum Fact {
         moving: Moving,
         /// Tells the membership from all others of the client id.
         membership: u128,
+        /// The connection of its client here that is to end for it, if any; see [`Fact::Denied`].
+        ends: Option<u64>,
         /// What its new node wants back with it.
         luggage: ByteString,
     },
-    /// Ours was not to be had.
+    /// The seat is not to be had.
     Denied {
         /// Which seat.
         moving: Moving,
+        /// Its client has a connection there, with this number, and may be gone here: whoever still wants it is to say
+        /// that this one is to end.
+        live: Option<u64>,
     },
     /// A seat is on another node than before; whoever is there stays.
     Moved {
@@ -316,7 +321,7 @@ pub enum Ask {
         /// Whether it is gone.
         is_away: bool,
     },
-    /// The client of a seat on another node is here; [`wanted`](Far::wanted) hears who has it.
+    /// The client of a seat on another node is here; [`wanted`](super::Rooms::wanted) hears who has it.
     Want {
         /// Where.
         room: Arc<str>,
@@ -324,13 +329,20 @@ pub enum Ask {
         client_id: Arc<str>,
         /// See [`Fact::Wanted`].
         membership: u128,
+        /// As well.
+        ends: Option<u64>,
         /// The key of the connection that it will be on.
         key: u64,
         /// See [`Fact::Wanted`].
         luggage: ByteString,
     },
-    /// Who asked for a seat does not get it.
-    Deny(Moving),
+    /// See [`Fact::Denied`].
+    Deny {
+        /// Which seat.
+        moving: Moving,
+        /// As there.
+        live: Option<u64>,
+    },
     /// One of ours is to be on another node.
     Move(Moving),
     /// See [`Fact::Marked`].
@@ -377,6 +389,7 @@ pub(super) struct Pending {
 /// Somebody who waits for a seat that is on another node.
 struct Wanting {
     room: Arc<str>,
+    client_id: Arc<str>,
     membership: u128,
     reply: oneshot::Sender<Wish>,
 }
@@ -390,6 +403,8 @@ pub(super) enum Wish {
     Nobody,
     /// It was on this connection, and is not to be had there.
     Denied(Conn),
+    /// Its client has a connection where it is, with this number.
+    Live(u64),
 }
 
 /// A seat that is ours already, and what was said before on its way.
@@ -400,6 +415,8 @@ pub(super) struct Arriving {
     pub(super) since: Instant,
     /// Whom we knew to be there when it became ours.
     pub(super) others: Vec<Peer>,
+    /// It is wanted elsewhere already.
+    pub(super) wanted: Option<Fact>,
     pub(super) on_its_way: OnItsWay,
 }
 
@@ -529,31 +546,32 @@ impl Far {
         room: &Arc<str>,
         client_id: &Arc<str>,
         membership: u128,
+        ends: Option<u64>,
         luggage: ByteString,
     ) -> oneshot::Receiver<Wish> {
         let (reply, answer) = oneshot::channel();
         let Some(engine) = self.engine(room) else { return answer };
         let (room, client_id, key) = (room.clone(), client_id.clone(), any_key());
-        self.wants().insert(key, Wanting { room: room.clone(), membership, reply });
+        let wanting =
+            Wanting { room: room.clone(), client_id: client_id.clone(), membership, reply };
+        self.wants().insert(key, wanting);
         // In this order: whoever finds the engine gone clears what waits.
         let is_asked = engine.is_up.load(Ordering::SeqCst)
-            && engine.asks.send(Ask::Want { room, client_id, membership, key, luggage }).is_ok();
+            && engine
+                .asks
+                .send(Ask::Want { room, client_id, membership, ends, key, luggage })
+                .is_ok();
         if !is_asked {
             self.wants().remove(&key);
         }
         answer
     }
 
-    /// Who has the seat that was wanted for connection `key`: that node was asked for it, unless it is this one.
-    pub fn wanted(&self, key: u64, holder: Option<Conn>) {
-        let wish = match holder {
-            None => Wish::Nobody,
-            Some(conn) if conn.node != self.node || self.arriving().contains_key(&conn.key) => {
-                return;
-            }
-            Some(conn) => Wish::Denied(conn),
-        };
-        self.answers(key, wish);
+    /// Which seat was wanted for connection `key`: room, client id, and key of the membership.
+    pub(super) fn wish(&self, key: u64) -> Option<(Arc<str>, Arc<str>, u128)> {
+        let wants = self.wants();
+        let Wanting { room, client_id, membership, .. } = wants.get(&key)?;
+        Some((room.clone(), client_id.clone(), *membership))
     }
 
     pub(super) fn answers(&self, key: u64, wish: Wish) {
@@ -567,10 +585,21 @@ impl Far {
         self.arriving().insert(key, arriving);
     }
 
-    /// All of a seat is here.
-    pub(super) fn arrived(&self, key: u64, luggage: ByteString, goods: Goods) {
-        let Some(arriving) = self.arriving().remove(&key) else { return };
-        let Arriving { seat, outbox, mailbox, others: has, on_its_way, .. } = arriving;
+    /// Keeps a wish for a seat that is not all here yet, or gives it back.
+    pub(super) fn defers(&self, key: u64, wanted: Fact) -> Option<Fact> {
+        match self.arriving().get_mut(&key) {
+            Some(arriving) => {
+                arriving.wanted = Some(wanted);
+                None
+            }
+            None => Some(wanted),
+        }
+    }
+
+    /// All of a seat is here; the wish for it that came before.
+    pub(super) fn arrived(&self, key: u64, luggage: ByteString, goods: Goods) -> Option<Fact> {
+        let arriving = self.arriving().remove(&key)?;
+        let Arriving { seat, outbox, mailbox, others: has, wanted, on_its_way, .. } = arriving;
         let Goods { replay, features, is_missed, others: had } = goods;
         let membership = replay.key();
         outbox.takes_up(replay, seat.news_between(&had, &has), features, is_missed);
@@ -584,6 +613,12 @@ impl Far {
         for reply in replies {
             let _ = reply.send(Wish::Granted);
         }
+        wanted
+    }
+
+    /// A seat is here without its client.
+    pub(super) fn comes(&self, arrival: Arrival) {
+        let _ = self.arrivals.send((arrival, self.is_on_its_way()));
     }
 
     /// Those that are ours and whose goods do not come. Dropping them is leaving.

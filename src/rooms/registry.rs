@@ -14,7 +14,10 @@ use tokio::{
 
 use super::{
     Seat,
-    far::{Arriving, Ask, Conn, Epoch, Fact, Far, Holder, Pending, WANTED_AGAIN, Wish, any_key},
+    far::{
+        Arrival, Arriving, Ask, Conn, Epoch, Fact, Far, Holder, Moving, Pending, WANTED_AGAIN,
+        Wish, any_key,
+    },
     room::{JoinError, Joined, Peer, Resumed, Room},
 };
 use crate::outbox::{self, NotResumed, Outbox};
@@ -114,16 +117,16 @@ impl Rooms {
                     room.lock().compares(everyone, epoch, Instant::now());
                 }
             }
-            Fact::Wanted { moving, membership, luggage } => {
-                let now = Instant::now();
-                let is_let_go = self.find(&moving.room).is_some_and(|room| {
-                    room.lock().is_wanted(moving.clone(), membership, luggage, now)
-                });
-                if !is_let_go {
-                    far.asks(&moving.room.clone(), Ask::Deny(moving));
+            Fact::Wanted { ref moving, .. } => {
+                let key = moving.from.key;
+                if let Some(fact) = far.defers(key, fact) {
+                    self.is_wanted(far, fact);
                 }
             }
-            Fact::Denied { moving } => far.answers(moving.to.key, Wish::Denied(moving.from)),
+            Fact::Denied { moving, live } => {
+                let wish = live.map_or(Wish::Denied(moving.from), Wish::Live);
+                far.answers(moving.to.key, wish);
+            }
             Fact::Moved { moving, holder, epoch, everyone, nodes } => {
                 let id = moving.room.clone();
                 if moving.from.node == far.node {
@@ -145,8 +148,52 @@ impl Rooms {
                 false
             }),
             Fact::Handed { moving, luggage, goods } => {
-                far.arrived(moving.to.key, luggage, *goods);
+                if let Some(wanted) = far.arrived(moving.to.key, luggage, *goods) {
+                    self.apply(wanted);
+                }
             }
+        }
+    }
+
+    /// Who has the seat that was wanted for connection `key`: that node was asked for it, unless it is this one.
+    pub fn wanted(&self, key: u64, holder: Option<Conn>) {
+        let Some(far) = self.far() else { return };
+        let wish = match holder {
+            None => Wish::Nobody,
+            Some(conn) if conn.node != far.node => return,
+            Some(conn) => {
+                let Some((room, client_id, membership)) = far.wish(key) else { return };
+                let room = self.find(&room);
+                match room.and_then(|room| room.lock().has(&client_id, &conn, membership)) {
+                    Some(true) => Wish::Granted,
+                    Some(false) => Wish::Denied(conn),
+                    // We have not heard of it yet, or it is not all here: then it is granted when it is.
+                    None => return,
+                }
+            }
+        };
+        far.answers(key, wish);
+    }
+
+    /// The other node does not take a seat of ours: it is as if it had come here.
+    pub fn stays(&self, moving: &Moving) {
+        let (Some(far), Some(room)) = (self.far(), self.find(&moving.room)) else { return };
+        let stays = room.lock().stays(moving);
+        if let Some((peer, joined, outbox, mailbox, luggage)) = stays {
+            let seat = Seat::new(self, room, peer, &joined);
+            far.comes(Arrival { seat, outbox, mailbox, luggage, is_expected: false });
+        }
+    }
+
+    fn is_wanted(&self, far: &Far, wanted: Fact) {
+        let Fact::Wanted { moving, membership, ends, luggage } = wanted else { return };
+        let (id, now) = (moving.room.clone(), Instant::now());
+        let refused = match self.find(&id) {
+            None => Err(None),
+            Some(room) => room.lock().is_wanted(moving.clone(), membership, ends, luggage, now),
+        };
+        if let Err(live) = refused {
+            far.asks(&id, Ask::Deny { moving, live });
         }
     }
 
@@ -171,7 +218,10 @@ impl Rooms {
             let (key, others, since) = (holder.conn.key, others.take(), Instant::now());
             let seat = Seat::new(self, room, holder.peer, &joined);
             let on_its_way = far.is_on_its_way();
-            far.awaits(key, Arriving { seat, outbox, mailbox, since, others, on_its_way });
+            far.awaits(
+                key,
+                Arriving { seat, outbox, mailbox, since, others, wanted: None, on_its_way },
+            );
         }
     }
 
@@ -184,15 +234,17 @@ impl Rooms {
         membership: u128,
         luggage: ByteString,
     ) -> Result<(), NotFetched> {
-        let mut denied_by = None;
+        let (mut denied_by, mut ends) = (None, None);
         loop {
-            let answer = far.wants_seat(room, client_id, membership, luggage.clone());
+            let answer = far.wants_seat(room, client_id, membership, ends, luggage.clone());
             match timeout(WANTED_AGAIN, answer).await {
                 Ok(Ok(Wish::Granted)) => return Ok(()),
                 Ok(Ok(Wish::Nobody)) => return Err(NotFetched::Over),
                 Ok(Ok(Wish::Denied(conn))) if denied_by.as_ref() == Some(&conn) => {
                     return Err(NotFetched::Over);
                 }
+                // Nobody would ask again for a client that has gone back there.
+                Ok(Ok(Wish::Live(connection))) => ends = Some(connection),
                 // It may have moved on to a third node, or to this one.
                 Ok(Ok(Wish::Denied(conn))) => denied_by = Some(conn),
                 Ok(Err(_)) => return Err(NotFetched::Unavailable),

@@ -1,6 +1,6 @@
 //! Who is in one room, and who hears what there. Pure: no clock, no socket, no lock.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{cell::Cell, collections::BTreeSet, sync::Arc};
 
 use bytestring::ByteString;
 use tokio::time::Instant;
@@ -385,18 +385,31 @@ impl Room {
     }
 
     /// The client of one of ours is on another server, which wants the seat.
+    ///
+    /// # Errors
+    ///
+    /// It stays; and for which connection that its client has here, which only a wish `ends` that names it: one may
+    /// come late, of a client that has been there and is back.
     pub(super) fn is_wanted(
         &mut self,
         moving: Moving,
         membership: u128,
+        ends: Option<u64>,
         luggage: ByteString,
         now: Instant,
-    ) -> bool {
-        let key = moving.from.key;
+    ) -> Result<(), Option<u64>> {
+        let (key, live) = (moving.from.key, Cell::new(None));
         let is_meant = |member: &Member, outbox: &Outbox| {
-            member.key == key && outbox.membership() == Some(membership)
+            let is_it = member.key == key && outbox.membership() == Some(membership);
+            if let Place::Here { seat, .. } = member.place
+                && is_it
+                && !outbox.is_away()
+            {
+                live.set(Some(seat));
+            }
+            is_it && (live.get().is_none() || live.get() == ends)
         };
-        self.lets_go(moving, is_meant, luggage, now)
+        if self.lets_go(moving, is_meant, luggage, now) { Ok(()) } else { Err(live.get()) }
     }
 
     /// One of ours, whose client is away, is to be on `to`.
@@ -443,7 +456,8 @@ impl Room {
         let was_ours = match is_here {
             Some(member) => {
                 self.came.retain(|(came, _)| *came != member.peer.client_id);
-                let there = There { node: holder.conn.node, is_away: false, doubted_at: None };
+                let is_away = member.outbox().is_some_and(Outbox::is_missed);
+                let there = There { node: holder.conn.node, is_away, doubted_at: None };
                 (member.place, member.key) = (Place::There(Box::new(there)), holder.conn.key);
                 true
             }
@@ -451,6 +465,31 @@ impl Room {
         };
         self.hands_over();
         was_ours
+    }
+
+    /// Whether the one who is here on `conn` is this membership; nothing where it is not here, or not all of it.
+    pub(super) fn has(&self, client_id: &str, conn: &Conn, membership: u128) -> Option<bool> {
+        let member = self.find(client_id).filter(|member| member.key == conn.key)?;
+        let outbox = member.outbox()?;
+        let is_going = self.going.iter().any(|going| *going.moving.client_id == *client_id);
+        match outbox.membership() {
+            _ if is_going => None,
+            Some(outbox::AWAITED) => None,
+            known => Some(known == Some(membership)),
+        }
+    }
+
+    /// The other server does not take one of ours that was let go: its seat, and where its frames are kept.
+    pub(super) fn stays(
+        &mut self,
+        moving: &Moving,
+    ) -> Option<(Peer, Joined, Outbox, Mailbox, ByteString)> {
+        let is_it = |going: &mut Going| going.moving == *moving && going.moved.is_none();
+        let Going { luggage, outbox, mailbox, .. } = self.going.extract_if(.., is_it).next()?;
+        let member = self.find(&moving.client_id).filter(|member| member.key == moving.from.key)?;
+        let Place::Here { seat, .. } = member.place else { return None };
+        let joined = Joined { seat, arrival: member.arrival, replaced: false };
+        Some((member.peer.clone(), joined, outbox, mailbox, luggage))
     }
 
     /// What `node` says to a member that has moved goes to its new server from now on.
@@ -712,6 +751,10 @@ impl Room {
         last_seq: u64,
     ) -> Result<(Joined, Resumed), NotResumed> {
         let place = self.place(client_id).map_err(|_| NotResumed::Over)?;
+        // Perhaps it has moved already, and we have not heard of it.
+        if self.going.iter().any(|going| *going.moving.client_id == *client_id) {
+            return Err(NotResumed::Over);
+        }
         let member = self.members.get_mut(place).ok_or(NotResumed::Over)?;
         let Place::Here { outbox: old, .. } = &member.place else { return Err(NotResumed::Over) };
         let was_missed = old.is_missed();

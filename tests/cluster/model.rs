@@ -173,21 +173,25 @@ impl Engine {
         }
     }
 
-    fn want(&mut self, moving: &Moving, membership: u128) -> Option<Conn> {
+    fn want(&mut self, moving: &Moving, membership: u128, ends: Option<u64>) -> Option<Conn> {
         let from = self.held(&moving.room, &moving.client_id)?.conn;
         if from.node != moving.to.node {
             let moving = Moving { from: from.clone(), ..moving.clone() };
             let node = from.node.clone();
             let luggage = "luggage".into();
-            self.post(&node, Fact::Wanted { moving, membership, luggage });
+            self.post(&node, Fact::Wanted { moving, membership, ends, luggage });
         }
         Some(from)
     }
 
-    fn moves(&mut self, moving: &Moving) {
+    /// Whether the node that it goes to is there; if not, nothing has changed.
+    fn moves(&mut self, moving: &Moving) -> bool {
         let Moving { room, client_id, from, to } = moving;
         let held = self.held(room, client_id).filter(|held| held.conn == *from);
-        let Some(held) = held.filter(|_| self.inboxes.contains_key(&to.node)) else { return };
+        let Some(held) = held else { return true };
+        if !self.inboxes.contains_key(&to.node) {
+            return false;
+        }
         let holder = Holder { conn: to.clone(), ..held };
         self.add(room, holder.clone());
         self.arrivals += 1;
@@ -207,6 +211,7 @@ impl Engine {
             self.post(node, moved(everyone, Vec::new()));
         }
         self.post(&from.node, moved(Vec::new(), nodes));
+        true
     }
 
     fn sync(&mut self, room: &Arc<str>, node: &Arc<str>, epoch: Epoch, stated: &[Holder]) {
@@ -291,13 +296,19 @@ impl Node {
                     let conn = conn(key);
                     engine.post(&node, Fact::State { room, client_id, conn, is_away });
                 }
-                Ask::Want { room, client_id, membership, key, .. } => {
+                Ask::Want { room, client_id, membership, ends, key, .. } => {
                     let to = conn(key);
                     let moving = Moving { room, client_id, from: to.clone(), to };
-                    self.far.wanted(key, engine.want(&moving, membership));
+                    self.rooms.wanted(key, engine.want(&moving, membership, ends));
                 }
-                Ask::Deny(moving) => engine.post(&moving.to.node.clone(), Fact::Denied { moving }),
-                Ask::Move(moving) => engine.moves(&moving),
+                Ask::Deny { moving, live } => {
+                    engine.post(&moving.to.node.clone(), Fact::Denied { moving, live });
+                }
+                Ask::Move(moving) => {
+                    if !engine.moves(&moving) {
+                        self.rooms.stays(&moving);
+                    }
+                }
                 Ask::Mark(moving) => {
                     let node = self.name.clone();
                     engine.post(&moving.from.node.clone(), Fact::Marked { moving, node });
@@ -400,16 +411,33 @@ impl Member {
         }
     }
 
-    /// Comes back on another node, having heard what it has heard.
+    /// Comes back on another node, having heard what it has heard; also before it was in on the last.
     fn moves(&mut self, nodes: &[Node], node: usize) {
-        if self.seat.is_some() && self.fetching.is_none() && self.node != node {
+        if self.seat.is_some() && self.node != node {
             self.node = node;
-            let rooms = nodes[node].rooms.clone();
+            self.fetches(nodes);
+        }
+    }
+
+    /// As a session does that was asked to resume.
+    fn fetches(&mut self, nodes: &[Node]) {
+        self.fetching = None;
+        if !self.sits_down(nodes) {
+            let rooms = nodes[self.node].rooms.clone();
             let (room, id, key) = (self.room.clone(), self.peer.client_id.clone(), self.key);
             self.fetching = Some(Box::pin(async move {
                 Seat::fetch(&rooms, &room, &id, key, "luggage".into()).await
             }));
         }
+    }
+
+    fn sits_down(&mut self, nodes: &[Node]) -> bool {
+        let (outbox, mailbox) = outbox::pair();
+        let (rooms, peer) = (&nodes[self.node].rooms, self.peer.clone());
+        let seat = Seat::resume(rooms, &self.room, peer, self.key, outbox, self.got);
+        let Ok((seat, _)) = seat else { return false };
+        (self.seat, self.mailbox) = (Some(seat), mailbox);
+        true
     }
 
     fn is_over(&mut self) {
@@ -426,15 +454,17 @@ impl Member {
             None => {}
             // Nothing is heard on the connection before.
             Some(None) => return,
-            Some(Some(Err(_))) => return self.is_over(),
+            Some(Some(Err(NotFetched::Unavailable))) => return self.is_over(),
             Some(Some(Ok(()))) => {
+                self.fetches(nodes);
+                if self.fetching.is_some() {
+                    return;
+                }
+            }
+            Some(Some(Err(NotFetched::Over))) => {
                 self.fetching = None;
-                let (outbox, mailbox) = outbox::pair();
-                let rooms = &nodes[self.node].rooms;
-                match Seat::resume(rooms, &self.room, self.peer.clone(), self.key, outbox, self.got)
-                {
-                    Ok((seat, _)) => (self.seat, self.mailbox) = (Some(seat), mailbox),
-                    Err(_) => return self.is_over(),
+                if !self.sits_down(nodes) {
+                    return self.is_over();
                 }
             }
         }
