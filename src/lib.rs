@@ -23,6 +23,7 @@ pub mod config;
 pub mod dotenv;
 pub mod forwarded;
 pub mod frames;
+pub mod healthcheck;
 pub mod http;
 pub mod limits;
 pub mod metrics;

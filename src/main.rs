@@ -8,7 +8,7 @@ use signaling::{
     auth::{password, revoked::Revoked, users, users::Users, users_file::DEFAULT_ACCOUNTS},
     clock::unix_now,
     config::{self, Config, Faults},
-    dotenv, http,
+    dotenv, healthcheck, http,
     server::{self, Gate},
     telemetry,
     tls::Tls,
@@ -20,8 +20,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-const USAGE: &str = "usage: signaling-server [--check-config | --version]\n\
+const USAGE: &str = "usage: signaling-server [healthcheck | --check-config | --version]\n\
     Settings come from the environment and from .env in this folder; env.example lists them.\n\
+    healthcheck     ask the server that they name whether it is ready, and exit: 0 if it is\n\
     --check-config  say what keeps these settings and accounts from production, and exit\n\
     --version       say which version this is, and exit";
 
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => run(),
+        ["healthcheck"] => is_healthy(),
         ["--check-config"] => check_config(),
         ["--version"] => {
             println!("signaling-server {}", env!("CARGO_PKG_VERSION"));
@@ -165,6 +167,15 @@ fn reload(app: &App) {
         }
         Err(error) => tracing::error!(%error, "settings not read again; all stay as they were"),
     }
+}
+
+fn is_healthy() -> Result<(), Box<dyn Error>> {
+    let config = Config::read(dotenv::environment()?)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let answer = runtime.block_on(healthcheck::ask(&config.host, config.port));
+    // Not waiting for a name that is still being looked up.
+    runtime.shutdown_background();
+    Ok(answer?)
 }
 
 /// What keeps these settings and accounts from production, all of it.

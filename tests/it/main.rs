@@ -17,6 +17,7 @@ mod cluster;
 mod faults;
 mod foreign;
 mod harness;
+mod healthcheck;
 mod process;
 mod rest;
 mod resume;
