@@ -22,6 +22,7 @@ cargo build --locked --workspace --bins
 built="${CARGO_TARGET_DIR:-$PWD/target}/debug"
 # Not for its figures, which a debug build makes meaningless: it ends with an error when a message is lost.
 "$built/bench" --rounds 1 --starts 1 --seconds 0.2 --members 200
+"$built/bench" cluster --rounds 1 --starts 1 --seconds 0.2 --members 200
 (cd clients/js && npm ci --no-audit --no-fund && npm test)
 export SIGNALING_SERVER="$built/signaling-server"
 cargo test --locked -p signaling-client

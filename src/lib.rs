@@ -20,6 +20,7 @@ pub mod auth;
 pub mod clock;
 pub mod cluster;
 pub mod config;
+pub mod doctor;
 pub mod dotenv;
 pub mod forwarded;
 pub mod frames;

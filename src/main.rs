@@ -8,6 +8,7 @@ use signaling::{
     auth::{password, revoked::Revoked, users, users::Users, users_file::DEFAULT_ACCOUNTS},
     clock::unix_now,
     config::{self, Config, Faults},
+    doctor::{self, Finding, Verdict},
     dotenv, healthcheck, http,
     server::{self, Gate},
     telemetry,
@@ -20,8 +21,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-const USAGE: &str = "usage: signaling-server [healthcheck | --check-config | --version]\n\
+const USAGE: &str = "usage: signaling-server [doctor [--json] | healthcheck | --check-config | --version]\n\
     Settings come from the environment and from .env in this folder; env.example lists them.\n\
+    doctor          look whether settings, accounts and Redis are as they should be, and exit: 0 if nothing is at fault\n\
     healthcheck     ask the server that they name whether it is ready, and exit: 0 if it is\n\
     --check-config  say what keeps these settings and accounts from production, and exit\n\
     --version       say which version this is, and exit";
@@ -30,6 +32,8 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => run(),
+        ["doctor"] => see_doctor(false),
+        ["doctor", "--json"] => see_doctor(true),
         ["healthcheck"] => is_healthy(),
         ["--check-config"] => check_config(),
         ["--version"] => {
@@ -178,11 +182,34 @@ fn is_healthy() -> Result<(), Box<dyn Error>> {
     Ok(answer?)
 }
 
+/// Looks at everything, and says what was found.
+fn see_doctor(as_json: bool) -> Result<(), Box<dyn Error>> {
+    let variable = dotenv::environment()?;
+    let mut findings: Vec<_> = faults(&variable).into_iter().map(Finding::fault).collect();
+    // Settings that cannot be read name nothing that could be looked at.
+    if let Ok(config) = Config::read(&variable) {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        findings.extend(runtime.block_on(doctor::look(&config)));
+    }
+    if as_json {
+        println!("{}", serde_json::to_string_pretty(&findings)?);
+    } else {
+        findings.iter().for_each(|finding| println!("{finding}"));
+    }
+    let at_fault = findings.iter().filter(|it| it.verdict == Verdict::Fault).count();
+    if at_fault == 0 { Ok(()) } else { Err(format!("{at_fault} at fault").into()) }
+}
+
 /// What keeps these settings and accounts from production, all of it.
 fn check_config() -> Result<(), Box<dyn Error>> {
-    let variable = dotenv::environment()?;
+    let faults = faults(dotenv::environment()?);
+    if faults.is_empty() { Ok(()) } else { Err(Faults(faults).into()) }
+}
+
+fn faults(variable: impl Fn(&str) -> Option<String>) -> Vec<String> {
     let users_csv = config::users_csv(&variable);
-    let mut faults = match Config::read(variable) {
+    let mut faults = match Config::read(&variable) {
         Ok(config) if config.debug => {
             vec!["DEBUG=true is for development: it allows published secrets, and serves the examples".to_owned()]
         }
@@ -201,7 +228,7 @@ fn check_config() -> Result<(), Box<dyn Error>> {
             Err(error) => faults.push(format!("USERS_CSV: {error}")),
         }
     }
-    if faults.is_empty() { Ok(()) } else { Err(Faults(faults).into()) }
+    faults
 }
 
 fn default_passwords(users: &Users) -> impl Iterator<Item = String> {

@@ -15,11 +15,12 @@ use std::{
 };
 
 /// Those that may know everything: the doors, and the house.
-const FREE: [&str; 10] = [
+const FREE: [&str; 11] = [
     "lib",
     "main",
     "app",
     "config",
+    "doctor",
     "dotenv",
     "healthcheck",
     "server",
@@ -29,7 +30,7 @@ const FREE: [&str; 10] = [
 ];
 
 /// Each other module and those it may know.
-const MAY_KNOW: [(&str, &[&str]); 32] = [
+const MAY_KNOW: [(&str, &[&str]); 33] = [
     ("clock", &[]),
     ("forwarded", &[]),
     ("frames", &[]),
@@ -55,6 +56,7 @@ const MAY_KNOW: [(&str, &[&str]); 32] = [
     ("rooms/seat", &["outbox", "wire"]),
     ("cluster/mod", &["rooms"]),
     ("cluster/link", &["rooms"]),
+    ("cluster/about", &[]),
     ("cluster/facts", &["rooms"]),
     ("cluster/scripts", &[]),
     ("cluster/way", &[]),

@@ -4,6 +4,7 @@
 //! Every change of membership is one script, which changes the room and, in the same step, writes the event into the
 //! inbox of each node that has members there. What a node knows is the sum of its inbox.
 
+mod about;
 mod facts;
 mod link;
 mod scripts;
@@ -14,7 +15,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use redis::{AsyncCommands, aio::MultiplexedConnection};
 use tokio::sync::{Semaphore, mpsc};
 
-pub use self::way::{Way, ways};
+pub use self::{
+    about::About,
+    way::{Way, ways},
+};
 
 use self::link::Link;
 use crate::rooms::{

@@ -23,6 +23,6 @@ end
 -- Whoever comes from now on has come later.
 if latest > tonumber(redis.call('GET', P .. 'arrivals') or 0) then redis.call('SET', P .. 'arrivals', string.format('%d', latest)) end
 if #ARGV > 3 then
-  post(node, 'k', 'sync', 'r', room, 'e', redis.call('GET', P .. 'arrivals'), 'm', picture(room))
+  post(node, 'k', 'sync', 'r', room, 'e', redis.call('GET', P .. 'arrivals') or 0, 'm', picture(room))
 end
 return 1

@@ -39,6 +39,11 @@ impl Engine {
         Self::start_with("redis://", tempfile::tempdir().unwrap(), &both).await
     }
 
+    /// One with other settings than `deploy/redis.conf` has.
+    pub async fn start_with_settings(arguments: &[&str]) -> Self {
+        Self::start_with("redis://", tempfile::tempdir().unwrap(), arguments).await
+    }
+
     /// One that wants a password.
     pub async fn start_with_password(password: &str) -> Self {
         // It may have been the replica before it is the first again.

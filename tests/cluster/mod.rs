@@ -1,6 +1,7 @@
 //! Several server processes and a real Redis between them: what each client has heard must add up to what the engine
 //! keeps, whatever happens to nodes, engine and the wires between them.
 
+mod doctor;
 mod engine;
 mod faults;
 mod membership;

@@ -193,7 +193,7 @@ impl<'a> Town<'a> {
             let mut pipe = redis::pipe();
             for (room, seats) in some {
                 let mut sync = self.call(SYNC);
-                sync.arg(room_name(**room)).arg(node_name(node));
+                sync.arg(room_name(**room)).arg(node_name(node)).arg(0);
                 for (client_id, seat) in *seats {
                     sync.arg(client_id).arg(seat);
                 }

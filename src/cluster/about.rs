@@ -1,0 +1,78 @@
+//! What an engine says of itself, for whoever looks whether it serves.
+
+use std::time::{Duration, SystemTime};
+
+use redis::{AsyncConnectionConfig, RedisResult, aio::MultiplexedConnection};
+use tokio::time::Instant;
+
+use super::Way;
+
+/// How long anything may take.
+const WITHIN: Duration = Duration::from_secs(3);
+
+/// How often the way there and back is measured.
+const PINGS: usize = 21;
+
+/// An engine.
+#[derive(Debug)]
+pub struct About {
+    /// Such as 7.0.15.
+    pub version: String,
+    /// `master`, or `slave`.
+    pub role: String,
+    /// Bytes that it may take; 0 is all.
+    pub most_memory: u64,
+    /// What it drops when it has taken them.
+    pub policy: String,
+    /// How long the way there and back takes, mostly.
+    pub latency: Duration,
+    /// How far its clock is from ours, either way.
+    pub clock_off: Duration,
+}
+
+impl Way {
+    /// Asks an engine about itself.
+    ///
+    /// # Errors
+    ///
+    /// Those of the connection.
+    pub async fn about(&mut self) -> RedisResult<About> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(WITHIN))
+            .set_response_timeout(Some(WITHIN));
+        let client = self.client().await?;
+        let mut engine = client.get_multiplexed_async_connection_with_config(&config).await?;
+        let info: String = redis::cmd("INFO").query_async(&mut engine).await?;
+        let field = |name: &str| {
+            let mut lines = info.lines().filter_map(|line| line.split_once(':'));
+            lines.find(|(field, _)| *field == name).map(|(_, value)| value.to_owned())
+        };
+        let text = |name| field(name).unwrap_or_default();
+        Ok(About {
+            version: text("redis_version"),
+            role: text("role"),
+            most_memory: text("maxmemory").parse().unwrap_or_default(),
+            policy: text("maxmemory_policy"),
+            latency: latency(&mut engine).await?,
+            clock_off: clock_off(&mut engine).await?,
+        })
+    }
+}
+
+async fn latency(engine: &mut MultiplexedConnection) -> RedisResult<Duration> {
+    let mut taken = Vec::new();
+    for _ in 0..PINGS {
+        let began = Instant::now();
+        redis::cmd("PING").query_async::<()>(engine).await?;
+        taken.push(began.elapsed());
+    }
+    taken.sort();
+    Ok(taken.get(PINGS / 2).copied().unwrap_or_default())
+}
+
+async fn clock_off(engine: &mut MultiplexedConnection) -> RedisResult<Duration> {
+    let (seconds, micros): (u64, u64) = redis::cmd("TIME").query_async(engine).await?;
+    let there = Duration::from_secs(seconds) + Duration::from_micros(micros);
+    let here = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    Ok(here.abs_diff(there))
+}
