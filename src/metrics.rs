@@ -265,16 +265,33 @@ impl Metrics {
         self.ends.get_or_create(&End { reason, was_member }).inc();
     }
 
-    /// All of it, as OpenMetrics text; with what is not counted but there now.
-    pub fn text(&self, connections: usize, members: usize, rooms: usize) -> String {
+    /// All of it, as OpenMetrics text; with what is not counted but there now, and what others know, by name and
+    /// what it is.
+    pub fn text(
+        &self,
+        connections: usize,
+        members: usize,
+        rooms: usize,
+        elsewhere: &[(&str, &str, usize)],
+    ) -> String {
+        let set = |gauge: &Gauge, figure| {
+            gauge.set(i64::try_from(figure).unwrap_or(i64::MAX));
+        };
         let now =
             [(&self.connections, connections), (&self.members, members), (&self.rooms, rooms)];
-        for (gauge, figure) in now {
-            gauge.set(i64::try_from(figure).unwrap_or(i64::MAX));
+        now.into_iter().for_each(|(gauge, figure)| set(gauge, figure));
+        let mut others = Registry::with_prefix("signaling");
+        for (name, help, figure) in elsewhere {
+            let gauge = Gauge::default();
+            set(&gauge, *figure);
+            others.register(*name, *help, gauge);
         }
         let mut text = String::new();
         #[expect(clippy::expect_used, reason = "see the message")]
-        text::encode(&mut text, &self.registry).expect("a String takes everything");
+        text::encode_registry(&mut text, &self.registry)
+            .and_then(|()| text::encode_registry(&mut text, &others))
+            .and_then(|()| text::encode_eof(&mut text))
+            .expect("a String takes everything");
         text
     }
 }
@@ -294,7 +311,7 @@ mod tests {
             }
         }
 
-        let text = metrics.text(3, 2, 1);
+        let text = metrics.text(3, 2, 1, &[("cluster_nodes", "Servers", 4)]);
         assert!(
             text.contains("signaling_messages_total{type=\"offer\",outcome=\"done\"} 1\n"),
             "{text}"
@@ -304,5 +321,6 @@ mod tests {
         );
         assert!(text.contains("signaling_received_bytes_total 528\n"), "{text}");
         assert!(text.contains("signaling_members 2\n") && text.ends_with("# EOF\n"));
+        assert!(text.contains("signaling_cluster_nodes 4\n"), "{text}");
     }
 }

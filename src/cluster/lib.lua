@@ -35,12 +35,14 @@ local function add(room, client, seat)
   redis.call('HSET', P .. 'room:' .. room, client, seat)
   redis.call('HINCRBY', P .. 'on:' .. room, node, 1)
   redis.call('HINCRBY', P .. 'rooms', room, 1)
+  redis.call('INCR', P .. 'members')
   redis.call('SADD', P .. 'seats:' .. node, room)
 end
 
 local function drop(room, client, seat)
   local node = node_of(seat)
   redis.call('HDEL', P .. 'room:' .. room, client)
+  redis.call('DECR', P .. 'members')
   if redis.call('HINCRBY', P .. 'on:' .. room, node, -1) <= 0 then
     redis.call('HDEL', P .. 'on:' .. room, node)
     redis.call('SREM', P .. 'seats:' .. node, room)

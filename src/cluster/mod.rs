@@ -56,6 +56,17 @@ type Connection = Arc<Mutex<Option<MultiplexedConnection>>>;
 #[error("what the servers of this cluster share cannot be reached")]
 pub struct Away;
 
+/// How much there is of everything.
+#[derive(Clone, Copy, Debug)]
+pub struct Counts {
+    /// Servers.
+    pub nodes: usize,
+    /// Rooms with somebody in them.
+    pub rooms: usize,
+    /// Members of all of them.
+    pub members: usize,
+}
+
 /// What counts of accounts on every node, as lines.
 pub struct Accounts {
     /// A logout that was made on another node, or on this.
@@ -118,6 +129,24 @@ impl Cluster {
         let first = self.0.engines.first().ok_or(Away)?;
         let mut connection = connection(first)?;
         connection.zcard(format!("{PREFIX}nodes")).await.map_err(|_| Away)
+    }
+
+    /// How much there is of everything, on all nodes together.
+    ///
+    /// # Errors
+    ///
+    /// [`Away`].
+    pub async fn counts(&self) -> Result<Counts, Away> {
+        let mut counts = Counts { nodes: self.nodes().await?, rooms: 0, members: 0 };
+        for engine in &self.0.engines {
+            let mut pipe = redis::pipe();
+            pipe.hlen(format!("{PREFIX}rooms")).get(format!("{PREFIX}members"));
+            let (rooms, members): (usize, Option<usize>) =
+                pipe.query_async(&mut connection(engine)?).await.map_err(|_| Away)?;
+            counts.rooms += rooms;
+            counts.members += members.unwrap_or(0);
+        }
+        Ok(counts)
     }
 
     /// How many members `room` has on all nodes together; `None` where nobody is.

@@ -10,7 +10,7 @@ use super::{
     error::{ApiError, ErrorBody},
     extract::Bearer,
 };
-use crate::app::App;
+use crate::{app::App, cluster::Counts};
 
 /// What Prometheus asks for, and what prometheus-client writes.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -105,6 +105,21 @@ pub(super) async fn ready(State(app): State<App>) -> Result<Json<ReadyBody>, Api
     Ok(Json(ReadyBody { status: "ready" }))
 }
 
+/// What is known of the whole cluster; without Redis only that it cannot be reached.
+fn figures(counts: Option<Counts>) -> Vec<(&'static str, &'static str, usize)> {
+    let mut figures = vec![(
+        "cluster_up",
+        "Whether what several servers share can be reached",
+        usize::from(counts.is_some()),
+    )];
+    if let Some(Counts { nodes, rooms, members }) = counts {
+        figures.push(("cluster_nodes", "Servers that share rooms", nodes));
+        figures.push(("cluster_rooms", "Rooms with somebody in them, on all servers", rooms));
+        figures.push(("cluster_members", "Members of rooms, on all servers", members));
+    }
+    figures
+}
+
 /// Figures for Prometheus.
 #[utoipa::path(
     get, path = "/metrics", tag = "General", security(("token" = [])),
@@ -123,6 +138,10 @@ pub(super) async fn metrics(
     let (token, known) = (token.expose_secret().as_bytes(), known.expose_secret().as_bytes());
     verify_slices_are_equal(token, known).map_err(|_| ApiError::InvalidToken)?;
     let (sockets, rooms) = (app.sessions.len(), &app.rooms);
-    let text = app.metrics.text(sockets, rooms.members(), rooms.rooms());
+    let cluster = match &app.cluster {
+        None => Vec::new(),
+        Some(cluster) => figures(cluster.counts().await.ok()),
+    };
+    let text = app.metrics.text(sockets, rooms.members(), rooms.rooms(), &cluster);
     Ok(([(header::CONTENT_TYPE, OPEN_METRICS)], text))
 }

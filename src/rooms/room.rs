@@ -467,13 +467,18 @@ impl Room {
         was_ours
     }
 
+    /// Whether it is one of ours that was let go.
+    fn is_going(&self, member: &Member) -> bool {
+        let is_it = |going: &Going| going.moving.from.key == member.key;
+        member.outbox().is_some() && self.going.iter().any(is_it)
+    }
+
     /// Whether the one who is here on `conn` is this membership; nothing where it is not here, or not all of it.
     pub(super) fn has(&self, client_id: &str, conn: &Conn, membership: u128) -> Option<bool> {
         let member = self.find(client_id).filter(|member| member.key == conn.key)?;
         let outbox = member.outbox()?;
-        let is_going = self.going.iter().any(|going| *going.moving.client_id == *client_id);
         match outbox.membership() {
-            _ if is_going => None,
+            _ if self.is_going(member) => None,
             Some(outbox::AWAITED) => None,
             known => Some(known == Some(membership)),
         }
@@ -752,7 +757,7 @@ impl Room {
     ) -> Result<(Joined, Resumed), NotResumed> {
         let place = self.place(client_id).map_err(|_| NotResumed::Over)?;
         // Perhaps it has moved already, and we have not heard of it.
-        if self.going.iter().any(|going| *going.moving.client_id == *client_id) {
+        if self.members.get(place).is_some_and(|member| self.is_going(member)) {
             return Err(NotResumed::Over);
         }
         let member = self.members.get_mut(place).ok_or(NotResumed::Over)?;

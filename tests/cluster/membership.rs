@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use serde_json::json;
 
 use super::{Town, engine::Engine, eventually, listed, observer::Observer};
-use crate::harness::PASSWORD;
+use crate::{faults::House, harness::PASSWORD};
 
 #[tokio::test]
 async fn members_on_different_nodes_see_hear_and_leave_each_other() {
@@ -123,6 +123,40 @@ async fn the_way_to_the_engine_may_be_encrypted_and_the_password_stays_out_of_th
     town.nodes[0].server.says("engine lost").await;
 
     assert!(!town.nodes[0].server.said.iter().any(|line| line.contains("hunter2")));
+}
+
+#[tokio::test]
+async fn each_node_counts_the_whole_cluster_beside_itself() {
+    let token = "figures-of-the-town-0123456789abcdef";
+    let mut town = Town::open(&[("METRICS_TOKEN", token)]).await;
+    let mut all = Vec::new();
+    for (node, room) in [(0, "den"), (1, "den"), (1, "attic")] {
+        all.push(town.enters(node, room, "alice", &format!("m{}", all.len())).await);
+    }
+    let figures = async |node: &House| {
+        let url = format!("http://{}/metrics", node.address());
+        let asked = reqwest::Client::new().get(url).bearer_auth(token).send().await.unwrap();
+        let text = asked.text().await.unwrap();
+        let of_cluster = text.lines().filter_map(|line| line.strip_prefix("signaling_cluster_"));
+        of_cluster.map(str::to_owned).collect::<Vec<_>>()
+    };
+
+    for node in &town.nodes {
+        assert_eq!(figures(node).await, ["up 1", "nodes 3", "rooms 2", "members 3"]);
+    }
+    all.pop().unwrap().leaves().await;
+    eventually("nobody is in the attic", async || {
+        figures(&town.nodes[2]).await == ["up 1", "nodes 3", "rooms 1", "members 2"]
+    })
+    .await;
+    town.engine.dies().await;
+    town.is(0, "down").await;
+    assert_eq!(figures(&town.nodes[0]).await, ["up 0"]);
+    town.engine.comes_back().await;
+    eventually("all have told again", async || {
+        figures(&town.nodes[0]).await == ["up 1", "nodes 3", "rooms 1", "members 2"]
+    })
+    .await;
 }
 
 /// Five failures lock a name out from an address, wherever they were made, and a login before that undoes them.

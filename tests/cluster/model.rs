@@ -710,3 +710,39 @@ proptest! {
         live(acts);
     }
 }
+
+/// A seat that was let go, and then taken over elsewhere, is in nobody's way who has the client id after it.
+#[test]
+fn a_seat_that_nobody_took_does_not_keep_a_newer_one_from_resuming() {
+    let clock = clock();
+    let _entered = clock.enter();
+    let mut engine = Engine::default();
+    let mut nodes: Vec<_> = (0..2).map(Node::new).collect();
+    for node in &mut nodes {
+        node.heals(&mut engine);
+    }
+    let joins = |nodes: &[Node], node: usize, key| {
+        let peer = Peer { client_id: "c".into(), username: "u".into() };
+        Member::joins(&nodes[node], node, "room".into(), peer, key)
+    };
+    let mut members = vec![joins(&nodes, 0, 1)];
+    rests(&clock, &mut engine, &mut nodes, &mut members);
+
+    // The engine acts on the takeover first, and the seat that was let go is no longer there to be moved.
+    let from = engine.held("room", "c").unwrap().conn;
+    let to = Conn { node: "n1".into(), key: 7 };
+    let moving = Moving { room: "room".into(), client_id: "c".into(), from, to };
+    members[0].seat.as_ref().unwrap().goes_away();
+    let (ends, luggage) = (None, "luggage".into());
+    nodes[0].rooms.apply(Fact::Wanted { moving, membership: 1, ends, luggage });
+    members.push(joins(&nodes, 1, 2));
+    members[1].catches_up(&nodes);
+    nodes[1].works(&mut engine, usize::MAX);
+    rests(&clock, &mut engine, &mut nodes, &mut members);
+    members.push(joins(&nodes, 0, 3));
+    rests(&clock, &mut engine, &mut nodes, &mut members);
+
+    assert!(members[2].is_in);
+    members[2].seat.as_ref().unwrap().goes_away();
+    assert!(members[2].sits_down(&nodes));
+}
