@@ -7,6 +7,7 @@ mod faults;
 mod membership;
 mod model;
 mod moving;
+mod namespace;
 mod observer;
 mod sentinel;
 
@@ -43,14 +44,26 @@ impl Town {
         settings: &[(&str, &str)],
         way: impl Fn(usize, String) -> String,
     ) -> Self {
+        let url = engine.url();
+        let of_node = |node| vec![("REDIS_URL", way(node, url.clone()))];
+        Self::open_with(engine, settings, of_node).await
+    }
+
+    /// Each node has settings of its own.
+    async fn open_with(
+        engine: Engine,
+        settings: &[(&str, &str)],
+        of_node: impl Fn(usize) -> Vec<(&'static str, String)>,
+    ) -> Self {
         let (users, mut nodes) = (tempfile::tempdir().unwrap(), Vec::new());
         let accounts = users_file(&["alice", "bob", "carol", "dave"], 4);
         for number in 0..3 {
-            let (url, name) = (way(number, engine.url()), format!("n{number}"));
+            let (own, name) = (of_node(number), format!("n{number}"));
             let csv = users.path().join(format!("{name}.csv"));
             std::fs::write(&csv, &accounts).unwrap();
             let csv = csv.to_str().unwrap();
-            let mut all = vec![("REDIS_URL", url.as_str()), ("NODE_ID", &name), ("USERS_CSV", csv)];
+            let mut all = vec![("NODE_ID", name.as_str()), ("USERS_CSV", csv)];
+            all.extend(own.iter().map(|(name, value)| (*name, value.as_str())));
             all.extend(settings);
             nodes.push(House::open(&all).await);
         }

@@ -170,6 +170,12 @@ async fn additions_at_the_same_time_are_all_made() {
     assert_eq!(users_csv(&folder).lines().count(), 7);
 }
 
+/// Stands among settings for the network namespace that the server is to run in.
+pub const IN_NAMESPACE: &str = "IN_NAMESPACE";
+
+/// Of iproute2.
+pub const IP: &str = "/sbin/ip";
+
 /// A server process whose log is read.
 pub struct Process {
     pub child: Child,
@@ -180,7 +186,15 @@ pub struct Process {
 
 impl Process {
     pub async fn start(folder: &TempDir, settings: &[(&str, &str)]) -> Self {
-        let mut command = command(env!("CARGO_BIN_EXE_signaling-server"), folder);
+        let server = env!("CARGO_BIN_EXE_signaling-server");
+        let mut command = match settings.iter().find(|(name, _)| *name == IN_NAMESPACE) {
+            None => command(server, folder),
+            Some((_, namespace)) => {
+                let mut command = command(IP, folder);
+                command.args(["netns", "exec", namespace, server]);
+                command
+            }
+        };
         command.envs(settings.iter().copied());
         Self::run(command).await
     }

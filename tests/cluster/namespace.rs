@@ -1,0 +1,100 @@
+//! A node with a network of its own, whose cable to the engine is pulled. It takes root; where that is not to be had, or
+//! no namespaces are, the proxy of `faults.rs` stands for it.
+
+use std::process::{Command, Stdio};
+
+use serde_json::json;
+
+use super::{Town, engine::Engine, eventually, faults::six};
+use crate::process::{IN_NAMESPACE, IP};
+
+/// A namespace with two cables out of it: one to clients, one to the engine.
+struct Namespace {
+    name: String,
+    /// What is the same in all of its addresses.
+    net: String,
+    /// The ends of the cables here.
+    clients: String,
+    engine: String,
+}
+
+impl Namespace {
+    fn new() -> Option<Self> {
+        let pid = std::process::id();
+        let namespace = Self {
+            name: format!("sig{pid}"),
+            net: format!("10.213.{}", pid % 250),
+            clients: format!("sc{pid}"),
+            engine: format!("se{pid}"),
+        };
+        let Self { name, net, clients, engine } = &namespace;
+        let laid = ip(&format!("netns add {name}"))
+            && [(clients, "c0", 1, 2), (engine, "e0", 5, 6)].iter().all(
+                |(here, there, ours, its)| {
+                    ip(&format!("link add {here} type veth peer name {there} netns {name}"))
+                        && ip(&format!("addr add {net}.{ours}/30 dev {here}"))
+                        && ip(&format!("link set {here} up"))
+                        && ip(&format!("-n {name} addr add {net}.{its}/30 dev {there}"))
+                        && ip(&format!("-n {name} link set {there} up"))
+                },
+            )
+            && ip(&format!("-n {name} link set lo up"));
+        laid.then_some(namespace)
+    }
+
+    fn cable_is(&self, state: &str) {
+        assert!(ip(&format!("link set {} {state}", self.engine)));
+    }
+}
+
+/// The cables go with it.
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        ip(&format!("netns del {}", self.name));
+    }
+}
+
+fn ip(arguments: &str) -> bool {
+    let mut command = Command::new(IP);
+    command.args(arguments.split(' ')).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+#[tokio::test]
+async fn a_node_whose_cable_is_pulled_goes_on_alone_and_is_back_when_it_is_plugged_in() {
+    let Some(namespace) = Namespace::new() else {
+        return eprintln!("skipped: no root, or no network namespaces");
+    };
+    let (here, there) = (format!("{}.5", namespace.net), format!("{}.2", namespace.net));
+    let reachable = ["--bind", "127.0.0.1", &here, "--protected-mode", "no"];
+    let engine = Engine::start_with_settings(&reachable).await;
+    let port = engine.address().port();
+    let mut town = Town::open_with(engine, &[("WEBSOCKET_TIMEOUT", "60")], |node| {
+        if node > 0 {
+            return vec![("REDIS_URL", format!("redis://127.0.0.1:{port}"))];
+        }
+        vec![
+            ("REDIS_URL", format!("redis://{here}:{port}")),
+            ("HOST", there.clone()),
+            (IN_NAMESPACE, namespace.name.clone()),
+        ]
+    })
+    .await;
+    let mut all = six(&town).await;
+
+    namespace.cable_is("down");
+    for member in [1, 2, 4, 5] {
+        eventually("both have left", async || all[member].sees().len() == 3).await;
+    }
+    assert_eq!((all[0].sees().len(), all[3].sees().len()), (5, 5));
+    all[0].says(json!({"type":"message","data":"here","to":"m3"})).await;
+    all[3].hears_from("m0", json!("here")).await;
+    namespace.cable_is("up");
+
+    for member in &all {
+        eventually("all are back", async || member.sees().len() == 5).await;
+    }
+    town.agrees(&all).await;
+    all[0].says(json!({"type":"message","data":"again","to":"m1"})).await;
+    all[1].hears_from("m0", json!("again")).await;
+}
