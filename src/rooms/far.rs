@@ -596,8 +596,13 @@ impl Far {
         }
     }
 
-    /// All of a seat is here; the wish for it that came before.
-    pub(super) fn arrived(&self, key: u64, luggage: ByteString, goods: Goods) -> Option<Fact> {
+    /// All of a seat is here; the wish for it that came before, and whether its client is here, too.
+    pub(super) fn arrived(
+        &self,
+        key: u64,
+        luggage: ByteString,
+        goods: Goods,
+    ) -> Option<(Fact, bool)> {
         let arriving = self.arriving().remove(&key)?;
         let Arriving { seat, outbox, mailbox, others: has, wanted, on_its_way, .. } = arriving;
         let Goods { replay, features, is_missed, others: had } = goods;
@@ -613,7 +618,7 @@ impl Far {
         for reply in replies {
             let _ = reply.send(Wish::Granted);
         }
-        wanted
+        wanted.map(|wanted| (wanted, is_expected))
     }
 
     /// A seat is here without its client.

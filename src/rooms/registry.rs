@@ -148,8 +148,13 @@ impl Rooms {
                 false
             }),
             Fact::Handed { moving, luggage, goods } => {
-                if let Some(wanted) = far.arrived(moving.to.key, luggage, *goods) {
-                    self.apply(wanted);
+                match far.arrived(moving.to.key, luggage, *goods) {
+                    // Else two nodes could take it from each other for ever, and no client would sit down.
+                    Some((Fact::Wanted { moving, .. }, true)) => {
+                        far.asks(&moving.room.clone(), Ask::Deny { moving, live: None });
+                    }
+                    Some((wanted, _)) => self.apply(wanted),
+                    None => {}
                 }
             }
         }
@@ -234,7 +239,7 @@ impl Rooms {
         membership: u128,
         luggage: ByteString,
     ) -> Result<(), NotFetched> {
-        let (mut denied_by, mut ends) = (None, None);
+        let (mut denied_by, mut ends, mut is_first) = (None, None, true);
         loop {
             let answer = far.wants_seat(room, client_id, membership, ends, luggage.clone());
             match timeout(WANTED_AGAIN, answer).await {
@@ -243,14 +248,17 @@ impl Rooms {
                 Ok(Ok(Wish::Denied(conn))) if denied_by.as_ref() == Some(&conn) => {
                     return Err(NotFetched::Over);
                 }
-                // Nobody would ask again for a client that has gone back there.
-                Ok(Ok(Wish::Live(connection))) => ends = Some(connection),
+                // Nobody would ask again for a client that has gone back there, nor end the connection of one that
+                // did so while we waited: if it is here, it asks again.
+                Ok(Ok(Wish::Live(connection))) if is_first => ends = Some(connection),
+                Ok(Ok(Wish::Live(_))) => return Err(NotFetched::Unavailable),
                 // It may have moved on to a third node, or to this one.
                 Ok(Ok(Wish::Denied(conn))) => denied_by = Some(conn),
                 Ok(Err(_)) => return Err(NotFetched::Unavailable),
                 // Whoever has it is slow, or gone: then it is given up in time, and nobody has it.
                 Err(_elapsed) => {}
             }
+            is_first = false;
         }
     }
 

@@ -454,7 +454,8 @@ impl Member {
             None => {}
             // Nothing is heard on the connection before.
             Some(None) => return,
-            Some(Some(Err(NotFetched::Unavailable))) => return self.is_over(),
+            // As a client does that was told to come again.
+            Some(Some(Err(NotFetched::Unavailable))) => return self.fetches(nodes),
             Some(Some(Ok(()))) => {
                 self.fetches(nodes);
                 if self.fetching.is_some() {

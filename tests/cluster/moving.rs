@@ -222,6 +222,7 @@ async fn a_seat_on_a_node_that_hangs_for_a_moment_is_to_be_had_when_that_wakes()
     assert!(resuming.await.is_err(), "nobody knows yet");
     town.nodes[0].signal("-CONT").await;
     alice.resumes(town.nodes[2].address()).await;
+    bob.hears_nothing_else().await;
     bob.says(said(1)).await;
     assert_eq!(alice.hears_data().await, 1);
     bob.hears_nothing_else().await;
