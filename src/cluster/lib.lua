@@ -42,7 +42,7 @@ end
 local function drop(room, client, seat)
   local node = node_of(seat)
   redis.call('HDEL', P .. 'room:' .. room, client)
-  redis.call('DECR', P .. 'members')
+  if redis.call('DECR', P .. 'members') <= 0 then redis.call('DEL', P .. 'members') end
   if redis.call('HINCRBY', P .. 'on:' .. room, node, -1) <= 0 then
     redis.call('HDEL', P .. 'on:' .. room, node)
     redis.call('SREM', P .. 'seats:' .. node, room)

@@ -203,7 +203,7 @@ impl Engine {
     pub async fn room_keys(&self) -> Vec<String> {
         let mut connection = self.connection().await.expect("no engine");
         let mut keys: Vec<String> = connection.keys("*").await.unwrap();
-        let of_nodes = ["inbox:", "nodes", "life", "pulse", "arrivals", "logouts", "members"];
+        let of_nodes = ["inbox:", "nodes", "life", "pulse", "arrivals", "logouts"];
         keys.retain(|key| !of_nodes.iter().any(|of| key.starts_with(&format!("{{sig1}}:{of}"))));
         keys
     }
