@@ -30,7 +30,7 @@ const FREE: [&str; 11] = [
 ];
 
 /// Each other module and those it may know.
-const MAY_KNOW: [(&str, &[&str]); 33] = [
+const MAY_KNOW: [(&str, &[&str]); 34] = [
     ("clock", &[]),
     ("forwarded", &[]),
     ("frames", &[]),
@@ -53,6 +53,7 @@ const MAY_KNOW: [(&str, &[&str]); 33] = [
     ("rooms/far", &["outbox", "replay", "wire"]),
     ("rooms/registry", &["outbox"]),
     ("rooms/room", &["outbox", "wire"]),
+    ("rooms/room/moving", &["outbox", "wire"]),
     ("rooms/seat", &["outbox", "wire"]),
     ("cluster/mod", &["rooms"]),
     ("cluster/link", &["rooms"]),
