@@ -15,10 +15,11 @@ use std::{
 };
 
 /// Those that may know everything: the doors, and the house.
-const FREE: [&str; 11] = [
+const FREE: [&str; 12] = [
     "lib",
     "main",
     "app",
+    "app/moderating",
     "config",
     "doctor",
     "dotenv",
@@ -30,7 +31,7 @@ const FREE: [&str; 11] = [
 ];
 
 /// Each other module and those it may know.
-const MAY_KNOW: [(&str, &[&str]); 34] = [
+const MAY_KNOW: [(&str, &[&str]); 37] = [
     ("clock", &[]),
     ("forwarded", &[]),
     ("frames", &[]),
@@ -41,12 +42,14 @@ const MAY_KNOW: [(&str, &[&str]); 34] = [
     ("outbox", &["replay", "wire"]),
     ("metrics", &["wire"]),
     ("limits", &[]),
+    ("moderation", &["auth"]),
     ("auth/mod", &[]),
     ("auth/token", &[]),
     ("auth/password", &[]),
     ("auth/users_file", &[]),
     ("auth/users", &["watched"]),
     ("auth/grants", &["outbox"]),
+    ("auth/kept", &[]),
     ("auth/revoked", &[]),
     ("auth/ticket", &[]),
     ("rooms/mod", &[]),
@@ -55,6 +58,7 @@ const MAY_KNOW: [(&str, &[&str]); 34] = [
     ("rooms/room", &["outbox", "wire"]),
     ("rooms/room/moving", &["outbox", "wire"]),
     ("rooms/seat", &["outbox", "wire"]),
+    ("rooms/timeline", &["wire"]),
     ("cluster/mod", &["rooms"]),
     ("cluster/link", &["rooms"]),
     ("cluster/about", &[]),
@@ -62,7 +66,7 @@ const MAY_KNOW: [(&str, &[&str]); 34] = [
     ("cluster/scripts", &[]),
     ("cluster/way", &[]),
     ("websocket", &["frames", "metrics", "outbox", "session"]),
-    ("session", &["auth", "limits", "metrics", "outbox", "replay", "rooms", "wire"]),
+    ("session", &["auth", "limits", "metrics", "moderation", "outbox", "replay", "rooms", "wire"]),
     ("session/parked", &["auth", "metrics", "outbox", "replay", "rooms", "wire"]),
     ("state_file", &["auth", "session"]),
 ];

@@ -35,6 +35,10 @@ pub enum News {
     Logout(String),
     /// Somebody tried to log in.
     Attempt(String),
+    /// An administrator has ordered something.
+    Order(String),
+    /// An administrator has something to say.
+    Announcement(String),
     /// No seat comes to this node any more.
     Closing,
     /// Nothing that we know.
@@ -105,6 +109,8 @@ pub fn read(entry: &mut Entry) -> Result<News, Unread> {
         "logout" => return text(entry, "d").map(News::Logout),
         "closing" => return Ok(News::Closing),
         "attempt" => return text(entry, "d").map(News::Attempt),
+        "order" => return text(entry, "d").map(News::Order),
+        "announce" => return text(entry, "d").map(News::Announcement),
         _ => return Ok(News::Other),
     };
     Ok(News::Fact(fact))

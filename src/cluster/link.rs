@@ -7,7 +7,8 @@ use std::{
 };
 
 use redis::{
-    AsyncConnectionConfig, Cmd, ErrorKind, Pipeline, RedisError, Value, aio::MultiplexedConnection,
+    AsyncCommands, AsyncConnectionConfig, Cmd, ErrorKind, Pipeline, RedisError, Value,
+    aio::MultiplexedConnection,
 };
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -50,7 +51,6 @@ pub struct Link {
     pub number: usize,
     pub rooms: Rooms,
     pub far: Arc<Far>,
-    pub capacity: usize,
     pub connection: Connection,
     pub accounts: Arc<Accounts>,
     /// Has a permit for each engine that sends no seat here any more.
@@ -120,6 +120,7 @@ impl Link {
             self.states(&mut stating, seats).await?;
             if self.number == 0 {
                 self.tells_logouts(&mut stating).await?;
+                self.tells_orders(&mut stating).await?;
             }
             Ok::<_, RedisError>(())
         };
@@ -182,6 +183,19 @@ impl Link {
         Ok(())
     }
 
+    /// Tells what was ordered here while the engine was away, and hears what elsewhere.
+    async fn tells_orders(&self, writer: &mut MultiplexedConnection) -> Result<(), RedisError> {
+        scripts::order(writer, &(self.accounts.orders)()).await?;
+        let key = format!("{PREFIX}orders");
+        let orders: Vec<(String, String)> = writer.hgetall(&key).await?;
+        for (about, line) in orders {
+            if !(self.accounts.ordered)(&line) {
+                let _: u8 = writer.hdel(&key, about).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Reads the inbox.
     async fn reads(&self, mut reader: MultiplexedConnection) -> Result<Infallible, RedisError> {
         let inbox = self.inbox();
@@ -204,6 +218,8 @@ impl Link {
                     Ok(News::Fact(fact)) => self.rooms.apply(fact),
                     Ok(News::Logout(line)) => (self.accounts.logged_out)(&line),
                     Ok(News::Attempt(attempt)) => (self.accounts.attempted)(&attempt),
+                    Ok(News::Order(line)) => drop((self.accounts.ordered)(&line)),
+                    Ok(News::Announcement(said)) => (self.accounts.announced)(&said),
                     Ok(News::Closing) => self.closed.add_permits(1),
                     Ok(News::Other) => {}
                     Err(error) => tracing::warn!(%error, "an entry of the inbox is passed over"),
@@ -280,7 +296,7 @@ impl Link {
             Ask::Join { room, peer, key } => {
                 let mut join = call(&JOIN);
                 join.arg(&**room).arg(&*peer.client_id).arg(conn(key));
-                join.arg(&*peer.username).arg(self.capacity);
+                join.arg(&*peer.username).arg(self.rooms.capacity_of(room));
                 join
             }
             Ask::Leave { room, client_id, key } => {

@@ -23,7 +23,7 @@ pub use self::{
 use self::link::Link;
 use crate::rooms::{
     Rooms,
-    far::{Ask, Far},
+    far::{Ask, Far, Holder},
 };
 
 /// In front of every key. A hash tag, so that an engine that is a Redis Cluster keeps all in one slot; the number
@@ -75,16 +75,21 @@ pub struct Accounts {
     pub logouts: Box<dyn Fn() -> Vec<String> + Send + Sync>,
     /// An attempt to log in that was made on another node.
     pub attempted: Box<dyn Fn(&str) + Send + Sync>,
+    /// An order of an administrator, that was given on another node or on this; whether it is still to be remembered.
+    pub ordered: Box<dyn Fn(&str) -> bool + Send + Sync>,
+    /// All orders that this node knows.
+    pub orders: Box<dyn Fn() -> Vec<String> + Send + Sync>,
+    /// What an administrator has to say on every node.
+    pub announced: Box<dyn Fn(&str) + Send + Sync>,
 }
 
 impl Cluster {
-    /// Connects, and stays connected, to every engine, on its `way`. `asked` is what `rooms` ask of each; a room holds `capacity`.
+    /// Connects, and stays connected, to every engine, on its `way`. `asked` is what `rooms` ask of each.
     pub fn start(
         ways: Vec<Way>,
         rooms: &Rooms,
         far: Arc<Far>,
         asked: Vec<mpsc::UnboundedReceiver<Ask>>,
-        capacity: usize,
         accounts: Accounts,
     ) -> Self {
         let accounts = Arc::new(accounts);
@@ -94,8 +99,7 @@ impl Cluster {
         for (number, ((way, asked), connection)) in links {
             let (rooms, far, accounts) = (rooms.clone(), far.clone(), accounts.clone());
             let (position, closed) = (Mutex::default(), closed.clone());
-            let link =
-                Link { number, rooms, far, capacity, connection, accounts, closed, position };
+            let link = Link { number, rooms, far, connection, accounts, closed, position };
             tokio::spawn(link.live(way, asked));
         }
         let (attempts, attempted) = mpsc::channel(MOST_ATTEMPTS);
@@ -191,6 +195,37 @@ impl Cluster {
             let mut logout = scripts::call(&scripts::LOGOUT);
             let _: redis::RedisResult<u8> = logout.arg(line).query_async(&mut connection).await;
         }
+    }
+
+    /// Tells every node of an administrator's orders, and of all others where they do not know them. Where they cannot be
+    /// reached, they hear of them when they can.
+    pub async fn orders(&self, lines: &[String]) {
+        if let Some(Ok(mut connection)) = self.0.engines.first().map(connection) {
+            let _ = scripts::order(&mut connection, lines).await;
+        }
+    }
+
+    /// Has every other node say something to its members.
+    pub async fn announces(&self, announcement: &str) {
+        if let Some(Ok(mut connection)) = self.0.engines.first().map(connection) {
+            let mut tell = scripts::call(&scripts::TELL);
+            tell.arg(self.node()).arg("announce").arg(announcement);
+            let _: redis::RedisResult<u8> = tell.query_async(&mut connection).await;
+        }
+    }
+
+    /// Who is in a room, on all nodes together.
+    ///
+    /// # Errors
+    ///
+    /// [`Away`].
+    pub async fn members(&self, room: &str) -> Result<Vec<Holder>, Away> {
+        let engine = self.0.engines.get(self.0.far.engine_of(room)).ok_or(Away)?;
+        let key = format!("{PREFIX}room:{room}");
+        let seats: Vec<(String, String)> =
+            connection(engine)?.hgetall(key).await.map_err(|_| Away)?;
+        let holder = |(client_id, seat): (String, String)| Holder::of(&client_id, &seat).ok();
+        Ok(seats.into_iter().filter_map(holder).collect())
     }
 
     /// From now on no seat comes to this node; once this returns it knows all that have come. Never returns where

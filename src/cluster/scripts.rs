@@ -27,6 +27,7 @@ pub static MOVE: LazyLock<Script> = script!("move.lua");
 pub static CLOSE: LazyLock<Script> = script!("close.lua");
 pub static TELL: LazyLock<Script> = script!("tell.lua");
 pub static LOGOUT: LazyLock<Script> = script!("logout.lua");
+pub static ORDER: LazyLock<Script> = script!("order.lua");
 
 /// Makes an engine know all of them.
 ///
@@ -34,7 +35,8 @@ pub static LOGOUT: LazyLock<Script> = script!("logout.lua");
 ///
 /// Those of the connection.
 pub async fn load(connection: &mut MultiplexedConnection) -> RedisResult<()> {
-    for script in [&ENTER, &JOIN, &LEAVE, &SYNC, &BEAT, &REAP, &WANT, &MOVE, &CLOSE, &TELL, &LOGOUT]
+    for script in
+        [&ENTER, &JOIN, &LEAVE, &SYNC, &BEAT, &REAP, &WANT, &MOVE, &CLOSE, &TELL, &LOGOUT, &ORDER]
     {
         script.prepare_invoke().load_async(connection).await?;
     }
@@ -46,6 +48,25 @@ pub fn call(script: &Script) -> Cmd {
     let mut call = redis::cmd("EVALSHA");
     call.arg(script.get_hash()).arg(1).arg(PREFIX);
     call
+}
+
+/// Orders that go in one call, so that the engine is never busy for long.
+const ORDERS_AT_ONCE: usize = 64;
+
+/// Tells every node of orders, each as JSON.
+///
+/// # Errors
+///
+/// Those of the connection.
+pub async fn order(connection: &mut MultiplexedConnection, lines: &[String]) -> RedisResult<()> {
+    for some in lines.chunks(ORDERS_AT_ONCE) {
+        let mut order = call(&ORDER);
+        some.iter().for_each(|line| {
+            order.arg(line);
+        });
+        let _: u8 = order.query_async(connection).await?;
+    }
+    Ok(())
 }
 
 /// Whoever has beaten twice as recently as it must: more than half of a lease (`lib.lua`) is left.

@@ -271,7 +271,7 @@ impl Node {
         let name: Arc<str> = format!("n{number}").into();
         let (far, mut asked, arrivals) = Far::new(name.clone(), 1);
         let far = Arc::new(far);
-        let rooms = Rooms::clustered(far.clone());
+        let rooms = Rooms::clustered(usize::MAX, far.clone());
         Self { name, rooms, far, asked: asked.remove(0), arrivals, kept: Vec::new(), is_up: false }
     }
 
