@@ -116,6 +116,21 @@ pub fn users_csv(variable: impl Fn(&str) -> Option<String>) -> PathBuf {
     path(variable, "USERS_CSV").unwrap_or_else(|| "users.csv".into())
 }
 
+/// Where the server of these settings listens, and `ADMIN_TOKEN`, for whoever administrates it from a shell and may not
+/// read its other secrets.
+///
+/// # Errors
+///
+/// [`Faults`] of these settings alone.
+pub fn of_administrator(
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<(String, u16, Option<SecretString>), Faults> {
+    let mut read = Reader { variable: &variable, faults: Vec::new() };
+    let (host, port) = (read.host(), read.port());
+    let token = read.optional_secret("ADMIN_TOKEN");
+    if read.faults.is_empty() { Ok((host, port, token)) } else { Err(Faults(read.faults)) }
+}
+
 fn path(variable: impl Fn(&str) -> Option<String>, name: &str) -> Option<PathBuf> {
     let set = variable(name).map(|path| path.trim().to_owned());
     set.filter(|path| !path.is_empty()).map(PathBuf::from)
@@ -210,7 +225,7 @@ impl Config {
     pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, Faults> {
         let mut read = Reader { variable: &variable, faults: Vec::new() };
         let host = read.host();
-        let port = read.one("PORT", 8000, "a port from 0 to 65535");
+        let port = read.port();
         let debug = read.flag("DEBUG", false);
         let config = Self {
             host,
@@ -429,6 +444,10 @@ impl Reader<'_> {
                 fits.then(|| host.to_owned())
             },
         )
+    }
+
+    fn port(&mut self) -> u16 {
+        self.one("PORT", 8000, "a port from 0 to 65535")
     }
 
     fn flag(&mut self, name: &str, default: bool) -> bool {

@@ -15,6 +15,7 @@
     )
 )]
 
+pub mod administration;
 pub mod app;
 pub mod auth;
 pub mod clock;

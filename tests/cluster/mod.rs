@@ -6,6 +6,7 @@ mod engine;
 mod faults;
 mod membership;
 mod model;
+mod moderation;
 mod moving;
 mod namespace;
 mod observer;
