@@ -2,7 +2,7 @@
 
 use std::{
     fmt, fs,
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     str::FromStr,
@@ -103,6 +103,8 @@ pub struct Config {
     pub node_id: Option<String>,
     /// `METRICS_TOKEN`: opens `/metrics`. Default none: there is no such page.
     pub metrics_token: Option<SecretString>,
+    /// `METRICS_LISTEN`: where `/metrics` is served alone. Default none; port 0 lets the system choose.
+    pub metrics_listen: Option<SocketAddr>,
     /// `API_DOCS`: `/docs`, `/redoc`, `/openapi.json`. Default as `DEBUG`.
     pub api_docs: bool,
 }
@@ -259,6 +261,7 @@ impl Config {
             redis_authority: read.redis_authority(),
             node_id: read.node_id(),
             metrics_token: read.optional_secret("METRICS_TOKEN"),
+            metrics_listen: read.metrics_listen(),
             api_docs: read.flag("API_DOCS", debug),
         };
         let mut faults = read.faults;
@@ -317,6 +320,8 @@ impl Config {
         let secrets = [&self.secret_key, &self.jwt_secret_key];
         let turn_secret = self.ice.turn.secret.expose_secret();
         let no_turn_urls = !turn_secret.is_empty() && self.ice.turn.urls.is_empty();
+        let figures_for_all = self.metrics_token.is_none()
+            && self.metrics_listen.is_some_and(|address| !address.ip().is_loopback());
         let weak_turn_secret = (1..SHORTEST_SECRET).contains(&turn_secret.len()) && !self.debug;
         [
             (self.allow_anonymous, "ALLOW_ANONYMOUS=true: anybody who reaches this server can join any room as a guest"),
@@ -331,6 +336,10 @@ impl Config {
             (
                 weak_turn_secret,
                 "TURNSERVER_SECRET is shorter than 32 bytes; whoever guesses it relays at your cost: `openssl rand -hex 32`",
+            ),
+            (
+                figures_for_all,
+                "METRICS_LISTEN is open to other machines, and without METRICS_TOKEN to whoever reaches it",
             ),
             (no_turn_urls, "TURNSERVER_SECRET is set but TURNSERVER_URLS is empty: no TURN credentials are issued"),
         ]
@@ -560,6 +569,12 @@ impl Reader<'_> {
         Some(id)
     }
 
+    fn metrics_listen(&mut self) -> Option<SocketAddr> {
+        let accepted =
+            "an address and a port such as 127.0.0.1:9090 or [::1]:9090; port 0 takes a free one";
+        self.parsed("METRICS_LISTEN", None, accepted, |value| value.parse().ok().map(Some))
+    }
+
     fn optional_secret(&self, name: &str) -> Option<SecretString> {
         (self.variable)(name).filter(|secret| !secret.is_empty()).map(SecretString::from)
     }
@@ -721,6 +736,7 @@ mod tests {
         assert_eq!(config.token_lifetime, Duration::from_secs(1800));
         assert!(config.cors_origins == Origins::Any && config.cors_allow_credentials);
         assert!(config.metrics_token.is_none() && config.workers == 0);
+        assert_eq!(config.metrics_listen, None);
         assert_eq!(
             (config.rate_limit_per_minute, config.messages_per_second, config.message_burst),
             (60, 50, 250)

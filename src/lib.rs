@@ -29,6 +29,7 @@ pub mod http;
 pub mod limits;
 pub mod metrics;
 pub mod outbox;
+pub mod process;
 pub mod replay;
 pub mod rooms;
 pub mod server;

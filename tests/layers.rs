@@ -15,7 +15,7 @@ use std::{
 };
 
 /// Those that may know everything: the doors, and the house.
-const FREE: [&str; 11] = [
+const FREE: [&str; 12] = [
     "lib",
     "main",
     "app",
@@ -23,6 +23,7 @@ const FREE: [&str; 11] = [
     "doctor",
     "dotenv",
     "healthcheck",
+    "process",
     "server",
     "tls",
     "telemetry",

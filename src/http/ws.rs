@@ -22,6 +22,7 @@ use crate::{
     app::App,
     forwarded::Client,
     limits::Place,
+    metrics::Limit,
     outbox::Outbox,
     rooms::is_room_id,
     server::{Transport, Upgraded, stream_of},
@@ -55,7 +56,10 @@ pub(super) async fn enter(
     }
     let accept = accept(&request).ok_or(ApiError::NoWebSocket)?;
     let upgrade = request.extensions_mut().remove::<OnUpgrade>().ok_or(ApiError::NoWebSocket)?;
-    let stranger = app.strangers.take(client.address).ok_or(ApiError::TooManyStrangers)?;
+    let stranger = app.strangers.take(client.address).ok_or_else(|| {
+        app.metrics.limited(Limit::Strangers);
+        ApiError::TooManyStrangers
+    })?;
 
     let sessions = app.sessions.clone();
     sessions.spawn(async move {
@@ -154,6 +158,9 @@ fn receive(
             app.turned_away(&room).or(counted.is_none().then_some(Goodbye::TooManyConnections));
         if let Some(goodbye) = turned_away {
             tracing::warn!(?room, address = %client.address, ?goodbye, "turned away");
+            if goodbye == Goodbye::TooManyConnections {
+                app.metrics.limited(Limit::Sockets);
+            }
             return session::refuse(&mut socket, goodbye, &app.metrics).await;
         }
         let host = Host {

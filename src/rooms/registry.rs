@@ -447,6 +447,15 @@ impl Rooms {
         rooms
     }
 
+    /// How many frames wait for members, and for the one that most wait for.
+    pub fn waiting(&self) -> (usize, usize) {
+        let rooms: Vec<_> = self.0.rooms.iter().map(|room| room.value().clone()).collect();
+        rooms.iter().fold((0, 0), |(all, most), room| {
+            let (here, deepest) = room.lock().waiting();
+            (all + here, most.max(deepest))
+        })
+    }
+
     /// How many members there are in all rooms together.
     pub fn members(&self) -> usize {
         self.0.members.load(Ordering::Relaxed)
