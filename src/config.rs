@@ -571,7 +571,7 @@ impl Reader<'_> {
 
     fn metrics_listen(&mut self) -> Option<SocketAddr> {
         let accepted =
-            "an address and a port such as 127.0.0.1:9090 or [::1]:9090; port 0 takes a free one";
+            "an address and a port such as 127.0.0.1:9464 or [::1]:9464; port 0 takes a free one";
         self.parsed("METRICS_LISTEN", None, accepted, |value| value.parse().ok().map(Some))
     }
 
@@ -877,6 +877,9 @@ mod tests {
             ("STUNSERVER_URLS", "turn:x", "stun:turn.example.com"),
             ("TURNSERVER_TTL", "0", "from 1"),
             ("NODE_ID", "a.b", "A-Z a-z"),
+            ("METRICS_LISTEN", "9464", "127.0.0.1:9464"),
+            ("METRICS_LISTEN", ":9464", "127.0.0.1:9464"),
+            ("METRICS_LISTEN", "127.0.0.1:94640", "127.0.0.1:9464"),
             ("SSL_KEY_FILE", "a.pem", "SSL_CERT_FILE"),
         ] {
             let faults = in_debug(name, value).unwrap_err().0;

@@ -431,6 +431,8 @@ mod tests {
             text.contains("signaling_messages_total{type=\"other\",outcome=\"repeated\"} 32\n")
         );
         assert!(text.contains("signaling_received_bytes_total 528\n"), "{text}");
+        let refused = "signaling_rate_limited_total{kind=\"messages\"} 136\n";
+        assert!(text.contains(refused), "{text}");
         assert!(text.contains("signaling_members 2\n") && text.ends_with("# EOF\n"));
         let expiry = "signaling_tls_certificate_expiry_timestamp_seconds 4102444800\n";
         assert!(text.contains(expiry), "{text}");

@@ -511,6 +511,25 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_for_members_is_counted_over_all_rooms_and_for_the_one_with_most() {
+        let rooms = Rooms::new(10);
+        let (_alice, mut alice) = enter(&rooms, "den", "alice");
+        let (bob, mut bobs) = enter(&rooms, "den", "bob");
+        let (_carol, _carols) = enter(&rooms, "attic", "carol");
+        heard(&mut alice);
+        heard(&mut bobs);
+        assert_eq!(rooms.waiting(), (1, 1), "carol is to hear that she is alone");
+
+        for _ in 0..5 {
+            say(&bob, r#"{"type":"message","data":1}"#).unwrap();
+        }
+
+        assert_eq!(rooms.waiting(), (6, 5));
+        heard(&mut alice);
+        assert_eq!(rooms.waiting(), (1, 1));
+    }
+
+    #[test]
     fn a_newcomer_hears_who_is_there_and_the_others_hear_of_the_newcomer() {
         let rooms = Rooms::new(10);
         let (_alice, mut alice) = enter(&rooms, "den", "alice");

@@ -18,6 +18,7 @@ mod faults;
 mod foreign;
 mod harness;
 mod healthcheck;
+mod metrics;
 mod process;
 mod rest;
 mod resume;
