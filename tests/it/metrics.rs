@@ -467,7 +467,9 @@ async fn docs_dashboard_and_alerts_name_the_figures_that_there_are_and_prometheu
         assert!(!["alice", "bob", "\"den\""].iter().any(|name| text.contains(name)), "{text}");
         promtool(&["check", "metrics"], &classic(text)).await;
     }
-    assert_eq!(described(&docs, &["signaling_", "process_"]), there);
+    let described_figures = described(&docs, &["signaling_", "process_"]);
+    let strange: Vec<_> = described_figures.symmetric_difference(&there).collect();
+    assert_eq!(strange, [] as [&String; 0], "described and not there, or there and not described");
     for text in [&docs, &dashboard, &alerts] {
         let strange: Vec<_> = named(text, &families).difference(&there).cloned().collect();
         assert_eq!(strange, [] as [String; 0], "there is no such figure");
@@ -496,5 +498,7 @@ async fn docs_dashboard_and_alerts_name_the_figures_that_there_are_and_prometheu
         assert_eq!(is_well, (Some("ok"), Some("inactive")), "{rule}");
     }
     let names = rules.iter().map(|rule| rule["name"].as_str().unwrap().to_owned());
-    assert_eq!(described(&docs, &["Signaling"]), names.collect());
+    let (names, described_alerts) = (names.collect(), described(&docs, &["Signaling"]));
+    let strange: Vec<_> = described_alerts.symmetric_difference(&names).collect();
+    assert_eq!(strange, [] as [&String; 0], "described and not there, or there and not described");
 }
