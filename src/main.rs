@@ -115,13 +115,23 @@ async fn serve(config: Config, handed_over: Option<TcpListener>) -> Result<(), B
             .await
             .map_err(|error| format!("cannot listen on {host}:{port}: {error}"))?,
     };
+    let figures_at = match config.metrics_listen {
+        None => None,
+        Some(address) => {
+            let listener = server::listen(&address.ip().to_string(), address.port()).await;
+            let listener = listener
+                .map_err(|error| format!("METRICS_LISTEN: cannot listen on {address}: {error}"))?;
+            tracing::info!(address = %listener.local_addr()?, "figures for Prometheus");
+            Some(listener)
+        }
+    };
     let address = listener.local_addr()?;
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!(%address, is_handed_over, tls = tls.is_some(), handles, version, "open");
 
     let grace = config.shutdown_grace;
-    let gate = Gate::new(handles, &config.trusted_proxies);
     let app = App::new(config, users, revoked, orders);
+    let gate = Gate::new(handles, &app.config.trusted_proxies, app.metrics.clone());
     let closing = CancellationToken::new();
     if !app.config.debug {
         let app = app.clone();
@@ -138,7 +148,7 @@ async fn serve(config: Config, handed_over: Option<TcpListener>) -> Result<(), B
     });
     tokio::spawn(app.clone().keep_house());
     if let Some(tls) = tls.clone() {
-        tokio::spawn(tls.keep_fresh());
+        tokio::spawn(tls.keep_fresh(app.metrics.clone()));
     }
     let workers = match app.config.workers {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -146,6 +156,11 @@ async fn serve(config: Config, handed_over: Option<TcpListener>) -> Result<(), B
     };
     let workers = Workers::start(workers)?;
     app.restore(&workers);
+    if let Some(listener) = figures_at {
+        let gate = Gate::to_figures(app.metrics.clone());
+        let (figures, workers) = (http::figures(&app), workers.clone());
+        tokio::spawn(server::serve(listener, figures, None, gate, workers, closing.clone()));
+    }
     let doors = http::doors(&app);
     let serving = tokio::spawn(server::serve(listener, doors, tls, gate, workers, closing.clone()));
 

@@ -15,7 +15,7 @@ use std::{
 };
 
 /// Those that may know everything: the doors, and the house.
-const FREE: [&str; 13] = [
+const FREE: [&str; 14] = [
     "lib",
     "main",
     "administration",
@@ -25,6 +25,7 @@ const FREE: [&str; 13] = [
     "doctor",
     "dotenv",
     "healthcheck",
+    "process",
     "server",
     "tls",
     "telemetry",

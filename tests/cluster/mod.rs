@@ -2,7 +2,7 @@
 //! keeps, whatever happens to nodes, engine and the wires between them.
 
 mod doctor;
-mod engine;
+pub mod engine;
 mod faults;
 mod membership;
 mod model;

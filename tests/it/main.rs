@@ -19,6 +19,7 @@ mod faults;
 mod foreign;
 mod harness;
 mod healthcheck;
+mod metrics;
 mod process;
 mod rest;
 mod resume;
