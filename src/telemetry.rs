@@ -1,40 +1,105 @@
-//! Where log lines go and which there are.
+//! Where log lines and traces go, and which there are.
 
-use std::io::IsTerminal;
+use std::{error::Error, io::IsTerminal, time::Duration};
 
+use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
-use tracing_subscriber::{Layer, filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{
+    Layer, Registry, filter::Targets, layer::SubscriberExt, reload, util::SubscriberInitExt,
+};
 
 use crate::config::{Config, LogFormat};
 
-/// Starts logging to standard output; lines still on their way are written when the guard is dropped.
+/// Log and traces, for as long as the process lasts.
+pub struct Telemetry {
+    /// How loud the log is.
+    pub loudness: Loudness,
+    _log: WorkerGuard,
+    #[cfg(feature = "otel")]
+    traces: Option<crate::traces::Traces>,
+}
+
+impl Telemetry {
+    /// Writes the lines that are still on their way, and sends spans, these for so long at most.
+    pub fn end(self, within: Duration) {
+        #[cfg(feature = "otel")]
+        if let Some(traces) = &self.traces {
+            traces.end(within);
+        }
+        #[cfg(not(feature = "otel"))]
+        let _ = within;
+    }
+}
+
+/// How loud the log is. Clones are the same.
+#[derive(Clone)]
+pub struct Loudness(reload::Handle<Targets, Registry>);
+
+impl Loudness {
+    /// From now on it is as loud as `LOG_LEVEL` says.
+    pub fn adopt(&self, level: LevelFilter) {
+        #[expect(clippy::expect_used, reason = "see the message")]
+        self.0.reload(targets(level)).expect("the subscriber lasts as long as the process");
+    }
+}
+
+/// Libraries are heard from `WARN` on, whatever `LOG_LEVEL` says: below that some of them print
+/// what crosses a socket, tokens included.
+fn targets(ours: LevelFilter) -> Targets {
+    Targets::new()
+        .with_default(ours.min(LevelFilter::WARN))
+        .with_target("signaling", ours)
+        .with_target("signaling_server", ours)
+}
+
+/// Starts logging to standard output, and the sending of traces where that is asked for. Not to be called
+/// on a runtime.
 ///
 /// A thread of its own writes: where nobody reads (a stuck journal, a pager), lines are lost and
 /// calls go on.
 ///
-/// Libraries are heard from `WARN` on, whatever `LOG_LEVEL` says: below that some of them print
-/// what crosses a socket, tokens included.
-pub fn start(config: &Config) -> WorkerGuard {
+/// # Errors
+///
+/// What keeps traces from being sent at all.
+pub fn start(config: &Config) -> Result<Telemetry, Box<dyn Error>> {
     let (output, guard) = NonBlocking::new(std::io::stdout());
-    let ours = config.log_level;
-    let libraries = ours.min(tracing::level_filters::LevelFilter::WARN);
-    let levels = Targets::new()
-        .with_default(libraries)
-        .with_target("signaling", ours)
-        .with_target("signaling_server", ours);
+    let (levels, loudness) = reload::Layer::new(targets(config.log_level));
     let default = if std::io::stdout().is_terminal() { LogFormat::Pretty } else { LogFormat::Json };
     let lines = match config.log_format.unwrap_or(default) {
         LogFormat::Pretty => {
             let colours = std::io::stdout().is_terminal();
             tracing_subscriber::fmt::layer().with_writer(output).with_ansi(colours).boxed()
         }
-        LogFormat::Json => tracing_subscriber::fmt::layer().with_writer(output).json().boxed(),
+        // The innermost span has everything that is known: a list of all would only repeat it.
+        LogFormat::Json => tracing_subscriber::fmt::layer()
+            .with_writer(output)
+            .json()
+            .with_span_list(false)
+            .boxed(),
     };
-    tracing_subscriber::registry().with(lines.with_filter(levels)).init();
+    #[cfg_attr(not(feature = "otel"), expect(unused_mut, reason = "nothing to add"))]
+    let mut layers: Vec<Box<dyn Layer<Registry> + Send + Sync>> =
+        vec![lines.with_filter(levels).boxed()];
+    #[cfg(feature = "otel")]
+    let traces = match &config.otlp {
+        Some(otlp) => {
+            let traces = crate::traces::Traces::start(otlp)
+                .map_err(|error| format!("OTEL_EXPORTER_OTLP_ENDPOINT: {error}"))?;
+            layers.push(traces.layer().boxed());
+            Some(traces)
+        }
+        None => None,
+    };
+    tracing_subscriber::registry().with(layers).init();
     // Where, but not what: the message of a panic may hold anything. And never to a stuck stderr.
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string);
         tracing::error!(place, "panicked: this is a bug of ours");
     }));
-    guard
+    Ok(Telemetry {
+        loudness: Loudness(loudness),
+        _log: guard,
+        #[cfg(feature = "otel")]
+        traces,
+    })
 }

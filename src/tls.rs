@@ -5,7 +5,7 @@ use std::{
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::Path,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -35,7 +35,31 @@ pub enum TlsError {
 pub struct Tls {
     files: TlsFiles,
     watched: Watched,
-    config: RwLock<Arc<ServerConfig>>,
+    served: RwLock<Served>,
+    /// Held from reading the files until what was read is served, so that nothing older comes after it.
+    reading: Mutex<()>,
+}
+
+struct Served {
+    chain: Vec<CertificateDer<'static>>,
+    config: Arc<ServerConfig>,
+}
+
+/// Certificate and key as the files have them, which are not served yet.
+pub struct FreshTls<'a> {
+    tls: &'a Tls,
+    served: Served,
+    _reading: MutexGuard<'a, ()>,
+}
+
+impl FreshTls<'_> {
+    /// Serves them to connections that begin from now on; whether it is another certificate than before.
+    pub fn adopt(self) -> bool {
+        let mut served = self.tls.served.write().unwrap_or_else(PoisonError::into_inner);
+        let is_new = served.chain != self.served.chain;
+        *served = self.served;
+        is_new
+    }
 }
 
 impl Tls {
@@ -49,13 +73,24 @@ impl Tls {
             make_self_signed(&files)?;
         }
         let watched = Watched::new([files.certificate.clone(), files.key.clone()]);
-        let config = RwLock::new(Arc::new(read(&files)?));
-        Ok(Self { files, watched, config })
+        let served = RwLock::new(read(&files)?);
+        Ok(Self { files, watched, served, reading: Mutex::new(()) })
     }
 
     /// What a new connection begins with.
     pub fn acceptor(&self) -> TlsAcceptor {
-        TlsAcceptor::from(self.config.read().unwrap_or_else(PoisonError::into_inner).clone())
+        let served = self.served.read().unwrap_or_else(PoisonError::into_inner);
+        TlsAcceptor::from(served.config.clone())
+    }
+
+    /// Reads certificate and key again.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError`]; the ones before stay in force.
+    pub fn read_again(&self) -> Result<FreshTls<'_>, TlsError> {
+        let reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(FreshTls { tls: self, served: read(&self.files)?, _reading: reading })
     }
 
     /// Takes up new files for as long as it is polled.
@@ -79,13 +114,12 @@ impl Tls {
         if !self.watched.changed() {
             return Ok(false);
         }
-        let config = read(&self.files)?;
-        *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+        self.read_again()?.adopt();
         Ok(true)
     }
 }
 
-fn read(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
+fn read(files: &TlsFiles) -> Result<Served, TlsError> {
     let (certificate, key) =
         (files.certificate.display().to_string(), files.key.display().to_string());
     let pem = |path: &str, fault: &dyn std::fmt::Display| {
@@ -100,10 +134,10 @@ fn read(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
     let private = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| pem(&key, &error))?;
     let mut config = ServerConfig::builder()
         .with_no_client_auth()
-        .with_single_cert(chain, private)
+        .with_single_cert(chain.clone(), private)
         .map_err(|error| pem(&certificate, &error))?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(config)
+    Ok(Served { chain, config: Arc::new(config) })
 }
 
 fn make_self_signed(files: &TlsFiles) -> Result<(), TlsError> {
@@ -138,7 +172,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (certificate, key) = (folder.path().join("a.crt"), folder.path().join("a.key"));
         let tls = Tls::load(TlsFiles { certificate, key: key.clone(), self_signed: true }).unwrap();
-        let in_force = || Arc::as_ptr(&tls.config.read().unwrap());
+        let in_force = || Arc::as_ptr(&tls.served.read().unwrap().config);
         let before = in_force();
 
         fs::write(&key, "half a k").unwrap();

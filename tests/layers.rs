@@ -15,7 +15,7 @@ use std::{
 };
 
 /// Those that may know everything: the doors, and the house.
-const FREE: [&str; 11] = [
+const FREE: [&str; 13] = [
     "lib",
     "main",
     "app",
@@ -26,6 +26,8 @@ const FREE: [&str; 11] = [
     "server",
     "tls",
     "telemetry",
+    "traces",
+    "traces/otlp",
     "workers",
 ];
 

@@ -50,7 +50,6 @@ pub struct Link {
     pub number: usize,
     pub rooms: Rooms,
     pub far: Arc<Far>,
-    pub capacity: usize,
     pub connection: Connection,
     pub accounts: Arc<Accounts>,
     /// Has a permit for each engine that sends no seat here any more.
@@ -280,7 +279,7 @@ impl Link {
             Ask::Join { room, peer, key } => {
                 let mut join = call(&JOIN);
                 join.arg(&**room).arg(&*peer.client_id).arg(conn(key));
-                join.arg(&*peer.username).arg(self.capacity);
+                join.arg(&*peer.username).arg(self.rooms.capacity());
                 join
             }
             Ask::Leave { room, client_id, key } => {

@@ -78,13 +78,12 @@ pub struct Accounts {
 }
 
 impl Cluster {
-    /// Connects, and stays connected, to every engine, on its `way`. `asked` is what `rooms` ask of each; a room holds `capacity`.
+    /// Connects, and stays connected, to every engine, on its `way`. `asked` is what `rooms` ask of each.
     pub fn start(
         ways: Vec<Way>,
         rooms: &Rooms,
         far: Arc<Far>,
         asked: Vec<mpsc::UnboundedReceiver<Ask>>,
-        capacity: usize,
         accounts: Accounts,
     ) -> Self {
         let accounts = Arc::new(accounts);
@@ -94,8 +93,7 @@ impl Cluster {
         for (number, ((way, asked), connection)) in links {
             let (rooms, far, accounts) = (rooms.clone(), far.clone(), accounts.clone());
             let (position, closed) = (Mutex::default(), closed.clone());
-            let link =
-                Link { number, rooms, far, capacity, connection, accounts, closed, position };
+            let link = Link { number, rooms, far, connection, accounts, closed, position };
             tokio::spawn(link.live(way, asked));
         }
         let (attempts, attempted) = mpsc::channel(MOST_ATTEMPTS);

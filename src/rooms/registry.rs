@@ -28,7 +28,7 @@ pub struct Rooms(Arc<Registry>);
 
 struct Registry {
     rooms: DashMap<Arc<str>, Arc<SharedRoom>>,
-    capacity: usize,
+    capacity: AtomicUsize,
     members: AtomicUsize,
     is_closing: AtomicBool,
     far: Option<Arc<Far>>,
@@ -68,11 +68,21 @@ impl Rooms {
     fn of(capacity: usize, far: Option<Arc<Far>>) -> Self {
         Self(Arc::new(Registry {
             rooms: DashMap::new(),
-            capacity,
+            capacity: AtomicUsize::new(capacity),
             members: AtomicUsize::new(0),
             is_closing: AtomicBool::new(false),
             far,
         }))
+    }
+
+    /// From now on a room lets in `capacity` members. Where it has more, they stay.
+    pub fn hold(&self, capacity: usize) {
+        self.0.capacity.store(capacity, Ordering::Relaxed);
+    }
+
+    /// How many members a room lets in.
+    pub fn capacity(&self) -> usize {
+        self.0.capacity.load(Ordering::Relaxed)
     }
 
     /// The way to the other servers, where there are some.
@@ -346,7 +356,7 @@ impl Rooms {
         peer: Peer,
         outbox: Outbox,
     ) -> Result<(Arc<SharedRoom>, Joined), JoinError> {
-        self.enter(id, |room| room.join(peer.clone(), outbox.clone(), self.0.capacity))
+        self.enter(id, |room| room.join(peer.clone(), outbox.clone(), self.capacity()))
     }
 
     /// See [`Room::restore`].

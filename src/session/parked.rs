@@ -12,7 +12,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-use super::{Admission, OWN_SLEEP, Refusal};
+use super::{Admission, Goodbye, OWN_SLEEP, Refusal};
 use crate::{
     auth::{grants::Grant, ticket::Ticket},
     metrics::Metrics,
@@ -203,9 +203,12 @@ impl Parked {
         if why == Some(Dismissal::Resumed) {
             return;
         }
-        let Peer { username, client_id } = self.seat.peer();
         metrics.given_up();
-        tracing::info!(user = ?username, client = %client_id, ?why, "left, being away");
+        let Peer { username, client_id } = self.seat.peer();
+        let reason = why.map_or("timeout", |why| Goodbye::from(why).word());
+        let (room, user, client) = (&*self.ticket.room, &**username, &**client_id);
+        tracing::error_span!("socket", room, user, client)
+            .in_scope(|| tracing::info!(reason, "left, being away"));
     }
 }
 

@@ -19,9 +19,12 @@ mod foreign;
 mod harness;
 mod healthcheck;
 mod process;
+mod reload;
 mod rest;
 mod resume;
 mod settings;
 mod signaling;
 mod tls;
+#[cfg(feature = "otel")]
+mod traces;
 mod users;
