@@ -1,6 +1,11 @@
 //! Where log lines and traces go, and which there are.
 
-use std::{error::Error, io::IsTerminal, time::Duration};
+use std::{
+    error::Error,
+    fmt::Write as _,
+    io::{self, IsTerminal, Write},
+    time::Duration,
+};
 
 use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
@@ -43,6 +48,32 @@ impl Loudness {
     }
 }
 
+/// Escapes what JSON lets stand and a terminal or an editor takes for the end of a line, or for an order. It may
+/// be in the name of a room.
+struct Escaping<W>(W);
+
+impl<W: Write> Write for Escaping<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if line.is_ascii() {
+            return self.0.write_all(line).map(|()| line.len());
+        }
+        let mut escaped = String::with_capacity(line.len());
+        for char in String::from_utf8_lossy(line).chars() {
+            let is_odd = matches!(char, '\u{80}'..='\u{9f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+            if is_odd {
+                let _ = write!(escaped, "\\u{:04x}", u32::from(char));
+            } else {
+                escaped.push(char);
+            }
+        }
+        self.0.write_all(escaped.as_bytes()).map(|()| line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
 /// Libraries are heard from `WARN` on, whatever `LOG_LEVEL` says: below that some of them print
 /// what crosses a socket, tokens included.
 fn targets(ours: LevelFilter) -> Targets {
@@ -72,7 +103,7 @@ pub fn start(config: &Config) -> Result<Telemetry, Box<dyn Error>> {
         }
         // The innermost span has everything that is known: a list of all would only repeat it.
         LogFormat::Json => tracing_subscriber::fmt::layer()
-            .with_writer(output)
+            .with_writer(move || Escaping(output.clone()))
             .json()
             .with_span_list(false)
             .boxed(),
@@ -102,4 +133,22 @@ pub fn start(config: &Config) -> Result<Telemetry, Box<dyn Error>> {
         #[cfg(feature = "otel")]
         traces,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_json_says_the_same_and_has_nothing_that_ends_a_line_or_moves_a_cursor() {
+        let told = "den\u{2028}\u{85}\u{9b}31m\u{202e}é";
+        let mut written = Vec::new();
+
+        let line = serde_json::to_vec(told).unwrap();
+        Escaping(&mut written).write_all(&line).unwrap();
+
+        let text = std::str::from_utf8(&written).unwrap();
+        assert_eq!(text, r#""den\u2028\u0085\u009b31m\u202eé""#);
+        assert_eq!(serde_json::from_str::<String>(text).unwrap(), told);
+    }
 }
