@@ -4,7 +4,6 @@ mod moderating;
 
 use std::{
     net::IpAddr,
-    num::NonZeroU32,
     ops::Deref,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
@@ -31,7 +30,7 @@ use crate::{
         revoked::{self, Revoked},
         ticket::{Ticket, Tickets},
         token::{BadToken, Claims, Tokens},
-        users::{Account, Reload, RowFault, Users},
+        users::{Account, FreshUsers, Reload, RowFault, Users},
     },
     clock::unix_now,
     cluster::{self, Accounts, Cluster},
@@ -74,10 +73,10 @@ pub struct App(Arc<Shared>);
 
 /// What one server consists of.
 pub struct Shared {
-    /// The settings, as they were at the start.
-    pub config: Config,
-    /// The one of them that may be replaced.
-    ice: RwLock<Arc<Ice>>,
+    /// The settings, as they were at the start: for what is the same until the end.
+    pub config: Arc<Config>,
+    /// The settings as they are now, replaced whole.
+    settings: RwLock<Arc<Config>>,
     ice_version: AtomicU64,
     /// The accounts.
     pub users: Users,
@@ -95,8 +94,8 @@ pub struct Shared {
     pub sockets: Places,
     /// Sockets that have not shown a token yet.
     pub strangers: Places,
-    /// HTTP requests per address; `None` where they are not limited.
-    pub requests: Option<Requests>,
+    /// HTTP requests per address.
+    pub requests: Requests,
     /// Every open WebSocket.
     pub sessions: TaskTracker,
     /// Members without one, that may come back.
@@ -164,6 +163,7 @@ impl Deref for App {
 impl App {
     /// A server that nobody has talked to yet. With `REDIS_URL` it begins to connect, and needs a runtime.
     pub fn new(config: Config, users: Users, revoked: Revoked, orders: Orders) -> Self {
+        let config = Arc::new(config);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let passwords = Passwords::new(cores);
         let most_logins = MOST_LOGINS_PER_THREAD * passwords.at_once();
@@ -183,7 +183,7 @@ impl App {
         let metrics: Arc<Metrics> = Arc::default();
         session::announce(&metrics);
         Self(Arc::new(Shared {
-            ice: RwLock::new(Arc::new(config.ice.clone())),
+            settings: RwLock::new(config.clone()),
             ice_version: AtomicU64::new(0),
             users,
             rooms,
@@ -193,7 +193,7 @@ impl App {
             arrivals: Mutex::new(arrivals),
             sockets: Places::new(0, config.max_connections_per_ip),
             strangers: Places::new(MOST_STRANGERS, MOST_STRANGERS_PER_ADDRESS),
-            requests: NonZeroU32::new(config.rate_limit_per_minute).map(Requests::new),
+            requests: Requests::new(config.rate_limit_per_minute),
             sessions: TaskTracker::new(),
             away: TaskTracker::new(),
             // As many as an address may have connections: all of them may break at once.
@@ -256,7 +256,7 @@ impl App {
         let Ok((account, claims)) = self.identify(token) else { return };
         self.revoked.insert(&claims);
         self.grants.end_token(&account.username, claims.fingerprint);
-        tracing::info!(user = ?account.username, "logged out");
+        tracing::info!(user = account.username, "logged out");
         let app = self.clone();
         let _ = tokio::task::spawn_blocking(move || app.save_revoked()).await;
         if let Some(cluster) = &self.cluster {
@@ -276,8 +276,7 @@ impl App {
                 Reload::Nothing => {}
                 Reload::Changed(faults) => {
                     tracing::info!("users file read again");
-                    report(&faults);
-                    self.grants.end_fallen(|claims| self.fallen(claims));
+                    self.end_fallen(&faults);
                 }
                 Reload::Refused(error) => {
                     tracing::error!(%error, "users file not read; the accounts stay as they were");
@@ -520,9 +519,15 @@ impl Shared {
         self.check_standing(&claims).map(|account| (account, claims))
     }
 
+    /// The settings as they are now: what [`READ_AGAIN`](crate::config::READ_AGAIN) names is to be asked for here, whenever it is
+    /// needed. Not for each message: this takes a lock.
+    pub fn settings(&self) -> Arc<Config> {
+        self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The STUN and TURN servers that count now.
     fn ice(&self) -> Arc<Ice> {
-        self.ice.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.settings().ice.clone()
     }
 
     /// Another number whenever those were replaced.
@@ -530,16 +535,33 @@ impl Shared {
         self.ice_version.load(Ordering::Relaxed)
     }
 
-    /// Takes from `config`, read again, what may change while we run; whether it has. Sessions hear of it
-    /// at their next deadline, so not all at once.
-    pub fn reload(&self, config: Config) -> bool {
-        let mut ice = self.ice.write().unwrap_or_else(PoisonError::into_inner);
-        let is_new = **ice != config.ice;
-        if is_new {
-            *ice = Arc::new(config.ice);
+    /// Lets `settings` count, that were [read again](Config::read_again). Whoever is in hears of other STUN and
+    /// TURN servers at its next deadline, so not all at once, and keeps to the limits that it came in under.
+    pub fn adopt(&self, settings: Config) {
+        self.requests.adopt(settings.rate_limit_per_minute);
+        self.lockouts().adopt(settings.auth_max_failures, settings.auth_lockout);
+        self.sockets.adopt(settings.max_connections_per_ip);
+        self.seats_kept.adopt(settings.max_connections_per_ip);
+        self.rooms.hold(settings.max_connections_per_room);
+        let mut held = self.settings.write().unwrap_or_else(PoisonError::into_inner);
+        let has_other_ice = held.ice != settings.ice;
+        *held = Arc::new(settings);
+        if has_other_ice {
             self.ice_version.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Lets accounts count that were read again, and ends the sockets of those that no longer do; whether there
+    /// was anything new.
+    pub fn adopt_users(&self, fresh: FreshUsers<'_>) -> bool {
+        let (is_new, faults) = fresh.adopt();
+        self.end_fallen(&faults);
         is_new
+    }
+
+    fn end_fallen(&self, faults: &[RowFault]) {
+        report(faults);
+        self.grants.end_fallen(|claims| self.fallen(claims));
     }
 
     /// TURN credentials for an account, and the settings that they are of.
@@ -578,10 +600,11 @@ impl Shared {
 
     /// What a session keeps to.
     pub fn rules(&self) -> Rules {
+        let settings = self.settings();
         Rules {
-            patience: self.config.websocket_timeout,
-            messages_per_second: self.config.messages_per_second,
-            message_burst: self.config.message_burst,
+            patience: settings.websocket_timeout,
+            messages_per_second: settings.messages_per_second,
+            message_burst: settings.message_burst,
             guests: self.config.allow_anonymous,
             enforce_token_expiry: self.config.enforce_token_expiry,
             resume_window: self.config.resume_window,
@@ -610,10 +633,10 @@ impl Shared {
 
     /// Why nobody may enter `room` at all, whoever it is.
     pub fn turned_away(&self, room: &str) -> Option<Goodbye> {
-        let allowed = &self.config.allowed_rooms;
         if self.is_closing() {
             return Some(Goodbye::Draining);
         }
+        let allowed = &self.settings().allowed_rooms;
         (!allowed.is_empty() && !allowed.iter().any(|allowed| allowed == room))
             .then_some(Goodbye::RoomNotAllowed)
     }
@@ -657,14 +680,14 @@ impl Shared {
         match account {
             Some(account) if matches && account.is_active => {
                 self.notes(&Attempt::LoggedIn { name, address });
-                tracing::info!(user = ?account.username, "logged in");
+                tracing::info!(user = account.username, "logged in");
                 self.issue(&account).map_err(LoginError::Internal)
             }
             known => {
                 self.notes(&Attempt::LoginFailed { name, address });
                 // Somebody may have typed the password into the field for the name.
                 let user = known.map_or_else(|| "(unknown)".to_owned(), |account| account.username);
-                tracing::warn!(?user, %address, "login failed");
+                tracing::warn!(user, %address, "login failed");
                 Err(LoginError::Wrong)
             }
         }
@@ -712,7 +735,6 @@ impl Shared {
                 return Refusal::Blocked;
             }
             self.notes(&Attempt::TokenRefused { address });
-            tracing::warn!(%address, "bad socket token");
             Refusal::BadToken
         })?;
         self.admit_claims(claims, now, outbox)
@@ -786,9 +808,7 @@ impl Shared {
         self.orders.forget(unix_now());
         self.save_orders();
         self.rooms.forget();
-        if let Some(requests) = &self.requests {
-            requests.forget();
-        }
+        self.requests.forget();
     }
 
     fn save_orders(&self) {

@@ -1,18 +1,24 @@
 //! Every setting once: its variable, its unit, its default (contract section 3).
 
 use std::{
+    cell::RefCell,
+    collections::BTreeMap,
     fmt, fs,
     net::{IpAddr, Ipv6Addr, SocketAddr},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     str::FromStr,
+    sync::Arc,
     time::Duration,
 };
 
+use axum::http::{HeaderName, HeaderValue, Uri};
 use ipnet::IpNet;
+use percent_encoding::percent_decode_str;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use secrecy::{ExposeSecret, SecretString};
 use tracing::level_filters::LevelFilter;
+use zeroize::Zeroizing;
 
 use crate::{auth::users_file::beside, cluster};
 
@@ -24,6 +30,30 @@ const JWT_SECRET_KEY_PLACEHOLDER: &str = "your-jwt-secret-key";
 
 /// RFC 7518 section 3.2: an HS256 key has at least as many bits as the hash.
 const SHORTEST_SECRET: usize = 32;
+
+/// What SIGHUP reads again, in the order of [`Config`]; everything else needs a restart.
+pub const READ_AGAIN: [&str; 17] = [
+    "LOG_LEVEL",
+    "CORS_ORIGINS",
+    "RATE_LIMIT_PER_MINUTE",
+    "WEBSOCKET_MESSAGES_PER_SECOND",
+    "WEBSOCKET_MESSAGE_BURST",
+    "WEBSOCKET_TIMEOUT",
+    "WEBSOCKET_MAX_MESSAGE_BYTES",
+    "MAX_CONNECTIONS_PER_ROOM",
+    "MAX_CONNECTIONS_PER_IP",
+    "AUTH_MAX_FAILURES",
+    "AUTH_LOCKOUT_SECONDS",
+    "ALLOWED_ROOMS",
+    TURN_SECRET,
+    "TURNSERVER_URL",
+    "TURNSERVER_URLS",
+    "TURNSERVER_TTL",
+    "STUNSERVER_URLS",
+];
+
+/// The one of them whose value nobody may see.
+const TURN_SECRET: &str = "TURNSERVER_SECRET";
 
 /// The settings, read once.
 #[derive(Debug)]
@@ -85,8 +115,8 @@ pub struct Config {
     pub allow_anonymous: bool,
     /// `ROOMS_API_REQUIRE_AUTH`: the list of rooms needs a token. Default false.
     pub rooms_api_require_auth: bool,
-    /// What is read again on SIGHUP.
-    pub ice: Ice,
+    /// The servers that clients are told of.
+    pub ice: Arc<Ice>,
     /// `SHUTDOWN_GRACE_SECONDS`: how long the end may take. Default 10.
     pub shutdown_grace: Duration,
     /// `RESUME_WINDOW_SECONDS`: how long a client may be away that resumes. Default 30; 0 = none may.
@@ -109,8 +139,37 @@ pub struct Config {
     pub admin_token: Option<SecretString>,
     /// `TIMELINE_SECONDS`: how long what has happened in a room is kept after it is over. Default 300; 0 = no timelines.
     pub timelines: Duration,
+    /// `OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_SERVICE_NAME`: who collects traces.
+    /// Default nobody.
+    pub otlp: Option<Otlp>,
     /// `API_DOCS`: `/docs`, `/redoc`, `/openapi.json`. Default as `DEBUG`.
     pub api_docs: bool,
+    /// What all of this was read from.
+    texts: Texts,
+}
+
+/// The variables that are set, as they are spelled.
+struct Texts(BTreeMap<String, SecretString>);
+
+impl fmt::Debug for Texts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Texts")
+    }
+}
+
+impl Texts {
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(SecretString::expose_secret)
+    }
+}
+
+/// What is different after [`Config::read_again`].
+#[derive(Debug)]
+pub struct Changes {
+    /// A setting that has changed with both values, or without, where it is a secret.
+    pub changed: Vec<String>,
+    /// The names of those that have changed since the start, and are as they were until the next.
+    pub need_restart: Vec<String>,
 }
 
 /// `USERS_CSV`, which also programs need that read no other setting.
@@ -187,6 +246,17 @@ impl PartialEq for Turn {
 
 impl Eq for Turn {}
 
+/// Who collects traces (OpenTelemetry Protocol Exporter, over HTTP).
+#[derive(Clone, Debug)]
+pub struct Otlp {
+    /// An `http://` or `https://` URL without a slash at its end; `/v1/traces` comes behind it.
+    pub endpoint: String,
+    /// What is sent along, such as a key.
+    pub headers: Vec<(String, SecretString)>,
+    /// What the traces say that we are. Default `signaling-server`.
+    pub service_name: String,
+}
+
 /// Whose pages may talk to us.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origins {
@@ -225,11 +295,19 @@ impl Config {
     ///
     /// [`Faults`]: all of them at once. No value of a secret is ever repeated.
     pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, Faults> {
+        let texts = RefCell::new(BTreeMap::new());
+        let variable = |name: &str| {
+            let value = variable(name);
+            if let Some(value) = value.as_ref().filter(|value| !value.trim().is_empty()) {
+                texts.borrow_mut().insert(name.to_owned(), value.as_str().into());
+            }
+            value
+        };
         let mut read = Reader { variable: &variable, faults: Vec::new() };
         let host = read.host();
         let port = read.port();
         let debug = read.flag("DEBUG", false);
-        let config = Self {
+        let mut config = Self {
             host,
             port,
             debug,
@@ -243,7 +321,7 @@ impl Config {
             token_lifetime: Duration::from_secs(
                 60 * read.at_least_one("ACCESS_TOKEN_EXPIRE_MINUTES", 30),
             ),
-            users_csv: users_csv(&variable),
+            users_csv: users_csv(variable),
             cors_origins: read.origins(),
             cors_allow_credentials: read.flag("CORS_ALLOW_CREDENTIALS", true),
             rate_limit_per_minute: read.one(
@@ -268,13 +346,13 @@ impl Config {
             allowed_rooms: read.list("ALLOWED_ROOMS", &[]),
             allow_anonymous: read.flag("ALLOW_ANONYMOUS", false),
             rooms_api_require_auth: read.flag("ROOMS_API_REQUIRE_AUTH", false),
-            ice: Ice {
+            ice: Arc::new(Ice {
                 turn: read.turn(),
                 stun_urls: read.urls("STUNSERVER_URLS", &["stun:", "stuns:"]),
-            },
+            }),
             shutdown_grace: Duration::from_secs(read.at_least_one("SHUTDOWN_GRACE_SECONDS", 10)),
             resume_window: read.resume_window(),
-            state_file: path(&variable, "STATE_FILE"),
+            state_file: path(variable, "STATE_FILE"),
             workers: read.workers(),
             redis_urls: read.redis_urls(),
             redis_authority: read.redis_authority(),
@@ -283,13 +361,54 @@ impl Config {
             metrics_listen: read.metrics_listen(),
             admin_token: read.optional_secret("ADMIN_TOKEN"),
             timelines: read.timelines(),
+            otlp: read.otlp(),
             api_docs: read.flag("API_DOCS", debug),
+            texts: Texts(BTreeMap::new()),
         };
         let mut faults = read.faults;
+        config.texts = Texts(texts.into_inner());
         if !debug {
             faults.extend(config.production_faults());
         }
         if faults.is_empty() { Ok(config) } else { Err(Faults(faults)) }
+    }
+
+    /// Reads the settings for a process that runs on these: those of [`READ_AGAIN`] as they are now, the others
+    /// as they were at the start.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read), also of those that are not taken: the next start would stop at them.
+    pub fn read_again(
+        &self,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<(Self, Changes), Faults> {
+        let now = Self::read(variable)?;
+        let again = Self::read(|name| {
+            let texts = if READ_AGAIN.contains(&name) { &now.texts } else { &self.texts };
+            texts.get(name).map(str::to_owned)
+        })?;
+        let changed = READ_AGAIN.into_iter().filter_map(|name| {
+            let [old, new] = [&self.texts, &now.texts].map(|texts| texts.get(name));
+            let shown = |text: Option<&str>| text.map_or("(default)".to_owned(), on_one_line);
+            if old == new {
+                None
+            } else if name == TURN_SECRET {
+                Some(name.to_owned())
+            } else {
+                Some(format!("{name}: {} → {}", shown(old), shown(new)))
+            }
+        });
+        let changed = changed.collect();
+        let names = self.texts.0.keys().chain(now.texts.0.keys());
+        let mut need_restart: Vec<_> = names
+            .filter(|name| !READ_AGAIN.contains(&name.as_str()))
+            .filter(|name| self.texts.get(name) != now.texts.get(name))
+            .cloned()
+            .collect();
+        need_restart.sort_unstable();
+        need_restart.dedup();
+        Ok((again, Changes { changed, need_restart }))
     }
 
     /// Where members are kept while the server restarts: beside the users file where nothing else is
@@ -369,6 +488,10 @@ impl Config {
             (
                 figures_for_all,
                 "METRICS_LISTEN is open to other machines, and without METRICS_TOKEN to whoever reaches it",
+            ),
+            (
+                self.otlp.is_some() && !cfg!(feature = "otel"),
+                "OTEL_EXPORTER_OTLP_ENDPOINT is set, but this server was built without traces (cargo feature otel)",
             ),
             (no_turn_urls, "TURNSERVER_SECRET is set but TURNSERVER_URLS is empty: no TURN credentials are issued"),
         ]
@@ -616,6 +739,44 @@ impl Reader<'_> {
         self.parsed("METRICS_LISTEN", None, accepted, |value| value.parse().ok().map(Some))
     }
 
+    fn otlp(&mut self) -> Option<Otlp> {
+        const ACCEPTED: &str = "an http:// or https:// URL such as http://localhost:4318, without user, password or query";
+        let endpoint = self.text("OTEL_EXPORTER_OTLP_ENDPOINT").filter(|value| {
+            let fits = is_collector(value);
+            if !fits {
+                // Not repeated: there may be a password in it.
+                self.faults
+                    .push(format!("OTEL_EXPORTER_OTLP_ENDPOINT: not accepted; give {ACCEPTED}"));
+            }
+            fits
+        });
+        let endpoint = endpoint.map(|value| value.trim_end_matches('/').to_owned());
+        let headers = self.otlp_headers();
+        let service_name = self.text("OTEL_SERVICE_NAME");
+        let service_name = service_name.unwrap_or_else(|| "signaling-server".to_owned());
+        Some(Otlp { endpoint: endpoint?, headers, service_name })
+    }
+
+    /// The values are not repeated: they are keys. In the form of W3C Baggage, as the specification of the
+    /// exporter has it: percent-encoded.
+    fn otlp_headers(&mut self) -> Vec<(String, SecretString)> {
+        let text = Zeroizing::new(self.text("OTEL_EXPORTER_OTLP_HEADERS").unwrap_or_default());
+        let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+        let headers = entries.map(|entry| {
+            let (name, value) = entry.split_once('=')?;
+            let value = percent_decode_str(value.trim()).decode_utf8().ok()?;
+            HeaderValue::from_str(&value).ok()?;
+            let name = HeaderName::try_from(name.trim()).ok()?;
+            Some((name.as_str().to_owned(), value.into_owned().into()))
+        });
+        headers.collect::<Option<_>>().unwrap_or_else(|| {
+            let accepted =
+                "name=value, or several with commas between them, values percent-encoded";
+            self.faults.push(format!("OTEL_EXPORTER_OTLP_HEADERS: not accepted; give {accepted}"));
+            Vec::new()
+        })
+    }
+
     fn optional_secret(&self, name: &str) -> Option<SecretString> {
         (self.variable)(name).filter(|secret| !secret.is_empty()).map(SecretString::from)
     }
@@ -671,7 +832,7 @@ impl Reader<'_> {
 
     fn turn(&mut self) -> Turn {
         const SCHEMES: [&str; 2] = ["turn:", "turns:"];
-        let secret = (self.variable)("TURNSERVER_SECRET").unwrap_or_default();
+        let secret = (self.variable)(TURN_SECRET).unwrap_or_default();
         let url = self.urls("TURNSERVER_URL", &SCHEMES);
         let urls = self.urls("TURNSERVER_URLS", &SCHEMES);
         let ttl = Duration::from_secs(self.at_least_one("TURNSERVER_TTL", 86_400));
@@ -716,6 +877,12 @@ fn is_relay_url(url: &str, schemes: &[&str]) -> bool {
     known && transport_fits && host_fits && port_fits
 }
 
+fn is_collector(url: &str) -> bool {
+    let Ok(url) = url.parse::<Uri>() else { return false };
+    let has_user = url.authority().is_none_or(|authority| authority.as_str().contains('@'));
+    matches!(url.scheme_str(), Some("http" | "https")) && !has_user && url.query().is_none()
+}
+
 /// A list as JSON, as JSON whose quotes a shell ate, or with commas.
 fn read_list(value: &str) -> Option<Vec<String>> {
     if let Ok(list) = serde_json::from_str(value) {
@@ -740,15 +907,19 @@ fn read_list(value: &str) -> Option<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
-    use std::{cell::RefCell, fmt::Write};
+    use std::fmt::Write;
 
     use super::*;
     use crate::dotenv::read_assignment;
 
-    fn read(variables: &[(&str, &str)]) -> Result<Config, Faults> {
-        Config::read(|name| {
-            variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
-        })
+    fn read(set: &[(&str, &str)]) -> Result<Config, Faults> {
+        Config::read(variables(set))
+    }
+
+    fn variables(set: &[(&str, &str)]) -> impl Fn(&str) -> Option<String> {
+        move |name| {
+            set.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        }
     }
 
     fn in_debug(name: &str, value: &str) -> Result<Config, Faults> {
@@ -922,12 +1093,19 @@ mod tests {
             ("METRICS_LISTEN", ":9464", "127.0.0.1:9464"),
             ("METRICS_LISTEN", "127.0.0.1:94640", "127.0.0.1:9464"),
             ("SSL_KEY_FILE", "a.pem", "SSL_CERT_FILE"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "localhost:4318", "http://localhost:4318"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "grpc://localhost:4317", "http://localhost:4318"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://user:pw@localhost", "without user"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost/?key=1", "or query"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "api-key", "name=value"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "api key=1", "name=value"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "api-key=%0a", "name=value"),
         ] {
             let faults = in_debug(name, value).unwrap_err().0;
 
             assert_eq!(faults.len(), 1, "{faults:?}");
             assert!(faults[0].contains(name) && faults[0].contains(accepted), "{faults:?}");
-            assert!(!faults[0].contains('\n'), "{faults:?}");
+            assert!(!faults[0].contains('\n') && !faults[0].contains("user:pw"), "{faults:?}");
         }
     }
 
@@ -1005,12 +1183,30 @@ mod tests {
             ("SECRET_KEY", secret),
             ("TURNSERVER_SECRET", secret),
             ("JWT_SECRET_KEY_PREVIOUS", secret),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4318"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "api-key=hunter2-hunter2"),
         ])
         .unwrap();
         let names = ["JWT_SECRET_KEY", "SECRET_KEY", "JWT_SECRET_KEY_PREVIOUS"];
         let faults = in_production(&names.map(|name| (name, secret))).unwrap_err();
 
         assert!(!format!("{config:?}{faults:?}{faults}").contains("hunter2"));
+    }
+
+    #[test]
+    fn traces_go_where_the_standard_variables_say() {
+        let otlp = read(&[
+            ("DEBUG", "true"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector.example:4318/base/"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "Api-Key=a%20b=+, x-team = calls"),
+        ]);
+        let otlp = otlp.unwrap().otlp.unwrap();
+
+        let headers = otlp.headers.iter().map(|(name, value)| (&**name, value.expose_secret()));
+        assert_eq!(headers.collect::<Vec<_>>(), [("api-key", "a b=+"), ("x-team", "calls")]);
+        assert_eq!(otlp.endpoint, "https://collector.example:4318/base");
+        assert_eq!(otlp.service_name, "signaling-server");
+        assert!(in_debug("OTEL_SERVICE_NAME", "x").unwrap().otlp.is_none());
     }
 
     #[test]
@@ -1027,7 +1223,7 @@ mod tests {
 
     #[test]
     fn the_single_turn_url_is_used_where_the_list_is_empty() {
-        let single = in_debug("TURNSERVER_URL", "turn:a:3478").unwrap().ice.turn.urls;
+        let single = in_debug("TURNSERVER_URL", "turn:a:3478").unwrap().ice.turn.urls.clone();
         let both = read(&[
             ("DEBUG", "true"),
             ("TURNSERVER_URL", "turn:a:3478"),
@@ -1078,6 +1274,81 @@ mod tests {
         assert_eq!(in_debug("LOG_LEVEL", "warning").unwrap().log_level, LevelFilter::WARN);
     }
 
+    /// A good value for each of [`READ_AGAIN`] that is not the default.
+    const OTHERS: [(&str, &str); READ_AGAIN.len()] = [
+        ("LOG_LEVEL", "ERROR"),
+        ("CORS_ORIGINS", "https://a.example"),
+        ("RATE_LIMIT_PER_MINUTE", "61"),
+        ("WEBSOCKET_MESSAGES_PER_SECOND", "51"),
+        ("WEBSOCKET_MESSAGE_BURST", "251"),
+        ("WEBSOCKET_TIMEOUT", "31"),
+        ("WEBSOCKET_MAX_MESSAGE_BYTES", "65537"),
+        ("MAX_CONNECTIONS_PER_ROOM", "11"),
+        ("MAX_CONNECTIONS_PER_IP", "101"),
+        ("AUTH_MAX_FAILURES", "6"),
+        ("AUTH_LOCKOUT_SECONDS", "301"),
+        ("ALLOWED_ROOMS", "den"),
+        ("TURNSERVER_SECRET", "hunter2-hunter2"),
+        ("TURNSERVER_URL", "turn:a"),
+        ("TURNSERVER_URLS", "turn:b"),
+        ("TURNSERVER_TTL", "86401"),
+        ("STUNSERVER_URLS", "stun:a"),
+    ];
+
+    #[test]
+    fn what_sighup_reads_again_is_taken_and_named() {
+        assert_eq!(OTHERS.map(|(name, _)| name), READ_AGAIN);
+        let start = in_debug("", "").unwrap();
+        for other in OTHERS {
+            let set = [("DEBUG", "true"), other];
+
+            let (config, Changes { changed, need_restart }) =
+                start.read_again(variables(&set)).unwrap();
+
+            let fresh = format!("{:?}", read(&set).unwrap());
+            assert_eq!(format!("{config:?}"), fresh);
+            assert!(changed.len() == 1 && changed[0].starts_with(other.0), "{changed:?}");
+            assert!(need_restart.is_empty() && !changed[0].contains("hunter2"), "{changed:?}");
+            let (_, none) = config.read_again(variables(&set)).unwrap();
+            assert!(none.changed.is_empty(), "{none:?}");
+        }
+    }
+
+    #[test]
+    fn what_needs_a_restart_stays_as_it_was_and_is_named_each_time() {
+        let start = in_debug("LOG_LEVEL", "").unwrap();
+        let (own, jwt) = ("a".repeat(32), "b".repeat(32));
+        let set = [
+            ("SECRET_KEY", &*own),
+            ("JWT_SECRET_KEY", &*jwt),
+            ("USERS_CSV", "Cargo.toml"),
+            ("PORT", "81"),
+            ("ALLOWED_ROOMS", "den"),
+        ];
+
+        let (config, first) = start.read_again(variables(&set)).unwrap();
+        let (_, second) = config.read_again(variables(&set)).unwrap();
+
+        assert!(config.port == 8000 && config.debug && config.log_level == LevelFilter::DEBUG);
+        assert_eq!(first.changed, ["ALLOWED_ROOMS: (default) → den"]);
+        assert_eq!(second.changed, [""; 0]);
+        let restart = ["DEBUG", "JWT_SECRET_KEY", "PORT", "SECRET_KEY", "USERS_CSV"];
+        assert_eq!(
+            (first.need_restart, second.need_restart),
+            (restart.map(String::from).to_vec(), restart.map(String::from).to_vec())
+        );
+    }
+
+    #[test]
+    fn settings_are_read_again_all_or_none() {
+        let start = in_debug("", "").unwrap();
+        let set = [("DEBUG", "true"), ("ALLOWED_ROOMS", "den"), ("PORT", "x")];
+
+        let Faults(faults) = start.read_again(variables(&set)).unwrap_err();
+
+        assert!(faults.len() == 1 && faults[0].starts_with("PORT=x"), "{faults:?}");
+    }
+
     #[test]
     fn what_is_allowed_but_dangerous_is_warned_of() {
         let warned_of =
@@ -1103,6 +1374,10 @@ mod tests {
         let table = readme.split("## Settings").nth(1).unwrap().split("\n## ").next().unwrap();
 
         let rows: Vec<_> = table.lines().filter(|line| line.starts_with("| `")).collect();
+        let operations = include_str!("../docs/OPERATIONS.md");
+        for name in READ_AGAIN {
+            assert!(operations.contains(&format!("`{name}`")), "{name}");
+        }
         for name in names.borrow().iter() {
             assert!(rows.iter().any(|row| row.split('|').nth(1).unwrap().contains(name)), "{name}");
         }

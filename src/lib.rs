@@ -39,6 +39,7 @@ pub mod session;
 pub mod state_file;
 pub mod telemetry;
 pub mod tls;
+pub mod traces;
 pub mod turn;
 pub mod watched;
 pub mod websocket;

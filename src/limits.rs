@@ -5,7 +5,7 @@ use std::{
     hash::Hash,
     net::{IpAddr, Ipv6Addr},
     num::NonZeroU32,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard},
     time::Duration,
 };
 
@@ -77,6 +77,12 @@ impl Lockouts {
     /// `max_failures` within `window` lock out until `window` has passed since the last of them.
     pub fn new(max_failures: usize, window: Duration) -> Self {
         Self { max_failures, logins: Failures::new(window), sockets: Failures::new(window) }
+    }
+
+    /// The same with other settings, also for what was counted before.
+    pub fn adopt(&mut self, max_failures: usize, window: Duration) {
+        self.max_failures = max_failures;
+        (self.logins.window, self.sockets.window) = (window, window);
     }
 
     /// Whether somebody may try to log in as `username` from `address`.
@@ -195,12 +201,12 @@ impl<K: Eq + Hash> Failures<K> {
 #[derive(Clone)]
 pub struct Places {
     over_all: usize,
-    per_address: usize,
     taken: Arc<Mutex<Taken>>,
 }
 
 #[derive(Debug, Default)]
 struct Taken {
+    per_address: usize,
     over_all: usize,
     by_address: HashMap<IpAddr, usize>,
 }
@@ -208,18 +214,23 @@ struct Taken {
 impl Places {
     /// `over_all` places, of which one address gets `per_address`; 0 = no limit.
     pub fn new(over_all: usize, per_address: usize) -> Self {
-        let limit = |places| if places == 0 { usize::MAX } else { places };
-        let (over_all, per_address) = (limit(over_all), limit(per_address));
-        Self { over_all, per_address, taken: Arc::default() }
+        let places = Self { over_all: unlimited_if_zero(over_all), taken: Arc::default() };
+        places.adopt(per_address);
+        places
+    }
+
+    /// From now on an address gets `per_address`; 0 = no limit. Whoever has more keeps them.
+    pub fn adopt(&self, per_address: usize) {
+        self.lock().per_address = unlimited_if_zero(per_address);
     }
 
     /// Takes a place for `address` for as long as the value is held; `None` when there is none left
     /// for it.
     pub fn take(&self, address: IpAddr) -> Option<Place> {
         let address = address_key(address);
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.lock();
         let by_address = taken.by_address.get(&address).copied().unwrap_or_default();
-        if taken.over_all >= self.over_all || by_address >= self.per_address {
+        if taken.over_all >= self.over_all || by_address >= taken.per_address {
             return None;
         }
         taken.over_all += 1;
@@ -229,8 +240,16 @@ impl Places {
 
     /// How many places are taken.
     pub fn taken(&self) -> usize {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner).over_all
+        self.lock().over_all
     }
+
+    fn lock(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn unlimited_if_zero(places: usize) -> usize {
+    if places == 0 { usize::MAX } else { places }
 }
 
 /// One place, taken until it is dropped.
@@ -255,9 +274,11 @@ impl Drop for Place {
 
 /// HTTP requests per client address (`RATE_LIMIT_PER_MINUTE`): a bucket of that many, refilled within
 /// a minute. The one limit that asks a clock itself, inside of governor.
-pub struct Requests {
+pub struct Requests(RwLock<Option<Limited>>);
+
+struct Limited {
     per_minute: NonZeroU32,
-    buckets: RwLock<Buckets>,
+    buckets: Buckets,
 }
 
 type Buckets =
@@ -275,21 +296,30 @@ pub struct Allowance {
 }
 
 impl Requests {
-    /// A bucket of `per_minute` for each address.
-    pub fn new(per_minute: NonZeroU32) -> Self {
-        Self { per_minute, buckets: RwLock::new(full_buckets(per_minute)) }
+    /// A bucket of `per_minute` for each address; 0 = no limit.
+    pub fn new(per_minute: u32) -> Self {
+        Self(RwLock::new(limited(per_minute)))
     }
 
-    /// Takes one request from `address` into account.
-    pub fn take(&self, address: IpAddr) -> Allowance {
-        let quota = self.per_minute.get();
-        let buckets = self.buckets.read().unwrap_or_else(PoisonError::into_inner);
+    /// Another limit, with full buckets; the one that holds already changes nothing.
+    pub fn adopt(&self, per_minute: u32) {
+        let mut held = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if held.as_ref().map_or(0, |limited| limited.per_minute.get()) != per_minute {
+            *held = limited(per_minute);
+        }
+    }
+
+    /// Takes one request from `address` into account; `None` where requests are not limited.
+    pub fn take(&self, address: IpAddr) -> Option<Allowance> {
+        let held = self.lock();
+        let Limited { per_minute, buckets } = held.as_ref()?;
         if buckets.len() >= LARGEST_TABLE {
-            drop(buckets);
+            drop(held);
             self.make_room();
             return self.take(address);
         }
-        match buckets.check_key(&address_key(address)) {
+        let quota = per_minute.get();
+        Some(match buckets.check_key(&address_key(address)) {
             Ok(state) => {
                 Allowance { quota, remaining: state.remaining_burst_capacity(), wait: None }
             }
@@ -297,23 +327,34 @@ impl Requests {
                 let wait = refused.wait_time_from(DefaultClock::default().now());
                 Allowance { quota, remaining: 0, wait: Some(wait) }
             }
-        }
+        })
     }
 
     /// Drops buckets that are full again.
     pub fn forget(&self) {
-        let buckets = self.buckets.read().unwrap_or_else(PoisonError::into_inner);
-        buckets.retain_recent();
-        buckets.shrink_to_fit();
+        if let Some(Limited { buckets, .. }) = self.lock().as_ref() {
+            buckets.retain_recent();
+            buckets.shrink_to_fit();
+        }
     }
 
     fn make_room(&self) {
-        let mut buckets = self.buckets.write().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(Limited { per_minute, buckets }) = held.as_mut() else { return };
         buckets.retain_recent();
         if buckets.len() > LARGEST_TABLE / 2 {
-            *buckets = full_buckets(self.per_minute);
+            *buckets = full_buckets(*per_minute);
         }
     }
+
+    fn lock(&self) -> RwLockReadGuard<'_, Option<Limited>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn limited(per_minute: u32) -> Option<Limited> {
+    let per_minute = NonZeroU32::new(per_minute)?;
+    Some(Limited { per_minute, buckets: full_buckets(per_minute) })
 }
 
 fn full_buckets(per_minute: NonZeroU32) -> Buckets {
@@ -485,7 +526,7 @@ mod tests {
     #[test]
     fn a_million_addresses_take_no_more_room_than_the_largest_table_and_free_no_guesser() {
         let (mut lockouts, now) = (Lockouts::new(1, 300 * SECOND), Instant::now());
-        let requests = Requests::new(NonZeroU32::new(60).unwrap());
+        let requests = Requests::new(60);
         lockouts.login_failed("alice", ip("192.0.2.1"), now);
 
         for number in 0..1_000_000_u128 {
@@ -495,7 +536,7 @@ mod tests {
         }
 
         assert!(lockouts.sockets.times.len() <= LARGEST_TABLE);
-        assert!(requests.buckets.read().unwrap().len() <= LARGEST_TABLE);
+        assert!(requests.lock().as_ref().unwrap().buckets.len() <= LARGEST_TABLE);
         assert!(lockouts.check_login("alice", ip("192.0.2.1"), now).is_err());
     }
 
@@ -535,15 +576,56 @@ mod tests {
 
     #[test]
     fn an_address_gets_its_requests_and_then_is_told_when_to_come_back() {
-        let requests = Requests::new(NonZeroU32::new(3).unwrap());
+        let requests = Requests::new(3);
         let (home, neighbour) = (ip("192.0.2.1"), ip("192.0.2.2"));
 
-        let left: Vec<_> = (0..3).map(|_| requests.take(home).remaining).collect();
+        let left: Vec<_> = (0..3).map(|_| requests.take(home).unwrap().remaining).collect();
 
         assert_eq!(left, [2, 1, 0]);
-        let wait = requests.take(home).wait.unwrap();
+        let wait = requests.take(home).unwrap().wait.unwrap();
         assert!(wait > Duration::ZERO && wait <= Duration::from_secs(20), "{wait:?}");
-        assert_eq!(requests.take(neighbour).wait, None);
+        assert_eq!(requests.take(neighbour).unwrap().wait, None);
+    }
+
+    #[test]
+    fn another_limit_on_requests_holds_at_once_and_the_same_one_forgives_nothing() {
+        let (requests, home) = (Requests::new(1), ip("192.0.2.1"));
+        let wait = |requests: &Requests| requests.take(home).unwrap().wait;
+        assert_eq!(wait(&requests), None);
+
+        requests.adopt(1);
+        assert!(wait(&requests).is_some());
+        requests.adopt(2);
+        assert_eq!([wait(&requests), wait(&requests)], [None, None]);
+        assert!(wait(&requests).is_some());
+        requests.adopt(0);
+        assert_eq!(requests.take(home), None);
+    }
+
+    #[test]
+    fn other_lockouts_count_what_was_wrong_before() {
+        let (mut lockouts, now, home) =
+            (Lockouts::new(5, 300 * SECOND), Instant::now(), ip("192.0.2.1"));
+        (0..2).for_each(|_| lockouts.login_failed("alice", home, now));
+
+        lockouts.adopt(2, 60 * SECOND);
+
+        assert_eq!(lockouts.check_login("alice", home, now), Err(60 * SECOND));
+        assert_eq!(lockouts.check_login("alice", home, now + 60 * SECOND), Ok(()));
+    }
+
+    #[test]
+    fn fewer_places_leave_those_that_are_taken() {
+        let places = Places::new(0, 3);
+        let mut held: Vec<_> = (0..3).map_while(|_| places.take(ip("192.0.2.1"))).collect();
+
+        places.adopt(2);
+
+        assert_eq!(places.taken(), 3);
+        held.pop();
+        assert!(places.take(ip("192.0.2.1")).is_none(), "two are held still");
+        held.pop();
+        assert!(places.take(ip("192.0.2.1")).is_some());
     }
 
     #[test]

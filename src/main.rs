@@ -16,13 +16,13 @@ use signaling::{
     app::{self, App},
     auth::{password, revoked::Revoked, users, users::Users, users_file::DEFAULT_ACCOUNTS},
     clock::unix_now,
-    config::{self, Config, Faults},
+    config::{self, Changes, Config, Faults},
     doctor::{self, Finding, Verdict},
     dotenv, healthcheck, http,
     moderation::Orders,
     server::{self, Gate},
-    telemetry,
-    tls::Tls,
+    telemetry::{self, Loudness},
+    tls::{FreshTls, Tls},
     workers::Workers,
 };
 use tokio::{
@@ -30,6 +30,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
+use tracing::level_filters::LevelFilter;
 
 const USAGE: &str = "usage: signaling-server [admin … | doctor [--json] | healthcheck | --check-config | --version]\n\
     Settings come from the environment and from .env in this folder; env.example lists them.\n\
@@ -73,24 +74,29 @@ fn run() -> Result<(), Box<dyn Error>> {
     // Before there is a second thread: it changes the environment.
     let handed_over = server::handed_over().map_err(|error| format!("LISTEN_FDS: {error}"))?;
     let config = Config::read(dotenv::environment()?)?;
-    let _log = telemetry::start(&config);
+    let telemetry = telemetry::start(&config)?;
+    // What the end itself leaves of it.
+    let last_words = config.shutdown_grace / 10;
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default(); // before anything signs or encrypts
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let served = runtime.block_on(serve(config, handed_over));
+    let served = runtime.block_on(serve(config, handed_over, telemetry.loudness.clone()));
     // Not waiting for passwords that are still being hashed: nobody reads those answers any more.
     runtime.shutdown_background();
+    telemetry.end(last_words);
     served
 }
 
-async fn serve(config: Config, handed_over: Option<TcpListener>) -> Result<(), Box<dyn Error>> {
+async fn serve(
+    config: Config,
+    handed_over: Option<TcpListener>,
+    loudness: Loudness,
+) -> Result<(), Box<dyn Error>> {
     let mut hung_up = signal(SignalKind::hangup())?;
     // A limit on the size of files is an error when one is written, and not our end.
     let _too_large = signal(SignalKind::from_raw(Signal::XFSZ.as_raw()))?;
     let (mut interrupted, mut terminated) =
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    for warning in config.warnings() {
-        tracing::warn!("{warning}");
-    }
+    warn_of(&config);
     if config.debug && !config.users_csv.exists() {
         users::create_default(&config.users_csv)?;
         tracing::warn!(file = %config.users_csv.display(), "default users made: for development only");
@@ -103,7 +109,9 @@ async fn serve(config: Config, handed_over: Option<TcpListener>) -> Result<(), B
     let tls = config.tls.clone().map(Tls::load).transpose();
     let tls = tls.map_err(|error| format!("SSL_CERT_FILE, SSL_KEY_FILE: {error}"))?.map(Arc::new);
     if !config.debug {
-        config::exposed_files(&config).iter().for_each(|exposed| tracing::warn!("{exposed}"));
+        for exposed in config::exposed_files(&config) {
+            tracing::warn!(exposed, "a file with secrets is not its owner's alone");
+        }
     }
     let handles = server::claim_handles();
     let (host, port) = (config.host.as_str(), config.port);
@@ -136,14 +144,18 @@ async fn serve(config: Config, handed_over: Option<TcpListener>) -> Result<(), B
     if !app.config.debug {
         let app = app.clone();
         tokio::task::spawn_blocking(move || {
-            default_passwords(&app.users).for_each(|fault| tracing::warn!("{fault}"))
+            for fault in default_passwords(&app.users) {
+                tracing::warn!(fault, "a default password is in use");
+            }
         });
     }
-    let reloading = app.clone();
+    let (reloading, served) = (app.clone(), tls.clone());
     // A closed terminal is no reason to end calls.
     tokio::spawn(async move {
         while hung_up.recv().await.is_some() {
-            reload(&reloading);
+            let (app, tls, loudness) = (reloading.clone(), served.clone(), loudness.clone());
+            let reloading = move || reload(&app, tls.as_deref(), &loudness);
+            let _ = tokio::task::spawn_blocking(reloading).await;
         }
     });
     tokio::spawn(app.clone().keep_house());
@@ -191,15 +203,49 @@ async fn serve(config: Config, handed_over: Option<TcpListener>) -> Result<(), B
     Ok(())
 }
 
-/// On SIGHUP: settings that may change while we run, all of them or none. Users and certificates are watched.
-fn reload(app: &App) {
-    let read = dotenv::environment().map_err(|error| error.to_string());
-    match read.and_then(|variable| Config::read(variable).map_err(|faults| faults.to_string())) {
-        Ok(config) => {
-            let news = if app.reload(config) { "changed" } else { "as before" };
-            tracing::info!(news, "STUN and TURN settings read again; others need a restart");
+/// On SIGHUP: everything that may change while we run, or nothing of it.
+fn reload(app: &App, tls: Option<&Tls>, loudness: &Loudness) {
+    let before = app.settings().log_level;
+    match try_reload(app, tls) {
+        Ok(Changes { changed, need_restart }) => {
+            let (changed, need_restart) = (changed.join(", "), need_restart.join(", "));
+            let level = app.settings().log_level;
+            // However quiet the log is: somebody waits for this line.
+            loudness.adopt(level.max(before).max(LevelFilter::INFO));
+            tracing::info!(changed, need_restart, "reloaded");
+            loudness.adopt(level);
         }
-        Err(error) => tracing::error!(%error, "settings not read again; all stay as they were"),
+        Err(error) => {
+            let error = error.to_string().replace('\n', "; ");
+            tracing::error!(error, "not reloaded; everything stays as it was");
+        }
+    }
+}
+
+fn try_reload(app: &App, tls: Option<&Tls>) -> Result<Changes, Box<dyn Error>> {
+    let (settings, mut changes) = app.settings().read_again(dotenv::environment()?)?;
+    let users = app.users.read_again().map_err(|error| format!("USERS_CSV: {error}"))?;
+    let certificate = tls.map(Tls::read_again).transpose();
+    let certificate =
+        certificate.map_err(|error| format!("SSL_CERT_FILE, SSL_KEY_FILE: {error}"))?;
+
+    // From here on nothing fails.
+    if !changes.changed.is_empty() {
+        warn_of(&settings);
+    }
+    app.adopt(settings);
+    if app.adopt_users(users) {
+        changes.changed.push("the users file".to_owned());
+    }
+    if certificate.is_some_and(FreshTls::adopt) {
+        changes.changed.push("the certificate".to_owned());
+    }
+    Ok(changes)
+}
+
+fn warn_of(settings: &Config) {
+    for warning in settings.warnings() {
+        tracing::warn!(warning, "a setting is dangerous");
     }
 }
 

@@ -144,7 +144,9 @@ impl Gate {
         if let Ok(handle) = self.handles.clone().try_acquire_owned() {
             return handle;
         }
-        complaint.about("as many connections are open as there may be; others wait");
+        if complaint.is_due() {
+            tracing::warn!("as many connections are open as there may be; others wait");
+        }
         #[expect(clippy::expect_used, reason = "see the message")]
         self.handles.clone().acquire_owned().await.expect("the semaphore is never closed")
     }
@@ -170,11 +172,13 @@ struct Crowded;
 struct Complaint(Option<Instant>);
 
 impl Complaint {
-    fn about(&mut self, what: &'static str) {
-        if self.0.is_none_or(|last| last.elapsed() >= COMPLAIN_EVERY) {
+    /// Whether it may be made now; then it is.
+    fn is_due(&mut self) -> bool {
+        let is_due = self.0.is_none_or(|last| last.elapsed() >= COMPLAIN_EVERY);
+        if is_due {
             self.0 = Some(Instant::now());
-            tracing::warn!("{what}");
         }
+        is_due
     }
 }
 
@@ -257,13 +261,17 @@ pub async fn serve(
                     connections.spawn_on(connection.serve(doors, tls, closing), workers.next());
                 }
                 Err(Crowded) => {
-                    crowded.about("an address has too many connections; more are closed");
+                    if crowded.is_due() {
+                        let address = peer.ip();
+                        tracing::warn!(%address, "an address has too many connections; more are closed");
+                    }
                 }
             },
             Err(error) if is_about_one_connection(&error) => {}
             Err(error) => {
-                tracing::debug!(%error, "not accepted");
-                not_accepted.about("cannot accept connections; trying again");
+                if not_accepted.is_due() {
+                    tracing::warn!(%error, "cannot accept connections; trying again");
+                }
                 tokio::time::sleep(OUT_OF_HANDLES).await;
             }
         }

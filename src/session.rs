@@ -22,7 +22,8 @@ use tokio::{
     time::{Instant, sleep_until, timeout, timeout_at},
 };
 
-use tracing::{Instrument, Span};
+use tracing::{Instrument, Span, field::Empty};
+use uuid::Uuid;
 
 use crate::{
     auth::{
@@ -101,6 +102,8 @@ pub struct Host<D> {
     pub rooms: Rooms,
     /// The room of this connection.
     pub room: Arc<str>,
+    /// The request that it came with, for the log.
+    pub request: Uuid,
     /// Whose connection it is, for the log.
     pub address: IpAddr,
     /// How it is to behave.
@@ -119,9 +122,16 @@ pub struct Host<D> {
 
 impl<D> Host<D> {
     /// What a line of the log says of this connection. Made for each line, and not kept: a session
-    /// writes two or three.
-    fn span(&self) -> Span {
-        tracing::info_span!("socket", room = ?self.room, address = %self.address)
+    /// writes two or three. Of the highest level, so that it is there however quiet the log is.
+    fn span(&self, member: Option<&Peer>) -> Span {
+        tracing::error_span!(
+            "socket",
+            request_id = %self.request,
+            room = &*self.room,
+            address = %self.address,
+            user = member.map(|peer| &*peer.username),
+            client = member.map(|peer| &*peer.client_id),
+        )
     }
 
     /// Counts an error, and says what its client is told.
@@ -507,6 +517,17 @@ impl Goodbye {
         Some(Parting { close, reason, code, sentence, retry })
     }
 
+    /// Says in the log that somebody was not let in.
+    fn is_logged(self) {
+        let reason = self.word();
+        // Whoever is blocked could fill the log, and was named often enough before.
+        if self.parting().is_none() || self == Self::Blocked {
+            tracing::debug!(reason, "not let in");
+        } else {
+            tracing::warn!(reason, "not let in");
+        }
+    }
+
     /// One word for it: the code of the `error`, or `left` and `gone`.
     fn word(self) -> &'static str {
         match self.parting() {
@@ -596,17 +617,37 @@ pub fn announce(metrics: &Metrics) {
     metrics.expects_leave(parked::AWAY_TOO_LONG);
 }
 
+/// What the log says, and a trace shows, of a connection to `room` while it introduces itself.
+pub fn introduction(request: Uuid, room: &str, address: IpAddr) -> Span {
+    tracing::error_span!(
+        "introduction",
+        request_id = %request,
+        room,
+        %address,
+        user = Empty,
+        client = Empty,
+    )
+}
+
 /// Lives one connection to its end; says how it ended, and who stays without it. The seat of somebody who
-/// does not is free before the last words.
-pub async fn run(socket: &mut impl Socket, host: &Host<impl Door>) -> (Goodbye, Option<Parked>) {
+/// does not is free before the last words. `introduction` is held no longer than that takes.
+pub async fn run(
+    socket: &mut impl Socket,
+    host: &Host<impl Door>,
+    introduction: Span,
+) -> (Goodbye, Option<Parked>) {
     let (outbox, mailbox) = outbox::pair();
     let end = called(mailbox.notice(), host.closing.clone());
     let mut member = None;
     let living = async {
         let mut line = Line { socket, patience: host.rules.patience };
         // Boxed, so that a member does not hold for ever what it needed at the door.
-        let introduced = Box::pin(introduce(&mut line, host, outbox, mailbox));
-        let (entered, greeting, first) = introduced.instrument(host.span()).await?;
+        let introduced = Box::pin(introduce(&mut line, host, outbox, mailbox).inspect(|entered| {
+            if let Err(goodbye) = entered {
+                goodbye.is_logged();
+            }
+        }));
+        let (entered, greeting, first) = introduced.instrument(introduction).await?;
         let member = member.insert(entered);
         member.settles(&mut line, &greeting, first).await?;
         drop(greeting);
@@ -621,38 +662,35 @@ pub async fn run(socket: &mut impl Socket, host: &Host<impl Door>) -> (Goodbye, 
         lived = AssertUnwindSafe(living).catch_unwind() => match lived {
             Ok(Err(goodbye)) => goodbye,
             Err(_panic) => {
-                host.span().in_scope(|| tracing::error!("a session panicked"));
+                host.span(None).in_scope(|| tracing::error!("a session panicked"));
                 Goodbye::Internal
             }
         },
     };
     let admitted = member.is_some();
     host.metrics.ended(goodbye.word(), admitted);
-    let parked = host.span().in_scope(|| match member {
-        Some(member) => {
-            let Peer { username, client_id } = member.seat.peer().clone();
-            let notice = member.mailbox.notice();
-            let parked = member.parks(goodbye);
-            match notice.now() {
-                // The seat is another connection's.
-                Some(Dismissal::Resumed) => {}
-                why => {
-                    if why == Some(Dismissal::TooSlow) {
-                        host.metrics.overflowed();
-                    }
-                    if parked.is_none() {
-                        host.metrics.left(goodbye.word());
-                    }
+    let parked = member.and_then(|member| {
+        let span = host.span(Some(member.seat.peer()));
+        let notice = member.mailbox.notice();
+        let parked = member.parks(goodbye);
+        let reason = goodbye.word();
+        match notice.now() {
+            // The seat is another connection's.
+            Some(Dismissal::Resumed) => {}
+            why => {
+                if why == Some(Dismissal::TooSlow) {
+                    host.metrics.overflowed();
+                }
+                if parked.is_none() {
+                    host.metrics.left(reason);
                 }
             }
-            let news = if parked.is_some() { "away" } else { "left" };
-            tracing::info!(user = ?username, client = %client_id, ?goodbye, "{news}");
-            parked
         }
-        None => {
-            tracing::debug!(?goodbye, "closing");
-            None
-        }
+        span.in_scope(|| match parked {
+            Some(_) => tracing::info!(reason, "away"),
+            None => tracing::info!(reason, "left"),
+        });
+        parked
     });
     // When the server stops, nobody is to lose its seat for reading its last words too slowly.
     let parked = if matches!(goodbye, Goodbye::Restarting(_)) {
@@ -669,7 +707,14 @@ pub async fn run(socket: &mut impl Socket, host: &Host<impl Door>) -> (Goodbye, 
 const OWN_SLEEP: Duration = Duration::from_secs(1);
 
 /// Turns a connection away at the door: the reason stands in place of `auth_required`.
-pub async fn refuse(socket: &mut impl Socket, goodbye: Goodbye, metrics: &Metrics) {
+pub async fn refuse(
+    socket: &mut impl Socket,
+    goodbye: Goodbye,
+    introduction: Span,
+    metrics: &Metrics,
+) {
+    introduction.in_scope(|| goodbye.is_logged());
+    drop(introduction);
     metrics.ended(goodbye.word(), false);
     say_goodbye(socket, goodbye, false, metrics).await;
 }
@@ -713,7 +758,7 @@ async fn say_goodbye(
 /// Some time within the given one, different for everybody, in milliseconds.
 fn spread_over(within: Duration) -> u64 {
     let within = u64::try_from(within.as_millis()).unwrap_or(u64::MAX).max(1);
-    uuid::Uuid::new_v4().as_u64_pair().1 % within
+    Uuid::new_v4().as_u64_pair().1 % within
 }
 
 /// A socket whose writes end in time.
@@ -798,9 +843,8 @@ async fn introduce<'h, D: Door>(
         let resumed = timeout_at(until, resume(host, &resumption, &outbox)).await;
         match resumed.unwrap_or(Err(Goodbye::Unavailable))? {
             Ok((seat, admission, membership, resumed)) => {
-                let Peer { client_id, username } = seat.peer();
-                let replayed = resumed.replayed;
-                tracing::info!(user = ?username, client = %client_id, replayed, "resumed");
+                is_seen(seat.peer());
+                tracing::info!(replayed = resumed.replayed, "resumed");
                 host.metrics.resumed(Resume::Resumed);
                 let (mut member, ice_servers, token) =
                     Member::new(host, seat, outbox, mailbox, admission, membership);
@@ -810,7 +854,7 @@ async fn introduce<'h, D: Door>(
             }
             Err(sentence) => {
                 host.metrics.resumed(Resume::Refused);
-                tracing::info!(sentence, "not resumed");
+                tracing::info!(reason = sentence, "not resumed");
                 line.write(&[host.error("resume_failed", &sentence, id)]).await?;
             }
         }
@@ -821,16 +865,18 @@ async fn introduce<'h, D: Door>(
     let admission = host.door.admit(claim, &outbox)?;
     let client_id: Arc<str> = match requested {
         RequestedId::This(id) => id.as_ref().into(),
-        RequestedId::Any => uuid::Uuid::new_v4().to_string().into(),
+        RequestedId::Any => Uuid::new_v4().to_string().into(),
         RequestedId::Malformed => return Err(Goodbye::InvalidClientId),
     };
     let carries_on = !matches!(message, Ok(ClientMessage::Auth(_)));
-    let key = uuid::Uuid::new_v4().as_u128();
+    let key = Uuid::new_v4().as_u128();
     if features.resume && !host.rules.resume_window.is_zero() {
         outbox.remembers(Box::new(Replay::new(key)));
     }
     outbox.opts_in(features);
     let peer = Peer { client_id, username: admission.username.clone() };
+    // Also where the room has no seat for him.
+    is_seen(&peer);
     let is_let_in = || match host.door.bars(&host.room, &peer) {
         None => Ok(()),
         Some(why) => {
@@ -848,14 +894,18 @@ async fn introduce<'h, D: Door>(
         seat.because(goodbye.word());
         return Err(goodbye);
     }
-    let Peer { client_id, username } = seat.peer();
-    tracing::info!(user = ?username, client = %client_id, "joined");
+    tracing::info!("joined");
     host.metrics.joined();
     let membership = Membership { key, since };
     let (mut member, ice_servers, token) =
         Member::new(host, seat, outbox, mailbox, admission, membership);
     let greeting = member.welcome(&ice_servers, token.as_ref());
     Ok((member, greeting, carries_on.then_some(first)))
+}
+
+/// From here on the log says who introduces himself.
+fn is_seen(Peer { username, client_id }: &Peer) {
+    Span::current().record("user", &**username).record("client", &**client_id);
 }
 
 /// One membership, over all its connections.
@@ -1254,8 +1304,12 @@ impl<'h, D: Door> Member<'h, D> {
         self.outbox.push(frame, None);
     }
 
+    fn span(&self) -> Span {
+        self.host.span(Some(self.seat.peer()))
+    }
+
     fn warn(&self, frame: &str) -> ByteString {
-        self.host.span().in_scope(|| tracing::warn!("rate limited"));
+        self.span().in_scope(|| tracing::warn!("rate limited"));
         let rate = self.host.rules.messages_per_second;
         let sentence = format!(
             "More than {rate} messages a second: this and the next are not passed on until you slow down"
@@ -1337,8 +1391,7 @@ impl<'h, D: Door> Member<'h, D> {
         let Token::Text(token) = &introduction.token else {
             return Err(("invalid_token", "There is no token in this message"));
         };
-        let asked = || self.host.door.admit(Claim::Token(token), &self.outbox);
-        match self.host.span().in_scope(asked) {
+        match self.host.door.admit(Claim::Token(token), &self.outbox) {
             Ok(admission) if admission.username == self.seat.peer().username => {
                 let expires_in = admission.expires_in.unwrap_or_default().as_secs();
                 self.expires_at = expiry(&admission);
@@ -1353,7 +1406,14 @@ impl<'h, D: Door> Member<'h, D> {
             Ok(_) => {
                 Err(("invalid_token", "That token is another user's; this session stays as it is"))
             }
-            Err(Refusal::BadToken | Refusal::Blocked | Refusal::NoSuchUser | Refusal::Removed) => {
+            Err(
+                refusal @ (Refusal::BadToken
+                | Refusal::Blocked
+                | Refusal::NoSuchUser
+                | Refusal::Removed),
+            ) => {
+                let reason = Goodbye::from(refusal).word();
+                self.span().in_scope(|| tracing::warn!(reason, "token not refreshed"));
                 Err(("invalid_token", "That token is not valid; this session stays as it is"))
             }
         }

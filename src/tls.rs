@@ -5,10 +5,7 @@ use std::{
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::Path,
-    sync::{
-        Arc, PoisonError, RwLock,
-        atomic::{AtomicI64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -39,9 +36,33 @@ pub enum TlsError {
 pub struct Tls {
     files: TlsFiles,
     watched: Watched,
-    config: RwLock<Arc<ServerConfig>>,
-    /// In whole seconds since the Unix epoch.
-    expires_at: AtomicI64,
+    served: RwLock<Served>,
+    /// Held from reading the files until what was read is served, so that nothing older comes after it.
+    reading: Mutex<()>,
+}
+
+struct Served {
+    chain: Vec<CertificateDer<'static>>,
+    config: Arc<ServerConfig>,
+    /// When the first of the chain expires, in whole seconds since the Unix epoch.
+    expires_at: i64,
+}
+
+/// Certificate and key as the files have them, which are not served yet.
+pub struct FreshTls<'a> {
+    tls: &'a Tls,
+    served: Served,
+    _reading: MutexGuard<'a, ()>,
+}
+
+impl FreshTls<'_> {
+    /// Serves them to connections that begin from now on; whether it is another certificate than before.
+    pub fn adopt(self) -> bool {
+        let mut served = self.tls.served.write().unwrap_or_else(PoisonError::into_inner);
+        let is_new = served.chain != self.served.chain;
+        *served = self.served;
+        is_new
+    }
 }
 
 impl Tls {
@@ -55,20 +76,32 @@ impl Tls {
             make_self_signed(&files)?;
         }
         let watched = Watched::new([files.certificate.clone(), files.key.clone()]);
-        let (config, expires_at) = read(&files)?;
-        let (config, expires_at) = (RwLock::new(Arc::new(config)), AtomicI64::new(expires_at));
-        Ok(Self { files, watched, config, expires_at })
+        let served = RwLock::new(read(&files)?);
+        Ok(Self { files, watched, served, reading: Mutex::new(()) })
     }
 
     /// What a new connection begins with.
     pub fn acceptor(&self) -> TlsAcceptor {
-        TlsAcceptor::from(self.config.read().unwrap_or_else(PoisonError::into_inner).clone())
+        let served = self.served.read().unwrap_or_else(PoisonError::into_inner);
+        TlsAcceptor::from(served.config.clone())
+    }
+
+    /// Reads certificate and key again.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError`]; the ones before stay in force.
+    pub fn read_again(&self) -> Result<FreshTls<'_>, TlsError> {
+        let reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(FreshTls { tls: self, served: read(&self.files)?, _reading: reading })
     }
 
     /// Takes up new files for as long as it is polled, and notes in `metrics` until when what is in force is good.
     pub async fn keep_fresh(self: Arc<Self>, metrics: Arc<Metrics>) {
         loop {
-            metrics.certificate_expires(self.expires_at.load(Ordering::Relaxed));
+            metrics.certificate_expires(
+                self.served.read().unwrap_or_else(PoisonError::into_inner).expires_at,
+            );
             tokio::time::sleep(LOOK_EVERY).await;
             let tls = self.clone();
             match tokio::task::spawn_blocking(move || tls.look()).await {
@@ -87,15 +120,13 @@ impl Tls {
         if !self.watched.changed() {
             return Ok(false);
         }
-        let (config, expires_at) = read(&self.files)?;
-        self.expires_at.store(expires_at, Ordering::Relaxed);
-        *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+        self.read_again()?.adopt();
         Ok(true)
     }
 }
 
-/// What the files hold, and when the first of their certificates expires.
-fn read(files: &TlsFiles) -> Result<(ServerConfig, i64), TlsError> {
+/// What the files hold.
+fn read(files: &TlsFiles) -> Result<Served, TlsError> {
     let (certificate, key) =
         (files.certificate.display().to_string(), files.key.display().to_string());
     let pem = |path: &str, fault: &dyn std::fmt::Display| {
@@ -116,10 +147,11 @@ fn read(files: &TlsFiles) -> Result<(ServerConfig, i64), TlsError> {
     let private = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| pem(&key, &error))?;
     let mut config = ServerConfig::builder()
         .with_no_client_auth()
-        .with_single_cert(chain, private)
+        .with_single_cert(chain.clone(), private)
         .map_err(|error| pem(&certificate, &error))?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok((config, expiries.into_iter().min().unwrap_or_default()))
+    let expires_at = expiries.into_iter().min().unwrap_or_default();
+    Ok(Served { chain, config: Arc::new(config), expires_at })
 }
 
 fn make_self_signed(files: &TlsFiles) -> Result<(), TlsError> {
@@ -154,7 +186,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (certificate, key) = (folder.path().join("a.crt"), folder.path().join("a.key"));
         let tls = Tls::load(TlsFiles { certificate, key: key.clone(), self_signed: true }).unwrap();
-        let in_force = || Arc::as_ptr(&tls.config.read().unwrap());
+        let in_force = || Arc::as_ptr(&tls.served.read().unwrap().config);
         let before = in_force();
 
         fs::write(&key, "half a k").unwrap();

@@ -15,7 +15,7 @@ use std::{
 };
 
 /// Those that may know everything: the doors, and the house.
-const FREE: [&str; 14] = [
+const FREE: [&str; 16] = [
     "lib",
     "main",
     "administration",
@@ -29,6 +29,8 @@ const FREE: [&str; 14] = [
     "server",
     "tls",
     "telemetry",
+    "traces",
+    "traces/otlp",
     "workers",
 ];
 
@@ -121,6 +123,35 @@ fn the_doors_do_not_know_each_other_but_for_what_they_share() {
         let text = fs::read_to_string(&path).unwrap();
         for other in after(text.split("#[cfg(test)]").next().unwrap(), "super::") {
             assert!(shared.contains(&other.as_str()), "http/{name} may not know http/{other}");
+        }
+    }
+}
+
+/// What SIGHUP may change is not asked of what was read at the start.
+#[test]
+fn settings_that_may_change_are_read_where_they_count_now() {
+    const MAY_CHANGE: [&str; 13] = [
+        "log_level",
+        "cors_origins",
+        "rate_limit_per_minute",
+        "messages_per_second",
+        "message_burst",
+        "websocket_timeout",
+        "max_message_bytes",
+        "max_connections_per_room",
+        "max_connections_per_ip",
+        "auth_max_failures",
+        "auth_lockout",
+        "allowed_rooms",
+        "ice",
+    ];
+    let config = fs::read_to_string("src/config.rs").unwrap();
+    for name in MAY_CHANGE {
+        assert!(config.contains(&format!("    pub {name}: ")), "{name} is no setting");
+        for path in sources(Path::new("src")) {
+            let text = fs::read_to_string(&path).unwrap();
+            let stale = ["app", "self"].map(|holder| format!("{holder}.config.{name}"));
+            assert!(!stale.iter().any(|stale| text.contains(stale)), "{}: {name}", path.display());
         }
     }
 }

@@ -11,6 +11,7 @@
 
 use std::{
     io::{BufRead, BufReader, Read},
+    path::Path,
     process::{Child, Command, Stdio},
 };
 
@@ -23,6 +24,8 @@ const SECRET: &str = "own-key-that-nobody-may-see-0123456789";
 const TURN_SECRET: &str = "turn-key-that-nobody-may-see";
 const PASSWORD: &str = "password123";
 const SDP: &str = "v=0 o=- 4611731400430051336 2 IN IP4 127.0.0.1 a=ice-pwd:asd88fgpdd777uzjYhagZg";
+const API_KEY: &str = "a-key-that-a-collector-asks-for";
+const REDIS_PASSWORD: &str = "redis-password-that-nobody-may-see";
 const MISTYPED: &str = "MyOtherPassw0rd-in-the-wrong-field";
 
 struct Server(Child);
@@ -46,7 +49,9 @@ async fn a_whole_session_at_trace_leaves_no_secret_in_the_log() {
         ("LOG_FORMAT", "json"),
         ("JWT_SECRET_KEY", JWT_SECRET),
         ("SECRET_KEY", SECRET),
-        ("TURNSERVER_SECRET", TURN_SECRET),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", &format!("api-key={API_KEY}")),
+        ("OTEL_BSP_SCHEDULE_DELAY", "1"),
         ("TURNSERVER_URLS", "turn:127.0.0.1:3478"),
     ];
     let mut command = Command::new(env!("CARGO_BIN_EXE_signaling-server"));
@@ -71,11 +76,22 @@ async fn a_whole_session_at_trace_leaves_no_secret_in_the_log() {
         log
     });
 
-    let secrets = live_a_whole_session(&address).await;
+    let pid = server.0.id().to_string();
+    let secrets = live_a_whole_session(&address, folder.path(), &pid).await;
     drop(server);
     let log = reading.join().unwrap();
 
-    for event in ["logged in", "login failed", "joined", "left", "bad socket token", "logged out"] {
+    for event in [
+        "logged in",
+        "login failed",
+        "joined",
+        "left",
+        "not let in",
+        "token not refreshed",
+        "logged out",
+        "reloaded",
+        "not reloaded",
+    ] {
         assert!(log.contains(event), "the log does not say {event:?}: it tests nothing");
     }
     let users = std::fs::read_to_string(folder.path().join("users.csv")).unwrap();
@@ -86,7 +102,13 @@ async fn a_whole_session_at_trace_leaves_no_secret_in_the_log() {
 }
 
 /// Does everything once that a secret is part of; returns the secrets.
-async fn live_a_whole_session(address: &str) -> Vec<String> {
+async fn live_a_whole_session(address: &str, folder: &Path, pid: &str) -> Vec<String> {
+    let hang_up = |dotenv: &str| {
+        std::fs::write(folder.join(".env"), dotenv).unwrap();
+        assert!(Command::new("kill").args(["-HUP", pid]).status().unwrap().success());
+    };
+    let dotenv = format!("TURNSERVER_SECRET={TURN_SECRET}\nMETRICS_TOKEN={SECRET}\n");
+    hang_up(&dotenv);
     let http = reqwest::Client::new();
     let url = |path: &str| format!("http://{address}{path}");
     let log_in = async |username: &str, password: &str| {
@@ -116,15 +138,15 @@ async fn live_a_whole_session(address: &str) -> Vec<String> {
         .await
         .unwrap();
     let refreshed = refreshed["access_token"].as_str().unwrap().to_owned();
-    let turn: Value = http
-        .get(url("/auth/turn-credentials"))
-        .bearer_auth(&token)
-        .send()
-        .await
-        .unwrap()
-        .json()
-        .await
-        .unwrap();
+    // Until the secret is taken up there are none.
+    let turn: Value = loop {
+        let asked = http.get(url("/auth/turn-credentials")).bearer_auth(&token).send();
+        let turn: Value = asked.await.unwrap().json().await.unwrap();
+        if turn["credential"].is_string() {
+            break turn;
+        }
+    };
+    hang_up(&format!("{dotenv}REDIS_URL=http://user:{REDIS_PASSWORD}@127.0.0.1\n"));
     http.get(url(&format!("/auth/me?token={token}")))
         .bearer_auth(format!("{token}x"))
         .send()
@@ -148,6 +170,7 @@ async fn live_a_whole_session(address: &str) -> Vec<String> {
     talker.send(text(&json!({"type":"offer","offer":{"sdp":SDP}}))).await.unwrap();
     talker.send(text(&json!({"type":"dance","sdp":SDP}))).await.unwrap();
     talker.send(Message::text(format!("{{{SDP}"))).await.unwrap();
+    talker.send(text(&json!({"type":"auth_token","token":format!("{token}x")}))).await.unwrap();
     talker.send(text(&json!({"type":"auth_token","token":refreshed}))).await.unwrap();
     while !heard(&mut listener).await.contains("ice-pwd") {}
     while !heard(&mut talker).await.contains("token_refreshed") {}
@@ -160,9 +183,19 @@ async fn live_a_whole_session(address: &str) -> Vec<String> {
 
     let signature = |token: &str| token.rsplit('.').next().unwrap().to_owned();
     let credential = turn["credential"].as_str().unwrap().to_owned();
-    let plain =
-        [JWT_SECRET, SECRET, TURN_SECRET, PASSWORD, "not-the-password", MISTYPED, "ice-pwd", SDP]
-            .map(str::to_owned);
+    let plain = [
+        JWT_SECRET,
+        SECRET,
+        TURN_SECRET,
+        API_KEY,
+        REDIS_PASSWORD,
+        PASSWORD,
+        "not-the-password",
+        MISTYPED,
+        "ice-pwd",
+        SDP,
+    ]
+    .map(str::to_owned);
     let tokens =
         [signature(&token), signature(&second), signature(&refreshed), token, second, refreshed];
     plain.into_iter().chain(tokens).chain([credential]).collect()

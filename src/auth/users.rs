@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
-    sync::{PoisonError, RwLock},
+    sync::{Mutex, MutexGuard, PoisonError, RwLock},
 };
 
 use aws_lc_rs::digest;
@@ -89,6 +89,26 @@ pub struct Users {
     path: PathBuf,
     watched: Watched,
     accounts: RwLock<HashMap<String, Account>>,
+    /// Held from reading the file until what was read counts, so that nothing older comes after it.
+    reading: Mutex<()>,
+}
+
+/// Accounts as the file has them, which do not count yet.
+pub struct FreshUsers<'a> {
+    users: &'a Users,
+    accounts: HashMap<String, Account>,
+    faults: Vec<RowFault>,
+    _reading: MutexGuard<'a, ()>,
+}
+
+impl FreshUsers<'_> {
+    /// Lets them count; whether they are others than before, and the rows that were kept out.
+    pub fn adopt(self) -> (bool, Vec<RowFault>) {
+        let mut accounts = self.users.accounts.write().unwrap_or_else(PoisonError::into_inner);
+        let is_new = *accounts != self.accounts;
+        *accounts = self.accounts;
+        (is_new, self.faults)
+    }
 }
 
 /// What a look at the file brought.
@@ -110,8 +130,20 @@ impl Users {
     pub fn load(path: &Path) -> Result<(Self, Vec<RowFault>), FileError> {
         let watched = Watched::new([path.to_owned()]);
         let (accounts, faults) = accounts_of(&Table::read(path)?);
-        let users = Self { path: path.to_owned(), watched, accounts: RwLock::new(accounts) };
+        let accounts = RwLock::new(accounts);
+        let users = Self { path: path.to_owned(), watched, accounts, reading: Mutex::new(()) };
         Ok((users, faults))
+    }
+
+    /// Reads the file again.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError`]; the accounts stay as they are.
+    pub fn read_again(&self) -> Result<FreshUsers<'_>, FileError> {
+        let reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        let (accounts, faults) = accounts_of(&Table::read(&self.path)?);
+        Ok(FreshUsers { users: self, accounts, faults, _reading: reading })
     }
 
     /// The active account of that name.
@@ -143,12 +175,8 @@ impl Users {
         if !self.watched.changed() {
             return Reload::Nothing;
         }
-        match Table::read(&self.path) {
-            Ok(table) => {
-                let (accounts, faults) = accounts_of(&table);
-                *self.accounts.write().unwrap_or_else(PoisonError::into_inner) = accounts;
-                Reload::Changed(faults)
-            }
+        match self.read_again() {
+            Ok(fresh) => Reload::Changed(fresh.adopt().1),
             Err(error) => Reload::Refused(error),
         }
     }

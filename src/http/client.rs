@@ -24,6 +24,7 @@ pub(super) async fn recognise(
     };
     let Transport { peer, tls, .. } = transport;
     let client = client_of(request.headers(), peer.ip(), *tls, &app.config.trusted_proxies);
+    tracing::Span::current().record("address", tracing::field::display(client.address));
     request.extensions_mut().insert(client);
     // Whoever has TLS on this very port never means plain HTTP on it.
     let required = app.config.require_https || app.config.tls.is_some();

@@ -4,13 +4,15 @@ use std::time::{Duration, Instant};
 
 use axum::{
     body::{Body, Bytes},
-    extract::{Extension, Request, State},
+    extract::{Extension, MatchedPath, Request, State},
     http::{HeaderName, HeaderValue, Method, Version, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use tower::{Layer, ServiceExt};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, Any, CorsLayer};
-use tracing::Instrument;
+use tracing::{Instrument, Span, field::Empty};
+use uuid::Uuid;
 
 use super::{
     error::{ApiError, whole_seconds},
@@ -23,6 +25,7 @@ use crate::{
     limits::Allowance,
     metrics::Limit,
     server::LONGEST_HEAD,
+    traces::Whence,
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -39,21 +42,37 @@ const PREFLIGHT_HOLDS: Duration = Duration::from_secs(600);
 /// What a page may do that we never serve: nothing. Pages that we do serve bring their own policy.
 const NOTHING: HeaderValue = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
 
+/// What a request is called in the log, and in `X-Request-Id` on its answer.
+#[derive(Clone, Copy)]
+pub(super) struct RequestId(pub(super) Uuid);
+
 /// Gives every answer its id and the security headers, and notes the request in the log.
-pub(super) async fn label(request: Request, next: Next) -> Response {
-    let id = uuid::Uuid::new_v4().to_string();
-    // Neither query nor headers: tokens end up in both.
-    let span = tracing::info_span!("request", %id, method = %request.method(), path = ?request.uri().path());
+pub(super) async fn label(mut request: Request, next: Next) -> Response {
+    let id = Uuid::new_v4();
+    // Neither query nor headers: tokens end up in both. Of the highest level, so that it is there
+    // however quiet the log is.
+    let span = tracing::error_span!(
+        "request",
+        request_id = %id,
+        method = request.method().as_str(),
+        path = request.uri().path(),
+        route = Empty,
+        address = Empty,
+        status = Empty,
+    );
+    Whence::of(request.headers()).leads_to(&span);
+    request.extensions_mut().insert(RequestId(id));
     #[expect(clippy::disallowed_methods, reason = "only for the log")]
     let began = Instant::now();
     let mut response = next.run(request).instrument(span.clone()).await;
     span.in_scope(|| {
-        let took_ms = began.elapsed().as_millis();
-        tracing::debug!(status = response.status().as_u16(), took_ms, "answered");
+        let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Span::current().record("status", response.status().as_u16());
+        tracing::debug!(took_ms, "answered");
     });
 
     let headers = response.headers_mut();
-    if let Ok(id) = HeaderValue::from_str(&id) {
+    if let Ok(id) = HeaderValue::from_str(&id.to_string()) {
         headers.insert(REQUEST_ID, id);
     }
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -64,6 +83,12 @@ pub(super) async fn label(request: Request, next: Next) -> Response {
     );
     headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(NOTHING);
     response
+}
+
+/// Notes in the log and in the trace which of our URLs a request was for.
+pub(super) async fn note_route(route: MatchedPath, request: Request, next: Next) -> Response {
+    Span::current().record("route", route.as_str());
+    next.run(request).await
 }
 
 /// Refuses a request whose head could mean one thing to a proxy and another to us (RFC 9112 sections
@@ -99,7 +124,12 @@ fn fault_in_head(request: &Request) -> Option<ApiError> {
 ///
 /// With credentials the wildcard means nothing to a browser, and tower-http panics on it: the
 /// origin is mirrored instead. That is harmless as long as nothing here is authenticated by a cookie.
-pub(super) fn cors(config: &Config) -> CorsLayer {
+pub(super) async fn cors(State(app): State<App>, request: Request, next: Next) -> Response {
+    let Ok(response) = cors_of(&app.settings()).layer(next).oneshot(request).await;
+    response
+}
+
+fn cors_of(config: &Config) -> CorsLayer {
     let credentials = config.cors_allow_credentials;
     let origin = match &config.cors_origins {
         Origins::Any if credentials => AllowOrigin::mirror_request(),
@@ -139,8 +169,7 @@ pub(super) async fn limit_requests(
         || path == "/metrics"
         || path_is_socket
         || (path.starts_with("/admin/api/") && administrator(&app, request.headers()).is_ok());
-    let allowance =
-        app.requests.as_ref().filter(|_| !free).map(|requests| requests.take(client.address));
+    let allowance = if free { None } else { app.requests.take(client.address) };
     let declared = request
         .headers()
         .get(header::CONTENT_LENGTH)

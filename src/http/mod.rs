@@ -39,7 +39,7 @@ pub fn doors(app: &App) -> Doors {
     let layers = ServiceBuilder::new()
         .layer(from_fn(layers::label))
         .layer(CatchPanicLayer::custom(error::after_panic))
-        .layer(layers::cors(&app.config))
+        .layer(from_fn_with_state(app.clone(), layers::cors))
         .layer(from_fn(layers::check_head))
         .layer(from_fn_with_state(app.clone(), client::recognise))
         .layer(NormalizePathLayer::trim_trailing_slash())
@@ -72,6 +72,7 @@ fn router(app: &App) -> Router {
         router = router.merge(examples::router());
     }
     router
+        .route_layer(from_fn(layers::note_route))
         .fallback(async || ApiError::NotFound)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
         .with_state(app.clone())

@@ -16,8 +16,10 @@ use axum::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use hyper::upgrade::OnUpgrade;
 use tokio::runtime::Handle;
+use tracing::Span;
+use uuid::Uuid;
 
-use super::error::ApiError;
+use super::{error::ApiError, layers::RequestId};
 use crate::{
     app::App,
     clock::{unix_now, unix_now_ms},
@@ -29,6 +31,7 @@ use crate::{
     rooms::{Peer, is_room_id},
     server::{Transport, Upgraded, stream_of},
     session::{self, Admission, Claim, Door, Goodbye, Host, IceGrant, Refusal, Socket},
+    traces::Whence,
     websocket::WebSocket,
     workers::Workers,
 };
@@ -41,6 +44,7 @@ pub(super) async fn enter(
     State(app): State<App>,
     Extension(client): Extension<Client>,
     Extension(transport): Extension<Transport>,
+    Extension(RequestId(id)): Extension<RequestId>,
     room: Result<Path<String>, PathRejection>,
     mut request: Request,
 ) -> Result<Response, ApiError> {
@@ -52,7 +56,7 @@ pub(super) async fn enter(
     let mut origins = request.headers().get_all(header::ORIGIN).iter();
     if let Some(origin) = origins.next()
         && (origins.next().is_some()
-            || !origin.to_str().is_ok_and(|origin| app.config.cors_origins.allow(origin)))
+            || !origin.to_str().is_ok_and(|origin| app.settings().cors_origins.allow(origin)))
     {
         return Err(ApiError::OriginNotAllowed);
     }
@@ -63,12 +67,15 @@ pub(super) async fn enter(
         ApiError::TooManyStrangers
     })?;
 
+    let introduction = session::introduction(id, &room, client.address);
+    Whence::here().leads_to(&introduction);
+    let newcomer = Newcomer { address: client.address, request: id, room, introduction, stranger };
     let sessions = app.sessions.clone();
     sessions.spawn(async move {
         match upgrade.await {
             Ok(upgraded) => {
                 transport.line.becomes_websocket();
-                welcome(app, client, room, upgraded, stranger, &transport.workers);
+                welcome(app, newcomer, upgraded, &transport.workers);
             }
             Err(error) => tracing::debug!(%error, "upgrade failed"),
         }
@@ -111,20 +118,24 @@ fn lists(headers: &HeaderMap, name: HeaderName, entry: &str) -> bool {
     lines.flat_map(|line| line.split(',')).any(|listed| listed.trim().eq_ignore_ascii_case(entry))
 }
 
-/// Hands the connection to the worker of its room, as a task that holds nothing of how it came.
-fn welcome(
-    app: App,
-    client: Client,
+/// Somebody at the door of a room.
+struct Newcomer {
+    address: IpAddr,
+    /// The id of the request that he came with.
+    request: Uuid,
     room: String,
-    upgraded: hyper::upgrade::Upgraded,
+    introduction: Span,
+    /// His place among those who have not shown a token yet.
     stranger: Place,
-    workers: &Workers,
-) {
-    let (longest, metrics) = (app.config.max_message_bytes, app.metrics.clone());
+}
+
+/// Hands the connection to the worker of its room, as a task that holds nothing of how it came.
+fn welcome(app: App, newcomer: Newcomer, upgraded: hyper::upgrade::Upgraded, workers: &Workers) {
+    let (longest, metrics) = (app.settings().max_message_bytes, app.metrics.clone());
     let Some((mut stream, unread)) = stream_of(upgraded) else {
         return tracing::error!("an upgraded connection is none of ours");
     };
-    let (worker, sessions) = (workers.of(&room), app.sessions.clone());
+    let (worker, sessions) = (workers.of(&newcomer.room), app.sessions.clone());
     let session = async move {
         if let Err(error) = stream.moves_here() {
             return tracing::warn!(%error, "a connection could not be handed on");
@@ -132,11 +143,11 @@ fn welcome(
         match stream {
             Upgraded::Plain(stream) => {
                 let socket = WebSocket::new(stream, unread, longest, metrics);
-                receive(app, client, room, socket, stranger).await;
+                receive(app, newcomer, socket).await;
             }
             Upgraded::Tls(stream) => {
                 let socket = WebSocket::new(stream, unread, longest, metrics);
-                receive(app, client, room, socket, stranger).await;
+                receive(app, newcomer, socket).await;
             }
         }
     };
@@ -149,41 +160,36 @@ fn welcome(
 )]
 fn receive(
     app: App,
-    client: Client,
-    room: String,
+    newcomer: Newcomer,
     mut socket: impl Socket,
-    stranger: Place,
 ) -> impl Future<Output = ()> + Send {
     async move {
-        let counted = app.sockets.take(client.address);
+        let Newcomer { address, request, room, introduction, stranger } = newcomer;
+        let counted = app.sockets.take(address);
         let turned_away =
             app.turned_away(&room).or(counted.is_none().then_some(Goodbye::TooManyConnections));
         if let Some(goodbye) = turned_away {
-            tracing::warn!(?room, address = %client.address, ?goodbye, "turned away");
             if goodbye == Goodbye::TooManyConnections {
                 app.metrics.limited(Limit::Sockets);
             }
-            return session::refuse(&mut socket, goodbye, &app.metrics).await;
+            return session::refuse(&mut socket, goodbye, introduction, &app.metrics).await;
         }
         let host = Host {
             rooms: app.rooms.clone(),
             room: room.into(),
-            address: client.address,
+            request,
+            address,
             rules: app.rules(),
             metrics: app.metrics.clone(),
-            door: AppDoor {
-                app: app.clone(),
-                address: client.address,
-                stranger: Mutex::new(Some(stranger)),
-            },
+            door: AppDoor { app: app.clone(), address, stranger: Mutex::new(Some(stranger)) },
             tickets: app.tickets.clone(),
             survivors: app.survivors.clone(),
             closing: app.closing(),
         };
-        let (_, parked) = session::run(&mut socket, &host).await;
+        let (_, parked) = session::run(&mut socket, &host, introduction).await;
         // Whoever has no connection takes no connection's place: this task ends.
         if let Some(parked) = parked {
-            app.keep_seat(parked, client.address, &Handle::current());
+            app.keep_seat(parked, address, &Handle::current());
         }
     }
 }

@@ -36,7 +36,7 @@ pub struct Rooms(Arc<Registry>);
 
 struct Registry {
     rooms: DashMap<Arc<str>, Arc<SharedRoom>>,
-    capacity: usize,
+    capacity: AtomicUsize,
     /// Of rooms that hold more or fewer.
     capacities: DashMap<Arc<str>, usize>,
     members: AtomicUsize,
@@ -110,7 +110,7 @@ impl Rooms {
     /// comes in.
     #[must_use]
     pub fn with_timelines(self, kept: Duration) -> Self {
-        Self::of(self.0.capacity, self.0.far.clone(), kept)
+        Self::of(self.0.capacity.load(Ordering::Relaxed), self.0.far.clone(), kept)
     }
 
     /// The same, on one of several servers: who may come in is decided by what they share.
@@ -121,7 +121,7 @@ impl Rooms {
     fn of(capacity: usize, far: Option<Arc<Far>>, timelines: Duration) -> Self {
         Self(Arc::new(Registry {
             rooms: DashMap::new(),
-            capacity,
+            capacity: AtomicUsize::new(capacity),
             capacities: DashMap::new(),
             members: AtomicUsize::new(0),
             is_closing: AtomicBool::new(false),
@@ -131,13 +131,19 @@ impl Rooms {
         }))
     }
 
+    /// From now on every room of which nothing else is said lets in `capacity` members. Where it has more, they stay.
+    pub fn hold(&self, capacity: usize) {
+        self.0.capacity.store(capacity, Ordering::Relaxed);
+    }
+
     /// How many members a room holds.
     pub fn capacity_of(&self, room: &str) -> usize {
         // Nearly always, and asked for every join.
+        let usual = self.0.capacity.load(Ordering::Relaxed);
         if self.0.capacities.is_empty() {
-            return self.0.capacity;
+            return usual;
         }
-        self.0.capacities.get(room).map_or(self.0.capacity, |capacity| *capacity)
+        self.0.capacities.get(room).map_or(usual, |capacity| *capacity)
     }
 
     /// From now on a room holds so many members, or as many as others. Who is in stays.

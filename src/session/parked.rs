@@ -206,13 +206,16 @@ impl Parked {
         if why == Some(Dismissal::Resumed) {
             return;
         }
-        let Peer { username, client_id } = self.seat.peer();
         metrics.resumed(Resume::GivenUp);
         if why == Some(Dismissal::TooSlow) {
             metrics.overflowed();
         }
-        metrics.left(why.map_or(AWAY_TOO_LONG, |why| Goodbye::from(why).word()));
-        tracing::info!(user = ?username, client = %client_id, ?why, "left, being away");
+        let Peer { username, client_id } = self.seat.peer();
+        let reason = why.map_or(AWAY_TOO_LONG, |why| Goodbye::from(why).word());
+        metrics.left(reason);
+        let (room, user, client) = (&*self.ticket.room, &**username, &**client_id);
+        tracing::error_span!("socket", room, user, client)
+            .in_scope(|| tracing::info!(reason, "left, being away"));
     }
 }
 

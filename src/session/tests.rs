@@ -88,6 +88,7 @@ impl House {
         let host = Host {
             rooms: self.rooms.clone(),
             room: "den".into(),
+            request: Uuid::nil(),
             address: [127, 0, 0, 1].into(),
             rules,
             metrics: self.metrics.clone(),
@@ -97,7 +98,7 @@ impl House {
             closing: self.closer.subscribe(),
         };
         let session = tokio::spawn(async move {
-            let (goodbye, parked) = run(&mut Line { arriving, leaving }, &host).await;
+            let (goodbye, parked) = run(&mut Line { arriving, leaving }, &host, Span::none()).await;
             if let Some(parked) = parked {
                 tokio::spawn(async move {
                     let House { survivors, closer, metrics, .. } = house;

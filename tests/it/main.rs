@@ -21,9 +21,12 @@ mod harness;
 mod healthcheck;
 mod metrics;
 mod process;
+mod reload;
 mod rest;
 mod resume;
 mod settings;
 mod signaling;
 mod tls;
+#[cfg(feature = "otel")]
+mod traces;
 mod users;

@@ -17,7 +17,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::harness::{Client, SOON};
+use super::harness::{Client, SOON, http};
 
 /// A command that knows no variable of ours.
 pub fn command(binary: &str, folder: &TempDir) -> Command {
@@ -261,7 +261,7 @@ async fn a_server_in_debug_makes_its_users_says_where_it_is_and_stops_when_asked
 }
 
 async fn status(address: &str, path: &str) -> u16 {
-    let client = reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap();
+    let client = http().pool_max_idle_per_host(0).build().unwrap();
     let answer = client.get(format!("http://{address}{path}")).send().await;
     answer.map_or(0, |answer| answer.status().as_u16())
 }
@@ -357,7 +357,7 @@ async fn a_log_that_nobody_reads_stops_neither_calls_nor_the_end() {
     let mut settings = DEBUG.to_vec();
     settings.push(("LOG_LEVEL", "DEBUG"));
     let mut server = Process::start(&folder, &settings).await;
-    let client = reqwest::Client::new();
+    let client = http().build().unwrap();
 
     // More than a pipe holds: a line for each request, and `server.log` is not read.
     for _ in 0..1000 {
@@ -433,19 +433,19 @@ async fn a_hang_up_reads_the_turn_servers_again_and_those_in_a_room_hear_of_it()
 
     set(&format!("{secret}TURNSERVER_URLS=nonsense\n"));
     hang_up().await;
-    let refused = server.says("settings not read again").await;
+    let refused = server.says("not reloaded").await;
     set(&format!("{secret}TURNSERVER_URLS=turn:b:3478\nTURNSERVER_TTL=600\n"));
     hang_up().await;
-    let read = server.says("read again").await;
+    let read = server.says("\"reloaded\"").await;
     let news = client.hears().await;
 
     assert!(refused.contains("TURNSERVER_URLS") && !refused.contains("a-secret"), "{refused}");
-    assert!(read.contains("\"changed\""), "{read}");
+    assert!(read.contains("TURNSERVER_URLS: turn:a:3478 → turn:b:3478"), "{read}");
     assert_eq!((&news["type"], &news["ttl"]), (&json!("ice_servers"), &json!(600)));
     assert_eq!(news["iceServers"][0]["urls"], json!(["turn:b:3478"]));
     assert!(news["iceServers"][0]["username"].as_str().unwrap().ends_with(":user1"));
     hang_up().await;
-    assert!(server.says("read again").await.contains("as before"));
+    assert!(server.says("\"reloaded\"").await.contains("\"changed\":\"\""));
     assert_eq!(server.ends_after("-TERM").await.code(), Some(0));
 }
 

@@ -13,7 +13,7 @@ use super::{
     raw::{PING, Raw, TEXT, upgrade},
     scene::{Scene, eventually},
 };
-use crate::harness::{Client, PASSWORD, SOON};
+use crate::harness::{Client, PASSWORD, SOON, http};
 
 /// So many at once while a crowd arrives.
 const AT_ONCE: usize = 100;
@@ -268,7 +268,7 @@ async fn an_idle_member_costs_little_memory() {
 async fn invented_addresses_cost_no_memory() {
     let settings = [("RATE_LIMIT_PER_MINUTE", "60"), ("AUTH_MAX_FAILURES", "3")];
     let scene = Scene::plan(&settings).may_grow_by(8).open().await;
-    let http = reqwest::Client::new();
+    let http = http().build().unwrap();
     let visit = async |number: usize, address: String| {
         let url = |path: &str| format!("http://{}{path}", scene.address);
         let get = http.get(url("/")).header("x-forwarded-for", &address).send();

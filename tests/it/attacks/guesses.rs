@@ -24,7 +24,7 @@ async fn after_too_many_bad_tokens_an_address_is_blocked_but_a_good_token_gets_i
     assert_eq!(reasons[3..], vec![refused("IP blocked due to security violations"); 3]);
     is_good(&scene, &scene.token("carol"), "a neighbour's").await;
     let log = scene.still_stands().await.log;
-    let noted = log.iter().filter(|line| line.contains("bad socket token")).count();
+    let noted = log.iter().filter(|line| line.contains("\"reason\":\"invalid_token\"")).count();
     assert_eq!(noted, 3, "whoever is blocked does not fill the log either");
 }
 

@@ -15,7 +15,7 @@ use super::{
     raw::upgrade,
     scene::{Scene, eventually},
 };
-use crate::harness::{PASSWORD, SOON};
+use crate::harness::{PASSWORD, SOON, http};
 
 /// Connections from one address that are no WebSocket.
 const MOST_PER_ADDRESS: usize = 256;
@@ -37,7 +37,7 @@ async fn status_from(scene: &Scene, address: &str, username: &str, password: &st
 #[tokio::test]
 async fn two_hundred_requests_of_one_address_are_too_many() {
     let scene = Scene::open(&[("RATE_LIMIT_PER_MINUTE", "60")]).await;
-    let http = reqwest::Client::new();
+    let http = http().build().unwrap();
     let get = async |forwarded: String| {
         let request = http.get(format!("http://{}/api/rooms", scene.address));
         request.header("x-forwarded-for", forwarded).send().await.unwrap()

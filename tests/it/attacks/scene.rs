@@ -17,7 +17,7 @@ use super::{
     log::Log,
     raw::{Raw, RawSocket},
 };
-use crate::harness::{Client, PASSWORD, SOON, users_file};
+use crate::harness::{Client, PASSWORD, SOON, http, users_file};
 
 /// The key that signs tokens here.
 pub const JWT_SECRET_KEY: &str = "jwt-key-of-the-scene-0123456789abcdef";
@@ -268,7 +268,7 @@ impl Scene {
 
     /// A request on a connection of its own.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let client = reqwest::Client::builder()
+        let client = http()
             .redirect(reqwest::redirect::Policy::none())
             .pool_max_idle_per_host(0)
             .build()

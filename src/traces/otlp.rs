@@ -1,0 +1,162 @@
+//! With the cargo feature `otel`.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use axum::http::HeaderMap;
+use opentelemetry::{
+    Context, KeyValue,
+    propagation::{Extractor, TextMapPropagator},
+    trace::{SpanKind, TracerProvider},
+};
+use opentelemetry_otlp::{
+    ExporterBuildError, Protocol, SpanExporter as OtlpExporter, WithExportConfig, WithHttpConfig,
+};
+use opentelemetry_sdk::{
+    Resource,
+    error::OTelSdkResult,
+    propagation::TraceContextPropagator,
+    trace::{SdkTracerProvider, SpanData, SpanExporter},
+};
+use secrecy::ExposeSecret;
+use tracing::{Subscriber, level_filters::LevelFilter};
+use tracing_subscriber::{Layer, filter::filter_fn, registry::LookupSpan};
+
+use crate::config::Otlp;
+
+/// The spans that are traced, and nothing else: others are made for a single line of the log.
+const REQUEST: &str = "request";
+const INTRODUCTION: &str = "introduction";
+
+/// What collects spans and sends them.
+pub(crate) struct Traces(SdkTracerProvider);
+
+impl Traces {
+    /// Starts the thread that sends. Not to be called on a runtime.
+    pub(crate) fn start(settings: &Otlp) -> Result<Self, ExporterBuildError> {
+        let headers = settings.headers.iter();
+        let headers = headers.map(|(name, value)| (name.clone(), value.expose_secret().to_owned()));
+        let exporter = OtlpExporter::builder()
+            .with_http()
+            .with_protocol(Protocol::HttpBinary)
+            .with_endpoint(format!("{}/v1/traces", settings.endpoint))
+            .with_headers(headers.collect())
+            .build()?;
+        let exporter = Exporter { otlp: exporter, has_failed: AtomicBool::new(false) };
+        let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
+        let resource = Resource::builder()
+            .with_service_name(settings.service_name.clone())
+            .with_attribute(version)
+            .build();
+        let provider = SdkTracerProvider::builder().with_resource(resource);
+        Ok(Self(provider.with_batch_exporter(exporter).build()))
+    }
+
+    /// What makes spans of ours.
+    pub(crate) fn layer<S: Subscriber + for<'a> LookupSpan<'a>>(&self) -> impl Layer<S> + use<S> {
+        tracing_opentelemetry::layer()
+            .with_tracer(self.0.tracer(env!("CARGO_PKG_NAME")))
+            .with_context_activation(false)
+            .with_level(false)
+            .with_location(false)
+            .with_target(false)
+            .with_threads(false)
+            .with_tracked_inactivity(false)
+            .with_filter(filter_fn(|it| {
+                let is_ours = it.target().starts_with("signaling");
+                let is_traced = [REQUEST, INTRODUCTION].contains(&it.name());
+                is_ours && if it.is_span() { is_traced } else { *it.level() <= LevelFilter::INFO }
+            }))
+    }
+
+    /// Sends what is still waiting, for so long at most.
+    pub(crate) fn end(&self, within: Duration) {
+        // It is said already where nothing could be sent.
+        let _ = self.0.shutdown_with_timeout(within);
+    }
+}
+
+/// Sends spans, and says in the log when that fails and when it works again.
+#[derive(Debug)]
+struct Exporter {
+    otlp: OtlpExporter,
+    has_failed: AtomicBool,
+}
+
+impl SpanExporter for Exporter {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let batch: Vec<_> = batch.into_iter().filter_map(in_standard_words).collect();
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let sent = self.otlp.export(batch).await;
+        match (&sent, self.has_failed.swap(sent.is_err(), Ordering::Relaxed)) {
+            (Err(error), false) => {
+                tracing::warn!(%error, "traces are lost: the collector does not take them")
+            }
+            (Ok(()), true) => tracing::info!("the collector takes traces again"),
+            (Err(_), true) | (Ok(()), false) => {}
+        }
+        sent
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.otlp.shutdown_with_timeout(timeout)
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.otlp.set_resource(resource);
+    }
+}
+
+/// A request as the semantic conventions for HTTP spans call it; nothing where a monitor asks, which it does all
+/// day.
+fn in_standard_words(mut span: SpanData) -> Option<SpanData> {
+    if span.name != REQUEST {
+        return Some(span);
+    }
+    let value = |name: &str| {
+        let attribute = span.attributes.iter().find(|it| it.key.as_str() == name);
+        attribute.map(|it| it.value.as_str().into_owned())
+    };
+    let path = value("path").unwrap_or_default();
+    if path == "/metrics" || path == "/health" || path.starts_with("/health/") {
+        return None;
+    }
+    let name = [value("method"), value("route")].into_iter().flatten().collect::<Vec<_>>();
+    span.name = name.join(" ").into();
+    span.span_kind = SpanKind::Server;
+    for attribute in &mut span.attributes {
+        let standard = match attribute.key.as_str() {
+            "method" => "http.request.method",
+            "route" => "http.route",
+            "path" => "url.path",
+            "status" => "http.response.status_code",
+            "address" => "client.address",
+            _ => continue,
+        };
+        attribute.key = standard.into();
+    }
+    Some(span)
+}
+
+/// See [`Whence::of`](super::Whence::of).
+pub(super) fn whence(headers: &HeaderMap) -> Option<Context> {
+    headers.contains_key("traceparent").then(|| {
+        TraceContextPropagator::new().extract_with_context(&Context::new(), &Headers(headers))
+    })
+}
+
+struct Headers<'a>(&'a HeaderMap);
+
+impl Extractor for Headers<'_> {
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name)?.to_str().ok()
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0.keys().map(|name| name.as_str()).collect()
+    }
+}

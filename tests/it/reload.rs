@@ -1,0 +1,253 @@
+//! What SIGHUP changes while the server runs: all of it, or nothing.
+
+use std::{fs, path::PathBuf};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::{net::TcpStream, process::Command};
+
+use super::{
+    harness::{Client, PASSWORD, http, users_file},
+    process::{DEBUG, Process},
+};
+
+const TURN_SECRET: &str = "a-secret-that-nobody-may-see-in-the-log";
+
+/// A server with `.env` and a users file of its own, in which alice and bob are.
+struct House {
+    folder: TempDir,
+    server: Process,
+}
+
+impl House {
+    async fn with(dotenv: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("users.csv"), users_file(&["alice", "bob"], 4)).unwrap();
+        fs::write(folder.path().join(".env"), dotenv).unwrap();
+        let mut settings = DEBUG.to_vec();
+        settings.push(("LOG_FORMAT", "json"));
+        let server = Process::start(&folder, &settings).await;
+        Self { folder, server }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    async fn hangs_up(&self) {
+        let pid = self.server.child.id().unwrap().to_string();
+        assert!(Command::new("kill").args(["-HUP", &pid]).status().await.unwrap().success());
+    }
+
+    /// What the log says of a reload with this `.env`.
+    async fn reloads(&mut self, dotenv: &str) -> Value {
+        fs::write(self.file(".env"), dotenv).unwrap();
+        self.hangs_up().await;
+        let line = self.server.says("reloaded").await;
+        serde_json::from_str::<Value>(&line).unwrap()["fields"].clone()
+    }
+
+    async fn log_in(&self, username: &str) -> (u16, Value) {
+        let url = format!("http://{}/auth/login", self.server.address);
+        let body = json!({"username":username,"password":PASSWORD});
+        let answer = http().build().unwrap().post(url).json(&body).send().await.unwrap();
+        (answer.status().as_u16(), answer.json().await.unwrap())
+    }
+
+    async fn connects(&self, room: &str) -> Client {
+        Client::connect(self.server.address.parse().unwrap(), room, &[]).await.unwrap()
+    }
+
+    async fn joins(&self, room: &str, username: &str) -> Client {
+        let (_, login) = self.log_in(username).await;
+        let mut client = self.connects(room).await;
+        client.comes_in(username, login["access_token"].as_str().unwrap(), Value::Null).await;
+        client
+    }
+
+    /// How somebody is sent away who wants in.
+    async fn is_sent_away(&self, room: &str, username: &str) -> String {
+        let (_, login) = self.log_in(username).await;
+        let mut client = self.connects(room).await;
+        let first = client.hears().await;
+        if first["type"] == "auth_required" {
+            client.says(json!({"type":"auth_token","token":login["access_token"]})).await;
+        }
+        client.is_let_go().await.1.1
+    }
+}
+
+#[tokio::test]
+async fn limits_hold_at_once_and_whoever_is_in_stays() {
+    let mut house = House::with("").await;
+    let mut alice = house.joins("den", "alice").await;
+
+    let said = house
+        .reloads(
+            "MAX_CONNECTIONS_PER_ROOM=1\nALLOWED_ROOMS=den\nWEBSOCKET_MAX_MESSAGE_BYTES=1024\n\
+             CORS_ORIGINS=https://a.example\nRATE_LIMIT_PER_MINUTE=1000\nWEBSOCKET_MESSAGES_PER_SECOND=7\n",
+        )
+        .await;
+
+    let changed = said["changed"].as_str().unwrap();
+    for change in [
+        "ALLOWED_ROOMS: (default) → den",
+        "CORS_ORIGINS: (default) → https://a.example",
+        "MAX_CONNECTIONS_PER_ROOM: (default) → 1",
+        "RATE_LIMIT_PER_MINUTE: (default) → 1000",
+        "WEBSOCKET_MAX_MESSAGE_BYTES: (default) → 1024",
+        "WEBSOCKET_MESSAGES_PER_SECOND: (default) → 7",
+    ] {
+        assert!(changed.contains(change), "{changed}");
+    }
+    assert_eq!((&said["message"], &said["need_restart"]), (&json!("reloaded"), &json!("")));
+    assert_eq!(house.is_sent_away("den", "bob").await, "Room is full");
+    assert_eq!(house.is_sent_away("attic", "bob").await, "Room not allowed");
+    alice.hears_nothing_else().await;
+    let url = format!("http://{}/health", house.server.address);
+    let shared = async |origin| {
+        let asked =
+            http().build().unwrap().get(&url).header("origin", origin).send().await.unwrap();
+        asked.headers().contains_key("access-control-allow-origin")
+    };
+    assert!(shared("https://a.example").await && !shared("https://b.example").await);
+    let address = house.server.address.parse().unwrap();
+    let foreign = Client::connect(address, "den", &[("origin", "https://b.example")]).await;
+    assert!(foreign.is_err(), "a socket of a page that is none of ours");
+
+    alice.leaves().await;
+    let mut bob = house.joins("den", "bob").await;
+    bob.says(json!({"type":"message","message":"x".repeat(1024)})).await;
+    assert_eq!(bob.is_let_go().await.1.0, 1009);
+}
+
+#[tokio::test]
+async fn sockets_requests_and_wrong_passwords_are_limited_as_the_last_reload_says() {
+    let mut house = House::with("RATE_LIMIT_PER_MINUTE=0\n").await;
+    let _alice = house.joins("den", "alice").await;
+    let wrong = async |house: &House| house.log_in("nobody").await.0;
+    assert_eq!(wrong(&house).await, 401);
+
+    house.reloads("RATE_LIMIT_PER_MINUTE=0\nMAX_CONNECTIONS_PER_IP=1\nAUTH_MAX_FAILURES=1\n").await;
+
+    assert_eq!(house.is_sent_away("den", "bob").await, "Too many connections");
+    assert_eq!(wrong(&house).await, 429, "the failure before counts");
+    house.reloads("RATE_LIMIT_PER_MINUTE=1\nAUTH_MAX_FAILURES=2\n").await;
+    assert_eq!([wrong(&house).await, wrong(&house).await], [401, 429]);
+    let _bob = house.connects("den").await;
+}
+
+#[tokio::test]
+async fn one_fault_leaves_everything_as_it_was() {
+    let mut house = House::with("ALLOWED_ROOMS=den\n").await;
+    let users = fs::read_to_string(house.file("users.csv")).unwrap();
+    let _alice = house.joins("den", "alice").await;
+
+    let faulty = [
+        ("ALLOWED_ROOMS=attic\nWEBSOCKET_TIMEOUT=soon\n", None, "WEBSOCKET_TIMEOUT=soon"),
+        ("ALLOWED_ROOMS=attic\nWORKERS=many\n", None, "WORKERS=many"),
+        ("ALLOWED_ROOMS=attic\nnonsense\n", None, ".env, line 2"),
+        ("ALLOWED_ROOMS=attic\n", Some("garbage\n"), "users.csv, line 1"),
+    ];
+    for (dotenv, broken, named) in faulty {
+        if let Some(broken) = broken {
+            fs::write(house.file("users.csv"), broken).unwrap();
+        }
+        let said = house.reloads(dotenv).await;
+
+        assert_eq!(said["message"], "not reloaded; everything stays as it was");
+        assert!(said["error"].as_str().unwrap().contains(named), "{said}");
+        assert_eq!(house.is_sent_away("attic", "bob").await, "Room not allowed");
+    }
+    fs::write(house.file("users.csv"), users).unwrap();
+    assert_eq!(house.reloads("ALLOWED_ROOMS=attic\n").await["message"], "reloaded");
+    house.joins("attic", "bob").await;
+}
+
+#[tokio::test]
+async fn users_count_at_once_and_whoever_is_gone_is_out() {
+    let mut house = House::with("").await;
+    let alice = house.joins("den", "alice").await;
+
+    fs::write(house.file("users.csv"), users_file(&["bob", "carol"], 4)).unwrap();
+    let said = house.reloads("").await;
+
+    // Also where the file was noticed before.
+    assert!(["", "the users file"].contains(&said["changed"].as_str().unwrap()), "{said}");
+    assert_eq!(house.log_in("carol").await.0, 200);
+    assert_eq!(alice.is_let_go().await.1.0, 4003);
+}
+
+#[tokio::test]
+async fn a_secret_is_named_and_not_shown_and_what_needs_a_restart_is_named() {
+    let mut house = House::with("").await;
+
+    let said = house
+        .reloads(&format!(
+            "TURNSERVER_SECRET={TURN_SECRET}\nTURNSERVER_URLS=turn:a:3478\nMETRICS_TOKEN={TURN_SECRET}\n"
+        ))
+        .await;
+    let (_, login) = house.log_in("alice").await;
+    let url = format!("http://{}/auth/turn-credentials", house.server.address);
+    let token = login["access_token"].as_str().unwrap();
+    let turn = http().build().unwrap().get(url).bearer_auth(token).send().await.unwrap();
+
+    assert_eq!(said["changed"], "TURNSERVER_SECRET, TURNSERVER_URLS: (default) → turn:a:3478");
+    assert_eq!(said["need_restart"], "METRICS_TOKEN");
+    assert_eq!(turn.json::<Value>().await.unwrap()["urls"], json!(["turn:a:3478"]));
+    assert!(!house.server.said.concat().contains(TURN_SECRET));
+}
+
+#[tokio::test]
+async fn the_log_gets_louder_and_quieter_and_says_so_either_way() {
+    let mut house = House::with("").await;
+
+    for level in ["DEBUG", "ERROR", "WARNING", "DEBUG", "INFO", "ERROR"] {
+        let said = house.reloads(&format!("LOG_LEVEL={level}\n")).await;
+        assert!(said["changed"].as_str().unwrap().ends_with(level), "{said}");
+        house.log_in("nobody").await;
+    }
+
+    let said = |word: &str| house.server.said.iter().filter(|line| line.contains(word)).count();
+    assert_eq!(said("\"reloaded\""), 6);
+    // A warning, and what only DEBUG shows.
+    assert_eq!((said("login failed"), said("\"answered\"")), (4, 2));
+}
+
+#[tokio::test]
+async fn a_certificate_is_taken_up_and_one_that_does_not_fit_its_key_refuses_everything() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Process::start(
+        &folder,
+        &[
+            ("DEBUG", "true"),
+            ("HOST", "127.0.0.1"),
+            ("PORT", "0"),
+            ("LOG_FORMAT", "json"),
+            ("SSL_SELF_SIGNED", "true"),
+        ],
+    )
+    .await;
+    let mut house = House { folder, server };
+    let make = || rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (one, two) = (make(), make());
+    let ssl = |file: &str| house.folder.path().join("ssl").join(file);
+    let (certificate, key) = (ssl("server.crt"), ssl("server.key"));
+    let shown = async |house: &House| {
+        super::tls::certificate_of(TcpStream::connect(&house.server.address).await.unwrap()).await
+    };
+    let before = shown(&house).await;
+
+    fs::write(&certificate, one.cert.pem()).unwrap();
+    fs::write(&key, two.signing_key.serialize_pem()).unwrap();
+    let refused = house.reloads("ALLOWED_ROOMS=den\n").await;
+    assert_eq!(refused["message"], "not reloaded; everything stays as it was");
+    assert!(refused["error"].as_str().unwrap().contains("SSL_CERT_FILE"), "{refused}");
+    assert_eq!(shown(&house).await, before);
+
+    fs::write(&key, one.signing_key.serialize_pem()).unwrap();
+    let said = house.reloads("ALLOWED_ROOMS=den\n").await;
+    let changed = said["changed"].as_str().unwrap();
+    assert!(changed.starts_with("ALLOWED_ROOMS: (default) → den"), "{said}");
+    assert_eq!(shown(&house).await, one.cert.der().to_vec());
+}

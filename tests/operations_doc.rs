@@ -1,0 +1,84 @@
+//! `docs/OPERATIONS.md` explains every line of the log, and no other.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "these are tests"
+)]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Which levels each message is logged at, as the table says.
+fn explained() -> BTreeMap<String, BTreeSet<String>> {
+    let text = fs::read_to_string("docs/OPERATIONS.md").unwrap();
+    let section = text.split("\n## Logs\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let rows = section.lines().filter(|line| line.starts_with("| `"));
+    let mut explained: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for row in rows {
+        let cells: Vec<_> = row.split(" | ").collect();
+        for message in cells[0].split('`').skip(1).step_by(2) {
+            explained.entry(message.to_owned()).or_default().insert(cells[1].to_owned());
+        }
+    }
+    explained
+}
+
+/// The same, as the source has it. Below INFO lines are for ourselves.
+fn logged() -> BTreeMap<String, BTreeSet<String>> {
+    let mut logged: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for path in sources(Path::new("src")) {
+        let text = fs::read_to_string(&path).unwrap();
+        let code = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap();
+        for level in ["info", "warn", "error"] {
+            for (at, called) in code.match_indices(&format!("{level}!(")) {
+                let arguments = arguments(&code[at + called.len()..]);
+                let (rest, message) = arguments.trim_end_matches('"').rsplit_once('"').unwrap();
+                let place = path.display();
+                assert!(
+                    arguments.ends_with('"'),
+                    "{place}: a line without its message: {arguments}"
+                );
+                assert!(!message.contains('{'), "{place}: a message with values in it: {message}");
+                assert!(rest.is_empty() || rest.trim_end().ends_with(','), "{place}: {arguments}");
+                logged.entry(message.to_owned()).or_default().insert(level.to_uppercase());
+            }
+        }
+    }
+    logged
+}
+
+/// What stands before the closing parenthesis.
+fn arguments(code: &str) -> &str {
+    let (mut depth, mut in_string) = (0, false);
+    for (at, char) in code.char_indices() {
+        match char {
+            '"' => in_string = !in_string,
+            '(' if !in_string => depth += 1,
+            ')' if !in_string && depth == 0 => return code[..at].trim().trim_end_matches(','),
+            ')' if !in_string => depth -= 1,
+            _ => {}
+        }
+    }
+    panic!("no end of {code}")
+}
+
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let (folders, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
+    let files = files.into_iter().filter(|path| path.extension().is_some_and(|it| it == "rs"));
+    files.chain(folders.iter().flat_map(|folder| sources(folder))).collect()
+}
+
+#[test]
+fn every_line_of_the_log_is_explained_with_its_level_and_no_other_is() {
+    let (logged, explained) = (logged(), explained());
+
+    assert!(logged.len() > 40 && logged["joined"].contains("INFO"), "{logged:?}");
+    assert_eq!(explained, logged);
+}
