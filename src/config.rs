@@ -1360,6 +1360,15 @@ mod tests {
         assert!(warned_of(&[narrow, ("ALLOW_ANONYMOUS", "true")]).contains("guest"));
         assert!(warned_of(&[narrow, ("TURNSERVER_SECRET", "x")]).contains("TURNSERVER_URLS"));
         assert!(warned_of(&[narrow, ("TURNSERVER_SECRET", "x")]).contains("openssl rand"));
+        for (address, token, is_warned_of) in [
+            ("127.0.0.1:9464", "", false),
+            ("0.0.0.0:9464", "", true),
+            ("0.0.0.0:9464", "x", false),
+        ] {
+            let warned_of =
+                warned_of(&[narrow, ("METRICS_LISTEN", address), ("METRICS_TOKEN", token)]);
+            assert_eq!(warned_of.contains("METRICS_LISTEN"), is_warned_of, "{address}");
+        }
         assert!(read(&[("DEBUG", "true")]).unwrap().warnings().join("").contains("placeholder"));
     }
 
