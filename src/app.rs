@@ -44,6 +44,7 @@ use crate::{
     session::{Admission, Claim, Goodbye, Parked, Refusal, Rules, Survivors},
     state_file,
     turn::{self, TurnCredentials},
+    webhooks::Webhooks,
     wire::IceServer,
     workers::Workers,
 };
@@ -100,6 +101,8 @@ pub struct Shared {
     pub started: Instant,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Who is told what happens in rooms.
+    pub webhooks: Webhooks,
     passwords: Passwords,
     /// Logins that are being checked or wait for it.
     logins: Places,
@@ -167,6 +170,16 @@ impl App {
         let aliases = hmac::Key::new(hmac::HMAC_SHA256, secret);
         let (rooms, cluster) = rooms(&config, &revoked, &grants, &lockouts);
         let (cluster, arrivals) = cluster.unzip();
+        let metrics = Arc::new(Metrics::default());
+        let webhooks = Webhooks::start(
+            &config.webhooks,
+            &config.secret_key,
+            cluster.as_ref().map(Cluster::node),
+            config.tls.is_some(),
+            &metrics.webhooks,
+        );
+        #[expect(clippy::expect_used, reason = "see the message")]
+        let webhooks = webhooks.expect("at its start a server gets a thread and a few handles");
         Self(Arc::new(Shared {
             ice: RwLock::new(Arc::new(config.ice.clone())),
             ice_version: AtomicU64::new(0),
@@ -182,7 +195,8 @@ impl App {
             // As many as an address may have connections: all of them may break at once.
             seats_kept: Places::new(0, config.max_connections_per_ip),
             started: Instant::now(),
-            metrics: Arc::default(),
+            metrics,
+            webhooks,
             passwords,
             // One address never fills it, so that others are served meanwhile.
             logins: Places::new(most_logins, most_logins / 2),

@@ -38,6 +38,7 @@ pub mod telemetry;
 pub mod tls;
 pub mod turn;
 pub mod watched;
+pub mod webhooks;
 pub mod websocket;
 pub mod wire;
 pub mod workers;

@@ -32,6 +32,23 @@ pub struct Metrics {
     connections: Gauge,
     members: Gauge,
     rooms: Gauge,
+    /// Counted where they are delivered.
+    pub webhooks: WebhookFigures,
+}
+
+/// What became of events for `WEBHOOK_URLS`; one that goes to two URLs counts as two.
+#[derive(Clone, Debug, Default)]
+pub struct WebhookFigures {
+    /// The receiver has it.
+    pub delivered: Counter,
+    /// It was given up after it had been tried.
+    pub failed: Counter,
+    /// It was tried once more.
+    pub retried: Counter,
+    /// It was not waited for: too many others did, or the receiver wanted no more, or the server stopped.
+    pub dropped: Counter,
+    /// So many wait, or are on their way.
+    pub queued: Gauge,
 }
 
 /// What a client said.
@@ -152,6 +169,13 @@ impl Default for Metrics {
         let sent = counter("sent", Some(Unit::Bytes), "Text of frames to clients");
         let sent_frames = counter("sent_frames", None, "Text frames to clients");
         let joins = counter("joins", None, "Members that sat down");
+        let mut webhooks = WebhookFigures {
+            delivered: counter("webhooks_delivered", None, "Webhooks that a receiver has taken"),
+            failed: counter("webhooks_failed", None, "Webhooks given up after they were tried"),
+            retried: counter("webhooks_retried", None, "Webhooks tried once more"),
+            dropped: counter("webhooks_dropped", None, "Webhooks for which nobody could wait"),
+            queued: Gauge::default(),
+        };
         let by_result = Family::<Resume, Counter>::default();
         let resumes = ["resumed", "refused", "given_up"]
             .map(|result| by_result.get_or_create_owned(&Resume { result }));
@@ -164,6 +188,7 @@ impl Default for Metrics {
         let connections = gauge("connections", "Open WebSockets, also of those who are not in yet");
         let members = gauge("members", "Members of all rooms");
         let rooms = gauge("rooms", "Rooms with somebody in them");
+        webhooks.queued = gauge("webhooks_queued", "Webhooks that wait or are on their way");
         // From 10 µs, which no network notices, to 10 s, which ends calls.
         let routing = Histogram::new(exponential_buckets(0.000_01, 4.0, 11));
         let help = "From a message's arrival until it was written to its peer's socket; of frames that are written together the longest";
@@ -195,6 +220,7 @@ impl Default for Metrics {
             connections,
             members,
             rooms,
+            webhooks,
         }
     }
 }

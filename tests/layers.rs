@@ -15,7 +15,7 @@ use std::{
 };
 
 /// Those that may know everything: the doors, and the house.
-const FREE: [&str; 11] = [
+const FREE: [&str; 13] = [
     "lib",
     "main",
     "app",
@@ -27,10 +27,12 @@ const FREE: [&str; 11] = [
     "tls",
     "telemetry",
     "workers",
+    "webhooks/delivery",
+    "webhooks/target",
 ];
 
 /// Each other module and those it may know.
-const MAY_KNOW: [(&str, &[&str]); 34] = [
+const MAY_KNOW: [(&str, &[&str]); 36] = [
     ("clock", &[]),
     ("forwarded", &[]),
     ("frames", &[]),
@@ -41,6 +43,8 @@ const MAY_KNOW: [(&str, &[&str]); 34] = [
     ("outbox", &["replay", "wire"]),
     ("metrics", &["wire"]),
     ("limits", &[]),
+    ("webhooks/mod", &["clock", "metrics"]),
+    ("webhooks/event", &[]),
     ("auth/mod", &[]),
     ("auth/token", &[]),
     ("auth/password", &[]),
