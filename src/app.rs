@@ -1,5 +1,7 @@
 //! What the handlers share, built once from the settings.
 
+mod moderating;
+
 use std::{
     net::IpAddr,
     num::NonZeroU32,
@@ -19,7 +21,7 @@ use tokio::{
     sync::watch,
     time::{Instant, timeout, timeout_at},
 };
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
 use crate::{
@@ -36,6 +38,7 @@ use crate::{
     config::{Config, Ice, Turn},
     limits::{Attempt, Lockouts, Place, Places, Requests},
     metrics::Metrics,
+    moderation::{About, Barred, Order, Orders},
     outbox::{Dismissal, Outbox},
     rooms::{
         Rooms,
@@ -83,6 +86,10 @@ pub struct Shared {
     pub rooms: Rooms,
     /// The other servers that rooms are shared with.
     pub cluster: Option<Cluster>,
+    /// What administrators have ordered.
+    pub orders: Arc<Orders>,
+    /// Asks the process to stop.
+    pub stop: CancellationToken,
     /// Seats that come from them, until somebody takes them in.
     arrivals: Mutex<Option<Arrivals>>,
     /// Sockets per address.
@@ -159,33 +166,44 @@ impl Deref for App {
 
 impl App {
     /// A server that nobody has talked to yet. With `REDIS_URL` it begins to connect, and needs a runtime.
-    pub fn new(config: Config, users: Users, revoked: Revoked) -> Self {
+    pub fn new(config: Config, users: Users, revoked: Revoked, orders: Orders) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let passwords = Passwords::new(cores);
         let most_logins = MOST_LOGINS_PER_THREAD * passwords.at_once();
-        let (revoked, grants) = (Arc::new(revoked), Grants::default());
+        let (revoked, orders) = (Arc::new(revoked), Arc::new(orders));
+        let grants = Grants::default();
         let lockouts = Lockouts::new(config.auth_max_failures, config.auth_lockout);
         let lockouts = Arc::new(Mutex::new(lockouts));
         let secret = config.secret_key.expose_secret().as_bytes();
         let aliases = hmac::Key::new(hmac::HMAC_SHA256, secret);
-        let (rooms, cluster) = rooms(&config, &revoked, &grants, &lockouts);
-        let (cluster, arrivals) = cluster.unzip();
+        let any = || format!("{:016x}", uuid::Uuid::new_v4().as_u64_pair().1);
+        let node = config.node_id.clone().unwrap_or_else(any);
         let metrics = Arc::new(Metrics::default());
         let webhooks = Webhooks::start(
             &config.webhooks,
             &config.secret_key,
-            cluster.as_ref().map(Cluster::node),
+            Some(&*node).filter(|_| !config.redis_urls.is_empty()),
             config.tls.is_some(),
             &metrics.webhooks,
         );
         #[expect(clippy::expect_used, reason = "see the message")]
         let webhooks = webhooks.expect("at its start a server gets a thread and a few handles");
+        let (rooms, cluster) =
+            rooms(&config, node.into(), &webhooks, &revoked, &grants, &lockouts, &orders);
+        let (cluster, arrivals) = cluster.unzip();
+        for order in orders.standing(unix_now()) {
+            if let About::Capacity { room } = &order.about {
+                rooms.holds(room, order.members);
+            }
+        }
         Self(Arc::new(Shared {
             ice: RwLock::new(Arc::new(config.ice.clone())),
             ice_version: AtomicU64::new(0),
             users,
             rooms,
             cluster,
+            orders,
+            stop: CancellationToken::new(),
             arrivals: Mutex::new(arrivals),
             sockets: Places::new(0, config.max_connections_per_ip),
             strangers: Places::new(MOST_STRANGERS, MOST_STRANGERS_PER_ADDRESS),
@@ -403,7 +421,9 @@ impl App {
     /// Writes down who may go on where it was, for the process after this one. Call it once, when every
     /// session has ended, or is not waited for any more. Blocks while the disk works.
     pub fn save_survivors(&self) {
-        let (survivors, now) = (self.survivors.take(), unix_now());
+        let (mut survivors, now) = (self.survivors.take(), unix_now());
+        // First those leave who may not come back: of the others it is written down what was told before.
+        survivors.retain(Parked::may_come_back);
         let records: Vec<_> = survivors.iter().filter_map(|parked| parked.record(now)).collect();
         if records.is_empty() {
             return;
@@ -411,6 +431,8 @@ impl App {
         let (path, all) = (self.config.state_file(), records.len());
         match state_file::save(&path, records) {
             Ok(members) => {
+                // To let go of their seats is not to leave.
+                self.webhooks.falls_silent();
                 tracing::info!(members, all, file = %path.display(), "kept for the next process")
             }
             Err(error) => {
@@ -434,24 +456,41 @@ fn minted(turn: &Turn, username: &str) -> Result<TurnCredentials, TurnError> {
 /// No rooms yet: of this server alone, or shared.
 fn rooms(
     config: &Config,
+    node: Arc<str>,
+    webhooks: &Webhooks,
     revoked: &Arc<Revoked>,
     grants: &Grants,
     lockouts: &Arc<Mutex<Lockouts>>,
+    orders: &Arc<Orders>,
 ) -> (Rooms, Option<(Cluster, Arrivals)>) {
     if config.redis_urls.is_empty() {
-        return (Rooms::new(config.max_connections_per_room), None);
+        let rooms = Rooms::new(config.max_connections_per_room).with_timelines(config.timelines);
+        return (rooms.with_webhooks(webhooks.clone()), None);
     }
     #[expect(clippy::expect_used, reason = "Config::read refuses others")]
     let ways = cluster::ways(&config.redis_urls, config.redis_authority.as_deref())
         .expect("URLs and a certificate that were looked at");
-    let any = || format!("{:016x}", uuid::Uuid::new_v4().as_u64_pair().1);
-    let node: Arc<str> = config.node_id.clone().unwrap_or_else(any).into();
     let (far, asked, arrivals) = Far::new(node, ways.len());
     let far = Arc::new(far);
-    let rooms = Rooms::clustered(far.clone());
+    let rooms = Rooms::clustered(config.max_connections_per_room, far.clone());
+    let rooms = rooms.with_timelines(config.timelines).with_webhooks(webhooks.clone());
     let (ours, theirs, grants) = (revoked.clone(), revoked.clone(), grants.clone());
     let lockouts = lockouts.clone();
+    let (told, heard, said) = (orders.clone(), (orders.clone(), rooms.clone()), rooms.clone());
     let accounts = Accounts {
+        ordered: Box::new(move |line| {
+            let Ok(order) = serde_json::from_str::<Order>(line) else {
+                tracing::warn!("an order of another server is passed over");
+                return true;
+            };
+            let is_remembered = order.forgotten_at() > unix_now();
+            if is_remembered {
+                moderating::obey(&heard.0, &heard.1, order);
+            }
+            is_remembered
+        }),
+        orders: Box::new(move || told.all().iter().map(Order::line).collect()),
+        announced: Box::new(move |announcement| moderating::announce(&said, announcement)),
         logged_out: Box::new(move |line| {
             if let Some((username, fingerprint)) = theirs.insert_line(line) {
                 grants.end_token(&username, fingerprint);
@@ -465,8 +504,7 @@ fn rooms(
             }
         }),
     };
-    let capacity = config.max_connections_per_room;
-    let cluster = Cluster::start(ways, &rooms, far, asked, capacity, accounts);
+    let cluster = Cluster::start(ways, &rooms, far, asked, accounts, webhooks);
     (rooms, Some((cluster, arrivals)))
 }
 
@@ -664,6 +702,12 @@ impl Shared {
 
     /// Whoever was here before comes in on what he came in with then, if that still counts.
     fn readmit(&self, ticket: &Ticket, outbox: &Outbox) -> Result<Admission, Refusal> {
+        let Ticket { room, client_id, username, since, .. } = ticket;
+        if self.orders.has_ended(room, username, client_id, *since)
+            || self.orders.bars(room, username, client_id, unix_now()) == Some(Barred::Banned)
+        {
+            return Err(Refusal::Removed);
+        }
         let Some(claims) = &ticket.claims else {
             if !self.config.allow_anonymous || self.users.find(&ticket.username).is_some() {
                 return Err(Refusal::NoSuchUser);
@@ -711,7 +755,9 @@ impl Shared {
         match self.check_standing(claims) {
             Ok(_) => None,
             Err(Refusal::NoSuchUser) => Some(Dismissal::AccountGone),
-            Err(Refusal::BadToken | Refusal::Blocked) => Some(Dismissal::PasswordChanged),
+            Err(Refusal::BadToken | Refusal::Blocked | Refusal::Removed) => {
+                Some(Dismissal::PasswordChanged)
+            }
         }
     }
 
@@ -719,8 +765,17 @@ impl Shared {
         self.lockouts().forget(Instant::now());
         self.revoked.forget(unix_now());
         self.save_revoked();
+        self.orders.forget(unix_now());
+        self.save_orders();
+        self.rooms.forget();
         if let Some(requests) = &self.requests {
             requests.forget();
+        }
+    }
+
+    fn save_orders(&self) {
+        if let Err(error) = self.orders.save() {
+            tracing::error!(%error, "orders of administrators not saved: a restart would undo them");
         }
     }
 

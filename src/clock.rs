@@ -1,18 +1,16 @@
 //! The wall clock, asked in one place; whatever decides is given the answer as `now`.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Milliseconds since the Unix epoch, as our own records count them.
+#[expect(clippy::disallowed_methods, reason = "this is the one place")]
+pub fn unix_now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
 
 /// Whole seconds since the Unix epoch, as JWT claims and TURN user names count them.
-pub fn unix_now() -> u64 {
-    since_epoch().as_secs()
-}
-
-/// Milliseconds since the Unix epoch.
-pub fn unix_millis() -> u64 {
-    u64::try_from(since_epoch().as_millis()).unwrap_or(u64::MAX)
-}
-
 #[expect(clippy::disallowed_methods, reason = "this is the one place")]
-fn since_epoch() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+pub fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -106,6 +106,10 @@ pub struct Config {
     pub webhooks: Vec<Target>,
     /// `METRICS_TOKEN`: opens `/metrics`. Default none: there is no such page.
     pub metrics_token: Option<SecretString>,
+    /// `ADMIN_TOKEN`: opens `/admin/`; at least 32 bytes. Default none: there is no such page.
+    pub admin_token: Option<SecretString>,
+    /// `TIMELINE_SECONDS`: how long what has happened in a room is kept after it is over. Default 300; 0 = no timelines.
+    pub timelines: Duration,
     /// `API_DOCS`: `/docs`, `/redoc`, `/openapi.json`. Default as `DEBUG`.
     pub api_docs: bool,
 }
@@ -263,6 +267,8 @@ impl Config {
             node_id: read.node_id(),
             webhooks: read.webhooks(),
             metrics_token: read.optional_secret("METRICS_TOKEN"),
+            admin_token: read.optional_secret("ADMIN_TOKEN"),
+            timelines: read.timelines(),
             api_docs: read.flag("API_DOCS", debug),
         };
         let mut faults = read.faults;
@@ -306,6 +312,14 @@ impl Config {
         }
         if previous.is_some_and(|previous| [own, jwt].contains(&previous)) {
             faults.push("JWT_SECRET_KEY_PREVIOUS is the same as JWT_SECRET_KEY or SECRET_KEY: it is the key that JWT_SECRET_KEY replaced; leave it empty where there is none".into());
+        }
+        // Whoever has it may read and end every call.
+        if self
+            .admin_token
+            .as_ref()
+            .is_some_and(|token| token.expose_secret().trim().len() < SHORTEST_SECRET)
+        {
+            faults.push("ADMIN_TOKEN is shorter than 32 bytes; make one with `openssl rand -hex 32`, or leave it empty: then there is no /admin/".into());
         }
         if !self.users_csv.exists() {
             let path = on_one_line(&self.users_csv.display().to_string());
@@ -513,6 +527,14 @@ impl Reader<'_> {
         let accepted = "a whole number from 0 to 3600; 0 = off";
         let seconds = self.parsed("RESUME_WINDOW_SECONDS", 30, accepted, |value| {
             value.parse().ok().filter(|it| *it <= 3600)
+        });
+        Duration::from_secs(seconds)
+    }
+
+    fn timelines(&mut self) -> Duration {
+        let accepted = "a whole number from 0 to 86400; 0 = off";
+        let seconds = self.parsed("TIMELINE_SECONDS", 300, accepted, |value| {
+            value.parse().ok().filter(|it| *it <= 86_400)
         });
         Duration::from_secs(seconds)
     }

@@ -3,7 +3,7 @@
 //!
 //! Read in this order: [`wire`] (what is said), [`rooms`] (who hears it), [`outbox`] and [`replay`] (how it
 //! gets there), [`cluster`] (where there are several servers), [`session`] (one connection's life),
-//! [`auth`] and [`limits`] (who may), [`turn`] (relay credentials), [`http`] (the doors), [`app`], [`server`]
+//! [`auth`], [`moderation`] and [`limits`] (who may), [`turn`] (relay credentials), [`http`] (the doors), [`app`], [`server`]
 //! and [`config`] (the house).
 
 #![cfg_attr(
@@ -28,6 +28,7 @@ pub mod healthcheck;
 pub mod http;
 pub mod limits;
 pub mod metrics;
+pub mod moderation;
 pub mod outbox;
 pub mod replay;
 pub mod rooms;

@@ -11,6 +11,7 @@ use signaling::{
     config::{self, Config, Faults},
     doctor::{self, Finding, Verdict},
     dotenv, healthcheck, http,
+    moderation::Orders,
     server::{self, Gate},
     telemetry,
     tls::Tls,
@@ -92,6 +93,7 @@ async fn serve(config: Config, handed_over: Option<TcpListener>) -> Result<(), B
         Users::load(&config.users_csv).map_err(|error| format!("USERS_CSV: {error}"))?;
     app::report(&faults);
     let revoked = Revoked::load(&config.users_csv, unix_now())?;
+    let orders = Orders::load(&config.users_csv)?;
     let tls = config.tls.clone().map(Tls::load).transpose();
     let tls = tls.map_err(|error| format!("SSL_CERT_FILE, SSL_KEY_FILE: {error}"))?.map(Arc::new);
     if !config.debug {
@@ -113,7 +115,7 @@ async fn serve(config: Config, handed_over: Option<TcpListener>) -> Result<(), B
 
     let grace = config.shutdown_grace;
     let gate = Gate::new(handles, &config.trusted_proxies);
-    let app = App::new(config, users, revoked);
+    let app = App::new(config, users, revoked, orders);
     let closing = CancellationToken::new();
     if !app.config.debug {
         let app = app.clone();
@@ -143,7 +145,7 @@ async fn serve(config: Config, handed_over: Option<TcpListener>) -> Result<(), B
 
     let mut asked_to_stop =
         async || tokio::select! { _ = interrupted.recv() => {}, _ = terminated.recv() => {} };
-    asked_to_stop().await;
+    tokio::select! { () = asked_to_stop() => {}, () = app.stop.cancelled() => {} }
     let ends_by = Instant::now() + grace;
     tracing::info!("closing");
     if is_handed_over {

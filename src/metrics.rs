@@ -267,20 +267,11 @@ impl Metrics {
     }
 
     /// What a client says became of one of its calls.
-    pub fn reported(&self, report: CallReport) {
-        let CallReport { outcome, ms, path } = report;
-        let outcome = match outcome {
-            CallOutcome::Connected => "connected",
-            CallOutcome::Failed => "failed",
-        };
-        let path = match path {
-            Some(MediaPath::Host) => "host",
-            Some(MediaPath::Srflx) => "srflx",
-            Some(MediaPath::Relay) => "relay",
-            None => "unknown",
-        };
-        self.calls.get_or_create(&Call { outcome, path }).inc();
-        if outcome == "connected" {
+    pub fn reported(&self, report: &CallReport<'_>) {
+        let &CallReport { outcome, ms, path, .. } = report;
+        let path = path.map_or("unknown", MediaPath::word);
+        self.calls.get_or_create(&Call { outcome: outcome.word(), path }).inc();
+        if outcome == CallOutcome::Connected {
             self.call_setup.observe(Duration::from_millis(ms).as_secs_f64());
         }
     }

@@ -4,6 +4,7 @@ use std::{
     collections::VecDeque,
     fmt,
     future::poll_fn,
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     task::{Context, Poll, Waker},
 };
@@ -13,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::{
     replay::{Gap, Replay},
-    wire::{self, Features},
+    wire::{self, Features, MediaPath},
 };
 
 /// Frames that may wait for one client: several full meshes of ten being set up at once.
@@ -46,6 +47,8 @@ pub enum Dismissal {
     PasswordChanged,
     /// Its account was removed or disabled.
     AccountGone,
+    /// An administrator has thrown it out.
+    Removed,
 }
 
 /// A way past the queue: straight to the client, as long as nothing waits for it.
@@ -102,6 +105,10 @@ struct Waiting {
     is_missed: bool,
     /// What the client has opted in to.
     features: Features,
+    /// Where its connection comes from.
+    address: Option<IpAddr>,
+    /// Which way its last call went, as it says itself.
+    path: Option<MediaPath>,
     /// Nobody reads any more.
     is_closed: bool,
     /// Wakes the one task that reads, and that is to end. It stays when it was used: the task is the
@@ -219,6 +226,22 @@ impl Outbox {
         self.0.waiting().features
     }
 
+    /// Its connection comes from there.
+    pub fn comes_from(&self, address: IpAddr) {
+        self.0.waiting().address = Some(address);
+    }
+
+    /// Its last call went this way.
+    pub fn calls_by(&self, path: MediaPath) {
+        self.0.waiting().path = Some(path);
+    }
+
+    /// From where its connection comes, while there is one, and by which way its last call went.
+    pub fn whereabouts(&self) -> (Option<IpAddr>, Option<MediaPath>) {
+        let waiting = self.0.waiting();
+        (waiting.address.filter(|_| !waiting.is_away), waiting.path)
+    }
+
     /// Whether the client may come back once its connection is gone.
     pub fn may_resume(&self) -> bool {
         self.0.waiting().replay.is_some()
@@ -270,7 +293,7 @@ impl Outbox {
         let replayed = frames.len();
         let mut fresh = new.0.waiting();
         fresh.replay = old.replay.take();
-        fresh.features = old.features;
+        (fresh.features, fresh.path) = (old.features, old.path);
         fresh.bytes = frames.iter().map(|frame| frame.len()).sum();
         fresh.frames = frames;
         drop(fresh);

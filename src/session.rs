@@ -32,9 +32,10 @@ use crate::{
     },
     limits::{MessageBudget, Verdict},
     metrics::{Kind, Metrics, Outcome},
+    moderation::Barred,
     outbox::{self, Dismissal, Mailbox, NotResumed, Notice, Outbox, Shortcut},
     replay::Replay,
-    rooms::{JoinError, NotFetched, Peer, Resumed, Rooms, RouteError, Seat},
+    rooms::{JoinError, NotFetched, Peer, Resumed, Rooms, Seat},
     wire::{
         self, ClientMessage, Features, IceServer, Incoming, Introduction, PeerInRoom, RequestedId,
         Resumption, ServerMessage, SignalKind, TicketToResume, Token, WireError,
@@ -173,6 +174,10 @@ pub trait Door: Send + Sync {
     ///
     /// [`Refusal`].
     fn admit(&self, claim: Claim<'_>, outbox: &Outbox) -> Result<Admission, Refusal>;
+    /// Why somebody who was admitted may not come into this room now, whatever it is that bars him.
+    fn bars(&self, room: &str, peer: &Peer) -> Option<Barred>;
+    /// The time, in milliseconds since the Unix epoch.
+    fn now(&self) -> u64;
     /// What this user is to give to `new RTCPeerConnection(…)` from now on; a guest has no name.
     fn ice_servers(&self, username: Option<&str>) -> IceGrant;
 
@@ -210,6 +215,8 @@ pub enum Refusal {
     Blocked,
     /// The token is good, but there is no such active account.
     NoSuchUser,
+    /// An administrator has ended that membership, or bars whoever had it.
+    Removed,
 }
 
 /// How a conversation ended.
@@ -253,6 +260,12 @@ pub enum Goodbye {
     Replaced,
     /// The account was removed or disabled.
     AccountGone,
+    /// An administrator has thrown it out.
+    Removed,
+    /// An administrator does not let it in.
+    Banned,
+    /// The room lets nobody in.
+    RoomLocked,
     /// The client does not read.
     TooSlow,
     /// A binary frame.
@@ -383,6 +396,23 @@ impl Goodbye {
                 "The account was disabled or removed",
                 false,
             ),
+            Self::Removed => (
+                4002,
+                "Removed by an administrator",
+                "removed",
+                "An administrator has removed you from this room",
+                false,
+            ),
+            Self::Banned => (
+                4002,
+                "Removed by an administrator",
+                "banned",
+                "An administrator does not let you into this room",
+                false,
+            ),
+            Self::RoomLocked => {
+                (1008, "Room is locked", "room_locked", "Nobody is let into this room now", true)
+            }
             Self::TooSlow => (
                 1013,
                 "Reading too slowly",
@@ -463,6 +493,9 @@ impl Goodbye {
             Self::RoomNotAllowed
                 | Self::TooManyConnections
                 | Self::RoomFull
+                | Self::RoomLocked
+                | Self::Banned
+                | Self::Removed
                 | Self::ClientIdTaken
                 | Self::InvalidClientId
                 | Self::Restarting(_)
@@ -480,6 +513,16 @@ impl From<Dismissal> for Goodbye {
             Dismissal::LoggedOut => Self::LoggedOut,
             Dismissal::PasswordChanged => Self::PasswordChanged,
             Dismissal::AccountGone => Self::AccountGone,
+            Dismissal::Removed => Self::Removed,
+        }
+    }
+}
+
+impl From<Barred> for Goodbye {
+    fn from(why: Barred) -> Self {
+        match why {
+            Barred::Banned => Self::Banned,
+            Barred::Locked => Self::RoomLocked,
         }
     }
 }
@@ -500,6 +543,7 @@ impl From<Refusal> for Goodbye {
             Refusal::BadToken => Self::InvalidToken,
             Refusal::Blocked => Self::Blocked,
             Refusal::NoSuchUser => Self::NoSuchUser,
+            Refusal::Removed => Self::Banned,
         }
     }
 }
@@ -685,13 +729,13 @@ async fn introduce<'h, D: Door>(
     {
         let resumed = timeout_at(until, resume(host, &resumption, &outbox)).await;
         match resumed.unwrap_or(Err(Goodbye::Unavailable))? {
-            Ok((seat, admission, key, resumed)) => {
+            Ok((seat, admission, membership, resumed)) => {
                 let Peer { client_id, username } = seat.peer();
                 let replayed = resumed.replayed;
                 tracing::info!(user = ?username, client = %client_id, replayed, "resumed");
                 host.metrics.resumed();
                 let (mut member, ice_servers, token) =
-                    Member::new(host, seat, outbox, mailbox, admission, key);
+                    Member::new(host, seat, outbox, mailbox, admission, membership);
                 member.may_know_ticket = true;
                 let greeting = member.resumed(&resumed, &ice_servers, token.as_ref());
                 return Ok((member, vec![greeting], None));
@@ -719,22 +763,48 @@ async fn introduce<'h, D: Door>(
     }
     outbox.opts_in(features);
     let peer = Peer { client_id, username: admission.username.clone() };
-    let seat = Seat::ask(&host.rooms, &host.room, peer, outbox.clone()).await?;
+    let is_let_in = || match host.door.bars(&host.room, &peer) {
+        None => Ok(()),
+        Some(why) => {
+            let goodbye = Goodbye::from(why);
+            host.rooms.notes_refusal(&host.room, &peer, goodbye.word());
+            Err(goodbye)
+        }
+    };
+    is_let_in()?;
+    outbox.comes_from(host.address);
+    let since = host.door.now();
+    let mut seat = Seat::ask(&host.rooms, &host.room, peer.clone(), outbox.clone()).await?;
+    // Whoever was barred meanwhile was not in yet to be thrown out.
+    if let Err(goodbye) = is_let_in() {
+        seat.because(goodbye.word());
+        return Err(goodbye);
+    }
     let Peer { client_id, username } = seat.peer();
     tracing::info!(user = ?username, client = %client_id, "joined");
     host.metrics.joined();
-    let (mut member, ice_servers, token) = Member::new(host, seat, outbox, mailbox, admission, key);
+    let membership = Membership { key, since };
+    let (mut member, ice_servers, token) =
+        Member::new(host, seat, outbox, mailbox, admission, membership);
     let greeting = member.welcome(&ice_servers, token.as_ref());
     Ok((member, greeting, carries_on.then_some(first)))
 }
 
-/// Gives somebody who was here before the seat that he had, and says the key of the membership; or the
+/// One membership, over all its connections.
+struct Membership {
+    /// Tells it from all others.
+    key: u128,
+    /// When it began, in milliseconds since the Unix epoch.
+    since: u64,
+}
+
+/// Gives somebody who was here before the seat that he had, and says which membership that is; or the
 /// sentence of the error.
 async fn resume<D: Door>(
     host: &Host<D>,
     resumption: &Resumption<'_>,
     outbox: &Outbox,
-) -> Result<Result<(Seat, Admission, u128, Resumed), String>, Goodbye> {
+) -> Result<Result<(Seat, Admission, Membership, Resumed), String>, Goodbye> {
     let (ticket, last_seq, admission) = match readmit(host, resumption, outbox) {
         Ok(readmitted) => readmitted,
         Err(sentence) => return Ok(Err(sentence)),
@@ -744,6 +814,7 @@ async fn resume<D: Door>(
     let (rooms, room, key) = (&host.rooms, &host.room, ticket.key);
     let sits_down = || Seat::resume(rooms, room, peer.clone(), key, outbox.clone(), last_seq);
     let luggage = parked::luggage(&ticket, host.rules.resume_window);
+    outbox.comes_from(host.address);
     let seat = loop {
         match sits_down() {
             Err(NotResumed::Over) => {}
@@ -757,9 +828,16 @@ async fn resume<D: Door>(
             Err(NotFetched::Unavailable) => return Err(Goodbye::Unavailable),
         }
     };
-    let seated = seat.map(|(seat, resumed)| (seat, admission, key, resumed));
+    let membership = Membership { key, since: ticket.since };
+    // Whoever was thrown out meanwhile was perhaps on the way.
+    if seat.is_ok() && host.door.admit(Claim::Ticket(&ticket), outbox).is_err() {
+        return Ok(Err(NO_LONGER.into()));
+    }
+    let seated = seat.map(|(seat, resumed)| (seat, admission, membership, resumed));
     Ok(seated.map_err(|why| why.to_string()))
 }
+
+const NO_LONGER: &str = "What that membership stood on no longer counts";
 
 /// Whether somebody may come back at all, and to which membership; or the sentence of the error.
 fn readmit<D: Door>(
@@ -778,7 +856,7 @@ fn readmit<D: Door>(
         return Err("That resume token is for another room".into());
     }
     let admission = host.door.admit(Claim::Ticket(&ticket), outbox);
-    let admission = admission.map_err(|_| "What that membership stood on no longer counts")?;
+    let admission = admission.map_err(|_| NO_LONGER)?;
     Ok((ticket, last_seq, admission))
 }
 
@@ -869,14 +947,14 @@ struct Member<'h, D> {
 
 impl<'h, D: Door> Member<'h, D> {
     /// Somebody who sits on `seat`; and what it is told beside that: its ICE servers, and what it may come
-    /// back with. `key` is the membership's.
+    /// back with.
     fn new(
         host: &'h Host<D>,
         seat: Seat,
         outbox: Outbox,
         mailbox: Mailbox,
         admission: Admission,
-        key: u128,
+        Membership { key, since }: Membership,
     ) -> (Self, Vec<IceServer>, Option<SecretString>) {
         let expires_at = expiry(&admission);
         let Admission { expires_in, claims, grant, .. } = admission;
@@ -891,6 +969,7 @@ impl<'h, D: Door> Member<'h, D> {
             username: username.to_string(),
             key,
             claims,
+            since,
         };
         let token = host.sign(&ticket);
         let Rules { messages_per_second, message_burst, .. } = host.rules;
@@ -930,7 +1009,8 @@ impl<'h, D: Door> Member<'h, D> {
 
     /// The connection has ended: the member stays without it where it may come back after such an end.
     fn parks(self, goodbye: Goodbye) -> Option<Parked> {
-        let Self { host, seat, mailbox, ticket, may_know_ticket, _grant, .. } = self;
+        let Self { host, mut seat, mailbox, ticket, may_know_ticket, _grant, .. } = self;
+        seat.because(goodbye.word());
         // Dismissed by others, or with a queue that overflowed, it has lost its seat in any case.
         let stays = may_know_ticket && goodbye.may_resume() && mailbox.notice().now().is_none();
         let ticket = ticket.filter(|_| stays)?;
@@ -1119,7 +1199,8 @@ impl<'h, D: Door> Member<'h, D> {
         match message {
             ClientMessage::Ping => (Kind::Ping, Outcome::Done, Some(ServerMessage::Pong.encode())),
             ClientMessage::Report(report) => {
-                self.host.metrics.reported(report);
+                self.host.metrics.reported(&report);
+                self.seat.reports(&report, now);
                 (Kind::Report, Outcome::Done, None)
             }
             ClientMessage::Resume(_) => {
@@ -1143,7 +1224,7 @@ impl<'h, D: Door> Member<'h, D> {
                 if id_to_note.is_some_and(|id| self.outbox.is_repeated(id.get())) {
                     return (kind, Outcome::Repeated, None);
                 }
-                let refused = match self.seat.send(&signal, now) {
+                match self.seat.send(&signal, now) {
                     Ok(at_once) => {
                         if at_once {
                             self.host.metrics.routed(now.elapsed());
@@ -1151,20 +1232,13 @@ impl<'h, D: Door> Member<'h, D> {
                         if let Some(id) = id_to_note {
                             self.outbox.passed_on(id.get());
                         }
-                        return (kind, Outcome::Done, None);
+                        (kind, Outcome::Done, None)
                     }
-                    Err(unknown @ RouteError::NoSuchPeer(_)) => {
-                        Some(error("target_not_found", &unknown.to_string(), id))
+                    Err(why) => {
+                        let refused = why.code().map(|code| error(code, &why.to_string(), id));
+                        (kind, Outcome::Refused, refused)
                     }
-                    Err(own @ RouteError::Yourself) => {
-                        Some(error("invalid_message", &own.to_string(), id))
-                    }
-                    Err(unreachable @ RouteError::Unreachable(_)) => {
-                        Some(error("target_unreachable", &unreachable.to_string(), id))
-                    }
-                    Err(RouteError::NotSeated) => None, // the dismissal is on its way
-                };
-                (kind, Outcome::Refused, refused)
+                }
             }
         }
     }
@@ -1198,7 +1272,7 @@ impl<'h, D: Door> Member<'h, D> {
             Ok(_) => {
                 Err(("invalid_token", "That token is another user's; this session stays as it is"))
             }
-            Err(Refusal::BadToken | Refusal::Blocked | Refusal::NoSuchUser) => {
+            Err(Refusal::BadToken | Refusal::Blocked | Refusal::NoSuchUser | Refusal::Removed) => {
                 Err(("invalid_token", "That token is not valid; this session stays as it is"))
             }
         }

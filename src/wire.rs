@@ -42,12 +42,14 @@ pub enum ClientMessage<'a> {
     /// `ping`.
     Ping,
     /// `call_report`: what became of a call.
-    Report(CallReport),
+    Report(CallReport<'a>),
 }
 
-/// The contents of a `call_report`: only counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CallReport {
+/// The contents of a `call_report`: counted, and shown to whoever asks why a call failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallReport<'a> {
+    /// The client id of whom the call was with, where it was said.
+    pub peer: Option<Cow<'a, str>>,
     /// How it ended up.
     pub outcome: CallOutcome,
     /// How long that took, in milliseconds.
@@ -66,6 +68,16 @@ pub enum CallOutcome {
     Failed,
 }
 
+impl CallOutcome {
+    /// As it is written in frames.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Connected => "connected",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// The kind of ICE candidate that a call goes by (RFC 8445 section 4).
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
@@ -76,6 +88,17 @@ pub enum MediaPath {
     Srflx,
     /// By TURN.
     Relay,
+}
+
+impl MediaPath {
+    /// As it is written in frames.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::Srflx => "srflx",
+            Self::Relay => "relay",
+        }
+    }
 }
 
 /// The contents of an `auth_token`.
@@ -164,6 +187,18 @@ pub enum SignalKind {
     Message,
 }
 
+impl SignalKind {
+    /// The `type` of such a message.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Offer => "offer",
+            Self::Answer => "answer",
+            Self::IceCandidate => "ice_candidate",
+            Self::Message => "message",
+        }
+    }
+}
+
 /// Why a frame was no message. The text is what its sender reads.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
@@ -238,6 +273,8 @@ struct Envelope<'a> {
     ms: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     path: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    peer: Option<&'a RawValue>,
     #[serde(rename = "clientId", borrow, default, deserialize_with = "present")]
     client_id: Option<&'a RawValue>,
     #[serde(rename = "client_id", borrow, default, deserialize_with = "present")]
@@ -366,7 +403,7 @@ impl<'a> Envelope<'a> {
         Introduction { token: token(self.token), client_id, features: features(self.features) }
     }
 
-    fn report(&self) -> Result<CallReport, WireError> {
+    fn report(&self) -> Result<CallReport<'a>, WireError> {
         let outcome = self
             .outcome
             .and_then(value)
@@ -378,7 +415,8 @@ impl<'a> Envelope<'a> {
                 Some(value(raw).ok_or_else(|| field("path", "\"host\", \"srflx\" or \"relay\""))?)
             }
         };
-        Ok(CallReport { outcome, ms, path })
+        // Of any other type it names nobody.
+        Ok(CallReport { peer: self.peer.and_then(text), outcome, ms, path })
     }
 
     fn signal(
@@ -476,6 +514,9 @@ pub enum ServerMessage<'a> {
         #[serde(flatten)]
         ticket: Option<TicketToResume<'a>>,
     },
+    /// Something that an administrator has to say.
+    #[serde(rename = "server_message")]
+    Announcement { data: &'a RawValue },
     /// In place of the `iceServers` so far; `ttl` in seconds.
     IceServers {
         #[serde(rename = "iceServers")]

@@ -15,10 +15,11 @@ use std::{
 };
 
 /// Those that may know everything: the doors, and the house.
-const FREE: [&str; 13] = [
+const FREE: [&str; 15] = [
     "lib",
     "main",
     "app",
+    "app/moderating",
     "config",
     "doctor",
     "dotenv",
@@ -27,12 +28,13 @@ const FREE: [&str; 13] = [
     "tls",
     "telemetry",
     "workers",
+    "webhooks/mod",
     "webhooks/delivery",
     "webhooks/target",
 ];
 
 /// Each other module and those it may know.
-const MAY_KNOW: [(&str, &[&str]); 36] = [
+const MAY_KNOW: [(&str, &[&str]); 39] = [
     ("clock", &[]),
     ("forwarded", &[]),
     ("frames", &[]),
@@ -43,30 +45,33 @@ const MAY_KNOW: [(&str, &[&str]); 36] = [
     ("outbox", &["replay", "wire"]),
     ("metrics", &["wire"]),
     ("limits", &[]),
-    ("webhooks/mod", &["clock", "metrics"]),
     ("webhooks/event", &[]),
+    ("moderation", &["auth"]),
     ("auth/mod", &[]),
     ("auth/token", &[]),
     ("auth/password", &[]),
     ("auth/users_file", &[]),
     ("auth/users", &["watched"]),
     ("auth/grants", &["outbox"]),
+    ("auth/kept", &[]),
     ("auth/revoked", &[]),
     ("auth/ticket", &[]),
     ("rooms/mod", &[]),
-    ("rooms/far", &["outbox", "replay", "wire"]),
-    ("rooms/registry", &["outbox"]),
-    ("rooms/room", &["outbox", "wire"]),
+    ("rooms/far", &["outbox", "replay", "webhooks", "wire"]),
+    ("rooms/registry", &["outbox", "webhooks"]),
+    ("rooms/room", &["outbox", "webhooks", "wire"]),
     ("rooms/room/moving", &["outbox", "wire"]),
     ("rooms/seat", &["outbox", "wire"]),
-    ("cluster/mod", &["rooms"]),
-    ("cluster/link", &["rooms"]),
+    ("rooms/timeline", &["wire"]),
+    ("cluster/mod", &["rooms", "webhooks"]),
+    ("cluster/link", &["rooms", "webhooks"]),
     ("cluster/about", &[]),
     ("cluster/facts", &["rooms"]),
     ("cluster/scripts", &[]),
+    ("cluster/told", &["rooms", "webhooks"]),
     ("cluster/way", &[]),
     ("websocket", &["frames", "metrics", "outbox", "session"]),
-    ("session", &["auth", "limits", "metrics", "outbox", "replay", "rooms", "wire"]),
+    ("session", &["auth", "limits", "metrics", "moderation", "outbox", "replay", "rooms", "wire"]),
     ("session/parked", &["auth", "metrics", "outbox", "replay", "rooms", "wire"]),
     ("state_file", &["auth", "session"]),
 ];

@@ -21,6 +21,7 @@ use tokio_tungstenite::{connect_async, tungstenite::Message};
 const JWT_SECRET: &str = "jwt-key-that-nobody-may-see-0123456789";
 const SECRET: &str = "own-key-that-nobody-may-see-0123456789";
 const TURN_SECRET: &str = "turn-key-that-nobody-may-see";
+const WEBHOOK: &str = "path-that-nobody-may-see";
 const PASSWORD: &str = "password123";
 const SDP: &str = "v=0 o=- 4611731400430051336 2 IN IP4 127.0.0.1 a=ice-pwd:asd88fgpdd777uzjYhagZg";
 const MISTYPED: &str = "MyOtherPassw0rd-in-the-wrong-field";
@@ -48,6 +49,8 @@ async fn a_whole_session_at_trace_leaves_no_secret_in_the_log() {
         ("SECRET_KEY", SECRET),
         ("TURNSERVER_SECRET", TURN_SECRET),
         ("TURNSERVER_URLS", "turn:127.0.0.1:3478"),
+        ("WEBHOOK_URLS", &format!("http://127.0.0.1:1/hooks/{WEBHOOK}?key={WEBHOOK}")),
+        ("WEBHOOK_ALLOW_PRIVATE", "true"),
     ];
     let mut command = Command::new(env!("CARGO_BIN_EXE_signaling-server"));
     command
@@ -75,7 +78,15 @@ async fn a_whole_session_at_trace_leaves_no_secret_in_the_log() {
     drop(server);
     let log = reading.join().unwrap();
 
-    for event in ["logged in", "login failed", "joined", "left", "bad socket token", "logged out"] {
+    for event in [
+        "logged in",
+        "login failed",
+        "joined",
+        "left",
+        "bad socket token",
+        "logged out",
+        "webhooks are not delivered",
+    ] {
         assert!(log.contains(event), "the log does not say {event:?}: it tests nothing");
     }
     let users = std::fs::read_to_string(folder.path().join("users.csv")).unwrap();
@@ -160,9 +171,18 @@ async fn live_a_whole_session(address: &str) -> Vec<String> {
 
     let signature = |token: &str| token.rsplit('.').next().unwrap().to_owned();
     let credential = turn["credential"].as_str().unwrap().to_owned();
-    let plain =
-        [JWT_SECRET, SECRET, TURN_SECRET, PASSWORD, "not-the-password", MISTYPED, "ice-pwd", SDP]
-            .map(str::to_owned);
+    let plain = [
+        JWT_SECRET,
+        SECRET,
+        TURN_SECRET,
+        WEBHOOK,
+        PASSWORD,
+        "not-the-password",
+        MISTYPED,
+        "ice-pwd",
+        SDP,
+    ]
+    .map(str::to_owned);
     let tokens =
         [signature(&token), signature(&second), signature(&refreshed), token, second, refreshed];
     plain.into_iter().chain(tokens).chain([credential]).collect()

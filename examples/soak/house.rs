@@ -9,6 +9,7 @@ use signaling::{
     clock::unix_now,
     config::Config,
     http,
+    moderation::Orders,
     server::{self, Gate},
     telemetry,
     workers::Workers,
@@ -54,10 +55,11 @@ pub fn serve(runtime: &Runtime, folder: &Path) -> Result<(), Fault> {
     let gate = Gate::new(server::claim_handles(), &config.trusted_proxies);
     let (users, _) = Users::load(&users_csv)?;
     let revoked = Revoked::load(&users_csv, unix_now())?;
+    let orders = Orders::load(&users_csv)?;
     runtime.block_on(async {
         let listener = server::listen(&config.host, config.port).await?;
         println!("address {}", listener.local_addr()?);
-        let app = App::new(config, users, revoked);
+        let app = App::new(config, users, revoked, orders);
         let doors = http::doors(&app);
         tokio::spawn(app.keep_house());
         tokio::spawn(server::serve(

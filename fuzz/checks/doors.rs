@@ -12,6 +12,7 @@ use signaling::{
     auth::{revoked::Revoked, users::Users},
     config::Config,
     http::{self, Doors},
+    moderation::Orders,
     outbox,
     rooms::{Peer, Seat, is_room_id},
     server::Transport,
@@ -51,6 +52,7 @@ fn build() -> House {
     std::fs::write(&path, "username,hashed_password\n").unwrap();
     let (users, _) = Users::load(&path).unwrap();
     let revoked = Revoked::load(&path, 0).unwrap();
+    let orders = Orders::load(&path).unwrap();
     let config = Config::read(|name| match name {
         "DEBUG" => Some("true".into()),
         "REQUIRE_HTTPS" => Some("false".into()),
@@ -58,7 +60,7 @@ fn build() -> House {
         _ => None,
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    let app = runtime.block_on(async { App::new(config.unwrap(), users, revoked) });
+    let app = runtime.block_on(async { App::new(config.unwrap(), users, revoked, orders) });
     House { doors: http::doors(&app), app, runtime }
 }
 

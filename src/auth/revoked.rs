@@ -2,18 +2,14 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    fs,
-    io::{self, Write},
-    path::{Path, PathBuf},
-    sync::{
-        Mutex, PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering},
-    },
+    io,
+    path::Path,
+    sync::{PoisonError, RwLock},
 };
 
 use super::{
+    kept::Kept,
     token::{Claims, Fingerprint},
-    users_file::{beside, replace},
 };
 
 /// How many tokens of one user may be logged out and not expired yet. With more, those that expire
@@ -25,12 +21,8 @@ const MOST_OF_ONE_USER: usize = 1024;
 /// The file holds a line for each: when it would have expired, its [`Fingerprint`] in hexadecimal,
 /// and whose it was. Nobody gets in with what it says.
 pub struct Revoked {
-    path: PathBuf,
+    kept: Kept,
     users: RwLock<HashMap<String, Ended>>,
-    /// Counts what was inserted and dropped.
-    version: AtomicU64,
-    /// The version on disk. Held while writing, so that one write serves all who wait for it.
-    saved: Mutex<u64>,
 }
 
 /// One user's, those first that expire first.
@@ -44,26 +36,15 @@ impl Revoked {
     /// What the system says of a file that is there and cannot be read, or that it is no such file:
     /// tokens that were logged out would come back to life.
     pub fn load(users_csv: &Path, now: u64) -> io::Result<Self> {
-        let path = beside(users_csv, ".revoked");
-        let fault = |fault: &dyn std::fmt::Display| {
-            io::Error::other(format!(
-                "{}: {fault}; it holds the tokens that were logged out: mend it, or remove it and with it those logouts",
-                path.display()
-            ))
-        };
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-            Err(error) => return Err(fault(&error)),
-        };
+        let holds = "the tokens that were logged out";
+        let owned =
+            |line: &str| read_line(line).map(|(username, token)| (username.to_owned(), token));
+        let (kept, tokens) = Kept::load(users_csv, ".revoked", holds, owned)?;
         let mut users = HashMap::<String, Ended>::new();
-        for (number, line) in text.lines().enumerate() {
-            let (username, token) = read_line(line)
-                .ok_or_else(|| fault(&format!("line {} makes no sense", number + 1)))?;
-            users.entry(username.to_owned()).or_default().insert(token);
+        for (username, token) in tokens {
+            users.entry(username).or_default().insert(token);
         }
-        let revoked =
-            Self { path, users: RwLock::new(users), version: 0.into(), saved: Mutex::new(0) };
+        let revoked = Self { kept, users: RwLock::new(users) };
         revoked.forget(now);
         Ok(revoked)
     }
@@ -80,7 +61,8 @@ impl Revoked {
         if ended.len() > MOST_OF_ONE_USER {
             ended.pop_first();
         }
-        self.version.fetch_add(1, Ordering::Relaxed);
+        drop(users);
+        self.kept.has_changed();
     }
 
     /// The same from a line that another server made; whose token it was, and which.
@@ -113,8 +95,9 @@ impl Revoked {
             !ended.is_empty()
         });
         users.shrink_to_fit();
+        drop(users);
         if dropped {
-            self.version.fetch_add(1, Ordering::Relaxed);
+            self.kept.has_changed();
         }
     }
 
@@ -124,18 +107,7 @@ impl Revoked {
     ///
     /// What the system says; the tokens stay refused for as long as this process runs.
     pub fn save(&self) -> io::Result<()> {
-        let wanted = self.version.load(Ordering::Relaxed);
-        let mut saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
-        if *saved >= wanted {
-            return Ok(());
-        }
-        let (version, lines) = {
-            let users = self.users.read().unwrap_or_else(PoisonError::into_inner);
-            (self.version.load(Ordering::Relaxed), lines_of(&users))
-        };
-        replace(&self.path, |file| lines.iter().try_for_each(|line| writeln!(file, "{line}")))?;
-        *saved = version;
-        Ok(())
+        self.kept.save(|| self.lines())
     }
 }
 
@@ -170,6 +142,8 @@ fn read_line(line: &str) -> Option<(&str, (u64, Fingerprint))> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     const NOW: u64 = 1_700_000_000;

@@ -19,6 +19,9 @@ pub struct Ticket {
     pub key: u128,
     /// The access token that it stands on; `None` for a guest.
     pub claims: Option<Claims>,
+    /// When the membership began, in milliseconds since the Unix epoch.
+    #[serde(default)]
+    pub since: u64,
 }
 
 /// Signs tickets and reads them. The key is not the one of access tokens, and what is signed has none of
@@ -82,6 +85,7 @@ mod tests {
             username: "zoë".into(),
             key: u128::MAX,
             claims: Some(tokens.verify(token.expose_secret(), 1_000).unwrap()),
+            since: 1_000_000,
         }
     }
 

@@ -6,9 +6,11 @@ if not redis.call('ZSCORE', P .. 'nodes', node) then return 'stranger' end
 local held = redis.call('HGET', P .. 'room:' .. room, client)
 if held and user_of(held) ~= user then return 'taken' end
 if not held and redis.call('HLEN', P .. 'room:' .. room) >= capacity then return 'full' end
-if held then left(room, client, held, '') end
+if not is_open(room) then note(room, 'opened') end
+if held then left(room, client, held, '', 'replaced') end
 local seat = conn .. ' ' .. redis.call('INCR', P .. 'arrivals') .. ' ' .. user
-tell(room, node, 'k', 'join', 'r', room, 'c', client, 'v', seat)
+local number = note(room, 'joined', client, seat)
+tell(room, node, 'k', 'join', 'r', room, 'c', client, 'v', seat, 'q', number)
 add(room, client, seat)
-post(node, 'k', 'seat', 'r', room, 'c', client, 'v', seat, 'm', picture(room))
+post(node, 'k', 'seat', 'r', room, 'c', client, 'v', seat, 'm', picture(room), 'w', cjson.encode(told))
 return 'seated'

@@ -50,7 +50,31 @@ local function drop(room, client, seat)
   if redis.call('HINCRBY', P .. 'rooms', room, -1) <= 0 then redis.call('HDEL', P .. 'rooms', room) end
 end
 
-local function left(room, client, seat, except)
-  tell(room, except, 'k', 'left', 'r', room, 'c', client, 'v', seat)
+-- What is told outside by the node that has made the call, each: room, number in that room, kind, client, username, why. The
+-- numbers begin at 1 when a room is opened.
+local told = {}
+local function note(room, kind, client, seat, why)
+  local number = redis.call('HINCRBY', P .. 'told', room, 1)
+  told[#told + 1] = { room, number, kind, client or '', seat and user_of(seat) or '', why or '' }
+  return number
+end
+
+-- What is told from now on has higher numbers.
+local function at_least(room, number)
+  if tonumber(number) > tonumber(redis.call('HGET', P .. 'told', room) or 0) then redis.call('HSET', P .. 'told', room, number) end
+end
+
+local function is_open(room) return redis.call('HEXISTS', P .. 'rooms', room) == 1 end
+
+-- Where nobody is in the room any more, it is over.
+local function closes(room)
+  if is_open(room) or redis.call('HEXISTS', P .. 'told', room) == 0 then return end
+  note(room, 'closed')
+  redis.call('HDEL', P .. 'told', room)
+end
+
+local function left(room, client, seat, except, why)
+  local number = note(room, 'left', client, seat, why)
+  tell(room, except, 'k', 'left', 'r', room, 'c', client, 'v', seat, 'q', number)
   drop(room, client, seat)
 end

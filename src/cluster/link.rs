@@ -7,7 +7,8 @@ use std::{
 };
 
 use redis::{
-    AsyncConnectionConfig, Cmd, ErrorKind, Pipeline, RedisError, Value, aio::MultiplexedConnection,
+    AsyncCommands, AsyncConnectionConfig, Cmd, ErrorKind, Pipeline, RedisError, Value,
+    aio::MultiplexedConnection,
 };
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -17,11 +18,15 @@ use tokio::{
 use super::{
     Accounts, Connection, PREFIX, Way,
     facts::{self, Entry, News},
-    scripts::{self, BEAT, ENTER, JOIN, LEAVE, LOGOUT, MOVE, SYNC, WANT, call},
+    scripts::{self, BEAT, ENTER, GONE, JOIN, LEAVE, LOGOUT, MOVE, REPORT, SYNC, WANT, call},
+    told::{self, Told},
 };
-use crate::rooms::{
-    JoinError, Rooms,
-    far::{Ask, Conn, Epoch, Far, Holder, Moving},
+use crate::{
+    rooms::{
+        JoinError, Peer, Rooms,
+        far::{Ask, Conn, Epoch, Far, Holder, Moving},
+    },
+    webhooks::Webhooks,
 };
 
 /// How long sentinels may take to say where the engine is.
@@ -50,13 +55,15 @@ pub struct Link {
     pub number: usize,
     pub rooms: Rooms,
     pub far: Arc<Far>,
-    pub capacity: usize,
     pub connection: Connection,
     pub accounts: Arc<Accounts>,
     /// Has a permit for each engine that sends no seat here any more.
     pub closed: Arc<Semaphore>,
     /// The id of the last entry of the inbox that was read.
     pub position: Mutex<Option<String>>,
+    pub webhooks: Webhooks,
+    /// The run id of the engine that was connected to last.
+    pub engine_of: Mutex<Option<String>>,
 }
 
 type Entries = Vec<(String, Entry)>;
@@ -102,11 +109,19 @@ impl Link {
         scripts::load(&mut writer).await?;
 
         // What was asked until now is part of what we state, or too late.
-        let mut says = 0;
+        let (mut says, mut gone) = (0, Vec::new());
         while let Ok(ask) = asked.try_recv() {
             says += usize::from(is_say(&ask));
+            match ask {
+                Ask::Tell { .. } => self.webhooks.misses(),
+                Ask::Leave { room, peer, why: Some(why), sequence, .. } => {
+                    gone.push((room, peer, why, sequence));
+                }
+                _ => {}
+            }
         }
         self.far.taken(self.number, says);
+        let is_known_engine = self.is_engine(&run_id);
         let mut enter = call(&ENTER);
         enter.arg(&*self.far.node).arg(run_id);
         let (is_known, hello, seats): (u8, String, Vec<String>) =
@@ -117,9 +132,13 @@ impl Link {
         }
         let (mut stating, beating) = (writer.clone(), writer.clone());
         let states = async {
-            self.states(&mut stating, seats).await?;
+            self.states(&mut stating, seats, is_known_engine).await?;
+            if !is_known_engine {
+                self.tells_gone(&mut stating, &gone).await?;
+            }
             if self.number == 0 {
                 self.tells_logouts(&mut stating).await?;
+                self.tells_orders(&mut stating).await?;
             }
             Ok::<_, RedisError>(())
         };
@@ -142,6 +161,7 @@ impl Link {
         &self,
         writer: &mut MultiplexedConnection,
         seats: Vec<String>,
+        is_known_engine: bool,
     ) -> Result<(), RedisError> {
         let mut rooms: Vec<(Arc<str>, Epoch, Vec<Holder>)> = self.rooms.ours(self.number);
         let known: std::collections::HashSet<_> =
@@ -153,15 +173,37 @@ impl Link {
             for (room, epoch, ours) in some {
                 let mut sync = call(&SYNC);
                 sync.arg(&**room).arg(&*self.far.node).arg(*epoch);
+                sync.arg(self.rooms.sequence(room));
+                sync.arg(if is_known_engine { "known" } else { "new" });
                 for holder in ours {
                     sync.arg(&*holder.peer.client_id).arg(holder.seat());
                 }
                 pipe.add_command(sync);
             }
-            let stated: Vec<u8> = pipe.query_async(writer).await?;
-            if stated.contains(&0) {
+            let stated: Vec<(u8, Vec<Told>)> = pipe.query_async(writer).await?;
+            stated.iter().for_each(|(_, told)| self.tells(told));
+            if stated.iter().any(|(is_done, _)| *is_done == 0) {
                 return Err(forgotten());
             }
+        }
+        Ok(())
+    }
+
+    /// Has an engine that never knew of them number those that have left meanwhile.
+    async fn tells_gone(
+        &self,
+        writer: &mut MultiplexedConnection,
+        gone: &[(Arc<str>, Peer, &str, u64)],
+    ) -> Result<(), RedisError> {
+        for some in gone.chunks(ROOMS_AT_ONCE) {
+            let mut pipe = redis::pipe();
+            for (room, peer, why, sequence) in some {
+                let mut left = call(&GONE);
+                left.arg(&**room).arg(&*peer.client_id).arg(&*peer.username);
+                pipe.add_command(left.arg(why).arg(*sequence).clone());
+            }
+            let told: Vec<Vec<Told>> = pipe.query_async(writer).await?;
+            told.iter().for_each(|told| self.tells(told));
         }
         Ok(())
     }
@@ -179,6 +221,19 @@ impl Link {
         let lines: Vec<String> =
             range.arg(format!("{PREFIX}logouts")).arg(0).arg(-1).query_async(writer).await?;
         lines.iter().for_each(|line| (self.accounts.logged_out)(line));
+        Ok(())
+    }
+
+    /// Tells what was ordered here while the engine was away, and hears what elsewhere.
+    async fn tells_orders(&self, writer: &mut MultiplexedConnection) -> Result<(), RedisError> {
+        scripts::order(writer, &(self.accounts.orders)()).await?;
+        let key = format!("{PREFIX}orders");
+        let orders: Vec<(String, String)> = writer.hgetall(&key).await?;
+        for (about, line) in orders {
+            if !(self.accounts.ordered)(&line) {
+                let _: u8 = writer.hdel(&key, about).await?;
+            }
+        }
         Ok(())
     }
 
@@ -200,14 +255,24 @@ impl Link {
             }
             let mut last = None;
             for (id, mut entry) in entries {
+                let (number, told) = facts::read_told(&mut entry);
+                let room = entry.get("r").and_then(|room| str::from_utf8(room).ok());
+                let room = number.and(room).map(str::to_owned);
                 match facts::read(&mut entry) {
                     Ok(News::Fact(fact)) => self.rooms.apply(fact),
                     Ok(News::Logout(line)) => (self.accounts.logged_out)(&line),
                     Ok(News::Attempt(attempt)) => (self.accounts.attempted)(&attempt),
+                    Ok(News::Order(line)) => drop((self.accounts.ordered)(&line)),
+                    Ok(News::Announcement(said)) => (self.accounts.announced)(&said),
                     Ok(News::Closing) => self.closed.add_permits(1),
                     Ok(News::Other) => {}
                     Err(error) => tracing::warn!(%error, "an entry of the inbox is passed over"),
                 }
+                // Of a room that may have come to be just now.
+                if let (Some(room), Some(number)) = (room, number) {
+                    self.rooms.is_numbered(&room, number);
+                }
+                self.tells(&told);
                 last = Some(id);
             }
             if last.is_some() {
@@ -230,7 +295,8 @@ impl Link {
                 "?" => return Err(forgotten()),
                 dead => {
                     tracing::warn!(node = dead, "a node is silent for too long; its members leave");
-                    scripts::reap(writer.clone(), dead, false).await?;
+                    let tell = |told: &[_]| self.tells(told);
+                    scripts::reap(writer.clone(), dead, false, tell).await?;
                 }
             }
             self.rooms.doubts(Instant::now());
@@ -266,6 +332,12 @@ impl Link {
                         let holder = std::str::from_utf8(&answer).ok();
                         self.rooms.wanted(key, holder.and_then(|conn| conn.parse().ok()));
                     }
+                    (Ask::Leave { .. }, told) => {
+                        self.tells(&redis::from_redis_value::<Vec<Told>>(told)?);
+                    }
+                    (Ask::Tell { room, what }, Value::Int(number @ 1..)) => {
+                        self.webhooks.tell(&room, number.unsigned_abs(), what);
+                    }
                     (Ask::Move(moving), Value::Int(2)) => self.rooms.stays(&moving),
                     (Ask::Join { .. } | Ask::Want { .. }, _) => return Err(forgotten()),
                     _ => {}
@@ -280,13 +352,19 @@ impl Link {
             Ask::Join { room, peer, key } => {
                 let mut join = call(&JOIN);
                 join.arg(&**room).arg(&*peer.client_id).arg(conn(key));
-                join.arg(&*peer.username).arg(self.capacity);
+                join.arg(&*peer.username).arg(self.rooms.capacity_of(room));
                 join
             }
-            Ask::Leave { room, client_id, key } => {
+            Ask::Leave { room, peer, key, why, .. } => {
                 let mut leave = call(&LEAVE);
-                leave.arg(&**room).arg(&**client_id).arg(conn(key));
+                leave.arg(&**room).arg(&*peer.client_id).arg(conn(key));
+                leave.arg(why.unwrap_or("left"));
                 leave
+            }
+            Ask::Tell { room, .. } => {
+                let mut report = call(&REPORT);
+                report.arg(&**room);
+                report
             }
             Ask::Say { node, room, from, key, to, epoch, frame } => {
                 let mut say = post(node, "say", room, from, &conn(key));
@@ -332,6 +410,16 @@ impl Link {
         }
     }
 
+    fn tells(&self, told: &[Told]) {
+        told::tell(&self.webhooks, &self.rooms, told);
+    }
+
+    /// Whether it is the engine that was connected to last.
+    fn is_engine(&self, run_id: &str) -> bool {
+        let mut known = self.engine_of.lock().unwrap_or_else(PoisonError::into_inner);
+        known.replace(run_id.to_owned()).is_some_and(|known| known == run_id)
+    }
+
     fn inbox(&self) -> String {
         inbox(&self.far.node)
     }
@@ -366,7 +454,7 @@ fn moved(node: &str, kind: &str, moving: &Moving) -> Cmd {
 }
 
 fn is_say(ask: &Ask) -> bool {
-    matches!(ask, Ask::Say { .. } | Ask::State { .. })
+    matches!(ask, Ask::Say { .. } | Ask::State { .. } | Ask::Tell { .. })
 }
 
 /// The engine does not know this node any more: it was given up, or what the engine knew is lost.

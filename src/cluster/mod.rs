@@ -8,6 +8,7 @@ mod about;
 mod facts;
 mod link;
 mod scripts;
+mod told;
 mod way;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,9 +22,12 @@ pub use self::{
 };
 
 use self::link::Link;
-use crate::rooms::{
-    Rooms,
-    far::{Ask, Far},
+use crate::{
+    rooms::{
+        Rooms,
+        far::{Ask, Far, Holder},
+    },
+    webhooks::Webhooks,
 };
 
 /// In front of every key. A hash tag, so that an engine that is a Redis Cluster keeps all in one slot; the number
@@ -42,6 +46,8 @@ pub struct Cluster(Arc<Shared>);
 
 struct Shared {
     far: Arc<Far>,
+    rooms: Rooms,
+    webhooks: Webhooks,
     engines: Vec<Connection>,
     /// Has a permit for each engine that sends no seat here any more.
     closed: Arc<Semaphore>,
@@ -75,17 +81,24 @@ pub struct Accounts {
     pub logouts: Box<dyn Fn() -> Vec<String> + Send + Sync>,
     /// An attempt to log in that was made on another node.
     pub attempted: Box<dyn Fn(&str) + Send + Sync>,
+    /// An order of an administrator, that was given on another node or on this; whether it is still to be remembered.
+    pub ordered: Box<dyn Fn(&str) -> bool + Send + Sync>,
+    /// All orders that this node knows.
+    pub orders: Box<dyn Fn() -> Vec<String> + Send + Sync>,
+    /// What an administrator has to say on every node.
+    pub announced: Box<dyn Fn(&str) + Send + Sync>,
 }
 
 impl Cluster {
-    /// Connects, and stays connected, to every engine, on its `way`. `asked` is what `rooms` ask of each; a room holds `capacity`.
+    /// Connects, and stays connected, to every engine, on its `way`. `asked` is what `rooms` ask of each;
+    /// `webhooks` are told what this node has had them do.
     pub fn start(
         ways: Vec<Way>,
         rooms: &Rooms,
         far: Arc<Far>,
         asked: Vec<mpsc::UnboundedReceiver<Ask>>,
-        capacity: usize,
         accounts: Accounts,
+        webhooks: &Webhooks,
     ) -> Self {
         let accounts = Arc::new(accounts);
         let engines: Vec<Connection> = ways.iter().map(|_| Connection::default()).collect();
@@ -94,15 +107,26 @@ impl Cluster {
         for (number, ((way, asked), connection)) in links {
             let (rooms, far, accounts) = (rooms.clone(), far.clone(), accounts.clone());
             let (position, closed) = (Mutex::default(), closed.clone());
-            let link =
-                Link { number, rooms, far, capacity, connection, accounts, closed, position };
+            let (webhooks, engine_of) = (webhooks.clone(), Mutex::default());
+            let link = Link {
+                number,
+                rooms,
+                far,
+                connection,
+                accounts,
+                closed,
+                position,
+                webhooks,
+                engine_of,
+            };
             tokio::spawn(link.live(way, asked));
         }
         let (attempts, attempted) = mpsc::channel(MOST_ATTEMPTS);
         if let Some(first) = engines.first() {
             tokio::spawn(tell(first.clone(), far.node.clone(), attempted));
         }
-        Self(Arc::new(Shared { far, engines, closed, attempts }))
+        let (rooms, webhooks) = (rooms.clone(), webhooks.clone());
+        Self(Arc::new(Shared { far, rooms, webhooks, engines, closed, attempts }))
     }
 
     /// Tells every other node of an attempt to log in; or, while they cannot be reached, none.
@@ -193,6 +217,37 @@ impl Cluster {
         }
     }
 
+    /// Tells every node of an administrator's orders, and of all others where they do not know them. Where they cannot be
+    /// reached, they hear of them when they can.
+    pub async fn orders(&self, lines: &[String]) {
+        if let Some(Ok(mut connection)) = self.0.engines.first().map(connection) {
+            let _ = scripts::order(&mut connection, lines).await;
+        }
+    }
+
+    /// Has every other node say something to its members.
+    pub async fn announces(&self, announcement: &str) {
+        if let Some(Ok(mut connection)) = self.0.engines.first().map(connection) {
+            let mut tell = scripts::call(&scripts::TELL);
+            tell.arg(self.node()).arg("announce").arg(announcement);
+            let _: redis::RedisResult<u8> = tell.query_async(&mut connection).await;
+        }
+    }
+
+    /// Who is in a room, on all nodes together.
+    ///
+    /// # Errors
+    ///
+    /// [`Away`].
+    pub async fn members(&self, room: &str) -> Result<Vec<Holder>, Away> {
+        let engine = self.0.engines.get(self.0.far.engine_of(room)).ok_or(Away)?;
+        let key = format!("{PREFIX}room:{room}");
+        let seats: Vec<(String, String)> =
+            connection(engine)?.hgetall(key).await.map_err(|_| Away)?;
+        let holder = |(client_id, seat): (String, String)| Holder::of(&client_id, &seat).ok();
+        Ok(seats.into_iter().filter_map(holder).collect())
+    }
+
     /// From now on no seat comes to this node; once this returns it knows all that have come. Never returns where
     /// an engine cannot be reached.
     pub async fn closes(&self) {
@@ -234,7 +289,8 @@ impl Cluster {
     pub async fn leaves(&self) {
         for engine in &self.0.engines {
             if let Ok(connection) = connection(engine) {
-                let _ = scripts::reap(connection, self.node(), true).await;
+                let tell = |told: &[_]| told::tell(&self.0.webhooks, &self.0.rooms, told);
+                let _ = scripts::reap(connection, self.node(), true, tell).await;
             }
         }
     }

@@ -7,7 +7,7 @@ use std::{
 
 use redis::{AsyncCommands, Cmd, RedisResult, Script, aio::MultiplexedConnection};
 
-use super::PREFIX;
+use super::{PREFIX, told::Told};
 
 /// One of the scripts, with what all of them share in front of it.
 macro_rules! script {
@@ -27,6 +27,9 @@ pub static MOVE: LazyLock<Script> = script!("move.lua");
 pub static CLOSE: LazyLock<Script> = script!("close.lua");
 pub static TELL: LazyLock<Script> = script!("tell.lua");
 pub static LOGOUT: LazyLock<Script> = script!("logout.lua");
+pub static REPORT: LazyLock<Script> = script!("report.lua");
+pub static GONE: LazyLock<Script> = script!("gone.lua");
+pub static ORDER: LazyLock<Script> = script!("order.lua");
 
 /// Makes an engine know all of them.
 ///
@@ -34,8 +37,10 @@ pub static LOGOUT: LazyLock<Script> = script!("logout.lua");
 ///
 /// Those of the connection.
 pub async fn load(connection: &mut MultiplexedConnection) -> RedisResult<()> {
-    for script in [&ENTER, &JOIN, &LEAVE, &SYNC, &BEAT, &REAP, &WANT, &MOVE, &CLOSE, &TELL, &LOGOUT]
-    {
+    for script in [
+        &ENTER, &JOIN, &LEAVE, &SYNC, &BEAT, &REAP, &WANT, &MOVE, &CLOSE, &TELL, &LOGOUT, &ORDER,
+        &REPORT, &GONE,
+    ] {
         script.prepare_invoke().load_async(connection).await?;
     }
     Ok(())
@@ -46,6 +51,25 @@ pub fn call(script: &Script) -> Cmd {
     let mut call = redis::cmd("EVALSHA");
     call.arg(script.get_hash()).arg(1).arg(PREFIX);
     call
+}
+
+/// Orders that go in one call, so that the engine is never busy for long.
+const ORDERS_AT_ONCE: usize = 64;
+
+/// Tells every node of orders, each as JSON.
+///
+/// # Errors
+///
+/// Those of the connection.
+pub async fn order(connection: &mut MultiplexedConnection, lines: &[String]) -> RedisResult<()> {
+    for some in lines.chunks(ORDERS_AT_ONCE) {
+        let mut order = call(&ORDER);
+        some.iter().for_each(|line| {
+            order.arg(line);
+        });
+        let _: u8 = order.query_async(connection).await?;
+    }
+    Ok(())
 }
 
 /// Whoever has beaten twice as recently as it must: more than half of a lease (`lib.lua`) is left.
@@ -64,7 +88,8 @@ pub async fn living(connection: &mut MultiplexedConnection) -> RedisResult<Vec<A
     Ok(nodes.into_iter().filter(|node| !closing.contains(node)).map(Arc::from).collect())
 }
 
-/// Lets the members of a node leave that is gone, a few rooms at a time; `at_once` also where its lease is not over.
+/// Lets the members of a node leave that is gone, a few rooms at a time; `at_once` also where its lease is not over. Has
+/// `tell` tell outside what happens by that.
 ///
 /// # Errors
 ///
@@ -73,11 +98,13 @@ pub async fn reap(
     mut connection: MultiplexedConnection,
     node: &str,
     at_once: bool,
+    tell: impl Fn(&[Told]),
 ) -> RedisResult<()> {
     loop {
         let mut reap = call(&REAP);
         reap.arg(node).arg(if at_once { "gone" } else { "" });
-        let more: u8 = reap.query_async(&mut connection).await?;
+        let (more, told): (u8, Vec<Told>) = reap.query_async(&mut connection).await?;
+        tell(&told);
         if more == 0 {
             return Ok(());
         }

@@ -237,7 +237,9 @@ pub fn whole_seconds(wait: Duration) -> u64 {
 impl From<Refusal> for ApiError {
     fn from(why: Refusal) -> Self {
         match why {
-            Refusal::BadToken | Refusal::Blocked | Refusal::NoSuchUser => Self::InvalidToken,
+            Refusal::BadToken | Refusal::Blocked | Refusal::NoSuchUser | Refusal::Removed => {
+                Self::InvalidToken
+            }
         }
     }
 }

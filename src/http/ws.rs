@@ -20,10 +20,12 @@ use tokio::runtime::Handle;
 use super::error::ApiError;
 use crate::{
     app::App,
+    clock::{unix_now, unix_now_ms},
     forwarded::Client,
     limits::Place,
+    moderation::Barred,
     outbox::Outbox,
-    rooms::is_room_id,
+    rooms::{Peer, is_room_id},
     server::{Transport, Upgraded, stream_of},
     session::{self, Admission, Claim, Door, Goodbye, Host, IceGrant, Refusal, Socket},
     websocket::WebSocket,
@@ -201,5 +203,13 @@ impl Door for AppDoor {
 
     fn ice_version(&self) -> u64 {
         self.app.ice_version()
+    }
+
+    fn bars(&self, room: &str, peer: &Peer) -> Option<Barred> {
+        self.app.orders.bars(room, &peer.username, &peer.client_id, unix_now())
+    }
+
+    fn now(&self) -> u64 {
+        unix_now_ms()
     }
 }

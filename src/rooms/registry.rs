@@ -1,8 +1,12 @@
 //! Which rooms there are. Each has a lock of its own, and no message waits for another room's.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use bytestring::ByteString;
@@ -18,9 +22,16 @@ use super::{
         Arrival, Arriving, Ask, Conn, Epoch, Fact, Far, Holder, Moving, Pending, WANTED_AGAIN,
         Wish, any_key,
     },
-    room::{JoinError, Joined, Peer, Resumed, Room},
+    room::{JoinError, Joined, Peer, Resumed, Room, Sitting},
+    timeline::{Story, Timeline, What},
 };
-use crate::outbox::{self, NotResumed, Outbox};
+use crate::{
+    outbox::{self, NotResumed, Outbox},
+    webhooks::Webhooks,
+};
+
+/// Rooms that are over and whose timelines are kept at most.
+const MOST_PAST: usize = 1024;
 
 /// Every room on this server. Clones are the same rooms. No lock is held over an `await`.
 #[derive(Clone)]
@@ -29,9 +40,48 @@ pub struct Rooms(Arc<Registry>);
 struct Registry {
     rooms: DashMap<Arc<str>, Arc<SharedRoom>>,
     capacity: usize,
+    /// Of rooms that hold more or fewer.
+    capacities: DashMap<Arc<str>, usize>,
     members: AtomicUsize,
     is_closing: AtomicBool,
     far: Option<Arc<Far>>,
+    webhooks: Webhooks,
+    /// How long the timelines of rooms are kept that are over; zero where there are none.
+    timelines: Duration,
+    past: Mutex<Past>,
+}
+
+/// The timelines of rooms that are over.
+#[derive(Default)]
+struct Past {
+    /// With the time at which each was over.
+    rooms: HashMap<Arc<str>, (Instant, Box<Timeline>)>,
+    /// The same times, the oldest first; of rooms that were opened again as well.
+    order: VecDeque<(Instant, Arc<str>)>,
+}
+
+impl Past {
+    fn keep(&mut self, room: Arc<str>, timeline: Box<Timeline>, now: Instant) {
+        self.order.push_back((now, room.clone()));
+        self.rooms.insert(room, (now, timeline));
+        while self.order.len() > MOST_PAST {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget(&mut self, window: Duration, now: Instant) {
+        while self.order.front().is_some_and(|(since, _)| now.duration_since(*since) >= window) {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some((since, room)) = self.order.pop_front()
+            && self.rooms.get(&room).is_some_and(|(known, _)| *known == since)
+        {
+            self.rooms.remove(&room);
+        }
+    }
 }
 
 /// Why a seat does not come from another node.
@@ -57,22 +107,94 @@ impl SharedRoom {
 impl Rooms {
     /// No rooms yet; each will hold `capacity` members, at least one.
     pub fn new(capacity: usize) -> Self {
-        Self::of(capacity, None)
+        Self::of(capacity, None, Duration::ZERO, Webhooks::default())
+    }
+
+    /// The same rooms, of each of which a timeline is kept, and for so long after it is over. Call it before anybody
+    /// comes in.
+    #[must_use]
+    pub fn with_timelines(self, kept: Duration) -> Self {
+        Self::of(self.0.capacity, self.0.far.clone(), kept, self.0.webhooks.clone())
+    }
+
+    /// The same rooms, of which `webhooks` are told what happens. Call it before anybody comes in.
+    #[must_use]
+    pub fn with_webhooks(self, webhooks: Webhooks) -> Self {
+        Self::of(self.0.capacity, self.0.far.clone(), self.0.timelines, webhooks)
     }
 
     /// The same, on one of several servers: who may come in is decided by what they share.
-    pub fn clustered(far: Arc<Far>) -> Self {
-        Self::of(usize::MAX, Some(far))
+    pub fn clustered(capacity: usize, far: Arc<Far>) -> Self {
+        Self::of(capacity, Some(far), Duration::ZERO, Webhooks::default())
     }
 
-    fn of(capacity: usize, far: Option<Arc<Far>>) -> Self {
+    fn of(capacity: usize, far: Option<Arc<Far>>, timelines: Duration, webhooks: Webhooks) -> Self {
         Self(Arc::new(Registry {
             rooms: DashMap::new(),
             capacity,
+            capacities: DashMap::new(),
             members: AtomicUsize::new(0),
             is_closing: AtomicBool::new(false),
             far,
+            webhooks,
+            timelines,
+            past: Mutex::default(),
         }))
+    }
+
+    /// How many members a room holds.
+    pub fn capacity_of(&self, room: &str) -> usize {
+        // Nearly always, and asked for every join.
+        if self.0.capacities.is_empty() {
+            return self.0.capacity;
+        }
+        self.0.capacities.get(room).map_or(self.0.capacity, |capacity| *capacity)
+    }
+
+    /// From now on a room holds so many members, or as many as others. Who is in stays.
+    pub fn holds(&self, room: &str, capacity: Option<usize>) {
+        match capacity {
+            Some(capacity) => drop(self.0.capacities.insert(room.into(), capacity)),
+            None => drop(self.0.capacities.remove(room)),
+        }
+        self.notes_order(room, "capacity");
+    }
+
+    /// Ends the memberships on this server that are meant, in one room or in all, for `act`, a word of ours; how many that
+    /// is. `is_meant` is asked with the room, the member, and how long that has been here.
+    pub fn throws_out(
+        &self,
+        room: Option<&str>,
+        is_meant: impl Fn(&str, &Peer, Duration) -> bool,
+        act: &'static str,
+    ) -> usize {
+        let rooms: Vec<_> = match room {
+            Some(room) => self.find(room).into_iter().collect(),
+            None => self.0.rooms.iter().map(|room| room.value().clone()).collect(),
+        };
+        let thrown = rooms.into_iter().map(|room| {
+            let mut room = room.lock();
+            let id = room.id().clone();
+            room.throws_out(|peer, age| is_meant(&id, peer, age), act, Instant::now())
+        });
+        thrown.sum()
+    }
+
+    /// Says something to a member of a room on this server, or to all of them; how many that is.
+    pub fn announce(&self, room: &str, to: Option<&str>, frame: &ByteString) -> usize {
+        self.find(room).map_or(0, |room| room.lock().announces(to, frame, Instant::now()))
+    }
+
+    /// Notes in the timeline of a room what an administrator has done about it.
+    pub fn notes_order(&self, room: &str, act: &'static str) {
+        if let Some(room) = self.find(room) {
+            room.lock().notes_order(act, Instant::now());
+        }
+    }
+
+    /// Who is in a room, as far as this server knows: all of them where one of them is on it.
+    pub fn inspect(&self, room: &str) -> Vec<Sitting> {
+        self.find(room).map_or_else(Vec::new, |room| room.lock().inspect(Instant::now()))
     }
 
     /// The way to the other servers, where there are some.
@@ -96,11 +218,12 @@ impl Rooms {
     /// Takes in what has happened in the cluster.
     pub fn apply(&self, fact: Fact) {
         let Some(far) = self.far() else { return };
+        let now = Instant::now();
         match fact {
             Fact::Seated { room, holder, everyone } => self.seat(far, &room, holder, everyone),
-            Fact::Joined { room, holder } => self.change(&room, |room| room.hears_of(holder)),
+            Fact::Joined { room, holder } => self.change(&room, |room| room.hears_of(holder, now)),
             Fact::Left { room, client_id, conn } => {
-                self.change(&room, |room| room.forgets(&client_id, &conn));
+                self.change(&room, |room| room.forgets(&client_id, &conn, now));
             }
             Fact::Said { room, from, conn, to, epoch, frame } => {
                 if let Some(room) = self.find(&room) {
@@ -114,7 +237,7 @@ impl Rooms {
             }
             Fact::Picture { room, everyone, epoch } => {
                 if let Some(room) = self.find(&room) {
-                    room.lock().compares(everyone, epoch, Instant::now());
+                    room.lock().compares(everyone, epoch, now);
                 }
             }
             Fact::Wanted { ref moving, .. } => {
@@ -130,14 +253,15 @@ impl Rooms {
             Fact::Moved { moving, holder, epoch, everyone, nodes } => {
                 let id = moving.room.clone();
                 if moving.from.node == far.node {
-                    return self.change(&id, |room| room.has_moved(moving, holder, epoch, nodes));
+                    let moves = |room: &mut Room| room.has_moved(moving, holder, epoch, nodes, now);
+                    return self.change(&id, moves);
                 }
                 if moving.to.node == far.node {
                     self.takes_in(far, &id, holder, epoch, everyone);
                 } else {
                     self.change(&id, |room| {
                         room.heard_of(epoch);
-                        room.hears_of(holder)
+                        room.hears_of(holder, now)
                     });
                 }
                 // After the change, so that what anybody here has said before is before this.
@@ -157,6 +281,18 @@ impl Rooms {
                     None => {}
                 }
             }
+        }
+    }
+
+    /// The number of what was told outside last of a room; 0 where nothing was.
+    pub fn sequence(&self, room: &str) -> u64 {
+        self.find(room).map_or(0, |room| room.lock().sequence())
+    }
+
+    /// Another server has told outside what happened in a room, under this number.
+    pub fn is_numbered(&self, room: &str, sequence: u64) {
+        if let Some(room) = self.find(room) {
+            room.lock().is_numbered(sequence);
         }
     }
 
@@ -215,7 +351,8 @@ impl Rooms {
         let others = std::cell::Cell::default();
         let entered = self.enter(id, |room| {
             let (outbox, everyone) = (outbox.clone(), everyone.clone());
-            let (joined, there) = room.takes_in(holder.clone(), epoch, outbox, everyone);
+            let now = Instant::now();
+            let (joined, there) = room.takes_in(holder.clone(), epoch, outbox, everyone, now);
             others.set(there);
             Ok(joined)
         });
@@ -279,10 +416,12 @@ impl Rooms {
         let Holder { peer, conn, .. } = holder.clone();
         let Some(Pending { outbox, reply, .. }) = far.admitted(conn.key) else {
             // Whoever has asked does not wait any more.
-            return far.leave(id.clone(), peer.client_id, conn.key);
+            let (room, why) = (id.clone(), Some("gone"));
+            return far.asks(id, Ask::Leave { room, peer, key: conn.key, why, sequence: 0 });
         };
-        let entered =
-            self.enter(id, |room| Ok(room.admit(holder.clone(), outbox.clone(), everyone.clone())));
+        let entered = self.enter(id, |room| {
+            Ok(room.admit(holder.clone(), outbox.clone(), everyone.clone(), Instant::now()))
+        });
         // Nobody who hung up meanwhile takes the seat: then it is dropped, which is to leave.
         let _ = reply.send(entered.map(|(room, joined)| Seat::new(self, room, peer, &joined)));
     }
@@ -346,7 +485,9 @@ impl Rooms {
         peer: Peer,
         outbox: Outbox,
     ) -> Result<(Arc<SharedRoom>, Joined), JoinError> {
-        self.enter(id, |room| room.join(peer.clone(), outbox.clone(), self.0.capacity))
+        self.enter(id, |room| {
+            room.join(peer.clone(), outbox.clone(), self.capacity_of(id), Instant::now())
+        })
     }
 
     /// See [`Room::restore`].
@@ -357,7 +498,7 @@ impl Rooms {
         outbox: Outbox,
         arrival: u64,
     ) -> Result<(Arc<SharedRoom>, Joined), JoinError> {
-        self.enter(id, |room| room.restore(peer.clone(), outbox.clone(), arrival))
+        self.enter(id, |room| room.restore(peer.clone(), outbox.clone(), arrival, Instant::now()))
     }
 
     /// See [`Room::resume`].
@@ -370,14 +511,14 @@ impl Rooms {
         last_seq: u64,
     ) -> Result<(Arc<SharedRoom>, Joined, Resumed), NotResumed> {
         let room = self.0.rooms.get(id).ok_or(NotResumed::Over)?.value().clone();
-        let resumed = room.lock().resume(client_id, key, outbox, last_seq);
+        let resumed = room.lock().resume(client_id, key, outbox, last_seq, Instant::now());
         resumed.map(|(joined, resumed)| (room, joined, resumed))
     }
 
     /// See [`Room::goes_away`].
     pub(super) fn goes_away(&self, room: &SharedRoom, client_id: &str, seat: u64) {
         let quietly = self.0.is_closing.load(Ordering::Relaxed);
-        room.lock().goes_away(client_id, seat, quietly);
+        room.lock().goes_away(client_id, seat, quietly, Instant::now());
     }
 
     fn enter(
@@ -386,8 +527,11 @@ impl Rooms {
         join: impl Fn(&mut Room) -> Result<Joined, JoinError>,
     ) -> Result<(Arc<SharedRoom>, Joined), JoinError> {
         loop {
-            let open =
-                || Arc::new(SharedRoom(Mutex::new(Room::new(id.clone(), self.0.far.clone()))));
+            let open = || {
+                let (far, webhooks) = (self.0.far.clone(), self.0.webhooks.clone());
+                let room = Room::new(id.clone(), far, self.timeline_of(id), webhooks);
+                Arc::new(SharedRoom(Mutex::new(room)))
+            };
             let room = self.0.rooms.entry(id.clone()).or_insert_with(open).clone();
             let mut inside = room.lock();
             if inside.is_over() {
@@ -407,10 +551,16 @@ impl Rooms {
     }
 
     /// See [`Room::leave`]; the last one closes the room.
-    pub(super) fn leave(&self, room: &Arc<SharedRoom>, client_id: &str, seat: u64) {
+    pub(super) fn leave(
+        &self,
+        room: &Arc<SharedRoom>,
+        client_id: &str,
+        seat: u64,
+        why: &'static str,
+    ) {
         let mut inside = room.lock();
         let quietly = self.0.is_closing.load(Ordering::Relaxed);
-        if inside.leave(client_id, seat, quietly) {
+        if inside.leave(client_id, seat, quietly, why, Instant::now()) {
             self.0.members.fetch_sub(1, Ordering::Relaxed);
         }
         if inside.is_over() {
@@ -427,7 +577,65 @@ impl Rooms {
     }
 
     fn close(&self, id: &str, room: &Arc<SharedRoom>) {
+        // Before it is gone: whoever opens it anew goes on with its timeline.
+        let (id_of_all, timeline) = {
+            let mut inside = room.lock();
+            (inside.id().clone(), inside.takes_timeline())
+        };
+        if let Some(timeline) = timeline {
+            self.past().keep(id_of_all, timeline, Instant::now());
+        }
         self.0.rooms.remove_if(id, |_, known| Arc::ptr_eq(known, room));
+    }
+
+    /// What a room that is opened goes on with.
+    fn timeline_of(&self, id: &str) -> Option<Box<Timeline>> {
+        if self.0.timelines.is_zero() {
+            return None;
+        }
+        let known = self.past().rooms.remove(id).map(|(_, timeline)| timeline);
+        known.or_else(|| Some(Box::new(Timeline::new(Instant::now()))))
+    }
+
+    /// What has happened in a room on this server, also a while after it is over. `unix_ms` is the time, in
+    /// milliseconds since the Unix epoch.
+    pub fn story(&self, id: &str, unix_ms: u64) -> Option<Story> {
+        let now = Instant::now();
+        if let Some(room) = self.find(id)
+            && let Some(story) = room.lock().story((now, unix_ms))
+        {
+            return Some(story);
+        }
+        let mut past = self.past();
+        past.forget(self.0.timelines, now);
+        let (id, (_, timeline)) = past.rooms.get_key_value(id)?;
+        Some(timeline.story(id, false, (now, unix_ms)))
+    }
+
+    /// Notes in the timeline of a room that somebody was not let in, for one of our own words.
+    pub fn notes_refusal(&self, id: &str, peer: &Peer, why: &'static str) {
+        if self.0.timelines.is_zero() {
+            return;
+        }
+        let now = Instant::now();
+        match self.find(id) {
+            Some(room) => room.lock().notes_refusal(peer, why, now),
+            None => {
+                if let Some((_, timeline)) = self.past().rooms.get_mut(id) {
+                    let who = timeline.mark(peer, |_| false);
+                    timeline.note(now, What::Refused { who, why });
+                }
+            }
+        }
+    }
+
+    /// Drops timelines that were kept for long enough.
+    pub fn forget(&self) {
+        self.past().forget(self.0.timelines, Instant::now());
+    }
+
+    fn past(&self) -> MutexGuard<'_, Past> {
+        self.0.past.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many members `room` has; `None` when there is no such room.

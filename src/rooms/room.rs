@@ -2,16 +2,20 @@
 
 mod moving;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
 use bytestring::ByteString;
 use tokio::time::Instant;
 
 use self::moving::Going;
-use super::far::{Ask, Conn, DOUBT, Epoch, Far, Holder};
+use super::{
+    far::{Ask, Conn, DOUBT, Epoch, Far, Holder},
+    timeline::{Mark, Story, Timeline, What},
+};
 use crate::{
     outbox::{Dismissal, NotResumed, Outbox},
-    wire::{PeerInRoom, ServerMessage, Signal, Signature, quoted},
+    webhooks::{self, Webhooks},
+    wire::{CallReport, MediaPath, PeerInRoom, ServerMessage, Signal, Signature, quoted},
 };
 
 /// Whether `room` may name a room: 1 to 128 characters, none of them a control character.
@@ -42,6 +46,17 @@ pub enum JoinError {
     Unavailable,
 }
 
+impl JoinError {
+    /// The machine word for it.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Full => "room_full",
+            Self::ClientIdTaken => "client_id_taken",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
 /// Why a signal went nowhere.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RouteError {
@@ -59,6 +74,19 @@ pub enum RouteError {
     Unreachable(String),
 }
 
+impl RouteError {
+    /// The machine word for it; `None` where nobody is to be told.
+    pub fn code(&self) -> Option<&'static str> {
+        match self {
+            Self::NoSuchPeer(_) => Some("target_not_found"),
+            Self::Yourself => Some("invalid_message"),
+            Self::Unreachable(_) => Some("target_unreachable"),
+            // The dismissal is on its way.
+            Self::NotSeated => None,
+        }
+    }
+}
+
 /// Somebody goes on where it was.
 #[derive(Debug)]
 pub struct Resumed {
@@ -67,6 +95,9 @@ pub struct Resumed {
     /// The others that are there now, and whether each came before.
     pub others: Vec<(Peer, bool)>,
 }
+
+/// Why somebody left who was on a server that cannot be found, or on its way to one.
+const LOST: &str = "lost";
 
 /// What a peer is whose connection is gone, and which may come back.
 const AWAY: &str = "reconnecting";
@@ -91,6 +122,12 @@ pub(super) struct Room {
     came: Vec<(Arc<str>, Epoch)>,
     /// All until then we have heard of.
     epoch: Epoch,
+    /// What has happened here, where that is kept.
+    timeline: Option<Box<Timeline>>,
+    /// Who is told what happens here.
+    webhooks: Webhooks,
+    /// The number of what they were told last, also by other servers.
+    sequence: u64,
 }
 
 struct Member {
@@ -100,6 +137,27 @@ struct Member {
     arrival: u64,
     /// What tells its membership from all others on its server; 0 where there is one server.
     key: u64,
+    /// What the timeline knows it by.
+    mark: Mark,
+    /// When it came to this server, or we heard of it.
+    since: Instant,
+}
+
+/// A member, as whoever looks after the server sees it.
+#[derive(Debug)]
+pub struct Sitting {
+    /// Who it is.
+    pub peer: Peer,
+    /// The server that it is on, where that is another one.
+    pub node: Option<Arc<str>>,
+    /// Its connection is gone, and it may come back.
+    pub is_away: bool,
+    /// How long it has been here.
+    pub age: Duration,
+    /// From where its connection comes, on this server.
+    pub address: Option<IpAddr>,
+    /// By which way its last call went, as it says itself.
+    pub path: Option<MediaPath>,
 }
 
 /// Where a member is.
@@ -169,7 +227,13 @@ pub(super) struct Joined {
 }
 
 impl Room {
-    pub(super) fn new(id: Arc<str>, far: Option<Arc<Far>>) -> Self {
+    /// A room that goes on with the `timeline` of those that had this id before.
+    pub(super) fn new(
+        id: Arc<str>,
+        far: Option<Arc<Far>>,
+        timeline: Option<Box<Timeline>>,
+        webhooks: Webhooks,
+    ) -> Self {
         Self {
             id,
             members: Vec::new(),
@@ -178,6 +242,9 @@ impl Room {
             going: Vec::new(),
             came: Vec::new(),
             epoch: 0,
+            timeline,
+            webhooks,
+            sequence: 0,
         }
     }
 
@@ -191,6 +258,7 @@ impl Room {
         peer: Peer,
         outbox: Outbox,
         capacity: usize,
+        now: Instant,
     ) -> Result<Joined, JoinError> {
         let holder = self.place(&peer.client_id).ok();
         match holder.and_then(|holder| self.members.get(holder)) {
@@ -200,9 +268,13 @@ impl Room {
             None if self.members.len() >= capacity => return Err(JoinError::Full),
             Some(_) | None => {}
         }
-        let replaced =
-            holder.is_some_and(|holder| self.takes_out(holder, Some(Dismissal::Replaced)));
-        let seat = self.comes_in(peer, outbox, None, 0);
+        if self.members.is_empty() {
+            self.tells(webhooks::What::RoomOpened {});
+        }
+        let replaced = holder.is_some_and(|holder| self.is_replaced(holder, now));
+        let Peer { client_id, username } = peer.clone();
+        let seat = self.comes_in(peer, outbox, None, 0, now);
+        self.tells(webhooks::What::MemberJoined { client_id, username });
         Ok(Joined { seat, arrival: seat, replaced })
     }
 
@@ -212,24 +284,25 @@ impl Room {
         holder: Holder,
         outbox: Outbox,
         everyone: Vec<Holder>,
+        now: Instant,
     ) -> Joined {
         // Whoever has ours here has followed the room, and knows better: also who of ours has just left.
         if !self.has_ours() {
             self.members.clear();
             for other in everyone {
-                self.knows(other);
+                self.knows(other, now);
             }
         }
         let there = self.place(&holder.peer.client_id).ok();
-        let replaced = there.is_some_and(|there| self.takes_out(there, Some(Dismissal::Replaced)));
+        let replaced = there.is_some_and(|there| self.is_replaced(there, now));
         let Holder { peer, conn, arrival } = holder;
         self.heard_of(arrival);
-        let seat = self.comes_in(peer, outbox, Some(arrival), conn.key);
+        let seat = self.comes_in(peer, outbox, Some(arrival), conn.key, now);
         Joined { seat, arrival, replaced }
     }
 
     /// Notes somebody on another server of whom nobody need be told.
-    fn knows(&mut self, holder: Holder) {
+    fn knows(&mut self, holder: Holder, now: Instant) {
         let Holder { peer, conn: Conn { node, key }, arrival } = holder;
         let is_ours = self.far.as_ref().is_some_and(|far| far.node == node);
         if let Err(place) = self.place(&peer.client_id)
@@ -237,12 +310,14 @@ impl Room {
         {
             let there = There { node, is_away: false, doubted_at: None };
             let there = Place::There(Box::new(there));
-            self.members.insert(place, Member { peer, place: there, arrival, key });
+            let mark = self.mark(&peer);
+            self.members
+                .insert(place, Member { peer, place: there, arrival, key, mark, since: now });
         }
     }
 
     /// Somebody is in on another server; whether one of ours had to leave for it.
-    pub(super) fn hears_of(&mut self, holder: Holder) -> bool {
+    pub(super) fn hears_of(&mut self, holder: Holder, now: Instant) -> bool {
         self.heard_of(holder.arrival);
         let mut replaced = false;
         if let Ok(place) = self.place(&holder.peer.client_id) {
@@ -254,11 +329,13 @@ impl Room {
                 (there.node, *key) = (holder.conn.node, holder.conn.key);
                 return false;
             }
-            replaced = self.takes_out(place, Some(Dismissal::Replaced));
+            replaced = self.is_replaced(place, now);
         }
         let (peer, node) = (holder.peer.clone(), holder.conn.node.clone());
         self.tell_of_newcomer(&peer);
-        self.knows(holder);
+        self.knows(holder, now);
+        let who = self.mark(&peer);
+        self.note(now, What::Joined { who });
         for away in
             self.members.iter().filter(|member| member.outbox().is_some_and(Outbox::is_missed))
         {
@@ -271,20 +348,23 @@ impl Room {
     }
 
     /// Somebody has left, as the cluster says; whether it was one of ours.
-    pub(super) fn forgets(&mut self, client_id: &str, conn: &Conn) -> bool {
+    pub(super) fn forgets(&mut self, client_id: &str, conn: &Conn, now: Instant) -> bool {
         let is_ours = self.far.as_ref().is_some_and(|far| far.node == conn.node);
         let Ok(place) = self.place(client_id) else { return false };
         let known = self.members.get(place);
+        let peer = known.map(|known| known.peer.clone());
         let is_this = known.is_some_and(|known| match known.place {
             Place::Here { .. } => is_ours && known.key == conn.key,
             Place::There(_) => known.is_on(conn),
         });
-        if !is_this || !self.takes_out(place, Some(Dismissal::Replaced)) {
+        // One of ours only where somebody else has its id now.
+        let why = if is_ours { "replaced" } else { "left" };
+        if !is_this || !self.takes_out(place, Some(Dismissal::Replaced), why, now) {
             return false;
         }
         // We may have stated meanwhile that it is still in, after we were cut off.
-        if let Some(far) = &self.far {
-            far.leave(self.id.clone(), client_id.into(), conn.key);
+        if let (Some(far), Some(peer)) = (&self.far, peer) {
+            self.asks_to_leave(far, peer, conn.key, None);
         }
         true
     }
@@ -355,7 +435,7 @@ impl Room {
             }
         }
         for other in others {
-            self.hears_of(other);
+            self.hears_of(other, now);
         }
     }
 
@@ -369,7 +449,7 @@ impl Room {
             Place::Here { .. } => false,
         };
         while let Some(place) = self.members.iter().position(is_over) {
-            self.takes_out(place, None);
+            self.takes_out(place, None, LOST, now);
         }
         self.gives_up(now)
     }
@@ -391,7 +471,14 @@ impl Room {
     }
 
     /// Tells a newcomer who is there, and those of the newcomer.
-    fn comes_in(&mut self, peer: Peer, outbox: Outbox, arrival: Option<u64>, key: u64) -> u64 {
+    fn comes_in(
+        &mut self,
+        peer: Peer,
+        outbox: Outbox,
+        arrival: Option<u64>,
+        key: u64,
+        now: Instant,
+    ) -> u64 {
         let users = self.members.iter().map(|member| &member.peer);
         let users = users.map(|peer| PeerInRoom {
             client_id: &peer.client_id,
@@ -405,7 +492,7 @@ impl Room {
             }
         }
         self.tell_of_newcomer(&peer);
-        self.seats(peer, outbox, arrival, key)
+        self.seats(peer, outbox, arrival, key, now, |who| What::Joined { who })
     }
 
     fn tell_of_newcomer(&self, peer: &Peer) {
@@ -431,34 +518,52 @@ impl Room {
         peer: Peer,
         outbox: Outbox,
         arrival: u64,
+        now: Instant,
     ) -> Result<Joined, JoinError> {
         if self.find(&peer.client_id).is_some() {
             return Err(JoinError::ClientIdTaken);
         }
         self.last_seat = self.last_seat.max(arrival);
-        let seat = self.seats(peer, outbox, Some(arrival), 0);
+        let seat = self.seats(peer, outbox, Some(arrival), 0, now, |who| What::Arrived { who });
         Ok(Joined { seat, arrival, replaced: false })
     }
 
-    fn seats(&mut self, peer: Peer, outbox: Outbox, arrival: Option<u64>, key: u64) -> u64 {
+    fn seats(
+        &mut self,
+        peer: Peer,
+        outbox: Outbox,
+        arrival: Option<u64>,
+        key: u64,
+        now: Instant,
+        what: impl FnOnce(Mark) -> What,
+    ) -> u64 {
+        if self.members.is_empty() {
+            self.note(now, What::Opened);
+        }
+        let mark = self.mark(&peer);
+        self.note(now, what(mark));
         self.last_seat += 1;
         let seat = self.last_seat;
         let arrival = arrival.unwrap_or(seat);
         let place = self.place(&peer.client_id).unwrap_or_else(|place| place);
-        self.members
-            .insert(place, Member { peer, place: Place::Here { outbox, seat }, arrival, key });
+        let here = Place::Here { outbox, seat };
+        self.members.insert(place, Member { peer, place: here, arrival, key, mark, since: now });
         seat
     }
 
     /// The connection of a client is gone, and it may come back: whoever wants to know hears of it,
     /// unless it goes `quietly`, and what the client would hear is kept for it.
-    pub(super) fn goes_away(&self, client_id: &str, seat: u64, quietly: bool) {
-        let member = self.find(client_id).filter(|member| member.has_seat(seat));
-        let Some(outbox) = member.and_then(Member::outbox) else { return };
+    pub(super) fn goes_away(&mut self, client_id: &str, seat: u64, quietly: bool, now: Instant) {
+        let Some(member) = self.find(client_id).filter(|member| member.has_seat(seat)) else {
+            return;
+        };
+        let Some(outbox) = member.outbox() else { return };
         outbox.goes_away();
         if !quietly && outbox.is_missed_now() {
             self.tell_state(client_id, AWAY);
         }
+        let who = member.mark;
+        self.note(now, What::Away { who });
     }
 
     /// Gives the seat of a client to its new connection, which reads from `outbox`. `key` is the
@@ -473,6 +578,7 @@ impl Room {
         key: u128,
         outbox: Outbox,
         last_seq: u64,
+        now: Instant,
     ) -> Result<(Joined, Resumed), NotResumed> {
         let place = self.place(client_id).map_err(|_| NotResumed::Over)?;
         // Perhaps it has moved already, and we have not heard of it.
@@ -485,10 +591,12 @@ impl Room {
         let replayed = old.resumes_at(&outbox, key, last_seq)?;
         self.last_seat += 1;
         member.place = Place::Here { outbox, seat: self.last_seat };
-        let arrival = member.arrival;
+        let (arrival, who) = (member.arrival, member.mark);
         if was_missed {
             self.tell_state(client_id, BACK);
         }
+        let frames = u32::try_from(replayed).unwrap_or(u32::MAX);
+        self.note(now, What::Resumed { who, replayed: frames });
         let others = self.others(client_id);
         let others = others.map(|other| (other.peer.clone(), other.arrival < arrival));
         let resumed = Resumed { replayed, others: others.collect() };
@@ -497,28 +605,82 @@ impl Room {
 
     /// Takes a client out; whether it was there. Those who stay hear of it, unless it goes `quietly`, when
     /// the server stops: then it is only kept for those of them who will resume. Leaving twice is harmless,
-    /// and so is leaving a seat that somebody newer has taken.
-    pub(super) fn leave(&mut self, client_id: &str, seat: u64, quietly: bool) -> bool {
+    /// and so is leaving a seat that somebody newer has taken. `why` is one of our own words.
+    pub(super) fn leave(
+        &mut self,
+        client_id: &str,
+        seat: u64,
+        quietly: bool,
+        why: &'static str,
+        now: Instant,
+    ) -> bool {
         let Ok(place) = self.place(client_id) else { return false };
         let Some(member) = self.members.get(place).filter(|member| member.has_seat(seat)) else {
             return false;
         };
         if let Some(far) = &self.far {
-            far.leave(self.id.clone(), member.peer.client_id.clone(), member.key);
+            self.asks_to_leave(far, member.peer.clone(), member.key, Some(why));
         }
         if quietly {
             self.members.iter().filter_map(Member::outbox).for_each(Outbox::goes_away);
         }
-        self.takes_out(place, None)
+        let was_ours = self.takes_out(place, None, why, now);
+        if self.members.is_empty() {
+            self.tells(webhooks::What::RoomClosed {});
+        }
+        was_ours
     }
 
-    /// Takes out whoever is at `place`, and tells the others; whether it was one of ours, who is told why.
-    fn takes_out(&mut self, place: usize, why: Option<Dismissal>) -> bool {
-        let member = self.members.remove(place);
-        self.came.retain(|(came, _)| *came != member.peer.client_id);
-        if let (Some(outbox), Some(why)) = (member.outbox(), why) {
-            outbox.dismiss(why);
+    /// Tells whoever wants to know what happens. Where there are several servers, whoever has had the engine make it
+    /// happen tells it: the link.
+    fn tells(&mut self, what: webhooks::What) {
+        if self.far.is_none() {
+            self.sequence += 1;
+            self.webhooks.tell(&self.id, self.sequence, what);
         }
+    }
+
+    /// One of ours leaves; `why` is for those who are told outside, unless others tell them.
+    fn asks_to_leave(&self, far: &Far, peer: Peer, key: u64, why: Option<&'static str>) {
+        let (room, sequence) = (self.id.clone(), self.sequence);
+        far.asks(&self.id, Ask::Leave { room, peer, key, why, sequence });
+    }
+
+    /// What was told until then has lower numbers, or this one.
+    pub(super) fn is_numbered(&mut self, sequence: u64) {
+        self.sequence = self.sequence.max(sequence);
+    }
+
+    /// The number of what was told last.
+    pub(super) fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Takes out whoever is at `place` for somebody newer; whether it was one of ours.
+    fn is_replaced(&mut self, place: usize, now: Instant) -> bool {
+        self.takes_out(place, Some(Dismissal::Replaced), "replaced", now)
+    }
+
+    /// Takes out whoever is at `place`, and tells the others; whether it was one of ours, who is told of a
+    /// `dismissal`. `why` is for the timeline.
+    fn takes_out(
+        &mut self,
+        place: usize,
+        dismissal: Option<Dismissal>,
+        why: &'static str,
+        now: Instant,
+    ) -> bool {
+        let member = self.members.remove(place);
+        self.note(now, What::Left { who: member.mark, why });
+        if self.members.is_empty() {
+            self.note(now, What::Closed);
+        }
+        self.came.retain(|(came, _)| *came != member.peer.client_id);
+        if let (Some(outbox), Some(dismissal)) = (member.outbox(), dismissal) {
+            outbox.dismiss(dismissal);
+        }
+        let Peer { client_id, username } = member.peer.clone();
+        self.tells(webhooks::What::MemberLeft { client_id, username, reason: why.to_owned() });
         let Peer { client_id, username } = &member.peer;
         self.tell_others(client_id, None, || {
             let news = ServerMessage::UserLeft {
@@ -530,6 +692,160 @@ impl Room {
             news.encode()
         });
         member.outbox().is_some()
+    }
+
+    /// What the timeline knows a peer by; 0 where there is none.
+    fn mark(&mut self, peer: &Peer) -> Mark {
+        let members = &self.members;
+        let is_there = |mark| members.iter().any(|member| member.mark == mark);
+        self.timeline.as_mut().map_or(0, |timeline| timeline.mark(peer, is_there))
+    }
+
+    fn note(&mut self, now: Instant, what: What) {
+        if let Some(timeline) = &mut self.timeline {
+            timeline.note(now, what);
+        }
+    }
+
+    /// Notes what became of a `signal` of `from`.
+    pub(super) fn notes_signal(
+        &mut self,
+        from: &Peer,
+        signal: &Signal<'_>,
+        routed: &Result<bool, RouteError>,
+        now: Instant,
+    ) {
+        if self.timeline.is_none() {
+            return;
+        }
+        let outcome = match routed {
+            Ok(true) => "sent",
+            Ok(false) => "queued",
+            Err(why) => why.code().unwrap_or("replaced"),
+        };
+        let mark = |client_id: &str| self.find(client_id).map_or(0, |member| member.mark);
+        let to = signal.to.as_deref().map_or(0, mark);
+        let (from, kind) = (mark(&from.client_id), signal.kind);
+        let bytes = u32::try_from(signal.payload.get().len()).unwrap_or(u32::MAX);
+        self.note(now, What::Said { kind, bytes, from, to, outcome });
+    }
+
+    /// Notes what a member says of one of its calls.
+    pub(super) fn notes_report(&mut self, of: &Peer, report: &CallReport<'_>, now: Instant) {
+        let mark = |client_id: &str| self.find(client_id).map_or(0, |member| member.mark);
+        let (who, peer) = (mark(&of.client_id), report.peer.as_deref().map_or(0, mark));
+        let ms = u32::try_from(report.ms).unwrap_or(u32::MAX);
+        let CallReport { outcome, path, .. } = *report;
+        if let (Some(path), Some(outbox)) =
+            (path, self.find(&of.client_id).and_then(Member::outbox))
+        {
+            outbox.calls_by(path);
+        }
+        self.note(now, What::Reported { who, peer, outcome, path, ms });
+        if self.webhooks.are_wanted() {
+            self.tells_report(of, report);
+        }
+    }
+
+    fn tells_report(&mut self, of: &Peer, report: &CallReport<'_>) {
+        let peer = report.peer.as_deref().and_then(|peer| self.find(peer));
+        let Peer { client_id, username } = of.clone();
+        let what = webhooks::What::CallReport {
+            client_id,
+            username,
+            peer: peer.map(|member| member.peer.client_id.clone()),
+            outcome: report.outcome.word(),
+            ms: report.ms,
+            path: report.path.map(MediaPath::word),
+        };
+        let Some(far) = &self.far else { return self.tells(what) };
+        let room = self.id.clone();
+        if far.say(&self.id, Ask::Tell { room, what }).is_err() {
+            self.webhooks.misses();
+        }
+    }
+
+    /// Notes that somebody was not let in, for one of our own words.
+    pub(super) fn notes_refusal(&mut self, peer: &Peer, why: &'static str, now: Instant) {
+        let who = self.mark(peer);
+        self.note(now, What::Refused { who, why });
+    }
+
+    /// Ends the membership of those of ours that are meant, which is asked with how long each has been here, for
+    /// `act`, a word of ours; how many that is.
+    pub(super) fn throws_out(
+        &mut self,
+        is_meant: impl Fn(&Peer, Duration) -> bool,
+        act: &'static str,
+        now: Instant,
+    ) -> usize {
+        let mut thrown = Vec::new();
+        for member in &self.members {
+            let age = now.saturating_duration_since(member.since);
+            if let Some(outbox) = member.outbox()
+                && is_meant(&member.peer, age)
+            {
+                outbox.dismiss(Dismissal::Removed);
+                thrown.push(member.mark);
+            }
+        }
+        for &who in &thrown {
+            self.note(now, What::Moderated { act, who });
+        }
+        thrown.len()
+    }
+
+    /// Says something to one of ours, or to all; how many that is.
+    pub(super) fn announces(
+        &mut self,
+        to: Option<&str>,
+        frame: &ByteString,
+        now: Instant,
+    ) -> usize {
+        let ours =
+            self.members.iter().filter(|member| to.is_none_or(|to| to == &*member.peer.client_id));
+        let told: Vec<_> =
+            ours.filter_map(|member| Some((member.mark, member.outbox()?))).collect();
+        for (_, outbox) in &told {
+            outbox.push(frame.clone(), None);
+        }
+        let (told, who) = (told.len(), told.first().map_or(0, |(mark, _)| *mark));
+        if told > 0 {
+            self.note(now, What::Moderated { act: "message", who: to.map_or(0, |_| who) });
+        }
+        told
+    }
+
+    /// Notes what an administrator has done about the room.
+    pub(super) fn notes_order(&mut self, act: &'static str, now: Instant) {
+        self.note(now, What::Moderated { act, who: 0 });
+    }
+
+    /// Who sits here, by client id.
+    pub(super) fn inspect(&self, now: Instant) -> Vec<Sitting> {
+        let sitting = |member: &Member| {
+            let (address, path) = member.outbox().map(Outbox::whereabouts).unwrap_or_default();
+            Sitting {
+                peer: member.peer.clone(),
+                node: member.node().cloned(),
+                is_away: member.is_away(),
+                age: now.saturating_duration_since(member.since),
+                address,
+                path,
+            }
+        };
+        self.members.iter().map(sitting).collect()
+    }
+
+    /// What is kept of the past, once the room is over.
+    pub(super) fn takes_timeline(&mut self) -> Option<Box<Timeline>> {
+        self.timeline.take()
+    }
+
+    /// What has happened here, where that is kept; `now` on both clocks, the second in milliseconds since the Unix epoch.
+    pub(super) fn story(&self, now: (Instant, u64)) -> Option<Story> {
+        let is_open = !self.members.is_empty();
+        self.timeline.as_ref().map(|timeline| timeline.story(&self.id, is_open, now))
     }
 
     /// Passes `signal`, which arrived at `heard_at`, to the peer it names, or to everyone else. Says

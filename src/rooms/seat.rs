@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     outbox::{NotResumed, Outbox},
-    wire::{Signal, Signature},
+    wire::{CallReport, Signal, Signature},
 };
 
 /// One client's membership of one room: hold it and you are in, drop it and you have left.
@@ -21,6 +21,8 @@ pub struct Seat {
     signature: Signature,
     number: u64,
     arrival: u64,
+    /// Why it will be left, for the timeline.
+    why: &'static str,
 }
 
 impl Seat {
@@ -55,10 +57,11 @@ impl Seat {
         peer: Peer,
         outbox: Outbox,
     ) -> Result<Self, JoinError> {
-        match rooms.far() {
-            None => Self::take(rooms, room, peer, outbox),
-            Some(far) => rooms.ask(far, room, peer, outbox).await,
-        }
+        let seat = match rooms.far() {
+            None => Self::take(rooms, room, peer.clone(), outbox),
+            Some(far) => rooms.ask(far, room, peer.clone(), outbox).await,
+        };
+        seat.inspect_err(|why| rooms.notes_refusal(room, &peer, why.code()))
     }
 
     /// Goes on as `peer` of `room`, on a new connection that reads from `outbox`: what the client has not
@@ -123,7 +126,17 @@ impl Seat {
     pub(super) fn new(rooms: &Rooms, room: Arc<SharedRoom>, peer: Peer, joined: &Joined) -> Self {
         let signature = Signature::new(&peer.client_id, &peer.username);
         let Joined { seat: number, arrival, .. } = *joined;
-        Self { rooms: rooms.clone(), room, peer, signature, number, arrival }
+        Self { rooms: rooms.clone(), room, peer, signature, number, arrival, why: "gone" }
+    }
+
+    /// From now on dropping it is leaving for `why`, one of our own words.
+    pub fn because(&mut self, why: &'static str) {
+        self.why = why;
+    }
+
+    /// Notes what the client says of one of its calls.
+    pub fn reports(&self, report: &CallReport<'_>, now: Instant) {
+        self.room.lock().notes_report(&self.peer, report, now);
     }
 
     /// The client's connection is gone, and it may come back: what it would hear is kept from now on,
@@ -139,7 +152,10 @@ impl Seat {
     ///
     /// [`RouteError`]; then nobody has heard anything.
     pub fn send(&self, signal: &Signal<'_>, heard_at: Instant) -> Result<bool, RouteError> {
-        self.room.lock().route(&self.peer, self.number, &self.signature, signal, heard_at)
+        let mut room = self.room.lock();
+        let routed = room.route(&self.peer, self.number, &self.signature, signal, heard_at);
+        room.notes_signal(&self.peer, signal, &routed, heard_at);
+        routed
     }
 
     /// What its client has to hear that knew of those it `had`, where there are those that the room `has`. They
@@ -153,6 +169,11 @@ impl Seat {
         self.arrival
     }
 
+    /// The number of what was told last of the room to webhooks.
+    pub fn sequence(&self) -> u64 {
+        self.room.lock().sequence()
+    }
+
     /// Who sits here.
     pub fn peer(&self) -> &Peer {
         &self.peer
@@ -161,6 +182,6 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.rooms.leave(&self.room, &self.peer.client_id, self.number);
+        self.rooms.leave(&self.room, &self.peer.client_id, self.number, self.why);
     }
 }

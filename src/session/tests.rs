@@ -200,6 +200,14 @@ impl Door for TestDoor {
     fn ice_version(&self) -> u64 {
         0
     }
+
+    fn bars(&self, _: &str, _: &Peer) -> Option<Barred> {
+        None
+    }
+
+    fn now(&self) -> u64 {
+        0
+    }
 }
 
 fn connect_with(rules: Rules, width: usize) -> Client {

@@ -43,7 +43,24 @@ pub enum What {
         /// The account, or the guest's name.
         username: Arc<str>,
         /// Why, in one word.
-        reason: &'static str,
+        reason: String,
+    },
+    /// `call.report`: what a member says became of one of its calls.
+    CallReport {
+        /// The client id.
+        client_id: Arc<str>,
+        /// The account, or the guest's name.
+        username: Arc<str>,
+        /// The client id of whom the call was with, where it was said and is there.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        peer: Option<Arc<str>>,
+        /// `connected` or `failed`.
+        outcome: &'static str,
+        /// How long that took, in milliseconds.
+        ms: u64,
+        /// Which way the media takes, where it was said: `host`, `srflx` or `relay`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        path: Option<&'static str>,
     },
 }
 
@@ -55,6 +72,7 @@ impl What {
             Self::RoomClosed {} => "room.closed",
             Self::MemberJoined { .. } => "member.joined",
             Self::MemberLeft { .. } => "member.left",
+            Self::CallReport { .. } => "call.report",
         }
     }
 }

@@ -8,7 +8,10 @@ mod target;
 use std::{
     collections::VecDeque,
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -28,12 +31,13 @@ pub use self::{
 };
 
 use self::delivery::{Delivery, Rules};
-use crate::{clock::unix_millis, metrics::WebhookFigures};
+use crate::{clock::unix_now_ms, metrics::WebhookFigures};
 
 /// Whoever wants to know what happens. Clones are the same; the default is nobody.
 #[derive(Clone, Debug, Default)]
 pub struct Webhooks {
     queues: Arc<[Arc<Queue>]>,
+    is_silent: Arc<AtomicBool>,
     closing: CancellationToken,
     deliveries: TaskTracker,
 }
@@ -89,7 +93,7 @@ impl Webhooks {
             // Not waiting for a name that is still being looked up.
             runtime.shutdown_background();
         })?;
-        Ok(Self { queues, closing, deliveries })
+        Ok(Self { queues, is_silent: Arc::default(), closing, deliveries })
     }
 
     /// Whether anybody wants to know.
@@ -99,15 +103,27 @@ impl Webhooks {
 
     /// Tells what happened in `room` just now, as the event with this number there. Never waits.
     pub fn tell(&self, room: &Arc<str>, sequence: u64, what: What) {
-        if !self.are_wanted() {
+        if !self.are_wanted() || self.is_silent.load(Ordering::Relaxed) {
             return;
         }
         let (id, room) = (Uuid::new_v4(), room.clone());
-        let event = Event { id, at: unix_millis(), room, sequence, what };
+        let event = Event { id, at: unix_now_ms(), room, sequence, what };
         let waiting = Arc::new(Waiting { event, since: Instant::now() });
         for queue in self.queues.iter() {
             queue.push(waiting.clone());
         }
+    }
+
+    /// Something has happened of which nobody can say what number it has: it is counted as dropped.
+    pub fn misses(&self) {
+        for queue in self.queues.iter() {
+            queue.figures.dropped.inc();
+        }
+    }
+
+    /// From now on nothing that happens is told any more: it happens only because the process ends.
+    pub fn falls_silent(&self) {
+        self.is_silent.store(true, Ordering::Relaxed);
     }
 
     /// Gives what waits so long to leave; whatever has not is lost, and the log says how much that is. From now on

@@ -418,7 +418,7 @@ fn an_event_reads_as_documented_also_where_names_are_strange() {
         what: What::MemberLeft {
             client_id: "a".into(),
             username: "zoë \u{202e}".into(),
-            reason: "left",
+            reason: "left".into(),
         },
     };
 

@@ -271,7 +271,7 @@ impl Node {
         let name: Arc<str> = format!("n{number}").into();
         let (far, mut asked, arrivals) = Far::new(name.clone(), 1);
         let far = Arc::new(far);
-        let rooms = Rooms::clustered(far.clone());
+        let rooms = Rooms::clustered(usize::MAX, far.clone());
         Self { name, rooms, far, asked: asked.remove(0), arrivals, kept: Vec::new(), is_up: false }
     }
 
@@ -287,7 +287,10 @@ impl Node {
                         self.far.refused(key, why);
                     }
                 }
-                Ask::Leave { room, client_id, key } => engine.leave(&room, &client_id, &conn(key)),
+                Ask::Leave { room, peer, key, .. } => {
+                    engine.leave(&room, &peer.client_id, &conn(key))
+                }
+                Ask::Tell { .. } => {}
                 Ask::Say { node, room, from, key, to, epoch, frame } => {
                     let conn = conn(key);
                     engine.post(&node, Fact::Said { room, from, conn, to, epoch, frame });

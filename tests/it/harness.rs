@@ -15,6 +15,7 @@ use signaling::{
     clock::unix_now,
     config::Config,
     http,
+    moderation::Orders,
     server::{self, Gate},
     tls::Tls,
     workers::Workers,
@@ -80,8 +81,9 @@ impl Server {
         let tls = config.tls.clone().map(|files| Arc::new(Tls::load(files).unwrap()));
         let (users, _) = Users::load(&config.users_csv).unwrap();
         let revoked = Revoked::load(&config.users_csv, unix_now()).unwrap();
+        let orders = Orders::load(&config.users_csv).unwrap();
         let gate = Gate::new(server::claim_handles(), &config.trusted_proxies);
-        let app = App::new(config, users, revoked);
+        let app = App::new(config, users, revoked, orders);
         let mut tasks = vec![tokio::spawn(app.clone().keep_house())];
         tasks.extend(tls.clone().map(|tls| tokio::spawn(tls.keep_fresh())));
         tasks.push(tokio::spawn(server::serve(

@@ -11,10 +11,11 @@ use tokio::time::Instant;
 
 use super::{
     super::far::{Ask, Conn, Epoch, Goods, Holder, MOVED_WITHIN, Moving, OnItsWay},
-    Joined, Member, Peer, Place, Room, There,
+    super::timeline::What,
+    Joined, LOST, Member, Peer, Place, Room, There,
 };
 use crate::{
-    outbox::{self, Dismissal, Mailbox, Outbox},
+    outbox::{self, Mailbox, Outbox},
     wire::ServerMessage,
 };
 
@@ -138,6 +139,7 @@ impl Room {
         holder: Holder,
         epoch: Epoch,
         nodes: Vec<Arc<str>>,
+        now: Instant,
     ) -> bool {
         self.heard_of(epoch);
         let others = self.others(&holder.peer.client_id).map(|other| &other.peer);
@@ -145,7 +147,7 @@ impl Room {
         let others = others.collect();
         let Some(going) = self.going.iter_mut().find(|going| going.moving.from == moving.from)
         else {
-            return self.hears_of(holder);
+            return self.hears_of(holder, now);
         };
         going.moved = Some(Moved { epoch, waits_for: nodes.into_iter().collect(), others });
         going.moving = moving;
@@ -158,9 +160,11 @@ impl Room {
                 let is_away = member.outbox().is_some_and(Outbox::is_missed);
                 let there = There { node: holder.conn.node, is_away, doubted_at: None };
                 (member.place, member.key) = (Place::There(Box::new(there)), holder.conn.key);
+                let who = member.mark;
+                self.note(now, What::Moved { who });
                 true
             }
-            None => self.hears_of(holder),
+            None => self.hears_of(holder, now),
         };
         self.hands_over();
         was_ours
@@ -234,13 +238,14 @@ impl Room {
         epoch: Epoch,
         outbox: Outbox,
         everyone: Vec<Holder>,
+        now: Instant,
     ) -> (Joined, Vec<Peer>) {
         self.heard_of(epoch);
         let follows = self.has_ours();
         if !follows {
             self.members.clear();
             for other in everyone {
-                self.knows(other);
+                self.knows(other, now);
             }
         }
         let known = self.place(&holder.peer.client_id).ok();
@@ -253,13 +258,14 @@ impl Room {
         if let Some(place) = same {
             self.members.remove(place);
         } else if follows {
-            replaced = known.is_some_and(|place| self.takes_out(place, Some(Dismissal::Replaced)));
+            replaced = known.is_some_and(|place| self.is_replaced(place, now));
             self.tell_of_newcomer(&holder.peer);
         }
         let Holder { peer, conn, arrival } = holder;
         let others = self.others(&peer.client_id).map(|other| other.peer.clone()).collect();
         self.came.push((peer.client_id.clone(), epoch));
-        let seat = self.seats(peer, outbox, Some(arrival), conn.key);
+        let what = |who| What::Arrived { who };
+        let seat = self.seats(peer, outbox, Some(arrival), conn.key, now, what);
         (Joined { seat, arrival, replaced }, others)
     }
 
@@ -307,10 +313,10 @@ impl Room {
             if let Ok(place) = self.place(&client_id)
                 && self.members.get(place).is_some_and(is_it)
             {
-                if let Some(far) = &self.far {
-                    far.leave(self.id.clone(), client_id, from.key);
+                if let (Some(far), Some(member)) = (&self.far, self.members.get(place)) {
+                    self.asks_to_leave(far, member.peer.clone(), from.key, Some(LOST));
                 }
-                lost += usize::from(self.takes_out(place, None));
+                lost += usize::from(self.takes_out(place, None, LOST, now));
             }
         }
         self.hands_over();

@@ -1,0 +1,377 @@
+//! What administrators have ordered: who may not be in which room, which rooms let nobody in, how many a room holds.
+//!
+//! An order stands until its time is over, or until a newer one about the same replaces it, also one that takes it back.
+//! So servers that tell each other their orders, in whatever sequence, come to the same.
+
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    io,
+    path::Path,
+    sync::{PoisonError, RwLock, RwLockReadGuard},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::auth::kept::Kept;
+
+/// Orders that may stand at once.
+pub const MOST_ORDERS: usize = 10_000;
+
+/// How long an order is remembered that is over, in seconds: longer than a membership may be on its way, or a server
+/// cut off from the others.
+const REMEMBERED: u64 = 86_400;
+
+/// The longest that an order may stand, in seconds: ten years.
+pub const LONGEST: u64 = 10 * 365 * 86_400;
+
+/// One order.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Order {
+    /// What it is about; a newer one about the same replaces it.
+    #[serde(flatten)]
+    pub about: About,
+    /// When it was given, in milliseconds since the Unix epoch.
+    pub at: u64,
+    /// When it is over by itself, in seconds since the Unix epoch.
+    pub until: u64,
+    /// It was taken back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_lifted: bool,
+    /// How many the room holds, where it is about that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub members: Option<usize>,
+}
+
+/// What an order is about.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(tag = "order", rename_all = "snake_case")]
+pub enum About {
+    /// They are thrown out, and come neither in nor back until it is over. One that is over at once is a kick.
+    Ban {
+        /// Of this room, or of all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        room: Option<String>,
+        /// Whom it is about.
+        who: Who,
+    },
+    /// Who is not in does not come in.
+    Lock {
+        /// This room.
+        room: String,
+    },
+    /// The room holds more, or fewer, than others.
+    Capacity {
+        /// This room.
+        room: String,
+    },
+}
+
+/// Whom a ban is about.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Who {
+    /// Everybody: the room is closed.
+    Everyone,
+    /// An account, or a guest by its name.
+    Username(String),
+    /// Whoever has this client id.
+    ClientId(String),
+}
+
+/// Why somebody does not come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Barred {
+    /// Banned, or the room is closed.
+    Banned,
+    /// The room is locked.
+    Locked,
+}
+
+/// There are [`MOST_ORDERS`] already.
+#[derive(Debug, thiserror::Error)]
+#[error("as many orders stand as are kept; lift one first")]
+pub struct TooMany;
+
+/// Every order that counts, in memory and in a file beside the users file.
+pub struct Orders {
+    kept: Kept,
+    orders: RwLock<BTreeMap<About, Order>>,
+}
+
+impl Order {
+    /// Whether it holds at `now`, in seconds since the Unix epoch.
+    pub fn stands(&self, now: u64) -> bool {
+        !self.is_lifted && now < self.until
+    }
+
+    /// Whether it ends the membership of `username` in `room` that has this client id, whenever that began.
+    pub fn throws_out(&self, room: &str, username: &str, client_id: &str) -> bool {
+        let About::Ban { room: of, who } = &self.about else { return false };
+        !self.is_lifted
+            && of.as_deref().is_none_or(|of| of == room)
+            && match who {
+                Who::Everyone => true,
+                Who::Username(name) => name == username,
+                Who::ClientId(id) => id == client_id,
+            }
+    }
+
+    /// The same order as a line: for the file, and for other servers.
+    pub fn line(&self) -> String {
+        #[expect(clippy::expect_used, reason = "strings and numbers")]
+        serde_json::to_string(self).expect("an order can be written")
+    }
+
+    /// What is newer than what, on all servers alike.
+    fn rank(&self) -> (u64, bool, u64, Option<usize>) {
+        (self.at, self.is_lifted, self.until, self.members)
+    }
+}
+
+impl Orders {
+    /// Reads what was ordered before.
+    ///
+    /// # Errors
+    ///
+    /// What the system says of a file that is there and cannot be read, or that it is no such file: who is banned would
+    /// come in.
+    pub fn load(users_csv: &Path) -> io::Result<Self> {
+        let read = |line: &str| serde_json::from_str::<Order>(line).ok();
+        let holds = "the orders of administrators (bans, locks, capacities)";
+        let (kept, orders) = Kept::load(users_csv, ".orders", holds, read)?;
+        let orders = orders.into_iter().map(|order| (order.about.clone(), order)).collect();
+        Ok(Self { kept, orders: RwLock::new(orders) })
+    }
+
+    /// An order as it is given at `now`, in milliseconds since the Unix epoch, for so many seconds: newer than any about
+    /// the same.
+    ///
+    /// # Errors
+    ///
+    /// [`TooMany`].
+    pub fn given(&self, about: About, now: u64, seconds: u64) -> Result<Order, TooMany> {
+        let orders = self.read();
+        let known = orders.get(&about).map(|order| order.at + 1);
+        if known.is_none() && orders.len() >= MOST_ORDERS {
+            return Err(TooMany);
+        }
+        drop(orders);
+        let at = now.max(known.unwrap_or(0));
+        Ok(Order { about, at, until: now / 1000 + seconds, is_lifted: false, members: None })
+    }
+
+    /// Takes in an order, also another server's; whether it is news.
+    pub fn take(&self, order: Order) -> bool {
+        let mut orders = self.orders.write().unwrap_or_else(PoisonError::into_inner);
+        match orders.entry(order.about.clone()) {
+            Entry::Occupied(known) if known.get().rank() >= order.rank() => return false,
+            Entry::Occupied(mut known) => drop(known.insert(order)),
+            Entry::Vacant(place) => drop(place.insert(order)),
+        }
+        drop(orders);
+        self.kept.has_changed();
+        true
+    }
+
+    /// Why somebody may not come into `room` at `now`, in seconds since the Unix epoch.
+    pub fn bars(&self, room: &str, username: &str, client_id: &str, now: u64) -> Option<Barred> {
+        let orders = self.read();
+        // Nearly always.
+        if orders.is_empty() {
+            return None;
+        }
+        let stands = |about: &About| orders.get(about).is_some_and(|order| order.stands(now));
+        if bans(room, username, client_id).iter().any(stands) {
+            return Some(Barred::Banned);
+        }
+        stands(&About::Lock { room: room.to_owned() }).then_some(Barred::Locked)
+    }
+
+    /// Whether a membership is over that began at `since`, in milliseconds since the Unix epoch.
+    pub fn has_ended(&self, room: &str, username: &str, client_id: &str, since: u64) -> bool {
+        let orders = self.read();
+        !orders.is_empty()
+            && bans(room, username, client_id).iter().any(|about| {
+                orders.get(about).is_some_and(|order| !order.is_lifted && since <= order.at)
+            })
+    }
+
+    /// The orders that stand at `now`, in seconds since the Unix epoch.
+    pub fn standing(&self, now: u64) -> Vec<Order> {
+        self.read().values().filter(|order| order.stands(now)).cloned().collect()
+    }
+
+    /// All of them, also those that are over and remembered, for other servers.
+    pub fn all(&self) -> Vec<Order> {
+        self.read().values().cloned().collect()
+    }
+
+    /// Forgets what is over for long enough; `now` in seconds since the Unix epoch. Says what.
+    pub fn forget(&self, now: u64) -> Vec<Order> {
+        let mut orders = self.orders.write().unwrap_or_else(PoisonError::into_inner);
+        let is_over = |_: &About, order: &mut Order| order.forgotten_at() <= now;
+        let gone: Vec<_> = orders.extract_if(.., is_over).map(|(_, order)| order).collect();
+        drop(orders);
+        if !gone.is_empty() {
+            self.kept.has_changed();
+        }
+        gone
+    }
+
+    /// Brings the file up to date. Blocks while the disk works.
+    ///
+    /// # Errors
+    ///
+    /// What the system says; the orders hold for as long as this process runs.
+    pub fn save(&self) -> io::Result<()> {
+        self.kept.save(|| self.read().values().map(Order::line).collect())
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<About, Order>> {
+        self.orders.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Order {
+    /// In seconds since the Unix epoch.
+    pub fn forgotten_at(&self) -> u64 {
+        let over = if self.is_lifted { 0 } else { self.until };
+        over.max((self.at / 1000).saturating_add(REMEMBERED))
+    }
+}
+
+/// Every ban that would be about somebody.
+fn bans(room: &str, username: &str, client_id: &str) -> [About; 4] {
+    let of_room = |who| About::Ban { room: Some(room.to_owned()), who };
+    [
+        of_room(Who::Everyone),
+        of_room(Who::Username(username.to_owned())),
+        of_room(Who::ClientId(client_id.to_owned())),
+        About::Ban { room: None, who: Who::Username(username.to_owned()) },
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW: u64 = 1_700_000_000;
+
+    fn none() -> (tempfile::TempDir, Orders) {
+        let folder = tempfile::tempdir().unwrap();
+        let orders = Orders::load(&folder.path().join("users.csv")).unwrap();
+        (folder, orders)
+    }
+
+    fn ban(room: Option<&str>, who: Who) -> About {
+        About::Ban { room: room.map(str::to_owned), who }
+    }
+
+    fn give(orders: &Orders, about: About, seconds: u64) -> Order {
+        let order = orders.given(about, NOW * 1000, seconds).unwrap();
+        assert!(orders.take(order.clone()));
+        order
+    }
+
+    #[test]
+    fn a_ban_is_about_whom_it_names_where_it_names_it_and_for_as_long_as_it_says() {
+        let (_folder, orders) = none();
+        give(&orders, ban(Some("den"), Who::Username("bob".into())), 60);
+        give(&orders, ban(None, Who::Username("mallory".into())), 60);
+        give(&orders, ban(Some("den"), Who::ClientId("c9".into())), 60);
+        give(&orders, ban(Some("attic"), Who::Everyone), 60);
+        give(&orders, About::Lock { room: "cellar".into() }, 60);
+
+        let bars = |room, username, client, now| orders.bars(room, username, client, now);
+        assert_eq!(bars("den", "bob", "x", NOW + 59), Some(Barred::Banned));
+        assert_eq!(bars("den", "bob", "x", NOW + 60), None);
+        assert_eq!(bars("hall", "bob", "x", NOW), None);
+        assert_eq!(bars("hall", "mallory", "x", NOW), Some(Barred::Banned));
+        assert_eq!(bars("den", "alice", "c9", NOW), Some(Barred::Banned));
+        assert_eq!(bars("hall", "alice", "c9", NOW), None);
+        assert_eq!(bars("attic", "alice", "x", NOW), Some(Barred::Banned));
+        assert_eq!(bars("cellar", "alice", "x", NOW), Some(Barred::Locked));
+    }
+
+    #[test]
+    fn a_kick_ends_what_was_and_bars_nobody() {
+        let (_folder, orders) = none();
+        let kick = give(&orders, ban(Some("den"), Who::ClientId("c1".into())), 0);
+
+        assert!(kick.throws_out("den", "bob", "c1") && !kick.throws_out("den", "bob", "c2"));
+        assert!(orders.has_ended("den", "bob", "c1", kick.at));
+        assert!(!orders.has_ended("den", "bob", "c1", kick.at + 1));
+        assert_eq!(orders.bars("den", "bob", "c1", NOW), None);
+    }
+
+    #[test]
+    fn an_order_that_is_taken_back_is_as_if_it_had_never_been() {
+        let (_folder, orders) = none();
+        let about = ban(Some("den"), Who::Username("bob".into()));
+        give(&orders, about.clone(), 60);
+        let lifted = Order { is_lifted: true, ..orders.given(about, NOW * 1000, 0).unwrap() };
+
+        assert!(orders.take(lifted));
+        assert_eq!(orders.bars("den", "bob", "c1", NOW), None);
+        assert!(!orders.has_ended("den", "bob", "c1", 1));
+        assert_eq!(orders.standing(NOW), []);
+    }
+
+    #[test]
+    fn orders_outlive_the_process_until_they_are_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let users_csv = folder.path().join("users.csv");
+        let first = Orders::load(&users_csv).unwrap();
+        let long = give(&first, About::Lock { room: "Zimmer 7/é".into() }, 10 * 86_400);
+        let short = give(&first, ban(Some("den"), Who::Everyone), 60);
+        first.save().unwrap();
+
+        let second = Orders::load(&users_csv).unwrap();
+
+        assert_eq!(second.all(), [short.clone(), long.clone()]);
+        assert_eq!(second.forget(NOW + REMEMBERED), [short]);
+        assert_eq!(second.forget(NOW + 10 * 86_400 - 1), []);
+        second.save().unwrap();
+        assert_eq!(Orders::load(&users_csv).unwrap().all(), [long]);
+    }
+
+    #[test]
+    fn a_file_that_makes_no_sense_is_named_and_not_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("users.csv.orders"), "{\"order\":\"dance\"}\n").unwrap();
+
+        let error = Orders::load(&folder.path().join("users.csv")).err().unwrap();
+
+        assert!(error.to_string().contains("users.csv.orders: line 1"), "{error}");
+    }
+
+    fn some_order() -> impl Strategy<Value = Order> {
+        let about = prop_oneof![
+            Just(ban(Some("den"), Who::Everyone)),
+            Just(ban(None, Who::Username("bob".into()))),
+            Just(About::Lock { room: "den".into() }),
+            Just(About::Capacity { room: "den".into() }),
+        ];
+        (about, 0..4_u64, 0..3_u64, any::<bool>(), prop::option::of(1..3_usize)).prop_map(
+            |(about, at, until, is_lifted, members)| Order { about, at, until, is_lifted, members },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn servers_that_hear_the_same_orders_in_any_sequence_come_to_the_same(
+            (heard, again) in prop::collection::vec(some_order(), 0..20).prop_flat_map(|heard| (Just(heard.clone()), Just(heard).prop_shuffle()))
+        ) {
+            let ((_a, one), (_b, other)) = (none(), none());
+            for order in &heard {
+                one.take(order.clone());
+            }
+            for order in again.iter().chain(&again) {
+                other.take(order.clone());
+            }
+            prop_assert_eq!(one.all(), other.all());
+        }
+    }
+}
