@@ -66,6 +66,16 @@ pub enum About {
     },
 }
 
+impl About {
+    /// Which room it is about; `None` for all.
+    pub fn room(&self) -> Option<&str> {
+        match self {
+            Self::Ban { room, .. } => room.as_deref(),
+            Self::Lock { room } | Self::Capacity { room } => Some(room),
+        }
+    }
+}
+
 /// Whom a ban is about.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -184,7 +194,14 @@ impl Orders {
         if bans(room, username, client_id).iter().any(stands) {
             return Some(Barred::Banned);
         }
-        stands(&About::Lock { room: room.to_owned() }).then_some(Barred::Locked)
+        drop(orders);
+        self.is_locked(room, now).then_some(Barred::Locked)
+    }
+
+    /// Whether a room lets nobody in at `now`, in seconds since the Unix epoch.
+    pub fn is_locked(&self, room: &str, now: u64) -> bool {
+        let lock = About::Lock { room: room.to_owned() };
+        self.read().get(&lock).is_some_and(|order| order.stands(now))
     }
 
     /// Whether a membership is over that began at `since`, in milliseconds since the Unix epoch.

@@ -13,7 +13,7 @@ use axum::{
 use utoipa::ToSchema;
 use utoipa::openapi::{
     ContactBuilder, Content, InfoBuilder, OpenApi, OpenApiBuilder, Ref, ResponseBuilder,
-    security::{Flow, OAuth2, Password, Scopes, SecurityScheme},
+    security::{Flow, Http, HttpAuthScheme, OAuth2, Password, Scopes, SecurityScheme},
 };
 
 use super::error::{ApiError, ErrorBody};
@@ -53,10 +53,10 @@ pub(super) fn introduction() -> OpenApi {
                 .build(),
         )
         .build();
-    document
-        .components
-        .get_or_insert_default()
-        .add_security_scheme("token", SecurityScheme::OAuth2(OAuth2::new([password])));
+    let components = document.components.get_or_insert_default();
+    components.add_security_scheme("token", SecurityScheme::OAuth2(OAuth2::new([password])));
+    components
+        .add_security_scheme("admin", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
     document
 }
 

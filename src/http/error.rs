@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use crate::{app::LoginError, cluster::Away, session::Refusal};
+use crate::{app::LoginError, cluster::Away, moderation::TooMany, session::Refusal};
 
 /// What a REST handler returns when it cannot do what it was asked.
 ///
@@ -42,6 +42,15 @@ pub enum ApiError {
     /// 404.
     #[error("Room not found")]
     RoomNotFound,
+    /// 404. An administrator means somebody who is not there.
+    #[error("Nobody like that is in this room")]
+    NobodyThere,
+    /// 404. An administrator takes back what does not stand.
+    #[error("No such order stands")]
+    NoSuchOrder,
+    /// 409.
+    #[error(transparent)]
+    TooManyOrders(#[from] TooMany),
     /// 405, with `Allow`.
     #[error("Method Not Allowed")]
     MethodNotAllowed,
@@ -161,7 +170,10 @@ impl ApiError {
                 StatusCode::UNAUTHORIZED
             }
             Self::HttpsRequired | Self::OriginNotAllowed => StatusCode::FORBIDDEN,
-            Self::NotFound | Self::RoomNotFound => StatusCode::NOT_FOUND,
+            Self::NotFound | Self::RoomNotFound | Self::NobodyThere | Self::NoSuchOrder => {
+                StatusCode::NOT_FOUND
+            }
+            Self::TooManyOrders(_) => StatusCode::CONFLICT,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -198,6 +210,9 @@ impl ApiError {
             | Self::OriginNotAllowed
             | Self::NotFound
             | Self::RoomNotFound
+            | Self::NobodyThere
+            | Self::NoSuchOrder
+            | Self::TooManyOrders(_)
             | Self::MethodNotAllowed
             | Self::BodyTooSlow
             | Self::BodyTooLarge

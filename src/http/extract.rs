@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use axum::{
     body::{Body, BodyDataStream},
     extract::{FromRequest, FromRequestParts, Multipart, OptionalFromRequestParts, Request},
@@ -13,7 +14,7 @@ use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use super::error::{ApiError, FieldFault};
-use crate::{app::App, auth::users::Account};
+use crate::{app::App, auth::users::Account, forwarded::Client};
 
 /// The most a body may have, in bytes.
 pub(super) const LARGEST_BODY: usize = 64 * 1024;
@@ -24,6 +25,34 @@ const BODY_PATIENCE: Duration = Duration::from_secs(10);
 /// How much of a body that is refused is read all the same, in bytes, and for how long.
 const MOST_DISCARDED: usize = 1024 * 1024;
 const DISCARD_PATIENCE: Duration = Duration::from_secs(2);
+
+/// The fields of a JSON object. No body is an object without any.
+pub(super) struct Fields<T>(pub(super) T);
+
+/// What can be read from a JSON object.
+pub(super) trait Accepted: serde::de::DeserializeOwned {
+    /// What it must look like, for whoever has sent another.
+    const ACCEPTED: &str;
+
+    /// That it looks otherwise.
+    fn fault() -> ApiError {
+        let msg = format!("Body should be {}", Self::ACCEPTED);
+        ApiError::Invalid(vec![FieldFault { kind: "value_error", loc: vec![json!("body")], msg }])
+    }
+}
+
+impl<S: Send + Sync, T: Accepted> FromRequest<S> for Fields<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        refuse_other_than_json(request.headers())?;
+        let bytes = read(request.into_body()).await?;
+        let bytes: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
+        json_object(bytes)?;
+        // From the text, for a payload is to stay as it is.
+        serde_json::from_slice(bytes).map(Self).map_err(|_| T::fault())
+    }
+}
 
 /// A name and a password from a JSON object.
 pub(super) struct JsonLogin(pub(super) Login);
@@ -41,15 +70,7 @@ impl<S: Send + Sync> FromRequest<S> for JsonLogin {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
-        // No content type at all is taken for JSON, as FastAPI does.
-        refuse_encoded(request.headers())?;
-        let kind = media_type(request.headers());
-        if kind.is_some_and(|kind| {
-            kind != "application/json"
-                && !(kind.starts_with("application/") && kind.ends_with("+json"))
-        }) {
-            return Err(ApiError::UnsupportedType("application/json"));
-        }
+        refuse_other_than_json(request.headers())?;
         let fields = json_object(&read(request.into_body()).await?)?;
         Login::from_fields(fields, Vec::new()).map(Self)
     }
@@ -212,6 +233,18 @@ async fn multipart_fields<S: Send + Sync>(
     Ok(fields)
 }
 
+/// No content type at all is taken for JSON, as FastAPI does.
+fn refuse_other_than_json(headers: &HeaderMap) -> Result<(), ApiError> {
+    refuse_encoded(headers)?;
+    let is_json = |kind: String| {
+        kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"))
+    };
+    if media_type(headers).is_none_or(is_json) {
+        return Ok(());
+    }
+    Err(ApiError::UnsupportedType("application/json"))
+}
+
 /// A compressed body (RFC 9110 section 8.4) is none that we read: its size says nothing.
 fn refuse_encoded(headers: &HeaderMap) -> Result<(), ApiError> {
     let encoding = headers.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes);
@@ -237,6 +270,35 @@ impl FromRequestParts<App> for CurrentUser {
         let (account, _claims) = app.identify(token.expose_secret())?;
         Ok(Self(account))
     }
+}
+
+/// Whoever has `ADMIN_TOKEN`. Without such a setting there is nothing here.
+pub(super) struct Administrator;
+
+impl FromRequestParts<App> for Administrator {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        administrator(app, &parts.headers).inspect_err(|why| {
+            if let (ApiError::InvalidToken, Some(client)) = (why, parts.extensions.get::<Client>())
+            {
+                tracing::warn!(address = %client.address, "bad admin token");
+            }
+        })
+    }
+}
+
+/// Whether a request with these headers is an administrator's.
+///
+/// # Errors
+///
+/// [`ApiError::NotFound`] where there are none, and those of a token.
+pub(super) fn administrator(app: &App, headers: &HeaderMap) -> Result<Administrator, ApiError> {
+    let known = app.config.admin_token.as_ref().ok_or(ApiError::NotFound)?;
+    let Bearer(token) = bearer(headers)?.ok_or(ApiError::NotAuthenticated)?;
+    let (token, known) = (token.expose_secret().as_bytes(), known.expose_secret().as_bytes());
+    verify_slices_are_equal(token, known).map_err(|_| ApiError::InvalidToken)?;
+    Ok(Administrator)
 }
 
 /// A bearer token that nobody has looked at yet.

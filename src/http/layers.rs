@@ -14,7 +14,7 @@ use tracing::Instrument;
 
 use super::{
     error::{ApiError, whole_seconds},
-    extract::{LARGEST_BODY, body, discard},
+    extract::{LARGEST_BODY, administrator, body, discard},
 };
 use crate::{
     app::App,
@@ -123,7 +123,7 @@ pub(super) fn cors(config: &Config) -> CorsLayer {
 
 /// Holds each client address to `RATE_LIMIT_PER_MINUTE`, and every body to its size.
 ///
-/// Not limited here: monitors, and sockets, which have limits of their own and whose refusal a
+/// Not limited here: monitors, administrators, and sockets, which have limits of their own and whose refusal a
 /// browser could not tell from a dead server.
 pub(super) async fn limit_requests(
     State(app): State<App>,
@@ -133,8 +133,11 @@ pub(super) async fn limit_requests(
 ) -> Response {
     let path = request.uri().path();
     let path_is_socket = path.starts_with("/ws/");
-    let free =
-        path == "/health" || path.starts_with("/health/") || path == "/metrics" || path_is_socket;
+    let free = path == "/health"
+        || path.starts_with("/health/")
+        || path == "/metrics"
+        || path_is_socket
+        || (path.starts_with("/admin/api/") && administrator(&app, request.headers()).is_ok());
     let allowance =
         app.requests.as_ref().filter(|_| !free).map(|requests| requests.take(client.address));
     let declared = request

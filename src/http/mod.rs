@@ -1,5 +1,6 @@
 //! The doors: every URL on one page, and the layers around them (contract section 1).
 
+mod admin;
 mod auth;
 mod client;
 mod docs;
@@ -78,4 +79,18 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(auth::logout))
         .routes(routes!(turn::turn_credentials))
         .routes(routes!(turn::ice_servers))
+        .routes(routes!(admin::status))
+        .routes(routes!(admin::orders))
+        .routes(routes!(admin::ban))
+        .routes(routes!(admin::lift))
+        .routes(routes!(admin::drain))
+        .routes(routes!(admin::rooms))
+        .routes(routes!(admin::room))
+        .routes(routes!(admin::timeline))
+        .routes(routes!(admin::kick))
+        .routes(routes!(admin::lock))
+        .routes(routes!(admin::unlock))
+        .routes(routes!(admin::close))
+        .routes(routes!(admin::capacity))
+        .routes(routes!(admin::say))
 }

@@ -196,6 +196,12 @@ describe('the JavaScript client', { timeout: 178_000 }, () => {
     await allSeeEachOther(tabs);
     const credentials = () => [...window.call.session.peers.values()].map(({ connection }) => connection.getConfiguration().iceServers[0].username);
 
+    // Also while one pair of candidates takes over from another.
+    await Promise.all(tabs.map(({ page }) => page.evaluate(async () => {
+      const [peer] = window.call.session.peers.values();
+      window.paths = new Set();
+      (async () => { for (;;) window.paths.add(String((await peer.stats()).path)); })();
+    })));
     const used = [new Set(), new Set()];
     await until(() => `three lives: ${used.map(({ size }) => size)}`, async () => {
       for (const [number, tab] of tabs.entries()) for (const name of await tab.page.evaluate(credentials)) used[number].add(name);
@@ -205,7 +211,8 @@ describe('the JavaScript client', { timeout: 178_000 }, () => {
     await allSeeEachOther(tabs);
     for (const tab of tabs) {
       const { peers, errors, left } = await tab.page.evaluate(status);
-      assert.deepEqual([Object.values(peers).map(({ path }) => path), errors, left], [['relay'], [], []]);
+      const paths = await tab.page.evaluate(() => [...window.paths]);
+      assert.deepEqual([Object.values(peers).map(({ path }) => path), paths, errors, left], [['relay'], ['relay'], [], []]);
     }
   });
 
