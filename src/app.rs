@@ -424,11 +424,13 @@ impl App {
         let (mut survivors, now) = (self.survivors.take(), unix_now());
         // First those leave who may not come back: of the others it is written down what was told before.
         survivors.retain(Parked::may_come_back);
+        let all = survivors.len();
+        state_file::keep_fitting(&mut survivors, Parked::bytes);
         let records: Vec<_> = survivors.iter().filter_map(|parked| parked.record(now)).collect();
         if records.is_empty() {
             return;
         }
-        let (path, all) = (self.config.state_file(), records.len());
+        let path = self.config.state_file();
         match state_file::save(&path, records) {
             Ok(members) => {
                 // To let go of their seats is not to leave.

@@ -112,12 +112,11 @@ impl Link {
         let (mut says, mut gone) = (0, Vec::new());
         while let Ok(ask) = asked.try_recv() {
             says += usize::from(is_say(&ask));
-            match ask {
-                Ask::Tell { .. } => self.webhooks.misses(),
-                Ask::Leave { room, peer, why: Some(why), sequence, .. } => {
-                    gone.push((room, peer, why, sequence));
-                }
-                _ => {}
+            if matches!(ask, Ask::Tell { .. }) {
+                self.webhooks.misses();
+            }
+            if let Ask::Leave { room, peer, why: Some(why), sequence, .. } = ask {
+                gone.push((room, peer, why, sequence));
             }
         }
         self.far.taken(self.number, says);

@@ -285,9 +285,11 @@ impl Delivery {
                 fault = Fault::Private(address.ip());
                 continue;
             }
-            match TcpStream::connect(address).await {
-                Ok(stream) => return Ok(stream),
-                Err(error) => fault = Fault::Unreached(error),
+            // Another may be reached where one says nothing.
+            match timeout(self.rules.answer / 3, TcpStream::connect(address)).await {
+                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Err(error)) => fault = Fault::Unreached(error),
+                Err(_elapsed) => fault = Fault::Unreached(io::ErrorKind::TimedOut.into()),
             }
         }
         Err(fault)

@@ -193,6 +193,13 @@ impl Queue {
             self.figures.dropped.inc();
             return;
         }
+        // Whoever is in may report as much as it likes, and is not to drive out what others should know.
+        let is_report = matches!(event.event.what, What::CallReport { .. });
+        if is_report && inside.waiting.len() >= self.capacity / 2 {
+            drop(inside);
+            self.figures.dropped.inc();
+            return;
+        }
         let mut begins_to_overflow = false;
         if inside.waiting.len() >= self.capacity {
             inside.waiting.pop_front();

@@ -5,6 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
+use hyper::http::uri::PathAndQuery;
 use url::{Host, Url};
 
 /// One of `WEBHOOK_URLS`. Path and query may hold a secret: they are never shown.
@@ -62,6 +63,9 @@ impl Target {
             Some(query) => format!("{}?{query}", url.path()),
             None => url.path().to_owned(),
         };
+        if path.parse::<PathAndQuery>().is_err() {
+            return Err(BadTarget::NoUrl); // longer than a request may name
+        }
         let target = Self { is_tls, host, port, path, may_be_private };
         match target.address() {
             Some(address) if !target.allows(address) => Err(BadTarget::Private(address)),
@@ -229,7 +233,9 @@ mod tests {
 
     #[test]
     fn what_is_no_url_for_events_is_refused_without_being_repeated() {
+        let long = format!("https://hooks.example.com/{}", "x".repeat(70_000));
         for (url, may_be_private, fault) in [
+            (long.as_str(), false, BadTarget::NoUrl),
             ("", false, BadTarget::NoUrl),
             ("hooks.example.com/x", false, BadTarget::NoUrl),
             ("ftp://hooks.example.com/x", true, BadTarget::NoUrl),
@@ -240,6 +246,8 @@ mod tests {
         ] {
             assert_eq!(Target::read(url, may_be_private), Err(fault), "{url}");
         }
+        let strange = r"https://hooks.example.com/a b/é/{x}|^`[]?q={a}|^`'<é>\#part";
+        assert!(Target::read(strange, false).is_ok());
         let target = Target::read("https://hooks.example.com/T0/hunter2?key=hunter2", false);
         let target = target.unwrap();
         assert_eq!(target.path, "/T0/hunter2?key=hunter2");

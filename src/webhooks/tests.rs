@@ -339,6 +339,33 @@ async fn of_too_many_that_wait_the_oldest_are_dropped_and_counted() {
     assert_eq!((receiver.sequences(), figures.queued.get()), (expected, 0));
 }
 
+#[tokio::test]
+async fn reports_never_drive_out_who_came_and_went() {
+    let receiver = Receiver::start(vec![Answer::Hang]).await;
+    let rules = Rules { answer: Duration::from_millis(500), waiting: 10, ..RULES };
+    let (webhooks, figures) = start(&[&receiver.url()], rules);
+    tells(&webhooks, 1..=1);
+    eventually("the first is on its way", || !receiver.sequences().is_empty()).await;
+    tells(&webhooks, 2..=4);
+
+    let report = What::CallReport {
+        client_id: "m".into(),
+        username: "mallory".into(),
+        peer: None,
+        outcome: "failed",
+        ms: 1,
+        path: None,
+    };
+    for sequence in 5..=100 {
+        webhooks.tell(&"den".into(), sequence, report.clone());
+    }
+    tells(&webhooks, 101..=105);
+
+    eventually("the rest is delivered", || figures.queued.get() == 0).await;
+    assert_eq!(receiver.sequences(), [1, 1, 2, 3, 4, 5, 6, 101, 102, 103, 104, 105]);
+    assert_eq!(figures.dropped.get(), 94);
+}
+
 /// Also where the name is looked up only now: so that it does not help to change what it leads to.
 #[tokio::test]
 async fn a_name_that_leads_into_this_network_is_not_connected_to() {
