@@ -67,7 +67,7 @@ const MAY_KNOW: [(&str, &[&str]); 39] = [
     ("cluster/link", &["rooms", "webhooks"]),
     ("cluster/about", &[]),
     ("cluster/facts", &["rooms"]),
-    ("cluster/scripts", &[]),
+    ("cluster/scripts", &["rooms", "webhooks"]),
     ("cluster/told", &["rooms", "webhooks"]),
     ("cluster/way", &[]),
     ("websocket", &["frames", "metrics", "outbox", "session"]),

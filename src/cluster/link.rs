@@ -18,7 +18,9 @@ use tokio::{
 use super::{
     Accounts, Connection, PREFIX, Way,
     facts::{self, Entry, News},
-    scripts::{self, BEAT, ENTER, GONE, JOIN, LEAVE, LOGOUT, MOVE, REPORT, SYNC, WANT, call},
+    scripts::{
+        self, BEAT, ENTER, GONE, JOIN, LEAVE, LOGOUT, MOVE, REPORT, SYNC, WANT, call, telling,
+    },
     told::{self, Told},
 };
 use crate::{
@@ -170,7 +172,7 @@ impl Link {
         for some in rooms.chunks(ROOMS_AT_ONCE) {
             let mut pipe = redis::pipe();
             for (room, epoch, ours) in some {
-                let mut sync = call(&SYNC);
+                let mut sync = telling(&SYNC, &self.webhooks);
                 sync.arg(&**room).arg(&*self.far.node).arg(*epoch);
                 sync.arg(self.rooms.sequence(room));
                 sync.arg(if is_known_engine { "known" } else { "new" });
@@ -197,7 +199,7 @@ impl Link {
         for some in gone.chunks(ROOMS_AT_ONCE) {
             let mut pipe = redis::pipe();
             for (room, peer, why, sequence) in some {
-                let mut left = call(&GONE);
+                let mut left = telling(&GONE, &self.webhooks);
                 left.arg(&**room).arg(&*peer.client_id).arg(&*peer.username);
                 pipe.add_command(left.arg(why).arg(*sequence).clone());
             }
@@ -294,8 +296,8 @@ impl Link {
                 "?" => return Err(forgotten()),
                 dead => {
                     tracing::warn!(node = dead, "a node is silent for too long; its members leave");
-                    let tell = |told: &[_]| self.tells(told);
-                    scripts::reap(writer.clone(), dead, false, tell).await?;
+                    let (rooms, webhooks) = (&self.rooms, &self.webhooks);
+                    scripts::reap(writer.clone(), dead, false, rooms, webhooks).await?;
                 }
             }
             self.rooms.doubts(Instant::now());
@@ -349,19 +351,19 @@ impl Link {
         let conn = |key: &u64| Conn { node: self.far.node.clone(), key: *key }.to_string();
         match ask {
             Ask::Join { room, peer, key } => {
-                let mut join = call(&JOIN);
+                let mut join = telling(&JOIN, &self.webhooks);
                 join.arg(&**room).arg(&*peer.client_id).arg(conn(key));
                 join.arg(&*peer.username).arg(self.rooms.capacity_of(room));
                 join
             }
             Ask::Leave { room, peer, key, why, .. } => {
-                let mut leave = call(&LEAVE);
+                let mut leave = telling(&LEAVE, &self.webhooks);
                 leave.arg(&**room).arg(&*peer.client_id).arg(conn(key));
                 leave.arg(why.unwrap_or("left"));
                 leave
             }
             Ask::Tell { room, .. } => {
-                let mut report = call(&REPORT);
+                let mut report = telling(&REPORT, &self.webhooks);
                 report.arg(&**room);
                 report
             }

@@ -289,8 +289,8 @@ impl Cluster {
     pub async fn leaves(&self) {
         for engine in &self.0.engines {
             if let Ok(connection) = connection(engine) {
-                let tell = |told: &[_]| told::tell(&self.0.webhooks, &self.0.rooms, told);
-                let _ = scripts::reap(connection, self.node(), true, tell).await;
+                let (rooms, webhooks) = (&self.0.rooms, &self.0.webhooks);
+                let _ = scripts::reap(connection, self.node(), true, rooms, webhooks).await;
             }
         }
     }

@@ -7,7 +7,11 @@ use std::{
 
 use redis::{AsyncCommands, Cmd, RedisResult, Script, aio::MultiplexedConnection};
 
-use super::{PREFIX, told::Told};
+use super::{
+    PREFIX,
+    told::{self, Told},
+};
+use crate::{rooms::Rooms, webhooks::Webhooks};
 
 /// One of the scripts, with what all of them share in front of it.
 macro_rules! script {
@@ -53,6 +57,16 @@ pub fn call(script: &Script) -> Cmd {
     call
 }
 
+/// The same for a script that changes who is in: where `webhooks` are wanted, it says what they are to be told.
+pub fn telling(script: &Script, webhooks: &Webhooks) -> Cmd {
+    if !webhooks.are_wanted() {
+        return call(script);
+    }
+    let mut call = redis::cmd("EVALSHA");
+    call.arg(script.get_hash()).arg(2).arg(PREFIX).arg(format!("{PREFIX}told"));
+    call
+}
+
 /// Orders that go in one call, so that the engine is never busy for long.
 const ORDERS_AT_ONCE: usize = 64;
 
@@ -88,8 +102,8 @@ pub async fn living(connection: &mut MultiplexedConnection) -> RedisResult<Vec<A
     Ok(nodes.into_iter().filter(|node| !closing.contains(node)).map(Arc::from).collect())
 }
 
-/// Lets the members of a node leave that is gone, a few rooms at a time; `at_once` also where its lease is not over. Has
-/// `tell` tell outside what happens by that.
+/// Lets the members of a node leave that is gone, a few rooms at a time; `at_once` also where its lease is not over. Tells
+/// `webhooks` what happens by that.
 ///
 /// # Errors
 ///
@@ -98,13 +112,14 @@ pub async fn reap(
     mut connection: MultiplexedConnection,
     node: &str,
     at_once: bool,
-    tell: impl Fn(&[Told]),
+    rooms: &Rooms,
+    webhooks: &Webhooks,
 ) -> RedisResult<()> {
     loop {
-        let mut reap = call(&REAP);
+        let mut reap = telling(&REAP, webhooks);
         reap.arg(node).arg(if at_once { "gone" } else { "" });
         let (more, told): (u8, Vec<Told>) = reap.query_async(&mut connection).await?;
-        tell(&told);
+        told::tell(webhooks, rooms, &told);
         if more == 0 {
             return Ok(());
         }
