@@ -271,6 +271,12 @@ impl Outbox {
         self.0.waiting().is_missed
     }
 
+    /// How many frames wait for the connection, or are being written to it.
+    pub fn waiting(&self) -> usize {
+        let waiting = self.0.waiting();
+        if waiting.is_away { 0 } else { waiting.frames.len() + waiting.in_hand }
+    }
+
     /// Whether there is no connection.
     pub fn is_away(&self) -> bool {
         self.0.waiting().is_away

@@ -15,15 +15,17 @@ use std::{
 };
 
 /// Those that may know everything: the doors, and the house.
-const FREE: [&str; 15] = [
+const FREE: [&str; 17] = [
     "lib",
     "main",
+    "administration",
     "app",
     "app/moderating",
     "config",
     "doctor",
     "dotenv",
     "healthcheck",
+    "process",
     "server",
     "tls",
     "telemetry",

@@ -1,19 +1,11 @@
 //! Whether this server is alive, and what it does.
 
-use aws_lc_rs::constant_time::verify_slices_are_equal;
-use axum::{Json, extract::State, http::header, response::IntoResponse};
-use secrecy::ExposeSecret;
+use axum::{Json, extract::State};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{
-    error::{ApiError, ErrorBody},
-    extract::Bearer,
-};
-use crate::{app::App, cluster::Counts};
-
-/// What Prometheus asks for, and what prometheus-client writes.
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+use super::error::{ApiError, ErrorBody};
+use crate::app::App;
 
 /// A sign of life.
 #[derive(Serialize, ToSchema)]
@@ -103,45 +95,4 @@ pub(super) async fn ready(State(app): State<App>) -> Result<Json<ReadyBody>, Api
         return Err(ApiError::ClusterAway);
     }
     Ok(Json(ReadyBody { status: "ready" }))
-}
-
-/// What is known of the whole cluster; without Redis only that it cannot be reached.
-fn figures(counts: Option<Counts>) -> Vec<(&'static str, &'static str, usize)> {
-    let mut figures = vec![(
-        "cluster_up",
-        "Whether what several servers share can be reached",
-        usize::from(counts.is_some()),
-    )];
-    if let Some(Counts { nodes, rooms, members }) = counts {
-        figures.push(("cluster_nodes", "Servers that share rooms", nodes));
-        figures.push(("cluster_rooms", "Rooms with somebody in them, on all servers", rooms));
-        figures.push(("cluster_members", "Members of rooms, on all servers", members));
-    }
-    figures
-}
-
-/// Figures for Prometheus.
-#[utoipa::path(
-    get, path = "/metrics", tag = "General", security(("token" = [])),
-    responses(
-        (status = 200, description = "OpenMetrics text", body = String, content_type = "application/openmetrics-text"),
-        (status = 401, description = "Not the bearer token of `METRICS_TOKEN`", body = ErrorBody),
-        (status = 404, description = "There is no `METRICS_TOKEN`", body = ErrorBody),
-    )
-)]
-pub(super) async fn metrics(
-    State(app): State<App>,
-    bearer: Option<Bearer>,
-) -> Result<impl IntoResponse, ApiError> {
-    let known = app.config.metrics_token.as_ref().ok_or(ApiError::NotFound)?;
-    let Bearer(token) = bearer.ok_or(ApiError::NotAuthenticated)?;
-    let (token, known) = (token.expose_secret().as_bytes(), known.expose_secret().as_bytes());
-    verify_slices_are_equal(token, known).map_err(|_| ApiError::InvalidToken)?;
-    let (sockets, rooms) = (app.sessions.len(), &app.rooms);
-    let cluster = match &app.cluster {
-        None => Vec::new(),
-        Some(cluster) => figures(cluster.counts().await.ok()),
-    };
-    let text = app.metrics.text(sockets, rooms.members(), rooms.rooms(), &cluster);
-    Ok(([(header::CONTENT_TYPE, OPEN_METRICS)], text))
 }

@@ -10,6 +10,7 @@ mod extract;
 mod health;
 mod layers;
 mod library;
+mod metrics;
 mod rooms;
 mod turn;
 mod ws;
@@ -48,6 +49,19 @@ pub fn doors(app: &App) -> Doors {
     )
 }
 
+/// What `METRICS_LISTEN` serves: figures, without limits and without HTTPS.
+pub fn figures(app: &App) -> Doors {
+    let layers = ServiceBuilder::new()
+        .layer(from_fn(layers::label))
+        .layer(CatchPanicLayer::custom(error::after_panic))
+        .layer(from_fn(layers::check_head));
+    BoxCloneSyncService::new(
+        layers
+            .service(metrics::alone(app))
+            .map_response(axum::response::IntoResponse::into_response),
+    )
+}
+
 fn router(app: &App) -> Router {
     let (documented, spec) = documented().split_for_parts();
     let mut router = documented.route("/ws/{room_id}", get(ws::enter)).merge(library::router());
@@ -69,7 +83,7 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(health::root))
         .routes(routes!(health::health))
         .routes(routes!(health::ready))
-        .routes(routes!(health::metrics))
+        .routes(routes!(metrics::metrics))
         .routes(routes!(rooms::list))
         .routes(routes!(rooms::info, rooms::info_by_post))
         .routes(routes!(auth::login))

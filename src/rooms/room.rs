@@ -968,6 +968,12 @@ impl Room {
         self.members.len()
     }
 
+    /// How many frames wait for members here, and for the one that most wait for.
+    pub(super) fn waiting(&self) -> (usize, usize) {
+        let here = self.members.iter().filter_map(Member::outbox).map(Outbox::waiting);
+        here.fold((0, 0), |(all, most), frames| (all + frames, most.max(frames)))
+    }
+
     /// Where a client id is, or else where it belongs.
     fn place(&self, client_id: &str) -> Result<usize, usize> {
         self.members.binary_search_by(|member| (*member.peer.client_id).cmp(client_id))

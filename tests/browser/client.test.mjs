@@ -6,7 +6,7 @@ import { after, afterEach, before, describe, test } from 'node:test';
 import WebSocket from 'ws';
 import { connect, signIn } from '../../clients/js/dist/signaling.js';
 import { openBrowser } from './browser.mjs';
-import { cleanUp, freePort, PASSWORDS, startCoturn, startServer, until } from './harness.mjs';
+import { ask, cleanUp, freePort, PASSWORDS, startCoturn, startServer, until } from './harness.mjs';
 
 const SECRET = 'a-secret-that-server-and-coturn-share';
 const KEYS = { SECRET_KEY: 'k'.repeat(40), JWT_SECRET_KEY: 'j'.repeat(40) };
@@ -245,7 +245,7 @@ describe('the JavaScript client', { timeout: 178_000 }, () => {
   });
 
   test('talks and resumes in Node, which has no WebRTC', async () => {
-    const server = await startServer(KEYS);
+    const server = await startServer({ ...KEYS, ADMIN_TOKEN: KEYS.SECRET_KEY });
     const wire = await startWire(server.port);
     const [page] = await meet(server.url, 'node');
     const getToken = signIn({ url: wire.url, username: 'bob', password: PASSWORDS.bob });
@@ -265,6 +265,10 @@ describe('the JavaScript client', { timeout: 178_000 }, () => {
     const { messages } = await page.page.evaluate(status);
     assert.deepEqual(messages.map(([, data]) => data), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
     assert.deepEqual(heard, [[page.id, 'and back']]);
+    const administrator = { token: KEYS.SECRET_KEY, json: { data: 'from above' } };
+    const said = session.once('server-message');
+    assert.equal((await ask('POST', server.url, '/admin/api/rooms/node/message', administrator)).status, 200);
+    assert.deepEqual(await said, { data: 'from above' });
     assert.throws(() => session.peers.get(page.id).createDataChannel('x'), /RTCPeerConnection/);
     session.close();
     wire.end();

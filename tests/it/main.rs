@@ -10,6 +10,7 @@
     reason = "these are tests"
 )]
 
+mod admin;
 mod attacks;
 #[path = "../cluster/mod.rs"]
 mod cluster;
@@ -18,6 +19,7 @@ mod faults;
 mod foreign;
 mod harness;
 mod healthcheck;
+mod metrics;
 mod process;
 mod receiver;
 mod rest;
