@@ -46,6 +46,7 @@ use crate::{
     session::{self, Admission, Claim, Goodbye, Parked, Refusal, Rules, Survivors},
     state_file,
     turn::{self, TurnCredentials},
+    webhooks::Webhooks,
     wire::IceServer,
     workers::Workers,
 };
@@ -106,6 +107,8 @@ pub struct Shared {
     pub started: Instant,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Who is told what happens in rooms.
+    pub webhooks: Webhooks,
     passwords: Passwords,
     /// Logins that are being checked or wait for it.
     logins: Places,
@@ -173,7 +176,20 @@ impl App {
         let lockouts = Arc::new(Mutex::new(lockouts));
         let secret = config.secret_key.expose_secret().as_bytes();
         let aliases = hmac::Key::new(hmac::HMAC_SHA256, secret);
-        let (rooms, cluster) = rooms(&config, &revoked, &grants, &lockouts, &orders);
+        let any = || format!("{:016x}", uuid::Uuid::new_v4().as_u64_pair().1);
+        let node = config.node_id.clone().unwrap_or_else(any);
+        let metrics = Arc::new(Metrics::default());
+        let webhooks = Webhooks::start(
+            &config.webhooks,
+            &config.secret_key,
+            Some(&*node).filter(|_| !config.redis_urls.is_empty()),
+            config.tls.is_some(),
+            &metrics.webhooks,
+        );
+        #[expect(clippy::expect_used, reason = "see the message")]
+        let webhooks = webhooks.expect("at its start a server gets a thread and a few handles");
+        let (rooms, cluster) =
+            rooms(&config, node.into(), &webhooks, &revoked, &grants, &lockouts, &orders);
         let (cluster, arrivals) = cluster.unzip();
         for order in orders.standing(unix_now()) {
             if let About::Capacity { room } = &order.about {
@@ -200,6 +216,7 @@ impl App {
             seats_kept: Places::new(0, config.max_connections_per_ip),
             started: Instant::now(),
             metrics,
+            webhooks,
             passwords,
             // One address never fills it, so that others are served meanwhile.
             logins: Places::new(most_logins, most_logins / 2),
@@ -407,14 +424,20 @@ impl App {
     /// Writes down who may go on where it was, for the process after this one. Call it once, when every
     /// session has ended, or is not waited for any more. Blocks while the disk works.
     pub fn save_survivors(&self) {
-        let (survivors, now) = (self.survivors.take(), unix_now());
+        let (mut survivors, now) = (self.survivors.take(), unix_now());
+        // First those leave who may not come back: of the others it is written down what was told before.
+        survivors.retain(Parked::may_come_back);
+        let all = survivors.len();
+        state_file::keep_fitting(&mut survivors, Parked::bytes);
         let records: Vec<_> = survivors.iter().filter_map(|parked| parked.record(now)).collect();
         if records.is_empty() {
             return;
         }
-        let (path, all) = (self.config.state_file(), records.len());
+        let path = self.config.state_file();
         match state_file::save(&path, records) {
             Ok(members) => {
+                // To let go of their seats is not to leave.
+                self.webhooks.falls_silent();
                 tracing::info!(members, all, file = %path.display(), "kept for the next process")
             }
             Err(error) => {
@@ -438,6 +461,8 @@ fn minted(turn: &Turn, username: &str) -> Result<TurnCredentials, TurnError> {
 /// No rooms yet: of this server alone, or shared.
 fn rooms(
     config: &Config,
+    node: Arc<str>,
+    webhooks: &Webhooks,
     revoked: &Arc<Revoked>,
     grants: &Grants,
     lockouts: &Arc<Mutex<Lockouts>>,
@@ -445,17 +470,15 @@ fn rooms(
 ) -> (Rooms, Option<(Cluster, Arrivals)>) {
     if config.redis_urls.is_empty() {
         let rooms = Rooms::new(config.max_connections_per_room).with_timelines(config.timelines);
-        return (rooms, None);
+        return (rooms.with_webhooks(webhooks.clone()), None);
     }
     #[expect(clippy::expect_used, reason = "Config::read refuses others")]
     let ways = cluster::ways(&config.redis_urls, config.redis_authority.as_deref())
         .expect("URLs and a certificate that were looked at");
-    let any = || format!("{:016x}", uuid::Uuid::new_v4().as_u64_pair().1);
-    let node: Arc<str> = config.node_id.clone().unwrap_or_else(any).into();
     let (far, asked, arrivals) = Far::new(node, ways.len());
     let far = Arc::new(far);
     let rooms = Rooms::clustered(config.max_connections_per_room, far.clone());
-    let rooms = rooms.with_timelines(config.timelines);
+    let rooms = rooms.with_timelines(config.timelines).with_webhooks(webhooks.clone());
     let (ours, theirs, grants) = (revoked.clone(), revoked.clone(), grants.clone());
     let lockouts = lockouts.clone();
     let (told, heard, said) = (orders.clone(), (orders.clone(), rooms.clone()), rooms.clone());
@@ -486,7 +509,7 @@ fn rooms(
             }
         }),
     };
-    let cluster = Cluster::start(ways, &rooms, far, asked, accounts);
+    let cluster = Cluster::start(ways, &rooms, far, asked, accounts, webhooks);
     (rooms, Some((cluster, arrivals)))
 }
 

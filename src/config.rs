@@ -20,7 +20,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tracing::level_filters::LevelFilter;
 use zeroize::Zeroizing;
 
-use crate::{auth::users_file::beside, cluster};
+use crate::{auth::users_file::beside, cluster, webhooks::Target};
 
 /// What stands in `SECRET_KEY` until somebody sets it. No secret: it is published.
 const SECRET_KEY_PLACEHOLDER: &str = "your-secret-key-here";
@@ -73,7 +73,7 @@ pub struct Config {
     pub require_https: bool,
     /// `SSL_CERT_FILE`, `SSL_KEY_FILE`, `SSL_SELF_SIGNED`: TLS on the listening port. Default none.
     pub tls: Option<TlsFiles>,
-    /// `SECRET_KEY`: at least 32 bytes. Reserved for what the server signs for itself.
+    /// `SECRET_KEY`: at least 32 bytes. Signs resume tokens; the secret of webhooks is made of it.
     pub secret_key: SecretString,
     /// `JWT_SECRET_KEY`: at least 32 bytes, and another one than `SECRET_KEY`.
     pub jwt_secret_key: SecretString,
@@ -131,6 +131,9 @@ pub struct Config {
     pub redis_authority: Option<Vec<u8>>,
     /// `NODE_ID`: the name of this server among them. Default another one at each start.
     pub node_id: Option<String>,
+    /// `WEBHOOK_URLS` and `WEBHOOK_ALLOW_PRIVATE`: who is told what happens in rooms. Default nobody; `https://` and
+    /// public addresses alone.
+    pub webhooks: Vec<Target>,
     /// `METRICS_TOKEN`: opens `/metrics`. Default none: there is no such page.
     pub metrics_token: Option<SecretString>,
     /// `METRICS_LISTEN`: where `/metrics` is served alone. Default none; port 0 lets the system choose.
@@ -357,6 +360,7 @@ impl Config {
             redis_urls: read.redis_urls(),
             redis_authority: read.redis_authority(),
             node_id: read.node_id(),
+            webhooks: read.webhooks(),
             metrics_token: read.optional_secret("METRICS_TOKEN"),
             metrics_listen: read.metrics_listen(),
             admin_token: read.optional_secret("ADMIN_TOKEN"),
@@ -733,6 +737,27 @@ impl Reader<'_> {
         Some(id)
     }
 
+    /// The values are not repeated: many a URL of this kind is a secret.
+    fn webhooks(&mut self) -> Vec<Target> {
+        let urls = self.text("WEBHOOK_URLS").map_or(Some(Vec::new()), |urls| read_list(&urls));
+        let may_be_private = self.flag("WEBHOOK_ALLOW_PRIVATE", false);
+        let Some(urls) = urls else {
+            self.faults.push("WEBHOOK_URLS: not accepted; give a list such as [\"https://a.example/hook\",\"https://b.example/hook\"]".into());
+            return Vec::new();
+        };
+        let mut targets = Vec::new();
+        for (number, url) in urls.iter().enumerate() {
+            match Target::read(url, may_be_private) {
+                Ok(target) => targets.push(target),
+                Err(fault) => self.faults.push(format!(
+                    "WEBHOOK_URLS, entry {}: {fault}; give URLs such as https://hooks.example.com/path",
+                    number + 1
+                )),
+            }
+        }
+        targets
+    }
+
     fn metrics_listen(&mut self) -> Option<SocketAddr> {
         let accepted =
             "an address and a port such as 127.0.0.1:9464 or [::1]:9464; port 0 takes a free one";
@@ -1028,6 +1053,31 @@ mod tests {
         assert_eq!(faults.len(), 1);
         assert!(faults[0].contains("REDIS_URL, entry 2") && faults[0].contains("redis://"));
         assert!(!faults[0].contains("hunter2"), "{faults:?}");
+    }
+
+    #[test]
+    fn a_webhook_url_that_is_none_is_named_by_its_place_and_never_repeated() {
+        let with = |urls, private| {
+            read(&[("DEBUG", "true"), ("WEBHOOK_URLS", urls), ("WEBHOOK_ALLOW_PRIVATE", private)])
+        };
+
+        for (urls, entry) in [
+            ("https://a.example/hunter2, http://b.example/hunter2", "entry 2: is not encrypted"),
+            (r#"["https://10.0.0.1/hunter2"]"#, "entry 1: leads to 10.0.0.1"),
+            ("hunter2", "entry 1: is no https:// URL"),
+            ("https://hunter2@a.example/", "entry 1: has a user name"),
+            (r#"["https://a.example/hunter2""#, "give a list"),
+        ] {
+            let Faults(faults) = with(urls, "").unwrap_err();
+            assert_eq!(faults.len(), 1, "{faults:?}");
+            assert!(faults[0].starts_with("WEBHOOK_URLS") && faults[0].contains(entry));
+            assert!(!faults[0].contains("hunter2"), "{faults:?}");
+        }
+        let both =
+            with(r#"["http://127.0.0.1:9000/hunter2","https://b.example/"]"#, "true").unwrap();
+        assert_eq!(both.webhooks.len(), 2);
+        assert!(!format!("{both:?}").contains("hunter2"));
+        assert!(in_debug("WEBHOOK_URLS", "").unwrap().webhooks.is_empty());
     }
 
     #[test]

@@ -42,6 +42,7 @@ pub mod tls;
 pub mod traces;
 pub mod turn;
 pub mod watched;
+pub mod webhooks;
 pub mod websocket;
 pub mod wire;
 pub mod workers;

@@ -6,11 +6,13 @@ use std::{
     net::TcpListener,
     process::ExitCode,
     sync::Arc,
+    time::Duration,
 };
 
 use clap::Parser;
 
 use rustix::process::Signal;
+use secrecy::ExposeSecret;
 use signaling::{
     administration,
     app::{self, App},
@@ -23,22 +25,27 @@ use signaling::{
     server::{self, Gate},
     telemetry::{self, Loudness},
     tls::{FreshTls, Tls},
+    webhooks,
     workers::Workers,
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::level_filters::LevelFilter;
 
-const USAGE: &str = "usage: signaling-server [admin … | doctor [--json] | healthcheck | --check-config | --version]\n\
+const USAGE: &str = "usage: signaling-server [admin … | doctor [--json] | healthcheck | webhook-secret | --check-config | --version]\n\
     Settings come from the environment and from .env in this folder; env.example lists them.\n\
     admin           look after rooms and members of a server that runs; `admin --help` says how\n\
     doctor          look whether settings, accounts and Redis are as they should be, and exit: 0 if nothing is at fault\n\
     healthcheck     ask the server that they name whether it is ready, and exit: 0 if it is\n\
+    webhook-secret  print what receivers of webhooks verify signatures with, and exit\n\
     --check-config  say what keeps these settings and accounts from production, and exit\n\
     --version       say which version this is, and exit";
+
+/// How long webhooks may take to leave at the end: clients that come back wait for the next process meanwhile.
+const WEBHOOKS_LEAVE_WITHIN: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -50,6 +57,7 @@ fn main() -> ExitCode {
         ["doctor"] => see_doctor(false),
         ["doctor", "--json"] => see_doctor(true),
         ["healthcheck"] => is_healthy(),
+        ["webhook-secret"] => webhook_secret(),
         ["--check-config"] => check_config(),
         ["--version"] => {
             println!("signaling-server {}", env!("CARGO_PKG_VERSION"));
@@ -179,6 +187,7 @@ async fn serve(
     let mut asked_to_stop =
         async || tokio::select! { _ = interrupted.recv() => {}, _ = terminated.recv() => {} };
     tokio::select! { () = asked_to_stop() => {}, () = app.stop.cancelled() => {} }
+    let ends_by = Instant::now() + grace;
     tracing::info!("closing");
     if is_handed_over {
         // Whoever comes now waits in the socket's queue, for the next process.
@@ -199,6 +208,8 @@ async fn serve(
     }
     app.leaves_cluster().await;
     app.save_survivors();
+    let left = ends_by.saturating_duration_since(Instant::now());
+    app.webhooks.close(left.min(WEBHOOKS_LEAVE_WITHIN)).await;
     tracing::info!("closed");
     Ok(())
 }
@@ -280,6 +291,13 @@ fn is_healthy() -> Result<(), Box<dyn Error>> {
     // Not waiting for a name that is still being looked up.
     runtime.shutdown_background();
     Ok(answer?)
+}
+
+/// Made of `SECRET_KEY`, which no receiver is to have.
+fn webhook_secret() -> Result<(), Box<dyn Error>> {
+    let config = Config::read(dotenv::environment()?)?;
+    println!("{}", webhooks::secret(&config.secret_key).expose_secret());
+    Ok(())
 }
 
 /// Looks at everything, and says what was found.

@@ -12,6 +12,7 @@ use prometheus_client::{
         counter::Counter,
         family::Family,
         gauge::ConstGauge,
+        gauge::Gauge,
         histogram::{Histogram, exponential_buckets},
         info::Info,
     },
@@ -155,6 +156,23 @@ pub struct Metrics {
     turn_credentials: Counter,
     /// In whole seconds since the Unix epoch; 0 where there is no certificate.
     certificate_expires_at: AtomicI64,
+    /// Counted where they are delivered.
+    pub webhooks: WebhookFigures,
+}
+
+/// What became of events for `WEBHOOK_URLS`; one that goes to two URLs counts as two.
+#[derive(Clone, Debug, Default)]
+pub struct WebhookFigures {
+    /// The receiver has it.
+    pub delivered: Counter,
+    /// It was given up after it had been tried.
+    pub failed: Counter,
+    /// It was tried once more.
+    pub retried: Counter,
+    /// It was not waited for: too many others did, or the receiver wanted no more, or the server stopped.
+    pub dropped: Counter,
+    /// So many wait, or are on their way.
+    pub queued: Gauge,
 }
 
 impl Default for Metrics {
@@ -188,6 +206,15 @@ impl Default for Metrics {
         let overflows = counter("outbox_overflows", None, help);
         let help = "TURN credentials that were handed out";
         let turn_credentials = counter("turn_credentials", None, help);
+        let webhooks = WebhookFigures {
+            delivered: counter("webhooks_delivered", None, "Webhooks that a receiver has taken"),
+            failed: counter("webhooks_failed", None, "Webhooks given up after they were tried"),
+            retried: counter("webhooks_retried", None, "Webhooks tried once more"),
+            dropped: counter("webhooks_dropped", None, "Webhooks for which nobody could wait"),
+            queued: Gauge::default(),
+        };
+        let help = "Webhooks that wait or are on their way";
+        registry.register("webhooks_queued", help, webhooks.queued.clone());
 
         let by_result = Family::<Labels<1>, Counter>::default();
         let resumes = Resume::ALL.map(|it| by_result.get_or_create_owned(&[("result", it.word())]));
@@ -249,6 +276,7 @@ impl Default for Metrics {
             logins,
             turn_credentials,
             certificate_expires_at: AtomicI64::new(0),
+            webhooks,
         }
     }
 }

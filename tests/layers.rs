@@ -15,7 +15,7 @@ use std::{
 };
 
 /// Those that may know everything: the doors, and the house.
-const FREE: [&str; 16] = [
+const FREE: [&str; 19] = [
     "lib",
     "main",
     "administration",
@@ -32,10 +32,13 @@ const FREE: [&str; 16] = [
     "traces",
     "traces/otlp",
     "workers",
+    "webhooks/mod",
+    "webhooks/delivery",
+    "webhooks/target",
 ];
 
 /// Each other module and those it may know.
-const MAY_KNOW: [(&str, &[&str]); 37] = [
+const MAY_KNOW: [(&str, &[&str]); 39] = [
     ("clock", &[]),
     ("forwarded", &[]),
     ("frames", &[]),
@@ -46,6 +49,7 @@ const MAY_KNOW: [(&str, &[&str]); 37] = [
     ("outbox", &["replay", "wire"]),
     ("metrics", &["wire"]),
     ("limits", &[]),
+    ("webhooks/event", &[]),
     ("moderation", &["auth"]),
     ("auth/mod", &[]),
     ("auth/token", &[]),
@@ -57,17 +61,18 @@ const MAY_KNOW: [(&str, &[&str]); 37] = [
     ("auth/revoked", &[]),
     ("auth/ticket", &[]),
     ("rooms/mod", &[]),
-    ("rooms/far", &["outbox", "replay", "wire"]),
-    ("rooms/registry", &["outbox"]),
-    ("rooms/room", &["outbox", "wire"]),
+    ("rooms/far", &["outbox", "replay", "webhooks", "wire"]),
+    ("rooms/registry", &["outbox", "webhooks"]),
+    ("rooms/room", &["outbox", "webhooks", "wire"]),
     ("rooms/room/moving", &["outbox", "wire"]),
     ("rooms/seat", &["outbox", "wire"]),
     ("rooms/timeline", &["wire"]),
-    ("cluster/mod", &["rooms"]),
-    ("cluster/link", &["rooms"]),
+    ("cluster/mod", &["rooms", "webhooks"]),
+    ("cluster/link", &["rooms", "webhooks"]),
     ("cluster/about", &[]),
     ("cluster/facts", &["rooms"]),
-    ("cluster/scripts", &[]),
+    ("cluster/scripts", &["rooms", "webhooks"]),
+    ("cluster/told", &["rooms", "webhooks"]),
     ("cluster/way", &[]),
     ("websocket", &["frames", "metrics", "outbox", "session"]),
     ("session", &["auth", "limits", "metrics", "moderation", "outbox", "replay", "rooms", "wire"]),

@@ -22,6 +22,7 @@ use tokio_tungstenite::{connect_async, tungstenite::Message};
 const JWT_SECRET: &str = "jwt-key-that-nobody-may-see-0123456789";
 const SECRET: &str = "own-key-that-nobody-may-see-0123456789";
 const TURN_SECRET: &str = "turn-key-that-nobody-may-see";
+const WEBHOOK: &str = "path-that-nobody-may-see";
 const PASSWORD: &str = "password123";
 const SDP: &str = "v=0 o=- 4611731400430051336 2 IN IP4 127.0.0.1 a=ice-pwd:asd88fgpdd777uzjYhagZg";
 const API_KEY: &str = "a-key-that-a-collector-asks-for";
@@ -53,6 +54,8 @@ async fn a_whole_session_at_trace_leaves_no_secret_in_the_log() {
         ("OTEL_EXPORTER_OTLP_HEADERS", &format!("api-key={API_KEY}")),
         ("OTEL_BSP_SCHEDULE_DELAY", "1"),
         ("TURNSERVER_URLS", "turn:127.0.0.1:3478"),
+        ("WEBHOOK_URLS", &format!("http://127.0.0.1:1/hooks/{WEBHOOK}?key={WEBHOOK}")),
+        ("WEBHOOK_ALLOW_PRIVATE", "true"),
     ];
     let mut command = Command::new(env!("CARGO_BIN_EXE_signaling-server"));
     command
@@ -91,6 +94,7 @@ async fn a_whole_session_at_trace_leaves_no_secret_in_the_log() {
         "logged out",
         "reloaded",
         "not reloaded",
+        "webhooks are not delivered",
     ] {
         assert!(log.contains(event), "the log does not say {event:?}: it tests nothing");
     }
@@ -189,6 +193,7 @@ async fn live_a_whole_session(address: &str, folder: &Path, pid: &str) -> Vec<St
         TURN_SECRET,
         API_KEY,
         REDIS_PASSWORD,
+        WEBHOOK,
         PASSWORD,
         "not-the-password",
         MISTYPED,

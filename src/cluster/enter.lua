@@ -7,7 +7,7 @@ if redis.call('GET', P .. 'life') ~= run then
   for _, other in ipairs(redis.call('ZRANGE', P .. 'nodes', 0, -1)) do
     redis.call('DEL', P .. 'inbox:' .. other, P .. 'seats:' .. other)
   end
-  redis.call('DEL', P .. 'rooms', P .. 'nodes', P .. 'closing', P .. 'pulse', P .. 'members')
+  redis.call('DEL', P .. 'rooms', P .. 'nodes', P .. 'closing', P .. 'pulse', P .. 'members', P .. 'told')
   redis.call('SET', P .. 'life', run)
 end
 local known = redis.call('ZSCORE', P .. 'nodes', node)

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, num::ParseIntError, str::FromStr, sync::Arc};
 
+use super::told::Told;
 use crate::rooms::far::{Conn, Fact, Holder, Moving, NoSeat};
 
 /// The fields of an entry.
@@ -114,6 +115,14 @@ pub fn read(entry: &mut Entry) -> Result<News, Unread> {
         _ => return Ok(News::Other),
     };
     Ok(News::Fact(fact))
+}
+
+/// What is to be told outside: the number of what an entry says, and all that is for this node to tell.
+pub fn read_told(entry: &mut Entry) -> (Option<u64>, Vec<Told>) {
+    let number = entry.remove("q").and_then(|number| str::from_utf8(&number).ok()?.parse().ok());
+    let number = number.filter(|number| *number > 0);
+    let told = entry.remove("w").and_then(|told| serde_json::from_slice(&told).ok());
+    (number, told.unwrap_or_default())
 }
 
 fn text(entry: &mut Entry, field: &'static str) -> Result<String, Unread> {

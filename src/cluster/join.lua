@@ -6,9 +6,12 @@ if not redis.call('ZSCORE', P .. 'nodes', node) then return 'stranger' end
 local held = redis.call('HGET', P .. 'room:' .. room, client)
 if held and user_of(held) ~= user then return 'taken' end
 if not held and redis.call('HLEN', P .. 'room:' .. room) >= capacity then return 'full' end
-if held then left(room, client, held, '') end
+if TOLD and not is_open(room) then note(room, 'opened') end
+if held then left(room, client, held, '', 'replaced') end
 local seat = conn .. ' ' .. redis.call('INCR', P .. 'arrivals') .. ' ' .. user
-tell(room, node, 'k', 'join', 'r', room, 'c', client, 'v', seat)
+local number = note(room, 'joined', client, seat)
+tell(room, node, 'k', 'join', 'r', room, 'c', client, 'v', seat, 'q', number)
 add(room, client, seat)
-post(node, 'k', 'seat', 'r', room, 'c', client, 'v', seat, 'm', picture(room))
+local outside = TOLD and cjson.encode(told) or '[]'
+post(node, 'k', 'seat', 'r', room, 'c', client, 'v', seat, 'm', picture(room), 'w', outside)
 return 'seated'

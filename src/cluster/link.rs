@@ -18,11 +18,17 @@ use tokio::{
 use super::{
     Accounts, Connection, PREFIX, Way,
     facts::{self, Entry, News},
-    scripts::{self, BEAT, ENTER, JOIN, LEAVE, LOGOUT, MOVE, SYNC, WANT, call},
+    scripts::{
+        self, BEAT, ENTER, GONE, JOIN, LEAVE, LOGOUT, MOVE, REPORT, SYNC, WANT, call, telling,
+    },
+    told::{self, Told},
 };
-use crate::rooms::{
-    JoinError, Rooms,
-    far::{Ask, Conn, Epoch, Far, Holder, Moving},
+use crate::{
+    rooms::{
+        JoinError, Peer, Rooms,
+        far::{Ask, Conn, Epoch, Far, Holder, Moving},
+    },
+    webhooks::Webhooks,
 };
 
 /// How long sentinels may take to say where the engine is.
@@ -57,6 +63,9 @@ pub struct Link {
     pub closed: Arc<Semaphore>,
     /// The id of the last entry of the inbox that was read.
     pub position: Mutex<Option<String>>,
+    pub webhooks: Webhooks,
+    /// The run id of the engine that was connected to last.
+    pub engine_of: Mutex<Option<String>>,
 }
 
 type Entries = Vec<(String, Entry)>;
@@ -102,11 +111,18 @@ impl Link {
         scripts::load(&mut writer).await?;
 
         // What was asked until now is part of what we state, or too late.
-        let mut says = 0;
+        let (mut says, mut gone) = (0, Vec::new());
         while let Ok(ask) = asked.try_recv() {
             says += usize::from(is_say(&ask));
+            if matches!(ask, Ask::Tell { .. }) {
+                self.webhooks.misses();
+            }
+            if let Ask::Leave { room, peer, why: Some(why), sequence, .. } = ask {
+                gone.push((room, peer, why, sequence));
+            }
         }
         self.far.taken(self.number, says);
+        let is_known_engine = self.is_engine(&run_id);
         let mut enter = call(&ENTER);
         enter.arg(&*self.far.node).arg(run_id);
         let (is_known, hello, seats): (u8, String, Vec<String>) =
@@ -117,7 +133,10 @@ impl Link {
         }
         let (mut stating, beating) = (writer.clone(), writer.clone());
         let states = async {
-            self.states(&mut stating, seats).await?;
+            self.states(&mut stating, seats, is_known_engine).await?;
+            if !is_known_engine {
+                self.tells_gone(&mut stating, &gone).await?;
+            }
             if self.number == 0 {
                 self.tells_logouts(&mut stating).await?;
                 self.tells_orders(&mut stating).await?;
@@ -143,6 +162,7 @@ impl Link {
         &self,
         writer: &mut MultiplexedConnection,
         seats: Vec<String>,
+        is_known_engine: bool,
     ) -> Result<(), RedisError> {
         let mut rooms: Vec<(Arc<str>, Epoch, Vec<Holder>)> = self.rooms.ours(self.number);
         let known: std::collections::HashSet<_> =
@@ -152,17 +172,39 @@ impl Link {
         for some in rooms.chunks(ROOMS_AT_ONCE) {
             let mut pipe = redis::pipe();
             for (room, epoch, ours) in some {
-                let mut sync = call(&SYNC);
+                let mut sync = telling(&SYNC, &self.webhooks);
                 sync.arg(&**room).arg(&*self.far.node).arg(*epoch);
+                sync.arg(self.rooms.sequence(room));
+                sync.arg(if is_known_engine { "known" } else { "new" });
                 for holder in ours {
                     sync.arg(&*holder.peer.client_id).arg(holder.seat());
                 }
                 pipe.add_command(sync);
             }
-            let stated: Vec<u8> = pipe.query_async(writer).await?;
-            if stated.contains(&0) {
+            let stated: Vec<(u8, Vec<Told>)> = pipe.query_async(writer).await?;
+            stated.iter().for_each(|(_, told)| self.tells(told));
+            if stated.iter().any(|(is_done, _)| *is_done == 0) {
                 return Err(forgotten());
             }
+        }
+        Ok(())
+    }
+
+    /// Has an engine that never knew of them number those that have left meanwhile.
+    async fn tells_gone(
+        &self,
+        writer: &mut MultiplexedConnection,
+        gone: &[(Arc<str>, Peer, &str, u64)],
+    ) -> Result<(), RedisError> {
+        for some in gone.chunks(ROOMS_AT_ONCE) {
+            let mut pipe = redis::pipe();
+            for (room, peer, why, sequence) in some {
+                let mut left = telling(&GONE, &self.webhooks);
+                left.arg(&**room).arg(&*peer.client_id).arg(&*peer.username);
+                pipe.add_command(left.arg(why).arg(*sequence).clone());
+            }
+            let told: Vec<Vec<Told>> = pipe.query_async(writer).await?;
+            told.iter().for_each(|told| self.tells(told));
         }
         Ok(())
     }
@@ -214,6 +256,9 @@ impl Link {
             }
             let mut last = None;
             for (id, mut entry) in entries {
+                let (number, told) = facts::read_told(&mut entry);
+                let room = entry.get("r").and_then(|room| str::from_utf8(room).ok());
+                let room = number.and(room).map(str::to_owned);
                 match facts::read(&mut entry) {
                     Ok(News::Fact(fact)) => self.rooms.apply(fact),
                     Ok(News::Logout(line)) => (self.accounts.logged_out)(&line),
@@ -224,6 +269,11 @@ impl Link {
                     Ok(News::Other) => {}
                     Err(error) => tracing::warn!(%error, "an entry of the inbox is passed over"),
                 }
+                // Of a room that may have come to be just now.
+                if let (Some(room), Some(number)) = (room, number) {
+                    self.rooms.is_numbered(&room, number);
+                }
+                self.tells(&told);
                 last = Some(id);
             }
             if last.is_some() {
@@ -246,7 +296,8 @@ impl Link {
                 "?" => return Err(forgotten()),
                 dead => {
                     tracing::warn!(node = dead, "a node is silent for too long; its members leave");
-                    scripts::reap(writer.clone(), dead, false).await?;
+                    let (rooms, webhooks) = (&self.rooms, &self.webhooks);
+                    scripts::reap(writer.clone(), dead, false, rooms, webhooks).await?;
                 }
             }
             self.rooms.doubts(Instant::now());
@@ -282,6 +333,12 @@ impl Link {
                         let holder = std::str::from_utf8(&answer).ok();
                         self.rooms.wanted(key, holder.and_then(|conn| conn.parse().ok()));
                     }
+                    (Ask::Leave { .. }, told) => {
+                        self.tells(&redis::from_redis_value::<Vec<Told>>(told)?);
+                    }
+                    (Ask::Tell { room, what }, Value::Int(number @ 1..)) => {
+                        self.webhooks.tell(&room, number.unsigned_abs(), what);
+                    }
                     (Ask::Move(moving), Value::Int(2)) => self.rooms.stays(&moving),
                     (Ask::Join { .. } | Ask::Want { .. }, _) => return Err(forgotten()),
                     _ => {}
@@ -294,15 +351,21 @@ impl Link {
         let conn = |key: &u64| Conn { node: self.far.node.clone(), key: *key }.to_string();
         match ask {
             Ask::Join { room, peer, key } => {
-                let mut join = call(&JOIN);
+                let mut join = telling(&JOIN, &self.webhooks);
                 join.arg(&**room).arg(&*peer.client_id).arg(conn(key));
                 join.arg(&*peer.username).arg(self.rooms.capacity_of(room));
                 join
             }
-            Ask::Leave { room, client_id, key } => {
-                let mut leave = call(&LEAVE);
-                leave.arg(&**room).arg(&**client_id).arg(conn(key));
+            Ask::Leave { room, peer, key, why, .. } => {
+                let mut leave = telling(&LEAVE, &self.webhooks);
+                leave.arg(&**room).arg(&*peer.client_id).arg(conn(key));
+                leave.arg(why.unwrap_or("left"));
                 leave
+            }
+            Ask::Tell { room, .. } => {
+                let mut report = telling(&REPORT, &self.webhooks);
+                report.arg(&**room);
+                report
             }
             Ask::Say { node, room, from, key, to, epoch, frame } => {
                 let mut say = post(node, "say", room, from, &conn(key));
@@ -348,6 +411,16 @@ impl Link {
         }
     }
 
+    fn tells(&self, told: &[Told]) {
+        told::tell(&self.webhooks, &self.rooms, told);
+    }
+
+    /// Whether it is the engine that was connected to last.
+    fn is_engine(&self, run_id: &str) -> bool {
+        let mut known = self.engine_of.lock().unwrap_or_else(PoisonError::into_inner);
+        known.replace(run_id.to_owned()).is_some_and(|known| known == run_id)
+    }
+
     fn inbox(&self) -> String {
         inbox(&self.far.node)
     }
@@ -382,7 +455,7 @@ fn moved(node: &str, kind: &str, moving: &Moving) -> Cmd {
 }
 
 fn is_say(ask: &Ask) -> bool {
-    matches!(ask, Ask::Say { .. } | Ask::State { .. })
+    matches!(ask, Ask::Say { .. } | Ask::State { .. } | Ask::Tell { .. })
 }
 
 /// The engine does not know this node any more: it was given up, or what the engine knew is lost.

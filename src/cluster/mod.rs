@@ -8,6 +8,7 @@ mod about;
 mod facts;
 mod link;
 mod scripts;
+mod told;
 mod way;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,9 +22,12 @@ pub use self::{
 };
 
 use self::link::Link;
-use crate::rooms::{
-    Rooms,
-    far::{Ask, Far, Holder},
+use crate::{
+    rooms::{
+        Rooms,
+        far::{Ask, Far, Holder},
+    },
+    webhooks::Webhooks,
 };
 
 /// In front of every key. A hash tag, so that an engine that is a Redis Cluster keeps all in one slot; the number
@@ -42,6 +46,8 @@ pub struct Cluster(Arc<Shared>);
 
 struct Shared {
     far: Arc<Far>,
+    rooms: Rooms,
+    webhooks: Webhooks,
     engines: Vec<Connection>,
     /// Has a permit for each engine that sends no seat here any more.
     closed: Arc<Semaphore>,
@@ -84,13 +90,15 @@ pub struct Accounts {
 }
 
 impl Cluster {
-    /// Connects, and stays connected, to every engine, on its `way`. `asked` is what `rooms` ask of each.
+    /// Connects, and stays connected, to every engine, on its `way`. `asked` is what `rooms` ask of each;
+    /// `webhooks` are told what this node has had them do.
     pub fn start(
         ways: Vec<Way>,
         rooms: &Rooms,
         far: Arc<Far>,
         asked: Vec<mpsc::UnboundedReceiver<Ask>>,
         accounts: Accounts,
+        webhooks: &Webhooks,
     ) -> Self {
         let accounts = Arc::new(accounts);
         let engines: Vec<Connection> = ways.iter().map(|_| Connection::default()).collect();
@@ -99,14 +107,26 @@ impl Cluster {
         for (number, ((way, asked), connection)) in links {
             let (rooms, far, accounts) = (rooms.clone(), far.clone(), accounts.clone());
             let (position, closed) = (Mutex::default(), closed.clone());
-            let link = Link { number, rooms, far, connection, accounts, closed, position };
+            let (webhooks, engine_of) = (webhooks.clone(), Mutex::default());
+            let link = Link {
+                number,
+                rooms,
+                far,
+                connection,
+                accounts,
+                closed,
+                position,
+                webhooks,
+                engine_of,
+            };
             tokio::spawn(link.live(way, asked));
         }
         let (attempts, attempted) = mpsc::channel(MOST_ATTEMPTS);
         if let Some(first) = engines.first() {
             tokio::spawn(tell(first.clone(), far.node.clone(), attempted));
         }
-        Self(Arc::new(Shared { far, engines, closed, attempts }))
+        let (rooms, webhooks) = (rooms.clone(), webhooks.clone());
+        Self(Arc::new(Shared { far, rooms, webhooks, engines, closed, attempts }))
     }
 
     /// Tells every other node of an attempt to log in; or, while they cannot be reached, none.
@@ -269,7 +289,8 @@ impl Cluster {
     pub async fn leaves(&self) {
         for engine in &self.0.engines {
             if let Ok(connection) = connection(engine) {
-                let _ = scripts::reap(connection, self.node(), true).await;
+                let (rooms, webhooks) = (&self.0.rooms, &self.0.webhooks);
+                let _ = scripts::reap(connection, self.node(), true, rooms, webhooks).await;
             }
         }
     }

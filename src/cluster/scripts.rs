@@ -7,7 +7,11 @@ use std::{
 
 use redis::{AsyncCommands, Cmd, RedisResult, Script, aio::MultiplexedConnection};
 
-use super::PREFIX;
+use super::{
+    PREFIX,
+    told::{self, Told},
+};
+use crate::{rooms::Rooms, webhooks::Webhooks};
 
 /// One of the scripts, with what all of them share in front of it.
 macro_rules! script {
@@ -27,6 +31,8 @@ pub static MOVE: LazyLock<Script> = script!("move.lua");
 pub static CLOSE: LazyLock<Script> = script!("close.lua");
 pub static TELL: LazyLock<Script> = script!("tell.lua");
 pub static LOGOUT: LazyLock<Script> = script!("logout.lua");
+pub static REPORT: LazyLock<Script> = script!("report.lua");
+pub static GONE: LazyLock<Script> = script!("gone.lua");
 pub static ORDER: LazyLock<Script> = script!("order.lua");
 
 /// Makes an engine know all of them.
@@ -35,9 +41,10 @@ pub static ORDER: LazyLock<Script> = script!("order.lua");
 ///
 /// Those of the connection.
 pub async fn load(connection: &mut MultiplexedConnection) -> RedisResult<()> {
-    for script in
-        [&ENTER, &JOIN, &LEAVE, &SYNC, &BEAT, &REAP, &WANT, &MOVE, &CLOSE, &TELL, &LOGOUT, &ORDER]
-    {
+    for script in [
+        &ENTER, &JOIN, &LEAVE, &SYNC, &BEAT, &REAP, &WANT, &MOVE, &CLOSE, &TELL, &LOGOUT, &ORDER,
+        &REPORT, &GONE,
+    ] {
         script.prepare_invoke().load_async(connection).await?;
     }
     Ok(())
@@ -47,6 +54,16 @@ pub async fn load(connection: &mut MultiplexedConnection) -> RedisResult<()> {
 pub fn call(script: &Script) -> Cmd {
     let mut call = redis::cmd("EVALSHA");
     call.arg(script.get_hash()).arg(1).arg(PREFIX);
+    call
+}
+
+/// The same for a script that changes who is in: where `webhooks` are wanted, it says what they are to be told.
+pub fn telling(script: &Script, webhooks: &Webhooks) -> Cmd {
+    if !webhooks.are_wanted() {
+        return call(script);
+    }
+    let mut call = redis::cmd("EVALSHA");
+    call.arg(script.get_hash()).arg(2).arg(PREFIX).arg(format!("{PREFIX}told"));
     call
 }
 
@@ -85,7 +102,8 @@ pub async fn living(connection: &mut MultiplexedConnection) -> RedisResult<Vec<A
     Ok(nodes.into_iter().filter(|node| !closing.contains(node)).map(Arc::from).collect())
 }
 
-/// Lets the members of a node leave that is gone, a few rooms at a time; `at_once` also where its lease is not over.
+/// Lets the members of a node leave that is gone, a few rooms at a time; `at_once` also where its lease is not over. Tells
+/// `webhooks` what happens by that.
 ///
 /// # Errors
 ///
@@ -94,11 +112,14 @@ pub async fn reap(
     mut connection: MultiplexedConnection,
     node: &str,
     at_once: bool,
+    rooms: &Rooms,
+    webhooks: &Webhooks,
 ) -> RedisResult<()> {
     loop {
-        let mut reap = call(&REAP);
+        let mut reap = telling(&REAP, webhooks);
         reap.arg(node).arg(if at_once { "gone" } else { "" });
-        let more: u8 = reap.query_async(&mut connection).await?;
+        let (more, told): (u8, Vec<Told>) = reap.query_async(&mut connection).await?;
+        told::tell(webhooks, rooms, &told);
         if more == 0 {
             return Ok(());
         }

@@ -23,6 +23,7 @@ use super::{JoinError, Peer, Seat};
 use crate::{
     outbox::{Mailbox, Outbox},
     replay::Replay,
+    webhooks::What,
     wire::Features,
 };
 
@@ -287,9 +288,20 @@ pub enum Ask {
         /// Where.
         room: Arc<str>,
         /// Who.
-        client_id: Arc<str>,
+        peer: Peer,
         /// The key of its connection.
         key: u64,
+        /// One of our own words; nothing where it is not we who tell of it.
+        why: Option<&'static str>,
+        /// The number of what was told outside before.
+        sequence: u64,
+    },
+    /// Something has happened that is told outside, and needs a number.
+    Tell {
+        /// Where.
+        room: Arc<str>,
+        /// What.
+        what: What,
     },
     /// One of ours has said something to members of another node.
     Say {
@@ -526,10 +538,6 @@ impl Far {
 
     pub(super) fn admitted(&self, key: u64) -> Option<Pending> {
         self.pending().remove(&key)
-    }
-
-    pub(super) fn leave(&self, room: Arc<str>, client_id: Arc<str>, key: u64) {
-        self.asks(&room.clone(), Ask::Leave { room, client_id, key });
     }
 
     /// Asks for something that is asked again, or is part of what we state, where it is lost.

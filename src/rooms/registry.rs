@@ -25,7 +25,10 @@ use super::{
     room::{JoinError, Joined, Peer, Resumed, Room, Sitting},
     timeline::{Story, Timeline, What},
 };
-use crate::outbox::{self, NotResumed, Outbox};
+use crate::{
+    outbox::{self, NotResumed, Outbox},
+    webhooks::Webhooks,
+};
 
 /// Rooms that are over and whose timelines are kept at most.
 const MOST_PAST: usize = 1024;
@@ -42,6 +45,7 @@ struct Registry {
     members: AtomicUsize,
     is_closing: AtomicBool,
     far: Option<Arc<Far>>,
+    webhooks: Webhooks,
     /// How long the timelines of rooms are kept that are over; zero where there are none.
     timelines: Duration,
     past: Mutex<Past>,
@@ -103,22 +107,30 @@ impl SharedRoom {
 impl Rooms {
     /// No rooms yet; each will hold `capacity` members, at least one.
     pub fn new(capacity: usize) -> Self {
-        Self::of(capacity, None, Duration::ZERO)
+        Self::of(capacity, None, Duration::ZERO, Webhooks::default())
     }
 
     /// The same rooms, of each of which a timeline is kept, and for so long after it is over. Call it before anybody
     /// comes in.
     #[must_use]
     pub fn with_timelines(self, kept: Duration) -> Self {
-        Self::of(self.0.capacity.load(Ordering::Relaxed), self.0.far.clone(), kept)
+        let capacity = self.0.capacity.load(Ordering::Relaxed);
+        Self::of(capacity, self.0.far.clone(), kept, self.0.webhooks.clone())
+    }
+
+    /// The same rooms, of which `webhooks` are told what happens. Call it before anybody comes in.
+    #[must_use]
+    pub fn with_webhooks(self, webhooks: Webhooks) -> Self {
+        let capacity = self.0.capacity.load(Ordering::Relaxed);
+        Self::of(capacity, self.0.far.clone(), self.0.timelines, webhooks)
     }
 
     /// The same, on one of several servers: who may come in is decided by what they share.
     pub fn clustered(capacity: usize, far: Arc<Far>) -> Self {
-        Self::of(capacity, Some(far), Duration::ZERO)
+        Self::of(capacity, Some(far), Duration::ZERO, Webhooks::default())
     }
 
-    fn of(capacity: usize, far: Option<Arc<Far>>, timelines: Duration) -> Self {
+    fn of(capacity: usize, far: Option<Arc<Far>>, timelines: Duration, webhooks: Webhooks) -> Self {
         Self(Arc::new(Registry {
             rooms: DashMap::new(),
             capacity: AtomicUsize::new(capacity),
@@ -126,6 +138,7 @@ impl Rooms {
             members: AtomicUsize::new(0),
             is_closing: AtomicBool::new(false),
             far,
+            webhooks,
             timelines,
             past: Mutex::default(),
         }))
@@ -279,6 +292,18 @@ impl Rooms {
         }
     }
 
+    /// The number of what was told outside last of a room; 0 where nothing was.
+    pub fn sequence(&self, room: &str) -> u64 {
+        self.find(room).map_or(0, |room| room.lock().sequence())
+    }
+
+    /// Another server has told outside what happened in a room, under this number.
+    pub fn is_numbered(&self, room: &str, sequence: u64) {
+        if let Some(room) = self.find(room) {
+            room.lock().is_numbered(sequence);
+        }
+    }
+
     /// Who has the seat that was wanted for connection `key`: that node was asked for it, unless it is this one.
     pub fn wanted(&self, key: u64, holder: Option<Conn>) {
         let Some(far) = self.far() else { return };
@@ -399,7 +424,8 @@ impl Rooms {
         let Holder { peer, conn, .. } = holder.clone();
         let Some(Pending { outbox, reply, .. }) = far.admitted(conn.key) else {
             // Whoever has asked does not wait any more.
-            return far.leave(id.clone(), peer.client_id, conn.key);
+            let (room, why) = (id.clone(), Some("gone"));
+            return far.asks(id, Ask::Leave { room, peer, key: conn.key, why, sequence: 0 });
         };
         let entered = self.enter(id, |room| {
             Ok(room.admit(holder.clone(), outbox.clone(), everyone.clone(), Instant::now()))
@@ -510,7 +536,8 @@ impl Rooms {
     ) -> Result<(Arc<SharedRoom>, Joined), JoinError> {
         loop {
             let open = || {
-                let room = Room::new(id.clone(), self.0.far.clone(), self.timeline_of(id));
+                let (far, webhooks) = (self.0.far.clone(), self.0.webhooks.clone());
+                let room = Room::new(id.clone(), far, self.timeline_of(id), webhooks);
                 Arc::new(SharedRoom(Mutex::new(room)))
             };
             let room = self.0.rooms.entry(id.clone()).or_insert_with(open).clone();

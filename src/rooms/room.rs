@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     outbox::{Dismissal, NotResumed, Outbox},
+    webhooks::{self, Webhooks},
     wire::{CallReport, MediaPath, PeerInRoom, ServerMessage, Signal, Signature, quoted},
 };
 
@@ -123,6 +124,10 @@ pub(super) struct Room {
     epoch: Epoch,
     /// What has happened here, where that is kept.
     timeline: Option<Box<Timeline>>,
+    /// Who is told what happens here.
+    webhooks: Webhooks,
+    /// The number of what they were told last, also by other servers.
+    sequence: u64,
 }
 
 struct Member {
@@ -227,6 +232,7 @@ impl Room {
         id: Arc<str>,
         far: Option<Arc<Far>>,
         timeline: Option<Box<Timeline>>,
+        webhooks: Webhooks,
     ) -> Self {
         Self {
             id,
@@ -237,6 +243,8 @@ impl Room {
             came: Vec::new(),
             epoch: 0,
             timeline,
+            webhooks,
+            sequence: 0,
         }
     }
 
@@ -260,8 +268,13 @@ impl Room {
             None if self.members.len() >= capacity => return Err(JoinError::Full),
             Some(_) | None => {}
         }
+        if self.members.is_empty() {
+            self.tells(webhooks::What::RoomOpened {});
+        }
         let replaced = holder.is_some_and(|holder| self.is_replaced(holder, now));
+        let Peer { client_id, username } = peer.clone();
         let seat = self.comes_in(peer, outbox, None, 0, now);
+        self.tells(webhooks::What::MemberJoined { client_id, username });
         Ok(Joined { seat, arrival: seat, replaced })
     }
 
@@ -339,6 +352,7 @@ impl Room {
         let is_ours = self.far.as_ref().is_some_and(|far| far.node == conn.node);
         let Ok(place) = self.place(client_id) else { return false };
         let known = self.members.get(place);
+        let peer = known.map(|known| known.peer.clone());
         let is_this = known.is_some_and(|known| match known.place {
             Place::Here { .. } => is_ours && known.key == conn.key,
             Place::There(_) => known.is_on(conn),
@@ -349,8 +363,8 @@ impl Room {
             return false;
         }
         // We may have stated meanwhile that it is still in, after we were cut off.
-        if let Some(far) = &self.far {
-            far.leave(self.id.clone(), client_id.into(), conn.key);
+        if let (Some(far), Some(peer)) = (&self.far, peer) {
+            self.asks_to_leave(far, peer, conn.key, None);
         }
         true
     }
@@ -605,12 +619,41 @@ impl Room {
             return false;
         };
         if let Some(far) = &self.far {
-            far.leave(self.id.clone(), member.peer.client_id.clone(), member.key);
+            self.asks_to_leave(far, member.peer.clone(), member.key, Some(why));
         }
         if quietly {
             self.members.iter().filter_map(Member::outbox).for_each(Outbox::goes_away);
         }
-        self.takes_out(place, None, why, now)
+        let was_ours = self.takes_out(place, None, why, now);
+        if self.members.is_empty() {
+            self.tells(webhooks::What::RoomClosed {});
+        }
+        was_ours
+    }
+
+    /// Tells whoever wants to know what happens. Where there are several servers, whoever has had the engine make it
+    /// happen tells it: the link.
+    fn tells(&mut self, what: webhooks::What) {
+        if self.far.is_none() {
+            self.sequence += 1;
+            self.webhooks.tell(&self.id, self.sequence, what);
+        }
+    }
+
+    /// One of ours leaves; `why` is for those who are told outside, unless others tell them.
+    fn asks_to_leave(&self, far: &Far, peer: Peer, key: u64, why: Option<&'static str>) {
+        let (room, sequence) = (self.id.clone(), self.sequence);
+        far.asks(&self.id, Ask::Leave { room, peer, key, why, sequence });
+    }
+
+    /// What was told until then has lower numbers, or this one.
+    pub(super) fn is_numbered(&mut self, sequence: u64) {
+        self.sequence = self.sequence.max(sequence);
+    }
+
+    /// The number of what was told last.
+    pub(super) fn sequence(&self) -> u64 {
+        self.sequence
     }
 
     /// Takes out whoever is at `place` for somebody newer; whether it was one of ours.
@@ -636,6 +679,8 @@ impl Room {
         if let (Some(outbox), Some(dismissal)) = (member.outbox(), dismissal) {
             outbox.dismiss(dismissal);
         }
+        let Peer { client_id, username } = member.peer.clone();
+        self.tells(webhooks::What::MemberLeft { client_id, username, reason: why.to_owned() });
         let Peer { client_id, username } = &member.peer;
         self.tell_others(client_id, None, || {
             let news = ServerMessage::UserLeft {
@@ -697,6 +742,27 @@ impl Room {
             outbox.calls_by(path);
         }
         self.note(now, What::Reported { who, peer, outcome, path, ms });
+        if self.webhooks.are_wanted() {
+            self.tells_report(of, report);
+        }
+    }
+
+    fn tells_report(&mut self, of: &Peer, report: &CallReport<'_>) {
+        let peer = report.peer.as_deref().and_then(|peer| self.find(peer));
+        let Peer { client_id, username } = of.clone();
+        let what = webhooks::What::CallReport {
+            client_id,
+            username,
+            peer: peer.map(|member| member.peer.client_id.clone()),
+            outcome: report.outcome.word(),
+            ms: report.ms,
+            path: report.path.map(MediaPath::word),
+        };
+        let Some(far) = &self.far else { return self.tells(what) };
+        let room = self.id.clone();
+        if far.say(&self.id, Ask::Tell { room, what }).is_err() {
+            self.webhooks.misses();
+        }
     }
 
     /// Notes that somebody was not let in, for one of our own words.

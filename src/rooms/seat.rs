@@ -169,6 +169,11 @@ impl Seat {
         self.arrival
     }
 
+    /// The number of what was told last of the room to webhooks.
+    pub fn sequence(&self) -> u64 {
+        self.room.lock().sequence()
+    }
+
     /// Who sits here.
     pub fn peer(&self) -> &Peer {
         &self.peer

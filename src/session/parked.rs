@@ -42,6 +42,9 @@ pub struct Record {
     replay: Box<Replay>,
     features: Features,
     arrival: u64,
+    /// The number of what was told last of its room to webhooks.
+    #[serde(default)]
+    sequence: u64,
     /// When it has been away too long, in seconds since the Unix epoch.
     until: u64,
 }
@@ -110,7 +113,7 @@ impl Parked {
         window: Duration,
         admit: impl FnOnce(&Ticket, &Outbox) -> Result<Admission, Refusal>,
     ) -> Option<Self> {
-        let Record { ticket, replay, features, arrival, until } = record;
+        let Record { ticket, replay, features, arrival, sequence, until } = record;
         let (outbox, mailbox) = outbox::pair();
         outbox.remembers(replay);
         outbox.opts_in(features);
@@ -122,6 +125,7 @@ impl Parked {
         };
         let seat =
             Seat::restore(rooms, &ticket.room.as_str().into(), peer, outbox, arrival).ok()?;
+        rooms.is_numbered(&ticket.room, sequence);
         // No more than the window, wherever the clock was when it was written.
         let left = Duration::from_secs(until.saturating_sub(now)).min(window);
         let left = if admission.is_ok() { left } else { Duration::ZERO };
@@ -175,23 +179,29 @@ impl Parked {
         self.until.saturating_duration_since(Instant::now())
     }
 
+    /// Whether it still has its right to come back.
+    pub fn may_come_back(&self) -> bool {
+        self.mailbox.notice().now().is_none()
+    }
+
     /// What another process needs to go on with it; `now` in whole seconds since the Unix epoch. From
     /// now on nothing more is kept for it here. Nothing where it has lost its right to come back.
     pub fn record(&self, now: u64) -> Option<Record> {
-        if self.mailbox.notice().now().is_some() {
+        if !self.may_come_back() {
             return None;
         }
         let (replay, features) = self.mailbox.take_replay()?;
         // Both are rounded down, and nobody is to have less time than it was told.
         let until = now + self.left().as_secs() + 2;
         let (ticket, arrival) = (self.ticket.clone(), self.seat.arrival());
-        Some(Record { ticket, replay, features, arrival, until })
+        let sequence = self.seat.sequence();
+        Some(Record { ticket, replay, features, arrival, sequence, until })
     }
 
     /// Waits until the client is back on another connection, has lost its right to come, or has been away
     /// too long. When the server stops it is kept among the survivors.
     pub async fn lingers(
-        self,
+        mut self,
         mut closing: watch::Receiver<Option<Duration>>,
         survivors: &Survivors,
         metrics: &Metrics,
@@ -205,6 +215,9 @@ impl Parked {
         };
         if why == Some(Dismissal::Resumed) {
             return;
+        }
+        if let Some(why) = why {
+            self.seat.because(Goodbye::from(why).word());
         }
         metrics.resumed(Resume::GivenUp);
         if why == Some(Dismissal::TooSlow) {

@@ -11,6 +11,7 @@ mod moving;
 mod namespace;
 mod observer;
 mod sentinel;
+mod webhooks;
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -287,7 +287,10 @@ impl Node {
                         self.far.refused(key, why);
                     }
                 }
-                Ask::Leave { room, client_id, key } => engine.leave(&room, &client_id, &conn(key)),
+                Ask::Leave { room, peer, key, .. } => {
+                    engine.leave(&room, &peer.client_id, &conn(key))
+                }
+                Ask::Tell { .. } => {}
                 Ask::Say { node, room, from, key, to, epoch, frame } => {
                     let conn = conn(key);
                     engine.post(&node, Fact::Said { room, from, conn, to, epoch, frame });

@@ -141,7 +141,7 @@ pub struct Member {
 }
 
 impl Member {
-    async fn enters(
+    pub async fn enters(
         address: SocketAddr,
         room: &str,
         client_id: &str,

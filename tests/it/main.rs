@@ -21,6 +21,7 @@ mod harness;
 mod healthcheck;
 mod metrics;
 mod process;
+mod receiver;
 mod reload;
 mod rest;
 mod resume;
@@ -30,3 +31,4 @@ mod tls;
 #[cfg(feature = "otel")]
 mod traces;
 mod users;
+mod webhooks;

@@ -313,8 +313,8 @@ impl Room {
             if let Ok(place) = self.place(&client_id)
                 && self.members.get(place).is_some_and(is_it)
             {
-                if let Some(far) = &self.far {
-                    far.leave(self.id.clone(), client_id, from.key);
+                if let (Some(far), Some(member)) = (&self.far, self.members.get(place)) {
+                    self.asks_to_leave(far, member.peer.clone(), from.key, Some(LOST));
                 }
                 lost += usize::from(self.takes_out(place, None, LOST, now));
             }

@@ -1,0 +1,9 @@
+-- Somebody has left whom this engine never knew, for it has lost its memory meanwhile. ARGV: room, client, username, why,
+-- number of what was told outside that its node knows. Returns what is told outside.
+local room, client = ARGV[1], ARGV[2]
+-- It is in again already.
+if redis.call('HEXISTS', P .. 'room:' .. room, client) == 1 then return told end
+at_least(room, ARGV[5])
+note(room, 'left', client, '. 0 ' .. ARGV[3], ARGV[4])
+closes(room)
+return told
