@@ -16,7 +16,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{
     runtime::Handle,
-    sync::watch,
+    sync::{Notify, watch},
     time::{Instant, timeout, timeout_at},
 };
 use tokio_util::task::TaskTracker;
@@ -37,6 +37,7 @@ use crate::{
     limits::{Attempt, Lockouts, Place, Places, Requests},
     metrics::Metrics,
     outbox::{Dismissal, Outbox},
+    relays::Relays,
     rooms::{
         Rooms,
         far::{Arrivals, Far},
@@ -76,6 +77,10 @@ pub struct Shared {
     /// The one of them that may be replaced.
     ice: RwLock<Arc<Ice>>,
     ice_version: AtomicU64,
+    /// Says that it was.
+    ice_replaced: Notify,
+    /// What is known of the relays.
+    pub relays: Relays,
     /// The accounts.
     pub users: Users,
     /// Who is where.
@@ -170,6 +175,8 @@ impl App {
         Self(Arc::new(Shared {
             ice: RwLock::new(Arc::new(config.ice.clone())),
             ice_version: AtomicU64::new(0),
+            ice_replaced: Notify::new(),
+            relays: Relays::default(),
             users,
             rooms,
             cluster,
@@ -270,6 +277,23 @@ impl App {
                 let app = self.clone();
                 let _ = tokio::task::spawn_blocking(move || app.forget()).await;
             }
+        }
+    }
+
+    /// Tries the relays again and again, and at once when there are others, for as long as it is polled.
+    pub async fn watch_relays(self) {
+        let every = self.config.turn_probe;
+        if every.is_zero() {
+            return;
+        }
+        let our_own = self.config.tls.as_ref().map(|tls| tls.certificate.as_path());
+        loop {
+            let ice = self.ice();
+            let Turn { secret, urls, ttl } = &ice.turn;
+            // Without a secret nothing is issued that could be tried.
+            let urls = if secret.expose_secret().is_empty() { &[] } else { urls.as_slice() };
+            self.relays.look(urls, secret, *ttl, our_own).await;
+            let _ = timeout(every, self.ice_replaced.notified()).await;
         }
     }
 
@@ -503,11 +527,12 @@ impl Shared {
         if is_new {
             *ice = Arc::new(config.ice);
             self.ice_version.fetch_add(1, Ordering::Relaxed);
+            self.ice_replaced.notify_one();
         }
         is_new
     }
 
-    /// TURN credentials for an account, and the settings that they are of.
+    /// TURN credentials for an account, the URLs that they are for, and how long they last.
     ///
     /// # Errors
     ///
@@ -515,9 +540,9 @@ impl Shared {
     pub fn turn_credentials(
         &self,
         username: &str,
-    ) -> Result<(TurnCredentials, Arc<Ice>), TurnError> {
-        let ice = self.ice();
-        Ok((minted(&ice.turn, username)?, ice))
+    ) -> Result<(TurnCredentials, Vec<String>, Duration), TurnError> {
+        let turn = &self.ice().turn;
+        Ok((minted(turn, username)?, self.relays.in_order(&turn.urls), turn.ttl))
     }
 
     /// STUN for everybody, TURN as well for an account; and how long credentials last.
@@ -530,7 +555,7 @@ impl Shared {
         }
         if let Some(Ok(turn)) = username.map(|username| minted(&ice.turn, username)) {
             servers.push(IceServer {
-                urls: ice.turn.urls.clone(),
+                urls: self.relays.in_order(&ice.turn.urls),
                 username: Some(turn.username),
                 credential: Some(turn.credential),
             });

@@ -122,6 +122,7 @@ async fn serve(config: Config, handed_over: Option<TcpListener>) -> Result<(), B
         }
     });
     tokio::spawn(app.clone().keep_house());
+    tokio::spawn(app.clone().watch_relays());
     if let Some(tls) = tls.clone() {
         tokio::spawn(tls.keep_fresh());
     }

@@ -1,7 +1,7 @@
 //! What is counted, for `GET /metrics`. Nothing here names a room, a user or an address: every label has a
-//! fixed set of values.
+//! fixed set of values, of which those of relays come from the settings.
 
-use std::time::Duration;
+use std::{sync::atomic::AtomicU64, time::Duration};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
@@ -123,6 +123,22 @@ struct End {
 struct Call {
     outcome: &'static str,
     path: &'static str,
+}
+
+/// What the last trial of a TURN server has shown.
+#[derive(Clone, Copy, Debug)]
+pub struct Relay<'a> {
+    /// As in `TURNSERVER_URLS`.
+    pub url: &'a str,
+    /// Whether it relays.
+    pub is_up: bool,
+    /// How long it took to answer.
+    pub latency: Option<Duration>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct At {
+    url: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -265,14 +281,15 @@ impl Metrics {
         self.ends.get_or_create(&End { reason, was_member }).inc();
     }
 
-    /// All of it, as OpenMetrics text; with what is not counted but there now, and what others know, by name and
-    /// what it is.
+    /// All of it, as OpenMetrics text; with what is not counted but there now, what others know, by name and
+    /// what it is, and what the last trial of each relay has shown.
     pub fn text(
         &self,
         connections: usize,
         members: usize,
         rooms: usize,
         elsewhere: &[(&str, &str, usize)],
+        relays: &[Relay<'_>],
     ) -> String {
         let set = |gauge: &Gauge, figure| {
             gauge.set(i64::try_from(figure).unwrap_or(i64::MAX));
@@ -286,6 +303,9 @@ impl Metrics {
             set(&gauge, *figure);
             others.register(*name, *help, gauge);
         }
+        if !relays.is_empty() {
+            register_relays(&mut others, relays);
+        }
         let mut text = String::new();
         #[expect(clippy::expect_used, reason = "see the message")]
         text::encode_registry(&mut text, &self.registry)
@@ -294,6 +314,22 @@ impl Metrics {
             .expect("a String takes everything");
         text
     }
+}
+
+fn register_relays(registry: &mut Registry, relays: &[Relay<'_>]) {
+    let up = Family::<At, Gauge>::default();
+    let latency = Family::<At, Gauge<f64, AtomicU64>>::default();
+    for relay in relays {
+        let at = At { url: relay.url.to_owned() };
+        up.get_or_create(&at).set(relay.is_up.into());
+        if let Some(within) = relay.latency {
+            latency.get_or_create(&at).set(within.as_secs_f64());
+        }
+    }
+    let help = "Whether a TURN server gave an address to relay at when it was last tried";
+    registry.register("turn_up", help, up);
+    let help = "How long it took to answer then";
+    registry.register_with_unit("turn_latency", help, Unit::Seconds, latency);
 }
 
 #[cfg(test)]
@@ -311,7 +347,9 @@ mod tests {
             }
         }
 
-        let text = metrics.text(3, 2, 1, &[("cluster_nodes", "Servers", 4)]);
+        let relay =
+            Relay { url: "turn:a", is_up: false, latency: Some(Duration::from_millis(250)) };
+        let text = metrics.text(3, 2, 1, &[("cluster_nodes", "Servers", 4)], &[relay]);
         assert!(
             text.contains("signaling_messages_total{type=\"offer\",outcome=\"done\"} 1\n"),
             "{text}"
@@ -322,5 +360,7 @@ mod tests {
         assert!(text.contains("signaling_received_bytes_total 528\n"), "{text}");
         assert!(text.contains("signaling_members 2\n") && text.ends_with("# EOF\n"));
         assert!(text.contains("signaling_cluster_nodes 4\n"), "{text}");
+        assert!(text.contains("signaling_turn_up{url=\"turn:a\"} 0\n"), "{text}");
+        assert!(text.contains("signaling_turn_latency_seconds{url=\"turn:a\"} 0.25\n"), "{text}");
     }
 }

@@ -10,7 +10,7 @@ use super::{
     error::{ApiError, ErrorBody},
     extract::Bearer,
 };
-use crate::{app::App, cluster::Counts};
+use crate::{app::App, cluster::Counts, metrics::Relay};
 
 /// What Prometheus asks for, and what prometheus-client writes.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -142,6 +142,12 @@ pub(super) async fn metrics(
         None => Vec::new(),
         Some(cluster) => figures(cluster.counts().await.ok()),
     };
-    let text = app.metrics.text(sockets, rooms.members(), rooms.rooms(), &cluster);
+    let seen = app.relays.seen();
+    let relays = seen.iter().map(|it| {
+        let (url, is_up) = (it.url.as_str(), it.verdict.is_up());
+        Relay { url, is_up, latency: it.latency }
+    });
+    let relays: Vec<_> = relays.collect();
+    let text = app.metrics.text(sockets, rooms.members(), rooms.rooms(), &cluster, &relays);
     Ok(([(header::CONTENT_TYPE, OPEN_METRICS)], text))
 }
