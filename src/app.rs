@@ -49,8 +49,9 @@ use crate::{
     workers::Workers,
 };
 
-/// Sockets that may be open before they have shown a token, over all addresses and from one.
-const MOST_STRANGERS: usize = 8192;
+/// Sockets that may be open before they have shown a token, over all addresses.
+pub const MOST_STRANGERS: usize = 8192;
+/// The same from one address.
 const MOST_STRANGERS_PER_ADDRESS: usize = 256;
 
 /// Logins that may wait for each thread that checks passwords: about eight seconds of its work.

@@ -206,6 +206,12 @@ impl Config {
     ///
     /// [`Faults`]: all of them at once. No value of a secret is ever repeated.
     pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, Faults> {
+        let (config, faults) = Self::examine(variable);
+        if faults.is_empty() { Ok(config) } else { Err(Faults(faults)) }
+    }
+
+    /// The same for whoever wants to look on: what is at fault has its default, and each fault is a line.
+    pub fn examine(variable: impl Fn(&str) -> Option<String>) -> (Self, Vec<String>) {
         let mut read = Reader { variable: &variable, faults: Vec::new() };
         let host = read.host();
         let port = read.one("PORT", 8000, "a port from 0 to 65535");
@@ -249,10 +255,7 @@ impl Config {
             allowed_rooms: read.list("ALLOWED_ROOMS", &[]),
             allow_anonymous: read.flag("ALLOW_ANONYMOUS", false),
             rooms_api_require_auth: read.flag("ROOMS_API_REQUIRE_AUTH", false),
-            ice: Ice {
-                turn: read.turn(),
-                stun_urls: read.urls("STUNSERVER_URLS", false),
-            },
+            ice: Ice { turn: read.turn(), stun_urls: read.urls("STUNSERVER_URLS", false) },
             turn_probe: read.turn_probe(),
             shutdown_grace: Duration::from_secs(read.at_least_one("SHUTDOWN_GRACE_SECONDS", 10)),
             resume_window: read.resume_window(),
@@ -268,7 +271,7 @@ impl Config {
         if !debug {
             faults.extend(config.production_faults());
         }
-        if faults.is_empty() { Ok(config) } else { Err(Faults(faults)) }
+        (config, faults)
     }
 
     /// Where members are kept while the server restarts: beside the users file where nothing else is

@@ -61,6 +61,11 @@ fn reserve(handles: usize) -> usize {
     (handles / 8).clamp(16, 64)
 }
 
+/// How many connections `handles` suffice for.
+pub fn room_for(handles: usize) -> usize {
+    handles.saturating_sub(reserve(handles)).clamp(1, Semaphore::MAX_PERMITS)
+}
+
 /// Connections from one address that are no WebSocket (yet).
 const MOST_PER_ADDRESS: usize = 256;
 
@@ -116,9 +121,8 @@ impl Gate {
     /// As many connections as there are `handles`, but for a few, and no more than 256 that are no
     /// WebSocket from one address that is not a proxy of ours.
     pub fn new(handles: usize, trusted_proxies: &[IpNet]) -> Self {
-        let handles = handles.saturating_sub(reserve(handles)).clamp(1, Semaphore::MAX_PERMITS);
         Self {
-            handles: Arc::new(Semaphore::new(handles)),
+            handles: Arc::new(Semaphore::new(room_for(handles))),
             places: Places::new(0, MOST_PER_ADDRESS),
             trusted_proxies: trusted_proxies.to_vec(),
         }

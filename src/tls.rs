@@ -85,7 +85,12 @@ impl Tls {
     }
 }
 
-fn read(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
+/// What TLS there would be with these files.
+///
+/// # Errors
+///
+/// [`TlsError`].
+pub fn read(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
     let (certificate, key) =
         (files.certificate.display().to_string(), files.key.display().to_string());
     let pem = |path: &str, fault: &dyn std::fmt::Display| {

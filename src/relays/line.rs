@@ -107,9 +107,10 @@ async fn connect(address: SocketAddr) -> Result<TcpStream, Verdict> {
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn unreachable(error: io::Error) -> Verdict {
-    match error.kind() {
-        ErrorKind::ConnectionRefused => Verdict::Closed,
-        _ => Verdict::Unreachable(error.to_string()),
+    if error.kind() == ErrorKind::ConnectionRefused {
+        Verdict::Closed
+    } else {
+        Verdict::Unreachable(error.to_string())
     }
 }
 

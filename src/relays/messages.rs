@@ -1,13 +1,11 @@
 //! The few messages that a trial of a relay takes: STUN's Binding (RFC 8489), TURN's Allocate and Refresh (RFC 8656).
 
 use stun_types::{
-    attribute::{
-        AttributeType, AttributeWrite, ErrorCode, Nonce, RawAttribute, Realm, Username,
-    },
+    attribute::{AttributeType, AttributeWrite, ErrorCode, Nonce, RawAttribute, Realm, Username},
     message::{
-        BINDING, IntegrityAlgorithm, LongTermKeyCredentials, Message, MessageClass,
-        MessageHeader, MessageIntegrityCredentials, MessageWrite, MessageWriteExt,
-        MessageWriteVec, Method, StunWriteError,
+        BINDING, IntegrityAlgorithm, LongTermKeyCredentials, Message, MessageClass, MessageHeader,
+        MessageIntegrityCredentials, MessageWrite, MessageWriteExt, MessageWriteVec, Method,
+        StunWriteError,
     },
 };
 
@@ -113,7 +111,8 @@ pub enum Answer {
 
 /// Reads what came after `request`, which stood on `proof`.
 pub fn read(request: &[u8], heard: &[u8], proof: Option<&Proof>) -> Heard {
-    let (Ok(request), Ok(message)) = (MessageHeader::from_bytes(request), Message::from_bytes(heard))
+    let (Ok(request), Ok(message)) =
+        (MessageHeader::from_bytes(request), Message::from_bytes(heard))
     else {
         return Heard::Noise;
     };
@@ -241,7 +240,8 @@ mod tests {
         let (ours, other) = (proof("a credential"), proof("another"));
         let request = allocate(Some(&ours));
 
-        let says = |proof| read(&request, &answer(&request, MessageClass::Success, proof), Some(&ours));
+        let says =
+            |proof| read(&request, &answer(&request, MessageClass::Success, proof), Some(&ours));
 
         assert!(matches!(says(Some(&ours)), Heard::Answer(Answer::Done)));
         assert!(matches!(says(Some(&other)), Heard::Other));

@@ -62,11 +62,14 @@ impl Relays {
         ttl: Duration,
         our_own: Option<&Path>,
     ) {
-        let is_tried = |url: &&String| {
-            RelayUrl::read(url).is_some_and(|url| url.transport != Transport::Dtls)
-        };
+        let is_tried =
+            |url: &&String| RelayUrl::read(url).is_some_and(|url| url.transport != Transport::Dtls);
         let urls: Vec<_> = urls.iter().filter(is_tried).collect();
-        let reports = if urls.is_empty() { Vec::new() } else { reports(&urls, secret, ttl, "probe", our_own).await };
+        let reports = if urls.is_empty() {
+            Vec::new()
+        } else {
+            reports(&urls, secret, ttl, "probe", our_own).await
+        };
         let at = unix_now();
         let known = urls.into_iter().zip(reports).map(|(url, report)| {
             let Report { verdict, latency, .. } = report;

@@ -247,13 +247,14 @@ impl Trial<'_> {
     /// each time: coturn lets nobody change his name on one.
     async fn allocates(&mut self, lifetime: Duration) -> Result<Option<Verdict>, Verdict> {
         let mut line = self.open().await?;
-        let (code, reason, challenge) = match self.first(&mut line, &messages::allocate(None)).await? {
-            Answer::Done => {
-                self.given = Some((line, None));
-                return Ok(Some(Verdict::Open));
-            }
-            Answer::Refused { code, reason, challenge } => (code, reason, challenge),
-        };
+        let (code, reason, challenge) =
+            match self.first(&mut line, &messages::allocate(None)).await? {
+                Answer::Done => {
+                    self.given = Some((line, None));
+                    return Ok(Some(Verdict::Open));
+                }
+                Answer::Refused { code, reason, challenge } => (code, reason, challenge),
+            };
         if code != 401 {
             return Ok(Some(refused(code, reason)));
         }

@@ -13,6 +13,8 @@
 mod attacks;
 #[path = "../cluster/mod.rs"]
 mod cluster;
+mod coturn;
+mod doctor;
 #[path = "../faults/mod.rs"]
 mod faults;
 mod foreign;
@@ -24,4 +26,5 @@ mod resume;
 mod settings;
 mod signaling;
 mod tls;
+mod turn;
 mod users;
