@@ -17,7 +17,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{
     runtime::Handle,
-    sync::watch,
+    sync::{Notify, watch},
     time::{Instant, timeout, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -39,6 +39,7 @@ use crate::{
     metrics::{Limit, Login, Metrics},
     moderation::{About, Barred, Order, Orders},
     outbox::{Dismissal, Outbox},
+    relays::Relays,
     rooms::{
         Rooms,
         far::{Arrivals, Far},
@@ -51,8 +52,9 @@ use crate::{
     workers::Workers,
 };
 
-/// Sockets that may be open before they have shown a token, over all addresses and from one.
-const MOST_STRANGERS: usize = 8192;
+/// Sockets that may be open before they have shown a token, over all addresses.
+pub const MOST_STRANGERS: usize = 8192;
+/// The same from one address.
 const MOST_STRANGERS_PER_ADDRESS: usize = 256;
 
 /// Logins that may wait for each thread that checks passwords: about eight seconds of its work.
@@ -79,6 +81,10 @@ pub struct Shared {
     /// The settings as they are now, replaced whole.
     settings: RwLock<Arc<Config>>,
     ice_version: AtomicU64,
+    /// Says that it was.
+    ice_replaced: Notify,
+    /// What is known of the relays.
+    pub relays: Relays,
     /// The accounts.
     pub users: Users,
     /// Who is where.
@@ -201,6 +207,8 @@ impl App {
         Self(Arc::new(Shared {
             settings: RwLock::new(config.clone()),
             ice_version: AtomicU64::new(0),
+            ice_replaced: Notify::new(),
+            relays: Relays::default(),
             users,
             rooms,
             cluster,
@@ -304,6 +312,23 @@ impl App {
                 let app = self.clone();
                 let _ = tokio::task::spawn_blocking(move || app.forget()).await;
             }
+        }
+    }
+
+    /// Tries the relays again and again, and at once when there are others, for as long as it is polled.
+    pub async fn watch_relays(self) {
+        let every = self.config.turn_probe;
+        if every.is_zero() {
+            return;
+        }
+        let our_own = self.config.tls.as_ref().map(|tls| tls.certificate.as_path());
+        loop {
+            let ice = self.ice();
+            let Turn { secret, urls, ttl } = &ice.turn;
+            // Without a secret nothing is issued that could be tried.
+            let urls = if secret.expose_secret().is_empty() { &[] } else { urls.as_slice() };
+            self.relays.look(urls, secret, *ttl, our_own).await;
+            let _ = timeout(every, self.ice_replaced.notified()).await;
         }
     }
 
@@ -571,6 +596,7 @@ impl Shared {
         *held = Arc::new(settings);
         if has_other_ice {
             self.ice_version.fetch_add(1, Ordering::Relaxed);
+            self.ice_replaced.notify_one();
         }
     }
 
@@ -587,7 +613,7 @@ impl Shared {
         self.grants.end_fallen(|claims| self.fallen(claims));
     }
 
-    /// TURN credentials for an account, and the settings that they are of.
+    /// TURN credentials for an account, the URLs that they are for, and how long they last.
     ///
     /// # Errors
     ///
@@ -595,11 +621,11 @@ impl Shared {
     pub fn turn_credentials(
         &self,
         username: &str,
-    ) -> Result<(TurnCredentials, Arc<Ice>), TurnError> {
-        let ice = self.ice();
-        let credentials = minted(&ice.turn, username)?;
+    ) -> Result<(TurnCredentials, Vec<String>, Duration), TurnError> {
+        let turn = &self.ice().turn;
+        let credentials = minted(turn, username)?;
         self.metrics.issued_turn_credentials();
-        Ok((credentials, ice))
+        Ok((credentials, self.relays.in_order(&turn.urls), turn.ttl))
     }
 
     /// STUN for everybody, TURN as well for an account; and how long credentials last.
@@ -613,7 +639,7 @@ impl Shared {
         if let Some(Ok(turn)) = username.map(|username| minted(&ice.turn, username)) {
             self.metrics.issued_turn_credentials();
             servers.push(IceServer {
-                urls: ice.turn.urls.clone(),
+                urls: self.relays.in_order(&ice.turn.urls),
                 username: Some(turn.username),
                 credential: Some(turn.credential),
             });

@@ -4,7 +4,7 @@ use std::{
     cell::RefCell,
     collections::BTreeMap,
     fmt, fs,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     str::FromStr,
@@ -20,7 +20,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tracing::level_filters::LevelFilter;
 use zeroize::Zeroizing;
 
-use crate::{auth::users_file::beside, cluster, webhooks::Target};
+use crate::{auth::users_file::beside, cluster, relays::url::RelayUrl, webhooks::Target};
 
 /// What stands in `SECRET_KEY` until somebody sets it. No secret: it is published.
 const SECRET_KEY_PLACEHOLDER: &str = "your-secret-key-here";
@@ -117,6 +117,8 @@ pub struct Config {
     pub rooms_api_require_auth: bool,
     /// The servers that clients are told of.
     pub ice: Arc<Ice>,
+    /// `TURN_PROBE_SECONDS`: how often the relays are tried. Default 60; 0 = never.
+    pub turn_probe: Duration,
     /// `SHUTDOWN_GRACE_SECONDS`: how long the end may take. Default 10.
     pub shutdown_grace: Duration,
     /// `RESUME_WINDOW_SECONDS`: how long a client may be away that resumes. Default 30; 0 = none may.
@@ -298,6 +300,12 @@ impl Config {
     ///
     /// [`Faults`]: all of them at once. No value of a secret is ever repeated.
     pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, Faults> {
+        let (config, faults) = Self::examine(variable);
+        if faults.is_empty() { Ok(config) } else { Err(Faults(faults)) }
+    }
+
+    /// The same for whoever wants to look on: what is at fault has its default, and each fault is a line.
+    pub fn examine(variable: impl Fn(&str) -> Option<String>) -> (Self, Vec<String>) {
         let texts = RefCell::new(BTreeMap::new());
         let variable = |name: &str| {
             let value = variable(name);
@@ -351,8 +359,9 @@ impl Config {
             rooms_api_require_auth: read.flag("ROOMS_API_REQUIRE_AUTH", false),
             ice: Arc::new(Ice {
                 turn: read.turn(),
-                stun_urls: read.urls("STUNSERVER_URLS", &["stun:", "stuns:"]),
+                stun_urls: read.urls("STUNSERVER_URLS", false),
             }),
+            turn_probe: read.turn_probe(),
             shutdown_grace: Duration::from_secs(read.at_least_one("SHUTDOWN_GRACE_SECONDS", 10)),
             resume_window: read.resume_window(),
             state_file: path(variable, "STATE_FILE"),
@@ -374,7 +383,7 @@ impl Config {
         if !debug {
             faults.extend(config.production_faults());
         }
-        if faults.is_empty() { Ok(config) } else { Err(Faults(faults)) }
+        (config, faults)
     }
 
     /// Reads the settings for a process that runs on these: those of [`READ_AGAIN`] as they are now, the others
@@ -684,7 +693,16 @@ impl Reader<'_> {
 
     fn timelines(&mut self) -> Duration {
         let accepted = "a whole number from 0 to 86400; 0 = off";
-        let seconds = self.parsed("TIMELINE_SECONDS", 300, accepted, |value| {
+        self.seconds_up_to_a_day("TIMELINE_SECONDS", 300, accepted)
+    }
+
+    fn turn_probe(&mut self) -> Duration {
+        let accepted = "a whole number from 0 to 86400; 0 = never";
+        self.seconds_up_to_a_day("TURN_PROBE_SECONDS", 60, accepted)
+    }
+
+    fn seconds_up_to_a_day(&mut self, name: &str, default: u64, accepted: &str) -> Duration {
+        let seconds = self.parsed(name, default, accepted, |value| {
             value.parse().ok().filter(|it| *it <= 86_400)
         });
         Duration::from_secs(seconds)
@@ -856,50 +874,24 @@ impl Reader<'_> {
     }
 
     fn turn(&mut self) -> Turn {
-        const SCHEMES: [&str; 2] = ["turn:", "turns:"];
         let secret = (self.variable)(TURN_SECRET).unwrap_or_default();
-        let url = self.urls("TURNSERVER_URL", &SCHEMES);
-        let urls = self.urls("TURNSERVER_URLS", &SCHEMES);
+        let url = self.urls("TURNSERVER_URL", true);
+        let urls = self.urls("TURNSERVER_URLS", true);
         let ttl = Duration::from_secs(self.at_least_one("TURNSERVER_TTL", 86_400));
         Turn { secret: secret.into(), urls: if urls.is_empty() { url } else { urls }, ttl }
     }
 
-    fn urls(&mut self, name: &str, schemes: &[&str]) -> Vec<String> {
+    fn urls(&mut self, name: &str, relays: bool) -> Vec<String> {
+        let fits = |url: &str| RelayUrl::read(url).is_some_and(|url| url.relays == relays);
         let urls = self.list(name, &[]);
-        for url in urls.iter().filter(|url| !is_relay_url(url, schemes)) {
-            let accepted = format!(
-                "URLs such as {}turn.example.com:3478 (RFC 7064, RFC 7065)",
-                schemes.first().copied().unwrap_or_default()
-            );
+        for url in urls.iter().filter(|url| !fits(url)) {
+            let scheme = if relays { "turn:" } else { "stun:" };
+            let accepted =
+                format!("URLs such as {scheme}turn.example.com:3478 (RFC 7064, RFC 7065)");
             self.fault(name, url, &accepted);
         }
         urls
     }
-}
-
-/// Whether a browser takes `url` for a STUN or TURN server: one bad URL, and
-/// `new RTCPeerConnection` throws in every client. `scheme:host[:port][?transport=udp|tcp]`, the
-/// last for TURN alone (RFC 7064 section 3.1, RFC 7065 section 3.1).
-fn is_relay_url(url: &str, schemes: &[&str]) -> bool {
-    let Some((scheme, rest)) = url.split_once(':') else { return false };
-    let (address, transport) =
-        rest.split_once('?').map_or((rest, None), |(address, query)| (address, Some(query)));
-    let known = schemes.iter().any(|known| known.strip_suffix(':') == Some(scheme));
-    let transport_fits = match transport {
-        None => true,
-        Some("transport=udp" | "transport=tcp") => scheme.starts_with("turn"),
-        Some(_) => false,
-    };
-    let (host, port) = match address.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
-        _ => (address, None),
-    };
-    let named = !host.is_empty()
-        && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
-    let ip_v6 = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    let host_fits = named || ip_v6.is_some_and(|host| host.parse::<Ipv6Addr>().is_ok());
-    let port_fits = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
-    known && transport_fits && host_fits && port_fits
 }
 
 fn is_collector(url: &str) -> bool {
@@ -996,7 +988,7 @@ mod tests {
                 && config.ice.turn.urls.is_empty()
         );
         assert_eq!((config.ice.turn.ttl.as_secs(), config.shutdown_grace.as_secs()), (86_400, 10));
-        assert_eq!(config.resume_window.as_secs(), 30);
+        assert_eq!((config.turn_probe.as_secs(), config.resume_window.as_secs()), (60, 30));
         assert_eq!(config.state_file, None);
     }
 
@@ -1124,6 +1116,8 @@ mod tests {
             ("MAX_CONNECTIONS_PER_ROOM", "0", "from 1"),
             ("RESUME_WINDOW_SECONDS", "3601", "from 0 to 3600"),
             ("RESUME_WINDOW_SECONDS", "-1", "from 0 to 3600"),
+            ("TURN_PROBE_SECONDS", "86401", "from 0 to 86400"),
+            ("TURN_PROBE_SECONDS", "often", "0 = never"),
             ("WORKERS", "-1", "from 0 to 1024"),
             ("WORKERS", "1025", "from 0 to 1024"),
             ("WEBSOCKET_TIMEOUT", "1.5", "a whole number"),
@@ -1282,40 +1276,6 @@ mod tests {
 
         assert_eq!(single, ["turn:a:3478"]);
         assert_eq!(both.unwrap().ice.turn.urls, ["turn:b", "turns:c"]);
-    }
-
-    #[test]
-    fn urls_are_those_that_browsers_take() {
-        let fits = |url: &str| is_relay_url(url, &["turn:", "turns:"]);
-
-        for good in [
-            "turn:a",
-            "turn:a.b-c:3478",
-            "turns:192.0.2.1:5349?transport=tcp",
-            "turn:[2001:db8::1]:3478?transport=udp",
-        ] {
-            assert!(fits(good), "{good}");
-        }
-        for bad in [
-            "turn:",
-            "turn:[bad",
-            "turn:a:",
-            "turn:a:0",
-            "turn:a:99999",
-            "turn:a?x",
-            "turn://a",
-            "turn:a b",
-            "turn:u@a",
-            "stun:a",
-            "turn:a/b",
-            "",
-        ] {
-            assert!(!fits(bad), "{bad}");
-        }
-        assert!(
-            is_relay_url("stun:a:3478", &["stun:"])
-                && !is_relay_url("stun:a?transport=udp", &["stun:"])
-        );
     }
 
     #[test]

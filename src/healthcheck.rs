@@ -19,6 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// More than any status line has.
 const LONGEST_LINE: u64 = 256;
 
+/// More than an answer of ours has to say how it is.
+const LONGEST_ANSWER: u64 = 4096;
+
 /// Asks `/health/ready` of the server that listens on `host` and `port`; one that listens on all addresses is asked on
 /// loopback.
 ///
@@ -38,6 +41,19 @@ pub async fn ask(host: &str, port: u16) -> Result<(), String> {
     }
 }
 
+/// Whether what listens on `host` and `port` is a server of this kind, also one that is not ready.
+pub async fn is_ours(host: &str, port: u16) -> bool {
+    let host = reachable(host);
+    let asked = async {
+        let stream = asked(&host, port, "/health").await?;
+        let mut answer = Vec::new();
+        stream.take(LONGEST_ANSWER).read_to_end(&mut answer).await?;
+        io::Result::Ok(String::from_utf8_lossy(&answer).into_owned())
+    };
+    let answer = timeout(PATIENCE, asked).await;
+    matches!(answer, Ok(Ok(answer)) if answer.contains("\"uptime_seconds\":"))
+}
+
 /// Where `host` can be asked, which may be an address to listen on only.
 pub fn reachable(host: &str) -> String {
     match host.parse() {
@@ -48,12 +64,17 @@ pub fn reachable(host: &str) -> String {
 }
 
 async fn status_line(host: &str, port: u16) -> io::Result<String> {
-    let mut stream = TcpStream::connect((host, port)).await?;
-    let request = b"GET /health/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-    stream.write_all(request).await?;
+    let stream = asked(host, port, "/health/ready").await?;
     let mut line = String::new();
     BufReader::new(stream.take(LONGEST_LINE)).read_line(&mut line).await?;
     Ok(line.trim_end().to_owned())
+}
+
+async fn asked(host: &str, port: u16, path: &str) -> io::Result<TcpStream> {
+    let mut stream = TcpStream::connect((host, port)).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    Ok(stream)
 }
 
 #[cfg(test)]

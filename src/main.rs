@@ -16,7 +16,7 @@ use secrecy::ExposeSecret;
 use signaling::{
     administration,
     app::{self, App},
-    auth::{password, revoked::Revoked, users, users::Users, users_file::DEFAULT_ACCOUNTS},
+    auth::{revoked::Revoked, users, users::Users},
     clock::unix_now,
     config::{self, Changes, Config, Faults},
     doctor::{self, Finding, Verdict},
@@ -35,10 +35,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::level_filters::LevelFilter;
 
-const USAGE: &str = "usage: signaling-server [admin … | doctor [--json] | healthcheck | webhook-secret | --check-config | --version]\n\
+const USAGE: &str = "usage: signaling-server [admin … | doctor [--json] [--date URL] | healthcheck | webhook-secret | --check-config | --version]\n\
     Settings come from the environment and from .env in this folder; env.example lists them.\n\
     admin           look after rooms and members of a server that runs; `admin --help` says how\n\
-    doctor          look whether settings, accounts and Redis are as they should be, and exit: 0 if nothing is at fault\n\
+    doctor          look at settings, secrets, accounts, files, certificate, port, clock, Redis, and try every STUN and\n\
+    \x20               TURN server; exit: 0 if nothing is at fault. --json for programs; --date holds the clock against\n\
+    \x20               that of a server, such as https://example.com\n\
     healthcheck     ask the server that they name whether it is ready, and exit: 0 if it is\n\
     webhook-secret  print what receivers of webhooks verify signatures with, and exit\n\
     --check-config  say what keeps these settings and accounts from production, and exit\n\
@@ -54,8 +56,7 @@ fn main() -> ExitCode {
     }
     let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => run(),
-        ["doctor"] => see_doctor(false),
-        ["doctor", "--json"] => see_doctor(true),
+        ["doctor", ref options @ ..] => see_doctor(options),
         ["healthcheck"] => is_healthy(),
         ["webhook-secret"] => webhook_secret(),
         ["--check-config"] => check_config(),
@@ -152,7 +153,7 @@ async fn serve(
     if !app.config.debug {
         let app = app.clone();
         tokio::task::spawn_blocking(move || {
-            for fault in default_passwords(&app.users) {
+            for fault in doctor::default_passwords(&app.users) {
                 tracing::warn!(fault, "a default password is in use");
             }
         });
@@ -167,6 +168,7 @@ async fn serve(
         }
     });
     tokio::spawn(app.clone().keep_house());
+    tokio::spawn(app.clone().watch_relays());
     if let Some(tls) = tls.clone() {
         tokio::spawn(tls.keep_fresh(app.metrics.clone()));
     }
@@ -301,15 +303,28 @@ fn webhook_secret() -> Result<(), Box<dyn Error>> {
 }
 
 /// Looks at everything, and says what was found.
-fn see_doctor(as_json: bool) -> Result<(), Box<dyn Error>> {
-    let variable = dotenv::environment()?;
-    let mut findings: Vec<_> = faults(&variable).into_iter().map(Finding::fault).collect();
-    // Settings that cannot be read name nothing that could be looked at.
-    if let Ok(config) = Config::read(&variable) {
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        findings.extend(runtime.block_on(doctor::look(&config)));
+fn see_doctor(options: &[&str]) -> Result<(), Box<dyn Error>> {
+    let (mut as_json, mut date, mut rest) = (false, None, options);
+    loop {
+        rest = match rest {
+            [] => break,
+            ["--json", rest @ ..] => {
+                as_json = true;
+                rest
+            }
+            ["--date", url, rest @ ..] => {
+                date = Some(*url);
+                rest
+            }
+            _ => return Err(USAGE.into()),
+        };
     }
+    let variable = dotenv::environment()?;
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let findings = runtime.block_on(doctor::look(variable, date));
+    // Not waiting for a name that is still being looked up.
+    runtime.shutdown_background();
     if as_json {
         println!("{}", serde_json::to_string_pretty(&findings)?);
     } else {
@@ -321,41 +336,13 @@ fn see_doctor(as_json: bool) -> Result<(), Box<dyn Error>> {
 
 /// What keeps these settings and accounts from production, all of it.
 fn check_config() -> Result<(), Box<dyn Error>> {
-    let faults = faults(dotenv::environment()?);
-    if faults.is_empty() { Ok(()) } else { Err(Faults(faults).into()) }
-}
-
-fn faults(variable: impl Fn(&str) -> Option<String>) -> Vec<String> {
-    let users_csv = config::users_csv(&variable);
-    let mut faults = match Config::read(&variable) {
-        Ok(config) if config.debug => {
-            vec!["DEBUG=true is for development: it allows published secrets, and serves the examples".to_owned()]
-        }
-        Ok(_) => Vec::new(),
-        Err(Faults(faults)) => faults,
-    };
-    if users_csv.exists() {
-        match Users::load(&users_csv) {
-            Ok((users, rows)) => {
-                let path = users_csv.display();
-                faults.extend(
-                    rows.iter().map(|row| format!("{path}, line {}: {}", row.line, row.fault)),
-                );
-                faults.extend(default_passwords(&users));
-            }
-            Err(error) => faults.push(format!("USERS_CSV: {error}")),
-        }
+    let (_, findings) = doctor::settings(dotenv::environment()?);
+    if findings.is_empty() {
+        return Ok(());
     }
-    faults
-}
-
-fn default_passwords(users: &Users) -> impl Iterator<Item = String> {
-    let is_default = |(username, password): &(&str, &str)| {
-        users
-            .active(username)
-            .is_some_and(|user| password::has_hash(&(*password).into(), &user.hashed_password))
+    let line = |Finding { says, mend, .. }: &Finding| match mend.as_str() {
+        "" => says.clone(),
+        mend => format!("{says}; {mend}"),
     };
-    DEFAULT_ACCOUNTS.into_iter().filter(is_default).map(|(username, _)| {
-        format!("user \"{username}\" still has the default password, which is published; give another with `manage_users passwd {username}`")
-    })
+    Err(Faults(findings.iter().map(line).collect()).into())
 }

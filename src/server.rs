@@ -62,6 +62,11 @@ fn reserve(handles: usize) -> usize {
     (handles / 8).clamp(16, 64)
 }
 
+/// How many connections `handles` suffice for.
+pub fn room_for(handles: usize) -> usize {
+    handles.saturating_sub(reserve(handles)).clamp(1, Semaphore::MAX_PERMITS)
+}
+
 /// Connections from one address that are no WebSocket (yet).
 const MOST_PER_ADDRESS: usize = 256;
 
@@ -122,7 +127,7 @@ impl Gate {
     /// WebSocket from one address that is not a proxy of ours.
     /// Who finds no place is counted in `metrics`.
     pub fn new(handles: usize, trusted_proxies: &[IpNet], metrics: Arc<Metrics>) -> Self {
-        Self::of(handles.saturating_sub(reserve(handles)), trusted_proxies, metrics)
+        Self::of(room_for(handles), trusted_proxies, metrics)
     }
 
     /// A few, for whoever fetches figures: out of the handles that [`new`](Self::new) leaves.
@@ -132,7 +137,7 @@ impl Gate {
 
     fn of(connections: usize, trusted_proxies: &[IpNet], metrics: Arc<Metrics>) -> Self {
         Self {
-            handles: Arc::new(Semaphore::new(connections.clamp(1, Semaphore::MAX_PERMITS))),
+            handles: Arc::new(Semaphore::new(connections)),
             places: Places::new(0, MOST_PER_ADDRESS),
             trusted_proxies: trusted_proxies.to_vec(),
             metrics,

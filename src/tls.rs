@@ -41,7 +41,8 @@ pub struct Tls {
     reading: Mutex<()>,
 }
 
-struct Served {
+/// What is served, or would be.
+pub struct Served {
     chain: Vec<CertificateDer<'static>>,
     config: Arc<ServerConfig>,
     /// When the first of the chain expires, in whole seconds since the Unix epoch.
@@ -125,8 +126,12 @@ impl Tls {
     }
 }
 
-/// What the files hold.
-fn read(files: &TlsFiles) -> Result<Served, TlsError> {
+/// What TLS there would be with these files.
+///
+/// # Errors
+///
+/// [`TlsError`].
+pub fn read(files: &TlsFiles) -> Result<Served, TlsError> {
     let (certificate, key) =
         (files.certificate.display().to_string(), files.key.display().to_string());
     let pem = |path: &str, fault: &dyn std::fmt::Display| {

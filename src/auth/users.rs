@@ -156,6 +156,12 @@ impl Users {
         self.accounts.read().unwrap_or_else(PoisonError::into_inner).get(username).cloned()
     }
 
+    /// How many accounts are active.
+    pub fn how_many_active(&self) -> usize {
+        let accounts = self.accounts.read().unwrap_or_else(PoisonError::into_inner);
+        accounts.values().filter(|account| account.is_active).count()
+    }
+
     /// What most hashes cost, so that a name without an account can be made to cost the same.
     pub fn usual_cost(&self) -> u32 {
         let mut counts = BTreeMap::<u32, usize>::new();

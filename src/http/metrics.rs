@@ -6,7 +6,11 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use axum::{Extension, Router, extract::State, http::header, response::IntoResponse, routing::get};
 use prometheus_client::{
     encoding::EncodeGaugeValue,
-    metrics::{counter::Counter, family::Family, gauge::ConstGauge},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::{ConstGauge, Gauge},
+    },
     registry::{Registry, Unit},
 };
 use secrecy::{ExposeSecret, SecretString};
@@ -69,7 +73,8 @@ async fn figures(app: App, workers: Workers) -> Result<impl IntoResponse, ApiErr
     };
     // All rooms are looked at, and all open files counted: not on a thread that carries connections.
     let writing = tokio::task::spawn_blocking(move || {
-        let now = [here(&app), cluster, tokio_figures(&workers), process::figures()];
+        let relays = relay_figures(&app);
+        let now = [here(&app), cluster, relays, tokio_figures(&workers), process::figures()];
         app.metrics.text(&now)
     });
     let text = writing.await.map_err(|error| ApiError::Internal(error.into()))?;
@@ -103,6 +108,28 @@ fn cluster_figures(counts: Option<Counts>) -> Registry {
         gauge(&mut now, "cluster_rooms", "Rooms with somebody in them, on all servers", rooms);
         gauge(&mut now, "cluster_members", "Members of rooms, on all servers", members);
     }
+    now
+}
+
+/// What the last trial of each TURN server has shown; by URL, of which the settings name a few.
+fn relay_figures(app: &App) -> Registry {
+    let (mut now, seen) = (ours(), app.relays.seen());
+    if seen.is_empty() {
+        return now;
+    }
+    let up = Family::<[(&str, String); 1], Gauge>::default();
+    let latency = Family::<[(&str, String); 1], Gauge<f64, AtomicU64>>::default();
+    for relay in seen {
+        let url = [("url", relay.url.clone())];
+        up.get_or_create(&url).set(relay.verdict.is_up().into());
+        if let Some(within) = relay.latency {
+            latency.get_or_create(&url).set(within.as_secs_f64());
+        }
+    }
+    let help = "Whether a TURN server gave an address to relay at when it was last tried";
+    now.register("turn_up", help, up);
+    let help = "How long it took to answer then";
+    now.register_with_unit("turn_latency", help, Unit::Seconds, latency);
     now
 }
 

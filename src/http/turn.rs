@@ -26,7 +26,7 @@ pub(super) struct TurnBody {
     username: String,
     /// base64 of the HMAC-SHA1 of the user name.
     credential: String,
-    /// `turn:` and `turns:` URLs.
+    /// `turn:` and `turns:` URLs; those that did not relay when they were last tried come last.
     urls: Vec<String>,
     /// Seconds.
     ttl: u64,
@@ -54,15 +54,15 @@ pub(super) async fn turn_credentials(
     State(app): State<App>,
     CurrentUser(account): CurrentUser,
 ) -> Result<Response, ApiError> {
-    let (minted, ice) = app.turn_credentials(&account.username).map_err(|why| match why {
+    let (minted, urls, ttl) = app.turn_credentials(&account.username).map_err(|why| match why {
         TurnError::NotConfigured => ApiError::TurnNotConfigured,
         TurnError::NoUrls => ApiError::NoTurnUrls,
     })?;
     let body = TurnBody {
         username: minted.username,
         credential: minted.credential,
-        urls: ice.turn.urls.clone(),
-        ttl: ice.turn.ttl.as_secs(),
+        urls,
+        ttl: ttl.as_secs(),
     };
     Ok((NO_STORE, Json(body)).into_response())
 }

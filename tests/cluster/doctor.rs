@@ -23,13 +23,14 @@ async fn doctor(arguments: &[&str], settings: &[(&str, &str)]) -> Output {
     command.current_dir(folder.path()).arg("doctor").args(arguments).output().await.unwrap()
 }
 
-/// What it found: subject, verdict, what it says.
+/// What it found of Redis: subject, verdict, what it says.
 async fn findings(settings: &[(&str, &str)]) -> (bool, Vec<(String, String, String)>) {
     let output = doctor(&["--json"], settings).await;
     let found: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
     let text = |finding: &Value, name: &str| finding[name].as_str().unwrap().to_owned();
     let found = found.iter().map(|it| (text(it, "subject"), text(it, "verdict"), text(it, "says")));
-    (output.status.success(), found.collect())
+    let about_redis = found.filter(|(subject, ..)| subject.starts_with("Redis"));
+    (output.status.success(), about_redis.collect())
 }
 
 #[tokio::test]
@@ -68,10 +69,7 @@ async fn what_is_wrong_with_redis_is_named_with_its_mend() {
 }
 
 #[tokio::test]
-async fn settings_that_keep_from_production_are_faults_and_no_redis_is_none() {
+async fn a_server_without_redis_is_alone_which_is_no_fault() {
     let (is_well, found) = findings(&[]).await;
     assert!(is_well && found.len() == 1 && found[0].2.contains("alone"), "{found:?}");
-
-    let (is_well, found) = findings(&[("SECRET_KEY", "short")]).await;
-    assert!(!is_well && found[0].2.contains("SECRET_KEY"), "{found:?}");
 }

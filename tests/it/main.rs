@@ -14,6 +14,8 @@ mod admin;
 mod attacks;
 #[path = "../cluster/mod.rs"]
 mod cluster;
+mod coturn;
+mod doctor;
 #[path = "../faults/mod.rs"]
 mod faults;
 mod foreign;
@@ -30,5 +32,6 @@ mod signaling;
 mod tls;
 #[cfg(feature = "otel")]
 mod traces;
+mod turn;
 mod users;
 mod webhooks;

@@ -1,103 +1,51 @@
-//! Looks whether what the settings name is as it should be, and says of each thing that is not how to mend it.
+//! Redis: what several servers share.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
-use serde::Serialize;
-
+use super::{CLOCK_OFF, Finding, Verdict};
 use crate::{cluster, config::Config};
 
 /// From this version on Redis has all that is used of it: `XADD NOMKSTREAM`, `XTRIM MINID`.
-const OLDEST_REDIS: (u32, u32) = (6, 2);
+const OLDEST: (u32, u32) = (6, 2);
 
 /// Redis and the servers belong into one place: a message to another server waits for it once, a join twice.
-const SLOWEST_REDIS: Duration = Duration::from_millis(5);
+const SLOWEST: Duration = Duration::from_millis(5);
 
-/// Clocks may differ by so much: a logout is forgotten when its token ends, by whichever is ahead.
-const CLOCK_OFF: Duration = Duration::from_secs(5);
-
-/// How something is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Verdict {
-    /// As it should be.
-    Ok,
-    /// It serves, and could be better.
-    Warning,
-    /// It does not serve.
-    Fault,
-}
-
-/// One thing that was looked at.
-#[derive(Debug, Serialize)]
-pub struct Finding {
-    /// What.
-    pub subject: String,
-    /// How it is.
-    pub verdict: Verdict,
-    /// What was seen.
-    pub says: String,
-    /// What to do; empty where it is as it should be.
-    pub mend: String,
-}
-
-impl Finding {
-    fn new(subject: &str, verdict: Verdict, says: String, mend: &str) -> Self {
-        let mend = if verdict == Verdict::Ok { "" } else { mend };
-        Self { subject: subject.to_owned(), verdict, says, mend: mend.to_owned() }
-    }
-
-    /// A setting or an account that is not as it should be, in a sentence that says how to mend it.
-    pub fn fault(says: String) -> Self {
-        Self::new("settings", Verdict::Fault, says, "")
-    }
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { subject, says, mend, verdict } = self;
-        let word = match verdict {
-            Verdict::Ok => "ok",
-            Verdict::Warning => "warning",
-            Verdict::Fault => "FAULT",
-        };
-        write!(f, "{word:<8}{subject}: {says}")?;
-        if mend.is_empty() { Ok(()) } else { write!(f, "\n        {mend}") }
-    }
-}
-
-/// Looks at everything that the settings name outside this process.
-pub async fn look(config: &Config) -> Vec<Finding> {
+pub(super) async fn look(config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
     let ways = cluster::ways(&config.redis_urls, config.redis_authority.as_deref());
     for (number, mut way) in ways.into_iter().flatten().enumerate() {
         let subject = format!("Redis {}", number + 1);
         match way.about().await {
-            Ok(about) => findings.extend(about_redis(&subject, &about)),
-            Err(error) => findings.push(Finding::new(
-                &subject,
-                Verdict::Fault,
+            Ok(about) => findings.extend(judge(&subject, &about)),
+            Err(error) => findings.push(Finding::fault(
+                subject,
                 format!("cannot be reached: {error}"),
                 "look at REDIS_URL (address, password, TLS), at `bind` and `requirepass` of Redis, and at the firewall between",
             )),
         }
     }
     if findings.is_empty() {
-        let says = "none named in REDIS_URL: this server is alone".to_owned();
-        findings.push(Finding::new("Redis", Verdict::Ok, says, ""));
+        findings.push(Finding::ok("Redis", "none named in REDIS_URL: this server is alone"));
     }
     findings
 }
 
-fn about_redis(subject: &str, about: &cluster::About) -> [Finding; 5] {
-    let finding = |is_well: bool, otherwise, says, mend| {
-        Finding::new(subject, if is_well { Verdict::Ok } else { otherwise }, says, mend)
+fn judge(subject: &str, about: &cluster::About) -> [Finding; 5] {
+    let finding = |is_well: bool, otherwise, says: String, mend: &str| {
+        let subject = subject.to_owned();
+        if is_well {
+            Finding::ok(subject, says)
+        } else {
+            Finding::new(subject, otherwise, says, mend)
+        }
     };
     let mut numbers = about.version.split('.').map_while(|number| number.parse().ok());
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     let keeps_all = about.most_memory == 0 || about.policy == "noeviction";
     [
         finding(
-            version >= OLDEST_REDIS,
+            version >= OLDEST,
             Verdict::Fault,
             format!("version {}", about.version),
             "install Redis 6.2 or later, or Valkey",
@@ -115,7 +63,7 @@ fn about_redis(subject: &str, about: &cluster::About) -> [Finding; 5] {
             "set `maxmemory-policy noeviction` (deploy/redis.conf): to drop a key is to lose a room",
         ),
         finding(
-            about.latency <= SLOWEST_REDIS,
+            about.latency <= SLOWEST,
             Verdict::Warning,
             format!("answers within {:.1} ms", about.latency.as_secs_f64() * 1e3),
             "have it where the servers are: messages between servers, and joins, wait for it",
@@ -144,7 +92,7 @@ mod tests {
             clock_off: Duration::from_millis(3),
         };
         change(&mut about);
-        about_redis("Redis 1", &about).iter().map(|finding| finding.verdict).collect()
+        judge("Redis 1", &about).iter().map(|finding| finding.verdict).collect()
     }
 
     #[test]

@@ -1,0 +1,414 @@
+//! `signaling-server doctor`: each thing that it looks at, as it should be and not. Redis is in `cluster`, relays are in `turn`.
+
+use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt, process::Output};
+
+use rcgen::{CertificateParams, KeyPair};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::timeout,
+};
+
+use super::{
+    harness::{SOON, users_file},
+    process::{Process, command, text},
+};
+
+/// Settings without a fault, for whoever has no relay.
+pub const SOUND: [(&str, &str); 5] = [
+    ("SECRET_KEY", "2f0a7d5c9b1e4836a0c7d5e9f1b2a3c4"),
+    ("JWT_SECRET_KEY", "9b1e48362f0a7d5ca0c7d5e9f1b2a3c4"),
+    ("CORS_ORIGINS", "https://app.example.com"),
+    ("HOST", "127.0.0.1"),
+    ("PORT", "0"),
+];
+
+/// A folder with a users file.
+pub fn home() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("users.csv");
+    fs::write(&path, users_file(&["alice"], 4)).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+    folder
+}
+
+pub async fn run(folder: &TempDir, arguments: &[&str], settings: &[(&str, &str)]) -> Output {
+    let mut command = command(env!("CARGO_BIN_EXE_signaling-server"), folder);
+    command.arg("doctor").args(arguments).envs(SOUND).envs(settings.iter().copied());
+    timeout(SOON, command.output()).await.expect("it does not end").unwrap()
+}
+
+/// What it finds.
+pub struct Findings {
+    /// Whether it exits with 0.
+    pub is_well: bool,
+    pub all: Vec<Value>,
+}
+
+impl Findings {
+    pub async fn of(folder: &TempDir, settings: &[(&str, &str)]) -> Self {
+        Self::with(folder, &[], settings).await
+    }
+
+    pub async fn with(folder: &TempDir, arguments: &[&str], settings: &[(&str, &str)]) -> Self {
+        let output = run(folder, &[&["--json"], arguments].concat(), settings).await;
+        let all: Vec<Value> = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}", text(&output)));
+        let is_well = output.status.code() == Some(0);
+        let at_fault = all.iter().any(|finding| finding["verdict"] == "fault");
+        assert_eq!(is_well, !at_fault, "the exit code: {all:#?}");
+        Self { is_well, all }
+    }
+
+    /// Verdict, sentence and mend of each finding about `subject`.
+    pub fn about(&self, subject: &str) -> Vec<(&str, &str, &str)> {
+        let about = self.all.iter().filter(|finding| finding["subject"] == subject);
+        about
+            .map(|it| {
+                let text = |name: &str| it[name].as_str().unwrap();
+                (text("verdict"), text("says"), text("mend"))
+            })
+            .collect()
+    }
+
+    /// The one finding about `subject`.
+    pub fn one(&self, subject: &str) -> (&str, &str, &str) {
+        let about = self.about(subject);
+        assert_eq!(about.len(), 1, "{subject}: {:#?}", self.all);
+        about[0]
+    }
+
+    /// Asserts verdict, and words of sentence and mend.
+    pub fn says(&self, subject: &str, verdict: &str, says: &str, mend: &str) {
+        let one = self.one(subject);
+        let fits = one.0 == verdict && one.1.contains(says) && one.2.contains(mend);
+        assert!(fits, "{subject}: {one:?} is not {verdict}, {says}, {mend}");
+        assert_eq!(verdict == "ok", one.2.is_empty(), "a mend for what is not well, and only that");
+    }
+}
+
+#[tokio::test]
+async fn what_is_as_it_should_be_is_said_to_be() {
+    let folder = home();
+    let found = Findings::of(&folder, &[]).await;
+
+    assert!(found.is_well);
+    found.says("settings", "ok", "accepted", "");
+    found.says("secrets", "ok", "SECRET_KEY, JWT_SECRET_KEY: set, strong and different", "");
+    found.says("users", "ok", "1 can log in", "");
+    found.says("files", "ok", "closed to others", "");
+    found.says("HTTPS", "ok", "in force", "");
+    found.says("CORS_ORIGINS", "ok", "https://app.example.com", "");
+    found.says("PORT", "ok", "free one", "");
+    found.says("Redis", "ok", "alone", "");
+    found.says("TURN", "warning", "no relay", "README");
+    assert!(found.about("certificate").is_empty(), "there is none to look at");
+    let keys = ["mend", "says", "subject", "verdict"];
+    for finding in &found.all {
+        let mut names: Vec<_> = finding.as_object().unwrap().keys().collect();
+        names.sort_unstable();
+        assert_eq!(names, keys);
+    }
+}
+
+#[tokio::test]
+async fn it_looks_on_where_settings_are_at_fault_and_tells_people_the_same_as_programs() {
+    let folder = home();
+    let settings =
+        [("SECRET_KEY", "your-secret-key-here"), ("PORT", "x"), ("DEBUG", "true"), ("HOST", "::")];
+
+    let found = Findings::of(&folder, &settings).await;
+    let said = run(&folder, &[], &settings).await;
+
+    assert!(!found.is_well && said.status.code() == Some(1));
+    found.says("DEBUG", "fault", "for development", "DEBUG=false");
+    let port = found.about("PORT");
+    assert_eq!(port, [("fault", "PORT=x: not accepted", "give a port from 0 to 65535")]);
+    found.says("users", "ok", "1 can log in", "");
+    let said = text(&said);
+    assert!(said.contains("FAULT       PORT=x: not accepted\n            give a port"), "{said}");
+    assert!(said.contains("at fault"), "{said}");
+
+    let placeholder = Findings::of(&folder, &[("SECRET_KEY", "your-secret-key-here")]).await;
+    placeholder.says("SECRET_KEY", "fault", "published placeholder", "openssl rand -hex 32");
+    assert!(placeholder.about("secrets").is_empty(), "not said to be well");
+}
+
+#[tokio::test]
+async fn secrets_that_are_guessed_or_shared_are_found_and_never_shown() {
+    let folder = home();
+    let (repeated, shared) = ("ab".repeat(20), "9b1e48362f0a7d5ca0c7d5e9f1b2a3c4");
+    let settings = [
+        ("SECRET_KEY", &*repeated),
+        ("TURNSERVER_SECRET", shared),
+        ("STUNSERVER_URLS", ""),
+        ("METRICS_TOKEN", "hunter2"),
+    ];
+
+    let found = Findings::of(&folder, &settings).await;
+
+    assert!(found.is_well, "warnings are no faults");
+    found.says("SECRET_KEY", "warning", "2 different characters", "openssl");
+    found.says("METRICS_TOKEN", "warning", "shorter than 16", "openssl");
+    let turn = found.about("TURNSERVER_SECRET");
+    assert!(turn.iter().any(|it| it.1.contains("same as JWT_SECRET_KEY")), "{turn:?}");
+    assert!(found.about("secrets").is_empty());
+    let said = format!("{:?}", found.all) + &text(&run(&folder, &[], &settings).await);
+    for secret in [&*repeated, shared, "hunter2"] {
+        assert!(!said.contains(secret), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn users_that_nobody_should_have_are_found() {
+    let folder = home();
+    let path = folder.path().join("users.csv");
+    let with = async |text: &str| {
+        fs::write(&path, text).unwrap();
+        Findings::of(&folder, &[]).await
+    };
+    let published = bcrypt::hash("admin123", 4).unwrap();
+    let head = "username,email,hashed_password,is_active\n";
+
+    let default = with(&format!("{head}admin,,{published},True\n")).await;
+    default.says("users", "fault", "user \"admin\"", "manage_users passwd admin");
+    let disabled = with(&format!("{head}admin,,{published},False\n")).await;
+    disabled.says("users", "warning", "nobody", "manage_users add");
+    let row = with(&format!("{}bob,,x,True\n", users_file(&["alice"], 4))).await;
+    row.says("users", "fault", "line 3", "row");
+    let garbage = with("{}").await;
+    garbage.says("users", "fault", "line 1", "first line");
+    fs::remove_file(&path).unwrap();
+    let gone = Findings::of(&folder, &[]).await;
+    gone.says("USERS_CSV", "fault", "no such file", "manage_users add");
+}
+
+#[tokio::test]
+async fn files_that_others_may_read_are_found_until_they_are_closed() {
+    let folder = home();
+    let path = folder.path().join("users.csv");
+    let open = |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+
+    open(0o644);
+    let found = Findings::of(&folder, &[]).await;
+    found.says("files", "warning", "users.csv is open to other users", "chmod 600 users.csv");
+    open(0o640);
+    Findings::of(&folder, &[]).await.says("files", "ok", "closed", "");
+}
+
+#[tokio::test]
+async fn who_may_come_in_the_clear_and_from_which_pages_is_looked_at() {
+    let folder = home();
+    for (settings, subject, verdict, says) in [
+        (&[("REQUIRE_HTTPS", "false")][..], "HTTPS", "warning", "in the clear is served"),
+        (&[("REQUIRE_HTTPS", "false"), ("HOST", "0.0.0.0")], "HTTPS", "fault", "cross the network"),
+        (&[("TRUSTED_PROXIES", "[]")], "HTTPS", "fault", "every request is refused"),
+        (&[("TRUSTED_PROXIES", "0.0.0.0/0")], "HTTPS", "fault", "anybody may say"),
+        (&[("TRUSTED_PROXIES", "10.0.0.0/8")], "HTTPS", "ok", "trusted proxy"),
+        (&[("CORS_ORIGINS", "*")], "CORS_ORIGINS", "warning", "any site"),
+        (&[("CORS_ORIGINS", "[]")], "CORS_ORIGINS", "warning", "no page"),
+        (&[("ALLOW_ANONYMOUS", "true")], "ALLOW_ANONYMOUS", "warning", "as a guest"),
+    ] {
+        let found = Findings::of(&folder, settings).await;
+
+        let one = found.one(subject);
+        assert!(one.0 == verdict && one.1.contains(says), "{settings:?}: {one:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_is_held_to_its_days_its_key_its_name_and_who_signed_it() {
+    let folder = home();
+    let (certificate, key) = (folder.path().join("a.pem"), folder.path().join("a.key"));
+    let issue = |days: i64| {
+        let key_pair = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+        let now = rcgen::date_time_ymd(1970, 1, 1)
+            + std::time::Duration::from_secs(signaling::clock::unix_now() + 3600);
+        let day = std::time::Duration::from_secs(24 * 60 * 60);
+        params.not_before = now - day * 100;
+        params.not_after =
+            if days < 0 { now - day } else { now + day * days.unsigned_abs() as u32 };
+        let made = params.self_signed(&key_pair).unwrap();
+        fs::write(&certificate, made.pem()).unwrap();
+        fs::write(&key, key_pair.serialize_pem()).unwrap();
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    let settings =
+        [("SSL_CERT_FILE", certificate.to_str().unwrap()), ("SSL_KEY_FILE", key.to_str().unwrap())];
+
+    issue(90);
+    let long = Findings::of(&folder, &settings).await;
+    issue(9);
+    let short = Findings::of(&folder, &settings).await;
+    let named = [&settings[..], &[("HOST", "signaling.example.com")]].concat();
+    let misnamed = Findings::of(&folder, &named).await;
+    issue(-1);
+    let over = Findings::of(&folder, &settings).await;
+    fs::write(&key, KeyPair::generate().unwrap().serialize_pem()).unwrap();
+    let stranger = Findings::of(&folder, &settings).await;
+    fs::remove_file(&certificate).unwrap();
+    let gone = Findings::of(&folder, &settings).await;
+
+    long.says("HTTPS", "ok", "TLS of our own", "");
+    let said = |found: &Findings, verdict: &str, says: &str| {
+        let about = found.about("certificate");
+        let is_said = about.iter().any(|it| it.0 == verdict && it.1.contains(says));
+        assert!(is_said, "{verdict} {says}: {about:?}");
+    };
+    said(&long, "ok", "good for 90 days");
+    said(&long, "warning", "UnknownIssuer");
+    said(&short, "warning", "expires in 9 days");
+    said(&misnamed, "warning", "not made out to HOST=signaling.example.com");
+    assert!(!short.about("certificate").iter().any(|it| it.1.contains("HOST=")));
+    said(&over, "fault", "has expired");
+    said(&stranger, "fault", "a.pem");
+    said(&gone, "fault", "a.pem");
+    let made = Findings::of(&folder, &[("SSL_SELF_SIGNED", "true")]).await;
+    said(&made, "warning", "self-signed one will be made");
+    assert!(!folder.path().join("ssl").exists(), "looking changes nothing");
+}
+
+#[tokio::test]
+async fn a_port_is_free_or_ours_or_somebody_elses() {
+    let folder = home();
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = other.local_addr().unwrap().port().to_string();
+    let on = async |port: &str| Findings::of(&folder, &[("PORT", port)]).await;
+
+    on(&taken).await.says(
+        "PORT",
+        "fault",
+        "something else listens",
+        &format!("ss -ltnp 'sport = :{taken}'"),
+    );
+    drop(other);
+    on(&taken).await.says("PORT", "ok", "is free", "");
+    let running = Process::start(&folder, &SOUND).await;
+    let port = running.address.rsplit_once(':').unwrap().1;
+    on(port).await.says("PORT", "ok", "a signaling-server answers", "");
+    let elsewhere = Findings::of(&folder, &[("HOST", "192.0.2.1"), ("PORT", "8000")]).await;
+    elsewhere.says("PORT", "fault", "cannot listen", "ip address");
+}
+
+#[tokio::test]
+async fn handles_are_held_to_what_the_settings_allow() {
+    let folder = home();
+    let limited = async |handles: usize| {
+        let mut shell = command("/bin/sh", &folder);
+        let line = format!("ulimit -n {handles}; exec \"$0\" doctor --json");
+        shell.args(["-c", &line, env!("CARGO_BIN_EXE_signaling-server")]).envs(SOUND);
+        let output = timeout(SOON, shell.output()).await.unwrap().unwrap();
+        let all = serde_json::from_slice(&output.stdout).unwrap();
+        Findings { is_well: output.status.success(), all }
+    };
+
+    limited(1024).await.says("handles", "warning", "leaves 960 connections", "LimitNOFILE");
+    let few = limited(100).await;
+    few.says("handles", "fault", "84 connections", "LimitNOFILE");
+    assert!(!few.is_well);
+    limited(10_000).await.says("handles", "ok", "9936 connections", "");
+}
+
+/// What the kernel says comes through `timedatectl`, which a script stands for here.
+#[tokio::test]
+async fn the_clock_is_what_the_kernel_says_or_not_checked() {
+    let folder = home();
+    let script = folder.path().join("timedatectl");
+    let path = folder.path().to_str().unwrap();
+    let says = async |says: &str| {
+        // By a process of its own: what one of ours still has open for writing cannot be run.
+        let write = "printf '#!/bin/sh\\n%s\\n' \"$1\" >timedatectl; chmod 755 timedatectl";
+        let mut shell = command("/bin/sh", &folder);
+        assert!(shell.args(["-c", write, "sh", says]).status().await.unwrap().success());
+        Findings::of(&folder, &[("PATH", path)]).await
+    };
+
+    says("echo yes").await.says("clock", "ok", "NTP keeps it", "");
+    says("echo no").await.says("clock", "warning", "no NTP", "timedatectl set-ntp true");
+    says("echo yes; exit 1").await.says("clock", "not_checked", "does not say", "--date");
+    fs::remove_file(&script).unwrap();
+    let unknown = Findings::of(&folder, &[("PATH", path)]).await;
+    unknown.says("clock", "not_checked", "does not say", "--date");
+    assert!(unknown.is_well);
+}
+
+#[tokio::test]
+async fn the_clock_is_held_against_a_servers_where_one_is_named() {
+    let folder = home();
+    let running = Process::start(&folder, &SOUND).await;
+    let url = format!("http://{}/health", running.address);
+    let mut compiler = tokio::process::Command::new("cc");
+    compiler.args(["-shared", "-fPIC", "-o"]).arg(folder.path().join("clock.so"));
+    let compiled = compiler.args(["tests/it/attacks/clock.c", "-ldl"]).status().await.unwrap();
+    assert!(compiled.success());
+    fs::write(folder.path().join("offset"), "-100").unwrap();
+    let [clock, offset] =
+        ["clock.so", "offset"].map(|name| folder.path().join(name).display().to_string());
+    let late = [("LD_PRELOAD", &*clock), ("CLOCK_OFFSET", &*offset)];
+    // Nobody has a kernel to ask here.
+    let path = [("PATH", folder.path().to_str().unwrap())];
+    let date = ["--date", &*url];
+
+    let same = Findings::with(&folder, &date, &path).await;
+    same.says("clock", "ok", "within 5 s", "");
+    let off = Findings::with(&folder, &date, &[&path[..], &late].concat()).await;
+    let (verdict, says, mend) = off.one("clock");
+    assert!(verdict == "warning" && mend.contains("set-ntp"));
+    let seconds: u64 = says.split(' ').next().unwrap().parse().unwrap();
+    assert!((99..=101).contains(&seconds), "{says}");
+
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = format!("http://{}", silent.local_addr().unwrap());
+    for (url, words) in [
+        ("ftp://a", "no URL of HTTP"),
+        ("not a url", "no URL"),
+        ("http://nowhere.invalid", "failed to lookup"),
+        ("http://127.0.0.1:1", "refused"),
+        (&*silent, "in time"),
+    ] {
+        let found = Findings::with(&folder, &["--date", url], &path).await;
+        found.says("clock", "not_checked", words, "server that you trust");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_says_no_date_or_nonsense_is_not_believed() {
+    let folder = home();
+    for (answer, words) in [
+        ("HTTP/1.1 200 OK\r\nDate: none\r\n\r\n", "Date is none"),
+        ("HTTP/1.1 200 OK\r\n\r\nDate: none", "no Date"),
+        ("HTTP/1.1 200 OK\r\nServer: a\r\n\r\n", "no Date"),
+        ("\0\x01\x02", "no Date"),
+        ("", "no Date"),
+    ] {
+        let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", server.local_addr().unwrap());
+        let answering = tokio::spawn(async move {
+            let (mut stream, _) = server.accept().await.unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                stream.read_buf(&mut request).await.unwrap();
+            }
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        });
+        let path = [("PATH", folder.path().to_str().unwrap())];
+
+        let found = Findings::with(&folder, &["--date", &url], &path).await;
+
+        found.says("clock", "not_checked", words, "trust");
+        answering.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn options_that_it_does_not_know_are_answered_with_those_that_it_does() {
+    let folder = home();
+    for wrong in [&["--yaml"][..], &["--date"], &["--json", "now"]] {
+        let output = run(&folder, wrong, &[]).await;
+
+        assert_eq!(output.status.code(), Some(1));
+        assert!(text(&output).contains("doctor [--json] [--date URL]"), "{}", text(&output));
+    }
+}

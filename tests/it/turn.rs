@@ -1,0 +1,513 @@
+//! TURN for real: what doctor and a running server find out about relays, with a real coturn and with such as are none.
+
+use std::{fs, net::SocketAddr, time::Duration};
+
+use serde_json::{Value, json};
+use signaling::{clock::unix_now, turn};
+use stun_types::{
+    attribute::{AttributeType, ErrorCode, Nonce, Realm},
+    message::{
+        IntegrityAlgorithm, LongTermKeyCredentials, Message, MessageIntegrityCredentials,
+        MessageWrite, MessageWriteExt, MessageWriteVec,
+    },
+};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, UdpSocket},
+    process::Command,
+    task::JoinHandle,
+};
+
+use super::{
+    coturn::{Coturn, SECRET, free_port},
+    doctor::{Findings, home},
+    harness::Client,
+    process::{DEBUG, Process},
+};
+
+/// What coturn says of an allocation that was made, and of one that is gone.
+const GIVEN: &str = "ALLOCATE processed, success";
+const GIVEN_BACK: &str = "REFRESH processed, success";
+const GONE: &str = "delete:";
+
+async fn diagnose(urls: &[&str], more: &[(&str, &str)]) -> Findings {
+    let urls = json!(urls).to_string();
+    let settings = [("TURNSERVER_SECRET", SECRET), ("TURNSERVER_URLS", &urls)];
+    Findings::of(&home(), &[&settings, more].concat()).await
+}
+
+/// A library that moves the clock of the process that it is loaded into, and the variables for that.
+async fn clock(folder: &TempDir, seconds: i64) -> [(&'static str, String); 2] {
+    let library = folder.path().join("clock.so");
+    let mut compiler = Command::new("cc");
+    compiler.args(["-shared", "-fPIC", "-o"]).arg(&library);
+    let compiled = compiler.args(["tests/it/attacks/clock.c", "-ldl"]).status().await.unwrap();
+    assert!(compiled.success());
+    let offset = folder.path().join("offset");
+    fs::write(&offset, seconds.to_string()).unwrap();
+    [("LD_PRELOAD", library.display().to_string()), ("CLOCK_OFFSET", offset.display().to_string())]
+}
+
+#[tokio::test]
+async fn a_relay_is_well_over_udp_tcp_and_tls_and_keeps_nothing_of_the_trial() {
+    let mut coturn = Coturn::start().await;
+    let urls = coturn.urls();
+    let trusted = [("SSL_CERT_FILE", coturn.certificate.to_str().unwrap())];
+    let stun = format!("stun:127.0.0.1:{}", coturn.port);
+    let stuns = format!("stuns:localhost:{}", coturn.tls_port);
+    let both = json!([stun, stuns]).to_string();
+
+    let found =
+        diagnose(&urls.each_ref().map(String::as_str), &[trusted[0], ("STUNSERVER_URLS", &both)])
+            .await;
+
+    for url in &urls {
+        found.says(url, "ok", "relays, within", "");
+    }
+    for url in [&stun, &stuns] {
+        found.says(url, "ok", "answers, within", "");
+    }
+    found.says(&format!("{} certificate", urls[2]), "ok", "good for", "");
+    coturn.says_times(GIVEN, 3).await;
+    coturn.says_times(GIVEN_BACK, 3).await;
+    coturn.says_times(GONE, 3).await;
+    assert_eq!(coturn.said(GIVEN), 3, "{:#?}", coturn.log());
+    assert!(found.is_well);
+}
+
+#[tokio::test]
+async fn another_secret_and_a_clock_that_is_wrong_are_told_apart() {
+    let coturn = Coturn::start().await;
+    let [udp, tcp, _] = coturn.urls();
+    let folder = home();
+    let diagnose = async |secret: &str, offset: i64| {
+        let clock = clock(&folder, offset).await;
+        let urls = json!([udp, tcp]).to_string();
+        let settings = [
+            ("TURNSERVER_SECRET", secret),
+            ("TURNSERVER_URLS", &*urls),
+            ("TURNSERVER_TTL", "3600"),
+            (clock[0].0, &*clock[0].1),
+            (clock[1].0, &*clock[1].1),
+        ];
+        Findings::of(&folder, &settings).await
+    };
+
+    let other = diagnose("the-secret-of-somebody-else-altogether", 0).await;
+    let other_and_late = diagnose("the-secret-of-somebody-else-altogether", -100_000).await;
+    let late = diagnose(SECRET, -100_000).await;
+    let rather_late = diagnose(SECRET, -600).await;
+    let hardly_late = diagnose(SECRET, -30).await;
+
+    for url in [&udp, &tcp] {
+        for wrong in [&other, &other_and_late] {
+            wrong.says(url, "fault", "another secret", "static-auth-secret");
+        }
+        late.says(
+            url,
+            "fault",
+            "clock is ahead of ours by more than TURNSERVER_TTL",
+            "timedatectl",
+        );
+        rather_late.says(url, "warning", "more than a minute ahead", "timedatectl");
+        hardly_late.says(url, "ok", "relays", "");
+    }
+}
+
+/// Servers that are none, each on a port of its own.
+struct Strangers {
+    urls: Vec<(String, &'static str, &'static str)>,
+    tasks: Vec<JoinHandle<()>>,
+    _silent: (TcpListener, UdpSocket),
+}
+
+impl Drop for Strangers {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+async fn tcp_that_says(what: &'static [u8]) -> (u16, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let serving = tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                // All of it: to close on what was not read would take back what is said.
+                let mut asked = [0; 4096];
+                let _ = stream.read(&mut asked).await;
+                let _ = stream.write_all(what).await;
+            });
+        }
+    });
+    (port, serving)
+}
+
+/// A socket that answers each datagram by what `answer` makes of it.
+async fn udp_that(
+    mut answer: impl FnMut(&[u8]) -> Vec<Vec<u8>> + Send + 'static,
+) -> (u16, JoinHandle<()>) {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let port = socket.local_addr().unwrap().port();
+    let serving = tokio::spawn(async move {
+        let mut buffer = [0; 2048];
+        loop {
+            let (length, from): (usize, SocketAddr) = socket.recv_from(&mut buffer).await.unwrap();
+            for answer in answer(&buffer[..length]) {
+                socket.send_to(&answer, from).await.unwrap();
+            }
+        }
+    });
+    (port, serving)
+}
+
+impl Strangers {
+    async fn start() -> Self {
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let hole = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let (silent_port, hole_port) =
+            (silent.local_addr().unwrap().port(), hole.local_addr().unwrap().port());
+        let closed = free_port();
+        let (http, first) = tcp_that_says(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+        let (ssh, second) = tcp_that_says(b"SSH-2.0-OpenSSH_9.2p1\r\n").await;
+        let (deaf, third) = tcp_that_says(b"").await;
+        let (babble, fourth) = udp_that(|_| vec![b"babble".to_vec(); 3]).await;
+        let (echo, fifth) = udp_that(|asked| vec![asked.to_vec()]).await;
+        let urls = vec![
+            (format!("turn:127.0.0.1:{closed}"), "the port is closed", "/udp"),
+            (format!("turn:127.0.0.1:{closed}?transport=tcp"), "the port is closed", "/tcp"),
+            (format!("turns:127.0.0.1:{closed}"), "the port is closed", "/tcp"),
+            ("turn:nowhere.invalid".into(), "its host is unknown", "getent hosts nowhere.invalid"),
+            ("turns:nowhere.invalid:443".into(), "its host is unknown", "getent hosts"),
+            (format!("turn:127.0.0.1:{silent_port}?transport=tcp"), "nothing is heard", "firewall"),
+            (format!("turns:127.0.0.1:{silent_port}"), "nothing is heard", "firewall"),
+            (format!("turn:127.0.0.1:{hole_port}"), "nothing is heard", "firewall"),
+            (format!("turn:127.0.0.1:{http}?transport=tcp"), "does not speak STUN", "ss -lnp"),
+            (format!("turns:127.0.0.1:{http}"), "no TLS can be had", "pkey="),
+            (format!("turn:127.0.0.1:{ssh}?transport=tcp"), "does not speak STUN", "ss -lnp"),
+            (format!("turn:127.0.0.1:{deaf}?transport=tcp"), "hangs up", "turns:"),
+            (format!("turn:127.0.0.1:{babble}"), "does not speak STUN", "ss -lnp"),
+            (format!("turn:127.0.0.1:{echo}"), "nothing is heard", "firewall"),
+        ];
+        let tasks = vec![first, second, third, fourth, fifth];
+        Self { urls, tasks, _silent: (silent, hole) }
+    }
+}
+
+#[tokio::test]
+async fn each_way_to_be_no_relay_has_its_own_words_and_its_own_mend() {
+    let strangers = Strangers::start().await;
+    let coturn = Coturn::start().await;
+    let [_, _, tls] = coturn.urls();
+    let mut urls: Vec<_> = strangers.urls.iter().map(|(url, ..)| url.as_str()).collect();
+    let dtls = format!("turns:localhost:{}?transport=udp", coturn.tls_port);
+    urls.extend([&*tls, &*dtls]);
+
+    let found = diagnose(&urls, &[]).await;
+
+    for (url, says, mend) in &strangers.urls {
+        found.says(url, "fault", says, mend);
+    }
+    found.says(&tls, "fault", "certificate is not accepted", "openssl s_client");
+    found.says(&dtls, "not_checked", "DTLS", "transport=tcp");
+    assert!(!found.is_well);
+}
+
+#[tokio::test]
+async fn a_relay_for_everybody_is_a_fault_and_keeps_nothing_of_the_trial_either() {
+    let mut coturn = Coturn::start_open().await;
+    let [udp, ..] = coturn.urls();
+
+    let found = diagnose(&[&udp], &[]).await;
+
+    found.says(&udp, "fault", "for anybody", "no-auth");
+    coturn.says(GONE).await;
+}
+
+/// The method of RFC 8656 section 17 that a Refresh has, and where a request has it.
+const REFRESH: [u8; 2] = [0x00, 0x04];
+
+/// A server that speaks TURN over UDP; see [`speaks_turn`].
+async fn turn_that_says(codes: &'static [u16]) -> (u16, JoinHandle<()>) {
+    udp_that(speaks_turn(codes)).await
+}
+
+/// Answers as a relay does that has these codes, one for each request with credentials, the last one again and again. 0 is
+/// success.
+fn speaks_turn(codes: &'static [u16]) -> impl FnMut(&[u8]) -> Vec<Vec<u8>> + Send + 'static {
+    let mut proven = 0;
+    move |asked| {
+        let request = Message::from_bytes(asked).unwrap();
+        let is_proven = request.attribute::<Realm>().is_ok();
+        let code = if is_proven { codes[proven.min(codes.len() - 1)] } else { 401 };
+        proven += usize::from(is_proven);
+        if code == 0 || asked.starts_with(&REFRESH) {
+            let mut answer = Message::builder_success(&request, MessageWriteVec::new());
+            let name = request.raw_attribute(AttributeType::new(6)).unwrap();
+            let name = String::from_utf8(name.value.to_vec()).unwrap();
+            let (_, account) = name.split_once(':').unwrap();
+            let until: u64 = name.split(':').next().unwrap().parse().unwrap();
+            let minted = turn::mint(SECRET, account, Duration::ZERO, until);
+            let key = LongTermKeyCredentials::new(name, minted.credential, "a realm".to_owned());
+            let key = MessageIntegrityCredentials::LongTerm(key);
+            answer.add_message_integrity(&key, IntegrityAlgorithm::Sha1).unwrap();
+            return vec![answer.finish()];
+        }
+        let mut answer = Message::builder_error(&request, MessageWriteVec::new());
+        answer.add_attribute(&ErrorCode::new(code, "so it is").unwrap()).unwrap();
+        answer.add_attribute(&Realm::new("a realm").unwrap()).unwrap();
+        answer.add_attribute(&Nonce::new(&format!("nonce {proven}")).unwrap()).unwrap();
+        vec![answer.finish()]
+    }
+}
+
+#[tokio::test]
+async fn what_a_relay_refuses_with_is_said_in_words() {
+    let mut tasks = Vec::new();
+    let mut cases = Vec::new();
+    for (codes, verdict, says, mend) in [
+        (&[0][..], "ok", "relays", ""),
+        (&[438, 0], "ok", "relays", ""),
+        (&[438], "fault", "every nonce for an old one", "journalctl"),
+        (&[486], "fault", "486 \"so it is\": this user has as many allocations", "user-quota"),
+        (&[508], "fault", "no port or no bandwidth", "total-quota"),
+        (&[442], "fault", "relays no UDP", "journalctl"),
+        (&[300], "warning", "another server", "name the server"),
+        (&[500], "fault", "500 \"so it is\"", "journalctl"),
+        (&[401, 0], "warning", "minute ahead", "timedatectl"),
+        (&[401, 401, 0], "fault", "clock is ahead", "timedatectl"),
+        (&[401], "fault", "another secret", "static-auth-secret"),
+    ] {
+        let (port, task) = turn_that_says(codes).await;
+        tasks.push(task);
+        cases.push((format!("turn:127.0.0.1:{port}"), verdict, says, mend));
+    }
+    // 401 without a realm.
+    let (port, task) = udp_that(|asked| {
+        let request = Message::from_bytes(asked).unwrap();
+        let mut answer = Message::builder_error(&request, MessageWriteVec::new());
+        answer.add_attribute(&ErrorCode::new(401, "").unwrap()).unwrap();
+        vec![answer.finish()]
+    })
+    .await;
+    tasks.push(task);
+    cases.push((format!("turn:127.0.0.1:{port}"), "fault", "names no realm", "use-auth-secret"));
+    // Success by one that does not know the secret.
+    let (port, task) = udp_that(|asked| {
+        let request = Message::from_bytes(asked).unwrap();
+        if request.attribute::<Realm>().is_ok() {
+            return vec![Message::builder_success(&request, MessageWriteVec::new()).finish()];
+        }
+        let mut answer = Message::builder_error(&request, MessageWriteVec::new());
+        answer.add_attribute(&ErrorCode::new(401, "").unwrap()).unwrap();
+        answer.add_attribute(&Realm::new("a realm").unwrap()).unwrap();
+        answer.add_attribute(&Nonce::new("a nonce").unwrap()).unwrap();
+        vec![answer.finish()]
+    })
+    .await;
+    tasks.push(task);
+    cases.push((format!("turn:127.0.0.1:{port}"), "fault", "nothing is heard", "firewall"));
+    let urls: Vec<_> = cases.iter().map(|(url, ..)| url.as_str()).collect();
+
+    let found = diagnose(&urls, &[]).await;
+
+    for (url, verdict, says, mend) in &cases {
+        found.says(url, verdict, says, mend);
+    }
+    tasks.iter().for_each(JoinHandle::abort);
+}
+
+#[tokio::test]
+async fn a_datagram_that_is_lost_is_sent_again_and_what_others_say_is_passed_over() {
+    let (mut heard, mut relay) = (0, speaks_turn(&[0]));
+    let (port, serving) = udp_that(move |asked| {
+        heard += 1;
+        // Every other one gets lost, and noise and an echo come before each answer.
+        if heard % 2 == 1 {
+            return Vec::new();
+        }
+        [vec![b"noise".to_vec(), asked.to_vec()], relay(asked)].concat()
+    })
+    .await;
+
+    let url = format!("turn:127.0.0.1:{port}");
+    let found = diagnose(&[&url], &[]).await;
+
+    found.says(&url, "ok", "relays, within", "");
+    serving.abort();
+}
+
+#[tokio::test]
+async fn urls_without_a_secret_are_a_fault() {
+    let folder = home();
+    let found = Findings::of(&folder, &[("TURNSERVER_URLS", "turn:nowhere.invalid")]).await;
+
+    found.says("TURNSERVER_SECRET", "fault", "nobody gets TURN credentials", "static-auth-secret");
+    assert!(
+        found.about("turn:nowhere.invalid").is_empty(),
+        "nothing is issued that could be tried"
+    );
+}
+
+/// What a server says of its relays: by REST, in a session, and to Prometheus.
+struct Told {
+    token: String,
+    address: SocketAddr,
+}
+
+impl Told {
+    async fn by(server: &Process) -> Self {
+        let address = server.address.parse().unwrap();
+        let login = json!({"username": "admin", "password": "admin123"});
+        let answer = reqwest::Client::new().post(format!("http://{address}/auth/login"));
+        let answer: Value = answer.json(&login).send().await.unwrap().json().await.unwrap();
+        Self { token: answer["access_token"].as_str().unwrap().to_owned(), address }
+    }
+
+    async fn get(&self, path: &str, token: &str) -> String {
+        let asked = reqwest::Client::new().get(format!("http://{}{path}", self.address));
+        asked.bearer_auth(token).send().await.unwrap().text().await.unwrap()
+    }
+
+    /// The URLs in the order in which they are handed out, which is the same everywhere.
+    async fn urls(&self) -> Vec<String> {
+        let read = |answer: &Value| -> Vec<String> {
+            serde_json::from_value(answer["urls"].clone()).unwrap()
+        };
+        let of = async |path| -> Value {
+            serde_json::from_str(&self.get(path, &self.token).await).unwrap()
+        };
+        let credentials = read(&of("/auth/turn-credentials").await);
+        assert_eq!(read(&of("/auth/ice-servers").await["iceServers"][0]), credentials);
+        let mut client = Client::connect(self.address, "den", &[]).await.unwrap();
+        client.hears().await;
+        client.says(json!({"type": "auth_token", "token": self.token})).await;
+        assert_eq!(read(&client.hears().await["iceServers"][0]), credentials);
+        client.leaves().await;
+        credentials
+    }
+
+    async fn metrics(&self) -> String {
+        self.get("/metrics", METRICS_TOKEN).await
+    }
+}
+
+const METRICS_TOKEN: &str = "a-token-for-prometheus";
+
+#[tokio::test]
+async fn a_server_hands_out_relays_that_died_last_until_they_are_back() {
+    let (first, mut second) = (Coturn::start().await, Coturn::start().await);
+    let [dying_udp, dying_tcp, _] = first.urls();
+    let [living, ..] = second.urls();
+    let urls = [dying_udp, dying_tcp, living];
+    let list = json!(urls).to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let probe = [
+        ("TURNSERVER_SECRET", SECRET),
+        ("TURNSERVER_URLS", &*list),
+        ("TURN_PROBE_SECONDS", "1"),
+        ("METRICS_TOKEN", METRICS_TOKEN),
+        ("LOG_LEVEL", "TRACE"),
+    ];
+    let began = unix_now();
+    let mut server = Process::start(&folder, &[&DEBUG[..], &probe].concat()).await;
+    let told = Told::by(&server).await;
+    for _ in &urls {
+        server.says("a TURN server relays").await;
+    }
+    let up = |url: &str, is_up: u8| format!("signaling_turn_up{{url=\"{url}\"}} {is_up}\n");
+
+    let metrics = told.metrics().await;
+    assert!(urls.iter().all(|url| metrics.contains(&up(url, 1))), "{metrics}");
+    let latency = format!("signaling_turn_latency_seconds{{url=\"{}\"}} 0.", urls[0]);
+    assert!(metrics.contains(&latency), "{metrics}");
+    assert_eq!(told.urls().await, urls);
+
+    let dead = first.dies().await;
+    for _ in 0..2 {
+        server.says("a TURN server does not relay").await;
+    }
+    let metrics = told.metrics().await;
+    let seen = [up(&urls[0], 0), up(&urls[1], 0), up(&urls[2], 1)];
+    assert!(seen.iter().all(|line| metrics.contains(line)), "{metrics}");
+    assert_eq!(told.urls().await, [&*urls[2], &*urls[0], &*urls[1]]);
+
+    let _alive = dead.starts_again().await;
+    for _ in 0..2 {
+        server.says("a TURN server relays").await;
+    }
+    assert_eq!(told.urls().await, urls);
+    // The other one was tried all the while, and there was nothing to say of it.
+    second.says_times(GIVEN_BACK, 3).await;
+    let about = |line: &&String| line.contains("a TURN server") && line.contains(&urls[2]);
+    assert_eq!(server.said.iter().filter(about).count(), 1);
+    let log = server.said.join("\n");
+    let minted = |until| turn::mint(SECRET, "probe-0", Duration::ZERO, until).credential;
+    assert!(log.contains("TRACE") && !log.contains(SECRET), "{log}");
+    assert!((began..unix_now() + 61).all(|until| !log.contains(&minted(until))), "{log}");
+    assert_eq!(server.ends_after("-TERM").await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn other_relays_are_tried_at_once_when_the_settings_are_read_again() {
+    let coturn = Coturn::start().await;
+    let [udp, tcp, _] = coturn.urls();
+    let folder = tempfile::tempdir().unwrap();
+    let write = |urls: &[&str], secret: &str| {
+        let text = format!(
+            "TURNSERVER_SECRET={secret}\nTURNSERVER_URLS={}\nMETRICS_TOKEN={METRICS_TOKEN}\n",
+            json!(urls)
+        );
+        fs::write(folder.path().join(".env"), text).unwrap();
+    };
+    let hang_up = async |server: &Process| {
+        let pid = server.child.id().unwrap().to_string();
+        assert!(Command::new("kill").args(["-HUP", &pid]).status().await.unwrap().success());
+    };
+    // So seldom that only the news can be why.
+    let settings = [&DEBUG[..], &[("TURN_PROBE_SECONDS", "86400"), ("LOG_LEVEL", "INFO")]].concat();
+    write(&[], "");
+    let mut server = Process::start(&folder, &settings).await;
+    let told = Told::by(&server).await;
+    assert!(!told.metrics().await.contains("turn_up"), "nothing to try");
+
+    write(&[&udp], SECRET);
+    hang_up(&server).await;
+    assert!(server.says("a TURN server relays").await.contains(&udp));
+    write(&[&tcp], "the-secret-of-somebody-else");
+    hang_up(&server).await;
+    let refused = server.says("a TURN server does not relay").await;
+
+    assert!(refused.contains(&tcp) && refused.contains("another secret"), "{refused}");
+    let metrics = told.metrics().await;
+    assert!(metrics.contains(&format!("signaling_turn_up{{url=\"{tcp}\"}} 0\n")), "{metrics}");
+    assert!(
+        !metrics.contains(&format!("\"{udp}\"")),
+        "what is not configured any more is forgotten: {metrics}"
+    );
+    assert_eq!(told.urls().await, [tcp], "never none");
+}
+
+#[tokio::test]
+async fn a_server_that_shall_not_try_its_relays_leaves_them_alone() {
+    let (port, serving) = turn_that_says(&[0]).await;
+    let url = format!("turn:127.0.0.1:{port}");
+    let folder = tempfile::tempdir().unwrap();
+    let off = [
+        ("TURNSERVER_SECRET", SECRET),
+        ("TURNSERVER_URLS", &*url),
+        ("TURN_PROBE_SECONDS", "0"),
+        ("METRICS_TOKEN", METRICS_TOKEN),
+        ("LOG_LEVEL", "INFO"),
+    ];
+    let mut server = Process::start(&folder, &[&DEBUG[..], &off].concat()).await;
+    let told = Told::by(&server).await;
+
+    assert_eq!(told.urls().await, [url]);
+    assert!(!told.metrics().await.contains("turn_up"));
+    assert_eq!(server.ends_after("-TERM").await.code(), Some(0));
+    assert!(!server.said.iter().any(|line| line.contains("a TURN server")));
+    serving.abort();
+}
