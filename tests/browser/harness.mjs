@@ -1,4 +1,4 @@
-// What the tests stand on: the real server, coturn and nginx, each on free ports and in a folder of
+// What the tests stand on: the real server, coturn, and nginx, Caddy or HAProxy, each on free ports and in a folder of
 // its own, and small clients to talk to them. A test file calls `cleanUp` in an `after` hook.
 
 import { spawn, execFileSync } from 'node:child_process';
@@ -243,6 +243,59 @@ export async function startNginx(server) {
     });
     await ready(child, 'nginx', async () => (await accepts(port)) && (await accepts(plainPort)));
     return { url: `https://localhost:${port}`, port, plainUrl: `http://localhost:${plainPort}`, plainPort, child };
+  });
+}
+
+// --- Caddy and HAProxy ---------------------------------------------------------------------------
+
+/** Starts Caddy with deploy/Caddyfile in front of `server`, as https://localhost. */
+export async function startCaddy(server) {
+  return onFreePorts(async () => {
+    const home = folder();
+    const [port, plainPort] = [await freePort(), await freePort()];
+    const { folder: pem } = certificate();
+    const site = substitute(readFileSync(join(ROOT, 'deploy/Caddyfile'), 'utf8'), [
+      ['http:// {', `http://:${plainPort} {`],
+      ['https://signaling.example.com {', `https://localhost:${port} {\n\ttls ${pem}/fullchain.pem ${pem}/privkey.pem`],
+      ['https://signaling.example.com', 'https://localhost'],
+      ['127.0.0.1:8080 {', `127.0.0.1:${server.port} {`],
+    ]);
+    // It would listen on 80 as well.
+    const options = `{\n\tadmin off\n\tauto_https disable_redirects\n\tdefault_bind 127.0.0.1\n}\n`;
+    writeFileSync(join(home, 'Caddyfile'), options + site);
+
+    const child = launch('caddy', ['run', '--config', join(home, 'Caddyfile'), '--adapter', 'caddyfile'], {
+      env: { PATH: process.env.PATH, HOME: home, XDG_DATA_HOME: home, XDG_CONFIG_HOME: home },
+    });
+    await ready(child, 'Caddy', async () => (await accepts(port)) && (await accepts(plainPort)));
+    return { url: `https://localhost:${port}`, plainUrl: `http://localhost:${plainPort}`, child };
+  });
+}
+
+/** What makes of deploy/haproxy.cfg one for a single server. */
+export const HAPROXY_FOR_ONE = "sed -e '/server node[23] /d' -e 's/127.0.0.1:8081/127.0.0.1:8080/'";
+
+/** Starts HAProxy with deploy/haproxy.cfg, as far as it is about one server, in front of `server`, as https://localhost. */
+export async function startHaproxy(server) {
+  return onFreePorts(async () => {
+    const home = folder();
+    const [port, plainPort] = [await freePort(), await freePort()];
+    const one = execFileSync('bash', ['-c', `${HAPROXY_FOR_ONE} deploy/haproxy.cfg`], { cwd: ROOT, encoding: 'utf8' });
+    const cfg = substitute(one, [
+      ['    user haproxy\n    group haproxy\n', ''],
+      ['/etc/haproxy/signaling.pem', `${home}/signaling.pem`],
+      ['https://signaling.example.com', 'https://localhost'],
+      ['127.0.0.1:8080', `127.0.0.1:${server.port}`],
+      ['bind :80\n', `bind 127.0.0.1:${plainPort}\n`],
+      ['bind :443 ', `bind 127.0.0.1:${port} `],
+    ]);
+    const pems = ['fullchain.pem', 'privkey.pem'].map((name) => readFileSync(join(certificate().folder, name)));
+    writeFileSync(join(home, 'signaling.pem'), Buffer.concat(pems), { mode: 0o600 });
+    writeFileSync(join(home, 'haproxy.cfg'), cfg);
+
+    const child = launch('haproxy', ['-db', '-f', join(home, 'haproxy.cfg')], { env: { PATH: `${process.env.PATH}:/usr/sbin` } });
+    await ready(child, 'HAProxy', async () => (await accepts(port)) && (await accepts(plainPort)));
+    return { url: `https://localhost:${port}`, plainUrl: `http://localhost:${plainPort}`, child };
   });
 }
 
