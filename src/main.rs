@@ -3,6 +3,7 @@
 use std::{error::Error, net::TcpListener, process::ExitCode, sync::Arc};
 
 use rustix::process::Signal;
+use sd_notify::NotifyState;
 use signaling::{
     app::{self, App},
     auth::{password, revoked::Revoked, users, users::Users, users_file::DEFAULT_ACCOUNTS},
@@ -133,11 +134,13 @@ async fn serve(config: Config, handed_over: Option<TcpListener>) -> Result<(), B
     app.restore(&workers);
     let doors = http::doors(&app);
     let serving = tokio::spawn(server::serve(listener, doors, tls, gate, workers, closing.clone()));
+    tell_systemd(NotifyState::Ready);
 
     let mut asked_to_stop =
         async || tokio::select! { _ = interrupted.recv() => {}, _ = terminated.recv() => {} };
     asked_to_stop().await;
     tracing::info!("closing");
+    tell_systemd(NotifyState::Stopping);
     if is_handed_over {
         // Whoever comes now waits in the socket's queue, for the next process.
         closing.cancel();
@@ -159,6 +162,13 @@ async fn serve(config: Config, handed_over: Option<TcpListener>) -> Result<(), B
     app.save_survivors();
     tracing::info!("closed");
     Ok(())
+}
+
+/// Where systemd waits for it (`Type=notify`, sd_notify(3)); elsewhere nobody is told.
+fn tell_systemd(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "systemd, which NOTIFY_SOCKET names, cannot be told");
+    }
 }
 
 /// On SIGHUP: settings that may change while we run, all of them or none. Users and certificates are watched.

@@ -63,7 +63,8 @@ export function folder() {
   return path;
 }
 
-function launch(command, args, options = {}) {
+/** Starts a process that `cleanUp` ends. */
+export function launch(command, args, options = {}) {
   const child = { output: '', process: spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'], ...options }) };
   const gone = new Promise((done) => {
     child.process.once('error', (error) => { child.output += error; done(); });
@@ -166,9 +167,12 @@ export async function startServer(settings = {}, home = folder()) {
     ...settings,
   };
   const child = launch(SERVER, [], { cwd: home, env });
-  const address = await ready(child, 'the server', () => openLine(child.output)?.address);
+  const address = await listens(child);
   return { url: `http://${address}`, port: Number(address.split(':').pop()), child, home, end: child.end };
 }
+
+/** Where a server listens that was just started, once it does. */
+export const listens = (child) => ready(child, 'the server', () => openLine(child.output)?.address);
 
 function openLine(output) {
   for (const line of output.split('\n').slice(0, -1)) {
@@ -353,10 +357,10 @@ export async function logIn(base, username, password = PASSWORDS[username], opti
 
 /** A client of the WebSocket, for what needs no browser. */
 export class Client {
-  constructor(base, room) {
+  constructor(base, room, headers = {}) {
     this.heard = [];
     this.pings = 0;
-    this.socket = new WebSocket(`${base.replace(/^http/, 'ws')}/ws/${encodeURIComponent(room)}`, { ca: certificate().ca });
+    this.socket = new WebSocket(`${base.replace(/^http/, 'ws')}/ws/${encodeURIComponent(room)}`, { ca: certificate().ca, headers });
     this.closed = new Promise((done) => this.socket.once('close', (code, reason) => done({ code, reason: `${reason}` })));
     this.socket.on('message', (text) => this.heard.push(JSON.parse(text)));
     this.socket.on('ping', () => { this.pings += 1; });
