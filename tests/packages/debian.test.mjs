@@ -41,6 +41,14 @@ describe('the Debian package', { timeout: 170_000 }, () => {
     .replace('apt install ./target/package/signaling-server_*.deb', 'dpkg --install /packages/ours/*.deb')
     .replace('manage_users add alice', "sh -c 'echo correct horse | manage_users add --password-stdin alice'")}`);
 
+  /** A client at the door of a room, which has said who it is. */
+  async function enter(first) {
+    const client = new Client(URL_INSIDE, 'den', HTTPS.headers);
+    await client.hears('auth_required');
+    client.says(first);
+    return client;
+  }
+
   /** The package with another version number, as it is handed to dpkg. */
   function another(version) {
     const content = join(packages, `content-${version}`);
@@ -98,9 +106,7 @@ describe('the Debian package', { timeout: 170_000 }, () => {
   });
 
   test('lets alice into a room', async () => {
-    const member = new Client(URL_INSIDE, 'den', HTTPS.headers);
-    await member.hears('auth_required');
-    member.says({ type: 'auth_token', token });
+    const member = await enter({ type: 'auth_token', token });
     await member.hears('users_in_room');
 
     assert.match(debian.run('journalctl', '--unit', SERVICE, '--output', 'cat'), /"joined"/);
@@ -129,8 +135,11 @@ describe('the Debian package', { timeout: 170_000 }, () => {
     assert.ok(handles > 1024, `${handles}`);
   });
 
-  test('a restart refuses nobody, and the token goes on', async () => {
+  test('a restart refuses nobody, the token goes on, and whoever resumes has kept the seat', async () => {
     const pid = is('MainPID');
+    const member = await enter({ type: 'auth_token', token, clientId: 'laptop', features: ['resume'] });
+    const { resume_token: ticket } = await member.hears('auth_success');
+    const { seq } = await member.hears('users_in_room');
     const answered = await underVisits(async () => {
       debian.run('systemctl', 'restart', SERVICE);
       await until(() => 'it is back', async () => (await health()) === 200);
@@ -139,6 +148,9 @@ describe('the Debian package', { timeout: 170_000 }, () => {
     assert.notEqual(is('MainPID'), pid);
     assert.ok(answered > 0);
     assert.equal((await ask('GET', URL_INSIDE, '/auth/me', { token, ...HTTPS })).status, 200);
+    const back = await enter({ type: 'resume', resume_token: ticket, last_seq: seq });
+    assert.equal((await back.hears('resumed')).client_id, 'laptop');
+    await back.close();
   });
 
   test('a reload reads TURN again, in the same process', async () => {
