@@ -22,6 +22,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+/// Where musl is linked, its own allocator would cost a tenth and more (docs/DEPLOYMENT.md, "One file").
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const USAGE: &str = "usage: signaling-server [doctor [--json] | healthcheck | --check-config | --version]\n\
     Settings come from the environment and from .env in this folder; env.example lists them.\n\
     doctor          look whether settings, accounts and Redis are as they should be, and exit: 0 if nothing is at fault\n\
