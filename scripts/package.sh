@@ -13,7 +13,7 @@ cargo build --locked --release --target "$target" --bins
 
 # Compiled without optimisation, which would take longer than the packing does.
 cargo_deb=3.8.0
-if [ "$("$out/tools/bin/cargo-deb" --version 2>/dev/null)" != "$cargo_deb" ]; then
+if [ "$("$out/tools/bin/cargo-deb" --version 2>/dev/null)" != "cargo-deb $cargo_deb" ]; then
     cargo install --debug --locked --no-default-features --version "$cargo_deb" --root "$out/tools" --target-dir "$out/tools/build" cargo-deb
 fi
 rm -rf "$out/package"
