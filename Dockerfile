@@ -1,4 +1,4 @@
-# The server as one static binary, alone in its image. docs/THREE_NODES.md says how it was tested.
+# The server as one static binary, alone in its image. docs/DEPLOYMENT.md says how it was tested.
 #
 #   docker build -t signaling-server .
 #
@@ -21,6 +21,7 @@ COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certifica
 COPY --from=build /image/ /
 # The working folder, for .env, users.csv and what the server keeps beside it.
 COPY --from=build --chown=10001:10001 /data/ /data/
+VOLUME /data
 WORKDIR /data
 USER 10001:10001
 ENV HOST=0.0.0.0 PORT=8000

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs every test, after installing what they need. --fast leaves out the browser.
+# Runs every test, after installing what they need. --fast leaves out the browser and the packages.
 set -eu
 cd "$(dirname "$0")"
 . scripts/need.sh
@@ -13,9 +13,10 @@ esac
 
 need_build
 need openssl:openssl node:nodejs npm:npm nginx:nginx-light turnserver:coturn /usr/bin/python3:python3 redis-server:redis-server ip:iproute2 \
-    haproxy:haproxy prometheus:prometheus curl:curl jq:jq docker-compose:docker-compose /usr/lib/python3/dist-packages/yaml:python3-yaml \
+    haproxy:haproxy prometheus:prometheus caddy:caddy curl:curl jq:jq docker-compose:docker-compose /usr/lib/python3/dist-packages/yaml:python3-yaml \
     /usr/lib/python3/dist-packages/websockets:python3-websockets /usr/lib/python3/dist-packages/aiortc:python3-aiortc
-[ -n "$fast" ] || need chromium:chromium firefox-esr:firefox-esr /usr/share/fonts/truetype/dejavu:fonts-dejavu-core
+[ -n "$fast" ] || need chromium:chromium firefox-esr:firefox-esr /usr/share/fonts/truetype/dejavu:fonts-dejavu-core \
+    musl-gcc:musl-tools xz:xz-utils pip3:python3-pip mmdebstrap:mmdebstrap systemd-nspawn:systemd-container
 
 cargo test --locked
 cargo build --locked --workspace --bins
@@ -31,3 +32,7 @@ cargo build --locked -p signaling-client --example echo_bot
 cd tests/browser
 npm ci --no-audit --no-fund
 if [ -n "$fast" ]; then npm run fast; else npm test; fi
+[ -z "$fast" ] || exit 0
+cd ../..
+scripts/package.sh
+tests/packages/run

@@ -13,6 +13,7 @@ use clap::Parser;
 
 use rustix::process::Signal;
 use secrecy::ExposeSecret;
+use sd_notify::NotifyState;
 use signaling::{
     administration,
     app::{self, App},
@@ -34,6 +35,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::level_filters::LevelFilter;
+
+/// Where musl is linked, its own allocator would cost a tenth and more (docs/DEPLOYMENT.md, "One file").
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const USAGE: &str = "usage: signaling-server [admin … | doctor [--json] [--date URL] | healthcheck | webhook-secret | --check-config | --version]\n\
     Settings come from the environment and from .env in this folder; env.example lists them.\n\
@@ -185,12 +191,14 @@ async fn serve(
     }
     let doors = http::doors(&app);
     let serving = tokio::spawn(server::serve(listener, doors, tls, gate, workers, closing.clone()));
+    tell_systemd(NotifyState::Ready);
 
     let mut asked_to_stop =
         async || tokio::select! { _ = interrupted.recv() => {}, _ = terminated.recv() => {} };
     tokio::select! { () = asked_to_stop() => {}, () = app.stop.cancelled() => {} }
     let ends_by = Instant::now() + grace;
     tracing::info!("closing");
+    tell_systemd(NotifyState::Stopping);
     if is_handed_over {
         // Whoever comes now waits in the socket's queue, for the next process.
         closing.cancel();
@@ -214,6 +222,13 @@ async fn serve(
     app.webhooks.close(left.min(WEBHOOKS_LEAVE_WITHIN)).await;
     tracing::info!("closed");
     Ok(())
+}
+
+/// Where systemd waits for it (`Type=notify`, sd_notify(3)); elsewhere nobody is told.
+fn tell_systemd(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "systemd, which NOTIFY_SOCKET names, cannot be told");
+    }
 }
 
 /// On SIGHUP: everything that may change while we run, or nothing of it.

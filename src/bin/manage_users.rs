@@ -25,7 +25,7 @@ use zeroize::Zeroizing;
 /// The file is USERS_CSV from the environment or from .env in this folder; users.csv otherwise.
 /// A running server sees a change within two seconds: whoever is removed or disabled is out at once.
 #[derive(Parser)]
-#[command(version, arg_required_else_help = true)]
+#[command(name = "manage_users", version, arg_required_else_help = true)]
 struct Arguments {
     #[command(subcommand)]
     act: Act,

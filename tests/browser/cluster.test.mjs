@@ -1,13 +1,14 @@
 // docs/THREE_NODES.md as it stands there, with a real Redis, nginx and HAProxy; what both balancers promise; and
-// compose.yaml, as far as it goes without Docker. All of 127.0.0.0/8 is this machine: 127.0.0.2 is a client from outside.
+// compose.cluster.yaml, as far as it goes without Docker. All of 127.0.0.0/8 is this machine: 127.0.0.2 is a client from outside.
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { cpSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import WebSocket from 'ws';
 import { ask, certificate, cleanUp, folder, logIn, ROOT, until } from './harness.mjs';
+import { assertFiles, assertNoDefaults, assertPrepared, compose, shown } from './compose.mjs';
 import { Reader, section, SECTIONS } from './three_nodes.mjs';
 
 const OUTSIDE = '127.0.0.2';
@@ -168,41 +169,32 @@ describe('docs/THREE_NODES.md', { timeout: 170_000 }, () => {
   }
 });
 
-describe('compose.yaml', { timeout: 60_000 }, () => {
-  const compose = JSON.parse(execFileSync('/usr/bin/python3',
-    ['-c', 'import json, sys, yaml; print(json.dumps(yaml.safe_load(sys.stdin)))'], { input: text('compose.yaml') }));
-  const { services } = compose;
+describe('compose.cluster.yaml', { timeout: 60_000 }, () => {
   let home; // a checkout, as far as compose looks at it
   let secrets; // what the page's command has made
+  let services;
 
   before(() => {
     home = folder();
-    for (const path of ['compose.yaml', 'Dockerfile', 'deploy']) cpSync(join(ROOT, path), join(home, path), { recursive: true });
-    const [{ kind, commands }] = section('With compose.yaml').blocks;
+    for (const path of ['compose.yaml', 'compose.cluster.yaml', 'Dockerfile', 'deploy']) cpSync(join(ROOT, path), join(home, path), { recursive: true });
+    const [{ kind, commands }] = section('With compose.cluster.yaml').blocks;
     assert.equal(kind, 'bash compose');
     execFileSync('bash', ['-e'], { input: commands, cwd: home });
     secrets = Object.fromEntries(readFileSync(join(home, '.env'), 'utf8').trim().split('\n').map((line) => line.split('=')));
+    services = compose(home, ['--profile', 'nginx', '--profile', 'haproxy']).services;
   });
   after(cleanUp);
 
-  const config = (cwd) => execFileSync('docker-compose', ['--profile', 'nginx', '--profile', 'haproxy', 'config', '-q'],
-    { cwd, stdio: 'pipe', env: { PATH: process.env.PATH } });
-
-  test('is understood by docker-compose, with what the page has made and not without', () => {
+  test('is understood with what the page has made, which names it, and not without', () => {
     const bare = folder();
-    for (const path of ['compose.yaml', 'Dockerfile']) cpSync(join(home, path), join(bare, path));
+    for (const path of ['compose.yaml', 'compose.cluster.yaml', 'Dockerfile']) cpSync(join(home, path), join(bare, path));
 
-    config(home);
-    assert.throws(() => config(bare), /THREE_NODES/);
+    assert.equal(secrets.COMPOSE_FILE, 'compose.cluster.yaml');
+    assert.throws(() => compose(bare, ['-f', 'compose.cluster.yaml']), /see docs/);
   });
 
   test('names no variable that the page does not make, and gives no secret a default', () => {
-    for (const [, name, rest] of text('compose.yaml').matchAll(/(?<!\$)\$\{(\w+)([^}]*)\}/g)) {
-      if (name === 'CERTIFICATES') continue; // a folder
-      assert.ok(secrets[name], `${name} is not made`);
-      assert.ok(rest === '' || rest.startsWith(':?'), `${name}${rest}`);
-    }
-    for (const [name, value] of Object.entries(secrets)) assert.match(value, name === 'DOMAIN' ? /\./ : /^[0-9a-f]{64}$/);
+    assertNoDefaults(text('compose.yaml') + text('compose.cluster.yaml'), secrets);
   });
 
   test('names settings that there are, and the same for all nodes but for a name and a file', () => {
@@ -219,39 +211,15 @@ describe('compose.yaml', { timeout: 60_000 }, () => {
     const balancers = ['nginx', 'haproxy'].map((name) => services[name].networks.inside.ipv4_address);
 
     assert.deepEqual(JSON.parse(services.node1.environment.TRUSTED_PROXIES), balancers);
-    const shown = Object.entries(services).filter(([, service]) => service.ports || service.network_mode);
-    assert.deepEqual(shown.map(([name]) => name).sort(), ['coturn', 'haproxy', 'nginx']);
+    assert.deepEqual(shown(services), ['coturn', 'haproxy', 'nginx']);
   });
 
-  test('names files that there are', () => {
-    const paths = Object.values(services).flatMap(({ volumes = [] }) => volumes).filter((volume) => volume.startsWith('./'));
-
-    assert.ok(paths.length >= 4);
-    for (const volume of paths) assert.ok(existsSync(join(ROOT, volume.split(':')[0])), volume);
-  });
+  test('names files that there are', () => assertFiles(services, home));
 
   test('leaves no placeholder in the settings that it prepares', () => {
     for (const [name, made] of [['redis', ['tmp/redis.conf']], ['nginx', ['etc/nginx/conf.d/default.conf', 'etc/nginx/conf.d/cluster.conf']],
       ['haproxy', ['run/signaling/haproxy.cfg', 'run/signaling/signaling.pem']], ['coturn', ['run/signaling/turnserver.conf']]]) {
-      const root = folder();
-      for (const path of ['tmp', 'run/signaling', 'etc/nginx/conf.d', 'etc/signaling/ssl', 'etc/redis']) mkdirSync(join(root, path), { recursive: true });
-      for (const volume of services[name].volumes.filter((entry) => entry.startsWith('./'))) {
-        const [from, to] = volume.split(':');
-        cpSync(join(ROOT, from), join(root, to));
-      }
-      for (const pem of ['fullchain.pem', 'privkey.pem']) writeFileSync(join(root, 'etc/signaling/ssl', pem), `${pem}\n`);
-
-      const [shell, flag, script] = services[name].entrypoint;
-      // In its own root; what comes last is the program itself.
-      const here = script.replaceAll('$$', '$').replace(/(?<=[ >])\/(etc|tmp|run)\//g, `${root}/$1/`).replace(/^exec .*$/m, '');
-      execFileSync(shell, [flag, `set -e\n${here}`], { env: { PATH: process.env.PATH, ...secrets }, stdio: 'pipe' });
-
-      for (const path of made) {
-        const lines = readFileSync(join(root, path), 'utf8').split('\n').filter((line) => !/^\s*#/.test(line));
-        assert.ok(lines.length > 2, path);
-        const left = lines.filter((line) => /REPLACE_WITH|example\.com|letsencrypt|127\.0\.0\.1:/.test(line.replaceAll(secrets.DOMAIN, '')));
-        assert.deepEqual(left, [], path);
-      }
+      assertPrepared(services[name], made, secrets);
     }
   });
 });

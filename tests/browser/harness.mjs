@@ -1,4 +1,4 @@
-// What the tests stand on: the real server, coturn and nginx, each on free ports and in a folder of
+// What the tests stand on: the real server, coturn, and nginx, Caddy or HAProxy, each on free ports and in a folder of
 // its own, and small clients to talk to them. A test file calls `cleanUp` in an `after` hook.
 
 import { spawn, execFileSync } from 'node:child_process';
@@ -63,7 +63,8 @@ export function folder() {
   return path;
 }
 
-function launch(command, args, options = {}) {
+/** Starts a process that `cleanUp` ends. */
+export function launch(command, args, options = {}) {
   const child = { output: '', process: spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'], ...options }) };
   const gone = new Promise((done) => {
     child.process.once('error', (error) => { child.output += error; done(); });
@@ -166,9 +167,12 @@ export async function startServer(settings = {}, home = folder()) {
     ...settings,
   };
   const child = launch(SERVER, [], { cwd: home, env });
-  const address = await ready(child, 'the server', () => openLine(child.output)?.address);
+  const address = await listens(child);
   return { url: `http://${address}`, port: Number(address.split(':').pop()), child, home, end: child.end };
 }
+
+/** Where a server listens that was just started, once it does. */
+export const listens = (child) => ready(child, 'the server', () => openLine(child.output)?.address);
 
 function openLine(output) {
   for (const line of output.split('\n').slice(0, -1)) {
@@ -246,6 +250,59 @@ export async function startNginx(server) {
   });
 }
 
+// --- Caddy and HAProxy ---------------------------------------------------------------------------
+
+/** Starts Caddy with deploy/Caddyfile in front of `server`, as https://localhost. */
+export async function startCaddy(server) {
+  return onFreePorts(async () => {
+    const home = folder();
+    const [port, plainPort] = [await freePort(), await freePort()];
+    const { folder: pem } = certificate();
+    const site = substitute(readFileSync(join(ROOT, 'deploy/Caddyfile'), 'utf8'), [
+      ['http:// {', `http://:${plainPort} {`],
+      ['https://signaling.example.com {', `https://localhost:${port} {\n\ttls ${pem}/fullchain.pem ${pem}/privkey.pem`],
+      ['https://signaling.example.com', 'https://localhost'],
+      ['127.0.0.1:8080 {', `127.0.0.1:${server.port} {`],
+    ]);
+    // It would listen on 80 as well.
+    const options = `{\n\tadmin off\n\tauto_https disable_redirects\n\tdefault_bind 127.0.0.1\n}\n`;
+    writeFileSync(join(home, 'Caddyfile'), options + site);
+
+    const child = launch('caddy', ['run', '--config', join(home, 'Caddyfile'), '--adapter', 'caddyfile'], {
+      env: { PATH: process.env.PATH, HOME: home, XDG_DATA_HOME: home, XDG_CONFIG_HOME: home },
+    });
+    await ready(child, 'Caddy', async () => (await accepts(port)) && (await accepts(plainPort)));
+    return { url: `https://localhost:${port}`, plainUrl: `http://localhost:${plainPort}`, child };
+  });
+}
+
+/** What makes of deploy/haproxy.cfg one for a single server. */
+export const HAPROXY_FOR_ONE = "sed -e '/server node[23] /d' -e 's/127.0.0.1:8081/127.0.0.1:8080/'";
+
+/** Starts HAProxy with deploy/haproxy.cfg, as far as it is about one server, in front of `server`, as https://localhost. */
+export async function startHaproxy(server) {
+  return onFreePorts(async () => {
+    const home = folder();
+    const [port, plainPort] = [await freePort(), await freePort()];
+    const one = execFileSync('bash', ['-c', `${HAPROXY_FOR_ONE} deploy/haproxy.cfg`], { cwd: ROOT, encoding: 'utf8' });
+    const cfg = substitute(one, [
+      ['    user haproxy\n    group haproxy\n', ''],
+      ['/etc/haproxy/signaling.pem', `${home}/signaling.pem`],
+      ['https://signaling.example.com', 'https://localhost'],
+      ['127.0.0.1:8080', `127.0.0.1:${server.port}`],
+      ['bind :80\n', `bind 127.0.0.1:${plainPort}\n`],
+      ['bind :443 ', `bind 127.0.0.1:${port} `],
+    ]);
+    const pems = ['fullchain.pem', 'privkey.pem'].map((name) => readFileSync(join(certificate().folder, name)));
+    writeFileSync(join(home, 'signaling.pem'), Buffer.concat(pems), { mode: 0o600 });
+    writeFileSync(join(home, 'haproxy.cfg'), cfg);
+
+    const child = launch('haproxy', ['-db', '-f', join(home, 'haproxy.cfg')], { env: { PATH: `${process.env.PATH}:/usr/sbin` } });
+    await ready(child, 'HAProxy', async () => (await accepts(port)) && (await accepts(plainPort)));
+    return { url: `https://localhost:${port}`, plainUrl: `http://localhost:${plainPort}`, child };
+  });
+}
+
 /** Each placeholder is there: one that was renamed must not pass unnoticed. */
 function substitute(text, pairs) {
   return pairs.reduce((done, [placeholder, value]) => {
@@ -300,10 +357,10 @@ export async function logIn(base, username, password = PASSWORDS[username], opti
 
 /** A client of the WebSocket, for what needs no browser. */
 export class Client {
-  constructor(base, room) {
+  constructor(base, room, headers = {}) {
     this.heard = [];
     this.pings = 0;
-    this.socket = new WebSocket(`${base.replace(/^http/, 'ws')}/ws/${encodeURIComponent(room)}`, { ca: certificate().ca });
+    this.socket = new WebSocket(`${base.replace(/^http/, 'ws')}/ws/${encodeURIComponent(room)}`, { ca: certificate().ca, headers });
     this.closed = new Promise((done) => this.socket.once('close', (code, reason) => done({ code, reason: `${reason}` })));
     this.socket.on('message', (text) => this.heard.push(JSON.parse(text)));
     this.socket.on('ping', () => { this.pings += 1; });

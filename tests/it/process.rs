@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
+    net::UnixDatagram,
     process::{Child, ChildStdout, Command},
     time::timeout,
 };
@@ -308,6 +309,28 @@ async fn with_socket_activation_nobody_is_refused_during_a_restart() {
     let answered = tokio::io::AsyncReadExt::read_exact(&mut between, &mut answer);
     timeout(SOON, answered).await.unwrap().unwrap();
     assert_eq!(&answer, b"HTTP/1.1 200 OK");
+}
+
+/// sd_notify(3).
+#[tokio::test]
+async fn systemd_is_told_when_the_server_is_ready_and_when_it_stops() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let systemd = UnixDatagram::bind(&path).unwrap();
+    let told = async || {
+        let mut state = [0; 64];
+        let length = timeout(SOON, systemd.recv(&mut state)).await.expect("nothing told").unwrap();
+        String::from_utf8(state[..length].to_vec()).unwrap()
+    };
+    let mut settings = DEBUG.to_vec();
+    settings.push(("NOTIFY_SOCKET", path.to_str().unwrap()));
+
+    let mut server = Process::start(&folder, &settings).await;
+    assert_eq!(told().await.trim_end(), "READY=1");
+    assert_eq!(status(&server.address, "/health").await, 200);
+
+    assert_eq!(server.ends_after("-TERM").await.code(), Some(0));
+    assert_eq!(told().await.trim_end(), "STOPPING=1");
 }
 
 /// A listener that is none, or another kind of socket, is no reason to listen elsewhere.

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Builds the release as static binaries and makes the Debian package of them: all of it in target/package.
+set -eu
+cd "$(dirname "$0")/.."
+. scripts/need.sh
+need_build
+need musl-gcc:musl-tools xz:xz-utils
+
+target="$(uname -m)-unknown-linux-musl"
+out="${CARGO_TARGET_DIR:-$PWD/target}"
+rustup target add "$target"
+cargo build --locked --release --target "$target" --bins
+
+# Compiled without optimisation, which would take longer than the packing does.
+cargo_deb=3.8.0
+if [ "$("$out/tools/bin/cargo-deb" --version 2>/dev/null)" != "cargo-deb $cargo_deb" ]; then
+    cargo install --debug --locked --no-default-features --version "$cargo_deb" --root "$out/tools" --target-dir "$out/tools/build" cargo-deb
+fi
+rm -rf "$out/package"
+mkdir -p "$out/package"
+"$out/tools/bin/cargo-deb" --no-build --no-strip --compress-system --target "$target" --output "$out/package/"
+cp "$out/$target/release/signaling-server" "$out/$target/release/manage_users" "$out/package/"
+ls -l "$out/package"
