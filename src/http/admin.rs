@@ -163,6 +163,31 @@ pub(super) async fn rooms(
     Ok((NO_STORE, Json(rooms.collect::<Vec<_>>())))
 }
 
+/// A room that is over.
+#[derive(Serialize, ToSchema)]
+pub(super) struct PastRoomBody {
+    room_id: String,
+    /// For how long it has been over.
+    over_for_seconds: u64,
+}
+
+/// Rooms that are over and still have a timeline, `TIMELINE_SECONDS` long.
+#[utoipa::path(
+    get, path = "/admin/api/past", tag = "Administration", security(("admin" = [])),
+    responses(
+        (status = 200, description = "On this server, the latest first", body = [PastRoomBody]),
+        (status = 401, description = "Not the bearer token of `ADMIN_TOKEN`", body = ErrorBody),
+        (status = 404, description = "There is no `ADMIN_TOKEN`", body = ErrorBody),
+    )
+)]
+pub(super) async fn past(State(app): State<App>, _: Administrator) -> impl IntoResponse {
+    let past = app.rooms.past_rooms().into_iter().map(|(room, over_for)| PastRoomBody {
+        room_id: room.to_string(),
+        over_for_seconds: over_for.as_secs(),
+    });
+    (NO_STORE, Json(past.collect::<Vec<_>>()))
+}
+
 fn room_body(app: &App, room_id: String, connected_users: usize) -> RoomBody {
     let capacity = app.rooms.capacity_of(&room_id);
     let is_locked = app.orders.is_locked(&room_id, unix_now());

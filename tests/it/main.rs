@@ -10,6 +10,7 @@
     reason = "these are tests"
 )]
 
+mod admin_page;
 mod attacks;
 #[path = "../cluster/mod.rs"]
 mod cluster;
