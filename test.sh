@@ -13,7 +13,7 @@ esac
 
 need_build
 need openssl:openssl node:nodejs npm:npm nginx:nginx-light turnserver:coturn /usr/bin/python3:python3 redis-server:redis-server ip:iproute2 \
-    haproxy:haproxy curl:curl jq:jq docker-compose:docker-compose /usr/lib/python3/dist-packages/yaml:python3-yaml \
+    haproxy:haproxy prometheus:prometheus curl:curl jq:jq docker-compose:docker-compose /usr/lib/python3/dist-packages/yaml:python3-yaml \
     /usr/lib/python3/dist-packages/websockets:python3-websockets /usr/lib/python3/dist-packages/aiortc:python3-aiortc
 [ -n "$fast" ] || need chromium:chromium firefox-esr:firefox-esr /usr/share/fonts/truetype/dejavu:fonts-dejavu-core
 

@@ -18,6 +18,10 @@ need() {
     local root=""
     [ "$(id -u)" = 0 ] || root="sudo"
     echo "installing:$missing"
+    # Only the program is wanted: as a service it would take a port and disk space on this machine.
+    case "$missing " in *" prometheus "*)
+        [ ! -d /run/systemd/system ] || $root systemctl mask --quiet prometheus.service ;;
+    esac
     $root apt-get update -qq
     # shellcheck disable=SC2086  # several words on purpose
     $root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null

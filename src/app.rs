@@ -37,14 +37,14 @@ use crate::{
     cluster::{self, Accounts, Cluster},
     config::{Config, Ice, Turn},
     limits::{Attempt, Lockouts, Place, Places, Requests},
-    metrics::Metrics,
+    metrics::{Limit, Login, Metrics},
     moderation::{About, Barred, Order, Orders},
     outbox::{Dismissal, Outbox},
     rooms::{
         Rooms,
         far::{Arrivals, Far},
     },
-    session::{Admission, Claim, Goodbye, Parked, Refusal, Rules, Survivors},
+    session::{self, Admission, Claim, Goodbye, Parked, Refusal, Rules, Survivors},
     state_file,
     turn::{self, TurnCredentials},
     wire::IceServer,
@@ -180,6 +180,8 @@ impl App {
                 rooms.holds(room, order.members);
             }
         }
+        let metrics: Arc<Metrics> = Arc::default();
+        session::announce(&metrics);
         Self(Arc::new(Shared {
             ice: RwLock::new(Arc::new(config.ice.clone())),
             ice_version: AtomicU64::new(0),
@@ -197,7 +199,7 @@ impl App {
             // As many as an address may have connections: all of them may break at once.
             seats_kept: Places::new(0, config.max_connections_per_ip),
             started: Instant::now(),
-            metrics: Arc::default(),
+            metrics,
             passwords,
             // One address never fills it, so that others are served meanwhile.
             logins: Places::new(most_logins, most_logins / 2),
@@ -233,14 +235,15 @@ impl App {
     ) -> Result<IssuedToken, LoginError> {
         let app = self.clone();
         let login = async move {
-            app.lockouts()
-                .check_login(&app.alias(&username), address, Instant::now())
-                .map_err(LoginError::Locked)?;
-            let _place = app.logins.take(address).ok_or_else(|| {
-                tracing::warn!(%address, "login turned away: too many wait");
-                LoginError::Busy
-            })?;
-            app.check_login(&username, password, address).await
+            let issued = app.queue_login(&username, password, address).await;
+            app.metrics.logged_in(match &issued {
+                Ok(_) => Login::Done,
+                Err(LoginError::Wrong) => Login::Wrong,
+                Err(LoginError::Locked(_)) => Login::LockedOut,
+                Err(LoginError::Busy) => Login::Busy,
+                Err(LoginError::Internal(_)) => Login::Failed,
+            });
+            issued
         };
         let login = tokio::spawn(login.in_current_span());
         #[expect(clippy::expect_used, reason = "see the message")]
@@ -355,6 +358,7 @@ impl App {
     /// or not, where that many from this address are away already. `worker` is its room's.
     pub fn keep_seat(&self, parked: Parked, address: IpAddr, worker: &Handle) {
         let Some(place) = self.seats_kept.take(address) else {
+            self.metrics.limited(Limit::Seats);
             return tracing::warn!(%address, "a seat not kept: too many from this address are away");
         };
         self.waits_for(parked, Some(place), worker);
@@ -548,7 +552,9 @@ impl Shared {
         username: &str,
     ) -> Result<(TurnCredentials, Arc<Ice>), TurnError> {
         let ice = self.ice();
-        Ok((minted(&ice.turn, username)?, ice))
+        let credentials = minted(&ice.turn, username)?;
+        self.metrics.issued_turn_credentials();
+        Ok((credentials, ice))
     }
 
     /// STUN for everybody, TURN as well for an account; and how long credentials last.
@@ -560,6 +566,7 @@ impl Shared {
             servers.push(IceServer { urls: stun.clone(), username: None, credential: None });
         }
         if let Some(Ok(turn)) = username.map(|username| minted(&ice.turn, username)) {
+            self.metrics.issued_turn_credentials();
             servers.push(IceServer {
                 urls: ice.turn.urls.clone(),
                 username: Some(turn.username),
@@ -579,6 +586,16 @@ impl Shared {
             enforce_token_expiry: self.config.enforce_token_expiry,
             resume_window: self.config.resume_window,
         }
+    }
+
+    /// How many members are away and may come back.
+    pub fn members_away(&self) -> usize {
+        self.away.len()
+    }
+
+    /// How many logins are being checked or wait for it.
+    pub fn logins_waiting(&self) -> usize {
+        self.logins.taken()
     }
 
     /// What tells a session that the server stops.
@@ -601,6 +618,25 @@ impl Shared {
             .then_some(Goodbye::RoomNotAllowed)
     }
 
+    /// Somebody waits until there is time to check his password, or is turned away.
+    async fn queue_login(
+        &self,
+        username: &str,
+        password: SecretString,
+        address: IpAddr,
+    ) -> Result<IssuedToken, LoginError> {
+        self.lockouts()
+            .check_login(&self.alias(username), address, Instant::now())
+            .map_err(LoginError::Locked)
+            .inspect_err(|_| self.metrics.limited(Limit::FailedLogins))?;
+        let _place = self.logins.take(address).ok_or_else(|| {
+            tracing::warn!(%address, "login turned away: too many wait");
+            self.metrics.limited(Limit::WaitingLogins);
+            LoginError::Busy
+        })?;
+        self.check_login(username, password, address).await
+    }
+
     async fn check_login(
         &self,
         username: &str,
@@ -615,7 +651,9 @@ impl Shared {
             None => nobodys_hash(self.users.usual_cost()),
         };
         let checked = self.passwords.check(password, hash, still_allowed).await;
-        let matches = checked.map_err(LoginError::Locked)?;
+        let matches = checked
+            .map_err(LoginError::Locked)
+            .inspect_err(|_| self.metrics.limited(Limit::FailedLogins))?;
         match account {
             Some(account) if matches && account.is_active => {
                 self.notes(&Attempt::LoggedIn { name, address });
@@ -670,6 +708,7 @@ impl Shared {
         let now = unix_now();
         let claims = self.tokens.verify(token, now).map_err(|BadToken| {
             if self.lockouts().is_blocked(address, Instant::now()) {
+                self.metrics.limited(Limit::BadTokens);
                 return Refusal::Blocked;
             }
             self.notes(&Attempt::TokenRefused { address });

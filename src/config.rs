@@ -2,7 +2,7 @@
 
 use std::{
     fmt, fs,
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     str::FromStr,
@@ -101,8 +101,10 @@ pub struct Config {
     pub redis_authority: Option<Vec<u8>>,
     /// `NODE_ID`: the name of this server among them. Default another one at each start.
     pub node_id: Option<String>,
-    /// `METRICS_TOKEN`: opens `/metrics`. Default none: there is no such page.
+    /// `METRICS_TOKEN`: opens `/metrics`. Default none: nobody but an administrator does.
     pub metrics_token: Option<SecretString>,
+    /// `METRICS_LISTEN`: where `/metrics` is served alone. Default none; port 0 lets the system choose.
+    pub metrics_listen: Option<SocketAddr>,
     /// `ADMIN_TOKEN`: opens `/admin/`; at least 32 bytes. Default none: there is no such page.
     pub admin_token: Option<SecretString>,
     /// `TIMELINE_SECONDS`: how long what has happened in a room is kept after it is over. Default 300; 0 = no timelines.
@@ -114,6 +116,21 @@ pub struct Config {
 /// `USERS_CSV`, which also programs need that read no other setting.
 pub fn users_csv(variable: impl Fn(&str) -> Option<String>) -> PathBuf {
     path(variable, "USERS_CSV").unwrap_or_else(|| "users.csv".into())
+}
+
+/// Where the server of these settings listens, and `ADMIN_TOKEN`, for whoever administrates it from a shell and may not
+/// read its other secrets.
+///
+/// # Errors
+///
+/// [`Faults`] of these settings alone.
+pub fn of_administrator(
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<(String, u16, Option<SecretString>), Faults> {
+    let mut read = Reader { variable: &variable, faults: Vec::new() };
+    let (host, port) = (read.host(), read.port());
+    let token = read.optional_secret("ADMIN_TOKEN");
+    if read.faults.is_empty() { Ok((host, port, token)) } else { Err(Faults(read.faults)) }
 }
 
 fn path(variable: impl Fn(&str) -> Option<String>, name: &str) -> Option<PathBuf> {
@@ -210,7 +227,7 @@ impl Config {
     pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, Faults> {
         let mut read = Reader { variable: &variable, faults: Vec::new() };
         let host = read.host();
-        let port = read.one("PORT", 8000, "a port from 0 to 65535");
+        let port = read.port();
         let debug = read.flag("DEBUG", false);
         let config = Self {
             host,
@@ -263,6 +280,7 @@ impl Config {
             redis_authority: read.redis_authority(),
             node_id: read.node_id(),
             metrics_token: read.optional_secret("METRICS_TOKEN"),
+            metrics_listen: read.metrics_listen(),
             admin_token: read.optional_secret("ADMIN_TOKEN"),
             timelines: read.timelines(),
             api_docs: read.flag("API_DOCS", debug),
@@ -331,6 +349,8 @@ impl Config {
         let secrets = [&self.secret_key, &self.jwt_secret_key];
         let turn_secret = self.ice.turn.secret.expose_secret();
         let no_turn_urls = !turn_secret.is_empty() && self.ice.turn.urls.is_empty();
+        let figures_for_all = self.metrics_token.is_none()
+            && self.metrics_listen.is_some_and(|address| !address.ip().is_loopback());
         let weak_turn_secret = (1..SHORTEST_SECRET).contains(&turn_secret.len()) && !self.debug;
         [
             (self.allow_anonymous, "ALLOW_ANONYMOUS=true: anybody who reaches this server can join any room as a guest"),
@@ -345,6 +365,10 @@ impl Config {
             (
                 weak_turn_secret,
                 "TURNSERVER_SECRET is shorter than 32 bytes; whoever guesses it relays at your cost: `openssl rand -hex 32`",
+            ),
+            (
+                figures_for_all,
+                "METRICS_LISTEN is open to other machines, and without METRICS_TOKEN to whoever reaches it",
             ),
             (no_turn_urls, "TURNSERVER_SECRET is set but TURNSERVER_URLS is empty: no TURN credentials are issued"),
         ]
@@ -429,6 +453,10 @@ impl Reader<'_> {
                 fits.then(|| host.to_owned())
             },
         )
+    }
+
+    fn port(&mut self) -> u16 {
+        self.one("PORT", 8000, "a port from 0 to 65535")
     }
 
     fn flag(&mut self, name: &str, default: bool) -> bool {
@@ -580,6 +608,12 @@ impl Reader<'_> {
             self.fault("NODE_ID", &id, "1 to 64 of A-Z a-z 0-9 - _");
         }
         Some(id)
+    }
+
+    fn metrics_listen(&mut self) -> Option<SocketAddr> {
+        let accepted =
+            "an address and a port such as 127.0.0.1:9464 or [::1]:9464; port 0 takes a free one";
+        self.parsed("METRICS_LISTEN", None, accepted, |value| value.parse().ok().map(Some))
     }
 
     fn optional_secret(&self, name: &str) -> Option<SecretString> {
@@ -743,6 +777,7 @@ mod tests {
         assert_eq!(config.token_lifetime, Duration::from_secs(1800));
         assert!(config.cors_origins == Origins::Any && config.cors_allow_credentials);
         assert!(config.metrics_token.is_none() && config.workers == 0);
+        assert_eq!(config.metrics_listen, None);
         assert_eq!(
             (config.rate_limit_per_minute, config.messages_per_second, config.message_burst),
             (60, 50, 250)
@@ -883,6 +918,9 @@ mod tests {
             ("STUNSERVER_URLS", "turn:x", "stun:turn.example.com"),
             ("TURNSERVER_TTL", "0", "from 1"),
             ("NODE_ID", "a.b", "A-Z a-z"),
+            ("METRICS_LISTEN", "9464", "127.0.0.1:9464"),
+            ("METRICS_LISTEN", ":9464", "127.0.0.1:9464"),
+            ("METRICS_LISTEN", "127.0.0.1:94640", "127.0.0.1:9464"),
             ("SSL_KEY_FILE", "a.pem", "SSL_CERT_FILE"),
         ] {
             let faults = in_debug(name, value).unwrap_err().0;

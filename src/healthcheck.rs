@@ -39,7 +39,7 @@ pub async fn ask(host: &str, port: u16) -> Result<(), String> {
 }
 
 /// Where `host` can be asked, which may be an address to listen on only.
-fn reachable(host: &str) -> String {
+pub fn reachable(host: &str) -> String {
     match host.parse() {
         Ok(IpAddr::V4(Ipv4Addr::UNSPECIFIED)) => Ipv4Addr::LOCALHOST.to_string(),
         Ok(IpAddr::V6(Ipv6Addr::UNSPECIFIED)) => Ipv6Addr::LOCALHOST.to_string(),

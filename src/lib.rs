@@ -15,6 +15,7 @@
     )
 )]
 
+pub mod administration;
 pub mod app;
 pub mod auth;
 pub mod clock;
@@ -30,6 +31,7 @@ pub mod limits;
 pub mod metrics;
 pub mod moderation;
 pub mod outbox;
+pub mod process;
 pub mod replay;
 pub mod rooms;
 pub mod server;

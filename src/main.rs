@@ -1,9 +1,18 @@
 //! `signaling-server`: the whole life of the process on one screen.
 
-use std::{error::Error, net::TcpListener, process::ExitCode, sync::Arc};
+use std::{
+    error::Error,
+    io::{self, Write},
+    net::TcpListener,
+    process::ExitCode,
+    sync::Arc,
+};
+
+use clap::Parser;
 
 use rustix::process::Signal;
 use signaling::{
+    administration,
     app::{self, App},
     auth::{password, revoked::Revoked, users, users::Users, users_file::DEFAULT_ACCOUNTS},
     clock::unix_now,
@@ -22,8 +31,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-const USAGE: &str = "usage: signaling-server [doctor [--json] | healthcheck | --check-config | --version]\n\
+const USAGE: &str = "usage: signaling-server [admin … | doctor [--json] | healthcheck | --check-config | --version]\n\
     Settings come from the environment and from .env in this folder; env.example lists them.\n\
+    admin           look after rooms and members of a server that runs; `admin --help` says how\n\
     doctor          look whether settings, accounts and Redis are as they should be, and exit: 0 if nothing is at fault\n\
     healthcheck     ask the server that they name whether it is ready, and exit: 0 if it is\n\
     --check-config  say what keeps these settings and accounts from production, and exit\n\
@@ -31,6 +41,9 @@ const USAGE: &str = "usage: signaling-server [doctor [--json] | healthcheck | --
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.first().is_some_and(|first| first == "admin") {
+        return administrate(&arguments);
+    }
     let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => run(),
         ["doctor"] => see_doctor(false),
@@ -102,13 +115,23 @@ async fn serve(config: Config, handed_over: Option<TcpListener>) -> Result<(), B
             .await
             .map_err(|error| format!("cannot listen on {host}:{port}: {error}"))?,
     };
+    let figures_at = match config.metrics_listen {
+        None => None,
+        Some(address) => {
+            let listener = server::listen(&address.ip().to_string(), address.port()).await;
+            let listener = listener
+                .map_err(|error| format!("METRICS_LISTEN: cannot listen on {address}: {error}"))?;
+            tracing::info!(address = %listener.local_addr()?, "figures for Prometheus");
+            Some(listener)
+        }
+    };
     let address = listener.local_addr()?;
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!(%address, is_handed_over, tls = tls.is_some(), handles, version, "open");
 
     let grace = config.shutdown_grace;
-    let gate = Gate::new(handles, &config.trusted_proxies);
     let app = App::new(config, users, revoked, orders);
+    let gate = Gate::new(handles, &app.config.trusted_proxies, app.metrics.clone());
     let closing = CancellationToken::new();
     if !app.config.debug {
         let app = app.clone();
@@ -125,7 +148,7 @@ async fn serve(config: Config, handed_over: Option<TcpListener>) -> Result<(), B
     });
     tokio::spawn(app.clone().keep_house());
     if let Some(tls) = tls.clone() {
-        tokio::spawn(tls.keep_fresh());
+        tokio::spawn(tls.keep_fresh(app.metrics.clone()));
     }
     let workers = match app.config.workers {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -133,6 +156,11 @@ async fn serve(config: Config, handed_over: Option<TcpListener>) -> Result<(), B
     };
     let workers = Workers::start(workers)?;
     app.restore(&workers);
+    if let Some(listener) = figures_at {
+        let gate = Gate::to_figures(app.metrics.clone());
+        let (figures, workers) = (http::figures(&app), workers.clone());
+        tokio::spawn(server::serve(listener, figures, None, gate, workers, closing.clone()));
+    }
     let doors = http::doors(&app);
     let serving = tokio::spawn(server::serve(listener, doors, tls, gate, workers, closing.clone()));
 
@@ -173,6 +201,30 @@ fn reload(app: &App) {
         }
         Err(error) => tracing::error!(%error, "settings not read again; all stay as they were"),
     }
+}
+
+/// `signaling-server admin …`; what is wrong with the words of it is said as clap says it.
+fn administrate(arguments: &[String]) -> ExitCode {
+    let arguments = match administration::Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => error.exit(),
+    };
+    let asked = || -> Result<String, Box<dyn Error>> {
+        let variable = dotenv::environment()?;
+        let (host, port, token) = config::of_administrator(&variable)?;
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let told = runtime.block_on(administration::run(arguments, &host, port, token));
+        runtime.shutdown_background();
+        Ok(told?)
+    };
+    let (told, code) = match asked() {
+        Ok(told) => (writeln!(io::stdout(), "{told}"), ExitCode::SUCCESS),
+        Err(error) => (writeln!(io::stderr(), "{error}"), ExitCode::FAILURE),
+    };
+    // Whoever reads may have had enough.
+    let _ = told;
+    code
 }
 
 fn is_healthy() -> Result<(), Box<dyn Error>> {

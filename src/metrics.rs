@@ -1,20 +1,136 @@
 //! What is counted, for `GET /metrics`. Nothing here names a room, a user or an address: every label has a
-//! fixed set of values.
+//! fixed set of values. What there is at the moment, and is not counted, `http::metrics` adds to it.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicI64, Ordering},
+    time::Duration,
+};
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text},
+    encoding::text,
     metrics::{
         counter::Counter,
         family::Family,
-        gauge::Gauge,
+        gauge::ConstGauge,
         histogram::{Histogram, exponential_buckets},
+        info::Info,
     },
     registry::{Registry, Unit},
 };
 
 use crate::wire::{CallOutcome, CallReport, MediaPath};
+
+/// Names of labels, and a value for each.
+type Labels<const N: usize> = [(&'static str, &'static str); N];
+
+/// The values that a label has, and the word for each.
+macro_rules! words {
+    ($(#[$about:meta])* $name:ident { $($(#[$about_value:meta])* $value:ident = $word:literal,)+ }) => {
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name {
+            $($(#[$about_value])* $value,)+
+        }
+
+        impl $name {
+            const ALL: [Self; [$($word),+].len()] = [$(Self::$value),+];
+
+            fn word(self) -> &'static str {
+                match self {
+                    $(Self::$value => $word,)+
+                }
+            }
+        }
+    };
+}
+
+words! {
+    /// What a client said.
+    Kind {
+        /// `offer`.
+        Offer = "offer",
+        /// `answer`.
+        Answer = "answer",
+        /// `ice_candidate`.
+        IceCandidate = "ice_candidate",
+        /// `message`.
+        Message = "message",
+        /// `ping`.
+        Ping = "ping",
+        /// `auth_token`.
+        AuthToken = "auth_token",
+        /// `call_report`.
+        Report = "call_report",
+        /// Nothing that the protocol knows, or not looked at.
+        Other = "other",
+    }
+}
+
+words! {
+    /// What became of it.
+    Outcome {
+        /// It was passed on, or answered.
+        Done = "done",
+        /// It was answered with an `error`.
+        Refused = "refused",
+        /// It came too fast.
+        RateLimited = "rate_limited",
+        /// Its client had said it already, before it resumed.
+        Repeated = "repeated",
+    }
+}
+
+words! {
+    /// What became of a client that wanted to come back, or might have.
+    Resume {
+        /// It goes on where it was.
+        Resumed = "resumed",
+        /// It might not.
+        Refused = "refused",
+        /// It was away, and did not come.
+        GivenUp = "given_up",
+    }
+}
+
+words! {
+    /// What became of a login.
+    Login {
+        /// There is a token.
+        Done = "done",
+        /// Name or password was wrong.
+        Wrong = "wrong",
+        /// Too many were wrong before.
+        LockedOut = "locked_out",
+        /// Too many waited already.
+        Busy = "busy",
+        /// The token could not be signed: our own fault.
+        Failed = "failed",
+    }
+}
+
+words! {
+    /// What there was too much of.
+    Limit {
+        /// HTTP requests from an address (`RATE_LIMIT_PER_MINUTE`).
+        Requests = "requests",
+        /// Messages on a connection (`WEBSOCKET_MESSAGES_PER_SECOND`).
+        Messages = "messages",
+        /// Failed logins (`AUTH_MAX_FAILURES`).
+        FailedLogins = "failed_logins",
+        /// Bad socket tokens from an address (`AUTH_MAX_FAILURES`).
+        BadTokens = "bad_tokens",
+        /// Logins that wait for a password to be checked.
+        WaitingLogins = "waiting_logins",
+        /// Sockets from an address (`MAX_CONNECTIONS_PER_IP`).
+        Sockets = "sockets",
+        /// Sockets that have not shown a token.
+        Strangers = "strangers",
+        /// Connections from an address that are no WebSocket.
+        Connections = "connections",
+        /// Members from an address that are away and may come back.
+        Seats = "seats",
+    }
+}
 
 /// Everything that one server counts.
 pub struct Metrics {
@@ -24,121 +140,37 @@ pub struct Metrics {
     sent: Counter,
     sent_frames: Counter,
     routing: Histogram,
+    overflows: Counter,
+    ping_rtt: Histogram,
     joins: Counter,
-    resumes: [Counter; 3],
-    calls: Family<Call, Counter>,
+    leaves: Family<Labels<1>, Counter>,
+    resumes: [Counter; Resume::ALL.len()],
+    calls: Family<Labels<2>, Counter>,
     call_setup: Histogram,
-    ends: Family<End, Counter>,
-    connections: Gauge,
-    members: Gauge,
-    rooms: Gauge,
-}
-
-/// What a client said.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// `offer`.
-    Offer,
-    /// `answer`.
-    Answer,
-    /// `ice_candidate`.
-    IceCandidate,
-    /// `message`.
-    Message,
-    /// `ping`.
-    Ping,
-    /// `auth_token`.
-    AuthToken,
-    /// `call_report`.
-    Report,
-    /// Nothing that the protocol knows, or not looked at.
-    Other,
-}
-
-/// What became of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// It was passed on, or answered.
-    Done,
-    /// It was answered with an `error`.
-    Refused,
-    /// It came too fast.
-    RateLimited,
-    /// Its client had said it already, before it resumed.
-    Repeated,
-}
-
-impl Kind {
-    const ALL: [Self; 8] = [
-        Self::Offer,
-        Self::Answer,
-        Self::IceCandidate,
-        Self::Message,
-        Self::Ping,
-        Self::AuthToken,
-        Self::Report,
-        Self::Other,
-    ];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Offer => "offer",
-            Self::Answer => "answer",
-            Self::IceCandidate => "ice_candidate",
-            Self::Message => "message",
-            Self::Ping => "ping",
-            Self::AuthToken => "auth_token",
-            Self::Report => "call_report",
-            Self::Other => "other",
-        }
-    }
-}
-
-impl Outcome {
-    const ALL: [Self; 4] = [Self::Done, Self::Refused, Self::RateLimited, Self::Repeated];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Done => "done",
-            Self::Refused => "refused",
-            Self::RateLimited => "rate_limited",
-            Self::Repeated => "repeated",
-        }
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Said {
-    r#type: &'static str,
-    outcome: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct End {
-    reason: &'static str,
-    was_member: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Call {
-    outcome: &'static str,
-    path: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Resume {
-    result: &'static str,
+    ends: Family<Labels<2>, Counter>,
+    errors: Family<Labels<1>, Counter>,
+    closes: Family<[(&'static str, String); 1], Counter>,
+    limited: [Counter; Limit::ALL.len()],
+    logins: [Counter; Login::ALL.len()],
+    turn_credentials: Counter,
+    /// In whole seconds since the Unix epoch; 0 where there is no certificate.
+    certificate_expires_at: AtomicI64,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("signaling");
-        let by_kind = Family::<Said, Counter>::default();
+        let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "The server that these figures are of", version);
+
+        let by_kind = Family::<Labels<2>, Counter>::default();
         // Looked up once: a message must not cost a search by labels.
-        let counter = |kind: Kind, outcome: Outcome| {
-            by_kind.get_or_create_owned(&Said { r#type: kind.name(), outcome: outcome.name() })
-        };
-        let messages = Kind::ALL.map(|kind| Outcome::ALL.map(|outcome| counter(kind, outcome)));
+        let messages = Kind::ALL.map(|kind| {
+            Outcome::ALL.map(|outcome| {
+                let labels = [("type", kind.word()), ("outcome", outcome.word())];
+                by_kind.get_or_create_owned(&labels)
+            })
+        });
         registry.register("messages", "Messages from members, by type and outcome", by_kind);
         let mut counter = |name: &str, unit: Option<Unit>, help: &str| {
             let counter = Counter::default();
@@ -152,34 +184,50 @@ impl Default for Metrics {
         let sent = counter("sent", Some(Unit::Bytes), "Text of frames to clients");
         let sent_frames = counter("sent_frames", None, "Text frames to clients");
         let joins = counter("joins", None, "Members that sat down");
-        let by_result = Family::<Resume, Counter>::default();
-        let resumes = ["resumed", "refused", "given_up"]
-            .map(|result| by_result.get_or_create_owned(&Resume { result }));
+        let help = "Clients for whom more waited than the server keeps";
+        let overflows = counter("outbox_overflows", None, help);
+        let help = "TURN credentials that were handed out";
+        let turn_credentials = counter("turn_credentials", None, help);
+
+        let by_result = Family::<Labels<1>, Counter>::default();
+        let resumes = Resume::ALL.map(|it| by_result.get_or_create_owned(&[("result", it.word())]));
         registry.register("resumes", "Clients that came back, might not, or did not", by_result);
-        let mut gauge = |name: &str, help: &str| {
-            let gauge = Gauge::default();
-            registry.register(name, help, gauge.clone());
-            gauge
+        let by_outcome = Family::<Labels<1>, Counter>::default();
+        let logins = Login::ALL.map(|it| by_outcome.get_or_create_owned(&[("outcome", it.word())]));
+        registry.register("logins", "Logins, by outcome", by_outcome);
+        let by_limit = Family::<Labels<1>, Counter>::default();
+        let limited = Limit::ALL.map(|it| by_limit.get_or_create_owned(&[("kind", it.word())]));
+        let help = "What was refused because there was too much of it, by kind";
+        registry.register("rate_limited", help, by_limit);
+
+        let mut seconds = |name: &str, help: &str, buckets: (f64, f64, u16)| {
+            let (first, factor, count) = buckets;
+            let histogram = Histogram::new(exponential_buckets(first, factor, count));
+            registry.register_with_unit(name, help, Unit::Seconds, histogram.clone());
+            histogram
         };
-        let connections = gauge("connections", "Open WebSockets, also of those who are not in yet");
-        let members = gauge("members", "Members of all rooms");
-        let rooms = gauge("rooms", "Rooms with somebody in them");
         // From 10 µs, which no network notices, to 10 s, which ends calls.
-        let routing = Histogram::new(exponential_buckets(0.000_01, 4.0, 11));
         let help = "From a message's arrival until it was written to its peer's socket; of frames that are written together the longest";
-        registry.register_with_unit("routing", help, Unit::Seconds, routing.clone());
-        let calls = Family::default();
-        registry.register(
-            "calls",
-            "Calls as clients report them, by outcome and way",
-            calls.clone(),
-        );
+        let routing = seconds("routing", help, (0.000_01, 4.0, 11));
         // From 50 ms, on one network, to 51 s, when everybody has hung up.
-        let call_setup = Histogram::new(exponential_buckets(0.05, 2.0, 11));
         let help = "From a peer's coming until its connection stood, as clients report it";
-        registry.register_with_unit("call_setup", help, Unit::Seconds, call_setup.clone());
+        let call_setup = seconds("call_setup", help, (0.05, 2.0, 11));
+        // From 1 ms, on one network, to 16 s, when a network stands still.
+        let help = "From a WebSocket Ping to a member until its Pong";
+        let ping_rtt = seconds("ping_rtt", help, (0.001, 2.0, 15));
+
+        let calls = Family::default();
+        let help = "Calls as clients report them, by outcome and way";
+        registry.register("calls", help, calls.clone());
+        let leaves = Family::default();
+        let help = "Members that lost their seat for good, by reason";
+        registry.register("leaves", help, leaves.clone());
         let ends = Family::default();
         registry.register("session_ends", "WebSockets that ended, by reason", ends.clone());
+        let errors = Family::default();
+        registry.register("errors", "Errors that clients were told, by code", errors.clone());
+        let closes = Family::default();
+        registry.register("closes", "WebSockets that the server closed, by code", closes.clone());
         Self {
             registry,
             messages,
@@ -187,14 +235,20 @@ impl Default for Metrics {
             sent,
             sent_frames,
             routing,
+            overflows,
+            ping_rtt,
             joins,
+            leaves,
             resumes,
             calls,
             call_setup,
             ends,
-            connections,
-            members,
-            rooms,
+            errors,
+            closes,
+            limited,
+            logins,
+            turn_credentials,
+            certificate_expires_at: AtomicI64::new(0),
         }
     }
 }
@@ -207,6 +261,9 @@ impl Metrics {
             counter.inc();
         }
         self.received.inc_by(bytes as u64);
+        if outcome == Outcome::RateLimited {
+            self.limited(Limit::Messages);
+        }
     }
 
     /// A text frame of so many bytes was written, or begun to be written, to a client.
@@ -220,31 +277,36 @@ impl Metrics {
         self.routing.observe(within.as_secs_f64());
     }
 
+    /// More waited for a client than is kept.
+    pub fn overflowed(&self) {
+        self.overflows.inc();
+    }
+
+    /// A member has answered a Ping so long after it was sent.
+    pub fn ponged(&self, within: Duration) {
+        self.ping_rtt.observe(within.as_secs_f64());
+    }
+
     /// Somebody sat down.
     pub fn joined(&self) {
         self.joins.inc();
     }
 
-    /// A client came back to its membership.
-    pub fn resumed(&self) {
-        self.resumes[0].inc();
+    /// A member lost its seat for good, for one of our own words.
+    pub fn left(&self, reason: &'static str) {
+        self.leaves.get_or_create(&[("reason", reason)]).inc();
     }
 
-    /// A client wanted to come back and might not.
-    pub fn not_resumed(&self) {
-        self.resumes[1].inc();
-    }
-
-    /// A member was away and did not come back.
-    pub fn given_up(&self) {
-        self.resumes[2].inc();
+    /// A client came back, might not, or did not.
+    pub fn resumed(&self, result: Resume) {
+        count(&self.resumes, result as usize);
     }
 
     /// What a client says became of one of its calls.
     pub fn reported(&self, report: &CallReport<'_>) {
         let &CallReport { outcome, ms, path, .. } = report;
         let path = path.map_or("unknown", MediaPath::word);
-        self.calls.get_or_create(&Call { outcome: outcome.word(), path }).inc();
+        self.calls.get_or_create(&[("outcome", outcome.word()), ("path", path)]).inc();
         if outcome == CallOutcome::Connected {
             self.call_setup.observe(Duration::from_millis(ms).as_secs_f64());
         }
@@ -252,39 +314,85 @@ impl Metrics {
 
     /// A WebSocket ended, for one of our own words.
     pub fn ended(&self, reason: &'static str, was_member: bool) {
-        let was_member = if was_member { "true" } else { "false" };
-        self.ends.get_or_create(&End { reason, was_member }).inc();
+        self.ends.get_or_create(&end(reason, was_member)).inc();
     }
 
-    /// All of it, as OpenMetrics text; with what is not counted but there now, and what others know, by name and
-    /// what it is.
-    pub fn text(
-        &self,
-        connections: usize,
-        members: usize,
-        rooms: usize,
-        elsewhere: &[(&str, &str, usize)],
-    ) -> String {
-        let set = |gauge: &Gauge, figure| {
-            gauge.set(i64::try_from(figure).unwrap_or(i64::MAX));
-        };
-        let now =
-            [(&self.connections, connections), (&self.members, members), (&self.rooms, rooms)];
-        now.into_iter().for_each(|(gauge, figure)| set(gauge, figure));
-        let mut others = Registry::with_prefix("signaling");
-        for (name, help, figure) in elsewhere {
-            let gauge = Gauge::default();
-            set(&gauge, *figure);
-            others.register(*name, *help, gauge);
+    /// A client was told an error, by one of our own words.
+    pub fn erred(&self, code: &'static str) {
+        self.errors.get_or_create(&[("code", code)]).inc();
+    }
+
+    /// The server closed a WebSocket with this code.
+    pub fn closed(&self, code: u16) {
+        self.closes.get_or_create(&[("code", code.to_string())]).inc();
+    }
+
+    /// A session may end for this reason, and its client be told so with this code: from now on they are there as
+    /// 0, for what appears with its first event is no rise to Prometheus.
+    pub fn expects_end(&self, reason: &'static str, code: Option<u16>) {
+        for was_member in [true, false] {
+            let _ = self.ends.get_or_create(&end(reason, was_member));
+        }
+        if let Some(code) = code {
+            let _ = self.closes.get_or_create(&[("code", code.to_string())]);
+            let _ = self.errors.get_or_create(&[("code", reason)]);
+        }
+    }
+
+    /// The same for a member that leaves.
+    pub fn expects_leave(&self, reason: &'static str) {
+        let _ = self.leaves.get_or_create(&[("reason", reason)]);
+    }
+
+    /// Something was refused because there was too much of it.
+    pub fn limited(&self, limit: Limit) {
+        count(&self.limited, limit as usize);
+    }
+
+    /// Somebody tried to log in.
+    pub fn logged_in(&self, outcome: Login) {
+        count(&self.logins, outcome as usize);
+    }
+
+    /// Somebody got TURN credentials.
+    pub fn issued_turn_credentials(&self) {
+        self.turn_credentials.inc();
+    }
+
+    /// The TLS certificate in force is good until then, in whole seconds since the Unix epoch.
+    pub fn certificate_expires(&self, at: i64) {
+        self.certificate_expires_at.store(at, Ordering::Relaxed);
+    }
+
+    /// All of it, and what there is `now`, as OpenMetrics text.
+    pub fn text(&self, now: &[Registry]) -> String {
+        let mut certificate = Registry::with_prefix("signaling");
+        let expires_at = self.certificate_expires_at.load(Ordering::Relaxed);
+        if expires_at != 0 {
+            let help = "When the TLS certificate in force expires, since the Unix epoch";
+            let name = "tls_certificate_expiry_timestamp";
+            certificate.register_with_unit(name, help, Unit::Seconds, ConstGauge::new(expires_at));
         }
         let mut text = String::new();
         #[expect(clippy::expect_used, reason = "see the message")]
-        text::encode_registry(&mut text, &self.registry)
-            .and_then(|()| text::encode_registry(&mut text, &others))
+        [&self.registry, &certificate]
+            .into_iter()
+            .chain(now)
+            .try_for_each(|registry| text::encode_registry(&mut text, registry))
             .and_then(|()| text::encode_eof(&mut text))
             .expect("a String takes everything");
         text
     }
+}
+
+fn count(counters: &[Counter], at: usize) {
+    if let Some(counter) = counters.get(at) {
+        counter.inc();
+    }
+}
+
+fn end(reason: &'static str, was_member: bool) -> Labels<2> {
+    [("reason", reason), ("was_member", if was_member { "true" } else { "false" })]
 }
 
 #[cfg(test)]
@@ -302,7 +410,10 @@ mod tests {
             }
         }
 
-        let text = metrics.text(3, 2, 1, &[("cluster_nodes", "Servers", 4)]);
+        let mut now = Registry::with_prefix("signaling");
+        now.register("members", "Members", ConstGauge::new(2));
+        metrics.certificate_expires(4_102_444_800);
+        let text = metrics.text(&[now]);
         assert!(
             text.contains("signaling_messages_total{type=\"offer\",outcome=\"done\"} 1\n"),
             "{text}"
@@ -311,7 +422,10 @@ mod tests {
             text.contains("signaling_messages_total{type=\"other\",outcome=\"repeated\"} 32\n")
         );
         assert!(text.contains("signaling_received_bytes_total 528\n"), "{text}");
+        let refused = "signaling_rate_limited_total{kind=\"messages\"} 136\n";
+        assert!(text.contains(refused), "{text}");
         assert!(text.contains("signaling_members 2\n") && text.ends_with("# EOF\n"));
-        assert!(text.contains("signaling_cluster_nodes 4\n"), "{text}");
+        let expiry = "signaling_tls_certificate_expiry_timestamp_seconds 4102444800\n";
+        assert!(text.contains(expiry), "{text}");
     }
 }

@@ -38,6 +38,7 @@ use tower::ServiceExt;
 use crate::{
     http::Doors,
     limits::{Place, Places},
+    metrics::{Limit, Metrics},
     tls::Tls,
     workers::Workers,
 };
@@ -63,6 +64,9 @@ fn reserve(handles: usize) -> usize {
 
 /// Connections from one address that are no WebSocket (yet).
 const MOST_PER_ADDRESS: usize = 256;
+
+/// Connections to figures: one that is stuck keeps no other out.
+const MOST_TO_FIGURES: usize = 8;
 
 /// How a client begins that takes HTTP/2 for granted (RFC 9113 section 3.4). Hyper would hang up on it.
 const HTTP_2: &[u8] = b"PRI * HTTP/2.0\r\n";
@@ -110,17 +114,28 @@ pub struct Gate {
     handles: Arc<Semaphore>,
     places: Places,
     trusted_proxies: Vec<IpNet>,
+    metrics: Arc<Metrics>,
 }
 
 impl Gate {
     /// As many connections as there are `handles`, but for a few, and no more than 256 that are no
     /// WebSocket from one address that is not a proxy of ours.
-    pub fn new(handles: usize, trusted_proxies: &[IpNet]) -> Self {
-        let handles = handles.saturating_sub(reserve(handles)).clamp(1, Semaphore::MAX_PERMITS);
+    /// Who finds no place is counted in `metrics`.
+    pub fn new(handles: usize, trusted_proxies: &[IpNet], metrics: Arc<Metrics>) -> Self {
+        Self::of(handles.saturating_sub(reserve(handles)), trusted_proxies, metrics)
+    }
+
+    /// A few, for whoever fetches figures: out of the handles that [`new`](Self::new) leaves.
+    pub fn to_figures(metrics: Arc<Metrics>) -> Self {
+        Self::of(MOST_TO_FIGURES, &[], metrics)
+    }
+
+    fn of(connections: usize, trusted_proxies: &[IpNet], metrics: Arc<Metrics>) -> Self {
         Self {
-            handles: Arc::new(Semaphore::new(handles)),
+            handles: Arc::new(Semaphore::new(connections.clamp(1, Semaphore::MAX_PERMITS))),
             places: Places::new(0, MOST_PER_ADDRESS),
             trusted_proxies: trusted_proxies.to_vec(),
+            metrics,
         }
     }
 
@@ -129,7 +144,7 @@ impl Gate {
         if let Ok(handle) = self.handles.clone().try_acquire_owned() {
             return handle;
         }
-        complaint.about("as many connections are open as there are handles; others wait");
+        complaint.about("as many connections are open as there may be; others wait");
         #[expect(clippy::expect_used, reason = "see the message")]
         self.handles.clone().acquire_owned().await.expect("the semaphore is never closed")
     }
@@ -140,7 +155,10 @@ impl Gate {
         if self.trusted_proxies.iter().any(|net| net.contains(&address)) {
             return Ok(None);
         }
-        self.places.take(address).map(Some).ok_or(Crowded)
+        self.places.take(address).map(Some).ok_or_else(|| {
+            self.metrics.limited(Limit::Connections);
+            Crowded
+        })
     }
 }
 

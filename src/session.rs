@@ -31,7 +31,7 @@ use crate::{
         token::Claims,
     },
     limits::{MessageBudget, Verdict},
-    metrics::{Kind, Metrics, Outcome},
+    metrics::{Kind, Metrics, Outcome, Resume},
     moderation::Barred,
     outbox::{self, Dismissal, Mailbox, NotResumed, Notice, Outbox, Shortcut},
     replay::Replay,
@@ -81,8 +81,10 @@ pub enum Received {
     Text(ByteString),
     /// A binary message.
     Binary,
-    /// A Ping (answered already) or a Pong.
+    /// A Ping, answered already.
     Heartbeat,
+    /// The answer to a Ping of ours.
+    Pong,
     /// The client closes.
     Close,
     /// A text message that is not UTF-8.
@@ -120,6 +122,12 @@ impl<D> Host<D> {
     /// writes two or three.
     fn span(&self) -> Span {
         tracing::info_span!("socket", room = ?self.room, address = %self.address)
+    }
+
+    /// Counts an error, and says what its client is told.
+    fn error(&self, code: &'static str, message: &str, id: Option<&RawValue>) -> ByteString {
+        self.metrics.erred(code);
+        ServerMessage::Error { message, code, id, retry: None, retry_after_ms: None }.encode()
     }
 
     /// What a client shows that comes back; `None` where none may.
@@ -294,6 +302,37 @@ struct Parting {
 }
 
 impl Goodbye {
+    /// Each of them, to be counted from 0.
+    const ALL: [Self; 27] = [
+        Self::Left,
+        Self::Gone,
+        Self::Silent,
+        Self::Unavailable,
+        Self::AuthRequired,
+        Self::InvalidToken,
+        Self::NoSuchUser,
+        Self::Blocked,
+        Self::RoomNotAllowed,
+        Self::TooManyConnections,
+        Self::RoomFull,
+        Self::ClientIdTaken,
+        Self::InvalidClientId,
+        Self::RateLimited,
+        Self::TokenExpired,
+        Self::LoggedOut,
+        Self::PasswordChanged,
+        Self::Replaced,
+        Self::AccountGone,
+        Self::TooSlow,
+        Self::Binary,
+        Self::NotUtf8,
+        Self::TooBig,
+        Self::Malformed,
+        Self::Restarting(Duration::ZERO),
+        Self::Draining,
+        Self::Internal,
+    ];
+
     /// Contract section 2, "Errors and closes"; `None` where nobody is left to be told.
     fn parting(self) -> Option<Parting> {
         let (close, reason, code, sentence, retry) = match self {
@@ -548,6 +587,15 @@ impl From<Refusal> for Goodbye {
     }
 }
 
+/// Tells `metrics` how sessions may end. Call it once, before the first.
+pub fn announce(metrics: &Metrics) {
+    for goodbye in Goodbye::ALL {
+        metrics.expects_end(goodbye.word(), goodbye.parting().map(|parting| parting.close));
+        metrics.expects_leave(goodbye.word());
+    }
+    metrics.expects_leave(parked::AWAY_TOO_LONG);
+}
+
 /// Lives one connection to its end; says how it ended, and who stays without it. The seat of somebody who
 /// does not is free before the last words.
 pub async fn run(socket: &mut impl Socket, host: &Host<impl Door>) -> (Goodbye, Option<Parked>) {
@@ -583,7 +631,20 @@ pub async fn run(socket: &mut impl Socket, host: &Host<impl Door>) -> (Goodbye, 
     let parked = host.span().in_scope(|| match member {
         Some(member) => {
             let Peer { username, client_id } = member.seat.peer().clone();
+            let notice = member.mailbox.notice();
             let parked = member.parks(goodbye);
+            match notice.now() {
+                // The seat is another connection's.
+                Some(Dismissal::Resumed) => {}
+                why => {
+                    if why == Some(Dismissal::TooSlow) {
+                        host.metrics.overflowed();
+                    }
+                    if parked.is_none() {
+                        host.metrics.left(goodbye.word());
+                    }
+                }
+            }
             let news = if parked.is_some() { "away" } else { "left" };
             tracing::info!(user = ?username, client = %client_id, ?goodbye, "{news}");
             parked
@@ -600,7 +661,7 @@ pub async fn run(socket: &mut impl Socket, host: &Host<impl Door>) -> (Goodbye, 
     } else {
         parked
     };
-    Box::pin(say_goodbye(socket, goodbye, admitted)).await;
+    Box::pin(say_goodbye(socket, goodbye, admitted, &host.metrics)).await;
     (goodbye, parked)
 }
 
@@ -610,10 +671,15 @@ const OWN_SLEEP: Duration = Duration::from_secs(1);
 /// Turns a connection away at the door: the reason stands in place of `auth_required`.
 pub async fn refuse(socket: &mut impl Socket, goodbye: Goodbye, metrics: &Metrics) {
     metrics.ended(goodbye.word(), false);
-    say_goodbye(socket, goodbye, false).await;
+    say_goodbye(socket, goodbye, false, metrics).await;
 }
 
-async fn say_goodbye(socket: &mut impl Socket, goodbye: Goodbye, admitted: bool) {
+async fn say_goodbye(
+    socket: &mut impl Socket,
+    goodbye: Goodbye,
+    admitted: bool,
+    metrics: &Metrics,
+) {
     let last_words = async {
         if let Some(parting) = goodbye.parting() {
             let mut retry_after_ms = None;
@@ -631,8 +697,10 @@ async fn say_goodbye(socket: &mut impl Socket, goodbye: Goodbye, admitted: bool)
                     retry: Some(retry),
                     retry_after_ms,
                 };
+                metrics.erred(code);
                 socket.send(&[error.encode()]).await?;
             }
+            metrics.closed(parting.close);
             socket.close(parting.close, parting.reason).await?;
         }
         // Whoever hangs up on unread data resets the connection, and the close may be lost on the way.
@@ -733,7 +801,7 @@ async fn introduce<'h, D: Door>(
                 let Peer { client_id, username } = seat.peer();
                 let replayed = resumed.replayed;
                 tracing::info!(user = ?username, client = %client_id, replayed, "resumed");
-                host.metrics.resumed();
+                host.metrics.resumed(Resume::Resumed);
                 let (mut member, ice_servers, token) =
                     Member::new(host, seat, outbox, mailbox, admission, membership);
                 member.may_know_ticket = true;
@@ -741,9 +809,9 @@ async fn introduce<'h, D: Door>(
                 return Ok((member, vec![greeting], None));
             }
             Err(sentence) => {
-                host.metrics.not_resumed();
+                host.metrics.resumed(Resume::Refused);
                 tracing::info!(sentence, "not resumed");
-                line.write(&[error("resume_failed", &sentence, id)]).await?;
+                line.write(&[host.error("resume_failed", &sentence, id)]).await?;
             }
         }
         first = first_text(line.socket, until).await?;
@@ -905,7 +973,7 @@ async fn first_text(socket: &mut impl Socket, until: Instant) -> Result<ByteStri
 fn unpack(received: Option<Received>) -> Result<Option<ByteString>, Goodbye> {
     match received {
         Some(Received::Text(text)) => Ok(Some(text)),
-        Some(Received::Heartbeat) => Ok(None),
+        Some(Received::Heartbeat | Received::Pong) => Ok(None),
         Some(Received::Close) => Err(Goodbye::Left),
         Some(Received::Binary) => Err(Goodbye::Binary),
         Some(Received::NotUtf8) => Err(Goodbye::NotUtf8),
@@ -1022,6 +1090,8 @@ impl<'h, D: Door> Member<'h, D> {
         let patience = self.host.rules.patience;
         let mut heard_at = Instant::now();
         let (mut said_at, mut pinged_at) = (heard_at, heard_at);
+        // Since when a Ping is not answered.
+        let mut unanswered = None;
         // One timer for all deadlines. Messages only move them on: it is looked at when it has run out.
         let first = self.ice_at.into_iter().fold(heard_at + patience / 3, Instant::min);
         let mut wake = pin!(sleep_until(first));
@@ -1046,6 +1116,13 @@ impl<'h, D: Door> Member<'h, D> {
             match event {
                 Event::Received(received) => {
                     heard_at = Instant::now();
+                    if matches!(received, Some(Received::Pong))
+                        && let Some(since) = unanswered.take()
+                    {
+                        let within = heard_at.duration_since(since);
+                        self.host.metrics.ponged(within);
+                        self.outbox.ponged(within);
+                    }
                     if let Some(text) = unpack(received)?
                         && self.hear(&text, heard_at, line).await?
                     {
@@ -1078,6 +1155,7 @@ impl<'h, D: Door> Member<'h, D> {
                         && now >= pinged_at + patience / 3
                     {
                         line.ping().await?;
+                        unanswered = unanswered.or(Some(now));
                         (pinged_at, said_at) = (now, now);
                     }
                     let next_ping = heard_at.min(said_at).max(pinged_at) + patience / 3;
@@ -1184,7 +1262,7 @@ impl<'h, D: Door> Member<'h, D> {
         let sentence = format!(
             "More than {rate} messages a second: this and the next are not passed on until you slow down"
         );
-        error("rate_limited", &sentence, wire::read(frame).id)
+        self.host.error("rate_limited", &sentence, wire::read(frame).id)
     }
 
     fn act(&mut self, frame: &str, now: Instant) -> (Kind, Outcome, Option<ByteString>) {
@@ -1194,7 +1272,10 @@ impl<'h, D: Door> Member<'h, D> {
         }
         let message = match message {
             Ok(message) => message,
-            Err(fault) => return (Kind::Other, Outcome::Refused, Some(wire_error(&fault, id))),
+            Err(fault) => {
+                let told = self.host.error(fault.code(), &fault.to_string(), id);
+                return (Kind::Other, Outcome::Refused, Some(told));
+            }
         };
         match message {
             ClientMessage::Ping => (Kind::Ping, Outcome::Done, Some(ServerMessage::Pong.encode())),
@@ -1205,12 +1286,13 @@ impl<'h, D: Door> Member<'h, D> {
             }
             ClientMessage::Resume(_) => {
                 let sentence = "A resume is the first message of a connection; this one is in";
-                (Kind::Other, Outcome::Refused, Some(error("invalid_message", sentence, id)))
+                let told = self.host.error("invalid_message", sentence, id);
+                (Kind::Other, Outcome::Refused, Some(told))
             }
             ClientMessage::Auth(introduction) => {
                 let refreshed = self.refresh(&introduction);
                 let outcome = if refreshed.is_ok() { Outcome::Done } else { Outcome::Refused };
-                let refused = |(code, sentence)| error(code, sentence, id);
+                let refused = |(code, sentence)| self.host.error(code, sentence, id);
                 (Kind::AuthToken, outcome, Some(refreshed.unwrap_or_else(refused)))
             }
             ClientMessage::Signal(signal) => {
@@ -1235,7 +1317,8 @@ impl<'h, D: Door> Member<'h, D> {
                         (kind, Outcome::Done, None)
                     }
                     Err(why) => {
-                        let refused = why.code().map(|code| error(code, &why.to_string(), id));
+                        let sentence = why.to_string();
+                        let refused = why.code().map(|code| self.host.error(code, &sentence, id));
                         (kind, Outcome::Refused, refused)
                     }
                 }
@@ -1288,14 +1371,6 @@ fn renewal(lifetime: Duration) -> Option<Instant> {
 fn expiry(admission: &Admission) -> Option<Instant> {
     let left = admission.expires_in?.checked_add(REFRESH_GRACE)?;
     Instant::now().checked_add(left)
-}
-
-fn wire_error(fault: &WireError, id: Option<&RawValue>) -> ByteString {
-    error(fault.code(), &fault.to_string(), id)
-}
-
-fn error(code: &str, message: &str, id: Option<&RawValue>) -> ByteString {
-    ServerMessage::Error { message, code, id, retry: None, retry_after_ms: None }.encode()
 }
 
 #[cfg(test)]

@@ -5,7 +5,10 @@ use std::{
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::Path,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicI64, Ordering},
+    },
     time::Duration,
 };
 
@@ -14,8 +17,9 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 use tokio_rustls::TlsAcceptor;
+use x509_parser::parse_x509_certificate;
 
-use crate::{config::TlsFiles, watched::Watched};
+use crate::{config::TlsFiles, metrics::Metrics, watched::Watched};
 
 /// How often the files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -36,6 +40,8 @@ pub struct Tls {
     files: TlsFiles,
     watched: Watched,
     config: RwLock<Arc<ServerConfig>>,
+    /// In whole seconds since the Unix epoch.
+    expires_at: AtomicI64,
 }
 
 impl Tls {
@@ -49,8 +55,9 @@ impl Tls {
             make_self_signed(&files)?;
         }
         let watched = Watched::new([files.certificate.clone(), files.key.clone()]);
-        let config = RwLock::new(Arc::new(read(&files)?));
-        Ok(Self { files, watched, config })
+        let (config, expires_at) = read(&files)?;
+        let (config, expires_at) = (RwLock::new(Arc::new(config)), AtomicI64::new(expires_at));
+        Ok(Self { files, watched, config, expires_at })
     }
 
     /// What a new connection begins with.
@@ -58,9 +65,10 @@ impl Tls {
         TlsAcceptor::from(self.config.read().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
-    /// Takes up new files for as long as it is polled.
-    pub async fn keep_fresh(self: Arc<Self>) {
+    /// Takes up new files for as long as it is polled, and notes in `metrics` until when what is in force is good.
+    pub async fn keep_fresh(self: Arc<Self>, metrics: Arc<Metrics>) {
         loop {
+            metrics.certificate_expires(self.expires_at.load(Ordering::Relaxed));
             tokio::time::sleep(LOOK_EVERY).await;
             let tls = self.clone();
             match tokio::task::spawn_blocking(move || tls.look()).await {
@@ -79,13 +87,15 @@ impl Tls {
         if !self.watched.changed() {
             return Ok(false);
         }
-        let config = read(&self.files)?;
+        let (config, expires_at) = read(&self.files)?;
+        self.expires_at.store(expires_at, Ordering::Relaxed);
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
         Ok(true)
     }
 }
 
-fn read(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
+/// What the files hold, and when the first of their certificates expires.
+fn read(files: &TlsFiles) -> Result<(ServerConfig, i64), TlsError> {
     let (certificate, key) =
         (files.certificate.display().to_string(), files.key.display().to_string());
     let pem = |path: &str, fault: &dyn std::fmt::Display| {
@@ -97,13 +107,19 @@ fn read(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
     if chain.is_empty() {
         return Err(pem(&certificate, &"no certificate in it"));
     }
+    let expiries = chain.iter().map(|link| {
+        let (_, parsed) =
+            parse_x509_certificate(link).map_err(|error| pem(&certificate, &error))?;
+        Ok(parsed.validity().not_after.timestamp())
+    });
+    let expiries = expiries.collect::<Result<Vec<_>, TlsError>>()?;
     let private = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| pem(&key, &error))?;
     let mut config = ServerConfig::builder()
         .with_no_client_auth()
         .with_single_cert(chain, private)
         .map_err(|error| pem(&certificate, &error))?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(config)
+    Ok((config, expiries.into_iter().min().unwrap_or_default()))
 }
 
 fn make_self_signed(files: &TlsFiles) -> Result<(), TlsError> {

@@ -121,7 +121,7 @@ impl<S: AsyncRead + AsyncWrite + Send> WebSocket<S> {
                 self.sending.lock().owes(&frames::pong(&payload));
                 Received::Heartbeat
             }
-            Arrival::Pong => Received::Heartbeat,
+            Arrival::Pong => Received::Pong,
             Arrival::Close(payload) => {
                 self.at_end = true;
                 self.sending.lock().closes(&frames::close(&payload));

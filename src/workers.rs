@@ -56,6 +56,11 @@ impl Workers {
         self.number(self.0.hasher.hash_one(room) as usize)
     }
 
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Handle> {
+        std::iter::once(&self.0.first).chain(&self.0.others)
+    }
+
     fn number(&self, number: usize) -> &Handle {
         let number = number % (self.0.others.len() + 1);
         number.checked_sub(1).and_then(|number| self.0.others.get(number)).unwrap_or(&self.0.first)

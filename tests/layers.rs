@@ -15,15 +15,17 @@ use std::{
 };
 
 /// Those that may know everything: the doors, and the house.
-const FREE: [&str; 12] = [
+const FREE: [&str; 14] = [
     "lib",
     "main",
+    "administration",
     "app",
     "app/moderating",
     "config",
     "doctor",
     "dotenv",
     "healthcheck",
+    "process",
     "server",
     "tls",
     "telemetry",

@@ -71,6 +71,7 @@ fn the_server_sends_every_server_message_exactly_so_and_no_other() {
         r#"{"candidate":"candidate:1 1 udp 2122260223 192.0.2.1 54321 typ host","sdpMid":"0","sdpMLineIndex":0}"#,
     );
     let (muted, id) = (raw(r#"{"muted":true}"#), raw("7"));
+    let text = raw(r#"{"text":"Maintenance at ten"}"#);
     let ice_servers = [
         IceServer {
             urls: vec!["stun:turn.example.com:3478".into()],
@@ -126,6 +127,7 @@ fn the_server_sends_every_server_message_exactly_so_and_no_other() {
         ServerMessage::TokenRefreshed { expires_in: 1800, ticket: None }.encode(),
         ServerMessage::IceServers { ice_servers: ice_servers.get(1..).unwrap(), ttl: 86_400 }
             .encode(),
+        ServerMessage::Announcement { data: &text }.encode(),
         ServerMessage::UserLeft { room_id, client_id: phone, username: bob, connected_users: 1 }
             .encode(),
         ServerMessage::Error {

@@ -52,7 +52,7 @@ pub fn serve(runtime: &Runtime, folder: &Path) -> Result<(), Fault> {
         Some(value.to_owned())
     })?;
     let _log = telemetry::start(&config);
-    let gate = Gate::new(server::claim_handles(), &config.trusted_proxies);
+    let (handles, proxies) = (server::claim_handles(), config.trusted_proxies.clone());
     let (users, _) = Users::load(&users_csv)?;
     let revoked = Revoked::load(&users_csv, unix_now())?;
     let orders = Orders::load(&users_csv)?;
@@ -60,7 +60,7 @@ pub fn serve(runtime: &Runtime, folder: &Path) -> Result<(), Fault> {
         let listener = server::listen(&config.host, config.port).await?;
         println!("address {}", listener.local_addr()?);
         let app = App::new(config, users, revoked, orders);
-        let doors = http::doors(&app);
+        let (doors, gate) = (http::doors(&app), Gate::new(handles, &proxies, app.metrics.clone()));
         tokio::spawn(app.keep_house());
         tokio::spawn(server::serve(
             listener,

@@ -118,6 +118,9 @@ pub(super) struct MemberBody {
     /// From where its connection comes.
     #[serde(skip_serializing_if = "Option::is_none")]
     address: Option<String>,
+    /// How long it took to answer the last Ping, in milliseconds. Only a silent connection is asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ping_rtt_ms: Option<f64>,
     /// By which way its last call went, as it said itself: `host`, `srflx`, `relay`.
     #[serde(skip_serializing_if = "Option::is_none")]
     path: Option<&'static str>,
@@ -125,7 +128,7 @@ pub(super) struct MemberBody {
 
 impl From<Sitting> for MemberBody {
     fn from(sitting: Sitting) -> Self {
-        let Sitting { peer, node, is_away, age, address, path } = sitting;
+        let Sitting { peer, node, is_away, age, address, ping_rtt, path } = sitting;
         Self {
             client_id: peer.client_id.to_string(),
             username: peer.username.to_string(),
@@ -133,6 +136,7 @@ impl From<Sitting> for MemberBody {
             is_away,
             seconds: Some(age.as_secs()),
             address: address.map(|address| address.to_string()),
+            ping_rtt_ms: ping_rtt.map(|rtt| rtt.as_secs_f64() * 1000.0),
             path: path.map(|path| path.word()),
         }
     }

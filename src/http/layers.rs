@@ -21,6 +21,7 @@ use crate::{
     config::{Config, Origins},
     forwarded::Client,
     limits::Allowance,
+    metrics::Limit,
     server::LONGEST_HEAD,
 };
 
@@ -148,6 +149,7 @@ pub(super) async fn limit_requests(
     let mut response = match allowance.and_then(|allowance| allowance.wait) {
         Some(wait) => {
             tracing::warn!(address = %client.address, "too many requests");
+            app.metrics.limited(Limit::Requests);
             ApiError::TooManyRequests(wait).into_response()
         }
         None if declared.is_some_and(|length| length > LARGEST_BODY as u64) => {

@@ -11,6 +11,7 @@ mod extract;
 mod health;
 mod layers;
 mod library;
+mod metrics;
 mod rooms;
 mod turn;
 mod ws;
@@ -49,6 +50,19 @@ pub fn doors(app: &App) -> Doors {
     )
 }
 
+/// What `METRICS_LISTEN` serves: figures, without limits and without HTTPS.
+pub fn figures(app: &App) -> Doors {
+    let layers = ServiceBuilder::new()
+        .layer(from_fn(layers::label))
+        .layer(CatchPanicLayer::custom(error::after_panic))
+        .layer(from_fn(layers::check_head));
+    BoxCloneSyncService::new(
+        layers
+            .service(metrics::alone(app))
+            .map_response(axum::response::IntoResponse::into_response),
+    )
+}
+
 fn router(app: &App) -> Router {
     let (documented, spec) = documented().split_for_parts();
     let mut router = documented.route("/ws/{room_id}", get(ws::enter)).merge(library::router());
@@ -73,7 +87,7 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(health::root))
         .routes(routes!(health::health))
         .routes(routes!(health::ready))
-        .routes(routes!(health::metrics))
+        .routes(routes!(metrics::metrics))
         .routes(routes!(rooms::list))
         .routes(routes!(rooms::info, rooms::info_by_post))
         .routes(routes!(auth::login))
@@ -84,7 +98,7 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(turn::turn_credentials))
         .routes(routes!(turn::ice_servers))
         .routes(routes!(admin::status))
-        .routes(routes!(health::metrics_for_administrators))
+        .routes(routes!(metrics::for_administrators))
         .routes(routes!(admin::orders))
         .routes(routes!(admin::ban))
         .routes(routes!(admin::lift))

@@ -23,6 +23,7 @@ use crate::{
     clock::{unix_now, unix_now_ms},
     forwarded::Client,
     limits::Place,
+    metrics::Limit,
     moderation::Barred,
     outbox::Outbox,
     rooms::{Peer, is_room_id},
@@ -57,7 +58,10 @@ pub(super) async fn enter(
     }
     let accept = accept(&request).ok_or(ApiError::NoWebSocket)?;
     let upgrade = request.extensions_mut().remove::<OnUpgrade>().ok_or(ApiError::NoWebSocket)?;
-    let stranger = app.strangers.take(client.address).ok_or(ApiError::TooManyStrangers)?;
+    let stranger = app.strangers.take(client.address).ok_or_else(|| {
+        app.metrics.limited(Limit::Strangers);
+        ApiError::TooManyStrangers
+    })?;
 
     let sessions = app.sessions.clone();
     sessions.spawn(async move {
@@ -156,6 +160,9 @@ fn receive(
             app.turned_away(&room).or(counted.is_none().then_some(Goodbye::TooManyConnections));
         if let Some(goodbye) = turned_away {
             tracing::warn!(?room, address = %client.address, ?goodbye, "turned away");
+            if goodbye == Goodbye::TooManyConnections {
+                app.metrics.limited(Limit::Sockets);
+            }
             return session::refuse(&mut socket, goodbye, &app.metrics).await;
         }
         let host = Host {

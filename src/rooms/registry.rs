@@ -642,6 +642,15 @@ impl Rooms {
         rooms
     }
 
+    /// How many frames wait for members, and for the one that most wait for.
+    pub fn waiting(&self) -> (usize, usize) {
+        let rooms: Vec<_> = self.0.rooms.iter().map(|room| room.value().clone()).collect();
+        rooms.iter().fold((0, 0), |(all, most), room| {
+            let (here, deepest) = room.lock().waiting();
+            (all + here, most.max(deepest))
+        })
+    }
+
     /// How many members there are in all rooms together.
     pub fn members(&self) -> usize {
         self.0.members.load(Ordering::Relaxed)
@@ -712,6 +721,25 @@ mod tests {
         assert_eq!(past, [("cellar".into(), 100)]);
         tokio::time::advance(Duration::from_secs(200)).await;
         assert_eq!(rooms.past_rooms(), []);
+    }
+
+    #[test]
+    fn what_waits_for_members_is_counted_over_all_rooms_and_for_the_one_with_most() {
+        let rooms = Rooms::new(10);
+        let (_alice, mut alice) = enter(&rooms, "den", "alice");
+        let (bob, mut bobs) = enter(&rooms, "den", "bob");
+        let (_carol, _carols) = enter(&rooms, "attic", "carol");
+        heard(&mut alice);
+        heard(&mut bobs);
+        assert_eq!(rooms.waiting(), (1, 1), "carol is to hear that she is alone");
+
+        for _ in 0..5 {
+            say(&bob, r#"{"type":"message","data":1}"#).unwrap();
+        }
+
+        assert_eq!(rooms.waiting(), (6, 5));
+        heard(&mut alice);
+        assert_eq!(rooms.waiting(), (1, 1));
     }
 
     #[test]

@@ -12,15 +12,18 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-use super::{Admission, OWN_SLEEP, Refusal};
+use super::{Admission, Goodbye, OWN_SLEEP, Refusal};
 use crate::{
     auth::{grants::Grant, ticket::Ticket},
-    metrics::Metrics,
+    metrics::{Metrics, Resume},
     outbox::{self, Dismissal, Mailbox, Outbox},
     replay::Replay,
     rooms::{Peer, Rooms, Seat, far::Arrival},
     wire::Features,
 };
+
+/// Why a member left that did not come back in time.
+pub(super) const AWAY_TOO_LONG: &str = "away_too_long";
 
 /// A member without a connection, for as long as it may come back. Dropping it is leaving.
 pub struct Parked {
@@ -204,7 +207,11 @@ impl Parked {
             return;
         }
         let Peer { username, client_id } = self.seat.peer();
-        metrics.given_up();
+        metrics.resumed(Resume::GivenUp);
+        if why == Some(Dismissal::TooSlow) {
+            metrics.overflowed();
+        }
+        metrics.left(why.map_or(AWAY_TOO_LONG, |why| Goodbye::from(why).word()));
         tracing::info!(user = ?username, client = %client_id, ?why, "left, being away");
     }
 }

@@ -1,5 +1,7 @@
 //! A session over a socket made of two channels, on a clock that the tests move.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 use tokio::{sync::mpsc, task::JoinHandle, time::sleep};
 
@@ -119,6 +121,13 @@ impl House {
         assert_eq!(success["resume_window_seconds"], 20);
         let token = success["resume_token"].as_str().unwrap().to_owned();
         (client, token)
+    }
+
+    /// What has been counted of one figure: each line of it that is not 0.
+    fn counted(&self, figure: &str) -> Vec<String> {
+        let text = self.metrics.text(&[]);
+        let lines = text.lines().filter(|line| !line.ends_with(" 0"));
+        lines.filter_map(|line| line.strip_prefix(figure)).map(str::to_owned).collect()
     }
 
     /// Somebody who wants to go on; what he is told.
@@ -295,6 +304,24 @@ async fn a_client_that_answers_pings_stays() {
     }
 
     assert_eq!(client.rooms.info("den"), Some(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_from_a_ping_to_its_pong_is_counted_and_no_other_pong() {
+    let house = House::new();
+    let rules = Rules { enforce_token_expiry: false, ..rules() };
+    let mut client = house.connect(rules, 64).joined().await;
+
+    client.says.send(Received::Pong).await.unwrap();
+    assert_eq!(client.hears.recv().await, Some(Sent::Ping));
+    sleep(Duration::from_millis(40)).await;
+    for _ in 0..2 {
+        client.says.send(Received::Pong).await.unwrap();
+    }
+    assert_eq!(client.hears.recv().await, Some(Sent::Ping));
+
+    assert_eq!(house.counted("signaling_ping_rtt_seconds_sum "), ["0.04"]);
+    assert_eq!(house.counted("signaling_ping_rtt_seconds_count "), ["1"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -502,34 +529,7 @@ async fn what_is_no_text_message_ends_the_session_with_its_own_code() {
 
 #[tokio::test(start_paused = true)]
 async fn every_close_code_is_one_of_the_contract() {
-    let all = [
-        Goodbye::Silent,
-        Goodbye::AuthRequired,
-        Goodbye::InvalidToken,
-        Goodbye::NoSuchUser,
-        Goodbye::Blocked,
-        Goodbye::RoomNotAllowed,
-        Goodbye::TooManyConnections,
-        Goodbye::RoomFull,
-        Goodbye::ClientIdTaken,
-        Goodbye::InvalidClientId,
-        Goodbye::RateLimited,
-        Goodbye::TokenExpired,
-        Goodbye::LoggedOut,
-        Goodbye::Replaced,
-        Goodbye::AccountGone,
-        Goodbye::TooSlow,
-        Goodbye::Binary,
-        Goodbye::NotUtf8,
-        Goodbye::TooBig,
-        Goodbye::Malformed,
-        Goodbye::Restarting(PATIENCE),
-        Goodbye::Draining,
-        Goodbye::Internal,
-    ];
-    for goodbye in all {
-        let parting = goodbye.parting().unwrap();
-
+    for parting in Goodbye::ALL.into_iter().filter_map(Goodbye::parting) {
         assert!(
             [1001, 1002, 1003, 1007, 1008, 1009, 1011, 1012, 1013, 4001, 4003]
                 .contains(&parting.close)
@@ -603,6 +603,57 @@ async fn a_member_that_stays_away_leaves_once_when_its_time_is_over() {
     alice.says(json!({"type":"auth_token","token":"alice 60"})).await;
     assert_eq!(alice.hears().await["type"], "auth_success");
     assert_eq!(bob.hears().await["type"], "user_joined");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_back_is_not_counted_as_one_who_left_and_who_stays_away_is_once() {
+    let house = House::new();
+    announce(&house.metrics);
+    let leaves = || house.counted("signaling_leaves_total");
+    let (alice, token) = house.join("alice", json!(["resume"])).await;
+    breaks(alice).await;
+
+    let (old, _) = house.resume(&token, json!(1)).await;
+    let (new, told) = house.resume(&token, json!(1)).await;
+    assert_eq!(told["type"], "resumed");
+    old.is_let_go().await;
+    breaks(new).await;
+    assert_eq!(leaves(), [] as [&str; 0]);
+    sleep(WINDOW).await;
+    let (mallory, _) = house.join("mallory", json!([])).await;
+    breaks(mallory).await;
+
+    assert_eq!(
+        BTreeSet::from_iter(leaves()),
+        BTreeSet::from([
+            "{reason=\"away_too_long\"} 1".to_owned(),
+            "{reason=\"gone\"} 1".to_owned()
+        ])
+    );
+    assert_eq!(house.rooms.members(), 0);
+    assert_eq!(house.counted("signaling_outbox_overflows_total "), [] as [&str; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_than_is_kept_for_a_client_is_counted_as_its_end_and_as_an_overflow() {
+    let house = House::new();
+    let rules = Rules { messages_per_second: 10_000, message_burst: 10_000, ..rules() };
+    let alice = house.connect(rules.clone(), 2).joined().await;
+    let mut bob = house.connect(rules, 64);
+    bob.hears().await;
+    bob.says(json!({"type":"auth_token","token":"bob 60","clientId":"b"})).await;
+    bob.hears().await;
+
+    // Her queue, what is being written, and the socket that she does not read.
+    for number in 0..outbox::MAX_FRAMES + 64 {
+        bob.says(json!({"type":"message","data":number,"to":"a"})).await;
+    }
+    let (_, close, goodbye) = alice.is_let_go().await;
+
+    assert_eq!((close.0, goodbye), (1013, Goodbye::TooSlow));
+    assert_eq!(house.counted("signaling_outbox_overflows_total "), ["1"]);
+    assert_eq!(house.counted("signaling_leaves_total"), ["{reason=\"too_slow\"} 1"]);
+    assert_eq!(house.counted("signaling_closes_total"), ["{code=\"1013\"} 1"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -158,7 +158,7 @@ describe("the administrator's page", { timeout: 170_000 }, () => {
 
     await row(page, 'bob-2').waitFor();
     const cells = await row(page, 'alice-1').locator('th, td').allInnerTexts();
-    assert.match(cells.join('|'), /^alice\|alice-1\|here\|\d+ s\|127\.0\.0\.1\|relay\|/);
+    assert.match(cells.join('|'), /^alice\|alice-1\|here\|\d+ s\|127\.0\.0\.1\|\|relay\|/);
     assert.equal(await page.getByRole('heading', { name: 'Room den' }).evaluate((title) => title === document.activeElement), true);
     for (const client of [first, second, third]) await client.close();
     await page.context().close();
@@ -182,6 +182,18 @@ describe("the administrator's page", { timeout: 170_000 }, () => {
     await hide(false);
     await until(() => 'it asks again', () => asked > 0);
     await page.context().close();
+  });
+
+  test('shows how long a silent member took to answer a ping', async () => {
+    const other = await startServer({ ADMIN_TOKEN, WEBSOCKET_TIMEOUT: '3' });
+    const member = await Client.join(other.url, 'silent', await logIn(other.url, 'alice'), 'alice-1');
+    const page = await open({ base: other.url, room: 'silent' });
+
+    await until(() => 'its ping is shown', async () => /^[\d.]+ (µs|ms|s)$/.test(await row(page, 'alice-1').locator('td').nth(4).innerText()));
+
+    await page.context().close();
+    await member.close();
+    await other.end();
   });
 
   // --- what it does ------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import { after, afterEach, before, describe, test } from 'node:test';
 import WebSocket from 'ws';
 import { connect, signIn } from '../../clients/js/dist/signaling.js';
 import { openBrowser } from './browser.mjs';
-import { cleanUp, freePort, PASSWORDS, startCoturn, startServer, until } from './harness.mjs';
+import { ask, cleanUp, freePort, PASSWORDS, startCoturn, startServer, until } from './harness.mjs';
 
 const SECRET = 'a-secret-that-server-and-coturn-share';
 const KEYS = { SECRET_KEY: 'k'.repeat(40), JWT_SECRET_KEY: 'j'.repeat(40) };
@@ -196,6 +196,12 @@ describe('the JavaScript client', { timeout: 178_000 }, () => {
     await allSeeEachOther(tabs);
     const credentials = () => [...window.call.session.peers.values()].map(({ connection }) => connection.getConfiguration().iceServers[0].username);
 
+    // Also while one pair of candidates takes over from another.
+    await Promise.all(tabs.map(({ page }) => page.evaluate(async () => {
+      const [peer] = window.call.session.peers.values();
+      window.paths = new Set();
+      (async () => { for (;;) window.paths.add(String((await peer.stats()).path)); })();
+    })));
     const used = [new Set(), new Set()];
     await until(() => `three lives: ${used.map(({ size }) => size)}`, async () => {
       for (const [number, tab] of tabs.entries()) for (const name of await tab.page.evaluate(credentials)) used[number].add(name);
@@ -205,7 +211,8 @@ describe('the JavaScript client', { timeout: 178_000 }, () => {
     await allSeeEachOther(tabs);
     for (const tab of tabs) {
       const { peers, errors, left } = await tab.page.evaluate(status);
-      assert.deepEqual([Object.values(peers).map(({ path }) => path), errors, left], [['relay'], [], []]);
+      const paths = await tab.page.evaluate(() => [...window.paths]);
+      assert.deepEqual([Object.values(peers).map(({ path }) => path), paths, errors, left], [['relay'], ['relay'], [], []]);
     }
   });
 
@@ -238,7 +245,7 @@ describe('the JavaScript client', { timeout: 178_000 }, () => {
   });
 
   test('talks and resumes in Node, which has no WebRTC', async () => {
-    const server = await startServer(KEYS);
+    const server = await startServer({ ...KEYS, ADMIN_TOKEN: KEYS.SECRET_KEY });
     const wire = await startWire(server.port);
     const [page] = await meet(server.url, 'node');
     const getToken = signIn({ url: wire.url, username: 'bob', password: PASSWORDS.bob });
@@ -258,6 +265,10 @@ describe('the JavaScript client', { timeout: 178_000 }, () => {
     const { messages } = await page.page.evaluate(status);
     assert.deepEqual(messages.map(([, data]) => data), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
     assert.deepEqual(heard, [[page.id, 'and back']]);
+    const administrator = { token: KEYS.SECRET_KEY, json: { data: 'from above' } };
+    const said = session.once('server-message');
+    assert.equal((await ask('POST', server.url, '/admin/api/rooms/node/message', administrator)).status, 200);
+    assert.deepEqual(await said, { data: 'from above' });
     assert.throws(() => session.peers.get(page.id).createDataChannel('x'), /RTCPeerConnection/);
     session.close();
     wire.end();

@@ -2,10 +2,11 @@
 //! keeps, whatever happens to nodes, engine and the wires between them.
 
 mod doctor;
-mod engine;
+pub mod engine;
 mod faults;
 mod membership;
 mod model;
+mod moderation;
 mod moving;
 mod namespace;
 mod observer;

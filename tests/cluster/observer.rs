@@ -31,6 +31,8 @@ struct Seen {
     /// What was said, with who said it.
     messages: Vec<(String, Value)>,
     errors: Vec<Value>,
+    /// What administrators said.
+    announcements: Vec<Value>,
     close: Option<(u16, String)>,
 }
 
@@ -117,6 +119,10 @@ impl Observer {
         self.seen.lock().unwrap().messages.clone()
     }
 
+    pub fn announcements(&self) -> Vec<Value> {
+        self.seen.lock().unwrap().announcements.clone()
+    }
+
     pub async fn hears_error(&self, code: &str) {
         let what = format!("{} hears {code}", self.client_id);
         eventually(&what, async || {
@@ -157,6 +163,7 @@ impl Seen {
                 self.counts(message);
             }
             "error" => self.errors.push(message.clone()),
+            "server_message" => self.announcements.push(message["data"].clone()),
             "pong" | "server_shutdown" => {}
             _ => {
                 let from = text("from");

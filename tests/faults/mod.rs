@@ -11,7 +11,7 @@ mod restart;
 mod sleep;
 mod state_file;
 
-use std::{fs, net::SocketAddr};
+use std::{fs, net::SocketAddr, process::ExitStatus};
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
@@ -32,7 +32,7 @@ pub const RESUME_AND_STATES: &[&str] = &["resume", "peer_state"];
 
 /// A server process that can be started again where it was: same port, same folder.
 pub struct House {
-    folder: TempDir,
+    pub folder: TempDir,
     pub server: Process,
     settings: Vec<(String, String)>,
 }
@@ -94,6 +94,11 @@ impl House {
         assert_eq!(self.server.ends_after("-TERM").await.code(), Some(0));
         self.server.says("\"closed\"").await;
         self.errors()
+    }
+
+    /// Waits until the process has ended by itself.
+    pub async fn ends(&mut self) -> ExitStatus {
+        timeout(SOON, self.server.child.wait()).await.expect("it goes on").unwrap()
     }
 
     /// What has been read of the log so far, of level ERROR.

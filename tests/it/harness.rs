@@ -82,10 +82,11 @@ impl Server {
         let (users, _) = Users::load(&config.users_csv).unwrap();
         let revoked = Revoked::load(&config.users_csv, unix_now()).unwrap();
         let orders = Orders::load(&config.users_csv).unwrap();
-        let gate = Gate::new(server::claim_handles(), &config.trusted_proxies);
         let app = App::new(config, users, revoked, orders);
+        let proxies = &app.config.trusted_proxies;
+        let gate = Gate::new(server::claim_handles(), proxies, app.metrics.clone());
         let mut tasks = vec![tokio::spawn(app.clone().keep_house())];
-        tasks.extend(tls.clone().map(|tls| tokio::spawn(tls.keep_fresh())));
+        tasks.extend(tls.clone().map(|tls| tokio::spawn(tls.keep_fresh(app.metrics.clone()))));
         tasks.push(tokio::spawn(server::serve(
             listener,
             http::doors(&app),

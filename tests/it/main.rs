@@ -10,6 +10,7 @@
     reason = "these are tests"
 )]
 
+mod admin;
 mod admin_page;
 mod attacks;
 #[path = "../cluster/mod.rs"]
@@ -19,6 +20,7 @@ mod faults;
 mod foreign;
 mod harness;
 mod healthcheck;
+mod metrics;
 mod process;
 mod rest;
 mod resume;

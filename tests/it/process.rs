@@ -509,7 +509,11 @@ async fn a_port_that_is_taken_is_named() {
     assert!(said.contains(&format!("cannot listen on 127.0.0.1:{port}")), "{said}");
 }
 
-async fn start_refused(folder: &TempDir, settings: &[(&str, &str)], arguments: &[&str]) -> String {
+pub async fn start_refused(
+    folder: &TempDir,
+    settings: &[(&str, &str)],
+    arguments: &[&str],
+) -> String {
     let mut server = command(env!("CARGO_BIN_EXE_signaling-server"), folder);
     let output = timeout(SOON, server.args(arguments).envs(settings.iter().copied()).output())
         .await

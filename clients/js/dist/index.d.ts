@@ -29,6 +29,10 @@ export interface SessionEvents {
     channel: PeerEvents['channel'];
     /** `peer` has said `data` by the way of the server. */
     message: PeerEvents['message'];
+    /** An administrator of the server has said `data`. */
+    'server-message': {
+        data: any;
+    };
     /** A peer's connection has changed. */
     peer: PeerEvents['state'];
     state: StateEvent;

@@ -29,6 +29,8 @@ export interface SessionEvents {
   channel: PeerEvents['channel'];
   /** `peer` has said `data` by the way of the server. */
   message: PeerEvents['message'];
+  /** An administrator of the server has said `data`. */
+  'server-message': { data: any };
   /** A peer's connection has changed. */
   peer: PeerEvents['state'];
   state: StateEvent;
@@ -168,6 +170,9 @@ export class Session extends Emitter<SessionEvents> {
         break;
       case 'message':
         peer?.says({ data: frame.data });
+        break;
+      case 'server_message':
+        this.emit('server-message', { data: frame.data });
         break;
       case 'offer':
       case 'answer':

@@ -109,9 +109,9 @@ export class Peer extends Emitter<PeerEvents> {
       found.bytesSent += bytesSent;
       found.bytesReceived += bytesReceived;
     }
-    // Pairs that were in use before stay nominated.
+    // Pairs that were in use before stay nominated. One that is in use may be checked anew all the while, and is then in progress.
     const selected = transports.map(({ selectedCandidatePairId }) => selectedCandidatePairId);
-    const pair = pairs.find(({ id, state, selected: is }) => state === 'succeeded' && (is ?? selected.includes(id)));
+    const pair = pairs.find(({ id, state, selected: is }) => (is === undefined ? selected.includes(id) : is && state === 'succeeded'));
     if (!pair) return found;
     const types = [pair.localCandidateId, pair.remoteCandidateId].map((id) => {
       const { candidateType, address, port } = report.get(id) ?? {};

@@ -79,6 +79,13 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerMessage:
+    """An administrator of the server has said `data`, any JSON value."""
+
+    data: Any
+
+
+@dataclass(frozen=True, slots=True)
 class Signal:
     """A description or a candidate of a peer, as it sent it; `None` ends its candidates."""
 
@@ -116,4 +123,6 @@ class Error:
     error: SignalError
 
 
-Event: TypeAlias = PeerJoined | PeerLeft | PeerState | Message | Signal | IceServers | State | Error
+Event: TypeAlias = (
+    PeerJoined | PeerLeft | PeerState | Message | ServerMessage | Signal | IceServers | State | Error
+)

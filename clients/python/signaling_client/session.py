@@ -18,6 +18,7 @@ from .events import (
     PeerJoined,
     PeerLeft,
     PeerState,
+    ServerMessage,
     Signal,
     SignalError,
     SignalType,
@@ -261,6 +262,8 @@ class Session:
                 self._emit(PeerState(peer, state))
             case {"type": "message"} if peer:
                 self._emit(Message(peer, frame.get("data")))
+            case {"type": "server_message"}:
+                self._emit(ServerMessage(frame.get("data")))
             case {"type": "offer" | "answer" as kind} if peer:
                 self._emit(Signal(peer, kind, frame.get(kind)))
             case {"type": "ice_candidate"} if peer:

@@ -15,6 +15,7 @@ from signaling_client import (
     Message,
     PeerJoined,
     PeerLeft,
+    ServerMessage,
     Signal,
     SignalError,
     State,
@@ -52,6 +53,22 @@ class Stories(StoryCase):
         self.assertEqual(kinds, [State, PeerJoined, Signal, Signal, Message, PeerLeft])
         self.assertEqual(heard_by_alice.messages(), ["the last word"])
         self.assertEqual(dict(alice.peers), {})
+
+    async def test_what_an_administrator_says_is_heard(self) -> None:
+        token = "0123456789abcdef0123456789abcdef"
+        server = await self.serve(ALLOW_ANONYMOUS="true", ADMIN_TOKEN=token)
+        alice = await connect(server.url, "den")
+        heard = await self.told(alice)
+
+        request = urllib.request.Request(
+            f"{server.url}/admin/api/rooms/den/message",
+            b'{"data":{"text":"bye"}}',
+            {"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+        )
+        await asyncio.to_thread(lambda: urllib.request.urlopen(request).close())
+
+        await heard.until(ServerMessage)
+        self.assertEqual(heard.events[-1], ServerMessage({"text": "bye"}))
 
     async def test_a_socket_that_is_cut_costs_no_message_and_doubles_none(self) -> None:
         server = await self.serve(ALLOW_ANONYMOUS="true")

@@ -145,7 +145,10 @@ impl Desk {
                 println!("{reason}; again in {:?}", retry_in.unwrap_or_default());
             }
             Event::Error(error) => println!("{error}"),
-            Event::PeerState { .. } | Event::Message { .. } | Event::IceServers(_) => {}
+            Event::PeerState { .. }
+            | Event::Message { .. }
+            | Event::ServerMessage { .. }
+            | Event::IceServers(_) => {}
         }
         Ok(())
     }

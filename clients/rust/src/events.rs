@@ -47,6 +47,11 @@ pub enum Event {
         /// What.
         data: Value,
     },
+    /// An administrator of the server has said something.
+    ServerMessage {
+        /// What.
+        data: Value,
+    },
     /// ICE servers for every connection from now on.
     IceServers(Vec<IceServer>),
     /// Something went wrong; after [`Error::Closed`] there is nothing more but the state.

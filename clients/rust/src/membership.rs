@@ -494,6 +494,10 @@ impl Membership {
                 let data = frame.get("data").cloned().unwrap_or_default();
                 Event::Message { from, username, data }
             }),
+            "server_message" => {
+                let data = frame.get("data").cloned().unwrap_or_default();
+                Some(Event::ServerMessage { data })
+            }
             "offer" => signal(SignalKind::Offer),
             "answer" => signal(SignalKind::Answer),
             "ice_candidate" => signal(SignalKind::IceCandidate),

@@ -42,6 +42,7 @@ pub async fn connect(options: Options) -> Result<(Session, Events), Error> {
             | Event::PeerState { .. }
             | Event::Signal { .. }
             | Event::Message { .. }
+            | Event::ServerMessage { .. }
             | Event::IceServers(_) => {}
         }
     }

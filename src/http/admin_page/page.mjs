@@ -309,10 +309,10 @@ function showRoom(whole, story) {
   room.whole = whole;
   put(document.querySelector('[data-act="lock"]'), whole?.is_locked ? 'Unlock' : 'Lock');
   const actions = [button('Say…', say), button('Kick…', kick)];
-  sync($('members'), whole?.members ?? [], ({ client_id: id }) => id, cells(5, ...actions), (row, it) => {
+  sync($('members'), whole?.members ?? [], ({ client_id: id }) => id, cells(6, ...actions), (row, it) => {
     const path = { host: 'direct', srflx: 'through NAT', relay: 'relay' }[it.path];
     texts(row, it.username, it.client_id, `${it.is_away ? 'away' : 'here'}${it.node === undefined ? '' : `, on ${it.node}`}`,
-      it.seconds === undefined ? '' : age(it.seconds), it.address, path);
+      it.seconds === undefined ? '' : age(it.seconds), it.address, it.ping_rtt_ms === undefined ? '' : seconds(it.ping_rtt_ms / 1000), path);
   });
   showStory(story);
 }

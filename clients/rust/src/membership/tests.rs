@@ -229,6 +229,16 @@ fn comes_back_where_it_was_and_says_again_in_order_what_may_not_have_arrived() {
 }
 
 #[test]
+fn tells_what_an_administrator_says() {
+    let mut life = Life::in_the_room(false, None);
+    life.forgets();
+
+    life.hears(json!({"type":"server_message","data":{"text":"bye"}}));
+
+    assert_eq!(life.told, [Event::ServerMessage { data: json!({"text":"bye"}) }]);
+}
+
+#[test]
 fn sits_down_anew_on_the_same_socket_where_it_cannot_go_on() {
     let mut life = Life::in_the_room(false, None);
     life.says("of another life");

@@ -1,0 +1,485 @@
+//! What administrators see and do, over real sockets.
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::{
+    faults::{House, RESUME},
+    harness::{Client, Server, couple},
+    process::{command, text},
+};
+
+const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+
+async fn open(settings: &[(&str, &str)]) -> Server {
+    let mut all = vec![("ADMIN_TOKEN", TOKEN)];
+    all.extend(settings);
+    Server::start(&all).await
+}
+
+async fn see(server: &Server, path: &str) -> Value {
+    let path = format!("/admin/api/{path}");
+    let answer = server.request(Method::GET, &path).bearer_auth(TOKEN).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK, "{path}");
+    assert_eq!(answer.headers()["cache-control"], "no-store");
+    answer.json().await.unwrap()
+}
+
+/// The status and the body of an act.
+async fn act(server: &Server, path: &str, body: Value) -> (u16, Value) {
+    let request = server.request(Method::POST, &format!("/admin/api/{path}"));
+    let answer = request.bearer_auth(TOKEN).json(&body).send().await.unwrap();
+    (answer.status().as_u16(), answer.json().await.unwrap())
+}
+
+async fn done(server: &Server, path: &str, body: Value) -> Value {
+    let (status, answer) = act(server, path, body).await;
+    assert_eq!(status, 200, "{path}: {answer}");
+    answer
+}
+
+/// A member of `room` as `username` that may resume, and its resume token.
+async fn resumable(server: &Server, room: &str, username: &str, id: &str) -> (Client, String) {
+    let mut client = server.connect(room).await;
+    client.hears().await;
+    let token = server.token(username);
+    client
+        .says(json!({"type":"auth_token","token":token,"clientId":id,"features":["resume"]}))
+        .await;
+    let success = client.hears().await;
+    client.id = success["client_id"].as_str().unwrap().to_owned();
+    assert_eq!(client.hears().await["type"], "users_in_room");
+    (client, success["resume_token"].as_str().unwrap().to_owned())
+}
+
+/// How somebody is refused who introduces himself: the code of the error, and the close.
+async fn refusal(server: &Server, room: &str, username: &str) -> (String, u16, String) {
+    let mut client = server.connect(room).await;
+    client.hears().await;
+    client.says(json!({"type":"auth_token","token":server.token(username)})).await;
+    let (before, (close, reason)) = client.is_let_go().await;
+    assert_eq!(before.len(), 1, "{before:?}");
+    (before[0]["code"].as_str().unwrap().to_owned(), close, reason)
+}
+
+fn banned() -> (String, u16, String) {
+    ("banned".into(), 4002, "Removed by an administrator".into())
+}
+
+#[tokio::test]
+async fn only_who_has_the_admin_token_gets_in_and_without_one_there_is_nothing() {
+    let server = open(&[]).await;
+    let nothing = Server::start(&[]).await;
+    let user = server.token("alice");
+    let ask = async |server: &Server, method: Method, path: &str, token: Option<&str>| {
+        let request = server.request(method, &format!("/admin/api/{path}"));
+        let request = token.into_iter().fold(request, |request, token| request.bearer_auth(token));
+        request.send().await.unwrap().status().as_u16()
+    };
+    let reads = ["status", "rooms", "rooms/den", "rooms/den/timeline", "orders"];
+    let acts = [
+        "ban",
+        "lift",
+        "drain",
+        "rooms/den/kick",
+        "rooms/den/lock",
+        "rooms/den/unlock",
+        "rooms/den/close",
+        "rooms/den/capacity",
+        "rooms/den/message",
+    ];
+    let all = reads
+        .map(|path| (Method::GET, path))
+        .into_iter()
+        .chain(acts.map(|path| (Method::POST, path)));
+
+    for (method, path) in all {
+        for token in [None, Some("wrong"), Some(&TOKEN[1..]), Some(&*user)] {
+            assert_eq!(ask(&server, method.clone(), path, token).await, 401, "{path} {token:?}");
+        }
+        assert_eq!(ask(&nothing, method, path, Some(TOKEN)).await, 404, "{path}");
+    }
+    assert_eq!(ask(&server, Method::GET, "status", Some(TOKEN)).await, 200);
+}
+
+#[tokio::test]
+async fn an_administrator_is_not_held_to_the_limit_of_requests_and_others_are() {
+    let server = open(&[("RATE_LIMIT_PER_MINUTE", "2")]).await;
+
+    for _ in 0..5 {
+        see(&server, "status").await;
+    }
+    let mut last = StatusCode::OK;
+    for _ in 0..3 {
+        last = server
+            .request(Method::GET, "/admin/api/status")
+            .bearer_auth("guess")
+            .send()
+            .await
+            .unwrap()
+            .status();
+    }
+
+    assert_eq!(last, StatusCode::TOO_MANY_REQUESTS);
+}
+
+#[tokio::test]
+async fn a_room_is_seen_with_who_is_there_from_where_and_how_they_are_connected() {
+    let server = open(&[]).await;
+    let (alice, _) = resumable(&server, "den", "alice", "a").await;
+    let mut bob = server.join_as("den", "bob", json!("b")).await.0;
+    bob.says(
+        json!({"type":"call_report","peer":"a","outcome":"connected","ms":420,"path":"relay"}),
+    )
+    .await;
+    bob.hears_nothing_else().await;
+    drop(alice);
+    bob.hears_nothing_else().await;
+
+    let room = loop {
+        let room = see(&server, "rooms/den").await;
+        if room["members"][0]["is_away"] == true {
+            break room;
+        }
+    };
+    let rooms = see(&server, "rooms").await;
+
+    assert_eq!(
+        rooms,
+        json!([{"room_id":"den","connected_users":2,"capacity":10,"is_locked":false}])
+    );
+    let (a, b) = (&room["members"][0], &room["members"][1]);
+    assert_eq!(
+        (&a["client_id"], &a["username"], &a["address"]),
+        (&json!("a"), &json!("alice"), &Value::Null)
+    );
+    assert_eq!(
+        (&b["is_away"], &b["address"], &b["path"]),
+        (&json!(false), &json!("127.0.0.1"), &json!("relay"))
+    );
+    let missing = server
+        .request(Method::GET, "/admin/api/rooms/attic")
+        .bearer_auth(TOKEN)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(missing.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn who_is_kicked_is_out_at_once_and_does_not_come_back_by_resume() {
+    let server = open(&[]).await;
+    let (alice, ticket) = resumable(&server, "den", "alice", "a").await;
+    let mut bob = server.join("den", "bob").await;
+
+    let order = done(&server, "rooms/den/kick", json!({"client_id":"a"})).await;
+
+    assert_eq!((&order["room"], &order["who"]), (&json!("den"), &json!({"client_id":"a"})));
+    let (before, close) = alice.is_let_go().await;
+    let error = before.last().unwrap();
+    assert_eq!((&error["code"], &error["retry"]), (&json!("removed"), &json!(false)));
+    assert_eq!(close, (4002, "Removed by an administrator".into()));
+    let left = bob.hears().await;
+    assert_eq!((&left["type"], &left["client_id"]), (&json!("user_left"), &json!("a")));
+    let mut back = server.connect("den").await;
+    back.hears().await;
+    back.says(json!({"type":"resume","resume_token":ticket,"last_seq":1})).await;
+    assert_eq!(back.hears().await["code"], "resume_failed");
+    let again = server.join_as("den", "alice", json!("a")).await.0;
+    assert_eq!(bob.hears().await["type"], "user_joined");
+    bob.hears_nothing_else().await;
+    again.leaves().await;
+}
+
+#[tokio::test]
+async fn who_is_away_is_kicked_as_well_and_the_others_hear_it_once() {
+    let server = open(&[]).await;
+    let (alice, _) = resumable(&server, "den", "alice", "a").await;
+    let mut bob = server.join_as("den", "bob", json!("b")).await.0;
+    drop(alice);
+    while see(&server, "rooms/den").await["members"][0]["is_away"] != true {}
+
+    done(&server, "rooms/den/kick", json!({"username":"alice"})).await;
+
+    assert_eq!(bob.hears().await["type"], "user_left");
+    bob.hears_nothing_else().await;
+    let (status, told) = act(&server, "rooms/den/kick", json!({"username":"alice"})).await;
+    assert_eq!((status, &told["detail"]), (404, &json!("Nobody like that is in this room")));
+}
+
+#[tokio::test]
+async fn a_ban_holds_for_a_user_under_every_client_id_until_it_is_lifted() {
+    let server = open(&[]).await;
+    let alice = server.join_as("den", "alice", json!("a")).await.0;
+    let elsewhere = server.join("attic", "alice").await;
+
+    done(&server, "rooms/den/kick", json!({"username":"alice","ban_seconds":3600})).await;
+    let kicked = alice.is_let_go().await.1.0;
+    let refused = refusal(&server, "den", "alice").await;
+    // A fresh token is no way back in.
+    let refreshed = server
+        .request(Method::POST, "/auth/refresh")
+        .bearer_auth(server.token("alice"))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(refreshed.status(), StatusCode::OK);
+    let still = refusal(&server, "den", "alice").await;
+    let orders = see(&server, "orders").await;
+    done(&server, "lift", orders["orders"][0].clone()).await;
+    server.join("den", "alice").await.leaves().await;
+
+    assert_eq!((kicked, refused, still), (4002, banned(), banned()));
+    elsewhere.leaves().await;
+    let (status, _) = act(&server, "lift", orders["orders"][0].clone()).await;
+    assert_eq!(status, 404);
+}
+
+#[tokio::test]
+async fn a_ban_from_all_rooms_ends_every_session_of_that_user_and_nobody_elses() {
+    let server = open(&[]).await;
+    let (one, other) = (server.join("den", "alice").await, server.join("attic", "alice").await);
+    let mut bob = server.join("attic", "bob").await;
+
+    done(&server, "ban", json!({"username":"alice","seconds":60})).await;
+
+    assert_eq!((one.is_let_go().await.1.0, other.is_let_go().await.1.0), (4002, 4002));
+    assert_eq!(bob.hears().await["type"], "user_left");
+    bob.hears_nothing_else().await;
+    assert_eq!(refusal(&server, "cellar", "alice").await, banned());
+}
+
+#[tokio::test]
+async fn a_locked_room_lets_nobody_in_but_who_is_in_and_resumes() {
+    let server = open(&[]).await;
+    let (alice, ticket) = resumable(&server, "Zimmer%207%2F%C3%A9", "alice", "a").await;
+
+    done(&server, "rooms/Zimmer%207%2F%C3%A9/lock", json!({})).await;
+    let refused = refusal(&server, "Zimmer%207%2F%C3%A9", "bob").await;
+    drop(alice);
+    let mut back = server.connect("Zimmer%207%2F%C3%A9").await;
+    back.hears().await;
+    back.says(json!({"type":"resume","resume_token":ticket,"last_seq":1})).await;
+    let resumed = back.hears().await;
+    let seen = see(&server, "rooms/Zimmer%207%2F%C3%A9").await;
+    done(&server, "rooms/Zimmer%207%2F%C3%A9/unlock", json!({})).await;
+    server.join("Zimmer%207%2F%C3%A9", "bob").await;
+
+    assert_eq!(refused, ("room_locked".into(), 1008, "Room is locked".into()));
+    assert_eq!(resumed["type"], "resumed");
+    assert_eq!((&seen["is_locked"], &seen["orders"][0]["order"]), (&json!(true), &json!("lock")));
+}
+
+#[tokio::test]
+async fn a_room_that_is_closed_is_empty_and_stays_so_for_as_long_as_was_said() {
+    let server = open(&[]).await;
+    let (alice, bob) = couple(&server, "den").await;
+
+    done(&server, "rooms/den/close", json!({"seconds":60})).await;
+
+    assert_eq!((alice.is_let_go().await.1.0, bob.is_let_go().await.1.0), (4002, 4002));
+    assert_eq!(refusal(&server, "den", "carol").await, banned());
+    done(&server, "rooms/attic/close", json!({})).await;
+    server.join("attic", "carol").await;
+}
+
+#[tokio::test]
+async fn a_room_holds_as_many_as_an_administrator_says() {
+    let server = open(&[("MAX_CONNECTIONS_PER_ROOM", "2")]).await;
+    let _inside = couple(&server, "den").await;
+
+    let full = refusal(&server, "den", "carol").await;
+    done(&server, "rooms/den/capacity", json!({"members":3})).await;
+    let carol = server.join("den", "carol").await;
+    done(&server, "rooms/den/capacity", json!({"members":null})).await;
+    let still = refusal(&server, "den", "carol").await;
+
+    assert_eq!((full.0, still.0), ("room_full".into(), "room_full".into()));
+    carol.leaves().await;
+}
+
+#[tokio::test]
+async fn what_an_administrator_says_is_heard_as_it_was_said_by_whom_it_is_for() {
+    let server = open(&[]).await;
+    let (mut alice, mut bob) = couple(&server, "den").await;
+    let say = async |body: &str| {
+        let request =
+            server.request(Method::POST, "/admin/api/rooms/den/message").bearer_auth(TOKEN);
+        let request = request.header("content-type", "application/json").body(body.to_owned());
+        request.send().await.unwrap().status().as_u16()
+    };
+
+    assert_eq!(say(r#"{"data":{"b": 1.0,"a":"\u00e9"}}"#).await, 200);
+    assert_eq!(say(&format!(r#"{{"data":"for you","to":"{}"}}"#, bob.id)).await, 200);
+    assert_eq!(say(r#"{"data":1,"to":"nobody"}"#).await, 404);
+
+    assert_eq!(
+        alice.hears_text().await,
+        r#"{"type":"server_message","data":{"b": 1.0,"a":"\u00e9"}}"#
+    );
+    alice.hears_nothing_else().await;
+    assert_eq!(bob.hears().await["type"], "server_message");
+    assert_eq!(bob.hears().await["data"], "for you");
+}
+
+#[tokio::test]
+async fn the_timeline_tells_why_a_call_failed_and_never_what_was_said() {
+    let server = open(&[("MAX_CONNECTIONS_PER_ROOM", "2")]).await;
+    let (mut alice, _) = server.join_as("den", "alice", json!("a")).await;
+    let mut bob = server.join_as("den", "bob", json!("b")).await.0;
+    let offer = json!({"type":"offer","offer":{"sdp":"v=0 s3cr3t-payload 192.0.2.77"},"to":"b"});
+    alice.says(offer).await;
+    alice.says(json!({"type":"ice_candidate","candidate":null})).await;
+    let unknown = json!({"type":"offer","offer":{},"to":"zed"}).to_string();
+    assert_eq!(alice.hears().await["type"], "user_joined");
+    assert_eq!(alice.is_told_after(&unknown).await["code"], "target_not_found");
+    assert_eq!(refusal(&server, "den", "carol").await.0, "room_full");
+    bob.says(json!({"type":"call_report","peer":"a","outcome":"failed","ms":9000})).await;
+    bob.hears().await;
+    bob.hears().await;
+    bob.hears_nothing_else().await;
+    bob.leaves().await;
+    assert_eq!(alice.hears().await["type"], "user_left");
+    alice.leaves().await;
+
+    let story = loop {
+        let story = see(&server, "rooms/den/timeline").await;
+        if story["is_open"] == false {
+            break story;
+        }
+    };
+    let events = story["events"].as_array().unwrap();
+    let line = |event: &Value| {
+        let field = |name: &str| event[name].as_str().unwrap_or("-").to_owned();
+        [field("type"), field("client_id"), field("to"), field("outcome")].join(" ")
+    };
+    let lines: Vec<_> = events.iter().map(line).collect();
+    let carol = events[6]["client_id"].as_str().unwrap();
+    assert_eq!(
+        lines,
+        [
+            "opened - - -",
+            "joined a - -",
+            "joined b - -",
+            "offer a b sent",
+            "ice_candidate a - sent",
+            "offer a - target_not_found",
+            &format!("refused {carol} - room_full"),
+            "call_report b a failed",
+            "left b - left",
+            "left a - left",
+            "closed - - -",
+        ]
+    );
+    assert_eq!((&events[3]["bytes"], &events[7]["ms"]), (&json!(39), &json!(9000)));
+    assert!(events.windows(2).all(|pair| pair[0]["at"].as_u64() <= pair[1]["at"].as_u64()));
+    let text = story.to_string();
+    assert!(
+        !text.contains("s3cr3t") && !text.contains("192.0.2.77") && !text.contains("127.0.0.1")
+    );
+    // Whoever opens it again goes on with it.
+    let _carol = server.join("den", "carol").await;
+    let story = see(&server, "rooms/den/timeline").await;
+    assert_eq!((&story["is_open"], &story["events"][11]["type"]), (&json!(true), &json!("opened")));
+}
+
+#[tokio::test]
+async fn without_timelines_nothing_is_kept() {
+    let server = open(&[("TIMELINE_SECONDS", "0")]).await;
+    let _alice = server.join("den", "alice").await;
+
+    let answer = server
+        .request(Method::GET, "/admin/api/rooms/den/timeline")
+        .bearer_auth(TOKEN)
+        .send()
+        .await
+        .unwrap();
+
+    assert_eq!(answer.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_body_that_is_none_is_told_what_it_should_be() {
+    let server = open(&[]).await;
+    let _alice = server.join_as("den", "alice", json!("a")).await;
+    let cases = [
+        ("rooms/den/kick", json!({}), "\"client_id\" or \"username\""),
+        (
+            "rooms/den/kick",
+            json!({"client_id":"a","username":"alice"}),
+            "\"client_id\" or \"username\"",
+        ),
+        ("rooms/den/kick", json!({"client_id":7}), "a string"),
+        ("rooms/den/kick", json!({"client_id":"a","ban_secs":7}), "ban_seconds"),
+        ("rooms/den/kick", json!({"client_id":"a","ban_seconds":315_360_001_u64}), "315360000"),
+        ("ban", json!({"username":"alice"}), "\"seconds\""),
+        ("ban", json!({"client_id":"a","seconds":5}), "\"room_id\""),
+        ("ban", json!({"username":"alice","seconds":0}), "1 to"),
+        ("ban", json!({"username":"alice","seconds":5,"room_id":"a\nb"}), "room_id"),
+        ("lift", json!({"order":"dance"}), "\"order\":\"ban\""),
+        ("rooms/den/close", json!({"seconds":-1}), "\"seconds\""),
+        ("rooms/den/capacity", json!({"members":0}), "1 to 1000000"),
+        ("rooms/den/message", json!({"text":"hello"}), "\"data\""),
+    ];
+
+    for (path, body, says) in cases {
+        let (status, told) = act(&server, path, body.clone()).await;
+        assert_eq!(status, 422, "{path} {body}: {told}");
+        assert!(told["detail"][0]["msg"].as_str().unwrap().contains(says), "{path} {body}: {told}");
+    }
+    server.join_as("den", "bob", json!("b")).await.0.leaves().await;
+}
+
+#[tokio::test]
+async fn orders_hold_for_the_next_process_and_the_shell_gives_them_too() {
+    let mut house = House::open(&[("ADMIN_TOKEN", TOKEN), ("RESUME_WINDOW_SECONDS", "30")]).await;
+    let mut alice = house.join("alice", RESUME).await;
+    let mut bob = house.join("bob", RESUME).await;
+    let admin = async |house: &House, arguments: &[&str]| {
+        let mut command = command(env!("CARGO_BIN_EXE_signaling-server"), &house.folder);
+        let port = house.address().port().to_string();
+        let command = command.env("HOST", "127.0.0.1").env("PORT", port).env("ADMIN_TOKEN", TOKEN);
+        command.arg("admin").args(arguments).output().await.unwrap()
+    };
+
+    alice.hears_a("user_joined").await;
+
+    let rooms = admin(&house, &["rooms"]).await;
+    let said = admin(&house, &["say", "den", "closing soon"]).await;
+    assert_eq!(alice.hears_a("server_message").await["data"], "closing soon");
+    let locked = admin(&house, &["lock", "den"]).await;
+    let banned = admin(&house, &["ban", "den", "--user", "alice", "--for", "600", "--json"]).await;
+    bob.hears_a("server_message").await;
+    bob.hears_a("user_left").await;
+    for output in [&rooms, &said, &locked, &banned] {
+        assert!(output.status.success(), "{}", text(output));
+    }
+    assert!(
+        text(&rooms).contains("connected_users=2") && text(&rooms).contains("room_id=den"),
+        "{}",
+        text(&rooms)
+    );
+    let order: Value = serde_json::from_slice(&banned.stdout).unwrap();
+    assert_eq!(order["who"], json!({"username":"alice"}));
+
+    bob.hangs_up().await;
+    house.stops().await;
+    house.opens_again().await;
+    assert_eq!(bob.resumes(house.address()).await["type"], "resumed");
+    let orders = admin(&house, &["orders"]).await;
+    assert!(
+        text(&orders).contains("alice") && text(&orders).contains("order=lock"),
+        "{}",
+        text(&orders)
+    );
+    let unbanned = admin(&house, &["unban", "den", "--user", "alice"]).await;
+    assert!(unbanned.status.success(), "{}", text(&unbanned));
+    let nobody = admin(&house, &["kick", "den", "--client", "nobody"]).await;
+    assert_eq!(nobody.status.code(), Some(1));
+    assert!(text(&nobody).contains("Nobody like that is in this room"), "{}", text(&nobody));
+
+    let drained = admin(&house, &["drain"]).await;
+    assert!(drained.status.success(), "{}", text(&drained));
+    assert_eq!(bob.hears_a("server_shutdown").await["type"], "server_shutdown");
+    assert!(house.ends().await.success());
+}
