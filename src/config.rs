@@ -702,9 +702,8 @@ impl Reader<'_> {
     }
 
     fn seconds_up_to_a_day(&mut self, name: &str, default: u64, accepted: &str) -> Duration {
-        let seconds = self.parsed(name, default, accepted, |value| {
-            value.parse().ok().filter(|it| *it <= 86_400)
-        });
+        let seconds = self
+            .parsed(name, default, accepted, |value| value.parse().ok().filter(|it| *it <= 86_400));
         Duration::from_secs(seconds)
     }
 
