@@ -196,7 +196,6 @@ impl App {
                 rooms.holds(room, order.members);
             }
         }
-        let metrics: Arc<Metrics> = Arc::default();
         session::announce(&metrics);
         Self(Arc::new(Shared {
             ice: RwLock::new(Arc::new(config.ice.clone())),

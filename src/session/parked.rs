@@ -216,15 +216,14 @@ impl Parked {
         if why == Some(Dismissal::Resumed) {
             return;
         }
-        if let Some(why) = why {
-            self.seat.because(Goodbye::from(why).word());
-        }
+        let word = why.map_or(AWAY_TOO_LONG, |why| Goodbye::from(why).word());
+        self.seat.because(word);
         let Peer { username, client_id } = self.seat.peer();
         metrics.resumed(Resume::GivenUp);
         if why == Some(Dismissal::TooSlow) {
             metrics.overflowed();
         }
-        metrics.left(why.map_or(AWAY_TOO_LONG, |why| Goodbye::from(why).word()));
+        metrics.left(word);
         tracing::info!(user = ?username, client = %client_id, ?why, "left, being away");
     }
 }
