@@ -145,6 +145,9 @@ async fn of_an_engine_that_forgets_others_hear_only_who_left_meanwhile() {
     let alice = town.enters(0, "den", "alice", "a").await;
     let bob = town.enters(1, "den", "bob", "b").await;
     let carol = town.enters(2, "den", "carol", "c").await;
+    let alone = town.enters(2, "attic", "dave", "d").await;
+    let attic = ["room.opened", "member.joined d"];
+    receiver.is_told("attic", &attic).await;
     let story = ["room.opened", "member.joined a", "member.joined b", "member.joined c"];
     receiver.is_told("den", &story).await;
 
@@ -153,6 +156,7 @@ async fn of_an_engine_that_forgets_others_hear_only_who_left_meanwhile() {
         town.is(node, "down").await;
     }
     carol.leaves().await;
+    alone.leaves().await;
     town.engine.comes_back().await;
     for node in 0..3 {
         town.is(node, "up").await;
@@ -163,4 +167,6 @@ async fn of_an_engine_that_forgets_others_hear_only_who_left_meanwhile() {
         .is_told("den", &[&story[..], &["member.left c left", "member.joined d"]].concat())
         .await;
     town.agrees(&[alice, bob, dave]).await;
+    let attic = [&attic[..], &["member.left d left", "room.closed"]].concat();
+    receiver.is_told("attic", &attic).await;
 }
