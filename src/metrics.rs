@@ -401,9 +401,6 @@ impl Metrics {
             let name = "tls_certificate_expiry_timestamp";
             certificate.register_with_unit(name, help, Unit::Seconds, ConstGauge::new(expires_at));
         }
-        if !relays.is_empty() {
-            register_relays(&mut others, relays);
-        }
         let mut text = String::new();
         #[expect(clippy::expect_used, reason = "see the message")]
         [&self.registry, &certificate]

@@ -95,6 +95,8 @@ impl<W: Write> Write for Escaping<W> {
 fn targets(ours: LevelFilter) -> Targets {
     Targets::new()
         .with_default(ours.min(LevelFilter::WARN))
+        // At each try to send traces; we say it once.
+        .with_target("rustls_platform_verifier", LevelFilter::OFF)
         .with_target("signaling", ours)
         .with_target("signaling_server", ours)
 }

@@ -1,6 +1,7 @@
 //! With the cargo feature `otel`.
 
 use std::{
+    error::Error,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
@@ -12,7 +13,7 @@ use opentelemetry::{
     trace::{SpanKind, TracerProvider},
 };
 use opentelemetry_otlp::{
-    ExporterBuildError, Protocol, SpanExporter as OtlpExporter, WithExportConfig, WithHttpConfig,
+    Protocol, SpanExporter as OtlpExporter, WithExportConfig, WithHttpConfig,
 };
 use opentelemetry_sdk::{
     Resource,
@@ -20,6 +21,7 @@ use opentelemetry_sdk::{
     propagation::TraceContextPropagator,
     trace::{SdkTracerProvider, SpanData, SpanExporter},
 };
+use reqwest::redirect::Policy;
 use secrecy::ExposeSecret;
 use tracing::{Subscriber, level_filters::LevelFilter};
 use tracing_subscriber::{Layer, filter::filter_fn, registry::LookupSpan};
@@ -30,16 +32,29 @@ use crate::config::Otlp;
 const REQUEST: &str = "request";
 const INTRODUCTION: &str = "introduction";
 
+/// How long the collector may take: the default of the specification.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// What collects spans and sends them.
 pub(crate) struct Traces(SdkTracerProvider);
 
 impl Traces {
     /// Starts the thread that sends. Not to be called on a runtime.
-    pub(crate) fn start(settings: &Otlp) -> Result<Self, ExporterBuildError> {
+    pub(crate) fn start(settings: &Otlp) -> Result<Self, Box<dyn Error>> {
+        // A key in a header is meant for this collector alone.
+        let client =
+            reqwest::blocking::Client::builder().timeout(PATIENCE).redirect(Policy::none());
+        let client = if settings.endpoint.starts_with("https:") {
+            client.build().map_err(|_| "this system has no certificates of authorities")?
+        } else {
+            // Nor does it need any.
+            client.tls_certs_only([]).build()?
+        };
         let headers = settings.headers.iter();
         let headers = headers.map(|(name, value)| (name.clone(), value.expose_secret().to_owned()));
         let exporter = OtlpExporter::builder()
             .with_http()
+            .with_http_client(client)
             .with_protocol(Protocol::HttpBinary)
             .with_endpoint(format!("{}/v1/traces", settings.endpoint))
             .with_headers(headers.collect())
