@@ -136,7 +136,7 @@ pub struct Config {
     /// `WEBHOOK_URLS` and `WEBHOOK_ALLOW_PRIVATE`: who is told what happens in rooms. Default nobody; `https://` and
     /// public addresses alone.
     pub webhooks: Vec<Target>,
-    /// `METRICS_TOKEN`: opens `/metrics`. Default none: there is no such page.
+    /// `METRICS_TOKEN`: opens `/metrics`. Default none: nobody but an administrator does.
     pub metrics_token: Option<SecretString>,
     /// `METRICS_LISTEN`: where `/metrics` is served alone. Default none; port 0 lets the system choose.
     pub metrics_listen: Option<SocketAddr>,
@@ -702,9 +702,8 @@ impl Reader<'_> {
     }
 
     fn seconds_up_to_a_day(&mut self, name: &str, default: u64, accepted: &str) -> Duration {
-        let seconds = self.parsed(name, default, accepted, |value| {
-            value.parse().ok().filter(|it| *it <= 86_400)
-        });
+        let seconds = self
+            .parsed(name, default, accepted, |value| value.parse().ok().filter(|it| *it <= 86_400));
         Duration::from_secs(seconds)
     }
 

@@ -12,8 +12,8 @@ use std::{
 use clap::Parser;
 
 use rustix::process::Signal;
-use secrecy::ExposeSecret;
 use sd_notify::NotifyState;
+use secrecy::ExposeSecret;
 use signaling::{
     administration,
     app::{self, App},

@@ -226,8 +226,14 @@ impl Orders {
     /// Forgets what is over for long enough; `now` in seconds since the Unix epoch. Says what.
     pub fn forget(&self, now: u64) -> Vec<Order> {
         let mut orders = self.orders.write().unwrap_or_else(PoisonError::into_inner);
-        let is_over = |_: &About, order: &mut Order| order.forgotten_at() <= now;
-        let gone: Vec<_> = orders.extract_if(.., is_over).map(|(_, order)| order).collect();
+        let mut gone = Vec::new();
+        orders.retain(|_, order| {
+            let is_kept = order.forgotten_at() > now;
+            if !is_kept {
+                gone.push(order.clone());
+            }
+            is_kept
+        });
         drop(orders);
         if !gone.is_empty() {
             self.kept.has_changed();

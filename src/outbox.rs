@@ -7,6 +7,7 @@ use std::{
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use bytestring::ByteString;
@@ -109,6 +110,8 @@ struct Waiting {
     address: Option<IpAddr>,
     /// Which way its last call went, as it says itself.
     path: Option<MediaPath>,
+    /// How long its last Pong took.
+    ping_rtt: Option<Duration>,
     /// Nobody reads any more.
     is_closed: bool,
     /// Wakes the one task that reads, and that is to end. It stays when it was used: the task is the
@@ -236,10 +239,17 @@ impl Outbox {
         self.0.waiting().path = Some(path);
     }
 
-    /// From where its connection comes, while there is one, and by which way its last call went.
-    pub fn whereabouts(&self) -> (Option<IpAddr>, Option<MediaPath>) {
+    /// It has answered a Ping so long after it was sent.
+    pub fn ponged(&self, within: Duration) {
+        self.0.waiting().ping_rtt = Some(within);
+    }
+
+    /// From where its connection comes and how long its last Pong took, while there is one, and by which way its last
+    /// call went.
+    pub fn whereabouts(&self) -> (Option<IpAddr>, Option<Duration>, Option<MediaPath>) {
         let waiting = self.0.waiting();
-        (waiting.address.filter(|_| !waiting.is_away), waiting.path)
+        let is_here = !waiting.is_away;
+        (waiting.address.filter(|_| is_here), waiting.ping_rtt.filter(|_| is_here), waiting.path)
     }
 
     /// Whether the client may come back once its connection is gone.

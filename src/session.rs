@@ -1169,7 +1169,9 @@ impl<'h, D: Door> Member<'h, D> {
                     if matches!(received, Some(Received::Pong))
                         && let Some(since) = unanswered.take()
                     {
-                        self.host.metrics.ponged(heard_at.duration_since(since));
+                        let within = heard_at.duration_since(since);
+                        self.host.metrics.ponged(within);
+                        self.outbox.ponged(within);
                     }
                     if let Some(text) = unpack(received)?
                         && self.hear(&text, heard_at, line).await?

@@ -100,6 +100,10 @@ pub async fn look(variable: impl Fn(&str) -> Option<String>, date: Option<&str>)
     if is_sound(&["HOST", "PORT"]) {
         findings.push(machine::port("PORT", &config.host, config.port).await);
     }
+    if let Some(address) = config.metrics_listen {
+        let (host, port) = (address.ip().to_string(), address.port());
+        findings.push(machine::port("METRICS_LISTEN", &host, port).await);
+    }
     findings.push(machine::handles(&config));
     findings.extend(clock::look(date).await);
     if is_sound(&["REDIS_URL", "REDIS_CA_FILE"]) {

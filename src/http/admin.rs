@@ -118,6 +118,9 @@ pub(super) struct MemberBody {
     /// From where its connection comes.
     #[serde(skip_serializing_if = "Option::is_none")]
     address: Option<String>,
+    /// How long it took to answer the last Ping, in milliseconds. Only a silent connection is asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ping_rtt_ms: Option<f64>,
     /// By which way its last call went, as it said itself: `host`, `srflx`, `relay`.
     #[serde(skip_serializing_if = "Option::is_none")]
     path: Option<&'static str>,
@@ -125,7 +128,7 @@ pub(super) struct MemberBody {
 
 impl From<Sitting> for MemberBody {
     fn from(sitting: Sitting) -> Self {
-        let Sitting { peer, node, is_away, age, address, path } = sitting;
+        let Sitting { peer, node, is_away, age, address, ping_rtt, path } = sitting;
         Self {
             client_id: peer.client_id.to_string(),
             username: peer.username.to_string(),
@@ -133,6 +136,7 @@ impl From<Sitting> for MemberBody {
             is_away,
             seconds: Some(age.as_secs()),
             address: address.map(|address| address.to_string()),
+            ping_rtt_ms: ping_rtt.map(|rtt| rtt.as_secs_f64() * 1000.0),
             path: path.map(|path| path.word()),
         }
     }
@@ -161,6 +165,31 @@ pub(super) async fn rooms(
     };
     let rooms = counted.into_iter().map(|(room, members)| room_body(&app, room, members));
     Ok((NO_STORE, Json(rooms.collect::<Vec<_>>())))
+}
+
+/// A room that is over.
+#[derive(Serialize, ToSchema)]
+pub(super) struct PastRoomBody {
+    room_id: String,
+    /// For how long it has been over.
+    over_for_seconds: u64,
+}
+
+/// Rooms that are over and still have a timeline, `TIMELINE_SECONDS` long.
+#[utoipa::path(
+    get, path = "/admin/api/past", tag = "Administration", security(("admin" = [])),
+    responses(
+        (status = 200, description = "On this server, the latest first", body = [PastRoomBody]),
+        (status = 401, description = "Not the bearer token of `ADMIN_TOKEN`", body = ErrorBody),
+        (status = 404, description = "There is no `ADMIN_TOKEN`", body = ErrorBody),
+    )
+)]
+pub(super) async fn past(State(app): State<App>, _: Administrator) -> impl IntoResponse {
+    let past = app.rooms.past_rooms().into_iter().map(|(room, over_for)| PastRoomBody {
+        room_id: room.to_string(),
+        over_for_seconds: over_for.as_secs(),
+    });
+    (NO_STORE, Json(past.collect::<Vec<_>>()))
 }
 
 fn room_body(app: &App, room_id: String, connected_users: usize) -> RoomBody {

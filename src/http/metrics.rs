@@ -17,7 +17,8 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{
     error::{ApiError, ErrorBody},
-    extract::Bearer,
+    extract::{Administrator, Bearer},
+    layers::NO_STORE,
 };
 use crate::{app::App, cluster::Counts, process, server::Transport, workers::Workers};
 
@@ -26,11 +27,11 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 
 /// Figures for Prometheus.
 #[utoipa::path(
-    get, path = "/metrics", tag = "General", security(("token" = [])),
+    get, path = "/metrics", tag = "General", security(("token" = []), ("admin" = [])),
     responses(
         (status = 200, description = "OpenMetrics text", body = String, content_type = "application/openmetrics-text"),
-        (status = 401, description = "Not the bearer token of `METRICS_TOKEN`", body = ErrorBody),
-        (status = 404, description = "There is no `METRICS_TOKEN`", body = ErrorBody),
+        (status = 401, description = "Neither the bearer token of `METRICS_TOKEN` nor that of `ADMIN_TOKEN`", body = ErrorBody),
+        (status = 404, description = "There is neither `METRICS_TOKEN` nor `ADMIN_TOKEN`", body = ErrorBody),
     )
 )]
 pub(super) async fn metrics(
@@ -38,9 +39,30 @@ pub(super) async fn metrics(
     Extension(transport): Extension<Transport>,
     bearer: Option<Bearer>,
 ) -> Result<impl IntoResponse, ApiError> {
-    let known = app.config.metrics_token.as_ref().ok_or(ApiError::NotFound)?;
-    check(known, bearer)?;
+    let known = [&app.config.metrics_token, &app.config.admin_token];
+    let known: Vec<_> = known.into_iter().flatten().collect();
+    if known.is_empty() {
+        return Err(ApiError::NotFound);
+    }
+    check(&known, bearer)?;
     figures(app, transport.workers).await
+}
+
+/// The same for the administrator's page, also behind a proxy that hides `/metrics`.
+#[utoipa::path(
+    get, path = "/admin/api/metrics", tag = "Administration", security(("admin" = [])),
+    responses(
+        (status = 200, description = "OpenMetrics text", body = String, content_type = "application/openmetrics-text"),
+        (status = 401, description = "Not the bearer token of `ADMIN_TOKEN`", body = ErrorBody),
+        (status = 404, description = "There is no `ADMIN_TOKEN`", body = ErrorBody),
+    )
+)]
+pub(super) async fn for_administrators(
+    State(app): State<App>,
+    Extension(transport): Extension<Transport>,
+    _: Administrator,
+) -> Result<impl IntoResponse, ApiError> {
+    Ok((NO_STORE, figures(app, transport.workers).await?))
 }
 
 /// `METRICS_LISTEN`: the same, and nothing else; without `METRICS_TOKEN` for whoever reaches it.
@@ -49,7 +71,7 @@ pub(super) fn alone(app: &App) -> Router {
                          Extension(transport): Extension<Transport>,
                          bearer: Option<Bearer>| {
         if let Some(known) = &app.config.metrics_token {
-            check(known, bearer)?;
+            check(&[known], bearer)?;
         }
         figures(app, transport.workers).await
     };
@@ -60,10 +82,14 @@ pub(super) fn alone(app: &App) -> Router {
         .with_state(app.clone())
 }
 
-fn check(known: &SecretString, bearer: Option<Bearer>) -> Result<(), ApiError> {
+/// Whether one of the `known` tokens is shown.
+fn check(known: &[&SecretString], bearer: Option<Bearer>) -> Result<(), ApiError> {
     let Bearer(token) = bearer.ok_or(ApiError::NotAuthenticated)?;
-    let (token, known) = (token.expose_secret().as_bytes(), known.expose_secret().as_bytes());
-    verify_slices_are_equal(token, known).map_err(|_| ApiError::InvalidToken)
+    let opens = |known: &&SecretString| {
+        let (token, known) = (token.expose_secret().as_bytes(), known.expose_secret().as_bytes());
+        verify_slices_are_equal(token, known).is_ok()
+    };
+    if known.iter().any(opens) { Ok(()) } else { Err(ApiError::InvalidToken) }
 }
 
 async fn figures(app: App, workers: Workers) -> Result<impl IntoResponse, ApiError> {

@@ -1,6 +1,7 @@
 //! The doors: every URL on one page, and the layers around them (contract section 1).
 
 mod admin;
+mod admin_page;
 mod auth;
 mod client;
 mod docs;
@@ -65,6 +66,9 @@ pub fn figures(app: &App) -> Doors {
 fn router(app: &App) -> Router {
     let (documented, spec) = documented().split_for_parts();
     let mut router = documented.route("/ws/{room_id}", get(ws::enter)).merge(library::router());
+    if app.config.admin_token.is_some() {
+        router = router.merge(admin_page::router());
+    }
     if app.config.api_docs {
         router = router.merge(docs::router(spec));
     }
@@ -95,11 +99,13 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(turn::turn_credentials))
         .routes(routes!(turn::ice_servers))
         .routes(routes!(admin::status))
+        .routes(routes!(metrics::for_administrators))
         .routes(routes!(admin::orders))
         .routes(routes!(admin::ban))
         .routes(routes!(admin::lift))
         .routes(routes!(admin::drain))
         .routes(routes!(admin::rooms))
+        .routes(routes!(admin::past))
         .routes(routes!(admin::room))
         .routes(routes!(admin::timeline))
         .routes(routes!(admin::kick))

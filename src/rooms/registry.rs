@@ -620,6 +620,18 @@ impl Rooms {
         Some(timeline.story(id, false, (now, unix_ms)))
     }
 
+    /// Rooms that are over and have a timeline, the latest first, each with how long it has been over.
+    pub fn past_rooms(&self) -> Vec<(Arc<str>, Duration)> {
+        let now = Instant::now();
+        let mut past = self.past();
+        past.forget(self.0.timelines, now);
+        let is_known = |room: &Arc<str>, since: Instant| {
+            past.rooms.get(room).is_some_and(|(known, _)| *known == since)
+        };
+        let order = past.order.iter().rev().filter(|(since, room)| is_known(room, *since));
+        order.map(|(since, room)| (room.clone(), now.duration_since(*since))).collect()
+    }
+
     /// Notes in the timeline of a room that somebody was not let in, for one of our own words.
     pub fn notes_refusal(&self, id: &str, peer: &Peer, why: &'static str) {
         if self.0.timelines.is_zero() {
@@ -724,6 +736,24 @@ mod tests {
             ClientMessage::Signal(signal) => seat.send(&signal, Instant::now()),
             other => panic!("{other:?} is no signal"),
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rooms_that_are_over_are_listed_until_their_timelines_are_forgotten() {
+        let rooms = Rooms::new(10).with_timelines(Duration::from_secs(300));
+        let seats = ["den", "attic", "cellar"].map(|room| enter(&rooms, room, "alice"));
+        for seat in seats {
+            drop(seat);
+            tokio::time::advance(Duration::from_secs(100)).await;
+        }
+        let _again = enter(&rooms, "attic", "bob");
+
+        let past = rooms.past_rooms().into_iter();
+        let past: Vec<_> = past.map(|(room, over_for)| (room, over_for.as_secs())).collect();
+
+        assert_eq!(past, [("cellar".into(), 100)]);
+        tokio::time::advance(Duration::from_secs(200)).await;
+        assert_eq!(rooms.past_rooms(), []);
     }
 
     #[test]

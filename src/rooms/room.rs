@@ -156,6 +156,8 @@ pub struct Sitting {
     pub age: Duration,
     /// From where its connection comes, on this server.
     pub address: Option<IpAddr>,
+    /// How long its last answer to a Ping took, on this server.
+    pub ping_rtt: Option<Duration>,
     /// By which way its last call went, as it says itself.
     pub path: Option<MediaPath>,
 }
@@ -824,13 +826,15 @@ impl Room {
     /// Who sits here, by client id.
     pub(super) fn inspect(&self, now: Instant) -> Vec<Sitting> {
         let sitting = |member: &Member| {
-            let (address, path) = member.outbox().map(Outbox::whereabouts).unwrap_or_default();
+            let (address, ping_rtt, path) =
+                member.outbox().map(Outbox::whereabouts).unwrap_or_default();
             Sitting {
                 peer: member.peer.clone(),
                 node: member.node().cloned(),
                 is_away: member.is_away(),
                 age: now.saturating_duration_since(member.since),
                 address,
+                ping_rtt,
                 path,
             }
         };

@@ -11,6 +11,7 @@
 )]
 
 mod admin;
+mod admin_page;
 mod attacks;
 #[path = "../cluster/mod.rs"]
 mod cluster;

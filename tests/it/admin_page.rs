@@ -1,0 +1,96 @@
+//! The administrator's page, as a browser is given it, and the figures that it shows.
+
+use reqwest::Method;
+use tokio::time::timeout;
+
+use crate::harness::{SOON, Server};
+
+const ADMIN_TOKEN: &str = "a-token-of-an-administrator-with-32-bytes";
+const METRICS_TOKEN: &str = "a-token-for-figures";
+
+async fn get(server: &Server, path: &str, token: Option<&str>) -> (u16, String) {
+    let request = server.request(Method::GET, path);
+    let request = token.into_iter().fold(request, |request, token| request.bearer_auth(token));
+    let response = request.send().await.unwrap();
+    (response.status().as_u16(), response.text().await.unwrap())
+}
+
+#[tokio::test]
+async fn without_an_admin_token_there_is_no_page() {
+    let server = Server::start(&[("METRICS_TOKEN", METRICS_TOKEN)]).await;
+
+    for path in ["/admin", "/admin/", "/admin/page.mjs", "/admin/api/metrics", "/admin/api/past"] {
+        assert_eq!(get(&server, path, None).await.0, 404, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn the_page_and_all_that_it_names_come_from_here_and_hold_no_secret() {
+    let server = Server::start(&[("ADMIN_TOKEN", ADMIN_TOKEN)]).await;
+
+    let (_, page) = get(&server, "/admin/", None).await;
+    let named: Vec<&str> =
+        page.split('"').filter(|attribute| attribute.starts_with("/admin/")).collect();
+    assert_eq!(named, ["/admin/style.css", "/admin/page.mjs"]);
+    for path in ["/admin", "/admin/", "/admin/style.css", "/admin/page.mjs", "/admin/draw.mjs"] {
+        let answer = server.request(Method::GET, path).send().await.unwrap();
+
+        let (headers, status) = (answer.headers().clone(), answer.status());
+        let text = answer.text().await.unwrap();
+        let header = |name| headers[name].to_str().unwrap().to_owned();
+        assert_eq!(status, 200, "{path}");
+        assert!(!text.contains(ADMIN_TOKEN) && !text.contains("style=\""), "{path}");
+        assert_eq!(header("cache-control"), "no-store", "{path}");
+        assert_eq!(header("x-frame-options"), "DENY", "{path}");
+        let policy = header("content-security-policy");
+        assert!(policy.contains("default-src 'none'; script-src 'self';"), "{policy}");
+        assert!(!policy.contains("unsafe"), "{policy}");
+    }
+}
+
+#[tokio::test]
+async fn either_token_opens_the_figures_and_no_other_does() {
+    let server =
+        Server::start(&[("ADMIN_TOKEN", ADMIN_TOKEN), ("METRICS_TOKEN", METRICS_TOKEN)]).await;
+
+    for token in [ADMIN_TOKEN, METRICS_TOKEN] {
+        let (status, text) = get(&server, "/metrics", Some(token)).await;
+        assert!(status == 200 && text.ends_with("# EOF\n"), "{status}: {text}");
+    }
+    assert_eq!(get(&server, "/metrics", Some("another")).await.0, 401);
+    assert_eq!(get(&server, "/metrics", None).await.0, 401);
+    // Where a proxy hides the one above.
+    assert_eq!(get(&server, "/admin/api/metrics", Some(ADMIN_TOKEN)).await.0, 200);
+    assert_eq!(get(&server, "/admin/api/metrics", Some(METRICS_TOKEN)).await.0, 401);
+}
+
+#[tokio::test]
+async fn the_admin_token_alone_opens_the_figures_too() {
+    let server = Server::start(&[("ADMIN_TOKEN", ADMIN_TOKEN)]).await;
+
+    assert_eq!(get(&server, "/metrics", Some(ADMIN_TOKEN)).await.0, 200);
+    assert_eq!(get(&server, "/metrics", Some(METRICS_TOKEN)).await.0, 401);
+}
+
+#[tokio::test]
+async fn a_room_that_is_over_is_found_with_its_timeline() {
+    let server = Server::start(&[("ADMIN_TOKEN", ADMIN_TOKEN)]).await;
+    let alice = server.join("den", "alice").await;
+    let past = async || get(&server, "/admin/api/past", Some(ADMIN_TOKEN)).await.1;
+    assert_eq!(past().await, "[]");
+
+    alice.leaves().await;
+
+    let found = async {
+        loop {
+            let found = past().await;
+            if found != "[]" {
+                return found;
+            }
+        }
+    };
+    let found = timeout(SOON, found).await.unwrap();
+    assert!(found.starts_with("[{\"room_id\":\"den\",\"over_for_seconds\":"), "{found}");
+    let (_, story) = get(&server, "/admin/api/rooms/den/timeline", Some(ADMIN_TOKEN)).await;
+    assert!(story.contains("\"is_open\":false"), "{story}");
+}
