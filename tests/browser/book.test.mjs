@@ -126,7 +126,7 @@ class Reader {
 const secret = () => randomBytes(32).toString('hex');
 const env = (settings) => Object.entries(settings).map(([name, value]) => `${name}=${value}\n`).join('');
 
-describe('the book', { timeout: 120_000 }, () => {
+describe('the book', { timeout: 120_000, concurrency: 3 }, () => {
   let browser;
 
   before(async () => { browser = await openBrowser(); });
