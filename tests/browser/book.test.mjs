@@ -2,8 +2,9 @@
 // stands below. And every link in it leads somewhere.
 
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { dirname, join, normalize } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { openBrowser } from './browser.mjs';
@@ -12,6 +13,7 @@ import {
 } from './harness.mjs';
 import { blocksOf, fits, Terminal } from './terminal.mjs';
 
+const SERVER = join(dirname(MANAGE_USERS), 'signaling-server');
 const text = (path) => readFileSync(join(ROOT, path), 'utf8');
 const pagesIn = (path) => readdirSync(join(ROOT, path)).filter((name) => name.endsWith('.md')).map((name) => join(path, name));
 
@@ -52,6 +54,9 @@ const isOf = (entry, block) => entry.page === block.page && (entry.kind ?? block
 
 /** The blocks of a page that are typed here. */
 const ours = (page) => COMMANDS.filter((block) => block.page === page && !ELSEWHERE.some((entry) => isOf(entry, block)));
+
+/** The commands in the sentences of a page that begin so. */
+const inSentences = (page, begins) => [...text(page).matchAll(/`([^`\n]+)`/g)].map(([, code]) => code).filter((code) => code.startsWith(begins));
 
 /** What is typed in place of a question that a terminal would be asked. */
 const ANSWERED = [
@@ -160,6 +165,26 @@ describe('the book', { timeout: 120_000, concurrency: 3 }, () => {
     }
   });
 
+  test('names no command in its sentences that there is not', () => {
+    const helpOf = (...words) => execFileSync(words[0] === 'manage_users' ? MANAGE_USERS : SERVER, [...words.slice(1), '--help'], { cwd: folder(), encoding: 'utf8' });
+    const listed = (help) => [...help.matchAll(/^ {2}(\w+) {2}/gm)].map(([, word]) => word);
+    const [usage] = helpOf('signaling-server').split('\n');
+    const known = {
+      'signaling-server': usage.match(/\[(.*)\]$/)[1].split(' | ').map((way) => way.split(' ')[0]),
+      'signaling-server admin': listed(helpOf('signaling-server', 'admin')),
+      manage_users: listed(helpOf('manage_users')),
+    };
+    let seen = 0;
+
+    for (const page of PAGES) {
+      for (const [span, program, word] of text(page).matchAll(/`(signaling-server admin|signaling-server|manage_users) ([\w-]+)[^`]*`/g)) {
+        assert.ok(known[program].includes(word) || `${program} ${word}` in known, `${page}: ${span}`);
+        seen += 1;
+      }
+    }
+    assert.ok(seen > 20, `${seen}`);
+  });
+
   test('has a table of contents with every page of it', () => {
     const contents = links('docs/README.md').map(({ path }) => path);
 
@@ -200,6 +225,9 @@ describe('the book', { timeout: 120_000, concurrency: 3 }, () => {
       await reader.types('manage_users add alice');
 
       for (const word of ['"username":"user1"', '"iceServers"', '"rooms"', '"healthy"']) assert.ok(answers.includes(word), answers);
+      const [upgrade] = inSentences('README.md', 'curl -i');
+      const { output } = await reader.terminal.type(upgrade.replace('https://…/ws/room', `${server.url}/ws/room`));
+      assert.match(output, /^HTTP\/1.1 101 /);
       assert.match(readFileSync(join(reader.home, 'users.csv'), 'utf8'), /^alice,.*,True$/m);
       assert.doesNotMatch(readFileSync(join(reader.home, 'users.csv'), 'utf8'), /bob/);
       reader.ends();
@@ -286,8 +314,15 @@ TURNSERVER_TTL=86400
       assert.match(answers, /^\{"orders":\[.*\{"order":"ban","who":\{"username":"mallory"\}.*\{"done":"lift ban"\}$/s);
       await reader.types('signaling-server admin drain');
       await until(() => 'the server has ended', () => server.gone);
+      assert.equal(statSync(join(reader.home, 'users.csv.orders')).mode & 0o777, 0o600);
       const acts = (await reader.types('jq')).trim().split('\n').map((line) => JSON.parse(line)[1]);
       assert.deepEqual(acts, ['message', 'capacity', 'lock', 'unlock', 'kick', 'kick', 'ban', 'lift ban', 'close', 'lift ban', 'ban', 'lift ban', 'drain']);
+      const searches = inSentences('docs/OPERATIONS.md', 'jq -c');
+      assert.equal(searches.length, 2);
+      for (const search of searches) {
+        const { output } = await reader.terminal.type(`${search.replace('"den"', '"standup"')} server.log`);
+        assert.match(output, /"message":"joined"/, search);
+      }
       const found = await reader.types('signaling-server doctor');
       assert.match(found, /users: 3 can log in/);
       assert.ok(found.includes(`as that of ${clock.url}`), found);
