@@ -2,24 +2,18 @@
 // them. Other ports are all that is different, and a checkout in which deploy/ has them, too.
 
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
 import { cpSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import net from 'node:net';
 import { dirname, join } from 'node:path';
 import { certificate, folder, MANAGE_USERS, pause, ROOT } from './harness.mjs';
+import { blocksOf, fits, Terminal } from './terminal.mjs';
 
 const PAGE = readFileSync(join(ROOT, 'docs/THREE_NODES.md'), 'utf8');
 const PATIENCE = 40_000;
 
 /** What stands in the page, by its heading: blocks of commands, each with what it shows, if that stands there. */
-export const SECTIONS = PAGE.split(/^## /m).slice(1).map((text) => {
-  const blocks = [];
-  for (const [, kind, body] of text.matchAll(/^```(.*)\n([\s\S]*?)^```$/gm)) {
-    if (kind === 'text') blocks.at(-1).shows = body;
-    else blocks.push({ kind, commands: body });
-  }
-  return { heading: text.split('\n', 1)[0], blocks };
-});
+export const SECTIONS = [...PAGE.matchAll(/^## (.*)/gm)].map(([, heading]) => (
+  { heading, blocks: blocksOf(PAGE).filter(({ section }) => section === heading) }));
 
 /** The section whose heading begins so. */
 export function section(start) {
@@ -69,12 +63,7 @@ export class Reader {
     }
     // The log says at DEBUG which server has answered what.
     const env = { PATH: process.env.PATH, HOME: reader.home, LANG: 'C.UTF-8', LOG_LEVEL: 'DEBUG' };
-    reader.shell = spawn('bash', ['--norc'], { cwd: checkout, env, stdio: 'pipe' });
-    reader.said = '';
-    for (const stream of [reader.shell.stdout, reader.shell.stderr]) stream.setEncoding('utf8');
-    reader.shell.stdout.on('data', (text) => { reader.said += text; });
-    reader.complaints = '';
-    reader.shell.stderr.on('data', (text) => { reader.complaints += text; });
+    reader.terminal = new Terminal({ cwd: checkout, env, translate: (commands) => reader.translate(commands), patience: PATIENCE });
     reader.started = new Set();
     process.on('exit', () => reader.kill('SIGKILL')); // for a run that is interrupted
     return reader;
@@ -86,21 +75,9 @@ export class Reader {
 
   /** Types commands; what they print, and their exit status. */
   async type(commands) {
-    const file = join(this.home, 'typed.sh');
-    writeFileSync(file, this.translate(commands));
-    const from = this.said.length;
-    // Nothing that is started may read what is typed after it.
-    this.shell.stdin.write(`. "${file}" < /dev/null; echo "typed: $?"\n`);
-    const deadline = Date.now() + PATIENCE;
-    for (;;) {
-      const ended = this.said.slice(from).match(/^([\s\S]*?)typed: (\d+)\n$/);
-      if (ended) {
-        this.notePids();
-        return { output: ended[1], status: Number(ended[2]) };
-      }
-      if (Date.now() > deadline) throw new Error(`does not end:\n${commands}\n${this.said.slice(from)}${this.complaints}`);
-      await pause(10);
-    }
+    const typed = await this.terminal.type(commands);
+    this.notePids();
+    return typed;
   }
 
   /** Types the first `count` blocks of a section, or all. */
@@ -114,7 +91,7 @@ export class Reader {
         const isRight = shows ? fits(output, shows) : status === 0 && output === '';
         if (isRight) break;
         if (Date.now() > deadline) {
-          throw new Error(`${start}:\n${commands}ends with ${status} and shows\n${output}and not\n${shows ?? ''}${this.complaints}`);
+          throw new Error(`${start}:\n${commands}ends with ${status} and shows\n${output}and not\n${shows ?? ''}${this.terminal.complaints}`);
         }
         await pause(200);
       }
@@ -158,7 +135,7 @@ export class Reader {
 
   kill(signal) {
     for (const pid of this.alive()) try { process.kill(pid, signal); } catch { /* it has just ended */ }
-    this.shell.kill(signal);
+    this.terminal.end(signal);
   }
 
   /** Ends whatever is left. */
@@ -167,12 +144,4 @@ export class Reader {
     for (let tries = 0; tries < 100 && this.alive().length > 0; tries += 1) await pause(50);
     this.kill('SIGKILL');
   }
-}
-
-/** Whether every line is as expected, where "…" stands for anything. */
-function fits(output, shows) {
-  const lines = (text) => text.split('\n').filter((line) => line !== '');
-  const [printed, expected] = [lines(output), lines(shows)];
-  const pattern = (line) => new RegExp(`^${line.split('…').map((part) => part.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')).join('.*')}$`);
-  return printed.length === expected.length && expected.every((line, number) => pattern(line).test(printed[number]));
 }
