@@ -313,7 +313,7 @@ struct Parting {
 
 impl Goodbye {
     /// Each of them, to be counted from 0.
-    const ALL: [Self; 27] = [
+    const ALL: [Self; 30] = [
         Self::Left,
         Self::Gone,
         Self::Silent,
@@ -333,6 +333,9 @@ impl Goodbye {
         Self::PasswordChanged,
         Self::Replaced,
         Self::AccountGone,
+        Self::Removed,
+        Self::Banned,
+        Self::RoomLocked,
         Self::TooSlow,
         Self::Binary,
         Self::NotUtf8,
