@@ -202,7 +202,6 @@ impl App {
                 rooms.holds(room, order.members);
             }
         }
-        let metrics: Arc<Metrics> = Arc::default();
         session::announce(&metrics);
         Self(Arc::new(Shared {
             settings: RwLock::new(config.clone()),

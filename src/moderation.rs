@@ -361,6 +361,18 @@ mod tests {
     }
 
     #[test]
+    fn no_more_orders_are_given_than_are_kept_but_known_ones_are_changed() {
+        let (_folder, orders) = none();
+        let lock = |number: usize| About::Lock { room: number.to_string() };
+        for number in 0..MOST_ORDERS {
+            give(&orders, lock(number), 60);
+        }
+
+        assert!(orders.given(lock(MOST_ORDERS), NOW * 1000, 60).is_err());
+        give(&orders, lock(0), 120);
+    }
+
+    #[test]
     fn a_file_that_makes_no_sense_is_named_and_not_passed_over() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("users.csv.orders"), "{\"order\":\"dance\"}\n").unwrap();

@@ -26,7 +26,7 @@ use super::{
 use crate::{
     rooms::{
         JoinError, Peer, Rooms,
-        far::{Ask, Conn, Epoch, Far, Holder, Moving},
+        far::{Ask, Conn, DOUBT, Epoch, Far, Holder, Moving},
     },
     webhooks::Webhooks,
 };
@@ -153,7 +153,9 @@ impl Link {
         self.far.engine_is(self.number, true);
         tracing::info!(engine = self.number, node = &*self.far.node, "engine reached");
         let (read, beat) = (self.reads(reader), self.beats(writer.clone()));
-        let (never, _, _) = tokio::try_join!(read, beat, self.writes(writer, asked))?;
+        let left = if is_known_engine { Vec::new() } else { gone };
+        let closing = self.closes_empty(writer.clone(), left);
+        let (never, ..) = tokio::try_join!(read, beat, self.writes(writer, asked), closing)?;
         match never {}
     }
 
@@ -207,6 +209,24 @@ impl Link {
             told.iter().for_each(|told| self.tells(told));
         }
         Ok(())
+    }
+
+    /// Closes the rooms of those, once all other nodes have had the time to state who of theirs is there.
+    async fn closes_empty(
+        &self,
+        mut writer: MultiplexedConnection,
+        gone: Vec<(Arc<str>, Peer, &str, u64)>,
+    ) -> Result<Infallible, RedisError> {
+        sleep(DOUBT).await;
+        for some in gone.chunks(ROOMS_AT_ONCE) {
+            let mut pipe = redis::pipe();
+            for (room, ..) in some {
+                pipe.add_command(telling(&GONE, &self.webhooks).arg(&**room).clone());
+            }
+            let told: Vec<Vec<Told>> = pipe.query_async(&mut writer).await?;
+            told.iter().for_each(|told| self.tells(told));
+        }
+        std::future::pending().await
     }
 
     /// Tells which tokens were logged out here while the engine was away, and hears which elsewhere.

@@ -86,7 +86,7 @@ impl Relays {
             if verdict.is_up() {
                 tracing::info!(url, %verdict, ?latency, "a TURN server relays");
             } else {
-                tracing::warn!(url, %verdict, "a TURN server does not relay");
+                tracing::warn!(url, %verdict, "a TURN server does not relay: it is handed out last");
             }
         }
     }

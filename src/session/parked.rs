@@ -216,16 +216,14 @@ impl Parked {
         if why == Some(Dismissal::Resumed) {
             return;
         }
-        if let Some(why) = why {
-            self.seat.because(Goodbye::from(why).word());
-        }
+        let reason = why.map_or(AWAY_TOO_LONG, |why| Goodbye::from(why).word());
+        self.seat.because(reason);
         metrics.resumed(Resume::GivenUp);
         if why == Some(Dismissal::TooSlow) {
             metrics.overflowed();
         }
-        let Peer { username, client_id } = self.seat.peer();
-        let reason = why.map_or(AWAY_TOO_LONG, |why| Goodbye::from(why).word());
         metrics.left(reason);
+        let Peer { username, client_id } = self.seat.peer();
         let (room, user, client) = (&*self.ticket.room, &**username, &**client_id);
         tracing::error_span!("socket", room, user, client)
             .in_scope(|| tracing::info!(reason, "left, being away"));

@@ -6,7 +6,7 @@ import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { openBrowser } from './browser.mjs';
-import { ask, cleanUp, Client, logIn, MANAGE_USERS, pause, startServer, until } from './harness.mjs';
+import { ask, cleanUp, Client, freePort, logIn, MANAGE_USERS, pause, startCoturn, startServer, until } from './harness.mjs';
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const ADMIN_TOKEN = 'a-token-of-an-administrator-with-32-bytes';
@@ -134,6 +134,19 @@ describe("the administrator's page", { timeout: 170_000 }, () => {
     const health = await page.locator('#health li').evaluateAll((items) => items.map(({ textContent, className }) => [textContent, className]));
     assert.deepEqual(health, [['Certificate: 12 days left', 'bad'], ['turn:a.example:3478 relays, 12 ms', 'good'], ['turns:b.example:5349 does not relay', 'bad']]);
     await page.context().close();
+  });
+
+  test('shows what the server found when it tried its relays', async () => {
+    const [dead, coturn] = [await freePort(), await startCoturn({ secret: 'a secret' })];
+    const urls = [`turn:127.0.0.1:${coturn.port}?transport=tcp`, `turn:127.0.0.1:${dead}?transport=tcp`];
+    const other = await startServer({ ADMIN_TOKEN, TURNSERVER_SECRET: 'a secret', TURNSERVER_URLS: JSON.stringify(urls) });
+    const page = await open({ base: other.url });
+
+    await page.locator('#health li.good', { hasText: new RegExp(`127.0.0.1:${coturn.port}.* relays, [\\d.]+ (µs|ms|s)$`) }).waitFor();
+    await page.locator('#health li.bad', { hasText: new RegExp(`127.0.0.1:${dead}.* does not relay`) }).waitFor();
+
+    await page.context().close();
+    await Promise.all([other.end(), coturn.end()]);
   });
 
   test('lists rooms, finds them, sorts them, and says who is in one, from where, and by which way', async () => {

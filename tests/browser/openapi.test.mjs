@@ -12,10 +12,13 @@ import { ask, cleanUp, Client, freePort, logIn, PASSWORDS, pause, startServer } 
 /** Documented answers that no test can have, each with the reason. */
 const NOT_PROVOKED = {
   'get /health/ready 503': 'while draining the server takes no new connection that could ask',
+  ...Object.fromEntries(['ban', 'rooms/{room_id}/kick', 'rooms/{room_id}/lock', 'rooms/{room_id}/close', 'rooms/{room_id}/capacity'].map((act) =>
+    [`post /admin/api/${act} 409`, 'only once ten thousand orders stand; a test of src/moderation.rs gives them'])),
 };
 
 const TURN = { TURNSERVER_SECRET: 'a secret', TURNSERVER_URLS: '["turn:127.0.0.1:3478"]', STUNSERVER_URLS: '["stun:127.0.0.1:3478"]' };
 const METRICS_TOKEN = 'a-token-for-figures';
+const ADMIN_TOKEN = 'a-token-for-administrators-of-32-bytes-and-more';
 const ELSEWHERE = { 'x-forwarded-for': '192.0.2.254' };
 const WRONG = { username: 'nobody', password: 'wrong password' };
 
@@ -72,6 +75,30 @@ const CALLS = [
   ['get /auth/ice-servers 401', ({ open }) => open.ask('GET', '/auth/ice-servers')],
 ];
 
+/** What administrators ask, in an order that makes sense, with the body of those who act, and what else it may answer. */
+const ADMINISTRATION = [
+  ['get', 'status'], ['get', 'metrics'], ['get', 'past'], ['get', 'orders'],
+  ['get', 'rooms', undefined, [503]], ['get', 'rooms/{room_id}', undefined, [503]], ['get', 'rooms/{room_id}/timeline'],
+  ['post', 'rooms/{room_id}/message', { data: 'hello' }, [422, 503]],
+  ['post', 'rooms/{room_id}/lock'], ['post', 'rooms/{room_id}/unlock'],
+  ['post', 'rooms/{room_id}/capacity', { members: 5 }, [422]],
+  ['post', 'ban', { username: 'mallory', seconds: 60 }, [422]],
+  ['post', 'lift', { order: 'ban', who: { username: 'mallory' } }, [422]],
+  ['post', 'rooms/{room_id}/kick', { client_id: 'a' }, [422, 503]],
+  ['post', 'rooms/{room_id}/close', { seconds: 0 }, [422]],
+  ['post', 'drain'],
+];
+for (const [method, path, json, also = []] of ADMINISTRATION) {
+  const [operation, real] = [`${method} /admin/api/${path}`, `/admin/api/${path.replace('{room_id}', 'den')}`];
+  const asked = (server, options) => server.ask(method.toUpperCase(), real, { json, ...options });
+  const token = ADMIN_TOKEN;
+  CALLS.push([`${operation} 401`, ({ administered }) => asked(administered)]);
+  CALLS.push([`${operation} 404`, ({ open }) => asked(open, { token })]);
+  if (also.includes(422)) CALLS.push([`${operation} 422`, ({ administered }) => asked(administered, { token, json: { seconds: 'x' } })]);
+  if (also.includes(503)) CALLS.push([`${operation} 503`, ({ cutOff }) => asked(cutOff, { token })]);
+  CALLS.push([`${operation} 200`, ({ administered }) => asked(administered, { token })]);
+}
+
 /** Every operation but those for monitors is held to RATE_LIMIT_PER_MINUTE. */
 const BUSY = /^(?!get \/(health|metrics))/;
 const busyCall = (operation) => {
@@ -94,7 +121,9 @@ describe('the OpenAPI document', { timeout: 120_000 }, () => {
     await world.locked.ask('POST', '/auth/login', { json: WRONG });
     world.busy = await start({ RATE_LIMIT_PER_MINUTE: '1' });
     await world.busy.ask('GET', '/');
-    world.cutOff = await start({ REDIS_URL: `redis://127.0.0.1:${await freePort()}` });
+    world.cutOff = await start({ ADMIN_TOKEN, REDIS_URL: `redis://127.0.0.1:${await freePort()}` });
+    world.administered = await start({ ADMIN_TOKEN });
+    world.inside = await Client.join(world.administered.url, 'den', await logIn(world.administered.url, 'alice'), 'a');
     world.token = await logIn(world.open.url, 'alice');
     world.flooded = await start({ AUTH_MAX_FAILURES: '1000' });
     world.flood = flood(world.flooded);

@@ -217,7 +217,7 @@ async fn a_member_that_comes_back_has_not_left_and_one_that_does_not_has() {
     bob.hangs_up().await;
 
     let so_far = ["room.opened", "member.joined alice", "member.joined bob"];
-    receiver.is_told("den", &[&so_far[..], &["member.left bob gone"]].concat()).await;
+    receiver.is_told("den", &[&so_far[..], &["member.left bob away_too_long"]].concat()).await;
 }
 
 /// Who resumes has not left, and the numbers go on; who does not has left, and that is told before the end.
