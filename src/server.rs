@@ -150,7 +150,7 @@ impl Gate {
             return handle;
         }
         if complaint.is_due() {
-            tracing::warn!("as many connections are open as there may be; others wait");
+            tracing::warn!("as many connections are open as there are handles; others wait");
         }
         #[expect(clippy::expect_used, reason = "see the message")]
         self.handles.clone().acquire_owned().await.expect("the semaphore is never closed")

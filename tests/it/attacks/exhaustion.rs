@@ -427,7 +427,7 @@ async fn without_handles_members_talk_on_and_newcomers_wait() {
         .await;
     let carol = scene.join("den", "carol").await;
     let crowd = crowd(100, async |_| scene.raw().await).await;
-    scene.logs("as there may be; others wait").await;
+    scene.logs("handles; others wait").await;
 
     crate::process::managed(&scene.folder, &["disable", "carol"], "").await;
     assert_eq!(carol.is_let_go().await.1.0, 4003);
