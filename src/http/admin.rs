@@ -83,7 +83,7 @@ pub(super) async fn status(State(app): State<App>, _: Administrator) -> impl Int
 
 /// A room.
 #[derive(Serialize, ToSchema)]
-pub(super) struct RoomBody {
+pub(super) struct ManagedRoomBody {
     room_id: String,
     connected_users: usize,
     /// How many it holds.
@@ -95,7 +95,7 @@ pub(super) struct RoomBody {
 #[derive(Serialize, ToSchema)]
 pub(super) struct WholeRoomBody {
     #[serde(flatten)]
-    room: RoomBody,
+    room: ManagedRoomBody,
     members: Vec<MemberBody>,
     /// Bans, locks and capacities that stand for this room, and bans from all.
     #[schema(value_type = Vec<Object>)]
@@ -146,7 +146,7 @@ impl From<Sitting> for MemberBody {
 #[utoipa::path(
     get, path = "/admin/api/rooms", tag = "Administration", security(("admin" = [])),
     responses(
-        (status = 200, description = "By name, of all servers that share rooms", body = [RoomBody]),
+        (status = 200, description = "By name, of all servers that share rooms", body = [ManagedRoomBody]),
         (status = 401, description = "Not the bearer token of `ADMIN_TOKEN`", body = ErrorBody),
         (status = 404, description = "There is no `ADMIN_TOKEN`", body = ErrorBody),
         (status = 503, description = "`REDIS_URL` cannot be reached, so nobody knows all rooms", body = ErrorBody),
@@ -192,10 +192,10 @@ pub(super) async fn past(State(app): State<App>, _: Administrator) -> impl IntoR
     (NO_STORE, Json(past.collect::<Vec<_>>()))
 }
 
-fn room_body(app: &App, room_id: String, connected_users: usize) -> RoomBody {
+fn room_body(app: &App, room_id: String, connected_users: usize) -> ManagedRoomBody {
     let capacity = app.rooms.capacity_of(&room_id);
     let is_locked = app.orders.is_locked(&room_id, unix_now());
-    RoomBody { room_id, connected_users, capacity, is_locked }
+    ManagedRoomBody { room_id, connected_users, capacity, is_locked }
 }
 
 /// One room, its members, and the orders about it.
