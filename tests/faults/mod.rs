@@ -55,6 +55,7 @@ impl House {
             ("PORT", "0"),
             ("RATE_LIMIT_PER_MINUTE", "0"),
             ("MAX_CONNECTIONS_PER_IP", "0"),
+            ("TURN_PROBE_SECONDS", "0"),
             ("WEBSOCKET_MESSAGES_PER_SECOND", "100000"),
             ("WEBSOCKET_MESSAGE_BURST", "100000"),
             ("SECRET_KEY", "own-key-of-the-house-0123456789abcdef"),

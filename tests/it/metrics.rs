@@ -22,6 +22,7 @@ use tokio::{
 
 use super::{
     cluster::engine::Engine,
+    coturn::{self, Coturn},
     faults::House,
     harness::{Client, PASSWORD, SOON, Server, couple},
     process::{DEBUG, Process, start_refused},
@@ -421,11 +422,14 @@ async fn docs_dashboard_and_alerts_name_the_figures_that_there_are_and_prometheu
     let (engine, keys) = (Engine::start().await, tempfile::tempdir().unwrap());
     certificate(&keys, "30").await;
     let key = |name: &str| keys.path().join(name).display().to_string();
+    let coturn = Coturn::start().await;
+    let [relay, ..] = coturn.urls();
     let shared = House::open(&[
         ("METRICS_LISTEN", "127.0.0.1:0"),
         ("REDIS_URL", &engine.url()),
-        ("TURNSERVER_SECRET", "a secret of the relay"),
-        ("TURNSERVER_URLS", "turn:turn.example.com"),
+        ("TURNSERVER_SECRET", coturn::SECRET),
+        ("TURNSERVER_URLS", &relay),
+        ("TURN_PROBE_SECONDS", "60"),
     ])
     .await;
     let secure = House::open(&[
@@ -454,6 +458,10 @@ async fn docs_dashboard_and_alerts_name_the_figures_that_there_are_and_prometheu
     .await;
     bob.is_told_after(r#"{"type":"dance"}"#).await;
 
+    eventually("the relay was tried", async || {
+        scrape(targets[0]).await.contains("signaling_turn_latency_seconds{")
+    })
+    .await;
     let prometheus = Prometheus::start(&targets).await;
     let texts = [scrape(targets[0]).await, scrape(targets[1]).await];
     let mut families = families(&texts[0]);
