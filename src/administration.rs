@@ -136,21 +136,18 @@ struct Whom {
 }
 
 impl Whom {
-    /// As an order names them.
-    fn who(self) -> Value {
+    /// The field that names them, and their name.
+    fn field(self) -> (&'static str, String) {
         match (self.user, self.client) {
-            (Some(user), _) => json!({"username": user}),
-            (None, client) => json!({"client_id": client}),
+            (Some(user), _) => ("username", user),
+            (None, client) => ("client_id", client.unwrap_or_default()),
         }
     }
 
-    /// Adds them to the fields of a request.
-    fn fields(self, mut fields: Value) -> Value {
-        match (self.user, self.client) {
-            (Some(user), _) => fields["username"] = json!(user),
-            (None, client) => fields["client_id"] = json!(client),
-        }
-        fields
+    /// As an order names them.
+    fn who(self) -> Value {
+        let (field, name) = self.field();
+        json!({field: name})
     }
 }
 
@@ -197,10 +194,12 @@ fn request(act: Act) -> Result<(Method, Vec<String>, Option<Value>), String> {
         Act::Room { room } => get(&["rooms", &room]),
         Act::Timeline { room } => get(&["rooms", &room, "timeline"]),
         Act::Kick { room, whom, ban } => {
-            post(&["rooms", &room, "kick"], whom.fields(json!({"ban_seconds": ban})))
+            let (field, name) = whom.field();
+            post(&["rooms", &room, "kick"], json!({field: name, "ban_seconds": ban}))
         }
         Act::Ban { room, whom, seconds } => {
-            post(&["ban"], whom.fields(json!({"room_id": room, "seconds": seconds})))
+            let (field, name) = whom.field();
+            post(&["ban"], json!({field: name, "room_id": room, "seconds": seconds}))
         }
         Act::Unban { room, whom } => {
             post(&["lift"], json!({"order": "ban", "room": room, "who": whom.who()}))
@@ -222,11 +221,8 @@ fn request(act: Act) -> Result<(Method, Vec<String>, Option<Value>), String> {
             } else {
                 Value::String(text)
             };
-            let mut fields = json!({"data": data});
-            if let Some(to) = to {
-                fields["to"] = json!(to);
-            }
-            post(&["rooms", &room, "message"], fields)
+            // Without `to` it is for everybody, and so it is with null.
+            post(&["rooms", &room, "message"], json!({"data": data, "to": to}))
         }
         Act::Drain => post(&["drain"], json!({})),
     })
@@ -277,13 +273,10 @@ async fn ask(
     if status.is_success() {
         return Ok(body);
     }
-    let detail = match &body["detail"] {
-        Value::String(detail) => detail.clone(),
-        Value::Array(faults) => {
-            faults.iter().filter_map(|fault| fault["msg"].as_str()).collect::<Vec<_>>().join("; ")
-        }
-        _ => String::new(),
-    };
+    let faults = body.pointer("/detail").and_then(Value::as_array).into_iter().flatten();
+    let faults: Vec<_> = faults.filter_map(|fault| fault.get("msg")?.as_str()).collect();
+    let detail = body.pointer("/detail").and_then(Value::as_str);
+    let detail = detail.map_or_else(|| faults.join("; "), str::to_owned);
     let hint = match status.as_u16() {
         401 => "; ADMIN_TOKEN is not the server's",
         404 if detail == "Not Found" => "; is there an ADMIN_TOKEN in the server's settings?",
@@ -316,48 +309,45 @@ fn told(answer: &Value) -> String {
 }
 
 fn tell(indent: &str, value: &Value, lines: &mut Vec<String>) {
-    match value {
-        Value::Object(fields) => {
-            for (name, value) in fields {
-                match value {
-                    Value::Array(rows) if rows.is_empty() => {
-                        lines.push(format!("{indent}{name}: none"))
-                    }
-                    Value::Array(_) => {
-                        lines.push(format!("{indent}{name}:"));
-                        tell(&format!("{indent}  "), value, lines);
-                    }
-                    _ => lines.push(format!("{indent}{name}: {}", shown(name, value))),
-                }
+    if let Value::Object(fields) = value {
+        for (name, value) in fields {
+            if value.as_array().is_some_and(|rows| !rows.is_empty()) {
+                lines.push(format!("{indent}{name}:"));
+                tell(&format!("{indent}  "), value, lines);
+            } else {
+                lines.push(format!("{indent}{name}: {}", shown(name, value)));
             }
         }
-        Value::Array(rows) if rows.is_empty() => lines.push(format!("{indent}none")),
-        Value::Array(rows) => {
-            for row in rows {
-                let cells: Vec<_> = match row {
-                    Value::Object(fields) => fields
-                        .iter()
-                        .map(|(name, value)| format!("{name}={}", shown(name, value)))
-                        .collect(),
-                    _ => vec![shown("", row)],
-                };
-                lines.push(format!("{indent}{}", cells.join("  ")));
-            }
+    } else if let Some(rows) = value.as_array().filter(|rows| !rows.is_empty()) {
+        for row in rows {
+            let cells = row.as_object().map(|fields| {
+                let cells =
+                    fields.iter().map(|(name, value)| format!("{name}={}", shown(name, value)));
+                cells.collect::<Vec<_>>().join("  ")
+            });
+            lines.push(format!("{indent}{}", cells.unwrap_or_else(|| shown("", row))));
         }
-        _ => lines.push(format!("{indent}{}", shown("", value))),
+    } else {
+        lines.push(format!("{indent}{}", shown("", value)));
     }
 }
 
 /// A value on one line; times as people read them.
 fn shown(name: &str, value: &Value) -> String {
-    match (name, value) {
-        ("at", Value::Number(_)) => clock(value.as_u64().unwrap_or_default()),
-        ("until", Value::Number(_)) => {
-            clock(value.as_u64().unwrap_or_default().saturating_mul(1000))
-        }
-        (_, Value::String(text)) => text.replace(char::is_control, "\u{fffd}"),
-        _ => value.to_string(),
+    if value.as_array().is_some_and(Vec::is_empty) {
+        return "none".to_owned();
     }
+    let unit = match name {
+        "at" => Some(1),
+        "until" => Some(1000),
+        _ => None,
+    };
+    if let (Some(unit), Some(number)) = (unit, value.as_u64()) {
+        return clock(number.saturating_mul(unit));
+    }
+    // What a client chose may hold what a terminal would obey.
+    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    text.replace(char::is_control, "\u{fffd}")
 }
 
 /// Milliseconds since the Unix epoch as RFC 3339 has them, in UTC.
