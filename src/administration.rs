@@ -345,9 +345,10 @@ fn shown(name: &str, value: &Value) -> String {
     if let (Some(unit), Some(number)) = (unit, value.as_u64()) {
         return clock(number.saturating_mul(unit));
     }
-    // What a client chose may hold what a terminal would obey.
-    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    text.replace(char::is_control, "\u{fffd}")
+    let Some(text) = value.as_str() else { return value.to_string() };
+    // What a client chose may hold what a terminal would obey, or look like the next cell.
+    let is_plain = |char: char| char.is_ascii_alphanumeric() || "._:@/+-".contains(char);
+    if text.chars().all(is_plain) { text.to_owned() } else { format!("{text:?}") }
 }
 
 /// Milliseconds since the Unix epoch as RFC 3339 has them, in UTC.
@@ -364,11 +365,11 @@ mod tests {
 
     #[test]
     fn an_answer_is_told_in_lines_without_what_a_terminal_would_obey() {
-        let answer = json!({"room_id": "den\u{1b}[2J", "members": [{"client_id": "a", "seconds": 3}], "orders": [], "at": 1_700_000_000_000_u64});
+        let answer = json!({"room_id": "den  is_locked=true\u{1b}[2J\u{202e}", "members": [{"client_id": "a", "seconds": 3}], "orders": [], "at": 1_700_000_000_000_u64});
 
         assert_eq!(
             told(&answer),
-            "at: 2023-11-14T22:13:20Z\nmembers:\n  client_id=a  seconds=3\norders: none\nroom_id: den\u{fffd}[2J"
+            "at: 2023-11-14T22:13:20Z\nmembers:\n  client_id=a  seconds=3\norders: none\nroom_id: \"den  is_locked=true\\u{1b}[2J\\u{202e}\""
         );
     }
 

@@ -508,7 +508,7 @@ fn rooms(
     let (told, heard, said) = (orders.clone(), (orders.clone(), rooms.clone()), rooms.clone());
     let accounts = Accounts {
         ordered: Box::new(move |line| {
-            let Ok(order) = serde_json::from_str::<Order>(line) else {
+            let Some(order) = Order::read(line) else {
                 tracing::warn!("an order of another server is passed over");
                 return true;
             };

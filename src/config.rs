@@ -136,7 +136,7 @@ pub struct Config {
     /// `WEBHOOK_URLS` and `WEBHOOK_ALLOW_PRIVATE`: who is told what happens in rooms. Default nobody; `https://` and
     /// public addresses alone.
     pub webhooks: Vec<Target>,
-    /// `METRICS_TOKEN`: opens `/metrics`. Default none: nobody but an administrator does.
+    /// `METRICS_TOKEN`: opens `/metrics`. Default none: there is no such page.
     pub metrics_token: Option<SecretString>,
     /// `METRICS_LISTEN`: where `/metrics` is served alone. Default none; port 0 lets the system choose.
     pub metrics_listen: Option<SocketAddr>,

@@ -41,17 +41,18 @@ pub async fn ask(host: &str, port: u16) -> Result<(), String> {
     }
 }
 
-/// Whether what listens on `host` and `port` is a server of this kind, also one that is not ready.
-pub async fn is_ours(host: &str, port: u16) -> bool {
+/// Whether what listens on `host` and `port` is a server of this kind, also one that is not ready: whether it answers
+/// one of these at this path.
+pub async fn is_ours(host: &str, port: u16, (path, answers): (&str, &[&str])) -> bool {
     let host = reachable(host);
     let asked = async {
-        let stream = asked(&host, port, "/health").await?;
+        let stream = asked(&host, port, path).await?;
         let mut answer = Vec::new();
         stream.take(LONGEST_ANSWER).read_to_end(&mut answer).await?;
         io::Result::Ok(String::from_utf8_lossy(&answer).into_owned())
     };
     let answer = timeout(PATIENCE, asked).await;
-    matches!(answer, Ok(Ok(answer)) if answer.contains("\"uptime_seconds\":"))
+    matches!(answer, Ok(Ok(answer)) if answers.iter().any(|ours| answer.contains(ours)))
 }
 
 /// Where `host` can be asked, which may be an address to listen on only.

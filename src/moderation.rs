@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
-    io,
+    fmt, io,
     path::Path,
     sync::{PoisonError, RwLock, RwLockReadGuard},
 };
@@ -23,6 +23,9 @@ const REMEMBERED: u64 = 86_400;
 
 /// The longest that an order may stand, in seconds: ten years.
 pub const LONGEST: u64 = 10 * 365 * 86_400;
+
+/// What is no time: JSON has no whole numbers beyond it (RFC 8259 section 6).
+const LATEST: u64 = (1 << 53) - 1;
 
 /// One order.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
@@ -88,6 +91,17 @@ pub enum Who {
     ClientId(String),
 }
 
+/// As the log has it.
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Everyone => f.write_str("everyone"),
+            Self::Username(name) => write!(f, "username {name}"),
+            Self::ClientId(id) => write!(f, "client_id {id}"),
+        }
+    }
+}
+
 /// Why somebody does not come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Barred {
@@ -109,6 +123,13 @@ pub struct Orders {
 }
 
 impl Order {
+    /// The order of a [`line`](Self::line), if it is one that could have been given.
+    pub fn read(line: &str) -> Option<Self> {
+        let order: Self = serde_json::from_str(line).ok()?;
+        let times = order.at.max(order.until) <= LATEST;
+        (times && order.members != Some(0)).then_some(order)
+    }
+
     /// Whether it holds at `now`, in seconds since the Unix epoch.
     pub fn stands(&self, now: u64) -> bool {
         !self.is_lifted && now < self.until
@@ -146,9 +167,8 @@ impl Orders {
     /// What the system says of a file that is there and cannot be read, or that it is no such file: who is banned would
     /// come in.
     pub fn load(users_csv: &Path) -> io::Result<Self> {
-        let read = |line: &str| serde_json::from_str::<Order>(line).ok();
         let holds = "the orders of administrators (bans, locks, capacities)";
-        let (kept, orders) = Kept::load(users_csv, ".orders", holds, read)?;
+        let (kept, orders) = Kept::load(users_csv, ".orders", holds, Order::read)?;
         let orders = orders.into_iter().map(|order| (order.about.clone(), order)).collect();
         Ok(Self { kept, orders: RwLock::new(orders) })
     }
@@ -161,7 +181,7 @@ impl Orders {
     /// [`TooMany`].
     pub fn given(&self, about: About, now: u64, seconds: u64) -> Result<Order, TooMany> {
         let orders = self.read();
-        let known = orders.get(&about).map(|order| order.at + 1);
+        let known = orders.get(&about).map(|order| order.at.saturating_add(1));
         if known.is_none() && orders.len() >= MOST_ORDERS {
             return Err(TooMany);
         }
@@ -375,11 +395,15 @@ mod tests {
     #[test]
     fn a_file_that_makes_no_sense_is_named_and_not_passed_over() {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("users.csv.orders"), "{\"order\":\"dance\"}\n").unwrap();
+        let endless = format!(r#"{{"order":"lock","room":"den","at":{0},"until":{0}}}"#, u64::MAX);
+        let nobody = r#"{"order":"capacity","room":"den","at":1,"until":2,"members":0}"#;
+        for text in [r#"{"order":"dance"}"#, &endless, nobody] {
+            std::fs::write(folder.path().join("users.csv.orders"), text).unwrap();
 
-        let error = Orders::load(&folder.path().join("users.csv")).err().unwrap();
+            let error = Orders::load(&folder.path().join("users.csv")).err().unwrap();
 
-        assert!(error.to_string().contains("users.csv.orders: line 1"), "{error}");
+            assert!(error.to_string().contains("users.csv.orders: line 1"), "{error}");
+        }
     }
 
     fn some_order() -> impl Strategy<Value = Order> {

@@ -5,8 +5,9 @@ use std::io::ErrorKind;
 use super::Finding;
 use crate::{app::MOST_STRANGERS, config::Config, healthcheck, server};
 
-/// Whether a server can listen at `host` and `port`, which `variable` names.
-pub(super) async fn port(variable: &str, host: &str, port: u16) -> Finding {
+/// Whether a server can listen at `host` and `port`, which `variable` names; `ours` is a path and what a server of ours
+/// answers there.
+pub(super) async fn port(variable: &str, host: &str, port: u16, ours: (&str, &[&str])) -> Finding {
     if port == 0 {
         return Finding::ok(variable, "0: the system gives a free one");
     }
@@ -15,7 +16,7 @@ pub(super) async fn port(variable: &str, host: &str, port: u16) -> Finding {
         Err(error) => error,
     };
     let kind = error.kind();
-    if kind == ErrorKind::AddrInUse && healthcheck::is_ours(host, port).await {
+    if kind == ErrorKind::AddrInUse && healthcheck::is_ours(host, port, ours).await {
         let says = format!("a signaling-server answers at {host} port {port} already");
         Finding::ok(variable, says)
     } else if kind == ErrorKind::AddrInUse {

@@ -87,6 +87,12 @@ impl fmt::Display for Finding {
     }
 }
 
+/// What a server of ours answers that nobody else does, and where. Figures may want a token, and say then which sentence
+/// they are refused with.
+const OUR_HEALTH: (&str, &[&str]) = ("/health", &["\"uptime_seconds\":"]);
+const OUR_FIGURES: (&str, &[&str]) =
+    ("/metrics", &["signaling_build_info", "{\"detail\":\"Not authenticated\"}"]);
+
 /// Looks at everything that these variables name; `date` is a URL whose server's clock ours is held against.
 pub async fn look(variable: impl Fn(&str) -> Option<String>, date: Option<&str>) -> Vec<Finding> {
     let (config, mut findings) = settings(&variable);
@@ -98,11 +104,11 @@ pub async fn look(variable: impl Fn(&str) -> Option<String>, date: Option<&str>)
         findings.extend(certificate::look(&config));
     }
     if is_sound(&["HOST", "PORT"]) {
-        findings.push(machine::port("PORT", &config.host, config.port).await);
+        findings.push(machine::port("PORT", &config.host, config.port, OUR_HEALTH).await);
     }
     if let Some(address) = config.metrics_listen {
         let (host, port) = (address.ip().to_string(), address.port());
-        findings.push(machine::port("METRICS_LISTEN", &host, port).await);
+        findings.push(machine::port("METRICS_LISTEN", &host, port, OUR_FIGURES).await);
     }
     findings.push(machine::handles(&config));
     findings.extend(clock::look(date).await);

@@ -120,6 +120,7 @@ fn secrets(config: &Config) -> Vec<(&'static str, &SecretString)> {
         ("JWT_SECRET_KEY_PREVIOUS", config.jwt_secret_key_previous.as_ref()),
         ("TURNSERVER_SECRET", Some(&config.ice.turn.secret)),
         ("METRICS_TOKEN", config.metrics_token.as_ref()),
+        ("ADMIN_TOKEN", config.admin_token.as_ref()),
     ];
     let set = secrets.into_iter().filter_map(|(name, secret)| Some((name, secret?)));
     set.filter(|(_, secret)| !secret.expose_secret().is_empty()).collect()

@@ -16,11 +16,13 @@ use super::{
 };
 use crate::{
     app::App,
+    auth::users_file::check_username,
     clock::{unix_now, unix_now_ms},
     forwarded::Client,
     moderation::{About, LONGEST, Order, Who},
     rooms::{Sitting, is_room_id},
     telemetry,
+    wire::is_client_id,
 };
 
 /// The room of a path, which need not exist.
@@ -341,7 +343,7 @@ pub(super) async fn kick(
             return Err(ApiError::NobodyThere);
         }
     }
-    audit(&client, "kick", Some(&room), Some(&who), seconds);
+    audit(&client, "kick", Some(&room), Some(&who), Some(seconds));
     ordered(app.ban(Some(room), who, seconds).await?)
 }
 
@@ -389,7 +391,7 @@ pub(super) async fn ban(
         .filter(|_| room.as_deref().is_none_or(is_room_id))
         .ok_or(Ban::fault())?;
     let seconds = within(seconds).filter(|seconds| *seconds > 0).ok_or(Ban::fault())?;
-    audit(&client, "ban", room.as_deref(), Some(&who), seconds);
+    audit(&client, "ban", room.as_deref(), Some(&who), Some(seconds));
     ordered(app.ban(room, who, seconds).await?)
 }
 
@@ -432,7 +434,7 @@ async fn take_back(app: &App, client: &Client, about: About) -> Result<Response,
         About::Lock { .. } => ("unlock", None),
         About::Capacity { .. } => ("lift capacity", None),
     };
-    audit(client, act, about.room(), who, 0);
+    audit(client, act, about.room(), who, None);
     if app.lift(about).await { done(act) } else { Err(ApiError::NoSuchOrder) }
 }
 
@@ -454,7 +456,7 @@ pub(super) async fn lock(
     room: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
     let RoomId(room) = room.try_into()?;
-    audit(&client, "lock", Some(&room), None, LONGEST);
+    audit(&client, "lock", Some(&room), None, None);
     ordered(app.lock(room).await?)
 }
 
@@ -513,7 +515,7 @@ pub(super) async fn close(
 ) -> Result<Response, ApiError> {
     let RoomId(room) = room.try_into()?;
     let seconds = within(seconds).ok_or(Close::fault())?;
-    audit(&client, "close", Some(&room), None, seconds);
+    audit(&client, "close", Some(&room), None, Some(seconds));
     ordered(app.ban(Some(room), Who::Everyone, seconds).await?)
 }
 
@@ -558,7 +560,8 @@ pub(super) async fn capacity(
     if !(1..=1_000_000).contains(&members) {
         return Err(Capacity::fault());
     }
-    audit(&client, "capacity", Some(&room), None, LONGEST);
+    let address = client.address;
+    tracing::info!(target: "signaling::audit", act = "capacity", room, members, %address, "administrator");
     ordered(app.set_capacity(room, members).await?)
 }
 
@@ -610,7 +613,7 @@ pub(super) async fn say(
         return Err(ApiError::NobodyThere);
     }
     let who = to.clone().map_or(Who::Everyone, Who::ClientId);
-    audit(&client, "message", Some(&room), Some(&who), 0);
+    audit(&client, "message", Some(&room), Some(&who), None);
     app.announce(room, to, &data).await;
     done("message")
 }
@@ -630,17 +633,24 @@ pub(super) async fn drain(
     _: Administrator,
     Extension(client): Extension<Client>,
 ) -> Result<Response, ApiError> {
-    audit(&client, "drain", None, None, 0);
+    audit(&client, "drain", None, None, None);
     app.stop.cancel();
     done("drain")
 }
 
+/// Somebody who can be there: no other is worth an order.
 fn whom(username: Option<String>, client_id: Option<String>) -> Option<Who> {
-    match (username, client_id) {
-        (Some(username), None) => Some(Who::Username(username)),
-        (None, Some(client_id)) => Some(Who::ClientId(client_id)),
-        (Some(_), Some(_)) | (None, None) => None,
-    }
+    let who = match (username, client_id) {
+        (Some(username), None) => Who::Username(username),
+        (None, Some(client_id)) => Who::ClientId(client_id),
+        (Some(_), Some(_)) | (None, None) => return None,
+    };
+    let can_be = match &who {
+        Who::Everyone => true,
+        Who::Username(name) => check_username(name).is_ok(),
+        Who::ClientId(id) => is_client_id(id),
+    };
+    can_be.then_some(who)
 }
 
 fn within(seconds: u64) -> Option<u64> {
@@ -656,7 +666,14 @@ fn done(done: &'static str) -> Result<Response, ApiError> {
 }
 
 /// What an administrator does stands in the log, also where it comes to nothing.
-fn audit(client: &Client, act: &'static str, room: Option<&str>, who: Option<&Who>, seconds: u64) {
-    let address = client.address;
-    tracing::info!(target: "signaling::audit", act, ?room, ?who, seconds, %address, "administrator");
+fn audit(
+    client: &Client,
+    act: &'static str,
+    room: Option<&str>,
+    who: Option<&Who>,
+    seconds: Option<u64>,
+) {
+    let (address, who) = (client.address, who.map(ToString::to_string));
+    let who = who.as_deref();
+    tracing::info!(target: "signaling::audit", act, room, who, seconds, %address, "administrator");
 }

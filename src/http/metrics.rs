@@ -27,11 +27,11 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 
 /// Figures for Prometheus.
 #[utoipa::path(
-    get, path = "/metrics", tag = "General", security(("token" = []), ("admin" = [])),
+    get, path = "/metrics", tag = "General", security(("token" = [])),
     responses(
         (status = 200, description = "OpenMetrics text", body = String, content_type = "application/openmetrics-text"),
-        (status = 401, description = "Neither the bearer token of `METRICS_TOKEN` nor that of `ADMIN_TOKEN`", body = ErrorBody),
-        (status = 404, description = "There is neither `METRICS_TOKEN` nor `ADMIN_TOKEN`", body = ErrorBody),
+        (status = 401, description = "Not the bearer token of `METRICS_TOKEN`", body = ErrorBody),
+        (status = 404, description = "There is no `METRICS_TOKEN`", body = ErrorBody),
     )
 )]
 pub(super) async fn metrics(
@@ -39,12 +39,8 @@ pub(super) async fn metrics(
     Extension(transport): Extension<Transport>,
     bearer: Option<Bearer>,
 ) -> Result<impl IntoResponse, ApiError> {
-    let known = [&app.config.metrics_token, &app.config.admin_token];
-    let known: Vec<_> = known.into_iter().flatten().collect();
-    if known.is_empty() {
-        return Err(ApiError::NotFound);
-    }
-    check(&known, bearer)?;
+    let known = app.config.metrics_token.as_ref().ok_or(ApiError::NotFound)?;
+    check(known, bearer)?;
     figures(app, transport.workers).await
 }
 
@@ -71,7 +67,7 @@ pub(super) fn alone(app: &App) -> Router {
                          Extension(transport): Extension<Transport>,
                          bearer: Option<Bearer>| {
         if let Some(known) = &app.config.metrics_token {
-            check(&[known], bearer)?;
+            check(known, bearer)?;
         }
         figures(app, transport.workers).await
     };
@@ -83,13 +79,10 @@ pub(super) fn alone(app: &App) -> Router {
 }
 
 /// Whether one of the `known` tokens is shown.
-fn check(known: &[&SecretString], bearer: Option<Bearer>) -> Result<(), ApiError> {
+fn check(known: &SecretString, bearer: Option<Bearer>) -> Result<(), ApiError> {
     let Bearer(token) = bearer.ok_or(ApiError::NotAuthenticated)?;
-    let opens = |known: &&SecretString| {
-        let (token, known) = (token.expose_secret().as_bytes(), known.expose_secret().as_bytes());
-        verify_slices_are_equal(token, known).is_ok()
-    };
-    if known.iter().any(opens) { Ok(()) } else { Err(ApiError::InvalidToken) }
+    let (token, known) = (token.expose_secret().as_bytes(), known.expose_secret().as_bytes());
+    verify_slices_are_equal(token, known).map_err(|_| ApiError::InvalidToken)
 }
 
 async fn figures(app: App, workers: Workers) -> Result<impl IntoResponse, ApiError> {

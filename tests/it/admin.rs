@@ -415,6 +415,8 @@ async fn a_body_that_is_none_is_told_what_it_should_be() {
         ("ban", json!({"username":"alice"}), "\"seconds\""),
         ("ban", json!({"client_id":"a","seconds":5}), "\"room_id\""),
         ("ban", json!({"username":"alice","seconds":0}), "1 to"),
+        ("ban", json!({"username":"a\u{1b}[31m","seconds":5}), "username"),
+        ("ban", json!({"client_id":"<b>","seconds":5,"room_id":"den"}), "client_id"),
         ("ban", json!({"username":"alice","seconds":5,"room_id":"a\nb"}), "room_id"),
         ("lift", json!({"order":"dance"}), "\"order\":\"ban\""),
         ("rooms/den/close", json!({"seconds":-1}), "\"seconds\""),
@@ -464,6 +466,20 @@ async fn orders_hold_for_the_next_process_and_the_shell_gives_them_too() {
 
     bob.hangs_up().await;
     house.stops().await;
+    let is_audit = |line: &&String| line.contains("signaling::audit");
+    let audit: Vec<Value> = house
+        .server
+        .said
+        .iter()
+        .filter(is_audit)
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let fields = &audit.last().unwrap()["fields"];
+    assert_eq!(
+        (&fields["act"], &fields["room"], &fields["who"], &fields["seconds"]),
+        (&json!("ban"), &json!("den"), &json!("username alice"), &json!(600))
+    );
+    assert_eq!(audit[1]["fields"]["who"], Value::Null, "nobody is nobody");
     house.opens_again().await;
     assert_eq!(bob.resumes(house.address()).await["type"], "resumed");
     let orders = admin(&house, &["orders"]).await;

@@ -144,6 +144,7 @@ async fn secrets_that_are_guessed_or_shared_are_found_and_never_shown() {
         ("TURNSERVER_SECRET", shared),
         ("STUNSERVER_URLS", ""),
         ("METRICS_TOKEN", "hunter2"),
+        ("ADMIN_TOKEN", shared),
     ];
 
     let found = Findings::of(&folder, &settings).await;
@@ -151,6 +152,7 @@ async fn secrets_that_are_guessed_or_shared_are_found_and_never_shown() {
     assert!(found.is_well, "warnings are no faults");
     found.says("SECRET_KEY", "warning", "2 different characters", "openssl");
     found.says("METRICS_TOKEN", "warning", "shorter than 16", "openssl");
+    found.says("ADMIN_TOKEN", "warning", "same as", "openssl");
     let turn = found.about("TURNSERVER_SECRET");
     assert!(turn.iter().any(|it| it.1.contains("same as JWT_SECRET_KEY")), "{turn:?}");
     assert!(found.about("secrets").is_empty());
@@ -288,6 +290,15 @@ async fn a_port_is_free_or_ours_or_somebody_elses() {
     let running = Process::start(&folder, &SOUND).await;
     let port = running.address.rsplit_once(':').unwrap().1;
     on(port).await.says("PORT", "ok", "a signaling-server answers", "");
+    for token in ["", "a-token-for-figures-of-32-bytes-0"] {
+        let mut settings = SOUND.to_vec();
+        settings.extend([("METRICS_LISTEN", "127.0.0.1:0"), ("METRICS_TOKEN", token)]);
+        let measured = Process::start(&folder, &settings).await;
+        let figures = super::metrics::figures_at(&measured).to_string();
+        let figures = [("METRICS_LISTEN", &*figures), ("METRICS_TOKEN", token)];
+        let found = Findings::of(&folder, &figures).await;
+        found.says("METRICS_LISTEN", "ok", "a signaling-server answers", "");
+    }
     let elsewhere = Findings::of(&folder, &[("HOST", "192.0.2.1"), ("PORT", "8000")]).await;
     elsewhere.says("PORT", "fault", "cannot listen", "ip address");
 }

@@ -141,7 +141,7 @@ async fn a_real_ping_and_its_real_pong_are_timed() {
 }
 
 /// Where a process says that it serves figures.
-fn figures_at(server: &Process) -> SocketAddr {
+pub fn figures_at(server: &Process) -> SocketAddr {
     let line = server.said.iter().find(|line| line.contains("figures for Prometheus")).unwrap();
     let line: Value = serde_json::from_str(line).unwrap();
     line["fields"]["address"].as_str().unwrap().parse().unwrap()

@@ -107,11 +107,11 @@ impl<'a> Town<'a> {
     pub fn leave(&mut self, members: &[Member]) -> Outcome<Cost> {
         let leave = |town: &Self, member: &Member| {
             let mut leave = town.call(LEAVE);
-            leave.arg(room_name(member.room)).arg(client_id(member)).arg(conn(member));
+            leave.arg(room_name(member.room)).arg(client_id(member)).arg(conn(member)).arg("left");
             leave
         };
         let backwards: Vec<_> = members.iter().rev().copied().collect();
-        self.all(&backwards, leave, |answer: &u8| *answer == 1)
+        self.all(&backwards, leave, |told: &Vec<Value>| told.is_empty())
     }
 
     fn all<T: FromRedisValue + std::fmt::Debug>(
@@ -173,7 +173,7 @@ impl<'a> Town<'a> {
         let meter = self.meter()?;
         loop {
             let began = Instant::now();
-            let more: u8 = reap.query(&mut self.connection)?;
+            let (more, _told): (u8, Vec<Value>) = reap.query(&mut self.connection)?;
             cost.longest = cost.longest.max(began.elapsed().as_secs_f64());
             cost.calls += 1;
             if more == 0 {
@@ -193,13 +193,13 @@ impl<'a> Town<'a> {
             let mut pipe = redis::pipe();
             for (room, seats) in some {
                 let mut sync = self.call(SYNC);
-                sync.arg(room_name(**room)).arg(node_name(node)).arg(0);
+                sync.arg(room_name(**room)).arg(node_name(node)).arg(0).arg(0).arg("known");
                 for (client_id, seat) in *seats {
                     sync.arg(client_id).arg(seat);
                 }
                 pipe.add_command(sync);
             }
-            let answers: Vec<u8> = pipe.query(&mut self.connection)?;
+            let answers: Vec<(u8, Vec<Value>)> = pipe.query(&mut self.connection)?;
             cost.calls += answers.len();
         }
         meter.stop(self.engine, &mut cost)?;
