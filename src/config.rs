@@ -193,7 +193,7 @@ pub fn of_administrator(
 ) -> Result<(String, u16, Option<SecretString>), Faults> {
     let mut read = Reader { variable: &variable, faults: Vec::new() };
     let (host, port) = (read.host(), read.port());
-    let token = read.optional_secret("ADMIN_TOKEN");
+    let token = read.bearer_token("ADMIN_TOKEN");
     if read.faults.is_empty() { Ok((host, port, token)) } else { Err(Faults(read.faults)) }
 }
 
@@ -370,9 +370,9 @@ impl Config {
             redis_authority: read.redis_authority(),
             node_id: read.node_id(),
             webhooks: read.webhooks(),
-            metrics_token: read.optional_secret("METRICS_TOKEN"),
+            metrics_token: read.bearer_token("METRICS_TOKEN"),
             metrics_listen: read.metrics_listen(),
-            admin_token: read.optional_secret("ADMIN_TOKEN"),
+            admin_token: read.bearer_token("ADMIN_TOKEN"),
             timelines: read.timelines(),
             otlp: read.otlp(),
             api_docs: read.flag("API_DOCS", debug),
@@ -819,6 +819,15 @@ impl Reader<'_> {
         })
     }
 
+    /// What an `Authorization` header can hold (RFC 9110 section 5.5); the value is not repeated.
+    fn bearer_token(&mut self, name: &str) -> Option<SecretString> {
+        let token = self.optional_secret(name)?;
+        if !token.expose_secret().bytes().all(|byte| byte.is_ascii_graphic()) {
+            self.faults.push(format!("{name}: not accepted; give letters, digits and signs of ASCII without spaces, such as `openssl rand -hex 32` makes"));
+        }
+        Some(token)
+    }
+
     fn optional_secret(&self, name: &str) -> Option<SecretString> {
         (self.variable)(name).filter(|secret| !secret.is_empty()).map(SecretString::from)
     }
@@ -989,6 +998,21 @@ mod tests {
         assert_eq!((config.ice.turn.ttl.as_secs(), config.shutdown_grace.as_secs()), (86_400, 10));
         assert_eq!((config.turn_probe.as_secs(), config.resume_window.as_secs()), (60, 30));
         assert_eq!(config.state_file, None);
+    }
+
+    #[test]
+    fn a_token_that_no_header_can_hold_is_refused_and_not_shown() {
+        for name in ["METRICS_TOKEN", "ADMIN_TOKEN"] {
+            for token in
+                ["zoë-0123456789abcdef0123456789abcdef", "two words 0123456789abcdef0123456"]
+            {
+                let faults = in_debug(name, token).unwrap_err().0;
+
+                assert!(faults[0].starts_with(&format!("{name}: not accepted; give letters")));
+                assert!(!faults[0].contains("0123456789abcdef"), "{faults:?}");
+            }
+            assert!(in_debug(name, "0123456789abcdef0123456789abcdef").is_ok());
+        }
     }
 
     #[test]
