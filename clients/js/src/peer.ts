@@ -172,7 +172,9 @@ export class Peer extends Emitter<PeerEvents> {
   /** @internal New servers; what goes over an old relay has to move. */
   async reconfigures(configuration: RTCConfiguration): Promise<void> {
     this.connection.setConfiguration(configuration);
-    if (!this.polite && (await this.stats()).path === 'relay') this.restartIce();
+    const { path } = await this.stats();
+    // Firefox may not say by which pair a call goes: then that may be a relay.
+    if (!this.polite && (path === 'relay' || (!path && this.connection.connectionState === 'connected'))) this.restartIce();
   }
 
   /** @internal We are back; the way may be another. */
