@@ -78,7 +78,7 @@ pub(super) fn alone(app: &App) -> Router {
         .with_state(app.clone())
 }
 
-/// Whether one of the `known` tokens is shown.
+/// Whether the `known` token is shown.
 fn check(known: &SecretString, bearer: Option<Bearer>) -> Result<(), ApiError> {
     let Bearer(token) = bearer.ok_or(ApiError::NotAuthenticated)?;
     let (token, known) = (token.expose_secret().as_bytes(), known.expose_secret().as_bytes());

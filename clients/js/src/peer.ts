@@ -173,9 +173,8 @@ export class Peer extends Emitter<PeerEvents> {
   async reconfigures(configuration: RTCConfiguration): Promise<void> {
     this.connection.setConfiguration(configuration);
     const { path } = await this.stats();
-    // Firefox may not say by which pair a call goes, or take a relay for a NAT: what is not surely direct moves.
-    const mayBeRelayed = path ? path !== 'host' : this.connection.connectionState === 'connected';
-    if (!this.polite && mayBeRelayed) this.restartIce();
+    // Firefox may not say by which pair a call goes: then that may be a relay.
+    if (!this.polite && (path === 'relay' || (!path && this.connection.connectionState === 'connected'))) this.restartIce();
   }
 
   /** @internal We are back; the way may be another. */
