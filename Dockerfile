@@ -1,4 +1,4 @@
-# The server as one static binary, alone in its image. docs/DEPLOYMENT.md says how it was tested.
+# The server as one static binary, alone in its image. docs/run/deployment.md says how it was tested.
 #
 #   docker build -t signaling-server .
 #

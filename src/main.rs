@@ -36,7 +36,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::level_filters::LevelFilter;
 
-/// Where musl is linked, its own allocator would cost a tenth and more (docs/DEPLOYMENT.md, "One file").
+/// Where musl is linked, its own allocator would cost a tenth and more (docs/run/deployment.md, "One file").
 #[cfg(target_env = "musl")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -1,4 +1,4 @@
-//! Every example in docs/PROTOCOL.md is understood, or is what the server sends.
+//! Every example in docs/build/protocol.md is understood, or is what the server sends.
 
 #![allow(
     clippy::unwrap_used,
@@ -17,7 +17,7 @@ use signaling::{
     },
 };
 
-const DOCUMENT: &str = include_str!("../docs/PROTOCOL.md");
+const DOCUMENT: &str = include_str!("../docs/build/protocol.md");
 
 /// The blocks that open with this line.
 fn blocks(opening: &str) -> Vec<&'static str> {

@@ -21,7 +21,7 @@ pub(super) async fn look(config: &Config) -> Vec<Finding> {
             Finding::warning(
                 "TURN",
                 "no relay: in networks that let nothing direct through there are no calls",
-                "README, \"A TURN relay\"",
+                "docs/run/deployment.md, \"A TURN relay\"",
             )
         } else {
             Finding::fault(

@@ -48,7 +48,7 @@ pub(super) fn introduction() -> OpenApi {
             InfoBuilder::new()
                 .title("WebRTC Signaling Server")
                 .version(env!("CARGO_PKG_VERSION"))
-                .description(Some("REST beside the WebSocket `/ws/{room_id}`, whose messages are in docs/PROTOCOL.md."))
+                .description(Some("REST beside the WebSocket `/ws/{room_id}`, whose messages are in docs/build/protocol.md."))
                 .contact(Some(contact))
                 .build(),
         )

@@ -102,7 +102,7 @@ async fn what_is_as_it_should_be_is_said_to_be() {
     found.says("CORS_ORIGINS", "ok", "https://app.example.com", "");
     found.says("PORT", "ok", "free one", "");
     found.says("Redis", "ok", "alone", "");
-    found.says("TURN", "warning", "no relay", "README");
+    found.says("TURN", "warning", "no relay", "docs/run/deployment.md");
     assert!(found.about("certificate").is_empty(), "there is none to look at");
     let keys = ["mend", "says", "subject", "verdict"];
     for finding in &found.all {

@@ -1,4 +1,4 @@
-//! One membership of one room over as many WebSockets as it takes (`docs/PROTOCOL.md`, `docs/CLIENT.md`).
+//! One membership of one room over as many WebSockets as it takes (`docs/build/protocol.md`, `docs/build/clients.md`).
 //!
 //! Decides, and does nothing: facts go in with the moment at which they became known, effects come
 //! out. It knows no socket, no clock and no chance.
