@@ -20,7 +20,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tracing::level_filters::LevelFilter;
 use zeroize::Zeroizing;
 
-use crate::{auth::users_file::beside, cluster, relays::url::RelayUrl, webhooks::Target};
+use crate::{auth::users_file::sibling_path, cluster, relays::url::RelayUrl, webhooks::Target};
 
 /// What stands in `SECRET_KEY` until somebody sets it. No secret: it is published.
 const SECRET_KEY_PLACEHOLDER: &str = "your-secret-key-here";
@@ -427,7 +427,7 @@ impl Config {
     /// Where members are kept while the server restarts: beside the users file where nothing else is
     /// said. Two servers on one users file need one each.
     pub fn state_file(&self) -> PathBuf {
-        self.state_file.clone().unwrap_or_else(|| beside(&self.users_csv, ".state"))
+        self.state_file.clone().unwrap_or_else(|| sibling_path(&self.users_csv, ".state"))
     }
 
     fn production_faults(&self) -> Vec<String> {
@@ -717,7 +717,7 @@ impl Reader<'_> {
         let urls = self.text("REDIS_URL").unwrap_or_default();
         let urls: Vec<SecretString> =
             urls.split(',').map(str::trim).filter(|url| !url.is_empty()).map(Into::into).collect();
-        if let Err(fault) = cluster::ways(&urls, None) {
+        if let Err(fault) = cluster::parse_endpoints(&urls, None) {
             let accepted = "redis://[user:password@]host:port[/number] or redis+sentinel://[user:password@]host:port;host:port/service";
             self.faults.push(format!("REDIS_URL, {fault}; give {accepted}"));
         }
@@ -730,7 +730,8 @@ impl Reader<'_> {
         // As it will be used, for a PEM file may hold what is no certificate.
         let trial = [SecretString::from("rediss://localhost")];
         let is_one = |pem: &Vec<u8>| {
-            CertificateDer::from_pem_slice(pem).is_ok() && cluster::ways(&trial, Some(pem)).is_ok()
+            CertificateDer::from_pem_slice(pem).is_ok()
+                && cluster::parse_endpoints(&trial, Some(pem)).is_ok()
         };
         match pem {
             Ok(pem) if is_one(&pem) => Some(pem),

@@ -16,14 +16,14 @@ use sd_notify::NotifyState;
 use secrecy::ExposeSecret;
 use signaling::{
     administration,
-    app::{self, App},
-    auth::{revoked::Revoked, users, users::Users},
+    app::{self, AppState},
+    auth::{revoked::RevokedTokens, users, users::Users},
     clock::unix_now,
     config::{self, Changes, Config, Faults},
     doctor::{self, Finding, Verdict},
     dotenv, healthcheck, http,
-    moderation::Orders,
-    server::{self, Gate},
+    moderation::ModerationRules,
+    server::{self, ConnectionLimits},
     telemetry::{self, Loudness},
     tls::{FreshTls, Tls},
     webhooks,
@@ -87,7 +87,8 @@ fn main() -> ExitCode {
 
 fn run() -> Result<(), Box<dyn Error>> {
     // Before there is a second thread: it changes the environment.
-    let handed_over = server::handed_over().map_err(|error| format!("LISTEN_FDS: {error}"))?;
+    let handed_over =
+        server::inherited_listener().map_err(|error| format!("LISTEN_FDS: {error}"))?;
     let config = Config::read(dotenv::environment()?)?;
     let telemetry = telemetry::start(&config)?;
     // What the end itself leaves of it.
@@ -118,9 +119,9 @@ async fn serve(
     }
     let (users, faults) =
         Users::load(&config.users_csv).map_err(|error| format!("USERS_CSV: {error}"))?;
-    app::report(&faults);
-    let revoked = Revoked::load(&config.users_csv, unix_now())?;
-    let orders = Orders::load(&config.users_csv)?;
+    app::log_row_faults(&faults);
+    let revoked = RevokedTokens::load(&config.users_csv, unix_now())?;
+    let orders = ModerationRules::load(&config.users_csv)?;
     let tls = config.tls.clone().map(Tls::load).transpose();
     let tls = tls.map_err(|error| format!("SSL_CERT_FILE, SSL_KEY_FILE: {error}"))?.map(Arc::new);
     if !config.debug {
@@ -128,11 +129,11 @@ async fn serve(
             tracing::warn!(exposed, "a file with secrets is not its owner's alone");
         }
     }
-    let handles = server::claim_handles();
+    let handles = server::raise_descriptor_limit();
     let (host, port) = (config.host.as_str(), config.port);
     let is_handed_over = handed_over.is_some();
     let listener = match handed_over {
-        Some(listener) => server::take_over(listener)
+        Some(listener) => server::adopt_listener(listener)
             .map_err(|error| format!("cannot listen on the socket of LISTEN_FDS: {error}"))?,
         None => server::listen(host, port)
             .await
@@ -153,8 +154,8 @@ async fn serve(
     tracing::info!(%address, is_handed_over, tls = tls.is_some(), handles, version, "open");
 
     let grace = config.shutdown_grace;
-    let app = App::new(config, users, revoked, orders);
-    let gate = Gate::new(handles, &app.config.trusted_proxies, app.metrics.clone());
+    let app = AppState::new(config, users, revoked, orders);
+    let gate = ConnectionLimits::new(handles, &app.config.trusted_proxies, app.metrics.clone());
     let closing = CancellationToken::new();
     if !app.config.debug {
         let app = app.clone();
@@ -173,8 +174,8 @@ async fn serve(
             let _ = tokio::task::spawn_blocking(reloading).await;
         }
     });
-    tokio::spawn(app.clone().keep_house());
-    tokio::spawn(app.clone().watch_relays());
+    tokio::spawn(app.clone().run_maintenance());
+    tokio::spawn(app.clone().run_turn_probe());
     if let Some(tls) = tls.clone() {
         tokio::spawn(tls.keep_fresh(app.metrics.clone()));
     }
@@ -185,11 +186,11 @@ async fn serve(
     let workers = Workers::start(workers)?;
     app.restore(&workers);
     if let Some(listener) = figures_at {
-        let gate = Gate::to_figures(app.metrics.clone());
-        let (figures, workers) = (http::figures(&app), workers.clone());
+        let gate = ConnectionLimits::for_metrics(app.metrics.clone());
+        let (figures, workers) = (http::metrics_service(&app), workers.clone());
         tokio::spawn(server::serve(listener, figures, None, gate, workers, closing.clone()));
     }
-    let doors = http::doors(&app);
+    let doors = http::http_service(&app);
     let serving = tokio::spawn(server::serve(listener, doors, tls, gate, workers, closing.clone()));
     tell_systemd(NotifyState::Ready);
 
@@ -216,8 +217,8 @@ async fn serve(
         },
         () = asked_to_stop() => tracing::warn!("asked twice: closing at once"),
     }
-    app.leaves_cluster().await;
-    app.save_survivors();
+    app.hand_over_members().await;
+    app.save_snapshot();
     let left = ends_by.saturating_duration_since(Instant::now());
     app.webhooks.close(left.min(WEBHOOKS_LEAVE_WITHIN)).await;
     tracing::info!("closed");
@@ -232,7 +233,7 @@ fn tell_systemd(state: NotifyState<'_>) {
 }
 
 /// On SIGHUP: everything that may change while we run, or nothing of it.
-fn reload(app: &App, tls: Option<&Tls>, loudness: &Loudness) {
+fn reload(app: &AppState, tls: Option<&Tls>, loudness: &Loudness) {
     let before = app.settings().log_level;
     match try_reload(app, tls) {
         Ok(Changes { changed, need_restart }) => {
@@ -250,9 +251,9 @@ fn reload(app: &App, tls: Option<&Tls>, loudness: &Loudness) {
     }
 }
 
-fn try_reload(app: &App, tls: Option<&Tls>) -> Result<Changes, Box<dyn Error>> {
+fn try_reload(app: &AppState, tls: Option<&Tls>) -> Result<Changes, Box<dyn Error>> {
     let (settings, mut changes) = app.settings().read_again(dotenv::environment()?)?;
-    let users = app.users.read_again().map_err(|error| format!("USERS_CSV: {error}"))?;
+    let users = app.users.reload().map_err(|error| format!("USERS_CSV: {error}"))?;
     let certificate = tls.map(Tls::read_again).transpose();
     let certificate =
         certificate.map_err(|error| format!("SSL_CERT_FILE, SSL_KEY_FILE: {error}"))?;
@@ -261,8 +262,8 @@ fn try_reload(app: &App, tls: Option<&Tls>) -> Result<Changes, Box<dyn Error>> {
     if !changes.changed.is_empty() {
         warn_of(&settings);
     }
-    app.adopt(settings);
-    if app.adopt_users(users) {
+    app.apply_settings(settings);
+    if app.apply_users(users) {
         changes.changed.push("the users file".to_owned());
     }
     if certificate.is_some_and(FreshTls::adopt) {

@@ -5,7 +5,7 @@ use std::{fs, io, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{auth::users_file::replace, session::Record};
+use crate::{auth::users_file::replace_file, session::SavedMember};
 
 /// So much of frames is written in a fraction of a second, and read again: the next process is waited for.
 const MOST_BYTES: usize = 64 * 1024 * 1024;
@@ -27,13 +27,13 @@ const VERSION: u32 = 1;
 #[derive(Serialize)]
 struct Written<'a> {
     version: u32,
-    members: &'a [Record],
+    members: &'a [SavedMember],
 }
 
 #[derive(Deserialize)]
 struct Read {
     version: u32,
-    members: Vec<Record>,
+    members: Vec<SavedMember>,
 }
 
 /// Writes them down, in one step, as far as they are [fitting](keep_fitting). Says how many that is.
@@ -41,14 +41,14 @@ struct Read {
 /// # Errors
 ///
 /// What the system says.
-pub fn save(path: &Path, mut members: Vec<Record>) -> io::Result<usize> {
-    keep_fitting(&mut members, Record::bytes);
+pub fn save(path: &Path, mut members: Vec<SavedMember>) -> io::Result<usize> {
+    keep_fitting(&mut members, SavedMember::bytes);
     let written = Written { version: VERSION, members: &members };
     // Nobody may read the new one who might read the one before.
     if is_plain(path)? {
         fs::remove_file(path)?;
     }
-    replace(path, |file| {
+    replace_file(path, |file| {
         let mut buffered = io::BufWriter::new(file);
         serde_json::to_writer(&mut buffered, &written)?;
         io::Write::flush(&mut buffered)
@@ -62,7 +62,7 @@ pub fn save(path: &Path, mut members: Vec<Record>) -> io::Result<usize> {
 ///
 /// What the system says of a file that is there and cannot be read or removed, or that it is no such
 /// file.
-pub fn take(path: &Path) -> io::Result<Vec<Record>> {
+pub fn take(path: &Path) -> io::Result<Vec<SavedMember>> {
     if !is_plain(path)? {
         return Ok(Vec::new());
     }

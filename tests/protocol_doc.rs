@@ -10,10 +10,10 @@
 
 use serde_json::{Value, value::RawValue};
 use signaling::{
-    outbox::NotResumed,
+    outbox::ResumeError,
     wire::{
-        self, ClientMessage, IceServer, PeerInRoom, ServerMessage, Signal, SignalKind, Signature,
-        TicketToResume,
+        self, ClientMessage, IceServer, ResumeOffer, RosterEntry, SenderSuffix, ServerMessage,
+        Signal, SignalKind,
     },
 };
 
@@ -34,13 +34,13 @@ fn blocks(opening: &str) -> Vec<&'static str> {
 fn the_server_understands_every_client_message() {
     let mut kinds = Vec::new();
     for block in blocks("```json client\n") {
-        let read = wire::read(block);
+        let read = wire::parse(block);
 
         kinds.push(match read.message.unwrap_or_else(|error| panic!("{block}: {error}")) {
-            ClientMessage::Auth(_) => "auth_token".to_owned(),
+            ClientMessage::AuthToken(_) => "auth_token".to_owned(),
             ClientMessage::Ping => "ping".to_owned(),
             ClientMessage::Resume(_) => "resume".to_owned(),
-            ClientMessage::Report(_) => "call_report".to_owned(),
+            ClientMessage::CallReport(_) => "call_report".to_owned(),
             ClientMessage::Signal(signal) => format!("{:?}", signal.kind),
         });
     }
@@ -88,9 +88,9 @@ fn the_server_sends_every_server_message_exactly_so_and_no_other() {
         ("alice", "alice-laptop", "bob", "bob-phone", "standup");
     let message = "Authentication required";
     let heard = |kind, payload, (from, username)| {
-        Signal { kind, payload, to: None }.as_heard(&Signature::new(from, username))
+        Signal { kind, payload, to: None }.encode_for_peers(&SenderSuffix::new(from, username))
     };
-    let ticket = Some(TicketToResume {
+    let ticket = Some(ResumeOffer {
         resume_token: "eyJhbGciOiJIUzI1NiJ9.eyJyb29tIjoi…",
         resume_window_seconds: 30,
     });
@@ -107,7 +107,7 @@ fn the_server_sends_every_server_message_exactly_so_and_no_other() {
         }
         .encode(),
         ServerMessage::UsersInRoom {
-            users: vec![PeerInRoom { client_id: phone, username: bob, polite: true }],
+            users: vec![RosterEntry { client_id: phone, username: bob, polite: true }],
         }
         .encode(),
         ServerMessage::UserJoined {
@@ -147,17 +147,17 @@ fn the_server_sends_every_server_message_exactly_so_and_no_other() {
         }
         .encode(),
         ServerMessage::ServerShutdown { reconnect_in_ms: 4200 }.encode(),
-        wire::numbered(&heard(SignalKind::Message, &muted, (phone, bob)), 2),
+        wire::with_seq(&heard(SignalKind::Message, &muted, (phone, bob)), 2),
         ServerMessage::Resumed {
             client_id: laptop,
             replayed: 1,
-            users: vec![PeerInRoom { client_id: phone, username: bob, polite: true }],
+            users: vec![RosterEntry { client_id: phone, username: bob, polite: true }],
             ice_servers: &[],
             ticket,
         }
         .encode(),
         ServerMessage::Error {
-            message: &NotResumed::Over.to_string(),
+            message: &ResumeError::Ended.to_string(),
             code: "resume_failed",
             id: None,
             retry: None,

@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use super::users_file::{beside, replace};
+use super::users_file::{replace_file, sibling_path};
 
 /// The file, and whether it is up to date.
 pub struct Kept {
@@ -34,7 +34,7 @@ impl Kept {
         holds: &str,
         read: impl Fn(&str) -> Option<T>,
     ) -> io::Result<(Self, Vec<T>)> {
-        let path = beside(users_csv, suffix);
+        let path = sibling_path(users_csv, suffix);
         let fault = |fault: &dyn std::fmt::Display| {
             let path = path.display();
             io::Error::other(format!(
@@ -71,7 +71,9 @@ impl Kept {
         }
         let version = self.version.load(Ordering::Relaxed);
         let lines = lines();
-        replace(&self.path, |file| lines.iter().try_for_each(|line| writeln!(file, "{line}")))?;
+        replace_file(&self.path, |file| {
+            lines.iter().try_for_each(|line| writeln!(file, "{line}"))
+        })?;
         *saved = version;
         Ok(())
     }

@@ -13,7 +13,7 @@ use signaling::{
         password,
         users::accounts_of,
         users_file::{
-            EditError, FileError, Table, check_email, check_password, check_username, edit,
+            EditError, FileError, UsersTable, check_email, check_password, check_username, edit,
         },
     },
     config, dotenv,
@@ -105,7 +105,7 @@ fn act(act: Act) -> Result<String, EditError> {
         Act::Add { user, email, password } => add(&path, &user, email, &password),
         Act::Passwd { username, password } => {
             // Before anybody types a password for nobody.
-            if !Table::read(&path)?.rows().any(|row| row.username == username) {
+            if !UsersTable::read(&path)?.rows().any(|row| row.username == username) {
                 return Err(EditError::Unknown(username));
             }
             let hash = hashed(&password.read(&username)?)?;
@@ -127,7 +127,7 @@ fn act(act: Act) -> Result<String, EditError> {
             edit(&path, |table| table.set_active(&username, false))?;
             Ok(format!("user \"{username}\" disabled"))
         }
-        Act::List => list(&Table::read(&path)?),
+        Act::List => list(&UsersTable::read(&path)?),
     }
 }
 
@@ -139,7 +139,7 @@ fn users_csv() -> Result<PathBuf, EditError> {
 
 /// Only `add` begins a new file; for all else a missing one is a mistake.
 fn existing(path: &Path) -> Result<(), FileError> {
-    Table::read(path).map(|_| ())
+    UsersTable::read(path).map(|_| ())
 }
 
 fn add(
@@ -220,7 +220,7 @@ fn hashed(password: &SecretString) -> Result<String, EditError> {
     password::hash(password).map_err(|error| EditError::Refused(format!("cannot hash: {error}")))
 }
 
-fn list(table: &Table) -> Result<String, EditError> {
+fn list(table: &UsersTable) -> Result<String, EditError> {
     let (accounts, faults) = accounts_of(table);
     let mut lines = vec![format!("{:<24} {:<32} {}", "USERNAME", "EMAIL", "ACTIVE")];
     let mut accounts: Vec<_> = accounts.into_values().collect();

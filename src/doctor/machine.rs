@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 
 use super::Finding;
-use crate::{app::MOST_STRANGERS, config::Config, healthcheck, server};
+use crate::{app::MAX_UNAUTHENTICATED, config::Config, healthcheck, server};
 
 /// Whether a server can listen at `host` and `port`, which `variable` names; `ours` is a path and what a server of ours
 /// answers there.
@@ -43,7 +43,7 @@ pub(super) async fn port(variable: &str, host: &str, port: u16, ours: (&str, &[&
 /// Whether there can be as many connections as the settings allow.
 pub(super) fn handles(config: &Config) -> Finding {
     judge(
-        server::claim_handles(),
+        server::raise_descriptor_limit(),
         config.allowed_rooms.len(),
         config.max_connections_per_room,
         config.max_connections_per_ip,
@@ -52,7 +52,7 @@ pub(super) fn handles(config: &Config) -> Finding {
 
 fn judge(handles: usize, rooms: usize, seats: usize, per_address: usize) -> Finding {
     const SUBJECT: &str = "handles";
-    let connections = server::room_for(handles);
+    let connections = server::connection_capacity(handles);
     // Where rooms are not named there is no end of them, and one address is all that is known.
     let (members, whose) = if rooms > 0 {
         (rooms.saturating_mul(seats), "the seats of ALLOWED_ROOMS")
@@ -64,9 +64,9 @@ fn judge(handles: usize, rooms: usize, seats: usize, per_address: usize) -> Find
         "raise the hard limit: `LimitNOFILE=1048576` in the unit, whose own limit counts there";
     if connections < members {
         Finding::fault(SUBJECT, format!("{says}, and {whose} may take {members}"), mend)
-    } else if connections - members < MOST_STRANGERS {
+    } else if connections - members < MAX_UNAUTHENTICATED {
         let says = format!(
-            "{says}: {members} for {whose}, and {MOST_STRANGERS} who have shown no token yet, are more"
+            "{says}: {members} for {whose}, and {MAX_UNAUTHENTICATED} who have shown no token yet, are more"
         );
         Finding::warning(SUBJECT, says, mend)
     } else {

@@ -13,10 +13,10 @@ const SLOWEST: Duration = Duration::from_millis(5);
 
 pub(super) async fn look(config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let ways = cluster::ways(&config.redis_urls, config.redis_authority.as_deref());
+    let ways = cluster::parse_endpoints(&config.redis_urls, config.redis_authority.as_deref());
     for (number, mut way) in ways.into_iter().flatten().enumerate() {
         let subject = format!("Redis {}", number + 1);
-        match way.about().await {
+        match way.info().await {
             Ok(about) => findings.extend(judge(&subject, &about)),
             Err(error) => findings.push(Finding::fault(
                 subject,
@@ -31,7 +31,7 @@ pub(super) async fn look(config: &Config) -> Vec<Finding> {
     findings
 }
 
-fn judge(subject: &str, about: &cluster::About) -> [Finding; 5] {
+fn judge(subject: &str, about: &cluster::RedisInfo) -> [Finding; 5] {
     let finding = |is_well: bool, otherwise, says: String, mend: &str| {
         let subject = subject.to_owned();
         if is_well {
@@ -80,10 +80,10 @@ fn judge(subject: &str, about: &cluster::About) -> [Finding; 5] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::About;
+    use crate::cluster::RedisInfo;
 
-    fn verdicts(change: impl FnOnce(&mut About)) -> Vec<Verdict> {
-        let mut about = About {
+    fn verdicts(change: impl FnOnce(&mut RedisInfo)) -> Vec<Verdict> {
+        let mut about = RedisInfo {
             version: "6.2.0".into(),
             role: "master".into(),
             most_memory: 0,

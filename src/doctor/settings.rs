@@ -156,7 +156,7 @@ fn users(config: &Config, found: &[Finding]) -> Option<Finding> {
         return None;
     }
     let (users, _) = Users::load(&config.users_csv).ok()?;
-    Some(match users.how_many_active() {
+    Some(match users.active_count() {
         0 => {
             let says = "nobody in USERS_CSV is active, so nobody can log in";
             Finding::warning("users", says, "`manage_users add <username>`")

@@ -16,15 +16,15 @@ use uuid::Uuid;
 
 use super::{
     error::{ApiError, whole_seconds},
-    extract::{LARGEST_BODY, administrator, body, discard},
+    extract::{MAX_BODY_BYTES, administrator, body, discard},
 };
 use crate::{
-    app::App,
+    app::AppState,
     config::{Config, Origins},
     forwarded::Client,
-    limits::Allowance,
+    limits::RateDecision,
     metrics::Limit,
-    server::LONGEST_HEAD,
+    server::MAX_HEAD_BYTES,
     traces::Whence,
 };
 
@@ -37,10 +37,11 @@ pub(super) const NO_STORE: [(HeaderName, HeaderValue); 1] =
     [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
 
 /// How long a browser may go without asking again what it may do.
-const PREFLIGHT_HOLDS: Duration = Duration::from_secs(600);
+const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(600);
 
 /// What a page may do that we never serve: nothing. Pages that we do serve bring their own policy.
-const NOTHING: HeaderValue = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
+const DENY_ALL_CSP: HeaderValue =
+    HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
 
 /// What a request is called in the log, and in `X-Request-Id` on its answer.
 #[derive(Clone, Copy)]
@@ -81,7 +82,7 @@ pub(super) async fn label(mut request: Request, next: Next) -> Response {
         header::REFERRER_POLICY,
         HeaderValue::from_static("strict-origin-when-cross-origin"),
     );
-    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(NOTHING);
+    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(DENY_ALL_CSP);
     response
 }
 
@@ -104,7 +105,7 @@ fn fault_in_head(request: &Request) -> Option<ApiError> {
     let headers = request.headers();
     // As each stands there: a name, a colon, a space, a value and a line end.
     let lines = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
-    if lines.sum::<usize>() + request.uri().to_string().len() > LONGEST_HEAD {
+    if lines.sum::<usize>() + request.uri().to_string().len() > MAX_HEAD_BYTES {
         return Some(ApiError::HeadTooLarge);
     }
     let hosts = headers.get_all(header::HOST).iter().count();
@@ -124,7 +125,7 @@ fn fault_in_head(request: &Request) -> Option<ApiError> {
 ///
 /// With credentials the wildcard means nothing to a browser, and tower-http panics on it: the
 /// origin is mirrored instead. That is harmless as long as nothing here is authenticated by a cookie.
-pub(super) async fn cors(State(app): State<App>, request: Request, next: Next) -> Response {
+pub(super) async fn cors(State(app): State<AppState>, request: Request, next: Next) -> Response {
     let Ok(response) = cors_of(&app.settings()).layer(next).oneshot(request).await;
     response
 }
@@ -148,7 +149,7 @@ fn cors_of(config: &Config) -> CorsLayer {
             Method::OPTIONS,
         ]))
         .allow_headers(AllowHeaders::mirror_request())
-        .max_age(PREFLIGHT_HOLDS)
+        .max_age(PREFLIGHT_MAX_AGE)
         .expose_headers([header::RETRY_AFTER, REQUEST_ID, RATE_LIMIT, RATE_LIMIT_POLICY])
 }
 
@@ -157,7 +158,7 @@ fn cors_of(config: &Config) -> CorsLayer {
 /// Not limited here: monitors, administrators, and sockets, which have limits of their own and whose refusal a
 /// browser could not tell from a dead server.
 pub(super) async fn limit_requests(
-    State(app): State<App>,
+    State(app): State<AppState>,
     Extension(client): Extension<Client>,
     request: Request,
     next: Next,
@@ -169,7 +170,7 @@ pub(super) async fn limit_requests(
         || path == "/metrics"
         || path_is_socket
         || (path.starts_with("/admin/api/") && administrator(&app, request.headers()).is_ok());
-    let allowance = if free { None } else { app.requests.take(client.address) };
+    let allowance = if free { None } else { app.http_rate.check(client.address) };
     let declared = request
         .headers()
         .get(header::CONTENT_LENGTH)
@@ -181,7 +182,7 @@ pub(super) async fn limit_requests(
             app.metrics.limited(Limit::Requests);
             ApiError::TooManyRequests(wait).into_response()
         }
-        None if declared.is_some_and(|length| length > LARGEST_BODY as u64) => {
+        None if declared.is_some_and(|length| length > MAX_BODY_BYTES as u64) => {
             // Whoever asks first whether to send it (RFC 9110 section 10.1.1) is spared the sending.
             if !request.headers().contains_key(header::EXPECT) {
                 discard(request.into_body().into_data_stream()).await;
@@ -208,7 +209,7 @@ pub(super) async fn limit_requests(
 }
 
 /// draft-ietf-httpapi-ratelimit-headers-10: what the bucket holds, what is left, and when it is full again.
-fn describe(Allowance { quota, remaining, wait }: Allowance, response: &mut Response) {
+fn describe(RateDecision { quota, remaining, wait }: RateDecision, response: &mut Response) {
     let until = match wait {
         Some(wait) => whole_seconds(wait),
         None => (u64::from(quota - remaining) * 60).div_ceil(u64::from(quota)),

@@ -57,7 +57,7 @@ pub(crate) enum Fact {
     Lost { code: u16, reason: String },
     /// The server answered the handshake with this HTTP status.
     NotUpgraded(u16),
-    /// What [`Effect::Ask`] asked for, and how long it is good where that is known; a guest has none.
+    /// What [`Effect::ClusterCommand`] asked for, and how long it is good where that is known; a guest has none.
     /// [`Error::Closed`] where there will never be one.
     Token(Purpose, Result<(Option<String>, Option<Duration>), Error>),
     /// It is as late as [`Membership::wakes_at`] said, or later.
@@ -77,8 +77,8 @@ pub(crate) enum Effect {
     Send(String),
     /// Give it up without a word: a Close would be taken for leaving.
     Abandon,
-    /// Ask for a token, for a new one where that is `true`, in place of what was asked before.
-    Ask(Purpose, bool),
+    /// ClusterCommand for a token, for a new one where that is `true`, in place of what was asked before.
+    ClusterCommand(Purpose, bool),
     /// Tell the program.
     Tell(Event),
     /// Say Close on the socket if there is one; nothing follows.
@@ -228,7 +228,7 @@ impl Membership {
             self.refresh = None;
             // Whoever is about to come in brings a token anyway.
             if !self.is_introducing {
-                self.effects.push_back(Effect::Ask(Purpose::Refresh, true));
+                self.effects.push_back(Effect::ClusterCommand(Purpose::Refresh, true));
             }
         }
         if is_due(self.retry) {
@@ -347,7 +347,7 @@ impl Membership {
 
     fn introduces_itself(&mut self) {
         self.is_introducing = true;
-        self.effects.push_back(Effect::Ask(Purpose::Introduction, self.renew));
+        self.effects.push_back(Effect::ClusterCommand(Purpose::Introduction, self.renew));
     }
 
     fn gets(
