@@ -176,3 +176,41 @@ fn the_server_sends_every_server_message_exactly_so_and_no_other() {
 
     assert_eq!(documented, sent);
 }
+
+const CODES: &str = include_str!("../docs/reference/close-and-error-codes.md");
+
+/// The clients decide by `clients/closes.json` whether to reconnect.
+#[test]
+fn the_table_of_close_codes_lists_what_the_server_sends_and_the_clients_know() {
+    let table = CODES.split("\n## Close codes\n").nth(1).unwrap();
+    let rows = table.lines().filter(|line| line.starts_with("| 1") || line.starts_with("| 4"));
+    let documented: Vec<(u64, &str, Vec<&str>)> = rows
+        .map(|row| {
+            let cells: Vec<_> = row.split(" | ").collect();
+            let code = cells[0].trim_start_matches("| ").parse().unwrap();
+            let errors = cells[2].split('`').skip(1).step_by(2).collect();
+            (code, cells[1].split('`').nth(1).unwrap(), errors)
+        })
+        .collect();
+    let known: Vec<Value> = serde_json::from_str(include_str!("../clients/closes.json")).unwrap();
+    // A client's own close, one without a code, and what only a browser or a proxy reports.
+    let sent = known
+        .iter()
+        .filter(|close| ![1000, 1005, 1006, 1014].map(Value::from).contains(&close["code"]));
+
+    for close in sent.clone() {
+        let (code, reason) = (close["code"].as_u64().unwrap(), close["reason"].as_str().unwrap());
+        let error = close.pointer("/error/code").and_then(Value::as_str);
+        assert!(
+            documented.iter().any(|(listed, why, errors)| (*listed, *why) == (code, reason)
+                && error.is_none_or(|error| errors.contains(&error))),
+            "not in the table: {close}"
+        );
+    }
+    for (code, reason, _) in &documented {
+        assert!(
+            sent.clone().any(|close| close["code"] == *code && close["reason"] == *reason),
+            "unknown to the clients: {code} {reason}"
+        );
+    }
+}

@@ -218,17 +218,23 @@ describe('the book', { timeout: 120_000, concurrency: 3 }, () => {
   });
 
   const STORIES = [
-    { page: 'README.md', async told() {
+    { page: 'docs/build/rest.md', async told() {
       const server = await startServer({ DEBUG: 'true', USERS_CSV: 'demo.csv' });
-      const reader = new Reader('README.md', [['localhost:8080', `localhost:${server.port}`]]);
+      const reader = new Reader('docs/build/rest.md', [['localhost:8080', `localhost:${server.port}`]]);
 
       const answers = await reader.types('TOKEN=');
-      await reader.types('manage_users add alice');
 
       for (const word of ['"username":"user1"', '"iceServers"', '"rooms"', '"healthy"']) assert.ok(answers.includes(word), answers);
       const [upgrade] = inSentences('docs/run/operations.md', 'curl -i');
       const { output } = await reader.terminal.type(upgrade.replace('https://…/ws/room', `${server.url}/ws/room`));
       assert.match(output, /^HTTP\/1.1 101 /);
+      reader.ends();
+    } },
+    { page: 'docs/reference/command-line.md', async told() {
+      const reader = new Reader('docs/reference/command-line.md');
+
+      await reader.types('manage_users add alice');
+
       assert.match(readFileSync(join(reader.home, 'users.csv'), 'utf8'), /^alice,.*,True$/m);
       assert.doesNotMatch(readFileSync(join(reader.home, 'users.csv'), 'utf8'), /bob/);
       reader.ends();

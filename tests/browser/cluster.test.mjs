@@ -149,7 +149,7 @@ describe('docs/run/three-nodes.md', { timeout: 170_000 }, () => {
     }
   });
 
-  test('11. All of it ends', async () => {
+  test('11. Stop everything', async () => {
     await reader.follows('11.');
     await until(() => `nobody is left: ${reader.alive()}`, () => reader.alive().length === 0);
     assert.ok(reader.started.size >= 8);
