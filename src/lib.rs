@@ -15,9 +15,9 @@
     )
 )]
 
-pub mod administration;
 pub mod app;
 pub mod auth;
+pub mod cli;
 pub mod clock;
 pub mod cluster;
 pub mod config;
@@ -25,7 +25,6 @@ pub mod doctor;
 pub mod dotenv;
 pub mod forwarded;
 pub mod frames;
-pub mod healthcheck;
 pub mod http;
 pub mod limits;
 pub mod metrics;

@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 
 use super::Finding;
-use crate::{app::MAX_UNAUTHENTICATED, config::Config, healthcheck, server};
+use crate::{app::MAX_UNAUTHENTICATED, cli::healthcheck, config::Config, server};
 
 /// Whether a server can listen at `host` and `port`, which `variable` names; `ours` is a path and what a server of ours
 /// answers there.

@@ -2,7 +2,7 @@
 
 use std::{net::TcpListener, process::Output};
 
-use signaling::healthcheck;
+use signaling::cli::healthcheck;
 use tokio::{net::TcpSocket, time::timeout};
 
 use super::{

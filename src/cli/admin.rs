@@ -7,7 +7,7 @@ use reqwest::{Certificate, Method, Url};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
-use crate::healthcheck::reachable;
+use super::healthcheck::reachable;
 
 /// For one answer; a list of very many rooms takes a while.
 const PATIENCE: Duration = Duration::from_secs(30);
