@@ -26,6 +26,7 @@ pub mod dotenv;
 pub mod forwarded;
 pub mod frames;
 pub mod http;
+pub mod http_client;
 pub mod limits;
 pub mod metrics;
 pub mod moderation;

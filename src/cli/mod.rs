@@ -1,362 +1,93 @@
-//! `signaling-server`: the whole life of the process on one screen.
+//! The command line of `signaling-server`. [`main`] parses it; each command is a file beside this one.
 
 pub mod admin;
+mod check;
+mod doctor;
 pub mod healthcheck;
+mod reload;
+mod serve;
+pub mod terminal;
 
-use std::{
-    error::Error,
-    io::{self, Write},
-    net::TcpListener,
-    process::ExitCode,
-    sync::Arc,
-    time::Duration,
-};
+use std::{error::Error, io, process::ExitCode};
 
-use clap::Parser;
-
-use crate::{
-    app::{self, AppState},
-    auth::{revoked::RevokedTokens, users, users::Users},
-    clock::unix_now,
-    config::{self, Changes, Config, Faults},
-    doctor::{self, Finding, Verdict},
-    dotenv, http,
-    moderation::ModerationRules,
-    server::{self, ConnectionLimits},
-    telemetry::{self, Loudness},
-    tls::{FreshTls, Tls},
-    webhooks,
-    workers::Workers,
-};
-use rustix::process::Signal;
-use sd_notify::NotifyState;
+use clap::{Parser, Subcommand};
 use secrecy::ExposeSecret;
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    time::{Instant, timeout},
-};
-use tokio_util::sync::CancellationToken;
-use tracing::level_filters::LevelFilter;
 
-const USAGE: &str = "usage: signaling-server [admin … | doctor [--json] [--date URL] | healthcheck | webhook-secret | --check-config | --version]\n\
-    Settings come from the environment and from .env in this folder; env.example lists them.\n\
-    admin           look after rooms and members of a server that runs; `admin --help` says how\n\
-    doctor          look at settings, secrets, accounts, files, certificate, port, clock, Redis, and try every STUN and\n\
-    \x20               TURN server; exit: 0 if nothing is at fault. --json for programs; --date holds the clock against\n\
-    \x20               that of a server, such as https://example.com\n\
-    healthcheck     ask the server that they name whether it is ready, and exit: 0 if it is\n\
-    webhook-secret  print what receivers of webhooks verify signatures with, and exit\n\
-    --check-config  say what keeps these settings and accounts from production, and exit\n\
-    --version       say which version this is, and exit";
+use crate::{config::Config, dotenv, webhooks};
 
-/// How long webhooks may take to leave at the end: clients that come back wait for the next process meanwhile.
-const WEBHOOKS_LEAVE_WITHIN: Duration = Duration::from_secs(2);
+/// A WebRTC signaling server.
+///
+/// Without a command it serves. Settings come from the environment and from .env in the working folder; env.example lists
+/// them.
+#[derive(Parser)]
+#[command(name = "signaling-server", version, args_conflicts_with_subcommands = true)]
+struct CommandLine {
+    /// Check settings and accounts for production use, list what must change, and exit
+    #[arg(long)]
+    check_config: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
 
-/// Runs what the command line asks for.
+#[derive(Subcommand)]
+enum Command {
+    /// Manage the rooms and members of a running server
+    ///
+    /// The token is ADMIN_TOKEN from the environment or from .env in the working folder. Without --url, the server is the one
+    /// that these settings name, on this machine. Commands apply to all servers that share rooms, except status, timeline and
+    /// drain, which concern the server that answers. The server logs each action.
+    #[command(arg_required_else_help = true)]
+    Admin(Box<admin::Arguments>),
+    /// Check settings, secrets, accounts, files, certificate, port, clock, Redis, and each STUN and TURN server
+    ///
+    /// The exit code is 0 if nothing is at fault, else 1.
+    #[command(override_usage = "signaling-server doctor [--json] [--date URL]")]
+    Doctor(doctor::Arguments),
+    /// Ask the running server that the settings name whether it is ready; the exit code is 0 if it is
+    Healthcheck,
+    /// Print the secret with which receivers of webhooks verify signatures
+    WebhookSecret,
+}
+
+/// Parses the command line, runs the command, and returns the exit code: 0, or 1 after a fault or a usage error.
 pub fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if arguments.first().is_some_and(|first| first == "admin") {
-        return administrate(&arguments);
-    }
-    let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [] => run(),
-        ["doctor", ref options @ ..] => see_doctor(options),
-        ["healthcheck"] => is_healthy(),
-        ["webhook-secret"] => webhook_secret(),
-        ["--check-config"] => check_config(),
-        ["--version"] => {
-            println!("signaling-server {}", env!("CARGO_PKG_VERSION"));
-            Ok(())
-        }
-        ["--help" | "-h"] => {
-            println!("{USAGE}");
-            Ok(())
-        }
-        _ => Err(USAGE.into()),
+    let command_line: CommandLine = match terminal::parse() {
+        Ok(command_line) => command_line,
+        Err(code) => return code,
     };
-    match done {
+    match run(command_line) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{error}");
+            terminal::print_error(error);
             ExitCode::FAILURE
         }
     }
 }
 
-fn run() -> Result<(), Box<dyn Error>> {
-    // Before there is a second thread: it changes the environment.
-    let handed_over =
-        server::inherited_listener().map_err(|error| format!("LISTEN_FDS: {error}"))?;
+fn run(command_line: CommandLine) -> Result<(), Box<dyn Error>> {
+    if command_line.check_config {
+        return check::run();
+    }
+    match command_line.command {
+        None => serve::run(),
+        Some(Command::Admin(arguments)) => admin::run(*arguments),
+        Some(Command::Doctor(arguments)) => doctor::run(&arguments),
+        Some(Command::Healthcheck) => healthcheck::run(),
+        Some(Command::WebhookSecret) => print_webhook_secret(),
+    }
+}
+
+/// Derived from `SECRET_KEY`, which receivers must not know.
+fn print_webhook_secret() -> Result<(), Box<dyn Error>> {
     let config = Config::read(dotenv::environment()?)?;
-    let telemetry = telemetry::start(&config)?;
-    // What the end itself leaves of it.
-    let last_words = config.shutdown_grace / 10;
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default(); // before anything signs or encrypts
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let served = runtime.block_on(serve(config, handed_over, telemetry.loudness.clone()));
-    // Not waiting for passwords that are still being hashed: nobody reads those answers any more.
-    runtime.shutdown_background();
-    telemetry.end(last_words);
-    served
+    Ok(terminal::print(webhooks::secret(&config.secret_key).expose_secret())?)
 }
 
-async fn serve(
-    config: Config,
-    handed_over: Option<TcpListener>,
-    loudness: Loudness,
-) -> Result<(), Box<dyn Error>> {
-    let mut hung_up = signal(SignalKind::hangup())?;
-    // A limit on the size of files is an error when one is written, and not our end.
-    let _too_large = signal(SignalKind::from_raw(Signal::XFSZ.as_raw()))?;
-    let (mut interrupted, mut terminated) =
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    warn_of(&config);
-    if config.debug && !config.users_csv.exists() {
-        users::create_default(&config.users_csv)?;
-        tracing::warn!(file = %config.users_csv.display(), "default users made: for development only");
-    }
-    let (users, faults) =
-        Users::load(&config.users_csv).map_err(|error| format!("USERS_CSV: {error}"))?;
-    app::log_row_faults(&faults);
-    let revoked = RevokedTokens::load(&config.users_csv, unix_now())?;
-    let orders = ModerationRules::load(&config.users_csv)?;
-    let tls = config.tls.clone().map(Tls::load).transpose();
-    let tls = tls.map_err(|error| format!("SSL_CERT_FILE, SSL_KEY_FILE: {error}"))?.map(Arc::new);
-    if !config.debug {
-        for exposed in config::exposed_files(&config) {
-            tracing::warn!(exposed, "a file with secrets is not its owner's alone");
-        }
-    }
-    let handles = server::raise_descriptor_limit();
-    let (host, port) = (config.host.as_str(), config.port);
-    let is_handed_over = handed_over.is_some();
-    let listener = match handed_over {
-        Some(listener) => server::adopt_listener(listener)
-            .map_err(|error| format!("cannot listen on the socket of LISTEN_FDS: {error}"))?,
-        None => server::listen(host, port)
-            .await
-            .map_err(|error| format!("cannot listen on {host}:{port}: {error}"))?,
-    };
-    let figures_at = match config.metrics_listen {
-        None => None,
-        Some(address) => {
-            let listener = server::listen(&address.ip().to_string(), address.port()).await;
-            let listener = listener
-                .map_err(|error| format!("METRICS_LISTEN: cannot listen on {address}: {error}"))?;
-            tracing::info!(address = %listener.local_addr()?, "figures for Prometheus");
-            Some(listener)
-        }
-    };
-    let address = listener.local_addr()?;
-    let version = env!("CARGO_PKG_VERSION");
-    tracing::info!(%address, is_handed_over, tls = tls.is_some(), handles, version, "open");
-
-    let grace = config.shutdown_grace;
-    let app = AppState::new(config, users, revoked, orders);
-    let gate = ConnectionLimits::new(handles, &app.config.trusted_proxies, app.metrics.clone());
-    let closing = CancellationToken::new();
-    if !app.config.debug {
-        let app = app.clone();
-        tokio::task::spawn_blocking(move || {
-            for fault in doctor::default_passwords(&app.users) {
-                tracing::warn!(fault, "a default password is in use");
-            }
-        });
-    }
-    let (reloading, served) = (app.clone(), tls.clone());
-    // A closed terminal is no reason to end calls.
-    tokio::spawn(async move {
-        while hung_up.recv().await.is_some() {
-            let (app, tls, loudness) = (reloading.clone(), served.clone(), loudness.clone());
-            let reloading = move || reload(&app, tls.as_deref(), &loudness);
-            let _ = tokio::task::spawn_blocking(reloading).await;
-        }
-    });
-    tokio::spawn(app.clone().run_maintenance());
-    tokio::spawn(app.clone().run_turn_probe());
-    if let Some(tls) = tls.clone() {
-        tokio::spawn(tls.keep_fresh(app.metrics.clone()));
-    }
-    let workers = match app.config.workers {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        workers => workers,
-    };
-    let workers = Workers::start(workers)?;
-    app.restore(&workers);
-    if let Some(listener) = figures_at {
-        let gate = ConnectionLimits::for_metrics(app.metrics.clone());
-        let (figures, workers) = (http::metrics_service(&app), workers.clone());
-        tokio::spawn(server::serve(listener, figures, None, gate, workers, closing.clone()));
-    }
-    let doors = http::http_service(&app);
-    let serving = tokio::spawn(server::serve(listener, doors, tls, gate, workers, closing.clone()));
-    tell_systemd(NotifyState::Ready);
-
-    let mut asked_to_stop =
-        async || tokio::select! { _ = interrupted.recv() => {}, _ = terminated.recv() => {} };
-    tokio::select! { () = asked_to_stop() => {}, () = app.stop.cancelled() => {} }
-    let ends_by = Instant::now() + grace;
-    tracing::info!("closing");
-    tell_systemd(NotifyState::Stopping);
-    if is_handed_over {
-        // Whoever comes now waits in the socket's queue, for the next process.
-        closing.cancel();
-    }
-    // Less than the grace itself: what is left must suffice to write down who may come back.
-    let all_gone = timeout(grace.mul_f64(0.8), async {
-        // Until all have left, whoever comes is told that we do: also a load balancer that asks.
-        app.close().await;
-        closing.cancel();
-        serving.await
-    });
-    tokio::select! {
-        gone = all_gone => if gone.is_err() {
-            tracing::warn!("closing on clients that did not leave in time");
-        },
-        () = asked_to_stop() => tracing::warn!("asked twice: closing at once"),
-    }
-    app.hand_over_members().await;
-    app.save_snapshot();
-    let left = ends_by.saturating_duration_since(Instant::now());
-    app.webhooks.close(left.min(WEBHOOKS_LEAVE_WITHIN)).await;
-    tracing::info!("closed");
-    Ok(())
-}
-
-/// Where systemd waits for it (`Type=notify`, sd_notify(3)); elsewhere nobody is told.
-fn tell_systemd(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
-        tracing::warn!(%error, "systemd, which NOTIFY_SOCKET names, cannot be told");
-    }
-}
-
-/// On SIGHUP: everything that may change while we run, or nothing of it.
-fn reload(app: &AppState, tls: Option<&Tls>, loudness: &Loudness) {
-    let before = app.settings().log_level;
-    match try_reload(app, tls) {
-        Ok(Changes { changed, need_restart }) => {
-            let (changed, need_restart) = (changed.join(", "), need_restart.join(", "));
-            let level = app.settings().log_level;
-            // However quiet the log is: somebody waits for this line.
-            loudness.adopt(level.max(before).max(LevelFilter::INFO));
-            tracing::info!(changed, need_restart, "reloaded");
-            loudness.adopt(level);
-        }
-        Err(error) => {
-            let error = error.to_string().replace('\n', "; ");
-            tracing::error!(error, "not reloaded; everything stays as it was");
-        }
-    }
-}
-
-fn try_reload(app: &AppState, tls: Option<&Tls>) -> Result<Changes, Box<dyn Error>> {
-    let (settings, mut changes) = app.settings().read_again(dotenv::environment()?)?;
-    let users = app.users.reload().map_err(|error| format!("USERS_CSV: {error}"))?;
-    let certificate = tls.map(Tls::read_again).transpose();
-    let certificate =
-        certificate.map_err(|error| format!("SSL_CERT_FILE, SSL_KEY_FILE: {error}"))?;
-
-    // From here on nothing fails.
-    if !changes.changed.is_empty() {
-        warn_of(&settings);
-    }
-    app.apply_settings(settings);
-    if app.apply_users(users) {
-        changes.changed.push("the users file".to_owned());
-    }
-    if certificate.is_some_and(FreshTls::adopt) {
-        changes.changed.push("the certificate".to_owned());
-    }
-    Ok(changes)
-}
-
-fn warn_of(settings: &Config) {
-    for warning in settings.warnings() {
-        tracing::warn!(warning, "a setting is dangerous");
-    }
-}
-
-/// `signaling-server admin …`; what is wrong with the words of it is said as clap says it.
-fn administrate(arguments: &[String]) -> ExitCode {
-    let arguments = match admin::Arguments::try_parse_from(arguments) {
-        Ok(arguments) => arguments,
-        Err(error) => error.exit(),
-    };
-    let asked = || -> Result<String, Box<dyn Error>> {
-        let variable = dotenv::environment()?;
-        let (host, port, token) = config::of_administrator(&variable)?;
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let told = runtime.block_on(admin::run(arguments, &host, port, token));
-        runtime.shutdown_background();
-        Ok(told?)
-    };
-    let (told, code) = match asked() {
-        Ok(told) => (writeln!(io::stdout(), "{told}"), ExitCode::SUCCESS),
-        Err(error) => (writeln!(io::stderr(), "{error}"), ExitCode::FAILURE),
-    };
-    // Whoever reads may have had enough.
-    let _ = told;
-    code
-}
-
-fn is_healthy() -> Result<(), Box<dyn Error>> {
-    let config = Config::read(dotenv::environment()?)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let answer = runtime.block_on(healthcheck::ask(&config.host, config.port));
-    // Not waiting for a name that is still being looked up.
-    runtime.shutdown_background();
-    Ok(answer?)
-}
-
-/// Made of `SECRET_KEY`, which no receiver is to have.
-fn webhook_secret() -> Result<(), Box<dyn Error>> {
-    let config = Config::read(dotenv::environment()?)?;
-    println!("{}", webhooks::secret(&config.secret_key).expose_secret());
-    Ok(())
-}
-
-/// Looks at everything, and says what was found.
-fn see_doctor(options: &[&str]) -> Result<(), Box<dyn Error>> {
-    let (mut as_json, mut date, mut rest) = (false, None, options);
-    loop {
-        rest = match rest {
-            [] => break,
-            ["--json", rest @ ..] => {
-                as_json = true;
-                rest
-            }
-            ["--date", url, rest @ ..] => {
-                date = Some(*url);
-                rest
-            }
-            _ => return Err(USAGE.into()),
-        };
-    }
-    let variable = dotenv::environment()?;
+/// Runs `command` on a runtime of its own. Does not wait for name lookups that are still under way at its end.
+fn block_on<T>(command: impl Future<Output = T>) -> io::Result<T> {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let findings = runtime.block_on(doctor::look(variable, date));
-    // Not waiting for a name that is still being looked up.
+    let output = runtime.block_on(command);
     runtime.shutdown_background();
-    if as_json {
-        println!("{}", serde_json::to_string_pretty(&findings)?);
-    } else {
-        findings.iter().for_each(|finding| println!("{finding}"));
-    }
-    let at_fault = findings.iter().filter(|it| it.verdict == Verdict::Fault).count();
-    if at_fault == 0 { Ok(()) } else { Err(format!("{at_fault} at fault").into()) }
-}
-
-/// What keeps these settings and accounts from production, all of it.
-fn check_config() -> Result<(), Box<dyn Error>> {
-    let (_, findings) = doctor::settings(dotenv::environment()?);
-    if findings.is_empty() {
-        return Ok(());
-    }
-    let line = |Finding { says, mend, .. }: &Finding| match mend.as_str() {
-        "" => says.clone(),
-        mend => format!("{says}; {mend}"),
-    };
-    Err(Faults(findings.iter().map(line).collect()).into())
+    Ok(output)
 }

@@ -1,108 +1,118 @@
-//! STUN and TURN servers, tried as clients would.
+//! STUN and TURN servers, probed as a client would use them.
 
 use secrecy::ExposeSecret;
 
-use super::{Finding, Verdict, certificate};
+use super::{Diagnostic, Verdict, certificate::judge_expiry};
 use crate::{
     clock::unix_now,
     config::{Config, Turn},
     relays::{
         self,
-        probe::{Report, Verdict as Seen},
+        probe::{Report, Verdict as Outcome},
         url::{RelayUrl, Transport},
     },
 };
 
-pub(super) async fn look(config: &Config) -> Vec<Finding> {
+/// Probes every STUN server, and every TURN server with credentials as clients get them.
+pub(super) async fn check(config: &Config) -> Vec<Diagnostic> {
     let Turn { secret, urls, ttl } = &config.ice.turn;
-    let mut findings = Vec::new();
-    if secret.expose_secret().is_empty() {
-        findings.push(if urls.is_empty() {
-            Finding::warning(
-                "TURN",
-                "no relay: in networks that let nothing direct through there are no calls",
-                "docs/run/deployment.md, \"A TURN relay\"",
-            )
-        } else {
-            Finding::fault(
-                "TURNSERVER_SECRET",
-                "TURNSERVER_URLS is set but TURNSERVER_SECRET is empty: nobody gets TURN credentials",
-                "set it to the relay's static-auth-secret",
-            )
-        });
+    let has_secret = !secret.expose_secret().is_empty();
+    let mut diagnostics = Vec::new();
+    if !has_secret {
+        diagnostics.push(without_secret(urls));
     }
-    let relays = if secret.expose_secret().is_empty() { &[] } else { urls.as_slice() };
-    let urls: Vec<_> = config.ice.stun_urls.iter().chain(relays).collect();
-    let our_own = config.tls.as_ref().map(|tls| tls.certificate.as_path());
-    let reports = relays::reports(&urls, secret, *ttl, "doctor", our_own).await;
+    let turn_urls = if has_secret { urls.as_slice() } else { &[] };
+    let urls: Vec<_> = config.ice.stun_urls.iter().chain(turn_urls).collect();
+    let own_certificate = config.tls.as_ref().map(|tls| tls.certificate.as_path());
+    let reports = relays::reports(&urls, secret, *ttl, "doctor", own_certificate).await;
     for (url, report) in urls.into_iter().zip(reports) {
-        if let Some(read) = RelayUrl::read(url) {
-            findings.extend(judge(url, &read, &report, unix_now()));
+        if let Some(parsed) = RelayUrl::read(url) {
+            diagnostics.extend(judge(url, &parsed, &report, unix_now()));
         }
     }
-    findings
+    diagnostics
 }
 
-fn judge(url: &str, read: &RelayUrl, report: &Report, now: u64) -> Vec<Finding> {
-    let Report { verdict: seen, latency, certificate_ends } = report;
-    let mut says =
-        if *seen == Seen::Up && read.relays { "relays".into() } else { seen.to_string() };
-    if let Some(within) = latency.filter(|_| seen.is_up()) {
-        says += &format!(", within {:.1} ms", within.as_secs_f64() * 1e3);
+/// Without a secret no credentials are issued.
+fn without_secret(turn_urls: &[String]) -> Diagnostic {
+    if turn_urls.is_empty() {
+        Diagnostic::warning(
+            "TURN",
+            "no TURN server: there are no calls in networks that block direct connections",
+            "docs/run/deployment.md, \"A TURN relay\"",
+        )
+    } else {
+        Diagnostic::fault(
+            "TURNSERVER_SECRET",
+            "TURNSERVER_URLS is set but TURNSERVER_SECRET is empty: no client gets TURN credentials",
+            "set it to the TURN server's static-auth-secret",
+        )
     }
-    let verdict = match seen {
-        Seen::Up => Verdict::Ok,
-        Seen::ClockAhead | Seen::Redirects => Verdict::Warning,
-        Seen::NotTried => Verdict::NotChecked,
-        Seen::Open
-        | Seen::Expired
-        | Seen::WrongSecret
-        | Seen::NoLongTerm
-        | Seen::Refused(..)
-        | Seen::UnknownHost(_)
-        | Seen::Closed
-        | Seen::Unreachable(_)
-        | Seen::Silent
-        | Seen::NoStun
-        | Seen::HungUp
-        | Seen::BadCertificate(_)
-        | Seen::NoTls(_) => Verdict::Fault,
+}
+
+fn judge(url: &str, parsed: &RelayUrl, report: &Report, now: u64) -> Vec<Diagnostic> {
+    let Report { verdict: outcome, latency, certificate_ends } = report;
+    let mut message = if *outcome == Outcome::Up && parsed.relays {
+        "relays".into()
+    } else {
+        outcome.to_string()
     };
-    let mut findings = vec![Finding::new(url, verdict, says, mend(seen, read))];
-    if let Some(end) = certificate_ends {
-        let lasts = certificate::lasts(
-            format!("{url} certificate"),
-            Some(*end),
-            now,
-            "renew it there (`certbot renew`), then `systemctl restart coturn`",
-        );
-        findings.push(lasts);
+    if let Some(latency) = latency.filter(|_| outcome.is_up()) {
+        message += &format!(", within {:.1} ms", latency.as_secs_f64() * 1e3);
     }
-    findings
+    let mut diagnostics =
+        vec![Diagnostic::new(url, verdict(outcome), message, fix(outcome, parsed))];
+    if let Some(end) = certificate_ends {
+        let subject = format!("{url} certificate");
+        let fix = "renew it there (`certbot renew`), then `systemctl restart coturn`";
+        diagnostics.push(judge_expiry(&subject, Some(*end), now, fix));
+    }
+    diagnostics
 }
 
-fn mend(seen: &Seen, url: &RelayUrl) -> String {
+fn verdict(outcome: &Outcome) -> Verdict {
+    match outcome {
+        Outcome::Up => Verdict::Ok,
+        Outcome::ClockAhead | Outcome::Redirects => Verdict::Warning,
+        Outcome::NotTried => Verdict::NotChecked,
+        Outcome::Open
+        | Outcome::Expired
+        | Outcome::WrongSecret
+        | Outcome::NoLongTerm
+        | Outcome::Refused(..)
+        | Outcome::UnknownHost(_)
+        | Outcome::Closed
+        | Outcome::Unreachable(_)
+        | Outcome::Silent
+        | Outcome::NoStun
+        | Outcome::HungUp
+        | Outcome::BadCertificate(_)
+        | Outcome::NoTls(_) => Verdict::Fault,
+    }
+}
+
+fn fix(outcome: &Outcome, url: &RelayUrl) -> String {
     let RelayUrl { host, port, transport, .. } = url;
     let protocol = if *transport == Transport::Udp { "udp" } else { "tcp" };
-    match seen {
-        Seen::Up => String::new(),
-        Seen::ClockAhead | Seen::Expired => {
-            "have both clocks set by NTP: `timedatectl` here and at the relay".into()
+    match outcome {
+        Outcome::Up => String::new(),
+        Outcome::ClockAhead | Outcome::Expired => {
+            "synchronise both clocks with NTP: `timedatectl` here and on the TURN server".into()
         }
-        Seen::WrongSecret => "the same value here in TURNSERVER_SECRET and there as static-auth-secret (/etc/turnserver.conf), then `systemctl restart coturn`".into(),
-        Seen::Open => "strangers relay at your cost: `use-auth-secret`, and no `no-auth`, in /etc/turnserver.conf".into(),
-        Seen::Redirects => "name the server that it sends to, so that this one is tried".into(),
-        Seen::NoLongTerm => "`use-auth-secret`, `static-auth-secret=` and `realm=` in /etc/turnserver.conf (deploy/turnserver.conf)".into(),
-        Seen::Refused(486 | 508, _) => "raise user-quota, total-quota, or min-port to max-port in /etc/turnserver.conf, or wait until calls end".into(),
-        Seen::Refused(..) => "the relay's log says why: `journalctl -u coturn`".into(),
-        Seen::UnknownHost(_) => format!("look at its spelling; `getent hosts {host}` asks the same name servers"),
-        Seen::Closed => format!("start it (`systemctl status coturn`) with {port} among its ports, or let {protocol} through: `ufw allow {port}/{protocol}`"),
-        Seen::Unreachable(_) => format!("`ip route get` and the firewall of this machine: {host} port {port}, {protocol}"),
-        Seen::Silent => format!("a firewall swallows it: open {port}/{protocol} at the relay (`ufw allow {port}/{protocol}`) and in its provider's"),
-        Seen::NoStun => format!("`ss -lnp 'sport = :{port}'` at the relay says what listens there; name a port of the relay"),
-        Seen::HungUp => "the port may want TLS (`turns:`), or a proxy stands before it; the relay's log says more".into(),
-        Seen::BadCertificate(_) => format!("one for {host} of an authority that browsers know, with its chain (fullchain.pem) as `cert=`; `openssl s_client -connect {host}:{port}` shows it"),
-        Seen::NoTls(_) => "`cert=` and `pkey=` in /etc/turnserver.conf that the relay's user can read; its log says more".into(),
-        Seen::NotTried => "`turns:` with `?transport=tcp`, which every browser speaks".into(),
+        Outcome::WrongSecret => "set the same value here in TURNSERVER_SECRET and there as static-auth-secret (/etc/turnserver.conf), then `systemctl restart coturn`".into(),
+        Outcome::Open => "anyone can relay at your cost: set `use-auth-secret`, and not `no-auth`, in /etc/turnserver.conf".into(),
+        Outcome::Redirects => "name the server that it redirects to, so that it is probed".into(),
+        Outcome::NoLongTerm => "set `use-auth-secret`, `static-auth-secret=` and `realm=` in /etc/turnserver.conf (deploy/turnserver.conf)".into(),
+        Outcome::Refused(486 | 508, _) => "raise user-quota, total-quota, or the range from min-port to max-port in /etc/turnserver.conf, or wait until calls end".into(),
+        Outcome::Refused(..) => "the TURN server's log says why: `journalctl -u coturn`".into(),
+        Outcome::UnknownHost(_) => format!("check its spelling; `getent hosts {host}` asks the same name servers"),
+        Outcome::Closed => format!("start it (`systemctl status coturn`) with {port} among its ports, or open the port: `ufw allow {port}/{protocol}`"),
+        Outcome::Unreachable(_) => format!("check `ip route get` and the firewall of this machine: {host} port {port}, {protocol}"),
+        Outcome::Silent => format!("a firewall drops the packets: open {port}/{protocol} on the TURN server (`ufw allow {port}/{protocol}`) and at its provider"),
+        Outcome::NoStun => format!("`ss -lnp 'sport = :{port}'` on that machine shows what listens there; set a port of the TURN server"),
+        Outcome::HungUp => "the port may need TLS (`turns:`), or a proxy is in front of it; the TURN server's log says more".into(),
+        Outcome::BadCertificate(_) => format!("install one for {host} from an authority that browsers trust, with its chain (fullchain.pem) as `cert=`; `openssl s_client -connect {host}:{port}` shows it"),
+        Outcome::NoTls(_) => "set `cert=` and `pkey=` in /etc/turnserver.conf to files that the TURN server's user can read; its log says more".into(),
+        Outcome::NotTried => "use `turns:` with `?transport=tcp`, which every browser supports".into(),
     }
 }
