@@ -26,10 +26,8 @@ pub struct Diagnostic {
     /// How it is.
     pub verdict: Verdict,
     /// What was found.
-    #[serde(rename = "says")]
     pub message: String,
     /// What to do; empty if the verdict is [`Verdict::Ok`].
-    #[serde(rename = "mend")]
     pub fix: String,
 }
 

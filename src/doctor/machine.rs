@@ -112,7 +112,7 @@ fn judge_file_descriptors(
     room_capacity: usize,
     per_address: usize,
 ) -> Diagnostic {
-    const SUBJECT: &str = "handles";
+    const SUBJECT: &str = "file descriptors";
     const FIX: &str = "raise the hard limit: `LimitNOFILE=1048576` in the unit, whose limit is the one that counts";
     let connections = server::connection_capacity(file_descriptors);
     // Without ALLOWED_ROOMS the number of rooms has no bound: only the limit for one address is known.

@@ -61,30 +61,30 @@ impl Findings {
         Self { is_well, all }
     }
 
-    /// Verdict, sentence and mend of each finding about `subject`.
+    /// Verdict, message and fix of each diagnostic about `subject`.
     pub fn about(&self, subject: &str) -> Vec<(&str, &str, &str)> {
         let about = self.all.iter().filter(|finding| finding["subject"] == subject);
         about
             .map(|it| {
                 let text = |name: &str| it[name].as_str().unwrap();
-                (text("verdict"), text("says"), text("mend"))
+                (text("verdict"), text("message"), text("fix"))
             })
             .collect()
     }
 
-    /// The one finding about `subject`.
+    /// The one diagnostic about `subject`.
     pub fn one(&self, subject: &str) -> (&str, &str, &str) {
         let about = self.about(subject);
         assert_eq!(about.len(), 1, "{subject}: {:#?}", self.all);
         about[0]
     }
 
-    /// Asserts verdict, and words of sentence and mend.
-    pub fn says(&self, subject: &str, verdict: &str, says: &str, mend: &str) {
+    /// Asserts the verdict, and parts of message and fix.
+    pub fn says(&self, subject: &str, verdict: &str, message: &str, fix: &str) {
         let one = self.one(subject);
-        let fits = one.0 == verdict && one.1.contains(says) && one.2.contains(mend);
-        assert!(fits, "{subject}: {one:?} is not {verdict}, {says}, {mend}");
-        assert_eq!(verdict == "ok", one.2.is_empty(), "a mend for what is not well, and only that");
+        let fits = one.0 == verdict && one.1.contains(message) && one.2.contains(fix);
+        assert!(fits, "{subject}: {one:?} is not {verdict}, {message}, {fix}");
+        assert_eq!(verdict == "ok", one.2.is_empty(), "a fix for what is not ok, and only that");
     }
 }
 
@@ -104,7 +104,7 @@ async fn what_is_as_it_should_be_is_said_to_be() {
     found.says("Redis", "ok", "single node", "");
     found.says("TURN", "warning", "no TURN server", "docs/run/deployment.md");
     assert!(found.about("certificate").is_empty(), "there is none to look at");
-    let keys = ["mend", "says", "subject", "verdict"];
+    let keys = ["fix", "message", "subject", "verdict"];
     for finding in &found.all {
         let mut names: Vec<_> = finding.as_object().unwrap().keys().collect();
         names.sort_unstable();
@@ -316,11 +316,16 @@ async fn handles_are_held_to_what_the_settings_allow() {
         Findings { is_well: output.status.success(), all }
     };
 
-    limited(1024).await.says("handles", "warning", "leaves 960 connections", "LimitNOFILE");
+    limited(1024).await.says(
+        "file descriptors",
+        "warning",
+        "leaves 960 connections",
+        "LimitNOFILE",
+    );
     let few = limited(100).await;
-    few.says("handles", "fault", "84 connections", "LimitNOFILE");
+    few.says("file descriptors", "fault", "84 connections", "LimitNOFILE");
     assert!(!few.is_well);
-    limited(10_000).await.says("handles", "ok", "9936 connections", "");
+    limited(10_000).await.says("file descriptors", "ok", "9936 connections", "");
 }
 
 /// What the kernel says comes through `timedatectl`, which a script stands for here.
@@ -366,10 +371,10 @@ async fn the_clock_is_held_against_a_servers_where_one_is_named() {
     let same = Findings::with(&folder, &date, &path).await;
     same.says("clock", "ok", "within 5 s", "");
     let off = Findings::with(&folder, &date, &[&path[..], &late].concat()).await;
-    let (verdict, says, mend) = off.one("clock");
-    assert!(verdict == "warning" && mend.contains("set-ntp"));
-    let seconds: u64 = says.split(' ').next().unwrap().parse().unwrap();
-    assert!((99..=101).contains(&seconds), "{says}");
+    let (verdict, message, fix) = off.one("clock");
+    assert!(verdict == "warning" && fix.contains("set-ntp"));
+    let seconds: u64 = message.split(' ').next().unwrap().parse().unwrap();
+    assert!((99..=101).contains(&seconds), "{message}");
 
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent = format!("http://{}", silent.local_addr().unwrap());
