@@ -97,7 +97,7 @@ impl<S: AsyncRead + AsyncWrite + Send> WebSocket<S> {
             let received = match taken {
                 Err(_gone) => return Poll::Ready(None),
                 Ok(Ok(Decoded { arrival: None, .. })) => continue,
-                Ok(Ok(Decoded { arrival: Some(arrival), .. })) => self.into_event(arrival),
+                Ok(Ok(Decoded { arrival: Some(arrival), .. })) => self.event_of(arrival),
                 Ok(Err(fault)) => {
                     self.at_end = true;
                     match fault {
@@ -111,7 +111,7 @@ impl<S: AsyncRead + AsyncWrite + Send> WebSocket<S> {
         }
     }
 
-    fn into_event(&mut self, arrival: Message) -> SocketEvent {
+    fn event_of(&mut self, arrival: Message) -> SocketEvent {
         match arrival {
             Message::Text(text) => SocketEvent::Text(text),
             Message::Binary => {
