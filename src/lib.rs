@@ -3,8 +3,8 @@
 //!
 //! Read in this order: [`wire`] (what is said), [`rooms`] (who hears it), [`outbox`] and [`replay`] (how it
 //! gets there), [`cluster`] (where there are several servers), [`session`] (one connection's life),
-//! [`auth`], [`moderation`] and [`limits`] (who may), [`turn`] (relay credentials), [`http`] (the doors), [`app`], [`server`]
-//! and [`config`] (the house).
+//! [`auth`], [`moderation`] and [`limits`] (who may), [`turn`] (relay credentials), [`net`] (sockets), [`state`] (what handlers share),
+//! [`http`] (routes) and [`config`] (settings).
 
 #![cfg_attr(
     test,
@@ -15,7 +15,6 @@
     )
 )]
 
-pub mod app;
 pub mod auth;
 pub mod cli;
 pub mod clock;
@@ -30,13 +29,14 @@ pub mod http_client;
 pub mod limits;
 pub mod metrics;
 pub mod moderation;
+pub mod net;
 pub mod outbox;
 pub mod process;
 pub mod relays;
 pub mod replay;
 pub mod rooms;
-pub mod server;
 pub mod session;
+pub mod state;
 pub mod state_file;
 pub mod telemetry;
 pub mod tls;
@@ -47,4 +47,3 @@ pub mod watched;
 pub mod webhooks;
 pub mod websocket;
 pub mod wire;
-pub mod workers;

@@ -27,9 +27,9 @@ use uuid::Uuid;
 
 use crate::{
     auth::{
-        grants::TokenSessionGuard,
-        ticket::{ResumeToken, ResumeTokenSigner},
-        token::Claims,
+        access_token::Claims,
+        resume_token::{ResumeToken, ResumeTokenSigner},
+        token_sessions::TokenSessionGuard,
     },
     limits::{MessageRateLimiter, RateVerdict},
     metrics::{Kind, Metrics, Outcome, Resume},

@@ -5,7 +5,7 @@ use std::{fs, io, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{auth::users_file::replace_file, session::SavedMember};
+use crate::{auth::users::replace_file, session::SavedMember};
 
 /// So much of frames is written in a fraction of a second, and read again: the next process is waited for.
 const MOST_BYTES: usize = 64 * 1024 * 1024;

@@ -1,4 +1,4 @@
-//! Who may know whom: the table of ARCHITECTURE.md, held against every `use crate::…`.
+//! Which module may use which: the dependency table of ARCHITECTURE.md, held against every path in `src/`.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,131 +9,216 @@
 )]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
 
-/// Those that may know everything: the doors, and the house.
-const FREE: [&str; 17] = [
-    "lib",
-    "main",
-    "app",
-    "app/moderating",
-    "config",
-    "dotenv",
-    "http_client",
-    "process",
-    "server",
-    "tls",
-    "telemetry",
-    "traces",
-    "traces/otlp",
-    "workers",
-    "webhooks/mod",
-    "webhooks/delivery",
-    "webhooks/target",
-];
-
-/// Each other module and those it may know.
-const MAY_KNOW: [(&str, &[&str]); 45] = [
+/// Each module of the library and the modules that it uses: no fewer and no more. A file with an entry of its own does
+/// not count for its folder.
+const USES: [(&str, &[&str]); 35] = [
+    ("auth", &[]),
+    ("auth/token_sessions", &["outbox"]),
+    ("auth/users/store", &["watched"]),
     ("clock", &[]),
+    ("cluster", &["rooms", "webhooks"]),
+    ("config", &["auth", "cluster", "relays", "webhooks"]),
+    (
+        "doctor",
+        &[
+            "auth",
+            "clock",
+            "cluster",
+            "config",
+            "http_client",
+            "net",
+            "relays",
+            "state",
+            "tls",
+            "trust",
+        ],
+    ),
+    ("dotenv", &["config"]),
     ("forwarded", &[]),
     ("frames", &[]),
-    ("wire", &[]),
+    (
+        "http",
+        &[
+            "auth",
+            "clock",
+            "cluster",
+            "config",
+            "forwarded",
+            "limits",
+            "metrics",
+            "moderation",
+            "net",
+            "outbox",
+            "process",
+            "rooms",
+            "session",
+            "state",
+            "telemetry",
+            "traces",
+            "websocket",
+            "wire",
+        ],
+    ),
+    ("http_client", &[]),
+    ("limits", &[]),
+    ("metrics", &["wire"]),
+    ("moderation", &["auth"]),
+    ("net", &["limits", "metrics", "tls"]),
+    ("outbox", &["replay", "wire"]),
+    ("process", &[]),
+    ("relays", &["clock", "trust", "turn"]),
+    ("replay", &[]),
+    ("rooms", &["outbox", "replay", "webhooks", "wire"]),
+    ("rooms/timeline", &["wire"]),
+    ("session", &["auth", "limits", "metrics", "moderation", "outbox", "replay", "rooms", "wire"]),
+    (
+        "state",
+        &[
+            "auth",
+            "clock",
+            "cluster",
+            "config",
+            "limits",
+            "metrics",
+            "moderation",
+            "net",
+            "outbox",
+            "relays",
+            "rooms",
+            "session",
+            "state_file",
+            "turn",
+            "webhooks",
+            "wire",
+        ],
+    ),
+    ("state_file", &["auth", "session"]),
+    ("telemetry", &["clock", "config", "traces"]),
+    ("tls", &["config", "metrics", "watched"]),
+    ("traces", &["config"]),
+    ("trust", &[]),
     ("turn", &[]),
     ("watched", &[]),
-    ("trust", &[]),
-    ("replay", &[]),
-    ("outbox", &["replay", "wire"]),
-    ("metrics", &["wire"]),
-    ("limits", &[]),
+    ("webhooks", &["clock", "metrics"]),
     ("webhooks/event", &[]),
-    ("moderation", &["auth"]),
-    ("auth/mod", &[]),
-    ("auth/token", &[]),
-    ("auth/password", &[]),
-    ("auth/users_file", &[]),
-    ("auth/users", &["watched"]),
-    ("auth/grants", &["outbox"]),
-    ("auth/kept", &[]),
-    ("auth/revoked", &[]),
-    ("auth/ticket", &[]),
-    ("rooms/mod", &[]),
-    ("rooms/far", &["outbox", "replay", "webhooks", "wire"]),
-    ("rooms/registry", &["outbox", "webhooks"]),
-    ("rooms/room", &["outbox", "webhooks", "wire"]),
-    ("rooms/room/moving", &["outbox", "wire"]),
-    ("rooms/seat", &["outbox", "wire"]),
-    ("rooms/timeline", &["wire"]),
-    ("cluster/mod", &["rooms", "webhooks"]),
-    ("cluster/link", &["rooms", "webhooks"]),
-    ("cluster/about", &[]),
-    ("cluster/facts", &["rooms"]),
-    ("cluster/scripts", &["rooms", "webhooks"]),
-    ("cluster/told", &["rooms", "webhooks"]),
-    ("cluster/way", &[]),
-    ("relays/mod", &["clock", "trust"]),
-    ("relays/line", &["trust"]),
-    ("relays/messages", &[]),
-    ("relays/probe", &["clock", "turn"]),
-    ("relays/url", &[]),
     ("websocket", &["frames", "metrics", "outbox", "session"]),
-    ("session", &["auth", "limits", "metrics", "moderation", "outbox", "replay", "rooms", "wire"]),
-    ("session/parked", &["auth", "metrics", "outbox", "replay", "rooms", "wire"]),
-    ("state_file", &["auth", "session"]),
+    ("wire", &[]),
 ];
 
-/// What the inner rings have no business with, whichever way it is written.
-const NOT_IN_DECISIONS: [&str; 6] =
+/// What makes a process of the others, and may use them all.
+const PROCESS: [&str; 4] = ["bin", "cli", "lib", "main"];
+
+/// Modules that decide or hold, and act only through what they are given: no sockets, no clock, no environment.
+const WITHOUT_INPUT_OR_OUTPUT: [&str; 18] = [
+    "auth",
+    "cluster",
+    "forwarded",
+    "frames",
+    "limits",
+    "metrics",
+    "moderation",
+    "outbox",
+    "replay",
+    "rooms",
+    "session",
+    "state_file",
+    "trust",
+    "turn",
+    "watched",
+    "webhooks/event",
+    "websocket",
+    "wire",
+];
+
+/// Signs of input and output, however a file imports them.
+const INPUT_OR_OUTPUT: [&str; 6] =
     ["tokio::net", "std::env", "SystemTime::now", "unix_now", "hyper", "reqwest"];
 
 #[test]
-fn no_module_knows_more_than_its_ring_allows() {
-    let allowed: BTreeMap<_, _> = MAY_KNOW.into_iter().collect();
-    let mut seen = 0;
+fn each_module_uses_what_the_table_says_and_nothing_else() {
+    let modules = Modules::read();
+    let mut found: BTreeMap<&str, BTreeSet<String>> =
+        USES.iter().map(|(module, _)| (*module, BTreeSet::new())).collect();
 
-    for path in sources(Path::new("src")) {
-        let module = path.strip_prefix("src").unwrap().with_extension("").display().to_string();
-        let is_test = module.ends_with("/tests");
-        if is_test
-            || FREE.contains(&module.as_str())
-            || module.starts_with("http/")
-            || module.starts_with("bin/")
-            || module.starts_with("cli/")
-            || module.starts_with("doctor/")
-        {
+    for (module, uses) in &modules.uses {
+        let module = module.join("/");
+        if PROCESS.iter().any(|entry| is_within(&module, entry)) {
             continue;
         }
-        let known =
-            allowed.get(module.as_str()).unwrap_or_else(|| panic!("{module} is in no ring"));
-        seen += 1;
-        let text = fs::read_to_string(&path).unwrap();
-        let code = text.split("#[cfg(test)]").next().unwrap();
-        for other in after(code, "crate::") {
-            assert!(known.contains(&other.as_str()), "{module} may not know {other}");
-        }
-        for foreign in NOT_IN_DECISIONS {
-            assert!(
-                module == "clock" || module.starts_with("relays/") || !code.contains(foreign),
-                "{module} has no business with {foreign}"
-            );
+        let entries = USES.iter().map(|(entry, _)| *entry);
+        let matching = entries.filter(|entry| is_within(&module, entry));
+        let entry = matching.max_by_key(|entry| entry.len());
+        let entry = entry.unwrap_or_else(|| panic!("{module} is not in the table"));
+        let top = module.split('/').next().unwrap();
+        let others = uses.iter().map(|used| used[0].clone()).filter(|used| used != top);
+        found.get_mut(entry).unwrap().extend(others);
+    }
+
+    for (module, allowed) in USES {
+        let allowed: BTreeSet<_> = allowed.iter().map(ToString::to_string).collect();
+        assert_eq!(found[module], allowed, "what {module} uses, and what the table allows");
+    }
+}
+
+/// At every level: top-level modules, and the files and folders within each folder.
+#[test]
+fn no_two_modules_depend_on_each_other() {
+    let modules = Modules::read();
+    let mut levels: BTreeMap<Vec<String>, BTreeMap<String, BTreeSet<String>>> = BTreeMap::new();
+
+    for (module, uses) in &modules.uses {
+        for used in uses {
+            let shared = module.iter().zip(used).take_while(|(one, other)| one == other).count();
+            // Where one is within the other there is no edge: a folder and its files are one module.
+            if let (Some(from), Some(to)) = (module.get(shared), used.get(shared)) {
+                let level = levels.entry(module[..shared].to_vec()).or_default();
+                level.entry(from.clone()).or_default().insert(to.clone());
+            }
         }
     }
-    assert_eq!(seen, MAY_KNOW.len(), "a module of the table is gone");
+
+    let mut cycles = Vec::new();
+    for (folder, mut left) in levels {
+        // Removes modules that use none of those that are left, until all are gone.
+        loop {
+            let names: BTreeSet<_> = left.keys().cloned().collect();
+            let before = left.len();
+            left.retain(|_, uses| uses.iter().any(|used| names.contains(used)));
+            if left.len() == before {
+                break;
+            }
+        }
+        if !left.is_empty() && folder != ["relays"] {
+            cycles.push((folder, left));
+        }
+    }
+    assert!(cycles.is_empty(), "{cycles:#?}");
 }
 
 #[test]
-fn the_doors_do_not_know_each_other_but_for_what_they_share() {
-    let shared = ["error", "extract", "layers"];
-    for path in sources(Path::new("src/http")) {
-        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
-        if name == "mod" {
+fn decisions_are_made_without_sockets_clock_and_environment() {
+    for (module, code) in sources() {
+        let module = module.join("/");
+        if !WITHOUT_INPUT_OR_OUTPUT.iter().any(|entry| is_within(&module, entry)) {
             continue;
         }
-        let text = fs::read_to_string(&path).unwrap();
-        for other in after(text.split("#[cfg(test)]").next().unwrap(), "super::") {
-            assert!(shared.contains(&other.as_str()), "http/{name} may not know http/{other}");
+        for sign in INPUT_OR_OUTPUT {
+            assert!(!code.contains(sign), "{module} uses {sign}");
+        }
+    }
+}
+
+#[test]
+fn routes_do_not_use_each_other() {
+    for (module, uses) in Modules::read().uses {
+        if module.len() == 3 && module[..2] == ["http", "routes"] {
+            let siblings = uses.iter().filter(|used| used.starts_with(&module[..2]));
+            assert_eq!(siblings.count(), 0, "{module:?}");
         }
     }
 }
@@ -159,56 +244,121 @@ fn settings_that_may_change_are_read_where_they_count_now() {
     let config = fs::read_to_string("src/config.rs").unwrap();
     for name in MAY_CHANGE {
         assert!(config.contains(&format!("    pub {name}: ")), "{name} is no setting");
-        for path in sources(Path::new("src")) {
-            let text = fs::read_to_string(&path).unwrap();
+        for (module, code) in sources() {
             let stale = ["app", "self"].map(|holder| format!("{holder}.config.{name}"));
-            assert!(!stale.iter().any(|stale| text.contains(stale)), "{}: {name}", path.display());
+            assert!(!stale.iter().any(|stale| code.contains(stale)), "{module:?}: {name}");
         }
     }
 }
 
-fn sources(folder: &Path) -> Vec<PathBuf> {
+fn is_within(module: &str, folder: &str) -> bool {
+    module == folder || module.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// Every module of `src/` with the modules that its code names.
+struct Modules {
+    uses: BTreeMap<Vec<String>, BTreeSet<Vec<String>>>,
+}
+
+impl Modules {
+    fn read() -> Self {
+        let sources = sources();
+        let known: BTreeSet<_> = sources
+            .keys()
+            .flat_map(|module| (1..=module.len()).map(|length| module[..length].to_vec()))
+            .collect();
+        let uses = sources.iter().map(|(module, code)| {
+            let paths = paths_in(module, code);
+            let targets = paths.into_iter().filter_map(|path| {
+                let length =
+                    (1..=path.len()).rev().find(|&length| known.contains(&path[..length]))?;
+                Some(path[..length].to_vec())
+            });
+            (module.clone(), targets.collect())
+        });
+        Self { uses: uses.collect() }
+    }
+}
+
+/// The code of every module by its path, without comments and tests.
+fn sources() -> BTreeMap<Vec<String>, String> {
+    let root = Path::new("src");
+    let mut found = BTreeMap::new();
+    for file in files(root) {
+        let path = file.strip_prefix(root).unwrap().with_extension("");
+        let mut module: Vec<_> =
+            path.iter().map(|part| part.to_str().unwrap().to_owned()).collect();
+        if module.last().is_some_and(|last| last == "mod") {
+            module.pop();
+        }
+        if module.iter().any(|part| part == "tests") {
+            continue;
+        }
+        let text = fs::read_to_string(&file).unwrap();
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        let lines = code.lines().map(|line| line.split("//").next().unwrap());
+        found.insert(module, lines.collect::<Vec<_>>().join("\n"));
+    }
+    found
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let (folders, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
-    let files = files
-        .into_iter()
-        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
-    files.chain(folders.iter().flat_map(|folder| sources(folder))).collect()
+    let is_rust = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "rs");
+    let files = files.into_iter().filter(is_rust);
+    files.chain(folders.iter().flat_map(|folder| self::files(folder))).collect()
 }
 
-/// The first names behind each `prefix`, also behind `prefix{a, b}`.
-fn after(code: &str, prefix: &str) -> Vec<String> {
-    let mut names = Vec::new();
-    for (at, _) in code.match_indices(prefix) {
-        let rest = &code[at + prefix.len()..];
-        match rest.strip_prefix('{') {
-            Some(list) => names.extend(top_level(list)),
-            None => names.extend(first_name(rest)),
+/// Every path in `code` that begins with `crate::` or `super::`, from the root of the crate.
+fn paths_in(module: &[String], code: &str) -> Vec<Vec<String>> {
+    let mut paths = Vec::new();
+    for (at, _) in code.match_indices("crate::") {
+        expand(&[], &code[at + "crate::".len()..], &mut paths);
+    }
+    for (at, _) in code.match_indices("super::") {
+        // The second of two is part of the path that the first begins, as is `super` behind a brace.
+        if code[..at].ends_with("super::") {
+            continue;
+        }
+        expand(&module[..module.len() - 1], &code[at + "super::".len()..], &mut paths);
+    }
+    paths
+}
+
+/// Adds the paths that a use tree behind `prefix` stands for: `a::{b, c::d}` is `a::b` and `a::c::d`. Returns what
+/// follows the tree.
+fn expand<'a>(prefix: &[String], mut tree: &'a str, paths: &mut Vec<Vec<String>>) -> &'a str {
+    let mut path = prefix.to_vec();
+    loop {
+        tree = tree.trim_start();
+        if let Some(list) = tree.strip_prefix('{') {
+            tree = list;
+            loop {
+                tree = expand(&path, tree, paths).trim_start();
+                match tree.chars().next() {
+                    Some(',') => tree = &tree[1..],
+                    Some('}') => return &tree[1..],
+                    // `as name`
+                    Some(_) => tree = tree.trim_start_matches(|char| char != ',' && char != '}'),
+                    None => return tree,
+                }
+            }
+        }
+        let name: String =
+            tree.chars().take_while(|char| char.is_alphanumeric() || *char == '_').collect();
+        tree = &tree[name.len()..];
+        match name.as_str() {
+            "" | "self" => {}
+            "super" => drop(path.pop()),
+            _ => path.push(name),
+        }
+        match tree.strip_prefix("::") {
+            Some(rest) => tree = rest,
+            None => {
+                paths.push(path);
+                return tree;
+            }
         }
     }
-    names.retain(|name| name.chars().next().is_some_and(char::is_lowercase));
-    names
-}
-
-fn first_name(text: &str) -> Option<String> {
-    let name: String =
-        text.chars().take_while(|char| char.is_alphanumeric() || *char == '_').collect();
-    (!name.is_empty()).then_some(name)
-}
-
-/// The names at the top level of a braced list whose opening brace has been read.
-fn top_level(list: &str) -> Vec<String> {
-    let (mut depth, mut entry, mut names) = (0, String::new(), Vec::new());
-    for char in list.chars() {
-        match char {
-            '{' => depth += 1,
-            '}' if depth == 0 => break,
-            '}' => depth -= 1,
-            ',' if depth == 0 => names.extend(first_name(std::mem::take(&mut entry).trim())),
-            _ if depth == 0 => entry.push(char),
-            _ => {}
-        }
-    }
-    names.extend(first_name(entry.trim()));
-    names
 }

@@ -4,15 +4,14 @@ use std::{fmt, fs, io, net::SocketAddr, path::Path, process::Stdio, sync::Arc, t
 
 use serde_json::Value;
 use signaling::{
-    app::AppState,
-    auth::{revoked::RevokedTokens, users::Users},
+    auth::{revocation::RevokedTokens, users::Users},
     clock::unix_now,
     config::Config,
     http,
     moderation::ModerationRules,
-    server::{self, ConnectionLimits},
+    net::{self, ConnectionLimits, workers::Workers},
+    state::AppState,
     telemetry,
-    workers::Workers,
 };
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
@@ -52,12 +51,12 @@ pub fn serve(runtime: &Runtime, folder: &Path) -> Result<(), Fault> {
         Some(value.to_owned())
     })?;
     let _log = telemetry::start(&config);
-    let (handles, proxies) = (server::raise_descriptor_limit(), config.trusted_proxies.clone());
+    let (handles, proxies) = (net::raise_descriptor_limit(), config.trusted_proxies.clone());
     let (users, _) = Users::load(&users_csv)?;
     let revoked = RevokedTokens::load(&users_csv, unix_now())?;
     let orders = ModerationRules::load(&users_csv)?;
     runtime.block_on(async {
-        let listener = server::listen(&config.host, config.port).await?;
+        let listener = net::listen(&config.host, config.port).await?;
         println!("address {}", listener.local_addr()?);
         let app = AppState::new(config, users, revoked, orders);
         let (doors, gate) = (
@@ -65,7 +64,7 @@ pub fn serve(runtime: &Runtime, folder: &Path) -> Result<(), Fault> {
             ConnectionLimits::new(handles, &proxies, app.metrics.clone()),
         );
         tokio::spawn(app.run_maintenance());
-        tokio::spawn(server::serve(
+        tokio::spawn(net::serve(
             listener,
             doors,
             None,

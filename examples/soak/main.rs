@@ -30,7 +30,7 @@ use std::{
 
 use clap::Parser;
 use house::House;
-use signaling::{auth::users_file, server};
+use signaling::{auth::users, net};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep, sleep_until, timeout_at},
@@ -74,11 +74,11 @@ fn main() -> Result<ExitCode, Fault> {
 }
 
 async fn soak(arguments: &Arguments) -> Result<ExitCode, Fault> {
-    server::raise_descriptor_limit();
+    net::raise_descriptor_limit();
     let folder = tempfile::tempdir()?;
     let users_csv = folder.path().join("users.csv");
     let hash = bcrypt::hash(town::PASSWORD, 4)?;
-    users_file::edit(&users_csv, |table| {
+    users::edit(&users_csv, |table| {
         let names = (0..USERS).map(user).chain([SHORT_LIVED.to_owned()]);
         names.into_iter().try_for_each(|name| table.add(&name, "soak@example.com", &hash))
     })?;

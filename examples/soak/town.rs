@@ -14,7 +14,7 @@ use futures_util::{SinkExt, StreamExt};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use signaling::{
-    auth::{token::AccessTokens, users::Account},
+    auth::{access_token::AccessTokens, users::Account},
     clock::unix_now,
 };
 use tokio::{

@@ -4,7 +4,7 @@ use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::json;
-use signaling::auth::users_file::{self, EditError, UsersTable};
+use signaling::auth::users::{self, EditError, UsersTable};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::{Instant, sleep, timeout, timeout_at},
@@ -335,7 +335,7 @@ impl Town {
         &self,
         change: impl FnOnce(&mut UsersTable) -> Result<(), EditError>,
     ) -> Result<(), Fault> {
-        Ok(tokio::task::block_in_place(|| users_file::edit(&self.users_csv, change))?)
+        Ok(tokio::task::block_in_place(|| users::edit(&self.users_csv, change))?)
     }
 }
 

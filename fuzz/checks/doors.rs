@@ -8,15 +8,14 @@ use axum::{
 };
 use serde_json::Value;
 use signaling::{
-    app::AppState,
-    auth::{revoked::RevokedTokens, users::Users},
+    auth::{revocation::RevokedTokens, users::Users},
     config::Config,
-    http::{self, HttpService},
+    http,
     moderation::ModerationRules,
+    net::{ConnectionInfo, HttpService, workers::Workers},
     outbox,
     rooms::{Membership, Peer, is_room_id},
-    server::ConnectionInfo,
-    workers::Workers,
+    state::AppState,
 };
 use tokio::runtime::Runtime;
 use tower::ServiceExt;
@@ -92,8 +91,8 @@ impl House {
     fn ask(&self, uri: Uri) -> (StatusCode, Value) {
         self.runtime.block_on(async {
             let workers = Workers::start(1).unwrap();
-            let (peer, line) = (([192, 0, 2, 1], 80).into(), Arc::default());
-            let transport = ConnectionInfo { peer, tls: false, line, workers };
+            let (peer, slot) = (([192, 0, 2, 1], 80).into(), Arc::default());
+            let transport = ConnectionInfo { peer, tls: false, slot, workers };
             let request = Request::get(uri).header("host", "fuzzed").extension(transport);
             let answered = self.doors.clone().oneshot(request.body(Body::empty()).unwrap()).await;
             let Ok(answer) = answered;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use aws_lc_rs::hmac;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use signaling::{
-    auth::token::AccessTokens,
+    auth::access_token::AccessTokens,
     wire::{self, ClientMessage, TokenField},
 };
 

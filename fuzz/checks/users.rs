@@ -2,10 +2,7 @@
 
 use std::{collections::BTreeMap, fs};
 
-use signaling::auth::{
-    users::accounts_of,
-    users_file::{EditError, UsersTable, edit},
-};
+use signaling::auth::users::{EditError, UsersTable, accounts_of, edit};
 
 const HASH: &str = "$2b$04$PNdffZl.HgEeyIRjlAqU7e3sDURzEN7C7i/Y9Dnc..easEWd1ZvJy";
 const NEWCOMER: &str = "a newcomer, \"Zoë\"";

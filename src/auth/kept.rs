@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use super::users_file::{replace_file, sibling_path};
+use super::users::{replace_file, sibling_path};
 
 /// The file, and whether it is up to date.
 pub struct Kept {

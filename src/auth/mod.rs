@@ -1,10 +1,9 @@
-//! Who somebody is: accounts in a CSV file, passwords, tokens, and what ends them.
+//! Accounts, passwords and tokens, and what revokes them.
 
-pub mod grants;
+pub mod access_token;
 pub mod kept;
 pub mod password;
-pub mod revoked;
-pub mod ticket;
-pub mod token;
+pub mod resume_token;
+pub mod revocation;
+pub mod token_sessions;
 pub mod users;
-pub mod users_file;

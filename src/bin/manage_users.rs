@@ -11,9 +11,9 @@ use secrecy::{ExposeSecret, SecretString};
 use signaling::{
     auth::{
         password,
-        users::accounts_of,
-        users_file::{
-            EditError, FileError, UsersTable, check_email, check_password, check_username, edit,
+        users::{
+            EditError, FileError, UsersTable, accounts_of, check_email, check_password,
+            check_username, edit,
         },
     },
     cli::terminal,

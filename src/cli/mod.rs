@@ -7,6 +7,7 @@ pub mod healthcheck;
 mod reload;
 mod serve;
 pub mod terminal;
+mod warnings;
 
 use std::{error::Error, io, process::ExitCode};
 

@@ -5,11 +5,11 @@ use std::{error::Error, sync::Arc};
 use tokio::signal::unix::Signal;
 use tracing::level_filters::LevelFilter;
 
-use super::serve::log_dangerous_settings;
+use super::warnings::log_dangerous_settings;
 use crate::{
-    app::AppState,
     config::Changes,
     dotenv,
+    state::AppState,
     telemetry::Loudness,
     tls::{FreshTls, Tls},
 };

@@ -1,29 +1,31 @@
 //! `signaling-server` without a command: the life of the server process, in the order in which it happens.
 
-use std::{error::Error, io, net, sync::Arc, time::Duration};
+use std::{error::Error, io, sync::Arc, time::Duration};
 
 use rustix::process::Signal as SignalNumber;
 use sd_notify::NotifyState;
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
-    task::{JoinHandle, spawn_blocking},
+    task::JoinHandle,
     time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::reload::reload_on_hangup;
+use super::{
+    reload::reload_on_hangup,
+    warnings::{log_dangerous_settings, log_default_passwords, log_exposed_files},
+};
 use crate::{
-    app::{self, AppState},
-    auth::{revoked::RevokedTokens, users, users::Users},
+    auth::{revocation::RevokedTokens, users, users::Users},
     clock::unix_now,
-    config::{self, Config},
-    doctor, dotenv, http,
+    config::Config,
+    dotenv, http,
     moderation::ModerationRules,
-    server::{self, ConnectionLimits},
+    net::{self, ConnectionLimits, workers::Workers},
+    state::{self, AppState},
     telemetry::{self, Loudness},
     tls::Tls,
-    workers::Workers,
 };
 
 /// How long the last webhooks may take at shutdown: clients that reconnect wait for the next process meanwhile.
@@ -35,7 +37,7 @@ const DRAIN_SHARE: f64 = 0.8;
 /// Serves until SIGTERM, SIGINT or `POST /admin/api/drain`.
 pub(super) fn run() -> Result<(), Box<dyn Error>> {
     // Before there is a second thread: this changes the environment.
-    let inherited = server::inherited_listener().map_err(|error| format!("LISTEN_FDS: {error}"))?;
+    let inherited = net::inherited_listener().map_err(|error| format!("LISTEN_FDS: {error}"))?;
     let config = Config::read(dotenv::environment()?)?;
     let telemetry = telemetry::start(&config)?;
     let trace_timeout = config.shutdown_grace / 10;
@@ -50,7 +52,7 @@ pub(super) fn run() -> Result<(), Box<dyn Error>> {
 
 async fn serve(
     config: Config,
-    inherited: Option<net::TcpListener>,
+    inherited: Option<std::net::TcpListener>,
     log_level: Loudness,
 ) -> Result<(), Box<dyn Error>> {
     let (mut stop_signals, hangup) = (StopSignals::register()?, signal(SignalKind::hangup())?);
@@ -113,7 +115,7 @@ fn load_accounts(
     }
     let (users, faults) =
         Users::load(&config.users_csv).map_err(|error| format!("USERS_CSV: {error}"))?;
-    app::log_row_faults(&faults);
+    state::log_row_faults(&faults);
     let revoked = RevokedTokens::load(&config.users_csv, unix_now())?;
     let rules = ModerationRules::load(&config.users_csv)?;
     Ok((users, revoked, rules))
@@ -137,17 +139,17 @@ struct Listeners {
 impl Listeners {
     async fn open(
         config: &Config,
-        inherited: Option<net::TcpListener>,
+        inherited: Option<std::net::TcpListener>,
         tls: bool,
     ) -> Result<Self, Box<dyn Error>> {
-        let handles = server::raise_descriptor_limit();
+        let handles = net::raise_descriptor_limit();
         let is_inherited = inherited.is_some();
         let clients = match inherited {
-            Some(socket) => server::adopt_listener(socket)
+            Some(socket) => net::adopt_listener(socket)
                 .map_err(|error| format!("cannot listen on the socket of LISTEN_FDS: {error}"))?,
             None => {
                 let (host, port) = (config.host.as_str(), config.port);
-                server::listen(host, port)
+                net::listen(host, port)
                     .await
                     .map_err(|error| format!("cannot listen on {host}:{port}: {error}"))?
             }
@@ -161,7 +163,7 @@ impl Listeners {
 
 async fn open_metrics_listener(config: &Config) -> Result<Option<TcpListener>, Box<dyn Error>> {
     let Some(address) = config.metrics_listen else { return Ok(None) };
-    let listener = server::listen(&address.ip().to_string(), address.port()).await;
+    let listener = net::listen(&address.ip().to_string(), address.port()).await;
     let listener =
         listener.map_err(|error| format!("METRICS_LISTEN: cannot listen on {address}: {error}"))?;
     tracing::info!(address = %listener.local_addr()?, "figures for Prometheus");
@@ -206,13 +208,13 @@ impl Server {
             let limits = ConnectionLimits::for_metrics(app.metrics.clone());
             let (service, workers) = (http::metrics_service(app), workers.clone());
             let stop = stop_accepting.clone();
-            tokio::spawn(server::serve(listener, service, None, limits, workers, stop));
+            tokio::spawn(net::serve(listener, service, None, limits, workers, stop));
         }
         let trusted_proxies = &app.config.trusted_proxies;
         let limits = ConnectionLimits::new(file_descriptors, trusted_proxies, app.metrics.clone());
         let (service, workers) = (http::http_service(app), workers.clone());
         let stop = stop_accepting.clone();
-        let clients = tokio::spawn(server::serve(clients, service, tls, limits, workers, stop));
+        let clients = tokio::spawn(net::serve(clients, service, tls, limits, workers, stop));
         Self { clients, stop_accepting, is_inherited }
     }
 
@@ -243,33 +245,4 @@ fn notify_systemd(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
         tracing::warn!(%error, "systemd, which NOTIFY_SOCKET names, cannot be told");
     }
-}
-
-/// Logs a warning for each setting that is accepted and dangerous.
-pub(super) fn log_dangerous_settings(config: &Config) {
-    for warning in config.warnings() {
-        tracing::warn!(warning, "a setting is dangerous");
-    }
-}
-
-fn log_exposed_files(config: &Config) {
-    if config.debug {
-        return;
-    }
-    for exposed in config::exposed_files(config) {
-        tracing::warn!(exposed, "a file with secrets is not its owner's alone");
-    }
-}
-
-/// In the background: each account of a default name costs a password hash.
-fn log_default_passwords(app: &AppState) {
-    if app.config.debug {
-        return;
-    }
-    let app = app.clone();
-    spawn_blocking(move || {
-        for fault in doctor::default_passwords(&app.users) {
-            tracing::warn!(fault, "a default password is in use");
-        }
-    });
 }

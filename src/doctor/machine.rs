@@ -9,7 +9,7 @@ use std::{
 use tokio::time::timeout;
 
 use super::Diagnostic;
-use crate::{app::MAX_UNAUTHENTICATED, config::Config, http_client::LocalServer, server};
+use crate::{config::Config, http_client::LocalServer, net, state::MAX_UNAUTHENTICATED};
 
 /// For the answer of a server that has a port already.
 const IDENTIFY_TIMEOUT: Duration = Duration::from_secs(3);
@@ -45,7 +45,7 @@ async fn check_port(variable: &str, host: &str, port: u16, identity: &Identity) 
     if port == 0 {
         return Diagnostic::ok(variable, "0: the system chooses a free one");
     }
-    match server::listen(host, port).await {
+    match net::listen(host, port).await {
         Ok(_) => Diagnostic::ok(variable, format!("{host} port {port} is free")),
         Err(error) if error.kind() == ErrorKind::AddrInUse => {
             if check_identity(&LocalServer::new(host, port), identity).await {
@@ -99,7 +99,7 @@ async fn check_identity(server: &LocalServer, identity: &Identity) -> bool {
 /// Checks that there can be as many connections as the settings allow.
 pub(super) fn check_file_descriptors(config: &Config) -> Diagnostic {
     judge_file_descriptors(
-        server::raise_descriptor_limit(),
+        net::raise_descriptor_limit(),
         config.allowed_rooms.len(),
         config.max_connections_per_room,
         config.max_connections_per_ip,
@@ -114,7 +114,7 @@ fn judge_file_descriptors(
 ) -> Diagnostic {
     const SUBJECT: &str = "file descriptors";
     const FIX: &str = "raise the hard limit: `LimitNOFILE=1048576` in the unit, whose limit is the one that counts";
-    let connections = server::connection_capacity(file_descriptors);
+    let connections = net::connection_capacity(file_descriptors);
     // Without ALLOWED_ROOMS the number of rooms has no bound: only the limit for one address is known.
     let (members, allowed_by) = if rooms > 0 {
         (rooms.saturating_mul(room_capacity), "the members of ALLOWED_ROOMS")

@@ -6,7 +6,10 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{Diagnostic, Verdict};
 use crate::{
-    auth::{password, users::Users, users_file::DEFAULT_ACCOUNTS},
+    auth::{
+        password,
+        users::{DEFAULT_ACCOUNTS, Users},
+    },
     config::{self, Config, Origins},
 };
 

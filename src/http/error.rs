@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use crate::{
-    app::LoginError, cluster::ClusterUnavailable, moderation::RuleLimitReached, session::AuthError,
+    cluster::ClusterUnavailable, moderation::RuleLimitReached, session::AuthError,
+    state::LoginError,
 };
 
 /// What a REST handler returns when it cannot do what it was asked.
@@ -46,13 +47,13 @@ pub enum ApiError {
     RoomNotFound,
     /// 404. An administrator means somebody who is not there.
     #[error("Nobody like that is in this room")]
-    NobodyThere,
+    MemberNotFound,
     /// 404. An administrator takes back what does not stand.
     #[error("No such order stands")]
-    NoSuchOrder,
+    RuleNotFound,
     /// 409.
     #[error(transparent)]
-    TooManyOrders(#[from] RuleLimitReached),
+    RuleLimitReached(#[from] RuleLimitReached),
     /// 405, with `Allow`.
     #[error("Method Not Allowed")]
     MethodNotAllowed,
@@ -73,7 +74,7 @@ pub enum ApiError {
     Invalid(Vec<FieldError>),
     /// 400. The request cannot become a WebSocket.
     #[error("This is the address of a WebSocket, and the request no handshake of one (RFC 6455)")]
-    NoWebSocket,
+    NotAHandshake,
     /// 431.
     #[error("The request's head is larger than 32 KiB")]
     HeadTooLarge,
@@ -91,13 +92,13 @@ pub enum ApiError {
     NoTurnUrls,
     /// 503, with `Retry-After`. The cap on sockets that have not shown a token.
     #[error("Too many connections are waiting to authenticate. Please try again later.")]
-    TooManyStrangers,
+    TooManyUnauthenticated,
     /// 503, with `Retry-After`. The server stops.
     #[error("The server is restarting")]
     Draining,
     /// 503, with `Retry-After`. Only part of the truth is known.
     #[error("What the servers of this cluster share cannot be reached")]
-    ClusterAway,
+    ClusterUnavailable,
     /// 503, with `Retry-After`. More logins wait than are checked within seconds.
     #[error("Too many logins are waiting. Please try again later.")]
     TooManyLogins,
@@ -172,10 +173,10 @@ impl ApiError {
                 StatusCode::UNAUTHORIZED
             }
             Self::HttpsRequired | Self::OriginNotAllowed => StatusCode::FORBIDDEN,
-            Self::NotFound | Self::RoomNotFound | Self::NobodyThere | Self::NoSuchOrder => {
+            Self::NotFound | Self::RoomNotFound | Self::MemberNotFound | Self::RuleNotFound => {
                 StatusCode::NOT_FOUND
             }
-            Self::TooManyOrders(_) => StatusCode::CONFLICT,
+            Self::RuleLimitReached(_) => StatusCode::CONFLICT,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -183,14 +184,14 @@ impl ApiError {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE
             }
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::NoWebSocket => StatusCode::BAD_REQUEST,
+            Self::NotAHandshake => StatusCode::BAD_REQUEST,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::LockedOut(_) | Self::TooManyRequests(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::TurnNotConfigured
             | Self::NoTurnUrls
-            | Self::TooManyStrangers
+            | Self::TooManyUnauthenticated
             | Self::Draining
-            | Self::ClusterAway
+            | Self::ClusterUnavailable
             | Self::TooManyLogins => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -199,9 +200,10 @@ impl ApiError {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::LockedOut(wait) | Self::TooManyRequests(wait) => Some(*wait),
-            Self::TooManyStrangers | Self::TooManyLogins | Self::Draining | Self::ClusterAway => {
-                Some(Duration::from_secs(5))
-            }
+            Self::TooManyUnauthenticated
+            | Self::TooManyLogins
+            | Self::Draining
+            | Self::ClusterUnavailable => Some(Duration::from_secs(5)),
             // Somebody has to change the settings first.
             Self::TurnNotConfigured | Self::NoTurnUrls => Some(Duration::from_secs(300)),
             Self::BadRequest(_)
@@ -212,9 +214,9 @@ impl ApiError {
             | Self::OriginNotAllowed
             | Self::NotFound
             | Self::RoomNotFound
-            | Self::NobodyThere
-            | Self::NoSuchOrder
-            | Self::TooManyOrders(_)
+            | Self::MemberNotFound
+            | Self::RuleNotFound
+            | Self::RuleLimitReached(_)
             | Self::MethodNotAllowed
             | Self::BodyTooSlow
             | Self::BodyTooLarge
@@ -222,7 +224,7 @@ impl ApiError {
             | Self::UnsupportedEncoding
             | Self::HeadTooLarge
             | Self::Invalid(_)
-            | Self::NoWebSocket
+            | Self::NotAHandshake
             | Self::Internal(_) => None,
         }
     }
@@ -264,7 +266,7 @@ impl From<AuthError> for ApiError {
 
 impl From<ClusterUnavailable> for ApiError {
     fn from(ClusterUnavailable: ClusterUnavailable) -> Self {
-        Self::ClusterAway
+        Self::ClusterUnavailable
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{AuthError, Authorized, CloseReason, SUSPEND_THRESHOLD};
 use crate::{
-    auth::{grants::TokenSessionGuard, ticket::ResumeToken},
+    auth::{resume_token::ResumeToken, token_sessions::TokenSessionGuard},
     metrics::{Metrics, Resume},
     outbox::{self, ClientQueue, ClientQueueReader, DisconnectReason},
     replay::ReplayBuffer,

@@ -2,8 +2,8 @@
 
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { age, bytes, figure, linesOf, names, quantile, rate, read, seconds, unitOf } from '../../src/http/admin_page/figures.mjs';
-import { diagnose, layout, nameOf, tell } from '../../src/http/admin_page/story.mjs';
+import { age, bytes, figure, linesOf, names, quantile, rate, read, seconds, unitOf } from '../../src/http/admin/page/figures.mjs';
+import { diagnose, layout, nameOf, tell } from '../../src/http/admin/page/story.mjs';
 
 const BEGAN = 1_700_000_000_000;
 const LATER = BEGAN + 60_000;

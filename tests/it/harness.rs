@@ -7,18 +7,17 @@ use reqwest::{Method, RequestBuilder, Response};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use signaling::{
-    app::AppState,
     auth::{
-        revoked::RevokedTokens,
+        revocation::RevokedTokens,
         users::{Account, Users},
     },
     clock::unix_now,
     config::Config,
     http,
     moderation::ModerationRules,
-    server::{self, ConnectionLimits},
+    net::{self, ConnectionLimits, workers::Workers},
+    state::AppState,
     tls::Tls,
-    workers::Workers,
 };
 use tempfile::TempDir;
 use tokio::{task::JoinHandle, time::timeout};
@@ -81,7 +80,7 @@ impl Server {
 
     async fn with(config: Config, folder: TempDir) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let listener = server::listen(&config.host, config.port).await.unwrap();
+        let listener = net::listen(&config.host, config.port).await.unwrap();
         let address = listener.local_addr().unwrap();
         let tls = config.tls.clone().map(|files| Arc::new(Tls::load(files).unwrap()));
         let (users, _) = Users::load(&config.users_csv).unwrap();
@@ -90,10 +89,10 @@ impl Server {
         let app = AppState::new(config, users, revoked, orders);
         let proxies = &app.config.trusted_proxies;
         let gate =
-            ConnectionLimits::new(server::raise_descriptor_limit(), proxies, app.metrics.clone());
+            ConnectionLimits::new(net::raise_descriptor_limit(), proxies, app.metrics.clone());
         let mut tasks = vec![tokio::spawn(app.clone().run_maintenance())];
         tasks.extend(tls.clone().map(|tls| tokio::spawn(tls.keep_fresh(app.metrics.clone()))));
-        tasks.push(tokio::spawn(server::serve(
+        tasks.push(tokio::spawn(net::serve(
             listener,
             http::http_service(&app),
             tls,

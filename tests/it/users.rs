@@ -3,7 +3,7 @@
 use std::fs;
 
 use serde_json::json;
-use signaling::auth::users_file::edit;
+use signaling::auth::users::edit;
 use tokio::time::{Instant, sleep};
 
 use super::harness::{PASSWORD, SOON, Server};

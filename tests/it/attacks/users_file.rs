@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs, time::Duration};
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use signaling::auth::users_file::UsersTable;
+use signaling::auth::users::UsersTable;
 use tokio::time::{Instant, sleep};
 
 use super::scene::{Scene, eventually};

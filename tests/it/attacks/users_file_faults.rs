@@ -6,7 +6,7 @@ use std::{
 };
 
 use reqwest::Method;
-use signaling::auth::users_file::UsersTable;
+use signaling::auth::users::UsersTable;
 use tokio::time::sleep;
 
 use super::scene::Scene;

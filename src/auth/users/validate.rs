@@ -1,0 +1,85 @@
+//! What a username, a password and an email address may be (contract section 4).
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::error::EditError;
+use crate::auth::password::MAX_PASSWORD_BYTES;
+
+/// Whether somebody may be called that (contract section 4).
+///
+/// # Errors
+///
+/// What is accepted.
+pub fn check_username(username: &str) -> Result<(), EditError> {
+    let fits = (3..=64).contains(&username.chars().count())
+        && username.trim() == username
+        && !username.chars().any(|char| char == ':' || char.is_control());
+    if fits {
+        return Ok(());
+    }
+    Err(EditError::Refused(
+        "a username has 3 to 64 characters, no \":\", no control characters and no space at either end".into(),
+    ))
+}
+
+/// Whether that may be a password (contract section 4).
+///
+/// # Errors
+///
+/// What is accepted.
+pub fn check_password(password: &SecretString) -> Result<(), EditError> {
+    let bytes = password.expose_secret().as_bytes();
+    if (6..=MAX_PASSWORD_BYTES).contains(&bytes.len()) && !bytes.contains(&0) {
+        return Ok(());
+    }
+    Err(EditError::Refused(format!(
+        "a password has 6 to {MAX_PASSWORD_BYTES} bytes (bcrypt reads no more) and no NUL; this one has {}",
+        bytes.len()
+    )))
+}
+
+/// Whether that may be a mail address: something on both sides of an `@`, and no spaces.
+///
+/// # Errors
+///
+/// What is accepted.
+pub fn check_email(email: &str) -> Result<(), EditError> {
+    let fits =
+        email.split_once('@').is_some_and(|(name, host)| !name.is_empty() && !host.is_empty())
+            && !email.chars().any(|char| char.is_whitespace() || char.is_control());
+    if fits {
+        Ok(())
+    } else {
+        Err(EditError::Refused(format!("\"{email}\" is no email address (name@host)")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_passwords_and_emails_have_limits() {
+        for good in ["abc", "zoë", "a b", &"é".repeat(64)] {
+            assert!(check_username(good).is_ok(), "{good}");
+        }
+        for bad in ["", "ab", "a:b", " abc", "abc ", "a\nb", &"a".repeat(65)] {
+            assert!(check_username(bad).is_err(), "{bad}");
+        }
+        for (password, fits) in [
+            ("12345", false),
+            ("123456", true),
+            (&*"é".repeat(36), true),
+            (&*"é".repeat(37), false),
+            ("123456\0", false),
+        ] {
+            assert_eq!(check_password(&password.into()).is_ok(), fits, "{password}");
+        }
+        assert!(
+            check_email("a@b").is_ok()
+                && check_email("@b").is_err()
+                && check_email("a b@c").is_err()
+                && check_email("ab").is_err()
+        );
+    }
+}

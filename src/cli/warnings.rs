@@ -1,0 +1,38 @@
+//! Warnings in the log about settings, files and passwords that are accepted and dangerous.
+
+use tokio::task::spawn_blocking;
+
+use crate::{
+    config::{self, Config},
+    doctor,
+    state::AppState,
+};
+
+/// Logs a warning for each setting that is accepted and dangerous.
+pub(super) fn log_dangerous_settings(config: &Config) {
+    for warning in config.warnings() {
+        tracing::warn!(warning, "a setting is dangerous");
+    }
+}
+
+pub(super) fn log_exposed_files(config: &Config) {
+    if config.debug {
+        return;
+    }
+    for exposed in config::exposed_files(config) {
+        tracing::warn!(exposed, "a file with secrets is not its owner's alone");
+    }
+}
+
+/// In the background: each account of a default name costs a password hash.
+pub(super) fn log_default_passwords(app: &AppState) {
+    if app.config.debug {
+        return;
+    }
+    let app = app.clone();
+    spawn_blocking(move || {
+        for fault in doctor::default_passwords(&app.users) {
+            tracing::warn!(fault, "a default password is in use");
+        }
+    });
+}

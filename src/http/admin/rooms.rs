@@ -1,0 +1,209 @@
+//! Rooms, their members and their timelines, for administrators.
+
+use axum::{
+    Json,
+    extract::{Path, State, rejection::PathRejection},
+    response::IntoResponse,
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::room_id::RoomId;
+use crate::{
+    clock::{unix_now, unix_now_ms},
+    http::{
+        error::{ApiError, ErrorBody},
+        extract::token::Administrator,
+        responses::{AdminErrors, ClusterErrors, NO_STORE},
+    },
+    moderation::ModerationRule,
+    rooms::MemberSnapshot,
+    state::AppState,
+};
+
+pub(super) fn router() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(list_rooms))
+        .routes(routes!(list_closed_rooms))
+        .routes(routes!(get_room))
+        .routes(routes!(get_timeline))
+}
+
+/// A room.
+#[derive(Serialize, ToSchema)]
+struct ManagedRoomBody {
+    room_id: String,
+    connected_users: usize,
+    /// How many members it may have.
+    capacity: usize,
+    is_locked: bool,
+}
+
+/// A room and its members.
+#[derive(Serialize, ToSchema)]
+struct WholeRoomBody {
+    #[serde(flatten)]
+    room: ManagedRoomBody,
+    members: Vec<MemberBody>,
+    /// Active bans, locks and capacities of this room, and active bans from all rooms.
+    #[serde(rename = "orders")]
+    #[schema(value_type = Vec<Object>)]
+    rules: Vec<ModerationRule>,
+}
+
+/// A member of a room.
+#[derive(Default, Serialize, ToSchema)]
+pub(super) struct MemberBody {
+    pub(super) client_id: String,
+    pub(super) username: String,
+    /// The node that the member is on, where it is another one; that node knows more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<String>,
+    /// Whether the member is detached: its connection is lost, and it may resume.
+    #[serde(rename = "is_away")]
+    is_detached: bool,
+    /// Seconds since the member joined on this node, or since this node knows it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seconds: Option<u64>,
+    /// The address of its connection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<String>,
+    /// Round-trip time of the last Ping, in milliseconds. Only an idle connection is sent one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ping_rtt_ms: Option<f64>,
+    /// The candidate type of its last call, as the client reported it: `host`, `srflx`, `relay`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<&'static str>,
+}
+
+impl From<MemberSnapshot> for MemberBody {
+    fn from(snapshot: MemberSnapshot) -> Self {
+        let MemberSnapshot { peer, node, is_detached, age, address, ping_rtt, path } = snapshot;
+        Self {
+            client_id: peer.client_id.to_string(),
+            username: peer.username.to_string(),
+            node: node.map(|node| node.to_string()),
+            is_detached,
+            seconds: Some(age.as_secs()),
+            address: address.map(|address| address.to_string()),
+            ping_rtt_ms: ping_rtt.map(|rtt| rtt.as_secs_f64() * 1000.0),
+            path: path.map(|path| path.as_str()),
+        }
+    }
+}
+
+/// All rooms that have members.
+#[utoipa::path(
+    get, path = "/admin/api/rooms", tag = "Administration", security(("admin" = [])),
+    responses(AdminErrors, ClusterErrors, (status = 200, description = "By name, of all nodes", body = [ManagedRoomBody]))
+)]
+async fn list_rooms(
+    State(app): State<AppState>,
+    _: Administrator,
+) -> Result<impl IntoResponse, ApiError> {
+    let counts: Vec<(String, usize)> = match &app.cluster {
+        Some(cluster) => cluster.list().await?,
+        None => {
+            let rooms = app.rooms.list().into_iter();
+            rooms.map(|(room, members)| (room.to_string(), members)).collect()
+        }
+    };
+    let rooms = counts.into_iter().map(|(room, members)| room_body(&app, room, members));
+    Ok((NO_STORE, Json(rooms.collect::<Vec<_>>())))
+}
+
+/// A closed room.
+#[derive(Serialize, ToSchema)]
+struct PastRoomBody {
+    room_id: String,
+    /// Seconds since its last member left.
+    over_for_seconds: u64,
+}
+
+/// Closed rooms whose timeline is still kept (`TIMELINE_SECONDS`).
+#[utoipa::path(
+    get, path = "/admin/api/past", tag = "Administration", security(("admin" = [])),
+    responses(AdminErrors, (status = 200, description = "Of this node, the last closed first", body = [PastRoomBody]))
+)]
+async fn list_closed_rooms(State(app): State<AppState>, _: Administrator) -> impl IntoResponse {
+    let closed = app.rooms.closed_rooms().into_iter().map(|(room, closed_for)| PastRoomBody {
+        room_id: room.to_string(),
+        over_for_seconds: closed_for.as_secs(),
+    });
+    (NO_STORE, Json(closed.collect::<Vec<_>>()))
+}
+
+fn room_body(app: &AppState, room_id: String, connected_users: usize) -> ManagedRoomBody {
+    let capacity = app.rooms.capacity_of(&room_id);
+    let is_locked = app.moderation_rules.is_locked(&room_id, unix_now());
+    ManagedRoomBody { room_id, connected_users, capacity, is_locked }
+}
+
+/// One room, its members, and its moderation rules.
+#[utoipa::path(
+    get, path = "/admin/api/rooms/{room_id}", tag = "Administration", security(("admin" = [])),
+    params(("room_id" = String, Path, description = "Percent-encoded")),
+    responses(
+        AdminErrors, ClusterErrors,
+        (status = 200, description = "The room; less is known of members on other nodes", body = WholeRoomBody),
+        (status = 404, description = "The room has neither members nor rules, or `ADMIN_TOKEN` is not set", body = ErrorBody),
+    )
+)]
+async fn get_room(
+    State(app): State<AppState>,
+    _: Administrator,
+    room: Result<Path<String>, PathRejection>,
+) -> Result<impl IntoResponse, ApiError> {
+    let RoomId(room) = room.try_into()?;
+    let members = members_of(&app, &room).await?;
+    let mut rules = app.moderation_rules.active(unix_now());
+    rules.retain(|rule| rule.about.room().is_none_or(|of| of == room));
+    let has_rules = rules.iter().any(|rule| rule.about.room().is_some());
+    if members.is_empty() && !has_rules {
+        return Err(ApiError::RoomNotFound);
+    }
+    let room = room_body(&app, room, members.len());
+    Ok((NO_STORE, Json(WholeRoomBody { room, members, rules })))
+}
+
+/// The members of a room: as this node sees them, or as the cluster does where this node has none.
+pub(super) async fn members_of(app: &AppState, room: &str) -> Result<Vec<MemberBody>, ApiError> {
+    let local = app.rooms.member_snapshots(room);
+    let Some(cluster) = app.cluster.as_ref().filter(|_| local.is_empty()) else {
+        return Ok(local.into_iter().map(MemberBody::from).collect());
+    };
+    let mut members: Vec<_> = cluster
+        .members(room)
+        .await?
+        .into_iter()
+        .map(|record| MemberBody {
+            client_id: record.peer.client_id.to_string(),
+            username: record.peer.username.to_string(),
+            node: Some(record.connection.node.to_string()),
+            ..MemberBody::default()
+        })
+        .collect();
+    members.sort_by(|one, other| one.client_id.cmp(&other.client_id));
+    Ok(members)
+}
+
+/// The events of a room, without the content of any message.
+#[utoipa::path(
+    get, path = "/admin/api/rooms/{room_id}/timeline", tag = "Administration", security(("admin" = [])),
+    params(("room_id" = String, Path, description = "Percent-encoded")),
+    responses(
+        AdminErrors,
+        (status = 200, description = "The events on this node, the oldest first", body = Object),
+        (status = 404, description = "The room has no members, and had none within `TIMELINE_SECONDS`; or `ADMIN_TOKEN` is not set", body = ErrorBody),
+    )
+)]
+async fn get_timeline(
+    State(app): State<AppState>,
+    _: Administrator,
+    room: Result<Path<String>, PathRejection>,
+) -> Result<impl IntoResponse, ApiError> {
+    let RoomId(room) = room.try_into()?;
+    let timeline = app.rooms.timeline(&room, unix_now_ms()).ok_or(ApiError::RoomNotFound)?;
+    Ok((NO_STORE, Json(timeline)))
+}

@@ -1,0 +1,350 @@
+//! Moderation rules: kicks, bans, locks, closed rooms and capacities, on all nodes.
+
+use axum::{
+    Extension, Json,
+    extract::{Path, State, rejection::PathRejection},
+    response::{IntoResponse, Response},
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    audit::{audit, audit_capacity},
+    room_id::RoomId,
+    rooms::{MemberBody, members_of},
+    server::{DoneBody, done_response},
+};
+use crate::{
+    auth::users::check_username,
+    clock::unix_now,
+    forwarded::Client,
+    http::{
+        error::{ApiError, ErrorBody},
+        extract::{
+            body::{DescribeBody, JsonBody},
+            token::Administrator,
+        },
+        responses::{AdminErrors, BodyErrors, ClusterErrors, NO_STORE, RuleErrors},
+    },
+    moderation::{MAX_DURATION_SECONDS, ModerationRule, RuleKind, Subject},
+    rooms::is_room_id,
+    state::AppState,
+    wire::is_client_id,
+};
+
+pub(super) fn router() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(list_rules))
+        .routes(routes!(ban))
+        .routes(routes!(remove_rule))
+        .routes(routes!(kick))
+        .routes(routes!(lock_room))
+        .routes(routes!(unlock_room))
+        .routes(routes!(close_room))
+        .routes(routes!(set_capacity))
+}
+
+/// Active rules.
+#[derive(Serialize, ToSchema)]
+struct OrdersBody {
+    /// Bans, locks and capacities, each with its creation time (`at`, milliseconds) and its end (`until`, seconds).
+    #[serde(rename = "orders")]
+    #[schema(value_type = Vec<Object>)]
+    rules: Vec<ModerationRule>,
+}
+
+/// Active bans, locks and capacities.
+#[utoipa::path(
+    get, path = "/admin/api/orders", tag = "Administration", security(("admin" = [])),
+    responses(AdminErrors, (status = 200, description = "Of all nodes", body = OrdersBody))
+)]
+async fn list_rules(State(app): State<AppState>, _: Administrator) -> impl IntoResponse {
+    (NO_STORE, Json(OrdersBody { rules: app.moderation_rules.active(unix_now()) }))
+}
+
+/// The members to remove from a room.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Kick {
+    /// Either one client id,
+    client_id: Option<String>,
+    /// or the username of an account or a guest.
+    username: Option<String>,
+    /// How long they may not join again. Default 0: only their `resume` is refused.
+    #[serde(default)]
+    #[schema(maximum = 315_360_000)]
+    ban_seconds: u64,
+}
+
+impl DescribeBody for Kick {
+    const ACCEPTED: &str = "an object with \"client_id\" or \"username\" (a string), and perhaps \"ban_seconds\" (0 to 315360000)";
+}
+
+/// Removes members from a room, and optionally bans them from it.
+#[utoipa::path(
+    post, path = "/admin/api/rooms/{room_id}/kick", tag = "Administration", security(("admin" = [])),
+    params(("room_id" = String, Path, description = "Percent-encoded")),
+    request_body = Kick,
+    responses(
+        AdminErrors, RuleErrors, BodyErrors, ClusterErrors,
+        (status = 200, description = "The rule, which applies on all nodes", body = Object),
+        (status = 404, description = "No such member is in the room and `ban_seconds` is 0, or `ADMIN_TOKEN` is not set", body = ErrorBody),
+    )
+)]
+async fn kick(
+    State(app): State<AppState>,
+    _: Administrator,
+    Extension(client): Extension<Client>,
+    room: Result<Path<String>, PathRejection>,
+    JsonBody(kick): JsonBody<Kick>,
+) -> Result<Response, ApiError> {
+    let RoomId(room) = room.try_into()?;
+    let Kick { client_id, username, ban_seconds } = kick;
+    let subject = subject_of(username, client_id).ok_or(Kick::fault())?;
+    let seconds = checked_duration(ban_seconds).ok_or(Kick::fault())?;
+    if seconds == 0 {
+        let matches = |member: &MemberBody| match &subject {
+            Subject::Everyone => true,
+            Subject::Username(name) => *name == member.username,
+            Subject::ClientId(id) => *id == member.client_id,
+        };
+        if !members_of(&app, &room).await?.iter().any(matches) {
+            return Err(ApiError::MemberNotFound);
+        }
+    }
+    audit(&client, "kick", Some(&room), Some(&subject), Some(seconds));
+    rule_response(app.ban(Some(room), subject, seconds).await?)
+}
+
+/// The users or clients to ban.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Ban {
+    /// Either one client id, with `room_id`,
+    client_id: Option<String>,
+    /// or the username of an account or a guest.
+    username: Option<String>,
+    /// The room. Default: all rooms.
+    room_id: Option<String>,
+    /// How long they may not join.
+    #[schema(minimum = 1, maximum = 315_360_000)]
+    seconds: u64,
+}
+
+impl DescribeBody for Ban {
+    const ACCEPTED: &str = "an object with \"seconds\" (1 to 315360000) and \"username\", or \"client_id\" and \"room_id\" (strings)";
+}
+
+/// Removes members from one room or from all rooms, and bans them.
+#[utoipa::path(
+    post, path = "/admin/api/ban", tag = "Administration", security(("admin" = [])),
+    request_body = Ban,
+    responses(
+        AdminErrors, RuleErrors, BodyErrors,
+        (status = 200, description = "The rule, which applies on all nodes", body = Object),
+    )
+)]
+async fn ban(
+    State(app): State<AppState>,
+    _: Administrator,
+    Extension(client): Extension<Client>,
+    JsonBody(ban): JsonBody<Ban>,
+) -> Result<Response, ApiError> {
+    let Ban { client_id, username, room_id: room, seconds } = ban;
+    // A client id is unique in its room only.
+    let subject = subject_of(username, client_id)
+        .filter(|subject| room.is_some() || matches!(subject, Subject::Username(_)))
+        .filter(|_| room.as_deref().is_none_or(is_room_id))
+        .ok_or(Ban::fault())?;
+    let seconds = checked_duration(seconds).filter(|seconds| *seconds > 0).ok_or(Ban::fault())?;
+    audit(&client, "ban", room.as_deref(), Some(&subject), Some(seconds));
+    rule_response(app.ban(room, subject, seconds).await?)
+}
+
+/// The rule to remove.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = Lift)]
+struct RemoveRule {
+    /// As `/admin/api/orders` returns it; its other fields are ignored.
+    #[serde(flatten)]
+    #[schema(value_type = Object)]
+    about: RuleKind,
+}
+
+impl DescribeBody for RemoveRule {
+    const ACCEPTED: &str = "an order as /admin/api/orders shows it, such as {\"order\":\"ban\",\"room\":\"den\",\"who\":{\"username\":\"bob\"}}";
+}
+
+/// Removes a rule.
+#[utoipa::path(
+    post, path = "/admin/api/lift", tag = "Administration", security(("admin" = [])),
+    request_body = RemoveRule,
+    responses(
+        AdminErrors, BodyErrors,
+        (status = 200, description = "The rule is no longer active on any node", body = DoneBody),
+        (status = 404, description = "No such rule is active, or `ADMIN_TOKEN` is not set", body = ErrorBody),
+    )
+)]
+async fn remove_rule(
+    State(app): State<AppState>,
+    _: Administrator,
+    Extension(client): Extension<Client>,
+    JsonBody(RemoveRule { about }): JsonBody<RemoveRule>,
+) -> Result<Response, ApiError> {
+    remove(&app, &client, about).await
+}
+
+async fn remove(app: &AppState, client: &Client, about: RuleKind) -> Result<Response, ApiError> {
+    let (act, subject) = match &about {
+        RuleKind::Ban { who, .. } => ("lift ban", Some(who)),
+        RuleKind::Lock { .. } => ("unlock", None),
+        RuleKind::Capacity { .. } => ("lift capacity", None),
+    };
+    audit(client, act, about.room(), subject, None);
+    if app.remove_rule(about).await { done_response(act) } else { Err(ApiError::RuleNotFound) }
+}
+
+/// Locks a room: no further members may join.
+#[utoipa::path(
+    post, path = "/admin/api/rooms/{room_id}/lock", tag = "Administration", security(("admin" = [])),
+    params(("room_id" = String, Path, description = "Percent-encoded")),
+    responses(
+        AdminErrors, RuleErrors,
+        (status = 200, description = "The rule, which applies on all nodes", body = Object),
+        (status = 404, description = "The room id is invalid, or `ADMIN_TOKEN` is not set", body = ErrorBody),
+    )
+)]
+async fn lock_room(
+    State(app): State<AppState>,
+    _: Administrator,
+    Extension(client): Extension<Client>,
+    room: Result<Path<String>, PathRejection>,
+) -> Result<Response, ApiError> {
+    let RoomId(room) = room.try_into()?;
+    audit(&client, "lock", Some(&room), None, None);
+    rule_response(app.lock(room).await?)
+}
+
+/// Unlocks a room.
+#[utoipa::path(
+    post, path = "/admin/api/rooms/{room_id}/unlock", tag = "Administration", security(("admin" = [])),
+    params(("room_id" = String, Path, description = "Percent-encoded")),
+    responses(
+        AdminErrors,
+        (status = 200, description = "The room is unlocked on all nodes", body = DoneBody),
+        (status = 404, description = "The room is not locked, or `ADMIN_TOKEN` is not set", body = ErrorBody),
+    )
+)]
+async fn unlock_room(
+    State(app): State<AppState>,
+    _: Administrator,
+    Extension(client): Extension<Client>,
+    room: Result<Path<String>, PathRejection>,
+) -> Result<Response, ApiError> {
+    let RoomId(room) = room.try_into()?;
+    remove(&app, &client, RuleKind::Lock { room }).await
+}
+
+/// How to close a room.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+struct Close {
+    /// How long no members may join. Default 0: the room may be opened again at once.
+    #[schema(maximum = 315_360_000)]
+    seconds: u64,
+}
+
+impl DescribeBody for Close {
+    const ACCEPTED: &str = "nothing, or an object with \"seconds\" (0 to 315360000)";
+}
+
+/// Closes a room: removes all its members.
+#[utoipa::path(
+    post, path = "/admin/api/rooms/{room_id}/close", tag = "Administration", security(("admin" = [])),
+    params(("room_id" = String, Path, description = "Percent-encoded")),
+    request_body = Close,
+    responses(
+        AdminErrors, RuleErrors, BodyErrors,
+        (status = 200, description = "The rule, which applies on all nodes", body = Object),
+        (status = 404, description = "The room id is invalid, or `ADMIN_TOKEN` is not set", body = ErrorBody),
+    )
+)]
+async fn close_room(
+    State(app): State<AppState>,
+    _: Administrator,
+    Extension(client): Extension<Client>,
+    room: Result<Path<String>, PathRejection>,
+    JsonBody(Close { seconds }): JsonBody<Close>,
+) -> Result<Response, ApiError> {
+    let RoomId(room) = room.try_into()?;
+    let seconds = checked_duration(seconds).ok_or(Close::fault())?;
+    audit(&client, "close", Some(&room), None, Some(seconds));
+    rule_response(app.ban(Some(room), Subject::Everyone, seconds).await?)
+}
+
+/// How many members a room may have.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Capacity {
+    /// `null`: the default, `MAX_CONNECTIONS_PER_ROOM`.
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    members: Option<usize>,
+}
+
+impl DescribeBody for Capacity {
+    const ACCEPTED: &str =
+        "an object with \"members\" (1 to 1000000, or null for as many as others)";
+}
+
+/// Sets how many members a room may have. Members that are already in it stay.
+#[utoipa::path(
+    post, path = "/admin/api/rooms/{room_id}/capacity", tag = "Administration", security(("admin" = [])),
+    params(("room_id" = String, Path, description = "Percent-encoded")),
+    request_body = Capacity,
+    responses(
+        AdminErrors, RuleErrors, BodyErrors,
+        (status = 200, description = "The rule, which applies on all nodes", body = Object),
+        (status = 404, description = "The room id is invalid, or the room has no capacity of its own, or `ADMIN_TOKEN` is not set", body = ErrorBody),
+    )
+)]
+async fn set_capacity(
+    State(app): State<AppState>,
+    _: Administrator,
+    Extension(client): Extension<Client>,
+    room: Result<Path<String>, PathRejection>,
+    JsonBody(Capacity { members }): JsonBody<Capacity>,
+) -> Result<Response, ApiError> {
+    let RoomId(room) = room.try_into()?;
+    let Some(members) = members else {
+        return remove(&app, &client, RuleKind::Capacity { room }).await;
+    };
+    if !(1..=1_000_000).contains(&members) {
+        return Err(Capacity::fault());
+    }
+    audit_capacity(&client, &room, members);
+    rule_response(app.set_capacity(room, members).await?)
+}
+
+/// The subject of a rule, where a user or a client may have that name: rules about others would be kept for nothing.
+fn subject_of(username: Option<String>, client_id: Option<String>) -> Option<Subject> {
+    let subject = match (username, client_id) {
+        (Some(username), None) => Subject::Username(username),
+        (None, Some(client_id)) => Subject::ClientId(client_id),
+        (Some(_), Some(_)) | (None, None) => return None,
+    };
+    let is_valid = match &subject {
+        Subject::Everyone => true,
+        Subject::Username(name) => check_username(name).is_ok(),
+        Subject::ClientId(id) => is_client_id(id),
+    };
+    is_valid.then_some(subject)
+}
+
+fn checked_duration(seconds: u64) -> Option<u64> {
+    Some(seconds).filter(|seconds| *seconds <= MAX_DURATION_SECONDS)
+}
+
+fn rule_response(rule: ModerationRule) -> Result<Response, ApiError> {
+    Ok((NO_STORE, Json(rule)).into_response())
+}

@@ -1,0 +1,145 @@
+//! A request's body: read within bounds of size and time, and its JSON fields.
+
+use std::time::Duration;
+
+use axum::{
+    body::{Body, BodyDataStream},
+    extract::{FromRequest, Request},
+    http::{HeaderMap, HeaderValue, header},
+};
+use futures_util::StreamExt;
+use serde_json::{Map, Value, json};
+use zeroize::Zeroizing;
+
+use crate::http::error::{ApiError, FieldError};
+
+/// The most a body may have, in bytes.
+pub(in crate::http) const MAX_BODY_BYTES: usize = 64 * 1024;
+
+/// How long a body may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How much of a body that is refused is read all the same, in bytes, and for how long.
+const MAX_DISCARDED_BYTES: usize = 1024 * 1024;
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The fields of a JSON object. No body is an object without any.
+pub(in crate::http) struct JsonBody<T>(pub(in crate::http) T);
+
+/// What can be read from a JSON object.
+pub(in crate::http) trait DescribeBody: serde::de::DeserializeOwned {
+    /// What it must look like, for whoever has sent another.
+    const ACCEPTED: &str;
+
+    /// That it looks otherwise.
+    fn fault() -> ApiError {
+        let msg = format!("Body should be {}", Self::ACCEPTED);
+        ApiError::Invalid(vec![FieldError { kind: "value_error", loc: vec![json!("body")], msg }])
+    }
+}
+
+impl<S: Send + Sync, T: DescribeBody> FromRequest<S> for JsonBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        refuse_other_than_json(request.headers())?;
+        let bytes = read(request.into_body()).await?;
+        let bytes: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
+        json_object(bytes)?;
+        // From the text, for a payload is to stay as it is.
+        serde_json::from_slice(bytes).map(Self).map_err(|_| T::fault())
+    }
+}
+
+/// The body of a request, whole: every body is read before a handler is asked, so that its size and its
+/// pace are looked at in one place. Wiped when it is dropped, for it may hold a password.
+///
+/// # Errors
+///
+/// [`ApiError::BodyTooLarge`], [`ApiError::BodyTooSlow`], and that it does not arrive at all.
+pub(in crate::http) async fn read_in_time(body: Body) -> Result<Zeroizing<Vec<u8>>, ApiError> {
+    tokio::time::timeout(BODY_TIMEOUT, read(body)).await.unwrap_or(Err(ApiError::BodyTooSlow))
+}
+
+pub(super) async fn read(body: Body) -> Result<Zeroizing<Vec<u8>>, ApiError> {
+    let (mut chunks, mut bytes) = (body.into_data_stream(), Zeroizing::new(Vec::new()));
+    while let Some(chunk) = chunks.next().await {
+        let chunk =
+            chunk.map_err(|_| ApiError::BadRequest("There was an error parsing the body"))?;
+        if bytes.len() + chunk.len() > MAX_BODY_BYTES {
+            discard(chunks).await;
+            return Err(ApiError::BodyTooLarge);
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}
+
+/// Reads on for a moment before a refusal: hanging up on unread data resets the connection, and
+/// the answer may be lost on the way.
+pub(in crate::http) async fn discard(mut body: BodyDataStream) {
+    let reading = async {
+        let mut left = MAX_DISCARDED_BYTES;
+        while left > 0
+            && let Some(Ok(chunk)) = body.next().await
+        {
+            left = left.saturating_sub(chunk.len());
+        }
+    };
+    let _ = tokio::time::timeout(DISCARD_TIMEOUT, reading).await;
+}
+
+pub(super) fn json_object(bytes: &[u8]) -> Result<Map<String, Value>, ApiError> {
+    let whole_body = |kind, msg: &str| {
+        ApiError::Invalid(vec![FieldError { kind, loc: vec![json!("body")], msg: msg.into() }])
+    };
+    if bytes.is_empty() {
+        return Err(whole_body("missing", "Field required"));
+    }
+    match serde_json::from_slice(bytes) {
+        Ok(Value::Object(fields)) => Ok(fields),
+        Ok(_) => Err(whole_body(
+            "model_attributes_type",
+            "Input should be a valid dictionary or object to extract fields from",
+        )),
+        Err(error) => {
+            let before: usize = bytes
+                .split_inclusive(|&byte| byte == b'\n')
+                .take(error.line().saturating_sub(1))
+                .map(<[u8]>::len)
+                .sum();
+            let at = before + error.column().saturating_sub(1);
+            Err(ApiError::Invalid(vec![FieldError {
+                kind: "json_invalid",
+                loc: vec![json!("body"), json!(at)],
+                msg: "JSON decode error".into(),
+            }]))
+        }
+    }
+}
+
+/// No content type at all is taken for JSON, as FastAPI does.
+pub(super) fn refuse_other_than_json(headers: &HeaderMap) -> Result<(), ApiError> {
+    refuse_encoded(headers)?;
+    let is_json = |kind: String| {
+        kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"))
+    };
+    if media_type(headers).is_none_or(is_json) {
+        return Ok(());
+    }
+    Err(ApiError::UnsupportedType("application/json"))
+}
+
+/// A compressed body (RFC 9110 section 8.4) is none that we read: its size says nothing.
+pub(super) fn refuse_encoded(headers: &HeaderMap) -> Result<(), ApiError> {
+    let encoding = headers.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes);
+    if encoding.is_none_or(|encoding| encoding.eq_ignore_ascii_case(b"identity")) {
+        return Ok(());
+    }
+    Err(ApiError::UnsupportedEncoding)
+}
+
+pub(super) fn media_type(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(header::CONTENT_TYPE)?.to_str().unwrap_or_default();
+    Some(value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
+}

@@ -1,0 +1,78 @@
+//! Who sent a bearer token: a user or an administrator.
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use axum::{
+    extract::{FromRequestParts, OptionalFromRequestParts},
+    http::{HeaderMap, header, request::Parts},
+};
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::{auth::users::Account, forwarded::Client, http::error::ApiError, state::AppState};
+
+/// Whoever a request's bearer token stands for (RFC 6750 section 2.1).
+pub(in crate::http) struct CurrentUser(pub(in crate::http) Account);
+
+impl FromRequestParts<AppState> for CurrentUser {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
+        let Bearer(token) = bearer(&parts.headers)?.ok_or(ApiError::NotAuthenticated)?;
+        let (account, _claims) = app.identify(token.expose_secret())?;
+        Ok(Self(account))
+    }
+}
+
+/// Whoever has `ADMIN_TOKEN`. Without such a setting there is nothing here.
+pub(in crate::http) struct Administrator;
+
+impl FromRequestParts<AppState> for Administrator {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
+        administrator(app, &parts.headers).inspect_err(|why| {
+            if let (ApiError::InvalidToken, Some(client)) = (why, parts.extensions.get::<Client>())
+            {
+                tracing::warn!(address = %client.address, "bad admin token");
+            }
+        })
+    }
+}
+
+/// Whether a request with these headers is an administrator's.
+///
+/// # Errors
+///
+/// [`ApiError::NotFound`] where there are none, and those of a token.
+pub(in crate::http) fn administrator(
+    app: &AppState,
+    headers: &HeaderMap,
+) -> Result<Administrator, ApiError> {
+    let known = app.config.admin_token.as_ref().ok_or(ApiError::NotFound)?;
+    let Bearer(token) = bearer(headers)?.ok_or(ApiError::NotAuthenticated)?;
+    let (token, known) = (token.expose_secret().as_bytes(), known.expose_secret().as_bytes());
+    verify_slices_are_equal(token, known).map_err(|_| ApiError::InvalidToken)?;
+    Ok(Administrator)
+}
+
+/// A bearer token that nobody has looked at yet.
+pub(in crate::http) struct Bearer(pub(in crate::http) SecretString);
+
+impl OptionalFromRequestParts<AppState> for Bearer {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Option<Self>, ApiError> {
+        bearer(&parts.headers)
+    }
+}
+
+/// The token of an `Authorization` header; the scheme is spelled in any case (RFC 9110 section 11.1).
+fn bearer(headers: &HeaderMap) -> Result<Option<Bearer>, ApiError> {
+    let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
+    let value = value.to_str().map_err(|_| ApiError::InvalidToken)?;
+    let (scheme, token) = value.split_once(' ').unwrap_or((value, ""));
+    let token = token.trim();
+    if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(Bearer(token.into())))
+}

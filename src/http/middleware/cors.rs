@@ -1,0 +1,60 @@
+//! CORS: which pages may read our answers (`CORS_ORIGINS`).
+
+use std::time::Duration;
+
+use axum::{
+    extract::{Request, State},
+    http::{HeaderValue, Method, header},
+    middleware::Next,
+    response::Response,
+};
+use tower::{Layer, ServiceExt};
+use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, Any, CorsLayer};
+
+use super::{
+    rate_limit::{RATE_LIMIT, RATE_LIMIT_POLICY},
+    request::REQUEST_ID,
+};
+use crate::{
+    config::{Config, Origins},
+    state::AppState,
+};
+
+/// How long a browser may go without asking again what it may do.
+const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(600);
+
+/// Which pages may read our answers.
+///
+/// With credentials the wildcard means nothing to a browser, and tower-http panics on it: the
+/// origin is mirrored instead. That is harmless as long as nothing here is authenticated by a cookie.
+pub(in crate::http) async fn cors(
+    State(app): State<AppState>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let Ok(response) = cors_of(&app.settings()).layer(next).oneshot(request).await;
+    response
+}
+
+fn cors_of(config: &Config) -> CorsLayer {
+    let credentials = config.cors_allow_credentials;
+    let origin = match &config.cors_origins {
+        Origins::Any if credentials => AllowOrigin::mirror_request(),
+        Origins::Any => Any.into(),
+        Origins::These(origins) => AllowOrigin::list(
+            origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()),
+        ),
+    };
+    CorsLayer::new()
+        .allow_origin(origin)
+        .allow_credentials(credentials)
+        .allow_methods(AllowMethods::list([
+            Method::GET,
+            Method::HEAD,
+            Method::POST,
+            Method::OPTIONS,
+        ]))
+        .allow_headers(AllowHeaders::mirror_request())
+        .max_age(PREFLIGHT_MAX_AGE)
+        .expose_headers([header::RETRY_AFTER, REQUEST_ID, RATE_LIMIT, RATE_LIMIT_POLICY])
+}

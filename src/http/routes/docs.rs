@@ -1,0 +1,113 @@
+//! The interactive API pages: Swagger UI from our own binary, for trying and for reading.
+
+use std::{borrow::Cow, sync::Arc};
+
+use axum::{
+    Router,
+    body::Bytes,
+    extract::Path,
+    http::{HeaderValue, header},
+    response::{Html, IntoResponse, Response},
+    routing::get,
+};
+use utoipa::ToSchema;
+use utoipa::openapi::{
+    ContactBuilder, Content, InfoBuilder, OpenApi, OpenApiBuilder, Ref, ResponseBuilder,
+    security::{Flow, Http, HttpAuthScheme, OAuth2, Password, Scopes, SecurityScheme},
+};
+
+use crate::{
+    http::error::{ApiError, ErrorBody},
+    state::AppState,
+};
+
+/// Swagger UI sets styles on its own elements and draws its icons from `data:`.
+const POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
+     connect-src 'self'; frame-ancestors 'none'",
+);
+
+const TRY: &str = include_str!("docs.html");
+
+/// Paths below `/docs/` that are ours; everything else there is Swagger UI's.
+const START: [(&str, &str); 2] = [("try.js", start(true)), ("read.js", start(false))];
+
+const fn start(trying: bool) -> &'static str {
+    if trying {
+        "SwaggerUIBundle({ url: '/openapi.json', dom_id: '#docs', deepLinking: true });"
+    } else {
+        "SwaggerUIBundle({ url: '/openapi.json', dom_id: '#docs', deepLinking: true, \
+         docExpansion: 'full', supportedSubmitMethods: [] });"
+    }
+}
+
+/// What the OpenAPI document says of itself, before the routes.
+pub(in crate::http) fn introduction() -> OpenApi {
+    let password = Flow::Password(Password::new("/auth/token", Scopes::new()));
+    let contact = ContactBuilder::new().name(Some("The operator of this server")).build();
+    let mut document = OpenApiBuilder::new()
+        .info(
+            InfoBuilder::new()
+                .title("WebRTC Signaling Server")
+                .version(env!("CARGO_PKG_VERSION"))
+                .description(Some("REST beside the WebSocket `/ws/{room_id}`, whose messages are in docs/build/protocol.md."))
+                .contact(Some(contact))
+                .build(),
+        )
+        .build();
+    let components = document.components.get_or_insert_default();
+    components.add_security_scheme("token", SecurityScheme::OAuth2(OAuth2::new([password])));
+    components
+        .add_security_scheme("admin", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
+    document
+}
+
+/// Adds what a layer answers, and not the handlers: too many requests (see `rate_limit::limit_requests`).
+fn with_limits(mut document: OpenApi) -> OpenApi {
+    let refused = ResponseBuilder::new()
+        .description(
+            "Too many requests, or too many failures: `Retry-After` says how many seconds to wait",
+        )
+        .content("application/json", Content::new(Some(Ref::from_schema_name(ErrorBody::name()))))
+        .build();
+    for (path, item) in &mut document.paths.paths {
+        for operation in [&mut item.get, &mut item.post].into_iter().flatten() {
+            if !matches!(path.as_str(), "/health" | "/health/ready" | "/metrics") {
+                operation.responses.responses.insert("429".to_owned(), refused.clone().into());
+            }
+        }
+    }
+    document
+}
+
+pub(in crate::http) fn router(spec: OpenApi) -> Router<AppState> {
+    let spec = with_limits(spec).to_json().map(Bytes::from).unwrap_or_default();
+    let json = [(header::CONTENT_TYPE, "application/json")];
+    Router::new()
+        .route("/openapi.json", get(async move || (json, spec.clone())))
+        .route("/docs", get(async || page("try.js")))
+        .route("/redoc", get(async || page("read.js")))
+        .route("/docs/{file}", get(asset))
+}
+
+fn page(start: &str) -> Response {
+    ([(header::CONTENT_SECURITY_POLICY, POLICY)], Html(TRY.replace("START", start))).into_response()
+}
+
+async fn asset(Path(file): Path<String>) -> Result<Response, ApiError> {
+    if let Some((_, script)) = START.iter().find(|(name, _)| *name == file) {
+        return Ok(([(header::CONTENT_TYPE, "text/javascript")], *script).into_response());
+    }
+    let config = Arc::new(utoipa_swagger_ui::Config::default());
+    match utoipa_swagger_ui::serve(&file, config) {
+        Ok(Some(found)) => {
+            let bytes = match found.bytes {
+                Cow::Borrowed(bytes) => Bytes::from_static(bytes),
+                Cow::Owned(bytes) => bytes.into(),
+            };
+            Ok(([(header::CONTENT_TYPE, found.content_type)], bytes).into_response())
+        }
+        Ok(None) => Err(ApiError::NotFound),
+        Err(error) => Err(ApiError::Internal(error.to_string().into())),
+    }
+}

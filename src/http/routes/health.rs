@@ -1,0 +1,105 @@
+//! Whether this server is alive, and what it does.
+
+use axum::{Json, extract::State};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    http::error::{ApiError, ErrorBody},
+    state::AppState,
+};
+
+pub(in crate::http) fn router() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(root)).routes(routes!(health)).routes(routes!(ready))
+}
+
+/// A sign of life.
+#[derive(Serialize, ToSchema)]
+struct RootBody {
+    #[schema(example = "WebRTC Signaling Server is running")]
+    message: &'static str,
+}
+
+/// A sign of life with figures.
+#[derive(Serialize, ToSchema)]
+struct HealthBody {
+    #[schema(example = "healthy")]
+    status: &'static str,
+    /// Members of all rooms.
+    active_connections: usize,
+    /// Rooms with somebody in them.
+    rooms: usize,
+    version: &'static str,
+    uptime_seconds: u64,
+    /// Where several servers share rooms.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster: Option<ClusterBody>,
+}
+
+/// What several servers share, as this one sees it.
+#[derive(Serialize, ToSchema)]
+struct ClusterBody {
+    /// This server's name among them.
+    node: String,
+    /// `up`, or `down`: then nobody may enter a room, and who is in one goes on.
+    #[schema(example = "up")]
+    engine: &'static str,
+    /// How many servers there are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nodes: Option<usize>,
+}
+
+/// Says that the server runs.
+#[utoipa::path(get, path = "/", tag = "General", responses((status = 200, description = "It runs", body = RootBody)))]
+async fn root() -> Json<RootBody> {
+    Json(RootBody { message: "WebRTC Signaling Server is running" })
+}
+
+/// How many are there, and since when.
+#[utoipa::path(get, path = "/health", tag = "General", responses((status = 200, description = "It runs, with figures", body = HealthBody)))]
+async fn health(State(app): State<AppState>) -> Json<HealthBody> {
+    let (active_connections, rooms) = (app.rooms.member_total(), app.rooms.room_count());
+    let cluster = match &app.cluster {
+        None => None,
+        Some(cluster) => Some(ClusterBody {
+            node: cluster.node().to_owned(),
+            engine: if cluster.is_up() { "up" } else { "down" },
+            nodes: cluster.nodes().await.ok(),
+        }),
+    };
+    let is_whole = cluster.as_ref().is_none_or(|cluster| cluster.engine == "up");
+    Json(HealthBody {
+        status: if is_whole { "healthy" } else { "degraded" },
+        active_connections,
+        rooms,
+        version: env!("CARGO_PKG_VERSION"),
+        uptime_seconds: app.started.elapsed().as_secs(),
+        cluster,
+    })
+}
+
+/// A sign of readiness.
+#[derive(Serialize, ToSchema)]
+struct ReadyBody {
+    #[schema(example = "ready")]
+    status: &'static str,
+}
+
+/// Says whether it takes new connections: what a load balancer asks.
+#[utoipa::path(
+    get, path = "/health/ready", tag = "General",
+    responses(
+        (status = 200, description = "It takes traffic", body = ReadyBody),
+        (status = 503, description = "It stops, or cannot reach what several servers share", body = ErrorBody),
+    )
+)]
+async fn ready(State(app): State<AppState>) -> Result<Json<ReadyBody>, ApiError> {
+    if app.is_closing() {
+        return Err(ApiError::Draining);
+    }
+    if app.cluster.as_ref().is_some_and(|cluster| !cluster.is_up()) {
+        return Err(ApiError::ClusterUnavailable);
+    }
+    Ok(Json(ReadyBody { status: "ready" }))
+}

@@ -1,0 +1,116 @@
+//! Which rooms there are.
+
+use axum::{
+    Json,
+    extract::{FromRequestParts, Path, State},
+    http::request::Parts,
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    http::{
+        error::{ApiError, ErrorBody},
+        extract::token::CurrentUser,
+        responses::RoomsErrors,
+    },
+    state::AppState,
+};
+
+pub(in crate::http) fn router() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(info, info_by_post))
+}
+
+/// A room with somebody in it.
+#[derive(Serialize, ToSchema)]
+struct RoomBody {
+    room_id: String,
+    connected_users: usize,
+    /// Always true: a room without members is gone.
+    is_active: bool,
+}
+
+/// Passes everybody, or with `ROOMS_API_REQUIRE_AUTH=true` those with a token.
+struct MaySeeRooms;
+
+impl FromRequestParts<AppState> for MaySeeRooms {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
+        if app.config.rooms_api_require_auth {
+            CurrentUser::from_request_parts(parts, app).await?;
+        }
+        Ok(Self)
+    }
+}
+
+/// All rooms with somebody in them.
+#[utoipa::path(
+    get, path = "/api/rooms", tag = "Rooms", security((), ("token" = [])),
+    responses(
+        RoomsErrors,
+        (status = 200, description = "By name", body = [RoomBody]),
+    )
+)]
+async fn list(State(app): State<AppState>, _: MaySeeRooms) -> Result<Response, ApiError> {
+    if let Some(cluster) = &app.cluster {
+        let rooms = cluster.list().await?.into_iter();
+        let rooms: Vec<_> = rooms.map(|(room_id, users)| body(&room_id, users)).collect();
+        return Ok(Json(rooms).into_response());
+    }
+    // Away from the workers, which have calls to carry: the list may be long.
+    let list = tokio::task::spawn_blocking(move || {
+        let rooms = app.rooms.list().into_iter();
+        Json(rooms.map(|(room_id, users)| body(&room_id, users)).collect::<Vec<_>>())
+            .into_response()
+    });
+    list.await.map_err(|error| ApiError::Internal(error.into()))
+}
+
+/// One room.
+#[utoipa::path(
+    get, path = "/api/rooms/{room_id}/info", tag = "Rooms", security((), ("token" = [])),
+    params(("room_id" = String, Path, description = "Percent-encoded")),
+    responses(
+        RoomsErrors,
+        (status = 200, description = "The room", body = RoomBody),
+        (status = 404, description = "The room has no members", body = ErrorBody),
+    )
+)]
+async fn info(
+    State(app): State<AppState>,
+    _: MaySeeRooms,
+    room: Result<Path<String>, axum::extract::rejection::PathRejection>,
+) -> Result<Json<RoomBody>, ApiError> {
+    let Path(room) = room.map_err(|_| ApiError::RoomNotFound)?;
+    let users = match &app.cluster {
+        None => app.rooms.member_count(&room),
+        Some(cluster) => cluster.info(&room).await?,
+    };
+    let users = users.ok_or(ApiError::RoomNotFound)?;
+    Ok(Json(body(&room, users)))
+}
+
+/// One room, as clients of the first server ask.
+#[utoipa::path(
+    post, path = "/api/rooms/{room_id}/info", tag = "Rooms", security((), ("token" = [])),
+    params(("room_id" = String, Path, description = "Percent-encoded")),
+    responses(
+        RoomsErrors,
+        (status = 200, description = "The room", body = RoomBody),
+        (status = 404, description = "The room has no members", body = ErrorBody),
+    )
+)]
+async fn info_by_post(
+    app: State<AppState>,
+    may: MaySeeRooms,
+    room: Result<Path<String>, axum::extract::rejection::PathRejection>,
+) -> Result<Json<RoomBody>, ApiError> {
+    info(app, may, room).await
+}
+
+fn body(room_id: &str, connected_users: usize) -> RoomBody {
+    RoomBody { room_id: room_id.to_owned(), connected_users, is_active: true }
+}

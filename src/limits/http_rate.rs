@@ -1,0 +1,156 @@
+//! Limits HTTP requests for each client address (`RATE_LIMIT_PER_MINUTE`).
+
+use std::{
+    net::IpAddr,
+    num::NonZeroU32,
+    sync::{PoisonError, RwLock, RwLockReadGuard},
+    time::Duration,
+};
+
+use governor::{
+    Quota, RateLimiter,
+    clock::{Clock, DefaultClock},
+    middleware::StateInformationMiddleware,
+    state::keyed::DashMapStateStore,
+};
+
+use super::{MAX_TABLE_ENTRIES, address_key};
+
+/// HTTP requests per client address (`RATE_LIMIT_PER_MINUTE`): a bucket of that many, refilled within
+/// a minute. The one limit that asks a clock itself, inside of governor.
+pub struct HttpRateLimiter(RwLock<Option<RateLimit>>);
+
+struct RateLimit {
+    per_minute: NonZeroU32,
+    buckets: Buckets,
+}
+
+type Buckets =
+    RateLimiter<IpAddr, DashMapStateStore<IpAddr>, DefaultClock, StateInformationMiddleware>;
+
+/// What is left of a bucket after a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateDecision {
+    /// What the bucket holds, which is also what comes back in a minute.
+    pub quota: u32,
+    /// Requests that may follow at once.
+    pub remaining: u32,
+    /// For a refused request: how long until one is let through.
+    pub wait: Option<Duration>,
+}
+
+impl HttpRateLimiter {
+    /// A bucket of `per_minute` for each address; 0 = no limit.
+    pub fn new(per_minute: u32) -> Self {
+        Self(RwLock::new(rate_limit(per_minute)))
+    }
+
+    /// Another limit, with full buckets; the one that holds already changes nothing.
+    pub fn apply_settings(&self, per_minute: u32) {
+        let mut held = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if held.as_ref().map_or(0, |limited| limited.per_minute.get()) != per_minute {
+            *held = rate_limit(per_minute);
+        }
+    }
+
+    /// Takes one request from `address` into account; `None` where requests are not limited.
+    pub fn check(&self, address: IpAddr) -> Option<RateDecision> {
+        let held = self.lock();
+        let RateLimit { per_minute, buckets } = held.as_ref()?;
+        if buckets.len() >= MAX_TABLE_ENTRIES {
+            drop(held);
+            self.evict_if_full();
+            return self.check(address);
+        }
+        let quota = per_minute.get();
+        Some(match buckets.check_key(&address_key(address)) {
+            Ok(state) => {
+                RateDecision { quota, remaining: state.remaining_burst_capacity(), wait: None }
+            }
+            Err(refused) => {
+                let wait = refused.wait_time_from(DefaultClock::default().now());
+                RateDecision { quota, remaining: 0, wait: Some(wait) }
+            }
+        })
+    }
+
+    /// Drops buckets that are full again.
+    pub fn evict_expired(&self) {
+        if let Some(RateLimit { buckets, .. }) = self.lock().as_ref() {
+            buckets.retain_recent();
+            buckets.shrink_to_fit();
+        }
+    }
+
+    fn evict_if_full(&self) {
+        let mut held = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(RateLimit { per_minute, buckets }) = held.as_mut() else { return };
+        buckets.retain_recent();
+        if buckets.len() > MAX_TABLE_ENTRIES / 2 {
+            *buckets = full_buckets(*per_minute);
+        }
+    }
+
+    fn lock(&self) -> RwLockReadGuard<'_, Option<RateLimit>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn rate_limit(per_minute: u32) -> Option<RateLimit> {
+    let per_minute = NonZeroU32::new(per_minute)?;
+    Some(RateLimit { per_minute, buckets: full_buckets(per_minute) })
+}
+
+fn full_buckets(per_minute: NonZeroU32) -> Buckets {
+    RateLimiter::dashmap(Quota::per_minute(per_minute)).with_middleware()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv6Addr;
+
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_million_addresses_take_no_more_memory_than_the_largest_table() {
+        let requests = HttpRateLimiter::new(60);
+
+        for number in 0..1_000_000_u128 {
+            requests.check(Ipv6Addr::from_bits(number << 64).into());
+        }
+
+        assert!(requests.lock().as_ref().unwrap().buckets.len() <= MAX_TABLE_ENTRIES);
+    }
+
+    #[test]
+    fn an_address_gets_its_requests_and_then_is_told_when_to_come_back() {
+        let requests = HttpRateLimiter::new(3);
+        let (home, neighbour) = (ip("192.0.2.1"), ip("192.0.2.2"));
+
+        let left: Vec<_> = (0..3).map(|_| requests.check(home).unwrap().remaining).collect();
+
+        assert_eq!(left, [2, 1, 0]);
+        let wait = requests.check(home).unwrap().wait.unwrap();
+        assert!(wait > Duration::ZERO && wait <= Duration::from_secs(20), "{wait:?}");
+        assert_eq!(requests.check(neighbour).unwrap().wait, None);
+    }
+
+    #[test]
+    fn another_limit_on_requests_holds_at_once_and_the_same_one_forgives_nothing() {
+        let (requests, home) = (HttpRateLimiter::new(1), ip("192.0.2.1"));
+        let wait = |requests: &HttpRateLimiter| requests.check(home).unwrap().wait;
+        assert_eq!(wait(&requests), None);
+
+        requests.apply_settings(1);
+        assert!(wait(&requests).is_some());
+        requests.apply_settings(2);
+        assert_eq!([wait(&requests), wait(&requests)], [None, None]);
+        assert!(wait(&requests).is_some());
+        requests.apply_settings(0);
+        assert_eq!(requests.check(home), None);
+    }
+}

@@ -1,0 +1,25 @@
+//! Limits: failed logins, concurrent sockets, HTTP requests, messages. Pure decisions: `now` is an argument.
+
+mod concurrency;
+mod http_rate;
+mod lockout;
+mod message_rate;
+
+pub use concurrency::{ConcurrencyLimiter, Permit};
+pub use http_rate::{HttpRateLimiter, RateDecision};
+pub use lockout::{AuthEvent, Lockouts};
+pub use message_rate::{MessageRateLimiter, RateVerdict};
+
+use std::net::{IpAddr, Ipv6Addr};
+
+/// How many addresses or names a table of failures or of requests may hold. Whoever commands more
+/// addresses than that is not held by a limit on each of them.
+const MAX_TABLE_ENTRIES: usize = 100_000;
+
+/// What counts as one address: an IPv4 address, or the /64 that one IPv6 household gets.
+pub fn address_key(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => IpAddr::V4(v4),
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
+    }
+}

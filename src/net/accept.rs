@@ -1,0 +1,184 @@
+//! The accept loop: plain or TLS connections, until the server stops.
+//!
+//! Our own, since `axum::serve` sets no timer: it would hold a half-sent request for ever.
+
+use std::{
+    io,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use axum::body::Body;
+use hyper::{body::Incoming, server::conn::http1};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    runtime::{self, Handle},
+    sync::OwnedSemaphorePermit,
+    time::timeout,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::ServiceExt;
+
+use super::{
+    connection::{ConnectionInfo, ConnectionSlot, CountedStream, HttpService, MAX_HEAD_BYTES},
+    limits::{AddressLimitReached, ConnectionLimits, LogThrottle},
+    sniff::{Sniffed, sniff},
+    workers::Workers,
+};
+use crate::tls::Tls;
+
+/// For a TLS handshake, for a request's head, and between two requests.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long to wait when the system has no handle left for another connection.
+const DESCRIPTOR_RETRY_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Listens on `host` (a name or an address) and `port`, 0 for any that is free.
+///
+/// Connections wait for us in a queue as long as the system allows (`net.core.somaxconn`): after a
+/// restart everybody comes back at once, and whom the queue has no room for tries again only after a
+/// second, then three, seven, fifteen.
+pub async fn listen(host: &str, port: u16) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind((host, port)).await?;
+    rustix::net::listen(&listener, i32::MAX)?;
+    Ok(listener)
+}
+
+/// Serves `doors` on `listener` until `closing`; then finishes the requests that have begun.
+///
+/// With `tls`, a client that speaks plain HTTP to the same port is served too, with
+/// [`Transport::tls`] false: it can be told where to go instead.
+pub async fn serve(
+    listener: TcpListener,
+    service: HttpService,
+    tls: Option<Arc<Tls>>,
+    limits: ConnectionLimits,
+    workers: Workers,
+    closing: CancellationToken,
+) {
+    let connections = TaskTracker::new();
+    let runtime = Handle::current().id();
+    let (mut no_descriptor, mut not_accepted, mut address_full) =
+        (LogThrottle::default(), LogThrottle::default(), LogThrottle::default());
+    loop {
+        let accepting = async {
+            let descriptor = limits.acquire(&mut no_descriptor).await;
+            (descriptor, listener.accept().await)
+        };
+        let (descriptor, accepted) = tokio::select! {
+            accepted = accepting => accepted,
+            () = closing.cancelled() => break,
+        };
+        match accepted {
+            Ok((stream, peer)) => match limits.address_permit(peer) {
+                Ok(permit) => {
+                    let slot = Arc::new(ConnectionSlot::new(permit));
+                    let info = ConnectionInfo { peer, tls: false, slot, workers: workers.clone() };
+                    let connection = AcceptedConnection { stream, runtime, info, descriptor };
+                    let (service, tls, closing) = (service.clone(), tls.clone(), closing.clone());
+                    connections.spawn_on(connection.serve(service, tls, closing), workers.next());
+                }
+                Err(AddressLimitReached) => {
+                    if address_full.should_log() {
+                        let address = peer.ip();
+                        tracing::warn!(%address, "an address has too many connections; more are closed");
+                    }
+                }
+            },
+            Err(error) if is_about_one_connection(&error) => {}
+            Err(error) => {
+                if not_accepted.should_log() {
+                    tracing::warn!(%error, "cannot accept connections; trying again");
+                }
+                tokio::time::sleep(DESCRIPTOR_RETRY_INTERVAL).await;
+            }
+        }
+    }
+    drop(listener);
+    connections.close();
+    connections.wait().await;
+}
+
+/// Whether `accept` failed because the one that was to be accepted is gone already.
+fn is_about_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+/// A connection that was accepted, on its way to the worker that will carry it.
+struct AcceptedConnection {
+    stream: TcpStream,
+    /// Where it was accepted.
+    runtime: runtime::Id,
+    info: ConnectionInfo,
+    descriptor: OwnedSemaphorePermit,
+}
+
+impl AcceptedConnection {
+    async fn serve(self, service: HttpService, tls: Option<Arc<Tls>>, closing: CancellationToken) {
+        let Self { stream, runtime, mut info, descriptor } = self;
+        // Signaling messages are small and somebody waits for each.
+        let _ = stream.set_nodelay(true);
+        let mut stream = CountedStream::new(stream, runtime, info.slot.clone(), descriptor);
+        if let Err(error) = stream.move_to_current_runtime() {
+            return tracing::warn!(%error, "a connection could not be handed on");
+        }
+        let Some(tls) = tls else {
+            return serve_http(stream, info, service, closing).await;
+        };
+        let arrived = tokio::select! {
+            arrived = timeout(HANDSHAKE_TIMEOUT, sniff(stream, &tls)) => arrived,
+            () = closing.cancelled() => return,
+        };
+        match arrived {
+            Ok(Ok(Sniffed::Plain(stream))) => serve_http(stream, info, service, closing).await,
+            Ok(Ok(Sniffed::Tls(stream))) => {
+                info.tls = true;
+                serve_http(stream, info, service, closing).await;
+            }
+            Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+            Err(_elapsed) => tracing::debug!("TLS handshake took too long"),
+        }
+    }
+}
+
+async fn serve_http(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    info: ConnectionInfo,
+    service: HttpService,
+    closing: CancellationToken,
+) {
+    let slot = info.slot.clone();
+    let service = service.map_request(move |request: hyper::Request<Incoming>| {
+        info.slot.has_requested.store(true, Ordering::Relaxed);
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(info.clone());
+        request
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HANDSHAKE_TIMEOUT)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
+        .with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = closing.cancelled() => {
+            // Browsers open connections ahead of need; hyper would wait for the first request on them.
+            if !slot.has_requested.load(Ordering::Relaxed) {
+                return;
+            }
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "connection ended early");
+    }
+}

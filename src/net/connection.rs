@@ -1,0 +1,214 @@
+//! An accepted connection as others see it: its stream, its peer, and what an upgrade makes of it.
+
+use std::{
+    convert::Infallible,
+    io::{self, IoSlice},
+    net::SocketAddr,
+    os::fd::AsFd,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use axum::{extract::Request, response::Response};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    runtime::{self, Handle},
+    sync::OwnedSemaphorePermit,
+    time::Sleep,
+};
+use tokio_rustls::server::TlsStream;
+use tower::util::BoxCloneSyncService;
+
+use super::workers::Workers;
+use crate::limits::Permit;
+
+/// A service that answers every request, for [`serve`](super::serve).
+pub type HttpService = BoxCloneSyncService<Request, Response, Infallible>;
+
+/// The most a request's head may take, in bytes. Hyper refuses what is much longer, and the layers
+/// the rest.
+pub const MAX_HEAD_BYTES: usize = 32 * 1024;
+
+/// How long a client may take no byte of an answer.
+const WRITE_STALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How a client begins that takes HTTP/2 for granted (RFC 9113 section 3.4). Hyper would hang up on it.
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
+const HTTP2_REFUSAL: &[u8] =
+    b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+/// How a request reached us; every request carries one as an extension.
+#[derive(Clone, Debug)]
+pub struct ConnectionInfo {
+    /// Who is at the other end of the connection: the client or a proxy.
+    pub peer: SocketAddr,
+    /// Whether the connection is TLS.
+    pub tls: bool,
+    /// The connection itself, for whoever makes a WebSocket of it.
+    pub slot: Arc<ConnectionSlot>,
+    /// Who may carry it.
+    pub workers: Workers,
+}
+
+/// What is known of a connection while it lives.
+#[derive(Debug, Default)]
+pub struct ConnectionSlot {
+    pub(super) has_requested: AtomicBool,
+    is_websocket: AtomicBool,
+    permit: Mutex<Option<Permit>>,
+}
+
+impl ConnectionSlot {
+    /// A connection that was accepted with `permit`.
+    pub(super) fn new(permit: Option<Permit>) -> Self {
+        Self { permit: Mutex::new(permit), ..Self::default() }
+    }
+
+    /// Says that the connection carries a WebSocket from now on: that one is counted elsewhere, and
+    /// its session keeps deadlines of its own.
+    pub fn mark_websocket(&self) {
+        self.is_websocket.store(true, Ordering::Relaxed);
+        self.permit.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
+/// A connection after an upgrade.
+pub enum Upgraded {
+    /// Plain TCP.
+    Plain(CountedStream),
+    /// Our own TLS.
+    Tls(Box<TlsStream<CountedStream>>),
+}
+
+impl Upgraded {
+    /// From now on it wakes the runtime that this is called in, not the one that it came from.
+    ///
+    /// # Errors
+    ///
+    /// When the system has no handle left.
+    pub fn move_to_current_runtime(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(stream) => stream.move_to_current_runtime(),
+            Self::Tls(stream) => stream.get_mut().0.move_to_current_runtime(),
+        }
+    }
+}
+
+/// The connection itself, without what hyper had around it, and what had been read from it already.
+pub fn stream_of(upgraded: hyper::upgrade::Upgraded) -> Option<(Upgraded, Vec<u8>)> {
+    // A copy of what was read: the buffer itself has eight kilobytes, which the WebSocket would keep.
+    match upgraded.downcast::<TokioIo<CountedStream>>() {
+        Ok(parts) => Some((Upgraded::Plain(parts.io.into_inner()), parts.read_buf.to_vec())),
+        Err(upgraded) => {
+            let parts = upgraded.downcast::<TokioIo<Box<TlsStream<CountedStream>>>>().ok()?;
+            Some((Upgraded::Tls(parts.io.into_inner()), parts.read_buf.to_vec()))
+        }
+    }
+}
+
+/// An accepted connection. Holds its handle until it is closed, and fails when its client takes
+/// nothing of an answer for too long: hyper would wait for ever.
+pub struct CountedStream {
+    pub(super) tcp: TcpStream,
+    /// The one that it wakes.
+    runtime: runtime::Id,
+    slot: Arc<ConnectionSlot>,
+    has_read: bool,
+    /// Runs out when a write has waited too long.
+    stalled: Option<Pin<Box<Sleep>>>,
+    _descriptor: OwnedSemaphorePermit,
+}
+
+impl CountedStream {
+    pub(super) fn new(
+        tcp: TcpStream,
+        runtime: runtime::Id,
+        slot: Arc<ConnectionSlot>,
+        descriptor: OwnedSemaphorePermit,
+    ) -> Self {
+        let (has_read, stalled) = (false, None);
+        Self { tcp, runtime, slot, has_read, stalled, _descriptor: descriptor }
+    }
+
+    /// See [`Upgraded::move_to_current_runtime`].
+    pub(super) fn move_to_current_runtime(&mut self) -> io::Result<()> {
+        let current = Handle::current().id();
+        if self.runtime != current {
+            let duplicate = self.tcp.as_fd().try_clone_to_owned()?;
+            self.tcp = TcpStream::from_std(duplicate.into())?;
+            self.runtime = current;
+        }
+        Ok(())
+    }
+
+    fn with_stall_timeout<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() || self.slot.is_websocket.load(Ordering::Relaxed) {
+            self.stalled = None;
+            return written;
+        }
+        let stalled =
+            self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(WRITE_STALL_TIMEOUT)));
+        stalled.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl AsyncRead for CountedStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.tcp).poll_read(context, buffer))?;
+        if !self.has_read {
+            self.has_read = true;
+            if buffer.filled().starts_with(HTTP2_PREFACE) {
+                let _ = self.tcp.try_write(HTTP2_REFUSAL);
+                buffer.clear();
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for CountedStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.tcp).poll_write(context, bytes);
+        self.with_stall_timeout(context, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.tcp).poll_write_vectored(context, slices);
+        self.with_stall_timeout(context, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.tcp.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,26 @@
+//! Tells TLS from plain HTTP on one port by a connection's first byte.
+
+use std::io;
+
+use tokio_rustls::server::TlsStream;
+
+use super::connection::CountedStream;
+use crate::tls::Tls;
+
+/// The first byte of every TLS connection: a handshake record (RFC 8446 section 5.1).
+const TLS_HANDSHAKE: u8 = 0x16;
+
+/// A connection to a port with TLS, once it is clear whether the client speaks it.
+pub(super) enum Sniffed {
+    Plain(CountedStream),
+    Tls(Box<TlsStream<CountedStream>>),
+}
+
+pub(super) async fn sniff(stream: CountedStream, tls: &Tls) -> io::Result<Sniffed> {
+    let mut first_byte = [0];
+    stream.tcp.peek(&mut first_byte).await?;
+    if first_byte != [TLS_HANDSHAKE] {
+        return Ok(Sniffed::Plain(stream));
+    }
+    Ok(Sniffed::Tls(Box::new(tls.acceptor().accept(stream).await?)))
+}

@@ -1,0 +1,65 @@
+//! Housekeeping: takes up a changed users file, and drops table entries that have expired.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{AppState, AppStateInner};
+use crate::{auth::users::UsersReload, clock::unix_now};
+
+/// How often files are looked at: twice make a change count, and that within two seconds.
+const FILE_POLL_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How often tables drop what no longer counts.
+const EVICTION_INTERVAL: Duration = Duration::from_secs(60);
+
+impl AppState {
+    /// Keeps the accounts as the file has them, and the tables small, for as long as it is polled.
+    pub async fn run_maintenance(self) {
+        let mut forget_at = Instant::now() + EVICTION_INTERVAL;
+        loop {
+            tokio::time::sleep(FILE_POLL_INTERVAL).await;
+            let app = self.clone();
+            let looked = tokio::task::spawn_blocking(move || app.users.poll_file()).await;
+            match looked.unwrap_or(UsersReload::Nothing) {
+                UsersReload::Nothing => {}
+                UsersReload::Changed(faults) => {
+                    tracing::info!("users file read again");
+                    self.end_revoked_sessions(&faults);
+                }
+                UsersReload::Refused(error) => {
+                    tracing::error!(%error, "users file not read; the accounts stay as they were");
+                }
+            }
+            if Instant::now() >= forget_at {
+                forget_at += EVICTION_INTERVAL;
+                let app = self.clone();
+                let _ = tokio::task::spawn_blocking(move || app.evict_expired()).await;
+            }
+        }
+    }
+}
+
+impl AppStateInner {
+    fn evict_expired(&self) {
+        self.lockouts().evict_expired(Instant::now());
+        self.revoked_tokens.evict_expired(unix_now());
+        self.save_revoked();
+        self.moderation_rules.evict_expired(unix_now());
+        self.save_rules();
+        self.rooms.evict_expired();
+        self.http_rate.evict_expired();
+    }
+
+    pub(super) fn save_rules(&self) {
+        if let Err(error) = self.moderation_rules.save() {
+            tracing::error!(%error, "orders of administrators not saved: a restart would undo them");
+        }
+    }
+
+    pub(super) fn save_revoked(&self) {
+        if let Err(error) = self.revoked_tokens.save() {
+            tracing::error!(%error, "logouts not saved: a restart would undo them");
+        }
+    }
+}

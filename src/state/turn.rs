@@ -1,0 +1,102 @@
+//! TURN credentials and the list of ICE servers, and the task that probes the TURN servers.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use secrecy::ExposeSecret;
+use tokio::time::timeout;
+
+use super::{AppState, AppStateInner};
+use crate::{
+    clock::unix_now,
+    config::{Ice, Turn},
+    turn::{self, TurnCredentials},
+    wire::IceServer,
+};
+
+/// Why there are no TURN credentials.
+#[derive(Debug)]
+pub enum TurnError {
+    /// `TURNSERVER_SECRET` is empty.
+    NotConfigured,
+    /// `TURNSERVER_URLS` is empty.
+    NoUrls,
+}
+
+impl AppState {
+    /// Tries the relays again and again, and at once when there are others, for as long as it is polled.
+    pub async fn run_turn_probe(self) {
+        let every = self.config.turn_probe;
+        if every.is_zero() {
+            return;
+        }
+        let our_own = self.config.tls.as_ref().map(|tls| tls.certificate.as_path());
+        loop {
+            let ice = self.ice();
+            let Turn { secret, urls, ttl } = &ice.turn;
+            // Without a secret nothing is issued that could be tried.
+            let urls = if secret.expose_secret().is_empty() { &[] } else { urls.as_slice() };
+            self.relays.look(urls, secret, *ttl, our_own).await;
+            let _ = timeout(every, self.ice_replaced.notified()).await;
+        }
+    }
+}
+
+impl AppStateInner {
+    /// TURN credentials for an account, the URLs that they are for, and how long they last.
+    ///
+    /// # Errors
+    ///
+    /// [`TurnError`].
+    pub fn turn_credentials(
+        &self,
+        username: &str,
+    ) -> Result<(TurnCredentials, Vec<String>, Duration), TurnError> {
+        let turn = &self.ice().turn;
+        let credentials = mint_credentials(turn, username)?;
+        self.metrics.issued_turn_credentials();
+        Ok((credentials, self.relays.in_order(&turn.urls), turn.ttl))
+    }
+
+    /// STUN for everybody, TURN as well for an account; and how long credentials last.
+    pub fn ice_servers(&self, username: Option<&str>) -> (Vec<IceServer>, Duration) {
+        let ice = self.ice();
+        let stun = &ice.stun_urls;
+        let mut servers = Vec::new();
+        if !stun.is_empty() {
+            servers.push(IceServer { urls: stun.clone(), username: None, credential: None });
+        }
+        if let Some(Ok(turn)) = username.map(|username| mint_credentials(&ice.turn, username)) {
+            self.metrics.issued_turn_credentials();
+            servers.push(IceServer {
+                urls: self.relays.in_order(&ice.turn.urls),
+                username: Some(turn.username),
+                credential: Some(turn.credential),
+            });
+        }
+        (servers, ice.turn.ttl)
+    }
+
+    /// The STUN and TURN servers that count now.
+    fn ice(&self) -> Arc<Ice> {
+        self.settings().ice.clone()
+    }
+
+    /// Another number whenever those were replaced.
+    pub fn ice_version(&self) -> u64 {
+        self.ice_version.load(Ordering::Relaxed)
+    }
+}
+
+fn mint_credentials(turn: &Turn, username: &str) -> Result<TurnCredentials, TurnError> {
+    let secret = turn.secret.expose_secret();
+    if secret.is_empty() {
+        return Err(TurnError::NotConfigured);
+    }
+    if turn.urls.is_empty() {
+        return Err(TurnError::NoUrls);
+    }
+    Ok(turn::mint(secret, username, turn.ttl, unix_now()))
+}
