@@ -35,10 +35,11 @@ use crate::{
     clock::unix_now,
     cluster::{self, Cluster, ReplicatedState},
     config::{Config, Ice, Turn},
+    delivery::{ClientQueue, DisconnectReason},
     limits::{AuthEvent, ConcurrencyLimiter, HttpRateLimiter, Lockouts, Permit},
     metrics::{Limit, Login, Metrics},
     moderation::{EntryDenied, ModerationRule, ModerationRules, RuleKind},
-    outbox::{ClientQueue, DisconnectReason},
+    protocol::IceServer,
     relays::Relays,
     rooms::{
         RoomRegistry,
@@ -51,7 +52,6 @@ use crate::{
     state_file,
     turn::{self, TurnCredentials},
     webhooks::Webhooks,
-    wire::IceServer,
     workers::Workers,
 };
 

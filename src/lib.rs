@@ -1,7 +1,7 @@
 //! A signaling server for WebRTC: two browsers that want a call exchange offers, answers and ICE
 //! candidates through it.
 //!
-//! Read in this order: [`wire`] (what is said), [`rooms`] (who hears it), [`outbox`] and [`replay`] (how it
+//! Read in this order: [`protocol`] (what clients and server send each other), [`rooms`] (who receives it), [`delivery`] (how it
 //! gets there), [`cluster`] (where there are several servers), [`session`] (one connection's life),
 //! [`auth`], [`moderation`] and [`limits`] (who may), [`turn`] (relay credentials), [`http`] (the doors), [`app`], [`server`]
 //! and [`config`] (the house).
@@ -21,19 +21,18 @@ pub mod cli;
 pub mod clock;
 pub mod cluster;
 pub mod config;
+pub mod delivery;
 pub mod doctor;
 pub mod dotenv;
 pub mod forwarded;
-pub mod frames;
 pub mod http;
 pub mod http_client;
 pub mod limits;
 pub mod metrics;
 pub mod moderation;
-pub mod outbox;
 pub mod process;
+pub mod protocol;
 pub mod relays;
-pub mod replay;
 pub mod rooms;
 pub mod server;
 pub mod session;
@@ -46,5 +45,4 @@ pub mod turn;
 pub mod watched;
 pub mod webhooks;
 pub mod websocket;
-pub mod wire;
 pub mod workers;

@@ -10,8 +10,8 @@
 
 use serde_json::{Value, value::RawValue};
 use signaling::{
-    outbox::ResumeError,
-    wire::{
+    delivery::ResumeError,
+    protocol::{
         self, ClientMessage, IceServer, ResumeOffer, RosterEntry, SenderSuffix, ServerMessage,
         Signal, SignalKind,
     },
@@ -34,7 +34,7 @@ fn blocks(opening: &str) -> Vec<&'static str> {
 fn the_server_understands_every_client_message() {
     let mut kinds = Vec::new();
     for block in blocks("```json client\n") {
-        let read = wire::parse(block);
+        let read = protocol::parse(block);
 
         kinds.push(match read.message.unwrap_or_else(|error| panic!("{block}: {error}")) {
             ClientMessage::AuthToken(_) => "auth_token".to_owned(),
@@ -147,7 +147,7 @@ fn the_server_sends_every_server_message_exactly_so_and_no_other() {
         }
         .encode(),
         ServerMessage::ServerShutdown { reconnect_in_ms: 4200 }.encode(),
-        wire::with_seq(&heard(SignalKind::Message, &muted, (phone, bob)), 2),
+        protocol::with_seq(&heard(SignalKind::Message, &muted, (phone, bob)), 2),
         ServerMessage::Resumed {
             client_id: laptop,
             replayed: 1,

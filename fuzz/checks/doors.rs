@@ -11,9 +11,9 @@ use signaling::{
     app::AppState,
     auth::{revoked::RevokedTokens, users::Users},
     config::Config,
+    delivery,
     http::{self, HttpService},
     moderation::ModerationRules,
-    outbox,
     rooms::{Membership, Peer, is_room_id},
     server::ConnectionInfo,
     workers::Workers,
@@ -76,7 +76,7 @@ impl House {
         let Some(room) = room else {
             return assert_eq!(self.ask(info).0, StatusCode::NOT_FOUND);
         };
-        let (outbox, _mailbox) = outbox::channel();
+        let (outbox, _mailbox) = delivery::channel();
         let peer = Peer { client_id: "a".into(), username: "alice".into() };
         let seat =
             Membership::join_local(&self.app.rooms, &Arc::from(&*room), peer, outbox).unwrap();

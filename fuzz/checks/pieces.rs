@@ -1,6 +1,6 @@
 //! Frames of WebSockets, in whatever pieces they arrive.
 
-use signaling::frames::{Decoded, Message, MessageDecoder, ProtocolError};
+use signaling::websocket::{Decoded, Message, MessageDecoder, ProtocolError};
 
 const LONGEST: usize = 300;
 

@@ -20,9 +20,9 @@ use crate::{
     clock::{unix_now, unix_now_ms},
     forwarded::Client,
     moderation::{MAX_DURATION_SECONDS, ModerationRule, RuleKind, Subject},
+    protocol::is_client_id,
     rooms::{MemberSnapshot, is_room_id},
     telemetry,
-    wire::is_client_id,
 };
 
 /// The room of a path, which need not exist.

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     app::{AppState, TurnError},
-    wire::IceServer,
+    protocol::IceServer,
 };
 
 /// What coturn's `use-auth-secret` accepts until the time in the user name.

@@ -23,11 +23,11 @@ use super::{error::ApiError, layers::RequestId};
 use crate::{
     app::AppState,
     clock::{unix_now, unix_now_ms},
+    delivery::ClientQueue,
     forwarded::Client,
     limits::Permit,
     metrics::Limit,
     moderation::EntryDenied,
-    outbox::ClientQueue,
     rooms::{Peer, is_room_id},
     server::{ConnectionInfo, Upgraded, stream_of},
     session::{

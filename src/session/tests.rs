@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use tokio::{sync::mpsc, task::JoinHandle, time::sleep};
 
+use super::super::SavedMember;
 use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -329,13 +330,15 @@ async fn the_time_from_a_ping_to_its_pong_is_counted_and_no_other_pong() {
 async fn somebody_with_more_to_hear_than_he_can_read_is_heard_all_the_same() {
     let rules = SessionLimits { enforce_token_expiry: false, ..rules() };
     let mut client = connect_with(rules, 1).joined().await;
-    let (bob, _mailbox) = outbox::channel();
+    let (bob, _mailbox) = delivery::channel();
     let peer = Peer { client_id: "b".into(), username: "bob".into() };
     let bob = Membership::join_local(&client.rooms, &"den".into(), peer, bob).unwrap();
     let chatter = tokio::spawn(async move {
         loop {
             let frame = r#"{"type":"message","data":1}"#;
-            let Ok(ClientMessage::Signal(signal)) = wire::parse(frame).message else { panic!() };
+            let Ok(ClientMessage::Signal(signal)) = protocol::parse(frame).message else {
+                panic!()
+            };
             bob.send(&signal, Instant::now()).unwrap();
             sleep(Duration::from_millis(150)).await;
         }
@@ -446,7 +449,7 @@ async fn whoever_is_dismissed_in_the_middle_of_a_write_leaves_at_once() {
 
     let newer = Peer { client_id: "a".into(), username: "alice".into() };
     let _seat =
-        Membership::join_local(&client.rooms, &"den".into(), newer, outbox::channel().0).unwrap();
+        Membership::join_local(&client.rooms, &"den".into(), newer, delivery::channel().0).unwrap();
     let goodbye = client.session.await.unwrap();
 
     assert_eq!(goodbye, CloseReason::Replaced);
@@ -647,7 +650,7 @@ async fn more_than_is_kept_for_a_client_is_counted_as_its_end_and_as_an_overflow
     bob.hears().await;
 
     // Her queue, what is being written, and the socket that she does not read.
-    for number in 0..outbox::MAX_FRAMES + 64 {
+    for number in 0..delivery::QUEUE_MAX_FRAMES + 64 {
         bob.says(json!({"type":"message","data":number,"to":"a"})).await;
     }
     let (_, close, goodbye) = alice.is_let_go().await;
@@ -780,11 +783,13 @@ async fn somebody_who_is_away_and_misses_too_much_has_left() {
 
     let seat = Peer { client_id: "carol".into(), username: "carol".into() };
     let carol =
-        Membership::join_local(&house.rooms, &"den".into(), seat, outbox::channel().0).unwrap();
+        Membership::join_local(&house.rooms, &"den".into(), seat, delivery::channel().0).unwrap();
     assert_eq!(bob.hears().await["type"], "user_joined");
-    for _ in 0..=crate::replay::MAX_FRAMES {
+    for _ in 0..=delivery::REPLAY_MAX_FRAMES {
         let frame = r#"{"type":"message","data":1,"to":"alice"}"#;
-        let ClientMessage::Signal(signal) = wire::parse(frame).message.unwrap() else { panic!() };
+        let ClientMessage::Signal(signal) = protocol::parse(frame).message.unwrap() else {
+            panic!()
+        };
         let _ = carol.send(&signal, Instant::now());
     }
 

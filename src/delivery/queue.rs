@@ -14,15 +14,15 @@ use bytestring::ByteString;
 use tokio::time::Instant;
 
 use crate::{
-    replay::{ReplayBuffer, ReplayGap},
-    wire::{self, Features, MediaPath},
+    delivery::replay::{ReplayBuffer, ReplayGap},
+    protocol::{self, Features, MediaPath},
 };
 
 /// Frames that may wait for one client: several full meshes of ten being set up at once.
-pub const MAX_FRAMES: usize = 1024;
+pub const QUEUE_MAX_FRAMES: usize = 1024;
 
 /// Bytes that may wait for one client.
-pub const MAX_BYTES: usize = 8 * 1024 * 1024;
+pub const QUEUE_MAX_BYTES: usize = 8 * 1024 * 1024;
 
 /// Frames that are written at once.
 const MAX_BATCH_FRAMES: usize = 16;
@@ -134,7 +134,9 @@ impl QueueState {
         self.bytes -= frame.len();
         match &self.replay {
             None => Some(frame),
-            Some(replay) => Some(wire::with_seq(&frame, replay.last_seq().saturating_sub(behind))),
+            Some(replay) => {
+                Some(protocol::with_seq(&frame, replay.last_seq().saturating_sub(behind)))
+            }
         }
     }
 
@@ -191,7 +193,7 @@ impl ClientQueue {
         {
             let sent = match number {
                 None => shortcut.try_send(&frame),
-                Some(number) => shortcut.try_send(&wire::with_seq(&frame, number)),
+                Some(number) => shortcut.try_send(&protocol::with_seq(&frame, number)),
             };
             match sent {
                 WriteOutcome::Complete => return true,
@@ -202,7 +204,8 @@ impl ClientQueue {
                 WriteOutcome::NotSent => {}
             }
         }
-        if waiting.frames.len() == MAX_FRAMES || waiting.bytes + frame.len() > MAX_BYTES {
+        if waiting.frames.len() == QUEUE_MAX_FRAMES || waiting.bytes + frame.len() > QUEUE_MAX_BYTES
+        {
             drop(waiting);
             self.disconnect(DisconnectReason::TooSlow);
             return false;
@@ -505,7 +508,7 @@ mod tests {
     async fn a_queue_that_holds_too_many_frames_ends_the_connection() {
         let (outbox, mailbox) = channel();
 
-        for _ in 0..=MAX_FRAMES {
+        for _ in 0..=QUEUE_MAX_FRAMES {
             outbox.push("x".into(), None);
         }
 
@@ -517,7 +520,7 @@ mod tests {
         let (outbox, mailbox) = channel();
         let megabyte = ByteString::from("x".repeat(1024 * 1024));
 
-        for _ in 0..=MAX_BYTES / megabyte.len() {
+        for _ in 0..=QUEUE_MAX_BYTES / megabyte.len() {
             outbox.push(megabyte.clone(), None);
         }
 
@@ -570,7 +573,7 @@ mod tests {
         let (outbox, mut mailbox) = channel();
         let megabyte = ByteString::from("x".repeat(1024 * 1024));
 
-        for _ in 0..MAX_FRAMES * 2 {
+        for _ in 0..QUEUE_MAX_FRAMES * 2 {
             outbox.push(megabyte.clone(), None);
             mailbox.try_recv().unwrap();
         }

@@ -12,14 +12,13 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-use super::{AuthError, Authorized, CloseReason, SUSPEND_THRESHOLD};
+use super::run::{AuthError, Authorized, CloseReason, SUSPEND_THRESHOLD};
 use crate::{
     auth::{grants::TokenSessionGuard, ticket::ResumeToken},
+    delivery::{self, ClientQueue, ClientQueueReader, DisconnectReason, ReplayBuffer},
     metrics::{Metrics, Resume},
-    outbox::{self, ClientQueue, ClientQueueReader, DisconnectReason},
-    replay::ReplayBuffer,
+    protocol::Features,
     rooms::{Membership, Peer, RoomRegistry, far::MigratedMember},
-    wire::Features,
 };
 
 /// Why a member left that did not come back in time.
@@ -114,7 +113,7 @@ impl DetachedMember {
         admit: impl FnOnce(&ResumeToken, &ClientQueue) -> Result<Authorized, AuthError>,
     ) -> Option<Self> {
         let SavedMember { ticket, replay, features, arrival, sequence, until } = record;
-        let (outbox, mailbox) = outbox::channel();
+        let (outbox, mailbox) = delivery::channel();
         outbox.enable_replay(replay);
         outbox.set_features(features);
         outbox.detach();

@@ -6,10 +6,10 @@ use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 
 /// Frames that are kept for one client: several full meshes of ten being set up at once.
-pub const MAX_FRAMES: usize = 1024;
+pub const REPLAY_MAX_FRAMES: usize = 1024;
 
 /// Bytes that are kept for one client.
-pub const MAX_BYTES: usize = 1024 * 1024;
+pub const REPLAY_MAX_BYTES: usize = 1024 * 1024;
 
 /// How many `id`s of what was passed on for a client are known: more than it can have had on the way.
 const MAX_IDS: usize = 256;
@@ -58,7 +58,7 @@ impl ReplayBuffer {
         self.last = self.last.saturating_add(1);
         self.bytes += frame.len();
         self.frames.push_back(frame);
-        while self.frames.len() > MAX_FRAMES || self.bytes > MAX_BYTES {
+        while self.frames.len() > REPLAY_MAX_FRAMES || self.bytes > REPLAY_MAX_BYTES {
             if self.unheard.is_some_and(|unheard| self.first_seq() >= unheard) {
                 return Err(ReplayGap);
             }
@@ -201,15 +201,15 @@ mod tests {
 
     #[test]
     fn somebody_who_never_acknowledges_costs_a_bounded_amount() {
-        let mut replay = with(MAX_FRAMES + 10);
-        assert_eq!(replay.frames.len(), MAX_FRAMES);
+        let mut replay = with(REPLAY_MAX_FRAMES + 10);
+        assert_eq!(replay.frames.len(), REPLAY_MAX_FRAMES);
         assert_eq!(replay.resume_after(9), Err(ReplayGap));
-        assert_eq!(replay.resume_after(10).unwrap().len(), MAX_FRAMES);
+        assert_eq!(replay.resume_after(10).unwrap().len(), REPLAY_MAX_FRAMES);
 
-        let large = ByteString::from("x".repeat(MAX_BYTES / 4));
+        let large = ByteString::from("x".repeat(REPLAY_MAX_BYTES / 4));
         for _ in 0..10 {
             replay.push(large.clone()).unwrap();
-            assert!(replay.bytes <= MAX_BYTES);
+            assert!(replay.bytes <= REPLAY_MAX_BYTES);
         }
     }
 
@@ -219,7 +219,7 @@ mod tests {
         replay.mark_undelivered(3);
 
         // What it has had makes room for what it has not.
-        for _ in 0..MAX_FRAMES - 3 {
+        for _ in 0..REPLAY_MAX_FRAMES - 3 {
             replay.push("news".into()).unwrap();
         }
 

@@ -1,7 +1,5 @@
 //! One connection's life, in order: it introduces itself, sits down, talks and listens, and leaves.
 
-mod parked;
-
 use std::{
     convert::Infallible,
     future::{Future, poll_fn},
@@ -25,28 +23,26 @@ use tokio::{
 use tracing::{Instrument, Span, field::Empty};
 use uuid::Uuid;
 
+use super::detached::{self, DetachedMember, ShutdownSnapshot};
 use crate::{
     auth::{
         grants::TokenSessionGuard,
         ticket::{ResumeToken, ResumeTokenSigner},
         token::Claims,
     },
+    delivery::{
+        self, ClientQueue, ClientQueueReader, DirectWriter, DisconnectReason, DisconnectSignal,
+        ReplayBuffer, ResumeError,
+    },
     limits::{MessageRateLimiter, RateVerdict},
     metrics::{Kind, Metrics, Outcome, Resume},
     moderation::EntryDenied,
-    outbox::{
-        self, ClientQueue, ClientQueueReader, DirectWriter, DisconnectReason, DisconnectSignal,
-        ResumeError,
-    },
-    replay::ReplayBuffer,
-    rooms::{ClaimError, JoinError, Membership, Peer, Resumed, RoomRegistry},
-    wire::{
+    protocol::{
         self, AuthToken, ClientFrame, ClientMessage, Features, FrameError, IceServer, RequestedId,
         ResumeOffer, ResumeRequest, RosterEntry, ServerMessage, SignalKind, TokenField,
     },
+    rooms::{ClaimError, JoinError, Membership, Peer, Resumed, RoomRegistry},
 };
-
-pub use parked::{DetachedMember, SavedMember, ShutdownSnapshot};
 
 /// How long after its token a session may still present a new one.
 const TOKEN_REFRESH_GRACE: Duration = Duration::from_secs(60);
@@ -542,7 +538,7 @@ impl CloseReason {
     }
 
     /// One word for it: the code of the `error`, or `left` and `gone`.
-    fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self.info() {
             Some(parting) => parting.code,
             None if self == Self::ClosedByClient => "left",
@@ -627,7 +623,7 @@ pub fn preregister_metrics(metrics: &Metrics) {
         metrics.expects_end(goodbye.as_str(), goodbye.info().map(|parting| parting.close));
         metrics.expects_leave(goodbye.as_str());
     }
-    metrics.expects_leave(parked::NOT_RESUMED_IN_TIME);
+    metrics.expects_leave(detached::NOT_RESUMED_IN_TIME);
 }
 
 /// What the log says, and a trace shows, of a connection to `room` while it introduces itself.
@@ -649,7 +645,7 @@ pub async fn run(
     host: &SessionContext<impl SessionServices>,
     introduction: Span,
 ) -> (CloseReason, Option<DetachedMember>) {
-    let (outbox, mailbox) = outbox::channel();
+    let (outbox, mailbox) = delivery::channel();
     let end = disconnect_requested(mailbox.disconnect_signal(), host.closing.clone());
     let mut member = None;
     let living = async {
@@ -717,7 +713,7 @@ pub async fn run(
 }
 
 /// Our own sleep, in a process or a machine that was stopped, if a timer is so late.
-const SUSPEND_THRESHOLD: Duration = Duration::from_secs(1);
+pub(super) const SUSPEND_THRESHOLD: Duration = Duration::from_secs(1);
 
 /// Turns a connection away at the door: the reason stands in place of `auth_required`.
 pub async fn reject(
@@ -850,7 +846,7 @@ async fn handshake<'h, D: SessionServices>(
     let mut first = first_text(line.socket, until).await?;
 
     if let ClientFrame { id, message: Ok(ClientMessage::Resume(resumption)), .. } =
-        wire::parse(&first)
+        protocol::parse(&first)
     {
         let resumed = timeout_at(until, resume(host, &resumption, &outbox)).await;
         match resumed.unwrap_or(Err(CloseReason::Unavailable))? {
@@ -872,7 +868,7 @@ async fn handshake<'h, D: SessionServices>(
         }
         first = first_text(line.socket, until).await?;
     }
-    let message = wire::parse(&first).message;
+    let message = protocol::parse(&first).message;
     let (claim, requested, features) = credentials_of(&message, guests)?;
     let admission = host.services.authorize(claim, &outbox)?;
     let client_id: Arc<str> = match requested {
@@ -943,7 +939,7 @@ async fn resume<D: SessionServices>(
     let peer = Peer { client_id: client_id.clone(), username: admission.username.clone() };
     let (rooms, room, key) = (&host.rooms, &host.room, ticket.key);
     let sits_down = || Membership::resume(rooms, room, peer.clone(), key, outbox.clone(), last_seq);
-    let luggage = parked::encode_context(&ticket, host.limits.resume_window);
+    let luggage = detached::encode_context(&ticket, host.limits.resume_window);
     outbox.set_address(host.address);
     let seat = loop {
         match sits_down() {
@@ -1246,7 +1242,7 @@ impl<'h, D: SessionServices> Member<'h, D> {
                         self.host.metrics.routed(said_at.duration_since(since));
                     }
                     frames.clear();
-                    frames.shrink_to(outbox::IDLE_CAPACITY);
+                    frames.shrink_to(delivery::IDLE_CAPACITY);
                 }
             }
         }
@@ -1341,11 +1337,11 @@ impl<'h, D: SessionServices> Member<'h, D> {
         let sentence = format!(
             "More than {rate} messages a second: this and the next are not passed on until you slow down"
         );
-        self.host.error("rate_limited", &sentence, wire::parse(frame).id)
+        self.host.error("rate_limited", &sentence, protocol::parse(frame).id)
     }
 
     fn dispatch(&mut self, frame: &str, now: Instant) -> (Kind, Outcome, Option<ByteString>) {
-        let ClientFrame { id, ack, message } = wire::parse(frame);
+        let ClientFrame { id, ack, message } = protocol::parse(frame);
         if let Some(ack) = ack {
             self.queue.acknowledge(ack);
         }
@@ -1459,4 +1455,5 @@ fn expires_at(admission: &Authorized) -> Option<Instant> {
 }
 
 #[cfg(test)]
+#[path = "tests.rs"]
 mod tests;

@@ -12,10 +12,10 @@ use bytestring::ByteString;
 use std::future::poll_fn;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, ReadHalf, WriteHalf};
 
+use super::codec::{self, Decoded, FrameHeader, Message, MessageDecoder, ProtocolError};
 use crate::{
-    frames::{self, Decoded, FrameHeader, Message, MessageDecoder, ProtocolError},
+    delivery::{DirectWriter, WriteOutcome},
     metrics::Metrics,
-    outbox::{DirectWriter, WriteOutcome},
     session::{ConnectionLost, Socket, SocketEvent},
 };
 
@@ -119,13 +119,13 @@ impl<S: AsyncRead + AsyncWrite + Send> WebSocket<S> {
                 SocketEvent::Binary
             }
             Message::Ping(payload) => {
-                self.sending.lock().queue_control(&frames::pong(&payload));
+                self.sending.lock().queue_control(&codec::pong(&payload));
                 SocketEvent::Heartbeat
             }
             Message::Pong => SocketEvent::Pong,
             Message::Close(payload) => {
                 self.at_end = true;
-                self.sending.lock().queue_close(&frames::close(&payload));
+                self.sending.lock().queue_close(&codec::close(&payload));
                 SocketEvent::Close
             }
         }
@@ -326,12 +326,12 @@ impl<S: AsyncRead + AsyncWrite + Send + 'static> Socket for WebSocket<S> {
     }
 
     async fn ping(&mut self) -> Result<(), ConnectionLost> {
-        self.sending.lock().queue_control(&frames::ping());
+        self.sending.lock().queue_control(&codec::ping());
         self.flush().await
     }
 
     async fn close(&mut self, code: u16, reason: &'static str) -> Result<(), ConnectionLost> {
-        self.sending.lock().queue_close(&frames::close_with(code, reason));
+        self.sending.lock().queue_close(&codec::close_with(code, reason));
         self.flush().await
     }
 
@@ -345,7 +345,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, DuplexStream};
 
     use super::*;
-    use crate::outbox;
+    use crate::delivery;
 
     /// The text frames on the wire, up to the one that says `last`.
     async fn texts(wire: &mut DuplexStream, last: &str) -> Vec<String> {
@@ -374,7 +374,7 @@ mod tests {
         let (mut client, server) = tokio::io::duplex(1_500);
         let metrics: Arc<Metrics> = Arc::default();
         let mut socket = WebSocket::new(server, Vec::new(), 1024, metrics);
-        let (outbox, mut mailbox) = outbox::channel();
+        let (outbox, mut mailbox) = delivery::channel();
         mailbox.set_direct_writer(socket.direct_writer());
         let said: Vec<_> = (0..COUNT)
             .map(|number| format!("{number} {}", "x".repeat(number * 7919 % 3_000)))

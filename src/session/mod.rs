@@ -1,0 +1,7 @@
+//! The life of a client's connection, from the handshake to the close.
+
+mod detached;
+mod run;
+
+pub use detached::{DetachedMember, SavedMember, ShutdownSnapshot};
+pub use run::*;

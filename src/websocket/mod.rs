@@ -1,0 +1,7 @@
+//! WebSockets (RFC 6455).
+
+mod codec;
+mod connection;
+
+pub use codec::*;
+pub use connection::WebSocket;
