@@ -36,11 +36,16 @@ const FREE: [&str; 17] = [
 ];
 
 /// Each other module and those it may know.
-const MAY_KNOW: [(&str, &[&str]); 49] = [
+const MAY_KNOW: [(&str, &[&str]); 54] = [
     ("clock", &[]),
     ("forwarded", &[]),
     ("protocol/mod", &[]),
+    ("protocol/call_report", &[]),
     ("protocol/client", &[]),
+    ("protocol/close", &[]),
+    ("protocol/ids", &[]),
+    ("protocol/server", &[]),
+    ("protocol/signal", &[]),
     ("websocket/mod", &[]),
     ("websocket/codec", &[]),
     ("websocket/connection", &["delivery", "metrics", "session"]),
@@ -82,7 +87,7 @@ const MAY_KNOW: [(&str, &[&str]); 49] = [
     ("relays/messages", &[]),
     ("relays/probe", &["clock", "turn"]),
     ("relays/url", &[]),
-    ("session/mod", &[]),
+    ("session/mod", &["protocol"]),
     ("session/run", &["auth", "delivery", "limits", "metrics", "moderation", "protocol", "rooms"]),
     ("session/detached", &["auth", "delivery", "metrics", "protocol", "rooms"]),
     ("state_file", &["auth", "session"]),

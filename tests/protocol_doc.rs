@@ -90,7 +90,7 @@ fn the_server_sends_every_server_message_exactly_so_and_no_other() {
     let heard = |kind, payload, (from, username)| {
         Signal { kind, payload, to: None }.encode_for_peers(&SenderSuffix::new(from, username))
     };
-    let ticket = Some(ResumeOffer {
+    let resume_offer = Some(ResumeOffer {
         resume_token: "eyJhbGciOiJIUzI1NiJ9.eyJyb29tIjoi…",
         resume_window_seconds: 30,
     });
@@ -103,7 +103,7 @@ fn the_server_sends_every_server_message_exactly_so_and_no_other() {
             client_id: laptop,
             message: "Authentication successful",
             ice_servers: &ice_servers,
-            ticket,
+            resume_offer,
         }
         .encode(),
         ServerMessage::UsersInRoom {
@@ -124,7 +124,7 @@ fn the_server_sends_every_server_message_exactly_so_and_no_other() {
         heard(SignalKind::IceCandidate, RawValue::NULL, (laptop, alice)),
         heard(SignalKind::Message, &muted, (laptop, alice)),
         ServerMessage::Pong.encode(),
-        ServerMessage::TokenRefreshed { expires_in: 1800, ticket: None }.encode(),
+        ServerMessage::TokenRefreshed { expires_in: 1800, resume_offer: None }.encode(),
         ServerMessage::IceServers { ice_servers: ice_servers.get(1..).unwrap(), ttl: 86_400 }
             .encode(),
         ServerMessage::Announcement { data: &text }.encode(),
@@ -153,7 +153,7 @@ fn the_server_sends_every_server_message_exactly_so_and_no_other() {
             replayed: 1,
             users: vec![RosterEntry { client_id: phone, username: bob, polite: true }],
             ice_servers: &[],
-            ticket,
+            resume_offer,
         }
         .encode(),
         ServerMessage::Error {

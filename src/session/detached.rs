@@ -12,12 +12,12 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-use super::run::{AuthError, Authorized, CloseReason, SUSPEND_THRESHOLD};
+use super::run::{AuthError, Authorized, SUSPEND_THRESHOLD};
 use crate::{
     auth::{grants::TokenSessionGuard, ticket::ResumeToken},
     delivery::{self, ClientQueue, ClientQueueReader, DisconnectReason, ReplayBuffer},
     metrics::{Metrics, Resume},
-    protocol::Features,
+    protocol::{CloseReason, Features},
     rooms::{Membership, Peer, RoomRegistry, far::MigratedMember},
 };
 

@@ -3,5 +3,6 @@
 mod detached;
 mod run;
 
+pub use crate::protocol::CloseReason;
 pub use detached::{DetachedMember, SavedMember, ShutdownSnapshot};
 pub use run::*;

@@ -15,6 +15,7 @@ use bytestring::ByteString;
 use futures_util::FutureExt;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::value::RawValue;
+use strum::IntoEnumIterator;
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until, timeout, timeout_at},
@@ -38,8 +39,9 @@ use crate::{
     metrics::{Kind, Metrics, Outcome, Resume},
     moderation::EntryDenied,
     protocol::{
-        self, AuthToken, ClientFrame, ClientMessage, Features, FrameError, IceServer, RequestedId,
-        ResumeOffer, ResumeRequest, RosterEntry, ServerMessage, SignalKind, TokenField,
+        self, AuthToken, ClientFrame, ClientMessage, CloseInfo, CloseReason, Features, FrameError,
+        IceServer, RequestedId, ResumeOffer, ResumeRequest, RosterEntry, ServerMessage, SignalKind,
+        TokenField,
     },
     rooms::{ClaimError, JoinError, Membership, Peer, Resumed, RoomRegistry},
 };
@@ -243,334 +245,15 @@ pub enum AuthError {
     Removed,
 }
 
-/// How a conversation ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CloseReason {
-    /// The client closed.
-    ClosedByClient,
-    /// The connection broke.
-    ConnectionLost,
-    /// Nothing was heard for too long.
-    Silent,
-    /// What the servers of a cluster share cannot be reached.
-    Unavailable,
-    /// No introduction, or none in time.
-    AuthRequired,
-    /// The token is not good.
-    InvalidToken,
-    /// There is no such active account.
-    NoSuchUser,
-    /// Too many bad tokens from this address.
-    Blocked,
-    /// The room is not one of `ALLOWED_ROOMS`.
-    RoomNotAllowed,
-    /// The address has too many sockets.
-    TooManyConnections,
-    /// The room is full.
-    RoomFull,
-    /// Another user has the client id.
-    ClientIdTaken,
-    /// The client id has not the right form.
-    InvalidClientId,
-    /// Too many messages, and no end.
-    RateLimited,
-    /// The token ran out.
-    TokenExpired,
-    /// The token was logged out.
-    LoggedOut,
-    /// The password was changed after the token was given out.
-    PasswordChanged,
-    /// A newer connection has this client id.
-    Replaced,
-    /// The account was removed or disabled.
-    AccountDisabled,
-    /// An administrator has thrown it out.
-    Removed,
-    /// An administrator does not let it in.
-    Banned,
-    /// The room lets nobody in.
-    RoomLocked,
-    /// The client does not read.
-    TooSlow,
-    /// A binary frame.
-    Binary,
-    /// Text that is not UTF-8.
-    NotUtf8,
-    /// A message over the limit.
-    TooBig,
-    /// Something that is no WebSocket frame.
-    Malformed,
-    /// The server stops; come back within this time.
-    Restarting(Duration),
-    /// The server is stopping: somebody came too late.
-    Draining,
-    /// Our own fault.
-    Internal,
-}
-
-/// What a client is told at the end.
-struct CloseInfo {
-    close: u16,
-    reason: &'static str,
-    code: &'static str,
-    sentence: &'static str,
-    retry: bool,
-}
-
-impl CloseReason {
-    /// Each of them, to be counted from 0.
-    const ALL: [Self; 30] = [
-        Self::ClosedByClient,
-        Self::ConnectionLost,
-        Self::Silent,
-        Self::Unavailable,
-        Self::AuthRequired,
-        Self::InvalidToken,
-        Self::NoSuchUser,
-        Self::Blocked,
-        Self::RoomNotAllowed,
-        Self::TooManyConnections,
-        Self::RoomFull,
-        Self::ClientIdTaken,
-        Self::InvalidClientId,
-        Self::RateLimited,
-        Self::TokenExpired,
-        Self::LoggedOut,
-        Self::PasswordChanged,
-        Self::Replaced,
-        Self::AccountDisabled,
-        Self::Removed,
-        Self::Banned,
-        Self::RoomLocked,
-        Self::TooSlow,
-        Self::Binary,
-        Self::NotUtf8,
-        Self::TooBig,
-        Self::Malformed,
-        Self::Restarting(Duration::ZERO),
-        Self::Draining,
-        Self::Internal,
-    ];
-
-    /// Contract section 2, "Errors and closes"; `None` where nobody is left to be told.
-    fn info(self) -> Option<CloseInfo> {
-        let (close, reason, code, sentence, retry) = match self {
-            Self::ClosedByClient | Self::ConnectionLost => return None,
-            Self::Silent => (
-                1001,
-                "Connection timed out",
-                "timeout",
-                "Nothing was heard from you for too long",
-                true,
-            ),
-            Self::AuthRequired => (
-                1008,
-                "Authentication required",
-                "auth_required",
-                "The first message must be auth_token",
-                false,
-            ),
-            Self::InvalidToken => {
-                (1008, "Invalid token", "invalid_token", "The token is not valid", false)
-            }
-            Self::NoSuchUser => (
-                1008,
-                "User not found or inactive",
-                "user_inactive",
-                "There is no such active user",
-                false,
-            ),
-            Self::Blocked => (
-                1008,
-                "IP blocked due to security violations",
-                "blocked",
-                "Too many invalid tokens came from your address; come back later, or with a valid one",
-                false,
-            ),
-            Self::RoomNotAllowed => (
-                1008,
-                "Room not allowed",
-                "room_not_allowed",
-                "This server does not have that room",
-                false,
-            ),
-            Self::TooManyConnections => (
-                1008,
-                "Too many connections",
-                "too_many_connections",
-                "Your address has as many connections open as it may",
-                true,
-            ),
-            Self::RoomFull => (1008, "Room is full", "room_full", "Room is full", true),
-            Self::ClientIdTaken => (
-                1008,
-                "Client id is taken",
-                "client_id_taken",
-                "Another user in this room has that client id; choose another, or send none",
-                false,
-            ),
-            Self::InvalidClientId => (
-                1008,
-                "Invalid client id",
-                "invalid_client_id",
-                "A client id has 1 to 128 characters of A-Z a-z 0-9 . _ : @ -",
-                false,
-            ),
-            Self::RateLimited => (
-                1008,
-                "Rate limit exceeded",
-                "rate_limited",
-                "You went on sending more messages than are passed on",
-                true,
-            ),
-            Self::TokenExpired => (
-                1008,
-                "Token expired",
-                "token_expired",
-                "The token ran out and was not refreshed in time",
-                true,
-            ),
-            Self::LoggedOut => {
-                (1008, "Invalid token", "logged_out", "The token was logged out", false)
-            }
-            Self::PasswordChanged => (
-                1008,
-                "Invalid token",
-                "password_changed",
-                "The password was changed; log in again",
-                false,
-            ),
-            Self::Replaced => (
-                4001,
-                "Replaced by a new connection",
-                "replaced",
-                "The same user opened a new connection with this client id",
-                false,
-            ),
-            Self::AccountDisabled => (
-                4003,
-                "User disabled or removed",
-                "user_disabled",
-                "The account was disabled or removed",
-                false,
-            ),
-            Self::Removed => (
-                4002,
-                "Removed by an administrator",
-                "removed",
-                "An administrator has removed you from this room",
-                false,
-            ),
-            Self::Banned => (
-                4002,
-                "Removed by an administrator",
-                "banned",
-                "An administrator does not let you into this room",
-                false,
-            ),
-            Self::RoomLocked => {
-                (1008, "Room is locked", "room_locked", "Nobody is let into this room now", true)
-            }
-            Self::TooSlow => (
-                1013,
-                "Reading too slowly",
-                "too_slow",
-                "More waited for you than the server keeps",
-                true,
-            ),
-            Self::Binary => (
-                1003,
-                "Binary frames are not accepted",
-                "binary_frame",
-                "Messages are JSON in text frames",
-                false,
-            ),
-            Self::NotUtf8 => {
-                (1007, "Not UTF-8", "invalid_utf8", "A text frame must be UTF-8", false)
-            }
-            Self::TooBig => (
-                1009,
-                "Message too big",
-                "message_too_big",
-                "The message is over the size limit",
-                false,
-            ),
-            Self::Malformed => (
-                1002,
-                "Protocol error",
-                "protocol_error",
-                "What arrived is no WebSocket frame",
-                false,
-            ),
-            Self::Restarting(_) => (
-                1012,
-                "Server is restarting",
-                "server_restarting",
-                "The server is restarting",
-                true,
-            ),
-            Self::Unavailable => (
-                1013,
-                "Try again later",
-                "unavailable",
-                "Rooms cannot be entered at the moment",
-                true,
-            ),
-            Self::Draining => {
-                (1012, "Server is restarting", "draining", "The server is restarting", true)
-            }
-            Self::Internal => {
-                (1011, "Internal error", "internal_error", "Something went wrong on our side", true)
-            }
-        };
-        Some(CloseInfo { close, reason, code, sentence, retry })
-    }
-
-    /// Says in the log that somebody was not let in.
-    fn log_rejection(self) {
-        let reason = self.as_str();
-        // Whoever is blocked could fill the log, and was named often enough before.
-        if self.info().is_none() || self == Self::Blocked {
-            tracing::debug!(reason, "not let in");
-        } else {
-            tracing::warn!(reason, "not let in");
-        }
-    }
-
-    /// One word for it: the code of the `error`, or `left` and `gone`.
-    pub(super) fn as_str(self) -> &'static str {
-        match self.info() {
-            Some(parting) => parting.code,
-            None if self == Self::ClosedByClient => "left",
-            None => "gone",
-        }
-    }
-
-    /// Whether a member may come back after it, to where it was: what the close says by `"retry":true`, and
-    /// a connection that broke. With a token that ran out it may not.
-    fn may_resume(self) -> bool {
-        match self.info() {
-            Some(parting) => parting.retry && self != Self::TokenExpired,
-            None => self == Self::ConnectionLost,
-        }
-    }
-
-    /// Whether also a client that is not in yet is told by an `error` message, not by the close alone.
-    fn is_sent_before_auth(self) -> bool {
-        matches!(
-            self,
-            Self::RoomNotAllowed
-                | Self::TooManyConnections
-                | Self::RoomFull
-                | Self::RoomLocked
-                | Self::Banned
-                | Self::Removed
-                | Self::ClientIdTaken
-                | Self::InvalidClientId
-                | Self::Restarting(_)
-                | Self::Draining
-                | Self::Unavailable
-        )
+/// Logs that a connection was refused before it became a member.
+fn log_rejection(reason: CloseReason) {
+    // A blocked client could fill the log; its failed attempts were logged before.
+    let is_quiet = reason.info().frame.is_none() || reason == CloseReason::Blocked;
+    let reason = reason.as_str();
+    if is_quiet {
+        tracing::debug!(reason, "not let in");
+    } else {
+        tracing::warn!(reason, "not let in");
     }
 }
 
@@ -619,8 +302,8 @@ impl From<AuthError> for CloseReason {
 
 /// Tells `metrics` how sessions may end. Call it once, before the first.
 pub fn preregister_metrics(metrics: &Metrics) {
-    for goodbye in CloseReason::ALL {
-        metrics.expects_end(goodbye.as_str(), goodbye.info().map(|parting| parting.close));
+    for goodbye in CloseReason::iter() {
+        metrics.expects_end(goodbye.as_str(), goodbye.info().frame.map(|frame| frame.code));
         metrics.expects_leave(goodbye.as_str());
     }
     metrics.expects_leave(detached::NOT_RESUMED_IN_TIME);
@@ -653,7 +336,7 @@ pub async fn run(
         // Boxed, so that a member does not hold for ever what it needed at the door.
         let introduced = Box::pin(handshake(&mut line, host, outbox, mailbox).inspect(|entered| {
             if let Err(goodbye) = entered {
-                goodbye.log_rejection();
+                log_rejection(*goodbye);
             }
         }));
         let (entered, greeting, first) = introduced.instrument(introduction).await?;
@@ -722,7 +405,7 @@ pub async fn reject(
     introduction: Span,
     metrics: &Metrics,
 ) {
-    introduction.in_scope(|| goodbye.log_rejection());
+    introduction.in_scope(|| log_rejection(goodbye));
     drop(introduction);
     metrics.ended(goodbye.as_str(), false);
     close(socket, goodbye, false, metrics).await;
@@ -730,15 +413,15 @@ pub async fn reject(
 
 async fn close(socket: &mut impl Socket, goodbye: CloseReason, admitted: bool, metrics: &Metrics) {
     let last_words = async {
-        if let Some(parting) = goodbye.info() {
+        let CloseInfo { frame, code, sentence, is_sent_before_auth, retry, .. } = goodbye.info();
+        if let Some(frame) = frame {
             let mut retry_after_ms = None;
             if let CloseReason::Restarting(within) = goodbye {
                 let reconnect_in_ms = spread_over(within);
                 retry_after_ms = Some(reconnect_in_ms);
                 socket.send(&[ServerMessage::ServerShutdown { reconnect_in_ms }.encode()]).await?;
             }
-            if admitted || goodbye.is_sent_before_auth() {
-                let CloseInfo { code, sentence, retry, .. } = parting;
+            if admitted || is_sent_before_auth {
                 let error = ServerMessage::Error {
                     message: sentence,
                     code,
@@ -749,8 +432,8 @@ async fn close(socket: &mut impl Socket, goodbye: CloseReason, admitted: bool, m
                 metrics.erred(code);
                 socket.send(&[error.encode()]).await?;
             }
-            metrics.closed(parting.close);
-            socket.close(parting.close, parting.reason).await?;
+            metrics.closed(frame.code);
+            socket.close(frame.code, frame.reason).await?;
         }
         // Whoever hangs up on unread data resets the connection, and the close may be lost on the way.
         while socket.receive().await.is_some() {}
@@ -1260,7 +943,7 @@ impl<'h, D: SessionServices> Member<'h, D> {
             client_id,
             message: "Authentication successful",
             ice_servers,
-            ticket: token.map(|token| self.host.resume_offer(token)),
+            resume_offer: token.map(|token| self.host.resume_offer(token)),
         };
         let mut frames = vec![success.encode()];
         frames.extend(self.reader.try_recv());
@@ -1285,7 +968,7 @@ impl<'h, D: SessionServices> Member<'h, D> {
             replayed: resumed.replayed_frames,
             users: users.collect(),
             ice_servers,
-            ticket: token.map(|token| self.host.resume_offer(token)),
+            resume_offer: token.map(|token| self.host.resume_offer(token)),
         }
         .encode()
     }
@@ -1423,8 +1106,8 @@ impl<'h, D: SessionServices> Member<'h, D> {
                     ticket.claims = admission.claims;
                     self.host.sign(ticket)
                 });
-                let ticket = token.as_ref().map(|token| self.host.resume_offer(token));
-                Ok(ServerMessage::TokenRefreshed { expires_in, ticket }.encode())
+                let resume_offer = token.as_ref().map(|token| self.host.resume_offer(token));
+                Ok(ServerMessage::TokenRefreshed { expires_in, resume_offer }.encode())
             }
             Ok(_) => {
                 Err(("invalid_token", "That token is another user's; this session stays as it is"))

@@ -532,20 +532,6 @@ async fn what_is_no_text_message_ends_the_session_with_its_own_code() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn every_close_code_is_one_of_the_contract() {
-    for parting in CloseReason::ALL.into_iter().filter_map(CloseReason::info) {
-        assert!(
-            [1001, 1002, 1003, 1007, 1008, 1009, 1011, 1012, 1013, 4001, 4002, 4003]
-                .contains(&parting.close)
-        );
-        assert!(
-            parting.reason.len() <= 123,
-            "RFC 6455 section 5.5: a control frame has at most 125 bytes"
-        );
-    }
-}
-
 /// Drops the socket without a close, as a network does.
 async fn breaks(client: Client) {
     drop(client.says);
