@@ -36,7 +36,7 @@ const FREE: [&str; 17] = [
 ];
 
 /// Each other module and those it may know.
-const MAY_KNOW: [(&str, &[&str]); 54] = [
+const MAY_KNOW: [(&str, &[&str]); 59] = [
     ("clock", &[]),
     ("forwarded", &[]),
     ("protocol/mod", &[]),
@@ -48,13 +48,18 @@ const MAY_KNOW: [(&str, &[&str]); 54] = [
     ("protocol/signal", &[]),
     ("websocket/mod", &[]),
     ("websocket/codec", &[]),
-    ("websocket/connection", &["delivery", "metrics", "session"]),
+    ("websocket/connection", &[]),
+    ("websocket/direct_writer", &[]),
+    ("websocket/handshake", &[]),
+    ("websocket/scratch", &[]),
     ("turn", &[]),
     ("watched", &[]),
     ("trust", &[]),
     ("delivery/mod", &[]),
     ("delivery/replay", &[]),
-    ("delivery/queue", &["delivery", "protocol"]),
+    ("delivery/disconnect", &[]),
+    ("delivery/queue", &["protocol", "websocket"]),
+    ("delivery/reader", &["protocol", "websocket"]),
     ("metrics", &["protocol"]),
     ("limits", &[]),
     ("webhooks/event", &[]),
@@ -88,7 +93,10 @@ const MAY_KNOW: [(&str, &[&str]); 54] = [
     ("relays/probe", &["clock", "turn"]),
     ("relays/url", &[]),
     ("session/mod", &["protocol"]),
-    ("session/run", &["auth", "delivery", "limits", "metrics", "moderation", "protocol", "rooms"]),
+    (
+        "session/run",
+        &["auth", "delivery", "limits", "metrics", "moderation", "protocol", "rooms", "websocket"],
+    ),
     ("session/detached", &["auth", "delivery", "metrics", "protocol", "rooms"]),
     ("state_file", &["auth", "session"]),
 ];

@@ -1,146 +1,169 @@
-//! What a client that may resume has been sent and may not have got, and what it has said already. Pure.
+//! The frames that a client which may resume has been sent and may not have received, and the ids of the frames
+//! that were relayed for it. Pure.
 
 use std::collections::VecDeque;
 
 use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 
-/// Frames that are kept for one client: several full meshes of ten being set up at once.
+/// The most frames that are kept for one client: several full meshes of ten that are set up at once.
 pub const REPLAY_MAX_FRAMES: usize = 1024;
 
-/// Bytes that are kept for one client.
+/// The most bytes that are kept for one client.
 pub const REPLAY_MAX_BYTES: usize = 1024 * 1024;
 
-/// How many `id`s of what was passed on for a client are known: more than it can have had on the way.
-const MAX_IDS: usize = 256;
+/// How many ids of relayed frames are kept for one client: more than it can have had in flight.
+const MAX_RELAYED_IDS: usize = 256;
 
-/// One membership's numbered frames, beyond the connections that carried them.
+/// The numbered frames of one membership, independent of the connections that carry them.
 #[derive(Clone, Deserialize, Serialize)]
 pub struct ReplayBuffer {
-    /// Tells this membership from all others, also of the same client.
+    /// Identifies the membership among all, also among those of the same client.
     key: u128,
-    /// Those that were not acknowledged, the newest last; without their numbers, as all who hear them share
-    /// them.
+    /// The frames that were not acknowledged, the newest last. They are stored without their sequence numbers, since
+    /// all receivers share them.
     frames: VecDeque<ByteString>,
     bytes: usize,
-    /// The number of the newest frame; the first has 1.
-    last: u64,
-    /// The first frame that no connection has had; `None` while there is a connection.
-    unheard: Option<u64>,
-    /// The `id`s of what was passed on for the client, the newest last.
-    said: VecDeque<String>,
-    /// How many of those it said before it resumed.
-    said_before: usize,
+    /// The sequence number of the newest frame; the first has 1.
+    #[serde(rename = "last")]
+    last_seq: u64,
+    /// The sequence number of the first frame that was written to no connection; `None` while there is a connection.
+    #[serde(rename = "unheard")]
+    first_undelivered: Option<u64>,
+    /// The `id`s of the frames that were relayed for the client, the newest last.
+    #[serde(rename = "said")]
+    relayed_ids: VecDeque<String>,
+    /// How many of those are from before its last resume.
+    #[serde(rename = "said_before")]
+    relayed_before_resume: usize,
 }
 
-/// Frames that the client has not got are gone: it can only begin anew.
+/// Frames that the client has not received are no longer kept: it can only join again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReplayGap;
 
+/// Why a client cannot resume its membership. The text is for the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ResumeError {
+    /// There is no such membership, or no longer.
+    #[error("That membership is over, or was never to be resumed")]
+    Ended,
+    /// The client has missed frames that are no longer kept, or names one that was never sent.
+    #[error("Not all that was sent after that \"last_seq\" is kept")]
+    Gap,
+}
+
 impl ReplayBuffer {
-    /// Of a new membership.
+    /// The buffer of a new membership.
     pub fn new(key: u128) -> Self {
-        let (frames, said) = (VecDeque::new(), VecDeque::new());
-        Self { key, frames, bytes: 0, last: 0, unheard: None, said, said_before: 0 }
+        Self {
+            key,
+            frames: VecDeque::new(),
+            bytes: 0,
+            last_seq: 0,
+            first_undelivered: None,
+            relayed_ids: VecDeque::new(),
+            relayed_before_resume: 0,
+        }
     }
 
-    /// Which membership it is.
+    /// The key of the membership.
     pub fn key(&self) -> u128 {
         self.key
     }
 
-    /// Keeps a frame, and says its number.
+    /// Keeps a frame, and returns its sequence number.
     ///
     /// # Errors
     ///
-    /// [`Gap`] when there is no room for it but by forgetting what no connection has had.
+    /// [`ReplayGap`] where it fits only if a frame is dropped that was written to no connection.
     pub fn push(&mut self, frame: ByteString) -> Result<u64, ReplayGap> {
-        self.last = self.last.saturating_add(1);
+        self.last_seq = self.last_seq.saturating_add(1);
         self.bytes += frame.len();
         self.frames.push_back(frame);
         while self.frames.len() > REPLAY_MAX_FRAMES || self.bytes > REPLAY_MAX_BYTES {
-            if self.unheard.is_some_and(|unheard| self.first_seq() >= unheard) {
+            if self.first_undelivered.is_some_and(|seq| self.first_seq() >= seq) {
                 return Err(ReplayGap);
             }
             self.drop_first();
         }
-        Ok(self.last)
+        Ok(self.last_seq)
     }
 
-    /// The number of the newest frame.
+    /// The sequence number of the newest frame.
     pub fn last_seq(&self) -> u64 {
-        self.last
+        self.last_seq
     }
 
-    /// How many bytes are kept.
+    /// How many bytes of frames are kept.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// The client has got everything up to this number.
-    pub fn acknowledge(&mut self, number: u64) {
-        while !self.frames.is_empty() && self.first_seq() <= number {
+    /// The client has received every frame up to this sequence number.
+    pub fn acknowledge(&mut self, seq: u64) {
+        while !self.frames.is_empty() && self.first_seq() <= seq {
             self.drop_first();
         }
     }
 
-    /// There is no connection any more, and it has not had the last `waiting` frames.
-    pub fn mark_undelivered(&mut self, waiting: usize) {
+    /// The connection has ended, and the last `count` frames were not written to it.
+    pub fn mark_undelivered(&mut self, count: usize) {
         let next = self.next_seq();
-        self.unheard.get_or_insert(next.saturating_sub(waiting as u64));
+        self.first_undelivered.get_or_insert(next.saturating_sub(count as u64));
     }
 
-    /// There is a connection again, of a client that has got everything up to this number: what it is
-    /// to hear first.
+    /// The client has a connection again, and has received every frame up to `last_seq`: returns the frames to send
+    /// first.
     ///
     /// # Errors
     ///
-    /// [`Gap`], also where so much was never sent; then nothing has changed.
-    pub fn resume_after(&mut self, number: u64) -> Result<VecDeque<ByteString>, ReplayGap> {
-        if number > self.last || number.saturating_add(1) < self.first_seq() {
+    /// [`ReplayGap`], also where `last_seq` was never sent; then nothing has changed.
+    pub fn resume_after(&mut self, last_seq: u64) -> Result<VecDeque<ByteString>, ReplayGap> {
+        if last_seq > self.last_seq || last_seq.saturating_add(1) < self.first_seq() {
             return Err(ReplayGap);
         }
-        self.acknowledge(number);
-        self.unheard = None;
-        self.said_before = self.said.len();
+        self.acknowledge(last_seq);
+        self.first_undelivered = None;
+        self.relayed_before_resume = self.relayed_ids.len();
         Ok(self.frames.clone())
     }
 
-    /// Goes on with what was noted elsewhere while this was on its way there: its frames come behind these.
+    /// Appends the frames that another server kept while this buffer migrated to it.
     ///
     /// # Errors
     ///
-    /// [`Gap`] as for a single [note](Self::note).
+    /// [`ReplayGap`], as for a single [`push`](Self::push).
     pub fn append(&mut self, later: impl IntoIterator<Item = ByteString>) -> Result<(), ReplayGap> {
         later.into_iter().try_for_each(|frame| self.push(frame).map(drop))
     }
 
-    /// All that is kept.
+    /// All frames that are kept.
     pub fn into_frames(self) -> VecDeque<ByteString> {
         self.frames
     }
 
-    /// Whether something with this `id` was passed on already, before the client resumed.
+    /// Whether a frame with this `id` was relayed before the client's last resume.
     pub fn is_duplicate_id(&self, id: &str) -> bool {
-        self.said.iter().take(self.said_before).any(|said| said == id)
+        self.relayed_ids.iter().take(self.relayed_before_resume).any(|relayed| relayed == id)
     }
 
-    /// Something with this `id` was passed on.
+    /// Records that a frame with this `id` was relayed.
     pub fn note_relayed_id(&mut self, id: &str) {
-        if self.said.len() == MAX_IDS {
-            self.said.pop_front();
-            self.said_before = self.said_before.saturating_sub(1);
+        if self.relayed_ids.len() == MAX_RELAYED_IDS {
+            self.relayed_ids.pop_front();
+            self.relayed_before_resume = self.relayed_before_resume.saturating_sub(1);
         }
-        self.said.push_back(id.to_owned());
+        self.relayed_ids.push_back(id.to_owned());
     }
 
-    /// The number of the oldest frame that is kept, or of the next where none is.
+    /// The sequence number of the oldest frame that is kept, or of the next frame where none is.
     fn first_seq(&self) -> u64 {
         self.next_seq().saturating_sub(self.frames.len() as u64)
     }
 
     fn next_seq(&self) -> u64 {
-        self.last.saturating_add(1)
+        self.last_seq.saturating_add(1)
     }
 
     fn drop_first(&mut self) {
@@ -151,111 +174,4 @@ impl ReplayBuffer {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn numbers(frames: &VecDeque<ByteString>) -> Vec<u64> {
-        frames.iter().map(|frame| frame.parse().unwrap()).collect()
-    }
-
-    /// Each frame says its number.
-    fn with(count: usize) -> ReplayBuffer {
-        let mut replay = ReplayBuffer::new(1);
-        for number in 1..=count {
-            assert_eq!(replay.push(number.to_string().into()), Ok(number as u64));
-        }
-        replay
-    }
-
-    #[test]
-    fn exactly_what_comes_after_the_last_that_was_got_is_heard_again() {
-        for got in 0..=5 {
-            let mut replay = with(5);
-
-            assert_eq!(numbers(&replay.resume_after(got).unwrap()), Vec::from_iter(got + 1..=5));
-            assert_eq!(replay.push("6".into()), Ok(6));
-        }
-    }
-
-    #[test]
-    fn what_was_acknowledged_is_no_longer_kept_and_never_heard_again() {
-        let mut replay = with(5);
-
-        replay.acknowledge(3);
-
-        assert_eq!(replay.frames.len(), 2);
-        assert_eq!(replay.resume_after(2), Err(ReplayGap));
-        assert_eq!(numbers(&replay.resume_after(3).unwrap()), [4, 5]);
-        replay.acknowledge(u64::MAX);
-        assert_eq!((replay.frames.len(), replay.bytes), (0, 0));
-        assert_eq!(numbers(&replay.resume_after(5).unwrap()), [] as [u64; 0]);
-    }
-
-    #[test]
-    fn nobody_has_got_what_was_never_sent() {
-        let mut replay = with(5);
-
-        assert_eq!(replay.resume_after(6), Err(ReplayGap));
-        assert_eq!(replay.resume_after(u64::MAX), Err(ReplayGap));
-    }
-
-    #[test]
-    fn somebody_who_never_acknowledges_costs_a_bounded_amount() {
-        let mut replay = with(REPLAY_MAX_FRAMES + 10);
-        assert_eq!(replay.frames.len(), REPLAY_MAX_FRAMES);
-        assert_eq!(replay.resume_after(9), Err(ReplayGap));
-        assert_eq!(replay.resume_after(10).unwrap().len(), REPLAY_MAX_FRAMES);
-
-        let large = ByteString::from("x".repeat(REPLAY_MAX_BYTES / 4));
-        for _ in 0..10 {
-            replay.push(large.clone()).unwrap();
-            assert!(replay.bytes <= REPLAY_MAX_BYTES);
-        }
-    }
-
-    #[test]
-    fn a_client_that_is_away_misses_nothing_or_is_given_up() {
-        let mut replay = with(100);
-        replay.mark_undelivered(3);
-
-        // What it has had makes room for what it has not.
-        for _ in 0..REPLAY_MAX_FRAMES - 3 {
-            replay.push("news".into()).unwrap();
-        }
-
-        assert_eq!(replay.push("one too many".into()), Err(ReplayGap));
-    }
-
-    #[test]
-    fn what_was_noted_elsewhere_meanwhile_comes_behind() {
-        let (mut replay, mut later) = (with(3), ReplayBuffer::new(0));
-        replay.mark_undelivered(1);
-        for number in 4..=5 {
-            later.push(number.to_string().into()).unwrap();
-        }
-
-        assert_eq!(replay.append(later.into_frames()), Ok(()));
-
-        assert_eq!((replay.key(), replay.last_seq()), (1, 5));
-        assert_eq!(numbers(&replay.resume_after(2).unwrap()), [3, 4, 5]);
-    }
-
-    #[test]
-    fn an_id_is_a_repetition_only_after_the_client_has_resumed() {
-        let mut replay = with(0);
-        for id in ["1", "1"] {
-            assert!(!replay.is_duplicate_id(id));
-            replay.note_relayed_id(id);
-        }
-
-        replay.resume_after(0).unwrap();
-
-        assert!(replay.is_duplicate_id("1") && !replay.is_duplicate_id("2"));
-        replay.note_relayed_id("2");
-        assert!(!replay.is_duplicate_id("2"));
-        for number in 0..MAX_IDS {
-            replay.note_relayed_id(&format!("many {number}"));
-        }
-        assert_eq!((replay.said.len(), replay.is_duplicate_id("1")), (MAX_IDS, false));
-    }
-}
+mod tests;

@@ -32,8 +32,8 @@ use crate::{
         token::Claims,
     },
     delivery::{
-        self, ClientQueue, ClientQueueReader, DirectWriter, DisconnectReason, DisconnectSignal,
-        ReplayBuffer, ResumeError,
+        self, ClientQueue, ClientQueueReader, DisconnectReason, DisconnectSignal, ReplayBuffer,
+        ResumeError,
     },
     limits::{MessageRateLimiter, RateVerdict},
     metrics::{Kind, Metrics, Outcome, Resume},
@@ -44,6 +44,7 @@ use crate::{
         TokenField,
     },
     rooms::{ClaimError, JoinError, Membership, Peer, Resumed, RoomRegistry},
+    websocket::{ConnectionLost, FrameCounter, Socket, SocketEvent},
 };
 
 /// How long after its token a session may still present a new one.
@@ -52,52 +53,10 @@ const TOKEN_REFRESH_GRACE: Duration = Duration::from_secs(60);
 /// How long a client may take to read our last words and to close its side.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What a session needs of a WebSocket.
-pub trait Socket: Send {
-    /// The next thing that arrives; `None` when the connection is gone. Safe to cancel.
-    fn receive(&mut self) -> impl Future<Output = Option<SocketEvent>> + Send;
-    /// Writes text frames. After cancelling, what comes next goes out behind whole frames.
-    fn send(
-        &mut self,
-        frames: &[ByteString],
-    ) -> impl Future<Output = Result<(), ConnectionLost>> + Send;
-    /// Writes a Ping.
-    fn ping(&mut self) -> impl Future<Output = Result<(), ConnectionLost>> + Send;
-    /// Writes a Close.
-    fn close(
-        &mut self,
-        code: u16,
-        reason: &'static str,
-    ) -> impl Future<Output = Result<(), ConnectionLost>> + Send;
-    /// A way for others to write text frames while this socket's own task sleeps, where there is one.
-    fn direct_writer(&self) -> Option<Arc<dyn DirectWriter>> {
-        None
+impl FrameCounter for Metrics {
+    fn record_sent_frame(&self, bytes: usize) {
+        self.sent(bytes);
     }
-}
-
-/// The connection is gone.
-#[derive(Debug)]
-pub struct ConnectionLost;
-
-/// What arrives on a WebSocket (RFC 6455).
-#[derive(Debug)]
-pub enum SocketEvent {
-    /// A text message.
-    Text(ByteString),
-    /// A binary message.
-    Binary,
-    /// A Ping, answered already.
-    Heartbeat,
-    /// The answer to a Ping of ours.
-    Pong,
-    /// The client closes.
-    Close,
-    /// A text message that is not UTF-8.
-    NotUtf8,
-    /// A message over the limit.
-    TooBig,
-    /// Something that is no WebSocket frame.
-    Malformed,
 }
 
 /// What the house gives a session.
