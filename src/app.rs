@@ -39,15 +39,14 @@ use crate::{
     limits::{AuthEvent, ConcurrencyLimiter, HttpRateLimiter, Lockouts, Permit},
     metrics::{Limit, Login, Metrics},
     moderation::{EntryDenied, ModerationRule, ModerationRules, RuleKind},
-    protocol::IceServer,
+    protocol::{CloseReason, IceServer},
     relays::Relays,
     rooms::{
         RoomRegistry,
         far::{ClusterGateway, MigratedMembers},
     },
     session::{
-        self, AuthError, Authorized, CloseReason, Credentials, DetachedMember, SessionLimits,
-        ShutdownSnapshot,
+        self, AuthError, Authorized, Credentials, DetachedMember, SessionLimits, ShutdownSnapshot,
     },
     state_file,
     turn::{self, TurnCredentials},

@@ -25,11 +25,11 @@ use crate::{
     limits::Permit,
     metrics::Limit,
     moderation::EntryDenied,
+    protocol::CloseReason,
     rooms::{Peer, is_room_id},
     server::{ConnectionInfo, Upgraded, stream_of},
     session::{
-        self, AuthError, Authorized, CloseReason, Credentials, IceServerSet, SessionContext,
-        SessionServices,
+        self, AuthError, Authorized, Credentials, IceServerSet, SessionContext, SessionServices,
     },
     traces::Whence,
     websocket::{Socket, WebSocket, sec_websocket_accept},
@@ -151,7 +151,7 @@ fn run_session(
         let host = SessionContext {
             rooms: app.rooms.clone(),
             room: room.into(),
-            request,
+            request_id: request,
             address,
             limits: app.session_limits(),
             metrics: app.metrics.clone(),

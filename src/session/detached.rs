@@ -1,4 +1,4 @@
-//! A membership without a connection: until its client is back, and over a restart.
+//! A membership without a connection: until its client resumes it, and over a restart.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -12,7 +12,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-use super::run::{AuthError, Authorized, SUSPEND_THRESHOLD};
+use super::{AuthError, Authorized, liveness::SUSPEND_THRESHOLD};
 use crate::{
     auth::{grants::TokenSessionGuard, ticket::ResumeToken},
     delivery::{self, ClientQueue, ClientQueueReader, DisconnectReason, ReplayBuffer},
@@ -21,46 +21,52 @@ use crate::{
     rooms::{Membership, Peer, RoomRegistry, far::MigratedMember},
 };
 
-/// Why a member left that did not come back in time.
+/// The leave reason of a member that did not resume in time.
 pub(super) const NOT_RESUMED_IN_TIME: &str = "away_too_long";
 
-/// A member without a connection, for as long as it may come back. Dropping it is leaving.
+/// A member without a connection, for as long as it may resume. Dropping it is leaving.
 pub struct DetachedMember {
-    seat: Membership,
-    mailbox: ClientQueueReader,
-    ticket: Box<ResumeToken>,
-    until: Instant,
-    window: Duration,
-    _grant: Option<TokenSessionGuard>,
+    membership: Membership,
+    reader: ClientQueueReader,
+    resume_token: Box<ResumeToken>,
+    deadline: Instant,
+    resume_window: Duration,
+    _token_session: Option<TokenSessionGuard>,
 }
 
 /// A member without a connection, as it outlives the process.
 #[derive(Deserialize, Serialize)]
 pub struct SavedMember {
-    ticket: Box<ResumeToken>,
+    #[serde(rename = "ticket")]
+    resume_token: Box<ResumeToken>,
     replay: Box<ReplayBuffer>,
     features: Features,
-    arrival: u64,
-    /// The number of what was told last of its room to webhooks.
-    #[serde(default)]
-    sequence: u64,
-    /// When it has been away too long, in seconds since the Unix epoch.
-    until: u64,
+    #[serde(rename = "arrival")]
+    join_order: u64,
+    /// The sequence number of the last webhook of its room.
+    #[serde(default, rename = "sequence")]
+    webhook_seq: u64,
+    /// When it leaves, in seconds since the Unix epoch.
+    #[serde(rename = "until")]
+    deadline: u64,
 }
 
-/// What comes with a seat from another server: what this one needs to go on with it.
+/// What a membership brings from another server: what the new server needs to let its client resume it.
 #[derive(Deserialize, Serialize)]
 struct MigrationContext {
-    ticket: Box<ResumeToken>,
-    /// How long it may still be away, in seconds: the clocks of two servers are not the same.
-    left: u64,
+    #[serde(rename = "ticket")]
+    resume_token: Box<ResumeToken>,
+    /// How long it may still be without a connection, in seconds: two servers' clocks differ.
+    #[serde(rename = "left")]
+    remaining: u64,
 }
 
-/// What a server that [fetches](Seat::fetch) a seat wants back with it.
-pub(super) fn encode_context(ticket: &ResumeToken, left: Duration) -> ByteString {
-    let luggage = MigrationContext { ticket: Box::new(ticket.clone()), left: left.as_secs() + 1 };
+/// What a server that [claims](Membership::claim) a membership gets back with it.
+pub(super) fn encode_context(token: &ResumeToken, remaining: Duration) -> ByteString {
+    let resume_token = Box::new(token.clone());
+    let context = MigrationContext { resume_token, remaining: remaining.as_secs() + 1 };
     #[expect(clippy::expect_used, reason = "strings and numbers")]
-    serde_json::to_string(&luggage).expect("a ticket can be written").into()
+    serde_json::to_string(&context).expect("serializing a resume token cannot fail").into()
 }
 
 impl SavedMember {
@@ -70,7 +76,7 @@ impl SavedMember {
     }
 }
 
-/// Members that were away, or became so, when the server stopped. Clones are the same.
+/// The members that were detached, or became so, when the server stopped. Clones share them.
 #[derive(Clone, Default)]
 pub struct ShutdownSnapshot(Arc<Mutex<Vec<DetachedMember>>>);
 
@@ -81,166 +87,184 @@ impl ShutdownSnapshot {
     }
 
     /// Adds one.
-    pub fn push(&self, parked: DetachedMember) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(parked);
+    pub fn push(&self, member: DetachedMember) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(member);
     }
 }
 
 impl DetachedMember {
-    /// The connection is gone; from now on the client may be away for `window`.
+    /// The connection has ended. From now on the client may be without one for `resume_window`.
     pub(super) fn new(
-        seat: Membership,
-        mailbox: ClientQueueReader,
-        ticket: Box<ResumeToken>,
-        window: Duration,
-        grant: Option<TokenSessionGuard>,
+        membership: Membership,
+        reader: ClientQueueReader,
+        resume_token: Box<ResumeToken>,
+        resume_window: Duration,
+        token_session: Option<TokenSessionGuard>,
     ) -> Self {
-        seat.detach();
-        Self { seat, mailbox, ticket, until: Instant::now() + window, window, _grant: grant }
+        membership.detach();
+        Self {
+            membership,
+            reader,
+            resume_token,
+            deadline: Instant::now() + resume_window,
+            resume_window,
+            _token_session: token_session,
+        }
     }
 
-    /// Sits down again where `record` says, away, and nobody hears of it; `now` in whole seconds since the
-    /// Unix epoch, `window` as [`Rules::resume_window`](super::Rules::resume_window). `admit` says whether what the membership stands
-    /// on still counts: where not, or where the client has been away too long, it [`lingers`](Self::lingers)
-    /// no longer than it takes to tell the others.
+    /// Restores the membership of `saved`, detached, without informing its peers; `now` in whole seconds since the Unix
+    /// epoch, `resume_window` as [`SessionLimits::resume_window`](super::SessionLimits::resume_window). `authorize`
+    /// checks that its user and token are still valid: where they are not, or where the client was without a
+    /// connection too long, [`wait_for_resume`](Self::wait_for_resume) ends at once, which informs the peers.
     ///
-    /// Nothing where the seat is taken.
+    /// `None` where another member has the client id.
     pub fn restore(
         rooms: &RoomRegistry,
-        record: SavedMember,
+        saved: SavedMember,
         now: u64,
-        window: Duration,
-        admit: impl FnOnce(&ResumeToken, &ClientQueue) -> Result<Authorized, AuthError>,
+        resume_window: Duration,
+        authorize: impl FnOnce(&ResumeToken, &ClientQueue) -> Result<Authorized, AuthError>,
     ) -> Option<Self> {
-        let SavedMember { ticket, replay, features, arrival, sequence, until } = record;
-        let (outbox, mailbox) = delivery::channel();
-        outbox.enable_replay(replay);
-        outbox.set_features(features);
-        outbox.detach();
-        let admission = admit(&ticket, &outbox);
+        let SavedMember { resume_token, replay, features, join_order, webhook_seq, deadline } =
+            saved;
+        let (queue, reader) = delivery::channel();
+        queue.enable_replay(replay);
+        queue.set_features(features);
+        queue.detach();
+        let authorized = authorize(&resume_token, &queue);
         let peer = Peer {
-            client_id: ticket.client_id.as_str().into(),
-            username: ticket.username.as_str().into(),
+            client_id: resume_token.client_id.as_str().into(),
+            username: resume_token.username.as_str().into(),
         };
-        let seat =
-            Membership::restore(rooms, &ticket.room.as_str().into(), peer, outbox, arrival).ok()?;
-        rooms.advance_webhook_seq(&ticket.room, sequence);
-        // No more than the window, wherever the clock was when it was written.
-        let left = Duration::from_secs(until.saturating_sub(now)).min(window);
-        let left = if admission.is_ok() { left } else { Duration::ZERO };
-        let grant = admission.ok().and_then(|admission| admission.session);
-        let until = Instant::now() + left;
-        Some(Self { seat, mailbox, ticket, until, window, _grant: grant })
+        let room = resume_token.room.as_str().into();
+        let membership = Membership::restore(rooms, &room, peer, queue, join_order).ok()?;
+        rooms.advance_webhook_seq(&resume_token.room, webhook_seq);
+        // At most the window, whatever the clock showed when the member was saved.
+        let left = Duration::from_secs(deadline.saturating_sub(now)).min(resume_window);
+        let left = if authorized.is_ok() { left } else { Duration::ZERO };
+        let token_session = authorized.ok().and_then(|authorized| authorized.session);
+        let deadline = Instant::now() + left;
+        Some(Self {
+            membership,
+            reader,
+            resume_token,
+            deadline,
+            resume_window,
+            _token_session: token_session,
+        })
     }
 
-    /// Takes over a seat that has come from another server, with its client's right to come back; `window` as
-    /// [`Rules::resume_window`](super::Rules::resume_window). `admit` says whether what the membership stands on counts here.
+    /// Takes over a membership that has migrated from another server, with its client's right to resume; `resume_window`
+    /// as [`SessionLimits::resume_window`](super::SessionLimits::resume_window). `authorize` checks that its user and
+    /// token are valid here.
     ///
-    /// Nothing where it does not, or where the luggage is none; then it has left.
+    /// `None` where they are not, or where the migration context cannot be parsed; then it has left.
     pub fn from_migration(
-        arrival: MigratedMember,
-        window: Duration,
-        admit: impl FnOnce(&ResumeToken, &ClientQueue) -> Result<Authorized, AuthError>,
+        migrated: MigratedMember,
+        resume_window: Duration,
+        authorize: impl FnOnce(&ResumeToken, &ClientQueue) -> Result<Authorized, AuthError>,
     ) -> Option<Self> {
-        let MigratedMember {
-            membership: seat,
-            queue: outbox,
-            reader: mailbox,
-            context: luggage,
-            is_expected,
-        } = arrival;
-        let MigrationContext { ticket, left } = serde_json::from_str(&luggage).ok()?;
-        let admission = admit(&ticket, &outbox).ok()?;
+        let MigratedMember { membership, queue, reader, context, is_expected } = migrated;
+        let MigrationContext { resume_token, remaining } = serde_json::from_str(&context).ok()?;
+        let authorized = authorize(&resume_token, &queue).ok()?;
         if !is_expected {
-            seat.detach();
+            membership.detach();
         }
-        let until = Instant::now() + Duration::from_secs(left).min(window);
-        Some(Self { seat, mailbox, ticket, until, window, _grant: admission.session })
+        let deadline = Instant::now() + Duration::from_secs(remaining).min(resume_window);
+        Some(Self {
+            membership,
+            reader,
+            resume_token,
+            deadline,
+            resume_window,
+            _token_session: authorized.session,
+        })
     }
 
-    /// Sends it to another server, where its client may come back to it.
+    /// Sends it to another server, where its client may resume it.
     pub fn migrate_to(self, node: Arc<str>) {
-        let luggage = encode_context(&self.ticket, self.remaining());
-        self.seat.migrate_to(node, luggage);
+        let context = encode_context(&self.resume_token, self.remaining());
+        self.membership.migrate_to(node, context);
     }
 
     /// How many bytes of frames are kept for it.
     pub fn bytes(&self) -> usize {
-        self.mailbox.replay_bytes()
+        self.reader.replay_bytes()
     }
 
-    /// All sit that were there: each hears which of the others are away.
+    /// Informs its peers that it is detached, once all members of a snapshot are restored.
     pub fn announce_detached(&self) {
-        self.seat.detach();
+        self.membership.detach();
     }
 
-    /// The room that it sits in.
+    /// Its room.
     pub fn room(&self) -> &str {
-        &self.ticket.room
+        &self.resume_token.room
     }
 
-    /// How long it may still be away.
+    /// How long it may still be without a connection.
     pub(super) fn remaining(&self) -> Duration {
-        self.until.saturating_duration_since(Instant::now())
+        self.deadline.saturating_duration_since(Instant::now())
     }
 
-    /// Whether it still has its right to come back.
+    /// Whether its client may still resume it.
     pub fn can_resume(&self) -> bool {
-        self.mailbox.disconnect_signal().reason().is_none()
+        self.reader.disconnect_signal().reason().is_none()
     }
 
-    /// What another process needs to go on with it; `now` in whole seconds since the Unix epoch. From
-    /// now on nothing more is kept for it here. Nothing where it has lost its right to come back.
+    /// What another process needs to continue it; `now` in whole seconds since the Unix epoch. From now on no frames
+    /// are kept for it here. `None` where its client may no longer resume it.
     pub fn to_saved(&self, now: u64) -> Option<SavedMember> {
         if !self.can_resume() {
             return None;
         }
-        let (replay, features) = self.mailbox.take_replay()?;
-        // Both are rounded down, and nobody is to have less time than it was told.
-        let until = now + self.remaining().as_secs() + 2;
-        let (ticket, arrival) = (self.ticket.clone(), self.seat.join_order());
-        let sequence = self.seat.webhook_seq();
-        Some(SavedMember { ticket, replay, features, arrival, sequence, until })
+        let (replay, features) = self.reader.take_replay()?;
+        // Both numbers are rounded down, and no client gets less time than it was promised.
+        let deadline = now + self.remaining().as_secs() + 2;
+        let (resume_token, join_order) = (self.resume_token.clone(), self.membership.join_order());
+        let webhook_seq = self.membership.webhook_seq();
+        Some(SavedMember { resume_token, replay, features, join_order, webhook_seq, deadline })
     }
 
-    /// Waits until the client is back on another connection, has lost its right to come, or has been away
-    /// too long. When the server stops it is kept among the survivors.
+    /// Waits until the client has resumed on another connection, may no longer resume, or its time is over. When the
+    /// server stops, the member is added to `snapshot`.
     pub async fn wait_for_resume(
         mut self,
         mut closing: watch::Receiver<Option<Duration>>,
-        survivors: &ShutdownSnapshot,
+        snapshot: &ShutdownSnapshot,
         metrics: &Metrics,
     ) {
-        let notice = self.mailbox.disconnect_signal();
-        let why = tokio::select! {
+        let signal = self.reader.disconnect_signal();
+        let disconnected = tokio::select! {
             biased;
-            why = notice.disconnected() => Some(why),
-            _ = closing.wait_for(Option::is_some) => return survivors.push(self),
-            () = sleep_unless_suspended(self.until, self.window) => None,
+            reason = signal.disconnected() => Some(reason),
+            _ = closing.wait_for(Option::is_some) => return snapshot.push(self),
+            () = sleep_unless_suspended(self.deadline, self.resume_window) => None,
         };
-        if why == Some(DisconnectReason::Resumed) {
+        if disconnected == Some(DisconnectReason::Resumed) {
             return;
         }
-        let reason = why.map_or(NOT_RESUMED_IN_TIME, |why| CloseReason::from(why).as_str());
-        self.seat.set_leave_reason(reason);
+        let reason =
+            disconnected.map_or(NOT_RESUMED_IN_TIME, |reason| CloseReason::from(reason).as_str());
+        self.membership.set_leave_reason(reason);
         metrics.resumed(Resume::GivenUp);
-        if why == Some(DisconnectReason::TooSlow) {
+        if disconnected == Some(DisconnectReason::TooSlow) {
             metrics.overflowed();
         }
         metrics.left(reason);
-        let Peer { username, client_id } = self.seat.peer();
-        let (room, user, client) = (&*self.ticket.room, &**username, &**client_id);
+        let Peer { username, client_id } = self.membership.peer();
+        let (room, user, client) = (self.room(), &**username, &**client_id);
         tracing::error_span!("socket", room, user, client)
             .in_scope(|| tracing::info!(reason, "left, being away"));
     }
 }
 
-/// Waits until then, or, where we slept through that, a while longer: nobody could reach us meanwhile. As
-/// long as we slept at most, and at most for a whole `window`.
-async fn sleep_unless_suspended(until: Instant, window: Duration) {
-    sleep_until(until).await;
-    let late = until.elapsed();
+/// Waits until `deadline`. Where the process was suspended over it, waits longer, since no client could reach the server
+/// meanwhile: as long as the suspension, and at most a whole `resume_window`.
+async fn sleep_unless_suspended(deadline: Instant, resume_window: Duration) {
+    sleep_until(deadline).await;
+    let late = deadline.elapsed();
     if late > SUSPEND_THRESHOLD {
-        sleep(late.min(window)).await;
+        sleep(late.min(resume_window)).await;
     }
 }

@@ -1,1101 +1,154 @@
-//! One connection's life, in order: it introduces itself, sits down, talks and listens, and leaves.
+//! The sequence of a connection's life: handshake, welcome, membership, close.
 
 use std::{
-    convert::Infallible,
     future::{Future, poll_fn},
-    net::IpAddr,
     panic::AssertUnwindSafe,
     pin::pin,
-    sync::Arc,
     task::{Poll, Waker},
     time::Duration,
 };
 
-use bytestring::ByteString;
 use futures_util::FutureExt;
-use secrecy::{ExposeSecret, SecretString};
-use serde_json::value::RawValue;
-use strum::IntoEnumIterator;
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep_until, timeout, timeout_at},
+use tokio::sync::watch;
+use tracing::{Instrument, Span};
+
+use super::{
+    DetachedMember, SessionContext, SessionServices,
+    close::{close, log_rejection},
+    handshake::{HandshakeOutcome, handshake},
+    liveness::TimedSocket,
+    member::Member,
 };
-
-use tracing::{Instrument, Span, field::Empty};
-use uuid::Uuid;
-
-use super::detached::{self, DetachedMember, ShutdownSnapshot};
 use crate::{
-    auth::{
-        grants::TokenSessionGuard,
-        ticket::{ResumeToken, ResumeTokenSigner},
-        token::Claims,
-    },
-    delivery::{
-        self, ClientQueue, ClientQueueReader, DisconnectReason, DisconnectSignal, ReplayBuffer,
-        ResumeError,
-    },
-    limits::{MessageRateLimiter, RateVerdict},
-    metrics::{Kind, Metrics, Outcome, Resume},
-    moderation::EntryDenied,
-    protocol::{
-        self, AuthToken, ClientFrame, ClientMessage, CloseInfo, CloseReason, Features, FrameError,
-        IceServer, RequestedId, ResumeOffer, ResumeRequest, RosterEntry, ServerMessage, SignalKind,
-        TokenField,
-    },
-    rooms::{ClaimError, JoinError, Membership, Peer, Resumed, RoomRegistry},
-    websocket::{ConnectionLost, FrameCounter, Socket, SocketEvent},
+    delivery::{self, DisconnectReason, DisconnectSignal},
+    metrics::Metrics,
+    protocol::CloseReason,
+    websocket::Socket,
 };
 
-/// How long after its token a session may still present a new one.
-const TOKEN_REFRESH_GRACE: Duration = Duration::from_secs(60);
-
-/// How long a client may take to read our last words and to close its side.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-
-impl FrameCounter for Metrics {
-    fn record_sent_frame(&self, bytes: usize) {
-        self.sent(bytes);
-    }
-}
-
-/// What the house gives a session.
-pub struct SessionContext<D> {
-    /// Where members sit.
-    pub rooms: RoomRegistry,
-    /// The room of this connection.
-    pub room: Arc<str>,
-    /// The request that it came with, for the log.
-    pub request: Uuid,
-    /// Whose connection it is, for the log.
-    pub address: IpAddr,
-    /// How it is to behave.
-    pub limits: SessionLimits,
-    /// Where it is counted.
-    pub metrics: Arc<Metrics>,
-    /// Who lets people in.
-    pub services: D,
-    /// Signs what clients come back with.
-    pub resume_tokens: Arc<ResumeTokenSigner>,
-    /// Who is to be let in again by the next process.
-    pub snapshot: ShutdownSnapshot,
-    /// Turns to the time that clients may take to come back when the server stops.
-    pub closing: watch::Receiver<Option<Duration>>,
-}
-
-impl<D> SessionContext<D> {
-    /// What a line of the log says of this connection. Made for each line, and not kept: a session
-    /// writes two or three. Of the highest level, so that it is there however quiet the log is.
-    fn span(&self, member: Option<&Peer>) -> Span {
-        tracing::error_span!(
-            "socket",
-            request_id = %self.request,
-            room = &*self.room,
-            address = %self.address,
-            user = member.map(|peer| &*peer.username),
-            client = member.map(|peer| &*peer.client_id),
-        )
-    }
-
-    /// Counts an error, and says what its client is told.
-    fn error(&self, code: &'static str, message: &str, id: Option<&RawValue>) -> ByteString {
-        self.metrics.erred(code);
-        ServerMessage::Error { message, code, id, retry: None, retry_after_ms: None }.encode()
-    }
-
-    /// What a client shows that comes back; `None` where none may.
-    fn sign(&self, ticket: &ResumeToken) -> Option<SecretString> {
-        if self.limits.resume_window.is_zero() {
-            return None;
-        }
-        let signed = self.resume_tokens.sign(ticket);
-        signed.inspect_err(|error| tracing::error!(%error, "no resume token")).ok()
-    }
-
-    fn resume_offer<'a>(&self, token: &'a SecretString) -> ResumeOffer<'a> {
-        ResumeOffer {
-            resume_token: token.expose_secret(),
-            resume_window_seconds: self.limits.resume_window.as_secs(),
-        }
-    }
-}
-
-/// The settings that a session keeps to.
-#[derive(Clone, Debug)]
-pub struct SessionLimits {
-    /// For the first message, for silence, and for a single write.
-    pub timeout: Duration,
-    /// How fast the message budget refills.
-    pub messages_per_second: u32,
-    /// What the message budget holds.
-    pub message_burst: u32,
-    /// Whether somebody without a token may come in.
-    pub guests: bool,
-    /// Whether a session ends with its token.
-    pub enforce_token_expiry: bool,
-    /// How long a client may be away that resumes; zero where none may.
-    pub resume_window: Duration,
-}
-
-/// What somebody at the door says about himself.
-pub enum Credentials<'a> {
-    /// A token, good or bad.
-    Token(&'a str),
-    /// Nothing at all.
-    Guest,
-    /// He was here before.
-    ResumeToken(&'a ResumeToken),
-}
-
-/// Lets people in.
-pub trait SessionServices: Send + Sync {
-    /// Checks the claim of whoever is behind the outbox.
-    ///
-    /// # Errors
-    ///
-    /// [`Refusal`].
-    fn authorize(
-        &self,
-        claim: Credentials<'_>,
-        outbox: &ClientQueue,
-    ) -> Result<Authorized, AuthError>;
-    /// Why somebody who was admitted may not come into this room now, whatever it is that bars him.
-    fn check_entry(&self, room: &str, peer: &Peer) -> Option<EntryDenied>;
-    /// The time, in milliseconds since the Unix epoch.
-    fn now(&self) -> u64;
-    /// What this user is to give to `new RTCPeerConnection(…)` from now on; a guest has no name.
-    fn ice_servers(&self, username: Option<&str>) -> IceServerSet;
-
-    /// Another number whenever the servers themselves were replaced.
-    fn ice_version(&self) -> u64;
-}
-
-/// ICE servers, with credentials that run out.
-#[derive(Default)]
-pub struct IceServerSet {
-    /// STUN and TURN.
-    pub servers: Vec<IceServer>,
-    /// How long the credentials are good for; `None` where there are none.
-    pub lifetime: Option<Duration>,
-}
-
-/// Somebody may come in.
-pub struct Authorized {
-    /// The account, or the guest's name.
-    pub username: Arc<str>,
-    /// How long the token still lasts; `None` for a guest.
-    pub expires_in: Option<Duration>,
-    /// What the token says; `None` for a guest.
-    pub claims: Option<Claims>,
-    /// What ends the session with its token or account; held as long as the session lasts.
-    pub session: Option<TokenSessionGuard>,
-}
-
-/// Somebody may not come in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AuthError {
-    /// The token is not good.
-    BadToken,
-    /// The token is not good, and there were too many of them from this address.
-    Blocked,
-    /// The token is good, but there is no such active account.
-    NoSuchUser,
-    /// An administrator has ended that membership, or bars whoever had it.
-    Removed,
-}
-
-/// Logs that a connection was refused before it became a member.
-fn log_rejection(reason: CloseReason) {
-    // A blocked client could fill the log; its failed attempts were logged before.
-    let is_quiet = reason.info().frame.is_none() || reason == CloseReason::Blocked;
-    let reason = reason.as_str();
-    if is_quiet {
-        tracing::debug!(reason, "not let in");
-    } else {
-        tracing::warn!(reason, "not let in");
-    }
-}
-
-impl From<DisconnectReason> for CloseReason {
-    fn from(why: DisconnectReason) -> Self {
-        match why {
-            DisconnectReason::TooSlow => Self::TooSlow,
-            DisconnectReason::Replaced | DisconnectReason::Resumed => Self::Replaced,
-            DisconnectReason::LoggedOut => Self::LoggedOut,
-            DisconnectReason::PasswordChanged => Self::PasswordChanged,
-            DisconnectReason::AccountGone => Self::AccountDisabled,
-            DisconnectReason::Removed => Self::Removed,
-        }
-    }
-}
-
-impl From<EntryDenied> for CloseReason {
-    fn from(why: EntryDenied) -> Self {
-        match why {
-            EntryDenied::Banned => Self::Banned,
-            EntryDenied::Locked => Self::RoomLocked,
-        }
-    }
-}
-
-impl From<JoinError> for CloseReason {
-    fn from(why: JoinError) -> Self {
-        match why {
-            JoinError::Full => Self::RoomFull,
-            JoinError::ClientIdTaken => Self::ClientIdTaken,
-            JoinError::Unavailable => Self::Unavailable,
-        }
-    }
-}
-
-impl From<AuthError> for CloseReason {
-    fn from(why: AuthError) -> Self {
-        match why {
-            AuthError::BadToken => Self::InvalidToken,
-            AuthError::Blocked => Self::Blocked,
-            AuthError::NoSuchUser => Self::NoSuchUser,
-            AuthError::Removed => Self::Banned,
-        }
-    }
-}
-
-/// Tells `metrics` how sessions may end. Call it once, before the first.
-pub fn preregister_metrics(metrics: &Metrics) {
-    for goodbye in CloseReason::iter() {
-        metrics.expects_end(goodbye.as_str(), goodbye.info().frame.map(|frame| frame.code));
-        metrics.expects_leave(goodbye.as_str());
-    }
-    metrics.expects_leave(detached::NOT_RESUMED_IN_TIME);
-}
-
-/// What the log says, and a trace shows, of a connection to `room` while it introduces itself.
-pub fn handshake_span(request: Uuid, room: &str, address: IpAddr) -> Span {
-    tracing::error_span!(
-        "introduction",
-        request_id = %request,
-        room,
-        %address,
-        user = Empty,
-        client = Empty,
-    )
-}
-
-/// Lives one connection to its end; says how it ended, and who stays without it. The seat of somebody who
-/// does not is free before the last words. `introduction` is held no longer than that takes.
+/// Runs one connection to its end. Returns why it ended, and the member where it stays without a connection. A member
+/// that does not stay has left its room before the last frames are sent. `handshake_span` is held no longer than the
+/// handshake takes.
 pub async fn run(
     socket: &mut impl Socket,
-    host: &SessionContext<impl SessionServices>,
-    introduction: Span,
+    context: &SessionContext<impl SessionServices>,
+    handshake_span: Span,
 ) -> (CloseReason, Option<DetachedMember>) {
-    let (outbox, mailbox) = delivery::channel();
-    let end = disconnect_requested(mailbox.disconnect_signal(), host.closing.clone());
+    let (queue, reader) = delivery::channel();
+    let end = disconnect_requested(reader.disconnect_signal(), context.closing.clone());
     let mut member = None;
-    let living = async {
-        let mut line = TimedSocket { socket, patience: host.limits.timeout };
-        // Boxed, so that a member does not hold for ever what it needed at the door.
-        let introduced = Box::pin(handshake(&mut line, host, outbox, mailbox).inspect(|entered| {
-            if let Err(goodbye) = entered {
-                log_rejection(*goodbye);
-            }
-        }));
-        let (entered, greeting, first) = introduced.instrument(introduction).await?;
+    let session = async {
+        let mut socket = TimedSocket { socket, write_timeout: context.limits.timeout };
+        // Boxed, so that a member does not hold the memory of the handshake for as long as it stays.
+        let handshake =
+            Box::pin(handshake(&mut socket, context, queue, reader).inspect(|outcome| {
+                if let Err(reason) = outcome {
+                    log_rejection(*reason);
+                }
+            }));
+        let HandshakeOutcome { member: entered, greeting, guest_frame } =
+            handshake.instrument(handshake_span).await?;
         let member = member.insert(entered);
-        member.send_welcome(&mut line, &greeting, first).await?;
+        member.send_welcome(&mut socket, &greeting, guest_frame).await?;
         drop(greeting);
-        member.run_member(&mut line).await
+        member.run_member(&mut socket).await
     };
-    let goodbye = tokio::select! {
-        // The end comes first: when the server stops, nobody is told any more that all the others
-        // leave, which would hang up calls that outlive the restart.
+    let reason = tokio::select! {
+        // `end` is polled first: when the server stops, no member is informed any more that all the others leave, which
+        // would end calls that outlive the restart.
         biased;
-        goodbye = end => goodbye,
-        // One session's fault is nobody else's: unwinding ends it, and the client is told.
-        lived = AssertUnwindSafe(living).catch_unwind() => match lived {
-            Ok(Err(goodbye)) => goodbye,
+        reason = end => reason,
+        // A panic ends its own session alone: unwinding ends it, and the client receives a Close.
+        ended = AssertUnwindSafe(session).catch_unwind() => match ended {
+            Ok(Err(reason)) => reason,
             Err(_panic) => {
-                host.span(None).in_scope(|| tracing::error!("a session panicked"));
+                context.span(None).in_scope(|| tracing::error!("a session panicked"));
                 CloseReason::Internal
             }
         },
     };
-    let admitted = member.is_some();
-    host.metrics.ended(goodbye.as_str(), admitted);
-    let parked = member.and_then(|member| {
-        let span = host.span(Some(member.membership.peer()));
-        let notice = member.reader.disconnect_signal();
-        let parked = member.into_detached(goodbye);
-        let reason = goodbye.as_str();
-        match notice.reason() {
-            // The seat is another connection's.
-            Some(DisconnectReason::Resumed) => {}
-            why => {
-                if why == Some(DisconnectReason::TooSlow) {
-                    host.metrics.overflowed();
-                }
-                if parked.is_none() {
-                    host.metrics.left(reason);
-                }
-            }
-        }
-        span.in_scope(|| match parked {
-            Some(_) => tracing::info!(reason, "away"),
-            None => tracing::info!(reason, "left"),
-        });
-        parked
-    });
-    // When the server stops, nobody is to lose its seat for reading its last words too slowly.
-    let parked = if matches!(goodbye, CloseReason::Restarting(_)) {
-        parked.into_iter().for_each(|parked| host.snapshot.push(parked));
+    let was_member = member.is_some();
+    context.metrics.ended(reason.as_str(), was_member);
+    let detached = member.and_then(|member| leave_or_detach(member, reason, context));
+    // When the server stops, a member is saved even if its client reads the last frames too slowly.
+    let detached = if matches!(reason, CloseReason::Restarting(_)) {
+        detached.into_iter().for_each(|detached| context.snapshot.push(detached));
         None
     } else {
-        parked
+        detached
     };
-    Box::pin(close(socket, goodbye, admitted, &host.metrics)).await;
-    (goodbye, parked)
+    Box::pin(close(socket, reason, was_member, &context.metrics)).await;
+    (reason, detached)
 }
 
-/// Our own sleep, in a process or a machine that was stopped, if a timer is so late.
-pub(super) const SUSPEND_THRESHOLD: Duration = Duration::from_secs(1);
-
-/// Turns a connection away at the door: the reason stands in place of `auth_required`.
+/// Refuses a connection without a handshake: the reason is sent in place of `auth_required`.
 pub async fn reject(
     socket: &mut impl Socket,
-    goodbye: CloseReason,
-    introduction: Span,
+    reason: CloseReason,
+    handshake_span: Span,
     metrics: &Metrics,
 ) {
-    introduction.in_scope(|| log_rejection(goodbye));
-    drop(introduction);
-    metrics.ended(goodbye.as_str(), false);
-    close(socket, goodbye, false, metrics).await;
+    handshake_span.in_scope(|| log_rejection(reason));
+    drop(handshake_span);
+    metrics.ended(reason.as_str(), false);
+    close(socket, reason, false, metrics).await;
 }
 
-async fn close(socket: &mut impl Socket, goodbye: CloseReason, admitted: bool, metrics: &Metrics) {
-    let last_words = async {
-        let CloseInfo { frame, code, sentence, is_sent_before_auth, retry, .. } = goodbye.info();
-        if let Some(frame) = frame {
-            let mut retry_after_ms = None;
-            if let CloseReason::Restarting(within) = goodbye {
-                let reconnect_in_ms = spread_over(within);
-                retry_after_ms = Some(reconnect_in_ms);
-                socket.send(&[ServerMessage::ServerShutdown { reconnect_in_ms }.encode()]).await?;
+/// Ends the connection of a member: it leaves its room, or stays where it may resume. Logs and counts which.
+fn leave_or_detach<D: SessionServices>(
+    member: Member<'_, D>,
+    reason: CloseReason,
+    context: &SessionContext<D>,
+) -> Option<DetachedMember> {
+    let span = context.span(Some(member.peer()));
+    let signal = member.disconnect_signal();
+    let detached = member.into_detached(reason);
+    let reason = reason.as_str();
+    match signal.reason() {
+        // The membership continues on another connection.
+        Some(DisconnectReason::Resumed) => {}
+        disconnected => {
+            if disconnected == Some(DisconnectReason::TooSlow) {
+                context.metrics.overflowed();
             }
-            if admitted || is_sent_before_auth {
-                let error = ServerMessage::Error {
-                    message: sentence,
-                    code,
-                    id: None,
-                    retry: Some(retry),
-                    retry_after_ms,
-                };
-                metrics.erred(code);
-                socket.send(&[error.encode()]).await?;
+            if detached.is_none() {
+                context.metrics.left(reason);
             }
-            metrics.closed(frame.code);
-            socket.close(frame.code, frame.reason).await?;
         }
-        // Whoever hangs up on unread data resets the connection, and the close may be lost on the way.
-        while socket.receive().await.is_some() {}
-        Ok::<_, ConnectionLost>(())
-    };
-    let _ = timeout(CLOSE_TIMEOUT, last_words).await;
-}
-
-/// Some time within the given one, different for everybody, in milliseconds.
-fn spread_over(within: Duration) -> u64 {
-    let within = u64::try_from(within.as_millis()).unwrap_or(u64::MAX).max(1);
-    Uuid::new_v4().as_u64_pair().1 % within
-}
-
-/// A socket whose writes end in time.
-struct TimedSocket<'a, S> {
-    socket: &'a mut S,
-    patience: Duration,
-}
-
-impl<S: Socket> TimedSocket<'_, S> {
-    async fn write(&mut self, frames: &[ByteString]) -> Result<(), CloseReason> {
-        with_deadline(self.patience, self.socket.send(frames)).await
     }
-
-    async fn ping(&mut self) -> Result<(), CloseReason> {
-        with_deadline(self.patience, self.socket.ping()).await
-    }
+    span.in_scope(|| match detached {
+        Some(_) => tracing::info!(reason, "away"),
+        None => tracing::info!(reason, "left"),
+    });
+    detached
 }
 
-/// A client that does not read would block its own task in a write.
-async fn with_deadline(
-    patience: Duration,
-    writing: impl Future<Output = Result<(), ConnectionLost>> + Send,
-) -> Result<(), CloseReason> {
-    let mut writing = pin!(writing);
-    // Nearly every write is done at once and needs no timer, nor room for one.
-    let written = match poll_fn(|context| Poll::Ready(writing.as_mut().poll(context))).await {
-        Poll::Ready(written) => Ok(written),
-        Poll::Pending => Box::pin(timeout(patience, writing)).await,
-    };
-    match written {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(ConnectionLost)) => Err(CloseReason::ConnectionLost),
-        Err(_elapsed) => Err(CloseReason::TooSlow),
-    }
-}
-
-/// What ends a session from outside: somebody's dismissal, or the server that stops.
+/// Waits until a session is ended from outside: by a disconnect, or because the server stops.
 async fn disconnect_requested(
-    notice: DisconnectSignal,
+    signal: DisconnectSignal,
     closing: watch::Receiver<Option<Duration>>,
 ) -> CloseReason {
     let mut stopping = closing.clone();
-    let mut stops = pin!(stopping.wait_for(Option::is_some));
-    let mut woken: Option<Waker> = None;
+    let mut stop = pin!(stopping.wait_for(Option::is_some));
+    let mut registered: Option<Waker> = None;
     poll_fn(|context| {
-        // This is asked before every message. Whether there is news costs little to see; to be told of it
-        // takes locks, of which all sessions share one, and to ask once is enough.
-        let is_news = closing.has_changed().unwrap_or(true);
-        let is_waiting = woken.as_ref().is_some_and(|known| known.will_wake(context.waker()));
-        if !is_waiting {
-            woken = Some(context.waker().clone());
-            notice.register_waker(context.waker());
+        // This is polled before every message. Checking for a change is cheap; registering for one takes locks, one of
+        // which all sessions share, and once is enough.
+        let has_changed = closing.has_changed().unwrap_or(true);
+        let is_registered = registered.as_ref().is_some_and(|it| it.will_wake(context.waker()));
+        if !is_registered {
+            registered = Some(context.waker().clone());
+            signal.register_waker(context.waker());
         }
-        if let Some(why) = notice.reason() {
-            return Poll::Ready(why.into());
+        if let Some(reason) = signal.reason() {
+            return Poll::Ready(reason.into());
         }
-        if is_waiting && !is_news {
+        if is_registered && !has_changed {
             return Poll::Pending;
         }
-        stops.as_mut().poll(context).map(|within| {
+        stop.as_mut().poll(context).map(|within| {
             CloseReason::Restarting(within.ok().and_then(|within| *within).unwrap_or_default())
         })
     })
     .await
 }
-
-/// What a newcomer hears first, and the first message of a guest, which is still to be acted on.
-type HandshakeOutcome<'h, D> = (Member<'h, D>, Vec<ByteString>, Option<ByteString>);
-
-/// From the first message to a seat.
-async fn handshake<'h, D: SessionServices>(
-    line: &mut TimedSocket<'_, impl Socket>,
-    host: &'h SessionContext<D>,
-    outbox: ClientQueue,
-    mailbox: ClientQueueReader,
-) -> Result<HandshakeOutcome<'h, D>, CloseReason> {
-    let guests = host.limits.guests;
-    let greeting = ServerMessage::AuthRequired { message: "Authentication required", guests };
-    line.write(&[greeting.encode()]).await?;
-    let until = Instant::now() + host.limits.timeout;
-    let mut first = first_text(line.socket, until).await?;
-
-    if let ClientFrame { id, message: Ok(ClientMessage::Resume(resumption)), .. } =
-        protocol::parse(&first)
-    {
-        let resumed = timeout_at(until, resume(host, &resumption, &outbox)).await;
-        match resumed.unwrap_or(Err(CloseReason::Unavailable))? {
-            Ok((seat, admission, membership, resumed)) => {
-                record_peer_in_span(seat.peer());
-                tracing::info!(replayed = resumed.replayed_frames, "resumed");
-                host.metrics.resumed(Resume::Resumed);
-                let (mut member, ice_servers, token) =
-                    Member::new(host, seat, outbox, mailbox, admission, membership);
-                member.is_resume_token_sent = true;
-                let greeting = member.resumed(&resumed, &ice_servers, token.as_ref());
-                return Ok((member, vec![greeting], None));
-            }
-            Err(sentence) => {
-                host.metrics.resumed(Resume::Refused);
-                tracing::info!(reason = sentence, "not resumed");
-                line.write(&[host.error("resume_failed", &sentence, id)]).await?;
-            }
-        }
-        first = first_text(line.socket, until).await?;
-    }
-    let message = protocol::parse(&first).message;
-    let (claim, requested, features) = credentials_of(&message, guests)?;
-    let admission = host.services.authorize(claim, &outbox)?;
-    let client_id: Arc<str> = match requested {
-        RequestedId::This(id) => id.as_ref().into(),
-        RequestedId::Any => Uuid::new_v4().to_string().into(),
-        RequestedId::Malformed => return Err(CloseReason::InvalidClientId),
-    };
-    let carries_on = !matches!(message, Ok(ClientMessage::AuthToken(_)));
-    let key = Uuid::new_v4().as_u128();
-    if features.resume && !host.limits.resume_window.is_zero() {
-        outbox.enable_replay(Box::new(ReplayBuffer::new(key)));
-    }
-    outbox.set_features(features);
-    let peer = Peer { client_id, username: admission.username.clone() };
-    // Also where the room has no seat for him.
-    record_peer_in_span(&peer);
-    let is_let_in = || match host.services.check_entry(&host.room, &peer) {
-        None => Ok(()),
-        Some(why) => {
-            let goodbye = CloseReason::from(why);
-            host.rooms.record_refusal(&host.room, &peer, goodbye.as_str());
-            Err(goodbye)
-        }
-    };
-    is_let_in()?;
-    outbox.set_address(host.address);
-    let since = host.services.now();
-    let mut seat = Membership::join(&host.rooms, &host.room, peer.clone(), outbox.clone()).await?;
-    // Whoever was barred meanwhile was not in yet to be thrown out.
-    if let Err(goodbye) = is_let_in() {
-        seat.set_leave_reason(goodbye.as_str());
-        return Err(goodbye);
-    }
-    tracing::info!("joined");
-    host.metrics.joined();
-    let membership = MembershipId { key, since };
-    let (mut member, ice_servers, token) =
-        Member::new(host, seat, outbox, mailbox, admission, membership);
-    let greeting = member.welcome(&ice_servers, token.as_ref());
-    Ok((member, greeting, carries_on.then_some(first)))
-}
-
-/// From here on the log says who introduces himself.
-fn record_peer_in_span(Peer { username, client_id }: &Peer) {
-    Span::current().record("user", &**username).record("client", &**client_id);
-}
-
-/// One membership, over all its connections.
-struct MembershipId {
-    /// Tells it from all others.
-    key: u128,
-    /// When it began, in milliseconds since the Unix epoch.
-    since: u64,
-}
-
-/// Gives somebody who was here before the seat that he had, and says which membership that is; or the
-/// sentence of the error.
-async fn resume<D: SessionServices>(
-    host: &SessionContext<D>,
-    resumption: &ResumeRequest<'_>,
-    outbox: &ClientQueue,
-) -> Result<Result<(Membership, Authorized, MembershipId, Resumed), String>, CloseReason> {
-    let (ticket, last_seq, admission) = match verify_resume(host, resumption, outbox) {
-        Ok(readmitted) => readmitted,
-        Err(sentence) => return Ok(Err(sentence)),
-    };
-    let client_id: Arc<str> = ticket.client_id.as_str().into();
-    let peer = Peer { client_id: client_id.clone(), username: admission.username.clone() };
-    let (rooms, room, key) = (&host.rooms, &host.room, ticket.key);
-    let sits_down = || Membership::resume(rooms, room, peer.clone(), key, outbox.clone(), last_seq);
-    let luggage = detached::encode_context(&ticket, host.limits.resume_window);
-    outbox.set_address(host.address);
-    let seat = loop {
-        match sits_down() {
-            Err(ResumeError::Ended) => {}
-            seat => break seat,
-        }
-        match Membership::claim(rooms, room, &client_id, key, luggage.clone()).await {
-            // If it is not gone again, to where its client was looked for before.
-            Ok(()) => {}
-            // Unless it has come here while we asked.
-            Err(ClaimError::Ended) => break sits_down(),
-            Err(ClaimError::Unavailable) => return Err(CloseReason::Unavailable),
-        }
-    };
-    let membership = MembershipId { key, since: ticket.since };
-    // Whoever was thrown out meanwhile was perhaps on the way.
-    if seat.is_ok() && host.services.authorize(Credentials::ResumeToken(&ticket), outbox).is_err() {
-        return Ok(Err(MEMBERSHIP_VOID.into()));
-    }
-    let seated = seat.map(|(seat, resumed)| (seat, admission, membership, resumed));
-    Ok(seated.map_err(|why| why.to_string()))
-}
-
-const MEMBERSHIP_VOID: &str = "What that membership stood on no longer counts";
-
-/// Whether somebody may come back at all, and to which membership; or the sentence of the error.
-fn verify_resume<D: SessionServices>(
-    host: &SessionContext<D>,
-    resumption: &ResumeRequest<'_>,
-    outbox: &ClientQueue,
-) -> Result<(ResumeToken, u64, Authorized), String> {
-    let TokenField::Text(ticket) = &resumption.token else {
-        return Err("Field \"resume_token\" must be a string".into());
-    };
-    let last_seq = resumption
-        .last_seq
-        .ok_or("Field \"last_seq\" must be the \"seq\" of the last frame that you got, or 0")?;
-    let ticket = host.resume_tokens.verify(ticket).map_err(|_| "That resume token is not valid")?;
-    if *ticket.room != *host.room {
-        return Err("That resume token is for another room".into());
-    }
-    let admission = host.services.authorize(Credentials::ResumeToken(&ticket), outbox);
-    let admission = admission.map_err(|_| MEMBERSHIP_VOID)?;
-    Ok((ticket, last_seq, admission))
-}
-
-/// Who somebody says he is with his first message, the client id that he asks for, and what else he can
-/// do with.
-fn credentials_of<'a>(
-    first: &'a Result<ClientMessage<'_>, FrameError>,
-    guests: bool,
-) -> Result<(Credentials<'a>, &'a RequestedId<'a>, Features), CloseReason> {
-    match first {
-        Ok(ClientMessage::AuthToken(AuthToken { token, client_id, features })) => {
-            let claim = match token {
-                TokenField::Text(token) => Credentials::Token(token),
-                TokenField::Malformed => Credentials::Token(""),
-                TokenField::Absent if guests => Credentials::Guest,
-                TokenField::Absent => return Err(CloseReason::InvalidToken),
-            };
-            Ok((claim, client_id, *features))
-        }
-        Ok(ClientMessage::Signal(_) | ClientMessage::Ping) if guests => {
-            Ok((Credentials::Guest, &RequestedId::Any, Features::default()))
-        }
-        Ok(
-            ClientMessage::Signal(_)
-            | ClientMessage::Ping
-            | ClientMessage::Resume(_)
-            | ClientMessage::CallReport(_),
-        )
-        | Err(_) => Err(CloseReason::AuthRequired),
-    }
-}
-
-/// The next text, which must be there by `until`.
-async fn first_text(socket: &mut impl Socket, until: Instant) -> Result<ByteString, CloseReason> {
-    let text = async {
-        loop {
-            if let Some(text) = text_or_close(socket.receive().await)? {
-                return Ok(text);
-            }
-        }
-    };
-    timeout_at(until, text).await.unwrap_or(Err(CloseReason::AuthRequired))
-}
-
-/// The text that arrived, nothing for a heartbeat, or why this was the last that arrived.
-fn text_or_close(received: Option<SocketEvent>) -> Result<Option<ByteString>, CloseReason> {
-    match received {
-        Some(SocketEvent::Text(text)) => Ok(Some(text)),
-        Some(SocketEvent::Heartbeat | SocketEvent::Pong) => Ok(None),
-        Some(SocketEvent::Close) => Err(CloseReason::ClosedByClient),
-        Some(SocketEvent::Binary) => Err(CloseReason::Binary),
-        Some(SocketEvent::NotUtf8) => Err(CloseReason::NotUtf8),
-        Some(SocketEvent::TooBig) => Err(CloseReason::TooBig),
-        Some(SocketEvent::Malformed) => Err(CloseReason::Malformed),
-        None => Err(CloseReason::ConnectionLost),
-    }
-}
-
-/// What a member's task has to do something about.
-enum MemberEvent {
-    /// Something arrived, or the connection is gone.
-    Received(Option<SocketEvent>),
-    /// Frames were taken out of the mailbox; since when the first waits.
-    Queued(Option<Instant>),
-    /// The timer ran out.
-    Deadline,
-}
-
-/// Somebody who is in.
-struct Member<'h, D> {
-    host: &'h SessionContext<D>,
-    membership: Membership,
-    queue: ClientQueue,
-    reader: ClientQueueReader,
-    /// What it comes back with, where it asked to.
-    resume_token: Option<Box<ResumeToken>>,
-    /// The client has been told what it comes back with.
-    is_resume_token_sent: bool,
-    expires_at: Option<Instant>,
-    /// When it is to get new ICE servers.
-    renew_ice_at: Option<Instant>,
-    /// The version of those that the client has.
-    ice_version: u64,
-    is_guest: bool,
-    budget: MessageRateLimiter,
-    _grant: Option<TokenSessionGuard>,
-}
-
-impl<'h, D: SessionServices> Member<'h, D> {
-    /// Somebody who sits on `seat`; and what it is told beside that: its ICE servers, and what it may come
-    /// back with.
-    fn new(
-        host: &'h SessionContext<D>,
-        seat: Membership,
-        outbox: ClientQueue,
-        mailbox: ClientQueueReader,
-        admission: Authorized,
-        MembershipId { key, since }: MembershipId,
-    ) -> (Self, Vec<IceServer>, Option<SecretString>) {
-        let expires_at = expires_at(&admission);
-        let Authorized { expires_in, claims, session: grant, .. } = admission;
-        let Peer { client_id, username } = seat.peer();
-        let is_guest = expires_in.is_none();
-        let ice_version = host.services.ice_version();
-        let ice = host.services.ice_servers((!is_guest).then_some(username));
-        let wants_ice = outbox.features().ice;
-        let ticket = ResumeToken {
-            room: host.room.to_string(),
-            client_id: client_id.to_string(),
-            username: username.to_string(),
-            key,
-            claims,
-            since,
-        };
-        let token = host.sign(&ticket);
-        let SessionLimits { messages_per_second, message_burst, .. } = host.limits;
-        let member = Member {
-            host,
-            membership: seat,
-            resume_token: outbox.may_resume().then(|| Box::new(ticket)),
-            is_resume_token_sent: false,
-            queue: outbox,
-            reader: mailbox,
-            expires_at,
-            renew_ice_at: ice.lifetime.filter(|_| wants_ice).and_then(renew_at),
-            ice_version,
-            is_guest,
-            budget: MessageRateLimiter::new(messages_per_second, message_burst, Instant::now()),
-            _grant: grant,
-        };
-        (member, ice.servers, token)
-    }
-
-    /// Says the first words to a member that has just sat down or come back, and acts on what a guest
-    /// began with.
-    async fn send_welcome(
-        &mut self,
-        line: &mut TimedSocket<'_, impl Socket>,
-        greeting: &[ByteString],
-        first: Option<ByteString>,
-    ) -> Result<(), CloseReason> {
-        line.write(greeting).await?;
-        self.is_resume_token_sent = true;
-        self.reader.set_direct_writer(line.socket.direct_writer());
-        if let Some(first) = first {
-            self.handle_frame(&first, Instant::now(), line).await?;
-        }
-        Ok(())
-    }
-
-    /// The connection has ended: the member stays without it where it may come back after such an end.
-    fn into_detached(self, goodbye: CloseReason) -> Option<DetachedMember> {
-        let Self {
-            host,
-            membership: mut seat,
-            reader: mailbox,
-            resume_token: ticket,
-            is_resume_token_sent: may_know_ticket,
-            _grant,
-            ..
-        } = self;
-        seat.set_leave_reason(goodbye.as_str());
-        // Dismissed by others, or with a queue that overflowed, it has lost its seat in any case.
-        let stays = may_know_ticket
-            && goodbye.may_resume()
-            && mailbox.disconnect_signal().reason().is_none();
-        let ticket = ticket.filter(|_| stays)?;
-        Some(DetachedMember::new(seat, mailbox, ticket, host.limits.resume_window, _grant))
-    }
-
-    /// Talks until something ends it.
-    async fn run_member(
-        &mut self,
-        line: &mut TimedSocket<'_, impl Socket>,
-    ) -> Result<Infallible, CloseReason> {
-        let patience = self.host.limits.timeout;
-        let mut heard_at = Instant::now();
-        let (mut said_at, mut pinged_at) = (heard_at, heard_at);
-        // Since when a Ping is not answered.
-        let mut unanswered = None;
-        // One timer for all deadlines. Messages only move them on: it is looked at when it has run out.
-        let first = self.renew_ice_at.into_iter().fold(heard_at + patience / 3, Instant::min);
-        let mut wake = pin!(sleep_until(first));
-        let mut frames = Vec::new();
-        loop {
-            let event = {
-                let mut receiving = pin!(line.socket.receive());
-                let mut taking = pin!(self.reader.recv_many(&mut frames));
-                // What the client says comes before what it hears: it is heard however much waits for it.
-                poll_fn(|context| {
-                    if let Poll::Ready(received) = receiving.as_mut().poll(context) {
-                        return Poll::Ready(MemberEvent::Received(received));
-                    }
-                    // Before more is written, or nobody would be silent in a talkative room.
-                    if wake.as_mut().poll(context).is_ready() {
-                        return Poll::Ready(MemberEvent::Deadline);
-                    }
-                    taking.as_mut().poll(context).map(MemberEvent::Queued)
-                })
-                .await
-            };
-            match event {
-                MemberEvent::Received(received) => {
-                    heard_at = Instant::now();
-                    if matches!(received, Some(SocketEvent::Pong))
-                        && let Some(since) = unanswered.take()
-                    {
-                        let within = heard_at.duration_since(since);
-                        self.host.metrics.ponged(within);
-                        self.queue.record_ping_rtt(within);
-                    }
-                    if let Some(text) = text_or_close(received)?
-                        && self.handle_frame(&text, heard_at, line).await?
-                    {
-                        said_at = heard_at;
-                    }
-                }
-                MemberEvent::Deadline => {
-                    let now = Instant::now();
-                    // What we slept through is nobody's silence: what was said meanwhile waits to be read.
-                    let late = now.saturating_duration_since(wake.deadline());
-                    if late > SUSPEND_THRESHOLD {
-                        heard_at = (heard_at + late).min(now);
-                    }
-                    let expires_at =
-                        self.expires_at.filter(|_| self.host.limits.enforce_token_expiry);
-                    if expires_at.is_some_and(|at| now >= at) {
-                        return Err(CloseReason::TokenExpired);
-                    }
-                    if now >= heard_at + patience {
-                        return Err(CloseReason::Silent);
-                    }
-                    let is_other = self.ice_version != self.host.services.ice_version();
-                    if self.renew_ice_at.is_some_and(|at| now >= at)
-                        || (is_other && self.queue.features().ice)
-                    {
-                        self.renew_ice();
-                    }
-                    // Also to somebody who only talks: proxies count what the server says.
-                    if now >= heard_at.min(said_at) + patience / 3
-                        && now >= pinged_at + patience / 3
-                    {
-                        line.ping().await?;
-                        unanswered = unanswered.or(Some(now));
-                        (pinged_at, said_at) = (now, now);
-                    }
-                    let next_ping = heard_at.min(said_at).max(pinged_at) + patience / 3;
-                    let silent_at = heard_at + patience;
-                    let others = expires_at.into_iter().chain(self.renew_ice_at);
-                    let next = others.fold(next_ping.min(silent_at), Instant::min);
-                    wake.as_mut().reset(next);
-                }
-                MemberEvent::Queued(since) => {
-                    line.write(&frames).await?;
-                    said_at = Instant::now();
-                    if let Some(since) = since {
-                        self.host.metrics.routed(said_at.duration_since(since));
-                    }
-                    frames.clear();
-                    frames.shrink_to(delivery::IDLE_CAPACITY);
-                }
-            }
-        }
-    }
-
-    /// `auth_success`, then `users_in_room`, and nothing before or between them.
-    fn welcome(
-        &mut self,
-        ice_servers: &[IceServer],
-        token: Option<&SecretString>,
-    ) -> Vec<ByteString> {
-        let Peer { client_id, username } = self.membership.peer();
-        let success = ServerMessage::AuthSuccess {
-            user: username,
-            client_id,
-            message: "Authentication successful",
-            ice_servers,
-            resume_offer: token.map(|token| self.host.resume_offer(token)),
-        };
-        let mut frames = vec![success.encode()];
-        frames.extend(self.reader.try_recv());
-        frames
-    }
-
-    /// `resumed`; what the client has not got waits in the mailbox.
-    fn resumed(
-        &self,
-        resumed: &Resumed,
-        ice_servers: &[IceServer],
-        token: Option<&SecretString>,
-    ) -> ByteString {
-        let others = resumed.others.iter();
-        let users = others.map(|(peer, came_before)| RosterEntry {
-            client_id: &peer.client_id,
-            username: &peer.username,
-            polite: *came_before,
-        });
-        ServerMessage::Resumed {
-            client_id: &self.membership.peer().client_id,
-            replayed: resumed.replayed_frames,
-            users: users.collect(),
-            ice_servers,
-            resume_offer: token.map(|token| self.host.resume_offer(token)),
-        }
-        .encode()
-    }
-
-    /// Acts on one message, counts it, and tells its sender what there is to tell; whether there was.
-    async fn handle_frame(
-        &mut self,
-        frame: &str,
-        now: Instant,
-        line: &mut TimedSocket<'_, impl Socket>,
-    ) -> Result<bool, CloseReason> {
-        let verdict = self.budget.check(now);
-        let (kind, outcome, reply) = match verdict {
-            RateVerdict::Pass => self.dispatch(frame, now),
-            RateVerdict::Warn => (Kind::Other, Outcome::RateLimited, Some(self.warn(frame))),
-            RateVerdict::Drop | RateVerdict::Close => (Kind::Other, Outcome::RateLimited, None),
-        };
-        self.host.metrics.said(kind, outcome, frame.len());
-        let is_told = reply.is_some();
-        match reply {
-            // Numbered frames have one order.
-            Some(reply) if self.resume_token.is_some() => drop(self.queue.push(reply, None)),
-            // Before what waits from others, or somebody who has much to hear would hear of it late.
-            Some(reply) => line.write(&[reply]).await?,
-            None => {}
-        }
-        if verdict == RateVerdict::Close { Err(CloseReason::RateLimited) } else { Ok(is_told) }
-    }
-
-    /// New ICE servers before the credentials of the old ones run out.
-    fn renew_ice(&mut self) {
-        self.ice_version = self.host.services.ice_version();
-        let username = &self.membership.peer().username;
-        let IceServerSet { servers, lifetime } =
-            self.host.services.ice_servers((!self.is_guest).then_some(username));
-        self.renew_ice_at = lifetime.and_then(renew_at);
-        let ttl = lifetime.unwrap_or_default().as_secs();
-        let frame = ServerMessage::IceServers { ice_servers: &servers, ttl }.encode();
-        self.queue.push(frame, None);
-    }
-
-    fn span(&self) -> Span {
-        self.host.span(Some(self.membership.peer()))
-    }
-
-    fn warn(&self, frame: &str) -> ByteString {
-        self.span().in_scope(|| tracing::warn!("rate limited"));
-        let rate = self.host.limits.messages_per_second;
-        let sentence = format!(
-            "More than {rate} messages a second: this and the next are not passed on until you slow down"
-        );
-        self.host.error("rate_limited", &sentence, protocol::parse(frame).id)
-    }
-
-    fn dispatch(&mut self, frame: &str, now: Instant) -> (Kind, Outcome, Option<ByteString>) {
-        let ClientFrame { id, ack, message } = protocol::parse(frame);
-        if let Some(ack) = ack {
-            self.queue.acknowledge(ack);
-        }
-        let message = match message {
-            Ok(message) => message,
-            Err(fault) => {
-                let told = self.host.error(fault.code(), &fault.to_string(), id);
-                return (Kind::Other, Outcome::Refused, Some(told));
-            }
-        };
-        match message {
-            ClientMessage::Ping => (Kind::Ping, Outcome::Done, Some(ServerMessage::Pong.encode())),
-            ClientMessage::CallReport(report) => {
-                self.host.metrics.reported(&report);
-                self.membership.record_call_report(&report, now);
-                (Kind::Report, Outcome::Done, None)
-            }
-            ClientMessage::Resume(_) => {
-                let sentence = "A resume is the first message of a connection; this one is in";
-                let told = self.host.error("invalid_message", sentence, id);
-                (Kind::Other, Outcome::Refused, Some(told))
-            }
-            ClientMessage::AuthToken(introduction) => {
-                let refreshed = self.refresh(&introduction);
-                let outcome = if refreshed.is_ok() { Outcome::Done } else { Outcome::Refused };
-                let refused = |(code, sentence)| self.host.error(code, sentence, id);
-                (Kind::AuthToken, outcome, Some(refreshed.unwrap_or_else(refused)))
-            }
-            ClientMessage::Signal(signal) => {
-                let kind = match signal.kind {
-                    SignalKind::Offer => Kind::Offer,
-                    SignalKind::Answer => Kind::Answer,
-                    SignalKind::IceCandidate => Kind::IceCandidate,
-                    SignalKind::Message => Kind::Message,
-                };
-                let id_to_note = id.filter(|_| self.resume_token.is_some());
-                if id_to_note.is_some_and(|id| self.queue.is_duplicate_id(id.get())) {
-                    return (kind, Outcome::Repeated, None);
-                }
-                match self.membership.send(&signal, now) {
-                    Ok(at_once) => {
-                        if at_once {
-                            self.host.metrics.routed(now.elapsed());
-                        }
-                        if let Some(id) = id_to_note {
-                            self.queue.note_relayed_id(id.get());
-                        }
-                        (kind, Outcome::Done, None)
-                    }
-                    Err(why) => {
-                        let sentence = why.to_string();
-                        let refused = why.code().map(|code| self.host.error(code, &sentence, id));
-                        (kind, Outcome::Refused, refused)
-                    }
-                }
-            }
-        }
-    }
-
-    /// A new token in an open session: the same user stays, for longer. Or the code and the sentence of
-    /// the error.
-    fn refresh(
-        &mut self,
-        introduction: &AuthToken<'_>,
-    ) -> Result<ByteString, (&'static str, &'static str)> {
-        if self.is_guest {
-            let sentence = "A guest has no token to refresh; connect anew to log in";
-            return Err(("invalid_message", sentence));
-        }
-        let TokenField::Text(token) = &introduction.token else {
-            return Err(("invalid_token", "There is no token in this message"));
-        };
-        match self.host.services.authorize(Credentials::Token(token), &self.queue) {
-            Ok(admission) if admission.username == self.membership.peer().username => {
-                let expires_in = admission.expires_in.unwrap_or_default().as_secs();
-                self.expires_at = expires_at(&admission);
-                self._grant = admission.session;
-                let token = self.resume_token.as_mut().and_then(|ticket| {
-                    ticket.claims = admission.claims;
-                    self.host.sign(ticket)
-                });
-                let resume_offer = token.as_ref().map(|token| self.host.resume_offer(token));
-                Ok(ServerMessage::TokenRefreshed { expires_in, resume_offer }.encode())
-            }
-            Ok(_) => {
-                Err(("invalid_token", "That token is another user's; this session stays as it is"))
-            }
-            Err(
-                refusal @ (AuthError::BadToken
-                | AuthError::Blocked
-                | AuthError::NoSuchUser
-                | AuthError::Removed),
-            ) => {
-                let reason = CloseReason::from(refusal).as_str();
-                self.span().in_scope(|| tracing::warn!(reason, "token not refreshed"));
-                Err(("invalid_token", "That token is not valid; this session stays as it is"))
-            }
-        }
-    }
-}
-
-/// When credentials are to be replaced that are good for so long: while there is time for it.
-fn renew_at(lifetime: Duration) -> Option<Instant> {
-    Instant::now().checked_add(lifetime.mul_f64(0.8))
-}
-
-/// When a session that keeps to its token ends; `None` for guests and for tokens without end.
-fn expires_at(admission: &Authorized) -> Option<Instant> {
-    let left = admission.expires_in?.checked_add(TOKEN_REFRESH_GRACE)?;
-    Instant::now().checked_add(left)
-}
-
-#[cfg(test)]
-#[path = "tests.rs"]
-mod tests;
