@@ -1,7 +1,7 @@
 //! A signaling server for WebRTC: two browsers that want a call exchange offers, answers and ICE
 //! candidates through it.
 //!
-//! Read in this order: [`wire`] (what is said), [`rooms`] (who hears it), [`outbox`] and [`replay`] (how it
+//! Read in this order: [`protocol`] (what clients and server send each other), [`rooms`] (who receives it), [`delivery`] (how it
 //! gets there), [`cluster`] (where there are several servers), [`session`] (one connection's life),
 //! [`auth`], [`moderation`] and [`limits`] (who may), [`turn`] (relay credentials), [`net`] (sockets), [`state`] (what handlers share),
 //! [`http`] (routes) and [`config`] (settings).
@@ -20,20 +20,19 @@ pub mod cli;
 pub mod clock;
 pub mod cluster;
 pub mod config;
+pub mod delivery;
 pub mod doctor;
 pub mod dotenv;
 pub mod forwarded;
-pub mod frames;
 pub mod http;
 pub mod http_client;
 pub mod limits;
 pub mod metrics;
 pub mod moderation;
 pub mod net;
-pub mod outbox;
 pub mod process;
+pub mod protocol;
 pub mod relays;
-pub mod replay;
 pub mod rooms;
 pub mod session;
 pub mod state;
@@ -46,4 +45,3 @@ pub mod turn;
 pub mod watched;
 pub mod webhooks;
 pub mod websocket;
-pub mod wire;

@@ -19,7 +19,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::wire::{CallOutcome, CallReport, MediaPath};
+use crate::protocol::{CallOutcome, CallReport, MediaPath};
 
 /// Names of labels, and a value for each.
 type Labels<const N: usize> = [(&'static str, &'static str); N];

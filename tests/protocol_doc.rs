@@ -10,8 +10,8 @@
 
 use serde_json::{Value, value::RawValue};
 use signaling::{
-    outbox::ResumeError,
-    wire::{
+    delivery::ResumeError,
+    protocol::{
         self, ClientMessage, IceServer, ResumeOffer, RosterEntry, SenderSuffix, ServerMessage,
         Signal, SignalKind,
     },
@@ -34,7 +34,7 @@ fn blocks(opening: &str) -> Vec<&'static str> {
 fn the_server_understands_every_client_message() {
     let mut kinds = Vec::new();
     for block in blocks("```json client\n") {
-        let read = wire::parse(block);
+        let read = protocol::parse(block);
 
         kinds.push(match read.message.unwrap_or_else(|error| panic!("{block}: {error}")) {
             ClientMessage::AuthToken(_) => "auth_token".to_owned(),
@@ -90,7 +90,7 @@ fn the_server_sends_every_server_message_exactly_so_and_no_other() {
     let heard = |kind, payload, (from, username)| {
         Signal { kind, payload, to: None }.encode_for_peers(&SenderSuffix::new(from, username))
     };
-    let ticket = Some(ResumeOffer {
+    let resume_offer = Some(ResumeOffer {
         resume_token: "eyJhbGciOiJIUzI1NiJ9.eyJyb29tIjoi…",
         resume_window_seconds: 30,
     });
@@ -103,7 +103,7 @@ fn the_server_sends_every_server_message_exactly_so_and_no_other() {
             client_id: laptop,
             message: "Authentication successful",
             ice_servers: &ice_servers,
-            ticket,
+            resume_offer,
         }
         .encode(),
         ServerMessage::UsersInRoom {
@@ -124,7 +124,7 @@ fn the_server_sends_every_server_message_exactly_so_and_no_other() {
         heard(SignalKind::IceCandidate, RawValue::NULL, (laptop, alice)),
         heard(SignalKind::Message, &muted, (laptop, alice)),
         ServerMessage::Pong.encode(),
-        ServerMessage::TokenRefreshed { expires_in: 1800, ticket: None }.encode(),
+        ServerMessage::TokenRefreshed { expires_in: 1800, resume_offer: None }.encode(),
         ServerMessage::IceServers { ice_servers: ice_servers.get(1..).unwrap(), ttl: 86_400 }
             .encode(),
         ServerMessage::Announcement { data: &text }.encode(),
@@ -147,13 +147,13 @@ fn the_server_sends_every_server_message_exactly_so_and_no_other() {
         }
         .encode(),
         ServerMessage::ServerShutdown { reconnect_in_ms: 4200 }.encode(),
-        wire::with_seq(&heard(SignalKind::Message, &muted, (phone, bob)), 2),
+        protocol::with_seq(&heard(SignalKind::Message, &muted, (phone, bob)), 2),
         ServerMessage::Resumed {
             client_id: laptop,
             replayed: 1,
             users: vec![RosterEntry { client_id: phone, username: bob, polite: true }],
             ice_servers: &[],
-            ticket,
+            resume_offer,
         }
         .encode(),
         ServerMessage::Error {

@@ -10,10 +10,9 @@ use serde_json::Value;
 use signaling::{
     auth::{revocation::RevokedTokens, users::Users},
     config::Config,
-    http,
+    delivery, http,
     moderation::ModerationRules,
     net::{ConnectionInfo, HttpService, workers::Workers},
-    outbox,
     rooms::{Membership, Peer, is_room_id},
     state::AppState,
 };
@@ -75,7 +74,7 @@ impl House {
         let Some(room) = room else {
             return assert_eq!(self.ask(info).0, StatusCode::NOT_FOUND);
         };
-        let (outbox, _mailbox) = outbox::channel();
+        let (outbox, _mailbox) = delivery::channel();
         let peer = Peer { client_id: "a".into(), username: "alice".into() };
         let seat =
             Membership::join_local(&self.app.rooms, &Arc::from(&*room), peer, outbox).unwrap();

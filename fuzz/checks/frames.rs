@@ -1,7 +1,7 @@
 //! Frames: what a client says is understood as its JSON means it, and passed on as it came.
 
 use serde_json::Value;
-use signaling::wire::{
+use signaling::protocol::{
     self, AuthToken, ClientMessage, RequestedId, SenderSuffix, ServerMessage, Signal, SignalKind,
     TokenField,
 };
@@ -35,7 +35,7 @@ type Named<'a> = [(String, &'a str)];
 pub fn client_frame(data: &[u8]) {
     let Ok(frame) = str::from_utf8(data) else { return };
 
-    let incoming = wire::parse(frame);
+    let incoming = protocol::parse(frame);
 
     let fields = known_fields(frame);
     let id = fields.as_ref().and_then(|fields| value(fields, "id")).filter(|raw| is_good_id(raw));

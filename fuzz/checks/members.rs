@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, rc::Rc};
 use futures_util::FutureExt;
 use serde_json::{Value, json};
 use signaling::{
-    outbox::{self, ClientQueueReader, DisconnectReason, DisconnectSignal, MAX_FRAMES},
+    delivery::{self, ClientQueueReader, DisconnectReason, DisconnectSignal, QUEUE_MAX_FRAMES},
+    protocol::{self, ClientMessage},
     rooms::{JoinError, Membership, Peer, RoomRegistry, RouteError},
-    wire::{self, ClientMessage},
 };
 
 const ROOMS: [&str; 3] = ["den", "attic", "Zimmer 7/é"];
@@ -69,7 +69,7 @@ impl Member {
         if self.mailbox.is_none() {
             return;
         }
-        if self.due.len() == MAX_FRAMES {
+        if self.due.len() == QUEUE_MAX_FRAMES {
             self.dismissed.get_or_insert(DisconnectReason::TooSlow);
             return;
         }
@@ -144,7 +144,7 @@ impl World {
 
     fn join(&mut self, room: &'static str, client_id: &str, username: &str) {
         let peer = Peer { client_id: client_id.into(), username: username.into() };
-        let (outbox, mailbox) = outbox::channel();
+        let (outbox, mailbox) = delivery::channel();
         let notice = mailbox.disconnect_signal();
 
         let joined = Membership::join_local(&self.rooms, &room.into(), peer.clone(), outbox);
@@ -224,7 +224,7 @@ impl World {
         let payload = json!({"n": self.said, "from": "mallory"});
         let frame = json!({"type":kind,"to":to,field:payload,"from":"mallory","username":"x"});
         let frame = frame.to_string();
-        let Ok(ClientMessage::Signal(signal)) = wire::parse(&frame).message else {
+        let Ok(ClientMessage::Signal(signal)) = protocol::parse(&frame).message else {
             panic!("{frame}")
         };
         let named = to.as_str().filter(|to| !to.is_empty());

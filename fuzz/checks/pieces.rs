@@ -1,6 +1,6 @@
 //! Frames of WebSockets, in whatever pieces they arrive.
 
-use signaling::frames::{Decoded, Message, MessageDecoder, ProtocolError};
+use signaling::websocket::{Decoded, Message, MessageDecoder, ProtocolError};
 
 const LONGEST: usize = 300;
 
@@ -26,12 +26,12 @@ fn heard(bytes: &[u8], size: usize) -> Story {
         unread.extend_from_slice(piece);
         loop {
             match assembler.decode(&mut unread) {
-                Ok(Decoded { used, arrival }) => {
+                Ok(Decoded { used, message }) => {
                     assert!(used <= unread.len());
                     unread.drain(..used);
-                    let Some(arrival) = arrival else { break };
-                    let is_last = matches!(arrival, Message::Close(_) | Message::Binary);
-                    arrivals.push(arrival);
+                    let Some(message) = message else { break };
+                    let is_last = matches!(message, Message::Close(_) | Message::Binary);
+                    arrivals.push(message);
                     if is_last {
                         return (arrivals, None);
                     }

@@ -6,7 +6,7 @@ use aws_lc_rs::hmac;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use signaling::{
     auth::access_token::AccessTokens,
-    wire::{self, ClientMessage, TokenField},
+    protocol::{self, ClientMessage, TokenField},
 };
 
 use super::{frames::check_introduction, json};
@@ -45,7 +45,7 @@ pub fn auth_message(data: &[u8]) {
         _ => {
             let Ok(frame) = str::from_utf8(data) else { return };
             check_token(frame);
-            if let Ok(ClientMessage::AuthToken(introduction)) = wire::parse(frame).message {
+            if let Ok(ClientMessage::AuthToken(introduction)) = protocol::parse(frame).message {
                 let fields = json::read(frame).unwrap().expect("an auth_token is an object");
                 let named: Vec<_> = fields
                     .into_iter()
@@ -71,7 +71,7 @@ fn check_minted(parts: &[u8], key: &str) {
     check_token(&token);
 
     let frame = format!(r#"{{"type":"auth_token","token":"{token}"}}"#);
-    let Ok(ClientMessage::AuthToken(introduction)) = wire::parse(&frame).message else {
+    let Ok(ClientMessage::AuthToken(introduction)) = protocol::parse(&frame).message else {
         panic!("{frame}")
     };
     assert!(matches!(introduction.token, TokenField::Text(text) if text == token));

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::access_token::{Claims, TokenHash};
-use crate::outbox::{ClientQueue, DisconnectReason};
+use crate::delivery::{ClientQueue, DisconnectReason};
 
 /// Every socket that was let in with a token.
 #[derive(Clone, Default)]

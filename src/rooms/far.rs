@@ -21,10 +21,9 @@ use tokio::{
 
 use super::{JoinError, Membership, Peer};
 use crate::{
-    outbox::{ClientQueue, ClientQueueReader},
-    replay::ReplayBuffer,
+    delivery::{ClientQueue, ClientQueueReader, ReplayBuffer},
+    protocol::Features,
     webhooks::What,
-    wire::Features,
 };
 
 /// Messages for other nodes that may wait for one engine. Who says more than it takes is told so.

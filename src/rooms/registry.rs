@@ -27,7 +27,7 @@ use super::{
     timeline::{Timeline, TimelineEntry, TimelineView},
 };
 use crate::{
-    outbox::{self, ClientQueue, ResumeError},
+    delivery::{self, ClientQueue, ResumeError},
     webhooks::Webhooks,
 };
 
@@ -380,7 +380,7 @@ impl RoomRegistry {
         epoch: Epoch,
         everyone: Vec<MemberRecord>,
     ) {
-        let (outbox, mailbox) = outbox::channel();
+        let (outbox, mailbox) = delivery::channel();
         outbox.expect_migration();
         let others = std::cell::Cell::default();
         let entered = self.enter(id, |room| {
@@ -748,10 +748,9 @@ mod tests {
 
     use super::*;
     use crate::{
-        outbox::{self, ClientQueueReader},
-        replay::ReplayBuffer,
+        delivery::{self, ClientQueueReader, ReplayBuffer},
+        protocol::{self, ClientMessage},
         rooms::{Membership, RouteError, is_room_id},
-        wire::{self, ClientMessage},
     };
 
     fn peer(client_id: &str, username: &str) -> Peer {
@@ -769,7 +768,7 @@ mod tests {
 
     /// Seats somebody whose client id is the user's name.
     fn enter(rooms: &RoomRegistry, room: &str, name: &str) -> (Membership, ClientQueueReader) {
-        let (outbox, mailbox) = outbox::channel();
+        let (outbox, mailbox) = delivery::channel();
         (sit(rooms, room, peer(name, name), outbox).unwrap(), mailbox)
     }
 
@@ -780,7 +779,7 @@ mod tests {
     }
 
     fn say(seat: &Membership, frame: &str) -> Result<bool, RouteError> {
-        match wire::parse(frame).message.unwrap() {
+        match protocol::parse(frame).message.unwrap() {
             ClientMessage::Signal(signal) => seat.send(&signal, Instant::now()),
             other => panic!("{other:?} is no signal"),
         }
@@ -877,8 +876,8 @@ mod tests {
         let _alice = enter(&rooms, "den", "alice");
         let _bob = enter(&rooms, "den", "bob");
 
-        let carol = sit(&rooms, "den", peer("carol", "carol"), outbox::channel().0);
-        let bob_again = sit(&rooms, "den", peer("bob", "bob"), outbox::channel().0);
+        let carol = sit(&rooms, "den", peer("carol", "carol"), delivery::channel().0);
+        let bob_again = sit(&rooms, "den", peer("bob", "bob"), delivery::channel().0);
 
         assert_eq!(carol.err(), Some(JoinError::Full));
         assert!(bob_again.is_ok());
@@ -891,7 +890,7 @@ mod tests {
         let (_alice, mut alice) = enter(&rooms, "den", "alice");
         heard(&mut alice);
 
-        let mallory = sit(&rooms, "den", peer("alice", "mallory"), outbox::channel().0);
+        let mallory = sit(&rooms, "den", peer("alice", "mallory"), delivery::channel().0);
 
         assert_eq!(mallory.err(), Some(JoinError::ClientIdTaken));
         assert_eq!(heard(&mut alice), [] as [Value; 0]);
@@ -1083,7 +1082,7 @@ mod tests {
                 match act {
                     Act::Join { room, name, user, resumes } => {
                         let (room, peer) = (format!("room {room}"), peer(&format!("c{name}"), &format!("u{user}")));
-                        let (outbox, mailbox) = outbox::channel();
+                        let (outbox, mailbox) = delivery::channel();
                         let key = resumes.then_some(all.len() as u128);
                         if let Some(key) = key {
                             outbox.enable_replay(Box::new(ReplayBuffer::new(key)));
@@ -1124,7 +1123,7 @@ mod tests {
                     Act::Resume { seat } => {
                         let Some(member) = all.get(seat) else { continue };
                         let Some(key) = member.key else { continue };
-                        let (outbox, mailbox) = outbox::channel();
+                        let (outbox, mailbox) = delivery::channel();
                         let resumed = Membership::resume(&rooms, &member.room, member.peer.clone(), key, outbox, member.got);
                         let others = all.iter().filter(|other| other.here && other.room == member.room && other.peer != member.peer);
                         let others: BTreeSet<_> = others.map(|other| other.peer.client_id.clone()).collect();

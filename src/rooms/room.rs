@@ -15,11 +15,11 @@ use super::{
     timeline::{PeerRef, Timeline, TimelineEntry, TimelineView},
 };
 use crate::{
-    outbox::{ClientQueue, DisconnectReason, ResumeError},
-    webhooks::{self, Webhooks},
-    wire::{
+    delivery::{ClientQueue, DisconnectReason, ResumeError},
+    protocol::{
         CallReport, MediaPath, RosterEntry, SenderSuffix, ServerMessage, Signal, truncate_for_error,
     },
+    webhooks::{self, Webhooks},
 };
 
 /// Whether `room` may name a room: 1 to 128 characters, none of them a control character.

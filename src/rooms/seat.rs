@@ -10,8 +10,8 @@ use super::{
     room::JoinOutcome,
 };
 use crate::{
-    outbox::{ClientQueue, ResumeError},
-    wire::{CallReport, SenderSuffix, Signal},
+    delivery::{ClientQueue, ResumeError},
+    protocol::{CallReport, SenderSuffix, Signal},
 };
 
 /// One client's membership of one room: hold it and you are in, drop it and you have left.

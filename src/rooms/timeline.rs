@@ -7,7 +7,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::Peer;
-use crate::wire::{CallOutcome, MediaPath, SignalKind};
+use crate::protocol::{CallOutcome, MediaPath, SignalKind};
 
 /// What is kept of one room: the setting-up of a mesh of eight.
 const MAX_EVENTS: usize = 512;

@@ -12,11 +12,12 @@ use crate::{
         users::Account,
     },
     clock::unix_now,
+    delivery::{ClientQueue, DisconnectReason},
     limits::AuthEvent,
     metrics::Limit,
     moderation::EntryDenied,
-    outbox::{ClientQueue, DisconnectReason},
-    session::{AuthError, Authorized, CloseReason, Credentials},
+    protocol::CloseReason,
+    session::{AuthError, Authorized, Credentials},
 };
 
 impl AppStateInner {

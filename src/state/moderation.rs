@@ -12,8 +12,8 @@ use crate::{
     moderation::{
         MAX_DURATION_SECONDS, ModerationRule, ModerationRules, RuleKind, RuleLimitReached, Subject,
     },
+    protocol::ServerMessage,
     rooms::{Peer, RoomRegistry},
-    wire::ServerMessage,
 };
 
 /// How far the clocks of two servers may differ without somebody staying who was thrown out just after coming in.

@@ -12,8 +12,8 @@ use super::{AppState, AppStateInner};
 use crate::{
     clock::unix_now,
     config::{Ice, Turn},
+    protocol::IceServer,
     turn::{self, TurnCredentials},
-    wire::IceServer,
 };
 
 /// Why there are no TURN credentials.

@@ -15,8 +15,8 @@ use std::{
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use signaling::{
-    outbox::{self, ClientQueueReader},
-    replay::ReplayBuffer,
+    delivery::{self, ClientQueueReader, ReplayBuffer},
+    protocol::{self, ClientMessage},
     rooms::{
         ClaimError, JoinError, Membership, Peer, RoomRegistry, RouteError,
         far::{
@@ -25,7 +25,6 @@ use signaling::{
             UNCONFIRMED_MEMBER_TTL,
         },
     },
-    wire::{self, ClientMessage},
 };
 use tokio::{runtime::Runtime, sync::mpsc::UnboundedReceiver, time::Instant};
 
@@ -413,7 +412,7 @@ fn poll<T>(waiting: &mut Pin<Box<dyn Future<Output = T>>>) -> Option<T> {
 
 impl Member {
     fn joins(node: &Node, number: usize, room: Arc<str>, peer: Peer, key: u128) -> Self {
-        let (outbox, mailbox) = outbox::channel();
+        let (outbox, mailbox) = delivery::channel();
         outbox.enable_replay(Box::new(ReplayBuffer::new(key)));
         let (rooms, place, who) = (node.rooms.clone(), room.clone(), peer.clone());
         let joining = async move { Membership::join(&rooms, &place, who, outbox).await };
@@ -454,7 +453,7 @@ impl Member {
     }
 
     fn sits_down(&mut self, nodes: &[Node]) -> bool {
-        let (outbox, mailbox) = outbox::channel();
+        let (outbox, mailbox) = delivery::channel();
         let (rooms, peer) = (&nodes[self.node].rooms, self.peer.clone());
         let seat = Membership::resume(rooms, &self.room, peer, self.key, outbox, self.got);
         let Ok((seat, _)) = seat else { return false };
@@ -522,7 +521,7 @@ impl Member {
 fn say(seat: &Membership, data: u64, to: Option<usize>) -> Result<bool, RouteError> {
     let frame =
         json!({"type":"message","data":data,"to":to.map(|to| format!("c{to}"))}).to_string();
-    match wire::parse(&frame).message.unwrap() {
+    match protocol::parse(&frame).message.unwrap() {
         ClientMessage::Signal(signal) => seat.send(&signal, Instant::now()),
         other => panic!("{other:?}"),
     }

@@ -28,9 +28,9 @@ use crate::{
         responses::{AdminErrors, BodyErrors, ClusterErrors, NO_STORE, RuleErrors},
     },
     moderation::{MAX_DURATION_SECONDS, ModerationRule, RuleKind, Subject},
+    protocol::is_client_id,
     rooms::is_room_id,
     state::AppState,
-    wire::is_client_id,
 };
 
 pub(super) fn router() -> OpenApiRouter<AppState> {

@@ -15,8 +15,8 @@ use crate::{
         extract::token::CurrentUser,
         responses::{NO_STORE, TokenErrors},
     },
+    protocol::IceServer,
     state::{AppState, TurnError},
-    wire::IceServer,
 };
 
 pub(in crate::http) fn router() -> OpenApiRouter<AppState> {

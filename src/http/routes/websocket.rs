@@ -5,15 +5,12 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use axum::{
     Extension,
-    body::HttpBody,
     extract::{Path, Request, State, rejection::PathRejection},
-    http::{HeaderMap, HeaderName, Method, StatusCode, Version, header},
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
-use base64::{Engine, prelude::BASE64_STANDARD};
 use hyper::upgrade::OnUpgrade;
 use tokio::runtime::Handle;
 use tracing::Span;
@@ -21,25 +18,22 @@ use uuid::Uuid;
 
 use crate::{
     clock::{unix_now, unix_now_ms},
+    delivery::ClientQueue,
     forwarded::Client,
     http::{error::ApiError, middleware::request::RequestId},
     limits::Permit,
     metrics::Limit,
     moderation::EntryDenied,
     net::{ConnectionInfo, Upgraded, stream_of, workers::Workers},
-    outbox::ClientQueue,
+    protocol::CloseReason,
     rooms::{Peer, is_room_id},
     session::{
-        self, AuthError, Authorized, CloseReason, Credentials, IceServerSet, SessionContext,
-        SessionServices, Socket,
+        self, AuthError, Authorized, Credentials, IceServerSet, SessionContext, SessionServices,
     },
     state::AppState,
     traces::Whence,
-    websocket::WebSocket,
+    websocket::{Socket, WebSocket, sec_websocket_accept},
 };
-
-/// What a server adds to a client's key to show that it has understood (RFC 6455 section 1.3).
-const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// `GET /ws/{room_id}`.
 pub(in crate::http) async fn upgrade(
@@ -62,7 +56,7 @@ pub(in crate::http) async fn upgrade(
     {
         return Err(ApiError::OriginNotAllowed);
     }
-    let accept = accept(&request).ok_or(ApiError::NotAHandshake)?;
+    let accept = sec_websocket_accept(&request).ok_or(ApiError::NotAHandshake)?;
     let upgrade = request.extensions_mut().remove::<OnUpgrade>().ok_or(ApiError::NotAHandshake)?;
     let stranger = app.unauthenticated.acquire(client.address).ok_or_else(|| {
         app.metrics.limited(Limit::Strangers);
@@ -89,36 +83,6 @@ pub(in crate::http) async fn upgrade(
         (header::SEC_WEBSOCKET_ACCEPT, &accept),
     ];
     Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response())
-}
-
-/// The answer to a handshake (RFC 6455 section 4.2.1), if the request is one.
-fn accept(request: &Request) -> Option<String> {
-    let headers = request.headers();
-    let is_handshake = request.method() == Method::GET
-        && request.version() == Version::HTTP_11
-        && lists(headers, header::CONNECTION, "upgrade")
-        && lists(headers, header::UPGRADE, "websocket")
-        && only(headers, header::SEC_WEBSOCKET_VERSION)? == "13";
-    let has_body = request.body().size_hint().exact() != Some(0);
-    let key = only(headers, header::SEC_WEBSOCKET_KEY)?;
-    let is_key = BASE64_STANDARD.decode(key).is_ok_and(|key| key.len() == 16);
-    if !is_handshake || has_body || !is_key {
-        return None;
-    }
-    let accepted = digest(&SHA1_FOR_LEGACY_USE_ONLY, &[key.as_bytes(), GUID].concat());
-    Some(BASE64_STANDARD.encode(accepted))
-}
-
-/// A header that is there once.
-fn only(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
-    let mut lines = headers.get_all(name).into_iter();
-    lines.next().filter(|_| lines.next().is_none())?.to_str().ok()
-}
-
-/// Whether a list header has this entry, in any case.
-fn lists(headers: &HeaderMap, name: HeaderName, entry: &str) -> bool {
-    let lines = headers.get_all(name).into_iter().filter_map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.split(',')).any(|listed| listed.trim().eq_ignore_ascii_case(entry))
 }
 
 /// Somebody at the door of a room.
@@ -186,7 +150,7 @@ fn run_session(
         let host = SessionContext {
             rooms: app.rooms.clone(),
             room: room.into(),
-            request,
+            request_id: request,
             address,
             limits: app.session_limits(),
             metrics: app.metrics.clone(),

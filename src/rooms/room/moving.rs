@@ -18,8 +18,8 @@ use super::{
     JoinOutcome, LOST, Location, Member, Peer, RemoteMember, Room,
 };
 use crate::{
-    outbox::{self, ClientQueue, ClientQueueReader},
-    wire::ServerMessage,
+    delivery::{self, ClientQueue, ClientQueueReader},
+    protocol::ServerMessage,
 };
 
 /// A seat that is to be on another server, or is, and whose frames are still here.
@@ -69,7 +69,7 @@ impl Room {
         if let Some(going) = self.outgoing.iter_mut().find(of_same) {
             (going.migration, going.context, going.since) = (moving.clone(), luggage, now);
         } else {
-            let (carrier, mailbox) = outbox::channel();
+            let (carrier, mailbox) = delivery::channel();
             outbox.migrate_into(&carrier);
             self.last_generation += 1;
             member.location =
@@ -198,7 +198,7 @@ impl Room {
         let outbox = member.queue()?;
         match outbox.membership_key() {
             _ if self.is_migrating(member) => None,
-            Some(outbox::AWAITING_MIGRATION) => None,
+            Some(delivery::AWAITING_MIGRATION) => None,
             known => Some(known == Some(membership)),
         }
     }

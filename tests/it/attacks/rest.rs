@@ -330,7 +330,7 @@ async fn somebody_who_sends_and_stops_sending_is_answered() {
 async fn a_list_of_thousands_of_rooms_holds_nobody_up() {
     for (needs_token, status) in [("true", 401), ("false", 200)] {
         let server = Server::start(&[("ROOMS_API_REQUIRE_AUTH", needs_token)]).await;
-        let (outbox, _mailbox) = signaling::outbox::channel();
+        let (outbox, _mailbox) = signaling::delivery::channel();
         let sit_down = |number| {
             let peer = Peer { client_id: "x".into(), username: "dave".into() };
             Membership::join_local(

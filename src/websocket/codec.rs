@@ -1,5 +1,4 @@
-//! WebSocket frames (RFC 6455 section 5) as bytes: what arrives is taken apart, what is sent is put
-//! together. No socket is known here.
+//! WebSocket frames (RFC 6455 section 5) as bytes: decodes those of clients and encodes those of the server. Pure.
 
 use bytestring::ByteString;
 
@@ -15,93 +14,95 @@ const FIN: u8 = 0x80;
 const RESERVED_BITS: u8 = 0x70;
 const MASKED: u8 = 0x80;
 
-/// The most that a control frame carries (section 5.5).
+/// The longest payload of a control frame, in bytes (section 5.5).
 const MAX_CONTROL_PAYLOAD: usize = 125;
 
-/// What a client sent, as far as it concerns anybody.
+/// A message or control frame from a client.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Message {
-    /// A text message, whole.
+    /// A complete text message.
     Text(ByteString),
-    /// The start of a binary message; the rest is not waited for.
+    /// The start of a binary message. The rest is not decoded.
     Binary,
-    /// A Ping; it is answered with a [`pong`] of the same payload.
+    /// A Ping. The answer is a [`pong`] with the same payload.
     Ping(Vec<u8>),
     /// A Pong.
     Pong,
-    /// A Close; it is answered with a [`close`] of the same payload.
+    /// A Close. The answer is a [`close`] with the same payload.
     Close(Vec<u8>),
 }
 
-/// Why what arrived is not to be read on.
+/// Why a connection cannot be read any further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProtocolError {
-    /// It is no frame of a client, or has no business where it stands.
+    /// The bytes are no frame of a client, or a frame that is not allowed at this place.
     Malformed,
     /// A text message, or the reason of a Close, is not UTF-8.
     NotUtf8,
-    /// A message is longer than it may be, by what its frames say of themselves.
+    /// A message is over the size limit, according to the headers of its frames.
     TooBig,
 }
 
-/// What was found at the start of some bytes.
+/// What was decoded from the start of some bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Decoded {
-    /// How many of the bytes have been used up.
+    /// How many of the bytes were consumed.
     pub used: usize,
-    /// What they came to; `None` where more must arrive first.
-    pub arrival: Option<Message>,
+    /// The message; `None` where more bytes must arrive first.
+    pub message: Option<Message>,
 }
 
-/// Puts the frames of one client together.
+/// Assembles the frames of one client into messages.
 #[derive(Debug)]
 pub struct MessageDecoder {
-    /// The most that a message may have, in bytes.
-    longest: usize,
-    /// The fragments so far; `None` between messages.
-    begun: Option<Vec<u8>>,
+    /// The longest message that is accepted, in bytes.
+    max_message_bytes: usize,
+    /// The payload of the fragments so far; `None` between messages.
+    fragments: Option<Vec<u8>>,
 }
 
-/// The head of a frame, once all of it is there.
+/// The header of a client's frame, once all of it has arrived.
 struct ClientHeader {
-    last: bool,
+    is_final: bool,
     opcode: u8,
     mask: [u8; 4],
+    /// Where the payload starts.
     start: usize,
+    /// The length of the payload.
     length: usize,
 }
 
 impl MessageDecoder {
-    /// Nothing has arrived yet.
-    pub fn new(longest: usize) -> Self {
-        Self { longest, begun: None }
+    /// A decoder at the start of a connection, for messages of at most `max_message_bytes`.
+    pub fn new(max_message_bytes: usize) -> Self {
+        Self { max_message_bytes, fragments: None }
     }
 
-    /// Takes frames off the start of `bytes` until one of them comes to something, and unmasks them
-    /// in place. Call it again with what it has not used, and what has arrived after that.
+    /// Decodes frames from the start of `bytes` until one of them completes a message, and unmasks them in place. The
+    /// next call gets the bytes that were not consumed, and those that have arrived since.
     ///
     /// # Errors
     ///
-    /// [`Fault`], as soon as a head shows it; nothing after that makes sense.
+    /// [`ProtocolError`], as soon as a header shows it; the bytes after that are meaningless.
     pub fn decode(&mut self, bytes: &mut [u8]) -> Result<Decoded, ProtocolError> {
         let mut used = 0;
         while let Some(rest) = bytes.get_mut(used..)
-            && let Some(head) = self.parse_header(rest)?
-            && let Some(payload) = rest.get_mut(head.start..head.start + head.length)
+            && let Some(header) = self.parse_header(rest)?
+            && let Some(payload) = rest.get_mut(header.start..header.start + header.length)
         {
-            used += head.start + head.length;
-            unmask(payload, head.mask);
-            if let Some(arrival) = self.complete_frame(&head, payload)? {
-                return Ok(Decoded { used, arrival: Some(arrival) });
+            used += header.start + header.length;
+            unmask(payload, header.mask);
+            if let Some(message) = self.complete_frame(&header, payload)? {
+                return Ok(Decoded { used, message: Some(message) });
             }
         }
-        Ok(Decoded { used, arrival: None })
+        Ok(Decoded { used, message: None })
     }
 
-    /// Reads a head and refuses what may not be; `None` while it is not there as a whole.
+    /// Parses a header and refuses what is not allowed; `None` while it has not arrived as a whole.
     fn parse_header(&self, bytes: &[u8]) -> Result<Option<ClientHeader>, ProtocolError> {
         let [first, second, ..] = *bytes else { return Ok(None) };
-        let (last, opcode) = (first & FIN != 0, first & 0x0f);
+        let (is_final, opcode) = (first & FIN != 0, first & 0x0f);
         if first & RESERVED_BITS != 0 || second & MASKED == 0 {
             return Err(ProtocolError::Malformed);
         }
@@ -111,31 +112,39 @@ impl MessageDecoder {
             short => (2, Some(u64::from(short))),
         };
         let is_control = opcode & 0x8 != 0;
-        let fits = match opcode {
-            CONTINUATION => self.begun.is_some(),
-            TEXT | BINARY => self.begun.is_none(),
-            CLOSE | PING | PONG => last && second & !MASKED <= MAX_CONTROL_PAYLOAD as u8,
+        let is_allowed = match opcode {
+            CONTINUATION => self.fragments.is_some(),
+            TEXT | BINARY => self.fragments.is_none(),
+            CLOSE | PING | PONG => is_final && second & !MASKED <= MAX_CONTROL_PAYLOAD as u8,
             _ => false,
         };
-        if !fits {
+        if !is_allowed {
             return Err(ProtocolError::Malformed);
         }
         let Some(length) = length else { return Ok(None) };
-        let before = if is_control { 0 } else { self.begun.as_ref().map_or(0, Vec::len) };
+        let before = if is_control { 0 } else { self.fragments.as_ref().map_or(0, Vec::len) };
         let length = usize::try_from(length).ok().filter(|length| {
-            before.checked_add(*length).is_some_and(|whole| whole <= self.longest || is_control)
+            before
+                .checked_add(*length)
+                .is_some_and(|whole| whole <= self.max_message_bytes || is_control)
         });
         let length = length.ok_or(ProtocolError::TooBig)?;
         let mask = bytes.get(after_length..after_length + 4).and_then(|mask| mask.try_into().ok());
-        Ok(mask.map(|mask| ClientHeader { last, opcode, mask, start: after_length + 4, length }))
+        Ok(mask.map(|mask| ClientHeader {
+            is_final,
+            opcode,
+            mask,
+            start: after_length + 4,
+            length,
+        }))
     }
 
     fn complete_frame(
         &mut self,
-        head: &ClientHeader,
+        header: &ClientHeader,
         payload: &[u8],
     ) -> Result<Option<Message>, ProtocolError> {
-        let arrival = match head.opcode {
+        let message = match header.opcode {
             PING => Message::Ping(payload.to_vec()),
             PONG => Message::Pong,
             CLOSE => {
@@ -144,18 +153,18 @@ impl MessageDecoder {
             }
             BINARY => Message::Binary,
             // The usual case, which needs no second copy.
-            TEXT if head.last => Message::Text(text_message(payload.to_vec())?),
+            TEXT if header.is_final => Message::Text(text_message(payload.to_vec())?),
             _text_or_continuation => {
-                let mut begun = self.begun.take().unwrap_or_default();
-                begun.extend_from_slice(payload);
-                if !head.last {
-                    self.begun = Some(begun);
+                let mut fragments = self.fragments.take().unwrap_or_default();
+                fragments.extend_from_slice(payload);
+                if !header.is_final {
+                    self.fragments = Some(fragments);
                     return Ok(None);
                 }
-                Message::Text(text_message(begun)?)
+                Message::Text(text_message(fragments)?)
             }
         };
-        Ok(Some(arrival))
+        Ok(Some(message))
     }
 }
 
@@ -178,7 +187,7 @@ fn text_message(bytes: Vec<u8>) -> Result<ByteString, ProtocolError> {
     String::from_utf8(bytes).map(ByteString::from).map_err(|_| ProtocolError::NotUtf8)
 }
 
-/// Section 7.4: which codes an endpoint may send, and that the reason is text.
+/// Checks that a Close has a code that an endpoint may send (section 7.4) and a reason that is text.
 fn check_close(payload: &[u8]) -> Result<(), ProtocolError> {
     let Some((code, reason)) = payload.split_first_chunk::<2>() else {
         return if payload.is_empty() { Ok(()) } else { Err(ProtocolError::Malformed) };
@@ -190,7 +199,7 @@ fn check_close(payload: &[u8]) -> Result<(), ProtocolError> {
     std::str::from_utf8(reason).map(|_| ()).map_err(|_| ProtocolError::NotUtf8)
 }
 
-/// The head of a frame that a server sends; the payload follows as it is (section 5.1: no mask).
+/// The header of a frame that the server sends. The payload follows unmasked (section 5.1).
 #[derive(Clone, Copy, Debug)]
 pub struct FrameHeader {
     bytes: [u8; 10],
@@ -198,7 +207,7 @@ pub struct FrameHeader {
 }
 
 impl FrameHeader {
-    /// Of a text message of `length` bytes.
+    /// The header of a text message of `length` bytes.
     pub fn text(length: usize) -> Self {
         Self::new(TEXT, length)
     }
@@ -225,16 +234,16 @@ impl FrameHeader {
         Self { bytes, length: used }
     }
 
-    /// Puts the whole frame at the start of `place` and says how long it is; `None` where it does not fit.
+    /// Writes the whole frame to the start of `place` and returns its length; `None` where it does not fit.
     pub fn copy_with_payload(&self, payload: &[u8], place: &mut [u8]) -> Option<usize> {
         let length = self.length + payload.len();
-        let (head, rest) = place.get_mut(..length)?.split_at_mut_checked(self.length)?;
-        head.copy_from_slice(self.bytes());
+        let (header, rest) = place.get_mut(..length)?.split_at_mut_checked(self.length)?;
+        header.copy_from_slice(self.bytes());
         rest.copy_from_slice(payload);
         Some(length)
     }
 
-    /// As it is sent.
+    /// The bytes of the header.
     pub fn bytes(&self) -> &[u8] {
         self.bytes.get(..self.length).unwrap_or_default()
     }

@@ -1,0 +1,21 @@
+//! How frames reach one client, across its connections.
+//!
+//! - `queue`: the send queue of a client, into which rooms and administrators push frames.
+//! - `reader`: the end of the queue that the client's connection reads.
+//! - `replay`: the frames that a client may not have received, kept until it acknowledges them or resumes.
+//! - `disconnect`: the signal by which others end a client's connection, and its reasons.
+
+mod disconnect;
+mod queue;
+mod reader;
+mod replay;
+
+pub use disconnect::{DisconnectReason, DisconnectSignal};
+pub use queue::{
+    AWAITING_MIGRATION, ClientQueue, IDLE_CAPACITY, QUEUE_MAX_BYTES, QUEUE_MAX_FRAMES, channel,
+};
+pub use reader::ClientQueueReader;
+pub use replay::{REPLAY_MAX_BYTES, REPLAY_MAX_FRAMES, ReplayBuffer, ReplayGap, ResumeError};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,375 @@
+//! The send queue of one client: a bounded list of frames.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    task::Waker,
+    time::Duration,
+};
+
+use bytestring::ByteString;
+use tokio::time::Instant;
+
+use super::{
+    ClientQueueReader, DisconnectReason,
+    replay::{ReplayBuffer, ReplayGap, ResumeError},
+};
+use crate::{
+    protocol::{self, Features, MediaPath},
+    websocket::{DirectWriter, WriteOutcome},
+};
+
+/// The most frames in a send queue: several full meshes of ten that are set up at once.
+pub const QUEUE_MAX_FRAMES: usize = 1024;
+
+/// The most bytes in a send queue.
+pub const QUEUE_MAX_BYTES: usize = 8 * 1024 * 1024;
+
+/// An empty queue keeps room for this many frames: enough for a member of a quiet room.
+pub const IDLE_CAPACITY: usize = 4;
+
+/// The key of a replay buffer that stands in for a membership which is migrating to this server.
+pub const AWAITING_MIGRATION: u128 = 0;
+
+/// Creates an empty queue: the end into which others push, and the end that the client's connection reads.
+pub fn channel() -> (ClientQueue, ClientQueueReader) {
+    let shared = Arc::new(QueueShared::default());
+    (ClientQueue(shared.clone()), ClientQueueReader(shared))
+}
+
+/// The end of a send queue into which frames are pushed. Clones push into the same queue.
+#[derive(Clone, Debug)]
+pub struct ClientQueue(Arc<QueueShared>);
+
+impl ClientQueue {
+    /// Sends a frame: writes it at once where none is queued before it, otherwise queues it, or disconnects a
+    /// client that reads too slowly. `received_at` is the time at which a peer's signal arrived, `None` for other
+    /// frames. Returns whether the frame was written at once.
+    ///
+    /// Signaling does not survive a gap (an answer without its offer is useless), so a full queue ends the
+    /// connection instead of dropping a frame; the client reconnects and rejoins.
+    pub fn push(&self, frame: ByteString, received_at: Option<Instant>) -> bool {
+        let mut state = self.0.lock_state();
+        if state.is_closed {
+            return false; // its connection is ending; the end of the membership follows
+        }
+        let seq = match state.replay.as_mut().map(|replay| replay.push(frame.clone())) {
+            None => None,
+            Some(Ok(seq)) => Some(seq),
+            Some(Err(ReplayGap)) => {
+                drop(state);
+                self.disconnect(DisconnectReason::TooSlow);
+                return false;
+            }
+        };
+        if state.is_detached {
+            return false;
+        }
+        if state.frames.is_empty()
+            && state.unconfirmed == 0
+            && let Some(writer) = &state.direct_writer
+        {
+            let outcome = match seq {
+                None => writer.try_send(&frame),
+                Some(seq) => writer.try_send(&protocol::with_seq(&frame, seq)),
+            };
+            match outcome {
+                WriteOutcome::Complete => return true,
+                WriteOutcome::Partial => {
+                    state.wake();
+                    return true;
+                }
+                WriteOutcome::NotSent => {}
+            }
+        }
+        if state.frames.len() == QUEUE_MAX_FRAMES || state.bytes + frame.len() > QUEUE_MAX_BYTES {
+            drop(state);
+            self.disconnect(DisconnectReason::TooSlow);
+            return false;
+        }
+        state.bytes += frame.len();
+        state.oldest_received_at = state.oldest_received_at.or(received_at);
+        state.frames.push_back(frame);
+        state.wake();
+        false
+    }
+
+    /// Asks the connection to end. The first reason counts.
+    pub fn disconnect(&self, reason: DisconnectReason) {
+        if self.0.disconnect_reason.set(reason).is_ok() {
+            self.0.lock_state().wake();
+        }
+    }
+
+    /// The client has lost its connection, or its connection is not to receive more: frames are kept for the next
+    /// one.
+    pub fn detach(&self) {
+        let mut state = self.0.lock_state();
+        if !std::mem::replace(&mut state.is_detached, true) {
+            let undelivered = state.frames.len() + state.unconfirmed;
+            if let Some(replay) = &mut state.replay {
+                replay.mark_undelivered(undelivered);
+            }
+            state.frames = VecDeque::new();
+            state.bytes = 0;
+            state.direct_writer = None;
+        }
+    }
+
+    /// Records that the peers were informed of the client's detachment. Returns whether they were not before.
+    pub fn mark_detached_reported(&self) -> bool {
+        !std::mem::replace(&mut self.0.lock_state().is_detached_reported, true)
+    }
+
+    /// Whether the peers were informed that the client is detached.
+    pub fn is_detached_reported(&self) -> bool {
+        self.0.lock_state().is_detached_reported
+    }
+
+    /// Whether the client has no connection.
+    pub fn is_detached(&self) -> bool {
+        self.0.lock_state().is_detached
+    }
+
+    /// How many frames are queued for the connection, or are being written to it.
+    pub fn queued(&self) -> usize {
+        let state = self.0.lock_state();
+        if state.is_detached { 0 } else { state.frames.len() + state.unconfirmed }
+    }
+
+    /// From now on frames have sequence numbers, and are kept in `replay` beyond this connection.
+    pub fn enable_replay(&self, replay: Box<ReplayBuffer>) {
+        self.0.lock_state().replay = Some(replay);
+    }
+
+    /// Whether the client may resume its membership when it loses its connection.
+    pub fn may_resume(&self) -> bool {
+        self.0.lock_state().replay.is_some()
+    }
+
+    /// The key of the membership that the client may resume; `None` where it may not, or is being disconnected.
+    pub fn membership_key(&self) -> Option<u128> {
+        let key = self.0.lock_state().replay.as_ref().map(|replay| replay.key());
+        key.filter(|_| self.0.disconnect_reason.get().is_none())
+    }
+
+    /// The client has received every frame up to this sequence number.
+    pub fn acknowledge(&self, seq: u64) {
+        if let Some(replay) = &mut self.0.lock_state().replay {
+            replay.acknowledge(seq);
+        }
+    }
+
+    /// See [`ReplayBuffer::is_duplicate_id`].
+    pub fn is_duplicate_id(&self, id: &str) -> bool {
+        self.0.lock_state().replay.as_ref().is_some_and(|replay| replay.is_duplicate_id(id))
+    }
+
+    /// See [`ReplayBuffer::note_relayed_id`].
+    pub fn note_relayed_id(&self, id: &str) {
+        if let Some(replay) = &mut self.0.lock_state().replay {
+            replay.note_relayed_id(id);
+        }
+    }
+
+    /// Resumes the membership with `key` on `new`, a fresh queue, with the frames that the client has not received
+    /// after `last_seq`; returns their number. This queue is closed and its connection disconnected.
+    ///
+    /// # Errors
+    ///
+    /// [`ResumeError`]; then nothing has changed.
+    pub fn resume_into(&self, new: &Self, key: u128, last_seq: u64) -> Result<usize, ResumeError> {
+        let mut old = self.0.lock_state();
+        let replay = old.replay.as_mut().filter(|replay| replay.key() == key);
+        let replay = replay.ok_or(ResumeError::Ended)?;
+        if self.0.disconnect_reason.get().is_some() {
+            return Err(ResumeError::Ended);
+        }
+        let frames = replay.resume_after(last_seq).map_err(|ReplayGap| ResumeError::Gap)?;
+        let replayed = frames.len();
+        let mut fresh = new.0.lock_state();
+        fresh.replay = old.replay.take();
+        (fresh.features, fresh.media_path) = (old.features, old.media_path);
+        fresh.bytes = frames.iter().map(|frame| frame.len()).sum();
+        fresh.frames = frames;
+        drop(fresh);
+        old.is_closed = true;
+        drop(old);
+        self.disconnect(DisconnectReason::Resumed);
+        Ok(replayed)
+    }
+
+    /// Moves the frames that the client may not have received to `carrier`, a fresh queue without a connection.
+    /// This queue is closed and its connection disconnected.
+    pub fn migrate_into(&self, carrier: &Self) {
+        self.detach();
+        let mut old = self.0.lock_state();
+        let mut fresh = carrier.0.lock_state();
+        (fresh.replay, fresh.features) = (old.replay.take(), old.features);
+        (fresh.is_detached, fresh.is_detached_reported) = (true, old.is_detached_reported);
+        drop(fresh);
+        old.is_closed = true;
+        drop(old);
+        self.disconnect(DisconnectReason::Resumed);
+    }
+
+    /// From now on frames are kept for a membership that is migrating to this server.
+    pub fn expect_migration(&self) {
+        self.enable_replay(Box::new(ReplayBuffer::new(AWAITING_MIGRATION)));
+        self.detach();
+    }
+
+    /// Completes an [expected](Self::expect_migration) migration: the frames of `replay`, then `events`, come
+    /// before those that were kept here since.
+    pub fn absorb_migration(
+        &self,
+        mut replay: Box<ReplayBuffer>,
+        events: Vec<ByteString>,
+        features: Features,
+        is_detached_reported: bool,
+    ) {
+        let mut state = self.0.lock_state();
+        let later = state.replay.take().map(|later| *later);
+        let is_complete = replay.append(events).is_ok()
+            && later.is_none_or(|later| replay.append(later.into_frames()).is_ok());
+        (state.replay, state.features) = (Some(replay), features);
+        state.is_detached_reported = is_detached_reported;
+        drop(state);
+        if !is_complete {
+            self.disconnect(DisconnectReason::TooSlow);
+        }
+    }
+
+    /// Sets the features that the client has opted in to.
+    pub fn set_features(&self, features: Features) {
+        self.0.lock_state().features = features;
+    }
+
+    /// The features that the client has opted in to.
+    pub fn features(&self) -> Features {
+        self.0.lock_state().features
+    }
+
+    /// Sets the address that the connection comes from.
+    pub fn set_address(&self, address: IpAddr) {
+        self.0.lock_state().address = Some(address);
+    }
+
+    /// Sets the media path of the client's last call.
+    pub fn set_media_path(&self, path: MediaPath) {
+        self.0.lock_state().media_path = Some(path);
+    }
+
+    /// Records the time from a Ping to its Pong.
+    pub fn record_ping_rtt(&self, rtt: Duration) {
+        self.0.lock_state().ping_rtt = Some(rtt);
+    }
+
+    /// The connection's address and its last round-trip time, while there is a connection, and the media path of
+    /// the client's last call.
+    pub fn connection_info(&self) -> (Option<IpAddr>, Option<Duration>, Option<MediaPath>) {
+        let state = self.0.lock_state();
+        let is_connected = !state.is_detached;
+        (
+            state.address.filter(|_| is_connected),
+            state.ping_rtt.filter(|_| is_connected),
+            state.media_path,
+        )
+    }
+}
+
+/// What both ends share. This is no channel: a channel of this size takes a kilobyte and more also while it is
+/// empty, and most members' queues are.
+#[derive(Debug, Default)]
+pub(super) struct QueueShared {
+    state: Mutex<QueueState>,
+    disconnect_reason: OnceLock<DisconnectReason>,
+}
+
+impl QueueShared {
+    pub(super) fn lock_state(&self) -> MutexGuard<'_, QueueState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn disconnect_reason(&self) -> Option<DisconnectReason> {
+        self.disconnect_reason.get().copied()
+    }
+}
+
+#[derive(Default)]
+pub(super) struct QueueState {
+    pub(super) frames: VecDeque<ByteString>,
+    /// The bytes of all frames.
+    bytes: usize,
+    /// When the first frame that is a peer's signal was received.
+    pub(super) oldest_received_at: Option<Instant>,
+    /// Writes frames that find the queue empty.
+    pub(super) direct_writer: Option<Arc<dyn DirectWriter>>,
+    /// How many frames were taken out and may not be written yet.
+    pub(super) unconfirmed: usize,
+    /// The frames that outlive this connection, where the client may resume.
+    pub(super) replay: Option<Box<ReplayBuffer>>,
+    /// The connection has ended or is about to end: frames are only kept for the next one.
+    is_detached: bool,
+    /// The peers were informed that there is no connection.
+    is_detached_reported: bool,
+    /// The features that the client has opted in to.
+    pub(super) features: Features,
+    /// The address that the connection comes from.
+    address: Option<IpAddr>,
+    /// The media path of the client's last call, as the client reports it.
+    media_path: Option<MediaPath>,
+    /// The time from the last answered Ping to its Pong.
+    ping_rtt: Option<Duration>,
+    /// The queue has no reader any more.
+    is_closed: bool,
+    /// Wakes the one task that reads and that a disconnect ends. It stays when it was used: the task is the same
+    /// for as long as it lives.
+    reader: Option<Waker>,
+}
+
+impl QueueState {
+    /// The state of a queue whose reader is gone.
+    pub(super) fn closed() -> Self {
+        Self { is_closed: true, ..Self::default() }
+    }
+
+    pub(super) fn register_reader(&mut self, reader: &Waker) {
+        if !self.reader.as_ref().is_some_and(|known| known.will_wake(reader)) {
+            self.reader = Some(reader.clone());
+        }
+    }
+
+    /// Takes the first frame, with its sequence number where it has one: the queued frames are the last that were
+    /// numbered.
+    pub(super) fn pop(&mut self) -> Option<ByteString> {
+        let frame = self.frames.pop_front()?;
+        let behind = self.frames.len() as u64;
+        self.bytes -= frame.len();
+        match &self.replay {
+            None => Some(frame),
+            Some(replay) => {
+                Some(protocol::with_seq(&frame, replay.last_seq().saturating_sub(behind)))
+            }
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(reader) = &self.reader {
+            reader.wake_by_ref();
+        }
+    }
+}
+
+/// Shows how much is queued, and no contents: frames are what members send each other.
+impl fmt::Debug for QueueState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QueueState")
+            .field("frames", &self.frames.len())
+            .field("bytes", &self.bytes)
+            .field("is_detached", &self.is_detached)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,89 @@
+//! The end of a send queue that the client's connection reads.
+
+use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytestring::ByteString;
+use tokio::time::Instant;
+
+use super::{
+    DisconnectSignal, ReplayBuffer,
+    queue::{IDLE_CAPACITY, QueueShared, QueueState},
+};
+use crate::{protocol::Features, websocket::DirectWriter};
+
+/// The most frames that are taken for one write.
+const MAX_BATCH_FRAMES: usize = 16;
+
+/// The end of a send queue that the client's own connection holds. All its waits belong to one task.
+#[derive(Debug)]
+pub struct ClientQueueReader(pub(super) Arc<QueueShared>);
+
+impl ClientQueueReader {
+    /// From now on a frame that finds the queue empty is written by its sender's task.
+    pub fn set_direct_writer(&mut self, writer: Option<Arc<dyn DirectWriter>>) {
+        self.0.lock_state().direct_writer = writer;
+    }
+
+    /// Moves queued frames to `frames`, as many as fit well into one write; waits while there are none. Returns
+    /// when the first of them that is a peer's signal was received. Safe to cancel.
+    ///
+    /// No frame overtakes them: the next call confirms that they were written.
+    pub async fn recv_many(&mut self, frames: &mut Vec<ByteString>) -> Option<Instant> {
+        poll_fn(|context| self.poll_recv_many(context, frames)).await
+    }
+
+    pub(super) fn poll_recv_many(
+        &self,
+        context: &Context<'_>,
+        frames: &mut Vec<ByteString>,
+    ) -> Poll<Option<Instant>> {
+        let mut state = self.0.lock_state();
+        state.unconfirmed = 0;
+        if state.frames.is_empty() {
+            state.register_reader(context.waker());
+            return Poll::Pending;
+        }
+        let count = state.frames.len().min(MAX_BATCH_FRAMES);
+        state.unconfirmed = count;
+        frames.extend((0..count).map_while(|_| state.pop()));
+        let oldest_received_at = state.oldest_received_at.take();
+        if state.frames.is_empty() && state.frames.capacity() > IDLE_CAPACITY {
+            state.frames = VecDeque::new();
+        }
+        Poll::Ready(oldest_received_at)
+    }
+
+    /// Takes a queued frame, if there is one.
+    pub fn try_recv(&mut self) -> Option<ByteString> {
+        self.0.lock_state().pop()
+    }
+
+    /// Takes the replay buffer of a detached client, for another process, and the client's features. From now on
+    /// no frames are kept here.
+    pub fn take_replay(&self) -> Option<(Box<ReplayBuffer>, Features)> {
+        let mut state = self.0.lock_state();
+        let features = state.features;
+        state.replay.take().map(|replay| (replay, features))
+    }
+
+    /// How many bytes of frames the replay buffer holds; 0 where there is none.
+    pub fn replay_bytes(&self) -> usize {
+        self.0.lock_state().replay.as_ref().map_or(0, |replay| replay.bytes())
+    }
+
+    /// The signal that ends the connection. The same task may wait on it while the reader itself is in use.
+    pub fn disconnect_signal(&self) -> DisconnectSignal {
+        DisconnectSignal(self.0.clone())
+    }
+}
+
+impl Drop for ClientQueueReader {
+    fn drop(&mut self) {
+        *self.0.lock_state() = QueueState::closed();
+    }
+}

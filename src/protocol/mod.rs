@@ -1,0 +1,31 @@
+//! The frames that clients and server exchange (docs/build/protocol.md), as values: no socket, no clock, no state.
+//!
+//! - `client`: parses what a client sends.
+//! - `call_report`: what a client reports on a call.
+//! - `server`: encodes what the server sends.
+//! - `signal`: offers, answers, ICE candidates and messages of the application, which the server relays.
+//! - `ids`: the form of client ids.
+//! - `close`: the reasons for which a connection ends, and what its client receives for each.
+//!
+//! Payloads (offer, answer, candidate, data) are carried as the bytes in which they arrived: the server never
+//! re-encodes them, so numbers, escapes and key order reach the peer unchanged.
+
+mod call_report;
+mod client;
+mod close;
+mod ids;
+mod server;
+mod signal;
+
+pub use call_report::{CallOutcome, CallReport, MediaPath};
+pub use client::{
+    AuthToken, ClientFrame, ClientMessage, Features, FrameError, ResumeRequest, TokenField, parse,
+    truncate_for_error,
+};
+pub use close::{CloseFrame, CloseInfo, CloseReason};
+pub use ids::{RequestedId, is_client_id};
+pub use server::{IceServer, ResumeOffer, RosterEntry, ServerMessage, with_seq};
+pub use signal::{SenderSuffix, Signal, SignalKind};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,127 @@
+//! The end of a connection: its reason, its last frames, and what is logged and counted.
+
+use std::time::Duration;
+
+use strum::IntoEnumIterator;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::{AuthError, detached::NOT_RESUMED_IN_TIME};
+use crate::{
+    delivery::DisconnectReason,
+    metrics::Metrics,
+    moderation::EntryDenied,
+    protocol::{CloseInfo, CloseReason, ServerMessage},
+    rooms::JoinError,
+    websocket::{ConnectionLost, Socket},
+};
+
+/// How long a client may take to read the last frames and to close its side.
+pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Registers in `metrics` every reason with which a session may end. Call it once, before the first session.
+pub fn preregister_metrics(metrics: &Metrics) {
+    for reason in CloseReason::iter() {
+        metrics.expects_end(reason.as_str(), reason.info().frame.map(|frame| frame.code));
+        metrics.expects_leave(reason.as_str());
+    }
+    metrics.expects_leave(NOT_RESUMED_IN_TIME);
+}
+
+/// Sends the last frames and waits until the client has closed its side, [`CLOSE_TIMEOUT`] at most.
+pub(super) async fn close(
+    socket: &mut impl Socket,
+    reason: CloseReason,
+    was_member: bool,
+    metrics: &Metrics,
+) {
+    let closing = async {
+        let CloseInfo { frame, code, sentence, is_sent_before_auth, retry, .. } = reason.info();
+        if let Some(frame) = frame {
+            let mut retry_after_ms = None;
+            if let CloseReason::Restarting(within) = reason {
+                let reconnect_in_ms = random_delay_ms(within);
+                retry_after_ms = Some(reconnect_in_ms);
+                socket.send(&[ServerMessage::ServerShutdown { reconnect_in_ms }.encode()]).await?;
+            }
+            if was_member || is_sent_before_auth {
+                let error = ServerMessage::Error {
+                    message: sentence,
+                    code,
+                    id: None,
+                    retry: Some(retry),
+                    retry_after_ms,
+                };
+                metrics.erred(code);
+                socket.send(&[error.encode()]).await?;
+            }
+            metrics.closed(frame.code);
+            socket.close(frame.code, frame.reason).await?;
+        }
+        // Closing a socket with unread data resets the connection, and the Close frame may be lost on the way.
+        while socket.receive().await.is_some() {}
+        Ok::<_, ConnectionLost>(())
+    };
+    let _ = timeout(CLOSE_TIMEOUT, closing).await;
+}
+
+/// A random time within the given one, in milliseconds, so that clients do not return all at once.
+fn random_delay_ms(within: Duration) -> u64 {
+    let within = u64::try_from(within.as_millis()).unwrap_or(u64::MAX).max(1);
+    Uuid::new_v4().as_u64_pair().1 % within
+}
+
+/// Logs that a connection was refused before it became a member.
+pub(super) fn log_rejection(reason: CloseReason) {
+    // A blocked client could fill the log; its failed attempts were logged before.
+    let is_quiet = reason.info().frame.is_none() || reason == CloseReason::Blocked;
+    let reason = reason.as_str();
+    if is_quiet {
+        tracing::debug!(reason, "not let in");
+    } else {
+        tracing::warn!(reason, "not let in");
+    }
+}
+
+impl From<DisconnectReason> for CloseReason {
+    fn from(reason: DisconnectReason) -> Self {
+        match reason {
+            DisconnectReason::TooSlow => Self::TooSlow,
+            DisconnectReason::Replaced | DisconnectReason::Resumed => Self::Replaced,
+            DisconnectReason::LoggedOut => Self::LoggedOut,
+            DisconnectReason::PasswordChanged => Self::PasswordChanged,
+            DisconnectReason::AccountGone => Self::AccountDisabled,
+            DisconnectReason::Removed => Self::Removed,
+        }
+    }
+}
+
+impl From<EntryDenied> for CloseReason {
+    fn from(denied: EntryDenied) -> Self {
+        match denied {
+            EntryDenied::Banned => Self::Banned,
+            EntryDenied::Locked => Self::RoomLocked,
+        }
+    }
+}
+
+impl From<JoinError> for CloseReason {
+    fn from(error: JoinError) -> Self {
+        match error {
+            JoinError::Full => Self::RoomFull,
+            JoinError::ClientIdTaken => Self::ClientIdTaken,
+            JoinError::Unavailable => Self::Unavailable,
+        }
+    }
+}
+
+impl From<AuthError> for CloseReason {
+    fn from(error: AuthError) -> Self {
+        match error {
+            AuthError::BadToken => Self::InvalidToken,
+            AuthError::Blocked => Self::Blocked,
+            AuthError::NoSuchUser => Self::NoSuchUser,
+            AuthError::Removed => Self::Banned,
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! What a session is given: settings, shared state, and the services that it calls.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use bytestring::ByteString;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::value::RawValue;
+use tokio::sync::watch;
+use tracing::{Span, field::Empty};
+use uuid::Uuid;
+
+use super::ShutdownSnapshot;
+use crate::{
+    auth::{
+        access_token::Claims,
+        resume_token::{ResumeToken, ResumeTokenSigner},
+        token_sessions::TokenSessionGuard,
+    },
+    delivery::ClientQueue,
+    metrics::Metrics,
+    moderation::EntryDenied,
+    protocol::{IceServer, ResumeOffer, ServerMessage},
+    rooms::{Peer, RoomRegistry},
+    websocket::FrameCounter,
+};
+
+/// What one session is given.
+pub struct SessionContext<D> {
+    /// All rooms.
+    pub rooms: RoomRegistry,
+    /// The room of this connection.
+    pub room: Arc<str>,
+    /// The id of the request that was upgraded, for the log.
+    pub request_id: Uuid,
+    /// The client's address, for the log.
+    pub address: IpAddr,
+    /// The settings of the session.
+    pub limits: SessionLimits,
+    /// Counts what happens.
+    pub metrics: Arc<Metrics>,
+    /// Authorizes clients, and more.
+    pub services: D,
+    /// Signs and verifies resume tokens.
+    pub resume_tokens: Arc<ResumeTokenSigner>,
+    /// The members that the next process of this server takes over.
+    pub snapshot: ShutdownSnapshot,
+    /// When the server stops, this turns to the time within which clients are to return.
+    pub closing: watch::Receiver<Option<Duration>>,
+}
+
+impl<D> SessionContext<D> {
+    /// The fields of this connection in a log line. The span is made for each line and not kept: a session logs two or
+    /// three. It has the highest level, so that it is present at every log level.
+    pub(super) fn span(&self, member: Option<&Peer>) -> Span {
+        tracing::error_span!(
+            "socket",
+            request_id = %self.request_id,
+            room = &*self.room,
+            address = %self.address,
+            user = member.map(|peer| &*peer.username),
+            client = member.map(|peer| &*peer.client_id),
+        )
+    }
+
+    /// Counts an error and encodes the frame for its client.
+    pub(super) fn encode_error(
+        &self,
+        code: &'static str,
+        message: &str,
+        id: Option<&RawValue>,
+    ) -> ByteString {
+        self.metrics.erred(code);
+        ServerMessage::Error { message, code, id, retry: None, retry_after_ms: None }.encode()
+    }
+
+    /// Signs the token with which a client resumes; `None` where no client may resume.
+    pub(super) fn sign_resume_token(&self, token: &ResumeToken) -> Option<SecretString> {
+        if self.limits.resume_window.is_zero() {
+            return None;
+        }
+        let signed = self.resume_tokens.sign(token);
+        signed.inspect_err(|error| tracing::error!(%error, "no resume token")).ok()
+    }
+
+    pub(super) fn resume_offer<'a>(&self, token: &'a SecretString) -> ResumeOffer<'a> {
+        ResumeOffer {
+            resume_token: token.expose_secret(),
+            resume_window_seconds: self.limits.resume_window.as_secs(),
+        }
+    }
+}
+
+/// The settings of a session.
+#[derive(Clone, Debug)]
+pub struct SessionLimits {
+    /// The longest wait for the first frame, the longest silence, and the longest single write.
+    pub timeout: Duration,
+    /// How fast the message budget refills.
+    pub messages_per_second: u32,
+    /// How many messages the budget holds.
+    pub message_burst: u32,
+    /// Whether a client without a token may join.
+    pub guests: bool,
+    /// Whether a session ends when its token expires.
+    pub enforce_token_expiry: bool,
+    /// How long a client that may resume may be without a connection; zero where none may resume.
+    pub resume_window: Duration,
+}
+
+/// What a client presents to be authorized.
+pub enum Credentials<'a> {
+    /// An access token, valid or not.
+    Token(&'a str),
+    /// Nothing.
+    Guest,
+    /// A verified resume token.
+    ResumeToken(&'a ResumeToken),
+}
+
+/// What a session asks of the server. Tests implement it without accounts.
+pub trait SessionServices: Send + Sync {
+    /// Authorizes the client whose send queue is `queue`.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthError`].
+    fn authorize(
+        &self,
+        credentials: Credentials<'_>,
+        queue: &ClientQueue,
+    ) -> Result<Authorized, AuthError>;
+    /// The moderation rule by which an authorized client may not enter this room now, if there is one.
+    fn check_entry(&self, room: &str, peer: &Peer) -> Option<EntryDenied>;
+    /// The time, in milliseconds since the Unix epoch.
+    fn now(&self) -> u64;
+    /// The servers for this user's `new RTCPeerConnection(…)` from now on; `None` for a guest.
+    fn ice_servers(&self, username: Option<&str>) -> IceServerSet;
+    /// A number that changes whenever the configured servers were replaced.
+    fn ice_version(&self) -> u64;
+}
+
+/// ICE servers, with credentials that expire.
+#[derive(Default)]
+pub struct IceServerSet {
+    /// STUN and TURN servers.
+    pub servers: Vec<IceServer>,
+    /// How long the credentials are valid; `None` where there are none.
+    pub lifetime: Option<Duration>,
+}
+
+/// A client that may join.
+pub struct Authorized {
+    /// The account, or the guest's generated name.
+    pub username: Arc<str>,
+    /// How long the access token is still valid; `None` for a guest.
+    pub expires_in: Option<Duration>,
+    /// The claims of the access token; `None` for a guest.
+    pub claims: Option<Claims>,
+    /// Ends the session with its token or account; held as long as the session lasts.
+    pub session: Option<TokenSessionGuard>,
+}
+
+/// Why a client is not authorized.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthError {
+    /// The token is not valid.
+    BadToken,
+    /// The token is not valid, and too many invalid tokens came from this address.
+    Blocked,
+    /// The token is valid, but its account does not exist or is disabled.
+    NoSuchUser,
+    /// An administrator has ended the membership, or a moderation rule denies its user or client id entry.
+    Removed,
+}
+
+/// The log and trace span of a connection to `room` during its handshake.
+pub fn handshake_span(request_id: Uuid, room: &str, address: IpAddr) -> Span {
+    tracing::error_span!(
+        "introduction",
+        %request_id,
+        room,
+        %address,
+        user = Empty,
+        client = Empty,
+    )
+}
+
+impl FrameCounter for Metrics {
+    fn record_sent_frame(&self, bytes: usize) {
+        self.sent(bytes);
+    }
+}

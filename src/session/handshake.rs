@@ -1,0 +1,163 @@
+//! The handshake of a session: from the first frame to a membership.
+
+use std::sync::Arc;
+
+use bytestring::ByteString;
+use tokio::time::{Instant, timeout_at};
+use tracing::Span;
+use uuid::Uuid;
+
+use super::{
+    Credentials, SessionContext, SessionServices,
+    liveness::TimedSocket,
+    member::{Member, MembershipId, text_or_close},
+    resume::{ResumeFailure, ResumedMembership, resume},
+};
+use crate::{
+    delivery::{ClientQueue, ClientQueueReader, ReplayBuffer},
+    metrics::Resume,
+    protocol::{
+        self, AuthToken, ClientFrame, ClientMessage, CloseReason, Features, FrameError,
+        RequestedId, ServerMessage, TokenField,
+    },
+    rooms::{Membership, Peer},
+    websocket::Socket,
+};
+
+/// A new member, and what is to be done first.
+pub(super) struct HandshakeOutcome<'h, D> {
+    pub(super) member: Member<'h, D>,
+    /// The frames that the member receives first.
+    pub(super) greeting: Vec<ByteString>,
+    /// The first frame of a guest, which is not handled yet.
+    pub(super) guest_frame: Option<ByteString>,
+}
+
+/// Authenticates the client, and gives it a new membership or the one that it resumes.
+pub(super) async fn handshake<'h, D: SessionServices>(
+    socket: &mut TimedSocket<'_, impl Socket>,
+    context: &'h SessionContext<D>,
+    queue: ClientQueue,
+    reader: ClientQueueReader,
+) -> Result<HandshakeOutcome<'h, D>, CloseReason> {
+    let guests = context.limits.guests;
+    let invitation = ServerMessage::AuthRequired { message: "Authentication required", guests };
+    socket.write(&[invitation.encode()]).await?;
+    let deadline = Instant::now() + context.limits.timeout;
+    let mut first = first_text(socket.socket, deadline).await?;
+
+    if let ClientFrame { id, message: Ok(ClientMessage::Resume(request)), .. } =
+        protocol::parse(&first)
+    {
+        let resumed = timeout_at(deadline, resume(context, &request, &queue)).await;
+        match resumed.unwrap_or(Err(ResumeFailure::Unavailable)) {
+            Ok(ResumedMembership { membership, authorized, id, resumed }) => {
+                record_peer_in_span(membership.peer());
+                tracing::info!(replayed = resumed.replayed_frames, "resumed");
+                context.metrics.resumed(Resume::Resumed);
+                let (mut member, ice_servers, token) =
+                    Member::new(context, membership, queue, reader, authorized, id);
+                member.is_resume_token_sent = true;
+                let greeting = vec![member.resumed(&resumed, &ice_servers, token.as_ref())];
+                return Ok(HandshakeOutcome { member, greeting, guest_frame: None });
+            }
+            Err(ResumeFailure::Unavailable) => return Err(CloseReason::Unavailable),
+            Err(ResumeFailure::Refused(sentence)) => {
+                context.metrics.resumed(Resume::Refused);
+                tracing::info!(reason = sentence, "not resumed");
+                socket.write(&[context.encode_error("resume_failed", &sentence, id)]).await?;
+            }
+        }
+        first = first_text(socket.socket, deadline).await?;
+    }
+    let message = protocol::parse(&first).message;
+    let (credentials, requested_id, features) = credentials_of(&message, guests)?;
+    let authorized = context.services.authorize(credentials, &queue)?;
+    let client_id: Arc<str> = match requested_id {
+        RequestedId::This(id) => id.as_ref().into(),
+        RequestedId::Any => Uuid::new_v4().to_string().into(),
+        RequestedId::Malformed => return Err(CloseReason::InvalidClientId),
+    };
+    let is_guest_frame = !matches!(message, Ok(ClientMessage::AuthToken(_)));
+    let key = Uuid::new_v4().as_u128();
+    if features.resume && !context.limits.resume_window.is_zero() {
+        queue.enable_replay(Box::new(ReplayBuffer::new(key)));
+    }
+    queue.set_features(features);
+    let peer = Peer { client_id, username: authorized.username.clone() };
+    // Also where the room has no place for the peer.
+    record_peer_in_span(&peer);
+    let check_entry = || match context.services.check_entry(&context.room, &peer) {
+        None => Ok(()),
+        Some(denied) => {
+            let reason = CloseReason::from(denied);
+            context.rooms.record_refusal(&context.room, &peer, reason.as_str());
+            Err(reason)
+        }
+    };
+    check_entry()?;
+    queue.set_address(context.address);
+    let since = context.services.now();
+    let mut membership =
+        Membership::join(&context.rooms, &context.room, peer.clone(), queue.clone()).await?;
+    // A rule that was made during the join did not find this member to remove it.
+    if let Err(reason) = check_entry() {
+        membership.set_leave_reason(reason.as_str());
+        return Err(reason);
+    }
+    tracing::info!("joined");
+    context.metrics.joined();
+    let id = MembershipId { key, since };
+    let (mut member, ice_servers, token) =
+        Member::new(context, membership, queue, reader, authorized, id);
+    let greeting = member.welcome(&ice_servers, token.as_ref());
+    Ok(HandshakeOutcome { member, greeting, guest_frame: is_guest_frame.then_some(first) })
+}
+
+/// Adds the peer to the log lines of the rest of the handshake.
+fn record_peer_in_span(Peer { username, client_id }: &Peer) {
+    Span::current().record("user", &**username).record("client", &**client_id);
+}
+
+/// The credentials in the first frame, the client id that it asks for, and the features that it opts in to.
+fn credentials_of<'a>(
+    first: &'a Result<ClientMessage<'_>, FrameError>,
+    guests: bool,
+) -> Result<(Credentials<'a>, &'a RequestedId<'a>, Features), CloseReason> {
+    match first {
+        Ok(ClientMessage::AuthToken(AuthToken { token, client_id, features })) => {
+            let credentials = match token {
+                TokenField::Text(token) => Credentials::Token(token),
+                TokenField::Malformed => Credentials::Token(""),
+                TokenField::Absent if guests => Credentials::Guest,
+                TokenField::Absent => return Err(CloseReason::InvalidToken),
+            };
+            Ok((credentials, client_id, *features))
+        }
+        Ok(ClientMessage::Signal(_) | ClientMessage::Ping) if guests => {
+            Ok((Credentials::Guest, &RequestedId::Any, Features::default()))
+        }
+        Ok(
+            ClientMessage::Signal(_)
+            | ClientMessage::Ping
+            | ClientMessage::Resume(_)
+            | ClientMessage::CallReport(_),
+        )
+        | Err(_) => Err(CloseReason::AuthRequired),
+    }
+}
+
+/// The next text message, which must arrive by `deadline`. Pings do not extend it.
+async fn first_text(
+    socket: &mut impl Socket,
+    deadline: Instant,
+) -> Result<ByteString, CloseReason> {
+    let text = async {
+        loop {
+            if let Some(text) = text_or_close(socket.receive().await)? {
+                return Ok(text);
+            }
+        }
+    };
+    timeout_at(deadline, text).await.unwrap_or(Err(CloseReason::AuthRequired))
+}

@@ -1,0 +1,115 @@
+//! Silence and pings of a client, and the deadlines of the writes to it.
+
+use std::{future::poll_fn, pin::pin, task::Poll, time::Duration};
+
+use bytestring::ByteString;
+use tokio::time::{Instant, timeout};
+
+use crate::{
+    protocol::CloseReason,
+    websocket::{ConnectionLost, Socket},
+};
+
+/// A timer that fires later than this shows that the process or the machine was suspended.
+pub(super) const SUSPEND_THRESHOLD: Duration = Duration::from_secs(1);
+
+/// When the client was last heard and written to, and what follows from it. A client that is silent for a third of the
+/// timeout is pinged, and after the whole timeout its connection ends.
+pub(super) struct Liveness {
+    timeout: Duration,
+    received_at: Instant,
+    sent_at: Instant,
+    pinged_at: Instant,
+    /// When the first of the Pings was sent that are not answered.
+    unanswered_since: Option<Instant>,
+}
+
+impl Liveness {
+    pub(super) fn new(timeout: Duration, now: Instant) -> Self {
+        Self { timeout, received_at: now, sent_at: now, pinged_at: now, unanswered_since: None }
+    }
+
+    pub(super) fn record_received(&mut self, now: Instant) {
+        self.received_at = now;
+    }
+
+    pub(super) fn record_sent(&mut self, now: Instant) {
+        self.sent_at = now;
+    }
+
+    /// Records that the last frame was answered. It has no `now`, which a member's task would hold during the write: 16
+    /// bytes for each member.
+    pub(super) fn record_answer(&mut self) {
+        self.sent_at = self.received_at;
+    }
+
+    pub(super) fn record_ping(&mut self, now: Instant) {
+        self.unanswered_since = self.unanswered_since.or(Some(now));
+        (self.pinged_at, self.sent_at) = (now, now);
+    }
+
+    /// Records a Pong, and returns the time since the Ping; `None` where none was sent.
+    pub(super) fn record_pong(&mut self, now: Instant) -> Option<Duration> {
+        self.unanswered_since.take().map(|since| now.duration_since(since))
+    }
+
+    /// The timer of `deadline` fires at `now`. The time for which the process was suspended is not the client's silence:
+    /// what the client sent meanwhile is still unread.
+    pub(super) fn excuse_suspension(&mut self, deadline: Instant, now: Instant) {
+        let late = now.saturating_duration_since(deadline);
+        if late > SUSPEND_THRESHOLD {
+            self.received_at = (self.received_at + late).min(now);
+        }
+    }
+
+    pub(super) fn is_silent(&self, now: Instant) -> bool {
+        now >= self.received_at + self.timeout
+    }
+
+    /// Whether to send a Ping. A client that only sends is pinged too: proxies count what the server sends.
+    pub(super) fn is_ping_due(&self, now: Instant) -> bool {
+        let third = self.timeout / 3;
+        now >= self.received_at.min(self.sent_at) + third && now >= self.pinged_at + third
+    }
+
+    /// When to look at the client again.
+    pub(super) fn next_deadline(&self) -> Instant {
+        let ping_at = self.received_at.min(self.sent_at).max(self.pinged_at) + self.timeout / 3;
+        let silent_at = self.received_at + self.timeout;
+        ping_at.min(silent_at)
+    }
+}
+
+/// A socket whose writes have a deadline.
+pub(super) struct TimedSocket<'a, S> {
+    pub(super) socket: &'a mut S,
+    pub(super) write_timeout: Duration,
+}
+
+impl<S: Socket> TimedSocket<'_, S> {
+    pub(super) async fn write(&mut self, frames: &[ByteString]) -> Result<(), CloseReason> {
+        with_deadline(self.write_timeout, self.socket.send(frames)).await
+    }
+
+    pub(super) async fn ping(&mut self) -> Result<(), CloseReason> {
+        with_deadline(self.write_timeout, self.socket.ping()).await
+    }
+}
+
+/// Without a deadline, a client that does not read would block its own task in a write.
+async fn with_deadline(
+    write_timeout: Duration,
+    write: impl Future<Output = Result<(), ConnectionLost>> + Send,
+) -> Result<(), CloseReason> {
+    let mut write = pin!(write);
+    // Nearly every write completes at once and needs neither a timer nor memory for one.
+    let written = match poll_fn(|context| Poll::Ready(write.as_mut().poll(context))).await {
+        Poll::Ready(written) => Ok(written),
+        Poll::Pending => Box::pin(timeout(write_timeout, write)).await,
+    };
+    match written {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(ConnectionLost)) => Err(CloseReason::ConnectionLost),
+        Err(_elapsed) => Err(CloseReason::TooSlow),
+    }
+}

@@ -1,0 +1,331 @@
+//! A member with a connection: the loop in which its session waits, and the frames that greet it.
+
+use std::{convert::Infallible, future::poll_fn, pin::pin, task::Poll, time::Duration};
+
+use bytestring::ByteString;
+use secrecy::SecretString;
+use tokio::time::{Instant, sleep_until};
+use tracing::Span;
+
+use super::{
+    Authorized, DetachedMember, IceServerSet, SessionContext, SessionLimits, SessionServices,
+    liveness::{Liveness, TimedSocket},
+};
+use crate::{
+    auth::{resume_token::ResumeToken, token_sessions::TokenSessionGuard},
+    delivery::{self, ClientQueue, ClientQueueReader, DisconnectSignal},
+    limits::MessageRateLimiter,
+    protocol::{CloseReason, IceServer, RosterEntry, ServerMessage},
+    rooms::{Membership, Peer, Resumed},
+    websocket::{Socket, SocketEvent},
+};
+
+/// How long after its token's expiry a session may still present a new token.
+const TOKEN_REFRESH_GRACE: Duration = Duration::from_secs(60);
+
+/// Identifies a membership across its connections.
+pub(super) struct MembershipId {
+    /// Unique among all memberships.
+    pub(super) key: u128,
+    /// When it began, in milliseconds since the Unix epoch.
+    pub(super) since: u64,
+}
+
+/// What a member's task has to handle.
+enum MemberEvent {
+    /// The socket has an event; `None` when the connection is lost.
+    Received(Option<SocketEvent>),
+    /// Frames were taken from the send queue. The time is that of the oldest peer's signal among them.
+    Queued(Option<Instant>),
+    /// The timer fired.
+    Deadline,
+}
+
+/// A member with a connection.
+pub(super) struct Member<'h, D> {
+    pub(super) context: &'h SessionContext<D>,
+    pub(super) membership: Membership,
+    pub(super) queue: ClientQueue,
+    reader: ClientQueueReader,
+    /// The contents of the token with which the client resumes, where it opted in to that.
+    pub(super) resume_token: Option<Box<ResumeToken>>,
+    /// The client may have received its resume token.
+    pub(super) is_resume_token_sent: bool,
+    pub(super) expires_at: Option<Instant>,
+    /// When it receives new ICE servers.
+    renew_ice_at: Option<Instant>,
+    /// The version of the ICE servers that the client has.
+    ice_version: u64,
+    pub(super) is_guest: bool,
+    pub(super) budget: MessageRateLimiter,
+    pub(super) token_session: Option<TokenSessionGuard>,
+}
+
+impl<'h, D: SessionServices> Member<'h, D> {
+    /// The member of `membership`, its ICE servers, and its signed resume token.
+    pub(super) fn new(
+        context: &'h SessionContext<D>,
+        membership: Membership,
+        queue: ClientQueue,
+        reader: ClientQueueReader,
+        authorized: Authorized,
+        MembershipId { key, since }: MembershipId,
+    ) -> (Self, Vec<IceServer>, Option<SecretString>) {
+        let expires_at = expires_at(&authorized);
+        let Authorized { expires_in, claims, session, .. } = authorized;
+        let Peer { client_id, username } = membership.peer();
+        let is_guest = expires_in.is_none();
+        let ice_version = context.services.ice_version();
+        let ice = context.services.ice_servers((!is_guest).then_some(username));
+        let wants_ice = queue.features().ice;
+        let resume_token = ResumeToken {
+            room: context.room.to_string(),
+            client_id: client_id.to_string(),
+            username: username.to_string(),
+            key,
+            claims,
+            since,
+        };
+        let signed = context.sign_resume_token(&resume_token);
+        let SessionLimits { messages_per_second, message_burst, .. } = context.limits;
+        let member = Member {
+            context,
+            membership,
+            resume_token: queue.may_resume().then(|| Box::new(resume_token)),
+            is_resume_token_sent: false,
+            queue,
+            reader,
+            expires_at,
+            renew_ice_at: ice.lifetime.filter(|_| wants_ice).and_then(renew_at),
+            ice_version,
+            is_guest,
+            budget: MessageRateLimiter::new(messages_per_second, message_burst, Instant::now()),
+            token_session: session,
+        };
+        (member, ice.servers, signed)
+    }
+
+    /// Sends the greeting to a member that has just joined or resumed, and handles the first frame of a guest.
+    pub(super) async fn send_welcome(
+        &mut self,
+        socket: &mut TimedSocket<'_, impl Socket>,
+        greeting: &[ByteString],
+        guest_frame: Option<ByteString>,
+    ) -> Result<(), CloseReason> {
+        socket.write(greeting).await?;
+        self.is_resume_token_sent = true;
+        self.reader.set_direct_writer(socket.socket.direct_writer());
+        if let Some(frame) = guest_frame {
+            self.handle_frame(&frame, Instant::now(), socket).await?;
+        }
+        Ok(())
+    }
+
+    /// Receives and sends until the connection ends.
+    pub(super) async fn run_member(
+        &mut self,
+        socket: &mut TimedSocket<'_, impl Socket>,
+    ) -> Result<Infallible, CloseReason> {
+        let mut liveness = Liveness::new(self.context.limits.timeout, Instant::now());
+        // One timer for all deadlines. Frames only postpone them: they are checked when it fires.
+        let first = self.renew_ice_at.into_iter().fold(liveness.next_deadline(), Instant::min);
+        let mut timer = pin!(sleep_until(first));
+        let mut frames = Vec::new();
+        loop {
+            let event = {
+                let mut receive = pin!(socket.socket.receive());
+                let mut take = pin!(self.reader.recv_many(&mut frames));
+                // The client's frames come before those for it: it is read however many are queued.
+                poll_fn(|context| {
+                    if let Poll::Ready(received) = receive.as_mut().poll(context) {
+                        return Poll::Ready(MemberEvent::Received(received));
+                    }
+                    // Before more is written, or no member would time out in a busy room.
+                    if timer.as_mut().poll(context).is_ready() {
+                        return Poll::Ready(MemberEvent::Deadline);
+                    }
+                    take.as_mut().poll(context).map(MemberEvent::Queued)
+                })
+                .await
+            };
+            match event {
+                MemberEvent::Received(received) => {
+                    let now = Instant::now();
+                    liveness.record_received(now);
+                    if matches!(received, Some(SocketEvent::Pong))
+                        && let Some(rtt) = liveness.record_pong(now)
+                    {
+                        self.context.metrics.ponged(rtt);
+                        self.queue.record_ping_rtt(rtt);
+                    }
+                    if let Some(text) = text_or_close(received)?
+                        && self.handle_frame(&text, now, socket).await?
+                    {
+                        liveness.record_answer();
+                    }
+                }
+                MemberEvent::Deadline => {
+                    let now = Instant::now();
+                    liveness.excuse_suspension(timer.deadline(), now);
+                    self.check_deadlines(&liveness, now)?;
+                    if liveness.is_ping_due(now) {
+                        socket.ping().await?;
+                        liveness.record_ping(now);
+                    }
+                    timer.as_mut().reset(self.next_deadline(&liveness));
+                }
+                MemberEvent::Queued(oldest_received_at) => {
+                    socket.write(&frames).await?;
+                    let now = Instant::now();
+                    liveness.record_sent(now);
+                    if let Some(received_at) = oldest_received_at {
+                        self.context.metrics.routed(now.duration_since(received_at));
+                    }
+                    frames.clear();
+                    frames.shrink_to(delivery::IDLE_CAPACITY);
+                }
+            }
+        }
+    }
+
+    /// Ends the connection when its token has expired or its client is silent, and renews ICE servers.
+    fn check_deadlines(&mut self, liveness: &Liveness, now: Instant) -> Result<(), CloseReason> {
+        if self.enforced_expiry().is_some_and(|at| now >= at) {
+            return Err(CloseReason::TokenExpired);
+        }
+        if liveness.is_silent(now) {
+            return Err(CloseReason::Silent);
+        }
+        let is_replaced = self.ice_version != self.context.services.ice_version();
+        if self.renew_ice_at.is_some_and(|at| now >= at)
+            || (is_replaced && self.queue.features().ice)
+        {
+            self.renew_ice();
+        }
+        Ok(())
+    }
+
+    fn next_deadline(&self, liveness: &Liveness) -> Instant {
+        let others = self.enforced_expiry().into_iter().chain(self.renew_ice_at);
+        others.fold(liveness.next_deadline(), Instant::min)
+    }
+
+    /// When the session ends with its token, where it does.
+    fn enforced_expiry(&self) -> Option<Instant> {
+        self.expires_at.filter(|_| self.context.limits.enforce_token_expiry)
+    }
+
+    /// Queues new ICE servers before the credentials of the old ones expire.
+    fn renew_ice(&mut self) {
+        self.ice_version = self.context.services.ice_version();
+        let username = &self.membership.peer().username;
+        let IceServerSet { servers, lifetime } =
+            self.context.services.ice_servers((!self.is_guest).then_some(username));
+        self.renew_ice_at = lifetime.and_then(renew_at);
+        let ttl = lifetime.unwrap_or_default().as_secs();
+        let frame = ServerMessage::IceServers { ice_servers: &servers, ttl }.encode();
+        self.queue.push(frame, None);
+    }
+
+    /// `auth_success`, then `users_in_room`; no other frame comes before or between them.
+    pub(super) fn welcome(
+        &mut self,
+        ice_servers: &[IceServer],
+        token: Option<&SecretString>,
+    ) -> Vec<ByteString> {
+        let Peer { client_id, username } = self.membership.peer();
+        let success = ServerMessage::AuthSuccess {
+            user: username,
+            client_id,
+            message: "Authentication successful",
+            ice_servers,
+            resume_offer: token.map(|token| self.context.resume_offer(token)),
+        };
+        let mut frames = vec![success.encode()];
+        frames.extend(self.reader.try_recv());
+        frames
+    }
+
+    /// `resumed`. The frames that the client has not received are in its send queue.
+    pub(super) fn resumed(
+        &self,
+        resumed: &Resumed,
+        ice_servers: &[IceServer],
+        token: Option<&SecretString>,
+    ) -> ByteString {
+        let others = resumed.others.iter();
+        let users = others.map(|(peer, came_before)| RosterEntry {
+            client_id: &peer.client_id,
+            username: &peer.username,
+            polite: *came_before,
+        });
+        ServerMessage::Resumed {
+            client_id: &self.peer().client_id,
+            replayed: resumed.replayed_frames,
+            users: users.collect(),
+            ice_servers,
+            resume_offer: token.map(|token| self.context.resume_offer(token)),
+        }
+        .encode()
+    }
+
+    pub(super) fn peer(&self) -> &Peer {
+        self.membership.peer()
+    }
+
+    pub(super) fn span(&self) -> Span {
+        self.context.span(Some(self.peer()))
+    }
+
+    pub(super) fn disconnect_signal(&self) -> DisconnectSignal {
+        self.reader.disconnect_signal()
+    }
+
+    /// The connection has ended for `reason`: returns the member where it may resume after that, otherwise it leaves.
+    pub(super) fn into_detached(self, reason: CloseReason) -> Option<DetachedMember> {
+        let Self {
+            context,
+            mut membership,
+            reader,
+            resume_token,
+            is_resume_token_sent,
+            token_session,
+            ..
+        } = self;
+        membership.set_leave_reason(reason.as_str());
+        // A member that was disconnected by others, or whose queue overflowed, loses its membership in any case.
+        let stays = is_resume_token_sent
+            && reason.may_resume()
+            && reader.disconnect_signal().reason().is_none();
+        let token = resume_token.filter(|_| stays)?;
+        let window = context.limits.resume_window;
+        Some(DetachedMember::new(membership, reader, token, window, token_session))
+    }
+}
+
+/// The text that arrived; `None` for a ping or pong; or why nothing more arrives.
+pub(super) fn text_or_close(
+    received: Option<SocketEvent>,
+) -> Result<Option<ByteString>, CloseReason> {
+    match received {
+        Some(SocketEvent::Text(text)) => Ok(Some(text)),
+        Some(SocketEvent::Heartbeat | SocketEvent::Pong) => Ok(None),
+        Some(SocketEvent::Close) => Err(CloseReason::ClosedByClient),
+        Some(SocketEvent::Binary) => Err(CloseReason::Binary),
+        Some(SocketEvent::NotUtf8) => Err(CloseReason::NotUtf8),
+        Some(SocketEvent::TooBig) => Err(CloseReason::TooBig),
+        Some(SocketEvent::Malformed) => Err(CloseReason::Malformed),
+        None => Err(CloseReason::ConnectionLost),
+    }
+}
+
+/// When to replace credentials that are valid for `lifetime`: at four fifths of it.
+fn renew_at(lifetime: Duration) -> Option<Instant> {
+    Instant::now().checked_add(lifetime.mul_f64(0.8))
+}
+
+/// When a session ends that ends with its token; `None` for guests and for tokens without expiry.
+pub(super) fn expires_at(authorized: &Authorized) -> Option<Instant> {
+    let left = authorized.expires_in?.checked_add(TOKEN_REFRESH_GRACE)?;
+    Instant::now().checked_add(left)
+}

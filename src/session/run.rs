@@ -1,0 +1,154 @@
+//! The sequence of a connection's life: handshake, welcome, membership, close.
+
+use std::{
+    future::{Future, poll_fn},
+    panic::AssertUnwindSafe,
+    pin::pin,
+    task::{Poll, Waker},
+    time::Duration,
+};
+
+use futures_util::FutureExt;
+use tokio::sync::watch;
+use tracing::{Instrument, Span};
+
+use super::{
+    DetachedMember, SessionContext, SessionServices,
+    close::{close, log_rejection},
+    handshake::{HandshakeOutcome, handshake},
+    liveness::TimedSocket,
+    member::Member,
+};
+use crate::{
+    delivery::{self, DisconnectReason, DisconnectSignal},
+    metrics::Metrics,
+    protocol::CloseReason,
+    websocket::Socket,
+};
+
+/// Runs one connection to its end. Returns why it ended, and the member where it stays without a connection. A member
+/// that does not stay has left its room before the last frames are sent. `handshake_span` is held no longer than the
+/// handshake takes.
+pub async fn run(
+    socket: &mut impl Socket,
+    context: &SessionContext<impl SessionServices>,
+    handshake_span: Span,
+) -> (CloseReason, Option<DetachedMember>) {
+    let (queue, reader) = delivery::channel();
+    let end = disconnect_requested(reader.disconnect_signal(), context.closing.clone());
+    let mut member = None;
+    let session = async {
+        let mut socket = TimedSocket { socket, write_timeout: context.limits.timeout };
+        // Boxed, so that a member does not hold the memory of the handshake for as long as it stays.
+        let handshake =
+            Box::pin(handshake(&mut socket, context, queue, reader).inspect(|outcome| {
+                if let Err(reason) = outcome {
+                    log_rejection(*reason);
+                }
+            }));
+        let HandshakeOutcome { member: entered, greeting, guest_frame } =
+            handshake.instrument(handshake_span).await?;
+        let member = member.insert(entered);
+        member.send_welcome(&mut socket, &greeting, guest_frame).await?;
+        drop(greeting);
+        member.run_member(&mut socket).await
+    };
+    let reason = tokio::select! {
+        // `end` is polled first: when the server stops, no member is informed any more that all the others leave, which
+        // would end calls that outlive the restart.
+        biased;
+        reason = end => reason,
+        // A panic ends its own session alone: unwinding ends it, and the client receives a Close.
+        ended = AssertUnwindSafe(session).catch_unwind() => match ended {
+            Ok(Err(reason)) => reason,
+            Err(_panic) => {
+                context.span(None).in_scope(|| tracing::error!("a session panicked"));
+                CloseReason::Internal
+            }
+        },
+    };
+    let was_member = member.is_some();
+    context.metrics.ended(reason.as_str(), was_member);
+    let detached = member.and_then(|member| leave_or_detach(member, reason, context));
+    // When the server stops, a member is saved even if its client reads the last frames too slowly.
+    let detached = if matches!(reason, CloseReason::Restarting(_)) {
+        detached.into_iter().for_each(|detached| context.snapshot.push(detached));
+        None
+    } else {
+        detached
+    };
+    Box::pin(close(socket, reason, was_member, &context.metrics)).await;
+    (reason, detached)
+}
+
+/// Refuses a connection without a handshake: the reason is sent in place of `auth_required`.
+pub async fn reject(
+    socket: &mut impl Socket,
+    reason: CloseReason,
+    handshake_span: Span,
+    metrics: &Metrics,
+) {
+    handshake_span.in_scope(|| log_rejection(reason));
+    drop(handshake_span);
+    metrics.ended(reason.as_str(), false);
+    close(socket, reason, false, metrics).await;
+}
+
+/// Ends the connection of a member: it leaves its room, or stays where it may resume. Logs and counts which.
+fn leave_or_detach<D: SessionServices>(
+    member: Member<'_, D>,
+    reason: CloseReason,
+    context: &SessionContext<D>,
+) -> Option<DetachedMember> {
+    let span = context.span(Some(member.peer()));
+    let signal = member.disconnect_signal();
+    let detached = member.into_detached(reason);
+    let reason = reason.as_str();
+    match signal.reason() {
+        // The membership continues on another connection.
+        Some(DisconnectReason::Resumed) => {}
+        disconnected => {
+            if disconnected == Some(DisconnectReason::TooSlow) {
+                context.metrics.overflowed();
+            }
+            if detached.is_none() {
+                context.metrics.left(reason);
+            }
+        }
+    }
+    span.in_scope(|| match detached {
+        Some(_) => tracing::info!(reason, "away"),
+        None => tracing::info!(reason, "left"),
+    });
+    detached
+}
+
+/// Waits until a session is ended from outside: by a disconnect, or because the server stops.
+async fn disconnect_requested(
+    signal: DisconnectSignal,
+    closing: watch::Receiver<Option<Duration>>,
+) -> CloseReason {
+    let mut stopping = closing.clone();
+    let mut stop = pin!(stopping.wait_for(Option::is_some));
+    let mut registered: Option<Waker> = None;
+    poll_fn(|context| {
+        // This is polled before every message. Checking for a change is cheap; registering for one takes locks, one of
+        // which all sessions share, and once is enough.
+        let has_changed = closing.has_changed().unwrap_or(true);
+        let is_registered = registered.as_ref().is_some_and(|it| it.will_wake(context.waker()));
+        if !is_registered {
+            registered = Some(context.waker().clone());
+            signal.register_waker(context.waker());
+        }
+        if let Some(reason) = signal.reason() {
+            return Poll::Ready(reason.into());
+        }
+        if is_registered && !has_changed {
+            return Poll::Pending;
+        }
+        stop.as_mut().poll(context).map(|within| {
+            CloseReason::Restarting(within.ok().and_then(|within| *within).unwrap_or_default())
+        })
+    })
+    .await
+}
