@@ -1,4 +1,4 @@
-//! Frames: what a client says is understood as its JSON means it, and passed on as it came.
+//! Frames of clients: the server parses them as JSON means them, and relays payloads unchanged.
 
 use serde_json::Value;
 use signaling::protocol::{
@@ -8,16 +8,16 @@ use signaling::protocol::{
 
 use super::json::{self, Fault};
 
-/// No error that a client causes is longer, in bytes, whatever of its own text it repeats.
+/// No error that a client causes is longer, in bytes, however much of the client's text it repeats.
 const LONGEST_ERROR: usize = 300;
 
-/// The fields of a message that the server reads; each may stand once.
+/// The fields of a message that the server reads; each may occur once.
 const KNOWN: [&str; 10] =
     ["type", "id", "to", "token", "clientId", "client_id", "offer", "answer", "candidate", "data"];
 
 /// What a frame means by the contract.
 enum Meaning<'a> {
-    /// No message, with one of these codes.
+    /// No message; the error has one of these codes.
     Nothing(&'static [&'static str]),
     Auth,
     Ping,
@@ -35,12 +35,12 @@ type Named<'a> = [(String, &'a str)];
 pub fn client_frame(data: &[u8]) {
     let Ok(frame) = str::from_utf8(data) else { return };
 
-    let incoming = protocol::parse(frame);
+    let parsed = protocol::parse(frame);
 
     let fields = known_fields(frame);
     let id = fields.as_ref().and_then(|fields| value(fields, "id")).filter(|raw| is_good_id(raw));
-    assert_eq!(incoming.id.map(|id| id.get()), id, "the id to answer with");
-    match (&incoming.message, meaning(frame, fields.as_deref())) {
+    assert_eq!(parsed.id.map(|id| id.get()), id, "the id to answer with");
+    match (&parsed.message, meaning(frame, fields.as_deref())) {
         (Err(error), Meaning::Nothing(codes)) => {
             assert!(codes.contains(&error.code()), "{error:?} is none of {codes:?}");
             let text = error.to_string();
@@ -48,7 +48,7 @@ pub fn client_frame(data: &[u8]) {
             let answer = ServerMessage::Error {
                 message: &text,
                 code: error.code(),
-                id: incoming.id,
+                id: parsed.id,
                 retry: None,
                 retry_after_ms: None,
             };
@@ -58,21 +58,21 @@ pub fn client_frame(data: &[u8]) {
             assert_eq!(json::string(value(&answer, "message").unwrap()).unwrap(), text);
         }
         (Ok(ClientMessage::Ping), Meaning::Ping) => {}
-        (Ok(ClientMessage::AuthToken(introduction)), Meaning::Auth) => {
-            check_introduction(fields.as_deref().unwrap(), introduction);
+        (Ok(ClientMessage::AuthToken(auth)), Meaning::Auth) => {
+            check_auth_token(fields.as_deref().unwrap(), auth);
         }
         (Ok(ClientMessage::Signal(signal)), Meaning::Signal { kind, name, payload, to }) => {
             assert_eq!(signal.kind, kind);
             assert_eq!(signal.payload.get(), payload, "the payload as it stands in the frame");
-            assert_eq!(signal.to.as_deref(), to.as_deref(), "whom it is for");
-            check_passed_on(signal, name);
+            assert_eq!(signal.to.as_deref(), to.as_deref(), "the peer that it is for");
+            check_relayed(signal, name);
             check_by_value(frame, signal, name);
         }
         (message, _) => panic!("{message:?} is not what the frame means"),
     }
 }
 
-/// The frame's fields, if it is an object that the server takes apart at all.
+/// The frame's fields, if it is an object that the server parses at all.
 fn known_fields(frame: &str) -> Option<Vec<(String, &str)>> {
     let mut fields = Vec::new();
     for (name, value) in json::read(frame).ok()?? {
@@ -130,14 +130,14 @@ fn meaning<'a>(frame: &'a str, fields: Option<&Named<'a>>) -> Meaning<'a> {
     Meaning::Signal { kind, name, payload, to }
 }
 
-/// What the peers hear is one object: the payload byte for byte, and who sent it as the server knows.
-fn check_passed_on(signal: &Signal<'_>, name: &str) {
+/// The frame for the peers is one object: the payload byte for byte, and the sender as the server knows it.
+fn check_relayed(signal: &Signal<'_>, name: &str) {
     let (from, username) = ("the.server:knows@1-2_3", "Zoë \"from\":\"x\" \\ \n");
 
-    let heard = signal.encode_for_peers(&SenderSuffix::new(from, username));
+    let relayed = signal.encode_for_peers(&SenderSuffix::new(from, username));
 
-    let fields = json::object(&heard).expect("one object, no field twice");
-    assert_eq!(fields.len(), 4, "{heard}");
+    let fields = json::object(&relayed).expect("one object, no field twice");
+    assert_eq!(fields.len(), 4, "{relayed}");
     assert_eq!(value(&fields, name), Some(signal.payload.get()));
     for (name, text) in [("from", from), ("username", username)] {
         assert_eq!(json::string(value(&fields, name).unwrap()).as_deref(), Some(text));
@@ -151,23 +151,22 @@ fn check_passed_on(signal: &Signal<'_>, name: &str) {
     assert_eq!(value(&fields, "type"), Some(kind));
 }
 
-/// A second opinion, where `Value` can have one: it takes no half surrogates and no 1e400.
+/// A second oracle where `Value` accepts the frame: it accepts no half surrogates and no 1e400.
 fn check_by_value(frame: &str, signal: &Signal<'_>, name: &str) {
     let Ok(whole) = serde_json::from_str::<Value>(frame) else { return };
-    let payload: Value =
-        serde_json::from_str(signal.payload.get()).expect("a part of a good whole");
+    let payload: Value = serde_json::from_str(signal.payload.get()).expect("a part of valid JSON");
     assert_eq!(*whole.get(name).unwrap_or(&Value::Null), payload);
     match whole.get("to") {
         None | Some(Value::Null) => assert_eq!(signal.to, None),
         Some(Value::String(to)) => assert_eq!(signal.to.as_deref().unwrap_or_default(), to),
-        Some(other) => panic!("{other} names nobody"),
+        Some(other) => panic!("{other} names no peer"),
     }
 }
 
-/// Contract section 2, "Handshake": what an `auth_token` may bring.
-pub fn check_introduction(fields: &Named<'_>, introduction: &AuthToken<'_>) {
+/// Contract section 2, "Handshake": what an `auth_token` may contain.
+pub fn check_auth_token(fields: &Named<'_>, auth: &AuthToken<'_>) {
     let token = value(fields, "token").filter(|raw| *raw != "null");
-    match &introduction.token {
+    match &auth.token {
         TokenField::Absent => assert_eq!(token, None),
         TokenField::Text(text) => {
             assert_eq!(json::string(token.unwrap()).as_deref(), Some(&**text))
@@ -177,15 +176,15 @@ pub fn check_introduction(fields: &Named<'_>, introduction: &AuthToken<'_>) {
 
     let names =
         ["clientId", "client_id"].map(|name| value(fields, name).filter(|raw| *raw != "null"));
-    let asked = names.into_iter().flatten().next();
-    match &introduction.client_id {
-        RequestedId::Any => assert!(asked.is_none() || asked == Some("\"\"")),
+    let requested = names.into_iter().flatten().next();
+    match &auth.client_id {
+        RequestedId::Any => assert!(requested.is_none() || requested == Some("\"\"")),
         RequestedId::This(id) => {
-            assert_eq!(json::string(asked.unwrap()).as_deref(), Some(&**id));
+            assert_eq!(json::string(requested.unwrap()).as_deref(), Some(&**id));
             assert!(may_be_client_id(id), "{id:?}");
         }
         RequestedId::Malformed => {
-            assert!(!json::string(asked.unwrap()).is_some_and(|id| may_be_client_id(&id)));
+            assert!(!json::string(requested.unwrap()).is_some_and(|id| may_be_client_id(&id)));
         }
     }
 }

@@ -1,66 +1,66 @@
-//! Frames of WebSockets, in whatever pieces they arrive.
+//! WebSocket frames that arrive in pieces of any size.
 
 use signaling::websocket::{Decoded, Message, MessageDecoder, ProtocolError};
 
-const LONGEST: usize = 300;
+const MAX_MESSAGE_BYTES: usize = 300;
 
-/// What the bytes came to, and why it ended.
-type Story = (Vec<Message>, Option<ProtocolError>);
+/// The messages in some bytes, and the error that ends them.
+type Decoding = (Vec<Message>, Option<ProtocolError>);
 
-/// The first byte says in which pieces the rest arrives. Those make no difference, and what comes of
-/// them is what RFC 6455 says.
+/// The first byte is the size of the pieces in which the rest arrives. The size makes no difference, and the messages are
+/// those of RFC 6455.
 pub fn websocket(data: &[u8]) {
     let Some((&pieces, bytes)) = data.split_first() else { return };
-    let expected = told(bytes);
+    let expected = decode_by_rfc(bytes);
 
-    assert_eq!(heard(bytes, bytes.len()), expected);
-    assert_eq!(heard(bytes, 1), expected);
-    assert_eq!(heard(bytes, usize::from(pieces) + 1), expected);
+    assert_eq!(decode_in_pieces(bytes, bytes.len()), expected);
+    assert_eq!(decode_in_pieces(bytes, 1), expected);
+    assert_eq!(decode_in_pieces(bytes, usize::from(pieces) + 1), expected);
 }
 
-/// What the assembler makes of it, piece by piece.
-fn heard(bytes: &[u8], size: usize) -> Story {
-    let (mut assembler, mut unread, mut arrivals) =
-        (MessageDecoder::new(LONGEST), Vec::new(), Vec::new());
+/// What the server's decoder returns, piece by piece.
+fn decode_in_pieces(bytes: &[u8], size: usize) -> Decoding {
+    let (mut decoder, mut unread, mut messages) =
+        (MessageDecoder::new(MAX_MESSAGE_BYTES), Vec::new(), Vec::new());
     for piece in bytes.chunks(size.max(1)) {
         unread.extend_from_slice(piece);
         loop {
-            match assembler.decode(&mut unread) {
+            match decoder.decode(&mut unread) {
                 Ok(Decoded { used, message }) => {
                     assert!(used <= unread.len());
                     unread.drain(..used);
                     let Some(message) = message else { break };
                     let is_last = matches!(message, Message::Close(_) | Message::Binary);
-                    arrivals.push(message);
+                    messages.push(message);
                     if is_last {
-                        return (arrivals, None);
+                        return (messages, None);
                     }
                 }
-                Err(fault) => return (arrivals, Some(fault)),
+                Err(error) => return (messages, Some(error)),
             }
         }
     }
-    (arrivals, None)
+    (messages, None)
 }
 
-/// The same by RFC 6455, read slowly: frame after frame, from bytes that are all there.
-fn told(bytes: &[u8]) -> Story {
-    let mut arrivals = Vec::new();
-    let mut message: Option<Vec<u8>> = None;
+/// The same by RFC 6455, frame after frame, from bytes that are all there.
+fn decode_by_rfc(bytes: &[u8]) -> Decoding {
+    let mut messages = Vec::new();
+    let mut fragments: Option<Vec<u8>> = None;
     let mut at = 0;
     let byte = |at: usize| bytes.get(at).copied();
     while let (Some(first), Some(second)) = (byte(at), byte(at + 1)) {
         let (fin, opcode, short) = (first >= 128, first % 16, usize::from(second % 128));
         let control = matches!(opcode, 8..=10);
         let known = control || opcode <= 2;
-        let in_place = control || (opcode == 0) == message.is_some();
+        let in_place = control || (opcode == 0) == fragments.is_some();
         if first / 16 % 8 != 0
             || second < 128
             || !known
             || !in_place
             || (control && (!fin || short > 125))
         {
-            return (arrivals, Some(ProtocolError::Malformed));
+            return (messages, Some(ProtocolError::Malformed));
         }
         let wide = match short {
             126 => 2,
@@ -69,17 +69,17 @@ fn told(bytes: &[u8]) -> Story {
         };
         let mut length = if wide == 0 { short as u128 } else { 0 };
         for offset in 0..wide {
-            let Some(digit) = byte(at + 2 + offset) else { return (arrivals, None) };
+            let Some(digit) = byte(at + 2 + offset) else { return (messages, None) };
             length = length * 256 + u128::from(digit);
         }
-        let before = if control { 0 } else { message.as_ref().map_or(0, Vec::len) };
-        if !control && before as u128 + length > LONGEST as u128 {
-            return (arrivals, Some(ProtocolError::TooBig));
+        let before = if control { 0 } else { fragments.as_ref().map_or(0, Vec::len) };
+        if !control && before as u128 + length > MAX_MESSAGE_BYTES as u128 {
+            return (messages, Some(ProtocolError::TooBig));
         }
         let start = at + 2 + wide + 4;
         let end = start + length as usize;
         if bytes.len() < end || bytes.len() < start {
-            return (arrivals, None);
+            return (messages, None);
         }
         let payload: Vec<u8> = (start..end)
             .map(|place| bytes[place] ^ bytes[start - 4 + (place - start) % 4])
@@ -95,33 +95,33 @@ fn told(bytes: &[u8]) -> Story {
                         && ![1004, 1005, 1006].contains(&code)
                 });
                 if !payload.is_empty() && !sendable {
-                    return (arrivals, Some(ProtocolError::Malformed));
+                    return (messages, Some(ProtocolError::Malformed));
                 }
                 if payload.len() > 2 && std::str::from_utf8(&payload[2..]).is_err() {
-                    return (arrivals, Some(ProtocolError::NotUtf8));
+                    return (messages, Some(ProtocolError::NotUtf8));
                 }
-                arrivals.push(Message::Close(payload));
-                return (arrivals, None);
+                messages.push(Message::Close(payload));
+                return (messages, None);
             }
-            9 => arrivals.push(Message::Ping(payload)),
-            10 => arrivals.push(Message::Pong),
+            9 => messages.push(Message::Ping(payload)),
+            10 => messages.push(Message::Pong),
             2 => {
-                arrivals.push(Message::Binary);
-                return (arrivals, None);
+                messages.push(Message::Binary);
+                return (messages, None);
             }
             _ => {
-                let mut whole = message.take().unwrap_or_default();
+                let mut whole = fragments.take().unwrap_or_default();
                 whole.extend(payload);
                 if !fin {
-                    message = Some(whole);
+                    fragments = Some(whole);
                     continue;
                 }
                 match String::from_utf8(whole) {
-                    Ok(text) => arrivals.push(Message::Text(text.into())),
-                    Err(_) => return (arrivals, Some(ProtocolError::NotUtf8)),
+                    Ok(text) => messages.push(Message::Text(text.into())),
+                    Err(_) => return (messages, Some(ProtocolError::NotUtf8)),
                 }
             }
         }
     }
-    (arrivals, None)
+    (messages, None)
 }

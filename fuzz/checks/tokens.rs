@@ -9,7 +9,7 @@ use signaling::{
     protocol::{self, ClientMessage, TokenField},
 };
 
-use super::{frames::check_introduction, json};
+use super::{frames::check_auth_token, json};
 
 /// When all this happens, in seconds since the Unix epoch.
 const NOW: u64 = 1_700_000_000;
@@ -45,14 +45,14 @@ pub fn auth_message(data: &[u8]) {
         _ => {
             let Ok(frame) = str::from_utf8(data) else { return };
             check_token(frame);
-            if let Ok(ClientMessage::AuthToken(introduction)) = protocol::parse(frame).message {
+            if let Ok(ClientMessage::AuthToken(auth)) = protocol::parse(frame).message {
                 let fields = json::read(frame).unwrap().expect("an auth_token is an object");
                 let named: Vec<_> = fields
                     .into_iter()
                     .map(|(name, raw)| (json::string(name).unwrap(), raw))
                     .collect();
-                check_introduction(&named, &introduction);
-                if let TokenField::Text(token) = introduction.token {
+                check_auth_token(&named, &auth);
+                if let TokenField::Text(token) = auth.token {
                     check_token(&token);
                 }
             }
@@ -71,10 +71,10 @@ fn check_minted(parts: &[u8], key: &str) {
     check_token(&token);
 
     let frame = format!(r#"{{"type":"auth_token","token":"{token}"}}"#);
-    let Ok(ClientMessage::AuthToken(introduction)) = protocol::parse(&frame).message else {
+    let Ok(ClientMessage::AuthToken(auth)) = protocol::parse(&frame).message else {
         panic!("{frame}")
     };
-    assert!(matches!(introduction.token, TokenField::Text(text) if text == token));
+    assert!(matches!(auth.token, TokenField::Text(text) if text == token));
 }
 
 fn check_token(token: &str) {
@@ -112,7 +112,7 @@ fn verdict(token: &str) -> Verdict {
     let (Some(header), Some(claims)) = (decoded(header), decoded(claims)) else {
         return Verdict::Bad;
     };
-    // Only whoever has the key can put odd bytes where nobody looks.
+    // Only a holder of the key can sign bytes that are not UTF-8.
     let (Ok(header), Ok(claims)) = (String::from_utf8(header), String::from_utf8(claims)) else {
         return Verdict::Either;
     };

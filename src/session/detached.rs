@@ -154,9 +154,9 @@ impl DetachedMember {
         })
     }
 
-    /// Takes over a membership that has migrated from another server, with its client's right to resume; `resume_window`
-    /// as [`SessionLimits::resume_window`](super::SessionLimits::resume_window). `authorize` checks that its user and
-    /// token are valid here.
+    /// Takes over a membership that has migrated from another server, with its client's right to resume;
+    /// `resume_window` as [`SessionLimits::resume_window`](super::SessionLimits::resume_window). `authorize` checks
+    /// that its user and token are valid here.
     ///
     /// `None` where they are not, or where the migration context cannot be parsed; then it has left.
     pub fn from_migration(
@@ -259,8 +259,8 @@ impl DetachedMember {
     }
 }
 
-/// Waits until `deadline`. Where the process was suspended over it, waits longer, since no client could reach the server
-/// meanwhile: as long as the suspension, and at most a whole `resume_window`.
+/// Waits until `deadline`. Where the process was suspended over it, waits longer, since no client could reach the
+/// server meanwhile: as long as the suspension, and at most a whole `resume_window`.
 async fn sleep_unless_suspended(deadline: Instant, resume_window: Duration) {
     sleep_until(deadline).await;
     let late = deadline.elapsed();

@@ -13,7 +13,7 @@ use crate::{
 /// A timer that fires later than this shows that the process or the machine was suspended.
 pub(super) const SUSPEND_THRESHOLD: Duration = Duration::from_secs(1);
 
-/// When the client was last heard and written to, and what follows from it. A client that is silent for a third of the
+/// When the client last sent and was last written to, and what follows from it. A client that is silent for a third of the
 /// timeout is pinged, and after the whole timeout its connection ends.
 pub(super) struct Liveness {
     timeout: Duration,
@@ -53,8 +53,8 @@ impl Liveness {
         self.unanswered_since.take().map(|since| now.duration_since(since))
     }
 
-    /// The timer of `deadline` fires at `now`. The time for which the process was suspended is not the client's silence:
-    /// what the client sent meanwhile is still unread.
+    /// The timer of `deadline` fires at `now`. The time for which the process was suspended is not the client's
+    /// silence: what the client sent meanwhile is still unread.
     pub(super) fn excuse_suspension(&mut self, deadline: Instant, now: Instant) {
         let late = now.saturating_duration_since(deadline);
         if late > SUSPEND_THRESHOLD {

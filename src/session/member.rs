@@ -309,7 +309,7 @@ pub(super) fn text_or_close(
 ) -> Result<Option<ByteString>, CloseReason> {
     match received {
         Some(SocketEvent::Text(text)) => Ok(Some(text)),
-        Some(SocketEvent::Heartbeat | SocketEvent::Pong) => Ok(None),
+        Some(SocketEvent::Ping | SocketEvent::Pong) => Ok(None),
         Some(SocketEvent::Close) => Err(CloseReason::ClosedByClient),
         Some(SocketEvent::Binary) => Err(CloseReason::Binary),
         Some(SocketEvent::NotUtf8) => Err(CloseReason::NotUtf8),

@@ -284,13 +284,13 @@ async fn a_client_that_never_authenticates_is_disconnected() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn heartbeats_do_not_extend_the_handshake() {
+async fn pings_do_not_extend_the_handshake() {
     let mut client = connect();
     let began = Instant::now();
     assert_eq!(client.receive().await["type"], "auth_required");
     let to_server = client.to_server.clone();
     let heart = tokio::spawn(async move {
-        while to_server.send(SocketEvent::Heartbeat).await.is_ok() {
+        while to_server.send(SocketEvent::Ping).await.is_ok() {
             sleep(Duration::from_secs(1)).await;
         }
     });
@@ -333,7 +333,7 @@ async fn a_client_that_answers_pings_stays() {
 
     for _ in 0..100 {
         assert_eq!(client.from_server.recv().await, Some(Written::Ping));
-        client.to_server.send(SocketEvent::Heartbeat).await.unwrap();
+        client.to_server.send(SocketEvent::Ping).await.unwrap();
     }
 
     assert_eq!(client.rooms.member_count("den"), Some(1));
@@ -401,7 +401,7 @@ async fn a_session_ends_a_minute_after_its_token_unless_it_is_refreshed() {
     let began = Instant::now();
     let to_server = client.to_server.clone();
     tokio::spawn(async move {
-        while to_server.send(SocketEvent::Heartbeat).await.is_ok() {
+        while to_server.send(SocketEvent::Ping).await.is_ok() {
             sleep(Duration::from_secs(5)).await;
         }
     });
@@ -433,7 +433,7 @@ async fn a_session_outlives_its_token_where_expiry_is_not_enforced() {
 
     for _ in 0..1000 {
         assert_eq!(client.from_server.recv().await, Some(Written::Ping));
-        client.to_server.send(SocketEvent::Heartbeat).await.unwrap();
+        client.to_server.send(SocketEvent::Ping).await.unwrap();
     }
 
     assert!(!client.session.is_finished());
@@ -579,7 +579,7 @@ async fn ice_servers_are_renewed_before_they_expire_for_clients_that_opted_in() 
 
     while received.len() < 3 {
         for client in [&alice, &bob] {
-            client.to_server.send(SocketEvent::Heartbeat).await.unwrap();
+            client.to_server.send(SocketEvent::Ping).await.unwrap();
         }
         if let Ok(Some(Written::Text(frame))) =
             timeout(Duration::from_secs(5), alice.from_server.recv()).await

@@ -52,7 +52,7 @@ pub enum SocketEvent {
     /// A binary message.
     Binary,
     /// A Ping, which was answered already.
-    Heartbeat,
+    Ping,
     /// The answer to a Ping of the server.
     Pong,
     /// The client closes.
@@ -141,7 +141,7 @@ impl<S: AsyncRead + AsyncWrite + Send, C> WebSocket<S, C> {
             }
             Message::Ping(payload) => {
                 self.writer.lock().queue_control(&codec::pong(&payload));
-                SocketEvent::Heartbeat
+                SocketEvent::Ping
             }
             Message::Pong => SocketEvent::Pong,
             Message::Close(payload) => {
