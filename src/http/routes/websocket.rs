@@ -1,4 +1,4 @@
-//! The door to a room: from an HTTP request to a session.
+//! `GET /ws/{room_id}`: from an HTTP request to a session.
 
 use std::{
     net::IpAddr,
@@ -38,14 +38,14 @@ use crate::{
     websocket::WebSocket,
 };
 
-/// What a server adds to a client's key to show that it has understood (RFC 6455 section 1.3).
+/// Appended to the client's key to compute the accept key (RFC 6455 section 1.3).
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// `GET /ws/{room_id}`.
+/// Checks the request, and upgrades its connection to a WebSocket.
 pub(in crate::http) async fn upgrade(
     State(app): State<AppState>,
     Extension(client): Extension<Client>,
-    Extension(transport): Extension<ConnectionInfo>,
+    Extension(connection): Extension<ConnectionInfo>,
     Extension(RequestId(id)): Extension<RequestId>,
     room: Result<Path<String>, PathRejection>,
     mut request: Request,
@@ -62,23 +62,22 @@ pub(in crate::http) async fn upgrade(
     {
         return Err(ApiError::OriginNotAllowed);
     }
-    let accept = accept(&request).ok_or(ApiError::NotAHandshake)?;
+    let accept_key = accept_key(&request).ok_or(ApiError::NotAHandshake)?;
     let upgrade = request.extensions_mut().remove::<OnUpgrade>().ok_or(ApiError::NotAHandshake)?;
-    let stranger = app.unauthenticated.acquire(client.address).ok_or_else(|| {
+    let permit = app.unauthenticated.acquire(client.address).ok_or_else(|| {
         app.metrics.limited(Limit::Strangers);
         ApiError::TooManyUnauthenticated
     })?;
 
-    let introduction = session::handshake_span(id, &room, client.address);
-    Whence::here().leads_to(&introduction);
-    let newcomer =
-        PendingSocket { address: client.address, request: id, room, introduction, stranger };
+    let handshake = session::handshake_span(id, &room, client.address);
+    Whence::here().leads_to(&handshake);
+    let socket = PendingSocket { address: client.address, request: id, room, handshake, permit };
     let sessions = app.sessions.clone();
     sessions.spawn(async move {
         match upgrade.await {
             Ok(upgraded) => {
-                transport.slot.mark_websocket();
-                spawn_session(app, newcomer, upgraded, &transport.workers);
+                connection.slot.mark_websocket();
+                spawn_session(app, socket, upgraded, &connection.workers);
             }
             Err(error) => tracing::debug!(%error, "upgrade failed"),
         }
@@ -86,21 +85,21 @@ pub(in crate::http) async fn upgrade(
     let headers = [
         (header::CONNECTION, "Upgrade"),
         (header::UPGRADE, "websocket"),
-        (header::SEC_WEBSOCKET_ACCEPT, &accept),
+        (header::SEC_WEBSOCKET_ACCEPT, &accept_key),
     ];
     Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response())
 }
 
-/// The answer to a handshake (RFC 6455 section 4.2.1), if the request is one.
-fn accept(request: &Request) -> Option<String> {
+/// The accept key for a handshake (RFC 6455 section 4.2.1), if the request is one.
+fn accept_key(request: &Request) -> Option<String> {
     let headers = request.headers();
     let is_handshake = request.method() == Method::GET
         && request.version() == Version::HTTP_11
-        && lists(headers, header::CONNECTION, "upgrade")
-        && lists(headers, header::UPGRADE, "websocket")
-        && only(headers, header::SEC_WEBSOCKET_VERSION)? == "13";
+        && has_entry(headers, header::CONNECTION, "upgrade")
+        && has_entry(headers, header::UPGRADE, "websocket")
+        && single_value(headers, header::SEC_WEBSOCKET_VERSION)? == "13";
     let has_body = request.body().size_hint().exact() != Some(0);
-    let key = only(headers, header::SEC_WEBSOCKET_KEY)?;
+    let key = single_value(headers, header::SEC_WEBSOCKET_KEY)?;
     let is_key = BASE64_STANDARD.decode(key).is_ok_and(|key| key.len() == 16);
     if !is_handshake || has_body || !is_key {
         return None;
@@ -109,53 +108,53 @@ fn accept(request: &Request) -> Option<String> {
     Some(BASE64_STANDARD.encode(accepted))
 }
 
-/// A header that is there once.
-fn only(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+/// The value of a header that occurs exactly once.
+fn single_value(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     let mut lines = headers.get_all(name).into_iter();
     lines.next().filter(|_| lines.next().is_none())?.to_str().ok()
 }
 
-/// Whether a list header has this entry, in any case.
-fn lists(headers: &HeaderMap, name: HeaderName, entry: &str) -> bool {
+/// Whether a list header has this entry, case insensitive.
+fn has_entry(headers: &HeaderMap, name: HeaderName, entry: &str) -> bool {
     let lines = headers.get_all(name).into_iter().filter_map(|line| line.to_str().ok());
     lines.flat_map(|line| line.split(',')).any(|listed| listed.trim().eq_ignore_ascii_case(entry))
 }
 
-/// Somebody at the door of a room.
+/// A WebSocket before its session.
 struct PendingSocket {
     address: IpAddr,
-    /// The id of the request that he came with.
+    /// The id of its request.
     request: Uuid,
     room: String,
-    introduction: Span,
-    /// His place among those who have not shown a token yet.
-    stranger: Permit,
+    handshake: Span,
+    /// Counts it as unauthenticated.
+    permit: Permit,
 }
 
-/// Hands the connection to the worker of its room, as a task that holds nothing of how it came.
+/// Moves the connection to the worker of its room, as a task that keeps nothing of its request.
 fn spawn_session(
     app: AppState,
-    newcomer: PendingSocket,
+    pending: PendingSocket,
     upgraded: hyper::upgrade::Upgraded,
     workers: &Workers,
 ) {
-    let (longest, metrics) = (app.settings().max_message_bytes, app.metrics.clone());
+    let (max_message_bytes, metrics) = (app.settings().max_message_bytes, app.metrics.clone());
     let Some((mut stream, unread)) = stream_of(upgraded) else {
         return tracing::error!("an upgraded connection is none of ours");
     };
-    let (worker, sessions) = (workers.of(&newcomer.room), app.sessions.clone());
+    let (worker, sessions) = (workers.of(&pending.room), app.sessions.clone());
     let session = async move {
         if let Err(error) = stream.move_to_current_runtime() {
             return tracing::warn!(%error, "a connection could not be handed on");
         }
         match stream {
             Upgraded::Plain(stream) => {
-                let socket = WebSocket::new(stream, unread, longest, metrics);
-                run_session(app, newcomer, socket).await;
+                let socket = WebSocket::new(stream, unread, max_message_bytes, metrics);
+                run_session(app, pending, socket).await;
             }
             Upgraded::Tls(stream) => {
-                let socket = WebSocket::new(stream, unread, longest, metrics);
-                run_session(app, newcomer, socket).await;
+                let socket = WebSocket::new(stream, unread, max_message_bytes, metrics);
+                run_session(app, pending, socket).await;
             }
         }
     };
@@ -168,22 +167,22 @@ fn spawn_session(
 )]
 fn run_session(
     app: AppState,
-    newcomer: PendingSocket,
+    pending: PendingSocket,
     mut socket: impl Socket,
 ) -> impl Future<Output = ()> + Send {
     async move {
-        let PendingSocket { address, request, room, introduction, stranger } = newcomer;
-        let counted = app.sockets.acquire(address);
-        let turned_away = app
+        let PendingSocket { address, request, room, handshake, permit } = pending;
+        let address_permit = app.sockets.acquire(address);
+        let close_reason = app
             .check_room_open(&room)
-            .or(counted.is_none().then_some(CloseReason::TooManyConnections));
-        if let Some(goodbye) = turned_away {
-            if goodbye == CloseReason::TooManyConnections {
+            .or(address_permit.is_none().then_some(CloseReason::TooManyConnections));
+        if let Some(reason) = close_reason {
+            if reason == CloseReason::TooManyConnections {
                 app.metrics.limited(Limit::Sockets);
             }
-            return session::reject(&mut socket, goodbye, introduction, &app.metrics).await;
+            return session::reject(&mut socket, reason, handshake, &app.metrics).await;
         }
-        let host = SessionContext {
+        let context = SessionContext {
             rooms: app.rooms.clone(),
             room: room.into(),
             request,
@@ -193,36 +192,36 @@ fn run_session(
             services: StateServices {
                 app: app.clone(),
                 address,
-                stranger: Mutex::new(Some(stranger)),
+                unauthenticated: Mutex::new(Some(permit)),
             },
             resume_tokens: app.resume_tokens.clone(),
             snapshot: app.snapshot.clone(),
             closing: app.closing(),
         };
-        let (_, parked) = session::run(&mut socket, &host, introduction).await;
-        // Whoever has no connection takes no connection's place: this task ends.
-        if let Some(parked) = parked {
-            app.keep_detached(parked, address, &Handle::current());
+        let (_, detached) = session::run(&mut socket, &context, handshake).await;
+        // A member without a connection holds no permit for one: this task ends.
+        if let Some(member) = detached {
+            app.keep_detached(member, address, &Handle::current());
         }
     }
 }
 
-/// The door for one connection: frees the stranger's place once somebody has come in.
+/// The services for one connection. Drops its permit for unauthenticated connections once it is authorized.
 struct StateServices {
     app: AppState,
     address: IpAddr,
-    stranger: Mutex<Option<Permit>>,
+    unauthenticated: Mutex<Option<Permit>>,
 }
 
 impl SessionServices for StateServices {
     fn authorize(
         &self,
-        claim: Credentials<'_>,
-        outbox: &ClientQueue,
+        credentials: Credentials<'_>,
+        queue: &ClientQueue,
     ) -> Result<Authorized, AuthError> {
-        let admission = self.app.authorize(claim, self.address, outbox)?;
-        self.stranger.lock().unwrap_or_else(PoisonError::into_inner).take();
-        Ok(admission)
+        let authorized = self.app.authorize(credentials, self.address, queue)?;
+        self.unauthenticated.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Ok(authorized)
     }
 
     fn ice_servers(&self, username: Option<&str>) -> IceServerSet {
