@@ -10,14 +10,15 @@ use axum::{
     response::{Html, IntoResponse, Response},
     routing::get,
 };
-use utoipa::ToSchema;
 use utoipa::openapi::{
-    ContactBuilder, Content, InfoBuilder, OpenApi, OpenApiBuilder, Ref, ResponseBuilder,
+    Components, ContactBuilder, Content, InfoBuilder, OpenApi, OpenApiBuilder, Ref,
+    ResponseBuilder,
     security::{Flow, Http, HttpAuthScheme, OAuth2, Password, Scopes, SecurityScheme},
 };
+use utoipa::ToSchema;
 
 use crate::{
-    http::error::{ApiError, ErrorBody},
+    http::error::{ApiError, ErrorBody, InvalidBody},
     state::AppState,
 };
 
@@ -56,10 +57,19 @@ pub(in crate::http) fn introduction() -> OpenApi {
         )
         .build();
     let components = document.components.get_or_insert_default();
+    // Responses that routes share bring no schemas of their own.
+    add_schema::<ErrorBody>(components);
+    add_schema::<InvalidBody>(components);
     components.add_security_scheme("token", SecurityScheme::OAuth2(OAuth2::new([password])));
     components
         .add_security_scheme("admin", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
     document
+}
+
+fn add_schema<T: ToSchema>(components: &mut Components) {
+    let mut schemas = vec![(T::name().into_owned(), T::schema())];
+    T::schemas(&mut schemas);
+    components.schemas.extend(schemas);
 }
 
 /// Adds the response of a layer to the routes that it limits: too many requests (see `rate_limit::limit_requests`).
