@@ -1,4 +1,4 @@
-//! What stands for a user for half an hour: JSON Web Tokens.
+//! Access tokens: JSON Web Tokens (RFC 7519) that authenticate a user for `ACCESS_TOKEN_EXPIRE_MINUTES`.
 
 use std::time::Duration;
 
@@ -8,43 +8,43 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, TokenData, Valid
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// Who our tokens say issued them.
+/// The `iss` claim of our tokens.
 const ISSUER: &str = "signaling-server";
 
-/// How far in the future a token's `nbf` may lie, in seconds: the clocks of two machines.
+/// How far in the future a token's `nbf` may lie, in seconds: the clocks of two machines differ.
 const CLOCK_SKEW: f64 = 5.0;
 
-/// No token of ours or of anybody sensible is longer, in bytes.
+/// The longest token that is read, in bytes. No token of ours, or of a reasonable issuer, is longer.
 pub(super) const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
 /// Issues tokens and verifies them (contract section 1; RFC 7519).
 ///
-/// Tokens that other services mint with the same key are as good, if they carry `sub` and `exp`.
-/// As RFC 8725 advises, the algorithm is ours to choose and not the token's, and whatever a header
-/// says about keys (`kid`, `jku`, `jwk`, `x5u`, `x5c`) is not read.
+/// Tokens that other services issue with the same key are accepted, if they carry `sub` and `exp`.
+/// As RFC 8725 advises, the server chooses the algorithm and not the token, and a header's claims about keys
+/// (`kid`, `jku`, `jwk`, `x5u`, `x5c`) are not read.
 pub struct AccessTokens {
     signing: EncodingKey,
-    /// The key in force, and the one before it where that still verifies.
+    /// The current key, and the previous one where that still verifies.
     verifying: Vec<DecodingKey>,
     validation: Validation,
     lifetime: Duration,
 }
 
-/// What a good token says.
+/// The claims of a valid token.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Claims {
-    /// Whom it stands for; whether there is such an account is for others to say.
+    /// The user that it authenticates; callers check that there is such an account.
     pub username: String,
-    /// When it ends, in whole seconds since the Unix epoch.
+    /// When it expires, in whole seconds since the Unix epoch.
     pub expires_at: u64,
-    /// What tells this token from all others.
+    /// Identifies this token.
     pub fingerprint: TokenHash,
-    /// The [`Account::stamp`](super::users::Account::stamp) of the login that it came from; `None`
-    /// where another service minted it.
+    /// The [`Account::stamp`](super::users::Account::stamp) at the login that it was issued for; `None`
+    /// where another service issued it.
     pub stamp: Option<String>,
 }
 
-/// Tells one token from all others: the SHA-256 of what is signed. Nobody gets in with it.
+/// Identifies a token: the SHA-256 of what is signed. It does not authenticate.
 #[derive(Clone, Copy, Deserialize, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct TokenHash(pub [u8; 32]);
@@ -67,11 +67,11 @@ impl TryFrom<String> for TokenHash {
 
 impl std::fmt::Debug for TokenHash {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Fingerprint(…)")
+        f.write_str("TokenHash(…)")
     }
 }
 
-/// The token is forged, expired, not valid yet, or not a token at all. Deliberately not more than that.
+/// The token is forged, expired, not valid yet, or not a token at all. Deliberately does not say which.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("Could not validate credentials")]
 pub struct InvalidToken;
@@ -96,12 +96,12 @@ struct PresentedClaims {
     pwd_stamp: Option<String>,
 }
 
-/// A number where the field is there at all: `null` is none.
+/// A number, where the field is present: `null` is not a number.
 fn number<'de, D: Deserializer<'de>>(claim: D) -> Result<Option<f64>, D::Error> {
     f64::deserialize(claim).map(Some)
 }
 
-/// That we have signed it, and as we sign; nothing of what it says.
+/// Validates the signature and the algorithm, and no claim.
 pub(super) fn signature_only() -> Validation {
     let mut validation = Validation::new(Algorithm::HS256);
     validation.required_spec_claims.clear();
@@ -112,7 +112,7 @@ pub(super) fn signature_only() -> Validation {
 }
 
 impl AccessTokens {
-    /// Tokens signed with `secret` and good for `lifetime`; those signed with `previous` stay good.
+    /// Signs tokens with `secret`, valid for `lifetime`; tokens signed with `previous` stay valid.
     pub fn new(secret: &SecretString, previous: Option<&SecretString>, lifetime: Duration) -> Self {
         let key =
             |secret: &SecretString| DecodingKey::from_secret(secret.expose_secret().as_bytes());
@@ -125,12 +125,12 @@ impl AccessTokens {
         }
     }
 
-    /// How long a new token is good for.
+    /// How long a new token is valid.
     pub fn lifetime(&self) -> Duration {
         self.lifetime
     }
 
-    /// A new token for `username`, who logged in when the account had this `stamp`. `now` in whole
+    /// Issues a token for `username`, who logged in when the account had this `stamp`. `now` in whole
     /// seconds since the Unix epoch.
     ///
     /// # Errors
@@ -154,11 +154,11 @@ impl AccessTokens {
             .map(SecretString::from)
     }
 
-    /// What `token` says, if it is good at `now` (whole seconds since the Unix epoch).
+    /// The claims of `token`, if it is valid at `now` (whole seconds since the Unix epoch).
     ///
     /// # Errors
     ///
-    /// [`BadToken`], whatever is wrong with it.
+    /// [`InvalidToken`], whatever is wrong with it.
     pub fn verify(&self, token: &str, now: u64) -> Result<Claims, InvalidToken> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(InvalidToken);
@@ -203,7 +203,7 @@ mod tests {
         AccessTokens::new(&secret.into(), None, Duration::from_secs(1800))
     }
 
-    /// A token with a header and claims of our choice, signed without the crate under test.
+    /// A token with given header and claims, signed without the crate under test.
     fn minted(secret: &str, header: &str, claims: &str) -> String {
         let signed = [header, claims].map(|part| BASE64_URL_SAFE_NO_PAD.encode(part)).join(".");
         let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, secret.as_bytes());
@@ -214,7 +214,7 @@ mod tests {
     const HS256: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
 
     #[test]
-    fn a_token_stands_for_its_user_until_it_expires() {
+    fn a_token_authenticates_its_user_until_it_expires() {
         let tokens = tokens("secret");
         let token = tokens.issue("zoë", "stamp", NOW).unwrap();
         let token = token.expose_secret();

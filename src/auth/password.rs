@@ -1,26 +1,26 @@
-//! Checking and hashing passwords, off the async threads and a few at a time.
+//! Checks and hashes passwords, off the async threads and a few at a time.
 
 use std::sync::Arc;
 
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Semaphore;
 
-/// bcrypt reads no more than this; what is longer is refused, never cut.
+/// bcrypt reads no more bytes than this; a longer password is rejected, never truncated.
 pub const MAX_PASSWORD_BYTES: usize = 72;
 
-/// What a hash from elsewhere may cost at most: four seconds a login, where 31 would take days.
+/// The highest cost of a hash from another tool: four seconds for a login, where cost 31 would take days.
 const MAX_COST: u32 = 16;
 
-/// What a new hash costs: 2^12 rounds, about a quarter of a second.
+/// The cost of a new hash: 2^12 rounds, about a quarter of a second.
 pub const COST: u32 = 12;
 
-/// Salt and digest of a hash that no password has.
+/// Salt and digest of a hash that matches no password.
 const DUMMY_HASH_TAIL: &str = "......................jP/28M6YW2E1359Y/g1FSSGagH9uPr2";
 
 /// Checks passwords.
 ///
-/// A check costs a quarter of a second of one core: it runs on the blocking threads, and on all but
-/// one core at most, so that a flood of logins never takes the cores that carry calls.
+/// A check takes a quarter of a second of one core. It runs on the blocking threads, on all cores but one at most, so that
+/// a flood of logins never takes the core that serves calls.
 #[derive(Clone)]
 pub struct Passwords {
     at_once: usize,
@@ -28,25 +28,25 @@ pub struct Passwords {
 }
 
 impl Passwords {
-    /// Checks on `cores - 1` threads at once, and on one at least.
+    /// Checks on `cores - 1` threads at once, and on at least one.
     pub fn new(cores: usize) -> Self {
         let at_once = cores.saturating_sub(1).max(1);
         Self { at_once, permits: Arc::new(Semaphore::new(at_once)) }
     }
 
-    /// How many may check at once.
+    /// How many passwords are checked at once, at most.
     pub fn at_once(&self) -> usize {
         self.at_once
     }
 
-    /// Whether `password` has `hash`.
+    /// Whether `password` matches `hash`.
     ///
-    /// Waits for its turn first, then asks `still_allowed`, so that those who queued while a lock
-    /// was being earned do not slip past it.
+    /// Waits for a free thread first, then calls `still_allowed`, so that logins that were queued before a lockout do not
+    /// bypass it.
     ///
     /// # Errors
     ///
-    /// What `still_allowed` answers.
+    /// The error of `still_allowed`.
     pub async fn check<E>(
         &self,
         password: SecretString,
@@ -63,20 +63,20 @@ impl Passwords {
     }
 }
 
-/// A hash that no password has, so that a name without an account costs as much as one with.
+/// A hash that matches no password, so that a login without an account takes as long as one with.
 pub fn dummy_hash(cost: u32) -> String {
     format!("$2b${cost:02}${DUMMY_HASH_TAIL}")
 }
 
-/// The cost of a bcrypt hash, where it is one.
+/// The cost of a bcrypt hash, if `hash` is one.
 pub fn cost_of(hash: &str) -> Option<u32> {
     hash.split('$').nth(2)?.parse().ok()
 }
 
-/// Whether `password` has this bcrypt hash. Blocks for a quarter of a second.
+/// Whether `password` matches this bcrypt hash. Blocks for a quarter of a second.
 pub fn has_hash(password: &SecretString, hash: &str) -> bool {
     let bytes = password.expose_secret().as_bytes();
-    // bcrypt would cut both at 72 bytes and take the NUL for the end.
+    // bcrypt would truncate at 72 bytes, and at a NUL.
     let readable = bytes.len() <= MAX_PASSWORD_BYTES && !bytes.contains(&0);
     let matches = bcrypt::verify(bytes, hash).unwrap_or(false);
     readable && matches
@@ -91,7 +91,7 @@ pub fn hash(password: &SecretString) -> Result<String, bcrypt::BcryptError> {
     bcrypt::hash(password.expose_secret(), COST)
 }
 
-/// Whether `hash` looks like a bcrypt hash that can be checked in a login's time: `$2a$`, `$2b$` or
+/// Whether `hash` is a bcrypt hash that can be checked within the time of a login: `$2a$`, `$2b$` or
 /// `$2y$`, a cost up to 16, salt and digest.
 pub fn is_hash(hash: &str) -> bool {
     let Some(rest) = ["$2a$", "$2b$", "$2y$"].iter().find_map(|prefix| hash.strip_prefix(prefix))
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_is_read_whole_or_refused() {
+    fn a_password_is_hashed_whole_or_rejected() {
         let exact = "x".repeat(MAX_PASSWORD_BYTES);
         let hash = bcrypt::hash(&exact, 4).unwrap();
 
@@ -142,15 +142,15 @@ mod tests {
     }
 
     #[test]
-    fn the_hash_of_nobody_is_a_hash_that_costs_as_much_as_a_new_one() {
-        let (new, nobodys) = (hash(&"secret".into()).unwrap(), dummy_hash(COST));
+    fn the_dummy_hash_costs_as_much_as_a_new_one() {
+        let (new, dummy) = (hash(&"secret".into()).unwrap(), dummy_hash(COST));
 
-        assert!(is_hash(&new) && is_hash(&nobodys));
-        assert_eq!((cost_of(&new), cost_of(&nobodys)), (Some(COST), Some(COST)));
+        assert!(is_hash(&new) && is_hash(&dummy));
+        assert_eq!((cost_of(&new), cost_of(&dummy)), (Some(COST), Some(COST)));
     }
 
     #[test]
-    fn what_is_no_bcrypt_hash_is_told_apart() {
+    fn anything_but_a_bcrypt_hash_is_recognised() {
         let digest = "a".repeat(53);
         for bad in [
             "",
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_has_nobodys_hash() {
+    async fn no_password_matches_the_dummy_hash() {
         for password in ["", "x", DUMMY_HASH_TAIL] {
             let checked =
                 Passwords::new(2).check(password.into(), dummy_hash(4), || Ok::<_, ()>(())).await;
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_is_locked_out_while_waiting_is_not_checked() {
+    async fn a_login_that_is_locked_out_while_it_waits_is_not_checked() {
         let hash = bcrypt::hash("x", 4).unwrap();
 
         let checked = Passwords::new(1).check("x".into(), hash, || Err("locked")).await;

@@ -1,4 +1,4 @@
-//! What a client shows to come back to its membership: the resume token.
+//! Resume tokens: with one, a client resumes its membership after its connection was lost.
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use secrecy::{ExposeSecret, SecretString};
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::access_token::{Claims, InvalidToken, MAX_TOKEN_BYTES, signature_only};
 
-/// Which membership it is, and what it stands on.
+/// Names a membership, and the access token that it was joined with.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct ResumeToken {
     /// The room.
@@ -15,17 +15,17 @@ pub struct ResumeToken {
     pub client_id: String,
     /// The account, or the guest's name.
     pub username: String,
-    /// Tells this membership from all others, also of the same client.
+    /// Identifies this membership, also among those of the same client.
     pub key: u128,
-    /// The access token that it stands on; `None` for a guest.
+    /// The access token that the member joined with; `None` for a guest.
     pub claims: Option<Claims>,
     /// When the membership began, in milliseconds since the Unix epoch.
     #[serde(default)]
     pub since: u64,
 }
 
-/// Signs tickets and reads them. The key is not the one of access tokens, and what is signed has none of
-/// their fields: neither passes for the other.
+/// Signs and verifies resume tokens. Their key is not the one of access tokens, and they share no field with them: neither
+/// passes for the other.
 pub struct ResumeTokenSigner {
     signing: EncodingKey,
     verifying: DecodingKey,
@@ -33,39 +33,39 @@ pub struct ResumeTokenSigner {
 }
 
 impl ResumeTokenSigner {
-    /// Tickets signed with `secret`.
+    /// Signs resume tokens with `secret`.
     pub fn new(secret: &SecretString) -> Self {
         let secret = secret.expose_secret().as_bytes();
         Self {
             signing: EncodingKey::from_secret(secret),
             verifying: DecodingKey::from_secret(secret),
-            // A ticket is worth what the membership is, and that is looked up.
+            // It does not expire: it is valid as long as its membership, which is looked up.
             validation: signature_only(),
         }
     }
 
-    /// The ticket as a client gets it.
+    /// The signed resume token, as a client gets it.
     ///
     /// # Errors
     ///
     /// Only if signing itself fails.
-    pub fn sign(&self, ticket: &ResumeToken) -> Result<SecretString, jsonwebtoken::errors::Error> {
-        jsonwebtoken::encode(&Header::new(Algorithm::HS256), ticket, &self.signing)
+    pub fn sign(&self, token: &ResumeToken) -> Result<SecretString, jsonwebtoken::errors::Error> {
+        jsonwebtoken::encode(&Header::new(Algorithm::HS256), token, &self.signing)
             .map(SecretString::from)
     }
 
-    /// What a ticket says, if it is one of ours. Whether there is such a membership, and whether what it
-    /// stands on still counts, is for others to say.
+    /// The content of a resume token that this server signed. Callers check that the membership exists, and that its access
+    /// token is still valid.
     ///
     /// # Errors
     ///
-    /// [`BadToken`].
-    pub fn verify(&self, ticket: &str) -> Result<ResumeToken, InvalidToken> {
-        if ticket.len() > MAX_TOKEN_BYTES {
+    /// [`InvalidToken`].
+    pub fn verify(&self, token: &str) -> Result<ResumeToken, InvalidToken> {
+        if token.len() > MAX_TOKEN_BYTES {
             return Err(InvalidToken);
         }
-        let decoded = jsonwebtoken::decode(ticket, &self.verifying, &self.validation);
-        decoded.map(|ticket| ticket.claims).map_err(|_| InvalidToken)
+        let decoded = jsonwebtoken::decode(token, &self.verifying, &self.validation);
+        decoded.map(|token| token.claims).map_err(|_| InvalidToken)
     }
 }
 
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
     use crate::auth::access_token::AccessTokens;
 
-    fn ticket() -> ResumeToken {
+    fn resume_token() -> ResumeToken {
         let tokens = AccessTokens::new(&"jwt".into(), None, Duration::from_secs(60));
         let token = tokens.issue("zoë", "stamp", 1_000).unwrap();
         ResumeToken {
@@ -90,30 +90,30 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_says_what_was_signed_and_nobody_else_signs_one() {
-        let tickets = ResumeTokenSigner::new(&"secret".into());
-        let ticket = ticket();
-        let signed = tickets.sign(&ticket).unwrap();
+    fn a_resume_token_verifies_only_with_the_key_that_signed_it() {
+        let signer = ResumeTokenSigner::new(&"secret".into());
+        let token = resume_token();
+        let signed = signer.sign(&token).unwrap();
 
-        assert_eq!(tickets.verify(signed.expose_secret()), Ok(ticket));
+        assert_eq!(signer.verify(signed.expose_secret()), Ok(token));
         assert_eq!(
             ResumeTokenSigner::new(&"other".into()).verify(signed.expose_secret()),
             Err(InvalidToken)
         );
         let (head, _) = signed.expose_secret().rsplit_once('.').unwrap();
-        assert_eq!(tickets.verify(&format!("{head}.")), Err(InvalidToken));
-        assert_eq!(tickets.verify(&"x".repeat(MAX_TOKEN_BYTES + 1)), Err(InvalidToken));
+        assert_eq!(signer.verify(&format!("{head}.")), Err(InvalidToken));
+        assert_eq!(signer.verify(&"x".repeat(MAX_TOKEN_BYTES + 1)), Err(InvalidToken));
     }
 
     #[test]
-    fn a_ticket_is_no_access_token_and_an_access_token_no_ticket() {
+    fn resume_tokens_and_access_tokens_are_not_interchangeable() {
         let tokens = AccessTokens::new(&"same".into(), None, Duration::from_secs(60));
-        let tickets = ResumeTokenSigner::new(&"same".into());
+        let signer = ResumeTokenSigner::new(&"same".into());
 
-        let signed = tickets.sign(&ticket()).unwrap();
+        let signed = signer.sign(&resume_token()).unwrap();
         let token = tokens.issue("zoë", "stamp", 1_000).unwrap();
 
         assert_eq!(tokens.verify(signed.expose_secret(), 1_000), Err(InvalidToken));
-        assert_eq!(tickets.verify(token.expose_secret()), Err(InvalidToken));
+        assert_eq!(signer.verify(token.expose_secret()), Err(InvalidToken));
     }
 }

@@ -1,4 +1,4 @@
-//! Tokens that were logged out before their time, remembered across restarts.
+//! Access tokens that were revoked by a logout, in memory and in a file (`users.csv.revoked`).
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -12,29 +12,28 @@ use super::{
     kept::Kept,
 };
 
-/// How many tokens of one user may be logged out and not expired yet. With more, those that expire
-/// soonest are good again for what is left of their time: a user can only do that to itself.
+/// How many revoked tokens of one user are kept until they expire. With more, those that expire soonest become valid again
+/// for the rest of their time: a user can do that only to itself.
 const MAX_TOKENS_PER_USER: usize = 1024;
 
-/// The tokens that no longer count, in memory and in a file beside the users file.
+/// The revoked tokens, in memory and in a file beside the users file.
 ///
-/// The file holds a line for each: when it would have expired, its [`Fingerprint`] in hexadecimal,
-/// and whose it was. Nobody gets in with what it says.
+/// The file has a line for each: its expiry, its [`TokenHash`] in hexadecimal, and its username. The file
+/// authenticates no one.
 pub struct RevokedTokens {
     kept: Kept,
     users: RwLock<HashMap<String, EndedTokens>>,
 }
 
-/// One user's, those first that expire first.
+/// The revoked tokens of one user, ordered by expiry.
 type EndedTokens = BTreeSet<(u64, TokenHash)>;
 
 impl RevokedTokens {
-    /// Reads what was logged out before. `now` in whole seconds since the Unix epoch.
+    /// Loads the revoked tokens. `now` in whole seconds since the Unix epoch.
     ///
     /// # Errors
     ///
-    /// What the system says of a file that is there and cannot be read, or that it is no such file:
-    /// tokens that were logged out would come back to life.
+    /// When the file exists and cannot be read, or a line is invalid: revoked tokens would become valid again.
     pub fn load(users_csv: &Path, now: u64) -> io::Result<Self> {
         let holds = "the tokens that were logged out";
         let owned =
@@ -49,7 +48,7 @@ impl RevokedTokens {
         Ok(revoked)
     }
 
-    /// From now on the token of these claims is refused; [`Revoked::save`] makes it last.
+    /// Revokes the token of these claims; [`save`](Self::save) writes it to disk.
     pub fn insert(&self, claims: &Claims) {
         self.add(&claims.username, (claims.expires_at, claims.fingerprint));
     }
@@ -65,26 +64,26 @@ impl RevokedTokens {
         self.kept.has_changed();
     }
 
-    /// The same from a line that another server made; whose token it was, and which.
+    /// Revokes the token of a line that another node made. Returns its username and hash.
     pub fn insert_line(&self, line: &str) -> Option<(String, TokenHash)> {
         let (username, token) = read_line(line)?;
         self.add(username, token);
         Some((username.to_owned(), token.1))
     }
 
-    /// Everything that counts, for other servers.
+    /// All revoked tokens as lines, for other nodes.
     pub fn lines(&self) -> Vec<String> {
         lines_of(&self.users.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Whether this token was logged out.
+    /// Whether this token was revoked.
     pub fn contains(&self, claims: &Claims) -> bool {
         let users = self.users.read().unwrap_or_else(PoisonError::into_inner);
         let ended = users.get(&claims.username);
         ended.is_some_and(|ended| ended.contains(&(claims.expires_at, claims.fingerprint)))
     }
 
-    /// Drops tokens that have expired anyway. `now` in whole seconds since the Unix epoch.
+    /// Drops tokens that have expired. `now` in whole seconds since the Unix epoch.
     pub fn evict_expired(&self, now: u64) {
         let mut users = self.users.write().unwrap_or_else(PoisonError::into_inner);
         let mut dropped = false;
@@ -105,7 +104,7 @@ impl RevokedTokens {
     ///
     /// # Errors
     ///
-    /// What the system says; the tokens stay refused for as long as this process runs.
+    /// The error of the system; the tokens stay revoked for as long as this process runs.
     pub fn save(&self) -> io::Result<()> {
         self.kept.save(|| self.lines())
     }
@@ -123,7 +122,7 @@ fn lines_of(users: &HashMap<String, EndedTokens>) -> Vec<String> {
     lines
 }
 
-/// A token as a line: for the file, and for other servers.
+/// A revoked token as a line, for the file and for other nodes.
 pub fn line_of(username: &str, expires_at: u64, TokenHash(bytes): &TokenHash) -> String {
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     format!("{expires_at} {hex} {username}")
@@ -173,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn one_user_takes_no_more_room_than_his() {
+    fn one_user_displaces_only_its_own_revocations() {
         let folder = tempfile::tempdir().unwrap();
         let revoked = RevokedTokens::load(&folder.path().join("users.csv"), NOW).unwrap();
         revoked.insert(&claims("bob", 1, NOW + 1));
@@ -188,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_makes_no_sense_is_named_and_not_passed_over() {
+    fn an_invalid_file_is_an_error_that_names_it() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("users.csv.revoked");
         for text in ["x", "1 aa bob", &format!("1 {} ", "é".repeat(32)), "\n"] {

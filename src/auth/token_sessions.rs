@@ -1,4 +1,4 @@
-//! Which open sockets stand on which token, so that the end of a token ends them.
+//! The sessions of each access token, so that revoking a token ends them.
 
 use std::{
     collections::HashMap,
@@ -8,13 +8,13 @@ use std::{
 use super::access_token::{Claims, TokenHash};
 use crate::delivery::{ClientQueue, DisconnectReason};
 
-/// Every socket that was let in with a token.
+/// Every session that was authorized with an access token.
 #[derive(Clone, Default)]
 pub struct TokenSessions(Arc<Mutex<SessionTable>>);
 
 #[derive(Default)]
 struct SessionTable {
-    /// By number, of which each is higher than the one before.
+    /// In ascending order of their numbers.
     by_user: HashMap<String, Vec<TokenSession>>,
     last: u64,
 }
@@ -22,48 +22,48 @@ struct SessionTable {
 struct TokenSession {
     number: u64,
     claims: Box<Claims>,
-    outbox: ClientQueue,
+    queue: ClientQueue,
 }
 
-/// One socket's leave to be here; ends when dropped.
+/// One session's entry in [`TokenSessions`]; removes it when dropped.
 pub struct TokenSessionGuard {
-    grants: TokenSessions,
+    sessions: TokenSessions,
     username: String,
     number: u64,
 }
 
 impl TokenSessions {
-    /// Notes that the connection behind `outbox` stands on this token.
+    /// Registers the session behind `queue` under this token.
     ///
-    /// Note it first and check token and account after that: then whatever ends them meanwhile
-    /// either fails the check or finds the note.
-    pub fn register(&self, claims: &Claims, outbox: ClientQueue) -> TokenSessionGuard {
+    /// Register first, and check token and account after that: a revocation in between then either fails the check or
+    /// finds the entry.
+    pub fn register(&self, claims: &Claims, queue: ClientQueue) -> TokenSessionGuard {
         let username = &claims.username;
         let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         table.last += 1;
         let number = table.last;
         let entries = table.by_user.entry(username.clone()).or_default();
-        entries.push(TokenSession { number, claims: Box::new(claims.clone()), outbox });
+        entries.push(TokenSession { number, claims: Box::new(claims.clone()), queue });
         drop(table);
-        TokenSessionGuard { grants: self.clone(), username: username.clone(), number }
+        TokenSessionGuard { sessions: self.clone(), username: username.clone(), number }
     }
 
-    /// Ends the sockets that stand on this token.
+    /// Ends the sessions of one token.
     pub fn end_token(&self, username: &str, fingerprint: TokenHash) {
         let table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for entry in table.by_user.get(username).into_iter().flatten() {
             if entry.claims.fingerprint == fingerprint {
-                entry.outbox.disconnect(DisconnectReason::LoggedOut);
+                entry.queue.disconnect(DisconnectReason::LoggedOut);
             }
         }
     }
 
-    /// Ends the sockets of every token that no longer stands, as `fallen` says.
-    pub fn end_revoked(&self, fallen: impl Fn(&Claims) -> Option<DisconnectReason>) {
+    /// Ends the sessions of every token that `revocation_reason` gives a reason for.
+    pub fn end_revoked(&self, revocation_reason: impl Fn(&Claims) -> Option<DisconnectReason>) {
         let table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for entry in table.by_user.values().flatten() {
-            if let Some(why) = fallen(&entry.claims) {
-                entry.outbox.disconnect(why);
+            if let Some(reason) = revocation_reason(&entry.claims) {
+                entry.queue.disconnect(reason);
             }
         }
     }
@@ -71,11 +71,11 @@ impl TokenSessions {
 
 impl Drop for TokenSessionGuard {
     fn drop(&mut self) {
-        let mut table = self.grants.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = self.sessions.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(entries) = table.by_user.get_mut(&self.username) {
-            // A user may have thousands: bots do.
-            if let Ok(place) = entries.binary_search_by_key(&self.number, |entry| entry.number) {
-                entries.remove(place);
+            // Bots may have thousands under one username.
+            if let Ok(index) = entries.binary_search_by_key(&self.number, |entry| entry.number) {
+                entries.remove(index);
             }
             if entries.is_empty() {
                 table.by_user.remove(&self.username);

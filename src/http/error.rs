@@ -1,4 +1,4 @@
-//! Why a REST request failed, in words meant for whoever sent it.
+//! Errors of REST requests, as the client gets them.
 
 use std::{any::Any, time::Duration};
 
@@ -16,21 +16,21 @@ use crate::{
     state::LoginError,
 };
 
-/// What a REST handler returns when it cannot do what it was asked.
+/// The error of a REST handler.
 ///
-/// The `Display` text is the response's `detail`; clients of the first server already read it.
+/// The `Display` text is the `detail` of the response, which existing clients read.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
     /// 400.
     #[error("{0}")]
     BadRequest(&'static str),
-    /// 401. There is no bearer token.
+    /// 401. The bearer token is missing.
     #[error("Not authenticated")]
     NotAuthenticated,
     /// 401. The bearer token is forged, expired, or its account is gone.
     #[error("Could not validate credentials")]
     InvalidToken,
-    /// 401. Name or password is wrong; which one is not told.
+    /// 401. The username or the password is wrong; the client is not told which.
     #[error("Incorrect username or password")]
     WrongPassword,
     /// 403. `REQUIRE_HTTPS`.
@@ -45,11 +45,11 @@ pub enum ApiError {
     /// 404.
     #[error("Room not found")]
     RoomNotFound,
-    /// 404. An administrator means somebody who is not there.
-    #[error("Nobody like that is in this room")]
+    /// 404. A command of an administrator is about a member that is not in the room.
+    #[error("No such member is in this room")]
     MemberNotFound,
-    /// 404. An administrator takes back what does not stand.
-    #[error("No such order stands")]
+    /// 404. An administrator removes a rule that is not active.
+    #[error("No such rule is active")]
     RuleNotFound,
     /// 409.
     #[error(transparent)]
@@ -67,16 +67,16 @@ pub enum ApiError {
     #[error("Unsupported content type; accepted: {0}")]
     UnsupportedType(&'static str),
     /// 415.
-    #[error("Unsupported content encoding; send the body as it is")]
+    #[error("Unsupported content encoding; send the body uncompressed")]
     UnsupportedEncoding,
     /// 422. Fields that are missing or of the wrong type.
     #[error("Unprocessable Entity")]
     Invalid(Vec<FieldError>),
     /// 400. The request cannot become a WebSocket.
-    #[error("This is the address of a WebSocket, and the request no handshake of one (RFC 6455)")]
+    #[error("This URL is a WebSocket, and the request is no handshake (RFC 6455)")]
     NotAHandshake,
     /// 431.
-    #[error("The request's head is larger than 32 KiB")]
+    #[error("The request head is larger than 32 KiB")]
     HeadTooLarge,
     /// 429, with `Retry-After`. Failed logins.
     #[error("Too many failed login attempts. Please try again later.")]
@@ -90,37 +90,37 @@ pub enum ApiError {
     /// 503.
     #[error("TURN server URLs not configured")]
     NoTurnUrls,
-    /// 503, with `Retry-After`. The cap on sockets that have not shown a token.
+    /// 503, with `Retry-After`. The limit of unauthenticated connections is reached.
     #[error("Too many connections are waiting to authenticate. Please try again later.")]
     TooManyUnauthenticated,
-    /// 503, with `Retry-After`. The server stops.
+    /// 503, with `Retry-After`. The server is stopping.
     #[error("The server is restarting")]
     Draining,
-    /// 503, with `Retry-After`. Only part of the truth is known.
-    #[error("What the servers of this cluster share cannot be reached")]
+    /// 503, with `Retry-After`. Redis cannot be reached, so the state of the other nodes is unknown.
+    #[error("Redis, which the nodes of this cluster share, cannot be reached")]
     ClusterUnavailable,
-    /// 503, with `Retry-After`. More logins wait than are checked within seconds.
+    /// 503, with `Retry-After`. More logins wait than can be checked within seconds.
     #[error("Too many logins are waiting. Please try again later.")]
     TooManyLogins,
-    /// 500. The cause goes to our log and never to the client.
+    /// 500. The cause is logged, and never sent to the client.
     #[error("Internal server error")]
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// One thing wrong with a body, as FastAPI says it. The offending value is never repeated.
+/// One error in a request body, in the format of FastAPI. It never repeats the wrong value.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct FieldError {
-    /// What is wrong: `missing`, `string_type`, `json_invalid`, …
+    /// The kind of error: `missing`, `string_type`, `json_invalid`, …
     #[serde(rename = "type")]
     pub kind: &'static str,
-    /// Where: `["body", "password"]`, or the position in broken JSON.
+    /// The place: `["body", "password"]`, or the position in invalid JSON.
     #[schema(value_type = Vec<PathStep>)]
     pub loc: Vec<Value>,
-    /// The same for people.
+    /// The error as a sentence.
     pub msg: String,
 }
 
-/// A step on the way to a field.
+/// A step of the path to a field.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 #[expect(dead_code, reason = "only described, in the OpenAPI document")]
@@ -140,7 +140,7 @@ pub struct ErrorBody {
 /// The body of 422.
 #[derive(Serialize, ToSchema)]
 pub struct InvalidBody {
-    /// One entry for each fault.
+    /// One entry for each error.
     pub detail: Vec<FieldError>,
 }
 
@@ -155,7 +155,7 @@ pub struct GrantErrorBody {
 }
 
 impl FieldError {
-    /// A required field that is not there.
+    /// A required field is missing.
     pub fn missing(field: &str) -> Self {
         Self {
             kind: "missing",
@@ -204,7 +204,7 @@ impl ApiError {
             | Self::TooManyLogins
             | Self::Draining
             | Self::ClusterUnavailable => Some(Duration::from_secs(5)),
-            // Somebody has to change the settings first.
+            // An operator has to change the settings first.
             Self::TurnNotConfigured | Self::NoTurnUrls => Some(Duration::from_secs(300)),
             Self::BadRequest(_)
             | Self::NotAuthenticated
@@ -248,7 +248,7 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// Seconds for a header: rounded up, so that whoever waits that long has waited long enough.
+/// Seconds for a header, rounded up, so that a client that waits so long has waited long enough.
 pub fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }
@@ -287,7 +287,7 @@ impl From<jsonwebtoken::errors::Error> for ApiError {
     }
 }
 
-/// The answer of a handler that panicked. The panic message may hold anything and stays here.
+/// The response of a handler that panicked. The panic message may contain secrets and is not sent.
 pub fn after_panic(_panic: Box<dyn Any + Send>) -> Response {
     ApiError::Internal("a handler panicked".into()).into_response()
 }

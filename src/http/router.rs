@@ -17,10 +17,10 @@ use super::{
 };
 use crate::{net::HttpService, state::AppState};
 
-/// Every URL of this server, with the layers that hold for all of them.
+/// Every URL of this server, and the layers around all of them.
 pub fn http_service(app: &AppState) -> HttpService {
     let layers = ServiceBuilder::new()
-        .layer(from_fn(request::label))
+        .layer(from_fn(request::add_request_id_and_headers))
         .layer(CatchPanicLayer::custom(error::after_panic))
         .layer(from_fn_with_state(app.clone(), cors::cors))
         .layer(from_fn(head::check_head))
@@ -32,10 +32,10 @@ pub fn http_service(app: &AppState) -> HttpService {
     )
 }
 
-/// What `METRICS_LISTEN` serves: figures, without limits and without HTTPS.
+/// What `METRICS_LISTEN` serves: metrics, without rate limit and without HTTPS.
 pub fn metrics_service(app: &AppState) -> HttpService {
     let layers = ServiceBuilder::new()
-        .layer(from_fn(request::label))
+        .layer(from_fn(request::add_request_id_and_headers))
         .layer(CatchPanicLayer::custom(error::after_panic))
         .layer(from_fn(head::check_head));
     BoxCloneSyncService::new(
@@ -59,7 +59,7 @@ fn router(app: &AppState) -> Router {
         router = router.merge(examples::router());
     }
     router
-        .route_layer(from_fn(request::note_route))
+        .route_layer(from_fn(request::record_route))
         .fallback(async || ApiError::NotFound)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
         .with_state(app.clone())

@@ -8,11 +8,12 @@ use std::{
 
 use super::address_key;
 
-/// So many at once, over all addresses and for each: sockets, strangers, connections, logins.
+/// Limits how many permits are held at one time, over all addresses and for each: WebSockets, unauthenticated
+/// connections, connections, logins.
 #[derive(Clone)]
 pub struct ConcurrencyLimiter {
     over_all: usize,
-    taken: Arc<Mutex<PermitCounts>>,
+    held: Arc<Mutex<PermitCounts>>,
 }
 
 #[derive(Debug, Default)]
@@ -23,61 +24,60 @@ struct PermitCounts {
 }
 
 impl ConcurrencyLimiter {
-    /// `over_all` places, of which one address gets `per_address`; 0 = no limit.
+    /// At most `over_all` permits, and `per_address` for one address; 0 = no limit.
     pub fn new(over_all: usize, per_address: usize) -> Self {
-        let places = Self { over_all: zero_as_unlimited(over_all), taken: Arc::default() };
-        places.apply_settings(per_address);
-        places
+        let limiter = Self { over_all: zero_as_unlimited(over_all), held: Arc::default() };
+        limiter.apply_settings(per_address);
+        limiter
     }
 
-    /// From now on an address gets `per_address`; 0 = no limit. Whoever has more keeps them.
+    /// Changes the limit for one address; 0 = no limit. Permits that are held already stay.
     pub fn apply_settings(&self, per_address: usize) {
         self.lock().per_address = zero_as_unlimited(per_address);
     }
 
-    /// Takes a place for `address` for as long as the value is held; `None` when there is none left
-    /// for it.
+    /// Takes a permit for `address`, until it is dropped; `None` at the limit.
     pub fn acquire(&self, address: IpAddr) -> Option<Permit> {
         let address = address_key(address);
-        let mut taken = self.lock();
-        let by_address = taken.by_address.get(&address).copied().unwrap_or_default();
-        if taken.over_all >= self.over_all || by_address >= taken.per_address {
+        let mut held = self.lock();
+        let by_address = held.by_address.get(&address).copied().unwrap_or_default();
+        if held.over_all >= self.over_all || by_address >= held.per_address {
             return None;
         }
-        taken.over_all += 1;
-        taken.by_address.insert(address, by_address + 1);
-        Some(Permit { taken: self.taken.clone(), address })
+        held.over_all += 1;
+        held.by_address.insert(address, by_address + 1);
+        Some(Permit { held: self.held.clone(), address })
     }
 
-    /// How many places are taken.
+    /// How many permits are held.
     pub fn in_use(&self) -> usize {
         self.lock().over_all
     }
 
     fn lock(&self) -> MutexGuard<'_, PermitCounts> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn zero_as_unlimited(places: usize) -> usize {
-    if places == 0 { usize::MAX } else { places }
+fn zero_as_unlimited(limit: usize) -> usize {
+    if limit == 0 { usize::MAX } else { limit }
 }
 
-/// One place, taken until it is dropped.
+/// One permit, held until it is dropped.
 #[derive(Debug)]
 pub struct Permit {
-    taken: Arc<Mutex<PermitCounts>>,
+    held: Arc<Mutex<PermitCounts>>,
     address: IpAddr,
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        taken.over_all -= 1;
-        if let Some(count) = taken.by_address.get_mut(&self.address) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.over_all -= 1;
+        if let Some(count) = held.by_address.get_mut(&self.address) {
             *count -= 1;
             if *count == 0 {
-                taken.by_address.remove(&self.address);
+                held.by_address.remove(&self.address);
             }
         }
     }
@@ -92,50 +92,50 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_taken_until_it_is_dropped() {
-        let places = ConcurrencyLimiter::new(0, 2);
-        let first = places.acquire(ip("192.0.2.1")).unwrap();
-        let _second = places.acquire(ip("192.0.2.1")).unwrap();
+    fn a_permit_is_held_until_it_is_dropped() {
+        let limiter = ConcurrencyLimiter::new(0, 2);
+        let first = limiter.acquire(ip("192.0.2.1")).unwrap();
+        let _second = limiter.acquire(ip("192.0.2.1")).unwrap();
 
-        assert!(places.acquire(ip("192.0.2.1")).is_none());
-        assert!(places.acquire(ip("192.0.2.2")).is_some());
+        assert!(limiter.acquire(ip("192.0.2.1")).is_none());
+        assert!(limiter.acquire(ip("192.0.2.2")).is_some());
         drop(first);
-        assert!(places.acquire(ip("192.0.2.1")).is_some());
+        assert!(limiter.acquire(ip("192.0.2.1")).is_some());
     }
 
     #[test]
-    fn there_are_so_many_places_however_many_addresses_ask() {
-        let places = ConcurrencyLimiter::new(3, 2);
+    fn the_limit_over_all_holds_for_any_number_of_addresses() {
+        let limiter = ConcurrencyLimiter::new(3, 2);
 
         let held: Vec<_> =
-            (0..5).map(|number| places.acquire(IpAddr::from([192, 0, 2, number]))).collect();
+            (0..5).map(|number| limiter.acquire(IpAddr::from([192, 0, 2, number]))).collect();
 
         assert_eq!(held.iter().flatten().count(), 3);
-        assert_eq!(places.in_use(), 3);
+        assert_eq!(limiter.in_use(), 3);
     }
 
     #[test]
-    fn zero_places_means_no_limit() {
-        let places = ConcurrencyLimiter::new(0, 0);
+    fn zero_means_no_limit() {
+        let limiter = ConcurrencyLimiter::new(0, 0);
 
-        let all: Vec<_> = (0..1000).map(|_| places.acquire(ip("192.0.2.1")).unwrap()).collect();
+        let all: Vec<_> = (0..1000).map(|_| limiter.acquire(ip("192.0.2.1")).unwrap()).collect();
 
         drop(all);
-        let taken = places.taken.lock().unwrap();
-        assert!(taken.over_all == 0 && taken.by_address.is_empty());
+        let held = limiter.held.lock().unwrap();
+        assert!(held.over_all == 0 && held.by_address.is_empty());
     }
 
     #[test]
-    fn fewer_places_leave_those_that_are_taken() {
-        let places = ConcurrencyLimiter::new(0, 3);
-        let mut held: Vec<_> = (0..3).map_while(|_| places.acquire(ip("192.0.2.1"))).collect();
+    fn a_lower_limit_leaves_the_permits_that_are_held() {
+        let limiter = ConcurrencyLimiter::new(0, 3);
+        let mut held: Vec<_> = (0..3).map_while(|_| limiter.acquire(ip("192.0.2.1"))).collect();
 
-        places.apply_settings(2);
+        limiter.apply_settings(2);
 
-        assert_eq!(places.in_use(), 3);
+        assert_eq!(limiter.in_use(), 3);
         held.pop();
-        assert!(places.acquire(ip("192.0.2.1")).is_none(), "two are held still");
+        assert!(limiter.acquire(ip("192.0.2.1")).is_none(), "two are held still");
         held.pop();
-        assert!(places.acquire(ip("192.0.2.1")).is_some());
+        assert!(limiter.acquire(ip("192.0.2.1")).is_some());
     }
 }

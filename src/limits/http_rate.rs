@@ -16,8 +16,8 @@ use governor::{
 
 use super::{MAX_TABLE_ENTRIES, address_key};
 
-/// HTTP requests per client address (`RATE_LIMIT_PER_MINUTE`): a bucket of that many, refilled within
-/// a minute. The one limit that asks a clock itself, inside of governor.
+/// A token bucket for each client address: it holds one minute's requests (`RATE_LIMIT_PER_MINUTE`) and is refilled within
+/// a minute. The one limit that reads a clock itself, inside of governor.
 pub struct HttpRateLimiter(RwLock<Option<RateLimit>>);
 
 struct RateLimit {
@@ -28,14 +28,14 @@ struct RateLimit {
 type Buckets =
     RateLimiter<IpAddr, DashMapStateStore<IpAddr>, DefaultClock, StateInformationMiddleware>;
 
-/// What is left of a bucket after a request.
+/// The state of a bucket after a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateDecision {
-    /// What the bucket holds, which is also what comes back in a minute.
+    /// How many requests the bucket holds, which is also how many are refilled in a minute.
     pub quota: u32,
-    /// Requests that may follow at once.
+    /// Requests that may follow now.
     pub remaining: u32,
-    /// For a refused request: how long until one is let through.
+    /// For a rejected request: how long until one is accepted.
     pub wait: Option<Duration>,
 }
 
@@ -45,20 +45,20 @@ impl HttpRateLimiter {
         Self(RwLock::new(rate_limit(per_minute)))
     }
 
-    /// Another limit, with full buckets; the one that holds already changes nothing.
+    /// Changes the limit, and refills all buckets; the limit in force changes nothing.
     pub fn apply_settings(&self, per_minute: u32) {
-        let mut held = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if held.as_ref().map_or(0, |limited| limited.per_minute.get()) != per_minute {
-            *held = rate_limit(per_minute);
+        let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if current.as_ref().map_or(0, |limited| limited.per_minute.get()) != per_minute {
+            *current = rate_limit(per_minute);
         }
     }
 
-    /// Takes one request from `address` into account; `None` where requests are not limited.
+    /// Counts one request from `address`; `None` where requests are not limited.
     pub fn check(&self, address: IpAddr) -> Option<RateDecision> {
-        let held = self.lock();
-        let RateLimit { per_minute, buckets } = held.as_ref()?;
+        let current = self.lock();
+        let RateLimit { per_minute, buckets } = current.as_ref()?;
         if buckets.len() >= MAX_TABLE_ENTRIES {
-            drop(held);
+            drop(current);
             self.evict_if_full();
             return self.check(address);
         }
@@ -74,7 +74,7 @@ impl HttpRateLimiter {
         })
     }
 
-    /// Drops buckets that are full again.
+    /// Drops the buckets that are full again.
     pub fn evict_expired(&self) {
         if let Some(RateLimit { buckets, .. }) = self.lock().as_ref() {
             buckets.retain_recent();
@@ -83,8 +83,8 @@ impl HttpRateLimiter {
     }
 
     fn evict_if_full(&self) {
-        let mut held = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let Some(RateLimit { per_minute, buckets }) = held.as_mut() else { return };
+        let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(RateLimit { per_minute, buckets }) = current.as_mut() else { return };
         buckets.retain_recent();
         if buckets.len() > MAX_TABLE_ENTRIES / 2 {
             *buckets = full_buckets(*per_minute);
@@ -117,40 +117,40 @@ mod tests {
 
     #[test]
     fn a_million_addresses_take_no_more_memory_than_the_largest_table() {
-        let requests = HttpRateLimiter::new(60);
+        let limiter = HttpRateLimiter::new(60);
 
         for number in 0..1_000_000_u128 {
-            requests.check(Ipv6Addr::from_bits(number << 64).into());
+            limiter.check(Ipv6Addr::from_bits(number << 64).into());
         }
 
-        assert!(requests.lock().as_ref().unwrap().buckets.len() <= MAX_TABLE_ENTRIES);
+        assert!(limiter.lock().as_ref().unwrap().buckets.len() <= MAX_TABLE_ENTRIES);
     }
 
     #[test]
-    fn an_address_gets_its_requests_and_then_is_told_when_to_come_back() {
-        let requests = HttpRateLimiter::new(3);
+    fn a_rejected_request_says_when_the_next_one_is_accepted() {
+        let limiter = HttpRateLimiter::new(3);
         let (home, neighbour) = (ip("192.0.2.1"), ip("192.0.2.2"));
 
-        let left: Vec<_> = (0..3).map(|_| requests.check(home).unwrap().remaining).collect();
+        let left: Vec<_> = (0..3).map(|_| limiter.check(home).unwrap().remaining).collect();
 
         assert_eq!(left, [2, 1, 0]);
-        let wait = requests.check(home).unwrap().wait.unwrap();
+        let wait = limiter.check(home).unwrap().wait.unwrap();
         assert!(wait > Duration::ZERO && wait <= Duration::from_secs(20), "{wait:?}");
-        assert_eq!(requests.check(neighbour).unwrap().wait, None);
+        assert_eq!(limiter.check(neighbour).unwrap().wait, None);
     }
 
     #[test]
-    fn another_limit_on_requests_holds_at_once_and_the_same_one_forgives_nothing() {
-        let (requests, home) = (HttpRateLimiter::new(1), ip("192.0.2.1"));
-        let wait = |requests: &HttpRateLimiter| requests.check(home).unwrap().wait;
-        assert_eq!(wait(&requests), None);
+    fn a_new_limit_applies_at_once_and_the_same_limit_refills_nothing() {
+        let (limiter, home) = (HttpRateLimiter::new(1), ip("192.0.2.1"));
+        let wait = |limiter: &HttpRateLimiter| limiter.check(home).unwrap().wait;
+        assert_eq!(wait(&limiter), None);
 
-        requests.apply_settings(1);
-        assert!(wait(&requests).is_some());
-        requests.apply_settings(2);
-        assert_eq!([wait(&requests), wait(&requests)], [None, None]);
-        assert!(wait(&requests).is_some());
-        requests.apply_settings(0);
-        assert_eq!(requests.check(home), None);
+        limiter.apply_settings(1);
+        assert!(wait(&limiter).is_some());
+        limiter.apply_settings(2);
+        assert_eq!([wait(&limiter), wait(&limiter)], [None, None]);
+        assert!(wait(&limiter).is_some());
+        limiter.apply_settings(0);
+        assert_eq!(limiter.check(home), None);
     }
 }

@@ -13,39 +13,38 @@ use tokio::time::Instant;
 
 use super::{MAX_TABLE_ENTRIES, address_key};
 
-/// How many times more failures one address may have over all names, and one name over all addresses.
+/// How many times more failures one address may have over all usernames, and one username over all addresses.
 const WIDE_FACTOR: usize = 10;
 
-/// What lockouts are about. Names are whatever stands for one, and short.
+/// An event that lockouts count, here and on other nodes. A name is a short digest of a username.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub enum AuthEvent {
-    /// Somebody tried to log in, and could not.
+    /// A login failed.
     LoginFailed {
-        /// As whom.
+        /// The digest of the username.
         name: String,
-        /// From where.
+        /// The address of the client.
         address: IpAddr,
     },
-    /// Somebody logged in.
+    /// A login succeeded.
     LoggedIn {
-        /// As whom.
+        /// The digest of the username.
         name: String,
-        /// From where.
+        /// The address of the client.
         address: IpAddr,
     },
-    /// A bad socket token.
+    /// A WebSocket presented an invalid token.
     TokenRefused {
-        /// From where.
+        /// The address of the client.
         address: IpAddr,
     },
 }
 
-/// Failed logins and bad socket tokens, and who has to wait because of them
-/// (`AUTH_MAX_FAILURES`, `AUTH_LOCKOUT_SECONDS`).
+/// Counts failed logins and invalid socket tokens, and locks out the usernames and addresses that have too many.
 pub struct Lockouts {
     max_failures: usize,
     logins: FailureWindow<LockoutKey>,
-    /// A table of its own: a bad token costs nothing to send, and must not crowd out failed logins.
+    /// A table of its own: an invalid token costs nothing to send, and must not displace failed logins.
     sockets: FailureWindow<IpAddr>,
 }
 
@@ -57,7 +56,7 @@ enum LockoutKey {
 }
 
 impl Lockouts {
-    /// `max_failures` within `window` lock out until `window` has passed since the last of them.
+    /// Locks out after `max_failures` within `window`, until `window` has passed since the last of them.
     pub fn new(max_failures: usize, window: Duration) -> Self {
         Self {
             max_failures,
@@ -66,17 +65,17 @@ impl Lockouts {
         }
     }
 
-    /// The same with other settings, also for what was counted before.
+    /// Applies other settings, also to failures that were counted before.
     pub fn apply_settings(&mut self, max_failures: usize, window: Duration) {
         self.max_failures = max_failures;
         (self.logins.window, self.sockets.window) = (window, window);
     }
 
-    /// Whether somebody may try to log in as `username` from `address`.
+    /// Whether a login as `username` from `address` may be tried.
     ///
     /// # Errors
     ///
-    /// How long to wait.
+    /// How long to wait until it may.
     pub fn check_login(
         &self,
         username: &str,
@@ -85,12 +84,12 @@ impl Lockouts {
     ) -> Result<(), Duration> {
         self.lockout_keys(username, address)
             .iter()
-            .try_for_each(|(culprit, allowed)| self.logins.check(culprit, *allowed, now))
+            .try_for_each(|(key, allowed)| self.logins.check(key, *allowed, now))
     }
 
-    /// Takes an attempt into account; whether that changed anything.
-    pub fn record(&mut self, attempt: &AuthEvent, now: Instant) -> bool {
-        match attempt {
+    /// Records an event, and returns whether it changed a lockout.
+    pub fn record(&mut self, event: &AuthEvent, now: Instant) -> bool {
+        match event {
             AuthEvent::LoginFailed { name, address } => self.login_failed(name, *address, now),
             AuthEvent::LoggedIn { name, address } => return self.login_succeeded(name, *address),
             AuthEvent::TokenRefused { address } => self.token_refused(*address, now),
@@ -98,36 +97,36 @@ impl Lockouts {
         true
     }
 
-    /// Remembers a failed login.
+    /// Records a failed login.
     fn login_failed(&mut self, username: &str, address: IpAddr, now: Instant) {
-        for (culprit, allowed) in self.lockout_keys(username, address) {
-            self.logins.record(culprit, allowed, now);
+        for (key, allowed) in self.lockout_keys(username, address) {
+            self.logins.record(key, allowed, now);
         }
     }
 
-    /// Forgets what `username` got wrong from `address`: it was the owner after all. Whether there was anything.
+    /// Clears the failures of `username` at `address`, after its owner logged in. Returns whether there were any.
     fn login_succeeded(&mut self, username: &str, address: IpAddr) -> bool {
-        let culprit = LockoutKey::UserFrom(username.to_owned(), address_key(address));
-        self.logins.times.remove(&culprit).is_some()
+        let key = LockoutKey::UserFrom(username.to_owned(), address_key(address));
+        self.logins.times.remove(&key).is_some()
     }
 
-    /// Whether a bad socket token from `address` is only one more of too many.
+    /// Whether `address` has sent too many invalid socket tokens.
     pub fn is_blocked(&self, address: IpAddr, now: Instant) -> bool {
         self.sockets.check(&address_key(address), self.max_failures, now).is_err()
     }
 
-    /// Remembers a bad socket token.
+    /// Records an invalid socket token.
     fn token_refused(&mut self, address: IpAddr, now: Instant) {
         self.sockets.record(address_key(address), self.max_failures, now);
     }
 
-    /// Drops what no longer counts.
+    /// Drops failures that are older than the window.
     pub fn evict_expired(&mut self, now: Instant) {
         self.logins.evict_expired(now);
         self.sockets.evict_expired(now);
     }
 
-    /// Whom a failed login is counted against, and how often each may fail.
+    /// The keys that a failed login counts against, and how many failures each may have.
     fn lockout_keys(&self, username: &str, address: IpAddr) -> [(LockoutKey, usize); 3] {
         let (few, many) = (self.max_failures, self.max_failures.saturating_mul(WIDE_FACTOR));
         let address = address_key(address);
@@ -139,7 +138,7 @@ impl Lockouts {
     }
 }
 
-/// When whoever a key stands for failed last.
+/// The times of the last failures of each key.
 struct FailureWindow<K> {
     window: Duration,
     times: HashMap<K, VecDeque<Instant>>,

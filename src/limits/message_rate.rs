@@ -4,32 +4,31 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long nothing may have been refused for the next refusal to begin a new burst.
+/// How long no message must have been rejected for the next rejection to begin a new burst.
 const BURST_GAP: Duration = Duration::from_secs(1);
 
-/// What one connection may still say: a token bucket
-/// (`WEBSOCKET_MESSAGES_PER_SECOND`, `WEBSOCKET_MESSAGE_BURST`).
+/// A token bucket for the messages of one connection.
 #[derive(Debug)]
 pub struct MessageRateLimiter {
     per_second: f64,
     burst: f64,
     tokens: f64,
     refilled: Instant,
-    /// Messages refused in this burst, and when the last of them was.
-    refused: f64,
-    refused_at: Instant,
+    /// Messages rejected in this burst, and when the last of them was.
+    rejected: f64,
+    rejected_at: Instant,
 }
 
 /// What to do with a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RateVerdict {
-    /// Handle it.
+    /// Handle the message.
     Pass,
-    /// Refuse it, and say so: the first of this burst.
+    /// Reject the message and warn the client: it is the first of this burst.
     Warn,
-    /// Refuse it; the sender has been told.
+    /// Reject the message; the client has been warned.
     Drop,
-    /// The sender does not stop: end the connection.
+    /// The client does not slow down: close the connection.
     Close,
 }
 
@@ -42,15 +41,15 @@ impl MessageRateLimiter {
             burst,
             tokens: burst,
             refilled: now,
-            refused: 0.0,
-            refused_at: now,
+            rejected: 0.0,
+            rejected_at: now,
         }
     }
 
-    /// Takes one message into account.
+    /// Counts one message.
     ///
-    /// A burst ends with a second in which nothing had to be refused. As many refused messages in
-    /// one burst as the bucket holds are too many.
+    /// A burst ends after a second without a rejected message. More rejected messages in one burst than the bucket holds
+    /// are too many.
     pub fn check(&mut self, now: Instant) -> RateVerdict {
         let elapsed = now.duration_since(self.refilled).as_secs_f64();
         self.refilled = now;
@@ -59,14 +58,14 @@ impl MessageRateLimiter {
             self.tokens -= 1.0;
             return RateVerdict::Pass;
         }
-        if now.duration_since(self.refused_at) >= BURST_GAP {
-            self.refused = 0.0;
+        if now.duration_since(self.rejected_at) >= BURST_GAP {
+            self.rejected = 0.0;
         }
-        self.refused += 1.0;
-        self.refused_at = now;
-        match self.refused {
+        self.rejected += 1.0;
+        self.rejected_at = now;
+        match self.rejected {
             1.0 => RateVerdict::Warn,
-            refused if refused > self.burst => RateVerdict::Close,
+            rejected if rejected > self.burst => RateVerdict::Close,
             _ => RateVerdict::Drop,
         }
     }
@@ -79,11 +78,11 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn a_budget_warns_once_then_drops_then_closes() {
+    fn a_burst_is_warned_once_then_dropped_then_closed() {
         let now = Instant::now();
-        let mut budget = MessageRateLimiter::new(10, 20, now);
+        let mut limiter = MessageRateLimiter::new(10, 20, now);
 
-        let verdicts: Vec<_> = (0..41).map(|_| budget.check(now)).collect();
+        let verdicts: Vec<_> = (0..41).map(|_| limiter.check(now)).collect();
 
         assert!(verdicts[..20].iter().all(|&verdict| verdict == RateVerdict::Pass));
         assert_eq!(verdicts[20], RateVerdict::Warn);
@@ -92,39 +91,40 @@ mod tests {
     }
 
     #[test]
-    fn a_second_without_refusals_ends_a_burst() {
+    fn a_second_without_rejections_ends_a_burst() {
         let now = Instant::now();
-        let mut budget = MessageRateLimiter::new(10, 20, now);
-        let verdicts = |budget: &mut MessageRateLimiter, now| {
-            (0..25).map(|_| budget.check(now)).collect::<Vec<_>>()
+        let mut limiter = MessageRateLimiter::new(10, 20, now);
+        let verdicts = |limiter: &mut MessageRateLimiter, now| {
+            (0..25).map(|_| limiter.check(now)).collect::<Vec<_>>()
         };
 
-        let (first, second) = (verdicts(&mut budget, now), verdicts(&mut budget, now + 2 * SECOND));
+        let (first, second) =
+            (verdicts(&mut limiter, now), verdicts(&mut limiter, now + 2 * SECOND));
 
         assert_eq!(first, second);
         assert_eq!(first[20], RateVerdict::Warn);
     }
 
     #[test]
-    fn somebody_who_is_a_little_too_fast_for_long_is_warned_once_and_then_closed() {
+    fn a_client_that_is_slightly_too_fast_for_long_is_warned_once_and_then_closed() {
         let now = Instant::now();
-        let mut budget = MessageRateLimiter::new(50, 250, now);
+        let mut limiter = MessageRateLimiter::new(50, 250, now);
 
         let verdicts: Vec<_> =
-            (0..6000).map(|turn| budget.check(now + turn * Duration::from_millis(16))).collect();
+            (0..6000).map(|turn| limiter.check(now + turn * Duration::from_millis(16))).collect();
 
         assert_eq!(verdicts.iter().filter(|&&verdict| verdict == RateVerdict::Warn).count(), 1);
         assert!(verdicts.contains(&RateVerdict::Close));
     }
 
     #[test]
-    fn a_steady_sender_within_its_rate_is_never_refused() {
+    fn a_steady_sender_within_its_rate_is_never_rejected() {
         let now = Instant::now();
-        let mut budget = MessageRateLimiter::new(50, 1, now);
+        let mut limiter = MessageRateLimiter::new(50, 1, now);
 
         assert!(
             (1..1000)
-                .all(|turn| budget.check(now + turn * Duration::from_millis(21))
+                .all(|turn| limiter.check(now + turn * Duration::from_millis(21))
                     == RateVerdict::Pass)
         );
     }

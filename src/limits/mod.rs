@@ -12,11 +12,11 @@ pub use message_rate::{MessageRateLimiter, RateVerdict};
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// How many addresses or names a table of failures or of requests may hold. Whoever commands more
-/// addresses than that is not held by a limit on each of them.
+/// How many addresses or usernames a table of failures or of requests may hold. Limits on each address do not stop a
+/// client that has more addresses than this.
 const MAX_TABLE_ENTRIES: usize = 100_000;
 
-/// What counts as one address: an IPv4 address, or the /64 that one IPv6 household gets.
+/// What counts as one address: an IPv4 address, or an IPv6 /64, which one household gets.
 pub fn address_key(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(v4) => IpAddr::V4(v4),

@@ -1,6 +1,6 @@
 //! The accept loop: plain or TLS connections, until the server stops.
 //!
-//! Our own, since `axum::serve` sets no timer: it would hold a half-sent request for ever.
+//! Our own, since `axum::serve` sets no timer: it would keep a half-sent request forever.
 
 use std::{
     io,
@@ -35,24 +35,23 @@ use crate::tls::Tls;
 /// For a TLS handshake, for a request's head, and between two requests.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long to wait when the system has no handle left for another connection.
+/// How long to wait before accepting again, where the system has no file descriptor left.
 const DESCRIPTOR_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Listens on `host` (a name or an address) and `port`, 0 for any that is free.
 ///
-/// Connections wait for us in a queue as long as the system allows (`net.core.somaxconn`): after a
-/// restart everybody comes back at once, and whom the queue has no room for tries again only after a
-/// second, then three, seven, fifteen.
+/// The backlog is as long as the system allows (`net.core.somaxconn`): after a restart all clients reconnect at once, and
+/// a client that finds the backlog full retries only after 1 s, then 3, 7 and 15 s.
 pub async fn listen(host: &str, port: u16) -> io::Result<TcpListener> {
     let listener = TcpListener::bind((host, port)).await?;
     rustix::net::listen(&listener, i32::MAX)?;
     Ok(listener)
 }
 
-/// Serves `doors` on `listener` until `closing`; then finishes the requests that have begun.
+/// Serves `service` on `listener` until `closing`; then finishes the requests that have begun.
 ///
 /// With `tls`, a client that speaks plain HTTP to the same port is served too, with
-/// [`Transport::tls`] false: it can be told where to go instead.
+/// [`ConnectionInfo::tls`] false: it can be redirected.
 pub async fn serve(
     listener: TcpListener,
     service: HttpService,
@@ -104,16 +103,16 @@ pub async fn serve(
     connections.wait().await;
 }
 
-/// Whether `accept` failed because the one that was to be accepted is gone already.
+/// Whether `accept` failed because the connection is gone already.
 fn is_about_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-/// A connection that was accepted, on its way to the worker that will carry it.
+/// An accepted connection, on its way to its worker.
 struct AcceptedConnection {
     stream: TcpStream,
-    /// Where it was accepted.
+    /// The runtime that accepted it.
     runtime: runtime::Id,
     info: ConnectionInfo,
     descriptor: OwnedSemaphorePermit,
@@ -122,7 +121,7 @@ struct AcceptedConnection {
 impl AcceptedConnection {
     async fn serve(self, service: HttpService, tls: Option<Arc<Tls>>, closing: CancellationToken) {
         let Self { stream, runtime, mut info, descriptor } = self;
-        // Signaling messages are small and somebody waits for each.
+        // Signaling messages are small, and a call waits for each.
         let _ = stream.set_nodelay(true);
         let mut stream = CountedStream::new(stream, runtime, info.slot.clone(), descriptor);
         if let Err(error) = stream.move_to_current_runtime() {
@@ -131,11 +130,11 @@ impl AcceptedConnection {
         let Some(tls) = tls else {
             return serve_http(stream, info, service, closing).await;
         };
-        let arrived = tokio::select! {
-            arrived = timeout(HANDSHAKE_TIMEOUT, sniff(stream, &tls)) => arrived,
+        let sniffed = tokio::select! {
+            sniffed = timeout(HANDSHAKE_TIMEOUT, sniff(stream, &tls)) => sniffed,
             () = closing.cancelled() => return,
         };
-        match arrived {
+        match sniffed {
             Ok(Ok(Sniffed::Plain(stream))) => serve_http(stream, info, service, closing).await,
             Ok(Ok(Sniffed::Tls(stream))) => {
                 info.tls = true;
@@ -170,7 +169,7 @@ async fn serve_http(
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = closing.cancelled() => {
-            // Browsers open connections ahead of need; hyper would wait for the first request on them.
+            // Browsers open connections before they need them; hyper would wait for the first request.
             if !slot.has_requested.load(Ordering::Relaxed) {
                 return;
             }

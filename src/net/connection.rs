@@ -32,32 +32,32 @@ use crate::limits::Permit;
 /// A service that answers every request, for [`serve`](super::serve).
 pub type HttpService = BoxCloneSyncService<Request, Response, Infallible>;
 
-/// The most a request's head may take, in bytes. Hyper refuses what is much longer, and the layers
-/// the rest.
+/// The largest request head, in bytes. Hyper rejects one that is much longer, and a layer rejects the rest.
 pub const MAX_HEAD_BYTES: usize = 32 * 1024;
 
-/// How long a client may take no byte of an answer.
+/// How long a client may read no byte of a response.
 const WRITE_STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How a client begins that takes HTTP/2 for granted (RFC 9113 section 3.4). Hyper would hang up on it.
+/// The start of a connection of a client that assumes HTTP/2 (RFC 9113 section 3.4). Hyper would close it without an
+/// answer.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
 const HTTP2_REFUSAL: &[u8] =
     b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
-/// How a request reached us; every request carries one as an extension.
+/// The connection that a request came on; every request carries one as an extension.
 #[derive(Clone, Debug)]
 pub struct ConnectionInfo {
-    /// Who is at the other end of the connection: the client or a proxy.
+    /// The address of the other end: the client or a proxy.
     pub peer: SocketAddr,
     /// Whether the connection is TLS.
     pub tls: bool,
-    /// The connection itself, for whoever makes a WebSocket of it.
+    /// The connection itself, for an upgrade to a WebSocket.
     pub slot: Arc<ConnectionSlot>,
-    /// Who may carry it.
+    /// The workers of the server.
     pub workers: Workers,
 }
 
-/// What is known of a connection while it lives.
+/// The state of a connection while it is open.
 #[derive(Debug, Default)]
 pub struct ConnectionSlot {
     pub(super) has_requested: AtomicBool,
@@ -71,8 +71,8 @@ impl ConnectionSlot {
         Self { permit: Mutex::new(permit), ..Self::default() }
     }
 
-    /// Says that the connection carries a WebSocket from now on: that one is counted elsewhere, and
-    /// its session keeps deadlines of its own.
+    /// Marks the connection as a WebSocket: it counts against other limits from now on, and its session has deadlines of
+    /// its own.
     pub fn mark_websocket(&self) {
         self.is_websocket.store(true, Ordering::Relaxed);
         self.permit.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -88,11 +88,11 @@ pub enum Upgraded {
 }
 
 impl Upgraded {
-    /// From now on it wakes the runtime that this is called in, not the one that it came from.
+    /// Registers the socket with the current runtime, in place of the one that accepted it.
     ///
     /// # Errors
     ///
-    /// When the system has no handle left.
+    /// When the system has no file descriptor left.
     pub fn move_to_current_runtime(&mut self) -> io::Result<()> {
         match self {
             Self::Plain(stream) => stream.move_to_current_runtime(),
@@ -101,9 +101,9 @@ impl Upgraded {
     }
 }
 
-/// The connection itself, without what hyper had around it, and what had been read from it already.
+/// The connection without hyper's wrapper, and the bytes that hyper had read already.
 pub fn stream_of(upgraded: hyper::upgrade::Upgraded) -> Option<(Upgraded, Vec<u8>)> {
-    // A copy of what was read: the buffer itself has eight kilobytes, which the WebSocket would keep.
+    // A copy of the bytes: the buffer itself takes 8 KB, which the WebSocket would keep.
     match upgraded.downcast::<TokioIo<CountedStream>>() {
         Ok(parts) => Some((Upgraded::Plain(parts.io.into_inner()), parts.read_buf.to_vec())),
         Err(upgraded) => {
@@ -113,15 +113,15 @@ pub fn stream_of(upgraded: hyper::upgrade::Upgraded) -> Option<(Upgraded, Vec<u8
     }
 }
 
-/// An accepted connection. Holds its handle until it is closed, and fails when its client takes
-/// nothing of an answer for too long: hyper would wait for ever.
+/// The stream of an accepted connection. Holds its file descriptor permit until it is closed, and fails when the client
+/// reads nothing of a response for too long: hyper would wait forever.
 pub struct CountedStream {
     pub(super) tcp: TcpStream,
-    /// The one that it wakes.
+    /// The runtime that the socket is registered with.
     runtime: runtime::Id,
     slot: Arc<ConnectionSlot>,
     has_read: bool,
-    /// Runs out when a write has waited too long.
+    /// Elapses when a write has waited too long.
     stalled: Option<Pin<Box<Sleep>>>,
     _descriptor: OwnedSemaphorePermit,
 }

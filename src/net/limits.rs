@@ -14,16 +14,16 @@ use crate::{
     metrics::{Limit, Metrics},
 };
 
-/// Connections from one address that are no WebSocket (yet).
+/// Connections from one address that are no WebSocket, or not yet.
 const MAX_UNAUTHENTICATED_PER_ADDRESS: usize = 256;
 
-/// Connections to figures: one that is stuck keeps no other out.
+/// Connections to `METRICS_LISTEN`: one that is stuck blocks no other.
 const MAX_METRICS_CONNECTIONS: usize = 8;
 
-/// How often the log says that connections have to wait.
+/// How often the log reports that connections wait or are closed.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How many connections there may be.
+/// The limits on open connections.
 pub struct ConnectionLimits {
     descriptors: Arc<Semaphore>,
     by_address: ConcurrencyLimiter,
@@ -32,14 +32,13 @@ pub struct ConnectionLimits {
 }
 
 impl ConnectionLimits {
-    /// As many connections as there are `handles`, but for a few, and no more than 256 that are no
-    /// WebSocket from one address that is not a proxy of ours.
-    /// Who finds no place is counted in `metrics`.
+    /// As many connections as there are file `descriptors`, less a reserve, and at most 256 from one address that are no
+    /// WebSocket, unless the address is a trusted proxy. Connections over the limit are counted in `metrics`.
     pub fn new(descriptors: usize, trusted_proxies: &[IpNet], metrics: Arc<Metrics>) -> Self {
         Self::with_capacity(connection_capacity(descriptors), trusted_proxies, metrics)
     }
 
-    /// A few, for whoever fetches figures: out of the handles that [`new`](Self::new) leaves.
+    /// The limits of `METRICS_LISTEN`: a few connections, out of the reserve that [`new`](Self::new) leaves.
     pub fn for_metrics(metrics: Arc<Metrics>) -> Self {
         Self::with_capacity(MAX_METRICS_CONNECTIONS, &[], metrics)
     }
@@ -53,7 +52,7 @@ impl ConnectionLimits {
         }
     }
 
-    /// Waits for a handle. Safe to cancel.
+    /// Waits for a free file descriptor. Cancel safe.
     pub(super) async fn acquire(&self, throttle: &mut LogThrottle) -> OwnedSemaphorePermit {
         if let Ok(permit) = self.descriptors.clone().try_acquire_owned() {
             return permit;
@@ -65,7 +64,7 @@ impl ConnectionLimits {
         self.descriptors.clone().acquire_owned().await.expect("the semaphore is never closed")
     }
 
-    /// A place for a connection from `peer`: `Ok(None)` where it needs none.
+    /// A permit for a connection from `peer`; `Ok(None)` for a trusted proxy, which needs none.
     pub(super) fn address_permit(
         &self,
         peer: SocketAddr,
@@ -81,21 +80,21 @@ impl ConnectionLimits {
     }
 }
 
-/// An address has as many connections as it may.
+/// The address has as many connections as it may have.
 pub(super) struct AddressLimitReached;
 
-/// How many connections `handles` suffice for.
+/// How many connections fit into so many file descriptors.
 pub fn connection_capacity(descriptors: usize) -> usize {
     descriptors.saturating_sub(reserved_descriptors(descriptors)).clamp(1, Semaphore::MAX_PERMITS)
 }
 
-/// How many of `handles` connections leave for everything else: users, certificate and logouts must
-/// be read and written also when strangers hold all the connections there can be.
+/// File descriptors that connections leave for everything else: the users file, the certificate and logouts must be read
+/// and written also when unauthenticated clients hold every connection.
 fn reserved_descriptors(descriptors: usize) -> usize {
     (descriptors / 8).clamp(16, 64)
 }
 
-/// Takes as many file handles as the system lets this process have, and says how many that are.
+/// Raises the soft limit of file descriptors to the hard limit, and returns it.
 pub fn raise_descriptor_limit() -> usize {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
@@ -103,12 +102,12 @@ pub fn raise_descriptor_limit() -> usize {
     limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
 }
 
-/// A throttle that is made again only after a while.
+/// Lets a log line pass at most once in each [`LOG_INTERVAL`].
 #[derive(Default)]
 pub(super) struct LogThrottle(Option<Instant>);
 
 impl LogThrottle {
-    /// Whether it may be made now; then it is.
+    /// Whether to log the line now. `true` starts the next interval.
     pub(super) fn should_log(&mut self) -> bool {
         let is_due = self.0.is_none_or(|last| last.elapsed() >= LOG_INTERVAL);
         if is_due {

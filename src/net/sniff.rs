@@ -10,12 +10,13 @@ use crate::tls::Tls;
 /// The first byte of every TLS connection: a handshake record (RFC 8446 section 5.1).
 const TLS_HANDSHAKE: u8 = 0x16;
 
-/// A connection to a port with TLS, once it is clear whether the client speaks it.
+/// A connection to a port with TLS, once its first byte shows whether the client uses TLS.
 pub(super) enum Sniffed {
     Plain(CountedStream),
     Tls(Box<TlsStream<CountedStream>>),
 }
 
+/// Looks at the first byte of `stream` without consuming it, and completes a TLS handshake where it begins one.
 pub(super) async fn sniff(stream: CountedStream, tls: &Tls) -> io::Result<Sniffed> {
     let mut first_byte = [0];
     stream.tcp.peek(&mut first_byte).await?;

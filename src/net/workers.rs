@@ -1,5 +1,5 @@
-//! The threads that carry connections. Everything of a room happens on one of them, so that its messages
-//! wake no other thread.
+//! The threads that serve connections. All members of a room are served by one of them, so that their messages wake no
+//! other thread.
 
 use std::{
     future::pending,
@@ -22,17 +22,17 @@ struct WorkersShared {
     first: Handle,
     others: Vec<Handle>,
     turn: AtomicUsize,
-    /// Keyed, so that nobody can choose rooms that all fall to one worker.
+    /// Randomly keyed, so that no client can choose rooms that all belong to one worker.
     hasher: RandomState,
 }
 
 impl Workers {
-    /// The runtime that this is called in, and beside it as many threads as make `count` workers.
-    /// The threads last as long as the process.
+    /// Makes `count` workers: the current runtime, and a thread for each of the others. The threads live as long as the
+    /// process.
     ///
     /// # Errors
     ///
-    /// When the system has no thread or no handle left.
+    /// When the system has no thread or no file descriptor left.
     pub fn start(count: usize) -> io::Result<Self> {
         let others = (1..count).map(|number| {
             let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
@@ -46,17 +46,17 @@ impl Workers {
         Ok(Self(Arc::new(WorkersShared { first: Handle::current(), others, turn, hasher })))
     }
 
-    /// Each in turn: for a connection of which nothing is known yet.
+    /// The next worker in turn: for a connection whose room is not known yet.
     pub fn next(&self) -> &Handle {
         self.number(self.0.turn.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// The one that has this room.
+    /// The worker of a room.
     pub fn of(&self, room: &str) -> &Handle {
         self.number(self.0.hasher.hash_one(room) as usize)
     }
 
-    /// All of them.
+    /// All workers.
     pub fn iter(&self) -> impl Iterator<Item = &Handle> {
         std::iter::once(&self.0.first).chain(&self.0.others)
     }

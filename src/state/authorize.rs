@@ -21,18 +21,18 @@ use crate::{
 };
 
 impl AppStateInner {
-    /// Who stands behind a token.
+    /// The account and the claims of an access token.
     ///
     /// # Errors
     ///
-    /// [`Refusal::BadToken`] and [`Refusal::NoSuchUser`].
+    /// [`AuthError::BadToken`] and [`AuthError::NoSuchUser`].
     pub fn identify(&self, token: &str) -> Result<(Account, Claims), AuthError> {
         let claims =
             self.tokens.verify(token, unix_now()).map_err(|InvalidToken| AuthError::BadToken)?;
         self.check_account(&claims).map(|account| (account, claims))
     }
 
-    /// Why nobody may enter `room` at all, whoever it is.
+    /// Why `room` is closed to every client: the server stops, or `ALLOWED_ROOMS` does not list it.
     pub fn check_room_open(&self, room: &str) -> Option<CloseReason> {
         if self.is_closing() {
             return Some(CloseReason::Draining);
@@ -42,21 +42,22 @@ impl AppStateInner {
             .then_some(CloseReason::RoomNotAllowed)
     }
 
-    /// Lets somebody in who waits at the door of a room, from `address`.
+    /// Authorizes a client at `address` to enter a room with `credentials`. `queue` is disconnected when they are
+    /// revoked.
     ///
     /// # Errors
     ///
-    /// [`Refusal`].
+    /// [`AuthError`].
     pub fn authorize(
         &self,
-        claim: Credentials<'_>,
+        credentials: Credentials<'_>,
         address: IpAddr,
-        outbox: &ClientQueue,
+        queue: &ClientQueue,
     ) -> Result<Authorized, AuthError> {
-        match claim {
+        match credentials {
             Credentials::Guest => Ok(self.authorize_guest()),
-            Credentials::Token(token) => self.authorize_user(token, address, outbox),
-            Credentials::ResumeToken(ticket) => self.authorize_resume(ticket, outbox),
+            Credentials::Token(token) => self.authorize_user(token, address, queue),
+            Credentials::ResumeToken(token) => self.authorize_resume(token, queue),
         }
     }
 
@@ -75,7 +76,7 @@ impl AppStateInner {
         &self,
         token: &str,
         address: IpAddr,
-        outbox: &ClientQueue,
+        queue: &ClientQueue,
     ) -> Result<Authorized, AuthError> {
         let now = unix_now();
         let claims = self.tokens.verify(token, now).map_err(|InvalidToken| {
@@ -86,53 +87,53 @@ impl AppStateInner {
             self.record_auth_event(&AuthEvent::TokenRefused { address });
             AuthError::BadToken
         })?;
-        self.authorize_claims(claims, now, outbox)
+        self.authorize_claims(claims, now, queue)
     }
 
-    /// Whoever was here before comes in on what he came in with then, if that still counts.
+    /// Authorizes a member to resume, with the access token that it joined with, where that is still valid.
     pub(super) fn authorize_resume(
         &self,
-        ticket: &ResumeToken,
-        outbox: &ClientQueue,
+        resume_token: &ResumeToken,
+        queue: &ClientQueue,
     ) -> Result<Authorized, AuthError> {
-        let ResumeToken { room, client_id, username, since, .. } = ticket;
+        let ResumeToken { room, client_id, username, since, .. } = resume_token;
         if self.moderation_rules.has_ended(room, username, client_id, *since)
             || self.moderation_rules.check_entry(room, username, client_id, unix_now())
                 == Some(EntryDenied::Banned)
         {
             return Err(AuthError::Removed);
         }
-        let Some(claims) = &ticket.claims else {
-            if !self.config.allow_anonymous || self.users.find(&ticket.username).is_some() {
+        let Some(claims) = &resume_token.claims else {
+            if !self.config.allow_anonymous || self.users.find(&resume_token.username).is_some() {
                 return Err(AuthError::NoSuchUser);
             }
-            let username = ticket.username.as_str().into();
+            let username = resume_token.username.as_str().into();
             return Ok(Authorized { username, expires_in: None, claims: None, session: None });
         };
         let now = unix_now();
         if self.config.enforce_token_expiry && now >= claims.expires_at {
             return Err(AuthError::BadToken);
         }
-        self.authorize_claims(claims.clone(), now, outbox)
+        self.authorize_claims(claims.clone(), now, queue)
     }
 
     fn authorize_claims(
         &self,
         claims: Claims,
         now: u64,
-        outbox: &ClientQueue,
+        queue: &ClientQueue,
     ) -> Result<Authorized, AuthError> {
-        let grant = self.token_sessions.register(&claims, outbox.clone());
+        let session = self.token_sessions.register(&claims, queue.clone());
         let account = self.check_account(&claims)?;
         Ok(Authorized {
             username: account.username.into(),
             expires_in: Some(Duration::from_secs(claims.expires_at.saturating_sub(now))),
             claims: Some(claims),
-            session: Some(grant),
+            session: Some(session),
         })
     }
 
-    /// Whose a token is that was signed well: the one place that says so, for REST and for sockets.
+    /// The account of a token whose signature is valid: the one place that decides this, for REST and for sockets.
     fn check_account(&self, claims: &Claims) -> Result<Account, AuthError> {
         if self.revoked_tokens.contains(claims) {
             return Err(AuthError::BadToken);
@@ -144,7 +145,7 @@ impl AppStateInner {
         Ok(account)
     }
 
-    /// Why sockets end that stand on these claims, where a new users file ends them.
+    /// Why the sessions of these claims end, where the accounts now in force no longer allow them.
     pub(super) fn revocation_reason(&self, claims: &Claims) -> Option<DisconnectReason> {
         match self.check_account(claims) {
             Ok(_) => None,

@@ -16,32 +16,32 @@ use crate::{
     metrics::{Limit, Login},
 };
 
-/// A token, as REST hands it out.
+/// An access token, as REST returns it.
 pub struct IssuedToken {
     /// The token itself.
     pub token: SecretString,
-    /// How long it is good for.
+    /// How long it is valid.
     pub lifetime: Duration,
 }
 
 /// Why a login failed.
 #[derive(Debug)]
 pub enum LoginError {
-    /// No such active account, or another password: which of them is not told.
+    /// There is no such active account, or the password is wrong: callers are not told which.
     Wrong,
-    /// Too many failures; how long to wait.
+    /// Too many failed logins; how long to wait.
     Locked(Duration),
-    /// Too many wait already.
+    /// Too many logins are waiting.
     Busy,
     /// The token could not be signed.
     Internal(jsonwebtoken::errors::Error),
 }
 
 impl AppState {
-    /// A name and a password become a token.
+    /// Checks a username and a password, and issues an access token.
     ///
-    /// Goes on when nobody waits for it any more: hanging up must not free the place among those
-    /// who hash, nor make a failure not count.
+    /// Runs to its end when the caller is dropped: a client that disconnects must neither free its permit while the
+    /// password is hashed, nor keep a failure from being counted.
     ///
     /// # Errors
     ///
@@ -69,8 +69,8 @@ impl AppState {
         login.await.expect("a login does not panic, and is never aborted")
     }
 
-    /// Ends a token, and the sockets that stand on it; once this returns, also for the next process.
-    /// A token that is not good needs no end.
+    /// Revokes an access token and ends its sessions. Once this returns, the revocation is on disk. An invalid token is
+    /// ignored.
     pub async fn log_out(&self, token: &str) {
         let Ok((account, claims)) = self.identify(token) else { return };
         self.revoked_tokens.insert(&claims);
@@ -86,8 +86,8 @@ impl AppState {
 }
 
 impl AppStateInner {
-    /// A new token for somebody who has shown who he is. `account` as it was then: a token that was
-    /// logged in with a password must not outlive it.
+    /// Issues an access token for an authenticated account. `account` is as it was when its password was checked: a
+    /// token must not outlive that password.
     ///
     /// # Errors
     ///
@@ -97,12 +97,12 @@ impl AppStateInner {
         Ok(IssuedToken { token, lifetime: self.tokens.lifetime() })
     }
 
-    /// How many logins are being checked or wait for it.
+    /// How many logins are checked now or wait.
     pub fn pending_logins(&self) -> usize {
         self.logins.in_use()
     }
 
-    /// Somebody waits until there is time to check his password, or is turned away.
+    /// Waits for a free thread to check a password, or fails where too many wait.
     async fn queue_login(
         &self,
         username: &str,
@@ -113,7 +113,7 @@ impl AppStateInner {
             .check_login(&self.username_digest(username), address, Instant::now())
             .map_err(LoginError::Locked)
             .inspect_err(|_| self.metrics.limited(Limit::FailedLogins))?;
-        let _place = self.logins.acquire(address).ok_or_else(|| {
+        let _permit = self.logins.acquire(address).ok_or_else(|| {
             tracing::warn!(%address, "login turned away: too many wait");
             self.metrics.limited(Limit::WaitingLogins);
             LoginError::Busy
@@ -144,28 +144,29 @@ impl AppStateInner {
                 tracing::info!(user = account.username, "logged in");
                 self.issue(&account).map_err(LoginError::Internal)
             }
-            known => {
+            account => {
                 self.record_auth_event(&AuthEvent::LoginFailed { name, address });
-                // Somebody may have typed the password into the field for the name.
-                let user = known.map_or_else(|| "(unknown)".to_owned(), |account| account.username);
+                // The username of an unknown account may be a password in the wrong field.
+                let user =
+                    account.map_or_else(|| "(unknown)".to_owned(), |account| account.username);
                 tracing::warn!(user, %address, "login failed");
                 Err(LoginError::Wrong)
             }
         }
     }
 
-    /// Notes an attempt here and, where it matters, on every other server.
-    pub(super) fn record_auth_event(&self, attempt: &AuthEvent) {
-        let is_news = self.lockouts().record(attempt, Instant::now());
-        if let Some(cluster) = self.cluster.as_ref().filter(|_| is_news)
-            && let Ok(attempt) = serde_json::to_string(attempt)
+    /// Records a login or a rejected token here and, where it changes a lockout, on every other node.
+    pub(super) fn record_auth_event(&self, event: &AuthEvent) {
+        let has_changed = self.lockouts().record(event, Instant::now());
+        if let Some(cluster) = self.cluster.as_ref().filter(|_| has_changed)
+            && let Ok(event) = serde_json::to_string(event)
         {
-            cluster.report_auth_event(attempt);
+            cluster.report_auth_event(event);
         }
     }
 
-    /// What lockouts know a name by, here and on other servers: somebody may have typed a password into the field
-    /// for it.
+    /// What stands for a username in lockouts, here and on other nodes: a user may have typed the password into the
+    /// field for the name.
     fn username_digest(&self, username: &str) -> String {
         let tag = hmac::sign(&self.digest_key, username.as_bytes());
         BASE64_STANDARD.encode(tag)

@@ -7,21 +7,21 @@ use tokio::time::Instant;
 use super::{AppState, AppStateInner};
 use crate::{auth::users::UsersReload, clock::unix_now};
 
-/// How often files are looked at: twice make a change count, and that within two seconds.
+/// How often the users file is looked at. A change counts once two looks agree, within two seconds.
 const FILE_POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How often tables drop what no longer counts.
+/// How often tables drop expired entries.
 const EVICTION_INTERVAL: Duration = Duration::from_secs(60);
 
 impl AppState {
-    /// Keeps the accounts as the file has them, and the tables small, for as long as it is polled.
+    /// Reloads the users file when it changes, and drops expired table entries, for as long as it is polled.
     pub async fn run_maintenance(self) {
-        let mut forget_at = Instant::now() + EVICTION_INTERVAL;
+        let mut evict_at = Instant::now() + EVICTION_INTERVAL;
         loop {
             tokio::time::sleep(FILE_POLL_INTERVAL).await;
             let app = self.clone();
-            let looked = tokio::task::spawn_blocking(move || app.users.poll_file()).await;
-            match looked.unwrap_or(UsersReload::Nothing) {
+            let reload = tokio::task::spawn_blocking(move || app.users.poll_file()).await;
+            match reload.unwrap_or(UsersReload::Nothing) {
                 UsersReload::Nothing => {}
                 UsersReload::Changed(faults) => {
                     tracing::info!("users file read again");
@@ -31,8 +31,8 @@ impl AppState {
                     tracing::error!(%error, "users file not read; the accounts stay as they were");
                 }
             }
-            if Instant::now() >= forget_at {
-                forget_at += EVICTION_INTERVAL;
+            if Instant::now() >= evict_at {
+                evict_at += EVICTION_INTERVAL;
                 let app = self.clone();
                 let _ = tokio::task::spawn_blocking(move || app.evict_expired()).await;
             }

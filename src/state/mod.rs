@@ -1,4 +1,4 @@
-//! What the handlers share, built once from the settings.
+//! The state that all handlers share, built once from the settings.
 
 mod authorize;
 mod login;
@@ -46,71 +46,71 @@ use crate::{
 };
 use replication::open_rooms;
 
-/// Sockets that may be open before they have shown a token, over all addresses.
+/// Open sockets that have not authenticated yet, at most, over all addresses.
 pub const MAX_UNAUTHENTICATED: usize = 8192;
 
 /// The same from one address.
 const MAX_UNAUTHENTICATED_PER_ADDRESS: usize = 256;
 
-/// Logins that may wait for each thread that checks passwords: about eight seconds of its work.
+/// Logins that may wait for each thread that checks passwords: about eight seconds of work.
 const MAX_QUEUED_LOGINS_PER_THREAD: usize = 32;
 
 /// One server. Clones are the same server.
 #[derive(Clone)]
 pub struct AppState(Arc<AppStateInner>);
 
-/// What one server consists of.
+/// The parts of one server.
 pub struct AppStateInner {
-    /// The settings, as they were at the start: for what is the same until the end.
+    /// The settings at the start of the process: for those that do not change while it runs.
     pub config: Arc<Config>,
-    /// The settings as they are now, replaced whole.
+    /// The settings in force, replaced as a whole.
     settings: RwLock<Arc<Config>>,
     ice_version: AtomicU64,
-    /// Says that it was.
+    /// Notified when the ICE servers are replaced.
     ice_replaced: Notify,
-    /// What is known of the relays.
+    /// What the probes of the TURN servers found.
     pub relays: Relays,
     /// The accounts.
     pub users: Users,
-    /// Who is where.
+    /// The rooms and their members.
     pub rooms: RoomRegistry,
-    /// The other servers that rooms are shared with.
+    /// The other nodes that rooms are shared with.
     pub cluster: Option<Cluster>,
-    /// What administrators have ordered.
+    /// Bans, locks and capacities that administrators have set.
     pub moderation_rules: Arc<ModerationRules>,
     /// Asks the process to stop.
     pub stop: CancellationToken,
-    /// Seats that come from them, until somebody takes them in.
+    /// Memberships that migrate to this node, until [`AppState::restore`] takes the receiver.
     migrated: Mutex<Option<MigratedMembers>>,
-    /// Sockets per address.
+    /// WebSockets for each address.
     pub sockets: ConcurrencyLimiter,
-    /// Sockets that have not shown a token yet.
+    /// WebSockets that have not authenticated yet.
     pub unauthenticated: ConcurrencyLimiter,
-    /// HTTP requests per address.
+    /// HTTP requests for each address.
     pub http_rate: HttpRateLimiter,
     /// Every open WebSocket.
     pub sessions: TaskTracker,
-    /// Members without one, that may come back.
+    /// Detached members: their connection was lost, and they may resume.
     detached: TaskTracker,
-    /// The same, per address that they were at.
+    /// Detached members for each address that they connected from.
     detached_permits: ConcurrencyLimiter,
-    /// When this server began.
+    /// When the server started.
     pub started: Instant,
-    /// What is counted.
+    /// Counters and histograms.
     pub metrics: Arc<Metrics>,
-    /// Who is told what happens in rooms.
+    /// Delivers room events to `WEBHOOK_URLS`.
     pub webhooks: Webhooks,
     passwords: Passwords,
-    /// Logins that are being checked or wait for it.
+    /// Logins that are checked now or wait.
     logins: ConcurrencyLimiter,
     tokens: AccessTokens,
-    /// Signs what clients come back with.
+    /// Signs resume tokens.
     pub resume_tokens: Arc<ResumeTokenSigner>,
-    /// Who is to be let in again by the next process.
+    /// Detached members that the next process, or another node, takes over.
     pub snapshot: ShutdownSnapshot,
     revoked_tokens: Arc<RevokedTokens>,
     lockouts: Arc<Mutex<Lockouts>>,
-    /// Makes of a username what lockouts know it by.
+    /// Makes the digest that stands for a username in lockouts.
     digest_key: hmac::Key,
     token_sessions: TokenSessions,
     closing: watch::Sender<Option<Duration>>,
@@ -125,25 +125,25 @@ impl Deref for AppState {
 }
 
 impl AppState {
-    /// A server that nobody has talked to yet. With `REDIS_URL` it begins to connect, and needs a runtime.
+    /// A server without clients. With `REDIS_URL` it begins to connect, and needs a runtime.
     pub fn new(
         config: Config,
         users: Users,
         revoked: RevokedTokens,
-        orders: ModerationRules,
+        rules: ModerationRules,
     ) -> Self {
         let config = Arc::new(config);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let passwords = Passwords::new(cores);
-        let most_logins = MAX_QUEUED_LOGINS_PER_THREAD * passwords.at_once();
-        let (revoked, orders) = (Arc::new(revoked), Arc::new(orders));
-        let grants = TokenSessions::default();
+        let max_logins = MAX_QUEUED_LOGINS_PER_THREAD * passwords.at_once();
+        let (revoked, rules) = (Arc::new(revoked), Arc::new(rules));
+        let token_sessions = TokenSessions::default();
         let lockouts = Lockouts::new(config.auth_max_failures, config.auth_lockout);
         let lockouts = Arc::new(Mutex::new(lockouts));
         let secret = config.secret_key.expose_secret().as_bytes();
-        let aliases = hmac::Key::new(hmac::HMAC_SHA256, secret);
-        let any = || format!("{:016x}", uuid::Uuid::new_v4().as_u64_pair().1);
-        let node = config.node_id.clone().unwrap_or_else(any);
+        let digest_key = hmac::Key::new(hmac::HMAC_SHA256, secret);
+        let random_id = || format!("{:016x}", uuid::Uuid::new_v4().as_u64_pair().1);
+        let node = config.node_id.clone().unwrap_or_else(random_id);
         let metrics = Arc::new(Metrics::default());
         let webhooks = Webhooks::start(
             &config.webhooks,
@@ -153,13 +153,21 @@ impl AppState {
             &metrics.webhooks,
         );
         #[expect(clippy::expect_used, reason = "see the message")]
-        let webhooks = webhooks.expect("at its start a server gets a thread and a few handles");
-        let (rooms, cluster) =
-            open_rooms(&config, node.into(), &webhooks, &revoked, &grants, &lockouts, &orders);
-        let (cluster, arrivals) = cluster.unzip();
-        for order in orders.active(unix_now()) {
-            if let RuleKind::Capacity { room } = &order.about {
-                rooms.set_room_capacity(room, order.members);
+        let webhooks = webhooks
+            .expect("the system has a thread and a few file descriptors for a process that starts");
+        let (rooms, cluster) = open_rooms(
+            &config,
+            node.into(),
+            &webhooks,
+            &revoked,
+            &token_sessions,
+            &lockouts,
+            &rules,
+        );
+        let (cluster, migrated) = cluster.unzip();
+        for rule in rules.active(unix_now()) {
+            if let RuleKind::Capacity { room } = &rule.about {
+                rooms.set_room_capacity(room, rule.members);
             }
         }
         session::preregister_metrics(&metrics);
@@ -171,9 +179,9 @@ impl AppState {
             users,
             rooms,
             cluster,
-            moderation_rules: orders,
+            moderation_rules: rules,
             stop: CancellationToken::new(),
-            migrated: Mutex::new(arrivals),
+            migrated: Mutex::new(migrated),
             sockets: ConcurrencyLimiter::new(0, config.max_connections_per_ip),
             unauthenticated: ConcurrencyLimiter::new(
                 MAX_UNAUTHENTICATED,
@@ -182,14 +190,14 @@ impl AppState {
             http_rate: HttpRateLimiter::new(config.rate_limit_per_minute),
             sessions: TaskTracker::new(),
             detached: TaskTracker::new(),
-            // As many as an address may have connections: all of them may break at once.
+            // As many as an address may have connections: all of them may be lost at once.
             detached_permits: ConcurrencyLimiter::new(0, config.max_connections_per_ip),
             started: Instant::now(),
             metrics,
             webhooks,
             passwords,
-            // One address never fills it, so that others are served meanwhile.
-            logins: ConcurrencyLimiter::new(most_logins, most_logins / 2),
+            // One address gets half of them at most, so that others are served meanwhile.
+            logins: ConcurrencyLimiter::new(max_logins, max_logins / 2),
             tokens: AccessTokens::new(
                 &config.jwt_secret_key,
                 config.jwt_secret_key_previous.as_ref(),
@@ -199,8 +207,8 @@ impl AppState {
             snapshot: ShutdownSnapshot::default(),
             revoked_tokens: revoked,
             lockouts,
-            digest_key: aliases,
-            token_sessions: grants,
+            digest_key,
+            token_sessions,
             closing: watch::Sender::new(None),
             config,
         }))
@@ -208,7 +216,7 @@ impl AppState {
 }
 
 impl AppStateInner {
-    /// What a session keeps to.
+    /// The limits of a session that starts now.
     pub fn session_limits(&self) -> SessionLimits {
         let settings = self.settings();
         SessionLimits {
@@ -221,17 +229,17 @@ impl AppStateInner {
         }
     }
 
-    /// How many members are away and may come back.
+    /// How many members are detached.
     pub fn detached_count(&self) -> usize {
         self.detached.len()
     }
 
-    /// What tells a session that the server stops.
+    /// Tells sessions that the server stops, and within which time their clients should reconnect.
     pub fn closing(&self) -> watch::Receiver<Option<Duration>> {
         self.closing.subscribe()
     }
 
-    /// Whether the server stops.
+    /// Whether the server is stopping.
     pub fn is_closing(&self) -> bool {
         self.closing.borrow().is_some()
     }

@@ -9,35 +9,35 @@ use crate::{
 };
 
 impl AppStateInner {
-    /// The settings as they are now: what [`READ_AGAIN`](crate::config::READ_AGAIN) names is to be asked for here, whenever it is
-    /// needed. Not for each message: this takes a lock.
+    /// The settings in force. Settings that a reload may change ([`READ_AGAIN`](crate::config::READ_AGAIN)) are read here
+    /// each time they are needed. Not for each message: this takes a lock.
     pub fn settings(&self) -> Arc<Config> {
         self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Lets `settings` count, that were [read again](Config::read_again). Whoever is in hears of other STUN and
-    /// TURN servers at its next deadline, so not all at once, and keeps to the limits that it came in under.
+    /// Applies `settings` that were [read again](Config::read_again). Members get other STUN and TURN servers at their next
+    /// deadline, so not all at once, and keep the limits that they joined under.
     pub fn apply_settings(&self, settings: Config) {
         self.http_rate.apply_settings(settings.rate_limit_per_minute);
         self.lockouts().apply_settings(settings.auth_max_failures, settings.auth_lockout);
         self.sockets.apply_settings(settings.max_connections_per_ip);
         self.detached_permits.apply_settings(settings.max_connections_per_ip);
         self.rooms.set_default_capacity(settings.max_connections_per_room);
-        let mut held = self.settings.write().unwrap_or_else(PoisonError::into_inner);
-        let has_other_ice = held.ice != settings.ice;
-        *held = Arc::new(settings);
+        let mut current = self.settings.write().unwrap_or_else(PoisonError::into_inner);
+        let has_other_ice = current.ice != settings.ice;
+        *current = Arc::new(settings);
         if has_other_ice {
             self.ice_version.fetch_add(1, Ordering::Relaxed);
             self.ice_replaced.notify_one();
         }
     }
 
-    /// Lets accounts count that were read again, and ends the sockets of those that no longer do; whether there
-    /// was anything new.
-    pub fn apply_users(&self, fresh: PendingUsers<'_>) -> bool {
-        let (is_new, faults) = fresh.apply();
+    /// Applies accounts that were read again, and ends the sessions of those that are no longer valid. Returns whether any
+    /// account changed.
+    pub fn apply_users(&self, pending: PendingUsers<'_>) -> bool {
+        let (has_changed, faults) = pending.apply();
         self.end_revoked_sessions(&faults);
-        is_new
+        has_changed
     }
 
     pub(super) fn end_revoked_sessions(&self, faults: &[RowFault]) {
@@ -46,7 +46,7 @@ impl AppStateInner {
     }
 }
 
-/// Names rows that were kept out of the accounts.
+/// Logs the rows of the users file that make no account.
 pub fn log_row_faults(faults: &[RowFault]) {
     for RowFault { line, fault } in faults {
         tracing::error!(line, fault, "a row of the users file is kept out");

@@ -19,15 +19,15 @@ use crate::{
     webhooks::Webhooks,
 };
 
-/// No rooms yet: of this server alone, or shared.
+/// An empty registry, of this node alone or shared with the nodes of `REDIS_URL`.
 pub(super) fn open_rooms(
     config: &Config,
     node: Arc<str>,
     webhooks: &Webhooks,
     revoked: &Arc<RevokedTokens>,
-    grants: &TokenSessions,
+    token_sessions: &TokenSessions,
     lockouts: &Arc<Mutex<Lockouts>>,
-    orders: &Arc<ModerationRules>,
+    rules: &Arc<ModerationRules>,
 ) -> (RoomRegistry, Option<(Cluster, MigratedMembers)>) {
     if config.redis_urls.is_empty() {
         let rooms =
@@ -35,44 +35,45 @@ pub(super) fn open_rooms(
         return (rooms.with_webhooks(webhooks.clone()), None);
     }
     #[expect(clippy::expect_used, reason = "Config::read refuses others")]
-    let ways = cluster::parse_endpoints(&config.redis_urls, config.redis_authority.as_deref())
-        .expect("URLs and a certificate that were looked at");
-    let (far, asked, arrivals) = ClusterGateway::new(node, ways.len());
-    let far = Arc::new(far);
-    let rooms = RoomRegistry::clustered(config.max_connections_per_room, far.clone());
+    let endpoints = cluster::parse_endpoints(&config.redis_urls, config.redis_authority.as_deref())
+        .expect("the URLs and the certificate were checked");
+    let (gateway, commands, migrated) = ClusterGateway::new(node, endpoints.len());
+    let gateway = Arc::new(gateway);
+    let rooms = RoomRegistry::clustered(config.max_connections_per_room, gateway.clone());
     let rooms = rooms.with_timelines(config.timelines).with_webhooks(webhooks.clone());
-    let (ours, theirs, grants) = (revoked.clone(), revoked.clone(), grants.clone());
+    let (local, replicated, sessions) = (revoked.clone(), revoked.clone(), token_sessions.clone());
     let lockouts = lockouts.clone();
-    let (told, heard, said) = (orders.clone(), (orders.clone(), rooms.clone()), rooms.clone());
-    let accounts = ReplicatedState {
+    let (all_rules, applied, announced) =
+        (rules.clone(), (rules.clone(), rooms.clone()), rooms.clone());
+    let replicated_state = ReplicatedState {
         ordered: Box::new(move |line| {
-            let Some(order) = ModerationRule::parse(line) else {
+            let Some(rule) = ModerationRule::parse(line) else {
                 tracing::warn!("an order of another server is passed over");
                 return true;
             };
-            let is_remembered = order.retained_until() > unix_now();
-            if is_remembered {
-                moderation::apply_rule(&heard.0, &heard.1, order);
+            let is_retained = rule.retained_until() > unix_now();
+            if is_retained {
+                moderation::apply_rule(&applied.0, &applied.1, rule);
             }
-            is_remembered
+            is_retained
         }),
-        orders: Box::new(move || told.all().iter().map(ModerationRule::to_line).collect()),
+        orders: Box::new(move || all_rules.all().iter().map(ModerationRule::to_line).collect()),
         announced: Box::new(move |announcement| {
-            moderation::deliver_announcement(&said, announcement)
+            moderation::deliver_announcement(&announced, announcement)
         }),
         logged_out: Box::new(move |line| {
-            if let Some((username, fingerprint)) = theirs.insert_line(line) {
-                grants.end_token(&username, fingerprint);
+            if let Some((username, fingerprint)) = replicated.insert_line(line) {
+                sessions.end_token(&username, fingerprint);
             }
         }),
-        logouts: Box::new(move || ours.lines()),
-        attempted: Box::new(move |attempt| {
-            if let Ok(attempt) = serde_json::from_str(attempt) {
+        logouts: Box::new(move || local.lines()),
+        attempted: Box::new(move |event| {
+            if let Ok(event) = serde_json::from_str(event) {
                 let mut lockouts = lockouts.lock().unwrap_or_else(PoisonError::into_inner);
-                lockouts.record(&attempt, Instant::now());
+                lockouts.record(&event, Instant::now());
             }
         }),
     };
-    let cluster = Cluster::start(ways, &rooms, far, asked, accounts, webhooks);
-    (rooms, Some((cluster, arrivals)))
+    let cluster = Cluster::start(endpoints, &rooms, gateway, commands, replicated_state, webhooks);
+    (rooms, Some((cluster, migrated)))
 }

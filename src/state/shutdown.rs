@@ -7,75 +7,77 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::AppState;
 use crate::{clock::unix_now, session::DetachedMember, state_file};
 
-/// How long a server that stops waits until it knows which seats have come to it, and until all have come to others.
+/// How long a stopping node waits to learn which memberships have moved to it.
 const STOP_ACCEPTING_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long a stopping node waits until its memberships have moved to other nodes.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl AppState {
-    /// Tells every open socket that the server stops, and waits until all are gone.
+    /// Tells every session that the server stops, and waits until all have ended.
     pub async fn close(&self) {
         if let Some(cluster) = &self.cluster {
             let _ = timeout(STOP_ACCEPTING_TIMEOUT, cluster.stop_accepting()).await;
         }
         self.rooms.begin_shutdown();
-        // Whoever comes back in time is to find its seat.
-        let within = match self.config.resume_window {
+        // A client that reconnects within this time must find its membership.
+        let reconnect_within = match self.config.resume_window {
             Duration::ZERO => self.config.shutdown_grace,
             window => self.config.shutdown_grace.min(window / 2),
         };
-        self.closing.send_replace(Some(within));
+        self.closing.send_replace(Some(reconnect_within));
         self.sessions.close();
         self.sessions.wait().await;
         self.detached.close();
         self.detached.wait().await;
     }
 
-    /// Gives the seats of those who may come back to other servers, and says to them that this one is gone. Call
-    /// it last.
+    /// Moves detached members to other nodes, and deregisters this node. Call it last.
     pub async fn hand_over_members(&self) {
         let Some(cluster) = &self.cluster else { return };
-        let (others, until) = (cluster.other_nodes().await, Instant::now() + HAND_OVER_TIMEOUT);
+        let (other_nodes, deadline) =
+            (cluster.other_nodes().await, Instant::now() + HAND_OVER_TIMEOUT);
         loop {
-            // First also those that clients have fetched meanwhile, or that have come here last.
-            if timeout_at(until, cluster.wait_for_migrations()).await.is_err() {
+            // Includes memberships that clients resumed elsewhere meanwhile, or that arrived last.
+            if timeout_at(deadline, cluster.wait_for_migrations()).await.is_err() {
                 tracing::warn!("not all seats have come to another server in time");
                 break;
             }
-            let mut survivors = self.snapshot.take();
-            if survivors.is_empty() {
+            let mut members = self.snapshot.take();
+            if members.is_empty() {
                 break;
             }
-            state_file::keep_fitting(&mut survivors, DetachedMember::bytes);
-            tracing::info!(members = survivors.len(), "their seats go to other servers");
-            for (number, parked) in survivors.into_iter().enumerate() {
-                let nodes = others.get(cluster.engine_of(parked.room()));
-                // Without another one its seat is dropped, which is to leave.
+            state_file::keep_fitting(&mut members, DetachedMember::bytes);
+            tracing::info!(members = members.len(), "their seats go to other servers");
+            for (number, member) in members.into_iter().enumerate() {
+                let nodes = other_nodes.get(cluster.engine_of(member.room()));
+                // Without another node the membership is dropped, which is to leave.
                 if let Some(node) = nodes.and_then(|nodes| nodes.get(number % nodes.len().max(1))) {
-                    parked.migrate_to(node.clone());
+                    member.migrate_to(node.clone());
                 }
             }
         }
         cluster.deregister().await;
     }
 
-    /// Writes down who may go on where it was, for the process after this one. Call it once, when every
-    /// session has ended, or is not waited for any more. Blocks while the disk works.
+    /// Saves detached members to `STATE_FILE` for the next process. Call it once, when every session has ended or is no
+    /// longer waited for. Blocks while the disk works.
     pub fn save_snapshot(&self) {
-        let (mut survivors, now) = (self.snapshot.take(), unix_now());
-        // First those leave who may not come back: of the others it is written down what was told before.
-        survivors.retain(DetachedMember::can_resume);
-        let all = survivors.len();
-        state_file::keep_fitting(&mut survivors, DetachedMember::bytes);
-        let records: Vec<_> = survivors.iter().filter_map(|parked| parked.to_saved(now)).collect();
+        let (mut members, now) = (self.snapshot.take(), unix_now());
+        // Members that may not resume leave first: what the others were sent is saved with them.
+        members.retain(DetachedMember::can_resume);
+        let total = members.len();
+        state_file::keep_fitting(&mut members, DetachedMember::bytes);
+        let records: Vec<_> = members.iter().filter_map(|member| member.to_saved(now)).collect();
         if records.is_empty() {
             return;
         }
         let path = self.config.state_file();
         match state_file::save(&path, records) {
-            Ok(members) => {
-                // To let go of their seats is not to leave.
+            Ok(saved) => {
+                // Dropping the memberships that were saved is no leave.
                 self.webhooks.falls_silent();
-                tracing::info!(members, all, file = %path.display(), "kept for the next process")
+                tracing::info!(members = saved, all = total, file = %path.display(), "kept for the next process")
             }
             Err(error) => {
                 tracing::error!(%error, file = %path.display(), "nobody may go on where it was")

@@ -16,7 +16,7 @@ use crate::{
     turn::{self, TurnCredentials},
 };
 
-/// Why there are no TURN credentials.
+/// Why TURN credentials cannot be issued.
 #[derive(Debug)]
 pub enum TurnError {
     /// `TURNSERVER_SECRET` is empty.
@@ -26,26 +26,26 @@ pub enum TurnError {
 }
 
 impl AppState {
-    /// Tries the relays again and again, and at once when there are others, for as long as it is polled.
+    /// Probes the TURN servers at each interval, and at once when the settings name others, for as long as it is polled.
     pub async fn run_turn_probe(self) {
-        let every = self.config.turn_probe;
-        if every.is_zero() {
+        let interval = self.config.turn_probe;
+        if interval.is_zero() {
             return;
         }
-        let our_own = self.config.tls.as_ref().map(|tls| tls.certificate.as_path());
+        let own_certificate = self.config.tls.as_ref().map(|tls| tls.certificate.as_path());
         loop {
             let ice = self.ice();
             let Turn { secret, urls, ttl } = &ice.turn;
-            // Without a secret nothing is issued that could be tried.
+            // Without a secret no credentials are issued, so there is nothing to probe with.
             let urls = if secret.expose_secret().is_empty() { &[] } else { urls.as_slice() };
-            self.relays.look(urls, secret, *ttl, our_own).await;
-            let _ = timeout(every, self.ice_replaced.notified()).await;
+            self.relays.look(urls, secret, *ttl, own_certificate).await;
+            let _ = timeout(interval, self.ice_replaced.notified()).await;
         }
     }
 }
 
 impl AppStateInner {
-    /// TURN credentials for an account, the URLs that they are for, and how long they last.
+    /// Issues TURN credentials for an account. Returns them, the URLs that they are for, and how long they are valid.
     ///
     /// # Errors
     ///
@@ -60,7 +60,7 @@ impl AppStateInner {
         Ok((credentials, self.relays.in_order(&turn.urls), turn.ttl))
     }
 
-    /// STUN for everybody, TURN as well for an account; and how long credentials last.
+    /// ICE servers: STUN, and TURN where `username` is an account. Returns them, and how long credentials are valid.
     pub fn ice_servers(&self, username: Option<&str>) -> (Vec<IceServer>, Duration) {
         let ice = self.ice();
         let stun = &ice.stun_urls;
@@ -79,12 +79,12 @@ impl AppStateInner {
         (servers, ice.turn.ttl)
     }
 
-    /// The STUN and TURN servers that count now.
+    /// The STUN and TURN servers in force.
     fn ice(&self) -> Arc<Ice> {
         self.settings().ice.clone()
     }
 
-    /// Another number whenever those were replaced.
+    /// Changes whenever the STUN and TURN servers are replaced.
     pub fn ice_version(&self) -> u64 {
         self.ice_version.load(Ordering::Relaxed)
     }

@@ -204,7 +204,7 @@ async fn who_is_away_is_kicked_as_well_and_the_others_hear_it_once() {
     assert_eq!(bob.hears().await["type"], "user_left");
     bob.hears_nothing_else().await;
     let (status, told) = act(&server, "rooms/den/kick", json!({"username":"alice"})).await;
-    assert_eq!((status, &told["detail"]), (404, &json!("Nobody like that is in this room")));
+    assert_eq!((status, &told["detail"]), (404, &json!("No such member is in this room")));
 }
 
 #[tokio::test]
@@ -492,7 +492,7 @@ async fn orders_hold_for_the_next_process_and_the_shell_gives_them_too() {
     assert!(unbanned.status.success(), "{}", text(&unbanned));
     let nobody = admin(&house, &["kick", "den", "--client", "nobody"]).await;
     assert_eq!(nobody.status.code(), Some(1));
-    assert!(text(&nobody).contains("Nobody like that is in this room"), "{}", text(&nobody));
+    assert!(text(&nobody).contains("No such member is in this room"), "{}", text(&nobody));
 
     let drained = admin(&house, &["drain"]).await;
     assert!(drained.status.success(), "{}", text(&drained));

@@ -13,15 +13,15 @@ use super::{
 };
 use crate::auth::password;
 
-/// The accounts that `DEBUG=true` and `start_dev.sh` begin with: name and password.
+/// The accounts that `DEBUG=true` and `start_dev.sh` create: username and password.
 pub const DEFAULT_ACCOUNTS: [(&str, &str); 3] =
     [("admin", "admin123"), ("user1", "password123"), ("user2", "password123")];
 
-/// Writes the default accounts to `path`, which has no file yet. Blocks while hashing.
+/// Writes the default accounts to a new file at `path`. Blocks while hashing.
 ///
 /// # Errors
 ///
-/// What the system says.
+/// The error of the system.
 pub fn create_default(path: &Path) -> Result<(), EditError> {
     edit(path, |table| {
         for (username, password) in DEFAULT_ACCOUNTS {
@@ -33,24 +33,24 @@ pub fn create_default(path: &Path) -> Result<(), EditError> {
     })
 }
 
-/// Changes the file: nobody else changes it meanwhile, and whoever reads it (also after a crash at
-/// any moment) finds the old or the new one, never a part. A missing file is an empty one.
+/// Edits the file under a lock. Readers find the old file or the new one, never a part, also after a crash at any moment.
+/// A missing file is an empty one.
 ///
 /// The lock is on `<path>.lock` (`flock`), since the file itself is replaced.
 ///
 /// # Errors
 ///
-/// What `change` answers, or what the system says; then the file is as it was.
+/// The error of `change` or of the system; the file is then as it was.
 pub fn edit(
     path: &Path,
     change: impl FnOnce(&mut UsersTable) -> Result<(), EditError>,
 ) -> Result<(), EditError> {
     let io = |source| FileError::Io { path: path.into(), source };
-    // A link to the file stays one: what it points to is replaced.
+    // A symbolic link stays: the file that it points to is replaced.
     let target = sibling_path(path, "");
     let lock_name = sibling_path(path, ".lock");
-    // Read-only is enough to lock: the file may be root's, who came first. Nobody else may open it, or
-    // he could hold the lock for ever.
+    // Read-only is enough to lock: the lock file may be owned by root, who edited first. Other users may not open it, or
+    // they could hold the lock forever.
     let lock = File::open(&lock_name)
         .or_else(|_| open_lock_file(&lock_name, &target))
         .map_err(|source| FileError::Io { path: lock_name.clone(), source })?;
@@ -65,7 +65,7 @@ pub fn edit(
     Ok(())
 }
 
-/// A new lock for whoever owns the users file.
+/// A new lock file, with the owner of the users file.
 fn open_lock_file(lock_name: &Path, users_csv: &Path) -> io::Result<File> {
     let lock = File::options().create(true).append(true).mode(0o600).open(lock_name)?;
     if let Ok(users) = fs::metadata(users_csv) {
@@ -74,7 +74,7 @@ fn open_lock_file(lock_name: &Path, users_csv: &Path) -> io::Result<File> {
     Ok(lock)
 }
 
-/// The file that stands beside the users file, where that really is, and is named after it.
+/// The path of the users file with `suffix` appended. Symbolic links are followed: it is beside the real file.
 pub fn sibling_path(users_csv: &Path, suffix: &str) -> PathBuf {
     let mut name =
         fs::canonicalize(users_csv).unwrap_or_else(|_| users_csv.to_owned()).into_os_string();
@@ -82,12 +82,12 @@ pub fn sibling_path(users_csv: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// Replaces a file in one step, keeping its owner and mode; a new one is its owner's only. One caller
-/// at a time: what another left behind that was killed is swept up.
+/// Replaces a file in one step and keeps its owner and mode; a new file is readable by its owner only. One caller at a
+/// time: temporary files that a killed process left behind are removed.
 ///
 /// # Errors
 ///
-/// What the system says; then the file is as it was.
+/// The error of the system; the file is then as it was.
 pub fn replace_file(
     target: &Path,
     write: impl FnOnce(&mut File) -> io::Result<()>,
@@ -102,7 +102,7 @@ pub fn replace_file(
         let left_name = left.file_name();
         let left_name = left_name.to_string_lossy();
         let middle = left_name.strip_prefix(&start).and_then(|rest| rest.strip_suffix(end));
-        // A dot in it, and the file is one beside the file.
+        // With a dot in the middle it belongs to a sibling of the target.
         if middle.is_some_and(|middle| !middle.contains('.')) {
             fs::remove_file(left.path())?;
         }

@@ -5,39 +5,39 @@ use std::{io, path::PathBuf};
 /// Why the users file cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    /// It cannot be opened, or not be written.
+    /// It cannot be opened or written.
     #[error("{path}: {source}", path = path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// It is no table of users at all.
+    /// It is not a table of users.
     #[error("{path}, line {line}: {fault}", path = path.display())]
     Syntax {
         /// The file.
         path: PathBuf,
         /// Counted from 1.
         line: u64,
-        /// What is wrong there.
+        /// What is wrong with this line.
         fault: String,
     },
 }
 
-/// Why an account was not changed. The text is what the operator reads.
+/// Why an account was not changed, as a text for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum EditError {
     /// The file itself is the problem.
     #[error(transparent)]
     File(#[from] FileError),
-    /// There is such an account already.
+    /// The account exists already.
     #[error("user \"{0}\" exists already; `manage_users passwd` changes a password")]
     Exists(String),
-    /// There is no such account.
+    /// The account does not exist.
     #[error("there is no user \"{0}\"; `manage_users list` shows who there is")]
     Unknown(String),
-    /// A name, password or email that is not accepted.
+    /// A username, password or email address is not accepted.
     #[error("{0}")]
     Refused(String),
 }

@@ -13,16 +13,16 @@ use super::error::{EditError, FileError};
 /// The columns of a new file, in order.
 const COLUMNS: [&str; 4] = ["username", "email", "hashed_password", "is_active"];
 
-/// Every line of the file, with columns that this program does not know and rows that it cannot use.
+/// Every line of the file, including columns that this program does not know and rows that it cannot use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsersTable {
     headers: StringRecord,
     rows: Vec<StringRecord>,
 }
 
-/// The cells of a row that this program knows.
+/// The cells of a row that this program uses.
 pub struct UserRow<'a> {
-    /// Where it stands, counted from 1.
+    /// The line of the file, counted from 1.
     pub line: u64,
     /// Whether it has a cell for each column.
     pub whole: bool,
@@ -83,7 +83,7 @@ impl UsersTable {
         let first = records
             .next()
             .ok_or((1, "the file is empty; the first line names the columns".to_owned()))??;
-        // A byte order mark that stays in the first name would be lost when this is written again.
+        // A byte order mark in the first name would be lost when the file is written again.
         let blank = |char: char| char.is_whitespace() || char == '\u{feff}';
         let headers: StringRecord = first.iter().map(|header| header.trim_matches(blank)).collect();
         for column in ["username", "hashed_password"] {
@@ -153,7 +153,7 @@ impl UsersTable {
         Ok(())
     }
 
-    /// Gives an account another password.
+    /// Changes the password hash of an account.
     ///
     /// # Errors
     ///
@@ -162,7 +162,7 @@ impl UsersTable {
         self.set(username, "hashed_password", hash)
     }
 
-    /// Lets an account in, or keeps it out.
+    /// Enables or disables an account.
     ///
     /// # Errors
     ///
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_keeps_every_column_and_row_that_it_is_not_about() {
+    fn an_edit_keeps_all_other_columns_and_rows() {
         let mut table = UsersTable::parse(ODD.as_bytes()).unwrap();
 
         table.add("carol", "c@example.com", "h3").unwrap();
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn somebody_can_be_disabled_in_a_file_without_that_column() {
+    fn an_account_can_be_disabled_in_a_file_without_that_column() {
         let mut table = UsersTable::parse(b"username,hashed_password\nalice,h1\nbob,h2\n").unwrap();
 
         table.set_active("bob", false).unwrap();
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_table_of_users_says_where() {
+    fn an_invalid_file_is_an_error_that_names_the_line() {
         for (bytes, line, word) in [
             (&b""[..], 1, "empty"),
             (b"\n\n", 1, "empty"),

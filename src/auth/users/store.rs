@@ -12,47 +12,46 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use super::{error::FileError, file::UsersTable};
 use crate::{auth::password, watched::Watched};
 
-/// Somebody who may log in.
+/// A user's account.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Account {
-    /// As it is logged in with, case and all.
+    /// The username, case sensitive.
     pub username: String,
-    /// For others to show; nothing is sent there.
+    /// Returned to clients; the server sends no mail.
     pub email: String,
-    /// bcrypt.
+    /// A bcrypt hash.
     pub hashed_password: String,
-    /// Whether it may do anything.
+    /// Whether the account is enabled.
     pub is_active: bool,
 }
 
 impl Account {
-    /// What binds a token to the password that it was logged in with: another one for every hash,
-    /// and the hash cannot be told from it.
+    /// Binds a token to the password of its login: each hash has another stamp, which does not reveal the hash.
     pub fn stamp(&self) -> String {
         let digest = digest::digest(&digest::SHA256, self.hashed_password.as_bytes());
         BASE64_URL_SAFE_NO_PAD.encode(digest.as_ref().get(..16).unwrap_or_default())
     }
 }
 
-/// A row that was kept out, and why.
+/// A row that makes no account, and why.
 #[derive(Debug, PartialEq, Eq)]
 pub struct RowFault {
-    /// Counted from 1.
+    /// The line of the file, counted from 1.
     pub line: u64,
-    /// In the operator's words.
+    /// What is wrong, for the operator.
     pub fault: String,
 }
 
-/// The accounts, read from a file and again whenever it changes.
+/// The accounts in force, loaded from a file and reloaded when it changes.
 pub struct Users {
     path: PathBuf,
     watched: Watched,
     accounts: RwLock<HashMap<String, Account>>,
-    /// Held from reading the file until what was read counts, so that nothing older comes after it.
+    /// Held from reading the file until its accounts are applied, so that an older version never replaces a newer one.
     reading: Mutex<()>,
 }
 
-/// Accounts as the file has them, which do not count yet.
+/// Accounts that were read and are not in force yet.
 pub struct PendingUsers<'a> {
     users: &'a Users,
     accounts: HashMap<String, Account>,
@@ -60,22 +59,22 @@ pub struct PendingUsers<'a> {
     _reading: MutexGuard<'a, ()>,
 }
 
-/// What a look at the file brought.
+/// The result of [`Users::poll_file`].
 pub enum UsersReload {
-    /// The version in force is the one on disk, or the file is still being written.
+    /// The file is unchanged, or is still being written.
     Nothing,
-    /// New accounts are in force, and these rows were kept out.
+    /// New accounts are in force; these rows make none.
     Changed(Vec<RowFault>),
-    /// The last good accounts stay in force.
+    /// The file is invalid; the last valid accounts stay in force.
     Refused(FileError),
 }
 
 impl Users {
-    /// Reads the file.
+    /// Loads the file. Rows that make no account are returned beside the accounts.
     ///
     /// # Errors
     ///
-    /// [`FileError`] where there is nothing to start with; rows that were kept out come along.
+    /// [`FileError`] when the file cannot be read.
     pub fn load(path: &Path) -> Result<(Self, Vec<RowFault>), FileError> {
         let watched = Watched::new([path.to_owned()]);
         let (accounts, faults) = accounts_of(&UsersTable::read(path)?);
@@ -95,12 +94,12 @@ impl Users {
         Ok(PendingUsers { users: self, accounts, faults, _reading: reading })
     }
 
-    /// The active account of that name.
+    /// The account with this username, if it is active.
     pub fn active(&self, username: &str) -> Option<Account> {
         self.find(username).filter(|account| account.is_active)
     }
 
-    /// The account of that name, active or not.
+    /// The account with this username, active or not.
     pub fn find(&self, username: &str) -> Option<Account> {
         self.accounts.read().unwrap_or_else(PoisonError::into_inner).get(username).cloned()
     }
@@ -111,7 +110,7 @@ impl Users {
         accounts.values().filter(|account| account.is_active).count()
     }
 
-    /// What most hashes cost, so that a name without an account can be made to cost the same.
+    /// The cost of most hashes: a login without an account is made to take as long.
     pub fn usual_cost(&self) -> u32 {
         let mut counts = BTreeMap::<u32, usize>::new();
         let accounts = self.accounts.read().unwrap_or_else(PoisonError::into_inner);
@@ -125,29 +124,29 @@ impl Users {
         usual.map_or(password::COST, |(cost, _)| cost)
     }
 
-    /// Looks whether the file has changed; see [`Watched::changed`].
+    /// Reloads the file if it has changed; see [`Watched::changed`].
     pub fn poll_file(&self) -> UsersReload {
         if !self.watched.changed() {
             return UsersReload::Nothing;
         }
         match self.reload() {
-            Ok(fresh) => UsersReload::Changed(fresh.apply().1),
+            Ok(pending) => UsersReload::Changed(pending.apply().1),
             Err(error) => UsersReload::Refused(error),
         }
     }
 }
 
 impl PendingUsers<'_> {
-    /// Lets them count; whether they are others than before, and the rows that were kept out.
+    /// Puts them into force. Returns whether any account changed, and the rows that make none.
     pub fn apply(self) -> (bool, Vec<RowFault>) {
         let mut accounts = self.users.accounts.write().unwrap_or_else(PoisonError::into_inner);
-        let is_new = *accounts != self.accounts;
+        let has_changed = *accounts != self.accounts;
         *accounts = self.accounts;
-        (is_new, self.faults)
+        (has_changed, self.faults)
     }
 }
 
-/// The accounts of a table, by name, and the rows that are none.
+/// The accounts of a table by username, and the rows that make none.
 pub fn accounts_of(table: &UsersTable) -> (HashMap<String, Account>, Vec<RowFault>) {
     let (mut accounts, mut faults) = (HashMap::<String, Account>::new(), Vec::new());
     for row in table.rows() {

@@ -5,11 +5,11 @@ use secrecy::{ExposeSecret, SecretString};
 use super::error::EditError;
 use crate::auth::password::MAX_PASSWORD_BYTES;
 
-/// Whether somebody may be called that (contract section 4).
+/// Checks a username (contract section 4).
 ///
 /// # Errors
 ///
-/// What is accepted.
+/// Says what is accepted.
 pub fn check_username(username: &str) -> Result<(), EditError> {
     let fits = (3..=64).contains(&username.chars().count())
         && username.trim() == username
@@ -22,11 +22,11 @@ pub fn check_username(username: &str) -> Result<(), EditError> {
     ))
 }
 
-/// Whether that may be a password (contract section 4).
+/// Checks a new password (contract section 4).
 ///
 /// # Errors
 ///
-/// What is accepted.
+/// Says what is accepted.
 pub fn check_password(password: &SecretString) -> Result<(), EditError> {
     let bytes = password.expose_secret().as_bytes();
     if (6..=MAX_PASSWORD_BYTES).contains(&bytes.len()) && !bytes.contains(&0) {
@@ -38,11 +38,11 @@ pub fn check_password(password: &SecretString) -> Result<(), EditError> {
     )))
 }
 
-/// Whether that may be a mail address: something on both sides of an `@`, and no spaces.
+/// Checks an email address: text on both sides of an `@`, and no spaces.
 ///
 /// # Errors
 ///
-/// What is accepted.
+/// Says what is accepted.
 pub fn check_email(email: &str) -> Result<(), EditError> {
     let fits =
         email.split_once('@').is_some_and(|(name, host)| !name.is_empty() && !host.is_empty())

@@ -37,7 +37,6 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
 /// A message to members of a room.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(as = Announcement)]
 struct MessageRequest {
     /// Any JSON; clients get it as the `data` of a `server_message`.
     #[schema(value_type = Object)]

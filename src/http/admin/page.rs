@@ -1,5 +1,5 @@
-//! The administrator's page: files of ours that hold no secret. What it shows it asks the API for, with the token that
-//! somebody gives it.
+//! The admin page: files of the binary, without secrets. The page requests its data from the API, with the token that the
+//! administrator enters.
 
 use axum::{
     Router,
@@ -10,7 +10,7 @@ use axum::{
 
 use crate::{http::responses::NO_STORE, state::AppState};
 
-/// Nothing from elsewhere, nothing inline, nothing that reads HTML from text. Forms are handled by the script.
+/// Allows nothing from other servers, nothing inline, and no HTML from strings. The script handles forms.
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; connect-src 'self'; base-uri 'none'; \
      form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
@@ -18,7 +18,7 @@ const POLICY: HeaderValue = HeaderValue::from_static(
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// By path, with its type.
+/// Path, content type, and content.
 const FILES: [(&str, &str, &str); 6] = [
     ("/admin", "text/html; charset=utf-8", include_str!("page/index.html")),
     ("/admin/style.css", "text/css; charset=utf-8", include_str!("page/style.css")),
@@ -35,7 +35,7 @@ pub(in crate::http) fn router() -> Router<AppState> {
 }
 
 fn serve(content_type: &'static str, text: &'static str) -> Response {
-    let labels = [(header::CONTENT_TYPE, content_type)];
-    // A page of the version before must not talk to this one.
-    (NO_STORE, labels, [(header::CONTENT_SECURITY_POLICY, POLICY)], text).into_response()
+    let headers = [(header::CONTENT_TYPE, content_type)];
+    // A cached page of another version must not use this API.
+    (NO_STORE, headers, [(header::CONTENT_SECURITY_POLICY, POLICY)], text).into_response()
 }

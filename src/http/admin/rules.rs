@@ -164,7 +164,6 @@ async fn ban(
 
 /// The rule to remove.
 #[derive(Deserialize, ToSchema)]
-#[schema(as = Lift)]
 struct RemoveRule {
     /// As `/admin/api/orders` returns it; its other fields are ignored.
     #[serde(flatten)]

@@ -1,4 +1,4 @@
-//! A request's body: read within bounds of size and time, and its JSON fields.
+//! Request bodies: read within limits of size and time, and parsed as JSON.
 
 use std::time::Duration;
 
@@ -13,25 +13,25 @@ use zeroize::Zeroizing;
 
 use crate::http::error::{ApiError, FieldError};
 
-/// The most a body may have, in bytes.
+/// The largest body, in bytes.
 pub(in crate::http) const MAX_BODY_BYTES: usize = 64 * 1024;
 
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How much of a body that is refused is read all the same, in bytes, and for how long.
+/// How much of a rejected body is read all the same, in bytes, and for how long.
 const MAX_DISCARDED_BYTES: usize = 1024 * 1024;
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The fields of a JSON object. No body is an object without any.
+/// The fields of a JSON object. An empty body counts as an empty object.
 pub(in crate::http) struct JsonBody<T>(pub(in crate::http) T);
 
-/// What can be read from a JSON object.
+/// A type that can be parsed from a JSON object.
 pub(in crate::http) trait DescribeBody: serde::de::DeserializeOwned {
-    /// What it must look like, for whoever has sent another.
+    /// What is accepted, as the end of a sentence for the client.
     const ACCEPTED: &str;
 
-    /// That it looks otherwise.
+    /// The error for a body that is not accepted.
     fn fault() -> ApiError {
         let msg = format!("Body should be {}", Self::ACCEPTED);
         ApiError::Invalid(vec![FieldError { kind: "value_error", loc: vec![json!("body")], msg }])
@@ -46,17 +46,17 @@ impl<S: Send + Sync, T: DescribeBody> FromRequest<S> for JsonBody<T> {
         let bytes = read(request.into_body()).await?;
         let bytes: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
         json_object(bytes)?;
-        // From the text, for a payload is to stay as it is.
+        // From the text, since payloads are passed on byte for byte.
         serde_json::from_slice(bytes).map(Self).map_err(|_| T::fault())
     }
 }
 
-/// The body of a request, whole: every body is read before a handler is asked, so that its size and its
-/// pace are looked at in one place. Wiped when it is dropped, for it may hold a password.
+/// Reads the whole body of a request. A layer reads every body before its handler runs, so that size and time are checked
+/// in one place. The memory is wiped when it is dropped, for a body may contain a password.
 ///
 /// # Errors
 ///
-/// [`ApiError::BodyTooLarge`], [`ApiError::BodyTooSlow`], and that it does not arrive at all.
+/// [`ApiError::BodyTooLarge`], [`ApiError::BodyTooSlow`], and [`ApiError::BadRequest`] where it is cut off.
 pub(in crate::http) async fn read_in_time(body: Body) -> Result<Zeroizing<Vec<u8>>, ApiError> {
     tokio::time::timeout(BODY_TIMEOUT, read(body)).await.unwrap_or(Err(ApiError::BodyTooSlow))
 }
@@ -75,8 +75,8 @@ pub(super) async fn read(body: Body) -> Result<Zeroizing<Vec<u8>>, ApiError> {
     Ok(bytes)
 }
 
-/// Reads on for a moment before a refusal: hanging up on unread data resets the connection, and
-/// the answer may be lost on the way.
+/// Reads on for a moment before a rejection: closing with unread data resets the connection, and the
+/// response may be lost.
 pub(in crate::http) async fn discard(mut body: BodyDataStream) {
     let reading = async {
         let mut left = MAX_DISCARDED_BYTES;
@@ -118,7 +118,7 @@ pub(super) fn json_object(bytes: &[u8]) -> Result<Map<String, Value>, ApiError> 
     }
 }
 
-/// No content type at all is taken for JSON, as FastAPI does.
+/// A missing content type counts as JSON, as in FastAPI.
 pub(super) fn refuse_other_than_json(headers: &HeaderMap) -> Result<(), ApiError> {
     refuse_encoded(headers)?;
     let is_json = |kind: String| {
@@ -130,7 +130,7 @@ pub(super) fn refuse_other_than_json(headers: &HeaderMap) -> Result<(), ApiError
     Err(ApiError::UnsupportedType("application/json"))
 }
 
-/// A compressed body (RFC 9110 section 8.4) is none that we read: its size says nothing.
+/// Compressed bodies (RFC 9110 section 8.4) are not read: their size does not bound their content.
 pub(super) fn refuse_encoded(headers: &HeaderMap) -> Result<(), ApiError> {
     let encoding = headers.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes);
     if encoding.is_none_or(|encoding| encoding.eq_ignore_ascii_case(b"identity")) {

@@ -13,7 +13,7 @@ pub(in crate::http) struct JsonLogin(pub(in crate::http) Login);
 /// A name and a password from a form: OAuth2's password grant (RFC 6749 section 4.3.2).
 pub(in crate::http) struct FormLogin(pub(in crate::http) Login);
 
-/// What somebody logs in with.
+/// The username and the password of a login.
 pub(in crate::http) struct Login {
     pub(in crate::http) username: String,
     pub(in crate::http) password: SecretString,
@@ -38,7 +38,7 @@ impl<S: Send + Sync> FromRequest<S> for FormLogin {
             Some("application/x-www-form-urlencoded") => {
                 form_fields(&read(request.into_body()).await?)
             }
-            // What `fetch` makes of a FormData.
+            // What `fetch` sends for a FormData.
             Some("multipart/form-data") => multipart_fields(request, state).await?,
             _ => {
                 return Err(ApiError::UnsupportedType(
@@ -60,7 +60,7 @@ impl<S: Send + Sync> FromRequest<S> for FormLogin {
 }
 
 impl Login {
-    /// The fields are taken, not copied: a password leaves nothing behind that is not wiped.
+    /// Moves the fields out, so that no copy of a password is left that is not wiped.
     fn from_fields(
         mut fields: Map<String, Value>,
         mut faults: Vec<FieldError>,
@@ -90,7 +90,7 @@ impl Login {
     }
 }
 
-/// The fields of a form; an empty one counts as missing, as it does for FastAPI.
+/// The fields of a form; an empty field counts as missing, as in FastAPI.
 fn form_fields(bytes: &[u8]) -> Map<String, Value> {
     let pairs: Vec<(String, String)> = serde_urlencoded::from_bytes(bytes).unwrap_or_default();
     pairs

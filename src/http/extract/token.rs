@@ -9,7 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::{auth::users::Account, forwarded::Client, http::error::ApiError, state::AppState};
 
-/// Whoever a request's bearer token stands for (RFC 6750 section 2.1).
+/// The account that a request's bearer token authenticates (RFC 6750 section 2.1).
 pub(in crate::http) struct CurrentUser(pub(in crate::http) Account);
 
 impl FromRequestParts<AppState> for CurrentUser {
@@ -22,15 +22,16 @@ impl FromRequestParts<AppState> for CurrentUser {
     }
 }
 
-/// Whoever has `ADMIN_TOKEN`. Without such a setting there is nothing here.
+/// A request with `ADMIN_TOKEN`. Where that is not set, the route does not exist.
 pub(in crate::http) struct Administrator;
 
 impl FromRequestParts<AppState> for Administrator {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
-        administrator(app, &parts.headers).inspect_err(|why| {
-            if let (ApiError::InvalidToken, Some(client)) = (why, parts.extensions.get::<Client>())
+        administrator(app, &parts.headers).inspect_err(|error| {
+            if let (ApiError::InvalidToken, Some(client)) =
+                (error, parts.extensions.get::<Client>())
             {
                 tracing::warn!(address = %client.address, "bad admin token");
             }
@@ -38,11 +39,11 @@ impl FromRequestParts<AppState> for Administrator {
     }
 }
 
-/// Whether a request with these headers is an administrator's.
+/// Checks that a request with these headers has `ADMIN_TOKEN`.
 ///
 /// # Errors
 ///
-/// [`ApiError::NotFound`] where there are none, and those of a token.
+/// [`ApiError::NotFound`] where `ADMIN_TOKEN` is not set, and the errors of a missing or invalid token.
 pub(in crate::http) fn administrator(
     app: &AppState,
     headers: &HeaderMap,
@@ -54,7 +55,7 @@ pub(in crate::http) fn administrator(
     Ok(Administrator)
 }
 
-/// A bearer token that nobody has looked at yet.
+/// A bearer token that is not verified yet.
 pub(in crate::http) struct Bearer(pub(in crate::http) SecretString);
 
 impl OptionalFromRequestParts<AppState> for Bearer {
@@ -65,7 +66,7 @@ impl OptionalFromRequestParts<AppState> for Bearer {
     }
 }
 
-/// The token of an `Authorization` header; the scheme is spelled in any case (RFC 9110 section 11.1).
+/// The bearer token of an `Authorization` header; the scheme is case insensitive (RFC 9110 section 11.1).
 fn bearer(headers: &HeaderMap) -> Result<Option<Bearer>, ApiError> {
     let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
     let value = value.to_str().map_err(|_| ApiError::InvalidToken)?;

@@ -1,4 +1,4 @@
-//! Every request gets to know its client, and is turned away where it should have come by HTTPS.
+//! Finds the client of each request, and enforces HTTPS (`REQUIRE_HTTPS`).
 
 use axum::{
     extract::{Request, State},
@@ -9,23 +9,23 @@ use axum::{
 
 use crate::{forwarded::client_of, http::error::ApiError, net::ConnectionInfo, state::AppState};
 
-/// Half a year, as most who are careful start with.
+/// Half a year, a common first step.
 const HSTS: HeaderValue = HeaderValue::from_static("max-age=15768000");
 
-/// Finds out who sent a request, and turns away what should have come by HTTPS.
+/// Adds the client of a request as an extension, and rejects or redirects a request that must come by HTTPS.
 pub(in crate::http) async fn identify_client(
     State(app): State<AppState>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let Some(transport) = request.extensions().get::<ConnectionInfo>() else {
-        return ApiError::Internal("a request without transport".into()).into_response();
+    let Some(connection) = request.extensions().get::<ConnectionInfo>() else {
+        return ApiError::Internal("a request without its connection".into()).into_response();
     };
-    let ConnectionInfo { peer, tls, .. } = transport;
+    let ConnectionInfo { peer, tls, .. } = connection;
     let client = client_of(request.headers(), peer.ip(), *tls, &app.config.trusted_proxies);
     tracing::Span::current().record("address", tracing::field::display(client.address));
     request.extensions_mut().insert(client);
-    // Whoever has TLS on this very port never means plain HTTP on it.
+    // With TLS on this port, plain HTTP on it is never intended.
     let required = app.config.require_https || app.config.tls.is_some();
     if required && !client.https && !is_exempt_from_https(request.uri().path()) {
         return redirect_to_https(&request, app.config.tls.is_some());
@@ -37,7 +37,7 @@ pub(in crate::http) async fn identify_client(
     response
 }
 
-/// What a load balancer or a monitor asks from inside, without TLS.
+/// The paths that load balancers and monitors request from inside, without TLS.
 fn is_exempt_from_https(path: &str) -> bool {
     let first = path.trim_start_matches('/').split('/').next();
     matches!(first, Some("health" | "metrics"))
@@ -52,7 +52,7 @@ fn redirect_to_https(request: &Request, on_this_port: bool) -> Response {
         .and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
     match host {
         Some(host) if readable && !upgrade => {
-            // Behind a proxy our port is none that the client could reach.
+            // Behind a proxy the client cannot reach our port.
             let host = if on_this_port { host.as_str() } else { host.host() };
             let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
             let location = format!("https://{host}{path}");

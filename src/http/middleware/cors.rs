@@ -20,13 +20,13 @@ use crate::{
     state::AppState,
 };
 
-/// How long a browser may go without asking again what it may do.
+/// How long a browser may cache the answer to a preflight request.
 const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(600);
 
-/// Which pages may read our answers.
+/// Adds CORS headers by the settings in force.
 ///
-/// With credentials the wildcard means nothing to a browser, and tower-http panics on it: the
-/// origin is mirrored instead. That is harmless as long as nothing here is authenticated by a cookie.
+/// With credentials, browsers ignore the wildcard, and tower-http panics on it: the origin is mirrored instead. That is
+/// safe as long as no request is authenticated by a cookie.
 pub(in crate::http) async fn cors(
     State(app): State<AppState>,
     request: Request,

@@ -1,4 +1,4 @@
-//! What holds for every URL, as layers around the router.
+//! The layers around the router, which apply to every URL.
 
 pub(super) mod client;
 pub(super) mod cors;

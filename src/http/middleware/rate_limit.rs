@@ -25,10 +25,10 @@ use crate::{
 pub(super) const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 pub(super) const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
-/// Holds each client address to `RATE_LIMIT_PER_MINUTE`, and every body to its size.
+/// Limits the requests of each client address, and the size of every body.
 ///
-/// Not limited here: monitors, administrators, and sockets, which have limits of their own and whose refusal a
-/// browser could not tell from a dead server.
+/// Not limited: monitors, administrators, and WebSockets, which have limits of their own and whose rejection a browser
+/// could not tell from an unreachable server.
 pub(in crate::http) async fn limit_requests(
     State(app): State<AppState>,
     Extension(client): Extension<Client>,
@@ -36,52 +36,55 @@ pub(in crate::http) async fn limit_requests(
     next: Next,
 ) -> Response {
     let path = request.uri().path();
-    let path_is_socket = path.starts_with("/ws/");
-    let free = path == "/health"
+    let is_websocket = path.starts_with("/ws/");
+    let is_exempt = path == "/health"
         || path.starts_with("/health/")
         || path == "/metrics"
-        || path_is_socket
+        || is_websocket
         || (path.starts_with("/admin/api/") && administrator(&app, request.headers()).is_ok());
-    let allowance = if free { None } else { app.http_rate.check(client.address) };
-    let declared = request
+    let decision = if is_exempt { None } else { app.http_rate.check(client.address) };
+    let declared_length = request
         .headers()
         .get(header::CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
 
-    let mut response = match allowance.and_then(|allowance| allowance.wait) {
+    let mut response = match decision.and_then(|decision| decision.wait) {
         Some(wait) => {
             tracing::warn!(address = %client.address, "too many requests");
             app.metrics.limited(Limit::Requests);
             ApiError::TooManyRequests(wait).into_response()
         }
-        None if declared.is_some_and(|length| length > MAX_BODY_BYTES as u64) => {
-            // Whoever asks first whether to send it (RFC 9110 section 10.1.1) is spared the sending.
+        None if declared_length.is_some_and(|length| length > MAX_BODY_BYTES as u64) => {
+            // A client that asks before it sends the body (RFC 9110 section 10.1.1) need not send it.
             if !request.headers().contains_key(header::EXPECT) {
                 discard(request.into_body().into_data_stream()).await;
             }
             ApiError::BodyTooLarge.into_response()
         }
-        // A WebSocket's handshake has no body, and its connection is not to be read here.
-        None if path_is_socket => next.run(request).await,
+        // A WebSocket handshake has no body, and its connection must not be read here.
+        None if is_websocket => next.run(request).await,
         None => {
-            let (head, arriving) = request.into_parts();
-            match read_in_time(arriving).await {
+            let (head, body) = request.into_parts();
+            match read_in_time(body).await {
                 Ok(bytes) => {
-                    let whole = Body::from(Bytes::from_owner(bytes));
-                    next.run(Request::from_parts(head, whole)).await
+                    let body = Body::from(Bytes::from_owner(bytes));
+                    next.run(Request::from_parts(head, body)).await
                 }
-                Err(refusal) => refusal.into_response(),
+                Err(error) => error.into_response(),
             }
         }
     };
-    if let Some(allowance) = allowance {
-        describe(allowance, &mut response);
+    if let Some(decision) = decision {
+        add_rate_limit_headers(decision, &mut response);
     }
     response
 }
 
-/// draft-ietf-httpapi-ratelimit-headers-10: what the bucket holds, what is left, and when it is full again.
-fn describe(RateDecision { quota, remaining, wait }: RateDecision, response: &mut Response) {
+/// The quota, what is left of it, and when the bucket is full again (draft-ietf-httpapi-ratelimit-headers-10).
+fn add_rate_limit_headers(
+    RateDecision { quota, remaining, wait }: RateDecision,
+    response: &mut Response,
+) {
     let until = match wait {
         Some(wait) => whole_seconds(wait),
         None => (u64::from(quota - remaining) * 60).div_ceil(u64::from(quota)),

@@ -15,19 +15,21 @@ use crate::traces::Whence;
 
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// What a page may do that we never serve: nothing. Pages that we do serve bring their own policy.
+/// Denies everything to a page. Pages that the server does serve have policies of their own.
 const DENY_ALL_CSP: HeaderValue =
     HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
 
-/// What a request is called in the log, and in `X-Request-Id` on its answer.
+/// The id of a request in the log, and in `X-Request-Id` of its response.
 #[derive(Clone, Copy)]
 pub(in crate::http) struct RequestId(pub(in crate::http) Uuid);
 
-/// Gives every answer its id and the security headers, and notes the request in the log.
-pub(in crate::http) async fn label(mut request: Request, next: Next) -> Response {
+/// Adds the request id and the security headers to every response, and logs the request.
+pub(in crate::http) async fn add_request_id_and_headers(
+    mut request: Request,
+    next: Next,
+) -> Response {
     let id = Uuid::new_v4();
-    // Neither query nor headers: tokens end up in both. Of the highest level, so that it is there
-    // however quiet the log is.
+    // Neither query nor headers: both may contain tokens. At the highest level, so that the span exists at any LOG_LEVEL.
     let span = tracing::error_span!(
         "request",
         request_id = %id,
@@ -40,10 +42,10 @@ pub(in crate::http) async fn label(mut request: Request, next: Next) -> Response
     Whence::of(request.headers()).leads_to(&span);
     request.extensions_mut().insert(RequestId(id));
     #[expect(clippy::disallowed_methods, reason = "only for the log")]
-    let began = Instant::now();
+    let start = Instant::now();
     let mut response = next.run(request).instrument(span.clone()).await;
     span.in_scope(|| {
-        let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let took_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
         Span::current().record("status", response.status().as_u16());
         tracing::debug!(took_ms, "answered");
     });
@@ -62,8 +64,8 @@ pub(in crate::http) async fn label(mut request: Request, next: Next) -> Response
     response
 }
 
-/// Notes in the log and in the trace which of our URLs a request was for.
-pub(in crate::http) async fn note_route(
+/// Records the route of a request in its span.
+pub(in crate::http) async fn record_route(
     route: MatchedPath,
     request: Request,
     next: Next,

@@ -1,4 +1,4 @@
-//! From a password to a token, and to its end.
+//! Logins, access tokens, and logouts.
 
 use axum::{
     Extension, Json,
@@ -34,7 +34,7 @@ pub(in crate::http) fn router() -> OpenApiRouter<AppState> {
         .routes(routes!(logout))
 }
 
-/// What to log in with.
+/// A username and a password.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "only described, in the OpenAPI document")]
 struct LoginRequest {
@@ -48,7 +48,7 @@ struct LoginRequest {
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "only described, in the OpenAPI document")]
 struct TokenRequest {
-    /// `password`, where it is given.
+    /// Optional; `password` is the only value.
     #[schema(pattern = "^password$")]
     grant_type: Option<String>,
     username: String,
@@ -56,7 +56,7 @@ struct TokenRequest {
     password: String,
 }
 
-/// A token.
+/// An access token.
 #[derive(Serialize, ToSchema)]
 struct TokenBody {
     /// The JWT, for `Authorization: Bearer …` and for `auth_token`.
@@ -69,7 +69,7 @@ struct TokenBody {
     expires_in: u64,
 }
 
-/// An account, as it is shown to its owner.
+/// An account, as its owner sees it.
 #[derive(Serialize, ToSchema)]
 struct UserBody {
     username: String,
@@ -77,13 +77,13 @@ struct UserBody {
     is_active: bool,
 }
 
-/// A sentence.
+/// A message.
 #[derive(Serialize, ToSchema)]
 struct MessageBody {
     message: &'static str,
 }
 
-/// A username and a password become a token.
+/// Logs in with a username and a password.
 #[utoipa::path(
     post, path = "/auth/login", tag = "Authentication",
     request_body = LoginRequest,
@@ -95,10 +95,10 @@ async fn login(
     JsonLogin(login): JsonLogin,
 ) -> Result<Response, ApiError> {
     let issued = app.login(login.username, login.password, client.address).await?;
-    Ok(token_answer(&issued))
+    Ok(token_response(&issued))
 }
 
-/// The same for OAuth2 clients: the password grant, as a form.
+/// Logs in with an OAuth2 password grant, as a form.
 #[utoipa::path(
     post, path = "/auth/token", tag = "Authentication",
     request_body(content = TokenRequest, content_type = "application/x-www-form-urlencoded"),
@@ -117,19 +117,18 @@ async fn token(
     FormLogin(login): FormLogin,
 ) -> Response {
     match app.login(login.username, login.password, client.address).await.map_err(ApiError::from) {
-        Ok(issued) => token_answer(&issued),
+        Ok(issued) => token_response(&issued),
         Err(error) => {
             let body =
                 GrantErrorBody { detail: error.to_string(), error: "invalid_grant".to_owned() };
-            let plain = error.into_response();
-            let (mut head, _) = plain.into_parts();
+            let (mut head, _) = error.into_response().into_parts();
             head.headers.remove(header::CONTENT_LENGTH);
             (head.status, head.headers, Json(body)).into_response()
         }
     }
 }
 
-/// Whom the token stands for.
+/// Returns the account of the token.
 #[utoipa::path(
     get, path = "/auth/me", tag = "Authentication", security(("token" = [])),
     responses(TokenErrors, (status = 200, description = "The account", body = UserBody))
@@ -139,7 +138,7 @@ async fn me(CurrentUser(account): CurrentUser) -> Json<UserBody> {
     Json(UserBody { username, email, is_active })
 }
 
-/// A new token; the old one stays good until it expires.
+/// Returns a new access token; the old one stays valid until it expires.
 #[utoipa::path(
     post, path = "/auth/refresh", tag = "Authentication", security(("token" = [])),
     responses(TokenErrors, (status = 200, description = "An access token", body = TokenBody))
@@ -148,13 +147,13 @@ async fn refresh(
     State(app): State<AppState>,
     CurrentUser(account): CurrentUser,
 ) -> Result<Response, ApiError> {
-    Ok(token_answer(&app.issue(&account)?))
+    Ok(token_response(&app.issue(&account)?))
 }
 
-/// Ends the token that is presented, if one is, and the sockets that stand on it.
+/// Revokes the access token of the request, if there is one, and closes its WebSockets.
 #[utoipa::path(
     post, path = "/auth/logout", tag = "Authentication", security((), ("token" = [])),
-    responses((status = 200, description = "Also without a token, or with one that was not good", body = MessageBody))
+    responses((status = 200, description = "Also without an access token, or with an invalid one", body = MessageBody))
 )]
 async fn logout(State(app): State<AppState>, token: Option<Bearer>) -> Json<MessageBody> {
     if let Some(Bearer(token)) = token {
@@ -163,7 +162,7 @@ async fn logout(State(app): State<AppState>, token: Option<Bearer>) -> Json<Mess
     Json(MessageBody { message: "Successfully logged out" })
 }
 
-fn token_answer(IssuedToken { token, lifetime }: &IssuedToken) -> Response {
+fn token_response(IssuedToken { token, lifetime }: &IssuedToken) -> Response {
     let body = TokenBody {
         access_token: token.expose_secret().to_owned(),
         token_type: "bearer",

@@ -1,4 +1,4 @@
-//! The JavaScript client, for pages that take it from the server that they talk to: versions always match.
+//! The JavaScript client, for pages that load it from the server that they connect to, so that versions always match.
 
 use std::sync::LazyLock;
 
@@ -31,7 +31,7 @@ static MAP: File = File {
     etag: LazyLock::new(|| etag(MAP.text)),
 };
 
-/// A browser may keep it for so long without asking; after that it asks by the `ETag`.
+/// How long a browser may cache it; after that it asks with the `ETag`.
 const CACHE_CONTROL_VALUE: HeaderValue = HeaderValue::from_static("public, max-age=3600");
 
 pub(in crate::http) fn router() -> Router<AppState> {
@@ -52,11 +52,11 @@ fn serve(file: &'static File, request: &HeaderMap) -> Response {
     let is_known = known
         .map(str::trim)
         .any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == etag);
-    let labels = [(header::CACHE_CONTROL, CACHE_CONTROL_VALUE), (header::ETAG, etag_value(etag))];
+    let headers = [(header::CACHE_CONTROL, CACHE_CONTROL_VALUE), (header::ETAG, etag_value(etag))];
     if is_known {
-        return (StatusCode::NOT_MODIFIED, labels).into_response();
+        return (StatusCode::NOT_MODIFIED, headers).into_response();
     }
-    (labels, [(header::CONTENT_TYPE, file.content_type)], file.text).into_response()
+    (headers, [(header::CONTENT_TYPE, file.content_type)], file.text).into_response()
 }
 
 fn etag_value(etag: &str) -> HeaderValue {

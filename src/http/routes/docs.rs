@@ -1,4 +1,4 @@
-//! The interactive API pages: Swagger UI from our own binary, for trying and for reading.
+//! The interactive API pages (`/docs`, `/redoc`) and `/openapi.json`. Swagger UI is part of the binary.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -10,14 +10,15 @@ use axum::{
     response::{Html, IntoResponse, Response},
     routing::get,
 };
-use utoipa::ToSchema;
 use utoipa::openapi::{
-    ContactBuilder, Content, InfoBuilder, OpenApi, OpenApiBuilder, Ref, ResponseBuilder,
+    Components, ContactBuilder, Content, InfoBuilder, OpenApi, OpenApiBuilder, Ref,
+    ResponseBuilder,
     security::{Flow, Http, HttpAuthScheme, OAuth2, Password, Scopes, SecurityScheme},
 };
+use utoipa::ToSchema;
 
 use crate::{
-    http::error::{ApiError, ErrorBody},
+    http::error::{ApiError, ErrorBody, InvalidBody},
     state::AppState,
 };
 
@@ -29,7 +30,7 @@ const POLICY: HeaderValue = HeaderValue::from_static(
 
 const TRY: &str = include_str!("docs.html");
 
-/// Paths below `/docs/` that are ours; everything else there is Swagger UI's.
+/// Our own files below `/docs/`; the others are Swagger UI's.
 const START: [(&str, &str); 2] = [("try.js", start(true)), ("read.js", start(false))];
 
 const fn start(trying: bool) -> &'static str {
@@ -41,7 +42,7 @@ const fn start(trying: bool) -> &'static str {
     }
 }
 
-/// What the OpenAPI document says of itself, before the routes.
+/// The OpenAPI document before its routes: title, version, security schemes.
 pub(in crate::http) fn introduction() -> OpenApi {
     let password = Flow::Password(Password::new("/auth/token", Scopes::new()));
     let contact = ContactBuilder::new().name(Some("The operator of this server")).build();
@@ -56,15 +57,24 @@ pub(in crate::http) fn introduction() -> OpenApi {
         )
         .build();
     let components = document.components.get_or_insert_default();
+    // Responses that routes share bring no schemas of their own.
+    add_schema::<ErrorBody>(components);
+    add_schema::<InvalidBody>(components);
     components.add_security_scheme("token", SecurityScheme::OAuth2(OAuth2::new([password])));
     components
         .add_security_scheme("admin", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
     document
 }
 
-/// Adds what a layer answers, and not the handlers: too many requests (see `rate_limit::limit_requests`).
+fn add_schema<T: ToSchema>(components: &mut Components) {
+    let mut schemas = vec![(T::name().into_owned(), T::schema())];
+    T::schemas(&mut schemas);
+    components.schemas.extend(schemas);
+}
+
+/// Adds the response of a layer to the routes that it limits: too many requests (see `rate_limit::limit_requests`).
 fn with_limits(mut document: OpenApi) -> OpenApi {
-    let refused = ResponseBuilder::new()
+    let rejected = ResponseBuilder::new()
         .description(
             "Too many requests, or too many failures: `Retry-After` says how many seconds to wait",
         )
@@ -73,7 +83,7 @@ fn with_limits(mut document: OpenApi) -> OpenApi {
     for (path, item) in &mut document.paths.paths {
         for operation in [&mut item.get, &mut item.post].into_iter().flatten() {
             if !matches!(path.as_str(), "/health" | "/health/ready" | "/metrics") {
-                operation.responses.responses.insert("429".to_owned(), refused.clone().into());
+                operation.responses.responses.insert("429".to_owned(), rejected.clone().into());
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Whether this server is alive, and what it does.
+//! Whether this server is alive and ready.
 
 use axum::{Json, extract::State};
 use serde::Serialize;
@@ -14,50 +14,50 @@ pub(in crate::http) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(root)).routes(routes!(health)).routes(routes!(ready))
 }
 
-/// A sign of life.
+/// The server runs.
 #[derive(Serialize, ToSchema)]
 struct RootBody {
     #[schema(example = "WebRTC Signaling Server is running")]
     message: &'static str,
 }
 
-/// A sign of life with figures.
+/// The server runs, with counts.
 #[derive(Serialize, ToSchema)]
 struct HealthBody {
     #[schema(example = "healthy")]
     status: &'static str,
     /// Members of all rooms.
     active_connections: usize,
-    /// Rooms with somebody in them.
+    /// Rooms that have members.
     rooms: usize,
     version: &'static str,
     uptime_seconds: u64,
-    /// Where several servers share rooms.
+    /// The cluster, where several nodes share rooms.
     #[serde(skip_serializing_if = "Option::is_none")]
     cluster: Option<ClusterBody>,
 }
 
-/// What several servers share, as this one sees it.
+/// The cluster as this node sees it.
 #[derive(Serialize, ToSchema)]
 struct ClusterBody {
-    /// This server's name among them.
+    /// The name of this node.
     node: String,
-    /// `up`, or `down`: then nobody may enter a room, and who is in one goes on.
+    /// Whether Redis is `up` or `down`. While it is down no client can join a room, and members stay.
     #[schema(example = "up")]
     engine: &'static str,
-    /// How many servers there are.
+    /// How many nodes there are.
     #[serde(skip_serializing_if = "Option::is_none")]
     nodes: Option<usize>,
 }
 
 /// Says that the server runs.
-#[utoipa::path(get, path = "/", tag = "General", responses((status = 200, description = "It runs", body = RootBody)))]
+#[utoipa::path(get, path = "/", tag = "General", responses((status = 200, description = "The server runs", body = RootBody)))]
 async fn root() -> Json<RootBody> {
     Json(RootBody { message: "WebRTC Signaling Server is running" })
 }
 
-/// How many are there, and since when.
-#[utoipa::path(get, path = "/health", tag = "General", responses((status = 200, description = "It runs, with figures", body = HealthBody)))]
+/// Counts members and rooms, and says how long the server runs.
+#[utoipa::path(get, path = "/health", tag = "General", responses((status = 200, description = "The server runs", body = HealthBody)))]
 async fn health(State(app): State<AppState>) -> Json<HealthBody> {
     let (active_connections, rooms) = (app.rooms.member_total(), app.rooms.room_count());
     let cluster = match &app.cluster {
@@ -79,19 +79,19 @@ async fn health(State(app): State<AppState>) -> Json<HealthBody> {
     })
 }
 
-/// A sign of readiness.
+/// The server is ready.
 #[derive(Serialize, ToSchema)]
 struct ReadyBody {
     #[schema(example = "ready")]
     status: &'static str,
 }
 
-/// Says whether it takes new connections: what a load balancer asks.
+/// Says whether the server accepts new connections, for a load balancer.
 #[utoipa::path(
     get, path = "/health/ready", tag = "General",
     responses(
-        (status = 200, description = "It takes traffic", body = ReadyBody),
-        (status = 503, description = "It stops, or cannot reach what several servers share", body = ErrorBody),
+        (status = 200, description = "The server accepts connections", body = ReadyBody),
+        (status = 503, description = "The server is stopping, or cannot reach Redis", body = ErrorBody),
     )
 )]
 async fn ready(State(app): State<AppState>) -> Result<Json<ReadyBody>, ApiError> {

@@ -1,4 +1,4 @@
-//! Figures for Prometheus, among everything else or at an address of their own.
+//! Metrics for Prometheus, on the port of the server or on `METRICS_LISTEN`.
 
 use std::sync::atomic::AtomicU64;
 
@@ -28,7 +28,7 @@ use crate::{
     state::AppState,
 };
 
-/// What Prometheus asks for, and what prometheus-client writes.
+/// The format that Prometheus asks for and prometheus-client writes.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 pub(in crate::http) fn router() -> OpenApiRouter<AppState> {
@@ -46,15 +46,15 @@ pub(in crate::http) fn router() -> OpenApiRouter<AppState> {
 )]
 async fn metrics(
     State(app): State<AppState>,
-    Extension(transport): Extension<ConnectionInfo>,
+    Extension(connection): Extension<ConnectionInfo>,
     bearer: Option<Bearer>,
 ) -> Result<impl IntoResponse, ApiError> {
     let known = app.config.metrics_token.as_ref().ok_or(ApiError::NotFound)?;
-    check(known, bearer)?;
-    render(app, transport.workers).await
+    check_token(known, bearer)?;
+    render(app, connection.workers).await
 }
 
-/// The same for the administrator's page, also behind a proxy that hides `/metrics`.
+/// The same metrics for the admin page, also behind a proxy that hides `/metrics`.
 #[utoipa::path(
     get, path = "/admin/api/metrics", tag = "Administration", security(("admin" = [])),
     responses(
@@ -64,21 +64,21 @@ async fn metrics(
 )]
 async fn admin_metrics(
     State(app): State<AppState>,
-    Extension(transport): Extension<ConnectionInfo>,
+    Extension(connection): Extension<ConnectionInfo>,
     _: Administrator,
 ) -> Result<impl IntoResponse, ApiError> {
-    Ok((NO_STORE, render(app, transport.workers).await?))
+    Ok((NO_STORE, render(app, connection.workers).await?))
 }
 
-/// `METRICS_LISTEN`: the same, and nothing else; without `METRICS_TOKEN` for whoever reaches it.
+/// The router of `METRICS_LISTEN`: metrics only, and without `METRICS_TOKEN` for every client.
 pub(in crate::http) fn metrics_router(app: &AppState) -> Router {
     let metrics = async |State(app): State<AppState>,
-                         Extension(transport): Extension<ConnectionInfo>,
+                         Extension(connection): Extension<ConnectionInfo>,
                          bearer: Option<Bearer>| {
         if let Some(known) = &app.config.metrics_token {
-            check(known, bearer)?;
+            check_token(known, bearer)?;
         }
-        render(app, transport.workers).await
+        render(app, connection.workers).await
     };
     Router::new()
         .route("/metrics", get(metrics))
@@ -87,8 +87,8 @@ pub(in crate::http) fn metrics_router(app: &AppState) -> Router {
         .with_state(app.clone())
 }
 
-/// Whether the `known` token is shown.
-fn check(known: &SecretString, bearer: Option<Bearer>) -> Result<(), ApiError> {
+/// Checks that the request has the `known` token.
+fn check_token(known: &SecretString, bearer: Option<Bearer>) -> Result<(), ApiError> {
     let Bearer(token) = bearer.ok_or(ApiError::NotAuthenticated)?;
     let (token, known) = (token.expose_secret().as_bytes(), known.expose_secret().as_bytes());
     verify_slices_are_equal(token, known).map_err(|_| ApiError::InvalidToken)
@@ -99,7 +99,7 @@ async fn render(app: AppState, workers: Workers) -> Result<impl IntoResponse, Ap
         None => Registry::default(),
         Some(cluster) => cluster_metrics(cluster.counts().await.ok()),
     };
-    // All rooms are looked at, and all open files counted: not on a thread that carries connections.
+    // Reads all rooms and counts all open files: not on a thread that serves connections.
     let writing = tokio::task::spawn_blocking(move || {
         let relays = turn_metrics(&app);
         let now =
@@ -110,42 +110,42 @@ async fn render(app: AppState, workers: Workers) -> Result<impl IntoResponse, Ap
     Ok(([(header::CONTENT_TYPE, OPEN_METRICS)], text))
 }
 
-/// What there is on this server, and is not counted: one line for each figure.
+/// Gauges of this server, read from the state when they are asked for.
 fn server_metrics(app: &AppState) -> Registry {
     let (mut now, (waiting, deepest)) = (own_registry(), app.rooms.queued_frames());
     gauge(&mut now, "connections", "Open WebSockets", app.sessions.len());
     gauge(
         &mut now,
         "strangers",
-        "Those that have not shown a token yet",
+        "WebSockets that have not authenticated yet",
         app.unauthenticated.in_use(),
     );
     gauge(&mut now, "members", "Members of all rooms", app.rooms.member_total());
-    let help = "Members without a connection that may come back";
+    let help = "Detached members: their connection was lost, and they may resume";
     gauge(&mut now, "members_away", help, app.detached_count());
-    gauge(&mut now, "rooms", "Rooms with somebody in them", app.rooms.room_count());
-    gauge(&mut now, "outbox_frames", "Frames that wait for members", waiting);
-    let help = "Frames that wait for the member for whom most wait";
+    gauge(&mut now, "rooms", "Rooms that have members", app.rooms.room_count());
+    gauge(&mut now, "outbox_frames", "Frames in all send queues", waiting);
+    let help = "Frames in the longest send queue";
     gauge(&mut now, "outbox_deepest_frames", help, deepest);
-    let help = "Logins whose password is being checked, or waits for it";
+    let help = "Logins whose password is checked now or waits";
     gauge(&mut now, "hashing_queue", help, app.pending_logins());
     now
 }
 
-/// What is known of the whole cluster; without Redis only that it cannot be reached.
+/// Gauges of the whole cluster; while Redis is down, only that it cannot be reached.
 fn cluster_metrics(counts: Option<ClusterCounts>) -> Registry {
     let mut now = own_registry();
-    let help = "Whether what several servers share can be reached";
+    let help = "Whether Redis can be reached";
     gauge(&mut now, "cluster_up", help, usize::from(counts.is_some()));
     if let Some(ClusterCounts { nodes, rooms, members }) = counts {
-        gauge(&mut now, "cluster_nodes", "Servers that share rooms", nodes);
-        gauge(&mut now, "cluster_rooms", "Rooms with somebody in them, on all servers", rooms);
-        gauge(&mut now, "cluster_members", "Members of rooms, on all servers", members);
+        gauge(&mut now, "cluster_nodes", "Nodes of the cluster", nodes);
+        gauge(&mut now, "cluster_rooms", "Rooms that have members, on all nodes", rooms);
+        gauge(&mut now, "cluster_members", "Members of rooms, on all nodes", members);
     }
     now
 }
 
-/// What the last trial of each TURN server has shown; by URL, of which the settings name a few.
+/// The result of the last probe of each TURN server, by URL; the settings name a few.
 fn turn_metrics(app: &AppState) -> Registry {
     let (mut now, seen) = (own_registry(), app.relays.seen());
     if seen.is_empty() {
@@ -160,14 +160,14 @@ fn turn_metrics(app: &AppState) -> Registry {
             latency.get_or_create(&url).set(within.as_secs_f64());
         }
     }
-    let help = "Whether a TURN server gave an address to relay at when it was last tried";
+    let help = "Whether a TURN server gave a relayed address at the last probe";
     now.register("turn_up", help, up);
-    let help = "How long it took to answer then";
+    let help = "Response time of a TURN server at the last probe";
     now.register_with_unit("turn_latency", help, Unit::Seconds, latency);
     now
 }
 
-/// How busy the threads are that carry connections.
+/// How busy the workers are.
 fn runtime_metrics(workers: &Workers) -> Registry {
     let mut now = own_registry();
     let busy = Family::<[(&str, String); 1], Counter<f64, AtomicU64>>::default();
@@ -179,11 +179,11 @@ fn runtime_metrics(workers: &Workers) -> Registry {
         tasks += worker.num_alive_tasks();
         queued += worker.global_queue_depth();
     }
-    let help = "Time that a worker was not idle";
+    let help = "Time that a worker was busy";
     now.register_with_unit("tokio_worker_busy", help, Unit::Seconds, busy);
-    gauge(&mut now, "tokio_workers", "Threads that carry connections", count);
-    gauge(&mut now, "tokio_alive_tasks", "Tasks on them", tasks);
-    let help = "Tasks that were woken from another thread and wait for theirs";
+    gauge(&mut now, "tokio_workers", "Worker threads", count);
+    gauge(&mut now, "tokio_alive_tasks", "Tasks on the workers", tasks);
+    let help = "Tasks that another thread woke and that wait for their worker";
     gauge(&mut now, "tokio_global_queue_depth", help, queued);
     now
 }

@@ -1,4 +1,4 @@
-//! Which rooms there are.
+//! Rooms, for users.
 
 use axum::{
     Json,
@@ -23,19 +23,19 @@ pub(in crate::http) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(info, info_by_post))
 }
 
-/// A room with somebody in it.
+/// A room that has members.
 #[derive(Serialize, ToSchema)]
 struct RoomBody {
     room_id: String,
     connected_users: usize,
-    /// Always true: a room without members is gone.
+    /// Always true: a room without members does not exist.
     is_active: bool,
 }
 
-/// Passes everybody, or with `ROOMS_API_REQUIRE_AUTH=true` those with a token.
-struct MaySeeRooms;
+/// Permission to list rooms: every client has it, or with `ROOMS_API_REQUIRE_AUTH=true` those with an access token.
+struct RoomsAccess;
 
-impl FromRequestParts<AppState> for MaySeeRooms {
+impl FromRequestParts<AppState> for RoomsAccess {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
@@ -46,7 +46,7 @@ impl FromRequestParts<AppState> for MaySeeRooms {
     }
 }
 
-/// All rooms with somebody in them.
+/// Lists all rooms that have members.
 #[utoipa::path(
     get, path = "/api/rooms", tag = "Rooms", security((), ("token" = [])),
     responses(
@@ -54,13 +54,13 @@ impl FromRequestParts<AppState> for MaySeeRooms {
         (status = 200, description = "By name", body = [RoomBody]),
     )
 )]
-async fn list(State(app): State<AppState>, _: MaySeeRooms) -> Result<Response, ApiError> {
+async fn list(State(app): State<AppState>, _: RoomsAccess) -> Result<Response, ApiError> {
     if let Some(cluster) = &app.cluster {
         let rooms = cluster.list().await?.into_iter();
         let rooms: Vec<_> = rooms.map(|(room_id, users)| body(&room_id, users)).collect();
         return Ok(Json(rooms).into_response());
     }
-    // Away from the workers, which have calls to carry: the list may be long.
+    // Off the workers, which serve calls: the list may be long.
     let list = tokio::task::spawn_blocking(move || {
         let rooms = app.rooms.list().into_iter();
         Json(rooms.map(|(room_id, users)| body(&room_id, users)).collect::<Vec<_>>())
@@ -69,7 +69,7 @@ async fn list(State(app): State<AppState>, _: MaySeeRooms) -> Result<Response, A
     list.await.map_err(|error| ApiError::Internal(error.into()))
 }
 
-/// One room.
+/// Returns one room.
 #[utoipa::path(
     get, path = "/api/rooms/{room_id}/info", tag = "Rooms", security((), ("token" = [])),
     params(("room_id" = String, Path, description = "Percent-encoded")),
@@ -81,7 +81,7 @@ async fn list(State(app): State<AppState>, _: MaySeeRooms) -> Result<Response, A
 )]
 async fn info(
     State(app): State<AppState>,
-    _: MaySeeRooms,
+    _: RoomsAccess,
     room: Result<Path<String>, axum::extract::rejection::PathRejection>,
 ) -> Result<Json<RoomBody>, ApiError> {
     let Path(room) = room.map_err(|_| ApiError::RoomNotFound)?;
@@ -93,7 +93,7 @@ async fn info(
     Ok(Json(body(&room, users)))
 }
 
-/// One room, as clients of the first server ask.
+/// Returns one room, by the method that older clients use.
 #[utoipa::path(
     post, path = "/api/rooms/{room_id}/info", tag = "Rooms", security((), ("token" = [])),
     params(("room_id" = String, Path, description = "Percent-encoded")),
@@ -105,10 +105,10 @@ async fn info(
 )]
 async fn info_by_post(
     app: State<AppState>,
-    may: MaySeeRooms,
+    access: RoomsAccess,
     room: Result<Path<String>, axum::extract::rejection::PathRejection>,
 ) -> Result<Json<RoomBody>, ApiError> {
-    info(app, may, room).await
+    info(app, access, room).await
 }
 
 fn body(room_id: &str, connected_users: usize) -> RoomBody {

@@ -1,4 +1,4 @@
-//! Credentials for a relay, in coturn's words and in the browser's.
+//! TURN credentials: as coturn's REST API names them, and as a browser's ICE servers.
 
 use axum::{
     Json,
@@ -23,46 +23,47 @@ pub(in crate::http) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(turn_credentials)).routes(routes!(ice_servers))
 }
 
-/// What coturn's `use-auth-secret` accepts until the time in the user name.
+/// TURN credentials that coturn's `use-auth-secret` accepts until the time in the username.
 #[derive(Serialize, ToSchema)]
 struct TurnBody {
     /// `<unix expiry>:<user>`
     #[schema(example = "1704067200:admin")]
     username: String,
-    /// base64 of the HMAC-SHA1 of the user name.
+    /// The HMAC-SHA1 of the username, in base64.
     credential: String,
-    /// `turn:` and `turns:` URLs; those that did not relay when they were last tried come last.
+    /// `turn:` and `turns:` URLs; servers that did not relay at the last probe come last.
     urls: Vec<String>,
-    /// Seconds.
+    /// How long the credentials are valid, in seconds.
     ttl: u64,
 }
 
-/// Ready for `new RTCPeerConnection(…)`.
+/// ICE servers, ready for `new RTCPeerConnection(…)`.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct IceServersBody {
     ice_servers: Vec<IceServer>,
-    /// Seconds that the credentials last.
+    /// How long the credentials are valid, in seconds.
     ttl: u64,
 }
 
-/// TURN credentials for the user of the token.
+/// Issues TURN credentials for the user of the token.
 #[utoipa::path(
     get, path = "/auth/turn-credentials", tag = "TURN", security(("token" = [])),
     responses(
         TokenErrors,
         (status = 200, description = "TURN credentials", body = TurnBody),
-        (status = 503, description = "This server has no TURN server", body = ErrorBody),
+        (status = 503, description = "No TURN server is configured", body = ErrorBody),
     )
 )]
 async fn turn_credentials(
     State(app): State<AppState>,
     CurrentUser(account): CurrentUser,
 ) -> Result<Response, ApiError> {
-    let (minted, urls, ttl) = app.turn_credentials(&account.username).map_err(|why| match why {
-        TurnError::NotConfigured => ApiError::TurnNotConfigured,
-        TurnError::NoUrls => ApiError::NoTurnUrls,
-    })?;
+    let (minted, urls, ttl) =
+        app.turn_credentials(&account.username).map_err(|error| match error {
+            TurnError::NotConfigured => ApiError::TurnNotConfigured,
+            TurnError::NoUrls => ApiError::NoTurnUrls,
+        })?;
     let body = TurnBody {
         username: minted.username,
         credential: minted.credential,
@@ -72,7 +73,7 @@ async fn turn_credentials(
     Ok((NO_STORE, Json(body)).into_response())
 }
 
-/// STUN and TURN servers as a browser wants them; an empty list where none is configured.
+/// Lists the STUN and TURN servers for a browser; the list is empty where none is configured.
 #[utoipa::path(
     get, path = "/auth/ice-servers", tag = "TURN", security(("token" = [])),
     responses(TokenErrors, (status = 200, description = "Servers with credentials", body = IceServersBody))

@@ -1,4 +1,4 @@
-//! The door to a room: from an HTTP request to a session.
+//! `GET /ws/{room_id}`: from an HTTP request to a session.
 
 use std::{
     net::IpAddr,
@@ -35,11 +35,11 @@ use crate::{
     websocket::{Socket, WebSocket, sec_websocket_accept},
 };
 
-/// `GET /ws/{room_id}`.
+/// Checks the request, and upgrades its connection to a WebSocket.
 pub(in crate::http) async fn upgrade(
     State(app): State<AppState>,
     Extension(client): Extension<Client>,
-    Extension(transport): Extension<ConnectionInfo>,
+    Extension(connection): Extension<ConnectionInfo>,
     Extension(RequestId(id)): Extension<RequestId>,
     room: Result<Path<String>, PathRejection>,
     mut request: Request,
@@ -56,23 +56,22 @@ pub(in crate::http) async fn upgrade(
     {
         return Err(ApiError::OriginNotAllowed);
     }
-    let accept = sec_websocket_accept(&request).ok_or(ApiError::NotAHandshake)?;
+    let accept_key = sec_websocket_accept(&request).ok_or(ApiError::NotAHandshake)?;
     let upgrade = request.extensions_mut().remove::<OnUpgrade>().ok_or(ApiError::NotAHandshake)?;
-    let stranger = app.unauthenticated.acquire(client.address).ok_or_else(|| {
+    let permit = app.unauthenticated.acquire(client.address).ok_or_else(|| {
         app.metrics.limited(Limit::Strangers);
         ApiError::TooManyUnauthenticated
     })?;
 
-    let introduction = session::handshake_span(id, &room, client.address);
-    Whence::here().leads_to(&introduction);
-    let newcomer =
-        PendingSocket { address: client.address, request: id, room, introduction, stranger };
+    let handshake = session::handshake_span(id, &room, client.address);
+    Whence::here().leads_to(&handshake);
+    let socket = PendingSocket { address: client.address, request: id, room, handshake, permit };
     let sessions = app.sessions.clone();
     sessions.spawn(async move {
         match upgrade.await {
             Ok(upgraded) => {
-                transport.slot.mark_websocket();
-                spawn_session(app, newcomer, upgraded, &transport.workers);
+                connection.slot.mark_websocket();
+                spawn_session(app, socket, upgraded, &connection.workers);
             }
             Err(error) => tracing::debug!(%error, "upgrade failed"),
         }
@@ -80,46 +79,46 @@ pub(in crate::http) async fn upgrade(
     let headers = [
         (header::CONNECTION, "Upgrade"),
         (header::UPGRADE, "websocket"),
-        (header::SEC_WEBSOCKET_ACCEPT, &accept),
+        (header::SEC_WEBSOCKET_ACCEPT, &accept_key),
     ];
     Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response())
 }
 
-/// Somebody at the door of a room.
+/// A WebSocket before its session.
 struct PendingSocket {
     address: IpAddr,
-    /// The id of the request that he came with.
+    /// The id of its request.
     request: Uuid,
     room: String,
-    introduction: Span,
-    /// His place among those who have not shown a token yet.
-    stranger: Permit,
+    handshake: Span,
+    /// Counts it as unauthenticated.
+    permit: Permit,
 }
 
-/// Hands the connection to the worker of its room, as a task that holds nothing of how it came.
+/// Moves the connection to the worker of its room, as a task that keeps nothing of its request.
 fn spawn_session(
     app: AppState,
-    newcomer: PendingSocket,
+    pending: PendingSocket,
     upgraded: hyper::upgrade::Upgraded,
     workers: &Workers,
 ) {
-    let (longest, metrics) = (app.settings().max_message_bytes, app.metrics.clone());
+    let (max_message_bytes, metrics) = (app.settings().max_message_bytes, app.metrics.clone());
     let Some((mut stream, unread)) = stream_of(upgraded) else {
         return tracing::error!("an upgraded connection is none of ours");
     };
-    let (worker, sessions) = (workers.of(&newcomer.room), app.sessions.clone());
+    let (worker, sessions) = (workers.of(&pending.room), app.sessions.clone());
     let session = async move {
         if let Err(error) = stream.move_to_current_runtime() {
             return tracing::warn!(%error, "a connection could not be handed on");
         }
         match stream {
             Upgraded::Plain(stream) => {
-                let socket = WebSocket::new(stream, unread, longest, metrics);
-                run_session(app, newcomer, socket).await;
+                let socket = WebSocket::new(stream, unread, max_message_bytes, metrics);
+                run_session(app, pending, socket).await;
             }
             Upgraded::Tls(stream) => {
-                let socket = WebSocket::new(stream, unread, longest, metrics);
-                run_session(app, newcomer, socket).await;
+                let socket = WebSocket::new(stream, unread, max_message_bytes, metrics);
+                run_session(app, pending, socket).await;
             }
         }
     };
@@ -132,22 +131,22 @@ fn spawn_session(
 )]
 fn run_session(
     app: AppState,
-    newcomer: PendingSocket,
+    pending: PendingSocket,
     mut socket: impl Socket,
 ) -> impl Future<Output = ()> + Send {
     async move {
-        let PendingSocket { address, request, room, introduction, stranger } = newcomer;
-        let counted = app.sockets.acquire(address);
-        let turned_away = app
+        let PendingSocket { address, request, room, handshake, permit } = pending;
+        let address_permit = app.sockets.acquire(address);
+        let close_reason = app
             .check_room_open(&room)
-            .or(counted.is_none().then_some(CloseReason::TooManyConnections));
-        if let Some(goodbye) = turned_away {
-            if goodbye == CloseReason::TooManyConnections {
+            .or(address_permit.is_none().then_some(CloseReason::TooManyConnections));
+        if let Some(reason) = close_reason {
+            if reason == CloseReason::TooManyConnections {
                 app.metrics.limited(Limit::Sockets);
             }
-            return session::reject(&mut socket, goodbye, introduction, &app.metrics).await;
+            return session::reject(&mut socket, reason, handshake, &app.metrics).await;
         }
-        let host = SessionContext {
+        let context = SessionContext {
             rooms: app.rooms.clone(),
             room: room.into(),
             request_id: request,
@@ -157,36 +156,36 @@ fn run_session(
             services: StateServices {
                 app: app.clone(),
                 address,
-                stranger: Mutex::new(Some(stranger)),
+                unauthenticated: Mutex::new(Some(permit)),
             },
             resume_tokens: app.resume_tokens.clone(),
             snapshot: app.snapshot.clone(),
             closing: app.closing(),
         };
-        let (_, parked) = session::run(&mut socket, &host, introduction).await;
-        // Whoever has no connection takes no connection's place: this task ends.
-        if let Some(parked) = parked {
-            app.keep_detached(parked, address, &Handle::current());
+        let (_, detached) = session::run(&mut socket, &context, handshake).await;
+        // A member without a connection holds no permit for one: this task ends.
+        if let Some(member) = detached {
+            app.keep_detached(member, address, &Handle::current());
         }
     }
 }
 
-/// The door for one connection: frees the stranger's place once somebody has come in.
+/// The services for one connection. Drops its permit for unauthenticated connections once it is authorized.
 struct StateServices {
     app: AppState,
     address: IpAddr,
-    stranger: Mutex<Option<Permit>>,
+    unauthenticated: Mutex<Option<Permit>>,
 }
 
 impl SessionServices for StateServices {
     fn authorize(
         &self,
-        claim: Credentials<'_>,
-        outbox: &ClientQueue,
+        credentials: Credentials<'_>,
+        queue: &ClientQueue,
     ) -> Result<Authorized, AuthError> {
-        let admission = self.app.authorize(claim, self.address, outbox)?;
-        self.stranger.lock().unwrap_or_else(PoisonError::into_inner).take();
-        Ok(admission)
+        let authorized = self.app.authorize(credentials, self.address, queue)?;
+        self.unauthenticated.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Ok(authorized)
     }
 
     fn ice_servers(&self, username: Option<&str>) -> IceServerSet {

@@ -32,7 +32,7 @@ fn a_new_file_is_for_its_owner_only() {
 }
 
 #[test]
-fn what_a_killed_writer_left_is_swept_up_and_nothing_else() {
+fn temporary_files_of_a_killed_writer_are_removed_and_no_others() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("users.csv");
     let others = [".other.csv.a1b2c3.new", ".users.csv.backup", ".users.csv.revoked.a1b2c3.new"];
@@ -52,7 +52,7 @@ fn what_a_killed_writer_left_is_swept_up_and_nothing_else() {
 }
 
 #[test]
-fn a_refused_change_leaves_the_file_as_it_was() {
+fn a_rejected_edit_leaves_the_file_as_it_was() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("users.csv");
     fs::write(&path, ODD).unwrap();
@@ -65,7 +65,7 @@ fn a_refused_change_leaves_the_file_as_it_was() {
 }
 
 #[test]
-fn changes_at_the_same_time_are_all_made() {
+fn concurrent_edits_are_all_made() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("users.csv");
 

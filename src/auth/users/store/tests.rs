@@ -44,7 +44,7 @@ fn odd_but_readable_files_serve() {
 }
 
 #[test]
-fn a_bad_row_is_named_with_its_line_and_the_rest_serve() {
+fn an_invalid_row_is_reported_with_its_line_and_the_others_serve() {
     let text = format!(
         "username,email,hashed_password,is_active\nalice,,{HASH},True\nalice,,{HASH},False\nbob,,{HASH}\n\
          carol,,5e884898da28047151d0e56f8dc62927,True\n,,{HASH},True\ndave,,{HASH},maybe\nerin,,{HASH},FALSE\nfred,,{HASH},\n"
@@ -58,7 +58,7 @@ fn a_bad_row_is_named_with_its_line_and_the_rest_serve() {
 }
 
 #[test]
-fn a_changed_file_is_taken_up_once_it_has_settled() {
+fn a_changed_file_is_reloaded_once_it_has_settled() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("users.csv");
     fs::write(&path, format!("username,hashed_password\nalice,{HASH}\n")).unwrap();
@@ -88,7 +88,7 @@ fn a_file_that_becomes_readable_is_read() {
 }
 
 #[test]
-fn a_file_that_is_broken_or_gone_leaves_the_last_good_users_in_force() {
+fn a_file_that_is_invalid_or_gone_leaves_the_last_valid_accounts_in_force() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("users.csv");
     fs::write(&path, format!("username,hashed_password\nalice,{HASH}\n")).unwrap();
@@ -101,7 +101,7 @@ fn a_file_that_is_broken_or_gone_leaves_the_last_good_users_in_force() {
         }
         users.poll_file();
         assert!(matches!(users.poll_file(), UsersReload::Refused(_)), "{broken:?}");
-        assert!(matches!(users.poll_file(), UsersReload::Nothing), "said once");
+        assert!(matches!(users.poll_file(), UsersReload::Nothing), "reported once");
         assert!(users.active("alice").is_some());
     }
 }
