@@ -22,7 +22,6 @@ pub mod clock;
 pub mod cluster;
 pub mod config;
 pub mod doctor;
-pub mod dotenv;
 pub mod forwarded;
 pub mod frames;
 pub mod http;

@@ -8,10 +8,7 @@ use std::{
 };
 
 use secrecy::ExposeSecret;
-use signaling::{
-    config::{Config, Faults, Origins},
-    dotenv,
-};
+use signaling::config::{Config, Faults, Origins, dotenv};
 
 /// Stands in every secret, and must never be seen again.
 const MARK: &str = "m4rk-of-a-secret";

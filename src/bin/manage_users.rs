@@ -17,7 +17,7 @@ use signaling::{
         },
     },
     cli::terminal,
-    config, dotenv,
+    config::{self, dotenv},
 };
 use zeroize::Zeroizing;
 

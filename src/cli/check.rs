@@ -3,8 +3,8 @@
 use std::error::Error;
 
 use crate::{
+    config::dotenv,
     doctor::{self, Diagnostic},
-    dotenv,
 };
 
 /// Fails with a line for each fault that keeps these settings and accounts from production.

@@ -7,7 +7,10 @@ use reqwest::StatusCode;
 use tokio::time::timeout;
 
 use super::block_on;
-use crate::{config::Config, dotenv, http_client::LocalServer};
+use crate::{
+    config::{Config, dotenv},
+    http_client::LocalServer,
+};
 
 /// How long the whole check may take. The time-out of Docker's health check is longer and says less.
 const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(3);

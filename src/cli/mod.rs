@@ -13,7 +13,10 @@ use std::{error::Error, io, process::ExitCode};
 use clap::{Parser, Subcommand};
 use secrecy::ExposeSecret;
 
-use crate::{config::Config, dotenv, webhooks};
+use crate::{
+    config::{Config, dotenv},
+    webhooks,
+};
 
 /// A WebRTC signaling server.
 ///

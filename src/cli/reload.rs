@@ -8,8 +8,7 @@ use tracing::level_filters::LevelFilter;
 use super::serve::log_dangerous_settings;
 use crate::{
     app::AppState,
-    config::Changes,
-    dotenv,
+    config::{Changes, dotenv},
     telemetry::Loudness,
     tls::{FreshTls, Tls},
 };

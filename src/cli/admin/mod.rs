@@ -11,7 +11,10 @@ use reqwest::Url;
 
 use self::{command::Command, request::Request};
 use super::{block_on, terminal};
-use crate::{config, dotenv, http_client::LocalServer};
+use crate::{
+    config::{self, dotenv},
+    http_client::LocalServer,
+};
 
 /// What `admin` accepts.
 #[derive(Args)]
