@@ -34,7 +34,7 @@ use crate::{
     },
     clock::unix_now,
     cluster::{self, Cluster, ReplicatedState},
-    config::{Config, Ice, Turn},
+    config::{Config, ReloadableSettings, StartupSettings, TurnSettings},
     limits::{AuthEvent, ConcurrencyLimiter, HttpRateLimiter, Lockouts, Permit},
     metrics::{Limit, Login, Metrics},
     moderation::{EntryDenied, ModerationRule, ModerationRules, RuleKind},
@@ -80,9 +80,9 @@ pub struct AppState(Arc<AppStateInner>);
 /// What one server consists of.
 pub struct AppStateInner {
     /// The settings, as they were at the start: for what is the same until the end.
-    pub config: Arc<Config>,
+    pub config: Arc<StartupSettings>,
     /// The settings as they are now, replaced whole.
-    settings: RwLock<Arc<Config>>,
+    settings: RwLock<Arc<ReloadableSettings>>,
     ice_version: AtomicU64,
     /// Says that it was.
     ice_replaced: Notify,
@@ -180,24 +180,24 @@ impl AppState {
         revoked: RevokedTokens,
         orders: ModerationRules,
     ) -> Self {
-        let config = Arc::new(config);
+        let (startup, settings) = (&config.startup, &config.reloadable);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let passwords = Passwords::new(cores);
         let most_logins = MAX_QUEUED_LOGINS_PER_THREAD * passwords.at_once();
         let (revoked, orders) = (Arc::new(revoked), Arc::new(orders));
         let grants = TokenSessions::default();
-        let lockouts = Lockouts::new(config.auth_max_failures, config.auth_lockout);
+        let lockouts = Lockouts::new(settings.auth.max_failures, settings.auth.lockout);
         let lockouts = Arc::new(Mutex::new(lockouts));
-        let secret = config.secret_key.expose_secret().as_bytes();
+        let secret = startup.auth.secret_key.expose_secret().as_bytes();
         let aliases = hmac::Key::new(hmac::HMAC_SHA256, secret);
         let any = || format!("{:016x}", uuid::Uuid::new_v4().as_u64_pair().1);
-        let node = config.node_id.clone().unwrap_or_else(any);
+        let node = startup.cluster.node_id.clone().unwrap_or_else(any);
         let metrics = Arc::new(Metrics::default());
         let webhooks = Webhooks::start(
-            &config.webhooks,
-            &config.secret_key,
-            Some(&*node).filter(|_| !config.redis_urls.is_empty()),
-            config.tls.is_some(),
+            &startup.webhooks.targets,
+            &startup.auth.secret_key,
+            Some(&*node).filter(|_| !startup.cluster.redis_urls.is_empty()),
+            startup.listen.tls.is_some(),
             &metrics.webhooks,
         );
         #[expect(clippy::expect_used, reason = "see the message")]
@@ -212,7 +212,6 @@ impl AppState {
         }
         session::preregister_metrics(&metrics);
         Self(Arc::new(AppStateInner {
-            settings: RwLock::new(config.clone()),
             ice_version: AtomicU64::new(0),
             ice_replaced: Notify::new(),
             relays: Relays::default(),
@@ -222,16 +221,16 @@ impl AppState {
             moderation_rules: orders,
             stop: CancellationToken::new(),
             migrated: Mutex::new(arrivals),
-            sockets: ConcurrencyLimiter::new(0, config.max_connections_per_ip),
+            sockets: ConcurrencyLimiter::new(0, settings.limits.max_connections_per_ip),
             unauthenticated: ConcurrencyLimiter::new(
                 MAX_UNAUTHENTICATED,
                 MAX_UNAUTHENTICATED_PER_ADDRESS,
             ),
-            http_rate: HttpRateLimiter::new(config.rate_limit_per_minute),
+            http_rate: HttpRateLimiter::new(settings.limits.requests_per_minute),
             sessions: TaskTracker::new(),
             detached: TaskTracker::new(),
             // As many as an address may have connections: all of them may break at once.
-            detached_permits: ConcurrencyLimiter::new(0, config.max_connections_per_ip),
+            detached_permits: ConcurrencyLimiter::new(0, settings.limits.max_connections_per_ip),
             started: Instant::now(),
             metrics,
             webhooks,
@@ -239,18 +238,19 @@ impl AppState {
             // One address never fills it, so that others are served meanwhile.
             logins: ConcurrencyLimiter::new(most_logins, most_logins / 2),
             tokens: AccessTokens::new(
-                &config.jwt_secret_key,
-                config.jwt_secret_key_previous.as_ref(),
-                config.token_lifetime,
+                &startup.auth.jwt_secret_key,
+                startup.auth.jwt_secret_key_previous.as_ref(),
+                startup.auth.token_lifetime,
             ),
-            resume_tokens: Arc::new(ResumeTokenSigner::new(&config.secret_key)),
+            resume_tokens: Arc::new(ResumeTokenSigner::new(&startup.auth.secret_key)),
             snapshot: ShutdownSnapshot::default(),
             revoked_tokens: revoked,
             lockouts,
             digest_key: aliases,
             token_sessions: grants,
             closing: watch::Sender::new(None),
-            config,
+            settings: RwLock::new(Arc::new(config.reloadable)),
+            config: Arc::new(config.startup),
         }))
     }
 
@@ -327,14 +327,14 @@ impl AppState {
 
     /// Tries the relays again and again, and at once when there are others, for as long as it is polled.
     pub async fn run_turn_probe(self) {
-        let every = self.config.turn_probe;
+        let every = self.config.ice.probe_interval;
         if every.is_zero() {
             return;
         }
-        let our_own = self.config.tls.as_ref().map(|tls| tls.certificate.as_path());
+        let our_own = self.config.listen.tls.as_ref().map(|tls| tls.certificate.as_path());
         loop {
-            let ice = self.ice();
-            let Turn { secret, urls, ttl } = &ice.turn;
+            let settings = self.settings();
+            let TurnSettings { secret, urls, ttl } = &settings.ice.turn;
             // Without a secret nothing is issued that could be tried.
             let urls = if secret.expose_secret().is_empty() { &[] } else { urls.as_slice() };
             self.relays.look(urls, secret, *ttl, our_own).await;
@@ -349,9 +349,9 @@ impl AppState {
         }
         self.rooms.begin_shutdown();
         // Whoever comes back in time is to find its seat.
-        let within = match self.config.resume_window {
-            Duration::ZERO => self.config.shutdown_grace,
-            window => self.config.shutdown_grace.min(window / 2),
+        let within = match self.config.rooms.resume_window {
+            Duration::ZERO => self.config.process.shutdown_grace,
+            window => self.config.process.shutdown_grace.min(window / 2),
         };
         self.closing.send_replace(Some(within));
         self.sessions.close();
@@ -393,7 +393,7 @@ impl AppState {
         while let Some((arrival, _on_its_way)) = arrivals.recv().await {
             let parked = DetachedMember::from_migration(
                 arrival,
-                self.config.resume_window,
+                self.config.rooms.resume_window,
                 |ticket, outbox| self.authorize_resume(ticket, outbox),
             );
             match parked {
@@ -439,7 +439,7 @@ impl AppState {
             tracing::error!(%error, file = %path.display(), "nobody may go on where it was");
             Vec::new()
         });
-        let (now, window) = (unix_now(), self.config.resume_window);
+        let (now, window) = (unix_now(), self.config.rooms.resume_window);
         let restored = records.into_iter().filter_map(|record| {
             DetachedMember::restore(&self.rooms, record, now, window, |ticket, outbox| {
                 let is_allowed = self.check_room_open(&ticket.room).is_none();
@@ -488,7 +488,7 @@ impl AppState {
     }
 }
 
-fn mint_credentials(turn: &Turn, username: &str) -> Result<TurnCredentials, TurnError> {
+fn mint_credentials(turn: &TurnSettings, username: &str) -> Result<TurnCredentials, TurnError> {
     let secret = turn.secret.expose_secret();
     if secret.is_empty() {
         return Err(TurnError::NotConfigured);
@@ -509,18 +509,24 @@ fn open_rooms(
     lockouts: &Arc<Mutex<Lockouts>>,
     orders: &Arc<ModerationRules>,
 ) -> (RoomRegistry, Option<(Cluster, MigratedMembers)>) {
-    if config.redis_urls.is_empty() {
+    let Config { startup, reloadable } = config;
+    let most_members = reloadable.limits.max_connections_per_room;
+    if startup.cluster.redis_urls.is_empty() {
         let rooms =
-            RoomRegistry::new(config.max_connections_per_room).with_timelines(config.timelines);
+            RoomRegistry::new(most_members).with_timelines(startup.rooms.timeline_retention);
         return (rooms.with_webhooks(webhooks.clone()), None);
     }
     #[expect(clippy::expect_used, reason = "Config::read refuses others")]
-    let ways = cluster::parse_endpoints(&config.redis_urls, config.redis_authority.as_deref())
-        .expect("URLs and a certificate that were looked at");
+    let ways = cluster::parse_endpoints(
+        &startup.cluster.redis_urls,
+        startup.cluster.redis_authority.as_deref(),
+    )
+    .expect("URLs and a certificate that were looked at");
     let (far, asked, arrivals) = ClusterGateway::new(node, ways.len());
     let far = Arc::new(far);
-    let rooms = RoomRegistry::clustered(config.max_connections_per_room, far.clone());
-    let rooms = rooms.with_timelines(config.timelines).with_webhooks(webhooks.clone());
+    let rooms = RoomRegistry::clustered(most_members, far.clone());
+    let rooms =
+        rooms.with_timelines(startup.rooms.timeline_retention).with_webhooks(webhooks.clone());
     let (ours, theirs, grants) = (revoked.clone(), revoked.clone(), grants.clone());
     let lockouts = lockouts.clone();
     let (told, heard, said) = (orders.clone(), (orders.clone(), rooms.clone()), rooms.clone());
@@ -587,15 +593,10 @@ impl AppStateInner {
         self.check_account(&claims).map(|account| (account, claims))
     }
 
-    /// The settings as they are now: what [`READ_AGAIN`](crate::config::READ_AGAIN) names is to be asked for here, whenever it is
-    /// needed. Not for each message: this takes a lock.
-    pub fn settings(&self) -> Arc<Config> {
+    /// The settings that SIGHUP may change, as they are now. Ask for them whenever they are needed, but not for each message: this
+    /// takes a lock.
+    pub fn settings(&self) -> Arc<ReloadableSettings> {
         self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// The STUN and TURN servers that count now.
-    fn ice(&self) -> Arc<Ice> {
-        self.settings().ice.clone()
     }
 
     /// Another number whenever those were replaced.
@@ -603,14 +604,15 @@ impl AppStateInner {
         self.ice_version.load(Ordering::Relaxed)
     }
 
-    /// Lets `settings` count, that were [read again](Config::read_again). Whoever is in hears of other STUN and
+    /// Applies settings that were [read again](crate::config::reload). Whoever is in hears of other STUN and
     /// TURN servers at its next deadline, so not all at once, and keeps to the limits that it came in under.
-    pub fn apply_settings(&self, settings: Config) {
-        self.http_rate.apply_settings(settings.rate_limit_per_minute);
-        self.lockouts().apply_settings(settings.auth_max_failures, settings.auth_lockout);
-        self.sockets.apply_settings(settings.max_connections_per_ip);
-        self.detached_permits.apply_settings(settings.max_connections_per_ip);
-        self.rooms.set_default_capacity(settings.max_connections_per_room);
+    pub fn apply_settings(&self, settings: ReloadableSettings) {
+        let ReloadableSettings { auth, limits, .. } = &settings;
+        self.http_rate.apply_settings(limits.requests_per_minute);
+        self.lockouts().apply_settings(auth.max_failures, auth.lockout);
+        self.sockets.apply_settings(limits.max_connections_per_ip);
+        self.detached_permits.apply_settings(limits.max_connections_per_ip);
+        self.rooms.set_default_capacity(limits.max_connections_per_room);
         let mut held = self.settings.write().unwrap_or_else(PoisonError::into_inner);
         let has_other_ice = held.ice != settings.ice;
         *held = Arc::new(settings);
@@ -642,7 +644,8 @@ impl AppStateInner {
         &self,
         username: &str,
     ) -> Result<(TurnCredentials, Vec<String>, Duration), TurnError> {
-        let turn = &self.ice().turn;
+        let settings = self.settings();
+        let turn = &settings.ice.turn;
         let credentials = mint_credentials(turn, username)?;
         self.metrics.issued_turn_credentials();
         Ok((credentials, self.relays.in_order(&turn.urls), turn.ttl))
@@ -650,7 +653,8 @@ impl AppStateInner {
 
     /// STUN for everybody, TURN as well for an account; and how long credentials last.
     pub fn ice_servers(&self, username: Option<&str>) -> (Vec<IceServer>, Duration) {
-        let ice = self.ice();
+        let settings = self.settings();
+        let ice = &settings.ice;
         let stun = &ice.stun_urls;
         let mut servers = Vec::new();
         if !stun.is_empty() {
@@ -669,14 +673,14 @@ impl AppStateInner {
 
     /// What a session keeps to.
     pub fn session_limits(&self) -> SessionLimits {
-        let settings = self.settings();
+        let limits = &self.settings().limits;
         SessionLimits {
-            timeout: settings.websocket_timeout,
-            messages_per_second: settings.messages_per_second,
-            message_burst: settings.message_burst,
-            guests: self.config.allow_anonymous,
-            enforce_token_expiry: self.config.enforce_token_expiry,
-            resume_window: self.config.resume_window,
+            timeout: limits.websocket_timeout,
+            messages_per_second: limits.messages_per_second,
+            message_burst: limits.message_burst,
+            guests: self.config.auth.allow_anonymous,
+            enforce_token_expiry: self.config.auth.enforce_token_expiry,
+            resume_window: self.config.rooms.resume_window,
         }
     }
 
@@ -705,7 +709,7 @@ impl AppStateInner {
         if self.is_closing() {
             return Some(CloseReason::Draining);
         }
-        let allowed = &self.settings().allowed_rooms;
+        let allowed = &self.settings().rooms.allowed;
         (!allowed.is_empty() && !allowed.iter().any(|allowed| allowed == room))
             .then_some(CloseReason::RoomNotAllowed)
     }
@@ -823,14 +827,14 @@ impl AppStateInner {
             return Err(AuthError::Removed);
         }
         let Some(claims) = &ticket.claims else {
-            if !self.config.allow_anonymous || self.users.find(&ticket.username).is_some() {
+            if !self.config.auth.allow_anonymous || self.users.find(&ticket.username).is_some() {
                 return Err(AuthError::NoSuchUser);
             }
             let username = ticket.username.as_str().into();
             return Ok(Authorized { username, expires_in: None, claims: None, session: None });
         };
         let now = unix_now();
-        if self.config.enforce_token_expiry && now >= claims.expires_at {
+        if self.config.auth.enforce_token_expiry && now >= claims.expires_at {
             return Err(AuthError::BadToken);
         }
         self.authorize_claims(claims.clone(), now, outbox)

@@ -137,35 +137,6 @@ fn the_doors_do_not_know_each_other_but_for_what_they_share() {
     }
 }
 
-/// What SIGHUP may change is not asked of what was read at the start.
-#[test]
-fn settings_that_may_change_are_read_where_they_count_now() {
-    const MAY_CHANGE: [&str; 13] = [
-        "log_level",
-        "cors_origins",
-        "rate_limit_per_minute",
-        "messages_per_second",
-        "message_burst",
-        "websocket_timeout",
-        "max_message_bytes",
-        "max_connections_per_room",
-        "max_connections_per_ip",
-        "auth_max_failures",
-        "auth_lockout",
-        "allowed_rooms",
-        "ice",
-    ];
-    let config = fs::read_to_string("src/config/mod.rs").unwrap();
-    for name in MAY_CHANGE {
-        assert!(config.contains(&format!("    pub {name}: ")), "{name} is no setting");
-        for path in sources(Path::new("src")) {
-            let text = fs::read_to_string(&path).unwrap();
-            let stale = ["app", "self"].map(|holder| format!("{holder}.config.{name}"));
-            assert!(!stale.iter().any(|stale| text.contains(stale)), "{}: {name}", path.display());
-        }
-    }
-}
-
 fn sources(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let (folders, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());

@@ -30,8 +30,8 @@ pub enum NotHealthy {
 }
 
 pub(super) fn run() -> Result<(), Box<dyn Error>> {
-    let config = Config::read(dotenv::environment()?)?;
-    Ok(block_on(check(&config.host, config.port))??)
+    let listen = Config::read(dotenv::environment()?)?.startup.listen;
+    Ok(block_on(check(&listen.host, listen.port))??)
 }
 
 /// Requests `/health/ready` of the server that listens on `host` and `port`, for at most 3 s.

@@ -17,7 +17,7 @@ use crate::{
     app::{self, AppState},
     auth::{revoked::RevokedTokens, users, users::Users},
     clock::unix_now,
-    config::{self, Config, dotenv},
+    config::{self, Config, ConfigWarning, StartupSettings, dotenv},
     doctor, http,
     moderation::ModerationRules,
     server::{self, ConnectionLimits},
@@ -38,7 +38,7 @@ pub(super) fn run() -> Result<(), Box<dyn Error>> {
     let inherited = server::inherited_listener().map_err(|error| format!("LISTEN_FDS: {error}"))?;
     let config = Config::read(dotenv::environment()?)?;
     let telemetry = telemetry::start(&config)?;
-    let trace_timeout = config.shutdown_grace / 10;
+    let trace_timeout = config.startup.process.shutdown_grace / 10;
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default(); // before anything signs or encrypts
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let served = runtime.block_on(serve(config, inherited, telemetry.loudness.clone()));
@@ -56,23 +56,23 @@ async fn serve(
     let (mut stop_signals, hangup) = (StopSignals::register()?, signal(SignalKind::hangup())?);
     // Where file sizes are limited, a write fails; without a handler the signal would end the process.
     let _file_too_large = signal(SignalKind::from_raw(SignalNumber::XFSZ.as_raw()))?;
-    log_dangerous_settings(&config);
-    let (users, revoked, rules) = load_accounts(&config)?;
-    let tls = load_tls(&config)?;
-    log_exposed_files(&config);
-    let listeners = Listeners::open(&config, inherited, tls.is_some()).await?;
+    log_dangerous_settings(&config.warnings());
+    let (users, revoked, rules) = load_accounts(&config.startup)?;
+    let tls = load_tls(&config.startup)?;
+    log_exposed_files(&config.startup);
+    let listeners = Listeners::open(&config.startup, inherited, tls.is_some()).await?;
 
     let app = AppState::new(config, users, revoked, rules);
     log_default_passwords(&app);
     tokio::spawn(reload_on_hangup(hangup, app.clone(), tls.clone(), log_level));
     spawn_maintenance(&app, tls.as_ref());
-    let workers = start_workers(app.config.workers)?;
+    let workers = start_workers(app.config.process.workers)?;
     app.restore(&workers);
     let server = Server::start(&app, listeners, tls, &workers);
     notify_systemd(NotifyState::Ready);
 
     tokio::select! { () = stop_signals.next() => {}, () = app.stop.cancelled() => {} }
-    let deadline = Instant::now() + app.config.shutdown_grace;
+    let deadline = Instant::now() + app.config.process.shutdown_grace;
     tracing::info!("closing");
     notify_systemd(NotifyState::Stopping);
     server.drain(&app, &mut stop_signals).await;
@@ -105,22 +105,22 @@ impl StopSignals {
 /// The users file, which is created in development where it is missing, and the revoked tokens and moderation rules beside
 /// it.
 fn load_accounts(
-    config: &Config,
+    startup: &StartupSettings,
 ) -> Result<(Users, RevokedTokens, ModerationRules), Box<dyn Error>> {
-    if config.debug && !config.users_csv.exists() {
-        users::create_default(&config.users_csv)?;
-        tracing::warn!(file = %config.users_csv.display(), "default users made: for development only");
+    if startup.process.debug && !startup.auth.users_csv.exists() {
+        users::create_default(&startup.auth.users_csv)?;
+        tracing::warn!(file = %startup.auth.users_csv.display(), "default users made: for development only");
     }
     let (users, faults) =
-        Users::load(&config.users_csv).map_err(|error| format!("USERS_CSV: {error}"))?;
+        Users::load(&startup.auth.users_csv).map_err(|error| format!("USERS_CSV: {error}"))?;
     app::log_row_faults(&faults);
-    let revoked = RevokedTokens::load(&config.users_csv, unix_now())?;
-    let rules = ModerationRules::load(&config.users_csv)?;
+    let revoked = RevokedTokens::load(&startup.auth.users_csv, unix_now())?;
+    let rules = ModerationRules::load(&startup.auth.users_csv)?;
     Ok((users, revoked, rules))
 }
 
-fn load_tls(config: &Config) -> Result<Option<Arc<Tls>>, Box<dyn Error>> {
-    let tls = config.tls.clone().map(Tls::load).transpose();
+fn load_tls(startup: &StartupSettings) -> Result<Option<Arc<Tls>>, Box<dyn Error>> {
+    let tls = startup.listen.tls.clone().map(Tls::load).transpose();
     Ok(tls.map_err(|error| format!("SSL_CERT_FILE, SSL_KEY_FILE: {error}"))?.map(Arc::new))
 }
 
@@ -136,7 +136,7 @@ struct Listeners {
 
 impl Listeners {
     async fn open(
-        config: &Config,
+        startup: &StartupSettings,
         inherited: Option<net::TcpListener>,
         tls: bool,
     ) -> Result<Self, Box<dyn Error>> {
@@ -146,21 +146,23 @@ impl Listeners {
             Some(socket) => server::adopt_listener(socket)
                 .map_err(|error| format!("cannot listen on the socket of LISTEN_FDS: {error}"))?,
             None => {
-                let (host, port) = (config.host.as_str(), config.port);
+                let (host, port) = (startup.listen.host.as_str(), startup.listen.port);
                 server::listen(host, port)
                     .await
                     .map_err(|error| format!("cannot listen on {host}:{port}: {error}"))?
             }
         };
-        let metrics = open_metrics_listener(config).await?;
+        let metrics = open_metrics_listener(startup).await?;
         let (address, version) = (clients.local_addr()?, env!("CARGO_PKG_VERSION"));
         tracing::info!(%address, is_handed_over = is_inherited, tls, handles, version, "open");
         Ok(Self { clients, is_inherited, metrics, file_descriptors: handles })
     }
 }
 
-async fn open_metrics_listener(config: &Config) -> Result<Option<TcpListener>, Box<dyn Error>> {
-    let Some(address) = config.metrics_listen else { return Ok(None) };
+async fn open_metrics_listener(
+    startup: &StartupSettings,
+) -> Result<Option<TcpListener>, Box<dyn Error>> {
+    let Some(address) = startup.telemetry.metrics_listen else { return Ok(None) };
     let listener = server::listen(&address.ip().to_string(), address.port()).await;
     let listener =
         listener.map_err(|error| format!("METRICS_LISTEN: cannot listen on {address}: {error}"))?;
@@ -208,7 +210,7 @@ impl Server {
             let stop = stop_accepting.clone();
             tokio::spawn(server::serve(listener, service, None, limits, workers, stop));
         }
-        let trusted_proxies = &app.config.trusted_proxies;
+        let trusted_proxies = &app.config.listen.trusted_proxies;
         let limits = ConnectionLimits::new(file_descriptors, trusted_proxies, app.metrics.clone());
         let (service, workers) = (http::http_service(app), workers.clone());
         let stop = stop_accepting.clone();
@@ -223,7 +225,7 @@ impl Server {
             // New connections wait in the socket's queue for the next process.
             self.stop_accepting.cancel();
         }
-        let drained = timeout(app.config.shutdown_grace.mul_f64(DRAIN_SHARE), async {
+        let drained = timeout(app.config.process.shutdown_grace.mul_f64(DRAIN_SHARE), async {
             // Until the last session has ended, new clients and load balancers still get an answer: the server is stopping.
             app.close().await;
             self.stop_accepting.cancel();
@@ -246,30 +248,30 @@ fn notify_systemd(state: NotifyState<'_>) {
 }
 
 /// Logs a warning for each setting that is accepted and dangerous.
-pub(super) fn log_dangerous_settings(config: &Config) {
-    for warning in config.warnings() {
-        tracing::warn!(warning, "a setting is dangerous");
+pub(super) fn log_dangerous_settings(warnings: &[ConfigWarning]) {
+    for warning in warnings {
+        tracing::warn!(%warning, "a setting is dangerous");
     }
 }
 
-fn log_exposed_files(config: &Config) {
-    if config.debug {
+fn log_exposed_files(startup: &StartupSettings) {
+    if startup.process.debug {
         return;
     }
-    for exposed in config::exposed_files(config) {
-        tracing::warn!(exposed, "a file with secrets is not its owner's alone");
+    for exposed in config::exposed_files(startup) {
+        tracing::warn!(%exposed, "a file with secrets is not its owner's alone");
     }
 }
 
 /// In the background: each account of a default name costs a password hash.
 fn log_default_passwords(app: &AppState) {
-    if app.config.debug {
+    if app.config.process.debug {
         return;
     }
     let app = app.clone();
     spawn_blocking(move || {
         for fault in doctor::default_passwords(&app.users) {
-            tracing::warn!(fault, "a default password is in use");
+            tracing::warn!(%fault, "a default password is in use");
         }
     });
 }

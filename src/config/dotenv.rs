@@ -1,59 +1,88 @@
-//! Where the settings come from: the environment, and `.env` in the working folder.
+//! Where settings come from: the environment, and `.env` in the working folder.
+//!
+//! The reader is our own because `dotenvy` changes values that python-dotenv, and so an `.env` of the FastAPI server, keeps
+//! as they are: it removes the quotes of `["*"]` and replaces `$HOME` in a secret. A test below shows it.
 
 use std::{collections::HashMap, path::Path};
 
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
-use crate::config::Faults;
+use super::error::{ConfigError, ConfigErrors};
 
-/// Settings from the process's environment, and from `.env` in the working folder where that has none.
+/// The variables of the process's environment, and those of `.env` in the working folder that the environment lacks.
 ///
 /// # Errors
 ///
-/// [`Faults`] where `.env` cannot be read.
+/// [`ConfigErrors`] if `.env` cannot be read, or for each line that is no assignment.
 #[expect(
     clippy::disallowed_methods,
     reason = "for the two binaries, which hand it to everything else"
 )]
-pub fn environment() -> Result<impl Fn(&str) -> Option<String>, Faults> {
-    let file = dotenv(Path::new(".env"))?;
+pub fn environment() -> Result<impl Fn(&str) -> Option<String>, ConfigErrors> {
+    let file = read_file(Path::new(".env"))?;
     let in_file = move |name: &str| file.get(name).map(|value| value.expose_secret().to_owned());
     Ok(move |name: &str| std::env::var(name).ok().or_else(|| in_file(name)))
 }
 
-fn dotenv(path: &Path) -> Result<HashMap<String, SecretString>, Faults> {
+fn read_file(path: &Path) -> Result<HashMap<String, SecretString>, ConfigErrors> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => Zeroizing::new(text),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(HashMap::new()),
-        Err(error) => return Err(Faults(vec![format!("{}: {error}", path.display())])),
+        Err(error) => {
+            let (name, fix) =
+                (path.display().to_string(), "make it UTF-8 text that the server may read");
+            return Err(ConfigErrors(vec![ConfigError::new(name, error.to_string(), fix)]));
+        }
     };
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    let (mut variables, mut faults) = (HashMap::new(), Vec::new());
+    let (mut variables, mut errors) = (HashMap::new(), Vec::new());
     for (number, line) in text.lines().enumerate() {
-        match read_assignment(line) {
+        match parse_line(line) {
             Ok(Some((name, value))) => _ = variables.insert(name, value.into()),
             Ok(None) => {}
-            Err(fault) => faults.push(format!("{}, line {}: {fault}", path.display(), number + 1)),
+            Err(error) => {
+                let name = format!("{}, line {}", path.display(), number + 1);
+                errors.push(ConfigError::new(name, error.to_string(), error.fix()));
+            }
         }
     }
-    if faults.is_empty() { Ok(variables) } else { Err(Faults(faults)) }
+    if errors.is_empty() { Ok(variables) } else { Err(ConfigErrors(errors)) }
 }
 
-/// One line of `.env` as python-dotenv reads it, without substitution: nothing in a secret is special.
-pub(crate) fn read_assignment(line: &str) -> Result<Option<(String, String)>, &'static str> {
+/// Why a line of `.env` is no assignment. It repeats nothing of the line, which may hold a secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum BadLine {
+    #[error("has no \"=\"")]
+    NoAssignment,
+    #[error("opens a quote and does not close it")]
+    OpenQuote,
+}
+
+impl BadLine {
+    fn fix(self) -> &'static str {
+        match self {
+            Self::NoAssignment => "write NAME=value",
+            Self::OpenQuote => "close the quote on the same line",
+        }
+    }
+}
+
+/// One line of `.env` as python-dotenv reads it, but without substitution, so that no character of a secret is special.
+/// `None` for an empty line or a comment.
+pub(super) fn parse_line(line: &str) -> Result<Option<(String, String)>, BadLine> {
     let line = line.trim();
     if line.is_empty() || line.starts_with('#') {
         return Ok(None);
     }
     let line = line.strip_prefix("export ").unwrap_or(line);
-    let (name, value) = line.split_once('=').ok_or("no \"=\"; a line is NAME=value")?;
+    let (name, value) = line.split_once('=').ok_or(BadLine::NoAssignment)?;
     let value = value.trim();
     let value = if let Some(quoted) = value.strip_prefix('\'') {
-        let (quoted, _) = quoted.split_once('\'').ok_or("a quote is opened and not closed")?;
+        let (quoted, _) = quoted.split_once('\'').ok_or(BadLine::OpenQuote)?;
         quoted.to_owned()
     } else if let Some(quoted) = value.strip_prefix('"') {
-        read_double_quoted(quoted).ok_or("a quote is opened and not closed")?
+        parse_double_quoted(quoted).ok_or(BadLine::OpenQuote)?
     } else if value.starts_with('#') {
         String::new()
     } else {
@@ -62,7 +91,7 @@ pub(crate) fn read_assignment(line: &str) -> Result<Option<(String, String)>, &'
     Ok(Some((name.trim().to_owned(), value)))
 }
 
-fn read_double_quoted(quoted: &str) -> Option<String> {
+fn parse_double_quoted(quoted: &str) -> Option<String> {
     let (mut value, mut chars) = (String::new(), quoted.chars());
     loop {
         match chars.next()? {
@@ -97,13 +126,9 @@ mod tests {
             ("X=", ""),
             ("X = a=b", "a=b"),
         ] {
-            assert_eq!(
-                read_assignment(line),
-                Ok(Some(("X".to_owned(), value.to_owned()))),
-                "{line}"
-            );
+            assert_eq!(parse_line(line), Ok(Some(("X".to_owned(), value.to_owned()))), "{line}");
         }
-        assert_eq!(read_assignment("  # X=1"), Ok(None));
-        assert!(read_assignment("nonsense").is_err() && read_assignment("X='open").is_err());
+        assert_eq!(parse_line("  # X=1"), Ok(None));
+        assert!(parse_line("nonsense").is_err() && parse_line("X='open").is_err());
     }
 }

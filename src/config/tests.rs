@@ -1,11 +1,14 @@
 //! Which settings are accepted, what stops a start, and what SIGHUP changes.
 
-use std::fmt::Write;
+use std::{cell::RefCell, collections::BTreeSet, fmt::Write, fs, time::Duration};
 
-use super::*;
-use crate::config::dotenv::read_assignment;
+use ipnet::IpNet;
+use secrecy::ExposeSecret;
+use tracing::level_filters::LevelFilter;
 
-fn read(set: &[(&str, &str)]) -> Result<Config, Faults> {
+use super::{dotenv::parse_line, *};
+
+fn read(set: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
     Config::read(variables(set))
 }
 
@@ -13,12 +16,17 @@ fn variables(set: &[(&str, &str)]) -> impl Fn(&str) -> Option<String> {
     move |name| set.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
 }
 
-fn in_debug(name: &str, value: &str) -> Result<Config, Faults> {
+fn in_debug(name: &str, value: &str) -> Result<Config, ConfigErrors> {
     read(&[("DEBUG", "true"), (name, value)])
 }
 
-/// A production environment without fault, but for what is overridden.
-fn in_production(changes: &[(&str, &str)]) -> Result<Config, Faults> {
+/// The errors, a line each.
+fn errors_of(read: Result<Config, ConfigErrors>) -> Vec<String> {
+    read.unwrap_err().0.iter().map(ToString::to_string).collect()
+}
+
+/// A production environment without errors, but for what is overridden.
+fn in_production(changes: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
     let (own, jwt) = ("a".repeat(32), "b".repeat(32));
     let mut variables = changes.to_vec();
     variables.extend([
@@ -31,37 +39,42 @@ fn in_production(changes: &[(&str, &str)]) -> Result<Config, Faults> {
 
 #[test]
 fn the_defaults_are_those_of_the_contract() {
-    let config = in_production(&[]).unwrap();
+    let Config { startup, reloadable } = in_production(&[]).unwrap();
 
-    assert_eq!((config.host.as_str(), config.port), ("0.0.0.0", 8000));
-    assert!(!config.debug && config.require_https && !config.api_docs && config.tls.is_none());
-    assert_eq!(config.log_level, LevelFilter::INFO);
-    assert_eq!(config.token_lifetime, Duration::from_secs(1800));
-    assert!(config.cors_origins == Origins::Any && config.cors_allow_credentials);
-    assert!(config.metrics_token.is_none() && config.workers == 0);
-    assert_eq!(config.metrics_listen, None);
+    let StartupSettings { process, listen, cors, auth, rooms, ice, cluster, telemetry, .. } =
+        startup;
+    assert_eq!((listen.host.as_str(), listen.port), ("0.0.0.0", 8000));
+    assert!(listen.require_https && listen.tls.is_none());
     assert_eq!(
-        (config.rate_limit_per_minute, config.messages_per_second, config.message_burst),
-        (60, 50, 250)
-    );
-    assert_eq!((config.websocket_timeout.as_secs(), config.max_message_bytes), (30, 65_536));
-    assert_eq!((config.max_connections_per_room, config.max_connections_per_ip), (10, 100));
-    assert_eq!((config.auth_max_failures, config.auth_lockout.as_secs()), (5, 300));
-    assert_eq!(
-        config.trusted_proxies,
+        listen.trusted_proxies,
         ["127.0.0.0/8".parse::<IpNet>().unwrap(), "::1/128".parse().unwrap()]
     );
-    assert!(
-        !config.enforce_token_expiry && !config.allow_anonymous && !config.rooms_api_require_auth
+    assert!(!process.debug && !process.api_docs && process.workers == 0);
+    assert_eq!(process.shutdown_grace.as_secs(), 10);
+    assert_eq!(auth.token_lifetime, Duration::from_secs(1800));
+    assert!(!auth.enforce_token_expiry && !auth.allow_anonymous && !auth.rooms_api_require_auth);
+    assert!(auth.jwt_secret_key_previous.is_none() && auth.admin_token.is_none());
+    assert!(cors.allow_credentials);
+    assert_eq!((rooms.resume_window.as_secs(), rooms.timeline_retention.as_secs()), (30, 300));
+    assert_eq!(rooms.state_file, None);
+    assert_eq!(ice.probe_interval.as_secs(), 60);
+    assert!(cluster.redis_urls.is_empty() && cluster.node_id.is_none());
+    assert!(telemetry.metrics_token.is_none() && telemetry.otlp.is_none());
+    assert_eq!(telemetry.metrics_listen, None);
+
+    let ReloadableSettings { cors, auth, limits, rooms, ice, telemetry, .. } = reloadable;
+    assert_eq!(telemetry.log_level, LevelFilter::INFO);
+    assert_eq!(cors.origins, Origins::Any);
+    assert_eq!(
+        (limits.requests_per_minute, limits.messages_per_second, limits.message_burst),
+        (60, 50, 250)
     );
-    assert!(
-        config.allowed_rooms.is_empty()
-            && config.ice.stun_urls.is_empty()
-            && config.ice.turn.urls.is_empty()
-    );
-    assert_eq!((config.ice.turn.ttl.as_secs(), config.shutdown_grace.as_secs()), (86_400, 10));
-    assert_eq!((config.turn_probe.as_secs(), config.resume_window.as_secs()), (60, 30));
-    assert_eq!(config.state_file, None);
+    assert_eq!((limits.websocket_timeout.as_secs(), limits.max_message_bytes), (30, 65_536));
+    assert_eq!((limits.max_connections_per_room, limits.max_connections_per_ip), (10, 100));
+    assert_eq!((auth.max_failures, auth.lockout.as_secs()), (5, 300));
+    assert!(rooms.allowed.is_empty() && ice.stun_urls.is_empty() && ice.turn.urls.is_empty());
+    assert!(ice.turn.secret.expose_secret().is_empty());
+    assert_eq!(ice.turn.ttl.as_secs(), 86_400);
 }
 
 #[test]
@@ -69,48 +82,62 @@ fn a_token_that_no_header_can_hold_is_refused_and_not_shown() {
     for name in ["METRICS_TOKEN", "ADMIN_TOKEN"] {
         for token in ["zoë-0123456789abcdef0123456789abcdef", "two words 0123456789abcdef0123456"]
         {
-            let faults = in_debug(name, token).unwrap_err().0;
+            let errors = errors_of(in_debug(name, token));
 
-            assert!(faults[0].starts_with(&format!("{name}: not accepted; give letters")));
-            assert!(!faults[0].contains("0123456789abcdef"), "{faults:?}");
+            assert!(errors[0].starts_with(&format!("{name}: the value is not accepted; use ")));
+            assert!(errors[0].contains("letters, digits and signs"), "{errors:?}");
+            assert!(!errors[0].contains("0123456789abcdef"), "{errors:?}");
         }
         assert!(in_debug(name, "0123456789abcdef0123456789abcdef").is_ok());
     }
 }
 
-#[test]
-fn every_setting_stands_in_env_example_in_the_same_order_and_with_its_default() {
+/// The names of the settings that are read, in order.
+fn names_read(read: impl Fn(&mut Reader<'_>)) -> Vec<String> {
     let names = RefCell::new(Vec::new());
-    let _ = Config::read(|name| {
+    let variable = |name: &str| {
         names.borrow_mut().push(name.to_owned());
         None
-    });
-    let example = include_str!("../../env.example");
+    };
+    read(&mut Reader::new(&variable));
+    let mut names = names.take();
+    names.sort_unstable();
+    names
+}
 
-    let listed: Vec<(String, String)> = example
-        .lines()
-        .filter_map(|line| {
-            read_assignment(
-                line.strip_prefix("# ").filter(|line| is_assignment(line)).unwrap_or(line),
-            )
-            .ok()?
-        })
-        .collect();
+#[test]
+fn each_setting_is_read_once_and_where_it_belongs() {
+    let startup = names_read(|reader| _ = StartupSettings::read(reader));
+    let reloadable = names_read(|reader| _ = ReloadableSettings::read(reader, false));
 
-    assert_eq!(
-        listed.iter().map(|(name, _)| name).collect::<Vec<_>>(),
-        names.borrow().iter().collect::<Vec<_>>()
-    );
+    for (read, is_reloadable) in [(startup, false), (reloadable, true)] {
+        let declared = declarations().filter(|it| it.is_reloadable() == is_reloadable);
+        let mut declared: Vec<_> = declared.map(|it| it.name).collect();
+        declared.sort_unstable();
+        assert_eq!(read, declared, "reloadable: {is_reloadable}");
+    }
+}
+
+#[test]
+fn env_example_sets_every_setting_to_its_default() {
+    let example = fs::read_to_string("env.example").unwrap();
+    let listed: Vec<_> = example.lines().filter_map(|line| parse_line(line).unwrap()).collect();
+    let names: Vec<_> = listed.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, declarations().map(|it| it.name).collect::<Vec<_>>());
+
     let plain = in_debug("LOG_LEVEL", "").unwrap();
     let spelled_out = Config::read(|name| match name {
         "DEBUG" => Some("true".into()),
         "API_DOCS" => None,
         _ => listed.iter().find(|(listed, _)| listed == name).map(|(_, value)| value.clone()),
     });
+
     let describe = |config: &Config| {
         let mut text = String::new();
         write!(text, "{config:?}").unwrap();
-        for secret in [&config.secret_key, &config.jwt_secret_key, &config.ice.turn.secret] {
+        let auth = &config.startup.auth;
+        let turn_secret = &config.reloadable.ice.turn.secret;
+        for secret in [&auth.secret_key, &auth.jwt_secret_key, turn_secret] {
             text.push_str(secret.expose_secret());
         }
         text.replace("LevelFilter::INFO", "LevelFilter::DEBUG")
@@ -118,18 +145,13 @@ fn every_setting_stands_in_env_example_in_the_same_order_and_with_its_default() 
     assert_eq!(describe(&spelled_out.unwrap()), describe(&plain));
 }
 
-fn is_assignment(line: &str) -> bool {
-    line.split_once('=')
-        .is_some_and(|(name, _)| name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_'))
-}
-
 #[test]
 fn a_redis_url_that_is_none_is_named_without_its_password() {
-    let Faults(faults) = in_debug("REDIS_URL", "redis://a, http://user:hunter2@b").unwrap_err();
+    let errors = errors_of(in_debug("REDIS_URL", "redis://a, http://user:hunter2@b"));
 
-    assert_eq!(faults.len(), 1);
-    assert!(faults[0].contains("REDIS_URL, entry 2") && faults[0].contains("redis://"));
-    assert!(!faults[0].contains("hunter2"), "{faults:?}");
+    assert_eq!(errors.len(), 1);
+    assert!(errors[0].starts_with("REDIS_URL: entry 2") && errors[0].contains("redis://"));
+    assert!(!errors[0].contains("hunter2"), "{errors:?}");
 }
 
 #[test]
@@ -139,32 +161,33 @@ fn a_webhook_url_that_is_none_is_named_by_its_place_and_never_repeated() {
     };
 
     for (urls, entry) in [
-        ("https://a.example/hunter2, http://b.example/hunter2", "entry 2: is not encrypted"),
-        (r#"["https://10.0.0.1/hunter2"]"#, "entry 1: leads to 10.0.0.1"),
-        ("hunter2", "entry 1: is no https:// URL"),
-        ("https://hunter2@a.example/", "entry 1: has a user name"),
-        (r#"["https://a.example/hunter2""#, "give a list"),
+        ("https://a.example/hunter2, http://b.example/hunter2", "entry 2 is not encrypted"),
+        (r#"["https://10.0.0.1/hunter2"]"#, "entry 1 leads to 10.0.0.1"),
+        ("hunter2", "entry 1 is no https:// URL"),
+        ("https://hunter2@a.example/", "entry 1 has a user name"),
+        (r#"["https://a.example/hunter2""#, "use a list"),
     ] {
-        let Faults(faults) = with(urls, "").unwrap_err();
-        assert_eq!(faults.len(), 1, "{faults:?}");
-        assert!(faults[0].starts_with("WEBHOOK_URLS") && faults[0].contains(entry));
-        assert!(!faults[0].contains("hunter2"), "{faults:?}");
+        let errors = errors_of(with(urls, ""));
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert!(errors[0].starts_with("WEBHOOK_URLS: ") && errors[0].contains(entry));
+        assert!(!errors[0].contains("hunter2"), "{errors:?}");
     }
     let both = with(r#"["http://127.0.0.1:9000/hunter2","https://b.example/"]"#, "true").unwrap();
-    assert_eq!(both.webhooks.len(), 2);
+    assert_eq!(both.startup.webhooks.targets.len(), 2);
     assert!(!format!("{both:?}").contains("hunter2"));
-    assert!(in_debug("WEBHOOK_URLS", "").unwrap().webhooks.is_empty());
+    assert!(in_debug("WEBHOOK_URLS", "").unwrap().startup.webhooks.targets.is_empty());
 }
 
 #[test]
 fn sentinels_are_several_addresses_and_a_service() {
-    let urls = |urls| in_debug("REDIS_URL", urls).map(|config| config.redis_urls.len());
+    let urls =
+        |urls| in_debug("REDIS_URL", urls).map(|config| config.startup.cluster.redis_urls.len());
 
     for good in ["redis+sentinel://a/den", "rediss+sentinel://u:p@a:1;[::1];b:26379/den"] {
         assert_eq!(urls(good).unwrap(), 1, "{good}");
     }
     for wrong in ["redis+sentinel://a;b", "redis+sentinel:///den", "http+sentinel://a/den"] {
-        assert!(urls(wrong).unwrap_err().0[0].contains("redis+sentinel://"), "{wrong}");
+        assert!(urls(wrong).unwrap_err().0[0].fix.contains("redis+sentinel://"), "{wrong}");
     }
 }
 
@@ -180,7 +203,7 @@ fn an_authority_that_signs_nothing_is_refused() {
     };
 
     for wrong in ["", "no PEM", garbage] {
-        assert!(with(wrong).unwrap_err().0[0].contains("REDIS_CA_FILE"), "{wrong}");
+        assert!(with(wrong).unwrap_err().0[0].name == "REDIS_CA_FILE", "{wrong}");
     }
     assert!(with(&good).is_ok());
 }
@@ -214,7 +237,7 @@ fn a_value_that_is_not_accepted_is_named_with_what_is() {
         ("TRUSTED_PROXIES", "10.0.0.0/40", "10.0.0.0/8"),
         ("TURNSERVER_URLS", "[\"http://turn.example.com\"]", "turn:turn.example.com"),
         ("TURNSERVER_URL", "turn:", "turn:turn.example.com"),
-        ("STUNSERVER_URLS", "turn:x", "stun:turn.example.com"),
+        ("STUNSERVER_URLS", "turn:x", "stun:stun.example.com"),
         ("TURNSERVER_TTL", "0", "from 1"),
         ("NODE_ID", "a.b", "A-Z a-z"),
         ("METRICS_LISTEN", "9464", "127.0.0.1:9464"),
@@ -229,38 +252,46 @@ fn a_value_that_is_not_accepted_is_named_with_what_is() {
         ("OTEL_EXPORTER_OTLP_HEADERS", "api key=1", "name=value"),
         ("OTEL_EXPORTER_OTLP_HEADERS", "api-key=%0a", "name=value"),
     ] {
-        let faults = in_debug(name, value).unwrap_err().0;
+        let errors = errors_of(in_debug(name, value));
 
-        assert_eq!(faults.len(), 1, "{faults:?}");
-        assert!(faults[0].contains(name) && faults[0].contains(accepted), "{faults:?}");
-        assert!(!faults[0].contains('\n') && !faults[0].contains("user:pw"), "{faults:?}");
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        let (problem, fix) = errors[0].split_once("; ").unwrap();
+        assert!(problem.starts_with(&format!("{name}: ")), "{problem}");
+        assert!(fix.contains(accepted), "{fix}");
+        assert!(!errors[0].contains('\n') && !errors[0].contains("user:pw"), "{errors:?}");
     }
 }
 
 #[test]
 fn tls_takes_both_files_and_leaves_openssl_its_own_variable() {
-    assert_eq!(in_debug("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt").unwrap().tls, None);
+    assert_eq!(
+        in_debug("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt").unwrap().startup.listen.tls,
+        None
+    );
     let both = read(&[("DEBUG", "true"), ("SSL_CERT_FILE", "a.crt"), ("SSL_KEY_FILE", "a.key")])
         .unwrap()
+        .startup
+        .listen
         .tls
         .unwrap();
     assert_eq!((both.certificate, both.key), ("a.crt".into(), "a.key".into()));
     let own = read(&[("DEBUG", "true"), ("SSL_CERT_FILE", "ca.crt"), ("SSL_SELF_SIGNED", "true")])
         .unwrap()
+        .startup
+        .listen
         .tls
         .unwrap();
     assert_eq!((own.certificate, own.key), ("ssl/server.crt".into(), "ssl/server.key".into()));
 }
 
 #[test]
-fn all_faults_are_told_at_once() {
-    let faults = read(&[("PORT", "x"), ("DEBUG", "perhaps"), ("USERS_CSV", "/nowhere/users.csv")])
+fn all_errors_are_reported_at_once() {
+    let errors = read(&[("PORT", "x"), ("DEBUG", "perhaps"), ("USERS_CSV", "/nowhere/users.csv")])
         .unwrap_err()
         .0;
 
-    let about: Vec<_> =
-        faults.iter().map(|fault| fault.split(['=', ' ']).next().unwrap()).collect();
-    assert_eq!(about, ["PORT", "DEBUG", "SECRET_KEY", "JWT_SECRET_KEY", "USERS_CSV"]);
+    let names: Vec<_> = errors.iter().map(|error| &*error.name).collect();
+    assert_eq!(names, ["DEBUG", "PORT", "SECRET_KEY", "JWT_SECRET_KEY", "USERS_CSV"]);
 }
 
 #[test]
@@ -278,16 +309,13 @@ fn production_refuses_secrets_that_are_none() {
         (&[("JWT_SECRET_KEY_PREVIOUS", &"b".repeat(32))], &["JWT_SECRET_KEY_PREVIOUS"]),
         (&[("USERS_CSV", "/nowhere/users.csv")], &["USERS_CSV"]),
     ] {
-        let faults = in_production(changes).unwrap_err().0;
+        let errors = in_production(changes).unwrap_err().0;
 
-        assert_eq!(
-            faults.iter().map(|fault| fault.split([' ', '=']).next().unwrap()).collect::<Vec<_>>(),
-            names
-        );
-        let mend = ["openssl rand -hex 32", "manage_users add", "leave it empty"];
+        assert_eq!(errors.iter().map(|error| &*error.name).collect::<Vec<_>>(), names);
+        let fixes = ["openssl rand -hex 32", "manage_users add", "leave it empty"];
         assert!(
-            faults.iter().all(|fault| mend.iter().any(|mend| fault.contains(mend))),
-            "{faults:?}"
+            errors.iter().all(|error| fixes.iter().any(|fix| error.fix.contains(fix))),
+            "{errors:?}"
         );
     }
 }
@@ -307,9 +335,9 @@ fn no_secret_is_repeated() {
     ])
     .unwrap();
     let names = ["JWT_SECRET_KEY", "SECRET_KEY", "JWT_SECRET_KEY_PREVIOUS"];
-    let faults = in_production(&names.map(|name| (name, secret))).unwrap_err();
+    let errors = in_production(&names.map(|name| (name, secret))).unwrap_err();
 
-    assert!(!format!("{config:?}{faults:?}{faults}").contains("hunter2"));
+    assert!(!format!("{config:?}{errors:?}{errors}").contains("hunter2"));
 }
 
 #[test]
@@ -319,30 +347,30 @@ fn traces_go_where_the_standard_variables_say() {
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector.example:4318/base/"),
         ("OTEL_EXPORTER_OTLP_HEADERS", "Api-Key=a%20b=+, x-team = calls"),
     ]);
-    let otlp = otlp.unwrap().otlp.unwrap();
+    let otlp = otlp.unwrap().startup.telemetry.otlp.unwrap();
 
     let headers = otlp.headers.iter().map(|(name, value)| (&**name, value.expose_secret()));
     assert_eq!(headers.collect::<Vec<_>>(), [("api-key", "a b=+"), ("x-team", "calls")]);
     assert_eq!(otlp.endpoint, "https://collector.example:4318/base");
     assert_eq!(otlp.service_name, "signaling-server");
-    assert!(in_debug("OTEL_SERVICE_NAME", "x").unwrap().otlp.is_none());
+    assert!(in_debug("OTEL_SERVICE_NAME", "x").unwrap().startup.telemetry.otlp.is_none());
 }
 
 #[test]
 fn lists_come_as_json_or_with_commas() {
     for value in [r#"["a","b c"]"#, r#"[ "a" , "b c" ]"#, "[a, b c]", "a,b c", " a , b c ,"] {
         assert_eq!(
-            in_debug("ALLOWED_ROOMS", value).unwrap().allowed_rooms,
+            in_debug("ALLOWED_ROOMS", value).unwrap().reloadable.rooms.allowed,
             ["a", "b c"],
             "{value}"
         );
     }
-    assert!(in_debug("ALLOWED_ROOMS", "[]").unwrap().allowed_rooms.is_empty());
+    assert!(in_debug("ALLOWED_ROOMS", "[]").unwrap().reloadable.rooms.allowed.is_empty());
 }
 
 #[test]
 fn the_single_turn_url_is_used_where_the_list_is_empty() {
-    let single = in_debug("TURNSERVER_URL", "turn:a:3478").unwrap().ice.turn.urls.clone();
+    let single = in_debug("TURNSERVER_URL", "turn:a:3478").unwrap().reloadable.ice.turn.urls;
     let both = read(&[
         ("DEBUG", "true"),
         ("TURNSERVER_URL", "turn:a:3478"),
@@ -350,17 +378,20 @@ fn the_single_turn_url_is_used_where_the_list_is_empty() {
     ]);
 
     assert_eq!(single, ["turn:a:3478"]);
-    assert_eq!(both.unwrap().ice.turn.urls, ["turn:b", "turns:c"]);
+    assert_eq!(both.unwrap().reloadable.ice.turn.urls, ["turn:b", "turns:c"]);
 }
 
 #[test]
-fn debug_is_talkative_unless_told_otherwise() {
-    assert_eq!(read(&[("DEBUG", "true")]).unwrap().log_level, LevelFilter::DEBUG);
-    assert_eq!(in_debug("LOG_LEVEL", "warning").unwrap().log_level, LevelFilter::WARN);
+fn debug_logs_at_debug_unless_a_level_is_set() {
+    let level = |config: Config| config.reloadable.telemetry.log_level;
+
+    assert_eq!(level(read(&[("DEBUG", "true")]).unwrap()), LevelFilter::DEBUG);
+    assert_eq!(level(in_debug("LOG_LEVEL", "warning").unwrap()), LevelFilter::WARN);
+    assert_eq!(level(in_debug("LOG_LEVEL", "info").unwrap()), LevelFilter::INFO);
 }
 
-/// A good value for each of [`READ_AGAIN`] that is not the default.
-const OTHERS: [(&str, &str); READ_AGAIN.len()] = [
+/// A value for each reloadable setting that is accepted and is not the default.
+const OTHERS: [(&str, &str); 17] = [
     ("LOG_LEVEL", "ERROR"),
     ("CORS_ORIGINS", "https://a.example"),
     ("RATE_LIMIT_PER_MINUTE", "61"),
@@ -380,27 +411,41 @@ const OTHERS: [(&str, &str); READ_AGAIN.len()] = [
     ("STUNSERVER_URLS", "stun:a"),
 ];
 
+/// The settings after a reload of a process that was started with `startup` and runs with `current`.
+fn reloaded(
+    startup: &StartupSettings,
+    current: &ReloadableSettings,
+    set: &[(&str, &str)],
+) -> (ReloadableSettings, SettingChanges) {
+    reload(startup, current, variables(set)).unwrap()
+}
+
 #[test]
-fn what_sighup_reads_again_is_taken_and_named() {
-    assert_eq!(OTHERS.map(|(name, _)| name), READ_AGAIN);
+fn a_reloadable_setting_is_reloaded_and_named() {
+    let reloadable: BTreeSet<_> =
+        declarations().filter(|it| it.is_reloadable()).map(|it| it.name).collect();
+    assert_eq!(BTreeSet::from(OTHERS.map(|(name, _)| name)), reloadable);
     let start = in_debug("", "").unwrap();
     for other in OTHERS {
         let set = [("DEBUG", "true"), other];
 
-        let (config, Changes { changed, need_restart }) =
-            start.read_again(variables(&set)).unwrap();
+        let (settings, SettingChanges { changed, need_restart }) =
+            reloaded(&start.startup, &start.reloadable, &set);
 
-        let fresh = format!("{:?}", read(&set).unwrap());
-        assert_eq!(format!("{config:?}"), fresh);
+        let fresh = read(&set).unwrap().reloadable;
+        assert_eq!(format!("{settings:?}"), format!("{fresh:?}"));
+        let old = &start.reloadable;
+        let is_other = settings.ice != old.ice || format!("{settings:?}") != format!("{old:?}");
+        assert!(is_other, "{other:?}");
         assert!(changed.len() == 1 && changed[0].starts_with(other.0), "{changed:?}");
         assert!(need_restart.is_empty() && !changed[0].contains("hunter2"), "{changed:?}");
-        let (_, none) = config.read_again(variables(&set)).unwrap();
-        assert!(none.changed.is_empty(), "{none:?}");
+        let (_, again) = reloaded(&start.startup, &settings, &set);
+        assert!(again.changed.is_empty(), "{again:?}");
     }
 }
 
 #[test]
-fn what_needs_a_restart_stays_as_it_was_and_is_named_each_time() {
+fn a_setting_that_needs_a_restart_is_named_at_each_reload() {
     let start = in_debug("LOG_LEVEL", "").unwrap();
     let (own, jwt) = ("a".repeat(32), "b".repeat(32));
     let set = [
@@ -411,10 +456,11 @@ fn what_needs_a_restart_stays_as_it_was_and_is_named_each_time() {
         ("ALLOWED_ROOMS", "den"),
     ];
 
-    let (config, first) = start.read_again(variables(&set)).unwrap();
-    let (_, second) = config.read_again(variables(&set)).unwrap();
+    let (settings, first) = reloaded(&start.startup, &start.reloadable, &set);
+    let (_, second) = reloaded(&start.startup, &settings, &set);
 
-    assert!(config.port == 8000 && config.debug && config.log_level == LevelFilter::DEBUG);
+    // DEBUG still holds, and with it the default of LOG_LEVEL.
+    assert_eq!(settings.telemetry.log_level, LevelFilter::DEBUG);
     assert_eq!(first.changed, ["ALLOWED_ROOMS: (default) → den"]);
     assert_eq!(second.changed, [""; 0]);
     let restart = ["DEBUG", "JWT_SECRET_KEY", "PORT", "SECRET_KEY", "USERS_CSV"];
@@ -425,51 +471,40 @@ fn what_needs_a_restart_stays_as_it_was_and_is_named_each_time() {
 }
 
 #[test]
-fn settings_are_read_again_all_or_none() {
+fn settings_are_reloaded_all_or_none() {
     let start = in_debug("", "").unwrap();
     let set = [("DEBUG", "true"), ("ALLOWED_ROOMS", "den"), ("PORT", "x")];
 
-    let Faults(faults) = start.read_again(variables(&set)).unwrap_err();
+    let refused = reload(&start.startup, &start.reloadable, variables(&set));
 
-    assert!(faults.len() == 1 && faults[0].starts_with("PORT=x"), "{faults:?}");
+    let ConfigErrors(errors) = refused.unwrap_err();
+    assert!(errors.len() == 1 && errors[0].name == "PORT", "{errors:?}");
 }
 
 #[test]
-fn what_is_allowed_but_dangerous_is_warned_of() {
-    let warned_of =
-        |changes: &[(&str, &str)]| in_production(changes).unwrap().warnings().join("; ");
+fn a_start_reports_what_is_allowed_but_dangerous() {
+    let names = |changes: &[(&str, &str)]| {
+        let warnings = in_production(changes).unwrap().warnings();
+        warnings.into_iter().map(|warning| warning.name.into_owned()).collect::<Vec<_>>()
+    };
     let narrow = ("CORS_ORIGINS", "https://a.example");
 
-    assert_eq!(warned_of(&[narrow]), "");
-    assert!(warned_of(&[]).contains("CORS_ORIGINS"));
-    assert!(warned_of(&[narrow, ("ALLOW_ANONYMOUS", "true")]).contains("guest"));
-    assert!(warned_of(&[narrow, ("TURNSERVER_SECRET", "x")]).contains("TURNSERVER_URLS"));
-    assert!(warned_of(&[narrow, ("TURNSERVER_SECRET", "x")]).contains("openssl rand"));
+    assert_eq!(names(&[narrow]), [""; 0]);
+    assert_eq!(names(&[]), ["CORS_ORIGINS"]);
+    assert_eq!(names(&[narrow, ("ALLOW_ANONYMOUS", "true")]), ["ALLOW_ANONYMOUS"]);
+    let turn = names(&[narrow, ("TURNSERVER_SECRET", "x")]);
+    assert_eq!(turn, ["TURNSERVER_SECRET", "TURNSERVER_URLS"]);
     for (address, token, is_warned_of) in
         [("127.0.0.1:9464", "", false), ("0.0.0.0:9464", "", true), ("0.0.0.0:9464", "x", false)]
     {
-        let warned_of = warned_of(&[narrow, ("METRICS_LISTEN", address), ("METRICS_TOKEN", token)]);
-        assert_eq!(warned_of.contains("METRICS_LISTEN"), is_warned_of, "{address}");
+        let names = names(&[narrow, ("METRICS_LISTEN", address), ("METRICS_TOKEN", token)]);
+        assert_eq!(names.contains(&"METRICS_LISTEN".to_owned()), is_warned_of, "{address}");
     }
-    assert!(read(&[("DEBUG", "true")]).unwrap().warnings().join("").contains("placeholder"));
-}
-
-#[test]
-fn the_reference_describes_every_setting() {
-    let names = RefCell::new(Vec::new());
-    let _ = Config::read(|name| {
-        names.borrow_mut().push(format!("`{name}`"));
-        None
-    });
-    let table = include_str!("../../docs/reference/settings.md");
-
-    let rows: Vec<_> = table.lines().filter(|line| line.starts_with("| `")).collect();
-    let operations = include_str!("../../docs/run/operations.md");
-    for name in READ_AGAIN {
-        assert!(operations.contains(&format!("`{name}`")), "{name}");
-    }
-    for name in names.borrow().iter() {
-        assert!(rows.iter().any(|row| row.split('|').nth(1).unwrap().contains(name)), "{name}");
+    let debug = read(&[("DEBUG", "true")]).unwrap().warnings();
+    let lines: Vec<_> = debug.iter().map(ToString::to_string).collect();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    for (line, name) in lines.iter().zip(["SECRET_KEY", "JWT_SECRET_KEY"]) {
+        assert!(line.starts_with(name) && line.contains("placeholder") && line.contains("openssl"));
     }
 }
 
@@ -478,7 +513,9 @@ fn origins_are_compared_as_browsers_spell_them() {
     let origins =
         in_debug("CORS_ORIGINS", "https://App.example.com:443/, http://localhost:3000,null")
             .unwrap()
-            .cors_origins;
+            .reloadable
+            .cors
+            .origins;
 
     assert!(
         origins.allow("https://app.example.com")

@@ -23,13 +23,13 @@ pub(super) async fn identify_client(
         return ApiError::Internal("a request without transport".into()).into_response();
     };
     let ConnectionInfo { peer, tls, .. } = transport;
-    let client = client_of(request.headers(), peer.ip(), *tls, &app.config.trusted_proxies);
+    let client = client_of(request.headers(), peer.ip(), *tls, &app.config.listen.trusted_proxies);
     tracing::Span::current().record("address", tracing::field::display(client.address));
     request.extensions_mut().insert(client);
     // Whoever has TLS on this very port never means plain HTTP on it.
-    let required = app.config.require_https || app.config.tls.is_some();
+    let required = app.config.listen.require_https || app.config.listen.tls.is_some();
     if required && !client.https && !is_exempt_from_https(request.uri().path()) {
-        return redirect_to_https(&request, app.config.tls.is_some());
+        return redirect_to_https(&request, app.config.listen.tls.is_some());
     }
     let mut response = next.run(request).await;
     if client.https {

@@ -19,13 +19,8 @@ use super::{
     extract::{MAX_BODY_BYTES, administrator, body, discard},
 };
 use crate::{
-    app::AppState,
-    config::{Config, Origins},
-    forwarded::Client,
-    limits::RateDecision,
-    metrics::Limit,
-    server::MAX_HEAD_BYTES,
-    traces::Whence,
+    app::AppState, config::Origins, forwarded::Client, limits::RateDecision, metrics::Limit,
+    server::MAX_HEAD_BYTES, traces::Whence,
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -126,13 +121,13 @@ fn fault_in_head(request: &Request) -> Option<ApiError> {
 /// With credentials the wildcard means nothing to a browser, and tower-http panics on it: the
 /// origin is mirrored instead. That is harmless as long as nothing here is authenticated by a cookie.
 pub(super) async fn cors(State(app): State<AppState>, request: Request, next: Next) -> Response {
-    let Ok(response) = cors_of(&app.settings()).layer(next).oneshot(request).await;
+    let layer = cors_of(app.config.cors.allow_credentials, &app.settings().cors.origins);
+    let Ok(response) = layer.layer(next).oneshot(request).await;
     response
 }
 
-fn cors_of(config: &Config) -> CorsLayer {
-    let credentials = config.cors_allow_credentials;
-    let origin = match &config.cors_origins {
+fn cors_of(credentials: bool, origins: &Origins) -> CorsLayer {
+    let origin = match origins {
         Origins::Any if credentials => AllowOrigin::mirror_request(),
         Origins::Any => Any.into(),
         Origins::These(origins) => AllowOrigin::list(

@@ -41,7 +41,7 @@ pub(super) async fn metrics(
     Extension(transport): Extension<ConnectionInfo>,
     bearer: Option<Bearer>,
 ) -> Result<impl IntoResponse, ApiError> {
-    let known = app.config.metrics_token.as_ref().ok_or(ApiError::NotFound)?;
+    let known = app.config.telemetry.metrics_token.as_ref().ok_or(ApiError::NotFound)?;
     check(known, bearer)?;
     render(app, transport.workers).await
 }
@@ -68,7 +68,7 @@ pub(super) fn metrics_router(app: &AppState) -> Router {
     let metrics = async |State(app): State<AppState>,
                          Extension(transport): Extension<ConnectionInfo>,
                          bearer: Option<Bearer>| {
-        if let Some(known) = &app.config.metrics_token {
+        if let Some(known) = &app.config.telemetry.metrics_token {
             check(known, bearer)?;
         }
         render(app, transport.workers).await

@@ -66,13 +66,13 @@ pub fn metrics_service(app: &AppState) -> HttpService {
 fn router(app: &AppState) -> Router {
     let (documented, spec) = api_router().split_for_parts();
     let mut router = documented.route("/ws/{room_id}", get(ws::upgrade)).merge(library::router());
-    if app.config.admin_token.is_some() {
+    if app.config.auth.admin_token.is_some() {
         router = router.merge(admin_page::router());
     }
-    if app.config.api_docs {
+    if app.config.process.api_docs {
         router = router.merge(docs::router(spec));
     }
-    if app.config.debug {
+    if app.config.process.debug {
         router = router.merge(examples::router());
     }
     router
