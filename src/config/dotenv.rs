@@ -131,4 +131,23 @@ mod tests {
         assert_eq!(parse_line("  # X=1"), Ok(None));
         assert!(parse_line("nonsense").is_err() && parse_line("X='open").is_err());
     }
+
+    /// Why `dotenvy` is no replacement: the lines are of the FastAPI server's `env.example`, with a password that has dollar signs.
+    #[test]
+    fn dotenvy_misreads_values_that_python_keeps() {
+        let read = |line: &str| {
+            let mut read = dotenvy::from_read_iter(line.as_bytes());
+            read.next().unwrap().map(|(_, value)| value).ok()
+        };
+        for (line, value, misread) in [
+            (r#"CORS_ORIGINS=["*"]"#, r#"["*"]"#, Some("[*]")),
+            (r#"TURNSERVER_URLS=["turn:a", "turn:b"]"#, r#"["turn:a", "turn:b"]"#, None),
+        ] {
+            assert_eq!(parse_line(line).unwrap().unwrap().1, value);
+            assert_eq!(read(line).as_deref(), misread, "{line}");
+        }
+        let line = "TURNSERVER_SECRET=pa$$word$HOME";
+        assert_eq!(parse_line(line).unwrap().unwrap().1, "pa$$word$HOME");
+        assert_ne!(read(line).as_deref(), Some("pa$$word$HOME"));
+    }
 }
