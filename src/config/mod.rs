@@ -133,7 +133,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`ConfigErrors`]: every problem of every setting, and in production what [`validate`] finds.
+    /// [`ConfigErrors`]: every problem of every setting, and in production those of the settings together (`validate`).
     pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigErrors> {
         let (config, errors) = Self::read_lenient(variable);
         if errors.is_empty() { Ok(config) } else { Err(ConfigErrors(errors)) }

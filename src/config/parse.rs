@@ -89,7 +89,7 @@ impl<'a> Reader<'a> {
         self.raw.get(setting.name()).is_some()
     }
 
-    /// Notes a problem of a setting, in words that repeat nothing of a value that is not public.
+    /// Notes a problem of a setting, in a text that repeats nothing of a value that is not public.
     pub fn reject(&mut self, declaration: &Declaration, problem: impl AsRef<str>) {
         let fix = format!("use {}", declaration.accepted);
         self.errors.push(ConfigError::new(declaration.name, problem, fix));
