@@ -22,7 +22,6 @@ pub mod cluster;
 pub mod config;
 pub mod delivery;
 pub mod doctor;
-pub mod dotenv;
 pub mod forwarded;
 pub mod http;
 pub mod http_client;

@@ -112,9 +112,9 @@ fn targets(ours: LevelFilter) -> Targets {
 /// What keeps traces from being sent at all.
 pub fn start(config: &Config) -> Result<Telemetry, Box<dyn Error>> {
     let (output, guard) = NonBlocking::new(std::io::stdout());
-    let (levels, loudness) = reload::Layer::new(targets(config.log_level));
+    let (levels, loudness) = reload::Layer::new(targets(config.reloadable.telemetry.log_level));
     let default = if std::io::stdout().is_terminal() { LogFormat::Pretty } else { LogFormat::Json };
-    let lines = match config.log_format.unwrap_or(default) {
+    let lines = match config.startup.telemetry.log_format.unwrap_or(default) {
         LogFormat::Pretty => {
             let colours = std::io::stdout().is_terminal();
             tracing_subscriber::fmt::layer().with_writer(output).with_ansi(colours).boxed()
@@ -132,7 +132,7 @@ pub fn start(config: &Config) -> Result<Telemetry, Box<dyn Error>> {
         Remembering.with_filter(targets(LevelFilter::WARN)).boxed(),
     ];
     #[cfg(feature = "otel")]
-    let traces = match &config.otlp {
+    let traces = match &config.startup.telemetry.otlp {
         Some(otlp) => {
             let traces = crate::traces::Traces::start(otlp)
                 .map_err(|error| format!("OTEL_EXPORTER_OTLP_ENDPOINT: {error}"))?;

@@ -159,8 +159,12 @@ fn each_module_uses_what_the_table_says_and_nothing_else() {
         .iter()
         .map(|(module, uses)| (*module, uses.iter().map(ToString::to_string).collect()))
         .collect();
-    let different: Vec<_> = found.iter().filter(|(module, uses)| allowed[*module] != **uses).collect();
-    assert!(different.is_empty(), "modules that use other modules than the table says: {different:#?}");
+    let different: Vec<_> =
+        found.iter().filter(|(module, uses)| allowed[*module] != **uses).collect();
+    assert!(
+        different.is_empty(),
+        "modules that use other modules than the table says: {different:#?}"
+    );
 }
 
 /// At every level: top-level modules, and the files and folders within each folder.

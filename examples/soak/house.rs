@@ -51,12 +51,13 @@ pub fn serve(runtime: &Runtime, folder: &Path) -> Result<(), Fault> {
         Some(value.to_owned())
     })?;
     let _log = telemetry::start(&config);
-    let (handles, proxies) = (net::raise_descriptor_limit(), config.trusted_proxies.clone());
+    let (handles, proxies) =
+        (net::raise_descriptor_limit(), config.startup.listen.trusted_proxies.clone());
     let (users, _) = Users::load(&users_csv)?;
     let revoked = RevokedTokens::load(&users_csv, unix_now())?;
     let orders = ModerationRules::load(&users_csv)?;
     runtime.block_on(async {
-        let listener = net::listen(&config.host, config.port).await?;
+        let listener = net::listen(&config.startup.listen.host, config.startup.listen.port).await?;
         println!("address {}", listener.local_addr()?);
         let app = AppState::new(config, users, revoked, orders);
         let (doors, gate) = (

@@ -8,10 +8,7 @@ use std::{
 };
 
 use secrecy::ExposeSecret;
-use signaling::{
-    config::{Config, Faults, Origins},
-    dotenv,
-};
+use signaling::config::{Config, ConfigError, ConfigErrors, Origins, dotenv};
 
 /// Stands in every secret, and must never be seen again.
 const MARK: &str = "m4rk-of-a-secret";
@@ -33,13 +30,13 @@ pub fn settings(data: &[u8]) {
             check_simple_lines(text, &variable);
             check_config(text, variable);
         }
-        Err(Faults(faults)) => {
-            for fault in faults {
-                let rest = fault.strip_prefix(".env, line ").expect("where it is");
-                let (number, what) = rest.split_once(": ").expect("what it is");
+        Err(ConfigErrors(errors)) => {
+            for ConfigError { name, problem, fix } in errors {
+                let number = name.strip_prefix(".env, line ").expect("where it is");
                 let number: usize = number.parse().unwrap();
                 assert!((1..=text.lines().count()).contains(&number));
-                assert!(what.len() < 60, "no more than the kind of fault: {what}");
+                let what = problem + &fix;
+                assert!(what.len() < 80, "no more than the kind of error: {what}");
             }
         }
     }
@@ -124,18 +121,18 @@ fn check_config(text: &str, variable: impl Fn(&str) -> Option<String>) {
         return; // it stands where it is no secret
     }
     match read {
-        Err(Faults(faults)) => {
-            assert!(!faults.is_empty());
-            for fault in faults {
-                let named = fault.split(['=', ' ']).next().unwrap();
-                assert!(names.borrow().contains(named), "{fault:?} names no variable");
-                assert!(!fault.contains(MARK), "{fault:?} tells a secret");
-                assert!(!fault.contains(['\n', '\r']), "{fault:?} is more than one line");
+        Err(ConfigErrors(errors)) => {
+            assert!(!errors.is_empty());
+            for error in errors {
+                let line = error.to_string();
+                assert!(names.borrow().contains(&*error.name), "{line:?} names no variable");
+                assert!(!line.contains(MARK), "{line:?} reveals a secret");
+                assert!(!line.contains(['\n', '\r']), "{line:?} is more than one line");
             }
         }
         Ok(config) => {
-            let told = format!("{config:?} {}", config.warnings().join(" "));
-            assert!(!told.contains(MARK), "{told} tells a secret");
+            let shown = format!("{config:?} {:?}", config.warnings());
+            assert!(!shown.contains(MARK), "{shown} reveals a secret");
             check_ranges(&config);
         }
     }
@@ -148,23 +145,26 @@ fn is_secret(name: &str) -> bool {
 /// Contract section 3.
 fn check_ranges(config: &Config) {
     const UP_TO_A_MILLION: std::ops::RangeInclusive<u64> = 1..=1_000_000;
+    let Config { startup, reloadable } = config;
+    let (limits, ice) = (&reloadable.limits, &reloadable.ice);
     for seconds in [
-        config.websocket_timeout.as_secs(),
-        config.auth_lockout.as_secs(),
-        config.shutdown_grace.as_secs(),
-        config.ice.turn.ttl.as_secs(),
-        config.token_lifetime.as_secs() / 60,
-        config.messages_per_second.into(),
-        config.message_burst.into(),
-        config.max_connections_per_room as u64,
-        config.auth_max_failures as u64,
+        limits.websocket_timeout.as_secs(),
+        reloadable.auth.lockout.as_secs(),
+        startup.process.shutdown_grace.as_secs(),
+        ice.turn.ttl.as_secs(),
+        startup.auth.token_lifetime.as_secs() / 60,
+        limits.messages_per_second.into(),
+        limits.message_burst.into(),
+        limits.max_connections_per_room as u64,
+        reloadable.auth.max_failures as u64,
     ] {
         assert!(UP_TO_A_MILLION.contains(&seconds), "{seconds}");
     }
-    assert!((1024..=16 * 1024 * 1024).contains(&config.max_message_bytes));
-    assert!(!config.host.is_empty() && !config.host.contains(|char: char| " /[]".contains(char)));
-    assert!(!config.host.contains(char::is_control), "{:?} is no host", config.host);
-    if let Origins::These(origins) = &config.cors_origins {
+    assert!((1024..=16 * 1024 * 1024).contains(&limits.max_message_bytes));
+    let host = &startup.listen.host;
+    assert!(!host.is_empty() && !host.contains(|char: char| " /[]".contains(char)));
+    assert!(!host.contains(char::is_control), "{host:?} is no host");
+    if let Origins::These(origins) = &reloadable.cors.origins {
         for origin in origins {
             let host = origin.split_once("://").map_or("", |(_, host)| host);
             let is_origin = !host.is_empty() && !host.contains(['/', ' ', '*']);
@@ -174,16 +174,17 @@ fn check_ranges(config: &Config) {
     }
     let relay =
         |url: &String, schemes: [&str; 2]| schemes.iter().any(|scheme| url.starts_with(scheme));
-    assert!(config.ice.turn.urls.iter().all(|url| relay(url, ["turn:", "turns:"])));
-    assert!(config.ice.stun_urls.iter().all(|url| relay(url, ["stun:", "stuns:"])));
-    if !config.debug {
-        let (own, jwt) = (config.secret_key.expose_secret(), config.jwt_secret_key.expose_secret());
+    assert!(ice.turn.urls.iter().all(|url| relay(url, ["turn:", "turns:"])));
+    assert!(ice.stun_urls.iter().all(|url| relay(url, ["stun:", "stuns:"])));
+    if !startup.process.debug {
+        let auth = &startup.auth;
+        let (own, jwt) = (auth.secret_key.expose_secret(), auth.jwt_secret_key.expose_secret());
         for secret in [own, jwt] {
             assert!(
                 secret.trim().len() >= 32
                     && !secret.trim().to_ascii_lowercase().starts_with("your-")
             );
         }
-        assert!(own != jwt && config.users_csv.exists());
+        assert!(own != jwt && auth.users_csv.exists());
     }
 }

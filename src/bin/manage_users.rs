@@ -17,7 +17,7 @@ use signaling::{
         },
     },
     cli::terminal,
-    config, dotenv,
+    config::{self, dotenv},
 };
 use zeroize::Zeroizing;
 
@@ -123,7 +123,7 @@ fn run(command: Command) -> Result<String, EditError> {
 
 fn users_csv() -> Result<PathBuf, EditError> {
     let variable =
-        dotenv::environment().map_err(|faults| EditError::Refused(faults.to_string()))?;
+        dotenv::environment().map_err(|errors| EditError::Refused(errors.to_string()))?;
     Ok(config::users_csv(variable))
 }
 

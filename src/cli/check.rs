@@ -3,8 +3,8 @@
 use std::error::Error;
 
 use crate::{
+    config::dotenv,
     doctor::{self, Diagnostic},
-    dotenv,
 };
 
 /// Fails with a line for each fault that keeps these settings and accounts from production.
@@ -17,6 +17,6 @@ pub(super) fn run() -> Result<(), Box<dyn Error>> {
     Err(lines.join("\n").into())
 }
 
-fn line(Diagnostic { message, fix, .. }: &Diagnostic) -> String {
-    if fix.is_empty() { message.clone() } else { format!("{message}; {fix}") }
+fn line(fault: &Diagnostic) -> String {
+    format!("{}; {}", fault.headline(), fault.fix)
 }

@@ -6,8 +6,8 @@ use clap::Args;
 
 use super::{block_on, terminal};
 use crate::{
+    config::dotenv,
     doctor::{self, Verdict},
-    dotenv,
 };
 
 /// What `doctor` accepts.

@@ -7,7 +7,10 @@ use reqwest::StatusCode;
 use tokio::time::timeout;
 
 use super::block_on;
-use crate::{config::Config, dotenv, http_client::LocalServer};
+use crate::{
+    config::{Config, dotenv},
+    http_client::LocalServer,
+};
 
 /// How long the whole check may take. The time-out of Docker's health check is longer and says less.
 const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(3);
@@ -27,8 +30,8 @@ pub enum NotHealthy {
 }
 
 pub(super) fn run() -> Result<(), Box<dyn Error>> {
-    let config = Config::read(dotenv::environment()?)?;
-    Ok(block_on(check(&config.host, config.port))??)
+    let listen = Config::read(dotenv::environment()?)?.startup.listen;
+    Ok(block_on(check(&listen.host, listen.port))??)
 }
 
 /// Requests `/health/ready` of the server that listens on `host` and `port`, for at most 3 s.

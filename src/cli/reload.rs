@@ -7,8 +7,7 @@ use tracing::level_filters::LevelFilter;
 
 use super::warnings::log_dangerous_settings;
 use crate::{
-    config::Changes,
-    dotenv,
+    config::{self, SettingChanges, dotenv},
     state::AppState,
     telemetry::Loudness,
     tls::{FreshTls, Tls},
@@ -29,11 +28,11 @@ pub(super) async fn reload_on_hangup(
 }
 
 fn reload(app: &AppState, tls: Option<&Tls>, log_level: &Loudness) {
-    let before = app.settings().log_level;
+    let before = app.settings().telemetry.log_level;
     match try_reload(app, tls) {
-        Ok(Changes { changed, need_restart }) => {
+        Ok(SettingChanges { changed, need_restart }) => {
             let (changed, need_restart) = (changed.join(", "), need_restart.join(", "));
-            let level = app.settings().log_level;
+            let level = app.settings().telemetry.log_level;
             // Logged at any LOG_LEVEL: an operator waits for this line.
             log_level.adopt(level.max(before).max(LevelFilter::INFO));
             tracing::info!(changed, need_restart, "reloaded");
@@ -46,8 +45,9 @@ fn reload(app: &AppState, tls: Option<&Tls>, log_level: &Loudness) {
     }
 }
 
-fn try_reload(app: &AppState, tls: Option<&Tls>) -> Result<Changes, Box<dyn Error>> {
-    let (settings, mut changes) = app.settings().read_again(dotenv::environment()?)?;
+fn try_reload(app: &AppState, tls: Option<&Tls>) -> Result<SettingChanges, Box<dyn Error>> {
+    let (settings, mut changes) =
+        config::reload(&app.config, &app.settings(), dotenv::environment()?)?;
     let users = app.users.reload().map_err(|error| format!("USERS_CSV: {error}"))?;
     let certificate = tls.map(Tls::read_again).transpose();
     let certificate =
@@ -55,7 +55,7 @@ fn try_reload(app: &AppState, tls: Option<&Tls>) -> Result<Changes, Box<dyn Erro
 
     // From here on nothing fails.
     if !changes.changed.is_empty() {
-        log_dangerous_settings(&settings);
+        log_dangerous_settings(&config::warnings(&app.config, &settings));
     }
     app.apply_settings(settings);
     if app.apply_users(users) {

@@ -19,8 +19,8 @@ use super::{
 use crate::{
     auth::{revocation::RevokedTokens, users, users::Users},
     clock::unix_now,
-    config::Config,
-    dotenv, http,
+    config::{Config, StartupSettings, dotenv},
+    http,
     moderation::ModerationRules,
     net::{self, ConnectionLimits, workers::Workers},
     state::{self, AppState},
@@ -40,7 +40,7 @@ pub(super) fn run() -> Result<(), Box<dyn Error>> {
     let inherited = net::inherited_listener().map_err(|error| format!("LISTEN_FDS: {error}"))?;
     let config = Config::read(dotenv::environment()?)?;
     let telemetry = telemetry::start(&config)?;
-    let trace_timeout = config.shutdown_grace / 10;
+    let trace_timeout = config.startup.process.shutdown_grace / 10;
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default(); // before anything signs or encrypts
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let served = runtime.block_on(serve(config, inherited, telemetry.loudness.clone()));
@@ -58,23 +58,23 @@ async fn serve(
     let (mut stop_signals, hangup) = (StopSignals::register()?, signal(SignalKind::hangup())?);
     // Where file sizes are limited, a write fails; without a handler the signal would end the process.
     let _file_too_large = signal(SignalKind::from_raw(SignalNumber::XFSZ.as_raw()))?;
-    log_dangerous_settings(&config);
-    let (users, revoked, rules) = load_accounts(&config)?;
-    let tls = load_tls(&config)?;
-    log_exposed_files(&config);
-    let listeners = Listeners::open(&config, inherited, tls.is_some()).await?;
+    log_dangerous_settings(&config.warnings());
+    let (users, revoked, rules) = load_accounts(&config.startup)?;
+    let tls = load_tls(&config.startup)?;
+    log_exposed_files(&config.startup);
+    let listeners = Listeners::open(&config.startup, inherited, tls.is_some()).await?;
 
     let app = AppState::new(config, users, revoked, rules);
     log_default_passwords(&app);
     tokio::spawn(reload_on_hangup(hangup, app.clone(), tls.clone(), log_level));
     spawn_maintenance(&app, tls.as_ref());
-    let workers = start_workers(app.config.workers)?;
+    let workers = start_workers(app.config.process.workers)?;
     app.restore(&workers);
     let server = Server::start(&app, listeners, tls, &workers);
     notify_systemd(NotifyState::Ready);
 
     tokio::select! { () = stop_signals.next() => {}, () = app.stop.cancelled() => {} }
-    let deadline = Instant::now() + app.config.shutdown_grace;
+    let deadline = Instant::now() + app.config.process.shutdown_grace;
     tracing::info!("closing");
     notify_systemd(NotifyState::Stopping);
     server.drain(&app, &mut stop_signals).await;
@@ -107,22 +107,22 @@ impl StopSignals {
 /// The users file, which is created in development where it is missing, and the revoked tokens and moderation rules beside
 /// it.
 fn load_accounts(
-    config: &Config,
+    startup: &StartupSettings,
 ) -> Result<(Users, RevokedTokens, ModerationRules), Box<dyn Error>> {
-    if config.debug && !config.users_csv.exists() {
-        users::create_default(&config.users_csv)?;
-        tracing::warn!(file = %config.users_csv.display(), "default users made: for development only");
+    if startup.process.debug && !startup.auth.users_csv.exists() {
+        users::create_default(&startup.auth.users_csv)?;
+        tracing::warn!(file = %startup.auth.users_csv.display(), "default users made: for development only");
     }
     let (users, faults) =
-        Users::load(&config.users_csv).map_err(|error| format!("USERS_CSV: {error}"))?;
+        Users::load(&startup.auth.users_csv).map_err(|error| format!("USERS_CSV: {error}"))?;
     state::log_row_faults(&faults);
-    let revoked = RevokedTokens::load(&config.users_csv, unix_now())?;
-    let rules = ModerationRules::load(&config.users_csv)?;
+    let revoked = RevokedTokens::load(&startup.auth.users_csv, unix_now())?;
+    let rules = ModerationRules::load(&startup.auth.users_csv)?;
     Ok((users, revoked, rules))
 }
 
-fn load_tls(config: &Config) -> Result<Option<Arc<Tls>>, Box<dyn Error>> {
-    let tls = config.tls.clone().map(Tls::load).transpose();
+fn load_tls(startup: &StartupSettings) -> Result<Option<Arc<Tls>>, Box<dyn Error>> {
+    let tls = startup.listen.tls.clone().map(Tls::load).transpose();
     Ok(tls.map_err(|error| format!("SSL_CERT_FILE, SSL_KEY_FILE: {error}"))?.map(Arc::new))
 }
 
@@ -138,7 +138,7 @@ struct Listeners {
 
 impl Listeners {
     async fn open(
-        config: &Config,
+        startup: &StartupSettings,
         inherited: Option<std::net::TcpListener>,
         tls: bool,
     ) -> Result<Self, Box<dyn Error>> {
@@ -148,21 +148,23 @@ impl Listeners {
             Some(socket) => net::adopt_listener(socket)
                 .map_err(|error| format!("cannot listen on the socket of LISTEN_FDS: {error}"))?,
             None => {
-                let (host, port) = (config.host.as_str(), config.port);
+                let (host, port) = (startup.listen.host.as_str(), startup.listen.port);
                 net::listen(host, port)
                     .await
                     .map_err(|error| format!("cannot listen on {host}:{port}: {error}"))?
             }
         };
-        let metrics = open_metrics_listener(config).await?;
+        let metrics = open_metrics_listener(startup).await?;
         let (address, version) = (clients.local_addr()?, env!("CARGO_PKG_VERSION"));
         tracing::info!(%address, is_handed_over = is_inherited, tls, handles, version, "open");
         Ok(Self { clients, is_inherited, metrics, file_descriptors: handles })
     }
 }
 
-async fn open_metrics_listener(config: &Config) -> Result<Option<TcpListener>, Box<dyn Error>> {
-    let Some(address) = config.metrics_listen else { return Ok(None) };
+async fn open_metrics_listener(
+    startup: &StartupSettings,
+) -> Result<Option<TcpListener>, Box<dyn Error>> {
+    let Some(address) = startup.telemetry.metrics_listen else { return Ok(None) };
     let listener = net::listen(&address.ip().to_string(), address.port()).await;
     let listener =
         listener.map_err(|error| format!("METRICS_LISTEN: cannot listen on {address}: {error}"))?;
@@ -210,7 +212,7 @@ impl Server {
             let stop = stop_accepting.clone();
             tokio::spawn(net::serve(listener, service, None, limits, workers, stop));
         }
-        let trusted_proxies = &app.config.trusted_proxies;
+        let trusted_proxies = &app.config.listen.trusted_proxies;
         let limits = ConnectionLimits::new(file_descriptors, trusted_proxies, app.metrics.clone());
         let (service, workers) = (http::http_service(app), workers.clone());
         let stop = stop_accepting.clone();
@@ -225,7 +227,7 @@ impl Server {
             // New connections wait in the socket's queue for the next process.
             self.stop_accepting.cancel();
         }
-        let drained = timeout(app.config.shutdown_grace.mul_f64(DRAIN_SHARE), async {
+        let drained = timeout(app.config.process.shutdown_grace.mul_f64(DRAIN_SHARE), async {
             // Until the last session has ended, new clients and load balancers still get an answer: the server is stopping.
             app.close().await;
             self.stop_accepting.cancel();

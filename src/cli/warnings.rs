@@ -3,36 +3,36 @@
 use tokio::task::spawn_blocking;
 
 use crate::{
-    config::{self, Config},
+    config::{self, ConfigWarning, StartupSettings},
     doctor,
     state::AppState,
 };
 
 /// Logs a warning for each setting that is accepted and dangerous.
-pub(super) fn log_dangerous_settings(config: &Config) {
-    for warning in config.warnings() {
-        tracing::warn!(warning, "a setting is dangerous");
+pub(super) fn log_dangerous_settings(warnings: &[ConfigWarning]) {
+    for warning in warnings {
+        tracing::warn!(%warning, "a setting is dangerous");
     }
 }
 
-pub(super) fn log_exposed_files(config: &Config) {
-    if config.debug {
+pub(super) fn log_exposed_files(startup: &StartupSettings) {
+    if startup.process.debug {
         return;
     }
-    for exposed in config::exposed_files(config) {
-        tracing::warn!(exposed, "a file with secrets is not its owner's alone");
+    for exposed in config::exposed_files(startup) {
+        tracing::warn!(%exposed, "a file with secrets is not its owner's alone");
     }
 }
 
 /// In the background: each account of a default name costs a password hash.
 pub(super) fn log_default_passwords(app: &AppState) {
-    if app.config.debug {
+    if app.config.process.debug {
         return;
     }
     let app = app.clone();
     spawn_blocking(move || {
         for fault in doctor::default_passwords(&app.users) {
-            tracing::warn!(fault, "a default password is in use");
+            tracing::warn!(%fault, "a default password is in use");
         }
     });
 }

@@ -8,7 +8,7 @@ use rustls::{
 };
 
 use super::Diagnostic;
-use crate::{clock::unix_now, config::Config, tls, trust};
+use crate::{clock::unix_now, config::ListenSettings, tls, trust};
 
 const SUBJECT: &str = "certificate";
 
@@ -33,8 +33,8 @@ pub(super) fn judge_expiry(subject: &str, end: Option<u64>, now: u64, fix: &str)
 
 /// Checks certificate and key, where the server has them: whether they fit each other, until when, and for whom the
 /// certificate is issued.
-pub(super) fn check(config: &Config) -> Vec<Diagnostic> {
-    let Some(files) = &config.tls else { return Vec::new() };
+pub(super) fn check(listen: &ListenSettings) -> Vec<Diagnostic> {
+    let Some(files) = &listen.tls else { return Vec::new() };
     let will_be_created = files.self_signed && !files.certificate.exists() && !files.key.exists();
     if will_be_created {
         let message = "a self-signed certificate will be created at the start; browsers warn of it";
@@ -51,7 +51,7 @@ pub(super) fn check(config: &Config) -> Vec<Diagnostic> {
     let fix = "renew it (`certbot renew`); a running server loads the new one by itself";
     let mut diagnostics = vec![judge_expiry(SUBJECT, trust::end_of(own), now, fix)];
     diagnostics.extend(judge_chain(&chain, &files.certificate, now));
-    diagnostics.extend(judge_name(own, &config.host));
+    diagnostics.extend(judge_name(own, &listen.host));
     diagnostics
 }
 

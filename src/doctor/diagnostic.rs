@@ -60,22 +60,26 @@ impl Diagnostic {
     ) -> Self {
         Self::new(subject, Verdict::Fault, message, fix)
     }
+
+    /// Subject and message on one line.
+    pub fn headline(&self) -> String {
+        let Self { subject, message, .. } = self;
+        // Some messages begin with the variable that they are about.
+        if message.starts_with(subject) { message.clone() } else { format!("{subject}: {message}") }
+    }
 }
 
 /// Verdict and message on one line, and the fix on the next.
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { subject, message, fix, verdict } = self;
+        let Self { fix, verdict, .. } = self;
         let verdict = match verdict {
             Verdict::Ok => "ok",
             Verdict::Warning => "warning",
             Verdict::Fault => "FAULT",
             Verdict::NotChecked => "not checked",
         };
-        // Some messages begin with the variable that they are about.
-        let prefix =
-            if message.starts_with(subject) { String::new() } else { format!("{subject}: ") };
-        write!(f, "{verdict:<12}{prefix}{message}")?;
+        write!(f, "{verdict:<12}{}", self.headline())?;
         if fix.is_empty() { Ok(()) } else { write!(f, "\n{:12}{fix}", "") }
     }
 }

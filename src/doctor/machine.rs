@@ -9,7 +9,9 @@ use std::{
 use tokio::time::timeout;
 
 use super::Diagnostic;
-use crate::{config::Config, http_client::LocalServer, net, state::MAX_UNAUTHENTICATED};
+use crate::{
+    config::ReloadableSettings, http_client::LocalServer, net, state::MAX_UNAUTHENTICATED,
+};
 
 /// For the answer of a server that has a port already.
 const IDENTIFY_TIMEOUT: Duration = Duration::from_secs(3);
@@ -97,12 +99,12 @@ async fn check_identity(server: &LocalServer, identity: &Identity) -> bool {
 }
 
 /// Checks that there can be as many connections as the settings allow.
-pub(super) fn check_file_descriptors(config: &Config) -> Diagnostic {
+pub(super) fn check_file_descriptors(settings: &ReloadableSettings) -> Diagnostic {
     judge_file_descriptors(
         net::raise_descriptor_limit(),
-        config.allowed_rooms.len(),
-        config.max_connections_per_room,
-        config.max_connections_per_ip,
+        settings.rooms.allowed.len(),
+        settings.limits.max_connections_per_room,
+        settings.limits.max_connections_per_ip,
     )
 }
 

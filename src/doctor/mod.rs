@@ -11,6 +11,8 @@ mod turn;
 
 use std::time::Duration;
 
+use crate::config::Config;
+
 pub use self::{
     diagnostic::{Diagnostic, Verdict},
     settings::{default_passwords, settings},
@@ -22,23 +24,25 @@ const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
 /// Checks everything that `variable` names. `date` is the URL of a server whose clock is compared with this machine's.
 pub async fn run(variable: impl Fn(&str) -> Option<String>, date: Option<&str>) -> Vec<Diagnostic> {
     let (config, mut diagnostics) = settings(&variable);
+    let Config { startup, reloadable } = &config;
     // A setting that is not accepted names nothing that could be checked.
     let faults: Vec<_> = diagnostics.iter().map(|it| it.subject.clone()).collect();
     let are_accepted = |names: &[&str]| !faults.iter().any(|it| names.contains(&it.as_str()));
     diagnostics.extend(settings::more(&config, &diagnostics));
     if are_accepted(&["SSL_CERT_FILE", "SSL_KEY_FILE"]) {
-        diagnostics.extend(certificate::check(&config));
+        diagnostics.extend(certificate::check(&startup.listen));
     }
     if are_accepted(&["HOST", "PORT"]) {
-        diagnostics.push(machine::check_server_port(&config.host, config.port).await);
+        diagnostics
+            .push(machine::check_server_port(&startup.listen.host, startup.listen.port).await);
     }
-    if let Some(address) = config.metrics_listen {
+    if let Some(address) = startup.telemetry.metrics_listen {
         diagnostics.push(machine::check_metrics_port(address).await);
     }
-    diagnostics.push(machine::check_file_descriptors(&config));
+    diagnostics.push(machine::check_file_descriptors(reloadable));
     diagnostics.extend(clock::check(date).await);
     if are_accepted(&["REDIS_URL", "REDIS_CA_FILE"]) {
-        diagnostics.extend(redis::check(&config).await);
+        diagnostics.extend(redis::check(&startup.cluster).await);
     }
     if are_accepted(&["TURNSERVER_URL", "TURNSERVER_URLS", "STUNSERVER_URLS"]) {
         diagnostics.extend(turn::check(&config).await);

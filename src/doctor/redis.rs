@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{CLOCK_TOLERANCE, Diagnostic, Verdict};
-use crate::{cluster, config::Config};
+use crate::{cluster, config::ClusterSettings};
 
 /// The first version with `XADD NOMKSTREAM` and `XTRIM MINID`, which the cluster uses.
 const MIN_VERSION: (u32, u32) = (6, 2);
@@ -12,9 +12,10 @@ const MIN_VERSION: (u32, u32) = (6, 2);
 const MAX_LATENCY: Duration = Duration::from_millis(5);
 
 /// Asks each Redis of `REDIS_URL` about itself.
-pub(super) async fn check(config: &Config) -> Vec<Diagnostic> {
+pub(super) async fn check(settings: &ClusterSettings) -> Vec<Diagnostic> {
     let mut diagnostics = Vec::new();
-    let endpoints = cluster::parse_endpoints(&config.redis_urls, config.redis_authority.as_deref());
+    let endpoints =
+        cluster::parse_endpoints(&settings.redis_urls, settings.redis_authority.as_deref());
     for (number, mut endpoint) in endpoints.into_iter().flatten().enumerate() {
         let subject = format!("Redis {}", number + 1);
         match endpoint.info().await {

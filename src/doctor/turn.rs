@@ -5,7 +5,7 @@ use secrecy::ExposeSecret;
 use super::{Diagnostic, Verdict, certificate::judge_expiry};
 use crate::{
     clock::unix_now,
-    config::{Config, Turn},
+    config::{Config, TurnSettings},
     relays::{
         self,
         probe::{Report, Verdict as Outcome},
@@ -15,15 +15,15 @@ use crate::{
 
 /// Probes every STUN server, and every TURN server with credentials as clients get them.
 pub(super) async fn check(config: &Config) -> Vec<Diagnostic> {
-    let Turn { secret, urls, ttl } = &config.ice.turn;
+    let TurnSettings { secret, urls, ttl } = &config.reloadable.ice.turn;
     let has_secret = !secret.expose_secret().is_empty();
     let mut diagnostics = Vec::new();
     if !has_secret {
         diagnostics.push(without_secret(urls));
     }
     let turn_urls = if has_secret { urls.as_slice() } else { &[] };
-    let urls: Vec<_> = config.ice.stun_urls.iter().chain(turn_urls).collect();
-    let own_certificate = config.tls.as_ref().map(|tls| tls.certificate.as_path());
+    let urls: Vec<_> = config.reloadable.ice.stun_urls.iter().chain(turn_urls).collect();
+    let own_certificate = config.startup.listen.tls.as_ref().map(|tls| tls.certificate.as_path());
     let reports = relays::reports(&urls, secret, *ttl, "doctor", own_certificate).await;
     for (url, report) in urls.into_iter().zip(reports) {
         if let Some(parsed) = RelayUrl::read(url) {

@@ -49,13 +49,13 @@ fn router(app: &AppState) -> Router {
     let (documented, spec) = api_router().split_for_parts();
     let mut router =
         documented.route("/ws/{room_id}", get(websocket::upgrade)).merge(client_library::router());
-    if app.config.admin_token.is_some() {
+    if app.config.auth.admin_token.is_some() {
         router = router.merge(admin::page::router());
     }
-    if app.config.api_docs {
+    if app.config.process.api_docs {
         router = router.merge(docs::router(spec));
     }
-    if app.config.debug {
+    if app.config.process.debug {
         router = router.merge(examples::router());
     }
     router

@@ -37,7 +37,7 @@ impl AppStateInner {
         if self.is_closing() {
             return Some(CloseReason::Draining);
         }
-        let allowed = &self.settings().allowed_rooms;
+        let allowed = &self.settings().rooms.allowed;
         (!allowed.is_empty() && !allowed.iter().any(|allowed| allowed == room))
             .then_some(CloseReason::RoomNotAllowed)
     }
@@ -104,14 +104,16 @@ impl AppStateInner {
             return Err(AuthError::Removed);
         }
         let Some(claims) = &resume_token.claims else {
-            if !self.config.allow_anonymous || self.users.find(&resume_token.username).is_some() {
+            if !self.config.auth.allow_anonymous
+                || self.users.find(&resume_token.username).is_some()
+            {
                 return Err(AuthError::NoSuchUser);
             }
             let username = resume_token.username.as_str().into();
             return Ok(Authorized { username, expires_in: None, claims: None, session: None });
         };
         let now = unix_now();
-        if self.config.enforce_token_expiry && now >= claims.expires_at {
+        if self.config.auth.enforce_token_expiry && now >= claims.expires_at {
             return Err(AuthError::BadToken);
         }
         self.authorize_claims(claims.clone(), now, queue)

@@ -35,7 +35,7 @@ use crate::{
     },
     clock::unix_now,
     cluster::Cluster,
-    config::Config,
+    config::{Config, ReloadableSettings, StartupSettings},
     limits::{ConcurrencyLimiter, HttpRateLimiter, Lockouts},
     metrics::Metrics,
     moderation::{ModerationRules, RuleKind},
@@ -62,9 +62,9 @@ pub struct AppState(Arc<AppStateInner>);
 /// The parts of one server.
 pub struct AppStateInner {
     /// The settings at the start of the process: for those that do not change while it runs.
-    pub config: Arc<Config>,
+    pub config: Arc<StartupSettings>,
     /// The settings in force, replaced as a whole.
-    settings: RwLock<Arc<Config>>,
+    settings: RwLock<Arc<ReloadableSettings>>,
     ice_version: AtomicU64,
     /// Notified when the ICE servers are replaced.
     ice_replaced: Notify,
@@ -132,24 +132,24 @@ impl AppState {
         revoked: RevokedTokens,
         rules: ModerationRules,
     ) -> Self {
-        let config = Arc::new(config);
+        let (startup, settings) = (&config.startup, &config.reloadable);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let passwords = Passwords::new(cores);
         let max_logins = MAX_QUEUED_LOGINS_PER_THREAD * passwords.at_once();
         let (revoked, rules) = (Arc::new(revoked), Arc::new(rules));
         let token_sessions = TokenSessions::default();
-        let lockouts = Lockouts::new(config.auth_max_failures, config.auth_lockout);
+        let lockouts = Lockouts::new(settings.auth.max_failures, settings.auth.lockout);
         let lockouts = Arc::new(Mutex::new(lockouts));
-        let secret = config.secret_key.expose_secret().as_bytes();
+        let secret = startup.auth.secret_key.expose_secret().as_bytes();
         let digest_key = hmac::Key::new(hmac::HMAC_SHA256, secret);
         let random_id = || format!("{:016x}", uuid::Uuid::new_v4().as_u64_pair().1);
-        let node = config.node_id.clone().unwrap_or_else(random_id);
+        let node = startup.cluster.node_id.clone().unwrap_or_else(random_id);
         let metrics = Arc::new(Metrics::default());
         let webhooks = Webhooks::start(
-            &config.webhooks,
-            &config.secret_key,
-            Some(&*node).filter(|_| !config.redis_urls.is_empty()),
-            config.tls.is_some(),
+            &startup.webhooks.targets,
+            &startup.auth.secret_key,
+            Some(&*node).filter(|_| !startup.cluster.redis_urls.is_empty()),
+            startup.listen.tls.is_some(),
             &metrics.webhooks,
         );
         #[expect(clippy::expect_used, reason = "see the message")]
@@ -172,7 +172,6 @@ impl AppState {
         }
         session::preregister_metrics(&metrics);
         Self(Arc::new(AppStateInner {
-            settings: RwLock::new(config.clone()),
             ice_version: AtomicU64::new(0),
             ice_replaced: Notify::new(),
             relays: Relays::default(),
@@ -182,16 +181,16 @@ impl AppState {
             moderation_rules: rules,
             stop: CancellationToken::new(),
             migrated: Mutex::new(migrated),
-            sockets: ConcurrencyLimiter::new(0, config.max_connections_per_ip),
+            sockets: ConcurrencyLimiter::new(0, settings.limits.max_connections_per_ip),
             unauthenticated: ConcurrencyLimiter::new(
                 MAX_UNAUTHENTICATED,
                 MAX_UNAUTHENTICATED_PER_ADDRESS,
             ),
-            http_rate: HttpRateLimiter::new(config.rate_limit_per_minute),
+            http_rate: HttpRateLimiter::new(settings.limits.requests_per_minute),
             sessions: TaskTracker::new(),
             detached: TaskTracker::new(),
             // As many as an address may have connections: all of them may be lost at once.
-            detached_permits: ConcurrencyLimiter::new(0, config.max_connections_per_ip),
+            detached_permits: ConcurrencyLimiter::new(0, settings.limits.max_connections_per_ip),
             started: Instant::now(),
             metrics,
             webhooks,
@@ -199,18 +198,19 @@ impl AppState {
             // One address gets half of them at most, so that others are served meanwhile.
             logins: ConcurrencyLimiter::new(max_logins, max_logins / 2),
             tokens: AccessTokens::new(
-                &config.jwt_secret_key,
-                config.jwt_secret_key_previous.as_ref(),
-                config.token_lifetime,
+                &startup.auth.jwt_secret_key,
+                startup.auth.jwt_secret_key_previous.as_ref(),
+                startup.auth.token_lifetime,
             ),
-            resume_tokens: Arc::new(ResumeTokenSigner::new(&config.secret_key)),
+            resume_tokens: Arc::new(ResumeTokenSigner::new(&startup.auth.secret_key)),
             snapshot: ShutdownSnapshot::default(),
             revoked_tokens: revoked,
             lockouts,
             digest_key,
             token_sessions,
             closing: watch::Sender::new(None),
-            config,
+            settings: RwLock::new(Arc::new(config.reloadable)),
+            config: Arc::new(config.startup),
         }))
     }
 }
@@ -218,14 +218,14 @@ impl AppState {
 impl AppStateInner {
     /// The limits of a session that starts now.
     pub fn session_limits(&self) -> SessionLimits {
-        let settings = self.settings();
+        let limits = &self.settings().limits;
         SessionLimits {
-            timeout: settings.websocket_timeout,
-            messages_per_second: settings.messages_per_second,
-            message_burst: settings.message_burst,
-            guests: self.config.allow_anonymous,
-            enforce_token_expiry: self.config.enforce_token_expiry,
-            resume_window: self.config.resume_window,
+            timeout: limits.websocket_timeout,
+            messages_per_second: limits.messages_per_second,
+            message_burst: limits.message_burst,
+            guests: self.config.auth.allow_anonymous,
+            enforce_token_expiry: self.config.auth.enforce_token_expiry,
+            resume_window: self.config.rooms.resume_window,
         }
     }
 

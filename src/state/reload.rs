@@ -5,24 +5,25 @@ use std::sync::{Arc, PoisonError, atomic::Ordering};
 use super::AppStateInner;
 use crate::{
     auth::users::{PendingUsers, RowFault},
-    config::Config,
+    config::ReloadableSettings,
 };
 
 impl AppStateInner {
-    /// The settings in force. Settings that a reload may change ([`READ_AGAIN`](crate::config::READ_AGAIN)) are read here
-    /// each time they are needed. Not for each message: this takes a lock.
-    pub fn settings(&self) -> Arc<Config> {
+    /// The settings in force that SIGHUP may change. They are read here each time they are needed, but not for each
+    /// message: this takes a lock.
+    pub fn settings(&self) -> Arc<ReloadableSettings> {
         self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Applies `settings` that were [read again](Config::read_again). Members get other STUN and TURN servers at their next
+    /// Applies `settings` that were [read again](crate::config::reload). Members get other STUN and TURN servers at their next
     /// deadline, so not all at once, and keep the limits that they joined under.
-    pub fn apply_settings(&self, settings: Config) {
-        self.http_rate.apply_settings(settings.rate_limit_per_minute);
-        self.lockouts().apply_settings(settings.auth_max_failures, settings.auth_lockout);
-        self.sockets.apply_settings(settings.max_connections_per_ip);
-        self.detached_permits.apply_settings(settings.max_connections_per_ip);
-        self.rooms.set_default_capacity(settings.max_connections_per_room);
+    pub fn apply_settings(&self, settings: ReloadableSettings) {
+        let ReloadableSettings { auth, limits, .. } = &settings;
+        self.http_rate.apply_settings(limits.requests_per_minute);
+        self.lockouts().apply_settings(auth.max_failures, auth.lockout);
+        self.sockets.apply_settings(limits.max_connections_per_ip);
+        self.detached_permits.apply_settings(limits.max_connections_per_ip);
+        self.rooms.set_default_capacity(limits.max_connections_per_room);
         let mut current = self.settings.write().unwrap_or_else(PoisonError::into_inner);
         let has_other_ice = current.ice != settings.ice;
         *current = Arc::new(settings);

@@ -29,18 +29,23 @@ pub(super) fn open_rooms(
     lockouts: &Arc<Mutex<Lockouts>>,
     rules: &Arc<ModerationRules>,
 ) -> (RoomRegistry, Option<(Cluster, MigratedMembers)>) {
-    if config.redis_urls.is_empty() {
-        let rooms =
-            RoomRegistry::new(config.max_connections_per_room).with_timelines(config.timelines);
+    let Config { startup, reloadable } = config;
+    let capacity = reloadable.limits.max_connections_per_room;
+    if startup.cluster.redis_urls.is_empty() {
+        let rooms = RoomRegistry::new(capacity).with_timelines(startup.rooms.timeline_retention);
         return (rooms.with_webhooks(webhooks.clone()), None);
     }
     #[expect(clippy::expect_used, reason = "Config::read refuses others")]
-    let endpoints = cluster::parse_endpoints(&config.redis_urls, config.redis_authority.as_deref())
-        .expect("the URLs and the certificate were checked");
+    let endpoints = cluster::parse_endpoints(
+        &startup.cluster.redis_urls,
+        startup.cluster.redis_authority.as_deref(),
+    )
+    .expect("the URLs and the certificate were checked");
     let (gateway, commands, migrated) = ClusterGateway::new(node, endpoints.len());
     let gateway = Arc::new(gateway);
-    let rooms = RoomRegistry::clustered(config.max_connections_per_room, gateway.clone());
-    let rooms = rooms.with_timelines(config.timelines).with_webhooks(webhooks.clone());
+    let rooms = RoomRegistry::clustered(capacity, gateway.clone());
+    let rooms =
+        rooms.with_timelines(startup.rooms.timeline_retention).with_webhooks(webhooks.clone());
     let (local, replicated, sessions) = (revoked.clone(), revoked.clone(), token_sessions.clone());
     let lockouts = lockouts.clone();
     let (all_rules, applied, announced) =

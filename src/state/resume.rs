@@ -21,7 +21,7 @@ impl AppState {
         while let Some((member, _guard)) = migrated.recv().await {
             let detached = DetachedMember::from_migration(
                 member,
-                self.config.resume_window,
+                self.config.rooms.resume_window,
                 |token, queue| self.authorize_resume(token, queue),
             );
             match detached {
@@ -67,7 +67,7 @@ impl AppState {
             tracing::error!(%error, file = %path.display(), "nobody may go on where it was");
             Vec::new()
         });
-        let (now, window) = (unix_now(), self.config.resume_window);
+        let (now, window) = (unix_now(), self.config.rooms.resume_window);
         let restored = saved.into_iter().filter_map(|member| {
             DetachedMember::restore(&self.rooms, member, now, window, |token, queue| {
                 let is_allowed = self.check_room_open(&token.room).is_none();

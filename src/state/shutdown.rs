@@ -21,9 +21,9 @@ impl AppState {
         }
         self.rooms.begin_shutdown();
         // A client that reconnects within this time must find its membership.
-        let reconnect_within = match self.config.resume_window {
-            Duration::ZERO => self.config.shutdown_grace,
-            window => self.config.shutdown_grace.min(window / 2),
+        let reconnect_within = match self.config.rooms.resume_window {
+            Duration::ZERO => self.config.process.shutdown_grace,
+            window => self.config.process.shutdown_grace.min(window / 2),
         };
         self.closing.send_replace(Some(reconnect_within));
         self.sessions.close();

@@ -1,9 +1,6 @@
 //! TURN credentials and the list of ICE servers, and the task that probes the TURN servers.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::atomic::Ordering, time::Duration};
 
 use secrecy::ExposeSecret;
 use tokio::time::timeout;
@@ -11,7 +8,7 @@ use tokio::time::timeout;
 use super::{AppState, AppStateInner};
 use crate::{
     clock::unix_now,
-    config::{Ice, Turn},
+    config::TurnSettings,
     protocol::IceServer,
     turn::{self, TurnCredentials},
 };
@@ -28,14 +25,14 @@ pub enum TurnError {
 impl AppState {
     /// Probes the TURN servers at each interval, and at once when the settings name others, for as long as it is polled.
     pub async fn run_turn_probe(self) {
-        let interval = self.config.turn_probe;
+        let interval = self.config.ice.probe_interval;
         if interval.is_zero() {
             return;
         }
-        let own_certificate = self.config.tls.as_ref().map(|tls| tls.certificate.as_path());
+        let own_certificate = self.config.listen.tls.as_ref().map(|tls| tls.certificate.as_path());
         loop {
-            let ice = self.ice();
-            let Turn { secret, urls, ttl } = &ice.turn;
+            let settings = self.settings();
+            let TurnSettings { secret, urls, ttl } = &settings.ice.turn;
             // Without a secret no credentials are issued, so there is nothing to probe with.
             let urls = if secret.expose_secret().is_empty() { &[] } else { urls.as_slice() };
             self.relays.look(urls, secret, *ttl, own_certificate).await;
@@ -54,7 +51,8 @@ impl AppStateInner {
         &self,
         username: &str,
     ) -> Result<(TurnCredentials, Vec<String>, Duration), TurnError> {
-        let turn = &self.ice().turn;
+        let settings = self.settings();
+        let turn = &settings.ice.turn;
         let credentials = mint_credentials(turn, username)?;
         self.metrics.issued_turn_credentials();
         Ok((credentials, self.relays.in_order(&turn.urls), turn.ttl))
@@ -62,7 +60,8 @@ impl AppStateInner {
 
     /// ICE servers: STUN, and TURN where `username` is an account. Returns them, and how long credentials are valid.
     pub fn ice_servers(&self, username: Option<&str>) -> (Vec<IceServer>, Duration) {
-        let ice = self.ice();
+        let settings = self.settings();
+        let ice = &settings.ice;
         let stun = &ice.stun_urls;
         let mut servers = Vec::new();
         if !stun.is_empty() {
@@ -79,18 +78,13 @@ impl AppStateInner {
         (servers, ice.turn.ttl)
     }
 
-    /// The STUN and TURN servers in force.
-    fn ice(&self) -> Arc<Ice> {
-        self.settings().ice.clone()
-    }
-
     /// Changes whenever the STUN and TURN servers are replaced.
     pub fn ice_version(&self) -> u64 {
         self.ice_version.load(Ordering::Relaxed)
     }
 }
 
-fn mint_credentials(turn: &Turn, username: &str) -> Result<TurnCredentials, TurnError> {
+fn mint_credentials(turn: &TurnSettings, username: &str) -> Result<TurnCredentials, TurnError> {
     let secret = turn.secret.expose_secret();
     if secret.is_empty() {
         return Err(TurnError::NotConfigured);

@@ -124,10 +124,13 @@ async fn it_looks_on_where_settings_are_at_fault_and_tells_people_the_same_as_pr
     assert!(!found.is_well && said.status.code() == Some(1));
     found.says("DEBUG", "fault", "for development", "DEBUG=false");
     let port = found.about("PORT");
-    assert_eq!(port, [("fault", "PORT=x: not accepted", "give a port from 0 to 65535")]);
+    assert_eq!(port, [("fault", "\"x\" is not accepted", "use a port from 0 to 65535")]);
     found.says("users", "ok", "1 can log in", "");
     let said = text(&said);
-    assert!(said.contains("FAULT       PORT=x: not accepted\n            give a port"), "{said}");
+    assert!(
+        said.contains("FAULT       PORT: \"x\" is not accepted\n            use a port"),
+        "{said}"
+    );
     assert!(said.contains("faults found: "), "{said}");
 
     let placeholder = Findings::of(&folder, &[("SECRET_KEY", "your-secret-key-here")]).await;
@@ -177,14 +180,14 @@ async fn users_that_nobody_should_have_are_found() {
     let default = with(&format!("{head}admin,,{published},True\n")).await;
     default.says("users", "fault", "user \"admin\"", "manage_users passwd admin");
     let disabled = with(&format!("{head}admin,,{published},False\n")).await;
-    disabled.says("users", "warning", "nobody", "manage_users add");
+    disabled.says("users", "warning", "no active user", "manage_users add");
     let row = with(&format!("{}bob,,x,True\n", users_file(&["alice"], 4))).await;
     row.says("users", "fault", "line 3", "row");
     let garbage = with("{}").await;
     garbage.says("users", "fault", "line 1", "first line");
     fs::remove_file(&path).unwrap();
     let gone = Findings::of(&folder, &[]).await;
-    gone.says("USERS_CSV", "fault", "no such file", "manage_users add");
+    gone.says("USERS_CSV", "fault", "no file users.csv", "manage_users add");
 }
 
 #[tokio::test]
@@ -195,7 +198,12 @@ async fn files_that_others_may_read_are_found_until_they_are_closed() {
 
     open(0o644);
     let found = Findings::of(&folder, &[]).await;
-    found.says("files", "warning", "users.csv is open to other users", "chmod 600 users.csv");
+    found.says(
+        "files",
+        "warning",
+        "users.csv: other users of this machine may read",
+        "chmod 600 users.csv",
+    );
     open(0o640);
     Findings::of(&folder, &[]).await.says("files", "ok", "closed", "");
 }
@@ -204,13 +212,13 @@ async fn files_that_others_may_read_are_found_until_they_are_closed() {
 async fn who_may_come_in_the_clear_and_from_which_pages_is_looked_at() {
     let folder = home();
     for (settings, subject, verdict, says) in [
-        (&[("REQUIRE_HTTPS", "false")][..], "HTTPS", "warning", "in the clear is served"),
+        (&[("REQUIRE_HTTPS", "false")][..], "HTTPS", "warning", "in the clear are served"),
         (&[("REQUIRE_HTTPS", "false"), ("HOST", "0.0.0.0")], "HTTPS", "fault", "cross the network"),
         (&[("TRUSTED_PROXIES", "[]")], "HTTPS", "fault", "every request is refused"),
-        (&[("TRUSTED_PROXIES", "0.0.0.0/0")], "HTTPS", "fault", "anybody may say"),
+        (&[("TRUSTED_PROXIES", "0.0.0.0/0")], "HTTPS", "fault", "any client may claim"),
         (&[("TRUSTED_PROXIES", "10.0.0.0/8")], "HTTPS", "ok", "trusted proxy"),
         (&[("CORS_ORIGINS", "*")], "CORS_ORIGINS", "warning", "any site"),
-        (&[("CORS_ORIGINS", "[]")], "CORS_ORIGINS", "warning", "no page"),
+        (&[("CORS_ORIGINS", "[]")], "CORS_ORIGINS", "warning", "no web page"),
         (&[("ALLOW_ANONYMOUS", "true")], "ALLOW_ANONYMOUS", "warning", "as a guest"),
     ] {
         let found = Findings::of(&folder, settings).await;
@@ -254,7 +262,7 @@ async fn a_certificate_is_held_to_its_days_its_key_its_name_and_who_signed_it() 
     fs::remove_file(&certificate).unwrap();
     let gone = Findings::of(&folder, &settings).await;
 
-    long.says("HTTPS", "ok", "TLS of our own", "");
+    long.says("HTTPS", "ok", "TLS of its own", "");
     let said = |found: &Findings, verdict: &str, says: &str| {
         let about = found.about("certificate");
         let is_said = about.iter().any(|it| it.0 == verdict && it.1.contains(says));

@@ -80,14 +80,16 @@ impl Server {
 
     async fn with(config: Config, folder: TempDir) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let listener = net::listen(&config.host, config.port).await.unwrap();
+        let listener =
+            net::listen(&config.startup.listen.host, config.startup.listen.port).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let tls = config.tls.clone().map(|files| Arc::new(Tls::load(files).unwrap()));
-        let (users, _) = Users::load(&config.users_csv).unwrap();
-        let revoked = RevokedTokens::load(&config.users_csv, unix_now()).unwrap();
-        let orders = ModerationRules::load(&config.users_csv).unwrap();
+        let tls =
+            config.startup.listen.tls.clone().map(|files| Arc::new(Tls::load(files).unwrap()));
+        let (users, _) = Users::load(&config.startup.auth.users_csv).unwrap();
+        let revoked = RevokedTokens::load(&config.startup.auth.users_csv, unix_now()).unwrap();
+        let orders = ModerationRules::load(&config.startup.auth.users_csv).unwrap();
         let app = AppState::new(config, users, revoked, orders);
-        let proxies = &app.config.trusted_proxies;
+        let proxies = &app.config.listen.trusted_proxies;
         let gate =
             ConnectionLimits::new(net::raise_descriptor_limit(), proxies, app.metrics.clone());
         let mut tasks = vec![tokio::spawn(app.clone().run_maintenance())];

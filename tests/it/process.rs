@@ -563,7 +563,7 @@ async fn a_start_that_would_be_unsafe_is_refused_with_a_line_for_each_fault() {
             && bare.contains("manage_users add")
     );
     assert_eq!(odd.lines().count(), 1);
-    assert!(odd.contains("MAX_CONNECTIONS_PER_ROOM=-3"));
+    assert!(odd.contains("MAX_CONNECTIONS_PER_ROOM: \"-3\""));
 }
 
 /// O10.

@@ -144,8 +144,8 @@ async fn one_fault_leaves_everything_as_it_was() {
     let _alice = house.joins("den", "alice").await;
 
     let faulty = [
-        ("ALLOWED_ROOMS=attic\nWEBSOCKET_TIMEOUT=soon\n", None, "WEBSOCKET_TIMEOUT=soon"),
-        ("ALLOWED_ROOMS=attic\nWORKERS=many\n", None, "WORKERS=many"),
+        ("ALLOWED_ROOMS=attic\nWEBSOCKET_TIMEOUT=soon\n", None, "WEBSOCKET_TIMEOUT: \"soon\""),
+        ("ALLOWED_ROOMS=attic\nWORKERS=many\n", None, "WORKERS: \"many\""),
         ("ALLOWED_ROOMS=attic\nnonsense\n", None, ".env, line 2"),
         ("ALLOWED_ROOMS=attic\n", Some("garbage\n"), "users.csv, line 1"),
     ];

@@ -11,7 +11,10 @@ use reqwest::Url;
 
 use self::{command::Command, request::Request};
 use super::{block_on, terminal};
-use crate::{config, dotenv, http_client::LocalServer};
+use crate::{
+    config::{AdminAccess, dotenv},
+    http_client::LocalServer,
+};
 
 /// What `admin` accepts.
 #[derive(Args)]
@@ -32,7 +35,7 @@ pub struct Arguments {
 /// Sends the command to the server and prints its answer.
 pub(super) fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let Arguments { url, ca, json, command } = arguments;
-    let (host, port, token) = config::of_administrator(dotenv::environment()?)?;
+    let AdminAccess { host, port, token } = AdminAccess::read(dotenv::environment()?)?;
     let token = token
         .ok_or("ADMIN_TOKEN is not set: set the server's token in the environment or in .env")?;
     let url = match url {

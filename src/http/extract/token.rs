@@ -48,7 +48,7 @@ pub(in crate::http) fn administrator(
     app: &AppState,
     headers: &HeaderMap,
 ) -> Result<Administrator, ApiError> {
-    let known = app.config.admin_token.as_ref().ok_or(ApiError::NotFound)?;
+    let known = app.config.auth.admin_token.as_ref().ok_or(ApiError::NotFound)?;
     let Bearer(token) = bearer(headers)?.ok_or(ApiError::NotAuthenticated)?;
     let (token, known) = (token.expose_secret().as_bytes(), known.expose_secret().as_bytes());
     verify_slices_are_equal(token, known).map_err(|_| ApiError::InvalidToken)?;

@@ -22,13 +22,13 @@ pub(in crate::http) async fn identify_client(
         return ApiError::Internal("a request without its connection".into()).into_response();
     };
     let ConnectionInfo { peer, tls, .. } = connection;
-    let client = client_of(request.headers(), peer.ip(), *tls, &app.config.trusted_proxies);
+    let client = client_of(request.headers(), peer.ip(), *tls, &app.config.listen.trusted_proxies);
     tracing::Span::current().record("address", tracing::field::display(client.address));
     request.extensions_mut().insert(client);
     // With TLS on this port, plain HTTP on it is never intended.
-    let required = app.config.require_https || app.config.tls.is_some();
+    let required = app.config.listen.require_https || app.config.listen.tls.is_some();
     if required && !client.https && !is_exempt_from_https(request.uri().path()) {
-        return redirect_to_https(&request, app.config.tls.is_some());
+        return redirect_to_https(&request, app.config.listen.tls.is_some());
     }
     let mut response = next.run(request).await;
     if client.https {

@@ -15,10 +15,7 @@ use super::{
     rate_limit::{RATE_LIMIT, RATE_LIMIT_POLICY},
     request::REQUEST_ID,
 };
-use crate::{
-    config::{Config, Origins},
-    state::AppState,
-};
+use crate::{config::Origins, state::AppState};
 
 /// How long a browser may cache the answer to a preflight request.
 const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(600);
@@ -32,13 +29,13 @@ pub(in crate::http) async fn cors(
     request: Request,
     next: Next,
 ) -> Response {
-    let Ok(response) = cors_of(&app.settings()).layer(next).oneshot(request).await;
+    let layer = cors_of(app.config.cors.allow_credentials, &app.settings().cors.origins);
+    let Ok(response) = layer.layer(next).oneshot(request).await;
     response
 }
 
-fn cors_of(config: &Config) -> CorsLayer {
-    let credentials = config.cors_allow_credentials;
-    let origin = match &config.cors_origins {
+fn cors_of(credentials: bool, origins: &Origins) -> CorsLayer {
+    let origin = match origins {
         Origins::Any if credentials => AllowOrigin::mirror_request(),
         Origins::Any => Any.into(),
         Origins::These(origins) => AllowOrigin::list(

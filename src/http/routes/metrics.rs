@@ -49,7 +49,7 @@ async fn metrics(
     Extension(connection): Extension<ConnectionInfo>,
     bearer: Option<Bearer>,
 ) -> Result<impl IntoResponse, ApiError> {
-    let known = app.config.metrics_token.as_ref().ok_or(ApiError::NotFound)?;
+    let known = app.config.telemetry.metrics_token.as_ref().ok_or(ApiError::NotFound)?;
     check_token(known, bearer)?;
     render(app, connection.workers).await
 }
@@ -75,7 +75,7 @@ pub(in crate::http) fn metrics_router(app: &AppState) -> Router {
     let metrics = async |State(app): State<AppState>,
                          Extension(connection): Extension<ConnectionInfo>,
                          bearer: Option<Bearer>| {
-        if let Some(known) = &app.config.metrics_token {
+        if let Some(known) = &app.config.telemetry.metrics_token {
             check_token(known, bearer)?;
         }
         render(app, connection.workers).await

@@ -39,7 +39,7 @@ impl FromRequestParts<AppState> for RoomsAccess {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
-        if app.config.rooms_api_require_auth {
+        if app.config.auth.rooms_api_require_auth {
             CurrentUser::from_request_parts(parts, app).await?;
         }
         Ok(Self)

@@ -52,7 +52,7 @@ pub(in crate::http) async fn upgrade(
     let mut origins = request.headers().get_all(header::ORIGIN).iter();
     if let Some(origin) = origins.next()
         && (origins.next().is_some()
-            || !origin.to_str().is_ok_and(|origin| app.settings().cors_origins.allow(origin)))
+            || !origin.to_str().is_ok_and(|origin| app.settings().cors.origins.allow(origin)))
     {
         return Err(ApiError::OriginNotAllowed);
     }
@@ -102,7 +102,8 @@ fn spawn_session(
     upgraded: hyper::upgrade::Upgraded,
     workers: &Workers,
 ) {
-    let (max_message_bytes, metrics) = (app.settings().max_message_bytes, app.metrics.clone());
+    let (max_message_bytes, metrics) =
+        (app.settings().limits.max_message_bytes, app.metrics.clone());
     let Some((mut stream, unread)) = stream_of(upgraded) else {
         return tracing::error!("an upgraded connection is none of ours");
     };

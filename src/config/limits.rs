@@ -1,0 +1,104 @@
+//! Limits on requests, connections and messages. SIGHUP may change all of them.
+
+use std::time::Duration;
+
+use super::{
+    declare::{Section, Setting},
+    parse::{FROM_ONE, Reader, UP_TO_A_MILLION, number, seconds},
+};
+
+/// What a client address, a connection and a room may take.
+#[derive(Clone, Debug)]
+pub struct ReloadableLimits {
+    /// `RATE_LIMIT_PER_MINUTE`: HTTP requests per client address; 0 = no limit.
+    pub requests_per_minute: u32,
+    /// `WEBSOCKET_MESSAGES_PER_SECOND`: how fast the message budget of a connection refills.
+    pub messages_per_second: u32,
+    /// `WEBSOCKET_MESSAGE_BURST`: how many messages a connection may send at once.
+    pub message_burst: u32,
+    /// `WEBSOCKET_TIMEOUT`: how long a connection may take for its first message, and may be silent.
+    pub websocket_timeout: Duration,
+    /// `WEBSOCKET_MAX_MESSAGE_BYTES`: the longest message.
+    pub max_message_bytes: usize,
+    /// `MAX_CONNECTIONS_PER_ROOM`: members of a room.
+    pub max_connections_per_room: usize,
+    /// `MAX_CONNECTIONS_PER_IP`: WebSockets per client address; 0 = no limit.
+    pub max_connections_per_ip: usize,
+}
+
+/// What a new limit of a connection applies to.
+const NEW_CONNECTIONS: &str = "connections that start from then on";
+
+const RATE_LIMIT_PER_MINUTE: Setting<u32> =
+    Setting::new("RATE_LIMIT_PER_MINUTE", "60", |text| number(text, 0..=u32::MAX))
+        .accepts("a whole number; 0 = no limit")
+        .reloadable("every request; a new limit starts with full buckets")
+        .help(
+            "HTTP requests per minute for each client address. The bucket holds one minute's worth, so an idle \
+             client may burst to twice the rate in the first minute. `/health` and WebSockets are not counted.",
+        );
+
+const WEBSOCKET_MESSAGES_PER_SECOND: Setting<u32> =
+    Setting::new("WEBSOCKET_MESSAGES_PER_SECOND", "50", |text| number(text, 1..=1_000_000))
+        .accepts(FROM_ONE)
+        .reloadable(NEW_CONNECTIONS)
+        .help("Messages per second on each connection, sustained.");
+
+const WEBSOCKET_MESSAGE_BURST: Setting<u32> =
+    Setting::new("WEBSOCKET_MESSAGE_BURST", "250", |text| number(text, 1..=1_000_000))
+        .accepts(FROM_ONE)
+        .reloadable(NEW_CONNECTIONS)
+        .help("Messages that a connection may send at once.");
+
+const WEBSOCKET_TIMEOUT: Setting<Duration> =
+    Setting::new("WEBSOCKET_TIMEOUT", "30", |text| seconds(text, UP_TO_A_MILLION))
+        .accepts(FROM_ONE)
+        .reloadable(NEW_CONNECTIONS)
+        .help(
+            "Seconds until the first message must arrive, and seconds of silence after which a connection is closed.",
+        );
+
+const WEBSOCKET_MAX_MESSAGE_BYTES: Setting<usize> =
+    Setting::new("WEBSOCKET_MAX_MESSAGE_BYTES", "65536", |text| number(text, 1024..=16_777_216))
+        .accepts("a number of bytes from 1024 to 16777216")
+        .reloadable(NEW_CONNECTIONS)
+        .help("Size of the largest message in bytes. A larger one closes the connection.");
+
+const MAX_CONNECTIONS_PER_ROOM: Setting<usize> =
+    Setting::new("MAX_CONNECTIONS_PER_ROOM", "10", |text| number(text, 1..=1_000_000))
+        .accepts(FROM_ONE)
+        .reloadable("clients that join from then on; members stay")
+        .help("Members of a room.");
+
+const MAX_CONNECTIONS_PER_IP: Setting<usize> =
+    Setting::new("MAX_CONNECTIONS_PER_IP", "100", |text| number(text, 0..=usize::MAX))
+        .accepts("a whole number; 0 = no limit")
+        .reloadable("connections that start from then on; open ones stay")
+        .help("WebSockets for each client address.");
+
+pub(super) const SECTION: Section = Section {
+    title: "Limits",
+    settings: &[
+        RATE_LIMIT_PER_MINUTE.declaration,
+        WEBSOCKET_MESSAGES_PER_SECOND.declaration,
+        WEBSOCKET_MESSAGE_BURST.declaration,
+        WEBSOCKET_TIMEOUT.declaration,
+        WEBSOCKET_MAX_MESSAGE_BYTES.declaration,
+        MAX_CONNECTIONS_PER_ROOM.declaration,
+        MAX_CONNECTIONS_PER_IP.declaration,
+    ],
+};
+
+impl ReloadableLimits {
+    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+        Self {
+            requests_per_minute: reader.get(&RATE_LIMIT_PER_MINUTE),
+            messages_per_second: reader.get(&WEBSOCKET_MESSAGES_PER_SECOND),
+            message_burst: reader.get(&WEBSOCKET_MESSAGE_BURST),
+            websocket_timeout: reader.get(&WEBSOCKET_TIMEOUT),
+            max_message_bytes: reader.get(&WEBSOCKET_MAX_MESSAGE_BYTES),
+            max_connections_per_room: reader.get(&MAX_CONNECTIONS_PER_ROOM),
+            max_connections_per_ip: reader.get(&MAX_CONNECTIONS_PER_IP),
+        }
+    }
+}

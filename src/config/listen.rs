@@ -1,0 +1,140 @@
+//! Where the server listens, with or without TLS of its own, and which proxies it trusts.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use ipnet::IpNet;
+
+use super::{
+    declare::{Section, Setting},
+    error::ConfigError,
+    parse::{Parsed, Reader, TRUE_OR_FALSE, flag, found, list_of, number, path},
+};
+
+/// How clients reach the server.
+#[derive(Clone, Debug)]
+pub struct ListenSettings {
+    /// `HOST`: an address or a host name, IPv6 without brackets.
+    pub host: String,
+    /// `PORT`; 0 lets the system choose.
+    pub port: u16,
+    /// `REQUIRE_HTTPS`: refuses requests that came neither by the server's own TLS nor by that of a trusted proxy.
+    /// With TLS of its own the server always does.
+    pub require_https: bool,
+    /// `SSL_CERT_FILE`, `SSL_KEY_FILE`, `SSL_SELF_SIGNED`: TLS on the listening port.
+    pub tls: Option<TlsFiles>,
+    /// `TRUSTED_PROXIES`: whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// Where certificate and key are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// PEM, the server's own certificate first.
+    pub certificate: PathBuf,
+    /// PEM.
+    pub key: PathBuf,
+    /// Make both for localhost where they are missing.
+    pub self_signed: bool,
+}
+
+pub(super) const HOST: Setting<String> = Setting::new("HOST", "0.0.0.0", host)
+    .accepts("an address such as 127.0.0.1 or ::, or a host name")
+    .help(
+        "Address to listen on: an IP address, or a host name. `0.0.0.0` is every IPv4 address of the machine.",
+    );
+
+pub(super) const PORT: Setting<u16> = Setting::new("PORT", "8000", |text| number(text, 0..=65_535))
+    .accepts("a port from 0 to 65535")
+    .help("Port to listen on. `0` takes a free one, which the log shows.");
+
+const REQUIRE_HTTPS: Setting<bool> =
+    Setting::new("REQUIRE_HTTPS", "true", flag).accepts(TRUE_OR_FALSE).help(
+        "Redirects `GET` requests that did not arrive over TLS, and refuses all others; `/health` stays open. TLS of \
+         a trusted proxy counts if the proxy says so in `X-Forwarded-Proto`, as `deploy/nginx.conf` does. Always on \
+         when the server itself serves TLS.",
+    );
+
+const SSL_CERT_FILE: Setting<Option<PathBuf>> = Setting::new("SSL_CERT_FILE", "", path)
+    .accepts("the path of a PEM file")
+    .help(
+        "Certificate chain, the server's own certificate first. With `SSL_KEY_FILE`, too, the server serves TLS on \
+         `PORT`, and reads both files again when they change. Alone it has no effect here: OpenSSL uses a variable \
+         of the same name.",
+    );
+
+const SSL_KEY_FILE: Setting<Option<PathBuf>> = Setting::new("SSL_KEY_FILE", "", path)
+    .accepts("the path of a PEM file")
+    .help("Private key of the certificate in `SSL_CERT_FILE`.");
+
+const SSL_SELF_SIGNED: Setting<bool> =
+    Setting::new("SSL_SELF_SIGNED", "false", flag).accepts(TRUE_OR_FALSE).help(
+        "Creates `ssl/server.crt` and `ssl/server.key` for localhost where they are missing, and uses them unless \
+         `SSL_CERT_FILE` and `SSL_KEY_FILE` name other files.",
+    );
+
+const TRUSTED_PROXIES: Setting<Vec<IpNet>> =
+    Setting::new("TRUSTED_PROXIES", "[\"127.0.0.0/8\",\"::1\"]", |text| list_of(text, network))
+        .accepts("a list of addresses or networks such as 10.0.0.0/8")
+        .help(
+            "Proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` the server believes. The address of a client is \
+             the rightmost one that no trusted proxy has.",
+        );
+
+pub(super) const SECTION: Section = Section {
+    title: "Listening and HTTPS",
+    settings: &[
+        HOST.declaration,
+        PORT.declaration,
+        REQUIRE_HTTPS.declaration,
+        SSL_CERT_FILE.declaration,
+        SSL_KEY_FILE.declaration,
+        SSL_SELF_SIGNED.declaration,
+        TRUSTED_PROXIES.declaration,
+    ],
+};
+
+impl ListenSettings {
+    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+        Self {
+            host: reader.get(&HOST),
+            port: reader.get(&PORT),
+            require_https: reader.get(&REQUIRE_HTTPS),
+            tls: tls(reader),
+            trusted_proxies: reader.get(&TRUSTED_PROXIES),
+        }
+    }
+}
+
+fn tls(reader: &mut Reader<'_>) -> Option<TlsFiles> {
+    let (certificate, key) = (reader.get(&SSL_CERT_FILE), reader.get(&SSL_KEY_FILE));
+    let self_signed = reader.get(&SSL_SELF_SIGNED);
+    match (certificate, key) {
+        (Some(certificate), Some(key)) => Some(TlsFiles { certificate, key, self_signed }),
+        (None, Some(_)) => {
+            reader.errors.push(ConfigError::new(
+                SSL_KEY_FILE.name(),
+                "is set but SSL_CERT_FILE is not",
+                "set SSL_CERT_FILE, too, or leave both empty",
+            ));
+            None
+        }
+        // Many systems tell OpenSSL in SSL_CERT_FILE alone where the certificate authorities are.
+        (Some(_) | None, None) => self_signed.then(|| TlsFiles {
+            certificate: "ssl/server.crt".into(),
+            key: "ssl/server.key".into(),
+            self_signed,
+        }),
+    }
+}
+
+fn host(text: &str) -> Parsed<String> {
+    let host = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    let fits = !host.is_empty()
+        && !host.contains(['/', ' ', '[', ']'])
+        && !host.contains(char::is_control);
+    found(fits.then(|| host.to_owned()))
+}
+
+fn network(text: &str) -> Option<IpNet> {
+    text.parse().ok().or_else(|| text.parse().ok().map(|address: IpAddr| address.into()))
+}

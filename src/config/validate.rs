@@ -1,0 +1,160 @@
+//! Whether settings that are each accepted are also safe together: what stops a start in production, and what an
+//! operator should know.
+
+use std::{os::unix::fs::PermissionsExt, path::Path};
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{
+    ReloadableSettings, StartupSettings,
+    auth::{
+        ADMIN_TOKEN, ALLOW_ANONYMOUS, JWT_SECRET_KEY, JWT_SECRET_KEY_PREVIOUS, SECRET_KEY,
+        USERS_CSV,
+    },
+    cors::{CORS_ORIGINS, Origins},
+    error::{ConfigError, ConfigWarning},
+    ice::{TURNSERVER_SECRET, TURNSERVER_URLS},
+    telemetry::{METRICS_LISTEN, OTEL_EXPORTER_OTLP_ENDPOINT},
+};
+
+/// RFC 7518 section 3.2: an HS256 key has at least as many bits as the hash. In bytes.
+const SHORTEST_SECRET: usize = 32;
+
+const MAKE_ONE: &str = "make one with `openssl rand -hex 32`";
+
+/// What stops a start without `DEBUG=true`: secrets that are published, short or the same, and no users file.
+pub(super) fn production_errors(startup: &StartupSettings) -> Vec<ConfigError> {
+    let auth = &startup.auth;
+    let (own, jwt) = (auth.secret_key.expose_secret(), auth.jwt_secret_key.expose_secret());
+    let previous = auth.jwt_secret_key_previous.as_ref().map(SecretString::expose_secret);
+    let previous_name = JWT_SECRET_KEY_PREVIOUS.name();
+    let mut errors = Vec::new();
+    errors.extend(weak_key(SECRET_KEY.name(), own, MAKE_ONE));
+    errors.extend(weak_key(JWT_SECRET_KEY.name(), jwt, MAKE_ONE));
+    errors.extend(previous.and_then(|previous| {
+        let fix = "leave it empty: users who have such a token log in again";
+        weak_key(previous_name, previous, fix)
+    }));
+    if own == jwt && !is_placeholder(own) {
+        errors.push(ConfigError::new(
+            SECRET_KEY.name(),
+            format!("has the same value as {}", JWT_SECRET_KEY.name()),
+            "make another one with `openssl rand -hex 32`",
+        ));
+    }
+    if previous.is_some_and(|previous| [own, jwt].contains(&previous)) {
+        errors.push(ConfigError::new(
+            previous_name,
+            "has the same value as JWT_SECRET_KEY or SECRET_KEY, but is the key that JWT_SECRET_KEY replaced",
+            "leave it empty if there is none",
+        ));
+    }
+    // With this token a client reads and ends every call.
+    let admin_token = auth.admin_token.as_ref().map(SecretString::expose_secret);
+    if admin_token.is_some_and(|token| token.trim().len() < SHORTEST_SECRET) {
+        errors.push(ConfigError::new(
+            ADMIN_TOKEN.name(),
+            "is shorter than 32 bytes",
+            "make one with `openssl rand -hex 32`, or leave it empty: then there is no /admin/",
+        ));
+    }
+    if !auth.users_csv.exists() {
+        errors.push(ConfigError::new(
+            USERS_CSV.name(),
+            format!("there is no file {}", auth.users_csv.display()),
+            "make it with `manage_users add --password-stdin <username>`",
+        ));
+    }
+    errors
+}
+
+fn weak_key(name: &'static str, key: &str, fix: &str) -> Option<ConfigError> {
+    let problem = if is_placeholder(key) {
+        "is still the published placeholder, so anyone can sign with it"
+    } else if key.trim().len() < SHORTEST_SECRET {
+        "is shorter than 32 bytes"
+    } else {
+        return None;
+    };
+    Some(ConfigError::new(name, problem, fix))
+}
+
+fn is_placeholder(secret: &str) -> bool {
+    let secret = secret.trim().to_ascii_lowercase();
+    secret.is_empty()
+        || ["your-", "change", "placeholder"].iter().any(|start| secret.starts_with(start))
+}
+
+/// What the server accepts but an operator should know.
+pub fn warnings(startup: &StartupSettings, reloadable: &ReloadableSettings) -> Vec<ConfigWarning> {
+    let StartupSettings { process, auth, telemetry, .. } = startup;
+    let turn = &reloadable.ice.turn;
+    let turn_secret = turn.secret.expose_secret();
+    let keys = [(&SECRET_KEY, &auth.secret_key), (&JWT_SECRET_KEY, &auth.jwt_secret_key)];
+    let placeholders = keys.map(|(setting, key)| {
+        (
+            is_placeholder(key.expose_secret()),
+            setting.name(),
+            "is a published placeholder",
+            "use it for development only; make one with `openssl rand -hex 32`",
+        )
+    });
+    let metrics_are_open = telemetry.metrics_token.is_none()
+        && telemetry.metrics_listen.is_some_and(|address| !address.ip().is_loopback());
+    let others = [
+        (
+            auth.allow_anonymous,
+            ALLOW_ANONYMOUS.name(),
+            "every client that reaches this server can join any room as a guest",
+            "set ALLOW_ANONYMOUS=false unless that is intended",
+        ),
+        (
+            reloadable.cors.origins == Origins::Any && !process.debug,
+            CORS_ORIGINS.name(),
+            "[\"*\"] lets the pages of any site use this server",
+            "name the origins of your own pages",
+        ),
+        (
+            (1..SHORTEST_SECRET).contains(&turn_secret.len()) && !process.debug,
+            TURNSERVER_SECRET.name(),
+            "is shorter than 32 bytes, and anyone who guesses it relays at your cost",
+            MAKE_ONE,
+        ),
+        (
+            metrics_are_open,
+            METRICS_LISTEN.name(),
+            "other machines reach this address, and METRICS_TOKEN is empty",
+            "set METRICS_TOKEN, or listen on a loopback address",
+        ),
+        (
+            telemetry.otlp.is_some() && !cfg!(feature = "otel"),
+            OTEL_EXPORTER_OTLP_ENDPOINT.name(),
+            "this server was built without traces",
+            "build it with the cargo feature `otel`",
+        ),
+        (
+            !turn_secret.is_empty() && turn.urls.is_empty(),
+            TURNSERVER_URLS.name(),
+            "is empty while TURNSERVER_SECRET is set, so no TURN credentials are issued",
+            "name the URLs of the TURN server",
+        ),
+    ];
+    let all = placeholders.into_iter().chain(others);
+    let due = all.filter(|(is_due, ..)| *is_due);
+    due.map(|(_, name, problem, fix)| ConfigWarning::new(name, problem, fix)).collect()
+}
+
+/// The files with secrets that other users of this machine may read or change, each with the command that closes it. A
+/// group may read them, because the server may not be their owner.
+pub fn exposed_files(startup: &StartupSettings) -> Vec<ConfigWarning> {
+    let key = startup.listen.tls.as_ref().map(|tls| tls.key.as_path());
+    let files = [Some(Path::new(".env")), Some(startup.auth.users_csv.as_path()), key];
+    let exposed = files.into_iter().flatten().filter_map(|path| {
+        let mode = path.metadata().ok()?.permissions().mode() & 0o777;
+        let path = path.display().to_string();
+        let problem = format!("other users of this machine may read or change it (mode {mode:o})");
+        let fix = format!("run `chmod 600 {path}`");
+        (mode & 0o027 != 0).then(|| ConfigWarning::new(path, problem, fix))
+    });
+    exposed.collect()
+}
