@@ -1,5 +1,5 @@
-//! The administrator's page: files of ours that hold no secret. What it shows it asks the API for, with the token that
-//! somebody gives it.
+//! Serves the administrator's page: static files without secrets. The page requests its data from the admin API, with
+//! the token that the administrator enters.
 
 use axum::{
     Router,
@@ -11,7 +11,7 @@ use axum::{
 use super::layers::NO_STORE;
 use crate::app::AppState;
 
-/// Nothing from elsewhere, nothing inline, nothing that reads HTML from text. Forms are handled by the script.
+/// No resources of other origins, no inline scripts or styles, and no HTML parsed from text. The script handles forms.
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; connect-src 'self'; base-uri 'none'; \
      form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
@@ -19,14 +19,23 @@ const POLICY: HeaderValue = HeaderValue::from_static(
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// By path, with its type.
-const FILES: [(&str, &str, &str); 6] = [
+/// Path, content type and text of each file.
+const FILES: [(&str, &str, &str); 15] = [
     ("/admin", "text/html; charset=utf-8", include_str!("admin_page/index.html")),
     ("/admin/style.css", "text/css; charset=utf-8", include_str!("admin_page/style.css")),
     ("/admin/page.mjs", SCRIPT, include_str!("admin_page/page.mjs")),
-    ("/admin/draw.mjs", SCRIPT, include_str!("admin_page/draw.mjs")),
-    ("/admin/figures.mjs", SCRIPT, include_str!("admin_page/figures.mjs")),
-    ("/admin/story.mjs", SCRIPT, include_str!("admin_page/story.mjs")),
+    ("/admin/actions.mjs", SCRIPT, include_str!("admin_page/actions.mjs")),
+    ("/admin/api.mjs", SCRIPT, include_str!("admin_page/api.mjs")),
+    ("/admin/diagnosis.mjs", SCRIPT, include_str!("admin_page/diagnosis.mjs")),
+    ("/admin/diagram.mjs", SCRIPT, include_str!("admin_page/diagram.mjs")),
+    ("/admin/dom.mjs", SCRIPT, include_str!("admin_page/dom.mjs")),
+    ("/admin/format.mjs", SCRIPT, include_str!("admin_page/format.mjs")),
+    ("/admin/metrics.mjs", SCRIPT, include_str!("admin_page/metrics.mjs")),
+    ("/admin/overview.mjs", SCRIPT, include_str!("admin_page/overview.mjs")),
+    ("/admin/plot.mjs", SCRIPT, include_str!("admin_page/plot.mjs")),
+    ("/admin/room.mjs", SCRIPT, include_str!("admin_page/room.mjs")),
+    ("/admin/rules.mjs", SCRIPT, include_str!("admin_page/rules.mjs")),
+    ("/admin/timeline.mjs", SCRIPT, include_str!("admin_page/timeline.mjs")),
 ];
 
 pub(super) fn router() -> Router<AppState> {
@@ -37,6 +46,6 @@ pub(super) fn router() -> Router<AppState> {
 
 fn serve(content_type: &'static str, text: &'static str) -> Response {
     let labels = [(header::CONTENT_TYPE, content_type)];
-    // A page of the version before must not talk to this one.
+    // A cached page of another version must not use this version's API.
     (NO_STORE, labels, [(header::CONTENT_SECURITY_POLICY, POLICY)], text).into_response()
 }

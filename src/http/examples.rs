@@ -1,4 +1,4 @@
-//! The example pages, in `DEBUG` only: they are for a laptop.
+//! Serves the example pages, in `DEBUG` only: they are for development.
 
 use axum::{
     Router,
@@ -17,8 +17,8 @@ const PAGES: [(&str, &str); 3] = [
     ("turn_credentials_example.html", include_str!("../../examples/turn_credentials_example.html")),
 ];
 
-/// Each page is one file, so its script and style are in it; the client library comes from this server, and the page
-/// talks to whatever server one names.
+/// Each page is one file with inline script and style. It loads the client library from this server, and connects to
+/// any server that the user enters.
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; media-src blob:; \
      connect-src http: https: ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
