@@ -1,4 +1,4 @@
-//! Settings: any text as `.env`, and what is made of the variables in it.
+//! Settings: any text as `.env`, and the configuration from its variables.
 
 use std::{
     cell::RefCell,
@@ -13,11 +13,11 @@ use signaling::{
     dotenv,
 };
 
-/// Stands in every secret, and must never be seen again.
+/// A part of every secret, which must never be in any output.
 const MARK: &str = "m4rk-of-a-secret";
 
-/// The name of a variable whose value is written by ourselves.
-const OURS: &str = "FUZZED_VALUE";
+/// The prefix of the variables that the checks write.
+const PREFIX: &str = "FUZZED_VALUE";
 
 /// Any bytes as `.env`.
 pub fn settings(data: &[u8]) {
@@ -26,7 +26,7 @@ pub fn settings(data: &[u8]) {
     fs::write(".env", data).unwrap();
     let read = dotenv::environment();
     let Ok(text) = str::from_utf8(data) else {
-        return assert!(read.is_err(), "no text, and yet it was read");
+        return assert!(read.is_err(), "not UTF-8, and yet it was parsed");
     };
     match read {
         Ok(variable) => {
@@ -35,17 +35,17 @@ pub fn settings(data: &[u8]) {
         }
         Err(Faults(faults)) => {
             for fault in faults {
-                let rest = fault.strip_prefix(".env, line ").expect("where it is");
-                let (number, what) = rest.split_once(": ").expect("what it is");
+                let rest = fault.strip_prefix(".env, line ").expect("the line");
+                let (number, problem) = rest.split_once(": ").expect("the problem");
                 let number: usize = number.parse().unwrap();
                 assert!((1..=text.lines().count()).contains(&number));
-                assert!(what.len() < 60, "no more than the kind of fault: {what}");
+                assert!(problem.len() < 60, "more than the kind of problem: {problem}");
             }
         }
     }
 }
 
-/// A working folder of our own, as long as this lives.
+/// A temporary working folder, until this is dropped.
 struct InFolder {
     before: PathBuf,
     _folder: tempfile::TempDir,
@@ -65,18 +65,18 @@ impl Drop for InFolder {
     }
 }
 
-/// Whatever a value is, there is a way to write it into the file.
+/// Every value can be written to the file and is read back.
 fn check_values_come_back(data: &[u8]) {
     let value = String::from_utf8_lossy(data);
     let escaped = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-    let mut lines = vec![format!("export {OURS}_0 = \"{escaped}\" # said twice\n")];
+    let mut lines = vec![format!("export {PREFIX}_0 = \"{escaped}\" # set twice\n")];
     if !value.contains(['\'', '\n']) {
-        lines.push(format!("{OURS}_1='{value}'\r\n"));
+        lines.push(format!("{PREFIX}_1='{value}'\r\n"));
     }
     if value.chars().all(|char| char.is_ascii_graphic() && !"#'\"".contains(char)) {
-        lines.push(format!("  {OURS}_2 = {value} # a comment\n"));
+        lines.push(format!("  {PREFIX}_2 = {value} # a comment\n"));
     }
-    fs::write(".env", format!("\u{feff}{OURS}_0=other\n{}", lines.concat())).unwrap();
+    fs::write(".env", format!("\u{feff}{PREFIX}_0=other\n{}", lines.concat())).unwrap();
 
     let variable = dotenv::environment().expect("well-formed");
 
@@ -86,7 +86,7 @@ fn check_values_come_back(data: &[u8]) {
     }
 }
 
-/// In a file of nothing but plain assignments, comments and empty lines, the last one of a name counts.
+/// In a file of plain assignments, comments and empty lines, the last assignment of a name counts.
 fn check_simple_lines(text: &str, variable: &impl Fn(&str) -> Option<String>) {
     let mut expected = BTreeMap::new();
     for line in text.split('\n') {
@@ -121,7 +121,7 @@ fn check_config(text: &str, variable: impl Fn(&str) -> Option<String>) {
     });
 
     if text.contains(MARK) {
-        return; // it stands where it is no secret
+        return; // the input has it in a value that is not secret
     }
     match read {
         Err(Faults(faults)) => {
@@ -129,13 +129,13 @@ fn check_config(text: &str, variable: impl Fn(&str) -> Option<String>) {
             for fault in faults {
                 let named = fault.split(['=', ' ']).next().unwrap();
                 assert!(names.borrow().contains(named), "{fault:?} names no variable");
-                assert!(!fault.contains(MARK), "{fault:?} tells a secret");
+                assert!(!fault.contains(MARK), "{fault:?} contains a secret");
                 assert!(!fault.contains(['\n', '\r']), "{fault:?} is more than one line");
             }
         }
         Ok(config) => {
-            let told = format!("{config:?} {}", config.warnings().join(" "));
-            assert!(!told.contains(MARK), "{told} tells a secret");
+            let output = format!("{config:?} {}", config.warnings().join(" "));
+            assert!(!output.contains(MARK), "{output} contains a secret");
             check_ranges(&config);
         }
     }
@@ -163,13 +163,13 @@ fn check_ranges(config: &Config) {
     }
     assert!((1024..=16 * 1024 * 1024).contains(&config.max_message_bytes));
     assert!(!config.host.is_empty() && !config.host.contains(|char: char| " /[]".contains(char)));
-    assert!(!config.host.contains(char::is_control), "{:?} is no host", config.host);
+    assert!(!config.host.contains(char::is_control), "{:?} is not a host", config.host);
     if let Origins::These(origins) = &config.cors_origins {
         for origin in origins {
             let host = origin.split_once("://").map_or("", |(_, host)| host);
             let is_origin = !host.is_empty() && !host.contains(['/', ' ', '*']);
             assert!(origin == "null" || is_origin, "{origin}");
-            assert_eq!(*origin, origin.to_ascii_lowercase(), "as browsers spell it");
+            assert_eq!(*origin, origin.to_ascii_lowercase(), "browsers send it in lower case");
         }
     }
     let relay =

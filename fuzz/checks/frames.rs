@@ -1,4 +1,4 @@
-//! Frames: what a client says is understood as its JSON means it, and passed on as it came.
+//! Client frames: the server parses them as their JSON means, and relays the payload unchanged.
 
 use serde_json::Value;
 use signaling::wire::{
@@ -8,17 +8,17 @@ use signaling::wire::{
 
 use super::json::{self, Fault};
 
-/// No error that a client causes is longer, in bytes, whatever of its own text it repeats.
-const LONGEST_ERROR: usize = 300;
+/// In bytes. No error that a client causes is longer, although it may quote the client's text.
+const MAX_ERROR: usize = 300;
 
-/// The fields of a message that the server reads; each may stand once.
+/// The fields that the server reads; each may occur once.
 const KNOWN: [&str; 10] =
     ["type", "id", "to", "token", "clientId", "client_id", "offer", "answer", "candidate", "data"];
 
-/// What a frame means by the contract.
+/// The meaning of a frame according to the contract.
 enum Meaning<'a> {
-    /// No message, with one of these codes.
-    Nothing(&'static [&'static str]),
+    /// An invalid frame, with one of these codes.
+    Invalid(&'static [&'static str]),
     Auth,
     Ping,
     Signal {
@@ -39,40 +39,40 @@ pub fn client_frame(data: &[u8]) {
 
     let fields = known_fields(frame);
     let id = fields.as_ref().and_then(|fields| value(fields, "id")).filter(|raw| is_good_id(raw));
-    assert_eq!(incoming.id.map(|id| id.get()), id, "the id to answer with");
+    assert_eq!(incoming.id.map(|id| id.get()), id, "the id for the response");
     match (&incoming.message, meaning(frame, fields.as_deref())) {
-        (Err(error), Meaning::Nothing(codes)) => {
-            assert!(codes.contains(&error.code()), "{error:?} is none of {codes:?}");
+        (Err(error), Meaning::Invalid(codes)) => {
+            assert!(codes.contains(&error.code()), "{error:?} is not one of {codes:?}");
             let text = error.to_string();
-            assert!(text.len() < LONGEST_ERROR, "{} bytes of error", text.len());
-            let answer = ServerMessage::Error {
+            assert!(text.len() < MAX_ERROR, "{} bytes of error", text.len());
+            let response = ServerMessage::Error {
                 message: &text,
                 code: error.code(),
                 id: incoming.id,
                 retry: None,
                 retry_after_ms: None,
             };
-            let answer = answer.encode();
-            let answer = json::object(&answer).expect("an error is one JSON object");
-            assert_eq!(value(&answer, "id"), id);
-            assert_eq!(json::string(value(&answer, "message").unwrap()).unwrap(), text);
+            let response = response.encode();
+            let response = json::object(&response).expect("an error is one JSON object");
+            assert_eq!(value(&response, "id"), id);
+            assert_eq!(json::string(value(&response, "message").unwrap()).unwrap(), text);
         }
         (Ok(ClientMessage::Ping), Meaning::Ping) => {}
-        (Ok(ClientMessage::AuthToken(introduction)), Meaning::Auth) => {
-            check_introduction(fields.as_deref().unwrap(), introduction);
+        (Ok(ClientMessage::AuthToken(auth)), Meaning::Auth) => {
+            check_auth_token(fields.as_deref().unwrap(), auth);
         }
         (Ok(ClientMessage::Signal(signal)), Meaning::Signal { kind, name, payload, to }) => {
             assert_eq!(signal.kind, kind);
-            assert_eq!(signal.payload.get(), payload, "the payload as it stands in the frame");
-            assert_eq!(signal.to.as_deref(), to.as_deref(), "whom it is for");
-            check_passed_on(signal, name);
+            assert_eq!(signal.payload.get(), payload, "the payload as in the frame");
+            assert_eq!(signal.to.as_deref(), to.as_deref(), "the target");
+            check_relayed(signal, name);
             check_by_value(frame, signal, name);
         }
         (message, _) => panic!("{message:?} is not what the frame means"),
     }
 }
 
-/// The frame's fields, if it is an object that the server takes apart at all.
+/// The fields of the frame, if it is an object that the server accepts.
 fn known_fields(frame: &str) -> Option<Vec<(String, &str)>> {
     let mut fields = Vec::new();
     for (name, value) in json::read(frame).ok()?? {
@@ -96,11 +96,11 @@ fn is_good_id(raw: &str) -> bool {
 
 /// Contract section 2, "Signaling".
 fn meaning<'a>(frame: &'a str, fields: Option<&Named<'a>>) -> Meaning<'a> {
-    const NO_MESSAGE: Meaning<'_> = Meaning::Nothing(&["invalid_message"]);
+    const NO_MESSAGE: Meaning<'_> = Meaning::Invalid(&["invalid_message"]);
     let Some(fields) = fields else {
         return match json::read(frame) {
             Err(Fault::TooDeep) => NO_MESSAGE,
-            Ok(_) | Err(Fault::Grammar) => Meaning::Nothing(&["invalid_json", "invalid_message"]),
+            Ok(_) | Err(Fault::Grammar) => Meaning::Invalid(&["invalid_json", "invalid_message"]),
         };
     };
     let field = |name| value(fields, name);
@@ -117,27 +117,27 @@ fn meaning<'a>(frame: &'a str, fields: Option<&Named<'a>>) -> Meaning<'a> {
             (SignalKind::IceCandidate, "candidate", Some(candidate).filter(|_| fits))
         }
         "message" => (SignalKind::Message, "data", field("data")),
-        _ => return Meaning::Nothing(&["unknown_type"]),
+        _ => return Meaning::Invalid(&["unknown_type"]),
     };
     let Some(payload) = payload else { return NO_MESSAGE };
     let to = match field("to") {
         None | Some("null") => None,
         Some(raw) => match json::string(raw) {
-            None => return NO_MESSAGE, // never a broadcast
+            None => return NO_MESSAGE, // not a broadcast
             Some(to) => Some(to).filter(|to| !to.is_empty()),
         },
     };
     Meaning::Signal { kind, name, payload, to }
 }
 
-/// What the peers hear is one object: the payload byte for byte, and who sent it as the server knows.
-fn check_passed_on(signal: &Signal<'_>, name: &str) {
+/// Peers receive one object: the payload byte for byte, and the sender as the server knows it.
+fn check_relayed(signal: &Signal<'_>, name: &str) {
     let (from, username) = ("the.server:knows@1-2_3", "Zoë \"from\":\"x\" \\ \n");
 
-    let heard = signal.encode_for_peers(&SenderSuffix::new(from, username));
+    let relayed = signal.encode_for_peers(&SenderSuffix::new(from, username));
 
-    let fields = json::object(&heard).expect("one object, no field twice");
-    assert_eq!(fields.len(), 4, "{heard}");
+    let fields = json::object(&relayed).expect("one object without duplicate fields");
+    assert_eq!(fields.len(), 4, "{relayed}");
     assert_eq!(value(&fields, name), Some(signal.payload.get()));
     for (name, text) in [("from", from), ("username", username)] {
         assert_eq!(json::string(value(&fields, name).unwrap()).as_deref(), Some(text));
@@ -151,23 +151,23 @@ fn check_passed_on(signal: &Signal<'_>, name: &str) {
     assert_eq!(value(&fields, "type"), Some(kind));
 }
 
-/// A second opinion, where `Value` can have one: it takes no half surrogates and no 1e400.
+/// The same by `Value`, where it can parse the frame: it accepts no lone surrogates and no 1e400.
 fn check_by_value(frame: &str, signal: &Signal<'_>, name: &str) {
     let Ok(whole) = serde_json::from_str::<Value>(frame) else { return };
     let payload: Value =
-        serde_json::from_str(signal.payload.get()).expect("a part of a good whole");
+        serde_json::from_str(signal.payload.get()).expect("a part of a valid frame");
     assert_eq!(*whole.get(name).unwrap_or(&Value::Null), payload);
     match whole.get("to") {
         None | Some(Value::Null) => assert_eq!(signal.to, None),
         Some(Value::String(to)) => assert_eq!(signal.to.as_deref().unwrap_or_default(), to),
-        Some(other) => panic!("{other} names nobody"),
+        Some(other) => panic!("{other} is not a target"),
     }
 }
 
-/// Contract section 2, "Handshake": what an `auth_token` may bring.
-pub fn check_introduction(fields: &Named<'_>, introduction: &AuthToken<'_>) {
+/// Contract section 2, "Handshake": the fields of an `auth_token`.
+pub fn check_auth_token(fields: &Named<'_>, auth: &AuthToken<'_>) {
     let token = value(fields, "token").filter(|raw| *raw != "null");
-    match &introduction.token {
+    match &auth.token {
         TokenField::Absent => assert_eq!(token, None),
         TokenField::Text(text) => {
             assert_eq!(json::string(token.unwrap()).as_deref(), Some(&**text))
@@ -177,15 +177,15 @@ pub fn check_introduction(fields: &Named<'_>, introduction: &AuthToken<'_>) {
 
     let names =
         ["clientId", "client_id"].map(|name| value(fields, name).filter(|raw| *raw != "null"));
-    let asked = names.into_iter().flatten().next();
-    match &introduction.client_id {
-        RequestedId::Any => assert!(asked.is_none() || asked == Some("\"\"")),
+    let requested = names.into_iter().flatten().next();
+    match &auth.client_id {
+        RequestedId::Any => assert!(requested.is_none() || requested == Some("\"\"")),
         RequestedId::This(id) => {
-            assert_eq!(json::string(asked.unwrap()).as_deref(), Some(&**id));
+            assert_eq!(json::string(requested.unwrap()).as_deref(), Some(&**id));
             assert!(may_be_client_id(id), "{id:?}");
         }
         RequestedId::Malformed => {
-            assert!(!json::string(asked.unwrap()).is_some_and(|id| may_be_client_id(&id)));
+            assert!(!json::string(requested.unwrap()).is_some_and(|id| may_be_client_id(&id)));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! First messages: who introduces himself how, and which tokens count.
+//! Authentication frames: their fields, and which tokens are valid.
 
 use std::time::Duration;
 
@@ -9,20 +9,20 @@ use signaling::{
     wire::{self, ClientMessage, TokenField},
 };
 
-use super::{frames::check_introduction, json};
+use super::{frames::check_auth_token, json};
 
-/// When all this happens, in seconds since the Unix epoch.
+/// The current time of the checks, in seconds since the Unix epoch.
 const NOW: u64 = 1_700_000_000;
 
 const KEY: &str = "a key of more than thirty-two bytes";
 
-/// The key before that one, which still verifies.
-const KEY_BEFORE: &str = "another of more than thirty-two bytes";
+/// The previous key, which still verifies.
+const PREVIOUS_KEY: &str = "another of more than thirty-two bytes";
 
 /// Differs from the key in a few bits.
 const WRONG_KEY: &str = "a key of more than thirty-two bytez";
 
-/// Whether a token must count.
+/// Whether a token must be accepted.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
     Good {
@@ -31,28 +31,28 @@ enum Verdict {
         stamp: Option<String>,
     },
     Bad,
-    /// The contract does not say: refusing is as right as taking it for what it says.
+    /// The contract does not decide: the server may accept or refuse it.
     Either,
 }
 
-/// Either a frame as it comes, which is also tried as a token; or `+`, `=` or `-`, a token's header,
-/// a line end and its claims, which are signed here: with the key, the one before it, or a wrong one.
+/// Either a frame, which is also checked as a token; or `+`, `=` or `-`, the header of a token, a line end and its
+/// claims, which are signed here: with the key, the previous one, or a wrong one.
 pub fn auth_message(data: &[u8]) {
     match data.split_first() {
         Some((b'+', parts)) => check_minted(parts, KEY),
-        Some((b'=', parts)) => check_minted(parts, KEY_BEFORE),
+        Some((b'=', parts)) => check_minted(parts, PREVIOUS_KEY),
         Some((b'-', parts)) => check_minted(parts, WRONG_KEY),
         _ => {
             let Ok(frame) = str::from_utf8(data) else { return };
             check_token(frame);
-            if let Ok(ClientMessage::AuthToken(introduction)) = wire::parse(frame).message {
+            if let Ok(ClientMessage::AuthToken(auth)) = wire::parse(frame).message {
                 let fields = json::read(frame).unwrap().expect("an auth_token is an object");
                 let named: Vec<_> = fields
                     .into_iter()
                     .map(|(name, raw)| (json::string(name).unwrap(), raw))
                     .collect();
-                check_introduction(&named, &introduction);
-                if let TokenField::Text(token) = introduction.token {
+                check_auth_token(&named, &auth);
+                if let TokenField::Text(token) = auth.token {
                     check_token(&token);
                 }
             }
@@ -71,27 +71,25 @@ fn check_minted(parts: &[u8], key: &str) {
     check_token(&token);
 
     let frame = format!(r#"{{"type":"auth_token","token":"{token}"}}"#);
-    let Ok(ClientMessage::AuthToken(introduction)) = wire::parse(&frame).message else {
-        panic!("{frame}")
-    };
-    assert!(matches!(introduction.token, TokenField::Text(text) if text == token));
+    let Ok(ClientMessage::AuthToken(auth)) = wire::parse(&frame).message else { panic!("{frame}") };
+    assert!(matches!(auth.token, TokenField::Text(text) if text == token));
 }
 
 fn check_token(token: &str) {
     let tokens =
-        AccessTokens::new(&KEY.into(), Some(&KEY_BEFORE.into()), Duration::from_secs(1800));
+        AccessTokens::new(&KEY.into(), Some(&PREVIOUS_KEY.into()), Duration::from_secs(1800));
 
     let verified = tokens.verify(token, NOW);
 
     match (verdict(token), verified) {
-        (Verdict::Bad, verified) => assert!(verified.is_err(), "{token} counts"),
+        (Verdict::Bad, verified) => assert!(verified.is_err(), "{token} is accepted"),
         (Verdict::Good { username, expires_at, stamp }, Ok(claims)) => {
             assert_eq!(claims.username, username);
-            // Decimals are read to 53 bits or nearly so, which is exact in this era.
+            // Decimals are parsed to about 53 bits, which is exact for present times.
             assert!(claims.expires_at.abs_diff(expires_at) <= expires_at >> 50);
-            assert_eq!(claims.stamp, stamp, "whose password it stands on");
+            assert_eq!(claims.stamp, stamp, "the password stamp");
         }
-        (Verdict::Good { .. }, Err(_)) => panic!("{token} does not count"),
+        (Verdict::Good { .. }, Err(_)) => panic!("{token} is refused"),
         (Verdict::Either, _) => {}
     }
 }
@@ -106,13 +104,13 @@ fn verdict(token: &str) -> Verdict {
     let Some((signed, signature)) = token.rsplit_once('.') else { return Verdict::Bad };
     let Some((header, claims)) = signed.split_once('.') else { return Verdict::Bad };
     let signs = |key| decoded(signature).is_some_and(|found| found == sign(key, signed).as_ref());
-    if !signs(KEY) && !signs(KEY_BEFORE) {
+    if !signs(KEY) && !signs(PREVIOUS_KEY) {
         return Verdict::Bad;
     }
     let (Some(header), Some(claims)) = (decoded(header), decoded(claims)) else {
         return Verdict::Bad;
     };
-    // Only whoever has the key can put odd bytes where nobody looks.
+    // Only the owner of the key can sign a token that is not UTF-8.
     let (Ok(header), Ok(claims)) = (String::from_utf8(header), String::from_utf8(claims)) else {
         return Verdict::Either;
     };
@@ -137,7 +135,7 @@ fn verdict(token: &str) -> Verdict {
         return Verdict::Bad;
     }
 
-    // Decimals next to a limit may be rounded to either side of it.
+    // Decimals close to a limit may be rounded to either side.
     let near = |seconds: f64, limit: f64| seconds != limit && (seconds - limit).abs() < 0.001;
     let plain_header = header.names().all(|name| ["alg", "typ", "kid"].contains(&name))
         && ["typ", "kid"]
@@ -158,7 +156,7 @@ fn verdict(token: &str) -> Verdict {
 
 struct Object<'a> {
     fields: Vec<(String, &'a str)>,
-    /// No name twice, and nothing that readers of JSON disagree about.
+    /// Without duplicate names, and without anything on which JSON parsers disagree.
     is_plain: bool,
 }
 
@@ -171,7 +169,7 @@ fn read(text: &str) -> Result<Option<Object<'_>>, json::Fault> {
 }
 
 impl<'a> Object<'a> {
-    /// The only value of that name.
+    /// The value of a name that occurs once.
     fn one(&self, name: &str) -> Option<&'a str> {
         let mut values = self.fields.iter().filter(|(known, _)| known == name);
         let first = values.next().map(|(_, raw)| *raw);
@@ -187,7 +185,7 @@ impl<'a> Object<'a> {
     }
 }
 
-/// A number that has a value: 1e400 has none.
+/// A finite number: 1e400 is not one.
 fn number(raw: &str) -> Option<f64> {
     let is_number = raw.starts_with(|first: char| first == '-' || first.is_ascii_digit());
     raw.parse().ok().filter(|number: &f64| is_number && number.is_finite())

@@ -1,51 +1,51 @@
-//! Frames of WebSockets, in whatever pieces they arrive.
+//! WebSocket frames, independent of the chunks in which they arrive.
 
 use signaling::frames::{Decoded, Message, MessageDecoder, ProtocolError};
 
-const LONGEST: usize = 300;
+const MAX_MESSAGE: usize = 300;
 
-/// What the bytes came to, and why it ended.
-type Story = (Vec<Message>, Option<ProtocolError>);
+/// The messages, and the error that ended the stream.
+type Outcome = (Vec<Message>, Option<ProtocolError>);
 
-/// The first byte says in which pieces the rest arrives. Those make no difference, and what comes of
-/// them is what RFC 6455 says.
+/// The first byte is the size of the chunks in which the rest arrives. The size makes no difference, and the result is
+/// that of RFC 6455.
 pub fn websocket(data: &[u8]) {
-    let Some((&pieces, bytes)) = data.split_first() else { return };
-    let expected = told(bytes);
+    let Some((&chunk, bytes)) = data.split_first() else { return };
+    let expected = reference(bytes);
 
-    assert_eq!(heard(bytes, bytes.len()), expected);
-    assert_eq!(heard(bytes, 1), expected);
-    assert_eq!(heard(bytes, usize::from(pieces) + 1), expected);
+    assert_eq!(decode(bytes, bytes.len()), expected);
+    assert_eq!(decode(bytes, 1), expected);
+    assert_eq!(decode(bytes, usize::from(chunk) + 1), expected);
 }
 
-/// What the assembler makes of it, piece by piece.
-fn heard(bytes: &[u8], size: usize) -> Story {
-    let (mut assembler, mut unread, mut arrivals) =
-        (MessageDecoder::new(LONGEST), Vec::new(), Vec::new());
-    for piece in bytes.chunks(size.max(1)) {
-        unread.extend_from_slice(piece);
+/// The result of the decoder, chunk by chunk.
+fn decode(bytes: &[u8], size: usize) -> Outcome {
+    let (mut decoder, mut unread, mut messages) =
+        (MessageDecoder::new(MAX_MESSAGE), Vec::new(), Vec::new());
+    for chunk in bytes.chunks(size.max(1)) {
+        unread.extend_from_slice(chunk);
         loop {
-            match assembler.decode(&mut unread) {
+            match decoder.decode(&mut unread) {
                 Ok(Decoded { used, arrival }) => {
                     assert!(used <= unread.len());
                     unread.drain(..used);
                     let Some(arrival) = arrival else { break };
                     let is_last = matches!(arrival, Message::Close(_) | Message::Binary);
-                    arrivals.push(arrival);
+                    messages.push(arrival);
                     if is_last {
-                        return (arrivals, None);
+                        return (messages, None);
                     }
                 }
-                Err(fault) => return (arrivals, Some(fault)),
+                Err(error) => return (messages, Some(error)),
             }
         }
     }
-    (arrivals, None)
+    (messages, None)
 }
 
-/// The same by RFC 6455, read slowly: frame after frame, from bytes that are all there.
-fn told(bytes: &[u8]) -> Story {
-    let mut arrivals = Vec::new();
+/// A reference implementation of RFC 6455: frame by frame, from the complete bytes.
+fn reference(bytes: &[u8]) -> Outcome {
+    let mut messages = Vec::new();
     let mut message: Option<Vec<u8>> = None;
     let mut at = 0;
     let byte = |at: usize| bytes.get(at).copied();
@@ -60,7 +60,7 @@ fn told(bytes: &[u8]) -> Story {
             || !in_place
             || (control && (!fin || short > 125))
         {
-            return (arrivals, Some(ProtocolError::Malformed));
+            return (messages, Some(ProtocolError::Malformed));
         }
         let wide = match short {
             126 => 2,
@@ -69,17 +69,17 @@ fn told(bytes: &[u8]) -> Story {
         };
         let mut length = if wide == 0 { short as u128 } else { 0 };
         for offset in 0..wide {
-            let Some(digit) = byte(at + 2 + offset) else { return (arrivals, None) };
+            let Some(digit) = byte(at + 2 + offset) else { return (messages, None) };
             length = length * 256 + u128::from(digit);
         }
         let before = if control { 0 } else { message.as_ref().map_or(0, Vec::len) };
-        if !control && before as u128 + length > LONGEST as u128 {
-            return (arrivals, Some(ProtocolError::TooBig));
+        if !control && before as u128 + length > MAX_MESSAGE as u128 {
+            return (messages, Some(ProtocolError::TooBig));
         }
         let start = at + 2 + wide + 4;
         let end = start + length as usize;
         if bytes.len() < end || bytes.len() < start {
-            return (arrivals, None);
+            return (messages, None);
         }
         let payload: Vec<u8> = (start..end)
             .map(|place| bytes[place] ^ bytes[start - 4 + (place - start) % 4])
@@ -95,19 +95,19 @@ fn told(bytes: &[u8]) -> Story {
                         && ![1004, 1005, 1006].contains(&code)
                 });
                 if !payload.is_empty() && !sendable {
-                    return (arrivals, Some(ProtocolError::Malformed));
+                    return (messages, Some(ProtocolError::Malformed));
                 }
                 if payload.len() > 2 && std::str::from_utf8(&payload[2..]).is_err() {
-                    return (arrivals, Some(ProtocolError::NotUtf8));
+                    return (messages, Some(ProtocolError::NotUtf8));
                 }
-                arrivals.push(Message::Close(payload));
-                return (arrivals, None);
+                messages.push(Message::Close(payload));
+                return (messages, None);
             }
-            9 => arrivals.push(Message::Ping(payload)),
-            10 => arrivals.push(Message::Pong),
+            9 => messages.push(Message::Ping(payload)),
+            10 => messages.push(Message::Pong),
             2 => {
-                arrivals.push(Message::Binary);
-                return (arrivals, None);
+                messages.push(Message::Binary);
+                return (messages, None);
             }
             _ => {
                 let mut whole = message.take().unwrap_or_default();
@@ -117,11 +117,11 @@ fn told(bytes: &[u8]) -> Story {
                     continue;
                 }
                 match String::from_utf8(whole) {
-                    Ok(text) => arrivals.push(Message::Text(text.into())),
-                    Err(_) => return (arrivals, Some(ProtocolError::NotUtf8)),
+                    Ok(text) => messages.push(Message::Text(text.into())),
+                    Err(_) => return (messages, Some(ProtocolError::NotUtf8)),
                 }
             }
         }
     }
-    (arrivals, None)
+    (messages, None)
 }

@@ -1,4 +1,4 @@
-//! Room ids: what a URL names, all doors agree on.
+//! Room ids: all routes agree on which room a URL names.
 
 use std::{cell::OnceCell, sync::Arc};
 
@@ -21,15 +21,15 @@ use signaling::{
 use tokio::runtime::Runtime;
 use tower::ServiceExt;
 
-/// One server for all inputs, and the runtime that it runs on.
-struct House {
+/// One server for all inputs, and its runtime.
+struct Server {
     app: AppState,
-    doors: HttpService,
+    service: HttpService,
     runtime: Runtime,
 }
 
 thread_local! {
-    static HOUSE: OnceCell<House> = const { OnceCell::new() };
+    static SERVER: OnceCell<Server> = const { OnceCell::new() };
 }
 
 /// Any bytes as the segment of a URL that names a room, percent-encoded or not.
@@ -39,20 +39,20 @@ pub fn room_id(data: &[u8]) {
     }
     let Ok(segment) = str::from_utf8(data) else { return };
     if segment.is_empty() || segment.contains(['/', '?', '#']) || !segment.is_ascii() {
-        return; // another URL, or none
+        return; // another URL, or not a URL
     }
     let Ok(uri) = format!("/ws/{segment}").parse::<Uri>() else { return };
     let room = String::from_utf8(decoded(segment)).ok().filter(|room| may_be_room(room));
-    HOUSE.with(|house| house.get_or_init(build).check(uri, segment, room));
+    SERVER.with(|server| server.get_or_init(build).check(uri, segment, room));
 }
 
-fn build() -> House {
+fn build() -> Server {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("users.csv");
     std::fs::write(&path, "username,hashed_password\n").unwrap();
     let (users, _) = Users::load(&path).unwrap();
     let revoked = RevokedTokens::load(&path, 0).unwrap();
-    let orders = ModerationRules::load(&path).unwrap();
+    let rules = ModerationRules::load(&path).unwrap();
     let config = Config::read(|name| match name {
         "DEBUG" => Some("true".into()),
         "REQUIRE_HTTPS" => Some("false".into()),
@@ -60,46 +60,43 @@ fn build() -> House {
         _ => None,
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    let app = runtime.block_on(async { AppState::new(config.unwrap(), users, revoked, orders) });
-    House { doors: http::http_service(&app), app, runtime }
+    let app = runtime.block_on(async { AppState::new(config.unwrap(), users, revoked, rules) });
+    Server { service: http::http_service(&app), app, runtime }
 }
 
-impl House {
+impl Server {
     fn check(&self, uri: Uri, segment: &str, room: Option<String>) {
-        // Nothing here asks for a WebSocket: a good room is refused for that, a bad one for itself.
-        let (status, answer) = self.ask(uri);
-        assert_eq!(status, StatusCode::BAD_REQUEST, "{answer}");
-        let about_room = answer["detail"].as_str().unwrap().starts_with("A room id has 1 to 128");
-        assert_eq!(about_room, room.is_none(), "{segment:?} names {room:?}: {answer}");
+        // The request is not a WebSocket upgrade, so a valid room is refused for that, and an invalid one for its id.
+        let (status, body) = self.request(uri);
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
+        let is_about_room = body["detail"].as_str().unwrap().starts_with("A room id has 1 to 128");
+        assert_eq!(is_about_room, room.is_none(), "{segment:?} names {room:?}: {body}");
 
         let info = format!("/api/rooms/{segment}/info").parse().unwrap();
         let Some(room) = room else {
-            return assert_eq!(self.ask(info).0, StatusCode::NOT_FOUND);
+            return assert_eq!(self.request(info).0, StatusCode::NOT_FOUND);
         };
-        let (outbox, _mailbox) = outbox::channel();
+        let (queue, _reader) = outbox::channel();
         let peer = Peer { client_id: "a".into(), username: "alice".into() };
-        let seat =
-            Membership::join_local(&self.app.rooms, &Arc::from(&*room), peer, outbox).unwrap();
-        let (status, answer) = self.ask(info);
-        drop(seat);
-        assert_eq!(status, StatusCode::OK, "somebody is in {room:?}");
-        assert_eq!(
-            (answer["room_id"].as_str(), &answer["connected_users"]),
-            (Some(&*room), &1.into())
-        );
+        let membership =
+            Membership::join_local(&self.app.rooms, &Arc::from(&*room), peer, queue).unwrap();
+        let (status, body) = self.request(info);
+        drop(membership);
+        assert_eq!(status, StatusCode::OK, "{room:?} has a member");
+        assert_eq!((body["room_id"].as_str(), &body["connected_users"]), (Some(&*room), &1.into()));
     }
 
-    fn ask(&self, uri: Uri) -> (StatusCode, Value) {
+    fn request(&self, uri: Uri) -> (StatusCode, Value) {
         self.runtime.block_on(async {
             let workers = Workers::start(1).unwrap();
             let (peer, line) = (([192, 0, 2, 1], 80).into(), Arc::default());
             let transport = ConnectionInfo { peer, tls: false, line, workers };
             let request = Request::get(uri).header("host", "fuzzed").extension(transport);
-            let answered = self.doors.clone().oneshot(request.body(Body::empty()).unwrap()).await;
-            let Ok(answer) = answered;
-            let status = answer.status();
-            let body = to_bytes(answer.into_body(), 64 * 1024).await.unwrap();
-            (status, serde_json::from_slice(&body).expect("every answer is JSON"))
+            let response = self.service.clone().oneshot(request.body(Body::empty()).unwrap()).await;
+            let Ok(response) = response;
+            let status = response.status();
+            let body = to_bytes(response.into_body(), 64 * 1024).await.unwrap();
+            (status, serde_json::from_slice(&body).expect("every response is JSON"))
         })
     }
 }
