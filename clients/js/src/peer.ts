@@ -147,7 +147,7 @@ export class Peer extends Emitter<PeerEvents> {
     this.emit('state', { peer: this, state });
   }
 
-  /** @internal Sets new ICE servers, and moves a connection that goes through an old TURN allocation. */
+  /** @internal Sets new ICE servers, and moves a connection that uses an old TURN allocation. */
   async updateIceServers(configuration: RTCConfiguration): Promise<void> {
     this.connection.setConfiguration(configuration);
     const { path } = await this.stats();
@@ -184,7 +184,7 @@ export class Peer extends Emitter<PeerEvents> {
     let awaitsOffer = !this.offersFirst;
     pc.onnegotiationneeded = async () => {
       if (awaitsOffer) {
-        // The new member most likely sends an offer at once; the answer to it then contains our tracks.
+        // The new member most likely sends an offer at once; the answer to it then contains the local tracks.
         awaitsOffer = false;
         await new Promise((resolve) => setTimeout(resolve, OFFER_TIMEOUT));
         if (pc !== this.connection || pc.remoteDescription || pc.signalingState !== 'stable') return;
@@ -222,7 +222,7 @@ export class Peer extends Emitter<PeerEvents> {
   private async applyDescription(description: Description): Promise<void> {
     const { pc: remoteKey = '' } = description; // other client libraries send no key
     if (this.remoteKey !== undefined && remoteKey !== this.remoteKey) {
-      // The peer has replaced its connection, so ours has no other end any more.
+      // The peer has replaced its connection, so this one has no other end any more.
       this.connection.close();
       this.createConnection();
       if (description.type === 'answer') {

@@ -81,7 +81,7 @@ class Call:
     async def _answer(self, offer: dict[str, Any]) -> None:
         remote_key = offer.get("pc", "")  # other client libraries send no key
         if self._connection and remote_key != self._remote_key:
-            # The peer has replaced its connection, so ours has no other end any more.
+            # The peer has replaced its connection, so this one has no other end any more.
             await self._close_connection()
         connection = self._connection or self._create_connection()
         await connection.setRemoteDescription(RTCSessionDescription(offer["sdp"], "offer"))
