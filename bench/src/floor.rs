@@ -1,8 +1,8 @@
-//! The floor: what a relay costs that does nothing but relay. One thread, epoll, no JSON, no tokens, no limits, no TLS.
+//! The floor: the cost of a relay that does nothing else. One thread, epoll, no JSON, no tokens, no limits, no TLS.
 //!
-//! It speaks as much of the protocol as the bench does: an upgrade, three messages for whoever joins,
-//! news for the others, and then every text frame on to the peer whose id stands at its start
-//! (`{"to":"…"`), or else to all others in the room.
+//! It implements the part of the protocol that the bench uses: an upgrade, three frames for a client that joins, and a
+//! frame for each other member. It relays every text frame to the peer whose id is at its start (`{"to":"…"`), or else
+//! to all other members of the room.
 
 use std::{
     collections::HashMap,
@@ -22,15 +22,15 @@ use crate::frames::{self, CLOSE, PING, PONG, TEXT};
 
 const LISTENER: Token = Token(usize::MAX);
 
-const GREETING: &str = r#"{"type":"auth_required","message":"Authentication required"}"#;
-const WELCOME: &str = r#"{"type":"auth_success","user":"user","client_id":"0123456789","message":"Authentication successful"}"#;
-const NOBODY: &str = r#"{"type":"users_in_room","users":[]}"#;
-const JOINED: &str = r#"{"type":"user_joined","room_id":"room-000000","username":"user","client_id":"0123456789","connected_users":2}"#;
-const LEFT: &str = r#"{"type":"user_left","room_id":"room-000000","client_id":"0123456789","username":"user","connected_users":1}"#;
+const AUTH_REQUIRED: &str = r#"{"type":"auth_required","message":"Authentication required"}"#;
+const AUTH_SUCCESS: &str = r#"{"type":"auth_success","user":"user","client_id":"0123456789","message":"Authentication successful"}"#;
+const NO_USERS: &str = r#"{"type":"users_in_room","users":[]}"#;
+const USER_JOINED: &str = r#"{"type":"user_joined","room_id":"room-000000","username":"user","client_id":"0123456789","connected_users":2}"#;
+const USER_LEFT: &str = r#"{"type":"user_left","room_id":"room-000000","client_id":"0123456789","username":"user","connected_users":1}"#;
 
 struct Member {
     stream: TcpStream,
-    /// The start of a frame, or of the upgrade.
+    /// The start of an incomplete frame or upgrade request.
     unread: Vec<u8>,
     unsent: Vec<u8>,
     room: Option<Vec<u8>>,
@@ -46,7 +46,7 @@ struct Floor {
     frame: Vec<u8>,
 }
 
-/// Relays until the process is ended. Says on standard output where it listens.
+/// Relays until the process is killed. Prints its address on standard output.
 pub fn run() -> io::Result<()> {
     let mut listener = TcpListener::bind("127.0.0.1:0".parse().map_err(io::Error::other)?)?;
     let address: SocketAddr = listener.local_addr()?;
@@ -66,45 +66,45 @@ pub fn run() -> io::Result<()> {
         for event in &events {
             if event.token() == LISTENER {
                 while let Ok((stream, _)) = listener.accept() {
-                    floor.admit(stream)?;
+                    floor.add(stream)?;
                 }
                 continue;
             }
-            let who = event.token().0;
+            let index = event.token().0;
             if event.is_writable() {
-                floor.flush(who);
+                floor.flush(index);
             }
-            if event.is_readable() && floor.read(who).is_err() {
-                floor.leave(who);
+            if event.is_readable() && floor.read(index).is_err() {
+                floor.leave(index);
             }
         }
     }
 }
 
 impl Floor {
-    fn admit(&mut self, mut stream: TcpStream) -> io::Result<()> {
+    fn add(&mut self, mut stream: TcpStream) -> io::Result<()> {
         stream.set_nodelay(true)?;
-        let who = self.free.pop().unwrap_or_else(|| {
+        let index = self.free.pop().unwrap_or_else(|| {
             self.members.push(None);
             self.members.len() - 1
         });
-        self.poll.registry().register(&mut stream, Token(who), Interest::READABLE)?;
+        self.poll.registry().register(&mut stream, Token(index), Interest::READABLE)?;
         let (unread, unsent, room, id) = (Vec::new(), Vec::new(), None, Vec::new());
-        self.members[who] = Some(Member { stream, unread, unsent, room, id });
+        self.members[index] = Some(Member { stream, unread, unsent, room, id });
         Ok(())
     }
 
-    /// Reads what there is; an error means that the connection is at its end.
-    fn read(&mut self, who: usize) -> io::Result<()> {
+    /// Reads all available data. An error means that the connection has ended.
+    fn read(&mut self, index: usize) -> io::Result<()> {
         let mut scratch = std::mem::take(&mut self.scratch);
-        let done = self.read_with(who, &mut scratch);
+        let done = self.read_with(index, &mut scratch);
         self.scratch = scratch;
         done
     }
 
-    fn read_with(&mut self, who: usize, scratch: &mut [u8]) -> io::Result<()> {
+    fn read_with(&mut self, index: usize, scratch: &mut [u8]) -> io::Result<()> {
         loop {
-            let Some(member) = &mut self.members[who] else { return Ok(()) };
+            let Some(member) = &mut self.members[index] else { return Ok(()) };
             let length = match member.stream.read(scratch) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(length) => length,
@@ -113,35 +113,35 @@ impl Floor {
             };
             let fresh = &mut scratch[..length];
             if member.unread.is_empty() {
-                let used = self.take(who, fresh)?;
+                let used = self.handle_bytes(index, fresh)?;
                 if used < length
-                    && let Some(member) = &mut self.members[who]
+                    && let Some(member) = &mut self.members[index]
                 {
                     member.unread.extend_from_slice(&fresh[used..]);
                 }
             } else {
                 let mut whole = std::mem::take(&mut member.unread);
                 whole.extend_from_slice(fresh);
-                let used = self.take(who, &mut whole)?;
+                let used = self.handle_bytes(index, &mut whole)?;
                 whole.drain(..used);
                 if !whole.is_empty()
-                    && let Some(member) = &mut self.members[who]
+                    && let Some(member) = &mut self.members[index]
                 {
                     member.unread = whole;
                 }
             }
             if length < scratch.len() {
-                return Ok(()); // epoll tells when there is more
+                return Ok(()); // epoll reports further data
             }
         }
     }
 
-    /// Acts on what is complete; returns how much that was.
-    fn take(&mut self, who: usize, bytes: &mut [u8]) -> io::Result<usize> {
+    /// Handles all complete frames; returns how many bytes they had.
+    fn handle_bytes(&mut self, index: usize, bytes: &mut [u8]) -> io::Result<usize> {
         let mut used = 0;
-        if self.members[who].as_ref().is_some_and(|member| member.room.is_none()) {
+        if self.members[index].as_ref().is_some_and(|member| member.room.is_none()) {
             let Some(end) = memmem::find(bytes, b"\r\n\r\n") else { return Ok(0) };
-            self.upgrade(who, &bytes[..end + 2])?;
+            self.upgrade(index, &bytes[..end + 2])?;
             used = end + 4;
         }
         while let Some(frame) = frames::first(&bytes[used..]) {
@@ -150,10 +150,10 @@ impl Floor {
                 payload.iter_mut().enumerate().for_each(|(at, byte)| *byte ^= mask[at % 4]);
             }
             match frame.opcode {
-                TEXT => self.hear(who, payload),
-                PING => self.send(who, PONG, payload),
+                TEXT => self.handle_text(index, payload),
+                PING => self.send(index, PONG, payload),
                 CLOSE => {
-                    self.send(who, CLOSE, payload);
+                    self.send(index, CLOSE, payload);
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
                 _ => {}
@@ -163,7 +163,7 @@ impl Floor {
         Ok(used)
     }
 
-    fn upgrade(&mut self, who: usize, head: &[u8]) -> io::Result<()> {
+    fn upgrade(&mut self, index: usize, head: &[u8]) -> io::Result<()> {
         let between = |start: &[u8], end: u8| {
             let from = memmem::find(head, start)? + start.len();
             Some(&head[from..from + memchr(end, &head[from..])?])
@@ -176,60 +176,63 @@ impl Floor {
         let answer = format!(
             "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: {accepted}\r\n\r\n"
         );
-        self.write(who, answer.as_bytes());
-        self.send(who, TEXT, GREETING.as_bytes());
-        if let Some(member) = &mut self.members[who] {
+        self.write(index, answer.as_bytes());
+        self.send(index, TEXT, AUTH_REQUIRED.as_bytes());
+        if let Some(member) = &mut self.members[index] {
             member.room = Some(room);
         }
         Ok(())
     }
 
-    fn hear(&mut self, who: usize, message: &[u8]) {
-        let Some(member) = &mut self.members[who] else { return };
+    fn handle_text(&mut self, index: usize, message: &[u8]) {
+        let Some(member) = &mut self.members[index] else { return };
         let Some(room) = &member.room else { return };
         if member.id.is_empty() {
-            // The bench writes its first message so that this is enough: {"clientId":"…",
+            // The first frame of the bench starts with this field: {"clientId":"…",
             member.id = quoted_after(message, br#"{"clientId":""#).unwrap_or(b"?").to_vec();
             let room = room.clone();
-            self.send(who, TEXT, WELCOME.as_bytes());
-            self.send(who, TEXT, NOBODY.as_bytes());
-            self.rooms.entry(room).or_default().push(who);
-            return self.tell_others(who, JOINED.as_bytes());
+            self.send(index, TEXT, AUTH_SUCCESS.as_bytes());
+            self.send(index, TEXT, NO_USERS.as_bytes());
+            self.rooms.entry(room).or_default().push(index);
+            return self.send_to_others(index, USER_JOINED.as_bytes());
         }
         let to = quoted_after(message, br#"{"to":""#);
-        let Some(to) = to else { return self.tell_others(who, message) };
+        let Some(to) = to else { return self.send_to_others(index, message) };
         let members = self.rooms.get(room).map(Vec::as_slice).unwrap_or_default();
-        let named = |&&who: &&usize| self.members[who].as_ref().is_some_and(|it| it.id == to);
+        let named = |&&index: &&usize| self.members[index].as_ref().is_some_and(|it| it.id == to);
         if let Some(&target) = members.iter().find(named) {
             self.send(target, TEXT, message);
         }
     }
 
-    fn tell_others(&mut self, who: usize, message: &[u8]) {
-        let room = self.members[who].as_ref().and_then(|member| member.room.as_ref());
+    fn send_to_others(&mut self, index: usize, message: &[u8]) {
+        let room = self.members[index].as_ref().and_then(|member| member.room.as_ref());
         let Some(members) = room.and_then(|room| self.rooms.get_mut(room)) else { return };
         let members = std::mem::take(members);
         let mut frame = std::mem::take(&mut self.frame);
         frame.clear();
         frames::push_plain(&mut frame, TEXT, message);
-        members.iter().filter(|&&other| other != who).for_each(|&other| self.write(other, &frame));
+        members
+            .iter()
+            .filter(|&&other| other != index)
+            .for_each(|&other| self.write(other, &frame));
         self.frame = frame;
-        let room = self.members[who].as_ref().and_then(|member| member.room.as_ref());
-        if let Some(place) = room.and_then(|room| self.rooms.get_mut(room)) {
-            *place = members;
+        let room = self.members[index].as_ref().and_then(|member| member.room.as_ref());
+        if let Some(slot) = room.and_then(|room| self.rooms.get_mut(room)) {
+            *slot = members;
         }
     }
 
-    fn send(&mut self, who: usize, opcode: u8, payload: &[u8]) {
+    fn send(&mut self, index: usize, opcode: u8, payload: &[u8]) {
         let mut frame = std::mem::take(&mut self.frame);
         frame.clear();
         frames::push_plain(&mut frame, opcode, payload);
-        self.write(who, &frame);
+        self.write(index, &frame);
         self.frame = frame;
     }
 
-    fn write(&mut self, who: usize, bytes: &[u8]) {
-        let Some(member) = &mut self.members[who] else { return };
+    fn write(&mut self, index: usize, bytes: &[u8]) {
+        let Some(member) = &mut self.members[index] else { return };
         if !member.unsent.is_empty() {
             return member.unsent.extend_from_slice(bytes);
         }
@@ -237,34 +240,34 @@ impl Floor {
         if written < bytes.len() {
             member.unsent.extend_from_slice(&bytes[written..]);
             let both = Interest::READABLE | Interest::WRITABLE;
-            let _ = self.poll.registry().reregister(&mut member.stream, Token(who), both);
+            let _ = self.poll.registry().reregister(&mut member.stream, Token(index), both);
         }
     }
 
-    fn flush(&mut self, who: usize) {
-        let Some(member) = &mut self.members[who] else { return };
+    fn flush(&mut self, index: usize) {
+        let Some(member) = &mut self.members[index] else { return };
         let written = member.stream.write(&member.unsent).unwrap_or_default();
         member.unsent.drain(..written);
         if member.unsent.is_empty() {
             member.unsent = Vec::new();
             let registry = self.poll.registry();
-            let _ = registry.reregister(&mut member.stream, Token(who), Interest::READABLE);
+            let _ = registry.reregister(&mut member.stream, Token(index), Interest::READABLE);
         }
     }
 
-    fn leave(&mut self, who: usize) {
-        let Some(mut member) = self.members[who].take() else { return };
+    fn leave(&mut self, index: usize) {
+        let Some(mut member) = self.members[index].take() else { return };
         let _ = self.poll.registry().deregister(&mut member.stream);
-        self.free.push(who);
+        self.free.push(index);
         let Some(room) = member.room.filter(|_| !member.id.is_empty()) else { return };
         let Some(members) = self.rooms.get_mut(&room) else { return };
-        members.retain(|&other| other != who);
+        members.retain(|&other| other != index);
         if members.is_empty() {
             self.rooms.remove(&room);
             return;
         }
         let members = members.clone();
-        members.iter().for_each(|&other| self.send(other, TEXT, LEFT.as_bytes()));
+        members.iter().for_each(|&other| self.send(other, TEXT, USER_LEFT.as_bytes()));
     }
 }
 

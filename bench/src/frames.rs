@@ -1,27 +1,27 @@
-//! Just enough of RFC 6455 for a client and for the floor: whole frames, unmasked or with any mask.
+//! The part of RFC 6455 that the clients and the floor need: complete frames, unmasked or with any mask.
 
 /// A text message.
 pub const TEXT: u8 = 1;
-/// The end.
+/// A close frame.
 pub const CLOSE: u8 = 8;
-/// Asks for a pong.
+/// A ping.
 pub const PING: u8 = 9;
-/// Answers a ping.
+/// A pong.
 pub const PONG: u8 = 10;
 
 /// A frame at the start of some bytes.
 pub struct Frame {
-    /// What it is.
+    /// The opcode.
     pub opcode: u8,
-    /// Where its payload begins.
+    /// Where the payload starts.
     pub start: usize,
-    /// Where it ends, and the next frame begins.
+    /// Where the payload ends, and the next frame starts.
     pub end: usize,
-    /// How the payload is masked.
+    /// The masking key.
     pub mask: Option<[u8; 4]>,
 }
 
-/// The frame at the start of `bytes`, once it is there as a whole.
+/// The frame at the start of `bytes`, if it is complete.
 pub fn first(bytes: &[u8]) -> Option<Frame> {
     let (&head, &length) = (bytes.first()?, bytes.get(1)?);
     let (mut start, length) = match length & 0x7f {
@@ -44,7 +44,7 @@ pub fn push_plain(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
     out.extend_from_slice(payload);
 }
 
-/// Appends a frame as clients send it. The mask is zero: that spares us the masking, and the server nothing.
+/// Appends a frame as clients send it. The mask is zero: this saves the work of the bench, and not that of the server.
 pub fn push_masked(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
     head(out, opcode, payload.len(), 0x80);
     out.extend_from_slice(&[0; 4]);

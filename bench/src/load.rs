@@ -1,4 +1,4 @@
-//! The clients: any number of connections on one thread, over epoll, with no buffer that is not needed.
+//! The clients: any number of connections on one thread, over epoll, with no unnecessary buffers.
 
 use std::{
     io::{self, Read, Write},
@@ -12,28 +12,28 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::frames::{self, CLOSE, PING, PONG, TEXT};
 
-/// What a scenario does with what its clients hear.
+/// What a scenario does with the frames that its clients receive.
 pub trait Scenario {
-    /// A client sits in its room.
-    fn seated(&mut self, load: &mut Load, who: usize) -> io::Result<()>;
-    /// A client that sits has heard a text message.
-    fn heard(&mut self, load: &mut Load, who: usize, message: &[u8]) -> io::Result<()>;
-    /// A client's connection has ended.
-    fn gone(&mut self, _load: &mut Load, who: usize) -> io::Result<()> {
-        Err(io::Error::other(format!("client {who} was let go")))
+    /// A client has joined its room.
+    fn joined(&mut self, load: &mut Load, index: usize) -> io::Result<()>;
+    /// A joined client has received a text frame.
+    fn received(&mut self, load: &mut Load, index: usize, message: &[u8]) -> io::Result<()>;
+    /// The connection of a client has ended.
+    fn disconnected(&mut self, _load: &mut Load, index: usize) -> io::Result<()> {
+        Err(io::Error::other(format!("client {index} was disconnected")))
     }
 }
 
-/// Who a client says it is.
+/// The room and the client id of a client.
 #[derive(Clone)]
 pub struct Identity {
-    /// The room, as it stands in the URL.
+    /// The room, as in the URL.
     pub room: String,
-    /// The client id that it asks for.
+    /// The client id that it requests.
     pub id: String,
 }
 
-/// Every client of this process.
+/// All clients of this process.
 pub struct Load {
     addresses: Vec<SocketAddr>,
     token: String,
@@ -58,17 +58,17 @@ struct Client {
 enum Stage {
     Connecting,
     Upgrading,
-    Introducing,
-    Seated,
+    Authenticating,
+    Joined,
 }
 
 impl Load {
-    /// No clients yet; those to come connect to `address` with `token`.
+    /// No clients yet; they will connect to `address` with `token`.
     pub fn new(address: SocketAddr, token: String) -> io::Result<Self> {
         Self::over(vec![address], token)
     }
 
-    /// As well, to each of `addresses` in turn.
+    /// As [`Self::new`], with `addresses` in turn.
     pub fn over(addresses: Vec<SocketAddr>, token: String) -> io::Result<Self> {
         Ok(Self {
             addresses,
@@ -83,13 +83,13 @@ impl Load {
         })
     }
 
-    /// Begins to connect; [`Scenario::seated`] tells when the client has sat down.
+    /// Starts to connect; [`Scenario::joined`] is called when the client has joined.
     pub fn connect(&mut self, identity: Identity) -> io::Result<usize> {
         let address = self.addresses[self.connected as usize % self.addresses.len()];
         let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
-        // All of 127.0.0.0/8 is this machine: so that no limit on one address is met.
+        // Each client has its own source address in 127.0.0.0/8, so that it reaches no limit for one address.
         self.connected += 1;
         let [_, high, middle, low] = (self.connected % 65_000).to_be_bytes();
         let source = Ipv4Addr::new(127, 1 + high, middle, low.max(1));
@@ -99,21 +99,21 @@ impl Load {
             _ => {}
         }
         let mut stream = TcpStream::from_std(socket.into());
-        let who = self.free.pop().unwrap_or_else(|| {
+        let index = self.free.pop().unwrap_or_else(|| {
             self.clients.push(None);
             self.clients.len() - 1
         });
         let both = Interest::READABLE | Interest::WRITABLE;
-        self.poll.registry().register(&mut stream, Token(who), both)?;
+        self.poll.registry().register(&mut stream, Token(index), both)?;
         let (unread, unsent) = (Vec::new(), Vec::new());
-        self.clients[who] =
+        self.clients[index] =
             Some(Client { stream, unread, unsent, stage: Stage::Connecting, identity });
-        Ok(who)
+        Ok(index)
     }
 
-    /// Writes bytes that are frames already.
-    pub fn send(&mut self, who: usize, frames: &[u8]) -> io::Result<()> {
-        let Some(client) = &mut self.clients[who] else { return Ok(()) };
+    /// Writes encoded frames.
+    pub fn send(&mut self, index: usize, frames: &[u8]) -> io::Result<()> {
+        let Some(client) = &mut self.clients[index] else { return Ok(()) };
         if !client.unsent.is_empty() {
             client.unsent.extend_from_slice(frames);
             return Ok(());
@@ -126,71 +126,70 @@ impl Load {
         if written < frames.len() {
             client.unsent.extend_from_slice(&frames[written..]);
             let both = Interest::READABLE | Interest::WRITABLE;
-            self.poll.registry().reregister(&mut client.stream, Token(who), both)?;
+            self.poll.registry().reregister(&mut client.stream, Token(index), both)?;
         }
         Ok(())
     }
 
-    /// Hangs up; nothing is heard of this client any more.
-    pub fn hang_up(&mut self, who: usize) {
-        if let Some(mut client) = self.clients[who].take() {
+    /// Closes the connection of a client, without further calls to the scenario.
+    pub fn hang_up(&mut self, index: usize) {
+        if let Some(mut client) = self.clients[index].take() {
             let _ = self.poll.registry().deregister(&mut client.stream);
-            self.free.push(who);
+            self.free.push(index);
         }
     }
 
-    /// Handles what has happened, after waiting for `patience` at most where nothing has.
-    pub fn turn(&mut self, scenario: &mut impl Scenario, patience: Duration) -> io::Result<()> {
+    /// Handles all pending events; waits for at most `timeout` if there are none.
+    pub fn turn(&mut self, scenario: &mut impl Scenario, timeout: Duration) -> io::Result<()> {
         let Some(mut events) = self.events.take() else { return Ok(()) };
-        let began = Instant::now();
-        match self.poll.poll(&mut events, Some(patience)) {
+        let start = Instant::now();
+        match self.poll.poll(&mut events, Some(timeout)) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
             _ => {}
         }
         let handled = events.iter().try_for_each(|event| {
-            let who = event.token().0;
+            let index = event.token().0;
             if event.is_writable() {
-                self.writable(who)?;
+                self.writable(index)?;
             }
-            if event.is_readable() { self.readable(who, scenario) } else { Ok(()) }
+            if event.is_readable() { self.readable(index, scenario) } else { Ok(()) }
         });
         if !events.is_empty() {
-            self.busy += began.elapsed();
+            self.busy += start.elapsed();
         }
         self.events = Some(events);
         handled
     }
 
-    /// How long there has been something to do, so far. It never sleeps while it measures, so that its
-    /// processor time says nothing.
+    /// How long the bench has had work so far. It never sleeps during a measurement, so its processor time is of no use.
     pub fn busy(&self) -> Duration {
         self.busy
     }
 
-    /// Counts `took` among that.
-    pub fn was_busy(&mut self, took: Duration) {
-        self.busy += took;
+    /// Adds to [`Self::busy`].
+    pub fn add_busy(&mut self, duration: Duration) {
+        self.busy += duration;
     }
 
-    /// Turns without ever sleeping until `done`; an error when that takes longer than `patience`.
+    /// Calls [`Self::turn`] without sleeping until `done`; an error after `timeout`.
     pub fn until<S: Scenario>(
         &mut self,
         scenario: &mut S,
-        patience: Duration,
+        timeout: Duration,
         mut done: impl FnMut(&S) -> bool,
     ) -> io::Result<()> {
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + timeout;
         while !done(scenario) {
             self.turn(scenario, Duration::ZERO)?;
             if Instant::now() > deadline {
-                return Err(io::Error::other("the server did not do in time what was waited for"));
+                return Err(io::Error::other("the server did not respond in time"));
             }
         }
         Ok(())
     }
 
-    fn writable(&mut self, who: usize) -> io::Result<()> {
-        let Some(client) = &mut self.clients[who] else { return Ok(()) };
+    fn writable(&mut self, index: usize) -> io::Result<()> {
+        let Some(client) = &mut self.clients[index] else { return Ok(()) };
         if client.stage == Stage::Connecting {
             if let Some(error) = client.stream.take_error()? {
                 return Err(error);
@@ -212,100 +211,100 @@ impl Load {
         if client.unsent.is_empty() {
             client.unsent = Vec::new();
             let registry = self.poll.registry();
-            registry.reregister(&mut client.stream, Token(who), Interest::READABLE)?;
+            registry.reregister(&mut client.stream, Token(index), Interest::READABLE)?;
         }
         Ok(())
     }
 
-    fn readable(&mut self, who: usize, scenario: &mut impl Scenario) -> io::Result<()> {
+    fn readable(&mut self, index: usize, scenario: &mut impl Scenario) -> io::Result<()> {
         let mut scratch = std::mem::take(&mut self.scratch);
-        let read = self.read_with(who, scenario, &mut scratch);
+        let read = self.read_with(index, scenario, &mut scratch);
         self.scratch = scratch;
         read
     }
 
     fn read_with(
         &mut self,
-        who: usize,
+        index: usize,
         scenario: &mut impl Scenario,
         scratch: &mut [u8],
     ) -> io::Result<()> {
         loop {
-            let Some(client) = &mut self.clients[who] else { return Ok(()) };
+            let Some(client) = &mut self.clients[index] else { return Ok(()) };
             let length = match client.stream.read(scratch) {
                 Ok(0) => {
-                    self.hang_up(who);
-                    return scenario.gone(self, who);
+                    self.hang_up(index);
+                    return scenario.disconnected(self, index);
                 }
                 Ok(length) => length,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(_reset) => {
-                    self.hang_up(who);
-                    return scenario.gone(self, who);
+                    self.hang_up(index);
+                    return scenario.disconnected(self, index);
                 }
             };
             let fresh = &scratch[..length];
             if client.unread.is_empty() {
-                let used = self.take(who, scenario, fresh)?;
+                let used = self.handle_bytes(index, scenario, fresh)?;
                 if used < length
-                    && let Some(client) = &mut self.clients[who]
+                    && let Some(client) = &mut self.clients[index]
                 {
                     client.unread.extend_from_slice(&fresh[used..]);
                 }
             } else {
                 let mut whole = std::mem::take(&mut client.unread);
                 whole.extend_from_slice(fresh);
-                let used = self.take(who, scenario, &whole)?;
+                let used = self.handle_bytes(index, scenario, &whole)?;
                 whole.drain(..used);
                 if !whole.is_empty()
-                    && let Some(client) = &mut self.clients[who]
+                    && let Some(client) = &mut self.clients[index]
                 {
                     client.unread = whole;
                 }
             }
             if length < scratch.len() {
-                return Ok(()); // epoll tells when there is more
+                return Ok(()); // epoll reports further data
             }
         }
     }
 
-    fn take(
+    fn handle_bytes(
         &mut self,
-        who: usize,
+        index: usize,
         scenario: &mut impl Scenario,
         bytes: &[u8],
     ) -> io::Result<usize> {
         let mut used = 0;
-        let Some(client) = &mut self.clients[who] else { return Ok(bytes.len()) };
+        let Some(client) = &mut self.clients[index] else { return Ok(bytes.len()) };
         if client.stage == Stage::Upgrading {
             let Some(end) = memmem::find(bytes, b"\r\n\r\n") else { return Ok(0) };
             if !bytes.starts_with(b"HTTP/1.1 101") {
-                let answer = String::from_utf8_lossy(bytes).into_owned();
-                return Err(io::Error::other(format!("no upgrade: {answer}")));
+                let response = String::from_utf8_lossy(bytes).into_owned();
+                return Err(io::Error::other(format!("no upgrade: {response}")));
             }
-            client.stage = Stage::Introducing;
-            let introduction = format!(
+            client.stage = Stage::Authenticating;
+            let auth = format!(
                 r#"{{"clientId":"{}","type":"auth_token","token":"{}"}}"#,
                 client.identity.id, self.token
             );
             let mut frame = Vec::new();
-            frames::push_masked(&mut frame, TEXT, introduction.as_bytes());
-            self.send(who, &frame)?;
+            frames::push_masked(&mut frame, TEXT, auth.as_bytes());
+            self.send(index, &frame)?;
             used = end + 4;
         }
         while let Some(frame) = frames::first(&bytes[used..]) {
             let payload = &bytes[used + frame.start..used + frame.end];
             used += frame.end;
             match frame.opcode {
-                TEXT => self.text(who, scenario, payload)?,
+                TEXT => self.handle_text(index, scenario, payload)?,
                 PING => {
                     let mut pong = Vec::new();
                     frames::push_masked(&mut pong, PONG, payload);
-                    self.send(who, &pong)?;
+                    self.send(index, &pong)?;
                 }
                 CLOSE => {
                     let reason = String::from_utf8_lossy(payload.get(2..).unwrap_or_default());
-                    eprintln!("client {who} was closed: {reason}");
+                    eprintln!("client {index} was closed: {reason}");
                 }
                 _ => {}
             }
@@ -313,13 +312,18 @@ impl Load {
         Ok(used)
     }
 
-    fn text(&mut self, who: usize, scenario: &mut impl Scenario, text: &[u8]) -> io::Result<()> {
-        let Some(client) = &mut self.clients[who] else { return Ok(()) };
+    fn handle_text(
+        &mut self,
+        index: usize,
+        scenario: &mut impl Scenario,
+        text: &[u8],
+    ) -> io::Result<()> {
+        let Some(client) = &mut self.clients[index] else { return Ok(()) };
         match client.stage {
-            Stage::Seated => scenario.heard(self, who, text),
+            Stage::Joined => scenario.received(self, index, text),
             _ if memmem::find(text, br#""users_in_room""#).is_some() => {
-                client.stage = Stage::Seated;
-                scenario.seated(self, who)
+                client.stage = Stage::Joined;
+                scenario.joined(self, index)
             }
             _ => Ok(()),
         }

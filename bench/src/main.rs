@@ -1,14 +1,13 @@
-//! Measures the signaling server against the floor: a relay that does nothing but relay.
+//! Measures the signaling server against the floor: a relay that does nothing else.
 //!
-//! Absolute times mean nothing on a shared machine. What counts is the processor time for a unit of
-//! work, as a ratio of two servers that took turns in one run, each on a core of its own and the
-//! clients on another.
+//! Absolute times mean little on a shared machine. The result is the ratio of the processor times per unit of work of two
+//! servers. They take turns in one run, pinned to one core, and the clients run on another core.
 
 #![allow(
     clippy::cast_precision_loss,
     clippy::disallowed_methods,
     clippy::indexing_slicing,
-    reason = "figures for people; a bench asks the clock; and every index is a client's, which is there"
+    reason = "results are rounded for display; a bench reads the clock; and every index is that of an existing client"
 )]
 
 mod cluster;
@@ -54,67 +53,67 @@ use crate::{
 struct Arguments {
     #[command(subcommand)]
     part: Option<Part>,
-    /// What to measure; everything where nothing is named
+    /// The scenarios to measure; all by default
     scenarios: Vec<Name>,
-    /// How long a round is, in seconds
+    /// Duration of a round, in seconds
     #[arg(long, default_value_t = 0.7)]
     seconds: f64,
-    /// How often server and floor take turns
+    /// Rounds of server and floor in turns, for each start
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// How often both are started anew: where a process lies in memory makes some percent
+    /// How often both are restarted: the memory layout of a process changes its speed by some percent
     #[arg(long, default_value_t = 4)]
     starts: usize,
-    /// Members of the idle scenario; as many as there are handles where it is not given
+    /// Members of the idle scenario; by default up to 9,500, as the limit of file descriptors allows
     #[arg(long)]
     members: Option<usize>,
-    /// The server's binary; the one beside this where it is not given
+    /// Path of the server; by default signaling-server beside this program
     #[arg(long, conflicts_with = "against")]
     server: Option<PathBuf>,
-    /// A server that runs already, such as 127.0.0.1:8000, pinned to a core by whoever started it
+    /// Address of a running server, such as 127.0.0.1:8000, which must be pinned to the first core
     #[arg(long, requires = "pid", requires = "token")]
     against: Option<SocketAddr>,
-    /// Its process
+    /// Process id of that server
     #[arg(long)]
     pid: Option<u32>,
-    /// A token that it takes; all clients show the same
+    /// A token that it accepts; all clients send the same one
     #[arg(long, env = "BENCH_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// Writes all figures there, as JSON
+    /// Writes all results to this file, as JSON
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Draws the ratios there, as SVG
+    /// Plots the ratios to this file, as SVG
     #[arg(long)]
     svg: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
 enum Part {
-    /// Measures what servers pay that share rooms: servers, a redis-server of our own, and that alone
+    /// Measures the cost of sharing rooms between servers: servers with a redis-server, and the redis-server alone
     Cluster(cluster::Arguments),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Name {
-    /// Pairs, one offer on its way in each room
+    /// Pairs, with one offer in flight in each room
     Relay,
-    /// Pairs that send at a set pace
+    /// Pairs that send at a fixed rate
     Paced,
     /// The same offers over many rooms
     Rooms,
-    /// Rooms of ten that hear everything
+    /// Rooms of ten in which every offer goes to all members
     Broadcast,
-    /// Members that say nothing
+    /// Members that send nothing
     Idle,
-    /// Members that come and go
+    /// Members that join and leave
     Churn,
-    /// Calls of ten being set up
+    /// The set-up of calls of ten
     Mesh,
-    /// Pairs at a set pace while passwords are guessed
+    /// Pairs at a fixed rate while passwords are guessed
     Storm,
 }
 
-/// Rooms in the scenario that looks whether their number matters.
+/// Rooms in the scenario that measures whether their number matters.
 const MANY_ROOMS: usize = 10_000;
 
 struct Bench {
@@ -122,24 +121,24 @@ struct Bench {
     rounds: usize,
     starts: usize,
     length: Duration,
-    /// So many at once, in either server.
-    most: usize,
+    /// How many connections may be open at once, in either server.
+    max_connections: usize,
     members: usize,
     server_core: usize,
     rows: Vec<Row>,
 }
 
-/// What is held against the floor.
+/// The server that is compared with the floor.
 enum Measured {
     /// A server that is started for each scenario.
     Binary(PathBuf),
-    /// One that runs.
+    /// A server that is already running.
     Running { address: SocketAddr, pid: u32, token: String },
 }
 
-type Done = Result<(), Box<dyn Error>>;
+type Outcome = Result<(), Box<dyn Error>>;
 
-fn main() -> Done {
+fn main() -> Outcome {
     if std::env::args().nth(1).as_deref() == Some("floor") {
         return Ok(floor::run()?);
     }
@@ -147,7 +146,7 @@ fn main() -> Done {
     let cores = cores()?;
     let (&server_core, own_core) = (cores.first().ok_or("no core")?, cores.last());
     pin(&[*own_core.unwrap_or(&server_core)])?;
-    raise_handles();
+    raise_descriptor_limit();
     if let Some(Part::Cluster(arguments)) = arguments.part {
         return cluster::run(arguments, &cores);
     }
@@ -159,8 +158,8 @@ fn main() -> Done {
         rounds: arguments.rounds,
         starts: arguments.starts,
         length: Duration::from_secs_f64(arguments.seconds),
-        most: arguments.members.unwrap_or_else(most_members),
-        members: arguments.members.unwrap_or_else(|| most_members().min(9_500)),
+        max_connections: arguments.members.unwrap_or_else(max_connections),
+        members: arguments.members.unwrap_or_else(|| max_connections().min(9_500)),
         server_core,
         rows: Vec::new(),
     };
@@ -177,68 +176,69 @@ fn main() -> Done {
     Ok(())
 }
 
-/// The server that was named, or the one beside this.
-fn binary(named: Option<PathBuf>) -> std::io::Result<PathBuf> {
+/// The given path, or that of the server beside this program.
+fn binary(given: Option<PathBuf>) -> std::io::Result<PathBuf> {
     let beside = std::env::current_exe()?.with_file_name("signaling-server");
-    named.unwrap_or(beside).canonicalize()
+    given.unwrap_or(beside).canonicalize()
 }
 
-fn write_json(path: Option<PathBuf>, rows: &[Row]) -> Done {
+fn write_json(path: Option<PathBuf>, rows: &[Row]) -> Outcome {
     if let Some(path) = path {
         fs::write(path, serde_json::to_string_pretty(&report::json(rows))?)?;
     }
     Ok(())
 }
 
-fn raise_handles() {
+fn raise_descriptor_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
 /// How many connections this process, or a server, can have.
-fn most_members() -> usize {
+fn max_connections() -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    let handles = limit.current.and_then(|handles| usize::try_from(handles).ok());
-    handles.unwrap_or(10_000).saturating_sub(200)
+    let descriptors = limit.current.and_then(|limit| usize::try_from(limit).ok());
+    descriptors.unwrap_or(10_000).saturating_sub(200)
 }
 
 impl Bench {
-    fn measure(&mut self, name: Name) -> Done {
+    fn measure(&mut self, name: Name) -> Outcome {
         match name {
             Name::Relay => {
                 let target = Some(Target::AtMost(1.30));
                 self.steady("relay, 64 rooms of 2", "message", target, |load, _| {
-                    Relay::seat(load, 64, 0, None)
+                    Relay::join(load, 64, 0, None)
                 })
             }
             Name::Paced => {
                 self.steady("relay, 2,000 offers a second", "message", None, |load, _| {
-                    Relay::seat(load, 64, 0, Some(2000))
+                    Relay::join(load, 64, 0, Some(2000))
                 })
             }
             Name::Rooms => {
                 for rooms in [10, 1000, 4000] {
-                    if 4 * rooms <= self.most {
+                    if 4 * rooms <= self.max_connections {
                         self.steady(
                             &format!("relay, {rooms} rooms of 2"),
                             "message",
                             None,
-                            |load, _| Relay::seat(load, rooms, 0, None),
+                            |load, _| Relay::join(load, rooms, 0, None),
                         )?;
                     }
                 }
-                // More than two servers' members would be too many handles: the floor has none of them.
-                let others = MANY_ROOMS.min(self.most.saturating_sub(300)).saturating_sub(64);
+                // The floor has none of the other members, so that the file descriptors suffice.
+                let others =
+                    MANY_ROOMS.min(self.max_connections.saturating_sub(300)).saturating_sub(64);
                 let scenario = format!("relay, 64 rooms of 2 among {}", others + 64);
                 self.steady(&scenario, "message", None, |load, kind| {
-                    Relay::seat(load, 64, if kind == Kind::Server { others } else { 0 }, None)
+                    Relay::join(load, 64, if kind == Kind::Server { others } else { 0 }, None)
                 })
             }
             Name::Broadcast => {
                 let target = Some(Target::AtMost(1.15));
                 self.steady("broadcast, 12 rooms of 10", "delivery", target, |load, _| {
-                    Broadcast::seat(load, 12, 10)
+                    Broadcast::join(load, 12, 10)
                 })
             }
             Name::Churn => {
@@ -266,21 +266,21 @@ impl Bench {
         Ok((subject, load))
     }
 
-    /// Server and floor take turns; each round of the one is held against the round of the other.
+    /// Server and floor take turns; each round of one is compared with a round of the other.
     fn steady<S: Steady>(
         &mut self,
         scenario: &str,
         unit: &'static str,
         target: Option<Target>,
-        seat: impl Fn(&mut Load, Kind) -> std::io::Result<S>,
-    ) -> Done {
+        join: impl Fn(&mut Load, Kind) -> std::io::Result<S>,
+    ) -> Outcome {
         eprintln!("{scenario} …");
         let (mut floors, mut servers) = (Vec::new(), Vec::new());
         for _ in 0..self.starts {
             let (floor, mut floor_load) = self.start(Kind::Floor)?;
             let (server, mut server_load) = self.start(Kind::Server)?;
-            let mut on_floor = seat(&mut floor_load, Kind::Floor)?;
-            let mut on_server = seat(&mut server_load, Kind::Server)?;
+            let mut on_floor = join(&mut floor_load, Kind::Floor)?;
+            let mut on_server = join(&mut server_load, Kind::Server)?;
             for _ in 0..self.rounds {
                 floors.push(round(|| floor.cpu(), &mut floor_load, &mut on_floor, self.length)?);
                 servers.push(round(
@@ -311,7 +311,7 @@ impl Bench {
         Ok(())
     }
 
-    fn idle(&mut self) -> Done {
+    fn idle(&mut self) -> Outcome {
         let scenario = format!("idle, {} members", self.members);
         eprintln!("{scenario} …");
         let mut measured = Vec::new();
@@ -344,14 +344,14 @@ impl Bench {
                 details: details.clone(),
             });
         };
-        let (memory, join) = (Target::FigureAtMost(6.0), Target::AtMost(4.5));
+        let (memory, join) = (Target::ValueAtMost(6.0), Target::AtMost(4.5));
         row("memory", "member", "KiB", server.bytes / 1024.0, floor.bytes / 1024.0, memory);
         row("first 1,000 joins", "join", "us CPU", server.join.0, floor.join.0, join);
         row("last 1,000 joins", "join", "us CPU", server.join.1, floor.join.1, join);
         Ok(())
     }
 
-    fn mesh(&mut self) -> Done {
+    fn mesh(&mut self) -> Outcome {
         const SIZE: usize = 10;
         eprintln!("mesh of {SIZE} …");
         let (_floor, mut floor_load) = self.start(Kind::Floor)?;
@@ -361,7 +361,7 @@ impl Bench {
         for number in 0..calls {
             for (load, times) in [(&mut floor_load, &mut floors), (&mut server_load, &mut servers)]
             {
-                let mut mesh = Mesh::seat(load, SIZE, number)?;
+                let mut mesh = Mesh::join(load, SIZE, number)?;
                 times.push(mesh.set_up(load)?);
                 mesh.leave(load);
             }
@@ -383,27 +383,27 @@ impl Bench {
     }
 
     /// The server alone: calm and stormy rounds take turns.
-    fn storm(&mut self) -> Done {
+    fn storm(&mut self) -> Outcome {
         eprintln!("storm …");
         let (subject, mut load) = self.start(Kind::Server)?;
         // The server checks passwords on all its cores but one, and here it has one in all.
         let alone = storm::bcrypt_alone(self.server_core, self.length * 2)?;
-        let mut relay = Relay::seat(&mut load, 64, 0, Some(1000))?;
+        let mut relay = Relay::join(&mut load, 64, 0, Some(1000))?;
         let (mut calm, mut stormy, mut logins) = (histogram(), histogram(), Vec::new());
         let mut lines = Vec::new();
         for _ in 0..self.rounds {
             let quiet = round(|| subject.cpu(), &mut load, &mut relay, self.length)?;
             let (over, guesses) = (AtomicBool::new(false), Guesses::default());
-            let began = Instant::now();
+            let start = Instant::now();
             let loud = std::thread::scope(|scope| {
-                let guessers = Guessers::begin(scope, &subject, &over, &guesses);
+                let guessers = Guessers::start(scope, &subject, &over, &guesses);
                 let loud = round(|| subject.cpu(), &mut load, &mut relay, self.length);
                 over.store(true, Ordering::Relaxed);
-                guessers.end();
+                guessers.stop();
                 loud
             })?;
-            let took = began.elapsed().as_secs_f64();
-            // From the first guess to the last answer, which is waited for.
+            let took = start.elapsed().as_secs_f64();
+            // From the first guess to the last response.
             logins.push(guesses.checked.load(Ordering::Relaxed) as f64 / took);
             lines.push(
                 json!({ "calm": latencies(&quiet.latency), "stormy": latencies(&loud.latency) }),
@@ -440,7 +440,7 @@ impl Bench {
     }
 }
 
-fn latency_of<Look>(rounds: &[Round<Look>]) -> Histogram<u64> {
+fn latency_of<Sample>(rounds: &[Round<Sample>]) -> Histogram<u64> {
     let mut latency = histogram();
     for round in rounds {
         let _ = latency.add(&round.latency);

@@ -1,4 +1,4 @@
-//! What came out: a table for people, JSON for programs, a plot for the papers.
+//! The results: a Markdown table, JSON, and a plot.
 
 use std::fmt::Write;
 
@@ -6,49 +6,49 @@ use serde_json::{Value, json};
 
 /// One line of the table.
 pub struct Row {
-    /// What was done.
+    /// The scenario.
     pub scenario: String,
-    /// What a unit of it is.
+    /// The unit of work.
     pub unit: &'static str,
-    /// The server's figure, the floor's where it has one, and in which measure.
+    /// The value of the server.
     pub server: f64,
-    /// The same of what it is held against: the floor, or the server itself in calm weather.
+    /// The value that it is compared with: that of the floor, or of the server without the disturbance.
     pub floor: Option<f64>,
-    /// `us CPU`, `KiB`, `ms`, …
+    /// The quantity: `us CPU`, `KiB`, `ms`, …
     pub measure: &'static str,
-    /// The median of the ratios of the rounds, each of two figures that were taken one after the other.
+    /// The median of the ratios of the rounds, each of two values that were measured one after the other.
     pub ratio: Option<f64>,
-    /// What we want.
+    /// The target.
     pub target: Option<Target>,
-    /// How long messages took, in microseconds, server and floor: [`crate::latencies`].
+    /// Latencies of messages in microseconds, server and floor: [`crate::latencies`].
     pub latency: [Value; 2],
-    /// Everything else, for JSON.
+    /// Further values, for the JSON output.
     pub details: Value,
 }
 
-/// What a figure is held against.
+/// A target for a row.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Target {
-    /// The ratio is no higher.
+    /// The highest ratio.
     AtMost(f64),
-    /// The ratio is no lower.
+    /// The lowest ratio.
     AtLeast(f64),
-    /// The server's own figure is no higher.
-    FigureAtMost(f64),
+    /// The highest value of the server itself.
+    ValueAtMost(f64),
 }
 
 impl Row {
-    /// A figure that is held against nothing.
+    /// A value without a comparison.
     pub fn alone(
         scenario: impl Into<String>,
         measure: &'static str,
         unit: &'static str,
-        figure: f64,
+        value: f64,
     ) -> Self {
         Self {
             scenario: scenario.into(),
             unit,
-            server: figure,
+            server: value,
             floor: None,
             measure,
             ratio: None,
@@ -60,33 +60,33 @@ impl Row {
 
     fn meets(&self) -> bool {
         match (self.target, self.ratio) {
-            (Some(Target::AtMost(most)), Some(ratio)) => ratio <= most,
-            (Some(Target::AtLeast(least)), Some(ratio)) => ratio >= least,
-            (Some(Target::FigureAtMost(most)), _) => self.server <= most,
+            (Some(Target::AtMost(max)), Some(ratio)) => ratio <= max,
+            (Some(Target::AtLeast(min)), Some(ratio)) => ratio >= min,
+            (Some(Target::ValueAtMost(max)), _) => self.server <= max,
             _ => true,
         }
     }
 }
 
-/// The middle of some figures.
-pub fn median(figures: impl IntoIterator<Item = f64>) -> f64 {
-    let mut figures: Vec<f64> = figures.into_iter().collect();
-    figures.sort_unstable_by(f64::total_cmp);
-    figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
+/// The median of some values.
+pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_unstable_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// The table; `names` are what is measured, and what that is held against.
+/// The results as a Markdown table. The names are those of the measured server and of what it is compared with.
 pub fn table(rows: &[Row], [server, floor]: [&str; 2]) -> String {
     let mut text = format!(
         "| scenario | measure | {server} | {floor} | ratio | target | p50 / p90 / p99 / p99.9 in us, {server} | {floor} |\n\
          | --- | --- | ---: | ---: | ---: | ---: | --- | --- |\n",
     );
     for row in rows {
-        let cell = |figure: Option<f64>| figure.map_or("–".to_owned(), |it| format!("{it:.2}"));
+        let cell = |value: Option<f64>| value.map_or("–".to_owned(), |it| format!("{it:.2}"));
         let target = row.target.map(|target| match target {
-            Target::AtMost(most) => format!("≤ {most:.2}"),
-            Target::AtLeast(least) => format!("≥ {least:.2}"),
-            Target::FigureAtMost(most) => format!("server ≤ {most:.2}"),
+            Target::AtMost(max) => format!("≤ {max:.2}"),
+            Target::AtLeast(min) => format!("≥ {min:.2}"),
+            Target::ValueAtMost(max) => format!("server ≤ {max:.2}"),
         });
         let [server, floor] = row.latency.each_ref().map(|latency| {
             let at = |quantile: &str| latency[quantile].as_u64();
@@ -111,7 +111,7 @@ pub fn table(rows: &[Row], [server, floor]: [&str; 2]) -> String {
     text
 }
 
-/// Everything.
+/// All results as JSON.
 pub fn json(rows: &[Row]) -> Value {
     let row = |row: &Row| {
         json!({
@@ -124,20 +124,20 @@ pub fn json(rows: &[Row]) -> Value {
     json!({ "rows": rows.iter().map(row).collect::<Vec<_>>() })
 }
 
-/// The ratios as bars, each with its target.
+/// The ratios as an SVG bar chart, each with its target.
 pub fn plot(rows: &[Row]) -> String {
-    let is_drawn = |row: &&Row| !matches!(row.target, Some(Target::FigureAtMost(_)));
+    let is_drawn = |row: &&Row| !matches!(row.target, Some(Target::ValueAtMost(_)));
     let bars: Vec<_> =
         rows.iter().filter(is_drawn).filter_map(|row| Some((row, row.ratio?))).collect();
     let target = |row: &Row| match row.target? {
         Target::AtMost(ratio) | Target::AtLeast(ratio) => Some(ratio),
-        Target::FigureAtMost(_) => None,
+        Target::ValueAtMost(_) => None,
     };
     let longest = bars.iter().map(|(row, ratio)| ratio.max(target(row).unwrap_or(0.0)));
     let longest = longest.fold(1.0, f64::max) * 1.15;
-    let (left, wide, high) = (310.0, 400.0, 26.0);
-    let x = |ratio: f64| left + wide * ratio / longest;
-    let bottom = 40.0 + high * bars.len() as f64;
+    let (left, width, row_height) = (310.0, 400.0, 26.0);
+    let x = |ratio: f64| left + width * ratio / longest;
+    let bottom = 40.0 + row_height * bars.len() as f64;
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"780\" height=\"{}\" font-family=\"sans-serif\" font-size=\"13\">\n\
          <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n\
@@ -145,7 +145,7 @@ pub fn plot(rows: &[Row]) -> String {
         bottom + 20.0
     );
     for (number, (row, ratio)) in bars.iter().enumerate() {
-        let y = 36.0 + high * number as f64;
+        let y = 36.0 + row_height * number as f64;
         let colour = if row.meets() { "#3a7d5c" } else { "#b5542f" };
         let _ = writeln!(
             svg,

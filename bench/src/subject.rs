@@ -1,4 +1,4 @@
-//! A server under measurement: a process of its own on a core of its own.
+//! A measured server: a separate process, pinned to cores.
 
 use std::{
     fs,
@@ -15,13 +15,13 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 const JWT_SECRET_KEY: &str = "jwt-key-of-the-bench-0123456789abcdef";
 
-/// The password of the user that every client is: a bcrypt hash of cost 12.
+/// The password of the account that all clients use: a bcrypt hash of cost 12.
 pub const HASH: &str = "$2b$12$qosdASkcgVz5u2OISmsHteC0pgEIIiA5NyWgi.tosFNo/AilfMfra";
 
-/// What is measured.
+/// The kind of a measured server.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// The signaling server, with everything switched on.
+    /// The signaling server, with all features on.
     Server,
     /// [`crate::floor`].
     Floor,
@@ -29,16 +29,16 @@ pub enum Kind {
 
 /// A running server.
 pub struct Subject {
-    /// Where it listens.
+    /// Its address.
     pub address: SocketAddr,
     pid: u32,
-    /// `None` where somebody else started it.
+    /// `None` if it was started outside the bench.
     child: Option<Child>,
     folder: PathBuf,
 }
 
 impl Kind {
-    /// As the tables call it.
+    /// The name in the tables.
     pub fn name(self) -> &'static str {
         match self {
             Self::Server => "server",
@@ -48,12 +48,12 @@ impl Kind {
 }
 
 impl Subject {
-    /// One that runs already.
+    /// A server that is already running.
     pub fn running(address: SocketAddr, pid: u32) -> Self {
         Self { address, pid, child: None, folder: PathBuf::new() }
     }
 
-    /// Starts one on `cores`.
+    /// Starts a server on `cores`.
     pub fn start(kind: Kind, server: &Path, cores: &[usize]) -> io::Result<Self> {
         on(cores, || match kind {
             Kind::Server => Self::start_server(server, &[]),
@@ -61,7 +61,7 @@ impl Subject {
         })
     }
 
-    /// Starts a server on `cores` that shares its rooms with others, and waits until it can.
+    /// Starts a cluster node on `cores`, and waits until it has reached its engine.
     pub fn start_node(
         server: &Path,
         cores: &[usize],
@@ -73,7 +73,7 @@ impl Subject {
         let deadline = Instant::now() + Duration::from_secs(10);
         while !node.health()?.contains(r#""engine":"up""#) {
             if Instant::now() > deadline {
-                return Err(io::Error::other("a node does not reach its engine"));
+                return Err(io::Error::other("a node cannot reach its engine"));
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -86,7 +86,7 @@ impl Subject {
             .stdout(Stdio::piped())
             .stdin(Stdio::null())
             .spawn()?;
-        Self::heard_of(Kind::Floor, child, PathBuf::new(), |line| line.trim().parse().ok())
+        Self::wait_for_address(Kind::Floor, child, PathBuf::new(), |line| line.trim().parse().ok())
     }
 
     fn start_server(server: &Path, more: &[(&str, &str)]) -> io::Result<Self> {
@@ -105,7 +105,7 @@ impl Subject {
                 ("SECRET_KEY", "own-key-of-the-bench-0123456789abcdef"),
                 ("JWT_SECRET_KEY", JWT_SECRET_KEY),
                 ("CORS_ORIGINS", "https://app.example.com"),
-                // Limits are on, and wide enough for one machine to be everybody.
+                // Limits are on, and high enough for all clients on one machine.
                 ("WEBSOCKET_MESSAGES_PER_SECOND", "1000000"),
                 ("WEBSOCKET_MESSAGE_BURST", "1000000"),
                 ("RATE_LIMIT_PER_MINUTE", "1000000"),
@@ -118,13 +118,13 @@ impl Subject {
             .stdin(Stdio::null())
             .spawn()
             .map_err(|error| io::Error::other(format!("{}: {error}", server.display())))?;
-        Self::heard_of(Kind::Server, child, folder, |line| {
+        Self::wait_for_address(Kind::Server, child, folder, |line| {
             let line: serde_json::Value = serde_json::from_str(line).ok()?;
             line["fields"]["address"].as_str()?.parse().ok()
         })
     }
 
-    fn heard_of(
+    fn wait_for_address(
         kind: Kind,
         mut child: Child,
         folder: PathBuf,
@@ -142,12 +142,12 @@ impl Subject {
                 break address;
             }
         };
-        // Its log is read like any journal reads it, on a core that is not the server's.
+        // The log is read as a journal would read it, on a core that the server does not use.
         std::thread::spawn(move || lines.read_to_end(&mut Vec::new()));
         Ok(Self { address, pid: child.id(), child: Some(child), folder })
     }
 
-    /// A token that is good for a day.
+    /// An access token that is valid for a day.
     pub fn token() -> String {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let claims = format!(r#"{{"sub":"bench","exp":{}}}"#, now + 86_400);
@@ -158,12 +158,12 @@ impl Subject {
         format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature))
     }
 
-    /// The processor time that it has had so far.
+    /// The processor time that it has used so far.
     pub fn cpu(&self) -> io::Result<Duration> {
         cpu_of(self.pid)
     }
 
-    /// The memory that it holds, in bytes.
+    /// Its resident memory, in bytes.
     pub fn resident(&self) -> io::Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -176,12 +176,12 @@ impl Subject {
         let mut stream = self.http()?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
         write!(stream, "GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
+        let mut response = String::new();
+        stream.read_to_string(&mut response)?;
+        Ok(response)
     }
 
-    /// A plain connection, for what is no WebSocket.
+    /// A TCP connection for HTTP requests.
     pub fn http(&self) -> io::Result<TcpStream> {
         TcpStream::connect(self.address)
     }
@@ -199,16 +199,16 @@ impl Drop for Subject {
     }
 }
 
-/// Starts something on `cores`; this thread stays where it is.
+/// Runs `start` on `cores`, where the processes that it starts stay; this thread returns to its own cores.
 pub fn on<T>(cores: &[usize], start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-    let ours = sched_getaffinity(None)?;
+    let own = sched_getaffinity(None)?;
     pin(cores)?;
     let started = start();
-    sched_setaffinity(None, &ours)?;
+    sched_setaffinity(None, &own)?;
     started
 }
 
-/// Keeps this thread, and what it starts, on these cores.
+/// Pins this thread, and the threads and processes that it starts, to these cores.
 pub fn pin(cores: &[usize]) -> io::Result<()> {
     let mut set = CpuSet::new();
     cores.iter().for_each(|&core| set.set(core));
@@ -237,10 +237,11 @@ fn cpu_of(pid: u32) -> io::Result<Duration> {
     let mut ticks = || fields.next().and_then(|field| field.parse::<u64>().ok());
     let (user, system) = (ticks(), ticks());
     let both = user.zip(system).map(|(user, system)| user + system);
-    both.map(|ticks| Duration::from_millis(10 * ticks)).ok_or_else(|| io::Error::other("no times"))
+    both.map(|ticks| Duration::from_millis(10 * ticks))
+        .ok_or_else(|| io::Error::other("no CPU times"))
 }
 
-/// Waits until the process does nothing any more, so that the next figure is not the last one's.
+/// Waits until the process is idle, so that earlier work does not count in the next measurement.
 pub fn settle(subject: &Subject) -> io::Result<()> {
     let deadline = Instant::now() + Duration::from_secs(10);
     let mut last = subject.cpu()?;

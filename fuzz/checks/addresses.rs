@@ -1,4 +1,4 @@
-//! Who sent a request: only proxies that are trusted are believed, and only as far as they go.
+//! Client addresses: only trusted proxies are believed, hop by hop.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use signaling::forwarded::client_of;
 
 /// Line by line: `http` or `https` and the peer's address; the trusted networks, with commas; then
-/// header lines, `f` for `X-Forwarded-For`, `p` for `X-Forwarded-Proto`, `o` for what is not read.
+/// header lines, `f` for `X-Forwarded-For`, `p` for `X-Forwarded-Proto`, `o` for headers that the server ignores.
 pub fn forwarded(data: &[u8]) {
     let mut lines = data.split(|byte| *byte == b'\n');
     let text = |line: Option<&[u8]>| String::from_utf8_lossy(line.unwrap_or_default()).into_owned();
@@ -52,7 +52,11 @@ pub fn forwarded(data: &[u8]) {
     assert_eq!(client.address, address);
     assert_eq!(client.https, tls || (trusts(peer) && says_https));
     if !trusts(peer) {
-        assert_eq!((client.address, client.https), (peer, tls), "a stranger is believed nothing");
+        assert_eq!(
+            (client.address, client.https),
+            (peer, tls),
+            "headers of an untrusted peer are ignored"
+        );
     }
 }
 
@@ -80,7 +84,7 @@ fn is_in(net: &IpNet, address: IpAddr) -> bool {
 fn read(entry: &[u8]) -> Option<IpAddr> {
     let entry = str::from_utf8(entry).ok()?;
     let address = if entry.contains('%') {
-        entry.parse::<SocketAddr>().ok()?.ip() // a zone, as some write it
+        entry.parse::<SocketAddr>().ok()?.ip() // a zone id, which some proxies write
     } else if let Some(rest) = entry.strip_prefix('[') {
         let (address, port) = rest.split_once(']')?;
         let is_v4 = !address.contains(':');

@@ -1,21 +1,21 @@
-//! JSON by its grammar alone (RFC 8259), to judge what `serde_json` makes of a text.
+//! A JSON parser from the grammar alone (RFC 8259), to compare with `serde_json`.
 
-/// How deep a message may nest: the 64 levels of a payload, inside the message's own braces.
+/// The maximum nesting of a message: the 64 levels of a payload, inside the message object.
 const MAX_DEPTH: usize = 65;
 
-/// Why a text is not read.
+/// Why a text cannot be parsed.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// It is no JSON.
+    /// It is not JSON.
     Grammar,
-    /// It nests too deep; what follows is not looked at.
+    /// It nests too deep; the rest was not parsed.
     TooDeep,
 }
 
-/// The fields of an object in their order, raw: names with their quotes, values as they stand.
+/// The fields of an object in order, as raw text: names with their quotes, and values.
 pub type Fields<'a> = Vec<(&'a str, &'a str)>;
 
-/// The outermost object of a text; `None` where that is another kind of value.
+/// The outermost object of a text; `None` if it is another kind of value.
 pub fn read(text: &str) -> Result<Option<Fields<'_>>, Fault> {
     let mut reader = Reader { text, at: 0, fields: None };
     reader.space();
@@ -24,7 +24,7 @@ pub fn read(text: &str) -> Result<Option<Fields<'_>>, Fault> {
     if reader.at == text.len() { Ok(reader.fields) } else { Err(Fault::Grammar) }
 }
 
-/// Like [`read`], but only for an object whose names all mean something and none stands twice.
+/// Like [`read`], but only for an object whose names are all valid strings without duplicates.
 pub fn object(text: &str) -> Option<Vec<(String, &str)>> {
     let fields = read(text).ok()??;
     let mut named = Vec::new();
@@ -38,7 +38,7 @@ pub fn object(text: &str) -> Option<Vec<(String, &str)>> {
     Some(named)
 }
 
-/// What a JSON string means; `None` for any other value, and for half a surrogate pair.
+/// The value of a JSON string; `None` for any other value, and for a lone surrogate.
 pub fn string(raw: &str) -> Option<String> {
     serde_json::from_str(raw).ok()
 }
@@ -55,9 +55,9 @@ impl Reader<'_> {
             Some(b'{') => self.members(depth + 1, b'}'),
             Some(b'[') => self.members(depth + 1, b']'),
             Some(b'"') => self.string(),
-            Some(b't') => self.word("rue"),
-            Some(b'f') => self.word("alse"),
-            Some(b'n') => self.word("ull"),
+            Some(b't') => self.literal("rue"),
+            Some(b'f') => self.literal("alse"),
+            Some(b'n') => self.literal("ull"),
             Some(b'-') => {
                 let first = self.next();
                 self.number(first)
@@ -132,7 +132,7 @@ impl Reader<'_> {
         }
     }
 
-    /// `first` is the first digit, which has been taken.
+    /// `first` is the first digit, which is already consumed.
     fn number(&mut self, first: Option<u8>) -> Result<(), Fault> {
         match first {
             Some(b'0') => {}
@@ -165,7 +165,7 @@ impl Reader<'_> {
         self.at - from
     }
 
-    fn word(&mut self, rest: &str) -> Result<(), Fault> {
+    fn literal(&mut self, rest: &str) -> Result<(), Fault> {
         rest.bytes().try_for_each(|byte| self.expect(byte))
     }
 

@@ -1,13 +1,13 @@
-//! The users file: what is read from any bytes, and what is left of them after an edit.
+//! The users file: parsing of any bytes, and their preservation by edits.
 
 use std::{collections::BTreeMap, fs};
 
 use signaling::auth::users::{EditError, UsersTable, accounts_of, edit};
 
 const HASH: &str = "$2b$04$PNdffZl.HgEeyIRjlAqU7e3sDURzEN7C7i/Y9Dnc..easEWd1ZvJy";
-const NEWCOMER: &str = "a newcomer, \"Zoë\"";
+const NEW_USER: &str = "a newcomer, \"Zoë\"";
 
-/// A row as it is seen from outside.
+/// A row as the public API shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Row {
     line: u64,
@@ -48,7 +48,7 @@ fn rows_of(table: &UsersTable) -> Vec<Row> {
     rows.collect()
 }
 
-/// The rows of a file that has no quotes: lines and commas are all there is to it.
+/// The rows of a file without quotes, split at line ends and commas.
 fn read_simply(data: &[u8]) -> Option<Vec<Row>> {
     let text = str::from_utf8(data).ok().filter(|text| !text.contains(['"', '\r', '\u{feff}']))?;
     let mut lines = (1..).zip(text.split('\n')).filter(|(_, line)| !line.is_empty());
@@ -117,23 +117,23 @@ fn is_bcrypt(hash: &str) -> bool {
         && bytes[7..].iter().all(|byte| byte.is_ascii_alphanumeric() || b"./".contains(byte))
 }
 
-/// Each edit changes what it is about, and nothing else comes or goes.
+/// Each edit changes its row only.
 fn check_edits(data: &[u8], table: &UsersTable, rows: &[Row]) {
     let edited = |change: &dyn Fn(&mut UsersTable) -> Result<(), EditError>| {
         let mut table = table.clone();
         change(&mut table).map(|()| table)
     };
-    let added = edited(&|table| table.add(NEWCOMER, "z@example.com", HASH)).unwrap();
+    let added = edited(&|table| table.add(NEW_USER, "z@example.com", HASH)).unwrap();
     let mut all = rows_of(&added);
-    let newcomer = all.pop().unwrap();
+    let new_user = all.pop().unwrap();
     assert_eq!(all, rows);
-    assert_eq!((newcomer.username.as_str(), newcomer.hashed_password.as_str()), (NEWCOMER, HASH));
-    assert!(newcomer.whole && newcomer.is_active.is_none_or(|flag| flag == "True"));
-    assert!(accounts_of(&added).0.contains_key(NEWCOMER));
+    assert_eq!((new_user.username.as_str(), new_user.hashed_password.as_str()), (NEW_USER, HASH));
+    assert!(new_user.whole && new_user.is_active.is_none_or(|flag| flag == "True"));
+    assert!(accounts_of(&added).0.contains_key(NEW_USER));
     let mut without = added.clone();
-    without.remove(NEWCOMER).unwrap();
-    assert_eq!(without, *table, "also the columns that we do not know");
-    let unknown = edited(&|table| table.set_hash(NEWCOMER, HASH));
+    without.remove(NEW_USER).unwrap();
+    assert_eq!(without, *table, "also unknown columns");
+    let unknown = edited(&|table| table.set_hash(NEW_USER, HASH));
     assert!(matches!(unknown, Err(EditError::Unknown(_))));
 
     let mut versions = vec![table.clone(), added];
@@ -164,18 +164,18 @@ fn check_edits(data: &[u8], table: &UsersTable, rows: &[Row]) {
             versions.push(switched);
         }
     }
-    // Writing is slow: one of the versions goes through the disk, another one for other data.
+    // Writing is slow, so one version is written; which one depends on the input.
     let sum: usize = data.iter().map(|byte| usize::from(*byte)).sum();
     check_written(data, &versions[sum % versions.len()]);
 }
 
-/// What was written is read again as it was, in every column.
+/// A written file is read back unchanged, in every column.
 fn check_written(before: &[u8], table: &UsersTable) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("users.csv");
     fs::write(&path, before).unwrap();
     let refused = edit(&path, |_| Err(EditError::Refused("no".into())));
-    assert!(refused.is_err() && fs::read(&path).unwrap() == before, "the file is as it was");
+    assert!(refused.is_err() && fs::read(&path).unwrap() == before, "the file is unchanged");
 
     edit(&path, |file| {
         *file = table.clone();
@@ -183,7 +183,7 @@ fn check_written(before: &[u8], table: &UsersTable) {
     })
     .unwrap();
 
-    let read = UsersTable::read(&path).expect("what we write we can read");
+    let read = UsersTable::read(&path).expect("a written file can be read");
     assert_eq!(read, *table);
     let without_lines = |rows: Vec<Row>| rows.into_iter().map(|row| Row { line: 0, ..row });
     assert!(without_lines(rows_of(&read)).eq(without_lines(rows_of(table))));
@@ -199,7 +199,7 @@ fn check_changed(
     let after = rows_of(after);
     let expected = before.iter().zip(&after).map(|(before, after)| {
         if before.username == name {
-            // A row with too few cells is filled up to the changed one, and counts as new.
+            // A row with too few cells is filled up to the changed cell.
             Row { whole: after.whole, line: after.line, ..changed(before) }
         } else {
             unchanged(before)

@@ -44,9 +44,9 @@ describe("the administrator's page", { timeout: 170_000 }, () => {
   }
 
   const shown = (page, title) => page.locator('.plot', { hasText: title }).locator('strong').first().innerText();
-  const row = (page, text) => page.locator('#rooms tr, #members tr, #orders tr', { hasText: text });
+  const row = (page, text) => page.locator('#rooms tr, #members tr, #rules tr', { hasText: text });
   const act = (page, name) => page.getByRole('button', { name, exact: true }).click();
-  const news = (page, text) => page.locator('#news', { hasText: text }).waitFor();
+  const news = (page, text) => page.locator('#notice', { hasText: text }).waitFor();
   const couple = async (room) => [await Client.join(server.url, room, alice, 'alice-1'), await Client.join(server.url, room, bob, 'bob-2')];
 
   // --- signing in --------------------------------------------------------------------------------
@@ -57,14 +57,14 @@ describe("the administrator's page", { timeout: 170_000 }, () => {
 
     for (const wrong of ['not the token at all, but as long as it is', 'schlüssel']) {
       await signIn(page, wrong);
-      await page.locator('#trouble', { hasText: 'does not take this token' }).waitFor();
+      await page.locator('#error', { hasText: 'does not accept this token' }).waitFor();
       assert.deepEqual(await kept(), [null, 0, '', `${server.url}/admin/`]);
       assert.equal(await page.getByRole('button', { name: 'Drain…' }).isVisible(), false);
     }
 
     await signIn(page);
     await page.locator('.plot').first().waitFor();
-    assert.equal(await page.locator('#trouble').innerText(), '');
+    assert.equal(await page.locator('#error').innerText(), '');
     assert.deepEqual(await kept(), [ADMIN_TOKEN, 0, '', `${server.url}/admin/`]);
     await page.reload();
     await page.locator('.plot').first().waitFor();
@@ -72,12 +72,12 @@ describe("the administrator's page", { timeout: 170_000 }, () => {
     await act(page, 'Sign out');
     assert.equal(await page.getByLabel('Admin token').isVisible(), true);
     assert.equal((await kept())[0], null);
-    assert.equal(await page.locator('.plot, #rooms tr, #lines li').count(), 0);
+    assert.equal(await page.locator('.plot, #rooms tr, #logLines li').count(), 0);
 
     // A token that was changed on the server.
     await page.evaluate((key) => sessionStorage.setItem(key, 'the token of yesterday, which was changed'), KEPT);
     await page.reload();
-    await page.locator('#trouble', { hasText: 'does not take this token' }).waitFor();
+    await page.locator('#error', { hasText: 'does not accept this token' }).waitFor();
     assert.equal((await kept())[0], null);
     await page.context().close();
   });
@@ -113,7 +113,7 @@ describe("the administrator's page", { timeout: 170_000 }, () => {
     clearInterval(talking);
 
     for (const client of both) await client.close();
-    await page.getByLabel('Another figure').selectOption('signaling_session_ends_total');
+    await page.getByLabel('Additional metric').selectOption('signaling_session_ends_total');
     await until(() => 'their ends are plotted', async () => /left true/.test(await page.locator('.plot', { hasText: 'signaling_session_ends_total' }).innerText()));
     await page.context().close();
   });
@@ -171,7 +171,7 @@ describe("the administrator's page", { timeout: 170_000 }, () => {
 
     await row(page, 'bob-2').waitFor();
     const cells = await row(page, 'alice-1').locator('th, td').allInnerTexts();
-    assert.match(cells.join('|'), /^alice\|alice-1\|here\|\d+ s\|127\.0\.0\.1\|\|relay\|/);
+    assert.match(cells.join('|'), /^alice\|alice-1\|connected\|\d+ s\|127\.0\.0\.1\|\|TURN\|/);
     assert.equal(await page.getByRole('heading', { name: 'Room den' }).evaluate((title) => title === document.activeElement), true);
     for (const client of [first, second, third]) await client.close();
     await page.context().close();
@@ -180,7 +180,7 @@ describe("the administrator's page", { timeout: 170_000 }, () => {
   test('shows recent warnings, and asks nothing while nobody looks', async () => {
     await ask('GET', server.url, '/admin/api/status', { token: 'wrong' });
     const page = await open();
-    await page.locator('#lines', { hasText: 'bad admin token' }).waitFor();
+    await page.locator('#logLines', { hasText: 'bad admin token' }).waitFor();
     const hide = (hidden) => page.evaluate((is) => {
       Object.defineProperty(document, 'hidden', { configurable: true, get: () => is });
       document.dispatchEvent(new Event('visibilitychange'));
@@ -216,20 +216,20 @@ describe("the administrator's page", { timeout: 170_000 }, () => {
     const page = await open({ room: 'kicked' });
 
     await row(page, 'bob-2').getByRole('button', { name: 'Kick…' }).click();
-    await page.getByLabel('And keep out').selectOption({ label: 'for 10 minutes' });
+    await page.getByLabel('Ban').selectOption({ label: 'for 10 minutes' });
     await act(page, 'Kick');
 
     assert.equal((await second.closed).code, 4002);
-    await news(page, 'bob-2 is out');
+    await news(page, 'bob-2 was kicked.');
     await until(() => 'it is not shown any more', async () => (await page.locator('#members tr').count()) === 1);
     const barred = new Client(server.url, 'kicked');
     await barred.hears('auth_required');
     barred.says({ type: 'auth_token', token: bob, clientId: 'bob-2' });
     assert.equal((await barred.closed).code, 4002);
-    await page.locator('#events', { hasText: 'bob-2 (bob) was not let in (banned: an administrator keeps it out)' }).waitFor({ state: 'attached' });
+    await page.locator('#events', { hasText: 'bob-2 (bob) was refused (banned: an administrator has banned it)' }).waitFor({ state: 'attached' });
 
-    await row(page, 'Ban of client id bob-2').getByRole('button', { name: 'Lift' }).click();
-    await news(page, 'Lifted.');
+    await row(page, 'Ban of client id bob-2').getByRole('button', { name: 'Remove' }).click();
+    await news(page, 'Rule removed.');
     const again = await Client.join(server.url, 'kicked', bob, 'bob-2');
     await row(page, 'bob-2').waitFor();
     for (const client of [first, again]) await client.close();
@@ -242,7 +242,7 @@ describe("the administrator's page", { timeout: 170_000 }, () => {
     const page = await open({ room: 'here', expected: GONE });
 
     await row(page, 'bob-2').getByRole('button', { name: 'Kick…' }).click();
-    await page.getByLabel('Whom').selectOption({ label: 'everybody called bob, out of every room' });
+    await page.getByLabel('Target').selectOption({ label: 'user bob, from all rooms' });
     await act(page, 'Kick');
 
     assert.deepEqual((await Promise.all([second.closed, elsewhere.closed])).map(({ code }) => code), [4002, 4002]);
@@ -265,7 +265,7 @@ describe("the administrator's page", { timeout: 170_000 }, () => {
     await page.locator('#membersNote', { hasText: '1 of 10 members; the room is locked' }).waitFor();
     assert.equal(await knocks(), 'Room is locked');
     await act(page, 'Unlock');
-    await news(page, 'Unlocked.');
+    await news(page, 'The room is unlocked.');
 
     await act(page, 'Capacity…');
     await page.getByRole('spinbutton', { name: 'Members' }).fill('1');
@@ -273,25 +273,25 @@ describe("the administrator's page", { timeout: 170_000 }, () => {
     await page.locator('#membersNote', { hasText: '1 of 1 members' }).waitFor();
     assert.equal(await knocks(), 'Room is full');
 
-    await act(page, 'Say something…');
+    await act(page, 'Send message…');
     await page.getByLabel('Text').fill('"Down" at <noon>');
-    await act(page, 'Say it');
+    await act(page, 'Send');
     assert.equal((await first.hears('server_message')).data, '"Down" at <noon>');
-    await row(page, 'alice-1').getByRole('button', { name: 'Say…' }).click();
+    await row(page, 'alice-1').getByRole('button', { name: 'Message…' }).click();
     await page.getByLabel('Text').fill('you alone');
-    await act(page, 'Say it');
+    await act(page, 'Send');
     assert.equal((await first.hears('server_message')).data, 'you alone');
 
     await act(page, 'Close…');
     await act(page, 'Close the room');
     assert.equal((await first.closed).code, 4002);
-    await page.locator('#membersNote', { hasText: /^(Nobody is in this room now\.|0 of 1 members)$/ }).waitFor();
+    await page.locator('#membersNote', { hasText: /^(The room is closed\.|0 of 1 members)$/ }).waitFor();
 
-    await act(page, 'Say something…');
+    await act(page, 'Send message…');
     await page.getByLabel('Text').fill('anybody?');
-    await act(page, 'Say it');
-    await page.locator('#questionTrouble:not(:empty)').waitFor();
-    assert.equal(await page.locator('#question').evaluate((question) => question.open), true);
+    await act(page, 'Send');
+    await page.locator('#dialogError:not(:empty)').waitFor();
+    assert.equal(await page.locator('#dialog').evaluate((dialog) => dialog.open), true);
     await page.context().close();
   });
 
@@ -306,7 +306,7 @@ describe("the administrator's page", { timeout: 170_000 }, () => {
     await act(page, 'Drain');
 
     await until(() => 'the process has ended', () => other.child.gone);
-    await page.locator('#trouble', { hasText: 'The server does not answer.' }).waitFor();
+    await page.locator('#error', { hasText: 'The server does not answer.' }).waitFor();
     await page.context().close();
   });
 
@@ -334,7 +334,7 @@ describe("the administrator's page", { timeout: 170_000 }, () => {
     assert.equal(offer, true);
     const diagnosis = page.locator('#diagnosis li.wrong');
     await until(() => 'both faults are named', async () => (await diagnosis.count()) === 2);
-    assert.match(await diagnosis.first().innerText(), /^An offer of alice-1 reached nobody/);
+    assert.match(await diagnosis.first().innerText(), /^An offer of alice-1 was not delivered/);
     assert.match(await diagnosis.last().innerText(), /^No ICE candidate came from bob-2, and the call between alice-1 and bob-2 failed after 15 s/);
 
     await page.getByText('List of events').click();
@@ -343,14 +343,14 @@ describe("the administrator's page", { timeout: 170_000 }, () => {
 
     await page.getByLabel('Show').selectOption('bob-2');
     assert.deepEqual([await drawn('joined', 'circle'), await page.locator('#diagram g.offer').count(), await drawn('call_report', 'circle')], [1, 1, 1]);
-    await page.getByLabel('Show').selectOption('everybody');
+    await page.getByLabel('Show').selectOption('all clients');
 
     for (const client of [first, second]) await client.close();
     await page.locator('#diagram g.left').nth(1).waitFor();
     await page.getByRole('link', { name: '← All rooms' }).click();
-    await until(() => 'the room is listed as over', async () => /over for \d+ s/.test(await row(page, 'a failed call').innerText()));
+    await until(() => 'the room is listed as closed', async () => /closed \d+ s ago/.test(await row(page, 'a failed call').innerText()));
     await page.getByRole('link', { name: 'a failed call' }).click();
-    await page.locator('#membersNote', { hasText: 'Nobody is in this room now.' }).waitFor();
+    await page.locator('#membersNote', { hasText: 'The room is closed.' }).waitFor();
     await page.locator('#diagram g.closed').waitFor();
     await page.context().close();
   });
@@ -365,10 +365,10 @@ describe("the administrator's page", { timeout: 170_000 }, () => {
 
     second.socket.terminate();
 
-    await until(() => 'bob is away', async () => (await row(page, 'bob-2').locator('td').nth(1).innerText()) === 'away');
-    await page.locator('#diagram line.life.away').waitFor({ state: 'attached' });
+    await until(() => 'bob is disconnected', async () => (await row(page, 'bob-2').locator('td').nth(1).innerText()) === 'disconnected');
+    await page.locator('#diagram line.life.detached').waitFor({ state: 'attached' });
     first.says({ type: 'offer', offer: { type: 'offer', sdp: 'v=0' }, to: 'bob-2' });
-    await page.locator('#diagnosis li.wrong', { hasText: 'alice-1 offered to bob-2, whose connection is gone' }).waitFor();
+    await page.locator('#diagnosis li.wrong', { hasText: 'alice-1 offered to bob-2, which is disconnected' }).waitFor();
     await first.close();
     await page.context().close();
   });
@@ -388,7 +388,7 @@ describe("the administrator's page", { timeout: 170_000 }, () => {
     await row(page, 'evil-1').getByText(HTML).waitFor();
     await page.locator('#diagram g.offer').waitFor();
     await row(page, 'evil-1').getByRole('button', { name: 'Kick…' }).click();
-    await page.locator('#question option', { hasText: `everybody called ${HTML}, out of this room` }).waitFor({ state: 'attached' });
+    await page.locator('#dialog option', { hasText: `user ${HTML}, from this room` }).waitFor({ state: 'attached' });
 
     assert.equal(await page.locator('img').count(), 0);
     assert.equal(await page.locator('svg[onload]').count(), 0);
@@ -432,11 +432,11 @@ describe("the administrator's page", { timeout: 170_000 }, () => {
     await page.keyboard.press('Enter');
     await row(page, 'bob-2').waitFor();
 
-    await row(page, 'bob-2').getByRole('button', { name: 'Say…' }).focus();
+    await row(page, 'bob-2').getByRole('button', { name: 'Message…' }).focus();
     const rounds = [];
     page.on('requestfinished', (request) => { if (request.url().endsWith('/timeline')) rounds.push(request); });
     await until(() => 'it was brought up to date twice', () => rounds.length >= 2);
-    assert.equal(await page.evaluate(() => document.activeElement.textContent), 'Say…');
+    assert.equal(await page.evaluate(() => document.activeElement.textContent), 'Message…');
     await page.keyboard.press('Enter');
     await page.keyboard.type('hello');
     await page.keyboard.press('Tab');

@@ -56,7 +56,7 @@ describe('the TURN doctor', { timeout: 170_000 }, () => {
     assert.equal(verdicts[urls.stranger], 'refused');
     assert.match(verdicts[urls.dead], /^(unreachable|timeout)$/);
     assert.deepEqual(calls, ['relay']);
-    assert.match(await page.locator('#call').innerText(), /Round trip through the relay\s+[\d.]+ ms\s+Throughput\s+[1-9]\d* kbit/);
+    assert.match(await page.locator('#call').innerText(), /Round trip through the TURN server\s+[\d.]+ ms\s+Throughput\s+[1-9]\d* kbit/);
     assert.match(await page.locator('#credentials').innerText(), /\d+:user1/);
     await page.context().close();
   });

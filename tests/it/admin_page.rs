@@ -32,7 +32,7 @@ async fn the_page_and_all_that_it_names_come_from_here_and_hold_no_secret() {
     let named: Vec<&str> =
         page.split('"').filter(|attribute| attribute.starts_with("/admin/")).collect();
     assert_eq!(named, ["/admin/style.css", "/admin/page.mjs"]);
-    for path in ["/admin", "/admin/", "/admin/style.css", "/admin/page.mjs", "/admin/draw.mjs"] {
+    for path in ["/admin", "/admin/", "/admin/style.css", "/admin/page.mjs", "/admin/room.mjs"] {
         let answer = server.request(Method::GET, path).send().await.unwrap();
 
         let (headers, status) = (answer.headers().clone(), answer.status());

@@ -1,11 +1,11 @@
-//! What the engine has to do for a message at least: one connection adds it to a stream, another waits for it.
+//! The bare loop: the minimal work of the engine for a message. One connection adds it to a stream, another waits for it.
 //!
-//! The engine's price of a message depends on how many it is given, and asked for, at once, and on how busy the core
-//! is that it shares. So this loop is closed like the real one: so many messages are on the way, whatever may be sent
-//! is sent as one pipeline of the size that the server allows itself, whoever waits for the answer blocks, and both
-//! threads are on the cores of the nodes, which they keep busy; what is added is what a node has added. How many
-//! messages are on the way is what makes batches larger or smaller: [`Window`] finds the number with which as many are
-//! read at once as in the real loop. Both averages are in the table; where they differ, the ratio says little.
+//! The engine's cost of a message depends on the batch sizes of writes and reads, and on the load of the core that it
+//! shares. So this loop is closed like the real one: a fixed number of messages is in flight, all that may be sent is
+//! sent as one pipeline of at most the server's size, the thread that waits for the response blocks, and both threads
+//! run on the cores of the nodes and keep them busy. The entries have the fields of real messages. The number of
+//! messages in flight determines the batch sizes: [`Window`] finds the number with which reads are as large as in the
+//! real loop. Both averages are in the table; if they differ, the ratio has little meaning.
 
 use std::{
     io,
@@ -28,64 +28,64 @@ use crate::{
     subject::pin,
 };
 
-/// What goes in one pipeline, and what is read at once, as the server does.
+/// Entries in one pipeline and in one read, as in the server.
 const AT_ONCE: usize = 512;
 
-/// Longer than a message is ever on the way.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Longer than a message is ever in flight.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Of an entry, in its order.
+/// The fields of an entry, in order.
 type Fields = Vec<(String, Vec<u8>)>;
 type Entries = Vec<(String, Fields)>;
 
-/// The fields of the last message that a node has heard, as they are in its inbox.
-pub fn last_said(engine: &Engine, node: &str) -> Outcome<Fields> {
+/// The fields of the last message in the inbox of a node.
+pub fn last_message(engine: &Engine, node: &str) -> Outcome<Fields> {
     let mut last = redis::cmd("XREVRANGE");
     last.arg(format!("{PREFIX}inbox:{node}")).arg("+").arg("-").arg("COUNT").arg(10);
     let entries: Entries = last.query(&mut engine.connection()?)?;
-    let said = entries.into_iter().map(|(_, fields)| fields);
-    let said = said.into_iter().find(|fields| is(fields, "say"));
-    Ok(said.ok_or_else(|| format!("the inbox of {node} shows no message"))?)
+    let mut messages = entries.into_iter().map(|(_, fields)| fields);
+    let message = messages.find(|fields| is(fields, "say"));
+    Ok(message.ok_or_else(|| format!("the inbox of {node} contains no message"))?)
 }
 
 fn is(fields: &Fields, kind: &str) -> bool {
     fields.iter().any(|(name, value)| name == "k" && value == kind.as_bytes())
 }
 
-/// How many messages the loop keeps on the way, found while it is measured.
+/// The number of messages in flight, adjusted after each round.
 pub struct Window(f64);
 
 impl Window {
-    /// At first, as many as are on the way to each of two nodes that share `at_once`.
+    /// Initially as many as are in flight to each of two nodes that share `at_once`.
     pub fn new(at_once: usize) -> Self {
         Self(at_once as f64 / 2.0)
     }
 
-    /// How many it is now.
+    /// The current number.
     pub fn size(&self) -> usize {
         (self.0.round() as usize).clamp(1, AT_ONCE)
     }
 
-    /// Comes nearer to the number with which the bare loop reads as many at once as the real one.
-    pub fn learn(&mut self, real: &Work, bare: &Work) {
-        let missed = real.read_at_once() / bare.read_at_once();
-        // By half the way, since one round is not like the next.
-        self.0 = (self.0 * missed.clamp(0.25, 4.0).sqrt()).clamp(1.0, AT_ONCE as f64);
+    /// Approaches the number with which the bare loop reads as many entries at once as the real one.
+    pub fn adjust(&mut self, real: &Work, bare: &Work) {
+        let ratio = real.read_at_once() / bare.read_at_once();
+        // Only half of the difference (the square root), because rounds differ.
+        self.0 = (self.0 * ratio.clamp(0.25, 4.0).sqrt()).clamp(1.0, AT_ONCE as f64);
     }
 }
 
-/// What the two threads share.
+/// The state that the two threads share.
 struct Loop {
-    /// How many may be sent.
+    /// How many messages may be sent.
     free: Mutex<usize>,
     freed: Condvar,
-    over: AtomicBool,
+    is_stopped: AtomicBool,
     sent: AtomicU64,
     read: AtomicU64,
 }
 
-/// One round of the loop with messages of these `fields`, `window` of them on the way. Meanwhile the clients of `load`
-/// are polled as in any other round: an idle core beside it would make the engine's a faster one.
+/// One round of the loop with messages of these `fields`, `window` of them in flight. Meanwhile the clients of `load` are
+/// polled as in any other round: beside an idle core, the core of the engine would be faster.
 pub fn round(
     engine: &Engine,
     (load, idle): (&mut Load, &mut impl Steady),
@@ -95,14 +95,14 @@ pub fn round(
 ) -> Outcome<Work> {
     let inbox = format!("{PREFIX}inbox:bare");
     let (mut writer, mut reader) = (engine.connection()?, engine.connection()?);
-    // It is there and empty, as that of a node that beats.
+    // The stream exists, and has one entry, like the inbox of a node that has just sent a heartbeat.
     let _: u8 = redis::cmd("DEL").arg(&inbox).query(&mut writer)?;
     let hello: String =
         redis::cmd("XADD").arg(&inbox).arg("*").arg("k").arg("hello").query(&mut writer)?;
     let shared = Loop {
         free: Mutex::new(window),
         freed: Condvar::new(),
-        over: AtomicBool::new(false),
+        is_stopped: AtomicBool::new(false),
         sent: AtomicU64::new(0),
         read: AtomicU64::new(0),
     };
@@ -114,10 +114,10 @@ pub fn round(
         });
         let reads = scope.spawn(|| {
             pin(&plan.node_cores)?;
-            shared.take(&mut reader, &inbox, hello).map_err(io::Error::other)
+            shared.read(&mut reader, &inbox, hello).map_err(io::Error::other)
         });
         let measured = measure(engine, load, idle, shared, plan.length);
-        shared.over.store(true, Ordering::SeqCst);
+        shared.is_stopped.store(true, Ordering::SeqCst);
         shared.freed.notify_all();
         for thread in [writes, reads] {
             thread.join().map_err(|_| io::Error::other("a thread panicked"))??;
@@ -140,19 +140,19 @@ fn measure(
     length: Duration,
 ) -> io::Result<Work> {
     run_for(load, idle, length / 5)?;
-    let (began, before, read) =
-        (Instant::now(), engine.figures()?, shared.read.load(Ordering::SeqCst));
+    let (start, before, read) =
+        (Instant::now(), engine.stats()?, shared.read.load(Ordering::SeqCst));
     run_for(load, idle, length)?;
     Ok(Work {
         messages: shared.read.load(Ordering::SeqCst) - read,
-        seconds: began.elapsed().as_secs_f64(),
-        looks: [before, engine.figures()?],
+        seconds: start.elapsed().as_secs_f64(),
+        samples: [before, engine.stats()?],
     })
 }
 
 impl Loop {
     fn write(&self, writer: &mut Connection, inbox: &str, fields: &Fields) -> RedisResult<()> {
-        while let Some(some) = self.allowed()? {
+        while let Some(some) = self.wait_for_window()? {
             let mut pipe = Pipeline::with_capacity(some);
             for _ in 0..some {
                 // As `post` in `src/cluster/link.rs`.
@@ -169,47 +169,47 @@ impl Loop {
         Ok(())
     }
 
-    /// Waits until something may be sent, and says how much; `None` when nothing is to be sent any more.
-    fn allowed(&self) -> io::Result<Option<usize>> {
+    /// Waits until messages may be sent; returns how many, or `None` when the loop is stopped.
+    fn wait_for_window(&self) -> io::Result<Option<usize>> {
         let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let waits = |free: &mut usize| *free == 0 && !self.over.load(Ordering::SeqCst);
+        let must_wait = |free: &mut usize| *free == 0 && !self.is_stopped.load(Ordering::SeqCst);
         let (mut free, waited) = self
             .freed
-            .wait_timeout_while(free, PATIENCE, waits)
+            .wait_timeout_while(free, TIMEOUT, must_wait)
             .unwrap_or_else(PoisonError::into_inner);
-        if self.over.load(Ordering::SeqCst) {
+        if self.is_stopped.load(Ordering::SeqCst) {
             return Ok(None);
         }
         if waited.timed_out() {
-            return Err(io::Error::other("the bare loop reads nothing"));
+            return Err(io::Error::other("the bare loop has read nothing"));
         }
         let some = (*free).min(AT_ONCE);
         *free -= some;
         Ok(Some(some))
     }
 
-    /// Reads until the end is read.
-    fn take(&self, reader: &mut Connection, inbox: &str, mut last: String) -> RedisResult<()> {
-        let mut heard = Instant::now();
-        while heard.elapsed() < PATIENCE {
+    /// Reads until the entry that marks the end.
+    fn read(&self, reader: &mut Connection, inbox: &str, mut last: String) -> RedisResult<()> {
+        let mut last_read = Instant::now();
+        while last_read.elapsed() < TIMEOUT {
             let mut read = redis::cmd("XREAD");
             read.arg("COUNT").arg(AT_ONCE).arg("BLOCK").arg(1000).arg("STREAMS");
             let read: Option<Vec<(String, Entries)>> = read.arg(inbox).arg(&last).query(reader)?;
             let mut entries: Entries = read.into_iter().flatten().flat_map(|it| it.1).collect();
             let Some((id, fields)) = entries.last() else { continue };
-            heard = Instant::now();
+            last_read = Instant::now();
             last.clone_from(id);
-            let is_over = is(fields, "end");
-            if is_over {
+            let is_end = is(fields, "end");
+            if is_end {
                 entries.pop();
             }
             self.read.fetch_add(entries.len() as u64, Ordering::SeqCst);
             *self.free.lock().unwrap_or_else(PoisonError::into_inner) += entries.len();
             self.freed.notify_one();
-            if is_over {
+            if is_end {
                 return Ok(());
             }
         }
-        Err(io::Error::other("the bare loop has no end").into())
+        Err(io::Error::other("the end of the bare loop was not read").into())
     }
 }

@@ -1,4 +1,4 @@
-//! A redis-server of our own, and what it costs.
+//! A redis-server, and the measurement of its work.
 
 use std::{
     cell::RefCell,
@@ -15,78 +15,78 @@ use redis::{Connection, RedisResult};
 
 use crate::subject::{folder, on};
 
-/// What stands in front of every key (`src/cluster/mod.rs`).
+/// The prefix of every key (`src/cluster/mod.rs`).
 pub const PREFIX: &str = "{sig1}:";
 
-/// As operators are told to run it; it keeps nothing on disk.
+/// The recommended configuration; it stores nothing on disk.
 const SETTINGS: &str = include_str!("../../../deploy/redis.conf");
 
-/// Longer than any answer takes.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Longer than any response takes.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A running redis-server; it ends with this value.
+/// A running redis-server; it is killed when this is dropped.
 pub struct Engine {
     port: u16,
     process: Child,
     folder: PathBuf,
-    /// `None` until it answers.
+    /// `None` until it responds.
     control: RefCell<Option<Connection>>,
 }
 
-/// What the engine says of itself, since it was started.
+/// Statistics of the engine since its start, from `INFO`.
 #[derive(Clone, Copy)]
-pub struct Figures {
+pub struct Stats {
     /// Processor time, to the microsecond: `/proc` counts in hundredths of a second.
     pub cpu: Duration,
-    /// Bytes that it has allocated.
+    /// Allocated bytes.
     pub memory: u64,
-    /// How often it has read from a socket.
+    /// Reads from sockets.
     pub reads: u64,
-    /// How many entries were added by commands, not by scripts.
+    /// Entries that were added by commands, not by scripts.
     pub xadds: u64,
-    /// How often an inbox was read.
+    /// Reads of inboxes.
     pub xreads: u64,
 }
 
-/// What the engine did while some messages went through it.
+/// The work of the engine for some messages.
 pub struct Work {
-    /// How many messages arrived.
+    /// Delivered messages.
     pub messages: u64,
-    /// How long that took.
+    /// The duration.
     pub seconds: f64,
-    /// The engine before, and after.
-    pub looks: [Figures; 2],
+    /// The statistics before and after.
+    pub samples: [Stats; 2],
 }
 
 impl Work {
-    /// Messages in a second.
+    /// Messages per second.
     pub fn rate(&self) -> f64 {
         self.messages as f64 / self.seconds
     }
 
-    /// Processor time of the engine for a message, in microseconds.
+    /// Processor time of the engine per message, in microseconds.
     pub fn cpu(&self) -> f64 {
-        let [before, after] = self.looks;
+        let [before, after] = self.samples;
         (after.cpu - before.cpu).as_secs_f64() * 1e6 / self.messages as f64
     }
 
-    /// Messages that the engine read at once from a socket, on average.
+    /// Messages in one read of a socket, on average.
     pub fn written_at_once(&self) -> f64 {
-        let [before, after] = self.looks;
-        // Every `XREAD` is read from a socket, too.
+        let [before, after] = self.samples;
+        // Every `XREAD` command is one read of a socket as well.
         let reads = (after.reads - before.reads).saturating_sub(after.xreads - before.xreads);
         self.messages as f64 / reads.max(1) as f64
     }
 
-    /// Messages in one answer to an `XREAD`, on average.
+    /// Messages in one response to an `XREAD`, on average.
     pub fn read_at_once(&self) -> f64 {
-        let [before, after] = self.looks;
+        let [before, after] = self.samples;
         self.messages as f64 / (after.xreads - before.xreads).max(1) as f64
     }
 }
 
 impl Engine {
-    /// Starts one on `core`.
+    /// Starts a redis-server on `core`.
     pub fn start(core: usize) -> io::Result<Self> {
         loop {
             let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
@@ -102,19 +102,19 @@ impl Engine {
                 _ => error,
             })?;
             let mut engine = Self { port, process, folder, control: RefCell::new(None) };
-            // Somebody else may have taken the port since.
-            if engine.answers()? {
+            // Another process may have taken the port meanwhile.
+            if engine.wait_until_up()? {
                 return Ok(engine);
             }
         }
     }
 
-    fn answers(&mut self) -> io::Result<bool> {
+    fn wait_until_up(&mut self) -> io::Result<bool> {
         let deadline = Instant::now() + Duration::from_secs(10);
         while Instant::now() < deadline && self.process.try_wait()?.is_none() {
             if let Ok(control) = self.connection() {
                 *self.control.get_mut() = Some(control);
-                // Another redis-server on that port would answer, too.
+                // Another redis-server on that port would respond too.
                 let pid = self.info().ok().and_then(|info| field(&info, "process_id:"));
                 return Ok(pid == Some(f64::from(self.process.id())));
             }
@@ -123,30 +123,30 @@ impl Engine {
         Ok(false)
     }
 
-    /// As `REDIS_URL` has it.
+    /// The value for `REDIS_URL`.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// A connection of its own.
+    /// A new connection.
     pub fn connection(&self) -> RedisResult<Connection> {
         let connection = redis::Client::open(self.url())?.get_connection()?;
-        connection.set_read_timeout(Some(PATIENCE))?;
+        connection.set_read_timeout(Some(TIMEOUT))?;
         Ok(connection)
     }
 
-    /// What it says of itself now.
-    pub fn figures(&self) -> io::Result<Figures> {
+    /// The statistics now.
+    pub fn stats(&self) -> io::Result<Stats> {
         let info = self.info()?;
         let get = |name| {
-            field(&info, name).ok_or_else(|| io::Error::other(format!("INFO tells no {name}")))
+            field(&info, name).ok_or_else(|| io::Error::other(format!("INFO has no {name}")))
         };
         let cpu = get("used_cpu_user:")? + get("used_cpu_sys:")?;
-        // No line where a command has not been called yet.
+        // A command that was not called yet has no line.
         let calls = |command: &str| {
             field(&info, &format!("cmdstat_{command}:calls=")).unwrap_or_default() as u64
         };
-        Ok(Figures {
+        Ok(Stats {
             cpu: Duration::from_secs_f64(cpu),
             memory: get("used_memory:")? as u64,
             reads: get("total_reads_processed:")? as u64,
@@ -155,18 +155,20 @@ impl Engine {
         })
     }
 
-    /// An error where there is anything beside what belongs to nodes themselves, within some seconds.
-    pub fn becomes_empty(&self) -> Result<(), Box<dyn Error>> {
-        const OF_NODES: [&str; 6] = ["inbox:", "nodes", "life", "pulse", "arrivals", "logouts"];
+    /// Waits up to 10 s until only the keys of the nodes themselves are left; an error if others remain.
+    pub fn expect_empty(&self) -> Result<(), Box<dyn Error>> {
+        const NODE_KEYS: [&str; 6] = ["inbox:", "nodes", "life", "pulse", "arrivals", "logouts"];
         let deadline = Instant::now() + Duration::from_secs(10);
         let mut connection = self.connection()?;
         loop {
             let mut keys: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut connection)?;
-            keys.retain(|key| !OF_NODES.iter().any(|of| key.starts_with(&format!("{PREFIX}{of}"))));
+            keys.retain(|key| {
+                !NODE_KEYS.iter().any(|name| key.starts_with(&format!("{PREFIX}{name}")))
+            });
             match keys.first() {
                 None => return Ok(()),
                 Some(key) if Instant::now() > deadline => {
-                    return Err(format!("everybody has left, and {key} is still there").into());
+                    return Err(format!("all members have left, and {key} still exists").into());
                 }
                 Some(_) => std::thread::sleep(Duration::from_millis(20)),
             }

@@ -1,17 +1,17 @@
-//! What the scripts cost by which members come and leave.
+//! The cost of the scripts with which members join and leave.
 
 use serde_json::json;
 
 use super::{
     Outcome, Plan,
     engine::Engine,
-    town::{Cost, Member, Town, neighbours},
+    nodes::{Cost, Member, SimulatedNodes, join_notifications},
 };
 use crate::report::{Row, median};
 
-/// Nodes that the members of each room are spread over.
+/// The nodes over which the members of each room are spread.
 const NODES: usize = 3;
-/// Members that come and leave in a turn.
+/// The members that join and leave in a turn.
 const MEMBERS: usize = 7_000;
 
 /// Rooms of 4 to 10, and rooms of 100.
@@ -30,35 +30,36 @@ fn rooms(
     size: impl Fn(usize) -> usize,
     capacity: usize,
 ) -> Outcome<Vec<Row>> {
-    // One comes to each room before a second one comes to any, as in life, and not room by room.
+    // One member joins each room before a second one joins any, as in practice, and not room by room.
     let mut members = Vec::new();
     for place in 0..capacity {
         let rooms = (0..rooms.max(1)).filter(|room| size(*room) > place);
         members.extend(rooms.map(|room| Member { room, place, node: (room + place) % NODES }));
     }
-    let heard: usize = neighbours(&members).into_iter().sum();
+    let notifications: usize = join_notifications(&members).into_iter().sum();
     let (mut joins, mut leaves) = (Vec::new(), Vec::new());
     for _ in 0..plan.starts {
         let engine = Engine::start(plan.engine_core)?;
-        let mut town = Town::open(&engine, NODES)?;
+        let mut nodes = SimulatedNodes::register(&engine, NODES)?;
         for _ in 0..plan.rounds {
-            let before = town.told(0..NODES)?;
-            joins.push(town.join(&members, capacity)?);
-            if town.members()? != members.len() {
-                return Err("who was let in is not counted".into());
+            let before = nodes.inbox_entries(0..NODES)?;
+            joins.push(nodes.join(&members, capacity)?);
+            if nodes.members()? != members.len() {
+                return Err("the engine does not count all members".into());
             }
-            leaves.push(town.leave(&members)?);
-            engine.becomes_empty()?;
-            // Each heard of its seat, and all other nodes in the room of it and of its leaving.
-            let told = town.told(0..NODES)? - before;
-            if told != (members.len() + 2 * heard) as u64 {
-                return Err(format!("{told} entries in all inboxes").into());
+            leaves.push(nodes.leave(&members)?);
+            engine.expect_empty()?;
+            // The node of a member gets the result of the join, and all other nodes in the room get the join and the leave.
+            let entries = nodes.inbox_entries(0..NODES)? - before;
+            let expected = members.len() + 2 * notifications;
+            if entries != expected as u64 {
+                return Err(format!("{entries} inbox entries instead of {expected}").into());
             }
         }
     }
-    let row = |what: &str, measure, unit, turns: &[Cost], figure: fn(&Cost) -> f64| Row {
-        details: json!({ "turns": turns.iter().map(figure).collect::<Vec<_>>() }),
-        ..Row::alone(format!("{scenario}: {what}"), measure, unit, median(turns.iter().map(figure)))
+    let row = |what: &str, measure, unit, turns: &[Cost], value: fn(&Cost) -> f64| Row {
+        details: json!({ "turns": turns.iter().map(value).collect::<Vec<_>>() }),
+        ..Row::alone(format!("{scenario}: {what}"), measure, unit, median(turns.iter().map(value)))
     };
     let cpu = |cost: &Cost| cost.cpu / cost.calls as f64;
     let rate = |cost: &Cost| cost.calls as f64 / cost.seconds;

@@ -1,4 +1,4 @@
-//! What a message pays for `REDIS_URL` that never leaves its node.
+//! The cost of `REDIS_URL` for messages that stay on their node.
 
 use serde_json::json;
 
@@ -11,7 +11,7 @@ use crate::{
     subject::{Kind, Subject},
 };
 
-/// Two servers on one core, with an engine and without one, take turns.
+/// Two servers on one core take turns, one with and one without an engine.
 pub fn measure(plan: &Plan) -> Outcome<Vec<Row>> {
     let (mut one, mut many) = (<[Vec<Round>; 2]>::default(), <[Vec<Round>; 2]>::default());
     for _ in 0..plan.starts {
@@ -20,26 +20,26 @@ pub fn measure(plan: &Plan) -> Outcome<Vec<Row>> {
         let alone = Subject::start(Kind::Server, &plan.server, &[plan.engine_core])?;
         let subjects = [&node, &alone];
         for (rooms, rounds) in [(1, &mut one), (64, &mut many)] {
-            let mut seated = Vec::new();
+            let mut clients = Vec::new();
             for subject in subjects {
                 let mut load = Load::new(subject.address, Subject::token())?;
-                let relay = Relay::seat(&mut load, rooms, 0, None)?;
-                seated.push((load, relay));
+                let relay = Relay::join(&mut load, rooms, 0, None)?;
+                clients.push((load, relay));
             }
-            let xadds = engine.figures()?.xadds;
+            let xadds = engine.stats()?.xadds;
             for turn in 0..plan.rounds {
-                // Neither is always the first.
+                // They alternate in going first.
                 for number in [turn % 2, 1 - turn % 2] {
-                    let (load, relay) = &mut seated[number];
+                    let (load, relay) = &mut clients[number];
                     let cpu = || subjects[number].cpu();
                     rounds[number].push(round(cpu, load, relay, plan.length)?);
                 }
             }
-            if engine.figures()?.xadds != xadds {
+            if engine.stats()?.xadds != xadds {
                 return Err("messages within a node went through the engine".into());
             }
         }
-        engine.becomes_empty()?;
+        engine.expect_empty()?;
     }
     let p50 = |round: &Round| round.latency.value_at_quantile(0.5) as f64;
     let cpu = |round: &Round| round.cpu() / round.units as f64;
@@ -55,15 +55,15 @@ fn row(
     measure: &'static str,
     target: Option<Target>,
     [node, alone]: &[Vec<Round>; 2],
-    figure: impl Fn(&Round) -> f64,
+    value: impl Fn(&Round) -> f64,
 ) -> Row {
-    let ratios = node.iter().zip(alone).map(|(node, alone)| figure(node) / figure(alone));
+    let ratios = node.iter().zip(alone).map(|(node, alone)| value(node) / value(alone));
     Row {
-        floor: Some(median(alone.iter().map(&figure))),
+        floor: Some(median(alone.iter().map(&value))),
         ratio: Some(median(ratios)),
         target,
         latency: [node, alone].map(|rounds| latencies(&latency_of(rounds))),
         details: json!({ "with_redis": details(node), "without": details(alone) }),
-        ..Row::alone(scenario, measure, "message", median(node.iter().map(&figure)))
+        ..Row::alone(scenario, measure, "message", median(node.iter().map(&value)))
     }
 }

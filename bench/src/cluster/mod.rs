@@ -1,5 +1,5 @@
-//! What servers pay that share rooms: with a real redis-server as operators are told to run it, on the first core
-//! together with the servers where there are two in all, and the clients on the last.
+//! The cost of sharing rooms between servers, with a real redis-server and the recommended configuration. The clients run on the
+//! last core. The engine runs on the first one, together with the servers if there are only two cores.
 
 mod bare;
 mod cross;
@@ -7,8 +7,8 @@ mod engine;
 mod joins;
 mod local;
 mod million;
+mod nodes;
 mod reap;
-mod town;
 
 use std::{error::Error, path::PathBuf, time::Duration};
 
@@ -20,46 +20,46 @@ use crate::{
     write_json,
 };
 
-/// What is measured of a cluster, and for how long.
+/// The arguments of `bench cluster`.
 #[derive(Args)]
 pub struct Arguments {
-    /// What to measure; everything where nothing is named
-    figures: Vec<Figure>,
-    /// How long a round is, in seconds
+    /// The scenarios to measure; all by default
+    scenarios: Vec<Scenario>,
+    /// Duration of a round, in seconds
     #[arg(long, default_value_t = 0.7)]
     seconds: f64,
-    /// How often what is compared takes turns, and how often members die, or come and leave
+    /// Rounds for each start: comparisons in turns, node failures, or joins and leaves of all members
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// How often everything is started anew
+    /// How often all processes are restarted
     #[arg(long, default_value_t = 4)]
     starts: usize,
-    /// Members of the largest figure; of those that need fewer, no more than that
+    /// Members of the largest scenario, and the limit for the others
     #[arg(long, default_value_t = 1_000_000)]
     members: usize,
-    /// The server's binary; the one beside this where it is not given
+    /// Path of the server; by default signaling-server beside this program
     #[arg(long)]
     server: Option<PathBuf>,
-    /// Writes all figures there, as JSON
+    /// Writes all results to this file, as JSON
     #[arg(long)]
     json: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Figure {
-    /// Pairs on one node, with an engine and without
+enum Scenario {
+    /// Pairs on one node, with and without an engine
     Local,
-    /// Pairs on two nodes, and the least that an engine has to do for them
+    /// Pairs on two nodes, and the minimal work of an engine for them
     Cross,
-    /// Members that come and leave, by the scripts alone
+    /// Members that join and leave, by the scripts alone
     Joins,
-    /// Members whose node has died
+    /// Members whose node has failed
     Reap,
     /// As many members as an engine may have to hold
     Million,
 }
 
-/// What a figure needs to know.
+/// The parameters of a scenario.
 struct Plan {
     server: PathBuf,
     engine_core: usize,
@@ -72,7 +72,7 @@ struct Plan {
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
-/// Measures what was asked for. This thread is on the last of `cores`.
+/// Runs the requested scenarios. This thread is pinned to the last of `cores`.
 pub fn run(arguments: Arguments, cores: &[usize]) -> Outcome<()> {
     let engine_core = *cores.first().ok_or("no core")?;
     let between = cores.get(1..cores.len() - 1).unwrap_or_default();
@@ -86,22 +86,22 @@ pub fn run(arguments: Arguments, cores: &[usize]) -> Outcome<()> {
         members: arguments.members,
     };
     let mut rows = Vec::new();
-    for &figure in Figure::value_variants() {
-        if arguments.figures.is_empty() || arguments.figures.contains(&figure) {
-            rows.extend(plan.measure(figure)?);
+    for &scenario in Scenario::value_variants() {
+        if arguments.scenarios.is_empty() || arguments.scenarios.contains(&scenario) {
+            rows.extend(plan.measure(scenario)?);
         }
     }
     write_json(arguments.json, &rows)
 }
 
 impl Plan {
-    fn measure(&self, figure: Figure) -> Outcome<Vec<Row>> {
-        let (rows, names) = match figure {
-            Figure::Local => (local::measure(self)?, ["with Redis", "without"]),
-            Figure::Cross => (cross::measure(self)?, ["two nodes", "bare loop"]),
-            Figure::Joins => (joins::measure(self)?, ["engine", "–"]),
-            Figure::Reap => (reap::measure(self)?, ["engine", "–"]),
-            Figure::Million => (million::measure(self)?, ["engine", "–"]),
+    fn measure(&self, scenario: Scenario) -> Outcome<Vec<Row>> {
+        let (rows, names) = match scenario {
+            Scenario::Local => (local::measure(self)?, ["with Redis", "without"]),
+            Scenario::Cross => (cross::measure(self)?, ["two nodes", "bare loop"]),
+            Scenario::Joins => (joins::measure(self)?, ["engine", "–"]),
+            Scenario::Reap => (reap::measure(self)?, ["engine", "–"]),
+            Scenario::Million => (million::measure(self)?, ["engine", "–"]),
         };
         println!("\n{}", report::table(&rows, names));
         Ok(rows)

@@ -1,22 +1,22 @@
-//! What it takes until the members of a dead node have left.
+//! The cost of reaping: the removal of the members of a failed node.
 
 use serde_json::json;
 
 use super::{
     Outcome, Plan,
     engine::Engine,
-    town::{Cost, Member, Town, bereaved},
+    nodes::{Cost, Member, SimulatedNodes, leave_notifications},
 };
 use crate::report::{Row, median};
 
-/// The dead one, and two that its members shared rooms with.
+/// The failed node, and two nodes with which it shared rooms.
 const NODES: usize = 3;
-/// Members that were on it.
+/// The members of the failed node.
 const MEMBERS: usize = 10_000;
 /// Members of a room.
 const ROOM: usize = 10;
 
-/// A node all whose rooms were its own, and one that shared a third of them.
+/// A node that shared no rooms, and one that shared a third of its rooms.
 pub fn measure(plan: &Plan) -> Outcome<Vec<Row>> {
     let members = MEMBERS.min(plan.members);
     let mut rows = of_layout(plan, members, "rooms its own", |_| false)?;
@@ -26,7 +26,7 @@ pub fn measure(plan: &Plan) -> Outcome<Vec<Row>> {
 
 fn of_layout(
     plan: &Plan,
-    dead: usize,
+    failed: usize,
     name: &str,
     is_shared: impl Fn(usize) -> bool,
 ) -> Outcome<Vec<Row>> {
@@ -35,55 +35,60 @@ fn of_layout(
         let (room, place) = (number / ROOM, number % ROOM);
         let node = if is_shared(room) { place % NODES } else { 0 };
         on_node += usize::from(node == 0);
-        if on_node > dead {
+        if on_node > failed {
             break;
         }
         members.push(Member { room, place, node });
     }
-    let mut deaths = Vec::new();
+    let mut failures = Vec::new();
     for _ in 0..plan.rounds {
         let engine = Engine::start(plan.engine_core)?;
-        let mut town = Town::open(&engine, NODES)?;
-        town.join(&members, ROOM)?;
-        deaths.push(dies(&mut town, 0, NODES, &members)?);
+        let mut nodes = SimulatedNodes::register(&engine, NODES)?;
+        nodes.join(&members, ROOM)?;
+        failures.push(fail_node(&mut nodes, 0, NODES, &members)?);
         let others: Vec<_> = members.iter().filter(|member| member.node != 0).copied().collect();
-        town.leave(&others)?;
-        engine.becomes_empty()?;
+        nodes.leave(&others)?;
+        engine.expect_empty()?;
     }
-    Ok(rows(&format!("reaping {dead} members, {name}"), &deaths))
+    Ok(rows(&format!("reaping {failed} members, {name}"), &failures))
 }
 
-/// A node dies that shares its rooms with others of `nodes`; an error where not exactly its members leave.
-pub fn dies(town: &mut Town, node: usize, nodes: usize, members: &[Member]) -> Outcome<Cost> {
-    let others = || (0..nodes).filter(move |other| *other != node);
-    let dead = members.iter().filter(|member| member.node == node).count();
-    let (there, told) = (town.members()?, town.told(others())?);
-    let cost = town.reap(node)?;
-    let (rooms, seats) = town.seats(node, members)?.count();
-    if seats != 0 || town.members()? != there - dead {
-        return Err(format!("{seats} members of {rooms} rooms have not left").into());
+/// Lets a node fail that shares rooms with others of `count` nodes; an error unless exactly its members leave.
+pub fn fail_node(
+    nodes: &mut SimulatedNodes,
+    node: usize,
+    count: usize,
+    members: &[Member],
+) -> Outcome<Cost> {
+    let others = || (0..count).filter(move |other| *other != node);
+    let failed = members.iter().filter(|member| member.node == node).count();
+    let (members_before, entries) = (nodes.members()?, nodes.inbox_entries(others())?);
+    let cost = nodes.reap(node)?;
+    let (rooms, remaining) = nodes.members_of(node, members)?.count();
+    if remaining != 0 || nodes.members()? != members_before - failed {
+        return Err(format!("{remaining} members of {rooms} rooms have not left").into());
     }
-    let told = town.told(others())? - told;
-    if told != bereaved(members, node) as u64 {
-        return Err(format!("{told} times, a node heard that somebody left").into());
+    let entries = nodes.inbox_entries(others())? - entries;
+    if entries != leave_notifications(members, node) as u64 {
+        return Err(format!("{entries} notifications of leaves").into());
     }
     Ok(cost)
 }
 
-/// What some deaths cost.
-pub fn rows(scenario: &str, deaths: &[Cost]) -> Vec<Row> {
-    let row = |measure, unit, figure: fn(&Cost) -> f64| Row {
-        details: json!({ "deaths": deaths.iter().map(figure).collect::<Vec<_>>() }),
-        ..Row::alone(scenario, measure, unit, median(deaths.iter().map(figure)))
+/// The cost of some failures.
+pub fn rows(scenario: &str, failures: &[Cost]) -> Vec<Row> {
+    let row = |measure, unit, value: fn(&Cost) -> f64| Row {
+        details: json!({ "failures": failures.iter().map(value).collect::<Vec<_>>() }),
+        ..Row::alone(scenario, measure, unit, median(failures.iter().map(value)))
     };
     let longest: fn(&Cost) -> f64 = |cost| 1e3 * cost.longest;
     vec![
-        row("calls", "death", |cost| cost.calls as f64),
-        row("ms", "death", |cost| 1e3 * cost.seconds),
-        row("ms CPU of the engine", "death", |cost| cost.cpu / 1e3),
+        row("calls", "failure", |cost| cost.calls as f64),
+        row("ms", "failure", |cost| 1e3 * cost.seconds),
+        row("ms CPU of the engine", "failure", |cost| cost.cpu / 1e3),
         Row {
-            // Of all deaths: how long everybody else may have to wait.
-            server: deaths.iter().map(longest).fold(0.0, f64::max),
+            // The maximum over all failures: how long all other commands may have to wait.
+            server: failures.iter().map(longest).fold(0.0, f64::max),
             ..row("ms", "longest call", longest)
         },
     ]

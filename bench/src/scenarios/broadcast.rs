@@ -1,49 +1,49 @@
-//! Rooms in which everybody hears everything.
+//! Rooms in which every message goes to all members.
 
 use std::{io, time::Instant};
 
 use hdrhistogram::Histogram;
 
-use super::{Numbered, Steady, histogram, number_of, out_of_order, sit_down};
+use super::{Numbered, Steady, histogram, join_all, number_of, out_of_order};
 use crate::load::{Identity, Load, Scenario};
 
-/// One offer at a time goes round in each room; a unit is one member that has heard it.
+/// One offer at a time is sent in each room; a unit is one delivery.
 pub struct Broadcast {
     size: usize,
-    seated: usize,
+    joined: usize,
     rooms: Vec<Room>,
     offer: Numbered,
     running: bool,
-    heard: u64,
+    received: u64,
     latency: Histogram<u64>,
 }
 
 struct Room {
-    /// The number of the message that is on its way, or of the next.
+    /// The number of the message in flight, or of the next one.
     number: u64,
-    /// Who has not heard it yet.
+    /// How many members have not received it yet.
     missing: usize,
     sent_at: Instant,
 }
 
 impl Broadcast {
     /// `rooms` with `size` members each.
-    pub fn seat(load: &mut Load, rooms: usize, size: usize) -> io::Result<Self> {
+    pub fn join(load: &mut Load, rooms: usize, size: usize) -> io::Result<Self> {
         let room = || Room { number: 0, missing: 0, sent_at: Instant::now() };
         let mut broadcast = Self {
             size,
-            seated: 0,
+            joined: 0,
             rooms: (0..rooms).map(|_| room()).collect(),
             offer: Numbered::offer(None),
             running: false,
-            heard: 0,
+            received: 0,
             latency: histogram(),
         };
-        let identities = (0..rooms * size).map(|who| Identity {
-            room: format!("broadcast-{}", who / size),
-            id: format!("m{}", who % size),
+        let identities = (0..rooms * size).map(|index| Identity {
+            room: format!("broadcast-{}", index / size),
+            id: format!("m{}", index % size),
         });
-        sit_down(load, &mut broadcast, identities, |broadcast| broadcast.seated)?;
+        join_all(load, &mut broadcast, identities, |broadcast| broadcast.joined)?;
         Ok(broadcast)
     }
 
@@ -56,20 +56,20 @@ impl Broadcast {
 }
 
 impl Scenario for Broadcast {
-    fn seated(&mut self, _load: &mut Load, _who: usize) -> io::Result<()> {
-        self.seated += 1;
+    fn joined(&mut self, _load: &mut Load, _who: usize) -> io::Result<()> {
+        self.joined += 1;
         Ok(())
     }
 
-    fn heard(&mut self, load: &mut Load, who: usize, message: &[u8]) -> io::Result<()> {
+    fn received(&mut self, load: &mut Load, index: usize, message: &[u8]) -> io::Result<()> {
         let Some(number) = number_of(message) else { return Ok(()) };
-        let room = who / self.size;
+        let room = index / self.size;
         let state = &mut self.rooms[room];
         if number != state.number || state.missing == 0 {
-            return Err(out_of_order(who, state.number, number));
+            return Err(out_of_order(index, state.number, number));
         }
         state.missing -= 1;
-        self.heard += 1;
+        self.received += 1;
         self.latency.saturating_record(state.sent_at.elapsed().as_micros() as u64);
         if state.missing == 0 {
             state.number += 1;
@@ -82,21 +82,21 @@ impl Scenario for Broadcast {
 }
 
 impl Steady for Broadcast {
-    fn begin(&mut self, load: &mut Load) -> io::Result<()> {
+    fn start(&mut self, load: &mut Load) -> io::Result<()> {
         self.running = true;
         (0..self.rooms.len()).try_for_each(|room| self.send(load, room))
     }
 
-    fn end(&mut self) {
+    fn stop(&mut self) {
         self.running = false;
     }
 
-    fn is_still(&self) -> bool {
+    fn is_idle(&self) -> bool {
         self.rooms.iter().all(|room| room.missing == 0)
     }
 
     fn units(&self) -> u64 {
-        self.heard
+        self.received
     }
 
     fn take_latency(&mut self) -> Histogram<u64> {

@@ -1,95 +1,95 @@
-//! Members that sit and say nothing: what one costs to let in, and to keep; and such as come and go.
+//! Members that send nothing: the cost of a join and the memory of a member; and members that join and leave.
 
 use std::{io, time::Instant};
 
 use hdrhistogram::Histogram;
 
-use super::{PATIENCE, Steady, histogram};
+use super::{Steady, TIMEOUT, histogram};
 use crate::{
     load::{Identity, Load, Scenario},
     subject::{Subject, settle},
 };
 
-/// Connections that are being opened at once.
+/// Connections that are opened at once.
 const AT_ONCE: usize = 64;
 
-/// Members whose joining is measured, first and last.
+/// How many joins are measured, at the start and at the end.
 const MEASURED: usize = 1000;
 
-/// What members cost that do nothing.
+/// The cost of idle members.
 pub struct Idle {
-    /// How many there were in the end.
+    /// The number of members at the end.
     pub members: usize,
-    /// Processor time of a join, in microseconds: of the first thousand, and of the last.
+    /// Processor time of a join in microseconds: mean of the first thousand, and of the last.
     pub join: (f64, f64),
-    /// Members that sat down in a second, over all.
+    /// Joins per second, on average.
     pub joins_per_second: f64,
-    /// Memory for each, in bytes.
+    /// Memory of a member, in bytes.
     pub bytes: f64,
 }
 
 #[derive(Default)]
-struct Sitting(usize);
+struct Joined(usize);
 
-impl Scenario for Sitting {
-    fn seated(&mut self, _load: &mut Load, _who: usize) -> io::Result<()> {
+impl Scenario for Joined {
+    fn joined(&mut self, _load: &mut Load, _who: usize) -> io::Result<()> {
         self.0 += 1;
         Ok(())
     }
 
-    fn heard(&mut self, _load: &mut Load, _who: usize, _message: &[u8]) -> io::Result<()> {
+    fn received(&mut self, _load: &mut Load, _who: usize, _message: &[u8]) -> io::Result<()> {
         Ok(())
     }
 }
 
-/// Lets `members` sit down in rooms of two, in a server where nobody has been before.
+/// Lets `members` join in rooms of two, on a server that has had no members before.
 pub fn measure(subject: &Subject, load: &mut Load, members: usize) -> io::Result<Idle> {
-    let mut sitting = Sitting::default();
+    let mut joined = Joined::default();
     let before = subject.resident()?;
-    let began = Instant::now();
+    let start = Instant::now();
     let mut until = |load: &mut Load, wanted: usize| -> io::Result<f64> {
-        let (cpu, from) = (subject.cpu()?, sitting.0);
-        for who in from..wanted {
-            let id = if who % 2 == 0 { "first" } else { "second" };
-            load.connect(Identity { room: format!("idle-{}", who / 2), id: id.to_owned() })?;
-            load.until(&mut sitting, PATIENCE, |sitting| sitting.0 + AT_ONCE > who)?;
+        let (cpu, from) = (subject.cpu()?, joined.0);
+        for index in from..wanted {
+            let id = if index % 2 == 0 { "first" } else { "second" };
+            load.connect(Identity { room: format!("idle-{}", index / 2), id: id.to_owned() })?;
+            load.until(&mut joined, TIMEOUT, |joined| joined.0 + AT_ONCE > index)?;
         }
-        load.until(&mut sitting, PATIENCE, |sitting| sitting.0 == wanted)?;
+        load.until(&mut joined, TIMEOUT, |joined| joined.0 == wanted)?;
         Ok((subject.cpu()? - cpu).as_micros() as f64 / (wanted - from).max(1) as f64)
     };
     let first = until(load, MEASURED.min(members))?;
     until(load, members.saturating_sub(MEASURED).max(MEASURED.min(members)))?;
     let last = if members >= 2 * MEASURED { until(load, members)? } else { first };
-    let joins_per_second = members as f64 / began.elapsed().as_secs_f64();
+    let joins_per_second = members as f64 / start.elapsed().as_secs_f64();
     settle(subject)?;
     let bytes = (subject.resident()? - before) as f64 / members as f64;
     Ok(Idle { members, join: (first, last), joins_per_second, bytes })
 }
 
-/// Clients that sit down, hang up at once, and come again. A unit is one visit.
+/// Clients that join, disconnect at once, and join again. A unit is one such visit.
 pub struct Churn {
     identities: Vec<Identity>,
-    /// Whose connection is whose.
-    visitors: Vec<usize>,
-    came_at: Vec<Instant>,
-    away: Vec<usize>,
+    /// The client of each connection, by the index of the connection.
+    clients: Vec<usize>,
+    connected_at: Vec<Instant>,
+    disconnected: Vec<usize>,
     running: bool,
     visits: u64,
     latency: Histogram<u64>,
 }
 
 impl Churn {
-    /// `clients` in rooms of two; none has come yet.
+    /// `clients` in rooms of two; none is connected yet.
     pub fn new(clients: usize) -> Self {
-        let identity = |who: usize| {
-            let id = if who.is_multiple_of(2) { "first" } else { "second" };
-            Identity { room: format!("churn-{}", who / 2), id: id.to_owned() }
+        let identity = |index: usize| {
+            let id = if index.is_multiple_of(2) { "first" } else { "second" };
+            Identity { room: format!("churn-{}", index / 2), id: id.to_owned() }
         };
         Self {
             identities: (0..clients).map(identity).collect(),
-            visitors: Vec::new(),
-            came_at: vec![Instant::now(); clients],
-            away: (0..clients).collect(),
+            clients: Vec::new(),
+            connected_at: vec![Instant::now(); clients],
+            disconnected: (0..clients).collect(),
             running: false,
             visits: 0,
             latency: histogram(),
@@ -98,46 +98,46 @@ impl Churn {
 }
 
 impl Scenario for Churn {
-    fn seated(&mut self, load: &mut Load, who: usize) -> io::Result<()> {
-        let visitor = self.visitors[who];
-        load.hang_up(who);
+    fn joined(&mut self, load: &mut Load, index: usize) -> io::Result<()> {
+        let client = self.clients[index];
+        load.hang_up(index);
         self.visits += 1;
-        let took = self.came_at[visitor].elapsed();
-        self.latency.saturating_record(took.as_micros() as u64);
-        self.away.push(visitor);
+        let elapsed = self.connected_at[client].elapsed();
+        self.latency.saturating_record(elapsed.as_micros() as u64);
+        self.disconnected.push(client);
         Ok(())
     }
 
-    fn heard(&mut self, _load: &mut Load, _who: usize, _message: &[u8]) -> io::Result<()> {
+    fn received(&mut self, _load: &mut Load, _who: usize, _message: &[u8]) -> io::Result<()> {
         Ok(())
     }
 }
 
 impl Steady for Churn {
-    fn begin(&mut self, _load: &mut Load) -> io::Result<()> {
+    fn start(&mut self, _load: &mut Load) -> io::Result<()> {
         self.running = true;
         Ok(())
     }
 
     fn tick(&mut self, load: &mut Load) -> io::Result<bool> {
-        let is_due = self.running && !self.away.is_empty();
+        let is_due = self.running && !self.disconnected.is_empty();
         while self.running
-            && let Some(visitor) = self.away.pop()
+            && let Some(client) = self.disconnected.pop()
         {
-            self.came_at[visitor] = Instant::now();
-            let who = load.connect(self.identities[visitor].clone())?;
-            self.visitors.resize(self.visitors.len().max(who + 1), 0);
-            self.visitors[who] = visitor;
+            self.connected_at[client] = Instant::now();
+            let index = load.connect(self.identities[client].clone())?;
+            self.clients.resize(self.clients.len().max(index + 1), 0);
+            self.clients[index] = client;
         }
         Ok(is_due)
     }
 
-    fn end(&mut self) {
+    fn stop(&mut self) {
         self.running = false;
     }
 
-    fn is_still(&self) -> bool {
-        self.away.len() == self.identities.len()
+    fn is_idle(&self) -> bool {
+        self.disconnected.len() == self.identities.len()
     }
 
     fn units(&self) -> u64 {

@@ -1,8 +1,8 @@
-//! What a group call asks of signaling: everybody sets up a connection to everybody.
+//! The signaling of a group call: every member sets up a connection to every other member.
 
 use std::{io, time::Instant};
 
-use super::{OFFER, PATIENCE};
+use super::{OFFER, TIMEOUT};
 use crate::{
     frames::{self, TEXT},
     load::{Identity, Load, Scenario},
@@ -11,21 +11,22 @@ use crate::{
 /// ICE candidates from each side of a link.
 const CANDIDATES: usize = 20;
 
-/// One room; all offers go out at once, each is answered, and both sides send their candidates.
+/// One room; all offers are sent at once, each is answered, and both sides send their candidates.
 pub struct Mesh {
     size: usize,
-    seated: usize,
-    /// For each member and each peer: what has been heard from there.
-    heard: Vec<Vec<usize>>,
-    left: usize,
+    joined: usize,
+    /// For each member and each peer: whether its offer was answered (1).
+    answered: Vec<Vec<usize>>,
+    /// How many messages are still to arrive.
+    remaining: usize,
     /// The frames to each member, by client id.
     offers: Vec<Vec<u8>>,
     answers: Vec<Vec<u8>>,
 }
 
 impl Mesh {
-    /// A room of `size`, all seated. `number` tells it from the rooms before.
-    pub fn seat(load: &mut Load, size: usize, number: usize) -> io::Result<Self> {
+    /// A room of `size` members, all joined. `number` distinguishes it from earlier rooms.
+    pub fn join(load: &mut Load, size: usize, number: usize) -> io::Result<Self> {
         let frames_to = |kind: &str, to: usize| {
             let mut frames = Vec::new();
             let sdp = "v=0 ".repeat(OFFER / 4 - 40);
@@ -44,63 +45,63 @@ impl Mesh {
         };
         let mut mesh = Self {
             size,
-            seated: 0,
-            heard: vec![vec![0; size]; size],
-            left: size * (size - 1) * (1 + CANDIDATES),
+            joined: 0,
+            answered: vec![vec![0; size]; size],
+            remaining: size * (size - 1) * (1 + CANDIDATES),
             offers: (0..size).map(|to| frames_to("offer", to)).collect(),
             answers: (0..size).map(|to| frames_to("answer", to)).collect(),
         };
         for member in 0..size {
             let id = format!("m{member}");
-            let who = load.connect(Identity { room: format!("mesh-{number}"), id })?;
-            if who != member {
+            let index = load.connect(Identity { room: format!("mesh-{number}"), id })?;
+            if index != member {
                 return Err(io::Error::other("the members of a mesh are the only clients"));
             }
-            load.until(&mut mesh, PATIENCE, |mesh| mesh.seated > member)?;
+            load.until(&mut mesh, TIMEOUT, |mesh| mesh.joined > member)?;
         }
         Ok(mesh)
     }
 
-    /// Sets all links up; returns how long that took, in microseconds.
+    /// Sets up all links; returns the duration in microseconds.
     pub fn set_up(&mut self, load: &mut Load) -> io::Result<f64> {
-        let began = Instant::now();
+        let start = Instant::now();
         for caller in 0..self.size {
             for callee in caller + 1..self.size {
                 let frames = self.offers[callee].clone();
                 load.send(caller, &frames)?;
             }
         }
-        load.until(self, PATIENCE, |mesh| mesh.left == 0)?;
-        Ok(began.elapsed().as_micros() as f64)
+        load.until(self, TIMEOUT, |mesh| mesh.remaining == 0)?;
+        Ok(start.elapsed().as_micros() as f64)
     }
 
-    /// Everybody hangs up.
+    /// Disconnects all members.
     pub fn leave(self, load: &mut Load) {
-        (0..self.size).rev().for_each(|who| load.hang_up(who));
+        (0..self.size).rev().for_each(|index| load.hang_up(index));
     }
 }
 
 impl Scenario for Mesh {
-    fn seated(&mut self, _load: &mut Load, _who: usize) -> io::Result<()> {
-        self.seated += 1;
+    fn joined(&mut self, _load: &mut Load, _who: usize) -> io::Result<()> {
+        self.joined += 1;
         Ok(())
     }
 
-    fn heard(&mut self, load: &mut Load, who: usize, message: &[u8]) -> io::Result<()> {
+    fn received(&mut self, load: &mut Load, index: usize, message: &[u8]) -> io::Result<()> {
         let is = |kind: &[u8]| memchr::memmem::find(message, kind).is_some();
         if is(br#""type":"user_"#) {
             return Ok(());
         }
-        self.left -= 1;
+        self.remaining -= 1;
         if !is(br#""type":"offer""#) {
             return Ok(());
         }
-        // Whoever offers has a lower number than all whom it offers to, and offers once: the n-th
-        // offer that is heard is answered to the n-th caller that has not been answered yet.
-        let caller = (0..who).find(|&caller| self.heard[who][caller] == 0);
+        // A caller has a lower number than its callees, and offers once to each. The order of the offers does not matter:
+        // each is answered to the first caller without an answer.
+        let caller = (0..index).find(|&caller| self.answered[index][caller] == 0);
         let caller = caller.ok_or_else(|| io::Error::other("more offers than callers"))?;
-        self.heard[who][caller] = 1;
+        self.answered[index][caller] = 1;
         let frames = self.answers[caller].clone();
-        load.send(who, &frames)
+        load.send(index, &frames)
     }
 }

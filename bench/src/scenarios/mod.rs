@@ -1,4 +1,4 @@
-//! What is measured. Each scenario brings its clients, and says what a unit of its work is.
+//! The scenarios. Each has its own clients and its own unit of work.
 
 pub mod broadcast;
 pub mod idle;
@@ -19,123 +19,123 @@ use crate::{
     load::{Identity, Load, Scenario},
 };
 
-/// Longer than anything here takes; a server that needs longer is broken.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Longer than any step takes; a server that needs longer is broken.
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What an SDP offer of a browser with one data channel and one video track takes, in bytes.
+/// The size of a browser's SDP offer with one data channel and one video track, in bytes.
 pub const OFFER: usize = 1024;
 
-/// What one round of a scenario came to.
+/// The result of one round of a scenario.
 #[derive(Clone)]
-pub struct Round<Look = Duration> {
-    /// What was seen when measuring began, and when it ended: here, processor time that the server had had.
-    pub looks: [Look; 2],
-    /// How long the bench itself had something to do, in microseconds.
+pub struct Round<Sample = Duration> {
+    /// The samples at the start and at the end of the measurement; by default the processor time of the server.
+    pub samples: [Sample; 2],
+    /// How long the bench itself had work, in microseconds.
     pub own: f64,
-    /// How much was done.
+    /// The units of work.
     pub units: u64,
-    /// How long it took, in seconds.
+    /// The duration, in seconds.
     pub seconds: f64,
-    /// Microseconds from sending to hearing.
+    /// Microseconds from sending to receiving.
     pub latency: Histogram<u64>,
 }
 
 impl Round {
     /// Processor time of the server, in microseconds.
     pub fn cpu(&self) -> f64 {
-        let [before, after] = self.looks;
+        let [before, after] = self.samples;
         (after - before).as_micros() as f64
     }
 }
 
-/// A scenario whose clients sit, and which can be set going and stopped again.
+/// A scenario whose clients have joined, and which can be started and stopped repeatedly.
 pub trait Steady: Scenario {
-    /// Sets it going.
-    fn begin(&mut self, load: &mut Load) -> io::Result<()>;
-    /// Does what is due now, and says whether there was something. For scenarios that keep to a clock.
+    /// Starts the work.
+    fn start(&mut self, load: &mut Load) -> io::Result<()>;
+    /// Sends what is due now; returns whether anything was. For scenarios with a fixed rate.
     fn tick(&mut self, _load: &mut Load) -> io::Result<bool> {
         Ok(false)
     }
-    /// Begins nothing new from now on.
-    fn end(&mut self);
-    /// Whether everything that was begun has arrived.
-    fn is_still(&self) -> bool;
-    /// How much has been done since the start.
+    /// Starts no new work from now on.
+    fn stop(&mut self);
+    /// Whether no message is in flight.
+    fn is_idle(&self) -> bool;
+    /// The units of work since the start.
     fn units(&self) -> u64;
-    /// How long messages took since the last call.
+    /// The latencies since the last call.
     fn take_latency(&mut self) -> Histogram<u64>;
 }
 
-/// Lets a scenario run for `length` and measures it; nothing is left on the way afterwards. `look` is asked as
-/// measuring begins, and as it ends.
-pub fn round<Look>(
-    look: impl Fn() -> io::Result<Look>,
+/// Runs a scenario for `length` and measures it; no message is in flight afterwards. `sample` is called at the start and
+/// at the end of the measurement.
+pub fn round<Sample>(
+    sample: impl Fn() -> io::Result<Sample>,
     load: &mut Load,
     scenario: &mut impl Steady,
     length: Duration,
-) -> io::Result<Round<Look>> {
+) -> io::Result<Round<Sample>> {
     let warm_up = length / 5;
-    scenario.begin(load)?;
+    scenario.start(load)?;
     run_for(load, scenario, warm_up)?;
     scenario.take_latency();
-    let (began, before, own, units) = (Instant::now(), look()?, load.busy(), scenario.units());
+    let (start, before, own, units) = (Instant::now(), sample()?, load.busy(), scenario.units());
     run_for(load, scenario, length)?;
-    let took = began.elapsed();
+    let elapsed = start.elapsed();
     let round = Round {
-        looks: [before, look()?],
+        samples: [before, sample()?],
         own: (load.busy() - own).as_micros() as f64,
         units: scenario.units() - units,
-        seconds: took.as_secs_f64(),
+        seconds: elapsed.as_secs_f64(),
         latency: scenario.take_latency(),
     };
-    scenario.end();
-    load.until(scenario, PATIENCE, |scenario| scenario.is_still())?;
+    scenario.stop();
+    load.until(scenario, TIMEOUT, |scenario| scenario.is_idle())?;
     Ok(round)
 }
 
-/// Lets a scenario run, or the clients of one that does nothing be polled.
+/// Runs a scenario, or polls the clients of one that is stopped.
 pub fn run_for(load: &mut Load, scenario: &mut impl Steady, length: Duration) -> io::Result<()> {
     let end = Instant::now() + length;
     while Instant::now() < end {
-        let began = Instant::now();
+        let start = Instant::now();
         if scenario.tick(load)? {
-            load.was_busy(began.elapsed());
+            load.add_busy(start.elapsed());
         }
         load.turn(scenario, Duration::ZERO)?;
     }
     Ok(())
 }
 
-/// Lets clients sit down, some at once; `seated` says how many do.
-pub fn sit_down<S: Scenario>(
+/// Lets clients join, up to 100 at once; `joined` returns how many have joined.
+pub fn join_all<S: Scenario>(
     load: &mut Load,
     scenario: &mut S,
     identities: impl Iterator<Item = Identity>,
-    seated: impl Fn(&S) -> usize,
+    joined: impl Fn(&S) -> usize,
 ) -> io::Result<()> {
     const AT_ONCE: usize = 100;
     let mut wanted = 0;
     for identity in identities {
         load.connect(identity)?;
         wanted += 1;
-        load.until(scenario, PATIENCE, |scenario| seated(scenario) + AT_ONCE >= wanted)?;
+        load.until(scenario, TIMEOUT, |scenario| joined(scenario) + AT_ONCE >= wanted)?;
     }
-    load.until(scenario, PATIENCE, |scenario| seated(scenario) == wanted)
+    load.until(scenario, TIMEOUT, |scenario| joined(scenario) == wanted)
 }
 
-/// Percentiles to a microsecond, up to a minute.
+/// An empty histogram of 1 us to 1 minute.
 pub fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 60_000_000, 3).expect("these bounds are accepted")
 }
 
-/// A message that is sent again and again with another number in it.
+/// A message that is sent repeatedly, each time with another number.
 pub struct Numbered {
     frame: Vec<u8>,
     number_at: usize,
 }
 
 impl Numbered {
-    /// An offer of [`OFFER`] bytes to a member of the room, or to all others.
+    /// An offer of [`OFFER`] bytes to one member of the room, or to all others.
     pub fn offer(to: Option<&str>) -> Self {
         Self::sized(to, OFFER)
     }
@@ -160,7 +160,7 @@ impl Numbered {
     }
 }
 
-/// The number of a message that a peer sent; `None` for news of the room.
+/// The number of a peer's message; `None` for frames of the server.
 pub fn number_of(message: &[u8]) -> Option<u64> {
     let at = number_in(message)?;
     std::str::from_utf8(message.get(at..at + 10)?).ok()?.parse().ok()
@@ -170,7 +170,7 @@ fn number_in(bytes: &[u8]) -> Option<usize> {
     memmem::find(bytes, br#""n":""#).map(|at| at + 5)
 }
 
-/// The error for a message that was lost, came twice or out of order.
-pub fn out_of_order(who: usize, expected: u64, heard: u64) -> io::Error {
-    io::Error::other(format!("client {who} heard message {heard} where {expected} was due"))
+/// The error for a lost, duplicated or reordered message.
+pub fn out_of_order(index: usize, expected: u64, received: u64) -> io::Error {
+    io::Error::other(format!("client {index} received message {received} instead of {expected}"))
 }

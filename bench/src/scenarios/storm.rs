@@ -1,4 +1,4 @@
-//! Calls that go on while passwords are being guessed.
+//! Calls during a password-guessing attack.
 
 use std::{
     io::{self, Read, Write},
@@ -9,27 +9,27 @@ use std::{
 
 use crate::subject::{HASH, Subject, pin};
 
-/// Guesses that are on their way at once. The server holds as many logins for one hashing thread.
+/// Guesses in flight at once. The server queues as many logins for one hashing thread.
 const AT_ONCE: usize = 24;
 
-/// Guessers, for as long as the value lives.
+/// The threads that guess.
 pub struct Guessers<'a> {
     over: &'a AtomicBool,
     threads: Vec<ScopedJoinHandle<'a, ()>>,
 }
 
-/// What became of the guesses.
+/// The outcomes of the guesses.
 #[derive(Default)]
 pub struct Guesses {
-    /// Checked, and refused with 401.
+    /// Checked and refused with 401.
     pub checked: AtomicU64,
-    /// Anything else: turned away, or failed.
+    /// Any other response, or an error.
     pub other: AtomicU64,
 }
 
 impl<'a> Guessers<'a> {
-    /// Begins to guess, from a different address each time, as a proxy would report it.
-    pub fn begin(
+    /// Starts to guess, with a different client address each time, as a proxy would report it.
+    pub fn start(
         scope: &'a std::thread::Scope<'a, '_>,
         subject: &'a Subject,
         over: &'a AtomicBool,
@@ -51,24 +51,24 @@ impl<'a> Guessers<'a> {
         Self { over, threads }
     }
 
-    /// Ends it, and waits for the last answers.
-    pub fn end(self) {
+    /// Stops, and waits for the last responses.
+    pub fn stop(self) {
         self.over.store(true, Ordering::Relaxed);
         self.threads.into_iter().for_each(|thread| _ = thread.join());
     }
 }
 
-/// How many passwords one thread checks in a second on a core that does nothing else.
+/// How many passwords one thread checks per second on an otherwise idle core.
 pub fn bcrypt_alone(core: usize, length: Duration) -> io::Result<f64> {
     let checking = std::thread::spawn(move || {
         pin(&[core])?;
-        let began = Instant::now();
+        let start = Instant::now();
         let mut checked = 0_u32;
-        while began.elapsed() < length {
+        while start.elapsed() < length {
             bcrypt::verify("not the password", HASH).map_err(io::Error::other)?;
             checked += 1;
         }
-        Ok(f64::from(checked) / began.elapsed().as_secs_f64())
+        Ok(f64::from(checked) / start.elapsed().as_secs_f64())
     });
     checking.join().map_err(|_| io::Error::other("the checking thread panicked"))?
 }
@@ -82,8 +82,8 @@ fn log_in(subject: &Subject, address: &str) -> io::Result<u16> {
         "POST /auth/login HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX-Forwarded-For: {address}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     )?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let mut response = String::new();
+    stream.read_to_string(&mut response)?;
+    let status = response.split(' ').nth(1).and_then(|status| status.parse().ok());
     status.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }

@@ -1,13 +1,13 @@
 export interface Account {
-    /** Where the server is, as for `connect`. */
+    /** The base URL of the server, as for `connect`. */
     url: string;
     username: string;
     password: string;
 }
 /**
- * A `getToken` for an account: logs in when a token is first needed, refreshes it while it is good, and logs in again
- * where it is not.
+ * Makes a `getToken` for an account. It logs in when the first token is needed, refreshes the token while it is valid,
+ * and logs in again when a refresh is refused.
  *
- * What it throws is a {@link SignalError}: `fatal` where the server refused, with `retryAfter` where it asked to wait.
+ * It throws a {@link SignalError}: `fatal` if the server refuses the login, with `retryAfter` if the server asks for a delay.
  */
 export declare function signIn({ url, username, password }: Account): (renew: boolean) => Promise<string>;

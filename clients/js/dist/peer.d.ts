@@ -1,15 +1,5 @@
 import { Emitter } from './events.js';
-/** How media goes: `host` on the same network, `srflx` through a NAT, `relay` by TURN. */
-export type Path = 'host' | 'srflx' | 'relay';
-export interface PeerStats {
-    /** Undefined while nothing is connected. */
-    path?: Path;
-    /** Round-trip time in milliseconds. */
-    rtt?: number;
-    /** All that went to it and came from it; in Firefox, since the last ICE restart. */
-    bytesSent: number;
-    bytesReceived: number;
-}
+import { type PeerStats } from './stats.js';
 export interface PeerEvents {
     track: {
         peer: Peer;
@@ -20,7 +10,7 @@ export interface PeerEvents {
         peer: Peer;
         channel: RTCDataChannel;
     };
-    /** Of its RTCPeerConnection, or `reconnecting` while the server has lost it. */
+    /** The state of the RTCPeerConnection, or `reconnecting` while the peer has no connection to the server. */
     state: {
         peer: Peer;
         state: RTCPeerConnectionState | 'reconnecting';
@@ -30,43 +20,44 @@ export interface PeerEvents {
         data: unknown;
     };
 }
-/** Another member, and the RTCPeerConnection to it. */
+/** Another member of the room, and the RTCPeerConnection to it. */
 export declare class Peer extends Emitter<PeerEvents> {
-    private session;
-    /** Whether it falls to us to offer first, for we came later. */
-    private isCaller;
+    private context;
+    /** Whether this client makes the first offer: it joined later than the peer. */
+    private offersFirst;
     readonly id: string;
     readonly username: string;
-    /** Whether we give way to it when both offer at once. */
+    /** Whether this client is the polite one of the pair: on an offer collision it accepts the other's offer. */
     polite: boolean;
-    /** Replaced when the peer begins anew. */
+    /** Replaced when the peer starts a new RTCPeerConnection. */
     connection: RTCPeerConnection;
-    private key;
-    private theirKey;
+    private localKey;
+    private remoteKey;
     private isOffering;
-    private isIgnoring;
-    private early;
+    private isIgnoringOffer;
+    /** Candidates that arrived before a remote description. */
+    private earlyCandidates;
     private senders;
     private work;
     private restarts;
-    private restart;
-    private begins;
+    private restartTimer;
+    private startTimer;
     private isReported;
-    private began;
-    /** A data channel to this peer; it hears of it by `channel`. */
+    private createdAt;
+    /** Creates a data channel to this peer, which receives it as a `channel` event. */
     createDataChannel(label: string, options?: RTCDataChannelInit): RTCDataChannel;
-    /** Says something to this peer alone. */
+    /** Sends any JSON value to this peer alone, through the server. */
     send(data: unknown): void;
-    /** How the media goes at the moment. */
+    /** The path of the media at the moment, its round-trip time and the bytes so far. */
     stats(): Promise<PeerStats>;
-    /** Looks for a new way for the media, and keeps the old one until there is one. */
+    /** Restarts ICE: searches for a new path, and keeps the old one until a new one is found. */
     restartIce(): void;
-    private begin;
-    private describe;
+    private createConnection;
+    private sendDescription;
     /** Perfect negotiation (W3C WebRTC, section 10.7). */
-    private description;
-    private candidate;
-    private isOfAnother;
-    private changes;
-    private report;
+    private applyDescription;
+    private addCandidate;
+    private handleConnectionState;
+    /** Reports the first outcome of the call to the server, for its metrics. */
+    private reportOutcome;
 }

@@ -1,12 +1,12 @@
-/** Listeners by event name, and every event in turn for whoever iterates. */
+/** Dispatches events to listeners by name, and to async iterators in order. */
 export class Emitter<Events extends object> {
   /** @internal */
   private listeners = new Map<keyof Events, Set<(event: any) => void>>();
   /** @internal */
   private readers = new Set<(event: any) => void>();
-  private isOver = false;
+  private isFinished = false;
 
-  /** Calls `listener` for each event of this name, until the function that it returns is called. */
+  /** Calls `listener` for each event of this name, until the returned function is called. */
   on<Name extends keyof Events>(name: Name, listener: (event: Events[Name]) => void): () => void {
     const known = this.listeners.get(name) ?? new Set();
     this.listeners.set(name, known.add(listener));
@@ -23,19 +23,19 @@ export class Emitter<Events extends object> {
     });
   }
 
-  /** Every event from now on, each with its name as `type`, until the session is closed. */
+  /** Yields every event from now on, each with its name as `type`, until the session is closed. */
   async *[Symbol.asyncIterator](): AsyncGenerator<{ [Name in keyof Events]: { type: Name } & Events[Name] }[keyof Events]> {
-    const waiting: any[] = [];
+    const queue: any[] = [];
     let wake = () => {};
     const reader = (event: any) => {
-      waiting.push(event);
+      queue.push(event);
       wake();
     };
     this.readers.add(reader);
     try {
       for (;;) {
-        const event = waiting.shift();
-        if (event === null || (!event && this.isOver)) return;
+        const event = queue.shift();
+        if (event === null || (!event && this.isFinished)) return;
         if (event) yield event;
         else await new Promise<void>((resolve) => (wake = resolve));
       }
@@ -44,13 +44,13 @@ export class Emitter<Events extends object> {
     }
   }
 
-  /** @internal There are no more events. */
+  /** @internal Ends all iterators. */
   protected finish(): void {
-    this.isOver = true;
+    this.isFinished = true;
     for (const reader of this.readers) reader(null);
   }
 
-  /** @internal One listener's fault is not the next one's. */
+  /** @internal An exception in one listener is reported as uncaught and does not stop the others. */
   protected emit<Name extends keyof Events>(name: Name, event: Events[Name]): void {
     for (const listener of [...(this.listeners.get(name) ?? [])]) {
       try {

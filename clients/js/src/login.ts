@@ -1,48 +1,49 @@
-import { expiryOf, SignalError } from './signal.js';
+import { SignalError } from './error.js';
+import { expiryOf } from './token.js';
 
 export interface Account {
-  /** Where the server is, as for `connect`. */
+  /** The base URL of the server, as for `connect`. */
   url: string;
   username: string;
   password: string;
 }
 
-/** A token with less than this left, in milliseconds, is not worth showing. */
-const TOO_SHORT = 10_000;
+/** A token with less than this left, in milliseconds, is replaced before it is used. */
+const MIN_LIFETIME = 10_000;
 
 /**
- * A `getToken` for an account: logs in when a token is first needed, refreshes it while it is good, and logs in again
- * where it is not.
+ * Makes a `getToken` for an account. It logs in when the first token is needed, refreshes the token while it is valid,
+ * and logs in again when a refresh is refused.
  *
- * What it throws is a {@link SignalError}: `fatal` where the server refused, with `retryAfter` where it asked to wait.
+ * It throws a {@link SignalError}: `fatal` if the server refuses the login, with `retryAfter` if the server asks for a delay.
  */
 export function signIn({ url, username, password }: Account): (renew: boolean) => Promise<string> {
   let token: string | undefined;
-  const ask = async (path: string, init: RequestInit): Promise<string> => {
+  const requestToken = async (path: string, init: RequestInit): Promise<string> => {
     const address = url.replace(/^ws/, 'http').replace(/\/$/, '') + path;
-    let answer: Response;
+    let response: Response;
     try {
-      answer = await fetch(address, { method: 'POST', cache: 'no-store', ...init });
+      response = await fetch(address, { method: 'POST', cache: 'no-store', ...init });
     } catch {
       throw new SignalError('unreachable', `Cannot reach ${address}`);
     }
-    const { status } = answer;
-    const body = await answer.json().catch(() => ({}));
-    if (answer.ok) return body.access_token;
-    const why = typeof body.detail === 'string' ? body.detail : `${path} answered ${status}`;
-    const error = new SignalError(status === 401 ? 'unauthorized' : `http_${status}`, why, status < 500 && status !== 429);
-    error.retryAfter = Number(answer.headers.get('Retry-After')) * 1000 || undefined;
+    const { status } = response;
+    const body = await response.json().catch(() => ({}));
+    if (response.ok) return body.access_token;
+    const message = typeof body.detail === 'string' ? body.detail : `${path} answered ${status}`;
+    const error = new SignalError(status === 401 ? 'unauthorized' : `http_${status}`, message, status < 500 && status !== 429);
+    error.retryAfter = Number(response.headers.get('Retry-After')) * 1000 || undefined;
     throw error;
   };
   return async (renew) => {
     const left = token ? (expiryOf(token) ?? Infinity) - Date.now() : 0;
-    if (token && !renew && left > TOO_SHORT) return token;
+    if (token && !renew && left > MIN_LIFETIME) return token;
     try {
-      if (left > 0) return (token = await ask('/auth/refresh', { headers: { Authorization: `Bearer ${token}` } }));
+      if (left > 0) return (token = await requestToken('/auth/refresh', { headers: { Authorization: `Bearer ${token}` } }));
     } catch (error) {
       if ((error as SignalError).code !== 'unauthorized') throw error;
     }
     const headers = { 'Content-Type': 'application/json' };
-    return (token = await ask('/auth/login', { headers, body: JSON.stringify({ username, password }) }));
+    return (token = await requestToken('/auth/login', { headers, body: JSON.stringify({ username, password }) }));
   };
 }

@@ -1,39 +1,39 @@
 import { Emitter } from './events.js';
-import type { Session } from './index.js';
-import type { Member } from './signal.js';
-
-/** How media goes: `host` on the same network, `srflx` through a NAT, `relay` by TURN. */
-export type Path = 'host' | 'srflx' | 'relay';
-
-export interface PeerStats {
-  /** Undefined while nothing is connected. */
-  path?: Path;
-  /** Round-trip time in milliseconds. */
-  rtt?: number;
-  /** All that went to it and came from it; in Firefox, since the last ICE restart. */
-  bytesSent: number;
-  bytesReceived: number;
-}
+import type { Member, Membership } from './membership.js';
+import { readStats, type PeerStats } from './stats.js';
 
 export interface PeerEvents {
   track: { peer: Peer; track: MediaStreamTrack; streams: readonly MediaStream[] };
   channel: { peer: Peer; channel: RTCDataChannel };
-  /** Of its RTCPeerConnection, or `reconnecting` while the server has lost it. */
+  /** The state of the RTCPeerConnection, or `reconnecting` while the peer has no connection to the server. */
   state: { peer: Peer; state: RTCPeerConnectionState | 'reconnecting' };
   message: { peer: Peer; data: unknown };
 }
 
-/** A description as we send it: `pc` tells one RTCPeerConnection from the next of the same peer. */
+/** @internal What a peer needs from its session. */
+export interface PeerContext {
+  readonly RTCPeerConnection: typeof RTCPeerConnection | undefined;
+  readonly configuration: RTCConfiguration;
+  /** The streams that are published to every peer. */
+  readonly streams: ReadonlySet<MediaStream>;
+  readonly membership: Pick<Membership, 'send' | 'sendUnreliably'>;
+  reportMediaError(peer: Peer, error: unknown): void;
+}
+
+/** A description as this client sends it. `pc` identifies the RTCPeerConnection among the successive ones of one peer. */
 type Description = RTCSessionDescriptionInit & { pc?: string };
 
-/** How long somebody who was there waits for the newcomer's offer. */
-const CALLED_WITHIN = 500;
-/** How long ICE may take to begin, once there are descriptions. */
-const BEGUN_WITHIN = 1_500;
-const RESTART_AFTER = 3_000;
-const MOST_RESTARTS = 5;
+// All in milliseconds.
+/** How long a member that joined earlier waits for the offer of a new one. */
+const OFFER_TIMEOUT = 500;
+/** How long ICE may stay in `new` once both descriptions are set. */
+const ICE_START_TIMEOUT = 1_500;
+/** How long a disconnected connection may recover on its own. */
+const RESTART_DELAY = 3_000;
 
-/** Stands in where there is no WebRTC. */
+const MAX_RESTARTS = 5;
+
+/** Stands in for RTCPeerConnection where there is no WebRTC. */
 class NoConnection {
   connectionState = 'closed';
   signalingState = 'closed';
@@ -42,92 +42,66 @@ class NoConnection {
   }
   addTrack(): void {}
   createDataChannel(): never {
-    throw new TypeError('There is no RTCPeerConnection here: hand one in to connect()');
+    throw new TypeError('No RTCPeerConnection is available: pass a class to connect()');
   }
   setConfiguration(): void {}
   restartIce(): void {}
   close(): void {}
 }
 
-/** Another member, and the RTCPeerConnection to it. */
+/** Another member of the room, and the RTCPeerConnection to it. */
 export class Peer extends Emitter<PeerEvents> {
   readonly id: string;
   readonly username: string;
-  /** Whether we give way to it when both offer at once. */
+  /** Whether this client is the polite one of the pair: on an offer collision it accepts the other's offer. */
   polite: boolean;
-  /** Replaced when the peer begins anew. */
+  /** Replaced when the peer starts a new RTCPeerConnection. */
   connection!: RTCPeerConnection;
 
-  private key!: string;
-  private theirKey: string | undefined;
+  private localKey!: string;
+  private remoteKey: string | undefined;
   private isOffering = false;
-  private isIgnoring = false;
-  private early: (RTCIceCandidateInit | null)[] = [];
+  private isIgnoringOffer = false;
+  /** Candidates that arrived before a remote description. */
+  private earlyCandidates: (RTCIceCandidateInit | null)[] = [];
   private senders = new Map<MediaStreamTrack, RTCRtpSender>();
   private work: Promise<void> = Promise.resolve();
   private restarts = 0;
-  private restart: ReturnType<typeof setTimeout> | undefined;
-  private begins: ReturnType<typeof setTimeout> | undefined;
+  private restartTimer: ReturnType<typeof setTimeout> | undefined;
+  private startTimer: ReturnType<typeof setTimeout> | undefined;
   private isReported = false;
-  private began = Date.now();
+  private createdAt = Date.now();
 
   /** @internal */
   constructor(
-    private session: Session,
+    private context: PeerContext,
     member: Member,
-    /** Whether it falls to us to offer first, for we came later. */
-    private isCaller: boolean,
+    /** Whether this client makes the first offer: it joined later than the peer. */
+    private offersFirst: boolean,
   ) {
     super();
     this.id = member.client_id;
     this.username = member.username;
     this.polite = member.polite;
-    this.begin();
+    this.createConnection();
   }
 
-  /** A data channel to this peer; it hears of it by `channel`. */
+  /** Creates a data channel to this peer, which receives it as a `channel` event. */
   createDataChannel(label: string, options?: RTCDataChannelInit): RTCDataChannel {
     return this.connection.createDataChannel(label, options);
   }
 
-  /** Says something to this peer alone. */
+  /** Sends any JSON value to this peer alone, through the server. */
   send(data: unknown): void {
-    this.session.send(data, { to: this.id });
+    this.context.membership.send({ type: 'message', data, to: this.id });
   }
 
-  /** How the media goes at the moment. */
-  async stats(): Promise<PeerStats> {
-    const report = await this.connection.getStats();
-    const found: PeerStats = { bytesSent: 0, bytesReceived: 0 };
-    const all: any[] = [];
-    report.forEach((entry) => all.push(entry));
-    const of = (type: string) => all.filter((entry) => entry.type === type);
-    const [transports, pairs] = [of('transport'), of('candidate-pair')];
-    // Firefox counts by pair alone, and its older versions have no transports.
-    const counted = transports.some(({ bytesSent }) => bytesSent >= 0) ? transports : pairs;
-    for (const { bytesSent = 0, bytesReceived = 0 } of counted) {
-      found.bytesSent += bytesSent;
-      found.bytesReceived += bytesReceived;
-    }
-    // Pairs that were in use before stay nominated. One that is in use may be checked anew all the while, and is then in progress.
-    const selected = transports.map(({ selectedCandidatePairId }) => selectedCandidatePairId);
-    const pair = pairs.find(({ id, state, selected: is }) => (is === undefined ? selected.includes(id) : is && state === 'succeeded'));
-    if (!pair) return found;
-    const types = [pair.localCandidateId, pair.remoteCandidateId].map((id) => {
-      const { candidateType, address, port } = report.get(id) ?? {};
-      if (candidateType !== 'prflx') return candidateType;
-      // In Firefox, what sent before its candidate came stays peer reflexive, even a relay. The description knows better.
-      const sdp = this.connection.remoteDescription?.sdp ?? '';
-      return new RegExp(` ${address} ${port} typ (\\w+)`).exec(sdp)?.[1] ?? candidateType;
-    });
-    found.path = types.includes('relay') ? 'relay' : types.some((type) => /flx$/.test(type)) ? 'srflx' : 'host';
-    // Where the pair's is not measured, RTCP may have.
-    const seconds = pair.currentRoundTripTime ?? of('remote-inbound-rtp')[0]?.roundTripTime;
-    if (seconds >= 0) found.rtt = Math.round(seconds * 1000);
-    return found;
+  /** The path of the media at the moment, its round-trip time and the bytes so far. */
+  stats(): Promise<PeerStats> {
+    return readStats(this.connection);
   }
 
-  /** Looks for a new way for the media, and keeps the old one until there is one. */
+  /** Restarts ICE: searches for a new path, and keeps the old one until a new one is found. */
   restartIce(): void {
     this.connection.restartIce();
   }
@@ -153,162 +127,163 @@ export class Peer extends Emitter<PeerEvents> {
     await sender.replaceTrack(next);
   }
 
-  /** @internal Descriptions and candidates, one after the other. */
-  hears(kind: 'offer' | 'answer' | 'ice_candidate', payload: any): void {
-    if (!this.session.RTCPeerConnection) return;
+  /** @internal Handles descriptions and candidates one after the other. */
+  handleSignal(kind: 'offer' | 'answer' | 'ice_candidate', payload: any): void {
+    if (!this.context.RTCPeerConnection) return;
     this.work = this.work.then(() =>
-      (kind === 'ice_candidate' ? this.candidate(payload) : this.description(payload)).catch((error) =>
-        this.session.fails(this, error),
+      (kind === 'ice_candidate' ? this.addCandidate(payload) : this.applyDescription(payload)).catch((error) =>
+        this.context.reportMediaError(this, error),
       ),
     );
   }
 
   /** @internal */
-  says(message: Partial<{ data: unknown; state: 'reconnecting' | 'connected' }>): void {
-    if ('data' in message) this.emit('message', { peer: this, data: message.data });
-    else this.emit('state', { peer: this, state: message.state! });
+  emitMessage(data: unknown): void {
+    this.emit('message', { peer: this, data });
   }
 
-  /** @internal New servers; what goes over an old relay has to move. */
-  async reconfigures(configuration: RTCConfiguration): Promise<void> {
+  /** @internal */
+  emitState(state: 'reconnecting' | 'connected'): void {
+    this.emit('state', { peer: this, state });
+  }
+
+  /** @internal Sets new ICE servers, and moves a connection that uses an old TURN allocation. */
+  async updateIceServers(configuration: RTCConfiguration): Promise<void> {
     this.connection.setConfiguration(configuration);
     const { path } = await this.stats();
-    // Firefox may not say by which pair a call goes: then that may be a relay.
+    // Firefox may not report the pair in use; the connection may then be relayed.
     if (!this.polite && (path === 'relay' || (!path && this.connection.connectionState === 'connected'))) this.restartIce();
   }
 
-  /** @internal We are back; the way may be another. */
-  mends(): void {
+  /** @internal After a resume the network may be another one, so a connection that is not connected restarts ICE. */
+  recover(): void {
     const state = this.connection.connectionState;
     if (!this.polite && state !== 'connected' && state !== 'new') this.restartIce();
   }
 
-  /** @internal We sat down anew: the peer may have lost its side, and we ask. */
-  asksAgain(): void {
+  /** @internal After a new join the peer may have replaced its connection; a new offer finds out. */
+  renegotiate(): void {
     if (this.connection.remoteDescription) this.restartIce();
   }
 
   /** @internal */
-  ends(): void {
-    clearTimeout(this.restart);
-    clearTimeout(this.begins);
+  dispose(): void {
+    clearTimeout(this.restartTimer);
+    clearTimeout(this.startTimer);
     this.connection.close();
     this.finish();
   }
 
-  private begin(): void {
-    const Class = this.session.RTCPeerConnection ?? (NoConnection as unknown as typeof RTCPeerConnection);
-    const pc = (this.connection = new Class(this.session.configuration));
-    this.key = Math.random().toString(36).slice(2, 10);
-    this.isOffering = this.isIgnoring = false;
-    this.early = [];
+  private createConnection(): void {
+    const Class = this.context.RTCPeerConnection ?? (NoConnection as unknown as typeof RTCPeerConnection);
+    const pc = (this.connection = new Class(this.context.configuration));
+    this.localKey = Math.random().toString(36).slice(2, 10);
+    this.isOffering = this.isIgnoringOffer = false;
+    this.earlyCandidates = [];
     this.senders.clear();
-    const send = (type: string, rest: object) => this.session.signal.say({ type, to: this.id, ...rest });
-    let waits = !this.isCaller;
+    let awaitsOffer = !this.offersFirst;
     pc.onnegotiationneeded = async () => {
-      if (waits) {
-        // The newcomer's offer is on its way, most likely, and our tracks go into the answer.
-        waits = false;
-        await new Promise((resolve) => setTimeout(resolve, CALLED_WITHIN));
+      if (awaitsOffer) {
+        // The new member most likely sends an offer at once; the answer to it then contains the local tracks.
+        awaitsOffer = false;
+        await new Promise((resolve) => setTimeout(resolve, OFFER_TIMEOUT));
         if (pc !== this.connection || pc.remoteDescription || pc.signalingState !== 'stable') return;
       }
       try {
         this.isOffering = true;
         await pc.setLocalDescription();
-        this.describe();
+        this.sendDescription();
       } catch (error) {
-        if (pc === this.connection) this.session.fails(this, error);
+        if (pc === this.connection) this.context.reportMediaError(this, error);
       } finally {
         this.isOffering = false;
       }
     };
-    pc.onicecandidate = ({ candidate }) => send('ice_candidate', { candidate });
+    pc.onicecandidate = ({ candidate }) => this.context.membership.send({ type: 'ice_candidate', to: this.id, candidate });
     pc.ontrack = ({ track, streams }) => this.emit('track', { peer: this, track, streams });
     pc.ondatachannel = ({ channel }) => this.emit('channel', { peer: this, channel });
-    pc.onconnectionstatechange = () => this.changes();
+    pc.onconnectionstatechange = () => this.handleConnectionState();
     pc.onsignalingstatechange = () => {
-      clearTimeout(this.begins);
+      clearTimeout(this.startTimer);
       if (pc.signalingState !== 'stable' || pc.connectionState !== 'new') return;
-      // Chromium may gather nothing after a rollback of its first offer: then it has to be asked again.
-      this.begins = setTimeout(() => pc.connectionState === 'new' && pc.restartIce(), BEGUN_WITHIN);
+      // After a rollback of its first offer Chromium may gather no candidates; an ICE restart makes it gather.
+      this.startTimer = setTimeout(() => pc.connectionState === 'new' && pc.restartIce(), ICE_START_TIMEOUT);
     };
-    for (const stream of this.session.streams) for (const track of stream.getTracks()) this.publish(track, stream);
+    for (const stream of this.context.streams) for (const track of stream.getTracks()) this.publish(track, stream);
   }
 
-  private describe(): void {
+  private sendDescription(): void {
     const { type, sdp } = this.connection.localDescription!;
     const kind = type as 'offer' | 'answer';
-    this.session.signal.say({ type: kind, to: this.id, [kind]: { type, sdp, pc: this.key } });
+    this.context.membership.send({ type: kind, to: this.id, [kind]: { type, sdp, pc: this.localKey } });
   }
 
   /** Perfect negotiation (W3C WebRTC, section 10.7). */
-  private async description(description: Description): Promise<void> {
-    const { pc: theirKey = '' } = description; // a client that is not this library says none
-    if (this.theirKey !== undefined && theirKey !== this.theirKey) {
-      // Its connection is another: ours belonged to the one before.
+  private async applyDescription(description: Description): Promise<void> {
+    const { pc: remoteKey = '' } = description; // other client libraries send no key
+    if (this.remoteKey !== undefined && remoteKey !== this.remoteKey) {
+      // The peer has replaced its connection, so this one has no other end any more.
       this.connection.close();
-      this.begin();
+      this.createConnection();
       if (description.type === 'answer') {
-        this.theirKey = undefined;
+        this.remoteKey = undefined;
         return;
       }
     }
     const pc = this.connection;
     const isOffer = description.type === 'offer';
     const collides = isOffer && (this.isOffering || pc.signalingState !== 'stable');
-    this.isIgnoring = !this.polite && collides;
-    if (this.isIgnoring) return;
+    this.isIgnoringOffer = !this.polite && collides;
+    if (this.isIgnoringOffer) return;
     if (!isOffer && pc.signalingState !== 'have-local-offer') return;
     await pc.setRemoteDescription({ type: description.type, sdp: description.sdp });
-    this.theirKey = theirKey;
-    for (const candidate of this.early.splice(0)) await this.candidate(candidate);
+    this.remoteKey = remoteKey;
+    for (const candidate of this.earlyCandidates.splice(0)) await this.addCandidate(candidate);
     if (isOffer) {
       await pc.setLocalDescription();
-      this.describe();
+      this.sendDescription();
     }
   }
 
-  private async candidate(candidate: RTCIceCandidateInit | null): Promise<void> {
+  private async addCandidate(candidate: RTCIceCandidateInit | null): Promise<void> {
     const pc = this.connection;
     if (!pc.remoteDescription) {
-      this.early.push(candidate);
+      this.earlyCandidates.push(candidate);
       return;
     }
     try {
       await pc.addIceCandidate(candidate ?? undefined);
     } catch (error) {
-      // One of an offer that we ignored, or of a description that has been rolled back.
-      if (!this.isIgnoring && !(candidate?.usernameFragment && this.isOfAnother(candidate.usernameFragment))) throw error;
+      // Candidates of an ignored offer or of a description that was rolled back fail, and that is expected.
+      const ufrag = candidate?.usernameFragment;
+      if (!this.isIgnoringOffer && (!ufrag || pc.remoteDescription?.sdp.includes(`a=ice-ufrag:${ufrag}`))) throw error;
     }
   }
 
-  private isOfAnother(ufrag: string): boolean {
-    return !this.connection.remoteDescription?.sdp.includes(`a=ice-ufrag:${ufrag}`);
-  }
-
-  private changes(): void {
+  private handleConnectionState(): void {
     const state = this.connection.connectionState;
-    clearTimeout(this.restart);
+    clearTimeout(this.restartTimer);
     if (state === 'connected') {
       this.restarts = 0;
-      void this.report('connected');
+      void this.reportOutcome('connected');
     }
-    const wait = state === 'failed' ? 0 : RESTART_AFTER;
-    if ((state === 'failed' || state === 'disconnected') && this.restarts < MOST_RESTARTS) {
-      // Both see it; one is enough, and the other helps where that one is away.
-      this.restart = setTimeout(() => {
+    const delay = state === 'failed' ? 0 : RESTART_DELAY;
+    if ((state === 'failed' || state === 'disconnected') && this.restarts < MAX_RESTARTS) {
+      // Both ends notice, and one restart is enough. The polite one waits longer and restarts if the other is offline.
+      this.restartTimer = setTimeout(() => {
         this.restarts++;
         this.restartIce();
-      }, this.polite ? wait + 2 * RESTART_AFTER : wait);
-    } else if (state === 'failed') void this.report('failed');
+      }, this.polite ? delay + 2 * RESTART_DELAY : delay);
+    } else if (state === 'failed') void this.reportOutcome('failed');
     this.emit('state', { peer: this, state });
   }
 
-  private async report(outcome: 'connected' | 'failed'): Promise<void> {
+  /** Reports the first outcome of the call to the server, for its metrics. */
+  private async reportOutcome(outcome: 'connected' | 'failed'): Promise<void> {
     if (this.isReported) return;
     this.isReported = true;
-    const ms = Date.now() - this.began;
+    const ms = Date.now() - this.createdAt;
     const { path } = await this.stats();
-    this.session.signal.mention({ type: 'call_report', peer: this.id, outcome, ms, path });
+    this.context.membership.sendUnreliably({ type: 'call_report', peer: this.id, outcome, ms, path });
   }
 }

@@ -1,4 +1,4 @@
-// signIn against an HTTP server of its own; against the real one it stands in tests/browser.
+// signIn against a scripted HTTP server. tests/browser tests it against the real server.
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
@@ -10,14 +10,14 @@ const jwt = (seconds, name) => `${name}.${Buffer.from(JSON.stringify({ exp: Date
 
 let server;
 let url;
-let asked = [];
+let requests = [];
 let answers = [];
 
 before(async () => {
   server = createServer(async (request, response) => {
     let body = '';
     for await (const part of request) body += part;
-    asked.push([request.method, request.url, request.headers.authorization ?? JSON.parse(body)]);
+    requests.push([request.method, request.url, request.headers.authorization ?? JSON.parse(body)]);
     const [status, answer, headers = {}] = answers.shift();
     response.writeHead(status, { 'Content-Type': 'application/json', ...headers }).end(JSON.stringify(answer));
   }).listen(0, '127.0.0.1');
@@ -26,14 +26,14 @@ before(async () => {
 });
 after(() => server.close());
 beforeEach(() => {
-  asked = [];
+  requests = [];
   answers = [];
 });
 
 const account = () => signIn({ url, username: 'alice', password: 'secret' });
 const LOGIN = ['POST', '/calls/auth/login', { username: 'alice', password: 'secret' }];
 
-test('logs in once, refreshes what runs out, and logs in again where that is refused', async () => {
+test('logs in once, refreshes an expiring token, and logs in again when a refresh is refused', async () => {
   const [first, second, third] = [jwt(60, 'first'), jwt(60, 'second'), jwt(60, 'third')];
   answers = [[200, { access_token: first }], [200, { access_token: second }], [401, { detail: 'x' }], [200, { access_token: third }]];
   const getToken = account();
@@ -42,19 +42,19 @@ test('logs in once, refreshes what runs out, and logs in again where that is ref
   assert.equal(await getToken(true), second);
   assert.equal(await getToken(true), third);
   const refresh = (token) => ['POST', '/calls/auth/refresh', `Bearer ${token}`];
-  assert.deepEqual(asked, [LOGIN, refresh(first), refresh(second), LOGIN]);
+  assert.deepEqual(requests, [LOGIN, refresh(first), refresh(second), LOGIN]);
 });
 
-test('logs in again when its token ended while nobody asked', async () => {
+test('logs in again when the token has expired since the last call', async () => {
   answers = [[200, { access_token: jwt(-1, 'old') }], [200, { access_token: 'new' }]];
   const getToken = account();
   await getToken(false);
 
   assert.equal(await getToken(false), 'new');
-  assert.deepEqual(asked, [LOGIN, LOGIN]);
+  assert.deepEqual(requests, [LOGIN, LOGIN]);
 });
 
-test('says what went wrong, and whether trying again makes sense', async () => {
+test('reports the error of the server and whether a retry can succeed', async () => {
   answers = [
     [401, { detail: 'Incorrect username or password' }], [429, { detail: 'Slow down' }, { 'Retry-After': '7' }],
     [503, 'no JSON object'], [403, { detail: 'HTTPS required' }],

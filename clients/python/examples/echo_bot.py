@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""A member that answers every call and echoes what comes over its data channels, text and binary.
+"""A bot that answers every call and echoes the messages on its data channels, text and binary.
 
-It never offers, so it never collides. Needs aiortc.
+It never sends an offer, so it never causes an offer collision. Needs aiortc.
 """
 
 from __future__ import annotations
@@ -41,128 +41,130 @@ log = logging.getLogger("echo_bot")
 
 
 class Call:
-    """Our side of the calls with one peer: one RTCPeerConnection after the other."""
+    """The bot's side of the calls with one peer: one RTCPeerConnection after the other."""
 
     def __init__(self, session: Session, peer: Peer) -> None:
         """Waits for the first offer."""
         self._session = session
         self._peer = peer
         self._connection: RTCPeerConnection | None = None
-        # `pc` in a description tells one connection of a peer from the next; this is ours.
-        self._key = ""
-        self._their_key: str | None = None
-        self._early: list[Any] = []
-        self._heard: asyncio.Queue[Signal] = asyncio.Queue()
-        self._work = asyncio.create_task(self._in_order())
+        # `pc` in a description identifies one of the successive connections of a peer.
+        self._local_key = ""
+        self._remote_key: str | None = None
+        # Candidates that arrived before the offer.
+        self._early_candidates: list[Any] = []
+        self._signals: asyncio.Queue[Signal] = asyncio.Queue()
+        self._worker = asyncio.create_task(self._handle_signals())
 
-    def hears(self, signal: Signal) -> None:
-        """Takes a description or a candidate; they are worked on one after the other."""
-        self._heard.put_nowait(signal)
+    def enqueue(self, signal: Signal) -> None:
+        """Queues a description or a candidate; they are handled one after the other."""
+        self._signals.put_nowait(signal)
 
     async def end(self) -> None:
-        """Hangs up."""
-        self._work.cancel()
-        await asyncio.wait([self._work])
-        await self._hang_up()
+        """Stops handling signals and closes the connection."""
+        self._worker.cancel()
+        await asyncio.wait([self._worker])
+        await self._close_connection()
 
-    async def _in_order(self) -> None:
+    async def _handle_signals(self) -> None:
         while True:
-            heard = await self._heard.get()
-            if heard.type == "ice_candidate":
-                await self._candidate(heard.payload)
-            elif heard.type == "offer":
+            signal = await self._signals.get()
+            if signal.type == "ice_candidate":
+                await self._add_candidate(signal.payload)
+            elif signal.type == "offer":
                 try:
-                    await self._answer(heard.payload)
+                    await self._answer(signal.payload)
                 except Exception:
-                    log.exception("no answer to the offer of %s", self._peer.id)
-                    await self._hang_up()  # it may try again
+                    log.exception("cannot answer the offer of %s", self._peer.id)
+                    await self._close_connection()  # the peer may offer again
 
     async def _answer(self, offer: dict[str, Any]) -> None:
-        their_key = offer.get("pc", "")  # a client that is not ours says none
-        if self._connection and their_key != self._their_key:
-            # Its connection is another: ours belonged to the one before.
-            await self._hang_up()
-        connection = self._connection or self._begin()
+        remote_key = offer.get("pc", "")  # other client libraries send no key
+        if self._connection and remote_key != self._remote_key:
+            # The peer has replaced its connection, so this one has no other end any more.
+            await self._close_connection()
+        connection = self._connection or self._create_connection()
         await connection.setRemoteDescription(RTCSessionDescription(offer["sdp"], "offer"))
-        self._their_key = their_key
-        early, self._early = self._early, []
+        self._remote_key = remote_key
+        early, self._early_candidates = self._early_candidates, []
         for candidate in early:
-            await self._candidate(candidate)
+            await self._add_candidate(candidate)
         for transceiver in connection.getTransceivers():
-            transceiver.direction = "inactive"  # nobody would look at the pictures
+            transceiver.direction = "inactive"  # the bot does not use media
         await connection.setLocalDescription(await connection.createAnswer())
-        answer = {"type": "answer", "sdp": connection.localDescription.sdp, "pc": self._key}
+        answer = {"type": "answer", "sdp": connection.localDescription.sdp, "pc": self._local_key}
         self._session.signal("answer", answer, to=self._peer.id)
 
-    def _begin(self) -> RTCPeerConnection:
+    def _create_connection(self) -> RTCPeerConnection:
         servers = [
             RTCIceServer(server["urls"], server.get("username"), server.get("credential"))
             for server in self._session.ice_servers
         ]
         connection = RTCPeerConnection(RTCConfiguration(servers))
         self._connection = connection
-        self._key = secrets.token_hex(4)
+        self._local_key = secrets.token_hex(4)
 
-        async def changed() -> None:
+        async def handle_state() -> None:
             state = connection.connectionState
             if self._connection is not connection:
                 return
-            log.info("%s is %s", self._peer.id, state)
+            log.info("connection to %s is %s", self._peer.id, state)
             self._peer.connected = state == "connected"
             if state == "failed":
                 # aiortc cannot restart ICE: the next offer gets a new connection.
-                await self._hang_up()
+                await self._close_connection()
 
-        connection.on("connectionstatechange", changed)
+        connection.on("connectionstatechange", handle_state)
         connection.on("datachannel", _echo)
         return connection
 
-    async def _hang_up(self) -> None:
+    async def _close_connection(self) -> None:
         connection, self._connection = self._connection, None
         self._peer.connected = False
         if connection:
             await connection.close()
 
-    async def _candidate(self, payload: dict[str, Any] | str | None) -> None:
+    async def _add_candidate(self, payload: dict[str, Any] | str | None) -> None:
         if not self._connection or not self._connection.remoteDescription:
-            self._early.append(payload)
+            self._early_candidates.append(payload)
             return
         given = payload if isinstance(payload, dict) else {"candidate": payload}
         try:
             line = (given.get("candidate") or "").removeprefix("candidate:")
             candidate = candidate_from_sdp(line) if line else None
             for mid, transport in _transports(self._connection):
-                # Without any, the end would fail a connection that the peer's own checks open.
+                # Without any candidate, the end would fail a connection that the checks of the peer
+                # can still open.
                 is_early_end = candidate is None and not transport.getRemoteCandidates()
                 if given.get("sdpMid") in (None, mid) and not is_early_end:
                     await transport.addRemoteCandidate(candidate)
         except Exception:
-            # One is no more than a way that does not exist.
-            log.exception("a candidate of %s", self._peer.id)
+            # The connection may still succeed with another candidate.
+            log.exception("cannot add a candidate of %s", self._peer.id)
 
 
 def _echo(channel: RTCDataChannel) -> None:
-    def back(message: str | bytes) -> None:
+    def send_back(message: str | bytes) -> None:
         if channel.readyState == "open":
             channel.send(message)
 
-    channel.on("message", back)
+    channel.on("message", send_back)
 
 
 def _transports(connection: RTCPeerConnection) -> Iterator[tuple[str | None, RTCIceTransport]]:
-    """The ICE transports, each once, with the media section that brings it candidates."""
+    """The ICE transports, each once, with the media section whose candidates belong to it."""
     sections = [(media.mid, media.sender.transport) for media in connection.getTransceivers()]
     if connection.sctp:
         sections.append((connection.sctp.mid, connection.sctp.transport))
-    known = set()
+    seen = set()
     for mid, dtls in sections:
-        if dtls not in known:
-            known.add(dtls)
+        if dtls not in seen:
+            seen.add(dtls)
             yield mid, dtls.transport
 
 
 async def echo(session: Session) -> None:
-    """Answers whoever calls, until the session is over; raises SignalError if that was no wish."""
+    """Answers all calls until the session is closed; raises SignalError after a fatal error."""
     calls: dict[str, Call] = {}
     try:
         async for event in session:
@@ -172,7 +174,7 @@ async def echo(session: Session) -> None:
                 case PeerLeft(peer):
                     await calls.pop(peer.id).end()
                 case Signal(peer):
-                    calls[peer.id].hears(event)
+                    calls[peer.id].enqueue(event)
                 case Error(error) if error.fatal:
                     raise error
                 case Error(error):
@@ -183,11 +185,13 @@ async def echo(session: Session) -> None:
 
 
 async def main() -> int:
-    """Reads the arguments and echoes until a signal or a fatal error."""
+    """Parses the arguments and runs the bot until SIGINT, SIGTERM or a fatal error."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--url", required=True, help="the server, such as https://example.com")
+    parser.add_argument(
+        "--url", required=True, help="URL of the server, such as https://example.com"
+    )
     parser.add_argument("--room", required=True)
-    parser.add_argument("--username", help="left out: a guest")
+    parser.add_argument("--username", help="without it the bot joins as a guest")
     parser.add_argument("--password")
     args = parser.parse_args()
     if (args.username is None) != (args.password is None):
@@ -198,16 +202,16 @@ async def main() -> int:
 
     account = Account(args.url, args.username, args.password) if args.username else None
 
-    async def be_there() -> None:
+    async def run() -> None:
         async with connect(args.url, args.room, get_token=account) as session:
-            log.info("in %r as %s (%s)", args.room, session.username, session.id)
+            log.info("joined %r as %s (%s)", args.room, session.username, session.id)
             await echo(session)
 
-    being_there = asyncio.create_task(be_there())
+    running = asyncio.create_task(run())
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, being_there.cancel)
+        asyncio.get_running_loop().add_signal_handler(number, running.cancel)
     try:
-        await being_there
+        await running
     except asyncio.CancelledError:
         pass
     except SignalError as error:

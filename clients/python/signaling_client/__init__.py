@@ -1,4 +1,4 @@
-"""Rooms of signaling-server from asyncio. Start at :func:`connect`."""
+"""An asyncio client of signaling-server. Start at :func:`connect`."""
 
 from .accounts import Account, login
 from .events import (

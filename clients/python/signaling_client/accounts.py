@@ -1,4 +1,4 @@
-"""Tokens for a name and a password, over the server's REST routes."""
+"""Access tokens for a username and a password, from the REST routes of the server."""
 
 from __future__ import annotations
 
@@ -13,38 +13,39 @@ from http.client import HTTPException
 from typing import Any
 
 from .events import SignalError
-from .signal import expiry_of
+from .tokens import expiry_of
 
-ANSWER_WITHIN = 10.0
-TOO_SHORT = 10.0
-"""A token with less than this left, in seconds, is not worth showing."""
+# In seconds.
+REQUEST_TIMEOUT = 10.0
+MIN_LIFETIME = 10.0
+"""A token with less than this left is replaced before it is used."""
 
 
 async def login(url: str, username: str, password: str) -> str:
-    """A token for `username` from the server at `url`.
+    """Returns a token for `username` from the server at `url`.
 
-    Raises SignalError: `unauthorized` where the name or the password is wrong, `unreachable`, or
-    `http_` and the status; fatal where asking again makes no difference.
+    Raises SignalError: `unauthorized` if the username or the password is wrong, `unreachable`, or
+    `http_` followed by the status; fatal if a retry would give the same result.
     """
-    return await _token(url, "login", body={"username": username, "password": password})
+    return await _request_token(url, "login", body={"username": username, "password": password})
 
 
 class Account:
-    """A `get_token` for :func:`connect`: logs in, refreshes, and logs in again where it must."""
+    """A `get_token` for :func:`connect`: logs in, refreshes, and logs in again if that fails."""
 
     def __init__(self, url: str, username: str, password: str) -> None:
-        """Keeps the password in memory, for the day that a refresh is refused."""
+        """Keeps the password in memory, for the case that a refresh is refused."""
         self._url, self._username, self._password = url, username, password
         self._current: str | None = None
 
     async def __call__(self, renew: bool = False) -> str:
-        """The token at hand; with `renew`, or where it has nearly run out, a new one."""
+        """Returns the current token; with `renew`, or if it is about to expire, a new one."""
         left = self._left()
-        if self._current and left > TOO_SHORT and not renew:
+        if self._current and left > MIN_LIFETIME and not renew:
             return self._current
         if self._current and left > 0:
             try:
-                self._current = await _token(self._url, "refresh", bearer=self._current)
+                self._current = await _request_token(self._url, "refresh", bearer=self._current)
             except SignalError as error:
                 if error.code != "unauthorized":
                     raise
@@ -54,7 +55,7 @@ class Account:
         return self._current
 
     def __repr__(self) -> str:
-        """Whose it is; neither the password nor a token."""
+        """Shows the account; neither the password nor a token."""
         return f"Account({self._url!r}, {self._username!r})"
 
     def _left(self) -> float:
@@ -62,11 +63,11 @@ class Account:
         return math.inf if expiry is None else expiry - time.time()
 
 
-async def _token(url: str, route: str, body: Any = None, bearer: str | None = None) -> str:
-    # ws:// is http:// and wss:// is https://.
+async def _request_token(url: str, route: str, body: Any = None, bearer: str | None = None) -> str:
+    # ws:// becomes http:// and wss:// becomes https://.
     base = f"http{url[2:]}" if url.startswith("ws") else url
     if not base.startswith(("http://", "https://")):
-        raise ValueError(f"{url!r} is not the address of a server, such as https://example.com")
+        raise ValueError(f"{url!r} is not the URL of a server, such as https://example.com")
     headers = {"Content-Type": "application/json"}
     if bearer:
         headers["Authorization"] = f"Bearer {bearer}"
@@ -74,32 +75,33 @@ async def _token(url: str, route: str, body: Any = None, bearer: str | None = No
     request = urllib.request.Request(  # noqa: S310  (http and https only)
         f"{base.removesuffix('/')}/auth/{route}", data, headers, method="POST"
     )
-    return await asyncio.to_thread(_ask, request)
+    return await asyncio.to_thread(_post, request)
 
 
-def _ask(request: urllib.request.Request) -> str:
+def _post(request: urllib.request.Request) -> str:
     try:
-        with urllib.request.urlopen(request, timeout=ANSWER_WITHIN) as answer:  # noqa: S310
-            return str(json.load(answer)["access_token"])
-    except urllib.error.HTTPError as refusal:
-        with refusal:
-            status = refusal.code
+        with urllib.request.urlopen(request, timeout=REQUEST_TIMEOUT) as response:  # noqa: S310
+            return str(json.load(response)["access_token"])
+    except urllib.error.HTTPError as refused:
+        with refused:
+            status = refused.code
             code = "unauthorized" if status == 401 else f"http_{status}"
             fatal = status < 500 and status != 429
-            raise SignalError(code, _detail(refusal), fatal, _wait(refusal.headers)) from None
+            delay = _retry_after(refused.headers)
+            raise SignalError(code, _detail(refused), fatal, delay) from None
     except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:
         reason = getattr(error, "reason", error)
-        raise SignalError("unreachable", f"no token from the server: {reason}") from None
+        raise SignalError("unreachable", f"cannot get a token from the server: {reason}") from None
 
 
-def _detail(refusal: urllib.error.HTTPError) -> str:
+def _detail(refused: urllib.error.HTTPError) -> str:
     try:
-        return str(json.load(refusal)["detail"])
+        return str(json.load(refused)["detail"])
     except (OSError, HTTPException, ValueError, KeyError, TypeError):
-        return f"the server answered {refusal.code}"
+        return f"the server answered {refused.code}"
 
 
-def _wait(headers: Message) -> float | None:
+def _retry_after(headers: Message) -> float | None:
     try:
         return float(headers.get("Retry-After", ""))
     except ValueError:

@@ -1,4 +1,4 @@
-"""What a session tells of itself and of the others in its room."""
+"""The events of a session, and the types in them."""
 
 from __future__ import annotations
 
@@ -6,23 +6,25 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 StateName: TypeAlias = Literal["connecting", "connected", "reconnecting", "closed"]
-"""`connecting` until the first seat, `reconnecting` whenever there is none, `closed` for good."""
+"""`connecting` until the client first joins, `reconnecting` while there is no joined socket after
+that, `closed` at the end."""
 
 SignalType: TypeAlias = Literal["offer", "answer", "ice_candidate"]
 
 
 class SignalError(Exception):
-    """What went wrong.
+    """An error of a session or of a login.
 
-    `code` is the server's word, or one of ours: `closed`, `no_token`, `events_lost`,
-    `internal_error`; from a login `unauthorized`, `unreachable`, or `http_` and the status. After a
-    `fatal` one the session is over, and coming back makes no sense as it is.
+    `code` is the error code of the server, or one of the client's own: `closed`, `no_token`,
+    `events_lost`, `internal_error`; from a login `unauthorized`, `unreachable`, or `http_` followed
+    by the status. After a `fatal` error the session has ended, and reconnecting with the same
+    options would fail again.
     """
 
     def __init__(
         self, code: str, message: str, fatal: bool = False, retry_after: float | None = None
     ) -> None:
-        """Says `message`; `retry_after` is how many seconds the server asks to wait."""
+        """`retry_after` is the delay in seconds that the server asks for before a retry."""
         super().__init__(message)
         self.code = code
         self.message = message
@@ -30,41 +32,43 @@ class SignalError(Exception):
         self.retry_after = retry_after
 
     def __repr__(self) -> str:
-        """What it says, and how bad it is."""
+        """Shows the code, the message and whether the error is fatal."""
         return f"SignalError({self.code!r}, {self.message!r}, fatal={self.fatal})"
 
 
 @dataclass(slots=True, eq=False)
 class Peer:
-    """Another member of the room; the same object for as long as it is one."""
+    """Another member of the room; the same object for as long as it is a member."""
 
     id: str
     """Its client id."""
     username: str
     polite: bool
-    """Whether we give way to it when both offer at once. If so we came later, and offer first."""
+    """Whether this client is the polite one of the pair: on an offer collision it accepts the
+    peer's offer. The polite client joined later, and offers first."""
     connected: bool = False
-    """Yours to set while a connection to this peer stands: after a crash of the server it then has
-    30 seconds to come back before it counts as gone, for the call goes on meanwhile."""
+    """Set by the program while a connection to this peer exists. If the peer is missing after a
+    crash of the server, it then has 30 seconds to return before it is removed, because the call
+    continues meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
 class PeerJoined:
-    """Somebody is there: from now on, or since before we came."""
+    """A peer is in the room: it has joined, or was there when this client joined."""
 
     peer: Peer
 
 
 @dataclass(frozen=True, slots=True)
 class PeerLeft:
-    """Somebody is gone."""
+    """A peer has left the room."""
 
     peer: Peer
 
 
 @dataclass(frozen=True, slots=True)
 class PeerState:
-    """The server has lost a peer's socket (`reconnecting`), or it is back (`connected`)."""
+    """The server has lost a peer's socket (`reconnecting`), or has it again (`connected`)."""
 
     peer: Peer
     state: str
@@ -72,7 +76,7 @@ class PeerState:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A peer has said `data`, any JSON value, by the way of the server."""
+    """A peer has sent `data`, any JSON value, through the server."""
 
     peer: Peer
     data: Any
@@ -80,14 +84,14 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class ServerMessage:
-    """An administrator of the server has said `data`, any JSON value."""
+    """An administrator of the server has sent `data`, any JSON value, to the room."""
 
     data: Any
 
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """A description or a candidate of a peer, as it sent it; `None` ends its candidates."""
+    """A description or a candidate, as the peer sent it; `None` is the end of its candidates."""
 
     peer: Peer
     type: SignalType
@@ -96,33 +100,42 @@ class Signal:
 
 @dataclass(frozen=True, slots=True)
 class IceServers:
-    """ICE servers with fresh credentials, for every connection."""
+    """ICE servers with new credentials, for every connection."""
 
     servers: list[dict[str, Any]] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The session has come to another state, or lost another socket."""
+    """The session has changed its state, or has lost another socket."""
 
     state: StateName
     retry_in: float | None = None
-    """Seconds until the next attempt."""
+    """The delay until the next attempt, in seconds."""
     code: int | None = None
     """The close code of the last socket."""
     reason: str = ""
-    """What it said."""
+    """The close reason of the last socket."""
     resumed: bool = False
-    """With `connected`: we go on where we were. Connections that are not well restart ICE."""
+    """With `connected`: the membership was resumed. Restart ICE on connections that are not
+    connected."""
 
 
 @dataclass(frozen=True, slots=True)
 class Error:
-    """Something went wrong; unless it is fatal, the session goes on."""
+    """An error; unless it is fatal, the session continues."""
 
     error: SignalError
 
 
 Event: TypeAlias = (
-    PeerJoined | PeerLeft | PeerState | Message | ServerMessage | Signal | IceServers | State | Error
+    PeerJoined
+    | PeerLeft
+    | PeerState
+    | Message
+    | ServerMessage
+    | Signal
+    | IceServers
+    | State
+    | Error
 )

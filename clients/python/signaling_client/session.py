@@ -1,4 +1,4 @@
-"""One room, and everyone else in it."""
+"""One room and its other members."""
 
 from __future__ import annotations
 
@@ -25,15 +25,17 @@ from .events import (
     State,
     StateName,
 )
-from .signal import Frame, GetToken, Joined, Membership, News
-from .wire import OpenSocket, open_socket
+from .membership import Joined, Membership, MembershipEvent
+from .send_buffer import Frame
+from .tokens import GetToken
+from .websocket import OpenSocket, open_socket
 
 log = logging.getLogger("signaling_client")
 
-MISSING_FOR = 30.0
-"""Seconds for which a connected peer may be missing after we had to sit down anew."""
-MOST_EVENTS = 1_000
-"""Events that wait for somebody to iterate."""
+MISSING_PEER_TIMEOUT = 30.0
+"""How many seconds a connected peer may be missing from the room after a join without resume."""
+MAX_QUEUED_EVENTS = 1_000
+"""How many events wait for the reader; beyond that the oldest is dropped."""
 
 
 def connect(
@@ -44,20 +46,21 @@ def connect(
     get_token: GetToken | None = None,
     client_id: str | None = None,
 ) -> Connecting:
-    """Enters `room` on the server at `url`: ``await`` it, or use it with ``async with``.
+    """Joins `room` on the server at `url`: ``await`` it, or use it with ``async with``.
 
-    `token` is one that ``POST /auth/login`` gave; `get_token(renew)`, a function or a coroutine
-    function, is asked whenever one is needed, and with True where it has to be a new one. Without
-    both we are a guest. `client_id` is unique in its room; the server chooses where it is left out.
+    `token` comes from ``POST /auth/login``; `get_token(renew)`, a function or a coroutine function,
+    is called whenever a token is needed, with True if it has to be a new one. With neither of them
+    the client joins as a guest. `client_id` is unique in its room; the server assigns one if it is
+    left out.
 
-    Raises SignalError if the server does not let us in, ValueError if `url` is none. While the
-    server cannot be reached, this goes on trying.
+    Raises SignalError if the server refuses the client, ValueError if `url` is not the URL of a
+    server. While the server cannot be reached, this keeps trying.
     """
     return Connecting(url, room, token, get_token, client_id)
 
 
 class Connecting:
-    """What :func:`connect` gives: awaited, or entered with ``async with``, it is a session."""
+    """Returned by :func:`connect`; awaiting or entering it gives a :class:`Session`."""
 
     def __init__(
         self,
@@ -68,19 +71,19 @@ class Connecting:
         client_id: str | None,
         open_socket: OpenSocket = open_socket,
     ) -> None:
-        """Does nothing yet."""
+        """Opens no socket yet."""
         self._url, self._room = url, room
         self._token, self._get_token, self._client_id = token, get_token, client_id
         self._open_socket = open_socket
         self._session: Session | None = None
 
     def __await__(self) -> Generator[Any, None, Session]:
-        """Waits until we are in."""
-        return self._enter().__await__()
+        """Waits until the client has joined."""
+        return self._join().__await__()
 
     async def __aenter__(self) -> Session:
-        """Waits until we are in."""
-        self._session = await self._enter()
+        """Waits until the client has joined."""
+        self._session = await self._join()
         return self._session
 
     async def __aexit__(
@@ -89,14 +92,14 @@ class Connecting:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Leaves."""
+        """Leaves the room."""
         if self._session:
             await self._session.close()
 
-    async def _enter(self) -> Session:
+    async def _join(self) -> Session:
         session = Session(self)
         try:
-            await session._entered
+            await session._first_join
         except BaseException:
             await session.close()
             raise
@@ -104,84 +107,84 @@ class Connecting:
 
 
 class Session:
-    """A place in a room, until :meth:`close` or a fatal error. Made by :func:`connect`.
+    """A membership of a room, until :meth:`close` or a fatal error. Made by :func:`connect`.
 
-    Iterate over it for its events, until it is closed: that we are in, a :class:`PeerJoined` for
-    everyone who was there, and then what happens, in order. There is one queue, so let one task
-    iterate. It holds 1,000 events; where nobody comes for them the oldest go, which is said in the
-    log, and by an :class:`Error` `events_lost` in their place.
+    Iterate over it for its events, until it is closed: the state `connected`, a :class:`PeerJoined`
+    for every member that is already in the room, and then all later events in order. There is one
+    queue, so only one task may iterate. The queue holds 1,000 events. If it overflows, the oldest
+    are dropped, with a warning in the log and an :class:`Error` `events_lost` in their place.
     """
 
-    def __init__(self, how: Connecting) -> None:
-        """Begins to enter; of the running event loop."""
+    def __init__(self, options: Connecting) -> None:
+        """Starts to join, as a task of the running event loop."""
         self._peers: dict[str, Peer] = {}
-        # Who is there by the server's word.
+        # The client ids of the members that the server lists; `_peers` may also hold missing ones.
         self._present: set[str] = set()
-        self._missing: asyncio.TimerHandle | None = None
+        self._missing_timer: asyncio.TimerHandle | None = None
         self._events: deque[Event] = deque()
-        self._lost_events = 0
-        self._news = asyncio.Event()
-        self._entered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._dropped_events = 0
+        self._has_event = asyncio.Event()
+        self._first_join: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._membership = Membership(
-            how._url,
-            how._room,
-            self._told,
-            token=how._token,
-            get_token=how._get_token,
-            client_id=how._client_id,
-            open_socket=how._open_socket,
+            options._url,
+            options._room,
+            self._handle_event,
+            token=options._token,
+            get_token=options._get_token,
+            client_id=options._client_id,
+            open_socket=options._open_socket,
         )
-        self._life = asyncio.create_task(self._membership.live())
+        self._task = asyncio.create_task(self._membership.run())
 
     @property
     def peers(self) -> Mapping[str, Peer]:
-        """The others, by client id."""
+        """The other members, by client id."""
         return MappingProxyType(self._peers)
 
     @property
     def id(self) -> str:
-        """Our own client id."""
+        """The client id of this client."""
         return self._membership.client_id or ""
 
     @property
     def username(self) -> str:
-        """Our own name."""
+        """The username of this client."""
         return self._membership.username or ""
 
     @property
     def state(self) -> StateName:
-        """How it stands."""
+        """The state of the session."""
         return self._membership.state
 
     @property
     def ice_servers(self) -> list[dict[str, Any]]:
-        """What the server gave for RTCPeerConnections, in their JSON; empty if it has none."""
+        """The ICE servers in the JSON of RTCPeerConnection; empty if the server provides none."""
         return self._membership.ice_servers
 
     def send(self, data: Any, to: str | None = None) -> None:
-        """Says any JSON value to everyone, or to the peer whose client id is `to`.
+        """Sends any JSON value to every peer, or to the one with the client id `to`.
 
-        It does not wait. What is said while there is no connection, or may not have arrived, is
-        said again after a resume: the last 200 frames. After the end nobody hears it.
+        It does not block. Frames that were sent without a connection, or may have been lost with
+        it, are sent again after a resume: the last 200. On a closed session it does nothing.
 
         Raises TypeError or ValueError if `data` is not JSON.
         """
-        self._say({"type": "message", "data": data}, to)
+        self._send({"type": "message", "data": data}, to)
 
     def signal(self, type: SignalType, payload: Any, to: str) -> None:  # noqa: A002
-        """Sends a description or a candidate (None: there are no more) to `to`, as :meth:`send`."""
-        self._say({"type": type, "candidate" if type == "ice_candidate" else type: payload}, to)
+        """Sends a description or a candidate (None: end of candidates) to `to`, as :meth:`send`."""
+        self._send({"type": type, "candidate" if type == "ice_candidate" else type: payload}, to)
 
     async def close(self) -> None:
-        """Leaves, after what has been said is on its way. May be called again, and cancelled."""
+        """Sends the queued frames and leaves the room. May be called again, and cancelled."""
         try:
             await self._membership.leave()
         finally:
-            self._life.cancel()
-            await asyncio.wait([self._life])
+            self._task.cancel()
+            await asyncio.wait([self._task])
 
     async def __aenter__(self) -> Self:
-        """Itself."""
+        """Returns the session."""
         return self
 
     async def __aexit__(
@@ -190,11 +193,11 @@ class Session:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Leaves."""
+        """Leaves the room."""
         await self.close()
 
     def __aiter__(self) -> Self:
-        """Itself: see the class."""
+        """Returns the session: see the class."""
         return self
 
     async def __anext__(self) -> Event:
@@ -202,62 +205,64 @@ class Session:
         while not self._events:
             if self.state == "closed":
                 raise StopAsyncIteration
-            self._news.clear()
-            await self._news.wait()
-        if self._lost_events:
-            text = f"{self._lost_events} events are gone, for nobody came for them"
-            self._lost_events = 0
+            self._has_event.clear()
+            await self._has_event.wait()
+        if self._dropped_events:
+            text = f"{self._dropped_events} events were dropped because they were not read in time"
+            self._dropped_events = 0
             return Error(SignalError("events_lost", text))
         return self._events.popleft()
 
     def __repr__(self) -> str:
-        """Who and where; no token."""
+        """Shows the client id and the state; no token."""
         return f"<Session {self.id!r} {self.state}, {len(self._peers)} peers>"
 
-    # --- what the membership tells ----------------------------------------------------------------
+    # --- events of the membership -----------------------------------------------------------------
 
-    def _say(self, frame: Frame, to: str | None) -> None:
-        self._membership.say(frame if to is None else {**frame, "to": to})
+    def _send(self, frame: Frame, to: str | None) -> None:
+        self._membership.send(frame if to is None else {**frame, "to": to})
 
-    def _told(self, news: News) -> None:
-        match news:
+    def _handle_event(self, event: MembershipEvent) -> None:
+        match event:
             case Joined(members):
-                self._joined(members)
+                self._handle_joined(members)
             case State():
-                if news.state == "connected" and not self._entered.done():
-                    self._entered.set_result(None)
-                if news.state == "closed":
-                    self._over()
-                self._emit(news)
+                if event.state == "connected" and not self._first_join.done():
+                    self._first_join.set_result(None)
+                if event.state == "closed":
+                    self._handle_closed()
+                self._emit(event)
             case Error(error):
-                if error.fatal and not self._entered.done():
-                    self._entered.set_exception(error)
-                self._emit(news)
+                if error.fatal and not self._first_join.done():
+                    self._first_join.set_exception(error)
+                self._emit(event)
             case IceServers():
-                self._emit(news)
+                self._emit(event)
             case _:
-                self._heard(news)
+                self._handle_frame(event)
 
-    def _joined(self, members: list[Frame]) -> None:
+    def _handle_joined(self, members: list[Frame]) -> None:
         self._present = {member["client_id"] for member in members}
         for member in members:
-            self._meets(member)
-        # Calls go on without a server: whoever is missing may only be slower to come back.
-        self._part_from(peer for peer in self._absent() if not peer.connected)
-        self._stop_waiting()
+            self._add_peer(member)
+        # After a restart of the server a missing peer may reconnect later; its call goes on.
+        self._remove_peers(peer for peer in self._missing_peers() if not peer.connected)
+        self._cancel_missing_timer()
         loop = asyncio.get_running_loop()
-        self._missing = loop.call_later(MISSING_FOR, lambda: self._part_from(self._absent()))
+        self._missing_timer = loop.call_later(
+            MISSING_PEER_TIMEOUT, lambda: self._remove_peers(self._missing_peers())
+        )
 
-    def _heard(self, frame: Frame) -> None:
+    def _handle_frame(self, frame: Frame) -> None:
         peer = self._peers.get(frame.get("from") or frame.get("client_id") or "")
         match frame:
             case {"type": "user_joined", "client_id": client_id}:
                 self._present.add(client_id)
-                self._meets(frame)
+                self._add_peer(frame)
             case {"type": "user_left", "client_id": client_id}:
                 self._present.discard(client_id)
                 if peer:
-                    self._part_from([peer])
+                    self._remove_peers([peer])
             case {"type": "peer_state", "state": state} if peer:
                 self._emit(PeerState(peer, state))
             case {"type": "message"} if peer:
@@ -267,47 +272,47 @@ class Session:
             case {"type": "offer" | "answer" as kind} if peer:
                 self._emit(Signal(peer, kind, frame.get(kind)))
             case {"type": "ice_candidate"} if peer:
-                # The end of candidates has three spellings, and here one.
+                # The end of candidates may be null, empty or left out; here it is always None.
                 self._emit(Signal(peer, "ice_candidate", frame.get("candidate") or None))
 
-    def _meets(self, member: Frame) -> None:
+    def _add_peer(self, member: Frame) -> None:
         known = self._peers.get(member["client_id"])
         if known:
-            # The server's last word, which the peer has heard too: roles must not clash.
+            # The latest roles, which the server has sent to the peer too: they must not clash.
             known.username, known.polite = member["username"], member["polite"]
             return
         peer = Peer(member["client_id"], member["username"], member["polite"])
         self._peers[peer.id] = peer
         self._emit(PeerJoined(peer))
 
-    def _absent(self) -> list[Peer]:
+    def _missing_peers(self) -> list[Peer]:
         return [peer for peer in self._peers.values() if peer.id not in self._present]
 
-    def _part_from(self, peers: Iterable[Peer]) -> None:
+    def _remove_peers(self, peers: Iterable[Peer]) -> None:
         for peer in list(peers):
             del self._peers[peer.id]
             self._emit(PeerLeft(peer))
 
-    def _over(self) -> None:
-        self._stop_waiting()
-        self._part_from(self._peers.values())
-        if not self._entered.done():
-            self._entered.cancel()
+    def _handle_closed(self) -> None:
+        self._cancel_missing_timer()
+        self._remove_peers(self._peers.values())
+        if not self._first_join.done():
+            self._first_join.cancel()
 
-    def _stop_waiting(self) -> None:
-        if self._missing:
-            self._missing.cancel()
+    def _cancel_missing_timer(self) -> None:
+        if self._missing_timer:
+            self._missing_timer.cancel()
 
     def _emit(self, event: Event) -> None:
-        # Before we are in nobody can listen, and trying may take long.
-        if not self._entered.done():
+        # No task can read events before the first join, which may take long.
+        if not self._first_join.done():
             if isinstance(event, Error):
-                log.warning("not in yet: %s", event.error.code)
+                log.warning("not joined yet: %s", event.error.code)
             return
         self._events.append(event)
-        if len(self._events) > MOST_EVENTS:
+        if len(self._events) > MAX_QUEUED_EVENTS:
             self._events.popleft()
-            if not self._lost_events:
-                log.warning("events are lost: nobody iterates over %r", self)
-            self._lost_events += 1
-        self._news.set()
+            if not self._dropped_events:
+                log.warning("event queue overflow: no task iterates over %r", self)
+            self._dropped_events += 1
+        self._has_event.set()

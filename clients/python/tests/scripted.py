@@ -1,4 +1,4 @@
-"""A clock that only tests move, and sockets whose other end is the test."""
+"""A clock that only tests advance, and scripted sockets."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 from unittest import IsolatedAsyncioTestCase, mock
 
 from signaling_client import Error, Event, PeerLeft, Session, State
+from signaling_client.send_buffer import Frame
 from signaling_client.session import Connecting
-from signaling_client.signal import Frame, GetToken
-from signaling_client.wire import Closed, Socket
+from signaling_client.tokens import GetToken
+from signaling_client.websocket import Closed, Socket
 
 BOB = {"client_id": "bob-1", "username": "bob", "polite": True}
 REQUIRED = {"type": "auth_required"}
@@ -37,30 +38,30 @@ def users(*members: Frame) -> Frame:
 
 
 async def settled() -> None:
-    """Lets everything run that needs no time; here nothing waits for more than a few steps."""
+    """Runs all tasks that are ready; no chain of tasks here takes more than a few steps."""
     for _ in range(30):
         await asyncio.sleep(0)
 
 
 class Clock:
-    """The running loop's time, which stands still but for `passes`."""
+    """The time of the running loop, which only `advance` moves."""
 
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
-        loop.set_debug(False)  # it is many times slower so
+        loop.set_debug(False)  # debug mode is many times slower
         call_at = loop.call_at
         self.now = loop.time()
         self._timers: list[asyncio.TimerHandle] = []
 
-        def noted(*args: Any, **kwargs: Any) -> asyncio.TimerHandle:
+        def record_timer(*args: Any, **kwargs: Any) -> asyncio.TimerHandle:
             timer = call_at(*args, **kwargs)
             self._timers.append(timer)
             return timer
 
-        loop.call_at = noted  # type: ignore[method-assign, assignment]
+        loop.call_at = record_timer  # type: ignore[method-assign, assignment]
         loop.time = lambda: self.now  # type: ignore[method-assign]
 
-    async def passes(self, seconds: float) -> None:
+    async def advance(self, seconds: float) -> None:
         end = self.now + seconds
         while True:
             await settled()
@@ -83,13 +84,13 @@ class FakeSocket:
         self.is_stuck = False
         self.is_aborted = False
         self.closed_with: int | None = None
-        self._heard: asyncio.Queue[str | Closed] = asyncio.Queue()
+        self._incoming: asyncio.Queue[str | Closed] = asyncio.Queue()
 
     async def recv(self) -> str:
-        heard = await self._heard.get()
-        if isinstance(heard, Closed):
-            raise heard
-        return heard
+        frame = await self._incoming.get()
+        if isinstance(frame, Closed):
+            raise frame
+        return frame
 
     async def send(self, text: str) -> None:
         if self.is_stuck:
@@ -98,41 +99,41 @@ class FakeSocket:
 
     async def close(self) -> None:
         self.closed_with = 1000
-        self._heard.put_nowait(Closed(1000))
+        self._incoming.put_nowait(Closed(1000))
 
     async def abort(self) -> None:
         self.is_aborted = True
 
-    async def says(self, *frames: Frame) -> None:
+    async def receive(self, *frames: Frame) -> None:
         for frame in frames:
-            self._heard.put_nowait(json.dumps(frame))
+            self._incoming.put_nowait(json.dumps(frame))
         await settled()
 
-    async def breaks(self, code: int = 1006, reason: str = "") -> None:
-        self._heard.put_nowait(Closed(code, reason))
+    async def drop(self, code: int = 1006, reason: str = "") -> None:
+        self._incoming.put_nowait(Closed(code, reason))
         await settled()
 
-    def said(self, kind: str) -> list[Frame]:
+    def sent_of(self, kind: str) -> list[Frame]:
         return [frame for frame in self.sent if frame["type"] == kind]
 
 
 class ScriptedCase(IsolatedAsyncioTestCase):
-    """A test on its own clock, where chance is always one half."""
+    """A test on its own clock, where every random number is one half."""
 
     async def asyncSetUp(self) -> None:
         self.enterContext(mock.patch.object(random, "random", lambda: 0.5))
         self.clock = Clock()
         self.sockets: list[FakeSocket] = []
-        self.told: list[Event] = []
+        self.events: list[Event] = []
         self._reader: asyncio.Task[None] | None = None
-        self._joining: list[asyncio.Task[Session]] = []
+        self._connecting: list[asyncio.Task[Session]] = []
 
     async def asyncTearDown(self) -> None:
-        for joining in self._joining:
-            joining.cancel()
-            await asyncio.wait([joining])
-            if not joining.cancelled() and not joining.exception():
-                await joining.result().close()
+        for connecting in self._connecting:
+            connecting.cancel()
+            await asyncio.wait([connecting])
+            if not connecting.cancelled() and not connecting.exception():
+                await connecting.result().close()
         if self._reader:
             await self._reader
         left_over = asyncio.all_tasks() - {asyncio.current_task()}
@@ -147,7 +148,7 @@ class ScriptedCase(IsolatedAsyncioTestCase):
         self.sockets.append(FakeSocket(url))
         return self.socket
 
-    async def begin(
+    async def start(
         self,
         url: str = "https://example.com/calls/",
         room: str = "den",
@@ -155,40 +156,40 @@ class ScriptedCase(IsolatedAsyncioTestCase):
         get_token: GetToken | None = None,
         client_id: str | None = None,
     ) -> asyncio.Task[Session]:
-        async def join() -> Session:
+        async def connect() -> Session:
             return await Connecting(url, room, token, get_token, client_id, self.open)
 
-        self._joining.append(asyncio.create_task(join()))
+        self._connecting.append(asyncio.create_task(connect()))
         await settled()
-        return self._joining[-1]
+        return self._connecting[-1]
 
-    async def enter(self, **options: Any) -> Session:
-        """A session that is in, with Bob there; what it tells from now on is in `told`."""
-        joining = await self.begin(**options)
-        await self.socket.says(REQUIRED)
-        await self.socket.says(success(), users(BOB))
-        session = await joining
+    async def join(self, **options: Any) -> Session:
+        """A connected session with Bob in the room; its events from now on are in `events`."""
+        connecting = await self.start(**options)
+        await self.socket.receive(REQUIRED)
+        await self.socket.receive(success(), users(BOB))
+        session = await connecting
 
         async def read() -> None:
             async for event in session:
-                self.told.append(event)
+                self.events.append(event)
 
         self._reader = asyncio.create_task(read())
         await settled()
-        self.told.clear()
+        self.events.clear()
         return session
 
-    async def comes_back(self, after: float = 0.15) -> None:
-        """The socket breaks, and another one is there and asks who we are."""
-        await self.socket.breaks()
-        await self.clock.passes(after)
-        await self.socket.says(REQUIRED)
+    async def reconnect(self, after: float = 0.15) -> None:
+        """Drops the socket, and opens the next one up to `auth_required`."""
+        await self.socket.drop()
+        await self.clock.advance(after)
+        await self.socket.receive(REQUIRED)
 
     def states(self) -> list[State]:
-        return [event for event in self.told if isinstance(event, State)]
+        return [event for event in self.events if isinstance(event, State)]
 
     def errors(self) -> list[tuple[str, bool]]:
-        return [(e.error.code, e.error.fatal) for e in self.told if isinstance(e, Error)]
+        return [(e.error.code, e.error.fatal) for e in self.events if isinstance(e, Error)]
 
     def left(self) -> list[str]:
-        return [event.peer.id for event in self.told if isinstance(event, PeerLeft)]
+        return [event.peer.id for event in self.events if isinstance(event, PeerLeft)]

@@ -1,4 +1,4 @@
-"""The real server, and a wire to it that can be cut."""
+"""The real server, and a TCP proxy to it that can be cut."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from signaling_client import Event, Message, Session, State
 ROOT = Path(__file__).parents[3]
 BINARY = Path(os.environ.get("SIGNALING_SERVER") or ROOT / "target/debug/signaling-server")
 PASSWORD = "password123"
-PATIENCE = 15.0
+TIMEOUT = 15.0
 
 
 _children: dict[int, asyncio.subprocess.Process] = {}
@@ -32,7 +32,7 @@ _children: dict[int, asyncio.subprocess.Process] = {}
 async def launch(
     *command: str | Path, cwd: str | Path, env: dict[str, str]
 ) -> asyncio.subprocess.Process:
-    """Starts a process whose output is to be read; it does not outlive this one."""
+    """Starts a process with a pipe for its output; it is killed when this process exits."""
     process = await asyncio.create_subprocess_exec(
         *command,
         cwd=cwd,
@@ -46,7 +46,7 @@ async def launch(
 
 @atexit.register
 def _end_children() -> None:
-    """For a run that is interrupted."""
+    """Cleans up after an interrupted run."""
     for number, process in _children.items():
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
@@ -61,13 +61,13 @@ def free_port() -> int:
 
 
 class Server:
-    """The server on a port and in a folder of its own, again and again; with DEBUG's accounts."""
+    """The server with the accounts of DEBUG, restartable on its own port and folder."""
 
     def __init__(self, home: str, **settings: str) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._home = home
-        # Nothing is inherited from our own environment.
+        # The server inherits nothing from the environment of the tests.
         self._env = {
             "PATH": os.environ["PATH"],
             "HOST": "127.0.0.1",
@@ -85,28 +85,27 @@ class Server:
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
 
-    def token(self, username: str, lives: float) -> str:
-        """What the server would sign, for so many seconds."""
-        claims = {"sub": username, "exp": int(time.time() + lives)}
+    def token(self, username: str, lifetime: float) -> str:
+        """A token as the server would sign it, valid for `lifetime` seconds."""
+        claims = {"sub": username, "exp": int(time.time() + lifetime)}
         head, body = (_base64(json.dumps(part).encode()) for part in ({"alg": "HS256"}, claims))
         key = self._env["JWT_SECRET_KEY"].encode()
-        mark = hmac.digest(key, f"{head}.{body}".encode(), "sha256")
-        return f"{head}.{body}.{_base64(mark)}"
+        signature = hmac.digest(key, f"{head}.{body}".encode(), "sha256")
+        return f"{head}.{body}.{_base64(signature)}"
 
     async def until_members(self, room: str, number: int) -> None:
-        """Waits until so many are in `room`, which nobody tells."""
-        async with asyncio.timeout(PATIENCE):
+        """Waits until `room` has `number` members."""
+        async with asyncio.timeout(TIMEOUT):
             while await self.members(room) != number:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
 
     async def members(self, room: str) -> int:
-
-        def ask() -> int:
-            with urllib.request.urlopen(f"{self.url}/api/rooms", timeout=10) as answer:
-                rooms = {room["room_id"]: room["connected_users"] for room in json.load(answer)}
+        def fetch() -> int:
+            with urllib.request.urlopen(f"{self.url}/api/rooms", timeout=10) as response:
+                rooms = {room["room_id"]: room["connected_users"] for room in json.load(response)}
             return int(rooms.get(room, 0))
 
-        return await asyncio.to_thread(ask)
+        return await asyncio.to_thread(fetch)
 
     async def start(self) -> None:
         if not os.access(BINARY, os.X_OK):
@@ -116,11 +115,11 @@ class Server:
         self._reading = asyncio.create_task(self._read(self._process, is_open))
         waiting = asyncio.create_task(is_open.wait())
         await asyncio.wait(
-            [waiting, self._reading], timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED
+            [waiting, self._reading], timeout=TIMEOUT, return_when=asyncio.FIRST_COMPLETED
         )
         waiting.cancel()
         if not is_open.is_set():
-            raise RuntimeError("the server does not start")
+            raise RuntimeError("the server did not start")
 
     async def _read(self, process: asyncio.subprocess.Process, is_open: asyncio.Event) -> None:
         assert process.stdout
@@ -140,8 +139,8 @@ class Server:
             await self._reading
 
 
-class Wire:
-    """Passes bytes on to `port` until it is cut: then nothing comes through, also no goodbye."""
+class Proxy:
+    """Forwards TCP connections to `port`. After `cut` it drops all data, including TCP closes."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -155,18 +154,23 @@ class Wire:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
-    async def _accept(self, near: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
+    async def _accept(
+        self, client_reader: asyncio.StreamReader, client_writer: asyncio.StreamWriter
+    ) -> None:
         if self.is_cut:
-            back.transport.abort()
+            client_writer.transport.abort()
             return
-        far, forth = await asyncio.open_connection("127.0.0.1", self._port)
-        self._writers |= {back, forth}
-        for reader, writer in ((near, forth), (far, back)):
-            task = asyncio.create_task(self._pass(reader, writer))
+        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        self._writers |= {client_writer, server_writer}
+        for reader, writer in (
+            (client_reader, server_writer),
+            (server_reader, client_writer),
+        ):
+            task = asyncio.create_task(self._forward(reader, writer))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while data := await reader.read(65_536):
                 if not self.is_cut:
@@ -178,44 +182,44 @@ class Wire:
     def cut(self) -> None:
         self.is_cut = True
 
-    def mend(self) -> None:
-        """From now on for new connections; those of before are reset."""
+    def restore(self) -> None:
+        """Forwards new connections again; the existing ones are reset."""
         self.is_cut = False
         for writer in self._writers:
             writer.transport.abort()
         self._writers.clear()
 
     async def end(self) -> None:
-        self.mend()
+        self.restore()
         if self._server:
             self._server.close()
         if self._tasks:
             await asyncio.wait(self._tasks)
 
 
-class Told:
-    """What a session tells, noted by a task that is its only reader."""
+class Recorder:
+    """Records the events of a session, as its only reader."""
 
     def __init__(self, session: Session) -> None:
         self.events: list[Event] = []
-        self._news = asyncio.Condition()
+        self._changed = asyncio.Condition()
         self._task = asyncio.create_task(self._read(session))
 
     async def _read(self, session: Session) -> None:
         async for event in session:
-            async with self._news:
+            async with self._changed:
                 self.events.append(event)
-                self._news.notify_all()
+                self._changed.notify_all()
 
-    async def until(self, kind: type[Event], number: int = 1, patience: float = PATIENCE) -> None:
-        """Waits until there are so many of a kind."""
-        async with self._news, asyncio.timeout(patience):
-            await self._news.wait_for(lambda: len(self.of(kind)) >= number)
+    async def until(self, kind: type[Event], number: int = 1, within: float = TIMEOUT) -> None:
+        """Waits for `number` events of a kind."""
+        async with self._changed, asyncio.timeout(within):
+            await self._changed.wait_for(lambda: len(self.of(kind)) >= number)
 
-    async def until_state(self, name: str, patience: float = PATIENCE) -> State:
-        """Waits until the last state is `name`."""
-        async with self._news, asyncio.timeout(patience):
-            await self._news.wait_for(lambda: self.states()[-1:] == [name])
+    async def until_state(self, name: str, within: float = TIMEOUT) -> State:
+        """Waits until the latest state is `name`."""
+        async with self._changed, asyncio.timeout(within):
+            await self._changed.wait_for(lambda: self.states()[-1:] == [name])
         return [event for event in self.events if isinstance(event, State)][-1]
 
     def of(self, kind: type[Event]) -> list[Event]:
@@ -228,8 +232,8 @@ class Told:
         return [event.data for event in self.events if isinstance(event, Message)]
 
 
-class StoryCase(IsolatedAsyncioTestCase):
-    """A test with servers; what it started is gone after it."""
+class ServerCase(IsolatedAsyncioTestCase):
+    """A test with real servers, which are stopped after it."""
 
     async def serve(self, **settings: str) -> Server:
         home = self.enterContext(tempfile.TemporaryDirectory(prefix="signaling-test-"))
@@ -238,15 +242,15 @@ class StoryCase(IsolatedAsyncioTestCase):
         await server.start()
         return server
 
-    async def wire(self, server: Server) -> Wire:
-        wire = Wire(server.port)
-        self.addAsyncCleanup(wire.end)
-        await wire.start()
-        return wire
+    async def proxy(self, server: Server) -> Proxy:
+        proxy = Proxy(server.port)
+        self.addAsyncCleanup(proxy.end)
+        await proxy.start()
+        return proxy
 
-    async def told(self, session: Session) -> Told:
+    async def record(self, session: Session) -> Recorder:
         self.addAsyncCleanup(session.close)
-        return Told(session)
+        return Recorder(session)
 
 
 def _base64(data: bytes) -> str:

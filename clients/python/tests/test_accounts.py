@@ -1,4 +1,4 @@
-"""Tokens over REST, from a server whose answers the test decides."""
+"""Tokens over REST, from a scripted server."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from unittest import IsolatedAsyncioTestCase
 
 from signaling_client import Account, SignalError, login
 
-Answer = tuple[int, Any]
+Response = tuple[int, Any]
 
 
-def jwt(lives: float) -> str:
-    claims = base64.urlsafe_b64encode(json.dumps({"exp": time.time() + lives}).encode())
-    return f"x.{claims.decode().rstrip('=')}.{lives}"
+def jwt(lifetime: float) -> str:
+    claims = base64.urlsafe_b64encode(json.dumps({"exp": time.time() + lifetime}).encode())
+    return f"x.{claims.decode().rstrip('=')}.{lifetime}"
 
 
 class Accounts(IsolatedAsyncioTestCase):
     def setUp(self) -> None:
-        self.asked: list[tuple[str, str | None, Any]] = []
-        self.answers: list[Answer] = []
+        self.requests: list[tuple[str, str | None, Any]] = []
+        self.responses: list[Response] = []
         case = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 text = self.rfile.read(int(self.headers["Content-Length"] or 0))
                 body = json.loads(text) if text else None
-                case.asked.append((self.path, self.headers["Authorization"], body))
-                status, answer = case.answers.pop(0)
+                case.requests.append((self.path, self.headers["Authorization"], body))
+                status, content = case.responses.pop(0)
                 self.send_response(status)
                 if status == 429:
                     self.send_header("Retry-After", "7")
                 self.end_headers()
                 self.wfile.write(
-                    answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+                    content if isinstance(content, bytes) else json.dumps(content).encode()
                 )
 
             def log_message(self, *_: Any) -> None:
@@ -49,32 +49,32 @@ class Accounts(IsolatedAsyncioTestCase):
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         self.url = f"ws://127.0.0.1:{server.server_port}/calls/"
 
-    def gives(self, token: str) -> None:
-        self.answers.append((200, {"access_token": token, "token_type": "bearer"}))
+    def respond_with(self, token: str) -> None:
+        self.responses.append((200, {"access_token": token, "token_type": "bearer"}))
 
-    async def test_a_login_sends_name_and_password_and_gives_the_token(self) -> None:
-        self.gives("T")
+    async def test_login_sends_username_and_password_and_returns_the_token(self) -> None:
+        self.respond_with("T")
 
         self.assertEqual(await login(self.url, "alice", "pässword"), "T")
-        said = {"username": "alice", "password": "pässword"}
-        self.assertEqual(self.asked, [("/calls/auth/login", None, said)])
+        body = {"username": "alice", "password": "pässword"}
+        self.assertEqual(self.requests, [("/calls/auth/login", None, body)])
 
-    async def test_an_account_keeps_its_token_refreshes_it_and_falls_back_on_the_password(
+    async def test_account_reuses_its_token_then_refreshes_it_then_logs_in_again(
         self,
     ) -> None:
         account = Account(self.url, "alice", "pw")
         first, second, third = jwt(100), jwt(200), jwt(5)
-        self.gives(first)
+        self.respond_with(first)
         self.assertEqual([await account(False), await account(False)], [first, first])
-        self.gives(second)
+        self.respond_with(second)
         self.assertEqual(await account(True), second)
-        self.answers.append((401, {"detail": "Could not validate credentials"}))
-        self.gives(third)
+        self.responses.append((401, {"detail": "Could not validate credentials"}))
+        self.respond_with(third)
         self.assertEqual(await account(True), third)
-        self.gives(first)
-        self.assertEqual(await account(False), first, "five seconds are too few")
+        self.respond_with(first)
+        self.assertEqual(await account(False), first, "a token with five seconds left is replaced")
 
-        paths = [(path.removeprefix("/calls/auth/"), bearer) for path, bearer, _ in self.asked]
+        paths = [(path.removeprefix("/calls/auth/"), bearer) for path, bearer, _ in self.requests]
         expected = [
             ("login", None),
             ("refresh", f"Bearer {first}"),
@@ -82,38 +82,38 @@ class Accounts(IsolatedAsyncioTestCase):
         ]
         self.assertEqual(paths, [*expected, ("login", None), ("refresh", f"Bearer {third}")])
 
-    async def test_a_refusal_says_whether_to_ask_again(self) -> None:
+    async def test_error_of_a_refused_login_says_whether_a_retry_can_succeed(self) -> None:
         for status, code, fatal, wait in [
             (401, "unauthorized", True, None),
             (429, "http_429", False, 7.0),
             (503, "http_503", False, None),
             (404, "http_404", True, None),
         ]:
-            self.answers.append((status, {"detail": "No."}))
-            error = await self.refused()
+            self.responses.append((status, {"detail": "No."}))
+            error = await self.refused_login()
             self.assertEqual((error.code, error.fatal, error.retry_after), (code, fatal, wait))
             self.assertEqual(str(error), "No.")
 
-    async def test_what_is_no_answer_is_as_good_as_none(self) -> None:
-        nonsense: list[Any] = [b"<html>", [], {"token": "T"}]
-        for answer in nonsense:
-            self.answers.append((200, answer))
-            error = await self.refused()
+    async def test_malformed_response_counts_as_unreachable(self) -> None:
+        malformed: list[Any] = [b"<html>", [], {"token": "T"}]
+        for content in malformed:
+            self.responses.append((200, content))
+            error = await self.refused_login()
             self.assertEqual((error.code, error.fatal), ("unreachable", False))
-        self.answers.append((502, b"<html>"))
-        self.assertEqual(str(await self.refused()), "the server answered 502")
+        self.responses.append((502, b"<html>"))
+        self.assertEqual(str(await self.refused_login()), "the server answered 502")
         self.url = "http://127.0.0.1:1"
-        self.assertEqual((await self.refused()).code, "unreachable")
-        for odd in ("example.com", "file:///etc/passwd"):
+        self.assertEqual((await self.refused_login()).code, "unreachable")
+        for invalid in ("example.com", "file:///etc/passwd"):
             with self.assertRaises(ValueError):
-                await login(odd, "alice", "pw")
+                await login(invalid, "alice", "pw")
 
-    async def test_an_account_shows_neither_password_nor_token(self) -> None:
+    async def test_repr_of_an_account_contains_neither_password_nor_token(self) -> None:
         account = Account("https://example.com", "alice", "s3cret")
 
         self.assertEqual(repr(account), "Account('https://example.com', 'alice')")
 
-    async def refused(self) -> SignalError:
+    async def refused_login(self) -> SignalError:
         with self.assertRaises(SignalError) as raised:
             await login(self.url, "alice", "pw")
         return raised.exception

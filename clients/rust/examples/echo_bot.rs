@@ -1,11 +1,11 @@
-//! Answers everyone in a room, and says back what comes on their data channels.
+//! A bot that answers every call in a room and echoes the messages on its data channels.
 //!
 //! ```text
 //! cargo run -p signaling-client --example echo_bot -- --url http://127.0.0.1:8080 --room standup
 //! ```
 //!
-//! It never offers, so it never collides with an offer of somebody else's. It has UDP candidates on
-//! this machine alone: whoever cannot reach those needs a TURN relay, and uses it from its own side.
+//! It never sends an offer, so it never causes an offer collision. It has only host candidates over UDP: a peer that
+//! cannot reach them needs a TURN server on its own side.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -38,29 +38,29 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-/// How long a call with somebody goes on whom the server has forgotten.
-const MISSING_FOR: Duration = Duration::from_secs(30);
+/// How long a call continues with a peer that is missing from the room.
+const MISSING_PEER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Larger datagrams are none of WebRTC's.
-const LARGEST_DATAGRAM: usize = 2000;
+/// In bytes. WebRTC sends no larger datagrams.
+const MAX_DATAGRAM: usize = 2000;
 
-/// What may wait to be said back to somebody, in bytes; more ends the call.
-const MOST_UNSAID: usize = 16 * 1024 * 1024;
+/// How many bytes of echoes may be queued for one peer; more ends the call.
+const MAX_QUEUED: usize = 16 * 1024 * 1024;
 
-/// What is left of that where saying it back goes on.
-const LITTLE_UNSAID: usize = 64 * 1024;
+/// The buffered amount, in bytes, below which a channel accepts more echoes.
+const LOW_BUFFERED_AMOUNT: usize = 64 * 1024;
 
-type Fault = Box<dyn Error + Send + Sync>;
+type BotError = Box<dyn Error + Send + Sync>;
 
 #[derive(Parser)]
-#[command(about = "Answers everyone in a room, and says back what comes on their data channels.")]
+#[command(about = "Answers every call in a room and echoes the messages on its data channels.")]
 struct Arguments {
-    /// Where the server is, such as https://example.com
+    /// URL of the server, such as https://example.com
     #[arg(long)]
     url: String,
     #[arg(long)]
     room: String,
-    /// A guest comes without
+    /// Without it the bot joins as a guest
     #[arg(long, requires = "password")]
     username: Option<String>,
     #[arg(long, requires = "username")]
@@ -68,24 +68,24 @@ struct Arguments {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Fault> {
+async fn main() -> Result<(), BotError> {
     let Arguments { url, room, username, password } = Arguments::parse();
     let mut options = Options::new(url, room);
     if let (Some(username), Some(password)) = (username, password) {
         options = options.login(username, password);
     }
     let (session, mut events) = start(options)?;
-    let mut desk = Desk { session: session.clone(), calls: BTreeMap::new() };
-    let mut stop = pin!(asked_to_stop());
+    let mut bot = Bot { session: session.clone(), calls: BTreeMap::new() };
+    let mut stop = pin!(stop_signal());
     loop {
         tokio::select! {
             event = events.next() => match event {
-                Some(event) => desk.hears(event)?,
+                Some(event) => bot.handle_event(event)?,
                 None => return Ok(()),
             },
-            () = desk.misses_somebody() => {}
-            asked = &mut stop => {
-                asked?;
+            () = bot.end_missing_calls() => {}
+            received = &mut stop => {
+                received?;
                 session.close().await;
                 return Ok(());
             }
@@ -93,34 +93,34 @@ async fn main() -> Result<(), Fault> {
     }
 }
 
-/// Ctrl-C, or what an init system sends.
-async fn asked_to_stop() -> io::Result<()> {
+/// Waits for SIGINT or SIGTERM.
+async fn stop_signal() -> io::Result<()> {
     let mut terminate = signal(SignalType::terminate())?;
     tokio::select! {
         _ = terminate.recv() => Ok(()),
-        asked = ctrl_c() => asked,
+        result = ctrl_c() => result,
     }
 }
 
-/// Who calls, by client id.
-struct Desk {
+/// The calls of the bot, by the client id of the peer.
+struct Bot {
     session: Session,
     calls: BTreeMap<String, Call>,
 }
 
-/// What reaches the task that talks to one peer; it ends when this is dropped.
+/// A handle to the task that handles the calls with one peer. The task ends when the handle is dropped.
 struct Call {
-    tell: mpsc::UnboundedSender<(SignalKind, Value)>,
-    /// When it is over if its peer does not come back.
-    over_at: Option<Instant>,
+    signals: mpsc::UnboundedSender<(SignalKind, Value)>,
+    /// When the call ends if the missing peer does not return.
+    ends_at: Option<Instant>,
 }
 
-impl Desk {
-    fn hears(&mut self, event: Event) -> Result<(), Fault> {
+impl Bot {
+    fn handle_event(&mut self, event: Event) -> Result<(), BotError> {
         match event {
             Event::PeerJoined(peer) => {
-                println!("{} is there: {}", peer.username, peer.client_id);
-                self.call(&peer.client_id).over_at = None;
+                println!("{} is in the room: {}", peer.username, peer.client_id);
+                self.call(&peer.client_id).ends_at = None;
             }
             Event::PeerLeft { peer, is_missing: false } => {
                 println!("{} has left: {}", peer.username, peer.client_id);
@@ -128,21 +128,21 @@ impl Desk {
             }
             Event::PeerLeft { peer, is_missing: true } => {
                 println!("{} is missing: {}", peer.username, peer.client_id);
-                self.call(&peer.client_id).over_at = Some(Instant::now() + MISSING_FOR);
+                self.call(&peer.client_id).ends_at = Some(Instant::now() + MISSING_PEER_TIMEOUT);
             }
             Event::Signal { from, kind, payload, .. } => {
-                let _ = self.call(&from).tell.send((kind, payload)); // its task outlives it
+                let _ = self.call(&from).signals.send((kind, payload)); // the task outlives this handle
             }
             Event::State(Change { state: State::Closed, reason, .. }) => {
-                return Err(format!("out: {}", reason.unwrap_or_default()).into());
+                return Err(format!("session ended: {}", reason.unwrap_or_default()).into());
             }
             Event::State(Change { state: State::Connected, .. }) => {
-                println!("in, as {}", self.session.id());
+                println!("joined as {}", self.session.id());
             }
             Event::State(Change { retry_in, reason, .. }) => {
                 let reason = reason.filter(|reason| !reason.is_empty());
-                let reason = reason.as_deref().unwrap_or("the connection is lost");
-                println!("{reason}; again in {:?}", retry_in.unwrap_or_default());
+                let reason = reason.as_deref().unwrap_or("connection lost");
+                println!("{reason}; next attempt in {:?}", retry_in.unwrap_or_default());
             }
             Event::Error(error) => println!("{error}"),
             Event::PeerState { .. }
@@ -156,99 +156,101 @@ impl Desk {
     fn call(&mut self, peer: &str) -> &mut Call {
         let session = &self.session;
         self.calls.entry(peer.to_owned()).or_insert_with(|| {
-            let (tell, told) = mpsc::unbounded_channel();
-            tokio::spawn(talk(session.clone(), peer.to_owned(), told));
-            Call { tell, over_at: None }
+            let (signals, receiver) = mpsc::unbounded_channel();
+            tokio::spawn(run_calls(session.clone(), peer.to_owned(), receiver));
+            Call { signals, ends_at: None }
         })
     }
 
-    /// Ends the calls of those who are missing for too long.
-    async fn misses_somebody(&mut self) {
-        let Some(next) = self.calls.values().filter_map(|call| call.over_at).min() else {
+    /// Waits until a peer has been missing for too long, and ends its call.
+    async fn end_missing_calls(&mut self) {
+        let Some(next) = self.calls.values().filter_map(|call| call.ends_at).min() else {
             return pending().await;
         };
         sleep_until(next).await;
-        self.calls.retain(|_, call| call.over_at.is_none_or(|at| at > next));
+        self.calls.retain(|_, call| call.ends_at.is_none_or(|at| at > next));
     }
 }
 
-/// Everything with one peer, on one connection after the other.
-async fn talk(
+/// Handles the calls with one peer, on one connection after the other.
+async fn run_calls(
     session: Session,
     peer: String,
-    mut told: mpsc::UnboundedReceiver<(SignalKind, Value)>,
+    mut signals: mpsc::UnboundedReceiver<(SignalKind, Value)>,
 ) {
     let mut connection: Option<Connection> = None;
-    // Candidates may be faster than their description.
-    let mut early = Vec::new();
+    // Candidates that arrived before the offer.
+    let mut early_candidates = Vec::new();
     loop {
-        let goes_on = async {
+        let running = async {
             match &mut connection {
-                Some(connection) => connection.goes_on().await,
+                Some(connection) => connection.run().await,
                 None => pending().await,
             }
         };
-        let news = tokio::select! {
-            news = told.recv() => news,
-            ended = goes_on => {
-                println!("{peer}: the connection is over{}", ended.err().map_or(String::new(), |why| format!(": {why}")));
+        let signal = tokio::select! {
+            signal = signals.recv() => signal,
+            ended = running => {
+                println!("{peer}: the connection has ended{}", ended.err().map_or(String::new(), |error| format!(": {error}")));
                 connection = None;
                 continue;
             }
         };
-        match news {
+        match signal {
             Some((SignalKind::Offer, offer)) => {
                 let answered = answer(&mut connection, &offer).await;
                 match answered {
                     Ok(answer) => session.signal(SignalKind::Answer, answer, Some(&peer)),
-                    Err(why) => {
-                        println!("{peer}: an offer that is none: {why}");
+                    Err(error) => {
+                        println!("{peer}: cannot answer the offer: {error}");
                         continue;
                     }
                 }
                 if let Some(connection) = &mut connection {
-                    early.drain(..).for_each(|candidate| connection.hears_of(candidate));
+                    early_candidates
+                        .drain(..)
+                        .for_each(|candidate| connection.add_candidate(candidate));
                 }
-                // All of ours are in the answer.
+                // The answer contains all local candidates.
                 session.signal(SignalKind::IceCandidate, Value::Null, Some(&peer));
             }
             Some((SignalKind::IceCandidate, candidate)) => match &mut connection {
-                Some(connection) => connection.hears_of(candidate),
-                None => early.push(candidate),
+                Some(connection) => connection.add_candidate(candidate),
+                None => early_candidates.push(candidate),
             },
-            Some((SignalKind::Answer, _)) => {} // to nothing that we said
+            Some((SignalKind::Answer, _)) => {} // the bot never offers
             None => return,
         }
     }
 }
 
-/// Answers on the connection that there is, or on a new one where the peer has begun anew.
-async fn answer(connection: &mut Option<Connection>, offer: &Value) -> Result<Value, Fault> {
+/// Answers an offer on the current connection, or on a new one if the peer has replaced its own.
+async fn answer(connection: &mut Option<Connection>, offer: &Value) -> Result<Value, BotError> {
     let text = |name: &str| offer.get(name).and_then(Value::as_str).unwrap_or_default();
-    let (sdp, their_key) = (SdpOffer::from_sdp_string(text("sdp"))?, text("pc"));
-    let current = connection.take().filter(|current| current.their_key == their_key);
+    let (sdp, remote_key) = (SdpOffer::from_sdp_string(text("sdp"))?, text("pc"));
+    let current = connection.take().filter(|current| current.remote_key == remote_key);
     let mut current = match current {
         Some(current) => current,
-        None => Connection::begin(their_key).await?,
+        None => Connection::new(remote_key).await?,
     };
     let answer = current.rtc.sdp_api().accept_offer(sdp);
-    let key = current.key.clone();
+    let local_key = current.local_key.clone();
     *connection = Some(current);
-    Ok(json!({"type":"answer","sdp":answer?.to_sdp_string(),"pc":key}))
+    Ok(json!({"type":"answer","sdp":answer?.to_sdp_string(),"pc":local_key}))
 }
 
-/// What a browser calls an RTCPeerConnection.
+/// The counterpart of an RTCPeerConnection.
 struct Connection {
     rtc: Rtc,
-    /// Tells it from the one before, and theirs from theirs.
-    key: String,
-    their_key: String,
+    /// `pc` in a description identifies one of the successive connections of a peer.
+    local_key: String,
+    remote_key: String,
     sockets: Vec<UdpSocket>,
-    unsaid: VecDeque<(ChannelId, bool, Vec<u8>)>,
+    echo_queue: VecDeque<(ChannelId, bool, Vec<u8>)>,
 }
 
 impl Connection {
-    async fn begin(their_key: &str) -> Result<Self, Fault> {
+    async fn new(remote_key: &str) -> Result<Self, BotError> {
         let mut rtc = RtcConfig::new().build(Instant::now().into_std());
         let mut sockets = Vec::new();
         for address in addresses() {
@@ -257,25 +259,25 @@ impl Connection {
             rtc.add_local_candidate(candidate);
             sockets.push(socket);
         }
-        // A port that was free a moment ago tells connections apart as well as dice.
+        // The ports are unique while the connection exists, so they serve as its key.
         let ports = sockets.iter().filter_map(|socket| Some(socket.local_addr().ok()?.port()));
-        let key = ports.map(|port| format!("{port:x}")).collect::<Vec<_>>().join("-");
-        let their_key = their_key.to_owned();
-        Ok(Self { rtc, key, their_key, sockets, unsaid: VecDeque::new() })
+        let local_key = ports.map(|port| format!("{port:x}")).collect::<Vec<_>>().join("-");
+        let remote_key = remote_key.to_owned();
+        Ok(Self { rtc, local_key, remote_key, sockets, echo_queue: VecDeque::new() })
     }
 
-    fn hears_of(&mut self, candidate: Value) {
-        // Names that only their browser knows (`.local`) do not parse, and need not: its checks come
-        // from where it is. The end of candidates is nothing to us, for we never give up before it.
+    fn add_candidate(&mut self, candidate: Value) {
+        // mDNS names (`.local`) do not parse and are not needed: the checks of the peer reveal its address. The end of
+        // candidates is not needed either, because this side never gives up before it.
         let candidate = candidate.get("candidate").and_then(Value::as_str).unwrap_or_default();
         if let Ok(candidate) = Candidate::from_sdp_string(candidate) {
             self.rtc.add_remote_candidate(candidate);
         }
     }
 
-    /// Until it is over. May be given up at any time, and taken up again.
-    async fn goes_on(&mut self) -> Result<(), RtcError> {
-        let mut datagram = [0; LARGEST_DATAGRAM];
+    /// Runs until the connection has ended. Cancel safe.
+    async fn run(&mut self) -> Result<(), RtcError> {
+        let mut datagram = [0; MAX_DATAGRAM];
         while self.rtc.is_alive() {
             let next = match self.rtc.poll_output()? {
                 Output::Timeout(at) => Instant::from_std(at),
@@ -284,17 +286,17 @@ impl Connection {
                         socket.local_addr().is_ok_and(|address| address == packet.source)
                     };
                     if let Some(socket) = self.sockets.iter().find(from) {
-                        // What a full buffer or a dead route loses is sent again, or was in vain.
+                        // A datagram that is lost here is retransmitted where that matters.
                         let _ = socket.try_send_to(&packet.contents, packet.destination);
                     }
                     continue;
                 }
                 Output::Event(event) => {
-                    self.happens(event)?;
+                    self.handle_event(event)?;
                     continue;
                 }
             };
-            if self.says_back()? {
+            if self.send_echoes()? {
                 continue;
             }
             let arrived = tokio::select! {
@@ -313,54 +315,54 @@ impl Connection {
         Ok(())
     }
 
-    #[expect(clippy::wildcard_enum_match_arm, reason = "media is not listened to")]
-    fn happens(&mut self, event: RtcEvent) -> Result<(), RtcError> {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the bot does not use media")]
+    fn handle_event(&mut self, event: RtcEvent) -> Result<(), RtcError> {
         match event {
             RtcEvent::ChannelOpen(id, label) => {
                 println!("channel {label:?} is open");
                 if let Some(mut channel) = self.rtc.channel(id) {
-                    channel.set_buffered_amount_low_threshold(LITTLE_UNSAID);
+                    channel.set_buffered_amount_low_threshold(LOW_BUFFERED_AMOUNT);
                 }
             }
             RtcEvent::ChannelData(ChannelData { id, binary, data }) => {
-                self.unsaid.push_back((id, binary, data));
-                if self.unsaid.iter().map(|(.., data)| data.len()).sum::<usize>() > MOST_UNSAID {
+                self.echo_queue.push_back((id, binary, data));
+                if self.echo_queue.iter().map(|(.., data)| data.len()).sum::<usize>() > MAX_QUEUED {
                     self.rtc.close()?;
                 }
             }
             RtcEvent::IceConnectionStateChange(state) => {
                 let name = match state {
-                    IceConnectionState::Disconnected => "lost, for now",
-                    IceConnectionState::Connected | IceConnectionState::Completed => "reached",
-                    IceConnectionState::New | IceConnectionState::Checking => "looked for",
+                    IceConnectionState::Disconnected => "disconnected",
+                    IceConnectionState::Connected | IceConnectionState::Completed => "connected",
+                    IceConnectionState::New | IceConnectionState::Checking => "checking",
                 };
-                println!("a peer is {name}");
+                println!("ICE is {name}");
             }
             _ => {}
         }
         Ok(())
     }
 
-    /// Says back what there is room for; whether that was anything.
-    fn says_back(&mut self) -> Result<bool, RtcError> {
-        let mut has_spoken = false;
-        while let Some((id, binary, data)) = self.unsaid.front() {
-            // A channel that was closed meanwhile takes everything.
-            let taken = match self.rtc.channel(*id) {
+    /// Sends the queued echoes that the channels accept; returns whether there were any.
+    fn send_echoes(&mut self) -> Result<bool, RtcError> {
+        let mut has_sent = false;
+        while let Some((id, binary, data)) = self.echo_queue.front() {
+            // The echoes of a closed channel are discarded.
+            let accepted = match self.rtc.channel(*id) {
                 Some(mut channel) => channel.write(*binary, data)?,
                 None => true,
             };
-            if !taken {
+            if !accepted {
                 break;
             }
-            self.unsaid.pop_front();
-            has_spoken = true;
+            self.echo_queue.pop_front();
+            has_sent = true;
         }
-        Ok(has_spoken)
+        Ok(has_sent)
     }
 }
 
-/// The next datagram on any of the sockets: from where, to where, how long.
+/// The next datagram on any of the sockets: its source, its destination and its length.
 async fn receive(
     sockets: &[UdpSocket],
     datagram: &mut [u8],
@@ -371,7 +373,7 @@ async fn receive(
             if let Poll::Ready(source) = socket.poll_recv_from(cx, &mut buffer) {
                 let arrived = source.ok().zip(socket.local_addr().ok());
                 let length = buffer.filled().len();
-                return Poll::Ready(arrived.map(|(source, here)| (source, here, length)));
+                return Poll::Ready(arrived.map(|(source, local)| (source, local, length)));
             }
         }
         Poll::Pending
@@ -379,11 +381,11 @@ async fn receive(
     .await
 }
 
-/// Where this machine can be reached: on itself, and from where it reaches the world.
+/// The loopback addresses, and the addresses of the default routes.
 fn addresses() -> Vec<IpAddr> {
     let mut addresses = vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
-    // Nothing is sent: the system only says which of its addresses it would send from. These two are
-    // for documentation (RFC 5737, RFC 3849) and nobody's.
+    // Connecting a UDP socket sends nothing; it only selects the local address of the route. The destinations are
+    // reserved for documentation (RFC 5737, RFC 3849).
     for (from, to) in [("0.0.0.0:0", "192.0.2.1:9"), ("[::]:0", "[2001:db8::1]:9")] {
         let found = StdUdpSocket::bind(from).and_then(|socket| {
             socket.connect(to)?;

@@ -1,9 +1,8 @@
-//! The task that does what a [`Membership`](crate::membership::Membership) decides.
+//! The task that carries out the effects of a [`Membership`](crate::membership::Membership).
 
 use std::{
     collections::VecDeque,
     future::{pending, poll_fn},
-    hash::{BuildHasher, Hasher, RandomState},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -18,225 +17,226 @@ use tokio::{
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use crate::{
-    Error, Event,
-    dial::{Server, WebSocket},
-    membership::{Effect, Fact, Moment, Purpose},
-    session::Shared,
-    tokens::{Asked, Tokens, life_left},
+    endpoint::{Endpoint, WebSocket},
+    events::{Error, Event},
+    membership::{Effect, Input, TokenPurpose},
+    shared::{SharedMembership, moment},
+    tokens::{TokenRequest, Tokens, remaining_lifetime},
 };
 
-/// How long a Close may take to be said and answered.
-const GOODBYE_WITHIN: Duration = Duration::from_secs(2);
+/// How long sending a Close frame and waiting for the answer may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A socket, and what waits to be said on it.
-enum Line {
-    Dead,
+/// The socket of the membership.
+enum Socket {
+    None,
     Opening(Pin<Box<dyn Future<Output = Result<WebSocket, tungstenite::Error>> + Send>>),
     Open(Box<WebSocket>),
 }
 
 pub(crate) struct Driver {
-    shared: Arc<Shared>,
-    server: Server,
+    shared: Arc<SharedMembership>,
+    endpoint: Endpoint,
     room: String,
     tokens: Tokens,
-    began: Instant,
-    line: Line,
-    unsaid: VecDeque<Message>,
-    asked: Option<(Purpose, Asked)>,
-    /// What the program has no room for yet.
-    untold: VecDeque<Event>,
-    tell: mpsc::Sender<Event>,
+    started: Instant,
+    socket: Socket,
+    send_queue: VecDeque<Message>,
+    token_request: Option<(TokenPurpose, TokenRequest)>,
+    /// Events that the channel to the program has no capacity for yet.
+    pending_events: VecDeque<Event>,
+    events: mpsc::Sender<Event>,
 }
 
 impl Driver {
     pub fn new(
-        shared: Arc<Shared>,
-        server: Server,
+        shared: Arc<SharedMembership>,
+        endpoint: Endpoint,
         room: String,
         tokens: Tokens,
-        tell: mpsc::Sender<Event>,
+        events: mpsc::Sender<Event>,
     ) -> Self {
         Self {
             shared,
-            server,
+            endpoint,
             room,
             tokens,
-            began: Instant::now(),
-            line: Line::Dead,
-            unsaid: VecDeque::new(),
-            asked: None,
-            untold: VecDeque::new(),
-            tell,
+            started: Instant::now(),
+            socket: Socket::None,
+            send_queue: VecDeque::new(),
+            token_request: None,
+            pending_events: VecDeque::new(),
+            events,
         }
     }
 
-    /// To the end of the membership; then `end` is dropped.
-    pub async fn run(mut self, end: watch::Sender<()>) {
-        while !self.acts() {
-            if let Some(fact) = self.happens().await {
-                let at = moment(self.began.elapsed());
-                self.shared.membership().learns(fact, at);
+    /// Runs until the session has ended; drops `closing` after the Close frame.
+    pub async fn run(mut self, closing: watch::Sender<()>) {
+        while !self.apply_effects() {
+            if let Some(input) = self.next_input().await {
+                let at = moment(self.started.elapsed());
+                self.shared.lock().handle(input, at);
             }
         }
-        if let Line::Open(socket) = self.line {
-            let goodbye = hangs_up(socket, self.unsaid.into_iter().chain([Message::Close(None)]));
-            goodbye.await;
+        if let Socket::Open(socket) = self.socket {
+            close(socket, self.send_queue.into_iter().chain([Message::Close(None)])).await;
         }
-        drop(end);
-        for event in self.untold {
-            let _ = self.tell.send(event).await; // nobody may be interested
+        drop(closing);
+        for event in self.pending_events {
+            let _ = self.events.send(event).await; // the program may have dropped the receiver
         }
     }
 
-    /// Does what is to be done; whether that was the last of it.
-    fn acts(&mut self) -> bool {
+    /// Carries out all effects; returns whether the last one was [`Effect::Close`].
+    fn apply_effects(&mut self) -> bool {
         loop {
-            // Not locked meanwhile: where tokens come from may look at the session.
-            let effect = self.shared.membership().effect();
+            // The lock is released for each effect, because a token function may use the session.
+            let effect = self.shared.lock().next_effect();
             let Some(effect) = effect else { return false };
             match effect {
-                Effect::Open => {
-                    self.unsaid.clear();
-                    let (server, room) = (self.server.clone(), self.room.clone());
-                    self.line = Line::Opening(Box::pin(async move { server.open(&room).await }));
+                Effect::OpenSocket => {
+                    self.send_queue.clear();
+                    let (endpoint, room) = (self.endpoint.clone(), self.room.clone());
+                    self.socket =
+                        Socket::Opening(Box::pin(async move { endpoint.open(&room).await }));
                 }
-                Effect::Send(text) => self.unsaid.push_back(Message::text(text)),
-                Effect::Abandon => self.line = Line::Dead,
-                Effect::ClusterCommand(purpose, renew) => {
-                    self.asked = Some((purpose, self.tokens.ask(renew)))
+                Effect::SendText(text) => self.send_queue.push_back(Message::text(text)),
+                Effect::AbandonSocket => self.socket = Socket::None,
+                Effect::RequestToken(purpose, renew) => {
+                    self.token_request = Some((purpose, self.tokens.request(renew)));
                 }
-                Effect::Tell(event) => self.untold.push_back(event),
+                Effect::Emit(event) => self.pending_events.push_back(event),
                 Effect::Close => return true,
             }
         }
     }
 
-    /// The next thing that happens, or nothing where it may only have made something possible.
+    /// Waits for the next input. `None` if something else has happened that may allow progress.
     ///
-    /// While the program does not read what it is told, nothing is heard and no time passes.
-    async fn happens(&mut self) -> Option<Fact> {
-        let wakes_at = self.shared.membership().wakes_at();
-        let Self { shared, began, line, unsaid, asked, untold, tell, .. } = self;
-        let listens = untold.is_empty();
-        let something = async {
+    /// While the program does not read its events, the socket is not read and no timer fires.
+    async fn next_input(&mut self) -> Option<Input> {
+        let next_wakeup = self.shared.lock().next_wakeup();
+        let Self {
+            shared, started, socket, send_queue, token_request, pending_events, events, ..
+        } = self;
+        let may_read = pending_events.is_empty();
+        let other_input = async {
             tokio::select! {
-                () = shared.news.notified() => None,
-                fact = poll_fn(|cx| line.poll(unsaid, listens, cx)) => fact,
-                token = answered(asked) => Some(token),
-                room = tell.reserve(), if !listens => {
-                    match (room, untold.pop_front()) {
-                        (Ok(room), Some(event)) => room.send(event),
-                        (Err(_), _) => untold.clear(), // nobody is interested
+                () = shared.changed.notified() => None,
+                input = poll_fn(|cx| socket.poll(send_queue, may_read, cx)) => input,
+                token = requested_token(token_request) => Some(token),
+                permit = events.reserve(), if !may_read => {
+                    match (permit, pending_events.pop_front()) {
+                        (Ok(permit), Some(event)) => permit.send(event),
+                        (Err(_), _) => pending_events.clear(), // the program has dropped the receiver
                         (Ok(_), None) => {}
                     }
                     None
                 }
             }
         };
-        let time = async {
-            match wakes_at {
-                Some(at) if listens => sleep_until(*began + at).await,
+        let wakeup = async {
+            match next_wakeup {
+                Some(at) if may_read => sleep_until(*started + at).await,
                 Some(_) | None => pending().await,
             }
         };
-        // What has arrived by now counts, however late we look.
+        // A frame that has already arrived counts, even if the timer is due as well.
         tokio::select! {
             biased;
-            fact = something => fact,
-            () = time => Some(Fact::Woken),
+            input = other_input => input,
+            () = wakeup => Some(Input::Wakeup),
         }
     }
 }
 
-/// The token that was asked for.
-async fn answered(asked: &mut Option<(Purpose, Asked)>) -> Fact {
-    let Some((purpose, asking)) = asked else { return pending().await };
-    let token = match asking.await {
+async fn requested_token(token_request: &mut Option<(TokenPurpose, TokenRequest)>) -> Input {
+    let Some((purpose, request)) = token_request else { return pending().await };
+    let token = match request.await {
         Ok(token) => {
-            let life = token.as_deref().and_then(life_left);
-            Ok((token, life))
+            let lifetime = token.as_deref().and_then(remaining_lifetime);
+            Ok((token, lifetime))
         }
         Err(error) => match error.downcast::<Error>().map(|error| *error) {
-            Ok(over @ Error::Closed { .. }) => Err(over),
+            Ok(fatal @ Error::Closed { .. }) => Err(fatal),
             Ok(other) => Err(Error::NoToken(other.to_string())),
             Err(other) => Err(Error::NoToken(other.to_string())),
         },
     };
     let purpose = *purpose;
-    *asked = None;
-    Fact::Token(purpose, token)
+    *token_request = None;
+    Input::Token(purpose, token)
 }
 
-impl Line {
-    /// Says what there is to say, and waits for what is heard, if anybody `listens`.
+impl Socket {
+    /// Writes the queued messages and, if `may_read`, waits for the next message or the end of the socket.
     fn poll(
         &mut self,
-        unsaid: &mut VecDeque<Message>,
-        listens: bool,
+        send_queue: &mut VecDeque<Message>,
+        may_read: bool,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Fact>> {
-        let fact = match self {
-            Self::Dead => return Poll::Pending,
+    ) -> Poll<Option<Input>> {
+        let closed = match self {
+            Self::None => return Poll::Pending,
             Self::Opening(opening) => match ready!(opening.as_mut().poll(cx)) {
                 Ok(socket) => {
                     *self = Self::Open(Box::new(socket));
                     return Poll::Ready(None);
                 }
-                Err(error) => lost(error),
+                Err(error) => socket_error(error),
             },
-            Self::Open(socket) => match ready!(poll_socket(socket, unsaid, listens, cx)) {
+            Self::Open(socket) => match ready!(poll_message(socket, send_queue, may_read, cx)) {
                 Ok(Message::Text(text)) => {
-                    return Poll::Ready(Some(Fact::Heard(text.as_str().to_owned())));
+                    return Poll::Ready(Some(Input::Received(text.as_str().to_owned())));
                 }
                 Ok(Message::Close(frame)) => {
                     let (code, reason) = frame.map_or((1005, String::new()), |frame| {
                         (frame.code.into(), frame.reason.as_str().to_owned())
                     });
-                    Fact::Lost { code, reason }
+                    Input::SocketClosed { code, reason }
                 }
                 Ok(_) => return Poll::Ready(None),
-                Err(error) => lost(error),
+                Err(error) => socket_error(error),
             },
         };
-        if let Self::Open(socket) = std::mem::replace(self, Self::Dead) {
-            // Our half of the Close is said by reading on.
-            tokio::spawn(hangs_up(socket, std::iter::empty()));
+        if let Self::Open(socket) = std::mem::replace(self, Self::None) {
+            // Reading on sends the answer to the server's Close frame.
+            tokio::spawn(close(socket, std::iter::empty()));
         }
-        Poll::Ready(Some(fact))
+        Poll::Ready(Some(closed))
     }
 }
 
-fn poll_socket(
+fn poll_message(
     socket: &mut WebSocket,
-    unsaid: &mut VecDeque<Message>,
-    listens: bool,
+    send_queue: &mut VecDeque<Message>,
+    may_read: bool,
     cx: &mut Context<'_>,
 ) -> Poll<Result<Message, tungstenite::Error>> {
-    while !unsaid.is_empty() && socket.poll_ready_unpin(cx)?.is_ready() {
-        unsaid.pop_front().map_or(Ok(()), |message| socket.start_send_unpin(message))?;
+    while !send_queue.is_empty() && socket.poll_ready_unpin(cx)?.is_ready() {
+        send_queue.pop_front().map_or(Ok(()), |message| socket.start_send_unpin(message))?;
     }
-    let _ = socket.poll_flush_unpin(cx)?; // it goes on when there is room
-    if !listens {
+    let _ = socket.poll_flush_unpin(cx)?; // a pending flush wakes this task when there is room
+    if !may_read {
         return Poll::Pending;
     }
     let end = Err(tungstenite::Error::ConnectionClosed);
     socket.poll_next_unpin(cx).map(|message| message.unwrap_or(end))
 }
 
-fn lost(error: tungstenite::Error) -> Fact {
-    if let tungstenite::Error::Http(answer) = &error {
-        return Fact::NotUpgraded(answer.status().as_u16());
+fn socket_error(error: tungstenite::Error) -> Input {
+    if let tungstenite::Error::Http(response) = &error {
+        return Input::UpgradeRefused(response.status().as_u16());
     }
-    let is_silent = matches!(error, tungstenite::Error::ConnectionClosed);
-    let reason = if is_silent { String::new() } else { error.to_string() };
-    Fact::Lost { code: 1006, reason }
+    let has_reason = !matches!(error, tungstenite::Error::ConnectionClosed);
+    let reason = if has_reason { error.to_string() } else { String::new() };
+    Input::SocketClosed { code: 1006, reason }
 }
 
-/// Says the last things, and reads to the end: a socket that is dropped with something unread in it may
-/// take back what it has said.
-async fn hangs_up(mut socket: Box<WebSocket>, last: impl Iterator<Item = Message>) {
-    let goodbye = async {
+/// Sends the last messages and reads to the end: a TCP connection that is dropped with unread data may be reset, and
+/// what was sent last may then be lost.
+async fn close(mut socket: Box<WebSocket>, last: impl Iterator<Item = Message>) {
+    let closing = async {
         for message in last {
             if socket.feed(message).await.is_err() {
                 return;
@@ -245,11 +245,5 @@ async fn hangs_up(mut socket: Box<WebSocket>, last: impl Iterator<Item = Message
         let _ = socket.flush().await;
         while let Some(Ok(_)) = socket.next().await {}
     };
-    let _ = timeout(GOODBYE_WITHIN, goodbye).await;
-}
-
-/// Now, by what is as good as dice: the standard library seeds its hashers from the system.
-pub(crate) fn moment(now: Duration) -> Moment {
-    let dice = RandomState::new().build_hasher().finish() >> 11;
-    Moment { now, random: dice as f64 / (1_u64 << 53) as f64 }
+    let _ = timeout(CLOSE_TIMEOUT, closing).await;
 }

@@ -1,88 +1,89 @@
-//! What a session tells.
+//! The events of a session, and the types in them.
 
 use std::{fmt, time::Duration};
 
 use serde::Deserialize;
 use serde_json::Value;
 
-/// One thing that a session tells, in the order in which it happened.
+/// An event of a session. Events are delivered in the order in which they happened.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// Where we are now.
+    /// The session has changed its state, or has lost another socket.
     State(Change),
-    /// Somebody is there: at first everyone who was there before us.
+    /// A peer is in the room: it has joined, or was there when this client joined.
     PeerJoined(Member),
-    /// Somebody is no longer there.
+    /// A peer is no longer in the room.
     PeerLeft {
-        /// Whom this was.
+        /// The peer.
         peer: Member,
-        /// Nobody said so: we had to sit down anew, and it was not there. It may only be slower to come
-        /// back than we are; a call with it can go on for a while (`docs/build/clients.md`: 30 seconds).
+        /// The server did not report that it left: the client had to join again, and the peer was not in the room.
+        /// It may only reconnect later, so a call with it may continue for a while (`docs/build/clients.md`: 30
+        /// seconds).
         is_missing: bool,
     },
-    /// The server has lost a peer's connection, or has it again. The peer is there all the time.
+    /// The server has lost a peer's connection, or has it again. The peer is a member all the time.
     PeerState {
-        /// Whose.
+        /// The client id of the peer.
         client_id: String,
-        /// Which of the two.
+        /// Whether its connection is lost or back.
         state: PeerState,
     },
-    /// A peer negotiates.
+    /// A description or a candidate from a peer.
     Signal {
-        /// Its client id.
+        /// The client id of the peer.
         from: String,
-        /// Its name.
+        /// The username of the peer.
         username: String,
-        /// Which of the three.
+        /// Offer, answer or candidate.
         kind: SignalKind,
-        /// As it was said; the end of candidates is `null`.
+        /// As the peer sent it; the end of candidates is `null`.
         payload: Value,
     },
-    /// A peer has said something.
+    /// A message from a peer.
     Message {
-        /// Its client id.
+        /// The client id of the peer.
         from: String,
-        /// Its name.
+        /// The username of the peer.
         username: String,
-        /// What.
+        /// Any JSON value.
         data: Value,
     },
-    /// An administrator of the server has said something.
+    /// A message from an administrator of the server.
     ServerMessage {
-        /// What.
+        /// Any JSON value.
         data: Value,
     },
     /// ICE servers for every connection from now on.
     IceServers(Vec<IceServer>),
-    /// Something went wrong; after [`Error::Closed`] there is nothing more but the state.
+    /// An error. [`Error::Closed`] ends the session, and only the state [`State::Closed`] follows.
     Error(Error),
 }
 
-/// Where a session is.
+/// The state of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Not in yet.
+    /// The client has not joined yet.
     Connecting,
-    /// In the room.
+    /// The client is a member of the room and has a connection.
     Connected,
-    /// Without a socket; what is said waits.
+    /// The connection is lost; sent frames are queued.
     Reconnecting,
-    /// Over, for good.
+    /// The session has ended.
     Closed,
 }
 
-/// A new [`State`], or one more attempt in the old one.
+/// A new [`State`], or another failed attempt in the same state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// Where we are now.
+    /// The state from now on.
     pub state: State,
-    /// [`State::Connected`] again, and nothing was missed.
+    /// With [`State::Connected`]: the membership was resumed, and no frame was lost.
     pub is_resumed: bool,
-    /// How long until the next attempt.
+    /// The delay until the next attempt.
     pub retry_in: Option<Duration>,
-    /// The close code of the last socket; 1006 where it just broke.
+    /// The close code of the last socket; 1006 if there was no Close frame.
     pub code: Option<u16>,
-    /// What it said, or what we know.
+    /// The close reason of the last socket, or the error that the client has seen.
     pub reason: Option<String>,
 }
 
@@ -91,36 +92,36 @@ pub struct Change {
 pub struct Member {
     /// Unique in the room.
     pub client_id: String,
-    /// Whose it is.
+    /// The account of the member, or the name of the guest.
     pub username: String,
-    /// Whether we give way to it when both offer at once.
+    /// Whether this client is the polite one of the pair: on an offer collision it accepts the member's offer.
     #[serde(default)]
     pub polite: bool,
 }
 
-/// What `peer_state` says.
+/// The connection of a peer to the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PeerState {
-    /// Its connection is gone, and its seat is kept.
+    /// Its connection is lost, and its membership is kept.
     Reconnecting,
-    /// It is back.
+    /// It has a connection again.
     Connected,
 }
 
-/// What peers negotiate with.
+/// The kind of a signaling frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SignalKind {
-    /// A session description, an object.
+    /// A session description: an object.
     Offer,
-    /// A session description, an object.
+    /// A session description: an object.
     Answer,
-    /// An object or, at the end, `null`.
+    /// A candidate: an object, or `null` for the end of candidates.
     IceCandidate,
 }
 
 impl SignalKind {
-    /// The `type` of its message, and the field that holds the payload.
+    /// The `type` of its frame, and the field that holds the payload.
     pub(crate) fn names(self) -> (&'static str, &'static str) {
         match self {
             Self::Offer => ("offer", "offer"),
@@ -130,14 +131,14 @@ impl SignalKind {
     }
 }
 
-/// A STUN or TURN server, as RTCPeerConnection takes it.
+/// A STUN or TURN server, in the form of `RTCIceServer`.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 pub struct IceServer {
-    /// `stun:`, `turn:` and `turns:` addresses.
+    /// `stun:`, `turn:` and `turns:` URLs.
     pub urls: Vec<String>,
-    /// For TURN.
+    /// The TURN username.
     pub username: Option<String>,
-    /// The password to that.
+    /// The TURN password.
     pub credential: Option<String>,
 }
 
@@ -147,29 +148,29 @@ impl fmt::Debug for IceServer {
     }
 }
 
-/// What went wrong.
+/// An error of a session.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// This is no address of a server.
+    /// The URL is not that of a server.
     #[error("{0}")]
     Url(String),
-    /// There is no token to be had at the moment; the session tries again where it needs one.
+    /// No token is available at the moment. The session requests one again.
     #[error("no token: {0}")]
     NoToken(String),
-    /// The server could not do what it was asked; the session goes on.
+    /// The server has refused a frame; the session continues.
     #[error("{message}")]
     Refused {
-        /// The server's word (`docs/build/protocol.md`, section 3).
+        /// The error code of the server (`docs/build/protocol.md`, section 3).
         code: String,
-        /// Its sentence.
+        /// The error message of the server.
         message: String,
     },
-    /// The session is over; coming back makes no sense as it is.
+    /// The session has ended, and reconnecting with the same options would fail again.
     #[error("{message}")]
     Closed {
-        /// The server's word, or `closed`, or `refused` where it did not even upgrade.
+        /// The error code of the server, `closed` if it gave none, or `refused` if it refused the upgrade.
         code: String,
-        /// Why.
+        /// The error message or the close reason.
         message: String,
     },
 }

@@ -1,11 +1,11 @@
-//! A member of a room on signaling-server, which stays one through broken networks, sleeping laptops
-//! and restarts. What goes over the wire is in `docs/build/protocol.md`; that a client of another language
-//! behaves the same is in `docs/build/clients.md`. There is no WebRTC in here: bring your own.
+//! A client of signaling-server. It keeps its membership of a room across lost networks, suspended machines and
+//! server restarts. `docs/build/protocol.md` describes the frames; `docs/build/clients.md` describes the behaviour
+//! that the clients of all languages share. It contains no WebRTC: combine it with a WebRTC library.
 //!
 //! ```no_run
 //! use signaling_client::{Event, Options, connect};
 //!
-//! # async fn story() -> Result<(), signaling_client::Error> {
+//! # async fn example() -> Result<(), signaling_client::Error> {
 //! let options = Options::new("https://signaling.example.com", "standup").login("alice", "secret");
 //! let (session, mut events) = connect(options).await?;
 //! session.send("hello", None);
@@ -18,16 +18,17 @@
 //! # }
 //! ```
 //!
-//! Read in this order: [`Event`] (what is heard), [`Options`], [`Session`] (what can be said), then
-//! `membership` (every decision, without a socket or a clock), `driver` (what carries them out) and
-//! `dial` (how a server is reached).
+//! Read in this order: [`Event`] (what a session reports), [`Options`], [`Session`] (what a program can send), then
+//! `membership` (every decision, without a socket or a clock), `driver` (which carries the decisions out) and
+//! `endpoint` (how the server is reached).
 
-mod dial;
 mod driver;
+mod endpoint;
 mod events;
 mod membership;
 mod options;
 mod session;
+mod shared;
 mod tokens;
 
 pub use events::{Change, Error, Event, IceServer, Member, PeerState, SignalKind, State};

@@ -1,10 +1,10 @@
-//! Where to go, and as whom.
+//! The options of a session.
 
 use std::{error::Error, fmt};
 
 use crate::tokens::Tokens;
 
-/// Where to go, and as whom.
+/// The server, the room and the credentials of a session.
 pub struct Options {
     pub(crate) url: String,
     pub(crate) room: String,
@@ -13,39 +13,40 @@ pub struct Options {
 }
 
 impl Options {
-    /// A guest in `room` of the server at `url`: `https://example.com`, with a path where it is behind one.
+    /// A guest in `room` on the server at `url`: `https://example.com`, with the path prefix of a reverse proxy if there is one.
     pub fn new(url: impl Into<String>, room: impl Into<String>) -> Self {
         Self { url: url.into(), room: room.into(), client_id: None, tokens: Tokens::Guest }
     }
 
-    /// A client id that is unique in the room; the server chooses where it is left out.
+    /// The client id, unique in the room; the server assigns one if it is left out.
     #[must_use]
     pub fn client_id(self, id: impl Into<String>) -> Self {
         Self { client_id: Some(id.into()), ..self }
     }
 
-    /// Comes with this token, and with no other when it ends.
+    /// Authenticates with this token; there is no other one when it expires.
     #[must_use]
     pub fn token(self, token: impl Into<String>) -> Self {
-        Self { tokens: Tokens::One(token.into()), ..self }
+        Self { tokens: Tokens::Fixed(token.into()), ..self }
     }
 
-    /// Asks for a token whenever one is needed: with `true` after one was refused or is about to run out.
+    /// Calls `request` whenever a token is needed, with `true` after a token was refused and shortly before one
+    /// expires.
     ///
-    /// [`Error::Closed`](crate::Error::Closed) in place of one ends a session that needs it to come in;
-    /// after any other error it asks again.
+    /// [`Error::Closed`](crate::Error::Closed) from it ends a session that needs the token to join. After any other
+    /// error it is called again.
     #[must_use]
-    pub fn tokens<A, F, E>(self, ask: A) -> Self
+    pub fn tokens<A, F, E>(self, request: A) -> Self
     where
         A: Fn(bool) -> F + Send + Sync + 'static,
         F: Future<Output = Result<String, E>> + Send + 'static,
         E: Into<Box<dyn Error + Send + Sync>>,
     {
-        Self { tokens: Tokens::asked(ask), ..self }
+        Self { tokens: Tokens::from_fn(request), ..self }
     }
 
-    /// Logs in at `POST /auth/login` of the same server, and goes on with `POST /auth/refresh`. A login
-    /// that is refused ends the session.
+    /// Logs in at `POST /auth/login` of the same server, and renews the token at `POST /auth/refresh`. A refused
+    /// login ends the session.
     #[must_use]
     pub fn login(self, username: impl Into<String>, password: impl Into<String>) -> Self {
         let tokens = Tokens::Login { username: username.into(), password: password.into() };
@@ -56,9 +57,9 @@ impl Options {
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { url, room, client_id, .. } = self;
-        let mut told = f.debug_struct("Options");
-        told.field("url", url).field("room", room).field("client_id", client_id);
-        told.finish_non_exhaustive()
+        let mut output = f.debug_struct("Options");
+        output.field("url", url).field("room", room).field("client_id", client_id);
+        output.finish_non_exhaustive()
     }
 }
 
@@ -67,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_printed_holds_no_secret() {
+    fn debug_output_contains_no_secret() {
         let options = Options::new("https://example.com", "den").client_id("alice-1");
         for options in [options.login("alice", "s3cret"), Options::new("", "").token("s3cret")] {
             assert!(!format!("{options:?}").contains("s3cret"));

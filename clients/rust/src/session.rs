@@ -1,30 +1,29 @@
-//! What a program holds of its membership: a handle to speak, and what it hears.
+//! The public handle of a session, and the receiver of its events.
 
-use std::{
-    fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{fmt, sync::Arc};
 
 use serde_json::{Value, json};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
 use crate::{
-    Change, Error, Event, IceServer, Member, Options, SignalKind, State,
-    dial::Server,
-    driver::{Driver, moment},
-    membership::{Fact, Frame, Membership, object},
+    driver::Driver,
+    endpoint::Endpoint,
+    events::{Change, Error, Event, IceServer, Member, SignalKind, State},
+    membership::{Frame, Input, Membership, object},
+    options::Options,
+    shared::SharedMembership,
 };
 
-/// Events that may wait for the program. While more do, the server is not listened to.
-const MOST_UNREAD: usize = 256;
+/// How many events may be queued for the program. While the queue is full, the driver does not read from the socket.
+const MAX_QUEUED_EVENTS: usize = 256;
 
-/// Enters a room; answers when we are in. While the server cannot be reached, this goes on trying.
+/// Joins a room, and returns once the client is a member. While the server cannot be reached, this keeps trying.
 ///
-/// The first events are those who are there already. Dropping what is awaited here gives it up.
+/// The first events are those of the members that are already in the room. Dropping the future ends the session.
 ///
 /// # Errors
 ///
-/// [`Error::Url`] for an address that is none, and [`Error::Closed`] where we may not come in.
+/// [`Error::Url`] for an invalid URL, and [`Error::Closed`] if the server refuses the client.
 ///
 /// # Panics
 ///
@@ -46,38 +45,38 @@ pub async fn connect(options: Options) -> Result<(Session, Events), Error> {
             | Event::IceServers(_) => {}
         }
     }
-    Err(Error::Closed { code: "closed".to_owned(), message: "The session is over".to_owned() })
+    Err(Error::Closed { code: "closed".to_owned(), message: "The session has ended".to_owned() })
 }
 
-/// As [`connect`], for those who want to hear of every attempt: it does not wait, and what is said before
-/// we are in is said then.
+/// As [`connect`], but returns at once and reports every attempt as an event. Frames that are sent before the client
+/// has joined are queued.
 ///
 /// # Errors
 ///
-/// [`Error::Url`]; everything else is an event.
+/// [`Error::Url`]; every other error is an event.
 ///
 /// # Panics
 ///
 /// Outside of a Tokio runtime.
 pub fn start(options: Options) -> Result<(Session, Events), Error> {
-    let server = Server::parse(&options.url)?;
-    let tokens = options.tokens.at(&server);
+    let endpoint = Endpoint::parse(&options.url)?;
+    let tokens = options.tokens.at(&endpoint);
     let membership = Membership::new(options.client_id, tokens.can_renew());
-    let shared = Arc::new(Shared { membership: Mutex::new(membership), news: Notify::new() });
-    let (tell, events) = mpsc::channel(MOST_UNREAD);
-    let (end, over) = watch::channel(());
-    let driver = Driver::new(shared.clone(), server, options.room, tokens, tell);
-    tokio::spawn(driver.run(end));
-    Ok((Session { seat: Arc::new(Seat(shared)), over }, Events(events)))
+    let shared = Arc::new(SharedMembership::new(membership));
+    let (event_sender, events) = mpsc::channel(MAX_QUEUED_EVENTS);
+    let (closing, closed) = watch::channel(());
+    let driver = Driver::new(shared.clone(), endpoint, options.room, tokens, event_sender);
+    tokio::spawn(driver.run(closing));
+    Ok((Session { membership: Arc::new(LeaveOnDrop(shared)), closed }, Events(events)))
 }
 
-/// What happens, in order.
+/// The events of a session, in order.
 pub struct Events(mpsc::Receiver<Event>);
 
 impl Events {
-    /// The next event; nothing once the session is over.
+    /// The next event; `None` once the session has ended.
     ///
-    /// May be given up at any time without losing one.
+    /// Cancel safe: no event is lost if the future is dropped.
     pub async fn next(&mut self) -> Option<Event> {
         self.0.recv().await
     }
@@ -89,97 +88,78 @@ impl fmt::Debug for Events {
     }
 }
 
-/// A handle to one membership of one room. When the last clone is dropped, we leave.
+/// A handle to one membership of one room. When the last clone is dropped, the client leaves the room.
 #[derive(Clone)]
 pub struct Session {
-    seat: Arc<Seat>,
-    over: watch::Receiver<()>,
+    membership: Arc<LeaveOnDrop>,
+    closed: watch::Receiver<()>,
 }
 
 impl Session {
-    /// Says `data` to the peer with this client id, or to everyone. Never waits; what is said while the
-    /// connection is away is said when it is back, the last 200 of it.
+    /// Sends `data` to the peer with this client id, or to every peer. Never blocks. While the connection is lost, the
+    /// last 200 frames are queued.
     pub fn send(&self, data: impl Into<Value>, to: Option<&str>) {
-        self.say(object(json!({"type":"message","data":data.into()})), to);
+        self.send_frame(object(json!({"type":"message","data":data.into()})), to);
     }
 
-    /// Negotiates with the peer with this client id, or with everyone. As [`Session::send`].
+    /// Sends a description or a candidate to the peer with this client id, or to every peer. As [`Session::send`].
     pub fn signal(&self, kind: SignalKind, payload: impl Into<Value>, to: Option<&str>) {
         let (name, field) = kind.names();
         let mut frame = object(json!({"type":name}));
         frame.insert(field.to_owned(), payload.into());
-        self.say(frame, to);
+        self.send_frame(frame, to);
     }
 
-    fn say(&self, mut frame: Frame, to: Option<&str>) {
+    fn send_frame(&self, mut frame: Frame, to: Option<&str>) {
         frame.extend(to.map(|to| ("to".to_owned(), to.into())));
-        self.seat.0.learns(Fact::Said(frame));
+        self.membership.0.handle(Input::Send(frame));
     }
 
-    /// The others, as of now; events that were not read yet may tell of what is in here already.
+    /// The other members at the moment. Events that were not read yet may be about changes that are included here.
     pub fn peers(&self) -> Vec<Member> {
-        self.seat.0.membership().peers().cloned().collect()
+        self.membership.0.lock().peers().cloned().collect()
     }
 
-    /// Our own client id; empty until we are in, where the server chooses it.
+    /// The client id of this client; empty until it has joined, if the server assigns it.
     pub fn id(&self) -> String {
-        self.seat.0.membership().client_id().unwrap_or_default().to_owned()
+        self.membership.0.lock().client_id().unwrap_or_default().to_owned()
     }
 
-    /// Our own name; empty until we are in.
+    /// The username of this client; empty until it has joined.
     pub fn username(&self) -> String {
-        self.seat.0.membership().username().unwrap_or_default().to_owned()
+        self.membership.0.lock().username().unwrap_or_default().to_owned()
     }
 
-    /// Where we are.
+    /// The state of the session.
     pub fn state(&self) -> State {
-        self.seat.0.membership().state()
+        self.membership.0.lock().state()
     }
 
     /// The ICE servers to use from now on.
     pub fn ice_servers(&self) -> Vec<IceServer> {
-        self.seat.0.membership().ice_servers().to_vec()
+        self.membership.0.lock().ice_servers().to_vec()
     }
 
-    /// Leaves, and waits until that is said: for two seconds at the longest.
+    /// Leaves the room, and waits until the Close frame is sent and answered: at most two seconds.
     pub async fn close(&self) {
-        self.seat.0.learns(Fact::Left);
-        // An error says that the other end has been dropped.
-        let _ = self.over.clone().changed().await;
+        self.membership.0.handle(Input::Leave);
+        // An error means that the driver has ended and dropped the sender.
+        let _ = self.closed.clone().changed().await;
     }
 }
 
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut told = f.debug_struct("Session");
-        told.field("id", &self.id()).field("state", &self.state()).finish_non_exhaustive()
+        let mut output = f.debug_struct("Session");
+        output.field("id", &self.id()).field("state", &self.state()).finish_non_exhaustive()
     }
 }
 
-/// What all clones of a session hold.
-struct Seat(Arc<Shared>);
+/// What all clones of a session share. The client leaves the room when it is dropped.
+struct LeaveOnDrop(Arc<SharedMembership>);
 
-impl Drop for Seat {
+impl Drop for LeaveOnDrop {
     fn drop(&mut self) {
-        self.0.learns(Fact::Left);
-    }
-}
-
-/// The membership, between whoever speaks and the task that does what it decides.
-pub(crate) struct Shared {
-    membership: Mutex<Membership>,
-    /// There may be something to do.
-    pub news: Notify,
-}
-
-impl Shared {
-    pub fn membership(&self) -> MutexGuard<'_, Membership> {
-        self.membership.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// For facts that have no time.
-    fn learns(&self, fact: Fact) {
-        self.membership().learns(fact, moment(std::time::Duration::ZERO));
-        self.news.notify_one();
+        self.0.handle(Input::Leave);
     }
 }

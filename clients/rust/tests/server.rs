@@ -1,6 +1,6 @@
-//! Clients and a real server: what they say to each other through cuts, restarts and crashes.
+//! Sessions on the real server, through lost networks, restarts and crashes.
 //!
-//! The server is the one that `SIGNALING_SERVER` names, or the one in the folder where this was built:
+//! The server is the program that `SIGNALING_SERVER` names, or the one in the build folder of this test:
 //! `cargo build --bin signaling-server`.
 
 #![allow(
@@ -38,24 +38,24 @@ use tokio::{
     time::timeout,
 };
 
-/// Longer than anything here takes, also on a loaded machine; nothing waits for it to pass.
-const SOON: Duration = Duration::from_secs(60);
+/// Longer than any step takes on a loaded machine; no test waits for it to pass.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-const JWT_KEY: &str = "jwt-key-of-the-story-0123456789abcdef";
+const JWT_KEY: &str = "jwt-key-of-the-tests-0123456789abcdef";
 
-// --- the server, and a network that breaks -------------------------------------------------------
+// --- the server, and a network that can be cut ----------------------------------------------------
 
-/// A server process that can be started again where it was: same port, same folder.
-struct House {
+/// A server process that can be restarted on the same port and in the same folder.
+struct TestServer {
     folder: TempDir,
     settings: Vec<(&'static str, String)>,
     child: Child,
     address: SocketAddr,
 }
 
-impl House {
-    async fn open(settings: &[(&'static str, &str)]) -> Self {
-        let usual = [
+impl TestServer {
+    async fn start(settings: &[(&'static str, &str)]) -> Self {
+        let defaults = [
             ("DEBUG", "true"),
             ("ALLOW_ANONYMOUS", "true"),
             ("HOST", "127.0.0.1"),
@@ -67,14 +67,14 @@ impl House {
             ("WEBSOCKET_MESSAGES_PER_SECOND", "100000"),
             ("WEBSOCKET_MESSAGE_BURST", "100000"),
             ("SHUTDOWN_GRACE_SECONDS", "2"),
-            ("SECRET_KEY", "own-key-of-the-story-0123456789abcdef"),
+            ("SECRET_KEY", "own-key-of-the-tests-0123456789abcdef"),
             ("JWT_SECRET_KEY", JWT_KEY),
         ];
-        let settings = usual.iter().chain(settings);
+        let settings = defaults.iter().chain(settings);
         let mut settings: Vec<_> =
             settings.map(|&(name, value)| (name, value.to_owned())).collect();
         let folder = tempfile::tempdir().unwrap();
-        let (child, address) = start(&folder, &settings).await;
+        let (child, address) = spawn(&folder, &settings).await;
         settings.push(("PORT", address.port().to_string()));
         Self { folder, settings, child, address }
     }
@@ -83,22 +83,22 @@ impl House {
         format!("http://{}", self.address)
     }
 
-    async fn stops(&mut self) {
+    async fn stop(&mut self) {
         let pid = self.child.id().unwrap().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
-        let ended = timeout(SOON, self.child.wait()).await.expect("still running").unwrap();
+        let ended = timeout(TIMEOUT, self.child.wait()).await.expect("still running").unwrap();
         assert_eq!(ended.code(), Some(0));
     }
 
-    async fn opens_again(&mut self) {
-        (self.child, _) = start(&self.folder, &self.settings).await;
+    async fn restart(&mut self) {
+        (self.child, _) = spawn(&self.folder, &self.settings).await;
     }
 }
 
 fn binary() -> PathBuf {
-    let named = std::env::var_os("SIGNALING_SERVER").map(PathBuf::from);
-    let path = named.unwrap_or_else(|| {
-        // This is target/debug/deps/server-….
+    let given = std::env::var_os("SIGNALING_SERVER").map(PathBuf::from);
+    let path = given.unwrap_or_else(|| {
+        // The test is target/debug/deps/server-….
         let built = std::env::current_exe().unwrap();
         built.ancestors().nth(2).unwrap().join("signaling-server")
     });
@@ -106,8 +106,8 @@ fn binary() -> PathBuf {
     path.canonicalize().unwrap()
 }
 
-/// Knows no variable of ours but these; is ended with the test.
-async fn start(folder: &TempDir, settings: &[(&str, String)]) -> (Child, SocketAddr) {
+/// Starts the server with these settings and an otherwise empty environment; it is killed at the end of the test.
+async fn spawn(folder: &TempDir, settings: &[(&str, String)]) -> (Child, SocketAddr) {
     let mut command = Command::new(binary());
     command.env_clear().envs(settings.iter().map(|(name, value)| (name, value)));
     command.current_dir(folder.path()).kill_on_drop(true);
@@ -122,13 +122,13 @@ async fn start(folder: &TempDir, settings: &[(&str, String)]) -> (Child, SocketA
             }
         }
     };
-    let address = timeout(SOON, address).await.expect("the server does not open");
-    // Who does not read a log stops whoever writes it.
+    let address = timeout(TIMEOUT, address).await.expect("the server did not start");
+    // A full pipe would block the server.
     tokio::spawn(async move { while let Ok(Some(_)) = log.next_line().await {} });
     (child, address)
 }
 
-/// TCP connections to a server that are cut all at once, with whatever is on its way.
+/// A TCP proxy to a server. A cut resets all connections, with the data that is on its way.
 struct Network {
     address: SocketAddr,
     connections: Arc<Mutex<Vec<AbortHandle>>>,
@@ -136,28 +136,28 @@ struct Network {
 }
 
 impl Network {
-    async fn before(server: SocketAddr) -> Self {
+    async fn to(server: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let connections = Arc::new(Mutex::new(Vec::new()));
-        let known = connections.clone();
+        let accepted = connections.clone();
         let accepting = tokio::spawn(async move {
             loop {
-                let (mut near, _) = listener.accept().await.unwrap();
-                let carried = tokio::spawn(async move {
-                    let Ok(mut far) = TcpStream::connect(server).await else { return };
-                    // Whatever ends this resets both.
-                    near.set_zero_linger().unwrap();
-                    far.set_zero_linger().unwrap();
-                    let _ = copy_bidirectional(&mut near, &mut far).await;
+                let (mut client, _) = listener.accept().await.unwrap();
+                let forwarding = tokio::spawn(async move {
+                    let Ok(mut upstream) = TcpStream::connect(server).await else { return };
+                    // The end of this task resets both connections.
+                    client.set_zero_linger().unwrap();
+                    upstream.set_zero_linger().unwrap();
+                    let _ = copy_bidirectional(&mut client, &mut upstream).await;
                 });
-                known.lock().unwrap().push(carried.abort_handle());
+                accepted.lock().unwrap().push(forwarding.abort_handle());
             }
         });
         Self { address, connections, accepting }
     }
 
-    fn is_cut(&self) {
+    fn cut(&self) {
         self.connections.lock().unwrap().drain(..).for_each(|connection| connection.abort());
     }
 }
@@ -165,47 +165,48 @@ impl Network {
 impl Drop for Network {
     fn drop(&mut self) {
         self.accepting.abort();
-        self.is_cut();
+        self.cut();
     }
 }
 
-// --- those who talk ------------------------------------------------------------------------------
+// --- the clients ----------------------------------------------------------------------------------
 
-/// A session, and what it has told so far.
+/// A session, and its events until now.
 struct Member {
     session: Session,
     events: Events,
     seen: Vec<Event>,
 }
 
-async fn enters(options: Options) -> Member {
-    let (session, events) = timeout(SOON, connect(options)).await.expect("not let in").unwrap();
+async fn join(options: Options) -> Member {
+    let (session, events) =
+        timeout(TIMEOUT, connect(options)).await.expect("did not join").unwrap();
     Member { session, events, seen: Vec::new() }
 }
 
-/// One of the server's demo accounts, whose client id is its name.
+/// Options for one of the server's demo accounts, with its name as client id.
 fn user(url: impl Into<String>, name: &str) -> Options {
     Options::new(url, "den").login(name, "password123").client_id(name)
 }
 
 impl Member {
-    async fn hears(&mut self) -> Event {
-        let event = timeout(SOON, self.events.next()).await;
-        let event = event.unwrap_or_else(|_| panic!("heard nothing after {:?}", self.seen));
-        self.seen.push(event.expect("the session is over"));
+    async fn next_event(&mut self) -> Event {
+        let event = timeout(TIMEOUT, self.events.next()).await;
+        let event = event.unwrap_or_else(|_| panic!("no event after {:?}", self.seen));
+        self.seen.push(event.expect("the session has ended"));
         self.seen.last().unwrap().clone()
     }
 
-    /// The next event for which there is something; those before it are passed over.
-    async fn until<T>(&mut self, mut found: impl FnMut(&Event) -> Option<T>) -> T {
+    /// Waits for the next event that `find` accepts.
+    async fn until<T>(&mut self, mut find: impl FnMut(&Event) -> Option<T>) -> T {
         loop {
-            if let Some(found) = found(&self.hears().await) {
+            if let Some(found) = find(&self.next_event().await) {
                 return found;
             }
         }
     }
 
-    async fn hears_data(&mut self) -> Value {
+    async fn next_data(&mut self) -> Value {
         self.until(|event| match event {
             Event::Message { data, .. } => Some(data.clone()),
             _ => None,
@@ -213,8 +214,8 @@ impl Member {
         .await
     }
 
-    /// Connected again; whether it goes on where it was.
-    async fn is_back(&mut self) -> bool {
+    /// Waits for the next `connected`; returns whether it was a resume.
+    async fn until_connected(&mut self) -> bool {
         self.until(|event| match event {
             Event::State(Change { state: State::Connected, is_resumed, .. }) => Some(*is_resumed),
             _ => None,
@@ -222,7 +223,7 @@ impl Member {
         .await
     }
 
-    async fn is_away(&mut self) {
+    async fn until_reconnecting(&mut self) {
         self.until(|event| match event {
             Event::State(Change { state: State::Reconnecting, .. }) => Some(()),
             _ => None,
@@ -230,25 +231,27 @@ impl Member {
         .await;
     }
 
-    fn has_seen(&self, what: impl Fn(&Event) -> bool) -> usize {
-        self.seen.iter().filter(|event| what(event)).count()
+    fn count(&self, is_counted: impl Fn(&Event) -> bool) -> usize {
+        self.seen.iter().filter(|event| is_counted(event)).count()
     }
 }
 
-fn is_departure(event: &Event) -> bool {
+fn is_peer_left(event: &Event) -> bool {
     matches!(event, Event::PeerLeft { .. })
 }
 
-// --- the stories ---------------------------------------------------------------------------------
+// --- the tests ------------------------------------------------------------------------------------
 
 #[tokio::test]
-async fn two_talk_and_one_leaves() {
-    let house = House::open(&[]).await;
-    let mut alice = enters(user(house.url(), "user1")).await;
-    let mut guest = enters(Options::new(house.url(), "den")).await;
+async fn two_members_exchange_frames_and_one_leaves() {
+    let server = TestServer::start(&[]).await;
+    let mut alice = join(user(server.url(), "user1")).await;
+    let mut guest = join(Options::new(server.url(), "den")).await;
     let id = guest.session.id();
-    assert!(matches!(guest.hears().await, Event::PeerJoined(peer) if peer.client_id == "user1"));
-    assert!(matches!(alice.hears().await, Event::PeerJoined(peer) if peer.client_id == id));
+    assert!(
+        matches!(guest.next_event().await, Event::PeerJoined(peer) if peer.client_id == "user1")
+    );
+    assert!(matches!(alice.next_event().await, Event::PeerJoined(peer) if peer.client_id == id));
     assert_eq!(
         (alice.session.username(), alice.session.state()),
         ("user1".into(), State::Connected)
@@ -258,215 +261,216 @@ async fn two_talk_and_one_leaves() {
     guest.session.send("to all", None);
     alice.session.signal(SignalKind::Offer, json!({"type":"offer","sdp":"v=0"}), Some(&id));
     alice.session.signal(SignalKind::IceCandidate, Value::Null, Some(&id));
-    alice.session.send(json!({"muted":true}), Some("nobody"));
+    alice.session.send(json!({"muted":true}), Some("unknown"));
 
-    assert_eq!(alice.hears_data().await, "to all");
+    assert_eq!(alice.next_data().await, "to all");
     for (kind, payload) in [
         (SignalKind::Offer, json!({"type":"offer","sdp":"v=0"})),
         (SignalKind::IceCandidate, Value::Null),
     ] {
         let (from, username) = ("user1".to_owned(), "user1".to_owned());
-        assert_eq!(guest.hears().await, Event::Signal { from, username, kind, payload });
+        assert_eq!(guest.next_event().await, Event::Signal { from, username, kind, payload });
     }
-    let Event::Error(Error::Refused { code, .. }) = alice.hears().await else { panic!() };
+    let Event::Error(Error::Refused { code, .. }) = alice.next_event().await else { panic!() };
     assert_eq!(code, "target_not_found");
 
-    guest.session.send("goodbye", None);
+    guest.session.send("last", None);
     guest.session.close().await;
     assert_eq!(guest.session.state(), State::Closed);
-    assert_eq!(alice.hears_data().await, "goodbye");
-    let Event::PeerLeft { peer, is_missing: false } = alice.hears().await else { panic!() };
+    assert_eq!(alice.next_data().await, "last");
+    let Event::PeerLeft { peer, is_missing: false } = alice.next_event().await else { panic!() };
     assert_eq!((peer.client_id, alice.session.peers().len()), (id, 0));
 }
 
-/// The seat would be kept, had the server not heard a Close.
+/// Without a Close frame the server would keep the membership.
 #[tokio::test]
-async fn who_drops_its_session_has_left() {
-    let house = House::open(&[]).await;
-    let mut alice = enters(user(house.url(), "user1")).await;
+async fn dropping_a_session_leaves_the_room() {
+    let server = TestServer::start(&[]).await;
+    let mut alice = join(user(server.url(), "user1")).await;
 
-    drop(enters(Options::new(house.url(), "den")).await);
+    drop(join(Options::new(server.url(), "den")).await);
 
-    alice.until(|event| is_departure(event).then_some(())).await;
+    alice.until(|event| is_peer_left(event).then_some(())).await;
 }
 
 #[tokio::test]
-async fn who_may_not_come_in_is_told_why() {
-    let house = House::open(&[("ALLOWED_ROOMS", r#"["den"]"#)]).await;
+async fn refused_client_gets_the_reason() {
+    let server = TestServer::start(&[("ALLOWED_ROOMS", r#"["den"]"#)]).await;
     for (options, expected) in [
-        (Options::new(house.url(), "den").login("user1", "wrong"), "no_token"),
-        (Options::new(house.url(), "den").token("a.b.c"), "closed"),
-        (Options::new(house.url(), "elsewhere"), "room_not_allowed"),
-        (Options::new(house.url() + "/nowhere", "den"), "refused"),
+        (Options::new(server.url(), "den").login("user1", "wrong"), "no_token"),
+        (Options::new(server.url(), "den").token("a.b.c"), "closed"),
+        (Options::new(server.url(), "other"), "room_not_allowed"),
+        (Options::new(server.url() + "/nowhere", "den"), "refused"),
     ] {
-        let refused = timeout(SOON, connect(options)).await.expect("still trying").unwrap_err();
+        let refused =
+            timeout(TIMEOUT, connect(options)).await.expect("still connecting").unwrap_err();
         let Error::Closed { code, .. } = refused else { panic!("{refused}") };
         assert_eq!(code, expected);
     }
 }
 
-/// Says numbers and hears the other's, each at most so many ahead, until all are heard.
-async fn exchanges(
+/// Sends numbers and receives the numbers of the other, each at most `AHEAD` before the other, until all have arrived.
+async fn exchange(
     member: &mut Member,
     other: &str,
-    heard: &watch::Sender<u64>,
-    mut others: watch::Receiver<u64>,
+    received: &watch::Sender<u64>,
+    mut received_by_other: watch::Receiver<u64>,
     each: impl Fn(u64),
 ) {
     const AHEAD: u64 = 40;
     let session = member.session.clone();
-    let speaking = async {
+    let sending = async {
         for number in 0..NUMBERS {
-            others.wait_for(|heard| number < heard + AHEAD).await.unwrap();
+            received_by_other.wait_for(|received| number < received + AHEAD).await.unwrap();
             session.send(number, Some(other));
         }
     };
-    let listening = async {
+    let receiving = async {
         for number in 0..NUMBERS {
-            assert_eq!(member.hears_data().await, number);
-            heard.send_replace(number + 1);
+            assert_eq!(member.next_data().await, number);
+            received.send_replace(number + 1);
             each(number);
         }
     };
-    tokio::join!(speaking, listening);
+    tokio::join!(sending, receiving);
 }
 
 const NUMBERS: u64 = 400;
 
 #[tokio::test]
-async fn a_network_that_is_cut_again_and_again_loses_nothing_and_doubles_nothing() {
-    let house = House::open(&[]).await;
-    let network = Network::before(house.address).await;
-    let mut alice = enters(user(format!("http://{}", network.address), "user1")).await;
-    let mut bob = enters(user(house.url(), "user2")).await;
+async fn repeated_network_loss_loses_and_duplicates_no_message() {
+    let server = TestServer::start(&[]).await;
+    let network = Network::to(server.address).await;
+    let mut alice = join(user(format!("http://{}", network.address), "user1")).await;
+    let mut bob = join(user(server.url(), "user2")).await;
     let (by_alice, by_bob) = (watch::Sender::new(0), watch::Sender::new(0));
     let (of_alice, of_bob) = (by_alice.subscribe(), by_bob.subscribe());
 
     tokio::join!(
-        exchanges(&mut alice, "user2", &by_alice, of_bob, |number| {
+        exchange(&mut alice, "user2", &by_alice, of_bob, |number| {
             if number % 50 == 25 {
-                network.is_cut();
+                network.cut();
             }
         }),
-        exchanges(&mut bob, "user1", &by_bob, of_alice, |number| {
+        exchange(&mut bob, "user1", &by_bob, of_alice, |number| {
             if number % 70 == 35 {
-                network.is_cut();
+                network.cut();
             }
         }),
     );
 
     let resumed = |event: &Event| matches!(event, Event::State(change) if change.is_resumed);
-    assert!(alice.has_seen(resumed) >= 5, "{}", alice.has_seen(resumed));
-    assert_eq!((alice.has_seen(is_departure), bob.has_seen(is_departure)), (0, 0));
+    assert!(alice.count(resumed) >= 5, "{}", alice.count(resumed));
+    assert_eq!((alice.count(is_peer_left), bob.count(is_peer_left)), (0, 0));
     alice.session.send("last", None);
-    assert_eq!(bob.hears_data().await, "last", "nothing is doubled");
+    assert_eq!(bob.next_data().await, "last", "no message is duplicated");
 }
 
 #[tokio::test]
-async fn a_restart_costs_no_message_and_nobody_seems_to_leave() {
-    let mut house = House::open(&[]).await;
-    let mut alice = enters(user(house.url(), "user1")).await;
-    let mut bob = enters(user(house.url(), "user2")).await;
+async fn restart_loses_no_message_and_no_peer_leaves() {
+    let mut server = TestServer::start(&[]).await;
+    let mut alice = join(user(server.url(), "user1")).await;
+    let mut bob = join(user(server.url(), "user2")).await;
 
     bob.session.send("before", None);
-    let stopping = house.stops();
-    let noticing = async { tokio::join!(alice.is_away(), bob.is_away()) };
-    tokio::join!(stopping, noticing);
+    let stopping = server.stop();
+    let losing = async { tokio::join!(alice.until_reconnecting(), bob.until_reconnecting()) };
+    tokio::join!(stopping, losing);
     alice.session.send("meanwhile", None);
-    house.opens_again().await;
+    server.restart().await;
 
-    let (alice_resumes, bob_resumes) = tokio::join!(alice.is_back(), bob.is_back());
-    assert!(alice_resumes && bob_resumes);
+    let (alice_resumed, bob_resumed) = tokio::join!(alice.until_connected(), bob.until_connected());
+    assert!(alice_resumed && bob_resumed);
     bob.session.send("after", None);
-    assert_eq!(bob.hears_data().await, "meanwhile");
-    // The server may have stopped before it heard of the first.
-    while alice.hears_data().await != "after" {}
+    assert_eq!(bob.next_data().await, "meanwhile");
+    // The server may have stopped before it received the first message.
+    while alice.next_data().await != "after" {}
     let before = Event::Message {
         from: "user2".to_owned(),
         username: "user2".to_owned(),
         data: "before".into(),
     };
-    assert_eq!(alice.has_seen(|event| *event == before), 1);
-    assert_eq!((alice.has_seen(is_departure), bob.has_seen(is_departure)), (0, 0));
+    assert_eq!(alice.count(|event| *event == before), 1);
+    assert_eq!((alice.count(is_peer_left), bob.count(is_peer_left)), (0, 0));
 }
 
 #[tokio::test]
-async fn after_a_crash_both_sit_down_anew_under_their_own_ids() {
-    let mut house = House::open(&[]).await;
-    let mut alice = enters(user(house.url(), "user1")).await;
-    let mut bob = enters(user(house.url(), "user2")).await;
+async fn after_a_crash_both_join_again_with_their_client_ids() {
+    let mut server = TestServer::start(&[]).await;
+    let mut alice = join(user(server.url(), "user1")).await;
+    let mut bob = join(user(server.url(), "user2")).await;
 
-    house.child.kill().await.unwrap();
-    tokio::join!(alice.is_away(), bob.is_away());
+    server.child.kill().await.unwrap();
+    tokio::join!(alice.until_reconnecting(), bob.until_reconnecting());
     alice.session.send("to a room that is gone", None);
-    house.opens_again().await;
+    server.restart().await;
 
-    let (alice_resumes, bob_resumes) = tokio::join!(alice.is_back(), bob.is_back());
-    assert!(!alice_resumes && !bob_resumes);
+    let (alice_resumed, bob_resumed) = tokio::join!(alice.until_connected(), bob.until_connected());
+    assert!(!alice_resumed && !bob_resumed);
     for (member, other) in [(&mut alice, "user2"), (&mut bob, "user1")] {
-        // Whoever was first misses the other, and then finds it.
+        // The client that joined first gets the other as missing, and then as joined.
         while member.session.peers().is_empty() {
-            member.hears().await;
+            member.next_event().await;
         }
         assert_eq!(member.session.peers()[0].client_id, other);
     }
     alice.session.send("again", Some("user2"));
-    assert_eq!(bob.hears_data().await, "again");
+    assert_eq!(bob.next_data().await, "again");
 }
 
-/// A token as another service mints it that has the server's key.
-fn minted(lives: Duration) -> (String, Duration) {
-    #[expect(clippy::disallowed_methods, reason = "a token says what time it ends")]
-    let ends = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + lives;
-    let text = |value: Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
-    let claims = json!({"sub":"user1","exp":ends.as_secs()});
-    let signed = format!("{}.{}", text(json!({"alg":"HS256","typ":"JWT"})), text(claims));
+/// A token as another service with the server's key would mint it, and its expiry.
+fn mint(lifetime: Duration) -> (String, Duration) {
+    #[expect(clippy::disallowed_methods, reason = "the expiry of a token is a wall-clock time")]
+    let expiry = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + lifetime;
+    let encode = |value: Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
+    let claims = json!({"sub":"user1","exp":expiry.as_secs()});
+    let signed = format!("{}.{}", encode(json!({"alg":"HS256","typ":"JWT"})), encode(claims));
     let key = hmac::Key::new(hmac::HMAC_SHA256, JWT_KEY.as_bytes());
     let signature = BASE64_URL_SAFE_NO_PAD.encode(hmac::sign(&key, signed.as_bytes()));
-    (format!("{signed}.{signature}"), ends)
+    (format!("{signed}.{signature}"), expiry)
 }
 
-/// With `WEBSOCKET_ENFORCE_TOKEN_EXPIRY` nobody resumes who stands on a token that has ended.
+/// With `WEBSOCKET_ENFORCE_TOKEN_EXPIRY` a membership whose token has expired cannot be resumed.
 #[tokio::test]
-async fn a_session_outlives_its_first_token() {
-    let house = House::open(&[("WEBSOCKET_ENFORCE_TOKEN_EXPIRY", "true")]).await;
-    let network = Network::before(house.address).await;
-    let (first, ends) = minted(Duration::from_secs(4));
+async fn session_resumes_after_its_first_token_has_expired() {
+    let server = TestServer::start(&[("WEBSOCKET_ENFORCE_TOKEN_EXPIRY", "true")]).await;
+    let network = Network::to(server.address).await;
+    let (first, expiry) = mint(Duration::from_secs(4));
     let renewed = Arc::new(AtomicUsize::new(0));
     let count = renewed.clone();
     let options = Options::new(format!("http://{}", network.address), "den");
-    let mut alice = enters(options.tokens(move |renew| {
-        let token = if renew { minted(Duration::from_secs(1800)).0 } else { first.clone() };
+    let mut alice = join(options.tokens(move |renew| {
+        let token = if renew { mint(Duration::from_secs(1800)).0 } else { first.clone() };
         count.fetch_add(usize::from(renew), Relaxed);
         async { Ok::<_, Error>(token) }
     }))
     .await;
 
-    #[expect(clippy::disallowed_methods, reason = "the server asks the same clock")]
+    #[expect(clippy::disallowed_methods, reason = "the server uses the same clock")]
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    let past_its_end = ends.saturating_sub(now) + Duration::from_secs(1);
-    let told = timeout(past_its_end, alice.events.next()).await;
-    assert!(told.is_err(), "nothing happens: {told:?}");
-    network.is_cut();
+    let past_its_expiry = expiry.saturating_sub(now) + Duration::from_secs(1);
+    let event = timeout(past_its_expiry, alice.events.next()).await;
+    assert!(event.is_err(), "unexpected event: {event:?}");
+    network.cut();
 
-    assert!(alice.is_back().await, "it stands on the second token");
+    assert!(alice.until_connected().await, "the membership is valid with the second token");
     assert_eq!(renewed.load(Relaxed), 1);
 }
 
-/// Whoever does not read keeps the server waiting, and nothing else.
+/// A client that does not read its events for a while delays only what the server sends to it.
 #[tokio::test]
-async fn who_does_not_read_for_a_while_misses_nothing() {
-    let house = House::open(&[]).await;
-    let mut alice = enters(user(house.url(), "user1")).await;
-    let mut bob = enters(user(house.url(), "user2")).await;
+async fn slow_reader_misses_nothing_and_can_still_send() {
+    let server = TestServer::start(&[]).await;
+    let mut alice = join(user(server.url(), "user1")).await;
+    let mut bob = join(user(server.url(), "user2")).await;
 
     for number in 0..1000 {
         bob.session.send(number, None);
     }
-    alice.session.send("I am still able to speak", None);
-    bob.hears_data().await;
+    alice.session.send("from the slow reader", None);
+    bob.next_data().await;
 
     for number in 0..1000 {
-        assert_eq!(alice.hears_data().await, number);
+        assert_eq!(alice.next_data().await, number);
     }
 }

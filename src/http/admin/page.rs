@@ -19,13 +19,22 @@ const POLICY: HeaderValue = HeaderValue::from_static(
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Path, content type, and content.
-const FILES: [(&str, &str, &str); 6] = [
+const FILES: [(&str, &str, &str); 15] = [
     ("/admin", "text/html; charset=utf-8", include_str!("page/index.html")),
     ("/admin/style.css", "text/css; charset=utf-8", include_str!("page/style.css")),
     ("/admin/page.mjs", SCRIPT, include_str!("page/page.mjs")),
-    ("/admin/draw.mjs", SCRIPT, include_str!("page/draw.mjs")),
-    ("/admin/figures.mjs", SCRIPT, include_str!("page/figures.mjs")),
-    ("/admin/story.mjs", SCRIPT, include_str!("page/story.mjs")),
+    ("/admin/actions.mjs", SCRIPT, include_str!("page/actions.mjs")),
+    ("/admin/api.mjs", SCRIPT, include_str!("page/api.mjs")),
+    ("/admin/diagnosis.mjs", SCRIPT, include_str!("page/diagnosis.mjs")),
+    ("/admin/diagram.mjs", SCRIPT, include_str!("page/diagram.mjs")),
+    ("/admin/dom.mjs", SCRIPT, include_str!("page/dom.mjs")),
+    ("/admin/format.mjs", SCRIPT, include_str!("page/format.mjs")),
+    ("/admin/metrics.mjs", SCRIPT, include_str!("page/metrics.mjs")),
+    ("/admin/overview.mjs", SCRIPT, include_str!("page/overview.mjs")),
+    ("/admin/plot.mjs", SCRIPT, include_str!("page/plot.mjs")),
+    ("/admin/room.mjs", SCRIPT, include_str!("page/room.mjs")),
+    ("/admin/rules.mjs", SCRIPT, include_str!("page/rules.mjs")),
+    ("/admin/timeline.mjs", SCRIPT, include_str!("page/timeline.mjs")),
 ];
 
 pub(in crate::http) fn router() -> Router<AppState> {

@@ -1,4 +1,4 @@
-//! The example pages, with `DEBUG=true` only: they are for development.
+//! Serves the example pages, in `DEBUG` only: they are for development.
 
 use axum::{
     Router,
@@ -19,8 +19,8 @@ const PAGES: [(&str, &str); 3] = [
     ),
 ];
 
-/// Each page is one file with its script and style; the client library comes from this server, and the page connects to
-/// any server that the user names.
+/// Each page is one file with inline script and style. It loads the client library from this server, and connects to
+/// any server that the user enters.
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; media-src blob:; \
      connect-src http: https: ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",

@@ -1,4 +1,4 @@
-// The client's life on sockets that break, on a clock that the tests move.
+// A session on scripted sockets and on a clock that the tests advance.
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -7,13 +7,13 @@ import { connect, SignalError } from '../dist/signaling.js';
 
 const real = { setTimeout: globalThis.setTimeout, clearTimeout: globalThis.clearTimeout, random: Math.random };
 
-/** Timers run when `clock.passes` says so. */
+/** Timers run when `clock.advance` reaches them. */
 const clock = {
   now: 0, timers: new Map(), last: 0,
-  async passes(ms) {
+  async advance(ms) {
     const end = this.now + ms;
     for (;;) {
-      await settled();
+      await settle();
       const due = [...this.timers].filter(([, { at }]) => at <= end).sort(([, a], [, b]) => a.at - b.at)[0];
       if (!due) break;
       this.now = due[1].at;
@@ -21,10 +21,10 @@ const clock = {
       due[1].run();
     }
     this.now = end;
-    await settled();
+    await settle();
   },
 };
-const settled = () => new Promise((resolve) => real.setTimeout(resolve, 0));
+const settle = () => new Promise((resolve) => real.setTimeout(resolve, 0));
 
 class FakeSocket {
   static all = [];
@@ -36,19 +36,19 @@ class FakeSocket {
   }
   send(text) { this.sent.push(JSON.parse(text)); }
   close(code) { this.closedWith = code ?? 1005; this.readyState = 3; }
-  async says(...frames) {
+  async receive(...frames) {
     for (const frame of frames) this.onmessage({ data: JSON.stringify(frame) });
-    await settled();
+    await settle();
   }
-  async breaks(code = 1006, reason = '') {
+  async drop(code = 1006, reason = '') {
     this.readyState = 3;
     this.onclose({ code, reason });
-    await settled();
+    await settle();
   }
   static get last() { return FakeSocket.all.at(-1); }
 }
 
-/** Enough of one for who does not call anybody. */
+/** The parts of an RTCPeerConnection that a session uses without a real call. */
 class FakeConnection {
   static all = [];
   connectionState = 'new';
@@ -79,22 +79,22 @@ afterEach(() => {
   Math.random = real.random;
 });
 
-function begin(options = {}) {
+function start(options = {}) {
   const errors = [];
-  const joining = connect({
+  const connecting = connect({
     url: 'https://example.com/calls/', room: 'Zimmer 7/é', token: 'T', WebSocket: FakeSocket, RTCPeerConnection: FakeConnection, ...options,
   });
-  joining.catch((error) => errors.push(error));
-  return { joining, errors };
+  connecting.catch((error) => errors.push(error));
+  return { connecting, errors };
 }
 
-/** A session that is in, with Bob there, and what it says of itself from now on. */
-async function enter(options) {
-  const { joining } = begin(options);
-  await settled();
-  await FakeSocket.last.says({ type: 'auth_required' });
-  await FakeSocket.last.says(success(), { seq: 1, type: 'users_in_room', users: [BOB] });
-  const session = await joining;
+/** A connected session with Bob in the room, and what it reports from now on. */
+async function join(options) {
+  const { connecting } = start(options);
+  await settle();
+  await FakeSocket.last.receive({ type: 'auth_required' });
+  await FakeSocket.last.receive(success(), { seq: 1, type: 'users_in_room', users: [BOB] });
+  const session = await connecting;
   const seen = { states: [], errors: [], messages: [], left: [] };
   session.on('state', (event) => seen.states.push(event));
   session.on('error', ({ error }) => seen.errors.push(error));
@@ -103,8 +103,8 @@ async function enter(options) {
   return { session, seen };
 }
 
-test('introduces itself with what it can do, and is in once it is shown around', async () => {
-  const { session } = await enter({ clientId: 'alice-1' });
+test('authenticates with its features, and is connected after users_in_room', async () => {
+  const { session } = await join({ clientId: 'alice-1' });
 
   assert.equal(FakeSocket.last.url, 'wss://example.com/calls/ws/Zimmer%207%2F%C3%A9');
   assert.deepEqual(FakeSocket.last.sent, [{ type: 'auth_token', token: 'T', clientId: 'alice-1', features: ['resume', 'peer_state', 'ice'] }]);
@@ -112,93 +112,93 @@ test('introduces itself with what it can do, and is in once it is shown around',
   assert.equal(session.peers.get('bob-1').polite, true);
 });
 
-test('comes back where it was, and says again what may not have arrived', async () => {
-  const { session, seen } = await enter();
+test('resumes, and repeats the frames that may have been lost', async () => {
+  const { session, seen } = await join();
   session.send('arrived');
-  await clock.passes(15_000);
+  await clock.advance(15_000);
   assert.deepEqual(FakeSocket.last.sent.at(-1), { type: 'ping' });
-  await FakeSocket.last.says({ seq: 2, type: 'pong' });
+  await FakeSocket.last.receive({ seq: 2, type: 'pong' });
   session.send('perhaps', { to: 'bob-1' });
   assert.deepEqual(FakeSocket.last.sent.at(-1), { type: 'message', data: 'perhaps', to: 'bob-1', id: 2, ack: 2 });
 
-  await FakeSocket.last.breaks();
-  session.send('while away');
+  await FakeSocket.last.drop();
+  session.send('while disconnected');
   assert.deepEqual(seen.states.at(-1), { state: 'reconnecting', retryIn: 150, code: 1006, reason: '' });
-  await clock.passes(150);
-  await FakeSocket.last.says({ type: 'auth_required' });
+  await clock.advance(150);
+  await FakeSocket.last.receive({ type: 'auth_required' });
   assert.deepEqual(FakeSocket.last.sent, [{ type: 'resume', resume_token: 'R1', last_seq: 2 }]);
-  await FakeSocket.last.says({ type: 'resumed', client_id: 'alice-1', replayed: 1, users: [BOB], resume_token: 'R2' },
+  await FakeSocket.last.receive({ type: 'resumed', client_id: 'alice-1', replayed: 1, users: [BOB], resume_token: 'R2' },
     { seq: 3, type: 'message', data: 'missed', from: 'bob-1' });
 
-  assert.deepEqual(FakeSocket.last.sent.slice(1).map(({ data, id }) => [data, id]), [['perhaps', 2], ['while away', 3]]);
+  assert.deepEqual(FakeSocket.last.sent.slice(1).map(({ data, id }) => [data, id]), [['perhaps', 2], ['while disconnected', 3]]);
   assert.deepEqual([seen.messages, seen.left, session.state], [['missed'], [], 'connected']);
-  await FakeSocket.last.breaks();
-  await clock.passes(300);
-  await FakeSocket.last.says({ type: 'auth_required' });
+  await FakeSocket.last.drop();
+  await clock.advance(300);
+  await FakeSocket.last.receive({ type: 'auth_required' });
   assert.deepEqual(FakeSocket.last.sent, [{ type: 'resume', resume_token: 'R2', last_seq: 3 }]);
 });
 
-test('does not take the pong of another socket for an answer', async () => {
-  const { session } = await enter();
+test('ignores a replayed pong of the previous socket', async () => {
+  const { session } = await join();
   session.send('perhaps');
-  await FakeSocket.last.breaks();
-  await clock.passes(150);
-  await FakeSocket.last.says({ type: 'auth_required' });
+  await FakeSocket.last.drop();
+  await clock.advance(150);
+  await FakeSocket.last.receive({ type: 'auth_required' });
   const missed = Array.from({ length: 40 }, (_, number) => ({ seq: number + 2, type: 'message', data: number, from: 'bob-1' }));
-  await FakeSocket.last.says({ type: 'resumed', replayed: 41, users: [BOB] }, ...missed, { seq: 42, type: 'pong' });
-  await FakeSocket.last.breaks();
-  await clock.passes(300);
-  await FakeSocket.last.says({ type: 'auth_required' });
-  await FakeSocket.last.says({ type: 'resumed', replayed: 0, users: [BOB] });
+  await FakeSocket.last.receive({ type: 'resumed', replayed: 41, users: [BOB] }, ...missed, { seq: 42, type: 'pong' });
+  await FakeSocket.last.drop();
+  await clock.advance(300);
+  await FakeSocket.last.receive({ type: 'auth_required' });
+  await FakeSocket.last.receive({ type: 'resumed', replayed: 0, users: [BOB] });
 
   assert.deepEqual(FakeSocket.last.sent.slice(1).map(({ data }) => data), ['perhaps']);
 });
 
-test('shows the token that came while it was away, and takes the newer role', async () => {
+test('sends a token that was refreshed while disconnected, and takes the role of the later frame', async () => {
   const jwt = (seconds) => `x.${Buffer.from(JSON.stringify({ exp: Date.now() / 1000 + seconds })).toString('base64url')}.x`;
   const tokens = [jwt(20), jwt(3600)];
   const second = tokens[1];
-  const { session } = await enter({ getToken: () => tokens.shift() });
-  await clock.passes(9_000);
-  await FakeSocket.last.breaks();
-  await clock.passes(150);
-  await clock.passes(2_000);
-  await FakeSocket.last.says({ type: 'auth_required' });
-  await FakeSocket.last.says({ type: 'resumed', replayed: 0, users: [BOB] });
+  const { session } = await join({ getToken: () => tokens.shift() });
+  await clock.advance(9_000);
+  await FakeSocket.last.drop();
+  await clock.advance(150);
+  await clock.advance(2_000);
+  await FakeSocket.last.receive({ type: 'auth_required' });
+  await FakeSocket.last.receive({ type: 'resumed', replayed: 0, users: [BOB] });
   assert.deepEqual([FakeSocket.last.sent[1].type, FakeSocket.last.sent[1].token], ['auth_token', second]);
 
-  await FakeSocket.last.says({ seq: 2, type: 'user_joined', ...BOB, polite: false });
+  await FakeSocket.last.receive({ seq: 2, type: 'user_joined', ...BOB, polite: false });
   assert.equal(session.peers.get('bob-1').polite, false);
 });
 
-test('sits down anew where it cannot go on, and keeps its connections', async () => {
-  const { session, seen } = await enter();
+test('joins again when a resume fails, and keeps its peer connections', async () => {
+  const { session, seen } = await join();
   session.peers.get('bob-1').connection.connectionState = 'connected';
-  session.send('of another life');
-  await FakeSocket.last.breaks();
-  await clock.passes(150);
-  await FakeSocket.last.says({ type: 'auth_required' });
-  await FakeSocket.last.says({ type: 'error', code: 'resume_failed', message: 'too late' });
+  session.send('before the new join');
+  await FakeSocket.last.drop();
+  await clock.advance(150);
+  await FakeSocket.last.receive({ type: 'auth_required' });
+  await FakeSocket.last.receive({ type: 'error', code: 'resume_failed', message: 'too late' });
   assert.equal(FakeSocket.last.sent.at(-1).clientId, 'alice-1');
-  await FakeSocket.last.says(success(), { seq: 1, type: 'users_in_room', users: [] });
+  await FakeSocket.last.receive(success(), { seq: 1, type: 'users_in_room', users: [] });
 
   assert.deepEqual([seen.left, seen.errors, FakeConnection.all.length], [[], [], 1]);
-  await FakeSocket.last.says({ seq: 2, type: 'user_joined', ...BOB });
-  await clock.passes(60_000 - 20_000);
-  assert.deepEqual([seen.left, FakeConnection.all.length], [[], 1], 'Bob came later, on the connection that he had');
+  await FakeSocket.last.receive({ seq: 2, type: 'user_joined', ...BOB });
+  await clock.advance(60_000 - 20_000);
+  assert.deepEqual([seen.left, FakeConnection.all.length], [[], 1], 'Bob joined later and kept his connection');
 });
 
-test('gives a peer up that is not back after a server crash', async () => {
-  const { session, seen } = await enter();
+test('removes a peer that does not return after a server crash', async () => {
+  const { session, seen } = await join();
   session.peers.get('bob-1').connection.connectionState = 'connected';
-  await FakeSocket.last.breaks();
-  await clock.passes(150);
-  await FakeSocket.last.says({ type: 'auth_required' });
-  await FakeSocket.last.says({ type: 'error', code: 'resume_failed', message: 'gone' });
-  await FakeSocket.last.says(success(), { seq: 1, type: 'users_in_room', users: [] });
+  await FakeSocket.last.drop();
+  await clock.advance(150);
+  await FakeSocket.last.receive({ type: 'auth_required' });
+  await FakeSocket.last.receive({ type: 'error', code: 'resume_failed', message: 'gone' });
+  await FakeSocket.last.receive(success(), { seq: 1, type: 'users_in_room', users: [] });
   for (let beat = 0; beat < 2; beat += 1) {
-    await clock.passes(15_000);
-    await FakeSocket.last.says({ seq: 2 + beat, type: 'pong' });
+    await clock.advance(15_000);
+    await FakeSocket.last.receive({ seq: 2 + beat, type: 'pong' });
   }
 
   assert.deepEqual([seen.left, FakeConnection.all[0].isClosed], [['bob-1'], true]);
@@ -206,144 +206,144 @@ test('gives a peer up that is not back after a server crash', async () => {
 
 const CLOSES = JSON.parse(readFileSync(new URL('../../closes.json', import.meta.url), 'utf8'));
 
-test('does after every close what the house says', async () => {
+test('does after every close what clients/closes.json lists', async () => {
   for (const { code, reason, error, then } of CLOSES) {
-    const asked = [];
-    const { session, seen } = await enter({ getToken: (renew) => { asked.push(renew); return 'T'; } });
+    const renewals = [];
+    const { session, seen } = await join({ getToken: (renew) => { renewals.push(renew); return 'T'; } });
     const sockets = FakeSocket.all.length;
-    if (error) await FakeSocket.last.says({ type: 'error', message: 'x', ...error });
-    await FakeSocket.last.breaks(code, reason);
-    const what = `${code} ${reason}`;
+    if (error) await FakeSocket.last.receive({ type: 'error', message: 'x', ...error });
+    await FakeSocket.last.drop(code, reason);
+    const row = `${code} ${reason}`;
 
-    assert.deepEqual(seen.states.map(({ state }) => state), [then === 'stop' ? 'closed' : 'reconnecting'], what);
+    assert.deepEqual(seen.states.map(({ state }) => state), [then === 'stop' ? 'closed' : 'reconnecting'], row);
     if (then === 'stop') {
-      assert.equal(seen.errors[0].fatal, true, what);
-      assert.deepEqual([seen.left, session.peers.size, clock.timers.size], [['bob-1'], 0, 0], what);
+      assert.equal(seen.errors[0].fatal, true, row);
+      assert.deepEqual([seen.left, session.peers.size, clock.timers.size], [['bob-1'], 0, 0], row);
     } else {
-      await clock.passes(300);
-      assert.equal(FakeSocket.all.length, sockets + 1, what);
-      await FakeSocket.last.says({ type: 'auth_required' });
-      const said = then === 'renew' ? ['auth_token', [false, true]] : ['resume', [false]];
-      assert.deepEqual([FakeSocket.last.sent[0].type, asked], said, what);
+      await clock.advance(300);
+      assert.equal(FakeSocket.all.length, sockets + 1, row);
+      await FakeSocket.last.receive({ type: 'auth_required' });
+      const expected = then === 'renew' ? ['auth_token', [false, true]] : ['resume', [false]];
+      assert.deepEqual([FakeSocket.last.sent[0].type, renewals], expected, row);
       session.close();
     }
   }
 });
 
-test('ends where there will be no token, and waits as long as it is asked to for one', async () => {
+test('ends on a fatal getToken error, and waits retryAfter after another one', async () => {
   const busy = Object.assign(new SignalError('http_429', 'Slow down'), { retryAfter: 5_000 });
-  const faults = [busy, new SignalError('unauthorized', 'Wrong password', true)];
-  const { joining, errors } = begin({ getToken: () => { throw faults.shift(); } });
-  await settled();
-  await FakeSocket.last.says({ type: 'auth_required' });
-  await clock.passes(4_999);
+  const failures = [busy, new SignalError('unauthorized', 'Wrong password', true)];
+  const { connecting, errors } = start({ getToken: () => { throw failures.shift(); } });
+  await settle();
+  await FakeSocket.last.receive({ type: 'auth_required' });
+  await clock.advance(4_999);
   assert.equal(FakeSocket.all.length, 1);
-  await clock.passes(1);
-  await FakeSocket.last.says({ type: 'auth_required' });
+  await clock.advance(1);
+  await FakeSocket.last.receive({ type: 'auth_required' });
 
-  await assert.rejects(joining, { code: 'unauthorized', fatal: true });
+  await assert.rejects(connecting, { code: 'unauthorized', fatal: true });
   assert.deepEqual([errors.length, FakeSocket.all.length, clock.timers.size], [1, 2, 0]);
 });
 
-test('comes back after a close of the server when it is told to, and at the time that it says', async () => {
-  const { seen } = await enter();
-  await FakeSocket.last.says({ type: 'server_shutdown', reconnect_in_ms: 4200 },
+test('reconnects after the delay that the server announces', async () => {
+  const { seen } = await join();
+  await FakeSocket.last.receive({ type: 'server_shutdown', reconnect_in_ms: 4200 },
     { type: 'error', code: 'server_restarting', message: 'x', retry: true, retry_after_ms: 4200 });
-  await FakeSocket.last.breaks(1012, 'Server is restarting');
+  await FakeSocket.last.drop(1012, 'Server is restarting');
 
   assert.equal(seen.states.at(-1).retryIn, 4200);
-  await clock.passes(4199);
+  await clock.advance(4199);
   assert.equal(FakeSocket.all.length, 1);
-  await clock.passes(1);
+  await clock.advance(1);
   assert.equal(FakeSocket.all.length, 2);
 });
 
-test('tells how it gets on before it is in, and gives up when it is asked to', async () => {
+test('reports states before it has joined, and stops when its signal aborts', async () => {
   const states = [];
-  const giveUp = new AbortController();
-  const { joining, errors } = begin({ onState: (event) => states.push(event), signal: giveUp.signal });
-  await FakeSocket.last.breaks(1013, 'Try again later');
-  giveUp.abort(new Error('enough'));
+  const controller = new AbortController();
+  const { connecting, errors } = start({ onState: (event) => states.push(event), signal: controller.signal });
+  await FakeSocket.last.drop(1013, 'Try again later');
+  controller.abort(new Error('enough'));
 
-  await assert.rejects(joining, /enough/);
+  await assert.rejects(connecting, /enough/);
   assert.deepEqual(states.map(({ state, reason }) => [state, reason]), [['connecting', 'Try again later'], ['closed', '']]);
   assert.deepEqual([errors.length, clock.timers.size], [1, 0]);
 });
 
-test('waits longer and longer, but for the network itself', async () => {
-  const { seen } = await enter();
+test('doubles its retry delay up to the limit', async () => {
+  const { seen } = await join();
   for (let attempt = 0; attempt < 8; attempt += 1) {
-    await FakeSocket.last.breaks();
-    await clock.passes(seen.states.at(-1).retryIn);
+    await FakeSocket.last.drop();
+    await clock.advance(seen.states.at(-1).retryIn);
   }
 
   assert.deepEqual(seen.states.map(({ retryIn }) => retryIn), [150, 300, 600, 1200, 2400, 4800, 7500, 7500]);
 });
 
-test('gives a connection up that says nothing', async () => {
-  const { seen } = await enter();
+test('abandons a socket on which no frame arrives', async () => {
+  const { seen } = await join();
   const silent = FakeSocket.last;
-  await clock.passes(15_000 + 9_999);
+  await clock.advance(15_000 + 9_999);
   assert.deepEqual(seen.states, []);
-  await clock.passes(1);
+  await clock.advance(1);
 
-  // To close it now would be to leave, where the server reads that before the resume.
+  // A Close frame that the server reads before the resume would mean leaving.
   assert.deepEqual([seen.states.at(-1).state, silent.readyState], ['reconnecting', 1]);
-  await clock.passes(150);
-  await FakeSocket.last.says({ type: 'auth_required' });
-  await FakeSocket.last.says({ type: 'resumed', replayed: 0, users: [BOB] });
+  await clock.advance(150);
+  await FakeSocket.last.receive({ type: 'auth_required' });
+  await FakeSocket.last.receive({ type: 'resumed', replayed: 0, users: [BOB] });
   assert.equal(silent.readyState, 3);
 });
 
-test('asks for a fresh token once where one is refused', async () => {
-  const asked = [];
-  const { errors } = begin({ getToken: (renew) => { asked.push(renew); return 'T'; } });
+test('renews a refused token once', async () => {
+  const renewals = [];
+  const { errors } = start({ getToken: (renew) => { renewals.push(renew); return 'T'; } });
   for (let attempt = 0; attempt < 2; attempt += 1) {
-    await clock.passes(300);
-    await FakeSocket.last.says({ type: 'auth_required' });
-    await FakeSocket.last.breaks(1008, 'Invalid token');
+    await clock.advance(300);
+    await FakeSocket.last.receive({ type: 'auth_required' });
+    await FakeSocket.last.drop(1008, 'Invalid token');
   }
-  await clock.passes(60_000);
+  await clock.advance(60_000);
 
-  assert.deepEqual([asked, FakeSocket.all.length], [[false, true], 2]);
+  assert.deepEqual([renewals, FakeSocket.all.length], [[false, true], 2]);
   assert.ok(errors[0] instanceof SignalError && errors[0].fatal);
 });
 
-test('shows a new token a minute before the old one runs out', async () => {
+test('sends a new token one minute before the old one expires', async () => {
   const jwt = (exp) => `x.${Buffer.from(JSON.stringify({ exp })).toString('base64url')}.x`;
   const tokens = [jwt(Date.now() / 1000 + 1800), jwt(Date.now() / 1000 + 3600)];
-  await enter({ getToken: async () => tokens.shift() });
+  await join({ getToken: async () => tokens.shift() });
   const second = tokens[0];
   for (let beat = 0; beat < 116; beat += 1) {
-    await clock.passes(15_000);
-    if (FakeSocket.last.sent.at(-1).type === 'ping') await FakeSocket.last.says({ type: 'pong' });
+    await clock.advance(15_000);
+    if (FakeSocket.last.sent.at(-1).type === 'ping') await FakeSocket.last.receive({ type: 'pong' });
   }
 
-  const shown = FakeSocket.last.sent.filter(({ type }) => type === 'auth_token').map(({ token }) => token);
-  assert.equal(shown[1], second);
+  const sent = FakeSocket.last.sent.filter(({ type }) => type === 'auth_token').map(({ token }) => token);
+  assert.equal(sent[1], second);
 });
 
-test('asks again for the new token that it did not get', async () => {
+test('retries a token refresh that failed', async () => {
   const jwt = (exp) => `x.${Buffer.from(JSON.stringify({ exp })).toString('base64url')}.x`;
   const tokens = [jwt(Date.now() / 1000 + 20), undefined, jwt(Date.now() / 1000 + 3600)];
-  const { seen } = await enter({
+  const { seen } = await join({
     getToken: () => {
       const token = tokens.shift();
       if (!token) throw new Error('down');
       return token;
     },
   });
-  await clock.passes(10_000 + 14_000);
+  await clock.advance(10_000 + 14_000);
   assert.deepEqual([seen.errors.map(({ code, fatal }) => [code, fatal]), tokens.length], [[['no_token', false]], 1]);
-  await FakeSocket.last.says({ type: 'pong' });
-  await clock.passes(1_000);
+  await FakeSocket.last.receive({ type: 'pong' });
+  await clock.advance(1_000);
 
   assert.equal(tokens.length, 0);
 });
 
-test('negotiates again and again on one connection, and on a new one with a peer that has begun anew', async () => {
-  await enter();
-  const offers = async (more) => FakeSocket.last.says({ type: 'offer', from: 'bob-1', offer: { type: 'offer', sdp: 'v=0', ...more } });
+test('renegotiates on one connection, and creates a new one when the peer has replaced its own', async () => {
+  await join();
+  const offers = async (more) => FakeSocket.last.receive({ type: 'offer', from: 'bob-1', offer: { type: 'offer', sdp: 'v=0', ...more } });
   for (const [offer, connections] of [[{}, 1], [{}, 1], [{ pc: 'a' }, 2], [{ pc: 'a' }, 2], [{ pc: 'b' }, 3]]) {
     await offers(offer);
     assert.equal(FakeConnection.all.length, connections, JSON.stringify(offer));
@@ -351,18 +351,18 @@ test('negotiates again and again on one connection, and on a new one with a peer
   assert.equal(FakeSocket.last.sent.filter(({ type }) => type === 'answer').length, 5);
 });
 
-test('gives new ICE servers to every connection', async () => {
-  await enter();
+test('sets new ICE servers on every connection', async () => {
+  await join();
   const iceServers = [{ urls: ['turn:turn.example.com'], username: '1:alice', credential: 'x' }];
-  await FakeSocket.last.says({ seq: 2, type: 'ice_servers', iceServers, ttl: 60 });
+  await FakeSocket.last.receive({ seq: 2, type: 'ice_servers', iceServers, ttl: 60 });
 
   assert.deepEqual(FakeConnection.all[0].configuration.iceServers, iceServers);
-  await FakeSocket.last.says({ seq: 3, type: 'user_joined', client_id: 'carol-1', username: 'carol', polite: false });
+  await FakeSocket.last.receive({ seq: 3, type: 'user_joined', client_id: 'carol-1', username: 'carol', polite: false });
   assert.deepEqual(FakeConnection.all[1].configuration.iceServers, iceServers);
 });
 
-test('reads the statistics of every browser, and of the pair in use', async () => {
-  const { session } = await enter();
+test('reads the statistics of each browser, from the candidate pair in use', async () => {
+  const { session } = await join();
   const peer = session.peers.get('bob-1');
   const stats = (...entries) => {
     peer.connection.getStats = async () => new Map(entries.map((entry) => [entry.id, entry]));
@@ -374,14 +374,14 @@ test('reads the statistics of every browser, and of the pair in use', async () =
   const before = { ...pair, id: 'P2', localCandidateId: 'host', remoteCandidateId: 'host', currentRoundTripTime: 0.5 };
   const transport = { id: 'T', type: 'transport', selectedCandidatePairId: 'P1' };
   const rtcp = { id: 'R', type: 'remote-inbound-rtp', roundTripTime: 0.04 };
-  const ofFirefox = [{ ...inUse, selected: true }, { ...before, selected: false }, host, relay];
+  const firefox = [{ ...inUse, selected: true }, { ...before, selected: false }, host, relay];
 
   assert.deepEqual(await stats({ ...transport, bytesSent: 50, bytesReceived: 60 }, inUse, before, host, relay),
     { path: 'relay', rtt: 30, bytesSent: 50, bytesReceived: 60 });
-  assert.deepEqual(await stats(transport, ...ofFirefox), { path: 'relay', rtt: 30, bytesSent: 20, bytesReceived: 40 });
-  ofFirefox[0].currentRoundTripTime = undefined;
-  assert.deepEqual(await stats(rtcp, ...ofFirefox), { path: 'relay', rtt: 40, bytesSent: 20, bytesReceived: 40 });
-  assert.deepEqual(await stats(...ofFirefox), { path: 'relay', bytesSent: 20, bytesReceived: 40 });
+  assert.deepEqual(await stats(transport, ...firefox), { path: 'relay', rtt: 30, bytesSent: 20, bytesReceived: 40 });
+  firefox[0].currentRoundTripTime = undefined;
+  assert.deepEqual(await stats(rtcp, ...firefox), { path: 'relay', rtt: 40, bytesSent: 20, bytesReceived: 40 });
+  assert.deepEqual(await stats(...firefox), { path: 'relay', bytesSent: 20, bytesReceived: 40 });
   const prflx = { id: 'prflx', type: 'remote-candidate', candidateType: 'prflx', address: '192.0.2.9', port: 9 };
   const early = { ...inUse, selected: true, localCandidateId: 'host', remoteCandidateId: 'prflx' };
   assert.equal((await stats(early, host, prflx)).path, 'srflx');
@@ -390,15 +390,15 @@ test('reads the statistics of every browser, and of the pair in use', async () =
   assert.deepEqual(await stats({ ...transport, selectedCandidatePairId: undefined }), { bytesSent: 0, bytesReceived: 0 });
 });
 
-test('tells all of it to whoever iterates, and ends with the session', async () => {
-  const { session } = await enter();
-  const told = [];
-  const listening = (async () => { for await (const { type } of session) told.push(type); })();
-  await settled();
-  await FakeSocket.last.says({ seq: 2, type: 'message', data: 1, from: 'bob-1' }, { seq: 3, type: 'user_left', client_id: 'bob-1' });
+test('yields every event to an iterator, and ends it with the session', async () => {
+  const { session } = await join();
+  const types = [];
+  const iterating = (async () => { for await (const { type } of session) types.push(type); })();
+  await settle();
+  await FakeSocket.last.receive({ seq: 2, type: 'message', data: 1, from: 'bob-1' }, { seq: 3, type: 'user_left', client_id: 'bob-1' });
   session.close();
-  await listening;
+  await iterating;
 
-  assert.deepEqual(told, ['message', 'peer-left', 'state']);
+  assert.deepEqual(types, ['message', 'peer-left', 'state']);
   assert.equal(FakeSocket.last.closedWith, 1000);
 });

@@ -1,4 +1,4 @@
-//! The server as a process of its own, and what can be seen of it from outside.
+//! The server as a separate process, and its measurement from outside.
 
 use std::{fmt, fs, io, net::SocketAddr, path::Path, process::Stdio, sync::Arc, time::Duration};
 
@@ -22,13 +22,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    Fault,
-    town::{JWT_KEY, SOON, Surprises, Town},
-};
+use crate::clients::{Clients, Failures, JWT_KEY, TIMEOUT, TestError};
 
-/// Serves until standard input ends; every line on it is answered with how many tasks there are.
-pub fn serve(runtime: &Runtime, folder: &Path) -> Result<(), Fault> {
+/// Runs the server until standard input ends. Answers every line on it with the number of tasks.
+pub fn serve(runtime: &Runtime, folder: &Path) -> Result<(), TestError> {
     let users_csv = folder.join("users.csv");
     let path = users_csv.display().to_string();
     let config = Config::read(|name| {
@@ -39,7 +36,7 @@ pub fn serve(runtime: &Runtime, folder: &Path) -> Result<(), Fault> {
             "REQUIRE_HTTPS" => "false",
             "SECRET_KEY" => "soak: another key of 32 bytes or more",
             "JWT_SECRET_KEY" => JWT_KEY,
-            // So that what is remembered of tokens and failures comes and goes while we watch.
+            // Short, so that revoked tokens and failed logins expire during the test.
             "ACCESS_TOKEN_EXPIRE_MINUTES" => "1",
             "AUTH_LOCKOUT_SECONDS" => "30",
             "USERS_CSV" => &path,
@@ -51,25 +48,25 @@ pub fn serve(runtime: &Runtime, folder: &Path) -> Result<(), Fault> {
         Some(value.to_owned())
     })?;
     let _log = telemetry::start(&config);
-    let (handles, proxies) =
+    let (descriptors, proxies) =
         (net::raise_descriptor_limit(), config.startup.listen.trusted_proxies.clone());
     let (users, _) = Users::load(&users_csv)?;
     let revoked = RevokedTokens::load(&users_csv, unix_now())?;
-    let orders = ModerationRules::load(&users_csv)?;
+    let rules = ModerationRules::load(&users_csv)?;
     runtime.block_on(async {
         let listener = net::listen(&config.startup.listen.host, config.startup.listen.port).await?;
         println!("address {}", listener.local_addr()?);
-        let app = AppState::new(config, users, revoked, orders);
-        let (doors, gate) = (
+        let app = AppState::new(config, users, revoked, rules);
+        let (service, limits) = (
             http::http_service(&app),
-            ConnectionLimits::new(handles, &proxies, app.metrics.clone()),
+            ConnectionLimits::new(descriptors, &proxies, app.metrics.clone()),
         );
         tokio::spawn(app.run_maintenance());
         tokio::spawn(net::serve(
             listener,
-            doors,
+            service,
             None,
-            gate,
+            limits,
             Workers::start(1)?,
             CancellationToken::new(),
         ));
@@ -81,20 +78,20 @@ pub fn serve(runtime: &Runtime, folder: &Path) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The other process, as it is seen from here.
-pub struct House {
+/// The process of the server.
+pub struct ServerProcess {
     _child: Child,
     pid: u32,
-    ask: ChildStdin,
-    told: mpsc::Receiver<usize>,
+    stdin: ChildStdin,
+    task_counts: mpsc::Receiver<usize>,
 }
 
-impl House {
-    /// Starts it; error lines in its log go to `surprises`.
-    pub async fn open(
+impl ServerProcess {
+    /// Starts the server. Error lines in its log become failures of the test.
+    pub async fn start(
         folder: &Path,
-        surprises: Arc<Surprises>,
-    ) -> Result<(Self, SocketAddr), Fault> {
+        failures: Arc<Failures>,
+    ) -> Result<(Self, SocketAddr), TestError> {
         let mut child = Command::new(std::env::current_exe()?)
             .arg("--serve")
             .arg(folder)
@@ -103,46 +100,53 @@ impl House {
             .kill_on_drop(true)
             .spawn()?;
         let pid = child.id().ok_or("the server has ended")?;
-        let ask = child.stdin.take().ok_or("no stdin")?;
+        let stdin = child.stdin.take().ok_or("no stdin")?;
         let mut lines = BufReader::new(child.stdout.take().ok_or("no stdout")?).lines();
-        let first = lines.next_line().await?.ok_or("the server said nothing")?;
+        let first = lines.next_line().await?.ok_or("the server has printed nothing")?;
         let address = first.strip_prefix("address ").ok_or("no address")?.parse()?;
-        let (tell, told) = mpsc::channel(1);
+        let (sender, task_counts) = mpsc::channel(1);
         tokio::spawn(async move {
             while let Ok(Some(line)) = lines.next_line().await {
                 match line.strip_prefix("tasks ").and_then(|tasks| tasks.parse().ok()) {
-                    Some(tasks) => _ = tell.send(tasks).await,
+                    Some(tasks) => _ = sender.send(tasks).await,
                     None if line.contains(r#""level":"ERROR""#) => {
-                        surprises.add(line);
+                        failures.add(line);
                     }
                     None => {}
                 }
             }
         });
-        Ok((Self { _child: child, pid, ask, told }, address))
+        Ok((Self { _child: child, pid, stdin, task_counts }, address))
     }
 
-    pub async fn look(&mut self, town: &Town) -> Result<Reading, Fault> {
+    /// Measures the process now.
+    pub async fn measure(&mut self, clients: &Clients) -> Result<Measurement, TestError> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid))?;
         let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let rss_kib =
             rss.and_then(|rss| rss.trim().strip_suffix(" kB")).ok_or("no VmRSS")?.parse()?;
-        let handles = fs::read_dir(format!("/proc/{}/fd", self.pid))?.count();
-        self.ask.write_all(b"\n").await?;
-        let tasks = self.told.recv().await.ok_or("the server has ended")?;
-        let (_, health) = town.ask("GET /health", "", "").await?;
+        let descriptors = fs::read_dir(format!("/proc/{}/fd", self.pid))?.count();
+        self.stdin.write_all(b"\n").await?;
+        let tasks = self.task_counts.recv().await.ok_or("the server has ended")?;
+        let (_, health) = clients.request("GET /health", "", "").await?;
         let health: Value = serde_json::from_str(&health)?;
-        let count = |name| health.get(name).and_then(Value::as_u64).ok_or("no such figure");
+        let count = |name| {
+            health.get(name).and_then(Value::as_u64).ok_or("a field is missing from /health")
+        };
         let (rooms, members) = (count("rooms")?, count("active_connections")?);
-        Ok(Reading { rss_kib, handles, tasks, rooms, members })
+        Ok(Measurement { rss_kib, descriptors, tasks, rooms, members })
     }
 
-    /// Waits until nobody is there and nothing is left of them, or until that is hopeless.
-    pub async fn quiet(&mut self, town: &Town, start: &Reading) -> Result<Reading, Fault> {
-        let deadline = Instant::now() + 3 * SOON;
+    /// Waits until the server has released everything, at most three times [`TIMEOUT`].
+    pub async fn until_idle(
+        &mut self,
+        clients: &Clients,
+        start: &Measurement,
+    ) -> Result<Measurement, TestError> {
+        let deadline = Instant::now() + 3 * TIMEOUT;
         loop {
-            let now = self.look(town).await?;
-            if now.left_over(start).is_empty() || Instant::now() > deadline {
+            let now = self.measure(clients).await?;
+            if now.leaks(start).is_empty() || Instant::now() > deadline {
                 return Ok(now);
             }
             sleep(Duration::from_millis(500)).await;
@@ -150,21 +154,21 @@ impl House {
     }
 }
 
-/// What can be counted of the server.
-pub struct Reading {
+/// What the server process holds.
+pub struct Measurement {
     pub rss_kib: f64,
     tasks: usize,
-    handles: usize,
+    descriptors: usize,
     rooms: u64,
     members: u64,
 }
 
-impl Reading {
-    /// What is there that was not at the start.
-    pub fn left_over(&self, start: &Self) -> Vec<&'static str> {
+impl Measurement {
+    /// What has not been released since `start`.
+    pub fn leaks(&self, start: &Self) -> Vec<&'static str> {
         let more = [
             ("tasks", self.tasks > start.tasks),
-            ("handles", self.handles > start.handles),
+            ("file descriptors", self.descriptors > start.descriptors),
             ("rooms", self.rooms > 0),
             ("members", self.members > 0),
         ];
@@ -172,10 +176,10 @@ impl Reading {
     }
 }
 
-impl fmt::Display for Reading {
+impl fmt::Display for Measurement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { rss_kib, tasks, handles, rooms, members } = self;
+        let Self { rss_kib, tasks, descriptors, rooms, members } = self;
         let mib = rss_kib / 1024.0;
-        write!(f, "{mib:>9.1} {tasks:>7} {handles:>8} {rooms:>6} {members:>8}")
+        write!(f, "{mib:>9.1} {tasks:>7} {descriptors:>8} {rooms:>6} {members:>8}")
     }
 }

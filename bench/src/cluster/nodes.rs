@@ -1,5 +1,4 @@
-//! Nodes that are played: the engine hears from them what it hears from servers, by the scripts of the server, and
-//! nothing else has to be paid for.
+//! Simulated nodes: they call the scripts of the server as servers do, without the cost of servers and clients.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -10,10 +9,10 @@ use redis::{Cmd, Connection, FromRedisValue, Pipeline, Value};
 
 use super::{
     Outcome,
-    engine::{Engine, Figures, PREFIX},
+    engine::{Engine, PREFIX, Stats},
 };
 
-/// One of the scripts, with what all of them share in front of it, as the server does.
+/// One of the scripts, after the library that all of them share, as the server sends it.
 macro_rules! script {
     ($name:literal) => {
         concat!(
@@ -30,118 +29,119 @@ const SYNC: &str = script!("sync.lua");
 const BEAT: &str = script!("beat.lua");
 const REAP: &str = script!("reap.lua");
 
-/// Joins and leaves that are on their way at once: they are sent together, and answered before the next are sent.
+/// Joins and leaves in one pipeline.
 const AT_ONCE: usize = 64;
-/// Rooms that a node states at once, as the server does.
+/// Rooms in one pipeline of a resync, as in the server.
 const ROOMS_AT_ONCE: usize = 256;
-/// As the server does.
-const BEAT_EVERY: Duration = Duration::from_secs(2);
+/// The heartbeat interval of the server.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Who is where, by numbers.
+/// A member, by numbers.
 #[derive(Clone, Copy)]
 pub struct Member {
     /// The room.
     pub room: usize,
-    /// Which of its members.
+    /// The index among the members of the room.
     pub place: usize,
     /// The node.
     pub node: usize,
 }
 
-/// Nodes of one engine.
-pub struct Town<'a> {
+/// The simulated nodes of one engine.
+pub struct SimulatedNodes<'a> {
     engine: &'a Engine,
     connection: Connection,
     shas: HashMap<&'static str, String>,
     nodes: usize,
-    beaten: Instant,
+    last_heartbeat: Instant,
 }
 
-/// What some calls cost.
+/// The cost of some calls.
 #[derive(Clone, Copy, Default)]
 pub struct Cost {
-    /// How many there were.
+    /// The number of calls.
     pub calls: usize,
     /// Processor time of the engine, in microseconds.
     pub cpu: f64,
-    /// From asking to answer, over all, in seconds.
+    /// The duration of all calls, in seconds.
     pub seconds: f64,
-    /// The same of the one that took longest.
+    /// The duration of the longest call, in seconds.
     pub longest: f64,
 }
 
-impl<'a> Town<'a> {
-    /// So many nodes say that they are there.
-    pub fn open(engine: &'a Engine, nodes: usize) -> Outcome<Self> {
+impl<'a> SimulatedNodes<'a> {
+    /// Registers so many nodes.
+    pub fn register(engine: &'a Engine, nodes: usize) -> Outcome<Self> {
         let mut connection = engine.connection()?;
         let mut shas = HashMap::new();
         for script in [ENTER, JOIN, LEAVE, SYNC, BEAT, REAP] {
             let mut load = redis::cmd("SCRIPT");
             shas.insert(script, load.arg("LOAD").arg(script).query(&mut connection)?);
         }
-        let mut town = Self { engine, connection, shas, nodes, beaten: Instant::now() };
-        (0..nodes).try_for_each(|node| town.enters(node))?;
-        Ok(town)
+        let mut simulated =
+            Self { engine, connection, shas, nodes, last_heartbeat: Instant::now() };
+        (0..nodes).try_for_each(|node| simulated.register_node(node))?;
+        Ok(simulated)
     }
 
-    /// A node says that it is there.
-    pub fn enters(&mut self, node: usize) -> Outcome<()> {
+    /// Registers a node.
+    pub fn register_node(&mut self, node: usize) -> Outcome<()> {
         let mut enter = self.call(ENTER);
         enter.arg(node_name(node)).arg("one life");
         let _: Value = enter.query(&mut self.connection)?;
         Ok(())
     }
 
-    /// Members come, in this order. What nodes do meanwhile is not part of the cost: they read and they beat.
+    /// Members join, in this order. Heartbeats of the nodes meanwhile are not part of the cost.
     pub fn join(&mut self, members: &[Member], capacity: usize) -> Outcome<Cost> {
-        let join = |town: &Self, member: &Member| {
-            let mut join = town.call(JOIN);
+        let join = |nodes: &Self, member: &Member| {
+            let mut join = nodes.call(JOIN);
             join.arg(room_name(member.room)).arg(client_id(member)).arg(conn(member));
             join.arg(username(member)).arg(capacity);
             join
         };
-        self.all(members, join, |answer: &String| answer == "seated")
+        self.call_for_all(members, join, |answer: &String| answer == "seated")
     }
 
-    /// Members leave, the last who came first.
+    /// Members leave, in reverse order.
     pub fn leave(&mut self, members: &[Member]) -> Outcome<Cost> {
-        let leave = |town: &Self, member: &Member| {
-            let mut leave = town.call(LEAVE);
+        let leave = |nodes: &Self, member: &Member| {
+            let mut leave = nodes.call(LEAVE);
             leave.arg(room_name(member.room)).arg(client_id(member)).arg(conn(member)).arg("left");
             leave
         };
-        let backwards: Vec<_> = members.iter().rev().copied().collect();
-        self.all(&backwards, leave, |told: &Vec<Value>| told.is_empty())
+        let reversed: Vec<_> = members.iter().rev().copied().collect();
+        self.call_for_all(&reversed, leave, |records: &Vec<Value>| records.is_empty())
     }
 
-    fn all<T: FromRedisValue + std::fmt::Debug>(
+    fn call_for_all<T: FromRedisValue + std::fmt::Debug>(
         &mut self,
         members: &[Member],
         call: impl Fn(&Self, &Member) -> Cmd,
-        is_right: impl Fn(&T) -> bool,
+        is_expected: impl Fn(&T) -> bool,
     ) -> Outcome<Cost> {
         let mut cost = Cost::default();
         let mut meter = self.meter()?;
         for some in members.chunks(AT_ONCE) {
-            if self.beaten.elapsed() > BEAT_EVERY {
+            if self.last_heartbeat.elapsed() > HEARTBEAT_INTERVAL {
                 meter.stop(self.engine, &mut cost)?;
-                self.beat()?;
+                self.send_heartbeats()?;
                 meter = self.meter()?;
             }
             let mut pipe = Pipeline::with_capacity(some.len());
             some.iter().for_each(|member| _ = pipe.add_command(call(self, member)));
-            let answers: Vec<T> = pipe.query(&mut self.connection)?;
-            cost.calls += answers.len();
-            if let Some(wrong) = answers.iter().find(|answer| !is_right(answer)) {
-                return Err(format!("a script answers {wrong:?}").into());
+            let responses: Vec<T> = pipe.query(&mut self.connection)?;
+            cost.calls += responses.len();
+            if let Some(unexpected) = responses.iter().find(|response| !is_expected(response)) {
+                return Err(format!("unexpected response of a script: {unexpected:?}").into());
             }
         }
         meter.stop(self.engine, &mut cost)?;
         Ok(cost)
     }
 
-    /// Every node has read its inbox, and beats: so inboxes are as short as in life.
-    pub fn beat(&mut self) -> Outcome<()> {
+    /// Every node acknowledges its inbox with a heartbeat, so that inboxes are as short as in practice.
+    pub fn send_heartbeats(&mut self) -> Outcome<()> {
         let mut last = redis::pipe();
         for node in 0..self.nodes {
             last.cmd("XREVRANGE").arg(inbox(node)).arg("+").arg("-").arg("COUNT").arg(1);
@@ -155,14 +155,14 @@ impl<'a> Town<'a> {
             beats.add_command(beat);
         }
         let answers: Vec<String> = beats.query(&mut self.connection)?;
-        self.beaten = Instant::now();
+        self.last_heartbeat = Instant::now();
         if answers.iter().any(|answer| !answer.is_empty()) {
-            return Err("a node that beats is taken for dead".into());
+            return Err("a node was reaped although it sends heartbeats".into());
         }
         Ok(())
     }
 
-    /// A node dies, its lease is over, and another lets its members leave.
+    /// Expires the lease of a node, and reaps it.
     pub fn reap(&mut self, node: usize) -> Outcome<Cost> {
         let mut over = redis::cmd("ZADD");
         over.arg(format!("{PREFIX}nodes")).arg(0).arg(node_name(node));
@@ -172,9 +172,9 @@ impl<'a> Town<'a> {
         let mut cost = Cost::default();
         let meter = self.meter()?;
         loop {
-            let began = Instant::now();
-            let (more, _told): (u8, Vec<Value>) = reap.query(&mut self.connection)?;
-            cost.longest = cost.longest.max(began.elapsed().as_secs_f64());
+            let start = Instant::now();
+            let (more, _records): (u8, Vec<Value>) = reap.query(&mut self.connection)?;
+            cost.longest = cost.longest.max(start.elapsed().as_secs_f64());
             cost.calls += 1;
             if more == 0 {
                 break;
@@ -184,18 +184,18 @@ impl<'a> Town<'a> {
         Ok(cost)
     }
 
-    /// A node states its `seats`, room by room; `calls` is how many rooms.
-    pub fn sync(&mut self, node: usize, seats: &Seats) -> Outcome<Cost> {
+    /// A node resynchronises its members, room by room; `calls` is the number of rooms.
+    pub fn resync(&mut self, node: usize, members: &NodeMembers) -> Outcome<Cost> {
         let mut cost = Cost::default();
         let meter = self.meter()?;
-        let rooms: Vec<_> = seats.0.iter().collect();
+        let rooms: Vec<_> = members.0.iter().collect();
         for some in rooms.chunks(ROOMS_AT_ONCE) {
             let mut pipe = redis::pipe();
-            for (room, seats) in some {
+            for (room, members) in some {
                 let mut sync = self.call(SYNC);
                 sync.arg(room_name(**room)).arg(node_name(node)).arg(0).arg(0).arg("known");
-                for (client_id, seat) in *seats {
-                    sync.arg(client_id).arg(seat);
+                for (client_id, record) in *members {
+                    sync.arg(client_id).arg(record);
                 }
                 pipe.add_command(sync);
             }
@@ -206,43 +206,43 @@ impl<'a> Town<'a> {
         Ok(cost)
     }
 
-    /// The seats of a node, as the engine has them.
-    pub fn seats(&mut self, node: usize, members: &[Member]) -> Outcome<Seats> {
+    /// The members of a node, as the engine stores them.
+    pub fn members_of(&mut self, node: usize, members: &[Member]) -> Outcome<NodeMembers> {
         let here = members.iter().filter(|member| member.node == node);
         let rooms: Vec<_> =
             here.map(|member| member.room).collect::<BTreeSet<_>>().into_iter().collect();
-        let mut seats = BTreeMap::new();
-        let of_node = format!("{}.", node_name(node));
+        let mut found = BTreeMap::new();
+        let prefix = format!("{}.", node_name(node));
         for some in rooms.chunks(ROOMS_AT_ONCE) {
             let mut pipe = redis::pipe();
             some.iter().for_each(|room| _ = pipe.cmd("HGETALL").arg(table_of(*room)));
             let tables: Vec<Vec<(String, String)>> = pipe.query(&mut self.connection)?;
             for (room, mut table) in some.iter().zip(tables) {
-                table.retain(|(_, seat)| seat.starts_with(&of_node));
-                seats.insert(*room, table);
+                table.retain(|(_, record)| record.starts_with(&prefix));
+                found.insert(*room, table);
             }
         }
-        Ok(Seats(seats))
+        Ok(NodeMembers(found))
     }
 
-    /// How many members the engine counts in all rooms together.
+    /// The number of members in all rooms, as the engine counts them.
     pub fn members(&mut self) -> Outcome<usize> {
         let rooms = format!("{PREFIX}rooms");
         let counts: Vec<usize> = redis::cmd("HVALS").arg(rooms).query(&mut self.connection)?;
         Ok(counts.iter().sum())
     }
 
-    /// How many entries the inboxes of some nodes have ever had.
-    pub fn told(&mut self, nodes: impl Iterator<Item = usize>) -> Outcome<u64> {
-        let mut told = 0;
+    /// How many entries were ever added to the inboxes of some nodes.
+    pub fn inbox_entries(&mut self, nodes: impl Iterator<Item = usize>) -> Outcome<u64> {
+        let mut entries = 0;
         for node in nodes {
             let mut info = redis::cmd("XINFO");
             let info: HashMap<String, Value> =
                 info.arg("STREAM").arg(inbox(node)).query(&mut self.connection)?;
-            let added = info.get("entries-added").cloned().ok_or("XINFO tells no entries-added")?;
-            told += redis::from_redis_value::<u64>(added)?;
+            let added = info.get("entries-added").cloned().ok_or("XINFO has no entries-added")?;
+            entries += redis::from_redis_value::<u64>(added)?;
         }
-        Ok(told)
+        Ok(entries)
     }
 
     fn call(&self, script: &str) -> Cmd {
@@ -252,35 +252,35 @@ impl<'a> Town<'a> {
     }
 
     fn meter(&self) -> Outcome<Meter> {
-        Ok(Meter { before: self.engine.figures()?, began: Instant::now() })
+        Ok(Meter { before: self.engine.stats()?, start: Instant::now() })
     }
 }
 
-/// Who of one node is in which room: client ids and seats.
-pub struct Seats(BTreeMap<usize, Vec<(String, String)>>);
+/// The members of one node by room: client ids and member records.
+pub struct NodeMembers(BTreeMap<usize, Vec<(String, String)>>);
 
-impl Seats {
-    /// How many rooms, and how many seats.
+impl NodeMembers {
+    /// The number of rooms, and of members.
     pub fn count(&self) -> (usize, usize) {
         (self.0.len(), self.0.values().map(Vec::len).sum())
     }
 }
 
 struct Meter {
-    before: Figures,
-    began: Instant,
+    before: Stats,
+    start: Instant,
 }
 
 impl Meter {
     fn stop(self, engine: &Engine, cost: &mut Cost) -> Outcome<()> {
-        cost.seconds += self.began.elapsed().as_secs_f64();
-        cost.cpu += (engine.figures()?.cpu - self.before.cpu).as_secs_f64() * 1e6;
+        cost.seconds += self.start.elapsed().as_secs_f64();
+        cost.cpu += (engine.stats()?.cpu - self.before.cpu).as_secs_f64() * 1e6;
         Ok(())
     }
 }
 
-/// For each of `members`, how many other nodes were in its room when it came: so many heard of it.
-pub fn neighbours(members: &[Member]) -> Vec<usize> {
+/// For each of `members`, how many other nodes had members in its room when it joined: so many are notified.
+pub fn join_notifications(members: &[Member]) -> Vec<usize> {
     let mut nodes: HashMap<usize, BTreeSet<usize>> = HashMap::new();
     let others = |member: &Member| {
         let here = nodes.entry(member.room).or_default();
@@ -291,18 +291,18 @@ pub fn neighbours(members: &[Member]) -> Vec<usize> {
     members.iter().map(others).collect()
 }
 
-/// How many other nodes are told when all members leave that `node` has.
-pub fn bereaved(members: &[Member], node: usize) -> usize {
+/// How many notifications other nodes get when all members of `node` leave.
+pub fn leave_notifications(members: &[Member], node: usize) -> usize {
     let mut nodes: HashMap<usize, BTreeSet<usize>> = HashMap::new();
     for member in members.iter().filter(|member| member.node != node) {
         nodes.entry(member.room).or_default().insert(member.node);
     }
-    let dead = members.iter().filter(|member| member.node == node);
-    dead.map(|member| nodes.get(&member.room).map_or(0, BTreeSet::len)).sum()
+    let failed = members.iter().filter(|member| member.node == node);
+    failed.map(|member| nodes.get(&member.room).map_or(0, BTreeSet::len)).sum()
 }
 
-// Names are as long as those that servers make where nobody chooses others: it matters, for a hash with a longer value
-// than 64 bytes costs Redis more (`hash-max-listpack-value`).
+// Names are as long as those that servers assign. The length matters: a hash with a value of more than 64 bytes costs
+// Redis more (`hash-max-listpack-value`).
 
 fn node_name(node: usize) -> String {
     format!("{node:032x}")

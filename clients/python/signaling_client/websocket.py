@@ -1,4 +1,4 @@
-"""A WebSocket as a membership needs it, over any release of `websockets` from 10.4 on."""
+"""The WebSocket interface that a membership needs, over any release of `websockets` since 10.4."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any, Protocol
 import websockets
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
-# At DEBUG, websockets writes every frame into the log, and with them tokens.
+# At DEBUG, websockets logs every frame, and tokens with them.
 _quiet = logging.getLogger("signaling_client.websocket")
 _quiet.setLevel(logging.INFO)
 
 
-class Closed(Exception):  # noqa: N818  (an end is no error)
-    """The socket is gone, or never opened (1006)."""
+class Closed(Exception):  # noqa: N818  (a close is not always an error)
+    """The socket is closed, or failed to open (1006)."""
 
     def __init__(self, code: int, reason: str = "") -> None:
-        """Takes the close code (RFC 6455, section 7.4) and the reason that came with it."""
+        """Takes the close code (RFC 6455, section 7.4) and the close reason."""
         super().__init__(code, reason)
         self.code = code
         self.reason = reason
@@ -28,23 +28,23 @@ class Socket(Protocol):
     """One WebSocket."""
 
     async def recv(self) -> str | bytes:
-        """Waits for the next frame; raises :class:`Closed` after the last. May be cancelled."""
+        """Returns the next frame; raises :class:`Closed` after the last. May be cancelled."""
 
     async def send(self, text: str) -> None:
         """Sends a frame; raises :class:`Closed`."""
 
     async def close(self) -> None:
-        """Leaves: a Close frame with 1000, and the server's answer."""
+        """Sends a Close frame with 1000, which leaves the room, and waits for the answer."""
 
     async def abort(self) -> None:
-        """Lets go without a Close frame, for that would give up the seat. Harmless when closed."""
+        """Drops the connection without a Close frame, which would leave the room. Idempotent."""
 
 
 class OpenSocket(Protocol):
     """Opens a WebSocket; raises :class:`Closed`. May be cancelled."""
 
     async def __call__(self, url: str) -> Socket:
-        """Opens the one at `url`."""
+        """Opens a WebSocket to `url`."""
 
 
 async def open_socket(url: str) -> Socket:
@@ -53,10 +53,10 @@ async def open_socket(url: str) -> Socket:
         connection = await websockets.connect(
             url,
             compression=None,
-            open_timeout=None,  # whose time runs out is the caller's business
-            ping_interval=None,  # the protocol has its own, and a failed one must not say goodbye
+            open_timeout=None,  # the caller sets the timeout
+            ping_interval=None,  # the protocol has its own ping; this one would send a Close frame
             close_timeout=1,
-            max_size=None,  # the server has a limit
+            max_size=None,  # the server limits the size
             logger=_quiet,
         )
     except (OSError, WebSocketException) as error:
@@ -66,7 +66,7 @@ async def open_socket(url: str) -> Socket:
 
 class _WebSocket:
     def __init__(self, connection: Any) -> None:
-        # Of one class in release 10.4 and of another since 14: what is used here, both have.
+        # The class differs between releases 10.4 and 14; both have what is used here.
         self._connection = connection
         self._closing: asyncio.Task[None] | None = None
 
@@ -84,14 +84,14 @@ class _WebSocket:
             raise self._closed() from None
 
     async def close(self) -> None:
-        # In a task of its own: that of 10.4 swallows a cancellation.
+        # In a task of its own, because close() of release 10.4 swallows a cancellation.
         self._closing = asyncio.create_task(self._connection.close(1000))
         await asyncio.shield(self._closing)
 
     async def abort(self) -> None:
         self._connection.transport.abort()
         await self._connection.wait_closed()
-        # Waits for what 10.4 has running beside it.
+        # Waits for the background tasks of release 10.4.
         await (self._closing or self._connection.close())
 
     def _closed(self) -> Closed:

@@ -1,0 +1,16 @@
+/**
+ * An error of a session or of a login.
+ *
+ * `code` is the error code of the server, or one of the client's own: `closed`, `no_token`, `media_failed`; from `signIn`
+ * `unauthorized`, `unreachable`, or `http_` followed by the status.
+ */
+export declare class SignalError extends Error {
+    readonly code: string;
+    /** The session has ended, and reconnecting with the same options would fail again. */
+    readonly fatal: boolean;
+    /** The delay that the server asks for before the next attempt, in milliseconds. */
+    retryAfter?: number;
+    constructor(code: string, message: string, 
+    /** The session has ended, and reconnecting with the same options would fail again. */
+    fatal?: boolean);
+}

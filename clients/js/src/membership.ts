@@ -1,0 +1,368 @@
+// Keeps one membership of one room over successive WebSockets (docs/build/protocol.md). It knows nothing of WebRTC.
+
+import { SignalError } from './error.js';
+import { expiryOf } from './token.js';
+
+/** `connecting` until the client first joins, `reconnecting` while there is no joined socket after that, `closed` at the end. */
+export type State = 'connecting' | 'connected' | 'reconnecting' | 'closed';
+
+export interface StateEvent {
+  state: State;
+  /** The delay until the next attempt, in milliseconds. */
+  retryIn?: number;
+  /** The close code of the last socket. */
+  code?: number;
+  /** The close reason of the last socket. */
+  reason?: string;
+}
+
+export interface SignalOptions {
+  /** The base URL of the server, such as `https://example.com`, with the path prefix of a reverse proxy if there is one. */
+  url: string;
+  room: string;
+  /** A token from `POST /auth/login`. With neither `token` nor `getToken` the client joins as a guest, if the server allows guests. */
+  token?: string;
+  /** Called whenever a token is needed. `renew` is true after a token was refused and shortly before one expires. */
+  getToken?: (renew: boolean) => string | Promise<string>;
+  /** Unique in its room; the server assigns one if it is left out. */
+  clientId?: string;
+  /** A WebSocket class, for environments without a global one (Node before 22). */
+  WebSocket?: new (url: string) => WebSocket;
+}
+
+/** A room member as the server lists it. */
+export interface Member {
+  client_id: string;
+  username: string;
+  /** Whether this client is the polite one of the pair: on an offer collision it accepts the other's offer. */
+  polite: boolean;
+}
+
+type Frame = Record<string, any> & { type: string };
+
+/** @internal The callbacks of a membership. */
+export interface MembershipHandlers {
+  /** The client has joined without resuming; these are the other members. */
+  joined(members: Member[]): void;
+  /** The client has resumed its membership; no frame was lost. */
+  resumed(): void;
+  frame(frame: Frame): void;
+  state(event: StateEvent): void;
+  error(error: SignalError): void;
+  iceServers(servers: RTCIceServer[]): void;
+}
+
+// All in milliseconds.
+const PING_INTERVAL = 15_000;
+/** From a ping to the next frame, and from opening a socket to joining. */
+const RESPONSE_TIMEOUT = 10_000;
+/** After a token refresh that failed. */
+const REFRESH_RETRY_DELAY = 15_000;
+const FIRST_RETRY_DELAY = 300;
+const MAX_RETRY_DELAY = 15_000;
+
+/** How many frames are kept: unsent, or sent and not yet acknowledged. */
+const MAX_KEPT_FRAMES = 200;
+/** So many unacknowledged frames make the client send a ping, which carries the acknowledgement. */
+const ACK_AFTER = 32;
+/** Close reasons after which the client tries once with a new token. */
+const TOKEN_REASONS = /^(Invalid token|Token expired)$/;
+/** Close codes after which the client reconnects, unless an error frame before the close decides. */
+const RETRIED_CODES = new Set([1001, 1005, 1006, 1011, 1012, 1013, 1014]);
+
+/** The delay before attempt `attempt`, in milliseconds: full jitter, with a limit that doubles up to MAX_RETRY_DELAY. */
+const retryDelay = (attempt: number): number =>
+  Math.random() * Math.min(MAX_RETRY_DELAY, FIRST_RETRY_DELAY * 2 ** attempt);
+
+/** Wraps what `getToken` threw. A fatal SignalError is passed on as it is, unless the session may go on without a new token. */
+const tokenError = (error: unknown, mayBeFatal = true): SignalError =>
+  error instanceof SignalError && (mayBeFatal || !error.fatal) ? error : new SignalError('no_token', `getToken: ${error}`);
+
+/** @internal */
+export class Membership {
+  clientId?: string;
+  username?: string;
+  iceServers: RTCIceServer[] = [];
+  state: State = 'connecting';
+
+  private socket: WebSocket | undefined;
+  private resumeToken?: string;
+  private lastSeq = 0;
+  private acked = 0;
+  private attempt = 0;
+  private nextId = 0;
+  /** Frames that are unsent, or sent and not yet confirmed by a pong. */
+  private kept: Frame[] = [];
+  /** How many of `kept` the awaited pong will confirm; undefined if no pong is awaited. */
+  private pinged: number | undefined;
+  /** Frames up to this `seq` are replayed from the previous socket. */
+  private replayEnd = 0;
+  /** Unresponsive sockets. They are closed only after the resume: a Close frame that the server reads first means leaving. */
+  private abandoned: WebSocket[] = [];
+  /** A refreshed token that could not be sent yet. */
+  private pendingToken: string | undefined;
+  private renew = false;
+  private hasRenewed = false;
+  private isJoined = false;
+  private lastError: Frame | undefined;
+  private reconnectIn: number | undefined;
+  private retryTimer: ReturnType<typeof setTimeout> | undefined;
+  private heartbeatTimer: ReturnType<typeof setTimeout> | undefined;
+  private refreshTimer: ReturnType<typeof setTimeout> | undefined;
+
+  constructor(
+    private options: SignalOptions,
+    private handlers: MembershipHandlers,
+  ) {
+    if (options.clientId) this.clientId = options.clientId;
+    globalThis.addEventListener?.('online', this.wake);
+    globalThis.addEventListener?.('pageshow', this.wake);
+    globalThis.document?.addEventListener('visibilitychange', this.wake);
+    this.open();
+  }
+
+  /** Sends a frame in order. It is kept until it is confirmed, and repeated after a resume if it may have been lost. */
+  send(frame: Frame): void {
+    if (this.state === 'closed') return;
+    // The server discards a frame whose id it has already relayed, so a repeated frame is delivered once.
+    const kept = { ...frame, id: ++this.nextId };
+    this.kept.push(kept);
+    if (this.kept.length > MAX_KEPT_FRAMES) {
+      this.kept.shift();
+      if (this.pinged) this.pinged--;
+    }
+    if (this.isJoined) this.write(kept);
+  }
+
+  /** Sends a frame once, without a repetition after a reconnect; drops it while there is no connection. */
+  sendUnreliably(frame: Frame): void {
+    if (this.isJoined) this.write(frame);
+  }
+
+  /** Leaves the room. */
+  close(): void {
+    this.end(1000, '');
+  }
+
+  private write(frame: Frame): void {
+    if (this.isJoined && this.lastSeq > this.acked) frame = { ...frame, ack: (this.acked = this.lastSeq) };
+    if (this.socket?.readyState === 1) this.socket.send(JSON.stringify(frame));
+  }
+
+  private open(): void {
+    clearTimeout(this.retryTimer);
+    this.retryTimer = undefined;
+    this.lastError = undefined;
+    const { url, room, WebSocket: Socket = globalThis.WebSocket } = this.options;
+    const address = `${url.replace(/^http/, 'ws').replace(/\/$/, '')}/ws/${encodeURIComponent(room)}`;
+    const socket = (this.socket = new Socket(address));
+    socket.onmessage = ({ data }) => socket === this.socket && this.handleFrame(data);
+    socket.onclose = ({ code, reason }) => socket === this.socket && this.handleClose(code, reason);
+    // A socket may neither open nor fail.
+    this.expectFrame(RESPONSE_TIMEOUT);
+  }
+
+  /** Abandons the socket if no frame arrives within `timeout` milliseconds. */
+  private expectFrame(timeout: number): void {
+    clearTimeout(this.heartbeatTimer);
+    this.heartbeatTimer = setTimeout(() => {
+      const socket = this.socket;
+      if (socket) this.abandoned.push(socket);
+      this.handleClose(1006, 'No response from the server');
+    }, timeout);
+  }
+
+  private ping = (): void => {
+    this.pinged = this.kept.length;
+    this.write({ type: 'ping' });
+    this.expectFrame(RESPONSE_TIMEOUT);
+  };
+
+  private schedulePing(): void {
+    clearTimeout(this.heartbeatTimer);
+    this.heartbeatTimer = setTimeout(this.ping, PING_INTERVAL);
+  }
+
+  private async handleFrame(data: string): Promise<void> {
+    const frame: Frame = JSON.parse(data);
+    if (frame.seq) {
+      this.lastSeq = frame.seq;
+      if (this.lastSeq - this.acked >= ACK_AFTER && this.pinged === undefined) this.ping();
+    }
+    if (this.isJoined) this.pinged === undefined ? this.schedulePing() : this.expectFrame(RESPONSE_TIMEOUT);
+    switch (frame.type) {
+      case 'auth_required':
+        if (this.resumeToken) {
+          this.write({ type: 'resume', resume_token: this.resumeToken, last_seq: this.lastSeq });
+        } else await this.authenticate();
+        break;
+      case 'auth_success':
+        this.clientId = frame.client_id;
+        this.username = frame.user;
+        this.lastSeq = this.acked = this.replayEnd = 0;
+        this.pendingToken = undefined;
+        this.storeCredentials(frame);
+        break;
+      case 'users_in_room':
+        // The kept frames were addressed to a membership that no longer exists.
+        if (this.state === 'reconnecting') this.kept = [];
+        this.setJoined();
+        this.handlers.joined(frame.users);
+        break;
+      case 'resumed':
+        this.replayEnd = this.lastSeq + frame.replayed;
+        this.storeCredentials(frame);
+        this.setJoined();
+        if (this.pendingToken) this.sendToken(this.pendingToken);
+        this.kept.forEach((kept) => this.write(kept));
+        this.handlers.resumed();
+        break;
+      case 'token_refreshed':
+      case 'ice_servers':
+        this.storeCredentials(frame);
+        break;
+      case 'pong':
+        // A replayed pong answers a ping on the previous socket and confirms nothing that was sent on this one.
+        if (frame.seq <= this.replayEnd) break;
+        this.kept.splice(0, this.pinged ?? 0);
+        this.pinged = undefined;
+        this.schedulePing();
+        break;
+      case 'server_shutdown':
+        this.reconnectIn = frame.reconnect_in_ms;
+        break;
+      case 'error':
+        if (frame.code === 'resume_failed') {
+          this.resumeToken = undefined;
+          await this.authenticate();
+        } else if ('retry' in frame || !this.isJoined) {
+          this.lastError = frame;
+          this.reconnectIn ??= frame.retry_after_ms;
+        } else this.handlers.error(new SignalError(frame.code, frame.message));
+        break;
+      default:
+        this.handlers.frame(frame);
+    }
+  }
+
+  private storeCredentials({ iceServers, resume_token }: Frame): void {
+    this.resumeToken = resume_token ?? this.resumeToken;
+    if (iceServers) this.handlers.iceServers((this.iceServers = iceServers));
+  }
+
+  private async token(): Promise<string | undefined> {
+    const { token, getToken } = this.options;
+    return getToken ? getToken(this.renew) : token;
+  }
+
+  private async authenticate(): Promise<void> {
+    const socket = this.socket;
+    const features = ['resume', 'peer_state', 'ice'];
+    try {
+      const token = await this.token();
+      if (socket !== this.socket) return;
+      this.renew = false;
+      this.write({ type: 'auth_token', token, clientId: this.clientId, features });
+      this.scheduleRefresh(token);
+    } catch (cause) {
+      if (socket !== this.socket) return;
+      const error = tokenError(cause);
+      this.handlers.error(error);
+      if (error.fatal) return this.end(1008, error.message);
+      socket?.close();
+      this.reconnectIn ??= error.retryAfter;
+      this.handleClose(1006, error.message);
+    }
+  }
+
+  /** Schedules a refresh one minute before the token expires, or after half of what is left if that is less than two minutes. */
+  private scheduleRefresh(token: string | undefined): void {
+    const expiry = this.options.getToken && token && expiryOf(token);
+    if (!expiry) return clearTimeout(this.refreshTimer);
+    const left = expiry - Date.now();
+    this.refreshIn(Math.max(1_000, left - Math.min(60_000, left / 2)));
+  }
+
+  private refreshIn(delay: number): void {
+    clearTimeout(this.refreshTimer);
+    // A larger delay overflows the timer, which then fires at once.
+    const timeout = Math.min(delay, 2 ** 31 - 1);
+    this.refreshTimer = setTimeout(async () => {
+      try {
+        const token = await this.options.getToken!(true);
+        if (this.state === 'closed') return;
+        this.sendToken(token);
+        this.scheduleRefresh(token);
+      } catch (cause) {
+        if (this.state === 'closed') return;
+        const error = tokenError(cause, false);
+        this.handlers.error(error);
+        this.refreshIn(error.retryAfter ?? REFRESH_RETRY_DELAY);
+      }
+    }, timeout);
+  }
+
+  private sendToken(token: string): void {
+    this.pendingToken = this.isJoined ? undefined : token;
+    this.sendUnreliably({ type: 'auth_token', token });
+  }
+
+  private setJoined(): void {
+    for (const socket of this.abandoned.splice(0)) socket.close();
+    this.isJoined = true;
+    this.attempt = 0;
+    this.hasRenewed = false;
+    this.pinged = undefined;
+    this.schedulePing();
+    this.setState({ state: 'connected' });
+  }
+
+  private setState(event: StateEvent): void {
+    this.state = event.state;
+    this.handlers.state(event);
+  }
+
+  /** Decides what the end of a socket means: a reconnect, with or without a new token, or the end of the session. */
+  private handleClose(code: number, reason: string): void {
+    if (this.state === 'closed') return;
+    clearTimeout(this.heartbeatTimer);
+    this.socket = undefined;
+    this.isJoined = false;
+    this.pinged = undefined;
+    const last = this.lastError;
+    if (this.options.getToken && TOKEN_REASONS.test(reason) && !this.hasRenewed) {
+      this.renew = this.hasRenewed = true;
+      this.resumeToken = undefined;
+    } else if (!(last?.retry ?? RETRIED_CODES.has(code))) {
+      const message = last?.message ?? (reason || `Closed with ${code}`);
+      this.handlers.error(new SignalError(last?.code ?? 'closed', message, true));
+      return this.end(code, reason);
+    }
+    const retryIn = this.reconnectIn ?? retryDelay(this.attempt++);
+    this.reconnectIn = undefined;
+    this.retryTimer = setTimeout(() => this.open(), retryIn);
+    const state = this.state === 'connecting' ? 'connecting' : 'reconnecting';
+    this.setState({ state, retryIn, code, reason });
+  }
+
+  /** Reconnects without a delay, or checks the socket, when the network or the page comes back. */
+  private wake = (): void => {
+    if (globalThis.document?.visibilityState === 'hidden' || this.state === 'closed') return;
+    if (this.retryTimer) this.open();
+    // While the page was frozen the socket may have failed without a close event.
+    else if (this.isJoined && this.pinged === undefined) this.ping();
+  };
+
+  private end(code: number, reason: string): void {
+    if (this.state === 'closed') return;
+    globalThis.removeEventListener?.('online', this.wake);
+    globalThis.removeEventListener?.('pageshow', this.wake);
+    globalThis.document?.removeEventListener('visibilitychange', this.wake);
+    for (const timer of [this.heartbeatTimer, this.retryTimer, this.refreshTimer]) clearTimeout(timer);
+    this.isJoined = false;
+    this.setState({ state: 'closed', code, reason });
+    this.socket?.close(1000);
+    this.socket = undefined;
+    for (const socket of this.abandoned.splice(0)) socket.close();
+  }
+}

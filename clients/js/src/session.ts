@@ -1,0 +1,232 @@
+import { SignalError } from './error.js';
+import { Emitter } from './events.js';
+import { Membership, type Member, type SignalOptions, type State, type StateEvent } from './membership.js';
+import { Peer, type PeerEvents } from './peer.js';
+
+export interface ConnectOptions extends SignalOptions {
+  /** Used in place of the ICE servers that the server provides. */
+  iceServers?: RTCIceServer[];
+  /** Configuration of every RTCPeerConnection, such as `{ iceTransportPolicy: 'relay' }`. */
+  rtc?: RTCConfiguration;
+  /** Called for every state, also before the client has joined. */
+  onState?: (event: StateEvent) => void;
+  /** Ends the session, also while `connect` is still trying; `connect` then rejects with the reason of the signal. */
+  signal?: AbortSignal;
+  /**
+   * An RTCPeerConnection class, for environments without a global one. Without any, peers can exchange messages through
+   * the server, and cannot be called.
+   */
+  RTCPeerConnection?: typeof RTCPeerConnection;
+}
+
+export interface SessionEvents {
+  'peer-joined': { peer: Peer };
+  'peer-left': { peer: Peer };
+  track: PeerEvents['track'];
+  channel: PeerEvents['channel'];
+  /** `peer` has sent `data` through the server. */
+  message: PeerEvents['message'];
+  /** An administrator of the server has sent `data` to the room. */
+  'server-message': { data: any };
+  /** The state of a peer's connection has changed. */
+  peer: PeerEvents['state'];
+  state: StateEvent;
+  error: { error: SignalError };
+}
+
+/** How long a connected peer may be missing from the room after a join without resume, in milliseconds. */
+const MISSING_PEER_TIMEOUT = 30_000;
+
+/** One room, and an RTCPeerConnection to every other member. */
+export class Session extends Emitter<SessionEvents> {
+  /** The other members, by client id. */
+  readonly peers = new Map<string, Peer>();
+  /** The published streams, for peers that join later. @internal */
+  readonly streams = new Set<MediaStream>();
+  /** @internal */
+  readonly membership: Membership;
+  /** @internal */
+  readonly RTCPeerConnection: typeof RTCPeerConnection | undefined;
+  /** The client ids of the members that the server lists; `peers` may also hold missing ones. */
+  private present = new Set<string>();
+  private missingTimer: ReturnType<typeof setTimeout> | undefined;
+
+  /** @internal */
+  constructor(private options: ConnectOptions) {
+    super();
+    if (options.onState) this.on('state', options.onState);
+    this.RTCPeerConnection = options.RTCPeerConnection ?? globalThis.RTCPeerConnection;
+    this.membership = new Membership(options, {
+      joined: (members) => this.handleJoined(members),
+      resumed: () => this.peers.forEach((peer) => peer.recover()),
+      frame: (frame) => this.handleFrame(frame),
+      state: (event) => {
+        if (event.state === 'closed') this.removeAllPeers();
+        this.emit('state', event);
+        if (event.state === 'closed') this.finish();
+      },
+      error: (error) => this.emit('error', { error }),
+      iceServers: () => {
+        if (this.options.iceServers) return;
+        for (const peer of this.peers.values()) {
+          peer.updateIceServers(this.configuration).catch((error) => this.reportMediaError(peer, error));
+        }
+      },
+    });
+  }
+
+  /** The client id of this client. */
+  get id(): string {
+    return this.membership.clientId!;
+  }
+
+  /** The username of this client. */
+  get username(): string {
+    return this.membership.username!;
+  }
+
+  get state(): State {
+    return this.membership.state;
+  }
+
+  /** @internal */
+  get configuration(): RTCConfiguration {
+    return { ...this.options.rtc, iceServers: this.options.iceServers ?? this.membership.iceServers };
+  }
+
+  /** Sends every track of `stream` to all peers, also to those that join later. */
+  publish(stream: MediaStream): void {
+    this.streams.add(stream);
+    for (const peer of this.peers.values()) for (const track of stream.getTracks()) peer.publish(track, stream);
+  }
+
+  /** Stops sending the tracks of `stream`. The tracks themselves are not stopped. */
+  unpublish(stream: MediaStream): void {
+    this.streams.delete(stream);
+    for (const peer of this.peers.values()) for (const track of stream.getTracks()) peer.unpublish(track);
+  }
+
+  /** Sends `next` in place of `old` (another camera), without a new negotiation; `old` is not stopped. */
+  async replaceTrack(old: MediaStreamTrack, next: MediaStreamTrack): Promise<void> {
+    for (const stream of this.streams) {
+      if (!stream.getTracks().includes(old)) continue;
+      stream.removeTrack(old);
+      stream.addTrack(next);
+    }
+    await Promise.all([...this.peers.values()].map((peer) => peer.replaceTrack(old, next)));
+  }
+
+  /** Sends any JSON value through the server, to every peer or to the one with the client id `to`. */
+  send(data: unknown, { to }: { to?: string } = {}): void {
+    this.membership.send({ type: 'message', data, to });
+  }
+
+  /** Leaves the room. Tracks are not stopped; they belong to the caller. */
+  close(): void {
+    this.membership.close();
+  }
+
+  /** @internal */
+  reportMediaError(peer: Peer, error: unknown): void {
+    if (this.peers.get(peer.id) === peer) {
+      this.emit('error', { error: new SignalError('media_failed', `${peer.username}: ${error}`) });
+    }
+  }
+
+  private handleJoined(members: Member[]): void {
+    this.present = new Set(members.map((member) => member.client_id));
+    for (const member of members) {
+      const known = this.peers.get(member.client_id);
+      if (known) {
+        known.polite = member.polite;
+        known.renegotiate();
+      } else this.addPeer(member, true);
+    }
+    // After a restart of the server a missing peer may only reconnect later, and its call goes on meanwhile.
+    for (const [id, peer] of this.peers) {
+      if (!this.present.has(id) && peer.connection.connectionState !== 'connected') this.removePeer(id);
+    }
+    clearTimeout(this.missingTimer);
+    this.missingTimer = setTimeout(() => {
+      for (const id of this.peers.keys()) if (!this.present.has(id)) this.removePeer(id);
+    }, MISSING_PEER_TIMEOUT);
+  }
+
+  private handleFrame(frame: any): void {
+    const peer = this.peers.get(frame.from ?? frame.client_id);
+    switch (frame.type) {
+      case 'user_joined':
+        this.present.add(frame.client_id);
+        if (peer) peer.polite = frame.polite;
+        else this.addPeer(frame, false);
+        break;
+      case 'user_left':
+        this.present.delete(frame.client_id);
+        this.removePeer(frame.client_id);
+        break;
+      case 'peer_state':
+        peer?.emitState(frame.state);
+        break;
+      case 'message':
+        peer?.emitMessage(frame.data);
+        break;
+      case 'server_message':
+        this.emit('server-message', { data: frame.data });
+        break;
+      case 'offer':
+      case 'answer':
+        peer?.handleSignal(frame.type, frame[frame.type]);
+        break;
+      case 'ice_candidate':
+        peer?.handleSignal(frame.type, frame.candidate || null);
+    }
+  }
+
+  private addPeer(member: Member, offersFirst: boolean): void {
+    const peer = new Peer(this, member, offersFirst);
+    this.peers.set(peer.id, peer);
+    for (const name of ['track', 'channel', 'message'] as const) peer.on(name, (event: any) => this.emit(name, event));
+    peer.on('state', (event) => this.emit('peer', event));
+    this.emit('peer-joined', { peer });
+  }
+
+  private removePeer(id: string): void {
+    const peer = this.peers.get(id);
+    if (!peer) return;
+    this.peers.delete(id);
+    peer.dispose();
+    this.emit('peer-left', { peer });
+  }
+
+  private removeAllPeers(): void {
+    clearTimeout(this.missingTimer);
+    for (const id of [...this.peers.keys()]) this.removePeer(id);
+  }
+}
+
+/**
+ * Joins a room and resolves with the session.
+ *
+ * While the server cannot be reached, `connect` keeps trying.
+ *
+ * @throws SignalError if the server refuses the client.
+ */
+export function connect(options: ConnectOptions): Promise<Session> {
+  const { signal } = options;
+  return new Promise((resolve, reject) => {
+    signal?.throwIfAborted();
+    const session = new Session(options);
+    signal?.addEventListener('abort', () => {
+      session.close();
+      reject(signal.reason);
+    });
+    const removals = [
+      session.on('state', ({ state }) => state === 'connected' && settle(() => resolve(session))),
+      session.on('error', ({ error }) => error.fatal && settle(() => reject(error))),
+    ];
+    const settle = (outcome: () => void) => {
+      removals.forEach((remove) => remove());
+      outcome();
+    };
+  });
+}

@@ -1,0 +1,63 @@
+//! Outgoing frames that may have to be sent, or sent again.
+
+use std::collections::VecDeque;
+
+use crate::membership::frame::Frame;
+
+/// How many frames are kept; beyond that the oldest is dropped.
+const MAX_FRAMES: usize = 200;
+
+/// The frames that are unsent, or sent and not yet confirmed by a pong.
+///
+/// Each carries an `id`. The server discards a frame whose id it has already relayed, so a frame may be sent
+/// again after a resume.
+#[derive(Default)]
+pub(super) struct SendBuffer {
+    frames: VecDeque<Frame>,
+    last_id: u64,
+    /// How many of `frames` the awaited pong will confirm.
+    pinged: Option<usize>,
+}
+
+impl SendBuffer {
+    /// Numbers a frame, keeps it, and returns it as it is to be sent.
+    pub fn push(&mut self, mut frame: Frame) -> Frame {
+        self.last_id += 1;
+        frame.insert("id".to_owned(), self.last_id.into());
+        self.frames.push_back(frame.clone());
+        if self.frames.len() > MAX_FRAMES {
+            self.frames.pop_front();
+            self.pinged = self.pinged.map(|count| count.saturating_sub(1));
+        }
+        frame
+    }
+
+    /// The kept frames, oldest first.
+    pub fn frames(&self) -> Vec<Frame> {
+        self.frames.iter().cloned().collect()
+    }
+
+    /// Whether a ping was sent on this socket and not answered yet.
+    pub fn is_pong_awaited(&self) -> bool {
+        self.pinged.is_some()
+    }
+
+    /// The next pong will confirm all frames that are kept now.
+    pub fn mark_pinged(&mut self) {
+        self.pinged = Some(self.frames.len());
+    }
+
+    /// Removes the frames that were kept at the time of the ping: they have arrived.
+    pub fn confirm_pinged(&mut self) {
+        self.frames.drain(..self.pinged.take().unwrap_or_default());
+    }
+
+    /// No pong is awaited any more: the ping belonged to another socket.
+    pub fn forget_ping(&mut self) {
+        self.pinged = None;
+    }
+
+    pub fn clear(&mut self) {
+        self.frames.clear();
+    }
+}

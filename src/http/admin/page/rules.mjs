@@ -1,0 +1,33 @@
+// The moderation rules: bans, locks and capacities.
+
+import { perform } from './actions.mjs';
+import { apiPath, request } from './api.mjs';
+import { byId, rowButton, rowOf, setCells, syncChildren } from './dom.mjs';
+
+const MAX_ROWS = 200;
+const DAY = 86_400;
+/** A rule that is valid for longer, in seconds, is one without a chosen end: the server limits rules to ten years. */
+const UNLIMITED = 3649 * DAY;
+
+function describeRule({ order, who, members }) {
+  if (order === 'lock') return 'Locked: new members are refused';
+  if (order === 'capacity') return `Capacity: ${members}`;
+  if (who === 'everyone') return 'Closed: all clients are refused';
+  return who.username !== undefined ? `Ban of user ${who.username}` : `Ban of client id ${who.client_id}`;
+}
+
+/** Shows the rules that apply to a room, or all of them if `roomId` is undefined. */
+export function showRules(rules, roomId) {
+  const shown = rules.filter(({ room }) => roomId === undefined || room === undefined || room === roomId);
+  byId('rulesSection').hidden = shown.length === 0;
+  const remove = rowButton('Remove', (rule) => perform(() => request('POST', apiPath('lift'), rule), 'Rule removed.'));
+  syncChildren(byId('rules'), shown.slice(0, MAX_ROWS), ({ order, room, who }) => JSON.stringify([order, room, who]), rowOf(2, remove), (row, rule) => {
+    const isUnlimited = rule.until - rule.at / 1000 > UNLIMITED;
+    setCells(row, describeRule(rule), rule.room ?? 'all rooms', isUnlimited ? 'removed by an administrator' : new Date(rule.until * 1000).toLocaleString());
+  });
+}
+
+export function clearRules() {
+  byId('rulesSection').hidden = true;
+  byId('rules').replaceChildren();
+}
