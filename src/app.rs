@@ -39,14 +39,13 @@ use crate::{
     metrics::{Limit, Login, Metrics},
     moderation::{About, Barred, Order, Orders},
     outbox::{Dismissal, Outbox},
-    relays::Relays,
     rooms::{
         Rooms,
         far::{Arrivals, Far},
     },
-    session::{self, Admission, Claim, Goodbye, Parked, Refusal, Rules, Survivors},
-    state_file,
-    turn::{self, TurnCredentials},
+    session::{self, Admission, Claim, Goodbye, Parked, Record, Refusal, Rules, Survivors},
+    storage::snapshot_file,
+    turn::{self, TurnCredentials, probe::health::Relays},
     webhooks::Webhooks,
     wire::IceServer,
     workers::Workers,
@@ -364,7 +363,7 @@ impl App {
             if survivors.is_empty() {
                 break;
             }
-            state_file::keep_fitting(&mut survivors, Parked::bytes);
+            snapshot_file::keep_fitting(&mut survivors, Parked::bytes);
             tracing::info!(members = survivors.len(), "their seats go to other servers");
             for (number, parked) in survivors.into_iter().enumerate() {
                 let nodes = others.get(cluster.engine_of(parked.room()));
@@ -422,7 +421,7 @@ impl App {
             return;
         }
         let path = self.config.state_file();
-        let records = state_file::take(&path).unwrap_or_else(|error| {
+        let records = snapshot_file::take(&path).unwrap_or_else(|error| {
             tracing::error!(%error, file = %path.display(), "nobody may go on where it was");
             Vec::new()
         });
@@ -452,13 +451,13 @@ impl App {
         // First those leave who may not come back: of the others it is written down what was told before.
         survivors.retain(Parked::may_come_back);
         let all = survivors.len();
-        state_file::keep_fitting(&mut survivors, Parked::bytes);
+        snapshot_file::keep_fitting(&mut survivors, Parked::bytes);
         let records: Vec<_> = survivors.iter().filter_map(|parked| parked.record(now)).collect();
         if records.is_empty() {
             return;
         }
         let path = self.config.state_file();
-        match state_file::save(&path, records) {
+        match snapshot_file::save(&path, records, Record::bytes) {
             Ok(members) => {
                 // To let go of their seats is not to leave.
                 self.webhooks.falls_silent();

@@ -12,7 +12,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::auth::kept::Kept;
+use crate::storage::line_file::Kept;
 
 /// Orders that may stand at once.
 pub const MOST_ORDERS: usize = 10_000;

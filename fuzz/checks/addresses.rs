@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
-use signaling::forwarded::client_of;
+use signaling::client_ip::client_of;
 
 /// Line by line: `http` or `https` and the peer's address; the trusted networks, with commas; then
 /// header lines, `f` for `X-Forwarded-For`, `p` for `X-Forwarded-Proto`, `o` for what is not read.

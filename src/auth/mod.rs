@@ -1,7 +1,6 @@
 //! Who somebody is: accounts in a CSV file, passwords, tokens, and what ends them.
 
 pub mod grants;
-pub mod kept;
 pub mod password;
 pub mod revoked;
 pub mod ticket;

@@ -7,10 +7,8 @@ use std::{
     sync::{PoisonError, RwLock},
 };
 
-use super::{
-    kept::Kept,
-    token::{Claims, Fingerprint},
-};
+use super::token::{Claims, Fingerprint};
+use crate::storage::line_file::Kept;
 
 /// How many tokens of one user may be logged out and not expired yet. With more, those that expire
 /// soonest are good again for what is left of their time: a user can only do that to itself.

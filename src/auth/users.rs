@@ -13,7 +13,7 @@ use super::{
     password,
     users_file::{DEFAULT_ACCOUNTS, EditError, FileError, Table, edit},
 };
-use crate::watched::Watched;
+use crate::storage::file_watch::Watched;
 
 /// Somebody who may log in.
 #[derive(Clone, PartialEq, Eq)]

@@ -6,7 +6,11 @@ use rustls::{
 };
 
 use super::Finding;
-use crate::{clock::unix_now, config::Config, tls, trust};
+use crate::{
+    clock::unix_now,
+    config::Config,
+    tls::{self, verify as trust},
+};
 
 /// A certificate is renewed before that many days are left.
 const FEWEST_DAYS: u64 = 14;

@@ -13,7 +13,7 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use super::{CLOCK_OFF, Finding, Verdict};
-use crate::{clock::unix_now, relays};
+use crate::{clock::unix_now, turn::probe::health as relays};
 
 const SUBJECT: &str = "clock";
 

@@ -6,9 +6,11 @@ use super::{Finding, Verdict, certificate};
 use crate::{
     clock::unix_now,
     config::{Config, Turn},
-    relays::{
-        self,
-        probe::{Report, Verdict as Seen},
+    turn::{
+        probe::{
+            attempt::{Report, Verdict as Seen},
+            health as relays,
+        },
         url::{RelayUrl, Transport},
     },
 };

@@ -17,8 +17,8 @@ use super::{
 use crate::{
     app::App,
     auth::users_file::check_username,
+    client_ip::Client,
     clock::{unix_now, unix_now_ms},
-    forwarded::Client,
     moderation::{About, LONGEST, Order, Who},
     rooms::{Sitting, is_room_id},
     telemetry,

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     app::{App, IssuedToken},
     auth::users::Account,
-    forwarded::Client,
+    client_ip::Client,
 };
 
 /// What to log in with.

@@ -8,7 +8,7 @@ use axum::{
 };
 
 use super::error::ApiError;
-use crate::{app::App, forwarded::client_of, server::Transport};
+use crate::{app::App, client_ip::client_of, server::Transport};
 
 /// Half a year, as most who are careful start with.
 const REMEMBER_HTTPS: HeaderValue = HeaderValue::from_static("max-age=15768000");

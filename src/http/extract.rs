@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use super::error::{ApiError, FieldFault};
-use crate::{app::App, auth::users::Account, forwarded::Client};
+use crate::{app::App, auth::users::Account, client_ip::Client};
 
 /// The most a body may have, in bytes.
 pub(super) const LARGEST_BODY: usize = 64 * 1024;

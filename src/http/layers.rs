@@ -20,12 +20,12 @@ use super::{
 };
 use crate::{
     app::App,
+    client_ip::Client,
     config::{Config, Origins},
-    forwarded::Client,
     limits::Allowance,
     metrics::Limit,
     server::LONGEST_HEAD,
-    traces::Whence,
+    telemetry::trace_context::Whence,
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

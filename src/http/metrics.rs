@@ -20,7 +20,7 @@ use super::{
     extract::{Administrator, Bearer},
     layers::NO_STORE,
 };
-use crate::{app::App, cluster::Counts, process, server::Transport, workers::Workers};
+use crate::{app::App, cluster::Counts, metrics::process, server::Transport, workers::Workers};
 
 /// What Prometheus asks for, and what prometheus-client writes.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

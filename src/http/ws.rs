@@ -22,8 +22,8 @@ use uuid::Uuid;
 use super::{error::ApiError, layers::RequestId};
 use crate::{
     app::App,
+    client_ip::Client,
     clock::{unix_now, unix_now_ms},
-    forwarded::Client,
     limits::Place,
     metrics::Limit,
     moderation::Barred,
@@ -31,7 +31,7 @@ use crate::{
     rooms::{Peer, is_room_id},
     server::{Transport, Upgraded, stream_of},
     session::{self, Admission, Claim, Door, Goodbye, Host, IceGrant, Refusal, Socket},
-    traces::Whence,
+    telemetry::trace_context::Whence,
     websocket::WebSocket,
     workers::Workers,
 };

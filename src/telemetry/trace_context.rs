@@ -4,12 +4,6 @@
 //! what it has no room for, so that a collector which hangs holds up nothing here. Without the cargo feature
 //! `otel` all of this does nothing.
 
-#[cfg(feature = "otel")]
-mod otlp;
-
-#[cfg(feature = "otel")]
-pub(crate) use otlp::Traces;
-
 use axum::http::HeaderMap;
 use tracing::Span;
 
@@ -26,7 +20,7 @@ impl Whence {
 
     /// Where the client of a request was: its `traceparent` (W3C Trace Context, section 3.2).
     pub fn of(headers: &HeaderMap) -> Self {
-        otlp::whence(headers).map_or_else(Self::default, Self)
+        super::otlp::whence(headers).map_or_else(Self::default, Self)
     }
 
     /// `span`, which nobody has entered yet, goes on from there.

@@ -37,7 +37,7 @@ pub struct Telemetry {
     pub loudness: Loudness,
     _log: WorkerGuard,
     #[cfg(feature = "otel")]
-    traces: Option<crate::traces::Traces>,
+    traces: Option<super::otlp::Traces>,
 }
 
 impl Telemetry {
@@ -134,7 +134,7 @@ pub fn start(config: &Config) -> Result<Telemetry, Box<dyn Error>> {
     #[cfg(feature = "otel")]
     let traces = match &config.otlp {
         Some(otlp) => {
-            let traces = crate::traces::Traces::start(otlp)
+            let traces = super::otlp::Traces::start(otlp)
                 .map_err(|error| format!("OTEL_EXPORTER_OTLP_ENDPOINT: {error}"))?;
             layers.push(traces.layer().boxed());
             Some(traces)

@@ -16,7 +16,7 @@ use rustls::{
 use tokio_rustls::TlsAcceptor;
 use x509_parser::parse_x509_certificate;
 
-use crate::{config::TlsFiles, metrics::Metrics, watched::Watched};
+use crate::{config::TlsFiles, metrics::Metrics, storage::file_watch::Watched};
 
 /// How often the files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

@@ -1,10 +1,5 @@
 //! The relays that clients are sent to: whether they relay, as a client would find them.
 
-mod line;
-mod messages;
-pub mod probe;
-pub mod url;
-
 use std::{
     collections::BTreeMap,
     path::Path,
@@ -16,11 +11,12 @@ use futures_util::future::join_all;
 use rustls::ClientConfig;
 use secrecy::SecretString;
 
-use self::{
-    probe::{Issued, Report, Verdict},
-    url::{RelayUrl, Transport},
+use super::attempt::{self, Issued, Report, Verdict};
+use crate::{
+    clock::unix_now,
+    tls::verify as trust,
+    turn::url::{RelayUrl, Transport},
 };
-use crate::{clock::unix_now, trust};
 
 /// What the last trial of a relay has shown.
 #[derive(Clone, Debug)]
@@ -108,7 +104,9 @@ pub async fn reports(
         let not_tried =
             Report { verdict: Verdict::NotTried, latency: None, certificate_ends: None };
         match RelayUrl::read(url) {
-            Some(url) => probe::probe(&url, Issued { secret, ttl, account: &account }, &tls).await,
+            Some(url) => {
+                attempt::probe(&url, Issued { secret, ttl, account: &account }, &tls).await
+            }
             None => not_tried,
         }
     });

@@ -16,11 +16,13 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
+    attempt::Verdict,
     messages::{self, Answer, Heard, Proof},
-    probe::Verdict,
-    url::{RelayUrl, Transport},
 };
-use crate::trust;
+use crate::{
+    tls::verify as trust,
+    turn::url::{RelayUrl, Transport},
+};
 
 /// For each step: a name, a connection, a handshake, an answer.
 pub const PATIENCE: Duration = Duration::from_secs(3);

@@ -3,9 +3,9 @@
 
 use std::{fs, io, path::Path};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{auth::users_file::replace, session::Record};
+use super::atomic_file::replace;
 
 /// So much of frames is written in a fraction of a second, and read again: the next process is waited for.
 const MOST_BYTES: usize = 64 * 1024 * 1024;
@@ -25,15 +25,15 @@ pub fn keep_fitting<T>(members: &mut Vec<T>, bytes: impl Fn(&T) -> usize) {
 const VERSION: u32 = 1;
 
 #[derive(Serialize)]
-struct Written<'a> {
+struct Written<'a, T> {
     version: u32,
-    members: &'a [Record],
+    members: &'a [T],
 }
 
 #[derive(Deserialize)]
-struct Read {
+struct Read<T> {
     version: u32,
-    members: Vec<Record>,
+    members: Vec<T>,
 }
 
 /// Writes them down, in one step, as far as they are [fitting](keep_fitting). Says how many that is.
@@ -41,8 +41,12 @@ struct Read {
 /// # Errors
 ///
 /// What the system says.
-pub fn save(path: &Path, mut members: Vec<Record>) -> io::Result<usize> {
-    keep_fitting(&mut members, Record::bytes);
+pub fn save<T: Serialize>(
+    path: &Path,
+    mut members: Vec<T>,
+    bytes: impl Fn(&T) -> usize,
+) -> io::Result<usize> {
+    keep_fitting(&mut members, bytes);
     let written = Written { version: VERSION, members: &members };
     // Nobody may read the new one who might read the one before.
     if is_plain(path)? {
@@ -62,14 +66,14 @@ pub fn save(path: &Path, mut members: Vec<Record>) -> io::Result<usize> {
 ///
 /// What the system says of a file that is there and cannot be read or removed, or that it is no such
 /// file.
-pub fn take(path: &Path) -> io::Result<Vec<Record>> {
+pub fn take<T: DeserializeOwned>(path: &Path) -> io::Result<Vec<T>> {
     if !is_plain(path)? {
         return Ok(Vec::new());
     }
     let text = fs::read(path)?;
     fs::remove_file(path)?;
     // Not what serde says, which may repeat what stands in the file.
-    let read: Result<Read, _> = serde_json::from_slice(&text);
+    let read: Result<Read<T>, _> = serde_json::from_slice(&text);
     match read {
         Ok(Read { version: VERSION, members }) => Ok(members),
         Ok(_) | Err(_) => Err(io::Error::other("not written by this version of the server")),

@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use super::users_file::{beside, replace};
+use super::atomic_file::{beside, replace};
 
 /// The file, and whether it is up to date.
 pub struct Kept {

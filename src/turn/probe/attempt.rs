@@ -10,11 +10,16 @@ use tokio::{
 };
 
 use super::{
-    line::{Line, PATIENCE},
+    connection::{Line, PATIENCE},
     messages::{self, Answer, Proof},
-    url::{RelayUrl, Transport},
 };
-use crate::{clock::unix_now, turn};
+use crate::{
+    clock::unix_now,
+    turn::{
+        self,
+        url::{RelayUrl, Transport},
+    },
+};
 
 /// For one address, whatever it does.
 const WITHIN: Duration = Duration::from_secs(8);

@@ -157,7 +157,7 @@ fn in_standard_words(mut span: SpanData) -> Option<SpanData> {
     Some(span)
 }
 
-/// See [`Whence::of`](super::Whence::of).
+/// See [`Whence::of`](super::trace_context::Whence::of).
 pub(super) fn whence(headers: &HeaderMap) -> Option<Context> {
     headers.contains_key("traceparent").then(|| {
         TraceContextPropagator::new().extract_with_context(&Context::new(), &Headers(headers))
