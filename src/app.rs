@@ -36,7 +36,7 @@ use crate::{
     cluster::{self, Accounts, Cluster},
     config::{Config, Ice, Turn},
     limits::{Attempt, Lockouts, Place, Places, Requests},
-    metrics::{Limit, Login, Metrics},
+    metrics::{LimitKind, LoginOutcome, Metrics},
     moderation::{About, Barred, Order, Orders},
     outbox::{Dismissal, Outbox},
     rooms::{
@@ -259,12 +259,12 @@ impl App {
         let app = self.clone();
         let login = async move {
             let issued = app.queue_login(&username, password, address).await;
-            app.metrics.logged_in(match &issued {
-                Ok(_) => Login::Done,
-                Err(LoginError::Wrong) => Login::Wrong,
-                Err(LoginError::Locked(_)) => Login::LockedOut,
-                Err(LoginError::Busy) => Login::Busy,
-                Err(LoginError::Internal(_)) => Login::Failed,
+            app.metrics.record_login(match &issued {
+                Ok(_) => LoginOutcome::Done,
+                Err(LoginError::Wrong) => LoginOutcome::WrongCredentials,
+                Err(LoginError::Locked(_)) => LoginOutcome::LockedOut,
+                Err(LoginError::Busy) => LoginOutcome::Busy,
+                Err(LoginError::Internal(_)) => LoginOutcome::Failed,
             });
             issued
         };
@@ -397,7 +397,7 @@ impl App {
     /// or not, where that many from this address are away already. `worker` is its room's.
     pub fn keep_seat(&self, parked: Parked, address: IpAddr, worker: &Handle) {
         let Some(place) = self.seats_kept.take(address) else {
-            self.metrics.limited(Limit::Seats);
+            self.metrics.record_limit(LimitKind::DetachedMembers);
             return tracing::warn!(%address, "a seat not kept: too many from this address are away");
         };
         self.waits_for(parked, Some(place), worker);
@@ -622,7 +622,7 @@ impl Shared {
     ) -> Result<(TurnCredentials, Vec<String>, Duration), TurnError> {
         let turn = &self.ice().turn;
         let credentials = minted(turn, username)?;
-        self.metrics.issued_turn_credentials();
+        self.metrics.record_turn_credentials();
         Ok((credentials, self.relays.in_order(&turn.urls), turn.ttl))
     }
 
@@ -635,7 +635,7 @@ impl Shared {
             servers.push(IceServer { urls: stun.clone(), username: None, credential: None });
         }
         if let Some(Ok(turn)) = username.map(|username| minted(&ice.turn, username)) {
-            self.metrics.issued_turn_credentials();
+            self.metrics.record_turn_credentials();
             servers.push(IceServer {
                 urls: self.relays.in_order(&ice.turn.urls),
                 username: Some(turn.username),
@@ -698,10 +698,10 @@ impl Shared {
         self.lockouts()
             .check_login(&self.alias(username), address, Instant::now())
             .map_err(LoginError::Locked)
-            .inspect_err(|_| self.metrics.limited(Limit::FailedLogins))?;
+            .inspect_err(|_| self.metrics.record_limit(LimitKind::FailedLogins))?;
         let _place = self.logins.take(address).ok_or_else(|| {
             tracing::warn!(%address, "login turned away: too many wait");
-            self.metrics.limited(Limit::WaitingLogins);
+            self.metrics.record_limit(LimitKind::WaitingLogins);
             LoginError::Busy
         })?;
         self.check_login(username, password, address).await
@@ -723,7 +723,7 @@ impl Shared {
         let checked = self.passwords.check(password, hash, still_allowed).await;
         let matches = checked
             .map_err(LoginError::Locked)
-            .inspect_err(|_| self.metrics.limited(Limit::FailedLogins))?;
+            .inspect_err(|_| self.metrics.record_limit(LimitKind::FailedLogins))?;
         match account {
             Some(account) if matches && account.is_active => {
                 self.notes(&Attempt::LoggedIn { name, address });
@@ -778,7 +778,7 @@ impl Shared {
         let now = unix_now();
         let claims = self.tokens.verify(token, now).map_err(|BadToken| {
             if self.lockouts().is_blocked(address, Instant::now()) {
-                self.metrics.limited(Limit::BadTokens);
+                self.metrics.record_limit(LimitKind::BadTokens);
                 return Refusal::Blocked;
             }
             self.notes(&Attempt::TokenRefused { address });

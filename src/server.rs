@@ -38,7 +38,7 @@ use tower::ServiceExt;
 use crate::{
     http::Doors,
     limits::{Place, Places},
-    metrics::{Limit, Metrics},
+    metrics::{LimitKind, Metrics},
     tls::Tls,
     workers::Workers,
 };
@@ -163,7 +163,7 @@ impl Gate {
             return Ok(None);
         }
         self.places.take(address).map(Some).ok_or_else(|| {
-            self.metrics.limited(Limit::Connections);
+            self.metrics.record_limit(LimitKind::Connections);
             Crowded
         })
     }

@@ -32,7 +32,7 @@ use crate::{
         token::Claims,
     },
     limits::{MessageBudget, Verdict},
-    metrics::{Kind, Metrics, Outcome, Resume},
+    metrics::{MessageOutcome, MessageType, Metrics, ResumeResult},
     moderation::Barred,
     outbox::{self, Dismissal, Mailbox, NotResumed, Notice, Outbox, Shortcut},
     replay::Replay,
@@ -136,7 +136,7 @@ impl<D> Host<D> {
 
     /// Counts an error, and says what its client is told.
     fn error(&self, code: &'static str, message: &str, id: Option<&RawValue>) -> ByteString {
-        self.metrics.erred(code);
+        self.metrics.record_error(code);
         ServerMessage::Error { message, code, id, retry: None, retry_after_ms: None }.encode()
     }
 
@@ -614,10 +614,13 @@ impl From<Refusal> for Goodbye {
 /// Tells `metrics` how sessions may end. Call it once, before the first.
 pub fn announce(metrics: &Metrics) {
     for goodbye in Goodbye::ALL {
-        metrics.expects_end(goodbye.word(), goodbye.parting().map(|parting| parting.close));
-        metrics.expects_leave(goodbye.word());
+        metrics.preregister_session_end(
+            goodbye.word(),
+            goodbye.parting().map(|parting| parting.close),
+        );
+        metrics.preregister_leave(goodbye.word());
     }
-    metrics.expects_leave(parked::AWAY_TOO_LONG);
+    metrics.preregister_leave(parked::AWAY_TOO_LONG);
 }
 
 /// What the log says, and a trace shows, of a connection to `room` while it introduces itself.
@@ -671,7 +674,7 @@ pub async fn run(
         },
     };
     let admitted = member.is_some();
-    host.metrics.ended(goodbye.word(), admitted);
+    host.metrics.record_session_end(goodbye.word(), admitted);
     let parked = member.and_then(|member| {
         let span = host.span(Some(member.seat.peer()));
         let notice = member.mailbox.notice();
@@ -682,10 +685,10 @@ pub async fn run(
             Some(Dismissal::Resumed) => {}
             why => {
                 if why == Some(Dismissal::TooSlow) {
-                    host.metrics.overflowed();
+                    host.metrics.record_queue_overflow();
                 }
                 if parked.is_none() {
-                    host.metrics.left(reason);
+                    host.metrics.record_leave(reason);
                 }
             }
         }
@@ -718,7 +721,7 @@ pub async fn refuse(
 ) {
     introduction.in_scope(|| goodbye.is_logged());
     drop(introduction);
-    metrics.ended(goodbye.word(), false);
+    metrics.record_session_end(goodbye.word(), false);
     say_goodbye(socket, goodbye, false, metrics).await;
 }
 
@@ -745,10 +748,10 @@ async fn say_goodbye(
                     retry: Some(retry),
                     retry_after_ms,
                 };
-                metrics.erred(code);
+                metrics.record_error(code);
                 socket.send(&[error.encode()]).await?;
             }
-            metrics.closed(parting.close);
+            metrics.record_close(parting.close);
             socket.close(parting.close, parting.reason).await?;
         }
         // Whoever hangs up on unread data resets the connection, and the close may be lost on the way.
@@ -848,7 +851,7 @@ async fn introduce<'h, D: Door>(
             Ok((seat, admission, membership, resumed)) => {
                 is_seen(seat.peer());
                 tracing::info!(replayed = resumed.replayed, "resumed");
-                host.metrics.resumed(Resume::Resumed);
+                host.metrics.record_resume(ResumeResult::Resumed);
                 let (mut member, ice_servers, token) =
                     Member::new(host, seat, outbox, mailbox, admission, membership);
                 member.may_know_ticket = true;
@@ -856,7 +859,7 @@ async fn introduce<'h, D: Door>(
                 return Ok((member, vec![greeting], None));
             }
             Err(sentence) => {
-                host.metrics.resumed(Resume::Refused);
+                host.metrics.record_resume(ResumeResult::Refused);
                 tracing::info!(reason = sentence, "not resumed");
                 line.write(&[host.error("resume_failed", &sentence, id)]).await?;
             }
@@ -898,7 +901,7 @@ async fn introduce<'h, D: Door>(
         return Err(goodbye);
     }
     tracing::info!("joined");
-    host.metrics.joined();
+    host.metrics.record_join();
     let membership = Membership { key, since };
     let (mut member, ice_servers, token) =
         Member::new(host, seat, outbox, mailbox, admission, membership);
@@ -1173,7 +1176,7 @@ impl<'h, D: Door> Member<'h, D> {
                         && let Some(since) = unanswered.take()
                     {
                         let within = heard_at.duration_since(since);
-                        self.host.metrics.ponged(within);
+                        self.host.metrics.record_ping_rtt(within);
                         self.outbox.ponged(within);
                     }
                     if let Some(text) = unpack(received)?
@@ -1221,7 +1224,7 @@ impl<'h, D: Door> Member<'h, D> {
                     line.write(&frames).await?;
                     said_at = Instant::now();
                     if let Some(since) = since {
-                        self.host.metrics.routed(said_at.duration_since(since));
+                        self.host.metrics.record_routing(said_at.duration_since(since));
                     }
                     frames.clear();
                     frames.shrink_to(outbox::KEPT);
@@ -1282,10 +1285,14 @@ impl<'h, D: Door> Member<'h, D> {
         let verdict = self.budget.spend(now);
         let (kind, outcome, reply) = match verdict {
             Verdict::Pass => self.act(frame, now),
-            Verdict::Warn => (Kind::Other, Outcome::RateLimited, Some(self.warn(frame))),
-            Verdict::Drop | Verdict::Close => (Kind::Other, Outcome::RateLimited, None),
+            Verdict::Warn => {
+                (MessageType::Other, MessageOutcome::RateLimited, Some(self.warn(frame)))
+            }
+            Verdict::Drop | Verdict::Close => {
+                (MessageType::Other, MessageOutcome::RateLimited, None)
+            }
         };
-        self.host.metrics.said(kind, outcome, frame.len());
+        self.host.metrics.record_message(kind, outcome, frame.len());
         let is_told = reply.is_some();
         match reply {
             // Numbered frames have one order.
@@ -1322,7 +1329,11 @@ impl<'h, D: Door> Member<'h, D> {
         self.host.error("rate_limited", &sentence, wire::read(frame).id)
     }
 
-    fn act(&mut self, frame: &str, now: Instant) -> (Kind, Outcome, Option<ByteString>) {
+    fn act(
+        &mut self,
+        frame: &str,
+        now: Instant,
+    ) -> (MessageType, MessageOutcome, Option<ByteString>) {
         let Incoming { id, ack, message } = wire::read(frame);
         if let Some(ack) = ack {
             self.outbox.acknowledge(ack);
@@ -1331,52 +1342,55 @@ impl<'h, D: Door> Member<'h, D> {
             Ok(message) => message,
             Err(fault) => {
                 let told = self.host.error(fault.code(), &fault.to_string(), id);
-                return (Kind::Other, Outcome::Refused, Some(told));
+                return (MessageType::Other, MessageOutcome::Refused, Some(told));
             }
         };
         match message {
-            ClientMessage::Ping => (Kind::Ping, Outcome::Done, Some(ServerMessage::Pong.encode())),
+            ClientMessage::Ping => {
+                (MessageType::Ping, MessageOutcome::Done, Some(ServerMessage::Pong.encode()))
+            }
             ClientMessage::Report(report) => {
-                self.host.metrics.reported(&report);
+                self.host.metrics.record_call_report(&report);
                 self.seat.reports(&report, now);
-                (Kind::Report, Outcome::Done, None)
+                (MessageType::CallReport, MessageOutcome::Done, None)
             }
             ClientMessage::Resume(_) => {
                 let sentence = "A resume is the first message of a connection; this one is in";
                 let told = self.host.error("invalid_message", sentence, id);
-                (Kind::Other, Outcome::Refused, Some(told))
+                (MessageType::Other, MessageOutcome::Refused, Some(told))
             }
             ClientMessage::Auth(introduction) => {
                 let refreshed = self.refresh(&introduction);
-                let outcome = if refreshed.is_ok() { Outcome::Done } else { Outcome::Refused };
+                let outcome =
+                    if refreshed.is_ok() { MessageOutcome::Done } else { MessageOutcome::Refused };
                 let refused = |(code, sentence)| self.host.error(code, sentence, id);
-                (Kind::AuthToken, outcome, Some(refreshed.unwrap_or_else(refused)))
+                (MessageType::AuthToken, outcome, Some(refreshed.unwrap_or_else(refused)))
             }
             ClientMessage::Signal(signal) => {
                 let kind = match signal.kind {
-                    SignalKind::Offer => Kind::Offer,
-                    SignalKind::Answer => Kind::Answer,
-                    SignalKind::IceCandidate => Kind::IceCandidate,
-                    SignalKind::Message => Kind::Message,
+                    SignalKind::Offer => MessageType::Offer,
+                    SignalKind::Answer => MessageType::Answer,
+                    SignalKind::IceCandidate => MessageType::IceCandidate,
+                    SignalKind::Message => MessageType::Message,
                 };
                 let id_to_note = id.filter(|_| self.ticket.is_some());
                 if id_to_note.is_some_and(|id| self.outbox.is_repeated(id.get())) {
-                    return (kind, Outcome::Repeated, None);
+                    return (kind, MessageOutcome::Repeated, None);
                 }
                 match self.seat.send(&signal, now) {
                     Ok(at_once) => {
                         if at_once {
-                            self.host.metrics.routed(now.elapsed());
+                            self.host.metrics.record_routing(now.elapsed());
                         }
                         if let Some(id) = id_to_note {
                             self.outbox.passed_on(id.get());
                         }
-                        (kind, Outcome::Done, None)
+                        (kind, MessageOutcome::Done, None)
                     }
                     Err(why) => {
                         let sentence = why.to_string();
                         let refused = why.code().map(|code| self.host.error(code, &sentence, id));
-                        (kind, Outcome::Refused, refused)
+                        (kind, MessageOutcome::Refused, refused)
                     }
                 }
             }

@@ -301,7 +301,7 @@ impl<S: AsyncRead + AsyncWrite + Send> Shortcut for Sending<S> {
     fn try_send(&self, frame: &ByteString) -> Sent {
         let sent = self.lock().try_send(frame);
         if sent != Sent::Nothing {
-            self.metrics.sent(frame.len());
+            self.metrics.record_sent_frame(frame.len());
         }
         sent
     }
@@ -316,7 +316,7 @@ impl<S: AsyncRead + AsyncWrite + Send + 'static> Socket for WebSocket<S> {
         let begun = poll_fn(|context| self.sending.lock().poll_begin(context, frames)).await;
         begun.map_err(|_| Broken)?;
         for frame in frames {
-            self.sending.metrics.sent(frame.len());
+            self.sending.metrics.record_sent_frame(frame.len());
         }
         self.flush().await
     }

@@ -40,7 +40,7 @@ const FREE: [&str; 21] = [
 ];
 
 /// Each other module and those it may know.
-const MAY_KNOW: [(&str, &[&str]); 49] = [
+const MAY_KNOW: [(&str, &[&str]); 50] = [
     ("clock", &[]),
     ("client_ip", &[]),
     ("frames", &[]),
@@ -62,6 +62,7 @@ const MAY_KNOW: [(&str, &[&str]); 49] = [
     ("outbox", &["replay", "wire"]),
     ("metrics/mod", &[]),
     ("metrics/counters", &["wire"]),
+    ("metrics/labels", &[]),
     ("limits", &[]),
     ("webhooks/event", &[]),
     ("moderation", &["storage"]),

@@ -23,7 +23,7 @@ use crate::{
     client_ip::Client,
     config::{Config, Origins},
     limits::Allowance,
-    metrics::Limit,
+    metrics::LimitKind,
     server::LONGEST_HEAD,
     telemetry::trace_context::Whence,
 };
@@ -178,7 +178,7 @@ pub(super) async fn limit_requests(
     let mut response = match allowance.and_then(|allowance| allowance.wait) {
         Some(wait) => {
             tracing::warn!(address = %client.address, "too many requests");
-            app.metrics.limited(Limit::Requests);
+            app.metrics.record_limit(LimitKind::Requests);
             ApiError::TooManyRequests(wait).into_response()
         }
         None if declared.is_some_and(|length| length > LARGEST_BODY as u64) => {

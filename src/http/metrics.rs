@@ -93,8 +93,8 @@ async fn figures(app: App, workers: Workers) -> Result<impl IntoResponse, ApiErr
     // All rooms are looked at, and all open files counted: not on a thread that carries connections.
     let writing = tokio::task::spawn_blocking(move || {
         let relays = relay_figures(&app);
-        let now = [here(&app), cluster, relays, tokio_figures(&workers), process::figures()];
-        app.metrics.text(&now)
+        let now = [here(&app), cluster, relays, tokio_figures(&workers), process::collect()];
+        app.metrics.encode(&now)
     });
     let text = writing.await.map_err(|error| ApiError::Internal(error.into()))?;
     Ok(([(header::CONTENT_TYPE, OPEN_METRICS)], text))

@@ -25,7 +25,7 @@ use crate::{
     client_ip::Client,
     clock::{unix_now, unix_now_ms},
     limits::Place,
-    metrics::Limit,
+    metrics::LimitKind,
     moderation::Barred,
     outbox::Outbox,
     rooms::{Peer, is_room_id},
@@ -63,7 +63,7 @@ pub(super) async fn enter(
     let accept = accept(&request).ok_or(ApiError::NoWebSocket)?;
     let upgrade = request.extensions_mut().remove::<OnUpgrade>().ok_or(ApiError::NoWebSocket)?;
     let stranger = app.strangers.take(client.address).ok_or_else(|| {
-        app.metrics.limited(Limit::Strangers);
+        app.metrics.record_limit(LimitKind::UnauthenticatedConnections);
         ApiError::TooManyStrangers
     })?;
 
@@ -170,7 +170,7 @@ fn receive(
             app.turned_away(&room).or(counted.is_none().then_some(Goodbye::TooManyConnections));
         if let Some(goodbye) = turned_away {
             if goodbye == Goodbye::TooManyConnections {
-                app.metrics.limited(Limit::Sockets);
+                app.metrics.record_limit(LimitKind::Sockets);
             }
             return session::refuse(&mut socket, goodbye, introduction, &app.metrics).await;
         }

@@ -15,7 +15,7 @@ use tokio::{
 use super::{Admission, Goodbye, OWN_SLEEP, Refusal};
 use crate::{
     auth::{grants::Grant, ticket::Ticket},
-    metrics::{Metrics, Resume},
+    metrics::{Metrics, ResumeResult},
     outbox::{self, Dismissal, Mailbox, Outbox},
     replay::Replay,
     rooms::{Peer, Rooms, Seat, far::Arrival},
@@ -218,11 +218,11 @@ impl Parked {
         }
         let reason = why.map_or(AWAY_TOO_LONG, |why| Goodbye::from(why).word());
         self.seat.because(reason);
-        metrics.resumed(Resume::GivenUp);
+        metrics.record_resume(ResumeResult::Expired);
         if why == Some(Dismissal::TooSlow) {
-            metrics.overflowed();
+            metrics.record_queue_overflow();
         }
-        metrics.left(reason);
+        metrics.record_leave(reason);
         let Peer { username, client_id } = self.seat.peer();
         let (room, user, client) = (&*self.ticket.room, &**username, &**client_id);
         tracing::error_span!("socket", room, user, client)

@@ -126,7 +126,7 @@ impl House {
 
     /// What has been counted of one figure: each line of it that is not 0.
     fn counted(&self, figure: &str) -> Vec<String> {
-        let text = self.metrics.text(&[]);
+        let text = self.metrics.encode(&[]);
         let lines = text.lines().filter(|line| !line.ends_with(" 0"));
         lines.filter_map(|line| line.strip_prefix(figure)).map(str::to_owned).collect()
     }

@@ -100,7 +100,7 @@ impl Tls {
     /// Takes up new files for as long as it is polled, and notes in `metrics` until when what is in force is good.
     pub async fn keep_fresh(self: Arc<Self>, metrics: Arc<Metrics>) {
         loop {
-            metrics.certificate_expires(
+            metrics.set_certificate_expiry(
                 self.served.read().unwrap_or_else(PoisonError::into_inner).expires_at,
             );
             tokio::time::sleep(LOOK_EVERY).await;

@@ -31,7 +31,7 @@ pub use self::{
 };
 
 use self::delivery::{Delivery, Rules};
-use crate::{clock::unix_now_ms, metrics::WebhookFigures};
+use crate::{clock::unix_now_ms, metrics::WebhookMetrics};
 
 /// Whoever wants to know what happens. Clones are the same; the default is nobody.
 #[derive(Clone, Debug, Default)]
@@ -55,7 +55,7 @@ impl Webhooks {
         secret_key: &SecretString,
         node: Option<&str>,
         has_own_certificate: bool,
-        figures: &WebhookFigures,
+        figures: &WebhookMetrics,
     ) -> io::Result<Self> {
         let rules = Rules::default();
         Self::start_with(targets, secret_key, node, has_own_certificate, figures, rules)
@@ -66,7 +66,7 @@ impl Webhooks {
         secret_key: &SecretString,
         node: Option<&str>,
         has_own_certificate: bool,
-        figures: &WebhookFigures,
+        figures: &WebhookMetrics,
         rules: Rules,
     ) -> io::Result<Self> {
         if targets.is_empty() {
@@ -164,7 +164,7 @@ struct Queue {
     inside: Mutex<Inside>,
     news: Notify,
     capacity: usize,
-    figures: WebhookFigures,
+    figures: WebhookMetrics,
     /// Host and port, for the log.
     receiver: String,
 }
@@ -181,7 +181,7 @@ struct Inside {
 }
 
 impl Queue {
-    fn new(capacity: usize, figures: WebhookFigures, receiver: String) -> Self {
+    fn new(capacity: usize, figures: WebhookMetrics, receiver: String) -> Self {
         let (inside, news) = (Mutex::default(), Notify::new());
         Self { inside, news, capacity, figures, receiver }
     }

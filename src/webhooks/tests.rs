@@ -116,13 +116,13 @@ async fn hears(
     }
 }
 
-fn start(urls: &[&str], rules: Rules) -> (Webhooks, WebhookFigures) {
+fn start(urls: &[&str], rules: Rules) -> (Webhooks, WebhookMetrics) {
     let targets: Vec<_> = urls.iter().map(|url| Target::read(url, true).unwrap()).collect();
     start_for(&targets, rules)
 }
 
-fn start_for(targets: &[Target], rules: Rules) -> (Webhooks, WebhookFigures) {
-    let figures = WebhookFigures::default();
+fn start_for(targets: &[Target], rules: Rules) -> (Webhooks, WebhookMetrics) {
+    let figures = WebhookMetrics::default();
     let secret = "0123456789abcdef0123456789abcdef".into();
     let webhooks = Webhooks::start_with(targets, &secret, None, false, &figures, rules).unwrap();
     (webhooks, figures)
