@@ -363,7 +363,7 @@ impl App {
             if survivors.is_empty() {
                 break;
             }
-            snapshot_file::keep_fitting(&mut survivors, Parked::bytes);
+            snapshot_file::retain_fitting(&mut survivors, Parked::bytes);
             tracing::info!(members = survivors.len(), "their seats go to other servers");
             for (number, parked) in survivors.into_iter().enumerate() {
                 let nodes = others.get(cluster.engine_of(parked.room()));
@@ -451,7 +451,7 @@ impl App {
         // First those leave who may not come back: of the others it is written down what was told before.
         survivors.retain(Parked::may_come_back);
         let all = survivors.len();
-        snapshot_file::keep_fitting(&mut survivors, Parked::bytes);
+        snapshot_file::retain_fitting(&mut survivors, Parked::bytes);
         let records: Vec<_> = survivors.iter().filter_map(|parked| parked.record(now)).collect();
         if records.is_empty() {
             return;

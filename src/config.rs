@@ -20,7 +20,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tracing::level_filters::LevelFilter;
 use zeroize::Zeroizing;
 
-use crate::{cluster, storage::atomic_file::beside, turn::url::RelayUrl, webhooks::Target};
+use crate::{cluster, storage::atomic_file::sibling_path, turn::url::RelayUrl, webhooks::Target};
 
 /// What stands in `SECRET_KEY` until somebody sets it. No secret: it is published.
 const SECRET_KEY_PLACEHOLDER: &str = "your-secret-key-here";
@@ -427,7 +427,7 @@ impl Config {
     /// Where members are kept while the server restarts: beside the users file where nothing else is
     /// said. Two servers on one users file need one each.
     pub fn state_file(&self) -> PathBuf {
-        self.state_file.clone().unwrap_or_else(|| beside(&self.users_csv, ".state"))
+        self.state_file.clone().unwrap_or_else(|| sibling_path(&self.users_csv, ".state"))
     }
 
     fn production_faults(&self) -> Vec<String> {

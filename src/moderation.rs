@@ -12,7 +12,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::storage::line_file::Kept;
+use crate::storage::line_file::LineFile;
 
 /// Orders that may stand at once.
 pub const MOST_ORDERS: usize = 10_000;
@@ -118,7 +118,7 @@ pub struct TooMany;
 
 /// Every order that counts, in memory and in a file beside the users file.
 pub struct Orders {
-    kept: Kept,
+    file: LineFile,
     orders: RwLock<BTreeMap<About, Order>>,
 }
 
@@ -168,9 +168,9 @@ impl Orders {
     /// come in.
     pub fn load(users_csv: &Path) -> io::Result<Self> {
         let holds = "the orders of administrators (bans, locks, capacities)";
-        let (kept, orders) = Kept::load(users_csv, ".orders", holds, Order::read)?;
+        let (file, orders) = LineFile::load(users_csv, ".orders", holds, Order::read)?;
         let orders = orders.into_iter().map(|order| (order.about.clone(), order)).collect();
-        Ok(Self { kept, orders: RwLock::new(orders) })
+        Ok(Self { file, orders: RwLock::new(orders) })
     }
 
     /// An order as it is given at `now`, in milliseconds since the Unix epoch, for so many seconds: newer than any about
@@ -199,7 +199,7 @@ impl Orders {
             Entry::Vacant(place) => drop(place.insert(order)),
         }
         drop(orders);
-        self.kept.has_changed();
+        self.file.mark_dirty();
         true
     }
 
@@ -256,7 +256,7 @@ impl Orders {
         });
         drop(orders);
         if !gone.is_empty() {
-            self.kept.has_changed();
+            self.file.mark_dirty();
         }
         gone
     }
@@ -267,7 +267,7 @@ impl Orders {
     ///
     /// What the system says; the orders hold for as long as this process runs.
     pub fn save(&self) -> io::Result<()> {
-        self.kept.save(|| self.read().values().map(Order::line).collect())
+        self.file.save(|| self.read().values().map(Order::line).collect())
     }
 
     fn read(&self) -> RwLockReadGuard<'_, BTreeMap<About, Order>> {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::token::{Claims, Fingerprint};
-use crate::storage::line_file::Kept;
+use crate::storage::line_file::LineFile;
 
 /// How many tokens of one user may be logged out and not expired yet. With more, those that expire
 /// soonest are good again for what is left of their time: a user can only do that to itself.
@@ -19,7 +19,7 @@ const MOST_OF_ONE_USER: usize = 1024;
 /// The file holds a line for each: when it would have expired, its [`Fingerprint`] in hexadecimal,
 /// and whose it was. Nobody gets in with what it says.
 pub struct Revoked {
-    kept: Kept,
+    file: LineFile,
     users: RwLock<HashMap<String, Ended>>,
 }
 
@@ -37,12 +37,12 @@ impl Revoked {
         let holds = "the tokens that were logged out";
         let owned =
             |line: &str| read_line(line).map(|(username, token)| (username.to_owned(), token));
-        let (kept, tokens) = Kept::load(users_csv, ".revoked", holds, owned)?;
+        let (file, tokens) = LineFile::load(users_csv, ".revoked", holds, owned)?;
         let mut users = HashMap::<String, Ended>::new();
         for (username, token) in tokens {
             users.entry(username).or_default().insert(token);
         }
-        let revoked = Self { kept, users: RwLock::new(users) };
+        let revoked = Self { file, users: RwLock::new(users) };
         revoked.forget(now);
         Ok(revoked)
     }
@@ -60,7 +60,7 @@ impl Revoked {
             ended.pop_first();
         }
         drop(users);
-        self.kept.has_changed();
+        self.file.mark_dirty();
     }
 
     /// The same from a line that another server made; whose token it was, and which.
@@ -95,7 +95,7 @@ impl Revoked {
         users.shrink_to_fit();
         drop(users);
         if dropped {
-            self.kept.has_changed();
+            self.file.mark_dirty();
         }
     }
 
@@ -105,7 +105,7 @@ impl Revoked {
     ///
     /// What the system says; the tokens stay refused for as long as this process runs.
     pub fn save(&self) -> io::Result<()> {
-        self.kept.save(|| self.lines())
+        self.file.save(|| self.lines())
     }
 }
 

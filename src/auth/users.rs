@@ -13,7 +13,7 @@ use super::{
     password,
     users_file::{DEFAULT_ACCOUNTS, EditError, FileError, Table, edit},
 };
-use crate::storage::file_watch::Watched;
+use crate::storage::file_watch::FileWatch;
 
 /// Somebody who may log in.
 #[derive(Clone, PartialEq, Eq)]
@@ -87,7 +87,7 @@ fn read_flag(spelled: &str) -> Option<bool> {
 /// The accounts, read from a file and again whenever it changes.
 pub struct Users {
     path: PathBuf,
-    watched: Watched,
+    watch: FileWatch,
     accounts: RwLock<HashMap<String, Account>>,
     /// Held from reading the file until what was read counts, so that nothing older comes after it.
     reading: Mutex<()>,
@@ -128,10 +128,10 @@ impl Users {
     ///
     /// [`FileError`] where there is nothing to start with; rows that were kept out come along.
     pub fn load(path: &Path) -> Result<(Self, Vec<RowFault>), FileError> {
-        let watched = Watched::new([path.to_owned()]);
+        let watch = FileWatch::new([path.to_owned()]);
         let (accounts, faults) = accounts_of(&Table::read(path)?);
         let accounts = RwLock::new(accounts);
-        let users = Self { path: path.to_owned(), watched, accounts, reading: Mutex::new(()) };
+        let users = Self { path: path.to_owned(), watch, accounts, reading: Mutex::new(()) };
         Ok((users, faults))
     }
 
@@ -176,9 +176,9 @@ impl Users {
         usual.map_or(password::COST, |(cost, _)| cost)
     }
 
-    /// Looks whether the file has changed; see [`Watched::changed`].
+    /// Looks whether the file has changed; see [`FileWatch::poll_change`].
     pub fn look(&self) -> Reload {
-        if !self.watched.changed() {
+        if !self.watch.poll_change() {
             return Reload::Nothing;
         }
         match self.read_again() {

@@ -11,7 +11,7 @@ use csv::StringRecord;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::password::LONGEST_PASSWORD;
-use crate::storage::atomic_file::{beside, replace};
+use crate::storage::atomic_file::{replace, sibling_path};
 
 /// The columns of a new file, in order.
 const COLUMNS: [&str; 4] = ["username", "email", "hashed_password", "is_active"];
@@ -283,8 +283,8 @@ pub fn edit(
 ) -> Result<(), EditError> {
     let io = |source| FileError::Io { path: path.into(), source };
     // A link to the file stays one: what it points to is replaced.
-    let target = beside(path, "");
-    let lock_name = beside(path, ".lock");
+    let target = sibling_path(path, "");
+    let lock_name = sibling_path(path, ".lock");
     // Read-only is enough to lock: the file may be root's, who came first. Nobody else may open it, or
     // he could hold the lock for ever.
     let lock = File::open(&lock_name)

@@ -1,4 +1,4 @@
-//! Files that are replaced in one step.
+//! Replaces a file in one step, so that readers see the old content or the new, never a part.
 
 use std::{
     fs::{self, File},
@@ -7,20 +7,22 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The file that stands beside the users file, where that really is, and is named after it.
-pub fn beside(users_csv: &Path, suffix: &str) -> PathBuf {
-    let mut name =
-        fs::canonicalize(users_csv).unwrap_or_else(|_| users_csv.to_owned()).into_os_string();
+/// The path of `file` with `suffix` appended to its name. Symbolic links are followed: the result is beside the real
+/// file.
+pub fn sibling_path(file: &Path, suffix: &str) -> PathBuf {
+    let mut name = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned()).into_os_string();
     name.push(suffix);
     name.into()
 }
 
-/// Replaces a file in one step, keeping its owner and mode; a new one is its owner's only. One caller
-/// at a time: what another left behind that was killed is swept up.
+/// Replaces `target` with what `write` writes, and syncs it to disk. Owner and mode stay; a new file is readable by its
+/// owner only.
+///
+/// One caller at a time: temporary files that a killed process left behind are removed.
 ///
 /// # Errors
 ///
-/// What the system says; then the file is as it was.
+/// What the system returns; the file is then as it was.
 pub fn replace(target: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     let folder = match target.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -32,7 +34,7 @@ pub fn replace(target: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -
         let left_name = left.file_name();
         let left_name = left_name.to_string_lossy();
         let middle = left_name.strip_prefix(&start).and_then(|rest| rest.strip_suffix(end));
-        // A dot in it, and the file is one beside the file.
+        // With a dot in the middle it belongs to a sibling of the target.
         if middle.is_some_and(|middle| !middle.contains('.')) {
             fs::remove_file(left.path())?;
         }

@@ -1,4 +1,4 @@
-//! Files that somebody else may replace while we run.
+//! Detects by polling that another program has changed a file.
 
 use std::{
     fs,
@@ -8,77 +8,76 @@ use std::{
     time::SystemTime,
 };
 
-/// Notices when one of a few files was replaced, rewritten or resized.
+/// Detects that one of a few files was replaced, rewritten or resized.
 ///
-/// By looking: a notification would be lost when an editor renames, and does not come at all over
-/// NFS or into a container's bind mount.
-pub struct Watched {
+/// It polls: a notification is lost when an editor renames the file, and never comes over NFS or into a container's bind
+/// mount.
+pub struct FileWatch {
     paths: Vec<PathBuf>,
-    seen: Mutex<Seen>,
+    state: Mutex<WatchState>,
 }
 
-struct Seen {
+struct WatchState {
     /// The version that was last reported, or was there at the start.
-    reported: Vec<Option<Stamp>>,
-    /// At the last look.
-    looked: Vec<Option<Stamp>>,
-    /// Whether that found other files than the look before.
+    reported: Vec<Option<FileVersion>>,
+    /// The version that the last poll found.
+    polled: Vec<Option<FileVersion>>,
+    /// Whether the last poll found other files than the poll before it.
     was_replaced: bool,
 }
 
-/// What tells one version of a file from the next.
+/// What distinguishes one version of a file from the next.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    /// Inodes are given out again at once; with the time of its making it is one file.
+struct FileVersion {
+    /// The system reuses inode numbers at once; together with the time of creation they identify a file.
     file: (u64, Option<SystemTime>),
     modified: (i64, i64),
-    /// Owner and mode count as well: they decide whether it can be read.
+    /// Owner and mode count as well: they decide whether the file can be read.
     changed: (i64, i64),
     length: u64,
 }
 
-impl Watched {
-    /// Watches `paths`, as they are now; read them after this.
+impl FileWatch {
+    /// Watches `paths` from their present versions on. Read the files after this call.
     pub fn new(paths: impl IntoIterator<Item = PathBuf>) -> Self {
         let paths: Vec<_> = paths.into_iter().collect();
-        let now = stamps(&paths);
-        Self {
-            paths,
-            seen: Mutex::new(Seen { reported: now.clone(), looked: now, was_replaced: false }),
-        }
+        let now = versions(&paths);
+        let state = WatchState { reported: now.clone(), polled: now, was_replaced: false };
+        Self { paths, state: Mutex::new(state) }
     }
 
-    /// Whether there is a version that was not reported yet; call it a few times within two seconds.
+    /// Polls the files and returns whether there is a version that no earlier poll has reported. Call it a few times
+    /// within two seconds.
     ///
-    /// An editor that writes in place is let finish: a version counts when two looks in a row
-    /// found it the same. Files that are replaced all the time never come to rest, and need not:
-    /// the second other file in a row counts as well.
-    pub fn changed(&self) -> bool {
-        let now = stamps(&self.paths);
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_replaced = files(&seen.looked) != files(&now);
-        let settled = seen.looked == now || (is_replaced && seen.was_replaced);
-        seen.was_replaced = is_replaced;
-        seen.looked = now;
-        if !settled || seen.looked == seen.reported {
+    /// An editor that writes in place is given time to finish: a version is reported when two polls in a row have found
+    /// it. Files that are replaced continuously never come to rest, and need not: they are also reported when two polls
+    /// in a row have each found other files than the poll before.
+    pub fn poll_change(&self) -> bool {
+        let now = versions(&self.paths);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_replaced = identities(&state.polled) != identities(&now);
+        let is_settled = state.polled == now || (is_replaced && state.was_replaced);
+        state.was_replaced = is_replaced;
+        state.polled = now;
+        if !is_settled || state.polled == state.reported {
             return false;
         }
-        seen.reported = seen.looked.clone();
+        state.reported = state.polled.clone();
         true
     }
 }
 
-fn stamps(paths: &[PathBuf]) -> Vec<Option<Stamp>> {
-    paths.iter().map(|path| stamp(path)).collect()
+fn versions(paths: &[PathBuf]) -> Vec<Option<FileVersion>> {
+    paths.iter().map(|path| version(path)).collect()
 }
 
-fn files(stamps: &[Option<Stamp>]) -> Vec<Option<(u64, Option<SystemTime>)>> {
-    stamps.iter().map(|stamp| Some(stamp.as_ref()?.file)).collect()
+fn identities(versions: &[Option<FileVersion>]) -> Vec<Option<(u64, Option<SystemTime>)>> {
+    versions.iter().map(|version| Some(version.as_ref()?.file)).collect()
 }
 
-fn stamp(path: &Path) -> Option<Stamp> {
+fn version(path: &Path) -> Option<FileVersion> {
     let file = fs::metadata(path).ok()?;
-    Some(Stamp {
+    Some(FileVersion {
         file: (file.ino(), file.created().ok()),
         modified: (file.mtime(), file.mtime_nsec()),
         changed: (file.ctime(), file.ctime_nsec()),

@@ -1,4 +1,4 @@
-//! Lines that outlive the process, in a file beside the users file.
+//! A file of lines beside the users file, for records that outlive the process.
 
 use std::{
     fs,
@@ -10,35 +10,35 @@ use std::{
     },
 };
 
-use super::atomic_file::{beside, replace};
+use super::atomic_file::{replace, sibling_path};
 
-/// The file, and whether it is up to date.
-pub struct Kept {
+/// The file, and whether it is up to date with the records in memory.
+pub struct LineFile {
     path: PathBuf,
-    /// Counts changes.
+    /// Counts changes of the records.
     version: AtomicU64,
-    /// The version on disk. Held while writing, so that one write serves all who wait for it.
+    /// The version on disk. Held while the file is written, so that one write serves all callers that wait.
     saved: Mutex<u64>,
 }
 
-impl Kept {
-    /// The file that is named after the users file and ends in `suffix`, and what `read` makes of its lines.
-    /// `holds` says what is lost with it.
+impl LineFile {
+    /// Reads the file that is named after the users file and ends in `suffix`. `parse` makes a record of a line;
+    /// `content` names the records in an error, for the operator.
     ///
     /// # Errors
     ///
-    /// What the system says of a file that is there and cannot be read, or that one of its lines makes no sense.
+    /// The file exists and cannot be read, or one of its lines cannot be parsed.
     pub fn load<T>(
         users_csv: &Path,
         suffix: &str,
-        holds: &str,
-        read: impl Fn(&str) -> Option<T>,
+        content: &str,
+        parse: impl Fn(&str) -> Option<T>,
     ) -> io::Result<(Self, Vec<T>)> {
-        let path = beside(users_csv, suffix);
-        let fault = |fault: &dyn std::fmt::Display| {
+        let path = sibling_path(users_csv, suffix);
+        let fault = |problem: &dyn std::fmt::Display| {
             let path = path.display();
             io::Error::other(format!(
-                "{path}: {fault}; it holds {holds}: mend it, or remove it and with it those"
+                "{path}: {problem}. The file holds {content}: correct it, or remove it and lose them"
             ))
         };
         let text = match fs::read_to_string(&path) {
@@ -46,23 +46,23 @@ impl Kept {
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(fault(&error)),
         };
-        let lines = text.lines().enumerate().map(|(number, line)| {
-            read(line).ok_or_else(|| fault(&format!("line {} makes no sense", number + 1)))
+        let records = text.lines().enumerate().map(|(number, line)| {
+            parse(line).ok_or_else(|| fault(&format!("line {} cannot be parsed", number + 1)))
         });
-        let lines = lines.collect::<io::Result<_>>()?;
-        Ok((Self { path, version: 0.into(), saved: Mutex::new(0) }, lines))
+        let records = records.collect::<io::Result<_>>()?;
+        Ok((Self { path, version: 0.into(), saved: Mutex::new(0) }, records))
     }
 
-    /// What is to be kept has changed.
-    pub fn has_changed(&self) {
+    /// Notes that the records have changed, so that the next [`save`](Self::save) writes the file.
+    pub fn mark_dirty(&self) {
         self.version.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Brings the file up to date with `lines`, where something has changed. Blocks while the disk works.
+    /// Writes `lines` to the file if the records have changed since the last save. Blocks on disk I/O.
     ///
     /// # Errors
     ///
-    /// What the system says; then the file is as it was.
+    /// What the system returns; the file is then as it was.
     pub fn save(&self, lines: impl FnOnce() -> Vec<String>) -> io::Result<()> {
         let wanted = self.version.load(Ordering::Relaxed);
         let mut saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! Files: watched for changes, replaced in one step, read line by line or as one snapshot.
+//! Files: watched for changes, replaced in one step, kept as lines or as one snapshot.
 
 pub mod atomic_file;
 pub mod file_watch;

@@ -16,7 +16,7 @@ use rustls::{
 use tokio_rustls::TlsAcceptor;
 use x509_parser::parse_x509_certificate;
 
-use crate::{config::TlsFiles, metrics::Metrics, storage::file_watch::Watched};
+use crate::{config::TlsFiles, metrics::Metrics, storage::file_watch::FileWatch};
 
 /// How often the files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -35,7 +35,7 @@ pub enum TlsError {
 /// The certificate in force. Connections keep the one that they began with.
 pub struct Tls {
     files: TlsFiles,
-    watched: Watched,
+    watch: FileWatch,
     served: RwLock<Served>,
     /// Held from reading the files until what was read is served, so that nothing older comes after it.
     reading: Mutex<()>,
@@ -76,9 +76,9 @@ impl Tls {
         if files.self_signed && !files.certificate.exists() && !files.key.exists() {
             make_self_signed(&files)?;
         }
-        let watched = Watched::new([files.certificate.clone(), files.key.clone()]);
+        let watch = FileWatch::new([files.certificate.clone(), files.key.clone()]);
         let served = RwLock::new(read(&files)?);
-        Ok(Self { files, watched, served, reading: Mutex::new(()) })
+        Ok(Self { files, watch, served, reading: Mutex::new(()) })
     }
 
     /// What a new connection begins with.
@@ -115,10 +115,10 @@ impl Tls {
         }
     }
 
-    /// Looks whether the files have changed (see [`Watched::changed`]) and takes them up if they
+    /// Looks whether the files have changed (see [`FileWatch::poll_change`]) and takes them up if they
     /// make sense; says whether it did.
     fn look(&self) -> Result<bool, TlsError> {
-        if !self.watched.changed() {
+        if !self.watch.poll_change() {
             return Ok(false);
         }
         self.read_again()?.adopt();
