@@ -1,10 +1,10 @@
-//! Who sent a request: only proxies that are trusted are believed, and only as far as they go.
+//! The client of a request: only trusted proxies count, and only as far as they reach.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
-use signaling::client_ip::client_of;
+use signaling::client_ip::ClientEndpoint;
 
 /// Line by line: `http` or `https` and the peer's address; the trusted networks, with commas; then
 /// header lines, `f` for `X-Forwarded-For`, `p` for `X-Forwarded-Proto`, `o` for what is not read.
@@ -38,7 +38,7 @@ pub fn forwarded(data: &[u8]) {
         }
     }
 
-    let client = client_of(&headers, peer, tls, &trusted);
+    let client = ClientEndpoint::from_headers(&headers, peer, tls, &trusted);
 
     let trusts = |address: IpAddr| trusted.iter().any(|net| is_in(net, address));
     let peer = peer.to_canonical();
@@ -52,7 +52,11 @@ pub fn forwarded(data: &[u8]) {
     assert_eq!(client.address, address);
     assert_eq!(client.https, tls || (trusts(peer) && says_https));
     if !trusts(peer) {
-        assert_eq!((client.address, client.https), (peer, tls), "a stranger is believed nothing");
+        assert_eq!(
+            (client.address, client.https),
+            (peer, tls),
+            "headers of an untrusted peer are ignored"
+        );
     }
 }
 

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     app::App,
     auth::users_file::check_username,
-    client_ip::Client,
+    client_ip::ClientEndpoint,
     clock::{unix_now, unix_now_ms},
     moderation::{About, LONGEST, Order, Who},
     rooms::{Sitting, is_room_id},
@@ -325,7 +325,7 @@ impl Accepted for Kick {
 pub(super) async fn kick(
     State(app): State<App>,
     _: Administrator,
-    Extension(client): Extension<Client>,
+    Extension(client): Extension<ClientEndpoint>,
     room: Result<Path<String>, PathRejection>,
     Fields(kick): Fields<Kick>,
 ) -> Result<Response, ApiError> {
@@ -381,7 +381,7 @@ impl Accepted for Ban {
 pub(super) async fn ban(
     State(app): State<App>,
     _: Administrator,
-    Extension(client): Extension<Client>,
+    Extension(client): Extension<ClientEndpoint>,
     Fields(ban): Fields<Ban>,
 ) -> Result<Response, ApiError> {
     let Ban { client_id, username, room_id: room, seconds } = ban;
@@ -422,13 +422,13 @@ impl Accepted for Lift {
 pub(super) async fn lift(
     State(app): State<App>,
     _: Administrator,
-    Extension(client): Extension<Client>,
+    Extension(client): Extension<ClientEndpoint>,
     Fields(Lift { about }): Fields<Lift>,
 ) -> Result<Response, ApiError> {
     take_back(&app, &client, about).await
 }
 
-async fn take_back(app: &App, client: &Client, about: About) -> Result<Response, ApiError> {
+async fn take_back(app: &App, client: &ClientEndpoint, about: About) -> Result<Response, ApiError> {
     let (act, who) = match &about {
         About::Ban { who, .. } => ("lift ban", Some(who)),
         About::Lock { .. } => ("unlock", None),
@@ -452,7 +452,7 @@ async fn take_back(app: &App, client: &Client, about: About) -> Result<Response,
 pub(super) async fn lock(
     State(app): State<App>,
     _: Administrator,
-    Extension(client): Extension<Client>,
+    Extension(client): Extension<ClientEndpoint>,
     room: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
     let RoomId(room) = room.try_into()?;
@@ -473,7 +473,7 @@ pub(super) async fn lock(
 pub(super) async fn unlock(
     State(app): State<App>,
     _: Administrator,
-    Extension(client): Extension<Client>,
+    Extension(client): Extension<ClientEndpoint>,
     room: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
     let RoomId(room) = room.try_into()?;
@@ -509,7 +509,7 @@ impl Accepted for Close {
 pub(super) async fn close(
     State(app): State<App>,
     _: Administrator,
-    Extension(client): Extension<Client>,
+    Extension(client): Extension<ClientEndpoint>,
     room: Result<Path<String>, PathRejection>,
     Fields(Close { seconds }): Fields<Close>,
 ) -> Result<Response, ApiError> {
@@ -549,7 +549,7 @@ impl Accepted for Capacity {
 pub(super) async fn capacity(
     State(app): State<App>,
     _: Administrator,
-    Extension(client): Extension<Client>,
+    Extension(client): Extension<ClientEndpoint>,
     room: Result<Path<String>, PathRejection>,
     Fields(Capacity { members }): Fields<Capacity>,
 ) -> Result<Response, ApiError> {
@@ -603,7 +603,7 @@ pub(super) struct Done {
 pub(super) async fn say(
     State(app): State<App>,
     _: Administrator,
-    Extension(client): Extension<Client>,
+    Extension(client): Extension<ClientEndpoint>,
     room: Result<Path<String>, PathRejection>,
     Fields(Say { data, to }): Fields<Say>,
 ) -> Result<Response, ApiError> {
@@ -631,7 +631,7 @@ pub(super) async fn say(
 pub(super) async fn drain(
     State(app): State<App>,
     _: Administrator,
-    Extension(client): Extension<Client>,
+    Extension(client): Extension<ClientEndpoint>,
 ) -> Result<Response, ApiError> {
     audit(&client, "drain", None, None, None);
     app.stop.cancel();
@@ -667,7 +667,7 @@ fn done(done: &'static str) -> Result<Response, ApiError> {
 
 /// What an administrator does stands in the log, also where it comes to nothing.
 fn audit(
-    client: &Client,
+    client: &ClientEndpoint,
     act: &'static str,
     room: Option<&str>,
     who: Option<&Who>,

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     app::{App, IssuedToken},
     auth::users::Account,
-    client_ip::Client,
+    client_ip::ClientEndpoint,
 };
 
 /// What to log in with.
@@ -85,7 +85,7 @@ pub(super) struct MessageBody {
 )]
 pub(super) async fn login(
     State(app): State<App>,
-    Extension(client): Extension<Client>,
+    Extension(client): Extension<ClientEndpoint>,
     JsonLogin(login): JsonLogin,
 ) -> Result<Response, ApiError> {
     let issued = app.login(login.username, login.password, client.address).await?;
@@ -108,7 +108,7 @@ pub(super) async fn login(
 )]
 pub(super) async fn token(
     State(app): State<App>,
-    Extension(client): Extension<Client>,
+    Extension(client): Extension<ClientEndpoint>,
     FormLogin(login): FormLogin,
 ) -> Response {
     match app.login(login.username, login.password, client.address).await.map_err(ApiError::from) {

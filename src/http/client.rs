@@ -8,7 +8,7 @@ use axum::{
 };
 
 use super::error::ApiError;
-use crate::{app::App, client_ip::client_of, server::Transport};
+use crate::{app::App, client_ip::ClientEndpoint, server::Transport};
 
 /// Half a year, as most who are careful start with.
 const REMEMBER_HTTPS: HeaderValue = HeaderValue::from_static("max-age=15768000");
@@ -23,7 +23,12 @@ pub(super) async fn recognise(
         return ApiError::Internal("a request without transport".into()).into_response();
     };
     let Transport { peer, tls, .. } = transport;
-    let client = client_of(request.headers(), peer.ip(), *tls, &app.config.trusted_proxies);
+    let client = ClientEndpoint::from_headers(
+        request.headers(),
+        peer.ip(),
+        *tls,
+        &app.config.trusted_proxies,
+    );
     tracing::Span::current().record("address", tracing::field::display(client.address));
     request.extensions_mut().insert(client);
     // Whoever has TLS on this very port never means plain HTTP on it.

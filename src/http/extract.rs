@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use super::error::{ApiError, FieldFault};
-use crate::{app::App, auth::users::Account, client_ip::Client};
+use crate::{app::App, auth::users::Account, client_ip::ClientEndpoint};
 
 /// The most a body may have, in bytes.
 pub(super) const LARGEST_BODY: usize = 64 * 1024;
@@ -280,7 +280,8 @@ impl FromRequestParts<App> for Administrator {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
         administrator(app, &parts.headers).inspect_err(|why| {
-            if let (ApiError::InvalidToken, Some(client)) = (why, parts.extensions.get::<Client>())
+            if let (ApiError::InvalidToken, Some(client)) =
+                (why, parts.extensions.get::<ClientEndpoint>())
             {
                 tracing::warn!(address = %client.address, "bad admin token");
             }

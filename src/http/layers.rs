@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     app::App,
-    client_ip::Client,
+    client_ip::ClientEndpoint,
     config::{Config, Origins},
     limits::Allowance,
     metrics::LimitKind,
@@ -158,7 +158,7 @@ fn cors_of(config: &Config) -> CorsLayer {
 /// browser could not tell from a dead server.
 pub(super) async fn limit_requests(
     State(app): State<App>,
-    Extension(client): Extension<Client>,
+    Extension(client): Extension<ClientEndpoint>,
     request: Request,
     next: Next,
 ) -> Response {

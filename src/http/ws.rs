@@ -22,7 +22,7 @@ use uuid::Uuid;
 use super::{error::ApiError, layers::RequestId};
 use crate::{
     app::App,
-    client_ip::Client,
+    client_ip::ClientEndpoint,
     clock::{unix_now, unix_now_ms},
     limits::Place,
     metrics::LimitKind,
@@ -42,7 +42,7 @@ const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// `GET /ws/{room_id}`.
 pub(super) async fn enter(
     State(app): State<App>,
-    Extension(client): Extension<Client>,
+    Extension(client): Extension<ClientEndpoint>,
     Extension(transport): Extension<Transport>,
     Extension(RequestId(id)): Extension<RequestId>,
     room: Result<Path<String>, PathRejection>,
