@@ -319,13 +319,12 @@ impl App {
         if every.is_zero() {
             return;
         }
-        let our_own = self.config.tls.as_ref().map(|tls| tls.certificate.as_path());
         loop {
             let ice = self.ice();
             let Turn { secret, urls, ttl } = &ice.turn;
             // Without a secret nothing is issued that could be tried.
             let urls = if secret.expose_secret().is_empty() { &[] } else { urls.as_slice() };
-            self.relays.look(urls, secret, *ttl, our_own).await;
+            self.relays.look(urls, secret, *ttl, self.config.tls.is_some()).await;
             let _ = timeout(every, self.ice_replaced.notified()).await;
         }
     }

@@ -25,7 +25,7 @@ use signaling::{
     moderation::Orders,
     server::{self, Gate},
     telemetry::{self, Loudness},
-    tls::{FreshTls, Tls},
+    tls::{PendingCertificate, ServerCertificate},
     webhooks,
     workers::Workers,
 };
@@ -121,7 +121,7 @@ async fn serve(
     app::report(&faults);
     let revoked = Revoked::load(&config.users_csv, unix_now())?;
     let orders = Orders::load(&config.users_csv)?;
-    let tls = config.tls.clone().map(Tls::load).transpose();
+    let tls = config.tls.clone().map(ServerCertificate::load).transpose();
     let tls = tls.map_err(|error| format!("SSL_CERT_FILE, SSL_KEY_FILE: {error}"))?.map(Arc::new);
     if !config.debug {
         for exposed in config::exposed_files(&config) {
@@ -176,7 +176,7 @@ async fn serve(
     tokio::spawn(app.clone().keep_house());
     tokio::spawn(app.clone().watch_relays());
     if let Some(tls) = tls.clone() {
-        tokio::spawn(tls.keep_fresh(app.metrics.clone()));
+        tokio::spawn(tls.run_reload(app.metrics.clone()));
     }
     let workers = match app.config.workers {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -232,7 +232,7 @@ fn tell_systemd(state: NotifyState<'_>) {
 }
 
 /// On SIGHUP: everything that may change while we run, or nothing of it.
-fn reload(app: &App, tls: Option<&Tls>, loudness: &Loudness) {
+fn reload(app: &App, tls: Option<&ServerCertificate>, loudness: &Loudness) {
     let before = app.settings().log_level;
     match try_reload(app, tls) {
         Ok(Changes { changed, need_restart }) => {
@@ -250,10 +250,10 @@ fn reload(app: &App, tls: Option<&Tls>, loudness: &Loudness) {
     }
 }
 
-fn try_reload(app: &App, tls: Option<&Tls>) -> Result<Changes, Box<dyn Error>> {
+fn try_reload(app: &App, tls: Option<&ServerCertificate>) -> Result<Changes, Box<dyn Error>> {
     let (settings, mut changes) = app.settings().read_again(dotenv::environment()?)?;
     let users = app.users.read_again().map_err(|error| format!("USERS_CSV: {error}"))?;
-    let certificate = tls.map(Tls::read_again).transpose();
+    let certificate = tls.map(ServerCertificate::reload).transpose();
     let certificate =
         certificate.map_err(|error| format!("SSL_CERT_FILE, SSL_KEY_FILE: {error}"))?;
 
@@ -265,7 +265,7 @@ fn try_reload(app: &App, tls: Option<&Tls>) -> Result<Changes, Box<dyn Error>> {
     if app.adopt_users(users) {
         changes.changed.push("the users file".to_owned());
     }
-    if certificate.is_some_and(FreshTls::adopt) {
+    if certificate.is_some_and(PendingCertificate::apply) {
         changes.changed.push("the certificate".to_owned());
     }
     Ok(changes)

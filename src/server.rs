@@ -39,7 +39,7 @@ use crate::{
     http::Doors,
     limits::{Place, Places},
     metrics::{LimitKind, Metrics},
-    tls::Tls,
+    tls::ServerCertificate,
     workers::Workers,
 };
 
@@ -238,7 +238,7 @@ pub async fn listen(host: &str, port: u16) -> io::Result<TcpListener> {
 pub async fn serve(
     listener: TcpListener,
     doors: Doors,
-    tls: Option<Arc<Tls>>,
+    tls: Option<Arc<ServerCertificate>>,
     gate: Gate,
     workers: Workers,
     closing: CancellationToken,
@@ -302,7 +302,12 @@ struct Connection {
 }
 
 impl Connection {
-    async fn serve(self, doors: Doors, tls: Option<Arc<Tls>>, closing: CancellationToken) {
+    async fn serve(
+        self,
+        doors: Doors,
+        tls: Option<Arc<ServerCertificate>>,
+        closing: CancellationToken,
+    ) {
         let Self { stream, runtime, mut transport, handle } = self;
         // Signaling messages are small and somebody waits for each.
         let _ = stream.set_nodelay(true);
@@ -337,7 +342,7 @@ enum Greeted {
     Tls(Box<TlsStream<Stream>>),
 }
 
-async fn greet(stream: Stream, tls: &Tls) -> io::Result<Greeted> {
+async fn greet(stream: Stream, tls: &ServerCertificate) -> io::Result<Greeted> {
     let mut first = [0];
     stream.tcp.peek(&mut first).await?;
     if first != [TLS_HANDSHAKE] {

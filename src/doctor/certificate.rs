@@ -9,7 +9,7 @@ use super::Finding;
 use crate::{
     clock::unix_now,
     config::Config,
-    tls::{self, verify as trust},
+    tls::{self, verify},
 };
 
 /// A certificate is renewed before that many days are left.
@@ -41,7 +41,7 @@ pub(super) fn look(config: &Config) -> Vec<Finding> {
         let says = "a self-signed one will be made at the start, which browsers warn of";
         return vec![Finding::warning(SUBJECT, says, "give SSL_CERT_FILE and SSL_KEY_FILE")];
     }
-    if let Err(error) = tls::read(files) {
+    if let Err(error) = tls::load_certificate(files) {
         let mend =
             "name a PEM file with the chain, the own certificate first, and one with its key";
         return vec![Finding::fault(SUBJECT, error.to_string(), mend)];
@@ -50,8 +50,8 @@ pub(super) fn look(config: &Config) -> Vec<Finding> {
     let chain: Vec<_> = chain.collect();
     let Some(own) = chain.first() else { return Vec::new() };
     let now = unix_now();
-    let mut findings = vec![lasts(SUBJECT.to_owned(), trust::end_of(own), now, RENEW)];
-    match trust::check(&chain, &trust::authorities(Some(&files.certificate)), now) {
+    let mut findings = vec![lasts(SUBJECT.to_owned(), verify::not_after(own), now, RENEW)];
+    match verify::verify_chain(&chain, &verify::system_roots(true), now) {
         Ok(()) => findings.push(Finding::ok(SUBJECT, "its chain leads to an authority that this system trusts")),
         // Said already.
         Err(Error::InvalidCertificate(CertificateError::ExpiredContext { .. })) => {}
@@ -63,7 +63,7 @@ pub(super) fn look(config: &Config) -> Vec<Finding> {
     }
     let is_name =
         config.host.contains(|char: char| char.is_ascii_alphabetic()) && !config.host.contains(':');
-    if is_name && !trust::is_for(own, &config.host) {
+    if is_name && !verify::is_valid_for(own, &config.host) {
         let says = format!("it is not made out to HOST={}", config.host);
         let mend = "have one for the name under which clients come, and listen on 0.0.0.0 where that is another one";
         findings.push(Finding::warning(SUBJECT, says, mend));

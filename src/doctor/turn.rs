@@ -35,8 +35,7 @@ pub(super) async fn look(config: &Config) -> Vec<Finding> {
     }
     let relays = if secret.expose_secret().is_empty() { &[] } else { urls.as_slice() };
     let urls: Vec<_> = config.ice.stun_urls.iter().chain(relays).collect();
-    let our_own = config.tls.as_ref().map(|tls| tls.certificate.as_path());
-    let reports = relays::reports(&urls, secret, *ttl, "doctor", our_own).await;
+    let reports = relays::reports(&urls, secret, *ttl, "doctor", config.tls.is_some()).await;
     for (url, report) in urls.into_iter().zip(reports) {
         if let Some(read) = RelayUrl::read(url) {
             findings.extend(judge(url, &read, &report, unix_now()));

@@ -1,45 +1,54 @@
-//! Whom this machine trusts, and how a certificate stands with that.
+//! The root certificates that this system trusts, and how a certificate stands with them.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc, time::Duration};
 
 use rustls::{
-    CertificateError, Error, RootCertStore,
+    CertificateError, ClientConfig, Error, RootCertStore,
     client::verify_server_cert_signed_by_trust_anchor,
     crypto::aws_lc_rs::default_provider,
     pki_types::{CertificateDer, ServerName, UnixTime},
     server::ParsedCertificate,
 };
 
-use std::time::Duration;
-
-/// Where systems keep whom they trust: Debian, Ubuntu, Alpine and Arch; Fedora and its kin.
+/// Where systems keep the bundle of their root certificates: Debian, Ubuntu, Alpine and Arch; Fedora and its relatives.
 const BUNDLES: [&str; 2] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
 
-/// The last second of the year 9999, which stands for "no end" (RFC 5280 section 4.1.2.5).
-const NO_END: u64 = 253_402_300_799;
+/// The last second of the year 9999, which stands for "no well-defined expiration date" (RFC 5280 section 4.1.2.5).
+const NO_EXPIRY: u64 = 253_402_300_799;
 
-/// Whom the system trusts. Where `SSL_CERT_FILE` names `our_own` certificate, it does not say that. Blocks while
-/// files are read.
-pub fn authorities(our_own: Option<&Path>) -> RootCertStore {
-    let found = match our_own {
-        None => rustls_native_certs::load_native_certs().certs,
-        Some(_) => {
-            let read = |bundle| {
-                rustls_native_certs::load_certs_from_paths(Some(Path::new(bundle)), None).certs
-            };
-            BUNDLES.into_iter().flat_map(read).collect()
-        }
+/// Reads the root certificates that the system trusts. Blocks on disk I/O.
+///
+/// `SSL_CERT_FILE` names them, if it is set; where it `names_own_certificate`, that of this server, the system's usual
+/// places are read instead.
+pub fn system_roots(names_own_certificate: bool) -> RootCertStore {
+    let found = if names_own_certificate {
+        let load = |bundle| {
+            rustls_native_certs::load_certs_from_paths(Some(Path::new(bundle)), None).certs
+        };
+        BUNDLES.into_iter().flat_map(load).collect()
+    } else {
+        rustls_native_certs::load_native_certs().certs
     };
-    let mut authorities = RootCertStore::empty();
-    authorities.add_parsable_certificates(found);
-    authorities
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(found);
+    roots
 }
 
-/// When a certificate ends, in whole seconds since the Unix epoch; `None` where it is none, or has no end.
-pub fn end_of(certificate: &CertificateDer<'_>) -> Option<u64> {
-    // What a verifier finds first in that year, before it asks who has signed.
-    match stands(certificate, &[], &RootCertStore::empty(), NO_END) {
+/// TLS as clients on this system use it, with the [roots of the system](system_roots). Without any roots it rejects every
+/// certificate.
+pub async fn client_config(names_own_certificate: bool) -> Arc<ClientConfig> {
+    let load = move || system_roots(names_own_certificate);
+    let roots = tokio::task::spawn_blocking(load).await;
+    let roots = roots.unwrap_or_else(|_| RootCertStore::empty());
+    let config = ClientConfig::builder().with_root_certificates(roots);
+    Arc::new(config.with_no_client_auth())
+}
+
+/// When a certificate expires, in whole seconds since the Unix epoch. `None` if it cannot be parsed or never expires.
+pub fn not_after(certificate: &CertificateDer<'_>) -> Option<u64> {
+    // In that year, a verifier reports the expiry before it looks at who signed the certificate.
+    match verify_signature(certificate, &[], &RootCertStore::empty(), NO_EXPIRY) {
         Err(Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => {
             Some(not_after.as_secs())
         }
@@ -47,40 +56,40 @@ pub fn end_of(certificate: &CertificateDer<'_>) -> Option<u64> {
     }
 }
 
-/// Whether a client that trusts `authorities` accepts a chain, the server's own certificate first, `now` in whole
-/// seconds since the Unix epoch.
+/// Verifies that a client with these `roots` accepts `chain`, whose first certificate is the server's own, at `now`
+/// (whole seconds since the Unix epoch).
 ///
 /// # Errors
 ///
-/// What the client would say.
-pub fn check(
+/// What the client would report.
+pub fn verify_chain(
     chain: &[CertificateDer<'_>],
-    authorities: &RootCertStore,
+    roots: &RootCertStore,
     now: u64,
 ) -> Result<(), Error> {
     match chain {
-        [own, others @ ..] => stands(own, others, authorities, now),
+        [own, intermediates @ ..] => verify_signature(own, intermediates, roots, now),
         [] => Err(Error::NoCertificatesPresented),
     }
 }
 
-/// Whether a certificate is made out to `name`; of what is no name that is true of every one.
-pub fn is_for(certificate: &CertificateDer<'_>, name: &str) -> bool {
+/// Whether a certificate is valid for `name`. True if `name` is no name that a certificate can hold.
+pub fn is_valid_for(certificate: &CertificateDer<'_>, name: &str) -> bool {
     let Ok(name) = ServerName::try_from(name) else { return true };
     let parsed = ParsedCertificate::try_from(certificate);
     parsed.is_ok_and(|parsed| rustls::client::verify_server_name(&parsed, &name).is_ok())
 }
 
-fn stands(
+fn verify_signature(
     own: &CertificateDer<'_>,
-    others: &[CertificateDer<'_>],
-    authorities: &RootCertStore,
+    intermediates: &[CertificateDer<'_>],
+    roots: &RootCertStore,
     now: u64,
 ) -> Result<(), Error> {
     let algorithms = default_provider().signature_verification_algorithms.all;
     let now = UnixTime::since_unix_epoch(Duration::from_secs(now));
     let own = ParsedCertificate::try_from(own)?;
-    verify_server_cert_signed_by_trust_anchor(&own, authorities, others, now, algorithms)
+    verify_server_cert_signed_by_trust_anchor(&own, roots, intermediates, now, algorithms)
 }
 
 #[cfg(test)]
@@ -106,14 +115,18 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_certificate_is_what_it_says() {
-        assert_eq!(end_of(&self_signed(2020, 2040)), Some(YEARS[1]));
-        assert_eq!(end_of(&self_signed(2020, 2021)), Some(1_609_459_200), "also when it is over");
-        assert_eq!(end_of(&CertificateDer::from(b"none".as_slice())), None);
+    fn the_expiry_of_a_certificate_is_its_not_after() {
+        assert_eq!(not_after(&self_signed(2020, 2040)), Some(YEARS[1]));
+        assert_eq!(
+            not_after(&self_signed(2020, 2021)),
+            Some(1_609_459_200),
+            "also when it has expired"
+        );
+        assert_eq!(not_after(&CertificateDer::from(b"none".as_slice())), None);
     }
 
     #[test]
-    fn a_chain_is_accepted_where_whoever_signed_it_is_trusted_and_while_it_lasts() {
+    fn a_chain_is_accepted_if_its_root_is_trusted_and_while_it_is_valid() {
         let key = KeyPair::generate().unwrap();
         let mut authority = params(&[], 2020, 2060);
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -124,24 +137,24 @@ mod tests {
         let chain = [own.der().clone()];
         let mut trusted = RootCertStore::empty();
         trusted.add(root).unwrap();
-        let fault = |now, authorities| match check(&chain, authorities, now) {
+        let problem = |now, roots| match verify_chain(&chain, roots, now) {
             Ok(()) => String::new(),
             Err(error) => format!("{error:?}"),
         };
 
-        assert_eq!(fault(YEARS[0] + 1, &trusted), "");
-        assert!(fault(YEARS[0] - 1, &trusted).contains("NotValidYet"));
-        assert!(fault(YEARS[2], &trusted).contains("Expired"));
-        assert!(fault(YEARS[0] + 1, &RootCertStore::empty()).contains("UnknownIssuer"));
-        assert!(check(&[], &trusted, YEARS[0]).is_err());
-        assert!(is_for(&chain[0], "a.example") && !is_for(&chain[0], "b.example"));
+        assert_eq!(problem(YEARS[0] + 1, &trusted), "");
+        assert!(problem(YEARS[0] - 1, &trusted).contains("NotValidYet"));
+        assert!(problem(YEARS[2], &trusted).contains("Expired"));
+        assert!(problem(YEARS[0] + 1, &RootCertStore::empty()).contains("UnknownIssuer"));
+        assert!(verify_chain(&[], &trusted, YEARS[0]).is_err());
+        assert!(is_valid_for(&chain[0], "a.example") && !is_valid_for(&chain[0], "b.example"));
     }
 
     #[test]
-    fn who_is_trusted_is_asked_of_the_system_where_the_variable_is_taken() {
-        let ours = authorities(Some(Path::new("ours.pem")));
+    fn the_systems_roots_are_read_where_the_variable_names_the_own_certificate() {
+        let roots = system_roots(true);
 
-        let there = BUNDLES.iter().any(|bundle| Path::new(bundle).exists());
-        assert_eq!(ours.is_empty(), !there);
+        let has_bundle = BUNDLES.iter().any(|bundle| Path::new(bundle).exists());
+        assert_eq!(roots.is_empty(), !has_bundle);
     }
 }

@@ -17,7 +17,7 @@ use signaling::{
     http,
     moderation::Orders,
     server::{self, Gate},
-    tls::Tls,
+    tls::ServerCertificate,
     workers::Workers,
 };
 use tempfile::TempDir;
@@ -83,7 +83,7 @@ impl Server {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let listener = server::listen(&config.host, config.port).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let tls = config.tls.clone().map(|files| Arc::new(Tls::load(files).unwrap()));
+        let tls = config.tls.clone().map(|files| Arc::new(ServerCertificate::load(files).unwrap()));
         let (users, _) = Users::load(&config.users_csv).unwrap();
         let revoked = Revoked::load(&config.users_csv, unix_now()).unwrap();
         let orders = Orders::load(&config.users_csv).unwrap();
@@ -91,7 +91,7 @@ impl Server {
         let proxies = &app.config.trusted_proxies;
         let gate = Gate::new(server::claim_handles(), proxies, app.metrics.clone());
         let mut tasks = vec![tokio::spawn(app.clone().keep_house())];
-        tasks.extend(tls.clone().map(|tls| tokio::spawn(tls.keep_fresh(app.metrics.clone()))));
+        tasks.extend(tls.clone().map(|tls| tokio::spawn(tls.run_reload(app.metrics.clone()))));
         tasks.push(tokio::spawn(server::serve(
             listener,
             http::doors(&app),

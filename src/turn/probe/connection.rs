@@ -20,7 +20,7 @@ use super::{
     messages::{self, Answer, Heard, Proof},
 };
 use crate::{
-    tls::verify as trust,
+    tls::verify,
     turn::url::{RelayUrl, Transport},
 };
 
@@ -83,7 +83,7 @@ impl Line {
         match self {
             Self::Udp(_) | Self::Tcp(_) => None,
             Self::Tls(stream) => {
-                stream.get_ref().1.peer_certificates()?.first().and_then(trust::end_of)
+                stream.get_ref().1.peer_certificates()?.first().and_then(verify::not_after)
             }
         }
     }

@@ -2,19 +2,17 @@
 
 use std::{
     collections::BTreeMap,
-    path::Path,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{PoisonError, RwLock},
     time::Duration,
 };
 
 use futures_util::future::join_all;
-use rustls::ClientConfig;
 use secrecy::SecretString;
 
 use super::attempt::{self, Issued, Report, Verdict};
 use crate::{
     clock::unix_now,
-    tls::verify as trust,
+    tls::verify,
     turn::url::{RelayUrl, Transport},
 };
 
@@ -50,13 +48,13 @@ impl Relays {
     }
 
     /// Tries all of `urls` at once, with credentials as they are issued, and says in the log what has changed. What
-    /// is known of others is forgotten. `our_own` as in [`client`].
+    /// is known of others is forgotten. `names_own_certificate` as in [`verify::client_config`].
     pub async fn look(
         &self,
         urls: &[String],
         secret: &SecretString,
         ttl: Duration,
-        our_own: Option<&Path>,
+        names_own_certificate: bool,
     ) {
         let is_tried =
             |url: &&String| RelayUrl::read(url).is_some_and(|url| url.transport != Transport::Dtls);
@@ -64,7 +62,7 @@ impl Relays {
         let reports = if urls.is_empty() {
             Vec::new()
         } else {
-            reports(&urls, secret, ttl, "probe", our_own).await
+            reports(&urls, secret, ttl, "probe", names_own_certificate).await
         };
         let at = unix_now();
         let known = urls.into_iter().zip(reports).map(|(url, report)| {
@@ -89,15 +87,15 @@ impl Relays {
 }
 
 /// Tries STUN and TURN servers, all at once; the reports come in the order of `urls`. `account` is what the log of a
-/// relay knows us by. `our_own` as in [`client`].
+/// relay knows us by. `names_own_certificate` as in [`verify::client_config`].
 pub async fn reports(
     urls: &[&String],
     secret: &SecretString,
     ttl: Duration,
     account: &str,
-    our_own: Option<&Path>,
+    names_own_certificate: bool,
 ) -> Vec<Report> {
-    let tls = client(our_own).await;
+    let tls = verify::client_config(names_own_certificate).await;
     let trials = urls.iter().enumerate().map(async |(number, url)| {
         // A name for each: relays count what each user holds.
         let account = format!("{account}-{number}");
@@ -111,18 +109,6 @@ pub async fn reports(
         }
     });
     join_all(trials).await
-}
-
-/// TLS as clients of this machine do it. `our_own` is the certificate of this server, where it has one: see
-/// [`trust::authorities`].
-pub async fn client(our_own: Option<&Path>) -> Arc<ClientConfig> {
-    let our_own = our_own.map(Path::to_owned);
-    let read = move || trust::authorities(our_own.as_deref());
-    // Without any it trusts nobody, and says so of each certificate.
-    let authorities = tokio::task::spawn_blocking(read).await;
-    let authorities = authorities.unwrap_or_else(|_| rustls::RootCertStore::empty());
-    let config = ClientConfig::builder().with_root_certificates(authorities);
-    Arc::new(config.with_no_client_auth())
 }
 
 #[cfg(test)]
