@@ -3,12 +3,13 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use rustls::{
-    CertificateError, ClientConfig, Error, RootCertStore,
+    ClientConfig, Error, RootCertStore,
     client::verify_server_cert_signed_by_trust_anchor,
     crypto::aws_lc_rs::default_provider,
     pki_types::{CertificateDer, ServerName, UnixTime},
     server::ParsedCertificate,
 };
+use x509_parser::parse_x509_certificate;
 
 /// Where systems keep the bundle of their root certificates: Debian, Ubuntu, Alpine and Arch; Fedora and its relatives.
 const BUNDLES: [&str; 2] =
@@ -47,13 +48,9 @@ pub async fn client_config(names_own_certificate: bool) -> Arc<ClientConfig> {
 
 /// When a certificate expires, in whole seconds since the Unix epoch. `None` if it cannot be parsed or never expires.
 pub fn not_after(certificate: &CertificateDer<'_>) -> Option<u64> {
-    // In that year, a verifier reports the expiry before it looks at who signed the certificate.
-    match verify_signature(certificate, &[], &RootCertStore::empty(), NO_EXPIRY) {
-        Err(Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => {
-            Some(not_after.as_secs())
-        }
-        Ok(()) | Err(_) => None,
-    }
+    let (_, parsed) = parse_x509_certificate(certificate).ok()?;
+    let not_after = parsed.validity().not_after.timestamp();
+    u64::try_from(not_after).ok().filter(|not_after| *not_after != NO_EXPIRY)
 }
 
 /// Verifies that a client with these `roots` accepts `chain`, whose first certificate is the server's own, at `now`
@@ -114,6 +111,14 @@ mod tests {
         params(&["localhost"], from, until).self_signed(&key).unwrap().der().clone()
     }
 
+    /// RFC 5280 section 4.1.2.5: `99991231235959Z`.
+    fn never_expires() -> CertificateDer<'static> {
+        let key = KeyPair::generate().unwrap();
+        let mut params = params(&["localhost"], 2020, 2040);
+        params.not_after = date_time_ymd(9999, 12, 31) + Duration::from_secs(86_399);
+        params.self_signed(&key).unwrap().der().clone()
+    }
+
     #[test]
     fn the_expiry_of_a_certificate_is_its_not_after() {
         assert_eq!(not_after(&self_signed(2020, 2040)), Some(YEARS[1]));
@@ -122,6 +127,7 @@ mod tests {
             Some(1_609_459_200),
             "also when it has expired"
         );
+        assert_eq!(not_after(&never_expires()), None);
         assert_eq!(not_after(&CertificateDer::from(b"none".as_slice())), None);
     }
 
