@@ -24,7 +24,7 @@ use signaling::{
     dotenv, healthcheck, http,
     moderation::Orders,
     server::{self, Gate},
-    telemetry::{self, Loudness},
+    telemetry::{self, LogLevelHandle},
     tls::{PendingCertificate, ServerCertificate},
     webhooks,
     workers::Workers,
@@ -94,17 +94,17 @@ fn run() -> Result<(), Box<dyn Error>> {
     let last_words = config.shutdown_grace / 10;
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default(); // before anything signs or encrypts
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let served = runtime.block_on(serve(config, handed_over, telemetry.loudness.clone()));
+    let served = runtime.block_on(serve(config, handed_over, telemetry.log_level.clone()));
     // Not waiting for passwords that are still being hashed: nobody reads those answers any more.
     runtime.shutdown_background();
-    telemetry.end(last_words);
+    telemetry.shut_down(last_words);
     served
 }
 
 async fn serve(
     config: Config,
     handed_over: Option<TcpListener>,
-    loudness: Loudness,
+    log_level: LogLevelHandle,
 ) -> Result<(), Box<dyn Error>> {
     let mut hung_up = signal(SignalKind::hangup())?;
     // A limit on the size of files is an error when one is written, and not our end.
@@ -168,8 +168,8 @@ async fn serve(
     // A closed terminal is no reason to end calls.
     tokio::spawn(async move {
         while hung_up.recv().await.is_some() {
-            let (app, tls, loudness) = (reloading.clone(), served.clone(), loudness.clone());
-            let reloading = move || reload(&app, tls.as_deref(), &loudness);
+            let (app, tls, log_level) = (reloading.clone(), served.clone(), log_level.clone());
+            let reloading = move || reload(&app, tls.as_deref(), &log_level);
             let _ = tokio::task::spawn_blocking(reloading).await;
         }
     });
@@ -232,16 +232,16 @@ fn tell_systemd(state: NotifyState<'_>) {
 }
 
 /// On SIGHUP: everything that may change while we run, or nothing of it.
-fn reload(app: &App, tls: Option<&ServerCertificate>, loudness: &Loudness) {
+fn reload(app: &App, tls: Option<&ServerCertificate>, log_level: &LogLevelHandle) {
     let before = app.settings().log_level;
     match try_reload(app, tls) {
         Ok(Changes { changed, need_restart }) => {
             let (changed, need_restart) = (changed.join(", "), need_restart.join(", "));
             let level = app.settings().log_level;
             // However quiet the log is: somebody waits for this line.
-            loudness.adopt(level.max(before).max(LevelFilter::INFO));
+            log_level.set(level.max(before).max(LevelFilter::INFO));
             tracing::info!(changed, need_restart, "reloaded");
-            loudness.adopt(level);
+            log_level.set(level);
         }
         Err(error) => {
             let error = error.to_string().replace('\n', "; ");

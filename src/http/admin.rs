@@ -56,7 +56,7 @@ pub(super) struct StatusBody {
     members: usize,
     rooms: usize,
     /// Warnings and errors of the log, the oldest first.
-    recent: Vec<telemetry::Line>,
+    recent: Vec<telemetry::RecentEvent>,
 }
 
 /// How this server is, and what it has complained of.
@@ -78,7 +78,7 @@ pub(super) async fn status(State(app): State<App>, _: Administrator) -> impl Int
         connections: app.sessions.len(),
         members: app.rooms.members(),
         rooms: app.rooms.rooms(),
-        recent: telemetry::recent(),
+        recent: telemetry::recent_events(),
     };
     (NO_STORE, Json(body))
 }

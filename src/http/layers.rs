@@ -25,7 +25,7 @@ use crate::{
     limits::Allowance,
     metrics::LimitKind,
     server::LONGEST_HEAD,
-    telemetry::trace_context::Whence,
+    telemetry::TraceContext,
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -60,7 +60,7 @@ pub(super) async fn label(mut request: Request, next: Next) -> Response {
         address = Empty,
         status = Empty,
     );
-    Whence::of(request.headers()).leads_to(&span);
+    TraceContext::from_headers(request.headers()).set_parent(&span);
     request.extensions_mut().insert(RequestId(id));
     #[expect(clippy::disallowed_methods, reason = "only for the log")]
     let began = Instant::now();

@@ -31,7 +31,7 @@ use crate::{
     rooms::{Peer, is_room_id},
     server::{Transport, Upgraded, stream_of},
     session::{self, Admission, Claim, Door, Goodbye, Host, IceGrant, Refusal, Socket},
-    telemetry::trace_context::Whence,
+    telemetry::TraceContext,
     websocket::WebSocket,
     workers::Workers,
 };
@@ -68,7 +68,7 @@ pub(super) async fn enter(
     })?;
 
     let introduction = session::introduction(id, &room, client.address);
-    Whence::here().leads_to(&introduction);
+    TraceContext::current().set_parent(&introduction);
     let newcomer = Newcomer { address: client.address, request: id, room, introduction, stranger };
     let sessions = app.sessions.clone();
     sessions.spawn(async move {

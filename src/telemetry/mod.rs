@@ -1,8 +1,14 @@
-//! Logs and traces: where they go, at which level, and which recent events are kept.
+//! Telemetry: the log, its level, the recent warnings and errors, and traces.
 
+mod escape;
+mod log_level;
 #[cfg(feature = "otel")]
 mod otlp;
+mod recent;
 mod subscriber;
-pub mod trace_context;
+mod trace_context;
 
-pub use subscriber::{Line, Loudness, Telemetry, recent, start};
+pub use log_level::LogLevelHandle;
+pub use recent::{RecentEvent, recent_events};
+pub use subscriber::{Telemetry, start};
+pub use trace_context::TraceContext;

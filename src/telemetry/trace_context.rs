@@ -1,45 +1,41 @@
-//! Traces of requests and introductions, for a collector (`OTEL_EXPORTER_OTLP_ENDPOINT`): OTLP over HTTP.
-//!
-//! Messages have none: each takes microseconds. Spans are sent by a thread of their own out of a queue that drops
-//! what it has no room for, so that a collector which hangs holds up nothing here. Without the cargo feature
-//! `otel` all of this does nothing.
+//! Connects spans of this server to the trace of its client. Without the cargo feature `otel` it does nothing.
 
 use axum::http::HeaderMap;
 use tracing::Span;
 
-/// A place in a trace from which something goes on, maybe elsewhere. Nothing where there are no traces.
+/// A position in a trace from which another span continues. Empty without traces.
 #[derive(Clone, Default)]
-pub struct Whence(#[cfg(feature = "otel")] opentelemetry::Context);
+pub struct TraceContext(#[cfg(feature = "otel")] opentelemetry::Context);
 
 #[cfg(feature = "otel")]
-impl Whence {
-    /// The span that this is called in.
-    pub fn here() -> Self {
+impl TraceContext {
+    /// The context of the current span.
+    pub fn current() -> Self {
         Self(tracing_opentelemetry::OpenTelemetrySpanExt::context(&Span::current()))
     }
 
-    /// Where the client of a request was: its `traceparent` (W3C Trace Context, section 3.2).
-    pub fn of(headers: &HeaderMap) -> Self {
-        super::otlp::whence(headers).map_or_else(Self::default, Self)
+    /// The context of a request's client, from its `traceparent` (W3C Trace Context, section 3.2).
+    pub fn from_headers(headers: &HeaderMap) -> Self {
+        super::otlp::extract_context(headers).map_or_else(Self::default, Self)
     }
 
-    /// `span`, which nobody has entered yet, goes on from there.
-    pub fn leads_to(self, span: &Span) {
-        // It fails where there are no traces.
+    /// Makes this context the parent of `span`, which must not have been entered yet.
+    pub fn set_parent(self, span: &Span) {
+        // It fails only without traces.
         let _ = tracing_opentelemetry::OpenTelemetrySpanExt::set_parent(span, self.0);
     }
 }
 
 #[cfg(not(feature = "otel"))]
-#[expect(missing_docs, reason = "see above")]
-impl Whence {
-    pub fn here() -> Self {
+#[expect(missing_docs, reason = "documented above")]
+impl TraceContext {
+    pub fn current() -> Self {
         Self()
     }
 
-    pub fn of(_: &HeaderMap) -> Self {
+    pub fn from_headers(_: &HeaderMap) -> Self {
         Self()
     }
 
-    pub fn leads_to(self, _: &Span) {}
+    pub fn set_parent(self, _: &Span) {}
 }
