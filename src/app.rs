@@ -45,7 +45,7 @@ use crate::{
     },
     session::{self, Admission, Claim, Goodbye, Parked, Record, Refusal, Rules, Survivors},
     storage::snapshot_file,
-    turn::{self, TurnCredentials, probe::health::Relays},
+    turn::{self, TurnCredentials, probe::TurnHealth},
     webhooks::Webhooks,
     wire::IceServer,
     workers::Workers,
@@ -82,8 +82,8 @@ pub struct Shared {
     ice_version: AtomicU64,
     /// Says that it was.
     ice_replaced: Notify,
-    /// What is known of the relays.
-    pub relays: Relays,
+    /// The last probe of each TURN server.
+    pub turn_health: TurnHealth,
     /// The accounts.
     pub users: Users,
     /// Who is where.
@@ -206,7 +206,7 @@ impl App {
             settings: RwLock::new(config.clone()),
             ice_version: AtomicU64::new(0),
             ice_replaced: Notify::new(),
-            relays: Relays::default(),
+            turn_health: TurnHealth::default(),
             users,
             rooms,
             cluster,
@@ -324,7 +324,7 @@ impl App {
             let Turn { secret, urls, ttl } = &ice.turn;
             // Without a secret nothing is issued that could be tried.
             let urls = if secret.expose_secret().is_empty() { &[] } else { urls.as_slice() };
-            self.relays.look(urls, secret, *ttl, self.config.tls.is_some()).await;
+            self.turn_health.probe(urls, secret, *ttl, self.config.tls.is_some()).await;
             let _ = timeout(every, self.ice_replaced.notified()).await;
         }
     }
@@ -470,14 +470,13 @@ impl App {
 }
 
 fn minted(turn: &Turn, username: &str) -> Result<TurnCredentials, TurnError> {
-    let secret = turn.secret.expose_secret();
-    if secret.is_empty() {
+    if turn.secret.expose_secret().is_empty() {
         return Err(TurnError::NotConfigured);
     }
     if turn.urls.is_empty() {
         return Err(TurnError::NoUrls);
     }
-    Ok(turn::mint(secret, username, turn.ttl, unix_now()))
+    Ok(turn::mint(&turn.secret, username, turn.ttl, unix_now()))
 }
 
 /// No rooms yet: of this server alone, or shared.
@@ -622,7 +621,7 @@ impl Shared {
         let turn = &self.ice().turn;
         let credentials = minted(turn, username)?;
         self.metrics.record_turn_credentials();
-        Ok((credentials, self.relays.in_order(&turn.urls), turn.ttl))
+        Ok((credentials, self.turn_health.healthy_first(&turn.urls), turn.ttl))
     }
 
     /// STUN for everybody, TURN as well for an account; and how long credentials last.
@@ -636,7 +635,7 @@ impl Shared {
         if let Some(Ok(turn)) = username.map(|username| minted(&ice.turn, username)) {
             self.metrics.record_turn_credentials();
             servers.push(IceServer {
-                urls: self.relays.in_order(&ice.turn.urls),
+                urls: self.turn_health.healthy_first(&ice.turn.urls),
                 username: Some(turn.username),
                 credential: Some(turn.credential),
             });

@@ -20,7 +20,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tracing::level_filters::LevelFilter;
 use zeroize::Zeroizing;
 
-use crate::{cluster, storage::atomic_file::sibling_path, turn::url::RelayUrl, webhooks::Target};
+use crate::{cluster, storage::atomic_file::sibling_path, turn::IceServerUrl, webhooks::Target};
 
 /// What stands in `SECRET_KEY` until somebody sets it. No secret: it is published.
 const SECRET_KEY_PLACEHOLDER: &str = "your-secret-key-here";
@@ -889,11 +889,11 @@ impl Reader<'_> {
         Turn { secret: secret.into(), urls: if urls.is_empty() { url } else { urls }, ttl }
     }
 
-    fn urls(&mut self, name: &str, relays: bool) -> Vec<String> {
-        let fits = |url: &str| RelayUrl::read(url).is_some_and(|url| url.relays == relays);
+    fn urls(&mut self, name: &str, is_turn: bool) -> Vec<String> {
+        let fits = |url: &str| IceServerUrl::parse(url).is_some_and(|url| url.is_turn == is_turn);
         let urls = self.list(name, &[]);
         for url in urls.iter().filter(|url| !fits(url)) {
-            let scheme = if relays { "turn:" } else { "stun:" };
+            let scheme = if is_turn { "turn:" } else { "stun:" };
             let accepted =
                 format!("URLs such as {scheme}turn.example.com:3478 (RFC 7064, RFC 7065)");
             self.fault(name, url, &accepted);

@@ -45,7 +45,7 @@ const FREE: [&str; 26] = [
 ];
 
 /// Each other module and those it may know.
-const MAY_KNOW: [(&str, &[&str]); 50] = [
+const MAY_KNOW: [(&str, &[&str]); 52] = [
     ("clock", &[]),
     ("client_ip", &[]),
     ("frames", &[]),
@@ -54,9 +54,11 @@ const MAY_KNOW: [(&str, &[&str]); 50] = [
     ("turn/url", &[]),
     ("turn/probe/mod", &[]),
     ("turn/probe/attempt", &["clock", "turn"]),
+    ("turn/probe/batch", &["tls", "turn"]),
     ("turn/probe/connection", &["tls", "turn"]),
-    ("turn/probe/health", &["clock", "tls", "turn"]),
+    ("turn/probe/health", &["clock", "turn"]),
     ("turn/probe/messages", &[]),
+    ("turn/probe/outcome", &[]),
     ("tls/verify", &[]),
     ("storage/mod", &[]),
     ("storage/atomic_file", &[]),

@@ -132,7 +132,7 @@ fn cluster_figures(counts: Option<Counts>) -> Registry {
 
 /// What the last trial of each TURN server has shown; by URL, of which the settings name a few.
 fn relay_figures(app: &App) -> Registry {
-    let (mut now, seen) = (ours(), app.relays.seen());
+    let (mut now, seen) = (ours(), app.turn_health.results());
     if seen.is_empty() {
         return now;
     }
@@ -140,7 +140,7 @@ fn relay_figures(app: &App) -> Registry {
     let latency = Family::<[(&str, String); 1], Gauge<f64, AtomicU64>>::default();
     for relay in seen {
         let url = [("url", relay.url.clone())];
-        up.get_or_create(&url).set(relay.verdict.is_up().into());
+        up.get_or_create(&url).set(relay.outcome.is_up().into());
         if let Some(within) = relay.latency {
             latency.get_or_create(&url).set(within.as_secs_f64());
         }

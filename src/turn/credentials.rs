@@ -1,11 +1,12 @@
-//! Credentials that a TURN relay accepts until they expire.
+//! Credentials that a TURN server accepts until they expire.
 
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use base64::{Engine, prelude::BASE64_STANDARD};
+use secrecy::{ExposeSecret, SecretString};
 
-/// A user name and password that coturn accepts until the time in the user name has passed.
+/// A username and a credential that coturn accepts until the time in the username has passed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TurnCredentials {
     /// `<expiry>:<account>`; the expiry in whole seconds since the Unix epoch.
@@ -14,16 +15,15 @@ pub struct TurnCredentials {
     pub credential: String,
 }
 
-/// Mints credentials for `account` that expire `ttl` after `now`.
+/// Mints credentials for `account` that expire `ttl` after `now` (whole seconds since the Unix epoch).
 ///
-/// `now` is in whole seconds since the Unix epoch; `secret` is the relay's `static-auth-secret`.
-/// The same inputs always give the same output.
+/// `secret` is the TURN server's `static-auth-secret`. The same inputs always give the same output.
 ///
-/// Source: the TURN REST API, draft-uberti-behave-turn-rest-00 section 2.2, as implemented by
-/// coturn's `use-auth-secret`; contract section 1.
-pub fn mint(secret: &str, account: &str, ttl: Duration, now: u64) -> TurnCredentials {
+/// Source: the TURN REST API, draft-uberti-behave-turn-rest-00 section 2.2, as coturn's `use-auth-secret` reads it;
+/// contract section 1.
+pub fn mint(secret: &SecretString, account: &str, ttl: Duration, now: u64) -> TurnCredentials {
     let username = format!("{}:{account}", now.saturating_add(ttl.as_secs()));
-    let credential = sign(secret, &username);
+    let credential = sign(secret.expose_secret(), &username);
     TurnCredentials { username, credential }
 }
 
@@ -67,7 +67,7 @@ mod tests {
         ];
 
         for (secret, now, ttl, account, username, credential) in cases {
-            let minted = mint(secret, account, Duration::from_secs(ttl), now);
+            let minted = mint(&secret.into(), account, Duration::from_secs(ttl), now);
 
             assert_eq!(
                 (minted.username.as_str(), minted.credential.as_str()),

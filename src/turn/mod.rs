@@ -1,7 +1,8 @@
 //! TURN: the credentials that clients get, STUN and TURN URLs, and probes of the servers behind them.
 
-pub mod credentials;
+mod credentials;
 pub mod probe;
-pub mod url;
+mod url;
 
 pub use credentials::{TurnCredentials, mint};
+pub use url::{IceServerUrl, StunTransport};

@@ -1,4 +1,4 @@
-//! A line to a STUN or TURN server: over UDP, where questions are asked again (RFC 8489 section 6.2.1), over TCP, or over TLS.
+//! A probe's connection to a STUN or TURN server: over UDP with retransmissions (RFC 8489 section 6.2.1), TCP or TLS.
 
 use std::{
     io::{self, ErrorKind},
@@ -16,70 +16,68 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
-    attempt::Verdict,
-    messages::{self, Answer, Heard, Proof},
+    messages::{self, MessageAuth, Reply, StunResponse},
+    outcome::{ProbeOutcome, STEP_TIMEOUT},
 };
 use crate::{
     tls::verify,
-    turn::url::{RelayUrl, Transport},
+    turn::{IceServerUrl, StunTransport},
 };
 
-/// For each step: a name, a connection, a handshake, an answer.
-pub const PATIENCE: Duration = Duration::from_secs(3);
+/// When a request is retransmitted over UDP for the first time. The wait doubles each further time.
+const RETRANSMIT_AFTER: Duration = Duration::from_millis(500);
 
-/// When a question is asked for the second time over UDP, and twice as late each further time.
-const ASK_AGAIN: Duration = Duration::from_millis(500);
+/// The most bytes of a response. No response to a probe's requests has as many.
+const MAX_RESPONSE_BYTES: usize = 4096;
 
-/// More than any answer to these questions has, in bytes.
-const LONGEST: usize = 4096;
-
-/// A line.
-pub enum Line {
-    /// Datagrams.
+/// A connection to one server.
+pub(super) enum ProbeConnection {
+    /// A UDP socket that receives from the server alone.
     Udp(UdpSocket),
-    /// A connection.
+    /// A TCP connection.
     Tcp(TcpStream),
-    /// One that is encrypted.
+    /// A TLS connection.
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-impl Line {
-    /// Takes up a line to `address`, which is one of `url`'s host.
+impl ProbeConnection {
+    /// Connects to `address`, which is one of `url`'s host.
     ///
     /// # Errors
     ///
-    /// Why there is none.
-    pub async fn open(
-        url: &RelayUrl,
+    /// Why the server cannot be reached.
+    pub(super) async fn open(
+        url: &IceServerUrl,
         address: SocketAddr,
         tls: &Arc<ClientConfig>,
-    ) -> Result<Self, Verdict> {
+    ) -> Result<Self, ProbeOutcome> {
         match url.transport {
-            Transport::Udp => {
+            StunTransport::Udp => {
                 let any = match address {
                     SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
                     SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
                 };
                 let socket = UdpSocket::bind(any).await.map_err(unreachable)?;
-                // Only what comes from there is heard, and what the network says about it.
+                // Then only datagrams of the server are received, and ICMP errors about it.
                 socket.connect(address).await.map_err(unreachable)?;
                 Ok(Self::Udp(socket))
             }
-            Transport::Tcp => Ok(Self::Tcp(connect(address).await?)),
-            Transport::Tls => {
+            StunTransport::Tcp => Ok(Self::Tcp(connect(address).await?)),
+            StunTransport::Tls => {
                 let stream = connect(address).await?;
                 let name = ServerName::try_from(url.host.clone())
-                    .map_err(|error| Verdict::NoTls(error.to_string()))?;
-                let shaking = TlsConnector::from(tls.clone()).connect(name, stream);
-                let shaken = timeout(PATIENCE, shaking).await.map_err(|_| Verdict::Silent)?;
-                Ok(Self::Tls(Box::new(shaken.map_err(|error| of_handshake(&error))?)))
+                    .map_err(|error| ProbeOutcome::TlsFailed(error.to_string()))?;
+                let handshake = TlsConnector::from(tls.clone()).connect(name, stream);
+                let stream = timeout(STEP_TIMEOUT, handshake).await;
+                let stream = stream.map_err(|_| ProbeOutcome::Timeout)?;
+                Ok(Self::Tls(Box::new(stream.map_err(|error| handshake_failure(&error))?)))
             }
-            Transport::Dtls => Err(Verdict::NotTried),
+            StunTransport::Dtls => Err(ProbeOutcome::NotProbed),
         }
     }
 
-    /// When the certificate ends that was shown, in whole seconds since the Unix epoch.
-    pub fn certificate_ends(&self) -> Option<u64> {
+    /// When the server's certificate expires, in whole seconds since the Unix epoch.
+    pub(super) fn certificate_expiry(&self) -> Option<u64> {
         match self {
             Self::Udp(_) | Self::Tcp(_) => None,
             Self::Tls(stream) => {
@@ -88,107 +86,112 @@ impl Line {
         }
     }
 
-    /// Asks, and waits for the answer. `proof` is what the request stands on.
+    /// Sends a request, which `auth` has authenticated, and waits for the response.
     ///
     /// # Errors
     ///
-    /// Why there is no answer.
-    pub async fn ask(&mut self, request: &[u8], proof: Option<&Proof>) -> Result<Answer, Verdict> {
+    /// Why there is no response.
+    pub(super) async fn request(
+        &mut self,
+        request: &[u8],
+        auth: Option<&MessageAuth>,
+    ) -> Result<StunResponse, ProbeOutcome> {
         match self {
-            Self::Udp(socket) => ask_datagrams(socket, request, proof).await,
-            Self::Tcp(stream) => ask_stream(stream, request, proof).await,
-            Self::Tls(stream) => ask_stream(stream, request, proof).await,
+            Self::Udp(socket) => request_over_udp(socket, request, auth).await,
+            Self::Tcp(stream) => request_over_stream(stream, request, auth).await,
+            Self::Tls(stream) => request_over_stream(stream, request, auth).await,
         }
     }
 }
 
-async fn connect(address: SocketAddr) -> Result<TcpStream, Verdict> {
-    let connected = timeout(PATIENCE, TcpStream::connect(address)).await;
-    connected.map_err(|_| Verdict::Silent)?.map_err(unreachable)
+async fn connect(address: SocketAddr) -> Result<TcpStream, ProbeOutcome> {
+    let connected = timeout(STEP_TIMEOUT, TcpStream::connect(address)).await;
+    connected.map_err(|_| ProbeOutcome::Timeout)?.map_err(unreachable)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-fn unreachable(error: io::Error) -> Verdict {
+fn unreachable(error: io::Error) -> ProbeOutcome {
     if error.kind() == ErrorKind::ConnectionRefused {
-        Verdict::Closed
+        ProbeOutcome::PortClosed
     } else {
-        Verdict::Unreachable(error.to_string())
+        ProbeOutcome::Unreachable(error.to_string())
     }
 }
 
-fn of_handshake(error: &io::Error) -> Verdict {
+fn handshake_failure(error: &io::Error) -> ProbeOutcome {
     match error.get_ref().and_then(|inner| inner.downcast_ref()) {
-        Some(rustls::Error::InvalidCertificate(fault)) => {
-            Verdict::BadCertificate(fault.to_string())
+        Some(rustls::Error::InvalidCertificate(problem)) => {
+            ProbeOutcome::BadCertificate(problem.to_string())
         }
-        Some(other) => Verdict::NoTls(other.to_string()),
-        None => Verdict::NoTls(error.to_string()),
+        Some(other) => ProbeOutcome::TlsFailed(other.to_string()),
+        None => ProbeOutcome::TlsFailed(error.to_string()),
     }
 }
 
-async fn ask_datagrams(
+async fn request_over_udp(
     socket: &UdpSocket,
     request: &[u8],
-    proof: Option<&Proof>,
-) -> Result<Answer, Verdict> {
-    let until = Instant::now() + PATIENCE;
-    let (mut again, mut wait, mut otherwise) = (Instant::now(), ASK_AGAIN, Verdict::Silent);
-    let mut buffer = [0; LONGEST];
+    auth: Option<&MessageAuth>,
+) -> Result<StunResponse, ProbeOutcome> {
+    let until = Instant::now() + STEP_TIMEOUT;
+    let (mut send_at, mut wait) = (Instant::now(), RETRANSMIT_AFTER);
+    let mut failure = ProbeOutcome::Timeout;
+    let mut buffer = [0; MAX_RESPONSE_BYTES];
     while Instant::now() < until {
-        if Instant::now() >= again {
+        if Instant::now() >= send_at {
             socket.send(request).await.map_err(unreachable)?;
-            again += wait;
+            send_at += wait;
             wait *= 2;
         }
-        let Ok(received) = timeout_at(again.min(until), socket.recv(&mut buffer)).await else {
+        let Ok(received) = timeout_at(send_at.min(until), socket.recv(&mut buffer)).await else {
             continue;
         };
         let received = received.map_err(unreachable)?;
-        match messages::read(request, buffer.get(..received).unwrap_or_default(), proof) {
-            Heard::Answer(answer) => return Ok(answer),
-            Heard::Other => {}
-            // Anybody can send a datagram: the answer may still come.
-            Heard::Noise => otherwise = Verdict::NoStun,
+        match messages::parse_reply(request, buffer.get(..received).unwrap_or_default(), auth) {
+            Reply::Response(response) => return Ok(response),
+            Reply::Unrelated => {}
+            // Datagrams can be spoofed: the response may still come.
+            Reply::NotStun => failure = ProbeOutcome::NotStun,
         }
     }
-    Err(otherwise)
+    Err(failure)
 }
 
-async fn ask_stream(
+async fn request_over_stream(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     request: &[u8],
-    proof: Option<&Proof>,
-) -> Result<Answer, Verdict> {
-    let asking = async {
-        stream.write_all(request).await.map_err(|_| Verdict::HungUp)?;
-        stream.flush().await.map_err(|_| Verdict::HungUp)?;
+    auth: Option<&MessageAuth>,
+) -> Result<StunResponse, ProbeOutcome> {
+    let exchange = async {
+        stream.write_all(request).await.map_err(|_| ProbeOutcome::ConnectionClosed)?;
+        stream.flush().await.map_err(|_| ProbeOutcome::ConnectionClosed)?;
         loop {
             let message = next_message(stream).await?;
-            match messages::read(request, &message, proof) {
-                Heard::Answer(answer) => return Ok(answer),
-                Heard::Other => {}
-                Heard::Noise => return Err(Verdict::NoStun),
+            match messages::parse_reply(request, &message, auth) {
+                Reply::Response(response) => return Ok(response),
+                Reply::Unrelated => {}
+                Reply::NotStun => return Err(ProbeOutcome::NotStun),
             }
         }
     };
-    timeout(PATIENCE, asking).await.unwrap_or(Err(Verdict::Silent))
+    timeout(STEP_TIMEOUT, exchange).await.unwrap_or(Err(ProbeOutcome::Timeout))
 }
 
-async fn next_message(stream: &mut (impl AsyncRead + Unpin)) -> Result<Vec<u8>, Verdict> {
+async fn next_message(stream: &mut (impl AsyncRead + Unpin)) -> Result<Vec<u8>, ProbeOutcome> {
     let mut message = Vec::new();
     loop {
-        let whole = messages::length(&message).map_err(|_| Verdict::NoStun)?;
-        if whole.is_some_and(|whole| whole > LONGEST) {
-            return Err(Verdict::NoStun);
+        let length = messages::message_length(&message).map_err(|_| ProbeOutcome::NotStun)?;
+        if length.is_some_and(|length| length > MAX_RESPONSE_BYTES) {
+            return Err(ProbeOutcome::NotStun);
         }
-        // Never past the end of a message: what follows is the next one.
-        let missing = whole.unwrap_or(4) - message.len();
+        // Never past the end of the message, after which the next one begins.
+        let missing = length.unwrap_or(4) - message.len();
         if missing == 0 {
             return Ok(message);
         }
         let mut piece = (&mut *stream).take(missing as u64);
         match piece.read_buf(&mut message).await {
-            Ok(0) | Err(_) => return Err(Verdict::HungUp),
+            Ok(0) | Err(_) => return Err(ProbeOutcome::ConnectionClosed),
             Ok(_) => {}
         }
     }

@@ -1,4 +1,4 @@
-//! The few messages that a trial of a relay takes: STUN's Binding (RFC 8489), TURN's Allocate and Refresh (RFC 8656).
+//! The messages of a probe: STUN's Binding (RFC 8489), TURN's Allocate and Refresh (RFC 8656).
 
 use stun_types::{
     attribute::{AttributeType, AttributeWrite, ErrorCode, Nonce, RawAttribute, Realm, Username},
@@ -15,32 +15,32 @@ const REFRESH: Method = Method::new(0x004);
 /// RFC 8656 section 18.
 const LIFETIME: AttributeType = AttributeType::new(0x000d);
 const REQUESTED_TRANSPORT: AttributeType = AttributeType::new(0x0019);
-/// The protocol number of UDP, and three bytes that are reserved.
+/// The protocol number of UDP, and three reserved bytes.
 const UDP: [u8; 4] = [17, 0, 0, 0];
 
-/// What a server asks whoever comes to prove himself with.
+/// The realm and nonce with which a server asks a client to authenticate.
 #[derive(Clone)]
-pub struct Challenge {
+pub(super) struct Challenge {
     realm: String,
     nonce: String,
 }
 
-/// What proves a request: the long-term credential mechanism (RFC 8489 section 9.2).
-pub struct Proof {
+/// What authenticates a request: the long-term credential mechanism (RFC 8489 section 9.2).
+pub(super) struct MessageAuth {
     nonce: Nonce,
     username: Username,
     credentials: MessageIntegrityCredentials,
 }
 
 impl Challenge {
-    /// The answer to it; `None` where one of the two is longer than a message has room for.
-    pub fn answered(&self, username: &str, credential: &str) -> Option<Proof> {
+    /// Answers the challenge with these credentials. `None` if nonce or username is longer than a message allows.
+    pub(super) fn answer(&self, username: &str, credential: &str) -> Option<MessageAuth> {
         let key = LongTermKeyCredentials::new(
             username.to_owned(),
             credential.to_owned(),
             self.realm.clone(),
         );
-        Some(Proof {
+        Some(MessageAuth {
             nonce: Nonce::new(&self.nonce).ok()?,
             username: Username::new(username).ok()?,
             credentials: MessageIntegrityCredentials::LongTerm(key),
@@ -48,28 +48,28 @@ impl Challenge {
     }
 }
 
-/// Asks who one is, seen from outside.
-pub fn binding() -> Vec<u8> {
+/// A request for the client's own address as the server sees it.
+pub(super) fn binding() -> Vec<u8> {
     request(BINDING, None, &[])
 }
 
-/// Asks for an address to relay at.
-pub fn allocate(proof: Option<&Proof>) -> Vec<u8> {
-    request(ALLOCATE, proof, &[RawAttribute::new(REQUESTED_TRANSPORT, &UDP)])
+/// A request to allocate a relay address.
+pub(super) fn allocate(auth: Option<&MessageAuth>) -> Vec<u8> {
+    request(ALLOCATE, auth, &[RawAttribute::new(REQUESTED_TRANSPORT, &UDP)])
 }
 
-/// Gives it back: a Refresh with a lifetime of nothing (RFC 8656 section 7.1).
-pub fn release(proof: Option<&Proof>) -> Vec<u8> {
-    request(REFRESH, proof, &[RawAttribute::new(LIFETIME, &[0; 4])])
+/// A request to release the allocation: a Refresh with a lifetime of 0 (RFC 8656 section 7.1).
+pub(super) fn release(auth: Option<&MessageAuth>) -> Vec<u8> {
+    request(REFRESH, auth, &[RawAttribute::new(LIFETIME, &[0; 4])])
 }
 
-fn request(method: Method, proof: Option<&Proof>, attributes: &[RawAttribute<'_>]) -> Vec<u8> {
+fn request(method: Method, auth: Option<&MessageAuth>, attributes: &[RawAttribute<'_>]) -> Vec<u8> {
     let mut message = Message::builder_request(method, MessageWriteVec::new());
     let mut add = || -> Result<(), StunWriteError> {
         for attribute in attributes {
             message.add_attribute(attribute)?;
         }
-        if let Some(Proof { nonce, username, credentials }) = proof {
+        if let Some(MessageAuth { nonce, username, credentials }) = auth {
             let MessageIntegrityCredentials::LongTerm(key) = credentials else { return Ok(()) };
             let realm = Realm::new(key.realm())?;
             for attribute in [username as &dyn AttributeWrite, &realm, nonce] {
@@ -80,53 +80,57 @@ fn request(method: Method, proof: Option<&Proof>, attributes: &[RawAttribute<'_>
         Ok(())
     };
     #[expect(clippy::expect_used, reason = "see the message")]
-    add().expect("each attribute once, and together shorter than a message may be");
+    add().expect("each attribute is added once, and together they fit into a message");
     message.finish()
 }
 
-/// What was heard after a request.
-pub enum Heard {
-    /// Its answer.
-    Answer(Answer),
-    /// A message that answers something else, or that is not from whom it should be: to be passed over.
-    Other,
-    /// No message at all.
-    Noise,
+/// What was received after a request.
+pub(super) enum Reply {
+    /// The response to the request.
+    Response(StunResponse),
+    /// A message that answers another request, or that is not authenticated: to be ignored.
+    Unrelated,
+    /// No STUN message.
+    NotStun,
 }
 
-/// What a server makes of a request.
-pub enum Answer {
-    /// It does what was asked.
-    Done,
-    /// It does not.
-    Refused {
-        /// As in RFC 8489 section 14.8 and RFC 8656 section 19; 0 where there is none.
+/// A server's response to a request.
+pub(super) enum StunResponse {
+    /// The server did what was requested.
+    Success,
+    /// The server refused.
+    Error {
+        /// As in RFC 8489 section 14.8 and RFC 8656 section 19; 0 if the response has none.
         code: u16,
-        /// What the server calls it.
+        /// The server's reason phrase.
         reason: String,
-        /// With what to ask again, where it says so.
+        /// What to authenticate the next request with, if the server asks for it.
         challenge: Option<Challenge>,
     },
 }
 
-/// Reads what came after `request`, which stood on `proof`.
-pub fn read(request: &[u8], heard: &[u8], proof: Option<&Proof>) -> Heard {
+/// Parses what was received after `request`, which `auth` has authenticated.
+pub(super) fn parse_reply(request: &[u8], received: &[u8], auth: Option<&MessageAuth>) -> Reply {
     let (Ok(request), Ok(message)) =
-        (MessageHeader::from_bytes(request), Message::from_bytes(heard))
+        (MessageHeader::from_bytes(request), Message::from_bytes(received))
     else {
-        return Heard::Noise;
+        return Reply::NotStun;
     };
-    let is_its_answer = message.is_response()
+    let is_its_response = message.is_response()
         && message.transaction_id() == request.transaction_id()
         && message.method() == request.get_type().method();
-    if !is_its_answer {
-        return Heard::Other;
+    if !is_its_response {
+        return Reply::Unrelated;
     }
     if message.has_class(MessageClass::Success) {
-        // Whoever does not know the credential cannot say that it is a good one (RFC 8489 section 9.2.5).
-        let is_proven =
-            proof.is_none_or(|proof| message.validate_integrity(&proof.credentials).is_ok());
-        return if is_proven { Heard::Answer(Answer::Done) } else { Heard::Other };
+        // A server that does not know the credential cannot accept it (RFC 8489 section 9.2.5).
+        let is_authentic =
+            auth.is_none_or(|auth| message.validate_integrity(&auth.credentials).is_ok());
+        return if is_authentic {
+            Reply::Response(StunResponse::Success)
+        } else {
+            Reply::Unrelated
+        };
     }
     let (code, reason) = match message.attribute::<ErrorCode>() {
         Ok(error) => (error.code(), error.reason().replace(char::is_control, " ")),
@@ -138,24 +142,24 @@ pub fn read(request: &[u8], heard: &[u8], proof: Option<&Proof>) -> Heard {
         }
         _ => None,
     };
-    Heard::Answer(Answer::Refused { code, reason, challenge })
+    Reply::Response(StunResponse::Error { code, reason, challenge })
 }
 
-/// How long the message is that begins like this, in bytes, once that can be told: on TCP they stand one after the
-/// other (RFC 8489 section 6.2.2).
+/// The length in bytes of the message that begins with `start`, or `None` if `start` is too short to tell. Over TCP,
+/// messages follow each other (RFC 8489 section 6.2.2).
 ///
 /// # Errors
 ///
-/// Where no message begins like this.
-pub fn length(begun: &[u8]) -> Result<Option<usize>, NoMessage> {
+/// No message begins with `start`.
+pub(super) fn message_length(start: &[u8]) -> Result<Option<usize>, NotStun> {
     /// The two bits that are always 0, and the magic cookie (RFC 8489 section 5).
     const COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
-    let is_one = begun.first().is_none_or(|first| first & 0xc0 == 0)
-        && begun.iter().skip(4).zip(COOKIE).all(|(byte, expected)| *byte == expected);
-    if !is_one {
-        return Err(NoMessage);
+    let is_stun = start.first().is_none_or(|first| first & 0xc0 == 0)
+        && start.iter().skip(4).zip(COOKIE).all(|(byte, expected)| *byte == expected);
+    if !is_stun {
+        return Err(NotStun);
     }
-    match begun {
+    match start {
         [_, _, high, low, ..] => {
             let length = usize::from(u16::from_be_bytes([*high, *low]));
             Ok(Some(MessageHeader::LENGTH + length))
@@ -164,9 +168,9 @@ pub fn length(begun: &[u8]) -> Result<Option<usize>, NoMessage> {
     }
 }
 
-/// What was heard is no STUN.
+/// The bytes are no STUN message.
 #[derive(Debug, PartialEq, Eq)]
-pub struct NoMessage;
+pub(super) struct NotStun;
 
 #[cfg(test)]
 mod tests {
@@ -179,11 +183,11 @@ mod tests {
         Challenge { realm: "turn.example.com".into(), nonce: "f//499k954d6OL34oL9FSTvy64sA".into() }
     }
 
-    fn proof(credential: &str) -> Proof {
-        challenge().answered("1700000000:probe", credential).unwrap()
+    fn auth(credential: &str) -> MessageAuth {
+        challenge().answer("1700000000:probe", credential).unwrap()
     }
 
-    fn answer(request: &[u8], class: MessageClass, proof: Option<&Proof>) -> Vec<u8> {
+    fn response(request: &[u8], class: MessageClass, auth: Option<&MessageAuth>) -> Vec<u8> {
         let request = Message::from_bytes(request).unwrap();
         let mut message = match class {
             MessageClass::Success => Message::builder_success(&request, MessageWriteVec::new()),
@@ -191,15 +195,15 @@ mod tests {
         };
         let address = "127.0.0.1:1".parse().unwrap();
         message.add_attribute(&XorMappedAddress::new(address, request.transaction_id())).unwrap();
-        if let Some(proof) = proof {
-            message.add_message_integrity(&proof.credentials, IntegrityAlgorithm::Sha1).unwrap();
+        if let Some(auth) = auth {
+            message.add_message_integrity(&auth.credentials, IntegrityAlgorithm::Sha1).unwrap();
         }
         message.finish()
     }
 
-    /// RFC 5769 section 2.4: what a client sends that knows "TheMatrIX", whose name SASLprep leaves as it is.
+    /// RFC 5769 section 2.4: the request of a client with the password "TheMatrIX", whose name SASLprep does not change.
     #[test]
-    fn a_request_is_proven_as_the_standard_does() {
+    fn a_request_is_authenticated_as_the_standard_does() {
         let sample: &[u8] = &[
             0x00, 0x01, 0x00, 0x60, 0x21, 0x12, 0xa4, 0x42, 0x78, 0xad, 0x34, 0x33, 0xc6, 0xad,
             0x72, 0xc0, 0x29, 0xda, 0x41, 0x2e, 0x00, 0x06, 0x00, 0x12, 0xe3, 0x83, 0x9e, 0xe3,
@@ -212,7 +216,7 @@ mod tests {
             0x8c, 0xa8, 0x96, 0x66,
         ];
         let matrix = Challenge { realm: "example.org".into(), nonce: challenge().nonce };
-        let with = |password| matrix.answered("マトリックス", password).unwrap().credentials;
+        let with = |password| matrix.answer("マトリックス", password).unwrap().credentials;
         let message = Message::from_bytes(sample).unwrap();
 
         assert!(message.validate_integrity(&with("TheMatrIX")).is_ok());
@@ -220,47 +224,49 @@ mod tests {
     }
 
     #[test]
-    fn a_request_says_what_it_wants_and_who_asks() {
-        let sent = allocate(Some(&proof("a credential")));
+    fn a_request_holds_its_attributes_and_its_credentials() {
+        let sent = allocate(Some(&auth("a credential")));
 
         let message = Message::from_bytes(&sent).unwrap();
         assert_eq!(message.method(), ALLOCATE);
         assert_eq!(&*message.raw_attribute(REQUESTED_TRANSPORT).unwrap().value, UDP.as_slice());
         assert_eq!(message.attribute::<Username>().unwrap().username(), "1700000000:probe");
         assert_eq!(message.attribute::<Realm>().unwrap().realm(), "turn.example.com");
-        assert!(message.validate_integrity(&proof("a credential").credentials).is_ok());
-        assert!(message.validate_integrity(&proof("another").credentials).is_err());
-        let given_back = release(None);
-        let given_back = Message::from_bytes(&given_back).unwrap();
-        assert_eq!(&*given_back.raw_attribute(LIFETIME).unwrap().value, [0; 4].as_slice());
+        assert!(message.validate_integrity(&auth("a credential").credentials).is_ok());
+        assert!(message.validate_integrity(&auth("another").credentials).is_err());
+        let released = release(None);
+        let released = Message::from_bytes(&released).unwrap();
+        assert_eq!(&*released.raw_attribute(LIFETIME).unwrap().value, [0; 4].as_slice());
     }
 
     #[test]
-    fn only_who_knows_the_credential_can_say_that_it_is_good() {
-        let (ours, other) = (proof("a credential"), proof("another"));
+    fn only_a_server_that_knows_the_credential_can_accept_it() {
+        let (ours, other) = (auth("a credential"), auth("another"));
         let request = allocate(Some(&ours));
 
-        let says =
-            |proof| read(&request, &answer(&request, MessageClass::Success, proof), Some(&ours));
+        let reply = |auth| {
+            parse_reply(&request, &response(&request, MessageClass::Success, auth), Some(&ours))
+        };
 
-        assert!(matches!(says(Some(&ours)), Heard::Answer(Answer::Done)));
-        assert!(matches!(says(Some(&other)), Heard::Other));
-        assert!(matches!(says(None), Heard::Other));
+        assert!(matches!(reply(Some(&ours)), Reply::Response(StunResponse::Success)));
+        assert!(matches!(reply(Some(&other)), Reply::Unrelated));
+        assert!(matches!(reply(None), Reply::Unrelated));
     }
 
     #[test]
-    fn what_answers_something_else_is_passed_over() {
+    fn responses_to_other_requests_are_ignored() {
         let request = binding();
         for other in [binding(), allocate(None)] {
-            let answered = answer(&other, MessageClass::Success, None);
-            assert!(matches!(read(&request, &answered, None), Heard::Other));
+            let other = response(&other, MessageClass::Success, None);
+            assert!(matches!(parse_reply(&request, &other, None), Reply::Unrelated));
         }
-        assert!(matches!(read(&request, &request, None), Heard::Other), "an echo");
-        assert!(matches!(read(&request, b"SSH-2.0-OpenSSH_9.2p1\r\n", None), Heard::Noise));
-        let refused = answer(&request, MessageClass::Error, None);
+        assert!(matches!(parse_reply(&request, &request, None), Reply::Unrelated), "an echo");
+        let banner = b"SSH-2.0-OpenSSH_9.2p1\r\n";
+        assert!(matches!(parse_reply(&request, banner, None), Reply::NotStun));
+        let refused = response(&request, MessageClass::Error, None);
         assert!(matches!(
-            read(&request, &refused, None),
-            Heard::Answer(Answer::Refused { code: 0, challenge: None, .. })
+            parse_reply(&request, &refused, None),
+            Reply::Response(StunResponse::Error { code: 0, challenge: None, .. })
         ));
     }
 
@@ -268,47 +274,47 @@ mod tests {
     fn a_nonce_that_is_too_long_is_no_challenge() {
         let endless = Challenge { realm: "a".into(), nonce: "n".repeat(800) };
 
-        assert!(endless.answered("1:probe", "c").is_none());
-        assert!(challenge().answered(&"u".repeat(600), "c").is_none());
+        assert!(endless.answer("1:probe", "c").is_none());
+        assert!(challenge().answer(&"u".repeat(600), "c").is_none());
     }
 
     #[test]
-    fn a_message_on_tcp_says_how_long_it_is() {
+    fn a_message_on_tcp_holds_its_length() {
         let whole = binding();
 
-        assert_eq!(length(&[]), Ok(None));
-        assert_eq!(length(&whole[..3]), Ok(None));
-        assert_eq!(length(&whole[..4]), Ok(Some(whole.len())));
-        assert_eq!(length(&allocate(None)), Ok(Some(28)));
-        assert_eq!(length(b"HTTP"), Err(NoMessage));
-        assert_eq!(length(b"\0\x01\0\0none"), Err(NoMessage));
+        assert_eq!(message_length(&[]), Ok(None));
+        assert_eq!(message_length(&whole[..3]), Ok(None));
+        assert_eq!(message_length(&whole[..4]), Ok(Some(whole.len())));
+        assert_eq!(message_length(&allocate(None)), Ok(Some(28)));
+        assert_eq!(message_length(b"HTTP"), Err(NotStun));
+        assert_eq!(message_length(b"\0\x01\0\0none"), Err(NotStun));
     }
 
     proptest! {
         #[test]
-        fn nothing_that_is_heard_makes_it_panic(
+        fn no_received_bytes_cause_a_panic(
             noise in proptest::collection::vec(any::<u8>(), 0..200),
             at in 0_usize..120,
             byte: u8,
         ) {
-            let ours = proof("a credential");
+            let ours = auth("a credential");
             let request = allocate(Some(&ours));
-            read(&request, &noise, Some(&ours));
-            let _ = length(&noise);
+            parse_reply(&request, &noise, Some(&ours));
+            let _ = message_length(&noise);
 
-            let mut answered = answer(&request, MessageClass::Success, Some(&ours));
-            let last = answered.len() - 1;
-            answered[at.min(last)] ^= byte;
-            answered.extend(&noise);
-            read(&request, &answered, Some(&ours));
+            let mut received = response(&request, MessageClass::Success, Some(&ours));
+            let last = received.len() - 1;
+            received[at.min(last)] ^= byte;
+            received.extend(&noise);
+            parse_reply(&request, &received, Some(&ours));
         }
     }
 
     #[test]
-    fn no_two_requests_have_the_same_number() {
-        let number = |sent: Vec<u8>| Message::from_bytes(&sent).unwrap().transaction_id();
+    fn no_two_requests_have_the_same_transaction_id() {
+        let id = |sent: Vec<u8>| Message::from_bytes(&sent).unwrap().transaction_id();
 
-        assert_ne!(number(binding()), number(binding()));
-        assert_ne!(number(binding()), TransactionId::from(0));
+        assert_ne!(id(binding()), id(binding()));
+        assert_ne!(id(binding()), TransactionId::from(0));
     }
 }

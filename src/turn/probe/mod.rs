@@ -1,6 +1,12 @@
 //! Probes STUN and TURN servers as a client would use them.
 
-pub mod attempt;
+mod attempt;
+mod batch;
 mod connection;
-pub mod health;
+mod health;
 mod messages;
+mod outcome;
+
+pub use batch::probe_all;
+pub use health::{ProbeResult, TurnHealth};
+pub use outcome::{ProbeOutcome, ProbeReport};
