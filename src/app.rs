@@ -459,7 +459,7 @@ impl App {
         match snapshot_file::save(&path, records, Record::bytes) {
             Ok(members) => {
                 // To let go of their seats is not to leave.
-                self.webhooks.falls_silent();
+                self.webhooks.mute();
                 tracing::info!(members, all, file = %path.display(), "kept for the next process")
             }
             Err(error) => {

@@ -20,7 +20,9 @@ use secrecy::{ExposeSecret, SecretString};
 use tracing::level_filters::LevelFilter;
 use zeroize::Zeroizing;
 
-use crate::{cluster, storage::atomic_file::sibling_path, turn::IceServerUrl, webhooks::Target};
+use crate::{
+    cluster, storage::atomic_file::sibling_path, turn::IceServerUrl, webhooks::WebhookTarget,
+};
 
 /// What stands in `SECRET_KEY` until somebody sets it. No secret: it is published.
 const SECRET_KEY_PLACEHOLDER: &str = "your-secret-key-here";
@@ -135,7 +137,7 @@ pub struct Config {
     pub node_id: Option<String>,
     /// `WEBHOOK_URLS` and `WEBHOOK_ALLOW_PRIVATE`: who is told what happens in rooms. Default nobody; `https://` and
     /// public addresses alone.
-    pub webhooks: Vec<Target>,
+    pub webhooks: Vec<WebhookTarget>,
     /// `METRICS_TOKEN`: opens `/metrics`. Default none: there is no such page.
     pub metrics_token: Option<SecretString>,
     /// `METRICS_LISTEN`: where `/metrics` is served alone. Default none; port 0 lets the system choose.
@@ -755,16 +757,16 @@ impl Reader<'_> {
     }
 
     /// The values are not repeated: many a URL of this kind is a secret.
-    fn webhooks(&mut self) -> Vec<Target> {
+    fn webhooks(&mut self) -> Vec<WebhookTarget> {
         let urls = self.text("WEBHOOK_URLS").map_or(Some(Vec::new()), |urls| read_list(&urls));
-        let may_be_private = self.flag("WEBHOOK_ALLOW_PRIVATE", false);
+        let allows_private = self.flag("WEBHOOK_ALLOW_PRIVATE", false);
         let Some(urls) = urls else {
             self.faults.push("WEBHOOK_URLS: not accepted; give a list such as [\"https://a.example/hook\",\"https://b.example/hook\"]".into());
             return Vec::new();
         };
         let mut targets = Vec::new();
         for (number, url) in urls.iter().enumerate() {
-            match Target::read(url, may_be_private) {
+            match WebhookTarget::parse(url, allows_private) {
                 Ok(target) => targets.push(target),
                 Err(fault) => self.faults.push(format!(
                     "WEBHOOK_URLS, entry {}: {fault}; give URLs such as https://hooks.example.com/path",

@@ -313,7 +313,7 @@ fn is_healthy() -> Result<(), Box<dyn Error>> {
 /// Made of `SECRET_KEY`, which no receiver is to have.
 fn webhook_secret() -> Result<(), Box<dyn Error>> {
     let config = Config::read(dotenv::environment()?)?;
-    println!("{}", webhooks::secret(&config.secret_key).expose_secret());
+    println!("{}", webhooks::receiver_secret(&config.secret_key).expose_secret());
     Ok(())
 }
 

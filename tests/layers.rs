@@ -15,7 +15,7 @@ use std::{
 };
 
 /// Those that may know everything: the doors, and the house.
-const FREE: [&str; 26] = [
+const FREE: [&str; 29] = [
     "lib",
     "main",
     "administration",
@@ -40,12 +40,15 @@ const FREE: [&str; 26] = [
     "turn/mod",
     "workers",
     "webhooks/mod",
+    "webhooks/client",
     "webhooks/delivery",
+    "webhooks/publisher",
+    "webhooks/queue",
     "webhooks/target",
 ];
 
 /// Each other module and those it may know.
-const MAY_KNOW: [(&str, &[&str]); 52] = [
+const MAY_KNOW: [(&str, &[&str]); 54] = [
     ("clock", &[]),
     ("client_ip", &[]),
     ("frames", &[]),
@@ -71,7 +74,9 @@ const MAY_KNOW: [(&str, &[&str]); 52] = [
     ("metrics/counters", &["wire"]),
     ("metrics/labels", &[]),
     ("limits", &[]),
+    ("webhooks/address", &[]),
     ("webhooks/event", &[]),
+    ("webhooks/signature", &[]),
     ("moderation", &["storage"]),
     ("auth/mod", &[]),
     ("auth/token", &[]),

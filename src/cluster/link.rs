@@ -115,7 +115,7 @@ impl Link {
         while let Ok(ask) = asked.try_recv() {
             says += usize::from(is_say(&ask));
             if matches!(ask, Ask::Tell { .. }) {
-                self.webhooks.misses();
+                self.webhooks.record_missed();
             }
             if let Ask::Leave { room, peer, why: Some(why), sequence, .. } = ask {
                 gone.push((room, peer, why, sequence));
@@ -357,7 +357,7 @@ impl Link {
                         self.tells(&redis::from_redis_value::<Vec<Told>>(told)?);
                     }
                     (Ask::Tell { room, what }, Value::Int(number @ 1..)) => {
-                        self.webhooks.tell(&room, number.unsigned_abs(), what);
+                        self.webhooks.publish(&room, number.unsigned_abs(), what);
                     }
                     (Ask::Move(moving), Value::Int(2)) => self.rooms.stays(&moving),
                     (Ask::Join { .. } | Ask::Want { .. }, _) => return Err(forgotten()),

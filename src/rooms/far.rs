@@ -23,7 +23,7 @@ use super::{JoinError, Peer, Seat};
 use crate::{
     outbox::{Mailbox, Outbox},
     replay::Replay,
-    webhooks::What,
+    webhooks::WebhookEvent,
     wire::Features,
 };
 
@@ -300,8 +300,8 @@ pub enum Ask {
     Tell {
         /// Where.
         room: Arc<str>,
-        /// What.
-        what: What,
+        /// What happened.
+        what: WebhookEvent,
     },
     /// One of ours has said something to members of another node.
     Say {

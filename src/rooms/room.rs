@@ -271,12 +271,12 @@ impl Room {
             Some(_) | None => {}
         }
         if self.members.is_empty() {
-            self.tells(webhooks::What::RoomOpened {});
+            self.tells(webhooks::WebhookEvent::RoomOpened {});
         }
         let replaced = holder.is_some_and(|holder| self.is_replaced(holder, now));
         let Peer { client_id, username } = peer.clone();
         let seat = self.comes_in(peer, outbox, None, 0, now);
-        self.tells(webhooks::What::MemberJoined { client_id, username });
+        self.tells(webhooks::WebhookEvent::MemberJoined { client_id, username });
         Ok(Joined { seat, arrival: seat, replaced })
     }
 
@@ -628,17 +628,17 @@ impl Room {
         }
         let was_ours = self.takes_out(place, None, why, now);
         if self.members.is_empty() {
-            self.tells(webhooks::What::RoomClosed {});
+            self.tells(webhooks::WebhookEvent::RoomClosed {});
         }
         was_ours
     }
 
     /// Tells whoever wants to know what happens. Where there are several servers, whoever has had the engine make it
     /// happen tells it: the link.
-    fn tells(&mut self, what: webhooks::What) {
+    fn tells(&mut self, what: webhooks::WebhookEvent) {
         if self.far.is_none() {
             self.sequence += 1;
-            self.webhooks.tell(&self.id, self.sequence, what);
+            self.webhooks.publish(&self.id, self.sequence, what);
         }
     }
 
@@ -682,7 +682,11 @@ impl Room {
             outbox.dismiss(dismissal);
         }
         let Peer { client_id, username } = member.peer.clone();
-        self.tells(webhooks::What::MemberLeft { client_id, username, reason: why.to_owned() });
+        self.tells(webhooks::WebhookEvent::MemberLeft {
+            client_id,
+            username,
+            reason: why.to_owned(),
+        });
         let Peer { client_id, username } = &member.peer;
         self.tell_others(client_id, None, || {
             let news = ServerMessage::UserLeft {
@@ -744,7 +748,7 @@ impl Room {
             outbox.calls_by(path);
         }
         self.note(now, What::Reported { who, peer, outcome, path, ms });
-        if self.webhooks.are_wanted() {
+        if self.webhooks.is_enabled() {
             self.tells_report(of, report);
         }
     }
@@ -752,7 +756,7 @@ impl Room {
     fn tells_report(&mut self, of: &Peer, report: &CallReport<'_>) {
         let peer = report.peer.as_deref().and_then(|peer| self.find(peer));
         let Peer { client_id, username } = of.clone();
-        let what = webhooks::What::CallReport {
+        let what = webhooks::WebhookEvent::CallReport {
             client_id,
             username,
             peer: peer.map(|member| member.peer.client_id.clone()),
@@ -763,7 +767,7 @@ impl Room {
         let Some(far) = &self.far else { return self.tells(what) };
         let room = self.id.clone();
         if far.say(&self.id, Ask::Tell { room, what }).is_err() {
-            self.webhooks.misses();
+            self.webhooks.record_missed();
         }
     }
 

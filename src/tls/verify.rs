@@ -20,14 +20,15 @@ const NO_EXPIRY: u64 = 253_402_300_799;
 
 /// Reads the root certificates that the system trusts. Blocks on disk I/O.
 ///
-/// `SSL_CERT_FILE` names them, if it is set; where it `names_own_certificate`, that of this server, the system's usual
-/// places are read instead.
+/// `SSL_CERT_FILE` names them, if it is set. Where it `names_own_certificate`, that of this server, the system's usual
+/// bundles and folder are read instead.
 pub fn system_roots(names_own_certificate: bool) -> RootCertStore {
     let found = if names_own_certificate {
-        let load = |bundle| {
-            rustls_native_certs::load_certs_from_paths(Some(Path::new(bundle)), None).certs
-        };
-        BUNDLES.into_iter().flat_map(load).collect()
+        let bundles = BUNDLES.into_iter().map(|bundle| (Some(Path::new(bundle)), None));
+        let folder = openssl_probe::candidate_cert_dirs().next();
+        let places = bundles.chain([(None, folder)]);
+        let load = |(bundle, folder)| rustls_native_certs::load_certs_from_paths(bundle, folder);
+        places.flat_map(|place| load(place).certs).collect()
     } else {
         rustls_native_certs::load_native_certs().certs
     };

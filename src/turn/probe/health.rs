@@ -49,7 +49,7 @@ impl TurnHealth {
     }
 
     /// Probes all of `urls` at once, with credentials like those of clients, and logs what has changed. Results of other
-    /// URLs are removed. `names_own_certificate` as in [`verify::client_config`](crate::tls::verify::client_config).
+    /// URLs are removed. `names_own_certificate` as in [`probe_all`].
     pub async fn probe(
         &self,
         urls: &[String],
