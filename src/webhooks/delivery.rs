@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use hyper::{StatusCode, body::Bytes};
+use rustls::ClientConfig;
 use tokio::time::{sleep, timeout};
-use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -71,7 +71,7 @@ impl DeliveryWorker {
     pub(super) fn new(
         target: WebhookTarget,
         queue: Arc<DeliveryQueue>,
-        tls: Option<TlsConnector>,
+        tls: ClientConfig,
         signer: Signer,
         node: Option<&str>,
         policy: DeliveryPolicy,

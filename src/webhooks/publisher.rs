@@ -74,7 +74,7 @@ impl Webhooks {
             let worker = DeliveryWorker::new(
                 target.clone(),
                 queue.clone(),
-                tls.clone().filter(|_| target.is_tls),
+                tls.clone(),
                 signer.clone(),
                 node,
                 policy,

@@ -2,7 +2,7 @@
 
 use std::{fmt, net::IpAddr};
 
-use hyper::http::uri::PathAndQuery;
+use hyper::Uri;
 use url::{Host, Url};
 
 use super::address::is_public;
@@ -10,14 +10,12 @@ use super::address::is_public;
 /// One of `WEBHOOK_URLS`. Path and query may hold a secret, and are never displayed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct WebhookTarget {
-    /// Whether the scheme is `https`.
-    pub is_tls: bool,
+    /// The URL, without a fragment.
+    pub url: Url,
     /// A name or an address.
     pub host: Host<String>,
     /// The port.
     pub port: u16,
-    /// Path and query, as in the request line.
-    pub path: String,
     /// Whether events may go to addresses that are not public.
     pub allows_private: bool,
 }
@@ -46,26 +44,23 @@ impl WebhookTarget {
     ///
     /// [`ParseTargetError`].
     pub fn parse(text: &str, allows_private: bool) -> Result<Self, ParseTargetError> {
-        let url = Url::parse(text).map_err(|_| ParseTargetError::NotHttps)?;
-        let is_tls = match url.scheme() {
-            "https" => true,
-            "http" if allows_private => false,
+        let mut url = Url::parse(text).map_err(|_| ParseTargetError::NotHttps)?;
+        match url.scheme() {
+            "https" => {}
+            "http" if allows_private => {}
             "http" => return Err(ParseTargetError::Unencrypted),
             _ => return Err(ParseTargetError::NotHttps),
-        };
+        }
         if !url.username().is_empty() || url.password().is_some() {
             return Err(ParseTargetError::Userinfo);
         }
         let host = url.host().ok_or(ParseTargetError::NotHttps)?.to_owned();
         let port = url.port_or_known_default().ok_or(ParseTargetError::NotHttps)?;
-        let path = match url.query() {
-            Some(query) => format!("{}?{query}", url.path()),
-            None => url.path().to_owned(),
-        };
-        if path.parse::<PathAndQuery>().is_err() {
+        url.set_fragment(None);
+        if url.as_str().parse::<Uri>().is_err() {
             return Err(ParseTargetError::NotHttps); // longer than a request line may be
         }
-        let target = Self { is_tls, host, port, path, allows_private };
+        let target = Self { url, host, port, allows_private };
         match target.address() {
             Some(address) if !target.allows(address) => Err(ParseTargetError::Private(address)),
             Some(_) | None => Ok(target),
@@ -81,12 +76,9 @@ impl WebhookTarget {
         }
     }
 
-    /// Host and port, as in a request's `Host` header.
-    pub fn authority(&self) -> String {
-        match (self.is_tls, self.port) {
-            (true, 443) | (false, 80) => self.host.to_string(),
-            _ => self.to_string(),
-        }
+    /// Whether events are posted over TLS.
+    pub fn is_https(&self) -> bool {
+        self.url.scheme() == "https"
     }
 
     /// Whether events may be posted to this address.
@@ -154,7 +146,8 @@ mod tests {
         let target =
             WebhookTarget::parse("https://hooks.example.com/T0/hunter2?key=hunter2", false);
         let target = target.unwrap();
-        assert_eq!(target.path, "/T0/hunter2?key=hunter2");
+        assert_eq!(target.url.path(), "/T0/hunter2");
+        assert_eq!(target.url.query(), Some("key=hunter2"));
         assert_eq!(format!("{target} {target:?}").matches("hooks.example.com:443").count(), 2);
         assert!(!format!("{target} {target:?}").contains("hunter2"));
     }

@@ -385,8 +385,8 @@ async fn reports_never_drive_out_who_came_and_went() {
 async fn a_name_that_leads_into_this_network_is_not_connected_to() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let target = WebhookTarget::parse(&format!("https://localhost:{port}/hooks"), false).unwrap();
-    let target = WebhookTarget { is_tls: false, ..target };
+    let target = WebhookTarget::parse(&format!("http://localhost:{port}/hooks"), true).unwrap();
+    let target = WebhookTarget { allows_private: false, ..target };
     let policy = DeliveryPolicy { max_age: Duration::from_millis(50), ..POLICY };
     let (webhooks, metrics) = start_for(std::slice::from_ref(&target), policy);
 
