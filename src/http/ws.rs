@@ -5,7 +5,6 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use axum::{
     Extension,
     body::HttpBody,
@@ -15,6 +14,7 @@ use axum::{
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use hyper::upgrade::OnUpgrade;
+use sha1::{Digest, Sha1};
 use tokio::runtime::Handle;
 use tracing::Span;
 use uuid::Uuid;
@@ -102,8 +102,12 @@ fn accept(request: &Request) -> Option<String> {
     if !is_handshake || has_body || !is_key {
         return None;
     }
-    let accepted = digest(&SHA1_FOR_LEGACY_USE_ONLY, &[key.as_bytes(), GUID].concat());
-    Some(BASE64_STANDARD.encode(accepted))
+    Some(accept_key(key))
+}
+
+/// The `Sec-WebSocket-Accept` that answers a `Sec-WebSocket-Key` (RFC 6455 section 4.2.2).
+fn accept_key(key: &str) -> String {
+    BASE64_STANDARD.encode(Sha1::new().chain_update(key).chain_update(GUID).finalize())
 }
 
 /// A header that is there once.
@@ -224,5 +228,16 @@ impl Door for AppDoor {
 
     fn now(&self) -> u64 {
         unix_now_ms()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The example of RFC 6455 section 1.3.
+    #[test]
+    fn the_accept_key_is_that_of_the_standard() {
+        assert_eq!(accept_key("dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 }

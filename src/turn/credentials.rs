@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use aws_lc_rs::hmac;
 use base64::{Engine, prelude::BASE64_STANDARD};
+use hmac::{Hmac, Mac};
 use secrecy::{ExposeSecret, SecretString};
+use sha1::Sha1;
 
 /// A username and a credential that coturn accepts until the time in the username has passed.
 #[derive(Clone, PartialEq, Eq)]
@@ -28,8 +29,14 @@ pub fn mint(secret: &SecretString, account: &str, ttl: Duration, now: u64) -> Tu
 }
 
 fn sign(secret: &str, username: &str) -> String {
-    let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, secret.as_bytes());
-    BASE64_STANDARD.encode(hmac::sign(&key, username.as_bytes()))
+    BASE64_STANDARD.encode(hmac_sha1(secret.as_bytes(), username.as_bytes()))
+}
+
+fn hmac_sha1(key: &[u8], message: &[u8]) -> [u8; 20] {
+    #[expect(clippy::expect_used, reason = "see the message")]
+    let mut mac = Hmac::<Sha1>::new_from_slice(key).expect("HMAC takes a key of any length");
+    mac.update(message);
+    mac.finalize().into_bytes().into()
 }
 
 #[cfg(test)]
@@ -76,9 +83,31 @@ mod tests {
         }
     }
 
-    /// RFC 2202 section 3, test case 2.
+    /// RFC 2202 section 3, all seven test cases.
     #[test]
     fn the_signature_is_that_of_the_standard() {
-        assert_eq!(sign("Jefe", "what do ya want for nothing?"), "7/zfauXrL6LSdBbV8YTfnCWafHk=");
+        let counted: Vec<u8> = (1..=25).collect();
+        let long_key = [0xaa; 80];
+        let larger = b"Test Using Larger Than Block-Size Key and Larger Than One Block-Size Data";
+        let cases: [(&[u8], &[u8], &str); 7] = [
+            (&[0x0b; 20], b"Hi There", "b617318655057264e28bc0b6fb378c8ef146be00"),
+            (b"Jefe", b"what do ya want for nothing?", "effcdf6ae5eb2fa2d27416d5f184df9c259a7c79"),
+            (&[0xaa; 20], &[0xdd; 50], "125d7342b9ac11cd91a39af48aa17b4f63f175d3"),
+            (&counted, &[0xcd; 50], "4c9007f4026250c6bc8414f9bf50c86c2d7235da"),
+            (&[0x0c; 20], b"Test With Truncation", "4c1a03424b55e07fe7f27be1d58bb9324a9a5a04"),
+            (
+                &long_key,
+                b"Test Using Larger Than Block-Size Key - Hash Key First",
+                "aa4ae5e15272d00e95705637ce8a3b55ed402112",
+            ),
+            (&long_key, larger, "e8e99d0f45237d786d6bbaa7965c7808bbff1a91"),
+        ];
+
+        for (key, message, digest) in cases {
+            let signed: String =
+                hmac_sha1(key, message).iter().map(|byte| format!("{byte:02x}")).collect();
+
+            assert_eq!(signed, digest);
+        }
     }
 }
