@@ -10,7 +10,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use tower::{Layer, ServiceExt};
-use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, Any, CorsLayer};
+use tower_http::{
+    cors::{AllowHeaders, AllowMethods, AllowOrigin, Any, CorsLayer},
+    set_header::SetResponseHeaderLayer,
+};
 use tracing::{Instrument, Span, field::Empty};
 use uuid::Uuid;
 
@@ -46,8 +49,11 @@ const NOTHING: HeaderValue = HeaderValue::from_static("default-src 'none'; frame
 #[derive(Clone, Copy)]
 pub(super) struct RequestId(pub(super) Uuid);
 
-/// Gives every answer its id and the security headers, and notes the request in the log.
-pub(super) async fn label(mut request: Request, next: Next) -> Response {
+/// Gives every request an id, which its answer and its log lines carry, and logs the request.
+///
+/// Not tower-http's `request-id`: it keeps an id that the client sends, writes its own into the request's headers, whose
+/// size [`check_head`] limits, and has it as text, while a session needs the UUID.
+pub(super) async fn add_request_id(mut request: Request, next: Next) -> Response {
     let id = Uuid::new_v4();
     // Neither query nor headers: tokens end up in both. Of the highest level, so that it is there
     // however quiet the log is.
@@ -71,18 +77,23 @@ pub(super) async fn label(mut request: Request, next: Next) -> Response {
         tracing::debug!(took_ms, "answered");
     });
 
-    let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&id.to_string()) {
-        headers.insert(REQUEST_ID, id);
+        response.headers_mut().insert(REQUEST_ID, id);
     }
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
-    headers.insert(
-        header::REFERRER_POLICY,
-        HeaderValue::from_static("strict-origin-when-cross-origin"),
-    );
-    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(NOTHING);
     response
+}
+
+type SetHeader = SetResponseHeaderLayer<HeaderValue>;
+
+/// Adds the security headers to every answer.
+pub(super) fn security_headers() -> (SetHeader, SetHeader, SetHeader, SetHeader) {
+    let set = |name, value| SetHeader::overriding(name, HeaderValue::from_static(value));
+    (
+        set(header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        set(header::X_FRAME_OPTIONS, "DENY"),
+        set(header::REFERRER_POLICY, "strict-origin-when-cross-origin"),
+        SetHeader::if_not_present(header::CONTENT_SECURITY_POLICY, NOTHING),
+    )
 }
 
 /// Notes in the log and in the trace which of our URLs a request was for.

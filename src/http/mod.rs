@@ -38,7 +38,8 @@ pub type Doors = BoxCloneSyncService<Request, Response, Infallible>;
 /// Every URL of this server, with the layers that hold for all of them.
 pub fn doors(app: &App) -> Doors {
     let layers = ServiceBuilder::new()
-        .layer(from_fn(layers::label))
+        .layer(from_fn(layers::add_request_id))
+        .layer(layers::security_headers())
         .layer(CatchPanicLayer::custom(error::after_panic))
         .layer(from_fn_with_state(app.clone(), layers::cors))
         .layer(from_fn(layers::check_head))
@@ -53,7 +54,8 @@ pub fn doors(app: &App) -> Doors {
 /// What `METRICS_LISTEN` serves: figures, without limits and without HTTPS.
 pub fn figures(app: &App) -> Doors {
     let layers = ServiceBuilder::new()
-        .layer(from_fn(layers::label))
+        .layer(from_fn(layers::add_request_id))
+        .layer(layers::security_headers())
         .layer(CatchPanicLayer::custom(error::after_panic))
         .layer(from_fn(layers::check_head));
     BoxCloneSyncService::new(
