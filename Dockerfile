@@ -1,25 +1,25 @@
-# The server as one static binary, alone in its image. docs/DEPLOYMENT.md says how it was tested.
+# An image that contains only the static binaries. docs/run/deployment.md says how it was tested.
 #
 #   docker build -t signaling-server .
 #
-# It runs with a read-only root: what it writes is in /data, beside the users file.
+# It runs with a read-only root and writes only to /data, beside the users file.
 
 FROM rust:1.95-alpine AS build
-# For aws-lc-rs, which is C.
+# aws-lc-rs is C code.
 RUN apk add --no-cache ca-certificates gcc musl-dev
 WORKDIR /src
 COPY . .
-# musl links statically, on every architecture. The binaries are copied because a cache mount is no layer.
+# musl links statically, on every architecture. The binaries are copied because a cache mount is not part of a layer.
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
     cargo build --release --locked --bins \
     && mkdir /data /image \
     && cp target/release/signaling-server target/release/manage_users /image/
 
 FROM scratch
-# For rediss:// without REDIS_CA_FILE.
+# Authorities for rediss:// without REDIS_CA_FILE.
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /image/ /
-# The working folder, for .env, users.csv and what the server keeps beside it.
+# The working folder: .env, users.csv, and the files that the server writes beside it.
 COPY --from=build --chown=10001:10001 /data/ /data/
 VOLUME /data
 WORKDIR /data

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds and runs the server for development, and again whenever a source file changes. Ctrl-C ends it.
+# Builds and runs the server for development, and again whenever a source file changes. Ctrl-C stops it.
 set -eu
 cd "$(dirname "$0")"
 . scripts/need.sh
@@ -38,7 +38,7 @@ announce() {
 TEXT
 }
 
-# Where to ask whether it runs: an address to listen on is none to connect to.
+# The address for health checks: a wildcard listen address cannot be connected to.
 case "$HOST" in
     0.0.0.0 | ::) address=127.0.0.1 ;;
     *:*) address="[$HOST]" ;;
@@ -48,7 +48,7 @@ answers() {
     curl -s -o /dev/null --noproxy '*' --max-time 2 "http://$address:$PORT/health"
 }
 
-# Waits until the server has begun to listen; fails when it has ended instead.
+# Waits until the server listens; fails if it exits first.
 listens() {
     until answers; do
         kill -0 "$server" 2>/dev/null || return 1
@@ -77,7 +77,7 @@ while true; do
         echo "not built: the next change of a file is tried again"
     fi
     while [ "$(sources)" = "$seen" ]; do
-        # In the background, so that Ctrl-C is heard at once.
+        # In the background, so that Ctrl-C takes effect at once.
         sleep 1 &
         wait $!
         if [ -n "$server" ] && ! kill -0 "$server" 2>/dev/null; then

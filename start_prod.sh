@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the release and runs it for production on 127.0.0.1:8080, behind nginx (deploy/nginx.conf).
-# Says everything that is missing, a line for each fault, and then does not start.
+# If anything is missing, it prints one line for each fault and does not start.
 set -eu
 cd "$(dirname "$0")"
 . scripts/need.sh

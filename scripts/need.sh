@@ -1,10 +1,10 @@
-# Sourced by the scripts at the top of the tree.
+# Functions that install what a script needs. Sourced by the scripts at the top of the tree.
 
-# Where Debian keeps daemons; not on everybody's path.
+# Debian installs daemons here; not every user's PATH contains it.
 PATH="$PATH:/usr/sbin"
 
-# need COMMAND:PACKAGE...  installs the Debian packages whose command is not there yet.
-# A command may be a file's absolute path.
+# need COMMAND:PACKAGE...  installs the Debian packages whose command is missing.
+# A command may be the absolute path of a file.
 need() {
     local missing="" wanted
     for wanted in "$@"; do
@@ -18,7 +18,7 @@ need() {
     local root=""
     [ "$(id -u)" = 0 ] || root="sudo"
     echo "installing:$missing"
-    # Only the program is wanted: as a service it would take a port and disk space on this machine.
+    # Only the program is needed: as a service it would use a port and disk space on this machine.
     case "$missing " in *" prometheus "*)
         [ ! -d /run/systemd/system ] || $root systemctl mask --quiet prometheus.service ;;
     esac
@@ -27,7 +27,7 @@ need() {
     $root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
 }
 
-# What `cargo build` takes: Rust itself, and a C compiler with the headers of libc.
+# Installs what `cargo build` needs: Rust itself, and a C compiler with the headers of libc.
 need_build() {
     need cc:gcc /usr/include/stdio.h:libc6-dev
     PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the release as static binaries and makes the Debian package of them: all of it in target/package.
+# Builds the release as static binaries and a Debian package of them, into target/package.
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/need.sh
@@ -11,7 +11,7 @@ out="${CARGO_TARGET_DIR:-$PWD/target}"
 rustup target add "$target"
 cargo build --locked --release --target "$target" --bins
 
-# Compiled without optimisation, which would take longer than the packing does.
+# Compiled without optimisation, because optimising takes longer than packaging.
 cargo_deb=3.8.0
 if [ "$("$out/tools/bin/cargo-deb" --version 2>/dev/null)" != "cargo-deb $cargo_deb" ]; then
     cargo install --debug --locked --no-default-features --version "$cargo_deb" --root "$out/tools" --target-dir "$out/tools/build" cargo-deb

@@ -25,25 +25,28 @@ use tracing::Instrument;
 
 use crate::{
     auth::{
-        grants::Grants,
-        password::{Passwords, nobodys_hash},
-        revoked::{self, Revoked},
-        ticket::{Ticket, Tickets},
-        token::{BadToken, Claims, Tokens},
-        users::{Account, FreshUsers, Reload, RowFault, Users},
+        grants::TokenSessions,
+        password::{Passwords, dummy_hash},
+        revoked::{self, RevokedTokens},
+        ticket::{ResumeToken, ResumeTokenSigner},
+        token::{AccessTokens, Claims, InvalidToken},
+        users::{Account, PendingUsers, RowFault, Users, UsersReload},
     },
     clock::unix_now,
-    cluster::{self, Accounts, Cluster},
+    cluster::{self, Cluster, ReplicatedState},
     config::{Config, Ice, Turn},
-    limits::{Attempt, Lockouts, Place, Places, Requests},
+    limits::{AuthEvent, ConcurrencyLimiter, HttpRateLimiter, Lockouts, Permit},
     metrics::{LimitKind, LoginOutcome, Metrics},
-    moderation::{About, Barred, Order, Orders},
-    outbox::{Dismissal, Outbox},
+    moderation::{EntryDenied, ModerationRule, ModerationRules, RuleKind},
+    outbox::{ClientQueue, DisconnectReason},
     rooms::{
-        Rooms,
-        far::{Arrivals, Far},
+        RoomRegistry,
+        far::{ClusterGateway, MigratedMembers},
     },
-    session::{self, Admission, Claim, Goodbye, Parked, Record, Refusal, Rules, Survivors},
+    session::{
+        self, AuthError, Authorized, CloseReason, Credentials, DetachedMember, SavedMember,
+        SessionLimits, ShutdownSnapshot,
+    },
     storage::snapshot_file,
     turn::{self, TurnCredentials, probe::TurnHealth},
     webhooks::Webhooks,
@@ -52,29 +55,29 @@ use crate::{
 };
 
 /// Sockets that may be open before they have shown a token, over all addresses.
-pub const MOST_STRANGERS: usize = 8192;
+pub const MAX_UNAUTHENTICATED: usize = 8192;
 /// The same from one address.
-const MOST_STRANGERS_PER_ADDRESS: usize = 256;
+const MAX_UNAUTHENTICATED_PER_ADDRESS: usize = 256;
 
 /// Logins that may wait for each thread that checks passwords: about eight seconds of its work.
-const MOST_LOGINS_PER_THREAD: usize = 32;
+const MAX_QUEUED_LOGINS_PER_THREAD: usize = 32;
 
 /// How often files are looked at: twice make a change count, and that within two seconds.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+const FILE_POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How long a server that stops waits until it knows which seats have come to it, and until all have come to others.
-const CLOSED_WITHIN: Duration = Duration::from_secs(1);
-const MOVED_WITHIN: Duration = Duration::from_secs(5);
+const STOP_ACCEPTING_TIMEOUT: Duration = Duration::from_secs(1);
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often tables drop what no longer counts.
-const FORGET_EVERY: Duration = Duration::from_secs(60);
+const EVICTION_INTERVAL: Duration = Duration::from_secs(60);
 
 /// One server. Clones are the same server.
 #[derive(Clone)]
-pub struct App(Arc<Shared>);
+pub struct AppState(Arc<AppStateInner>);
 
 /// What one server consists of.
-pub struct Shared {
+pub struct AppStateInner {
     /// The settings, as they were at the start: for what is the same until the end.
     pub config: Arc<Config>,
     /// The settings as they are now, replaced whole.
@@ -87,27 +90,27 @@ pub struct Shared {
     /// The accounts.
     pub users: Users,
     /// Who is where.
-    pub rooms: Rooms,
+    pub rooms: RoomRegistry,
     /// The other servers that rooms are shared with.
     pub cluster: Option<Cluster>,
     /// What administrators have ordered.
-    pub orders: Arc<Orders>,
+    pub moderation_rules: Arc<ModerationRules>,
     /// Asks the process to stop.
     pub stop: CancellationToken,
     /// Seats that come from them, until somebody takes them in.
-    arrivals: Mutex<Option<Arrivals>>,
+    migrated: Mutex<Option<MigratedMembers>>,
     /// Sockets per address.
-    pub sockets: Places,
+    pub sockets: ConcurrencyLimiter,
     /// Sockets that have not shown a token yet.
-    pub strangers: Places,
+    pub unauthenticated: ConcurrencyLimiter,
     /// HTTP requests per address.
-    pub requests: Requests,
+    pub http_rate: HttpRateLimiter,
     /// Every open WebSocket.
     pub sessions: TaskTracker,
     /// Members without one, that may come back.
-    away: TaskTracker,
+    detached: TaskTracker,
     /// The same, per address that they were at.
-    seats_kept: Places,
+    detached_permits: ConcurrencyLimiter,
     /// When this server began.
     pub started: Instant,
     /// What is counted.
@@ -116,17 +119,17 @@ pub struct Shared {
     pub webhooks: Webhooks,
     passwords: Passwords,
     /// Logins that are being checked or wait for it.
-    logins: Places,
-    tokens: Tokens,
+    logins: ConcurrencyLimiter,
+    tokens: AccessTokens,
     /// Signs what clients come back with.
-    pub tickets: Arc<Tickets>,
+    pub resume_tokens: Arc<ResumeTokenSigner>,
     /// Who is to be let in again by the next process.
-    pub survivors: Survivors,
-    revoked: Arc<Revoked>,
+    pub snapshot: ShutdownSnapshot,
+    revoked_tokens: Arc<RevokedTokens>,
     lockouts: Arc<Mutex<Lockouts>>,
     /// Makes of a username what lockouts know it by.
-    aliases: hmac::Key,
-    grants: Grants,
+    digest_key: hmac::Key,
+    token_sessions: TokenSessions,
     closing: watch::Sender<Option<Duration>>,
 }
 
@@ -160,23 +163,28 @@ pub enum TurnError {
     NoUrls,
 }
 
-impl Deref for App {
-    type Target = Shared;
+impl Deref for AppState {
+    type Target = AppStateInner;
 
-    fn deref(&self) -> &Shared {
+    fn deref(&self) -> &AppStateInner {
         &self.0
     }
 }
 
-impl App {
+impl AppState {
     /// A server that nobody has talked to yet. With `REDIS_URL` it begins to connect, and needs a runtime.
-    pub fn new(config: Config, users: Users, revoked: Revoked, orders: Orders) -> Self {
+    pub fn new(
+        config: Config,
+        users: Users,
+        revoked: RevokedTokens,
+        orders: ModerationRules,
+    ) -> Self {
         let config = Arc::new(config);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let passwords = Passwords::new(cores);
-        let most_logins = MOST_LOGINS_PER_THREAD * passwords.at_once();
+        let most_logins = MAX_QUEUED_LOGINS_PER_THREAD * passwords.at_once();
         let (revoked, orders) = (Arc::new(revoked), Arc::new(orders));
-        let grants = Grants::default();
+        let grants = TokenSessions::default();
         let lockouts = Lockouts::new(config.auth_max_failures, config.auth_lockout);
         let lockouts = Arc::new(Mutex::new(lockouts));
         let secret = config.secret_key.expose_secret().as_bytes();
@@ -194,15 +202,15 @@ impl App {
         #[expect(clippy::expect_used, reason = "see the message")]
         let webhooks = webhooks.expect("at its start a server gets a thread and a few handles");
         let (rooms, cluster) =
-            rooms(&config, node.into(), &webhooks, &revoked, &grants, &lockouts, &orders);
+            open_rooms(&config, node.into(), &webhooks, &revoked, &grants, &lockouts, &orders);
         let (cluster, arrivals) = cluster.unzip();
-        for order in orders.standing(unix_now()) {
-            if let About::Capacity { room } = &order.about {
-                rooms.holds(room, order.members);
+        for order in orders.active(unix_now()) {
+            if let RuleKind::Capacity { room } = &order.about {
+                rooms.set_room_capacity(room, order.members);
             }
         }
-        session::announce(&metrics);
-        Self(Arc::new(Shared {
+        session::preregister_metrics(&metrics);
+        Self(Arc::new(AppStateInner {
             settings: RwLock::new(config.clone()),
             ice_version: AtomicU64::new(0),
             ice_replaced: Notify::new(),
@@ -210,33 +218,36 @@ impl App {
             users,
             rooms,
             cluster,
-            orders,
+            moderation_rules: orders,
             stop: CancellationToken::new(),
-            arrivals: Mutex::new(arrivals),
-            sockets: Places::new(0, config.max_connections_per_ip),
-            strangers: Places::new(MOST_STRANGERS, MOST_STRANGERS_PER_ADDRESS),
-            requests: Requests::new(config.rate_limit_per_minute),
+            migrated: Mutex::new(arrivals),
+            sockets: ConcurrencyLimiter::new(0, config.max_connections_per_ip),
+            unauthenticated: ConcurrencyLimiter::new(
+                MAX_UNAUTHENTICATED,
+                MAX_UNAUTHENTICATED_PER_ADDRESS,
+            ),
+            http_rate: HttpRateLimiter::new(config.rate_limit_per_minute),
             sessions: TaskTracker::new(),
-            away: TaskTracker::new(),
+            detached: TaskTracker::new(),
             // As many as an address may have connections: all of them may break at once.
-            seats_kept: Places::new(0, config.max_connections_per_ip),
+            detached_permits: ConcurrencyLimiter::new(0, config.max_connections_per_ip),
             started: Instant::now(),
             metrics,
             webhooks,
             passwords,
             // One address never fills it, so that others are served meanwhile.
-            logins: Places::new(most_logins, most_logins / 2),
-            tokens: Tokens::new(
+            logins: ConcurrencyLimiter::new(most_logins, most_logins / 2),
+            tokens: AccessTokens::new(
                 &config.jwt_secret_key,
                 config.jwt_secret_key_previous.as_ref(),
                 config.token_lifetime,
             ),
-            tickets: Arc::new(Tickets::new(&config.secret_key)),
-            survivors: Survivors::default(),
-            revoked,
+            resume_tokens: Arc::new(ResumeTokenSigner::new(&config.secret_key)),
+            snapshot: ShutdownSnapshot::default(),
+            revoked_tokens: revoked,
             lockouts,
-            aliases,
-            grants,
+            digest_key: aliases,
+            token_sessions: grants,
             closing: watch::Sender::new(None),
             config,
         }))
@@ -277,44 +288,44 @@ impl App {
     /// A token that is not good needs no end.
     pub async fn log_out(&self, token: &str) {
         let Ok((account, claims)) = self.identify(token) else { return };
-        self.revoked.insert(&claims);
-        self.grants.end_token(&account.username, claims.fingerprint);
+        self.revoked_tokens.insert(&claims);
+        self.token_sessions.end_token(&account.username, claims.fingerprint);
         tracing::info!(user = account.username, "logged out");
         let app = self.clone();
         let _ = tokio::task::spawn_blocking(move || app.save_revoked()).await;
         if let Some(cluster) = &self.cluster {
             let Claims { username, expires_at, fingerprint, .. } = &claims;
-            cluster.logs_out(&revoked::line_of(username, *expires_at, fingerprint)).await;
+            cluster.publish_logout(&revoked::line_of(username, *expires_at, fingerprint)).await;
         }
     }
 
     /// Keeps the accounts as the file has them, and the tables small, for as long as it is polled.
-    pub async fn keep_house(self) {
-        let mut forget_at = Instant::now() + FORGET_EVERY;
+    pub async fn run_maintenance(self) {
+        let mut forget_at = Instant::now() + EVICTION_INTERVAL;
         loop {
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(FILE_POLL_INTERVAL).await;
             let app = self.clone();
-            let looked = tokio::task::spawn_blocking(move || app.users.look()).await;
-            match looked.unwrap_or(Reload::Nothing) {
-                Reload::Nothing => {}
-                Reload::Changed(faults) => {
+            let looked = tokio::task::spawn_blocking(move || app.users.poll_file()).await;
+            match looked.unwrap_or(UsersReload::Nothing) {
+                UsersReload::Nothing => {}
+                UsersReload::Changed(faults) => {
                     tracing::info!("users file read again");
-                    self.end_fallen(&faults);
+                    self.end_revoked_sessions(&faults);
                 }
-                Reload::Refused(error) => {
+                UsersReload::Refused(error) => {
                     tracing::error!(%error, "users file not read; the accounts stay as they were");
                 }
             }
             if Instant::now() >= forget_at {
-                forget_at += FORGET_EVERY;
+                forget_at += EVICTION_INTERVAL;
                 let app = self.clone();
-                let _ = tokio::task::spawn_blocking(move || app.forget()).await;
+                let _ = tokio::task::spawn_blocking(move || app.evict_expired()).await;
             }
         }
     }
 
     /// Tries the relays again and again, and at once when there are others, for as long as it is polled.
-    pub async fn watch_relays(self) {
+    pub async fn run_turn_probe(self) {
         let every = self.config.turn_probe;
         if every.is_zero() {
             return;
@@ -332,9 +343,9 @@ impl App {
     /// Tells every open socket that the server stops, and waits until all are gone.
     pub async fn close(&self) {
         if let Some(cluster) = &self.cluster {
-            let _ = timeout(CLOSED_WITHIN, cluster.closes()).await;
+            let _ = timeout(STOP_ACCEPTING_TIMEOUT, cluster.stop_accepting()).await;
         }
-        self.rooms.closes();
+        self.rooms.begin_shutdown();
         // Whoever comes back in time is to find its seat.
         let within = match self.config.resume_window {
             Duration::ZERO => self.config.shutdown_grace,
@@ -343,49 +354,51 @@ impl App {
         self.closing.send_replace(Some(within));
         self.sessions.close();
         self.sessions.wait().await;
-        self.away.close();
-        self.away.wait().await;
+        self.detached.close();
+        self.detached.wait().await;
     }
 
     /// Gives the seats of those who may come back to other servers, and says to them that this one is gone. Call
     /// it last.
-    pub async fn leaves_cluster(&self) {
+    pub async fn hand_over_members(&self) {
         let Some(cluster) = &self.cluster else { return };
-        let (others, until) = (cluster.others().await, Instant::now() + MOVED_WITHIN);
+        let (others, until) = (cluster.other_nodes().await, Instant::now() + HAND_OVER_TIMEOUT);
         loop {
             // First also those that clients have fetched meanwhile, or that have come here last.
-            if timeout_at(until, cluster.all_have_moved()).await.is_err() {
+            if timeout_at(until, cluster.wait_for_migrations()).await.is_err() {
                 tracing::warn!("not all seats have come to another server in time");
                 break;
             }
-            let mut survivors = self.survivors.take();
+            let mut survivors = self.snapshot.take();
             if survivors.is_empty() {
                 break;
             }
-            snapshot_file::retain_fitting(&mut survivors, Parked::bytes);
+            snapshot_file::retain_fitting(&mut survivors, DetachedMember::bytes);
             tracing::info!(members = survivors.len(), "their seats go to other servers");
             for (number, parked) in survivors.into_iter().enumerate() {
                 let nodes = others.get(cluster.engine_of(parked.room()));
                 // Without another one its seat is dropped, which is to leave.
                 if let Some(node) = nodes.and_then(|nodes| nodes.get(number % nodes.len().max(1))) {
-                    parked.moves_to(node.clone());
+                    parked.migrate_to(node.clone());
                 }
             }
         }
-        cluster.leaves().await;
+        cluster.deregister().await;
     }
 
     /// Takes in the seats that come from other servers, for as long as it is polled.
-    async fn takes_in(self, mut arrivals: Arrivals, workers: Workers) {
+    async fn accept_migrations(self, mut arrivals: MigratedMembers, workers: Workers) {
         while let Some((arrival, _on_its_way)) = arrivals.recv().await {
-            let parked = Parked::arrives(arrival, self.config.resume_window, |ticket, outbox| {
-                self.readmit(ticket, outbox)
-            });
+            let parked = DetachedMember::from_migration(
+                arrival,
+                self.config.resume_window,
+                |ticket, outbox| self.authorize_resume(ticket, outbox),
+            );
             match parked {
-                Some(parked) if self.is_closing() => self.survivors.keep(parked),
+                Some(parked) if self.is_closing() => self.snapshot.push(parked),
                 Some(parked) => {
                     let worker = workers.of(parked.room());
-                    self.waits_for(parked, None, worker);
+                    self.spawn_resume_wait(parked, None, worker);
                 }
                 None => {}
             }
@@ -394,29 +407,29 @@ impl App {
 
     /// Keeps the seat of a member whose connection, from `address`, is gone, for as long as it may come back;
     /// or not, where that many from this address are away already. `worker` is its room's.
-    pub fn keep_seat(&self, parked: Parked, address: IpAddr, worker: &Handle) {
-        let Some(place) = self.seats_kept.take(address) else {
+    pub fn keep_detached(&self, parked: DetachedMember, address: IpAddr, worker: &Handle) {
+        let Some(place) = self.detached_permits.acquire(address) else {
             self.metrics.record_limit(LimitKind::DetachedMembers);
             return tracing::warn!(%address, "a seat not kept: too many from this address are away");
         };
-        self.waits_for(parked, Some(place), worker);
+        self.spawn_resume_wait(parked, Some(place), worker);
     }
 
-    fn waits_for(&self, parked: Parked, place: Option<Place>, worker: &Handle) {
+    fn spawn_resume_wait(&self, parked: DetachedMember, place: Option<Permit>, worker: &Handle) {
         let app = self.clone();
         let lingering = async move {
-            parked.lingers(app.closing(), &app.survivors, &app.metrics).await;
+            parked.wait_for_resume(app.closing(), &app.snapshot, &app.metrics).await;
             drop(place);
         };
-        self.away.spawn_on(lingering, worker);
+        self.detached.spawn_on(lingering, worker);
     }
 
     /// Lets those sit down again who were here when the process before this one stopped, or, in a cluster, whose
     /// seats come from other servers. Call it once, before anybody else comes in; `workers` are those of the server.
     pub fn restore(&self, workers: &Workers) {
-        let arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let arrivals = self.migrated.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(arrivals) = arrivals {
-            tokio::spawn(self.clone().takes_in(arrivals, workers.clone()));
+            tokio::spawn(self.clone().accept_migrations(arrivals, workers.clone()));
             return;
         }
         let path = self.config.state_file();
@@ -426,9 +439,13 @@ impl App {
         });
         let (now, window) = (unix_now(), self.config.resume_window);
         let restored = records.into_iter().filter_map(|record| {
-            Parked::restore(&self.rooms, record, now, window, |ticket, outbox| {
-                let is_allowed = self.turned_away(&ticket.room).is_none();
-                if is_allowed { self.readmit(ticket, outbox) } else { Err(Refusal::BadToken) }
+            DetachedMember::restore(&self.rooms, record, now, window, |ticket, outbox| {
+                let is_allowed = self.check_room_open(&ticket.room).is_none();
+                if is_allowed {
+                    self.authorize_resume(ticket, outbox)
+                } else {
+                    Err(AuthError::BadToken)
+                }
             })
         });
         // First all of them, so that those who stay hear of those who do not.
@@ -436,27 +453,27 @@ impl App {
         if !restored.is_empty() {
             tracing::info!(members = restored.len(), "seats of the process before are kept");
         }
-        restored.iter().for_each(Parked::is_away);
+        restored.iter().for_each(DetachedMember::announce_detached);
         for parked in restored {
             let worker = workers.of(parked.room());
-            self.waits_for(parked, None, worker);
+            self.spawn_resume_wait(parked, None, worker);
         }
     }
 
     /// Writes down who may go on where it was, for the process after this one. Call it once, when every
     /// session has ended, or is not waited for any more. Blocks while the disk works.
-    pub fn save_survivors(&self) {
-        let (mut survivors, now) = (self.survivors.take(), unix_now());
+    pub fn save_snapshot(&self) {
+        let (mut survivors, now) = (self.snapshot.take(), unix_now());
         // First those leave who may not come back: of the others it is written down what was told before.
-        survivors.retain(Parked::may_come_back);
+        survivors.retain(DetachedMember::can_resume);
         let all = survivors.len();
-        snapshot_file::retain_fitting(&mut survivors, Parked::bytes);
-        let records: Vec<_> = survivors.iter().filter_map(|parked| parked.record(now)).collect();
+        snapshot_file::retain_fitting(&mut survivors, DetachedMember::bytes);
+        let records: Vec<_> = survivors.iter().filter_map(|parked| parked.to_saved(now)).collect();
         if records.is_empty() {
             return;
         }
         let path = self.config.state_file();
-        match snapshot_file::save(&path, records, Record::bytes) {
+        match snapshot_file::save(&path, records, SavedMember::bytes) {
             Ok(members) => {
                 // To let go of their seats is not to leave.
                 self.webhooks.mute();
@@ -469,7 +486,7 @@ impl App {
     }
 }
 
-fn minted(turn: &Turn, username: &str) -> Result<TurnCredentials, TurnError> {
+fn mint_credentials(turn: &Turn, username: &str) -> Result<TurnCredentials, TurnError> {
     if turn.secret.expose_secret().is_empty() {
         return Err(TurnError::NotConfigured);
     }
@@ -480,43 +497,46 @@ fn minted(turn: &Turn, username: &str) -> Result<TurnCredentials, TurnError> {
 }
 
 /// No rooms yet: of this server alone, or shared.
-fn rooms(
+fn open_rooms(
     config: &Config,
     node: Arc<str>,
     webhooks: &Webhooks,
-    revoked: &Arc<Revoked>,
-    grants: &Grants,
+    revoked: &Arc<RevokedTokens>,
+    grants: &TokenSessions,
     lockouts: &Arc<Mutex<Lockouts>>,
-    orders: &Arc<Orders>,
-) -> (Rooms, Option<(Cluster, Arrivals)>) {
+    orders: &Arc<ModerationRules>,
+) -> (RoomRegistry, Option<(Cluster, MigratedMembers)>) {
     if config.redis_urls.is_empty() {
-        let rooms = Rooms::new(config.max_connections_per_room).with_timelines(config.timelines);
+        let rooms =
+            RoomRegistry::new(config.max_connections_per_room).with_timelines(config.timelines);
         return (rooms.with_webhooks(webhooks.clone()), None);
     }
     #[expect(clippy::expect_used, reason = "Config::read refuses others")]
-    let ways = cluster::ways(&config.redis_urls, config.redis_authority.as_deref())
+    let ways = cluster::parse_endpoints(&config.redis_urls, config.redis_authority.as_deref())
         .expect("URLs and a certificate that were looked at");
-    let (far, asked, arrivals) = Far::new(node, ways.len());
+    let (far, asked, arrivals) = ClusterGateway::new(node, ways.len());
     let far = Arc::new(far);
-    let rooms = Rooms::clustered(config.max_connections_per_room, far.clone());
+    let rooms = RoomRegistry::clustered(config.max_connections_per_room, far.clone());
     let rooms = rooms.with_timelines(config.timelines).with_webhooks(webhooks.clone());
     let (ours, theirs, grants) = (revoked.clone(), revoked.clone(), grants.clone());
     let lockouts = lockouts.clone();
     let (told, heard, said) = (orders.clone(), (orders.clone(), rooms.clone()), rooms.clone());
-    let accounts = Accounts {
+    let accounts = ReplicatedState {
         ordered: Box::new(move |line| {
-            let Some(order) = Order::read(line) else {
+            let Some(order) = ModerationRule::parse(line) else {
                 tracing::warn!("an order of another server is passed over");
                 return true;
             };
-            let is_remembered = order.forgotten_at() > unix_now();
+            let is_remembered = order.retained_until() > unix_now();
             if is_remembered {
-                moderating::obey(&heard.0, &heard.1, order);
+                moderating::apply_rule(&heard.0, &heard.1, order);
             }
             is_remembered
         }),
-        orders: Box::new(move || told.all().iter().map(Order::line).collect()),
-        announced: Box::new(move |announcement| moderating::announce(&said, announcement)),
+        orders: Box::new(move || told.all().iter().map(ModerationRule::to_line).collect()),
+        announced: Box::new(move |announcement| {
+            moderating::deliver_announcement(&said, announcement)
+        }),
         logged_out: Box::new(move |line| {
             if let Some((username, fingerprint)) = theirs.insert_line(line) {
                 grants.end_token(&username, fingerprint);
@@ -526,7 +546,7 @@ fn rooms(
         attempted: Box::new(move |attempt| {
             if let Ok(attempt) = serde_json::from_str(attempt) {
                 let mut lockouts = lockouts.lock().unwrap_or_else(PoisonError::into_inner);
-                lockouts.note(&attempt, Instant::now());
+                lockouts.record(&attempt, Instant::now());
             }
         }),
     };
@@ -535,13 +555,13 @@ fn rooms(
 }
 
 /// Names rows that were kept out of the accounts.
-pub fn report(faults: &[RowFault]) {
+pub fn log_row_faults(faults: &[RowFault]) {
     for RowFault { line, fault } in faults {
         tracing::error!(line, fault, "a row of the users file is kept out");
     }
 }
 
-impl Shared {
+impl AppStateInner {
     /// A new token for somebody who has shown who he is. `account` as it was then: a token that was
     /// logged in with a password must not outlive it.
     ///
@@ -558,9 +578,10 @@ impl Shared {
     /// # Errors
     ///
     /// [`Refusal::BadToken`] and [`Refusal::NoSuchUser`].
-    pub fn identify(&self, token: &str) -> Result<(Account, Claims), Refusal> {
-        let claims = self.tokens.verify(token, unix_now()).map_err(|BadToken| Refusal::BadToken)?;
-        self.check_standing(&claims).map(|account| (account, claims))
+    pub fn identify(&self, token: &str) -> Result<(Account, Claims), AuthError> {
+        let claims =
+            self.tokens.verify(token, unix_now()).map_err(|InvalidToken| AuthError::BadToken)?;
+        self.check_account(&claims).map(|account| (account, claims))
     }
 
     /// The settings as they are now: what [`READ_AGAIN`](crate::config::READ_AGAIN) names is to be asked for here, whenever it is
@@ -581,12 +602,12 @@ impl Shared {
 
     /// Lets `settings` count, that were [read again](Config::read_again). Whoever is in hears of other STUN and
     /// TURN servers at its next deadline, so not all at once, and keeps to the limits that it came in under.
-    pub fn adopt(&self, settings: Config) {
-        self.requests.adopt(settings.rate_limit_per_minute);
-        self.lockouts().adopt(settings.auth_max_failures, settings.auth_lockout);
-        self.sockets.adopt(settings.max_connections_per_ip);
-        self.seats_kept.adopt(settings.max_connections_per_ip);
-        self.rooms.hold(settings.max_connections_per_room);
+    pub fn apply_settings(&self, settings: Config) {
+        self.http_rate.apply_settings(settings.rate_limit_per_minute);
+        self.lockouts().apply_settings(settings.auth_max_failures, settings.auth_lockout);
+        self.sockets.apply_settings(settings.max_connections_per_ip);
+        self.detached_permits.apply_settings(settings.max_connections_per_ip);
+        self.rooms.set_default_capacity(settings.max_connections_per_room);
         let mut held = self.settings.write().unwrap_or_else(PoisonError::into_inner);
         let has_other_ice = held.ice != settings.ice;
         *held = Arc::new(settings);
@@ -598,15 +619,15 @@ impl Shared {
 
     /// Lets accounts count that were read again, and ends the sockets of those that no longer do; whether there
     /// was anything new.
-    pub fn adopt_users(&self, fresh: FreshUsers<'_>) -> bool {
-        let (is_new, faults) = fresh.adopt();
-        self.end_fallen(&faults);
+    pub fn apply_users(&self, fresh: PendingUsers<'_>) -> bool {
+        let (is_new, faults) = fresh.apply();
+        self.end_revoked_sessions(&faults);
         is_new
     }
 
-    fn end_fallen(&self, faults: &[RowFault]) {
-        report(faults);
-        self.grants.end_fallen(|claims| self.fallen(claims));
+    fn end_revoked_sessions(&self, faults: &[RowFault]) {
+        log_row_faults(faults);
+        self.token_sessions.end_revoked(|claims| self.revocation_reason(claims));
     }
 
     /// TURN credentials for an account, the URLs that they are for, and how long they last.
@@ -619,7 +640,7 @@ impl Shared {
         username: &str,
     ) -> Result<(TurnCredentials, Vec<String>, Duration), TurnError> {
         let turn = &self.ice().turn;
-        let credentials = minted(turn, username)?;
+        let credentials = mint_credentials(turn, username)?;
         self.metrics.record_turn_credentials();
         Ok((credentials, self.turn_health.healthy_first(&turn.urls), turn.ttl))
     }
@@ -632,7 +653,7 @@ impl Shared {
         if !stun.is_empty() {
             servers.push(IceServer { urls: stun.clone(), username: None, credential: None });
         }
-        if let Some(Ok(turn)) = username.map(|username| minted(&ice.turn, username)) {
+        if let Some(Ok(turn)) = username.map(|username| mint_credentials(&ice.turn, username)) {
             self.metrics.record_turn_credentials();
             servers.push(IceServer {
                 urls: self.turn_health.healthy_first(&ice.turn.urls),
@@ -644,10 +665,10 @@ impl Shared {
     }
 
     /// What a session keeps to.
-    pub fn rules(&self) -> Rules {
+    pub fn session_limits(&self) -> SessionLimits {
         let settings = self.settings();
-        Rules {
-            patience: settings.websocket_timeout,
+        SessionLimits {
+            timeout: settings.websocket_timeout,
             messages_per_second: settings.messages_per_second,
             message_burst: settings.message_burst,
             guests: self.config.allow_anonymous,
@@ -657,13 +678,13 @@ impl Shared {
     }
 
     /// How many members are away and may come back.
-    pub fn members_away(&self) -> usize {
-        self.away.len()
+    pub fn detached_count(&self) -> usize {
+        self.detached.len()
     }
 
     /// How many logins are being checked or wait for it.
-    pub fn logins_waiting(&self) -> usize {
-        self.logins.taken()
+    pub fn pending_logins(&self) -> usize {
+        self.logins.in_use()
     }
 
     /// What tells a session that the server stops.
@@ -677,13 +698,13 @@ impl Shared {
     }
 
     /// Why nobody may enter `room` at all, whoever it is.
-    pub fn turned_away(&self, room: &str) -> Option<Goodbye> {
+    pub fn check_room_open(&self, room: &str) -> Option<CloseReason> {
         if self.is_closing() {
-            return Some(Goodbye::Draining);
+            return Some(CloseReason::Draining);
         }
         let allowed = &self.settings().allowed_rooms;
         (!allowed.is_empty() && !allowed.iter().any(|allowed| allowed == room))
-            .then_some(Goodbye::RoomNotAllowed)
+            .then_some(CloseReason::RoomNotAllowed)
     }
 
     /// Somebody waits until there is time to check his password, or is turned away.
@@ -694,10 +715,10 @@ impl Shared {
         address: IpAddr,
     ) -> Result<IssuedToken, LoginError> {
         self.lockouts()
-            .check_login(&self.alias(username), address, Instant::now())
+            .check_login(&self.username_digest(username), address, Instant::now())
             .map_err(LoginError::Locked)
             .inspect_err(|_| self.metrics.record_limit(LimitKind::FailedLogins))?;
-        let _place = self.logins.take(address).ok_or_else(|| {
+        let _place = self.logins.acquire(address).ok_or_else(|| {
             tracing::warn!(%address, "login turned away: too many wait");
             self.metrics.record_limit(LimitKind::WaitingLogins);
             LoginError::Busy
@@ -711,12 +732,12 @@ impl Shared {
         password: SecretString,
         address: IpAddr,
     ) -> Result<IssuedToken, LoginError> {
-        let name = self.alias(username);
+        let name = self.username_digest(username);
         let still_allowed = || self.lockouts().check_login(&name, address, Instant::now());
         let account = self.users.find(username);
         let hash = match &account {
             Some(account) => account.hashed_password.clone(),
-            None => nobodys_hash(self.users.usual_cost()),
+            None => dummy_hash(self.users.usual_cost()),
         };
         let checked = self.passwords.check(password, hash, still_allowed).await;
         let matches = checked
@@ -724,12 +745,12 @@ impl Shared {
             .inspect_err(|_| self.metrics.record_limit(LimitKind::FailedLogins))?;
         match account {
             Some(account) if matches && account.is_active => {
-                self.notes(&Attempt::LoggedIn { name, address });
+                self.record_auth_event(&AuthEvent::LoggedIn { name, address });
                 tracing::info!(user = account.username, "logged in");
                 self.issue(&account).map_err(LoginError::Internal)
             }
             known => {
-                self.notes(&Attempt::LoginFailed { name, address });
+                self.record_auth_event(&AuthEvent::LoginFailed { name, address });
                 // Somebody may have typed the password into the field for the name.
                 let user = known.map_or_else(|| "(unknown)".to_owned(), |account| account.username);
                 tracing::warn!(user, %address, "login failed");
@@ -743,20 +764,20 @@ impl Shared {
     /// # Errors
     ///
     /// [`Refusal`].
-    pub fn admit(
+    pub fn authorize(
         &self,
-        claim: Claim<'_>,
+        claim: Credentials<'_>,
         address: IpAddr,
-        outbox: &Outbox,
-    ) -> Result<Admission, Refusal> {
+        outbox: &ClientQueue,
+    ) -> Result<Authorized, AuthError> {
         match claim {
-            Claim::Guest => Ok(self.admit_guest()),
-            Claim::Token(token) => self.admit_user(token, address, outbox),
-            Claim::Ticket(ticket) => self.readmit(ticket, outbox),
+            Credentials::Guest => Ok(self.authorize_guest()),
+            Credentials::Token(token) => self.authorize_user(token, address, outbox),
+            Credentials::ResumeToken(ticket) => self.authorize_resume(ticket, outbox),
         }
     }
 
-    fn admit_guest(&self) -> Admission {
+    fn authorize_guest(&self) -> Authorized {
         let username = loop {
             let id = uuid::Uuid::new_v4().simple().to_string();
             let name = format!("guest-{}", id.get(..6).unwrap_or_default());
@@ -764,124 +785,129 @@ impl Shared {
                 break name;
             }
         };
-        Admission { username: username.into(), expires_in: None, claims: None, grant: None }
+        Authorized { username: username.into(), expires_in: None, claims: None, session: None }
     }
 
-    fn admit_user(
+    fn authorize_user(
         &self,
         token: &str,
         address: IpAddr,
-        outbox: &Outbox,
-    ) -> Result<Admission, Refusal> {
+        outbox: &ClientQueue,
+    ) -> Result<Authorized, AuthError> {
         let now = unix_now();
-        let claims = self.tokens.verify(token, now).map_err(|BadToken| {
+        let claims = self.tokens.verify(token, now).map_err(|InvalidToken| {
             if self.lockouts().is_blocked(address, Instant::now()) {
                 self.metrics.record_limit(LimitKind::BadTokens);
-                return Refusal::Blocked;
+                return AuthError::Blocked;
             }
-            self.notes(&Attempt::TokenRefused { address });
-            Refusal::BadToken
+            self.record_auth_event(&AuthEvent::TokenRefused { address });
+            AuthError::BadToken
         })?;
-        self.admit_claims(claims, now, outbox)
+        self.authorize_claims(claims, now, outbox)
     }
 
     /// Whoever was here before comes in on what he came in with then, if that still counts.
-    fn readmit(&self, ticket: &Ticket, outbox: &Outbox) -> Result<Admission, Refusal> {
-        let Ticket { room, client_id, username, since, .. } = ticket;
-        if self.orders.has_ended(room, username, client_id, *since)
-            || self.orders.bars(room, username, client_id, unix_now()) == Some(Barred::Banned)
+    fn authorize_resume(
+        &self,
+        ticket: &ResumeToken,
+        outbox: &ClientQueue,
+    ) -> Result<Authorized, AuthError> {
+        let ResumeToken { room, client_id, username, since, .. } = ticket;
+        if self.moderation_rules.has_ended(room, username, client_id, *since)
+            || self.moderation_rules.check_entry(room, username, client_id, unix_now())
+                == Some(EntryDenied::Banned)
         {
-            return Err(Refusal::Removed);
+            return Err(AuthError::Removed);
         }
         let Some(claims) = &ticket.claims else {
             if !self.config.allow_anonymous || self.users.find(&ticket.username).is_some() {
-                return Err(Refusal::NoSuchUser);
+                return Err(AuthError::NoSuchUser);
             }
             let username = ticket.username.as_str().into();
-            return Ok(Admission { username, expires_in: None, claims: None, grant: None });
+            return Ok(Authorized { username, expires_in: None, claims: None, session: None });
         };
         let now = unix_now();
         if self.config.enforce_token_expiry && now >= claims.expires_at {
-            return Err(Refusal::BadToken);
+            return Err(AuthError::BadToken);
         }
-        self.admit_claims(claims.clone(), now, outbox)
+        self.authorize_claims(claims.clone(), now, outbox)
     }
 
-    fn admit_claims(
+    fn authorize_claims(
         &self,
         claims: Claims,
         now: u64,
-        outbox: &Outbox,
-    ) -> Result<Admission, Refusal> {
-        let grant = self.grants.note(&claims, outbox.clone());
-        let account = self.check_standing(&claims)?;
-        Ok(Admission {
+        outbox: &ClientQueue,
+    ) -> Result<Authorized, AuthError> {
+        let grant = self.token_sessions.register(&claims, outbox.clone());
+        let account = self.check_account(&claims)?;
+        Ok(Authorized {
             username: account.username.into(),
             expires_in: Some(Duration::from_secs(claims.expires_at.saturating_sub(now))),
             claims: Some(claims),
-            grant: Some(grant),
+            session: Some(grant),
         })
     }
 
     /// Whose a token is that was signed well: the one place that says so, for REST and for sockets.
-    fn check_standing(&self, claims: &Claims) -> Result<Account, Refusal> {
-        if self.revoked.contains(claims) {
-            return Err(Refusal::BadToken);
+    fn check_account(&self, claims: &Claims) -> Result<Account, AuthError> {
+        if self.revoked_tokens.contains(claims) {
+            return Err(AuthError::BadToken);
         }
-        let account = self.users.active(&claims.username).ok_or(Refusal::NoSuchUser)?;
+        let account = self.users.active(&claims.username).ok_or(AuthError::NoSuchUser)?;
         if claims.stamp.as_ref().is_some_and(|stamp| *stamp != account.stamp()) {
-            return Err(Refusal::BadToken);
+            return Err(AuthError::BadToken);
         }
         Ok(account)
     }
 
     /// Why sockets end that stand on these claims, where a new users file ends them.
-    fn fallen(&self, claims: &Claims) -> Option<Dismissal> {
-        match self.check_standing(claims) {
+    fn revocation_reason(&self, claims: &Claims) -> Option<DisconnectReason> {
+        match self.check_account(claims) {
             Ok(_) => None,
-            Err(Refusal::NoSuchUser) => Some(Dismissal::AccountGone),
-            Err(Refusal::BadToken | Refusal::Blocked | Refusal::Removed) => {
-                Some(Dismissal::PasswordChanged)
+            Err(AuthError::NoSuchUser) => Some(DisconnectReason::AccountGone),
+            Err(AuthError::BadToken | AuthError::Blocked | AuthError::Removed) => {
+                Some(DisconnectReason::PasswordChanged)
             }
         }
     }
 
-    fn forget(&self) {
-        self.lockouts().forget(Instant::now());
-        self.revoked.forget(unix_now());
+    fn evict_expired(&self) {
+        self.lockouts().evict_expired(Instant::now());
+        self.revoked_tokens.evict_expired(unix_now());
         self.save_revoked();
-        self.orders.forget(unix_now());
-        self.save_orders();
-        self.rooms.forget();
-        self.requests.forget();
+        self.moderation_rules.evict_expired(unix_now());
+        self.save_rules();
+        self.rooms.evict_expired();
+        self.http_rate.evict_expired();
     }
 
-    fn save_orders(&self) {
-        if let Err(error) = self.orders.save() {
+    fn save_rules(&self) {
+        if let Err(error) = self.moderation_rules.save() {
             tracing::error!(%error, "orders of administrators not saved: a restart would undo them");
         }
     }
 
     fn save_revoked(&self) {
-        if let Err(error) = self.revoked.save() {
+        if let Err(error) = self.revoked_tokens.save() {
             tracing::error!(%error, "logouts not saved: a restart would undo them");
         }
     }
 
     /// Notes an attempt here and, where it matters, on every other server.
-    fn notes(&self, attempt: &Attempt) {
-        let is_news = self.lockouts().note(attempt, Instant::now());
+    fn record_auth_event(&self, attempt: &AuthEvent) {
+        let is_news = self.lockouts().record(attempt, Instant::now());
         if let Some(cluster) = self.cluster.as_ref().filter(|_| is_news)
             && let Ok(attempt) = serde_json::to_string(attempt)
         {
-            cluster.tells(attempt);
+            cluster.report_auth_event(attempt);
         }
     }
 
     /// What lockouts know a name by, here and on other servers: somebody may have typed a password into the field
     /// for it.
-    fn alias(&self, username: &str) -> String {
-        let tag = hmac::sign(&self.aliases, username.as_bytes());
+    fn username_digest(&self, username: &str) -> String {
+        let tag = hmac::sign(&self.digest_key, username.as_bytes());
         BASE64_STANDARD.encode(tag)
     }
 

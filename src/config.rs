@@ -719,7 +719,7 @@ impl Reader<'_> {
         let urls = self.text("REDIS_URL").unwrap_or_default();
         let urls: Vec<SecretString> =
             urls.split(',').map(str::trim).filter(|url| !url.is_empty()).map(Into::into).collect();
-        if let Err(fault) = cluster::ways(&urls, None) {
+        if let Err(fault) = cluster::parse_endpoints(&urls, None) {
             let accepted = "redis://[user:password@]host:port[/number] or redis+sentinel://[user:password@]host:port;host:port/service";
             self.faults.push(format!("REDIS_URL, {fault}; give {accepted}"));
         }
@@ -732,7 +732,8 @@ impl Reader<'_> {
         // As it will be used, for a PEM file may hold what is no certificate.
         let trial = [SecretString::from("rediss://localhost")];
         let is_one = |pem: &Vec<u8>| {
-            CertificateDer::from_pem_slice(pem).is_ok() && cluster::ways(&trial, Some(pem)).is_ok()
+            CertificateDer::from_pem_slice(pem).is_ok()
+                && cluster::parse_endpoints(&trial, Some(pem)).is_ok()
         };
         match pem {
             Ok(pem) if is_one(&pem) => Some(pem),
@@ -1408,17 +1409,16 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_describes_every_setting() {
+    fn the_reference_describes_every_setting() {
         let names = RefCell::new(Vec::new());
         let _ = Config::read(|name| {
             names.borrow_mut().push(format!("`{name}`"));
             None
         });
-        let readme = include_str!("../README.md");
-        let table = readme.split("## Settings").nth(1).unwrap().split("\n## ").next().unwrap();
+        let table = include_str!("../docs/reference/settings.md");
 
         let rows: Vec<_> = table.lines().filter(|line| line.starts_with("| `")).collect();
-        let operations = include_str!("../docs/OPERATIONS.md");
+        let operations = include_str!("../docs/run/operations.md");
         for name in READ_AGAIN {
             assert!(operations.contains(&format!("`{name}`")), "{name}");
         }

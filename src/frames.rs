@@ -16,11 +16,11 @@ const RESERVED_BITS: u8 = 0x70;
 const MASKED: u8 = 0x80;
 
 /// The most that a control frame carries (section 5.5).
-const LONGEST_CONTROL: usize = 125;
+const MAX_CONTROL_PAYLOAD: usize = 125;
 
 /// What a client sent, as far as it concerns anybody.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Arrival {
+pub enum Message {
     /// A text message, whole.
     Text(ByteString),
     /// The start of a binary message; the rest is not waited for.
@@ -35,7 +35,7 @@ pub enum Arrival {
 
 /// Why what arrived is not to be read on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum ProtocolError {
     /// It is no frame of a client, or has no business where it stands.
     Malformed,
     /// A text message, or the reason of a Close, is not UTF-8.
@@ -46,16 +46,16 @@ pub enum Fault {
 
 /// What was found at the start of some bytes.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Taken {
+pub struct Decoded {
     /// How many of the bytes have been used up.
     pub used: usize,
     /// What they came to; `None` where more must arrive first.
-    pub arrival: Option<Arrival>,
+    pub arrival: Option<Message>,
 }
 
 /// Puts the frames of one client together.
 #[derive(Debug)]
-pub struct Assembler {
+pub struct MessageDecoder {
     /// The most that a message may have, in bytes.
     longest: usize,
     /// The fragments so far; `None` between messages.
@@ -63,7 +63,7 @@ pub struct Assembler {
 }
 
 /// The head of a frame, once all of it is there.
-struct Head {
+struct ClientHeader {
     last: bool,
     opcode: u8,
     mask: [u8; 4],
@@ -71,7 +71,7 @@ struct Head {
     length: usize,
 }
 
-impl Assembler {
+impl MessageDecoder {
     /// Nothing has arrived yet.
     pub fn new(longest: usize) -> Self {
         Self { longest, begun: None }
@@ -83,27 +83,27 @@ impl Assembler {
     /// # Errors
     ///
     /// [`Fault`], as soon as a head shows it; nothing after that makes sense.
-    pub fn take(&mut self, bytes: &mut [u8]) -> Result<Taken, Fault> {
+    pub fn decode(&mut self, bytes: &mut [u8]) -> Result<Decoded, ProtocolError> {
         let mut used = 0;
         while let Some(rest) = bytes.get_mut(used..)
-            && let Some(head) = self.head(rest)?
+            && let Some(head) = self.parse_header(rest)?
             && let Some(payload) = rest.get_mut(head.start..head.start + head.length)
         {
             used += head.start + head.length;
             unmask(payload, head.mask);
-            if let Some(arrival) = self.arrived(&head, payload)? {
-                return Ok(Taken { used, arrival: Some(arrival) });
+            if let Some(arrival) = self.complete_frame(&head, payload)? {
+                return Ok(Decoded { used, arrival: Some(arrival) });
             }
         }
-        Ok(Taken { used, arrival: None })
+        Ok(Decoded { used, arrival: None })
     }
 
     /// Reads a head and refuses what may not be; `None` while it is not there as a whole.
-    fn head(&self, bytes: &[u8]) -> Result<Option<Head>, Fault> {
+    fn parse_header(&self, bytes: &[u8]) -> Result<Option<ClientHeader>, ProtocolError> {
         let [first, second, ..] = *bytes else { return Ok(None) };
         let (last, opcode) = (first & FIN != 0, first & 0x0f);
         if first & RESERVED_BITS != 0 || second & MASKED == 0 {
-            return Err(Fault::Malformed);
+            return Err(ProtocolError::Malformed);
         }
         let (after_length, length) = match second & !MASKED {
             126 => (4, bytes.get(2..4).map(big_endian)),
@@ -114,33 +114,37 @@ impl Assembler {
         let fits = match opcode {
             CONTINUATION => self.begun.is_some(),
             TEXT | BINARY => self.begun.is_none(),
-            CLOSE | PING | PONG => last && second & !MASKED <= LONGEST_CONTROL as u8,
+            CLOSE | PING | PONG => last && second & !MASKED <= MAX_CONTROL_PAYLOAD as u8,
             _ => false,
         };
         if !fits {
-            return Err(Fault::Malformed);
+            return Err(ProtocolError::Malformed);
         }
         let Some(length) = length else { return Ok(None) };
         let before = if is_control { 0 } else { self.begun.as_ref().map_or(0, Vec::len) };
         let length = usize::try_from(length).ok().filter(|length| {
             before.checked_add(*length).is_some_and(|whole| whole <= self.longest || is_control)
         });
-        let length = length.ok_or(Fault::TooBig)?;
+        let length = length.ok_or(ProtocolError::TooBig)?;
         let mask = bytes.get(after_length..after_length + 4).and_then(|mask| mask.try_into().ok());
-        Ok(mask.map(|mask| Head { last, opcode, mask, start: after_length + 4, length }))
+        Ok(mask.map(|mask| ClientHeader { last, opcode, mask, start: after_length + 4, length }))
     }
 
-    fn arrived(&mut self, head: &Head, payload: &[u8]) -> Result<Option<Arrival>, Fault> {
+    fn complete_frame(
+        &mut self,
+        head: &ClientHeader,
+        payload: &[u8],
+    ) -> Result<Option<Message>, ProtocolError> {
         let arrival = match head.opcode {
-            PING => Arrival::Ping(payload.to_vec()),
-            PONG => Arrival::Pong,
+            PING => Message::Ping(payload.to_vec()),
+            PONG => Message::Pong,
             CLOSE => {
                 check_close(payload)?;
-                Arrival::Close(payload.to_vec())
+                Message::Close(payload.to_vec())
             }
-            BINARY => Arrival::Binary,
+            BINARY => Message::Binary,
             // The usual case, which needs no second copy.
-            TEXT if head.last => Arrival::Text(text(payload.to_vec())?),
+            TEXT if head.last => Message::Text(text_message(payload.to_vec())?),
             _text_or_continuation => {
                 let mut begun = self.begun.take().unwrap_or_default();
                 begun.extend_from_slice(payload);
@@ -148,7 +152,7 @@ impl Assembler {
                     self.begun = Some(begun);
                     return Ok(None);
                 }
-                Arrival::Text(text(begun)?)
+                Message::Text(text_message(begun)?)
             }
         };
         Ok(Some(arrival))
@@ -170,30 +174,30 @@ fn unmask(payload: &mut [u8], mask: [u8; 4]) {
     }
 }
 
-fn text(bytes: Vec<u8>) -> Result<ByteString, Fault> {
-    String::from_utf8(bytes).map(ByteString::from).map_err(|_| Fault::NotUtf8)
+fn text_message(bytes: Vec<u8>) -> Result<ByteString, ProtocolError> {
+    String::from_utf8(bytes).map(ByteString::from).map_err(|_| ProtocolError::NotUtf8)
 }
 
 /// Section 7.4: which codes an endpoint may send, and that the reason is text.
-fn check_close(payload: &[u8]) -> Result<(), Fault> {
+fn check_close(payload: &[u8]) -> Result<(), ProtocolError> {
     let Some((code, reason)) = payload.split_first_chunk::<2>() else {
-        return if payload.is_empty() { Ok(()) } else { Err(Fault::Malformed) };
+        return if payload.is_empty() { Ok(()) } else { Err(ProtocolError::Malformed) };
     };
     let code = u16::from_be_bytes(*code);
     if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
-        return Err(Fault::Malformed);
+        return Err(ProtocolError::Malformed);
     }
-    std::str::from_utf8(reason).map(|_| ()).map_err(|_| Fault::NotUtf8)
+    std::str::from_utf8(reason).map(|_| ()).map_err(|_| ProtocolError::NotUtf8)
 }
 
 /// The head of a frame that a server sends; the payload follows as it is (section 5.1: no mask).
 #[derive(Clone, Copy, Debug)]
-pub struct ServerHead {
+pub struct FrameHeader {
     bytes: [u8; 10],
     length: usize,
 }
 
-impl ServerHead {
+impl FrameHeader {
     /// Of a text message of `length` bytes.
     pub fn text(length: usize) -> Self {
         Self::new(TEXT, length)
@@ -222,7 +226,7 @@ impl ServerHead {
     }
 
     /// Puts the whole frame at the start of `place` and says how long it is; `None` where it does not fit.
-    pub fn put_before(&self, payload: &[u8], place: &mut [u8]) -> Option<usize> {
+    pub fn copy_with_payload(&self, payload: &[u8], place: &mut [u8]) -> Option<usize> {
         let length = self.length + payload.len();
         let (head, rest) = place.get_mut(..length)?.split_at_mut_checked(self.length)?;
         head.copy_from_slice(self.bytes());
@@ -257,6 +261,6 @@ pub fn close_with(code: u16, reason: &str) -> Vec<u8> {
 }
 
 fn control(opcode: u8, payload: &[u8]) -> Vec<u8> {
-    let payload = payload.get(..LONGEST_CONTROL).unwrap_or(payload);
-    [ServerHead::new(opcode, payload.len()).bytes(), payload].concat()
+    let payload = payload.get(..MAX_CONTROL_PAYLOAD).unwrap_or(payload);
+    [FrameHeader::new(opcode, payload.len()).bytes(), payload].concat()
 }

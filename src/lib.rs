@@ -15,9 +15,9 @@
     )
 )]
 
-pub mod administration;
 pub mod app;
 pub mod auth;
+pub mod cli;
 pub mod client_ip;
 pub mod clock;
 pub mod cluster;
@@ -25,8 +25,8 @@ pub mod config;
 pub mod doctor;
 pub mod dotenv;
 pub mod frames;
-pub mod healthcheck;
 pub mod http;
+pub mod http_client;
 pub mod limits;
 pub mod metrics;
 pub mod moderation;

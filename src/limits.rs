@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 /// How many times more failures one address may have over all names, and one name over all addresses.
-const WIDER: usize = 10;
+const WIDE_FACTOR: usize = 10;
 
 /// What counts as one address: an IPv4 address, or the /64 that one IPv6 household gets.
 pub fn address_key(address: IpAddr) -> IpAddr {
@@ -31,11 +31,11 @@ pub fn address_key(address: IpAddr) -> IpAddr {
 
 /// How many addresses or names a table of failures or of requests may hold. Whoever commands more
 /// addresses than that is not held by a limit on each of them.
-const LARGEST_TABLE: usize = 100_000;
+const MAX_TABLE_ENTRIES: usize = 100_000;
 
 /// What lockouts are about. Names are whatever stands for one, and short.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-pub enum Attempt {
+pub enum AuthEvent {
     /// Somebody tried to log in, and could not.
     LoginFailed {
         /// As whom.
@@ -61,13 +61,13 @@ pub enum Attempt {
 /// (`AUTH_MAX_FAILURES`, `AUTH_LOCKOUT_SECONDS`).
 pub struct Lockouts {
     max_failures: usize,
-    logins: Failures<Culprit>,
+    logins: FailureWindow<LockoutKey>,
     /// A table of its own: a bad token costs nothing to send, and must not crowd out failed logins.
-    sockets: Failures<IpAddr>,
+    sockets: FailureWindow<IpAddr>,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
-enum Culprit {
+enum LockoutKey {
     UserFrom(String, IpAddr),
     From(IpAddr),
     User(String),
@@ -76,11 +76,15 @@ enum Culprit {
 impl Lockouts {
     /// `max_failures` within `window` lock out until `window` has passed since the last of them.
     pub fn new(max_failures: usize, window: Duration) -> Self {
-        Self { max_failures, logins: Failures::new(window), sockets: Failures::new(window) }
+        Self {
+            max_failures,
+            logins: FailureWindow::new(window),
+            sockets: FailureWindow::new(window),
+        }
     }
 
     /// The same with other settings, also for what was counted before.
-    pub fn adopt(&mut self, max_failures: usize, window: Duration) {
+    pub fn apply_settings(&mut self, max_failures: usize, window: Duration) {
         self.max_failures = max_failures;
         (self.logins.window, self.sockets.window) = (window, window);
     }
@@ -96,31 +100,31 @@ impl Lockouts {
         address: IpAddr,
         now: Instant,
     ) -> Result<(), Duration> {
-        self.culprits(username, address)
+        self.lockout_keys(username, address)
             .iter()
             .try_for_each(|(culprit, allowed)| self.logins.check(culprit, *allowed, now))
     }
 
     /// Takes an attempt into account; whether that changed anything.
-    pub fn note(&mut self, attempt: &Attempt, now: Instant) -> bool {
+    pub fn record(&mut self, attempt: &AuthEvent, now: Instant) -> bool {
         match attempt {
-            Attempt::LoginFailed { name, address } => self.login_failed(name, *address, now),
-            Attempt::LoggedIn { name, address } => return self.login_succeeded(name, *address),
-            Attempt::TokenRefused { address } => self.token_refused(*address, now),
+            AuthEvent::LoginFailed { name, address } => self.login_failed(name, *address, now),
+            AuthEvent::LoggedIn { name, address } => return self.login_succeeded(name, *address),
+            AuthEvent::TokenRefused { address } => self.token_refused(*address, now),
         }
         true
     }
 
     /// Remembers a failed login.
     fn login_failed(&mut self, username: &str, address: IpAddr, now: Instant) {
-        for (culprit, allowed) in self.culprits(username, address) {
+        for (culprit, allowed) in self.lockout_keys(username, address) {
             self.logins.record(culprit, allowed, now);
         }
     }
 
     /// Forgets what `username` got wrong from `address`: it was the owner after all. Whether there was anything.
     fn login_succeeded(&mut self, username: &str, address: IpAddr) -> bool {
-        let culprit = Culprit::UserFrom(username.to_owned(), address_key(address));
+        let culprit = LockoutKey::UserFrom(username.to_owned(), address_key(address));
         self.logins.times.remove(&culprit).is_some()
     }
 
@@ -135,30 +139,30 @@ impl Lockouts {
     }
 
     /// Drops what no longer counts.
-    pub fn forget(&mut self, now: Instant) {
-        self.logins.forget(now);
-        self.sockets.forget(now);
+    pub fn evict_expired(&mut self, now: Instant) {
+        self.logins.evict_expired(now);
+        self.sockets.evict_expired(now);
     }
 
     /// Whom a failed login is counted against, and how often each may fail.
-    fn culprits(&self, username: &str, address: IpAddr) -> [(Culprit, usize); 3] {
-        let (few, many) = (self.max_failures, self.max_failures.saturating_mul(WIDER));
+    fn lockout_keys(&self, username: &str, address: IpAddr) -> [(LockoutKey, usize); 3] {
+        let (few, many) = (self.max_failures, self.max_failures.saturating_mul(WIDE_FACTOR));
         let address = address_key(address);
         [
-            (Culprit::From(address), many),
-            (Culprit::UserFrom(username.to_owned(), address), few),
-            (Culprit::User(username.to_owned()), many),
+            (LockoutKey::From(address), many),
+            (LockoutKey::UserFrom(username.to_owned(), address), few),
+            (LockoutKey::User(username.to_owned()), many),
         ]
     }
 }
 
 /// When whoever a key stands for failed last.
-struct Failures<K> {
+struct FailureWindow<K> {
     window: Duration,
     times: HashMap<K, VecDeque<Instant>>,
 }
 
-impl<K: Eq + Hash> Failures<K> {
+impl<K: Eq + Hash> FailureWindow<K> {
     fn new(window: Duration) -> Self {
         Self { window, times: HashMap::new() }
     }
@@ -174,9 +178,9 @@ impl<K: Eq + Hash> Failures<K> {
     }
 
     fn record(&mut self, key: K, allowed: usize, now: Instant) {
-        if self.times.len() >= LARGEST_TABLE {
-            self.forget(now);
-            if self.times.len() > LARGEST_TABLE / 2 {
+        if self.times.len() >= MAX_TABLE_ENTRIES {
+            self.evict_expired(now);
+            if self.times.len() > MAX_TABLE_ENTRIES / 2 {
                 self.times.clear();
             }
         }
@@ -189,7 +193,7 @@ impl<K: Eq + Hash> Failures<K> {
         times.push_back(now);
     }
 
-    fn forget(&mut self, now: Instant) {
+    fn evict_expired(&mut self, now: Instant) {
         let window = self.window;
         self.times
             .retain(|_, times| times.back().is_some_and(|&last| now.duration_since(last) < window));
@@ -199,34 +203,34 @@ impl<K: Eq + Hash> Failures<K> {
 
 /// So many at once, over all addresses and for each: sockets, strangers, connections, logins.
 #[derive(Clone)]
-pub struct Places {
+pub struct ConcurrencyLimiter {
     over_all: usize,
-    taken: Arc<Mutex<Taken>>,
+    taken: Arc<Mutex<PermitCounts>>,
 }
 
 #[derive(Debug, Default)]
-struct Taken {
+struct PermitCounts {
     per_address: usize,
     over_all: usize,
     by_address: HashMap<IpAddr, usize>,
 }
 
-impl Places {
+impl ConcurrencyLimiter {
     /// `over_all` places, of which one address gets `per_address`; 0 = no limit.
     pub fn new(over_all: usize, per_address: usize) -> Self {
-        let places = Self { over_all: unlimited_if_zero(over_all), taken: Arc::default() };
-        places.adopt(per_address);
+        let places = Self { over_all: zero_as_unlimited(over_all), taken: Arc::default() };
+        places.apply_settings(per_address);
         places
     }
 
     /// From now on an address gets `per_address`; 0 = no limit. Whoever has more keeps them.
-    pub fn adopt(&self, per_address: usize) {
-        self.lock().per_address = unlimited_if_zero(per_address);
+    pub fn apply_settings(&self, per_address: usize) {
+        self.lock().per_address = zero_as_unlimited(per_address);
     }
 
     /// Takes a place for `address` for as long as the value is held; `None` when there is none left
     /// for it.
-    pub fn take(&self, address: IpAddr) -> Option<Place> {
+    pub fn acquire(&self, address: IpAddr) -> Option<Permit> {
         let address = address_key(address);
         let mut taken = self.lock();
         let by_address = taken.by_address.get(&address).copied().unwrap_or_default();
@@ -235,31 +239,31 @@ impl Places {
         }
         taken.over_all += 1;
         taken.by_address.insert(address, by_address + 1);
-        Some(Place { taken: self.taken.clone(), address })
+        Some(Permit { taken: self.taken.clone(), address })
     }
 
     /// How many places are taken.
-    pub fn taken(&self) -> usize {
+    pub fn in_use(&self) -> usize {
         self.lock().over_all
     }
 
-    fn lock(&self) -> MutexGuard<'_, Taken> {
+    fn lock(&self) -> MutexGuard<'_, PermitCounts> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn unlimited_if_zero(places: usize) -> usize {
+fn zero_as_unlimited(places: usize) -> usize {
     if places == 0 { usize::MAX } else { places }
 }
 
 /// One place, taken until it is dropped.
 #[derive(Debug)]
-pub struct Place {
-    taken: Arc<Mutex<Taken>>,
+pub struct Permit {
+    taken: Arc<Mutex<PermitCounts>>,
     address: IpAddr,
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         taken.over_all -= 1;
@@ -274,9 +278,9 @@ impl Drop for Place {
 
 /// HTTP requests per client address (`RATE_LIMIT_PER_MINUTE`): a bucket of that many, refilled within
 /// a minute. The one limit that asks a clock itself, inside of governor.
-pub struct Requests(RwLock<Option<Limited>>);
+pub struct HttpRateLimiter(RwLock<Option<RateLimit>>);
 
-struct Limited {
+struct RateLimit {
     per_minute: NonZeroU32,
     buckets: Buckets,
 }
@@ -286,7 +290,7 @@ type Buckets =
 
 /// What is left of a bucket after a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Allowance {
+pub struct RateDecision {
     /// What the bucket holds, which is also what comes back in a minute.
     pub quota: u32,
     /// Requests that may follow at once.
@@ -295,66 +299,66 @@ pub struct Allowance {
     pub wait: Option<Duration>,
 }
 
-impl Requests {
+impl HttpRateLimiter {
     /// A bucket of `per_minute` for each address; 0 = no limit.
     pub fn new(per_minute: u32) -> Self {
-        Self(RwLock::new(limited(per_minute)))
+        Self(RwLock::new(rate_limit(per_minute)))
     }
 
     /// Another limit, with full buckets; the one that holds already changes nothing.
-    pub fn adopt(&self, per_minute: u32) {
+    pub fn apply_settings(&self, per_minute: u32) {
         let mut held = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if held.as_ref().map_or(0, |limited| limited.per_minute.get()) != per_minute {
-            *held = limited(per_minute);
+            *held = rate_limit(per_minute);
         }
     }
 
     /// Takes one request from `address` into account; `None` where requests are not limited.
-    pub fn take(&self, address: IpAddr) -> Option<Allowance> {
+    pub fn check(&self, address: IpAddr) -> Option<RateDecision> {
         let held = self.lock();
-        let Limited { per_minute, buckets } = held.as_ref()?;
-        if buckets.len() >= LARGEST_TABLE {
+        let RateLimit { per_minute, buckets } = held.as_ref()?;
+        if buckets.len() >= MAX_TABLE_ENTRIES {
             drop(held);
-            self.make_room();
-            return self.take(address);
+            self.evict_if_full();
+            return self.check(address);
         }
         let quota = per_minute.get();
         Some(match buckets.check_key(&address_key(address)) {
             Ok(state) => {
-                Allowance { quota, remaining: state.remaining_burst_capacity(), wait: None }
+                RateDecision { quota, remaining: state.remaining_burst_capacity(), wait: None }
             }
             Err(refused) => {
                 let wait = refused.wait_time_from(DefaultClock::default().now());
-                Allowance { quota, remaining: 0, wait: Some(wait) }
+                RateDecision { quota, remaining: 0, wait: Some(wait) }
             }
         })
     }
 
     /// Drops buckets that are full again.
-    pub fn forget(&self) {
-        if let Some(Limited { buckets, .. }) = self.lock().as_ref() {
+    pub fn evict_expired(&self) {
+        if let Some(RateLimit { buckets, .. }) = self.lock().as_ref() {
             buckets.retain_recent();
             buckets.shrink_to_fit();
         }
     }
 
-    fn make_room(&self) {
+    fn evict_if_full(&self) {
         let mut held = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let Some(Limited { per_minute, buckets }) = held.as_mut() else { return };
+        let Some(RateLimit { per_minute, buckets }) = held.as_mut() else { return };
         buckets.retain_recent();
-        if buckets.len() > LARGEST_TABLE / 2 {
+        if buckets.len() > MAX_TABLE_ENTRIES / 2 {
             *buckets = full_buckets(*per_minute);
         }
     }
 
-    fn lock(&self) -> RwLockReadGuard<'_, Option<Limited>> {
+    fn lock(&self) -> RwLockReadGuard<'_, Option<RateLimit>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn limited(per_minute: u32) -> Option<Limited> {
+fn rate_limit(per_minute: u32) -> Option<RateLimit> {
     let per_minute = NonZeroU32::new(per_minute)?;
-    Some(Limited { per_minute, buckets: full_buckets(per_minute) })
+    Some(RateLimit { per_minute, buckets: full_buckets(per_minute) })
 }
 
 fn full_buckets(per_minute: NonZeroU32) -> Buckets {
@@ -362,12 +366,12 @@ fn full_buckets(per_minute: NonZeroU32) -> Buckets {
 }
 
 /// How long nothing may have been refused for the next refusal to begin a new burst.
-const BURST_ENDS_AFTER: Duration = Duration::from_secs(1);
+const BURST_GAP: Duration = Duration::from_secs(1);
 
 /// What one connection may still say: a token bucket
 /// (`WEBSOCKET_MESSAGES_PER_SECOND`, `WEBSOCKET_MESSAGE_BURST`).
 #[derive(Debug)]
-pub struct MessageBudget {
+pub struct MessageRateLimiter {
     per_second: f64,
     burst: f64,
     tokens: f64,
@@ -379,7 +383,7 @@ pub struct MessageBudget {
 
 /// What to do with a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum RateVerdict {
     /// Handle it.
     Pass,
     /// Refuse it, and say so: the first of this burst.
@@ -390,7 +394,7 @@ pub enum Verdict {
     Close,
 }
 
-impl MessageBudget {
+impl MessageRateLimiter {
     /// A full bucket of `burst` messages that refills at `per_second`.
     pub fn new(per_second: u32, burst: u32, now: Instant) -> Self {
         let burst = f64::from(burst);
@@ -408,23 +412,23 @@ impl MessageBudget {
     ///
     /// A burst ends with a second in which nothing had to be refused. As many refused messages in
     /// one burst as the bucket holds are too many.
-    pub fn spend(&mut self, now: Instant) -> Verdict {
+    pub fn check(&mut self, now: Instant) -> RateVerdict {
         let elapsed = now.duration_since(self.refilled).as_secs_f64();
         self.refilled = now;
         self.tokens = (self.tokens + elapsed * self.per_second).min(self.burst);
         if self.tokens >= 1.0 {
             self.tokens -= 1.0;
-            return Verdict::Pass;
+            return RateVerdict::Pass;
         }
-        if now.duration_since(self.refused_at) >= BURST_ENDS_AFTER {
+        if now.duration_since(self.refused_at) >= BURST_GAP {
             self.refused = 0.0;
         }
         self.refused += 1.0;
         self.refused_at = now;
         match self.refused {
-            1.0 => Verdict::Warn,
-            refused if refused > self.burst => Verdict::Close,
-            _ => Verdict::Drop,
+            1.0 => RateVerdict::Warn,
+            refused if refused > self.burst => RateVerdict::Close,
+            _ => RateVerdict::Drop,
         }
     }
 }
@@ -518,7 +522,7 @@ mod tests {
             lockouts.token_refused(IpAddr::from([192, 0, 2, number]), now);
         }
 
-        lockouts.forget(now + 10 * SECOND);
+        lockouts.evict_expired(now + 10 * SECOND);
 
         assert_eq!((lockouts.logins.times.len(), lockouts.sockets.times.len()), (0, 0));
     }
@@ -526,48 +530,48 @@ mod tests {
     #[test]
     fn a_million_addresses_take_no_more_room_than_the_largest_table_and_free_no_guesser() {
         let (mut lockouts, now) = (Lockouts::new(1, 300 * SECOND), Instant::now());
-        let requests = Requests::new(60);
+        let requests = HttpRateLimiter::new(60);
         lockouts.login_failed("alice", ip("192.0.2.1"), now);
 
         for number in 0..1_000_000_u128 {
             let household = Ipv6Addr::from_bits(number << 64).into();
             lockouts.token_refused(household, now);
-            requests.take(household);
+            requests.check(household);
         }
 
-        assert!(lockouts.sockets.times.len() <= LARGEST_TABLE);
-        assert!(requests.lock().as_ref().unwrap().buckets.len() <= LARGEST_TABLE);
+        assert!(lockouts.sockets.times.len() <= MAX_TABLE_ENTRIES);
+        assert!(requests.lock().as_ref().unwrap().buckets.len() <= MAX_TABLE_ENTRIES);
         assert!(lockouts.check_login("alice", ip("192.0.2.1"), now).is_err());
     }
 
     #[test]
     fn a_place_is_taken_until_it_is_dropped() {
-        let places = Places::new(0, 2);
-        let first = places.take(ip("192.0.2.1")).unwrap();
-        let _second = places.take(ip("192.0.2.1")).unwrap();
+        let places = ConcurrencyLimiter::new(0, 2);
+        let first = places.acquire(ip("192.0.2.1")).unwrap();
+        let _second = places.acquire(ip("192.0.2.1")).unwrap();
 
-        assert!(places.take(ip("192.0.2.1")).is_none());
-        assert!(places.take(ip("192.0.2.2")).is_some());
+        assert!(places.acquire(ip("192.0.2.1")).is_none());
+        assert!(places.acquire(ip("192.0.2.2")).is_some());
         drop(first);
-        assert!(places.take(ip("192.0.2.1")).is_some());
+        assert!(places.acquire(ip("192.0.2.1")).is_some());
     }
 
     #[test]
     fn there_are_so_many_places_however_many_addresses_ask() {
-        let places = Places::new(3, 2);
+        let places = ConcurrencyLimiter::new(3, 2);
 
         let held: Vec<_> =
-            (0..5).map(|number| places.take(IpAddr::from([192, 0, 2, number]))).collect();
+            (0..5).map(|number| places.acquire(IpAddr::from([192, 0, 2, number]))).collect();
 
         assert_eq!(held.iter().flatten().count(), 3);
-        assert_eq!(places.taken(), 3);
+        assert_eq!(places.in_use(), 3);
     }
 
     #[test]
     fn zero_places_means_no_limit() {
-        let places = Places::new(0, 0);
+        let places = ConcurrencyLimiter::new(0, 0);
 
-        let all: Vec<_> = (0..1000).map(|_| places.take(ip("192.0.2.1")).unwrap()).collect();
+        let all: Vec<_> = (0..1000).map(|_| places.acquire(ip("192.0.2.1")).unwrap()).collect();
 
         drop(all);
         let taken = places.taken.lock().unwrap();
@@ -576,30 +580,30 @@ mod tests {
 
     #[test]
     fn an_address_gets_its_requests_and_then_is_told_when_to_come_back() {
-        let requests = Requests::new(3);
+        let requests = HttpRateLimiter::new(3);
         let (home, neighbour) = (ip("192.0.2.1"), ip("192.0.2.2"));
 
-        let left: Vec<_> = (0..3).map(|_| requests.take(home).unwrap().remaining).collect();
+        let left: Vec<_> = (0..3).map(|_| requests.check(home).unwrap().remaining).collect();
 
         assert_eq!(left, [2, 1, 0]);
-        let wait = requests.take(home).unwrap().wait.unwrap();
+        let wait = requests.check(home).unwrap().wait.unwrap();
         assert!(wait > Duration::ZERO && wait <= Duration::from_secs(20), "{wait:?}");
-        assert_eq!(requests.take(neighbour).unwrap().wait, None);
+        assert_eq!(requests.check(neighbour).unwrap().wait, None);
     }
 
     #[test]
     fn another_limit_on_requests_holds_at_once_and_the_same_one_forgives_nothing() {
-        let (requests, home) = (Requests::new(1), ip("192.0.2.1"));
-        let wait = |requests: &Requests| requests.take(home).unwrap().wait;
+        let (requests, home) = (HttpRateLimiter::new(1), ip("192.0.2.1"));
+        let wait = |requests: &HttpRateLimiter| requests.check(home).unwrap().wait;
         assert_eq!(wait(&requests), None);
 
-        requests.adopt(1);
+        requests.apply_settings(1);
         assert!(wait(&requests).is_some());
-        requests.adopt(2);
+        requests.apply_settings(2);
         assert_eq!([wait(&requests), wait(&requests)], [None, None]);
         assert!(wait(&requests).is_some());
-        requests.adopt(0);
-        assert_eq!(requests.take(home), None);
+        requests.apply_settings(0);
+        assert_eq!(requests.check(home), None);
     }
 
     #[test]
@@ -608,7 +612,7 @@ mod tests {
             (Lockouts::new(5, 300 * SECOND), Instant::now(), ip("192.0.2.1"));
         (0..2).for_each(|_| lockouts.login_failed("alice", home, now));
 
-        lockouts.adopt(2, 60 * SECOND);
+        lockouts.apply_settings(2, 60 * SECOND);
 
         assert_eq!(lockouts.check_login("alice", home, now), Err(60 * SECOND));
         assert_eq!(lockouts.check_login("alice", home, now + 60 * SECOND), Ok(()));
@@ -616,65 +620,66 @@ mod tests {
 
     #[test]
     fn fewer_places_leave_those_that_are_taken() {
-        let places = Places::new(0, 3);
-        let mut held: Vec<_> = (0..3).map_while(|_| places.take(ip("192.0.2.1"))).collect();
+        let places = ConcurrencyLimiter::new(0, 3);
+        let mut held: Vec<_> = (0..3).map_while(|_| places.acquire(ip("192.0.2.1"))).collect();
 
-        places.adopt(2);
+        places.apply_settings(2);
 
-        assert_eq!(places.taken(), 3);
+        assert_eq!(places.in_use(), 3);
         held.pop();
-        assert!(places.take(ip("192.0.2.1")).is_none(), "two are held still");
+        assert!(places.acquire(ip("192.0.2.1")).is_none(), "two are held still");
         held.pop();
-        assert!(places.take(ip("192.0.2.1")).is_some());
+        assert!(places.acquire(ip("192.0.2.1")).is_some());
     }
 
     #[test]
     fn a_budget_warns_once_then_drops_then_closes() {
         let now = Instant::now();
-        let mut budget = MessageBudget::new(10, 20, now);
+        let mut budget = MessageRateLimiter::new(10, 20, now);
 
-        let verdicts: Vec<_> = (0..41).map(|_| budget.spend(now)).collect();
+        let verdicts: Vec<_> = (0..41).map(|_| budget.check(now)).collect();
 
-        assert!(verdicts[..20].iter().all(|&verdict| verdict == Verdict::Pass));
-        assert_eq!(verdicts[20], Verdict::Warn);
-        assert!(verdicts[21..40].iter().all(|&verdict| verdict == Verdict::Drop));
-        assert_eq!(verdicts[40], Verdict::Close);
+        assert!(verdicts[..20].iter().all(|&verdict| verdict == RateVerdict::Pass));
+        assert_eq!(verdicts[20], RateVerdict::Warn);
+        assert!(verdicts[21..40].iter().all(|&verdict| verdict == RateVerdict::Drop));
+        assert_eq!(verdicts[40], RateVerdict::Close);
     }
 
     #[test]
     fn a_second_without_refusals_ends_a_burst() {
         let now = Instant::now();
-        let mut budget = MessageBudget::new(10, 20, now);
-        let verdicts = |budget: &mut MessageBudget, now| {
-            (0..25).map(|_| budget.spend(now)).collect::<Vec<_>>()
+        let mut budget = MessageRateLimiter::new(10, 20, now);
+        let verdicts = |budget: &mut MessageRateLimiter, now| {
+            (0..25).map(|_| budget.check(now)).collect::<Vec<_>>()
         };
 
         let (first, second) = (verdicts(&mut budget, now), verdicts(&mut budget, now + 2 * SECOND));
 
         assert_eq!(first, second);
-        assert_eq!(first[20], Verdict::Warn);
+        assert_eq!(first[20], RateVerdict::Warn);
     }
 
     #[test]
     fn somebody_who_is_a_little_too_fast_for_long_is_warned_once_and_then_closed() {
         let now = Instant::now();
-        let mut budget = MessageBudget::new(50, 250, now);
+        let mut budget = MessageRateLimiter::new(50, 250, now);
 
         let verdicts: Vec<_> =
-            (0..6000).map(|turn| budget.spend(now + turn * Duration::from_millis(16))).collect();
+            (0..6000).map(|turn| budget.check(now + turn * Duration::from_millis(16))).collect();
 
-        assert_eq!(verdicts.iter().filter(|&&verdict| verdict == Verdict::Warn).count(), 1);
-        assert!(verdicts.contains(&Verdict::Close));
+        assert_eq!(verdicts.iter().filter(|&&verdict| verdict == RateVerdict::Warn).count(), 1);
+        assert!(verdicts.contains(&RateVerdict::Close));
     }
 
     #[test]
     fn a_steady_sender_within_its_rate_is_never_refused() {
         let now = Instant::now();
-        let mut budget = MessageBudget::new(50, 1, now);
+        let mut budget = MessageRateLimiter::new(50, 1, now);
 
         assert!(
             (1..1000)
-                .all(|turn| budget.spend(now + turn * Duration::from_millis(21)) == Verdict::Pass)
+                .all(|turn| budget.check(now + turn * Duration::from_millis(21))
+                    == RateVerdict::Pass)
         );
     }
 }

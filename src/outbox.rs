@@ -14,7 +14,7 @@ use bytestring::ByteString;
 use tokio::time::Instant;
 
 use crate::{
-    replay::{Gap, Replay},
+    replay::{ReplayBuffer, ReplayGap},
     wire::{self, Features, MediaPath},
 };
 
@@ -25,17 +25,17 @@ pub const MAX_FRAMES: usize = 1024;
 pub const MAX_BYTES: usize = 8 * 1024 * 1024;
 
 /// Frames that are written at once.
-const MOST_AT_ONCE: usize = 16;
+const MAX_BATCH_FRAMES: usize = 16;
 
 /// Room for so many frames is kept while none waits: for a member of a quiet room.
-pub const KEPT: usize = 4;
+pub const IDLE_CAPACITY: usize = 4;
 
 /// Stands for a membership that is on its way here.
-pub const AWAITED: u128 = 0;
+pub const AWAITING_MIGRATION: u128 = 0;
 
 /// Why somebody else ended a client's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dismissal {
+pub enum DisconnectReason {
     /// It reads more slowly than its room talks to it.
     TooSlow,
     /// Its own user took over its client id from another connection.
@@ -53,57 +53,57 @@ pub enum Dismissal {
 }
 
 /// A way past the queue: straight to the client, as long as nothing waits for it.
-pub trait Shortcut: Send + Sync {
+pub trait DirectWriter: Send + Sync {
     /// Writes as much of a frame as can be written now. It may be called on any thread.
-    fn try_send(&self, frame: &ByteString) -> Sent;
+    fn try_send(&self, frame: &ByteString) -> WriteOutcome;
 }
 
 /// What became of a frame on the shortcut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sent {
+pub enum WriteOutcome {
     /// All of it is on its way.
-    Whole,
+    Complete,
     /// It is on its way, and the client's own task has to write the rest of it.
-    Begun,
+    Partial,
     /// Nothing of it: it has to wait its turn.
-    Nothing,
+    NotSent,
 }
 
 /// A fresh, empty queue: the end that others write to, and the end that its connection reads.
-pub fn pair() -> (Outbox, Mailbox) {
-    let shared = Arc::new(Shared::default());
-    (Outbox(shared.clone()), Mailbox(shared))
+pub fn channel() -> (ClientQueue, ClientQueueReader) {
+    let shared = Arc::new(QueueShared::default());
+    (ClientQueue(shared.clone()), ClientQueueReader(shared))
 }
 
 /// The end of the queue that everyone else holds.
 #[derive(Clone, Debug)]
-pub struct Outbox(Arc<Shared>);
+pub struct ClientQueue(Arc<QueueShared>);
 
 /// Our own and no channel: a channel of this size has a kilobyte and more of its own, also while it is
 /// empty, and most members' queues are.
 #[derive(Debug, Default)]
-struct Shared {
-    waiting: Mutex<Waiting>,
-    dismissed: OnceLock<Dismissal>,
+struct QueueShared {
+    state: Mutex<QueueState>,
+    disconnect_reason: OnceLock<DisconnectReason>,
 }
 
 #[derive(Default)]
-struct Waiting {
+struct QueueState {
     frames: VecDeque<ByteString>,
     /// All their bytes.
     bytes: usize,
     /// When the first of them was heard that is a peer's message.
     since: Option<Instant>,
     /// The way past the queue, where there is one.
-    shortcut: Option<Arc<dyn Shortcut>>,
+    direct_writer: Option<Arc<dyn DirectWriter>>,
     /// So many frames were taken out, and may not be written yet.
-    in_hand: usize,
+    unconfirmed: usize,
     /// What outlives this connection, where its client may come back.
-    replay: Option<Box<Replay>>,
+    replay: Option<Box<ReplayBuffer>>,
     /// The connection is gone, or about to go: frames are only kept for the next one.
-    is_away: bool,
+    is_detached: bool,
     /// Others know that there is no connection.
-    is_missed: bool,
+    is_detached_reported: bool,
     /// What the client has opted in to.
     features: Features,
     /// Where its connection comes from.
@@ -119,8 +119,8 @@ struct Waiting {
     reader: Option<Waker>,
 }
 
-impl Waiting {
-    fn remember(&mut self, reader: &Waker) {
+impl QueueState {
+    fn register_reader(&mut self, reader: &Waker) {
         if !self.reader.as_ref().is_some_and(|known| known.will_wake(reader)) {
             self.reader = Some(reader.clone());
         }
@@ -134,7 +134,7 @@ impl Waiting {
         self.bytes -= frame.len();
         match &self.replay {
             None => Some(frame),
-            Some(replay) => Some(wire::numbered(&frame, replay.last().saturating_sub(behind))),
+            Some(replay) => Some(wire::with_seq(&frame, replay.last_seq().saturating_sub(behind))),
         }
     }
 
@@ -146,65 +146,65 @@ impl Waiting {
 }
 
 /// How much, but not what: the frames are what people say to each other.
-impl fmt::Debug for Waiting {
+impl fmt::Debug for QueueState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Waiting")
             .field("frames", &self.frames.len())
             .field("bytes", &self.bytes)
-            .field("is_away", &self.is_away)
+            .field("is_away", &self.is_detached)
             .finish_non_exhaustive()
     }
 }
 
-impl Shared {
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+impl QueueShared {
+    fn lock_state(&self) -> MutexGuard<'_, QueueState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Outbox {
+impl ClientQueue {
     /// Sends a frame at once where nothing waits before it, or else queues it, or gives up on a client
     /// that reads too slowly; `heard_at` where it is a peer's message. Says whether it was sent at once.
     ///
     /// Signaling does not survive a gap (an answer without its offer is noise), so a full queue
     /// ends the connection instead of dropping a frame; the client reconnects and rejoins.
     pub fn push(&self, frame: ByteString, heard_at: Option<Instant>) -> bool {
-        let mut waiting = self.0.waiting();
+        let mut waiting = self.0.lock_state();
         if waiting.is_closed {
             return false; // its connection is leaving; the seat follows
         }
-        let number = match waiting.replay.as_mut().map(|replay| replay.note(frame.clone())) {
+        let number = match waiting.replay.as_mut().map(|replay| replay.push(frame.clone())) {
             None => None,
             Some(Ok(number)) => Some(number),
-            Some(Err(Gap)) => {
+            Some(Err(ReplayGap)) => {
                 drop(waiting);
-                self.dismiss(Dismissal::TooSlow);
+                self.disconnect(DisconnectReason::TooSlow);
                 return false;
             }
         };
-        if waiting.is_away {
+        if waiting.is_detached {
             return false;
         }
         if waiting.frames.is_empty()
-            && waiting.in_hand == 0
-            && let Some(shortcut) = &waiting.shortcut
+            && waiting.unconfirmed == 0
+            && let Some(shortcut) = &waiting.direct_writer
         {
             let sent = match number {
                 None => shortcut.try_send(&frame),
-                Some(number) => shortcut.try_send(&wire::numbered(&frame, number)),
+                Some(number) => shortcut.try_send(&wire::with_seq(&frame, number)),
             };
             match sent {
-                Sent::Whole => return true,
-                Sent::Begun => {
+                WriteOutcome::Complete => return true,
+                WriteOutcome::Partial => {
                     waiting.wake();
                     return true;
                 }
-                Sent::Nothing => {}
+                WriteOutcome::NotSent => {}
             }
         }
         if waiting.frames.len() == MAX_FRAMES || waiting.bytes + frame.len() > MAX_BYTES {
             drop(waiting);
-            self.dismiss(Dismissal::TooSlow);
+            self.disconnect(DisconnectReason::TooSlow);
             return false;
         }
         waiting.bytes += frame.len();
@@ -215,81 +215,81 @@ impl Outbox {
     }
 
     /// From now on frames are numbered, and kept for the time after this connection.
-    pub fn remembers(&self, replay: Box<Replay>) {
-        self.0.waiting().replay = Some(replay);
+    pub fn enable_replay(&self, replay: Box<ReplayBuffer>) {
+        self.0.lock_state().replay = Some(replay);
     }
 
     /// The client has opted in to these.
-    pub fn opts_in(&self, features: Features) {
-        self.0.waiting().features = features;
+    pub fn set_features(&self, features: Features) {
+        self.0.lock_state().features = features;
     }
 
     /// What the client has opted in to.
     pub fn features(&self) -> Features {
-        self.0.waiting().features
+        self.0.lock_state().features
     }
 
     /// Its connection comes from there.
-    pub fn comes_from(&self, address: IpAddr) {
-        self.0.waiting().address = Some(address);
+    pub fn set_address(&self, address: IpAddr) {
+        self.0.lock_state().address = Some(address);
     }
 
     /// Its last call went this way.
-    pub fn calls_by(&self, path: MediaPath) {
-        self.0.waiting().path = Some(path);
+    pub fn set_media_path(&self, path: MediaPath) {
+        self.0.lock_state().path = Some(path);
     }
 
     /// It has answered a Ping so long after it was sent.
-    pub fn ponged(&self, within: Duration) {
-        self.0.waiting().ping_rtt = Some(within);
+    pub fn record_ping_rtt(&self, within: Duration) {
+        self.0.lock_state().ping_rtt = Some(within);
     }
 
     /// From where its connection comes and how long its last Pong took, while there is one, and by which way its last
     /// call went.
-    pub fn whereabouts(&self) -> (Option<IpAddr>, Option<Duration>, Option<MediaPath>) {
-        let waiting = self.0.waiting();
-        let is_here = !waiting.is_away;
+    pub fn connection_info(&self) -> (Option<IpAddr>, Option<Duration>, Option<MediaPath>) {
+        let waiting = self.0.lock_state();
+        let is_here = !waiting.is_detached;
         (waiting.address.filter(|_| is_here), waiting.ping_rtt.filter(|_| is_here), waiting.path)
     }
 
     /// Whether the client may come back once its connection is gone.
     pub fn may_resume(&self) -> bool {
-        self.0.waiting().replay.is_some()
+        self.0.lock_state().replay.is_some()
     }
 
     /// The connection is gone, or is not to hear any more: frames wait for the next one.
-    pub fn goes_away(&self) {
-        let mut waiting = self.0.waiting();
-        if !std::mem::replace(&mut waiting.is_away, true) {
-            let unheard = waiting.frames.len() + waiting.in_hand;
+    pub fn detach(&self) {
+        let mut waiting = self.0.lock_state();
+        if !std::mem::replace(&mut waiting.is_detached, true) {
+            let unheard = waiting.frames.len() + waiting.unconfirmed;
             if let Some(replay) = &mut waiting.replay {
-                replay.is_left_with(unheard);
+                replay.mark_undelivered(unheard);
             }
             waiting.frames = VecDeque::new();
             waiting.bytes = 0;
-            waiting.shortcut = None;
+            waiting.direct_writer = None;
         }
     }
 
     /// Others are told that there is no connection; whether they did not know.
-    pub fn is_missed_now(&self) -> bool {
-        !std::mem::replace(&mut self.0.waiting().is_missed, true)
+    pub fn mark_detached_reported(&self) -> bool {
+        !std::mem::replace(&mut self.0.lock_state().is_detached_reported, true)
     }
 
     /// Whether others know that there is no connection.
-    pub fn is_missed(&self) -> bool {
-        self.0.waiting().is_missed
+    pub fn is_detached_reported(&self) -> bool {
+        self.0.lock_state().is_detached_reported
     }
 
     /// How many frames wait for the connection, or are being written to it.
-    pub fn waiting(&self) -> usize {
-        let waiting = self.0.waiting();
-        if waiting.is_away { 0 } else { waiting.frames.len() + waiting.in_hand }
+    pub fn queued(&self) -> usize {
+        let waiting = self.0.lock_state();
+        if waiting.is_detached { 0 } else { waiting.frames.len() + waiting.unconfirmed }
     }
 
     /// Whether there is no connection.
-    pub fn is_away(&self) -> bool {
-        self.0.waiting().is_away
+    pub fn is_detached(&self) -> bool {
+        self.0.lock_state().is_detached
     }
 
     /// Goes on at `new`, a fresh queue, with what the client has not got after `last_seq`; says how many
@@ -298,16 +298,16 @@ impl Outbox {
     /// # Errors
     ///
     /// [`NotResumed`]; then nothing has changed.
-    pub fn resumes_at(&self, new: &Self, key: u128, last_seq: u64) -> Result<usize, NotResumed> {
-        let mut old = self.0.waiting();
+    pub fn resume_into(&self, new: &Self, key: u128, last_seq: u64) -> Result<usize, ResumeError> {
+        let mut old = self.0.lock_state();
         let replay = old.replay.as_mut().filter(|replay| replay.key() == key);
-        let replay = replay.ok_or(NotResumed::Over)?;
-        if self.0.dismissed.get().is_some() {
-            return Err(NotResumed::Over);
+        let replay = replay.ok_or(ResumeError::Ended)?;
+        if self.0.disconnect_reason.get().is_some() {
+            return Err(ResumeError::Ended);
         }
-        let frames = replay.resume_after(last_seq).map_err(|Gap| NotResumed::Gap)?;
+        let frames = replay.resume_after(last_seq).map_err(|ReplayGap| ResumeError::Gap)?;
         let replayed = frames.len();
-        let mut fresh = new.0.waiting();
+        let mut fresh = new.0.lock_state();
         fresh.replay = old.replay.take();
         (fresh.features, fresh.path) = (old.features, old.path);
         fresh.bytes = frames.iter().map(|frame| frame.len()).sum();
@@ -315,89 +315,89 @@ impl Outbox {
         drop(fresh);
         old.is_closed = true;
         drop(old);
-        self.dismiss(Dismissal::Resumed);
+        self.disconnect(DisconnectReason::Resumed);
         Ok(replayed)
     }
 
     /// Which membership it is, where its client may come back to it.
-    pub fn membership(&self) -> Option<u128> {
-        let membership = self.0.waiting().replay.as_ref().map(|replay| replay.key());
-        membership.filter(|_| self.0.dismissed.get().is_none())
+    pub fn membership_key(&self) -> Option<u128> {
+        let membership = self.0.lock_state().replay.as_ref().map(|replay| replay.key());
+        membership.filter(|_| self.0.disconnect_reason.get().is_none())
     }
 
     /// Keeps what the client may not have got at `carrier`, a fresh queue without a connection. This queue is
     /// over, and its connection dismissed.
-    pub fn moves_to(&self, carrier: &Self) {
-        self.goes_away();
-        let mut old = self.0.waiting();
-        let mut fresh = carrier.0.waiting();
+    pub fn migrate_into(&self, carrier: &Self) {
+        self.detach();
+        let mut old = self.0.lock_state();
+        let mut fresh = carrier.0.lock_state();
         (fresh.replay, fresh.features) = (old.replay.take(), old.features);
-        (fresh.is_away, fresh.is_missed) = (true, old.is_missed);
+        (fresh.is_detached, fresh.is_detached_reported) = (true, old.is_detached_reported);
         drop(fresh);
         old.is_closed = true;
         drop(old);
-        self.dismiss(Dismissal::Resumed);
+        self.disconnect(DisconnectReason::Resumed);
     }
 
     /// From now on frames are kept for a membership that is on its way here.
-    pub fn awaits(&self) {
-        self.remembers(Box::new(Replay::new(AWAITED)));
-        self.goes_away();
+    pub fn expect_migration(&self) {
+        self.enable_replay(Box::new(ReplayBuffer::new(AWAITING_MIGRATION)));
+        self.detach();
     }
 
     /// What was [awaited](Self::awaits) is here: `replay`, then `news`, come before what was kept since.
-    pub fn takes_up(
+    pub fn absorb_migration(
         &self,
-        mut replay: Box<Replay>,
+        mut replay: Box<ReplayBuffer>,
         news: Vec<ByteString>,
         features: Features,
         is_missed: bool,
     ) {
-        let mut waiting = self.0.waiting();
+        let mut waiting = self.0.lock_state();
         let later = waiting.replay.take().map(|later| *later);
         let is_whole = replay.append(news).is_ok()
             && later.is_none_or(|later| replay.append(later.into_frames()).is_ok());
         (waiting.replay, waiting.features) = (Some(replay), features);
-        waiting.is_missed = is_missed;
+        waiting.is_detached_reported = is_missed;
         drop(waiting);
         if !is_whole {
-            self.dismiss(Dismissal::TooSlow);
+            self.disconnect(DisconnectReason::TooSlow);
         }
     }
 
     /// The client has got everything up to this number.
     pub fn acknowledge(&self, number: u64) {
-        if let Some(replay) = &mut self.0.waiting().replay {
+        if let Some(replay) = &mut self.0.lock_state().replay {
             replay.acknowledge(number);
         }
     }
 
     /// See [`Replay::is_repeated`].
-    pub fn is_repeated(&self, id: &str) -> bool {
-        self.0.waiting().replay.as_ref().is_some_and(|replay| replay.is_repeated(id))
+    pub fn is_duplicate_id(&self, id: &str) -> bool {
+        self.0.lock_state().replay.as_ref().is_some_and(|replay| replay.is_duplicate_id(id))
     }
 
     /// See [`Replay::passed_on`].
-    pub fn passed_on(&self, id: &str) {
-        if let Some(replay) = &mut self.0.waiting().replay {
-            replay.passed_on(id);
+    pub fn note_relayed_id(&self, id: &str) {
+        if let Some(replay) = &mut self.0.lock_state().replay {
+            replay.note_relayed_id(id);
         }
     }
 
     /// Asks the connection to end. The first reason given is the one that counts.
-    pub fn dismiss(&self, why: Dismissal) {
-        if self.0.dismissed.set(why).is_ok() {
-            self.0.waiting().wake();
+    pub fn disconnect(&self, why: DisconnectReason) {
+        if self.0.disconnect_reason.set(why).is_ok() {
+            self.0.lock_state().wake();
         }
     }
 }
 
 /// Why a client cannot go on where it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotResumed {
+pub enum ResumeError {
     /// There is no such membership, or no longer.
     #[error("That membership is over, or was never to be resumed")]
-    Over,
+    Ended,
     /// It has missed frames that are no longer kept, or names one that was never sent.
     #[error("Not all that was sent after that \"last_seq\" is kept")]
     Gap,
@@ -405,38 +405,38 @@ pub enum NotResumed {
 
 /// The end of the queue that the client's own connection holds: one task, in all that it waits for.
 #[derive(Debug)]
-pub struct Mailbox(Arc<Shared>);
+pub struct ClientQueueReader(Arc<QueueShared>);
 
-impl Mailbox {
+impl ClientQueueReader {
     /// From now on what finds an empty queue goes past it.
-    pub fn opens(&mut self, shortcut: Option<Arc<dyn Shortcut>>) {
-        self.0.waiting().shortcut = shortcut;
+    pub fn set_direct_writer(&mut self, shortcut: Option<Arc<dyn DirectWriter>>) {
+        self.0.lock_state().direct_writer = shortcut;
     }
 
     /// Moves frames that wait to `frames`, as many as go well into one write; waits while there is
     /// none. Says since when the longest waits of those that are a peer's message. Safe to cancel.
     ///
     /// Nothing overtakes them: to ask again is to say that they were written.
-    pub async fn take(&mut self, frames: &mut Vec<ByteString>) -> Option<Instant> {
-        poll_fn(|context| self.poll_take(context, frames)).await
+    pub async fn recv_many(&mut self, frames: &mut Vec<ByteString>) -> Option<Instant> {
+        poll_fn(|context| self.poll_recv_many(context, frames)).await
     }
 
-    fn poll_take(
+    fn poll_recv_many(
         &self,
         context: &Context<'_>,
         frames: &mut Vec<ByteString>,
     ) -> Poll<Option<Instant>> {
-        let mut waiting = self.0.waiting();
-        waiting.in_hand = 0;
+        let mut waiting = self.0.lock_state();
+        waiting.unconfirmed = 0;
         if waiting.frames.is_empty() {
-            waiting.remember(context.waker());
+            waiting.register_reader(context.waker());
             return Poll::Pending;
         }
-        let taken = waiting.frames.len().min(MOST_AT_ONCE);
-        waiting.in_hand = taken;
+        let taken = waiting.frames.len().min(MAX_BATCH_FRAMES);
+        waiting.unconfirmed = taken;
         frames.extend((0..taken).map_while(|_| waiting.pop()));
         let since = waiting.since.take();
-        if waiting.frames.is_empty() && waiting.frames.capacity() > KEPT {
+        if waiting.frames.is_empty() && waiting.frames.capacity() > IDLE_CAPACITY {
             waiting.frames = VecDeque::new();
         }
         Poll::Ready(since)
@@ -444,56 +444,56 @@ impl Mailbox {
 
     /// What is to be kept of a client that is away, for another process, and what it has opted in to. From
     /// now on nothing is kept here.
-    pub fn take_replay(&self) -> Option<(Box<Replay>, Features)> {
-        let mut waiting = self.0.waiting();
+    pub fn take_replay(&self) -> Option<(Box<ReplayBuffer>, Features)> {
+        let mut waiting = self.0.lock_state();
         let features = waiting.features;
         waiting.replay.take().map(|replay| (replay, features))
     }
 
     /// How many bytes of frames are kept for a client that may come back.
-    pub fn kept(&self) -> usize {
-        self.0.waiting().replay.as_ref().map_or(0, |replay| replay.bytes())
+    pub fn replay_bytes(&self) -> usize {
+        self.0.lock_state().replay.as_ref().map_or(0, |replay| replay.bytes())
     }
 
     /// A frame that already waits, if there is one.
-    pub fn next_now(&mut self) -> Option<ByteString> {
-        self.0.waiting().pop()
+    pub fn try_recv(&mut self) -> Option<ByteString> {
+        self.0.lock_state().pop()
     }
 
     /// Something to wait on for the dismissal, also while the mailbox itself is in use; in the same task.
-    pub fn notice(&self) -> Notice {
-        Notice(self.0.clone())
+    pub fn disconnect_signal(&self) -> DisconnectSignal {
+        DisconnectSignal(self.0.clone())
     }
 }
 
-impl Drop for Mailbox {
+impl Drop for ClientQueueReader {
     fn drop(&mut self) {
-        *self.0.waiting() = Waiting { is_closed: true, ..Waiting::default() };
+        *self.0.lock_state() = QueueState { is_closed: true, ..QueueState::default() };
     }
 }
 
 /// Tells a connection that it was asked to end.
 #[derive(Clone, Debug)]
-pub struct Notice(Arc<Shared>);
+pub struct DisconnectSignal(Arc<QueueShared>);
 
-impl Notice {
+impl DisconnectSignal {
     /// Waits until somebody dismisses the client. Safe to cancel.
-    pub async fn dismissed(&self) -> Dismissal {
+    pub async fn disconnected(&self) -> DisconnectReason {
         poll_fn(|context| {
-            self.wakes(context.waker());
-            self.now().map_or(Poll::Pending, Poll::Ready)
+            self.register_waker(context.waker());
+            self.reason().map_or(Poll::Pending, Poll::Ready)
         })
         .await
     }
 
     /// Why the client was dismissed, if it was.
-    pub fn now(&self) -> Option<Dismissal> {
-        self.0.dismissed.get().copied()
+    pub fn reason(&self) -> Option<DisconnectReason> {
+        self.0.disconnect_reason.get().copied()
     }
 
     /// From now on the dismissal wakes this task, as a frame does. Look for it after that.
-    pub fn wakes(&self, reader: &Waker) {
-        self.0.waiting().remember(reader);
+    pub fn register_waker(&self, reader: &Waker) {
+        self.0.lock_state().register_reader(reader);
     }
 }
 
@@ -503,49 +503,49 @@ mod tests {
 
     #[tokio::test]
     async fn a_queue_that_holds_too_many_frames_ends_the_connection() {
-        let (outbox, mailbox) = pair();
+        let (outbox, mailbox) = channel();
 
         for _ in 0..=MAX_FRAMES {
             outbox.push("x".into(), None);
         }
 
-        assert_eq!(mailbox.notice().dismissed().await, Dismissal::TooSlow);
+        assert_eq!(mailbox.disconnect_signal().disconnected().await, DisconnectReason::TooSlow);
     }
 
     #[tokio::test]
     async fn a_queue_that_holds_too_many_bytes_ends_the_connection() {
-        let (outbox, mailbox) = pair();
+        let (outbox, mailbox) = channel();
         let megabyte = ByteString::from("x".repeat(1024 * 1024));
 
         for _ in 0..=MAX_BYTES / megabyte.len() {
             outbox.push(megabyte.clone(), None);
         }
 
-        assert_eq!(mailbox.notice().dismissed().await, Dismissal::TooSlow);
+        assert_eq!(mailbox.disconnect_signal().disconnected().await, DisconnectReason::TooSlow);
     }
 
     /// A shortcut that takes everything.
     struct Open;
 
-    impl Shortcut for Open {
-        fn try_send(&self, _: &ByteString) -> Sent {
-            Sent::Whole
+    impl DirectWriter for Open {
+        fn try_send(&self, _: &ByteString) -> WriteOutcome {
+            WriteOutcome::Complete
         }
     }
 
     #[test]
     fn nothing_goes_past_what_waits_or_was_taken_and_may_not_be_written_yet() {
-        let (outbox, mut mailbox) = pair();
+        let (outbox, mut mailbox) = channel();
         let mut took = Vec::new();
         let context = Context::from_waker(Waker::noop());
 
         assert!(!outbox.push("before there is a way".into(), None));
-        mailbox.opens(Some(Arc::new(Open)));
+        mailbox.set_direct_writer(Some(Arc::new(Open)));
         assert!(!outbox.push("behind it".into(), None));
-        assert!(mailbox.poll_take(&context, &mut took).is_ready());
+        assert!(mailbox.poll_recv_many(&context, &mut took).is_ready());
         assert!(!outbox.push("while those are being written".into(), None));
-        assert!(mailbox.poll_take(&context, &mut took).is_ready());
-        assert!(mailbox.poll_take(&context, &mut took).is_pending());
+        assert!(mailbox.poll_recv_many(&context, &mut took).is_ready());
+        assert!(mailbox.poll_recv_many(&context, &mut took).is_pending());
         assert!(outbox.push("past".into(), None));
 
         assert_eq!(
@@ -557,25 +557,25 @@ mod tests {
 
     #[test]
     fn debug_output_says_how_much_waits_and_not_what() {
-        let (outbox, mailbox) = pair();
+        let (outbox, mailbox) = channel();
 
         outbox.push("v=0 the payload".into(), None);
 
-        let shown = format!("{outbox:?} {mailbox:?} {:?}", mailbox.notice());
+        let shown = format!("{outbox:?} {mailbox:?} {:?}", mailbox.disconnect_signal());
         assert!(shown.contains("frames: 1") && !shown.contains("payload"), "{shown}");
     }
 
     #[tokio::test]
     async fn what_was_read_no_longer_counts() {
-        let (outbox, mut mailbox) = pair();
+        let (outbox, mut mailbox) = channel();
         let megabyte = ByteString::from("x".repeat(1024 * 1024));
 
         for _ in 0..MAX_FRAMES * 2 {
             outbox.push(megabyte.clone(), None);
-            mailbox.next_now().unwrap();
+            mailbox.try_recv().unwrap();
         }
-        outbox.dismiss(Dismissal::Replaced);
+        outbox.disconnect(DisconnectReason::Replaced);
 
-        assert_eq!(mailbox.notice().dismissed().await, Dismissal::Replaced);
+        assert_eq!(mailbox.disconnect_signal().disconnected().await, DisconnectReason::Replaced);
     }
 }

@@ -16,7 +16,7 @@ const MAX_IDS: usize = 256;
 
 /// One membership's numbered frames, beyond the connections that carried them.
 #[derive(Clone, Deserialize, Serialize)]
-pub struct Replay {
+pub struct ReplayBuffer {
     /// Tells this membership from all others, also of the same client.
     key: u128,
     /// Those that were not acknowledged, the newest last; without their numbers, as all who hear them share
@@ -35,9 +35,9 @@ pub struct Replay {
 
 /// Frames that the client has not got are gone: it can only begin anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gap;
+pub struct ReplayGap;
 
-impl Replay {
+impl ReplayBuffer {
     /// Of a new membership.
     pub fn new(key: u128) -> Self {
         let (frames, said) = (VecDeque::new(), VecDeque::new());
@@ -54,21 +54,21 @@ impl Replay {
     /// # Errors
     ///
     /// [`Gap`] when there is no room for it but by forgetting what no connection has had.
-    pub fn note(&mut self, frame: ByteString) -> Result<u64, Gap> {
+    pub fn push(&mut self, frame: ByteString) -> Result<u64, ReplayGap> {
         self.last = self.last.saturating_add(1);
         self.bytes += frame.len();
         self.frames.push_back(frame);
         while self.frames.len() > MAX_FRAMES || self.bytes > MAX_BYTES {
-            if self.unheard.is_some_and(|unheard| self.first() >= unheard) {
-                return Err(Gap);
+            if self.unheard.is_some_and(|unheard| self.first_seq() >= unheard) {
+                return Err(ReplayGap);
             }
-            self.forget_first();
+            self.drop_first();
         }
         Ok(self.last)
     }
 
     /// The number of the newest frame.
-    pub fn last(&self) -> u64 {
+    pub fn last_seq(&self) -> u64 {
         self.last
     }
 
@@ -79,14 +79,14 @@ impl Replay {
 
     /// The client has got everything up to this number.
     pub fn acknowledge(&mut self, number: u64) {
-        while !self.frames.is_empty() && self.first() <= number {
-            self.forget_first();
+        while !self.frames.is_empty() && self.first_seq() <= number {
+            self.drop_first();
         }
     }
 
     /// There is no connection any more, and it has not had the last `waiting` frames.
-    pub fn is_left_with(&mut self, waiting: usize) {
-        let next = self.next();
+    pub fn mark_undelivered(&mut self, waiting: usize) {
+        let next = self.next_seq();
         self.unheard.get_or_insert(next.saturating_sub(waiting as u64));
     }
 
@@ -96,9 +96,9 @@ impl Replay {
     /// # Errors
     ///
     /// [`Gap`], also where so much was never sent; then nothing has changed.
-    pub fn resume_after(&mut self, number: u64) -> Result<VecDeque<ByteString>, Gap> {
-        if number > self.last || number.saturating_add(1) < self.first() {
-            return Err(Gap);
+    pub fn resume_after(&mut self, number: u64) -> Result<VecDeque<ByteString>, ReplayGap> {
+        if number > self.last || number.saturating_add(1) < self.first_seq() {
+            return Err(ReplayGap);
         }
         self.acknowledge(number);
         self.unheard = None;
@@ -111,8 +111,8 @@ impl Replay {
     /// # Errors
     ///
     /// [`Gap`] as for a single [note](Self::note).
-    pub fn append(&mut self, later: impl IntoIterator<Item = ByteString>) -> Result<(), Gap> {
-        later.into_iter().try_for_each(|frame| self.note(frame).map(drop))
+    pub fn append(&mut self, later: impl IntoIterator<Item = ByteString>) -> Result<(), ReplayGap> {
+        later.into_iter().try_for_each(|frame| self.push(frame).map(drop))
     }
 
     /// All that is kept.
@@ -121,12 +121,12 @@ impl Replay {
     }
 
     /// Whether something with this `id` was passed on already, before the client resumed.
-    pub fn is_repeated(&self, id: &str) -> bool {
+    pub fn is_duplicate_id(&self, id: &str) -> bool {
         self.said.iter().take(self.said_before).any(|said| said == id)
     }
 
     /// Something with this `id` was passed on.
-    pub fn passed_on(&mut self, id: &str) {
+    pub fn note_relayed_id(&mut self, id: &str) {
         if self.said.len() == MAX_IDS {
             self.said.pop_front();
             self.said_before = self.said_before.saturating_sub(1);
@@ -135,15 +135,15 @@ impl Replay {
     }
 
     /// The number of the oldest frame that is kept, or of the next where none is.
-    fn first(&self) -> u64 {
-        self.next().saturating_sub(self.frames.len() as u64)
+    fn first_seq(&self) -> u64 {
+        self.next_seq().saturating_sub(self.frames.len() as u64)
     }
 
-    fn next(&self) -> u64 {
+    fn next_seq(&self) -> u64 {
         self.last.saturating_add(1)
     }
 
-    fn forget_first(&mut self) {
+    fn drop_first(&mut self) {
         if let Some(frame) = self.frames.pop_front() {
             self.bytes = self.bytes.saturating_sub(frame.len());
         }
@@ -159,10 +159,10 @@ mod tests {
     }
 
     /// Each frame says its number.
-    fn with(count: usize) -> Replay {
-        let mut replay = Replay::new(1);
+    fn with(count: usize) -> ReplayBuffer {
+        let mut replay = ReplayBuffer::new(1);
         for number in 1..=count {
-            assert_eq!(replay.note(number.to_string().into()), Ok(number as u64));
+            assert_eq!(replay.push(number.to_string().into()), Ok(number as u64));
         }
         replay
     }
@@ -173,7 +173,7 @@ mod tests {
             let mut replay = with(5);
 
             assert_eq!(numbers(&replay.resume_after(got).unwrap()), Vec::from_iter(got + 1..=5));
-            assert_eq!(replay.note("6".into()), Ok(6));
+            assert_eq!(replay.push("6".into()), Ok(6));
         }
     }
 
@@ -184,7 +184,7 @@ mod tests {
         replay.acknowledge(3);
 
         assert_eq!(replay.frames.len(), 2);
-        assert_eq!(replay.resume_after(2), Err(Gap));
+        assert_eq!(replay.resume_after(2), Err(ReplayGap));
         assert_eq!(numbers(&replay.resume_after(3).unwrap()), [4, 5]);
         replay.acknowledge(u64::MAX);
         assert_eq!((replay.frames.len(), replay.bytes), (0, 0));
@@ -195,20 +195,20 @@ mod tests {
     fn nobody_has_got_what_was_never_sent() {
         let mut replay = with(5);
 
-        assert_eq!(replay.resume_after(6), Err(Gap));
-        assert_eq!(replay.resume_after(u64::MAX), Err(Gap));
+        assert_eq!(replay.resume_after(6), Err(ReplayGap));
+        assert_eq!(replay.resume_after(u64::MAX), Err(ReplayGap));
     }
 
     #[test]
     fn somebody_who_never_acknowledges_costs_a_bounded_amount() {
         let mut replay = with(MAX_FRAMES + 10);
         assert_eq!(replay.frames.len(), MAX_FRAMES);
-        assert_eq!(replay.resume_after(9), Err(Gap));
+        assert_eq!(replay.resume_after(9), Err(ReplayGap));
         assert_eq!(replay.resume_after(10).unwrap().len(), MAX_FRAMES);
 
         let large = ByteString::from("x".repeat(MAX_BYTES / 4));
         for _ in 0..10 {
-            replay.note(large.clone()).unwrap();
+            replay.push(large.clone()).unwrap();
             assert!(replay.bytes <= MAX_BYTES);
         }
     }
@@ -216,27 +216,27 @@ mod tests {
     #[test]
     fn a_client_that_is_away_misses_nothing_or_is_given_up() {
         let mut replay = with(100);
-        replay.is_left_with(3);
+        replay.mark_undelivered(3);
 
         // What it has had makes room for what it has not.
         for _ in 0..MAX_FRAMES - 3 {
-            replay.note("news".into()).unwrap();
+            replay.push("news".into()).unwrap();
         }
 
-        assert_eq!(replay.note("one too many".into()), Err(Gap));
+        assert_eq!(replay.push("one too many".into()), Err(ReplayGap));
     }
 
     #[test]
     fn what_was_noted_elsewhere_meanwhile_comes_behind() {
-        let (mut replay, mut later) = (with(3), Replay::new(0));
-        replay.is_left_with(1);
+        let (mut replay, mut later) = (with(3), ReplayBuffer::new(0));
+        replay.mark_undelivered(1);
         for number in 4..=5 {
-            later.note(number.to_string().into()).unwrap();
+            later.push(number.to_string().into()).unwrap();
         }
 
         assert_eq!(replay.append(later.into_frames()), Ok(()));
 
-        assert_eq!((replay.key(), replay.last()), (1, 5));
+        assert_eq!((replay.key(), replay.last_seq()), (1, 5));
         assert_eq!(numbers(&replay.resume_after(2).unwrap()), [3, 4, 5]);
     }
 
@@ -244,18 +244,18 @@ mod tests {
     fn an_id_is_a_repetition_only_after_the_client_has_resumed() {
         let mut replay = with(0);
         for id in ["1", "1"] {
-            assert!(!replay.is_repeated(id));
-            replay.passed_on(id);
+            assert!(!replay.is_duplicate_id(id));
+            replay.note_relayed_id(id);
         }
 
         replay.resume_after(0).unwrap();
 
-        assert!(replay.is_repeated("1") && !replay.is_repeated("2"));
-        replay.passed_on("2");
-        assert!(!replay.is_repeated("2"));
+        assert!(replay.is_duplicate_id("1") && !replay.is_duplicate_id("2"));
+        replay.note_relayed_id("2");
+        assert!(!replay.is_duplicate_id("2"));
         for number in 0..MAX_IDS {
-            replay.passed_on(&format!("many {number}"));
+            replay.note_relayed_id(&format!("many {number}"));
         }
-        assert_eq!((replay.said.len(), replay.is_repeated("1")), (MAX_IDS, false));
+        assert_eq!((replay.said.len(), replay.is_duplicate_id("1")), (MAX_IDS, false));
     }
 }

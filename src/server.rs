@@ -36,120 +36,120 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
 use crate::{
-    http::Doors,
-    limits::{Place, Places},
+    http::HttpService,
+    limits::{ConcurrencyLimiter, Permit},
     metrics::{LimitKind, Metrics},
     tls::ServerCertificate,
     workers::Workers,
 };
 
 /// For a TLS handshake, for a request's head, and between two requests.
-const PATIENCE: Duration = Duration::from_secs(10);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The most a request's head may take, in bytes. Hyper refuses what is much longer, and the layers
 /// the rest.
-pub const LONGEST_HEAD: usize = 32 * 1024;
+pub const MAX_HEAD_BYTES: usize = 32 * 1024;
 
 /// How long a client may take no byte of an answer.
-const STALLED: Duration = Duration::from_secs(30);
+const WRITE_STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long to wait when the system has no handle left for another connection.
-const OUT_OF_HANDLES: Duration = Duration::from_millis(100);
+const DESCRIPTOR_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How many of `handles` connections leave for everything else: users, certificate and logouts must
 /// be read and written also when strangers hold all the connections there can be.
-fn reserve(handles: usize) -> usize {
+fn reserved_descriptors(handles: usize) -> usize {
     (handles / 8).clamp(16, 64)
 }
 
 /// How many connections `handles` suffice for.
-pub fn room_for(handles: usize) -> usize {
-    handles.saturating_sub(reserve(handles)).clamp(1, Semaphore::MAX_PERMITS)
+pub fn connection_capacity(handles: usize) -> usize {
+    handles.saturating_sub(reserved_descriptors(handles)).clamp(1, Semaphore::MAX_PERMITS)
 }
 
 /// Connections from one address that are no WebSocket (yet).
-const MOST_PER_ADDRESS: usize = 256;
+const MAX_UNAUTHENTICATED_PER_ADDRESS: usize = 256;
 
 /// Connections to figures: one that is stuck keeps no other out.
-const MOST_TO_FIGURES: usize = 8;
+const MAX_METRICS_CONNECTIONS: usize = 8;
 
 /// How a client begins that takes HTTP/2 for granted (RFC 9113 section 3.4). Hyper would hang up on it.
-const HTTP_2: &[u8] = b"PRI * HTTP/2.0\r\n";
-const NO_HTTP_2: &[u8] =
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
+const HTTP2_REFUSAL: &[u8] =
     b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
 /// How often the log says that connections have to wait.
-const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The first byte of every TLS connection: a handshake record (RFC 8446 section 5.1).
 const TLS_HANDSHAKE: u8 = 0x16;
 
 /// How a request reached us; every request carries one as an extension.
 #[derive(Clone, Debug)]
-pub struct Transport {
+pub struct ConnectionInfo {
     /// Who is at the other end of the connection: the client or a proxy.
     pub peer: SocketAddr,
     /// Whether the connection is TLS.
     pub tls: bool,
     /// The connection itself, for whoever makes a WebSocket of it.
-    pub line: Arc<Line>,
+    pub line: Arc<ConnectionSlot>,
     /// Who may carry it.
     pub workers: Workers,
 }
 
 /// What is known of a connection while it lives.
 #[derive(Debug, Default)]
-pub struct Line {
+pub struct ConnectionSlot {
     has_asked: AtomicBool,
     is_websocket: AtomicBool,
-    place: Mutex<Option<Place>>,
+    place: Mutex<Option<Permit>>,
 }
 
-impl Line {
+impl ConnectionSlot {
     /// Says that the connection carries a WebSocket from now on: that one is counted elsewhere, and
     /// its session keeps deadlines of its own.
-    pub fn becomes_websocket(&self) {
+    pub fn mark_websocket(&self) {
         self.is_websocket.store(true, Ordering::Relaxed);
         self.place.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }
 
 /// How many connections there may be.
-pub struct Gate {
+pub struct ConnectionLimits {
     handles: Arc<Semaphore>,
-    places: Places,
+    places: ConcurrencyLimiter,
     trusted_proxies: Vec<IpNet>,
     metrics: Arc<Metrics>,
 }
 
-impl Gate {
+impl ConnectionLimits {
     /// As many connections as there are `handles`, but for a few, and no more than 256 that are no
     /// WebSocket from one address that is not a proxy of ours.
     /// Who finds no place is counted in `metrics`.
     pub fn new(handles: usize, trusted_proxies: &[IpNet], metrics: Arc<Metrics>) -> Self {
-        Self::of(room_for(handles), trusted_proxies, metrics)
+        Self::of(connection_capacity(handles), trusted_proxies, metrics)
     }
 
     /// A few, for whoever fetches figures: out of the handles that [`new`](Self::new) leaves.
-    pub fn to_figures(metrics: Arc<Metrics>) -> Self {
-        Self::of(MOST_TO_FIGURES, &[], metrics)
+    pub fn for_metrics(metrics: Arc<Metrics>) -> Self {
+        Self::of(MAX_METRICS_CONNECTIONS, &[], metrics)
     }
 
     fn of(connections: usize, trusted_proxies: &[IpNet], metrics: Arc<Metrics>) -> Self {
         Self {
             handles: Arc::new(Semaphore::new(connections)),
-            places: Places::new(0, MOST_PER_ADDRESS),
+            places: ConcurrencyLimiter::new(0, MAX_UNAUTHENTICATED_PER_ADDRESS),
             trusted_proxies: trusted_proxies.to_vec(),
             metrics,
         }
     }
 
     /// Waits for a handle. Safe to cancel.
-    async fn handle(&self, complaint: &mut Complaint) -> OwnedSemaphorePermit {
+    async fn acquire(&self, complaint: &mut LogThrottle) -> OwnedSemaphorePermit {
         if let Ok(handle) = self.handles.clone().try_acquire_owned() {
             return handle;
         }
-        if complaint.is_due() {
+        if complaint.should_log() {
             tracing::warn!("as many connections are open as there are handles; others wait");
         }
         #[expect(clippy::expect_used, reason = "see the message")]
@@ -157,29 +157,29 @@ impl Gate {
     }
 
     /// A place for a connection from `peer`: `Ok(None)` where it needs none.
-    fn place(&self, peer: SocketAddr) -> Result<Option<Place>, Crowded> {
+    fn address_permit(&self, peer: SocketAddr) -> Result<Option<Permit>, AddressLimitReached> {
         let address = peer.ip().to_canonical();
         if self.trusted_proxies.iter().any(|net| net.contains(&address)) {
             return Ok(None);
         }
-        self.places.take(address).map(Some).ok_or_else(|| {
+        self.places.acquire(address).map(Some).ok_or_else(|| {
             self.metrics.record_limit(LimitKind::Connections);
-            Crowded
+            AddressLimitReached
         })
     }
 }
 
 /// An address has as many connections as it may.
-struct Crowded;
+struct AddressLimitReached;
 
 /// A complaint that is made again only after a while.
 #[derive(Default)]
-struct Complaint(Option<Instant>);
+struct LogThrottle(Option<Instant>);
 
-impl Complaint {
+impl LogThrottle {
     /// Whether it may be made now; then it is.
-    fn is_due(&mut self) -> bool {
-        let is_due = self.0.is_none_or(|last| last.elapsed() >= COMPLAIN_EVERY);
+    fn should_log(&mut self) -> bool {
+        let is_due = self.0.is_none_or(|last| last.elapsed() >= LOG_INTERVAL);
         if is_due {
             self.0 = Some(Instant::now());
         }
@@ -188,7 +188,7 @@ impl Complaint {
 }
 
 /// Takes as many file handles as the system lets this process have, and says how many that are.
-pub fn claim_handles() -> usize {
+pub fn raise_descriptor_limit() -> usize {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let claimed = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     let handles = if claimed.is_ok() { maximum } else { current };
@@ -202,7 +202,7 @@ pub fn claim_handles() -> usize {
 /// # Errors
 ///
 /// When what was handed over is not one TCP socket.
-pub fn handed_over() -> io::Result<Option<std::net::TcpListener>> {
+pub fn inherited_listener() -> io::Result<Option<std::net::TcpListener>> {
     let mut sockets = ListenFd::from_env();
     if sockets.len() > 1 {
         return Err(io::Error::other("one socket is served, and more were handed over"));
@@ -215,7 +215,7 @@ pub fn handed_over() -> io::Result<Option<std::net::TcpListener>> {
 /// # Errors
 ///
 /// What the system says.
-pub fn take_over(listener: std::net::TcpListener) -> io::Result<TcpListener> {
+pub fn adopt_listener(listener: std::net::TcpListener) -> io::Result<TcpListener> {
     listener.set_nonblocking(true)?;
     TcpListener::from_std(listener)
 }
@@ -237,19 +237,19 @@ pub async fn listen(host: &str, port: u16) -> io::Result<TcpListener> {
 /// [`Transport::tls`] false: it can be told where to go instead.
 pub async fn serve(
     listener: TcpListener,
-    doors: Doors,
+    doors: HttpService,
     tls: Option<Arc<ServerCertificate>>,
-    gate: Gate,
+    gate: ConnectionLimits,
     workers: Workers,
     closing: CancellationToken,
 ) {
     let connections = TaskTracker::new();
     let runtime = Handle::current().id();
     let (mut no_handle, mut not_accepted, mut crowded) =
-        (Complaint::default(), Complaint::default(), Complaint::default());
+        (LogThrottle::default(), LogThrottle::default(), LogThrottle::default());
     loop {
         let accepting = async {
-            let handle = gate.handle(&mut no_handle).await;
+            let handle = gate.acquire(&mut no_handle).await;
             (handle, listener.accept().await)
         };
         let (handle, accepted) = tokio::select! {
@@ -257,16 +257,20 @@ pub async fn serve(
             () = closing.cancelled() => break,
         };
         match accepted {
-            Ok((stream, peer)) => match gate.place(peer) {
+            Ok((stream, peer)) => match gate.address_permit(peer) {
                 Ok(place) => {
-                    let line = Arc::new(Line { place: Mutex::new(place), ..Line::default() });
-                    let transport = Transport { peer, tls: false, line, workers: workers.clone() };
-                    let connection = Connection { stream, runtime, transport, handle };
+                    let line = Arc::new(ConnectionSlot {
+                        place: Mutex::new(place),
+                        ..ConnectionSlot::default()
+                    });
+                    let transport =
+                        ConnectionInfo { peer, tls: false, line, workers: workers.clone() };
+                    let connection = AcceptedConnection { stream, runtime, transport, handle };
                     let (doors, tls, closing) = (doors.clone(), tls.clone(), closing.clone());
                     connections.spawn_on(connection.serve(doors, tls, closing), workers.next());
                 }
-                Err(Crowded) => {
-                    if crowded.is_due() {
+                Err(AddressLimitReached) => {
+                    if crowded.should_log() {
                         let address = peer.ip();
                         tracing::warn!(%address, "an address has too many connections; more are closed");
                     }
@@ -274,10 +278,10 @@ pub async fn serve(
             },
             Err(error) if is_about_one_connection(&error) => {}
             Err(error) => {
-                if not_accepted.is_due() {
+                if not_accepted.should_log() {
                     tracing::warn!(%error, "cannot accept connections; trying again");
                 }
-                tokio::time::sleep(OUT_OF_HANDLES).await;
+                tokio::time::sleep(DESCRIPTOR_RETRY_INTERVAL).await;
             }
         }
     }
@@ -293,18 +297,18 @@ fn is_about_one_connection(error: &io::Error) -> bool {
 }
 
 /// A connection that was accepted, on its way to the worker that will carry it.
-struct Connection {
+struct AcceptedConnection {
     stream: TcpStream,
     /// Where it was accepted.
     runtime: runtime::Id,
-    transport: Transport,
+    transport: ConnectionInfo,
     handle: OwnedSemaphorePermit,
 }
 
-impl Connection {
+impl AcceptedConnection {
     async fn serve(
         self,
-        doors: Doors,
+        doors: HttpService,
         tls: Option<Arc<ServerCertificate>>,
         closing: CancellationToken,
     ) {
@@ -312,23 +316,29 @@ impl Connection {
         // Signaling messages are small and somebody waits for each.
         let _ = stream.set_nodelay(true);
         let line = transport.line.clone();
-        let mut stream =
-            Stream { tcp: stream, runtime, line, has_read: false, stalled: None, _handle: handle };
-        if let Err(error) = stream.moves_here() {
+        let mut stream = CountedStream {
+            tcp: stream,
+            runtime,
+            line,
+            has_read: false,
+            stalled: None,
+            _handle: handle,
+        };
+        if let Err(error) = stream.move_to_current_runtime() {
             return tracing::warn!(%error, "a connection could not be handed on");
         }
         let Some(tls) = tls else {
-            return talk(stream, transport, doors, closing).await;
+            return serve_http(stream, transport, doors, closing).await;
         };
         let arrived = tokio::select! {
-            arrived = timeout(PATIENCE, greet(stream, &tls)) => arrived,
+            arrived = timeout(HANDSHAKE_TIMEOUT, sniff(stream, &tls)) => arrived,
             () = closing.cancelled() => return,
         };
         match arrived {
-            Ok(Ok(Greeted::Plain(stream))) => talk(stream, transport, doors, closing).await,
-            Ok(Ok(Greeted::Tls(stream))) => {
+            Ok(Ok(Sniffed::Plain(stream))) => serve_http(stream, transport, doors, closing).await,
+            Ok(Ok(Sniffed::Tls(stream))) => {
                 transport.tls = true;
-                talk(stream, transport, doors, closing).await;
+                serve_http(stream, transport, doors, closing).await;
             }
             Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
             Err(_elapsed) => tracing::debug!("TLS handshake took too long"),
@@ -337,24 +347,24 @@ impl Connection {
 }
 
 /// A connection to a port with TLS, once it is clear whether the client speaks it.
-enum Greeted {
-    Plain(Stream),
-    Tls(Box<TlsStream<Stream>>),
+enum Sniffed {
+    Plain(CountedStream),
+    Tls(Box<TlsStream<CountedStream>>),
 }
 
-async fn greet(stream: Stream, tls: &ServerCertificate) -> io::Result<Greeted> {
+async fn sniff(stream: CountedStream, tls: &ServerCertificate) -> io::Result<Sniffed> {
     let mut first = [0];
     stream.tcp.peek(&mut first).await?;
     if first != [TLS_HANDSHAKE] {
-        return Ok(Greeted::Plain(stream));
+        return Ok(Sniffed::Plain(stream));
     }
-    Ok(Greeted::Tls(Box::new(tls.acceptor().accept(stream).await?)))
+    Ok(Sniffed::Tls(Box::new(tls.acceptor().accept(stream).await?)))
 }
 
-async fn talk(
+async fn serve_http(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    transport: Transport,
-    doors: Doors,
+    transport: ConnectionInfo,
+    doors: HttpService,
     closing: CancellationToken,
 ) {
     let line = transport.line.clone();
@@ -366,8 +376,8 @@ async fn talk(
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(PATIENCE)
-        .max_buf_size(LONGEST_HEAD)
+        .header_read_timeout(HANDSHAKE_TIMEOUT)
+        .max_buf_size(MAX_HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
@@ -390,9 +400,9 @@ async fn talk(
 /// A connection after an upgrade.
 pub enum Upgraded {
     /// Plain TCP.
-    Plain(Stream),
+    Plain(CountedStream),
     /// Our own TLS.
-    Tls(Box<TlsStream<Stream>>),
+    Tls(Box<TlsStream<CountedStream>>),
 }
 
 impl Upgraded {
@@ -401,10 +411,10 @@ impl Upgraded {
     /// # Errors
     ///
     /// When the system has no handle left.
-    pub fn moves_here(&mut self) -> io::Result<()> {
+    pub fn move_to_current_runtime(&mut self) -> io::Result<()> {
         match self {
-            Self::Plain(stream) => stream.moves_here(),
-            Self::Tls(stream) => stream.get_mut().0.moves_here(),
+            Self::Plain(stream) => stream.move_to_current_runtime(),
+            Self::Tls(stream) => stream.get_mut().0.move_to_current_runtime(),
         }
     }
 }
@@ -412,10 +422,10 @@ impl Upgraded {
 /// The connection itself, without what hyper had around it, and what had been read from it already.
 pub fn stream_of(upgraded: hyper::upgrade::Upgraded) -> Option<(Upgraded, Vec<u8>)> {
     // A copy of what was read: the buffer itself has eight kilobytes, which the WebSocket would keep.
-    match upgraded.downcast::<TokioIo<Stream>>() {
+    match upgraded.downcast::<TokioIo<CountedStream>>() {
         Ok(parts) => Some((Upgraded::Plain(parts.io.into_inner()), parts.read_buf.to_vec())),
         Err(upgraded) => {
-            let parts = upgraded.downcast::<TokioIo<Box<TlsStream<Stream>>>>().ok()?;
+            let parts = upgraded.downcast::<TokioIo<Box<TlsStream<CountedStream>>>>().ok()?;
             Some((Upgraded::Tls(parts.io.into_inner()), parts.read_buf.to_vec()))
         }
     }
@@ -423,20 +433,20 @@ pub fn stream_of(upgraded: hyper::upgrade::Upgraded) -> Option<(Upgraded, Vec<u8
 
 /// An accepted connection. Holds its handle until it is closed, and fails when its client takes
 /// nothing of an answer for too long: hyper would wait for ever.
-pub struct Stream {
+pub struct CountedStream {
     tcp: TcpStream,
     /// The one that it wakes.
     runtime: runtime::Id,
-    line: Arc<Line>,
+    line: Arc<ConnectionSlot>,
     has_read: bool,
     /// Runs out when a write has waited too long.
     stalled: Option<Pin<Box<Sleep>>>,
     _handle: OwnedSemaphorePermit,
 }
 
-impl Stream {
+impl CountedStream {
     /// See [`Upgraded::moves_here`].
-    fn moves_here(&mut self) -> io::Result<()> {
+    fn move_to_current_runtime(&mut self) -> io::Result<()> {
         let here = Handle::current().id();
         if self.runtime != here {
             let same = self.tcp.as_fd().try_clone_to_owned()?;
@@ -446,7 +456,7 @@ impl Stream {
         Ok(())
     }
 
-    fn in_time<T>(
+    fn with_stall_timeout<T>(
         &mut self,
         context: &mut Context<'_>,
         written: Poll<io::Result<T>>,
@@ -455,12 +465,13 @@ impl Stream {
             self.stalled = None;
             return written;
         }
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(STALLED)));
+        let stalled =
+            self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(WRITE_STALL_TIMEOUT)));
         stalled.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
-impl AsyncRead for Stream {
+impl AsyncRead for CountedStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -469,8 +480,8 @@ impl AsyncRead for Stream {
         ready!(Pin::new(&mut self.tcp).poll_read(context, buffer))?;
         if !self.has_read {
             self.has_read = true;
-            if buffer.filled().starts_with(HTTP_2) {
-                let _ = self.tcp.try_write(NO_HTTP_2);
+            if buffer.filled().starts_with(HTTP2_PREFACE) {
+                let _ = self.tcp.try_write(HTTP2_REFUSAL);
                 buffer.clear();
             }
         }
@@ -478,14 +489,14 @@ impl AsyncRead for Stream {
     }
 }
 
-impl AsyncWrite for Stream {
+impl AsyncWrite for CountedStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.tcp).poll_write(context, bytes);
-        self.in_time(context, written)
+        self.with_stall_timeout(context, written)
     }
 
     fn poll_write_vectored(
@@ -494,7 +505,7 @@ impl AsyncWrite for Stream {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.tcp).poll_write_vectored(context, slices);
-        self.in_time(context, written)
+        self.with_stall_timeout(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -27,57 +27,63 @@ use uuid::Uuid;
 
 use crate::{
     auth::{
-        grants::Grant,
-        ticket::{Ticket, Tickets},
+        grants::TokenSessionGuard,
+        ticket::{ResumeToken, ResumeTokenSigner},
         token::Claims,
     },
-    limits::{MessageBudget, Verdict},
+    limits::{MessageRateLimiter, RateVerdict},
     metrics::{MessageOutcome, MessageType, Metrics, ResumeResult},
-    moderation::Barred,
-    outbox::{self, Dismissal, Mailbox, NotResumed, Notice, Outbox, Shortcut},
-    replay::Replay,
-    rooms::{JoinError, NotFetched, Peer, Resumed, Rooms, Seat},
+    moderation::EntryDenied,
+    outbox::{
+        self, ClientQueue, ClientQueueReader, DirectWriter, DisconnectReason, DisconnectSignal,
+        ResumeError,
+    },
+    replay::ReplayBuffer,
+    rooms::{ClaimError, JoinError, Membership, Peer, Resumed, RoomRegistry},
     wire::{
-        self, ClientMessage, Features, IceServer, Incoming, Introduction, PeerInRoom, RequestedId,
-        Resumption, ServerMessage, SignalKind, TicketToResume, Token, WireError,
+        self, AuthToken, ClientFrame, ClientMessage, Features, FrameError, IceServer, RequestedId,
+        ResumeOffer, ResumeRequest, RosterEntry, ServerMessage, SignalKind, TokenField,
     },
 };
 
-pub use parked::{Parked, Record, Survivors};
+pub use parked::{DetachedMember, SavedMember, ShutdownSnapshot};
 
 /// How long after its token a session may still present a new one.
-const REFRESH_GRACE: Duration = Duration::from_secs(60);
+const TOKEN_REFRESH_GRACE: Duration = Duration::from_secs(60);
 
 /// How long a client may take to read our last words and to close its side.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What a session needs of a WebSocket.
 pub trait Socket: Send {
     /// The next thing that arrives; `None` when the connection is gone. Safe to cancel.
-    fn receive(&mut self) -> impl Future<Output = Option<Received>> + Send;
+    fn receive(&mut self) -> impl Future<Output = Option<SocketEvent>> + Send;
     /// Writes text frames. After cancelling, what comes next goes out behind whole frames.
-    fn send(&mut self, frames: &[ByteString]) -> impl Future<Output = Result<(), Broken>> + Send;
+    fn send(
+        &mut self,
+        frames: &[ByteString],
+    ) -> impl Future<Output = Result<(), ConnectionLost>> + Send;
     /// Writes a Ping.
-    fn ping(&mut self) -> impl Future<Output = Result<(), Broken>> + Send;
+    fn ping(&mut self) -> impl Future<Output = Result<(), ConnectionLost>> + Send;
     /// Writes a Close.
     fn close(
         &mut self,
         code: u16,
         reason: &'static str,
-    ) -> impl Future<Output = Result<(), Broken>> + Send;
+    ) -> impl Future<Output = Result<(), ConnectionLost>> + Send;
     /// A way for others to write text frames while this socket's own task sleeps, where there is one.
-    fn shortcut(&self) -> Option<Arc<dyn Shortcut>> {
+    fn direct_writer(&self) -> Option<Arc<dyn DirectWriter>> {
         None
     }
 }
 
 /// The connection is gone.
 #[derive(Debug)]
-pub struct Broken;
+pub struct ConnectionLost;
 
 /// What arrives on a WebSocket (RFC 6455).
 #[derive(Debug)]
-pub enum Received {
+pub enum SocketEvent {
     /// A text message.
     Text(ByteString),
     /// A binary message.
@@ -97,9 +103,9 @@ pub enum Received {
 }
 
 /// What the house gives a session.
-pub struct Host<D> {
+pub struct SessionContext<D> {
     /// Where members sit.
-    pub rooms: Rooms,
+    pub rooms: RoomRegistry,
     /// The room of this connection.
     pub room: Arc<str>,
     /// The request that it came with, for the log.
@@ -107,20 +113,20 @@ pub struct Host<D> {
     /// Whose connection it is, for the log.
     pub address: IpAddr,
     /// How it is to behave.
-    pub rules: Rules,
+    pub limits: SessionLimits,
     /// Where it is counted.
     pub metrics: Arc<Metrics>,
     /// Who lets people in.
-    pub door: D,
+    pub services: D,
     /// Signs what clients come back with.
-    pub tickets: Arc<Tickets>,
+    pub resume_tokens: Arc<ResumeTokenSigner>,
     /// Who is to be let in again by the next process.
-    pub survivors: Survivors,
+    pub snapshot: ShutdownSnapshot,
     /// Turns to the time that clients may take to come back when the server stops.
     pub closing: watch::Receiver<Option<Duration>>,
 }
 
-impl<D> Host<D> {
+impl<D> SessionContext<D> {
     /// What a line of the log says of this connection. Made for each line, and not kept: a session
     /// writes two or three. Of the highest level, so that it is there however quiet the log is.
     fn span(&self, member: Option<&Peer>) -> Span {
@@ -141,27 +147,27 @@ impl<D> Host<D> {
     }
 
     /// What a client shows that comes back; `None` where none may.
-    fn sign(&self, ticket: &Ticket) -> Option<SecretString> {
-        if self.rules.resume_window.is_zero() {
+    fn sign(&self, ticket: &ResumeToken) -> Option<SecretString> {
+        if self.limits.resume_window.is_zero() {
             return None;
         }
-        let signed = self.tickets.sign(ticket);
+        let signed = self.resume_tokens.sign(ticket);
         signed.inspect_err(|error| tracing::error!(%error, "no resume token")).ok()
     }
 
-    fn to_resume<'a>(&self, token: &'a SecretString) -> TicketToResume<'a> {
-        TicketToResume {
+    fn resume_offer<'a>(&self, token: &'a SecretString) -> ResumeOffer<'a> {
+        ResumeOffer {
             resume_token: token.expose_secret(),
-            resume_window_seconds: self.rules.resume_window.as_secs(),
+            resume_window_seconds: self.limits.resume_window.as_secs(),
         }
     }
 }
 
 /// The settings that a session keeps to.
 #[derive(Clone, Debug)]
-pub struct Rules {
+pub struct SessionLimits {
     /// For the first message, for silence, and for a single write.
-    pub patience: Duration,
+    pub timeout: Duration,
     /// How fast the message budget refills.
     pub messages_per_second: u32,
     /// What the message budget holds.
@@ -175,29 +181,33 @@ pub struct Rules {
 }
 
 /// What somebody at the door says about himself.
-pub enum Claim<'a> {
+pub enum Credentials<'a> {
     /// A token, good or bad.
     Token(&'a str),
     /// Nothing at all.
     Guest,
     /// He was here before.
-    Ticket(&'a Ticket),
+    ResumeToken(&'a ResumeToken),
 }
 
 /// Lets people in.
-pub trait Door: Send + Sync {
+pub trait SessionServices: Send + Sync {
     /// Checks the claim of whoever is behind the outbox.
     ///
     /// # Errors
     ///
     /// [`Refusal`].
-    fn admit(&self, claim: Claim<'_>, outbox: &Outbox) -> Result<Admission, Refusal>;
+    fn authorize(
+        &self,
+        claim: Credentials<'_>,
+        outbox: &ClientQueue,
+    ) -> Result<Authorized, AuthError>;
     /// Why somebody who was admitted may not come into this room now, whatever it is that bars him.
-    fn bars(&self, room: &str, peer: &Peer) -> Option<Barred>;
+    fn check_entry(&self, room: &str, peer: &Peer) -> Option<EntryDenied>;
     /// The time, in milliseconds since the Unix epoch.
     fn now(&self) -> u64;
     /// What this user is to give to `new RTCPeerConnection(…)` from now on; a guest has no name.
-    fn ice_servers(&self, username: Option<&str>) -> IceGrant;
+    fn ice_servers(&self, username: Option<&str>) -> IceServerSet;
 
     /// Another number whenever the servers themselves were replaced.
     fn ice_version(&self) -> u64;
@@ -205,7 +215,7 @@ pub trait Door: Send + Sync {
 
 /// ICE servers, with credentials that run out.
 #[derive(Default)]
-pub struct IceGrant {
+pub struct IceServerSet {
     /// STUN and TURN.
     pub servers: Vec<IceServer>,
     /// How long the credentials are good for; `None` where there are none.
@@ -213,7 +223,7 @@ pub struct IceGrant {
 }
 
 /// Somebody may come in.
-pub struct Admission {
+pub struct Authorized {
     /// The account, or the guest's name.
     pub username: Arc<str>,
     /// How long the token still lasts; `None` for a guest.
@@ -221,12 +231,12 @@ pub struct Admission {
     /// What the token says; `None` for a guest.
     pub claims: Option<Claims>,
     /// What ends the session with its token or account; held as long as the session lasts.
-    pub grant: Option<Grant>,
+    pub session: Option<TokenSessionGuard>,
 }
 
 /// Somebody may not come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum AuthError {
     /// The token is not good.
     BadToken,
     /// The token is not good, and there were too many of them from this address.
@@ -239,11 +249,11 @@ pub enum Refusal {
 
 /// How a conversation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Goodbye {
+pub enum CloseReason {
     /// The client closed.
-    Left,
+    ClosedByClient,
     /// The connection broke.
-    Gone,
+    ConnectionLost,
     /// Nothing was heard for too long.
     Silent,
     /// What the servers of a cluster share cannot be reached.
@@ -277,7 +287,7 @@ pub enum Goodbye {
     /// A newer connection has this client id.
     Replaced,
     /// The account was removed or disabled.
-    AccountGone,
+    AccountDisabled,
     /// An administrator has thrown it out.
     Removed,
     /// An administrator does not let it in.
@@ -303,7 +313,7 @@ pub enum Goodbye {
 }
 
 /// What a client is told at the end.
-struct Parting {
+struct CloseInfo {
     close: u16,
     reason: &'static str,
     code: &'static str,
@@ -311,11 +321,11 @@ struct Parting {
     retry: bool,
 }
 
-impl Goodbye {
+impl CloseReason {
     /// Each of them, to be counted from 0.
     const ALL: [Self; 30] = [
-        Self::Left,
-        Self::Gone,
+        Self::ClosedByClient,
+        Self::ConnectionLost,
         Self::Silent,
         Self::Unavailable,
         Self::AuthRequired,
@@ -332,7 +342,7 @@ impl Goodbye {
         Self::LoggedOut,
         Self::PasswordChanged,
         Self::Replaced,
-        Self::AccountGone,
+        Self::AccountDisabled,
         Self::Removed,
         Self::Banned,
         Self::RoomLocked,
@@ -347,9 +357,9 @@ impl Goodbye {
     ];
 
     /// Contract section 2, "Errors and closes"; `None` where nobody is left to be told.
-    fn parting(self) -> Option<Parting> {
+    fn info(self) -> Option<CloseInfo> {
         let (close, reason, code, sentence, retry) = match self {
-            Self::Left | Self::Gone => return None,
+            Self::ClosedByClient | Self::ConnectionLost => return None,
             Self::Silent => (
                 1001,
                 "Connection timed out",
@@ -441,7 +451,7 @@ impl Goodbye {
                 "The same user opened a new connection with this client id",
                 false,
             ),
-            Self::AccountGone => (
+            Self::AccountDisabled => (
                 4003,
                 "User disabled or removed",
                 "user_disabled",
@@ -517,14 +527,14 @@ impl Goodbye {
                 (1011, "Internal error", "internal_error", "Something went wrong on our side", true)
             }
         };
-        Some(Parting { close, reason, code, sentence, retry })
+        Some(CloseInfo { close, reason, code, sentence, retry })
     }
 
     /// Says in the log that somebody was not let in.
-    fn is_logged(self) {
-        let reason = self.word();
+    fn log_rejection(self) {
+        let reason = self.as_str();
         // Whoever is blocked could fill the log, and was named often enough before.
-        if self.parting().is_none() || self == Self::Blocked {
+        if self.info().is_none() || self == Self::Blocked {
             tracing::debug!(reason, "not let in");
         } else {
             tracing::warn!(reason, "not let in");
@@ -532,10 +542,10 @@ impl Goodbye {
     }
 
     /// One word for it: the code of the `error`, or `left` and `gone`.
-    fn word(self) -> &'static str {
-        match self.parting() {
+    fn as_str(self) -> &'static str {
+        match self.info() {
             Some(parting) => parting.code,
-            None if self == Self::Left => "left",
+            None if self == Self::ClosedByClient => "left",
             None => "gone",
         }
     }
@@ -543,14 +553,14 @@ impl Goodbye {
     /// Whether a member may come back after it, to where it was: what the close says by `"retry":true`, and
     /// a connection that broke. With a token that ran out it may not.
     fn may_resume(self) -> bool {
-        match self.parting() {
+        match self.info() {
             Some(parting) => parting.retry && self != Self::TokenExpired,
-            None => self == Self::Gone,
+            None => self == Self::ConnectionLost,
         }
     }
 
     /// Whether also a client that is not in yet is told by an `error` message, not by the close alone.
-    fn tells_strangers(self) -> bool {
+    fn is_sent_before_auth(self) -> bool {
         matches!(
             self,
             Self::RoomNotAllowed
@@ -568,29 +578,29 @@ impl Goodbye {
     }
 }
 
-impl From<Dismissal> for Goodbye {
-    fn from(why: Dismissal) -> Self {
+impl From<DisconnectReason> for CloseReason {
+    fn from(why: DisconnectReason) -> Self {
         match why {
-            Dismissal::TooSlow => Self::TooSlow,
-            Dismissal::Replaced | Dismissal::Resumed => Self::Replaced,
-            Dismissal::LoggedOut => Self::LoggedOut,
-            Dismissal::PasswordChanged => Self::PasswordChanged,
-            Dismissal::AccountGone => Self::AccountGone,
-            Dismissal::Removed => Self::Removed,
+            DisconnectReason::TooSlow => Self::TooSlow,
+            DisconnectReason::Replaced | DisconnectReason::Resumed => Self::Replaced,
+            DisconnectReason::LoggedOut => Self::LoggedOut,
+            DisconnectReason::PasswordChanged => Self::PasswordChanged,
+            DisconnectReason::AccountGone => Self::AccountDisabled,
+            DisconnectReason::Removed => Self::Removed,
         }
     }
 }
 
-impl From<Barred> for Goodbye {
-    fn from(why: Barred) -> Self {
+impl From<EntryDenied> for CloseReason {
+    fn from(why: EntryDenied) -> Self {
         match why {
-            Barred::Banned => Self::Banned,
-            Barred::Locked => Self::RoomLocked,
+            EntryDenied::Banned => Self::Banned,
+            EntryDenied::Locked => Self::RoomLocked,
         }
     }
 }
 
-impl From<JoinError> for Goodbye {
+impl From<JoinError> for CloseReason {
     fn from(why: JoinError) -> Self {
         match why {
             JoinError::Full => Self::RoomFull,
@@ -600,31 +610,29 @@ impl From<JoinError> for Goodbye {
     }
 }
 
-impl From<Refusal> for Goodbye {
-    fn from(why: Refusal) -> Self {
+impl From<AuthError> for CloseReason {
+    fn from(why: AuthError) -> Self {
         match why {
-            Refusal::BadToken => Self::InvalidToken,
-            Refusal::Blocked => Self::Blocked,
-            Refusal::NoSuchUser => Self::NoSuchUser,
-            Refusal::Removed => Self::Banned,
+            AuthError::BadToken => Self::InvalidToken,
+            AuthError::Blocked => Self::Blocked,
+            AuthError::NoSuchUser => Self::NoSuchUser,
+            AuthError::Removed => Self::Banned,
         }
     }
 }
 
 /// Tells `metrics` how sessions may end. Call it once, before the first.
-pub fn announce(metrics: &Metrics) {
-    for goodbye in Goodbye::ALL {
-        metrics.preregister_session_end(
-            goodbye.word(),
-            goodbye.parting().map(|parting| parting.close),
-        );
-        metrics.preregister_leave(goodbye.word());
+pub fn preregister_metrics(metrics: &Metrics) {
+    for goodbye in CloseReason::ALL {
+        metrics
+            .preregister_session_end(goodbye.as_str(), goodbye.info().map(|parting| parting.close));
+        metrics.preregister_leave(goodbye.as_str());
     }
-    metrics.preregister_leave(parked::AWAY_TOO_LONG);
+    metrics.preregister_leave(parked::NOT_RESUMED_IN_TIME);
 }
 
 /// What the log says, and a trace shows, of a connection to `room` while it introduces itself.
-pub fn introduction(request: Uuid, room: &str, address: IpAddr) -> Span {
+pub fn handshake_span(request: Uuid, room: &str, address: IpAddr) -> Span {
     tracing::error_span!(
         "introduction",
         request_id = %request,
@@ -639,25 +647,25 @@ pub fn introduction(request: Uuid, room: &str, address: IpAddr) -> Span {
 /// does not is free before the last words. `introduction` is held no longer than that takes.
 pub async fn run(
     socket: &mut impl Socket,
-    host: &Host<impl Door>,
+    host: &SessionContext<impl SessionServices>,
     introduction: Span,
-) -> (Goodbye, Option<Parked>) {
-    let (outbox, mailbox) = outbox::pair();
-    let end = called(mailbox.notice(), host.closing.clone());
+) -> (CloseReason, Option<DetachedMember>) {
+    let (outbox, mailbox) = outbox::channel();
+    let end = disconnect_requested(mailbox.disconnect_signal(), host.closing.clone());
     let mut member = None;
     let living = async {
-        let mut line = Line { socket, patience: host.rules.patience };
+        let mut line = TimedSocket { socket, patience: host.limits.timeout };
         // Boxed, so that a member does not hold for ever what it needed at the door.
-        let introduced = Box::pin(introduce(&mut line, host, outbox, mailbox).inspect(|entered| {
+        let introduced = Box::pin(handshake(&mut line, host, outbox, mailbox).inspect(|entered| {
             if let Err(goodbye) = entered {
-                goodbye.is_logged();
+                goodbye.log_rejection();
             }
         }));
         let (entered, greeting, first) = introduced.instrument(introduction).await?;
         let member = member.insert(entered);
-        member.settles(&mut line, &greeting, first).await?;
+        member.send_welcome(&mut line, &greeting, first).await?;
         drop(greeting);
-        member.converse(&mut line).await
+        member.run_member(&mut line).await
     };
     let goodbye = tokio::select! {
         // The end comes first: when the server stops, nobody is told any more that all the others
@@ -669,22 +677,22 @@ pub async fn run(
             Ok(Err(goodbye)) => goodbye,
             Err(_panic) => {
                 host.span(None).in_scope(|| tracing::error!("a session panicked"));
-                Goodbye::Internal
+                CloseReason::Internal
             }
         },
     };
     let admitted = member.is_some();
-    host.metrics.record_session_end(goodbye.word(), admitted);
+    host.metrics.record_session_end(goodbye.as_str(), admitted);
     let parked = member.and_then(|member| {
-        let span = host.span(Some(member.seat.peer()));
-        let notice = member.mailbox.notice();
-        let parked = member.parks(goodbye);
-        let reason = goodbye.word();
-        match notice.now() {
+        let span = host.span(Some(member.membership.peer()));
+        let notice = member.reader.disconnect_signal();
+        let parked = member.into_detached(goodbye);
+        let reason = goodbye.as_str();
+        match notice.reason() {
             // The seat is another connection's.
-            Some(Dismissal::Resumed) => {}
+            Some(DisconnectReason::Resumed) => {}
             why => {
-                if why == Some(Dismissal::TooSlow) {
+                if why == Some(DisconnectReason::TooSlow) {
                     host.metrics.record_queue_overflow();
                 }
                 if parked.is_none() {
@@ -699,48 +707,43 @@ pub async fn run(
         parked
     });
     // When the server stops, nobody is to lose its seat for reading its last words too slowly.
-    let parked = if matches!(goodbye, Goodbye::Restarting(_)) {
-        parked.into_iter().for_each(|parked| host.survivors.keep(parked));
+    let parked = if matches!(goodbye, CloseReason::Restarting(_)) {
+        parked.into_iter().for_each(|parked| host.snapshot.push(parked));
         None
     } else {
         parked
     };
-    Box::pin(say_goodbye(socket, goodbye, admitted, &host.metrics)).await;
+    Box::pin(close(socket, goodbye, admitted, &host.metrics)).await;
     (goodbye, parked)
 }
 
 /// Our own sleep, in a process or a machine that was stopped, if a timer is so late.
-const OWN_SLEEP: Duration = Duration::from_secs(1);
+const SUSPEND_THRESHOLD: Duration = Duration::from_secs(1);
 
 /// Turns a connection away at the door: the reason stands in place of `auth_required`.
-pub async fn refuse(
+pub async fn reject(
     socket: &mut impl Socket,
-    goodbye: Goodbye,
+    goodbye: CloseReason,
     introduction: Span,
     metrics: &Metrics,
 ) {
-    introduction.in_scope(|| goodbye.is_logged());
+    introduction.in_scope(|| goodbye.log_rejection());
     drop(introduction);
-    metrics.record_session_end(goodbye.word(), false);
-    say_goodbye(socket, goodbye, false, metrics).await;
+    metrics.record_session_end(goodbye.as_str(), false);
+    close(socket, goodbye, false, metrics).await;
 }
 
-async fn say_goodbye(
-    socket: &mut impl Socket,
-    goodbye: Goodbye,
-    admitted: bool,
-    metrics: &Metrics,
-) {
+async fn close(socket: &mut impl Socket, goodbye: CloseReason, admitted: bool, metrics: &Metrics) {
     let last_words = async {
-        if let Some(parting) = goodbye.parting() {
+        if let Some(parting) = goodbye.info() {
             let mut retry_after_ms = None;
-            if let Goodbye::Restarting(within) = goodbye {
+            if let CloseReason::Restarting(within) = goodbye {
                 let reconnect_in_ms = spread_over(within);
                 retry_after_ms = Some(reconnect_in_ms);
                 socket.send(&[ServerMessage::ServerShutdown { reconnect_in_ms }.encode()]).await?;
             }
-            if admitted || goodbye.tells_strangers() {
-                let Parting { code, sentence, retry, .. } = parting;
+            if admitted || goodbye.is_sent_before_auth() {
+                let CloseInfo { code, sentence, retry, .. } = parting;
                 let error = ServerMessage::Error {
                     message: sentence,
                     code,
@@ -756,9 +759,9 @@ async fn say_goodbye(
         }
         // Whoever hangs up on unread data resets the connection, and the close may be lost on the way.
         while socket.receive().await.is_some() {}
-        Ok::<_, Broken>(())
+        Ok::<_, ConnectionLost>(())
     };
-    let _ = timeout(LAST_WORDS, last_words).await;
+    let _ = timeout(CLOSE_TIMEOUT, last_words).await;
 }
 
 /// Some time within the given one, different for everybody, in milliseconds.
@@ -768,26 +771,26 @@ fn spread_over(within: Duration) -> u64 {
 }
 
 /// A socket whose writes end in time.
-struct Line<'a, S> {
+struct TimedSocket<'a, S> {
     socket: &'a mut S,
     patience: Duration,
 }
 
-impl<S: Socket> Line<'_, S> {
-    async fn write(&mut self, frames: &[ByteString]) -> Result<(), Goodbye> {
-        in_time(self.patience, self.socket.send(frames)).await
+impl<S: Socket> TimedSocket<'_, S> {
+    async fn write(&mut self, frames: &[ByteString]) -> Result<(), CloseReason> {
+        with_deadline(self.patience, self.socket.send(frames)).await
     }
 
-    async fn ping(&mut self) -> Result<(), Goodbye> {
-        in_time(self.patience, self.socket.ping()).await
+    async fn ping(&mut self) -> Result<(), CloseReason> {
+        with_deadline(self.patience, self.socket.ping()).await
     }
 }
 
 /// A client that does not read would block its own task in a write.
-async fn in_time(
+async fn with_deadline(
     patience: Duration,
-    writing: impl Future<Output = Result<(), Broken>> + Send,
-) -> Result<(), Goodbye> {
+    writing: impl Future<Output = Result<(), ConnectionLost>> + Send,
+) -> Result<(), CloseReason> {
     let mut writing = pin!(writing);
     // Nearly every write is done at once and needs no timer, nor room for one.
     let written = match poll_fn(|context| Poll::Ready(writing.as_mut().poll(context))).await {
@@ -796,13 +799,16 @@ async fn in_time(
     };
     match written {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(Broken)) => Err(Goodbye::Gone),
-        Err(_elapsed) => Err(Goodbye::TooSlow),
+        Ok(Err(ConnectionLost)) => Err(CloseReason::ConnectionLost),
+        Err(_elapsed) => Err(CloseReason::TooSlow),
     }
 }
 
 /// What ends a session from outside: somebody's dismissal, or the server that stops.
-async fn called(notice: Notice, closing: watch::Receiver<Option<Duration>>) -> Goodbye {
+async fn disconnect_requested(
+    notice: DisconnectSignal,
+    closing: watch::Receiver<Option<Duration>>,
+) -> CloseReason {
     let mut stopping = closing.clone();
     let mut stops = pin!(stopping.wait_for(Option::is_some));
     let mut woken: Option<Waker> = None;
@@ -813,48 +819,49 @@ async fn called(notice: Notice, closing: watch::Receiver<Option<Duration>>) -> G
         let is_waiting = woken.as_ref().is_some_and(|known| known.will_wake(context.waker()));
         if !is_waiting {
             woken = Some(context.waker().clone());
-            notice.wakes(context.waker());
+            notice.register_waker(context.waker());
         }
-        if let Some(why) = notice.now() {
+        if let Some(why) = notice.reason() {
             return Poll::Ready(why.into());
         }
         if is_waiting && !is_news {
             return Poll::Pending;
         }
         stops.as_mut().poll(context).map(|within| {
-            Goodbye::Restarting(within.ok().and_then(|within| *within).unwrap_or_default())
+            CloseReason::Restarting(within.ok().and_then(|within| *within).unwrap_or_default())
         })
     })
     .await
 }
 
 /// What a newcomer hears first, and the first message of a guest, which is still to be acted on.
-type Entered<'h, D> = (Member<'h, D>, Vec<ByteString>, Option<ByteString>);
+type HandshakeOutcome<'h, D> = (Member<'h, D>, Vec<ByteString>, Option<ByteString>);
 
 /// From the first message to a seat.
-async fn introduce<'h, D: Door>(
-    line: &mut Line<'_, impl Socket>,
-    host: &'h Host<D>,
-    outbox: Outbox,
-    mailbox: Mailbox,
-) -> Result<Entered<'h, D>, Goodbye> {
-    let guests = host.rules.guests;
+async fn handshake<'h, D: SessionServices>(
+    line: &mut TimedSocket<'_, impl Socket>,
+    host: &'h SessionContext<D>,
+    outbox: ClientQueue,
+    mailbox: ClientQueueReader,
+) -> Result<HandshakeOutcome<'h, D>, CloseReason> {
+    let guests = host.limits.guests;
     let greeting = ServerMessage::AuthRequired { message: "Authentication required", guests };
     line.write(&[greeting.encode()]).await?;
-    let until = Instant::now() + host.rules.patience;
+    let until = Instant::now() + host.limits.timeout;
     let mut first = first_text(line.socket, until).await?;
 
-    if let Incoming { id, message: Ok(ClientMessage::Resume(resumption)), .. } = wire::read(&first)
+    if let ClientFrame { id, message: Ok(ClientMessage::Resume(resumption)), .. } =
+        wire::parse(&first)
     {
         let resumed = timeout_at(until, resume(host, &resumption, &outbox)).await;
-        match resumed.unwrap_or(Err(Goodbye::Unavailable))? {
+        match resumed.unwrap_or(Err(CloseReason::Unavailable))? {
             Ok((seat, admission, membership, resumed)) => {
-                is_seen(seat.peer());
-                tracing::info!(replayed = resumed.replayed, "resumed");
+                record_peer_in_span(seat.peer());
+                tracing::info!(replayed = resumed.replayed_frames, "resumed");
                 host.metrics.record_resume(ResumeResult::Resumed);
                 let (mut member, ice_servers, token) =
                     Member::new(host, seat, outbox, mailbox, admission, membership);
-                member.may_know_ticket = true;
+                member.is_resume_token_sent = true;
                 let greeting = member.resumed(&resumed, &ice_servers, token.as_ref());
                 return Ok((member, vec![greeting], None));
             }
@@ -866,43 +873,43 @@ async fn introduce<'h, D: Door>(
         }
         first = first_text(line.socket, until).await?;
     }
-    let message = wire::read(&first).message;
-    let (claim, requested, features) = claim_of(&message, guests)?;
-    let admission = host.door.admit(claim, &outbox)?;
+    let message = wire::parse(&first).message;
+    let (claim, requested, features) = credentials_of(&message, guests)?;
+    let admission = host.services.authorize(claim, &outbox)?;
     let client_id: Arc<str> = match requested {
         RequestedId::This(id) => id.as_ref().into(),
         RequestedId::Any => Uuid::new_v4().to_string().into(),
-        RequestedId::Malformed => return Err(Goodbye::InvalidClientId),
+        RequestedId::Malformed => return Err(CloseReason::InvalidClientId),
     };
-    let carries_on = !matches!(message, Ok(ClientMessage::Auth(_)));
+    let carries_on = !matches!(message, Ok(ClientMessage::AuthToken(_)));
     let key = Uuid::new_v4().as_u128();
-    if features.resume && !host.rules.resume_window.is_zero() {
-        outbox.remembers(Box::new(Replay::new(key)));
+    if features.resume && !host.limits.resume_window.is_zero() {
+        outbox.enable_replay(Box::new(ReplayBuffer::new(key)));
     }
-    outbox.opts_in(features);
+    outbox.set_features(features);
     let peer = Peer { client_id, username: admission.username.clone() };
     // Also where the room has no seat for him.
-    is_seen(&peer);
-    let is_let_in = || match host.door.bars(&host.room, &peer) {
+    record_peer_in_span(&peer);
+    let is_let_in = || match host.services.check_entry(&host.room, &peer) {
         None => Ok(()),
         Some(why) => {
-            let goodbye = Goodbye::from(why);
-            host.rooms.notes_refusal(&host.room, &peer, goodbye.word());
+            let goodbye = CloseReason::from(why);
+            host.rooms.record_refusal(&host.room, &peer, goodbye.as_str());
             Err(goodbye)
         }
     };
     is_let_in()?;
-    outbox.comes_from(host.address);
-    let since = host.door.now();
-    let mut seat = Seat::ask(&host.rooms, &host.room, peer.clone(), outbox.clone()).await?;
+    outbox.set_address(host.address);
+    let since = host.services.now();
+    let mut seat = Membership::join(&host.rooms, &host.room, peer.clone(), outbox.clone()).await?;
     // Whoever was barred meanwhile was not in yet to be thrown out.
     if let Err(goodbye) = is_let_in() {
-        seat.because(goodbye.word());
+        seat.set_leave_reason(goodbye.as_str());
         return Err(goodbye);
     }
     tracing::info!("joined");
     host.metrics.record_join();
-    let membership = Membership { key, since };
+    let membership = MembershipId { key, since };
     let (mut member, ice_servers, token) =
         Member::new(host, seat, outbox, mailbox, admission, membership);
     let greeting = member.welcome(&ice_servers, token.as_ref());
@@ -910,12 +917,12 @@ async fn introduce<'h, D: Door>(
 }
 
 /// From here on the log says who introduces himself.
-fn is_seen(Peer { username, client_id }: &Peer) {
+fn record_peer_in_span(Peer { username, client_id }: &Peer) {
     Span::current().record("user", &**username).record("client", &**client_id);
 }
 
 /// One membership, over all its connections.
-struct Membership {
+struct MembershipId {
     /// Tells it from all others.
     key: u128,
     /// When it began, in milliseconds since the Unix epoch.
@@ -924,170 +931,170 @@ struct Membership {
 
 /// Gives somebody who was here before the seat that he had, and says which membership that is; or the
 /// sentence of the error.
-async fn resume<D: Door>(
-    host: &Host<D>,
-    resumption: &Resumption<'_>,
-    outbox: &Outbox,
-) -> Result<Result<(Seat, Admission, Membership, Resumed), String>, Goodbye> {
-    let (ticket, last_seq, admission) = match readmit(host, resumption, outbox) {
+async fn resume<D: SessionServices>(
+    host: &SessionContext<D>,
+    resumption: &ResumeRequest<'_>,
+    outbox: &ClientQueue,
+) -> Result<Result<(Membership, Authorized, MembershipId, Resumed), String>, CloseReason> {
+    let (ticket, last_seq, admission) = match verify_resume(host, resumption, outbox) {
         Ok(readmitted) => readmitted,
         Err(sentence) => return Ok(Err(sentence)),
     };
     let client_id: Arc<str> = ticket.client_id.as_str().into();
     let peer = Peer { client_id: client_id.clone(), username: admission.username.clone() };
     let (rooms, room, key) = (&host.rooms, &host.room, ticket.key);
-    let sits_down = || Seat::resume(rooms, room, peer.clone(), key, outbox.clone(), last_seq);
-    let luggage = parked::luggage(&ticket, host.rules.resume_window);
-    outbox.comes_from(host.address);
+    let sits_down = || Membership::resume(rooms, room, peer.clone(), key, outbox.clone(), last_seq);
+    let luggage = parked::encode_context(&ticket, host.limits.resume_window);
+    outbox.set_address(host.address);
     let seat = loop {
         match sits_down() {
-            Err(NotResumed::Over) => {}
+            Err(ResumeError::Ended) => {}
             seat => break seat,
         }
-        match Seat::fetch(rooms, room, &client_id, key, luggage.clone()).await {
+        match Membership::claim(rooms, room, &client_id, key, luggage.clone()).await {
             // If it is not gone again, to where its client was looked for before.
             Ok(()) => {}
             // Unless it has come here while we asked.
-            Err(NotFetched::Over) => break sits_down(),
-            Err(NotFetched::Unavailable) => return Err(Goodbye::Unavailable),
+            Err(ClaimError::Ended) => break sits_down(),
+            Err(ClaimError::Unavailable) => return Err(CloseReason::Unavailable),
         }
     };
-    let membership = Membership { key, since: ticket.since };
+    let membership = MembershipId { key, since: ticket.since };
     // Whoever was thrown out meanwhile was perhaps on the way.
-    if seat.is_ok() && host.door.admit(Claim::Ticket(&ticket), outbox).is_err() {
-        return Ok(Err(NO_LONGER.into()));
+    if seat.is_ok() && host.services.authorize(Credentials::ResumeToken(&ticket), outbox).is_err() {
+        return Ok(Err(MEMBERSHIP_VOID.into()));
     }
     let seated = seat.map(|(seat, resumed)| (seat, admission, membership, resumed));
     Ok(seated.map_err(|why| why.to_string()))
 }
 
-const NO_LONGER: &str = "What that membership stood on no longer counts";
+const MEMBERSHIP_VOID: &str = "What that membership stood on no longer counts";
 
 /// Whether somebody may come back at all, and to which membership; or the sentence of the error.
-fn readmit<D: Door>(
-    host: &Host<D>,
-    resumption: &Resumption<'_>,
-    outbox: &Outbox,
-) -> Result<(Ticket, u64, Admission), String> {
-    let Token::Text(ticket) = &resumption.token else {
+fn verify_resume<D: SessionServices>(
+    host: &SessionContext<D>,
+    resumption: &ResumeRequest<'_>,
+    outbox: &ClientQueue,
+) -> Result<(ResumeToken, u64, Authorized), String> {
+    let TokenField::Text(ticket) = &resumption.token else {
         return Err("Field \"resume_token\" must be a string".into());
     };
     let last_seq = resumption
         .last_seq
         .ok_or("Field \"last_seq\" must be the \"seq\" of the last frame that you got, or 0")?;
-    let ticket = host.tickets.verify(ticket).map_err(|_| "That resume token is not valid")?;
+    let ticket = host.resume_tokens.verify(ticket).map_err(|_| "That resume token is not valid")?;
     if *ticket.room != *host.room {
         return Err("That resume token is for another room".into());
     }
-    let admission = host.door.admit(Claim::Ticket(&ticket), outbox);
-    let admission = admission.map_err(|_| NO_LONGER)?;
+    let admission = host.services.authorize(Credentials::ResumeToken(&ticket), outbox);
+    let admission = admission.map_err(|_| MEMBERSHIP_VOID)?;
     Ok((ticket, last_seq, admission))
 }
 
 /// Who somebody says he is with his first message, the client id that he asks for, and what else he can
 /// do with.
-fn claim_of<'a>(
-    first: &'a Result<ClientMessage<'_>, WireError>,
+fn credentials_of<'a>(
+    first: &'a Result<ClientMessage<'_>, FrameError>,
     guests: bool,
-) -> Result<(Claim<'a>, &'a RequestedId<'a>, Features), Goodbye> {
+) -> Result<(Credentials<'a>, &'a RequestedId<'a>, Features), CloseReason> {
     match first {
-        Ok(ClientMessage::Auth(Introduction { token, client_id, features })) => {
+        Ok(ClientMessage::AuthToken(AuthToken { token, client_id, features })) => {
             let claim = match token {
-                Token::Text(token) => Claim::Token(token),
-                Token::Malformed => Claim::Token(""),
-                Token::Absent if guests => Claim::Guest,
-                Token::Absent => return Err(Goodbye::InvalidToken),
+                TokenField::Text(token) => Credentials::Token(token),
+                TokenField::Malformed => Credentials::Token(""),
+                TokenField::Absent if guests => Credentials::Guest,
+                TokenField::Absent => return Err(CloseReason::InvalidToken),
             };
             Ok((claim, client_id, *features))
         }
         Ok(ClientMessage::Signal(_) | ClientMessage::Ping) if guests => {
-            Ok((Claim::Guest, &RequestedId::Any, Features::default()))
+            Ok((Credentials::Guest, &RequestedId::Any, Features::default()))
         }
         Ok(
             ClientMessage::Signal(_)
             | ClientMessage::Ping
             | ClientMessage::Resume(_)
-            | ClientMessage::Report(_),
+            | ClientMessage::CallReport(_),
         )
-        | Err(_) => Err(Goodbye::AuthRequired),
+        | Err(_) => Err(CloseReason::AuthRequired),
     }
 }
 
 /// The next text, which must be there by `until`.
-async fn first_text(socket: &mut impl Socket, until: Instant) -> Result<ByteString, Goodbye> {
+async fn first_text(socket: &mut impl Socket, until: Instant) -> Result<ByteString, CloseReason> {
     let text = async {
         loop {
-            if let Some(text) = unpack(socket.receive().await)? {
+            if let Some(text) = text_or_close(socket.receive().await)? {
                 return Ok(text);
             }
         }
     };
-    timeout_at(until, text).await.unwrap_or(Err(Goodbye::AuthRequired))
+    timeout_at(until, text).await.unwrap_or(Err(CloseReason::AuthRequired))
 }
 
 /// The text that arrived, nothing for a heartbeat, or why this was the last that arrived.
-fn unpack(received: Option<Received>) -> Result<Option<ByteString>, Goodbye> {
+fn text_or_close(received: Option<SocketEvent>) -> Result<Option<ByteString>, CloseReason> {
     match received {
-        Some(Received::Text(text)) => Ok(Some(text)),
-        Some(Received::Heartbeat | Received::Pong) => Ok(None),
-        Some(Received::Close) => Err(Goodbye::Left),
-        Some(Received::Binary) => Err(Goodbye::Binary),
-        Some(Received::NotUtf8) => Err(Goodbye::NotUtf8),
-        Some(Received::TooBig) => Err(Goodbye::TooBig),
-        Some(Received::Malformed) => Err(Goodbye::Malformed),
-        None => Err(Goodbye::Gone),
+        Some(SocketEvent::Text(text)) => Ok(Some(text)),
+        Some(SocketEvent::Heartbeat | SocketEvent::Pong) => Ok(None),
+        Some(SocketEvent::Close) => Err(CloseReason::ClosedByClient),
+        Some(SocketEvent::Binary) => Err(CloseReason::Binary),
+        Some(SocketEvent::NotUtf8) => Err(CloseReason::NotUtf8),
+        Some(SocketEvent::TooBig) => Err(CloseReason::TooBig),
+        Some(SocketEvent::Malformed) => Err(CloseReason::Malformed),
+        None => Err(CloseReason::ConnectionLost),
     }
 }
 
 /// What a member's task has to do something about.
-enum Event {
+enum MemberEvent {
     /// Something arrived, or the connection is gone.
-    Received(Option<Received>),
+    Received(Option<SocketEvent>),
     /// Frames were taken out of the mailbox; since when the first waits.
-    Mail(Option<Instant>),
+    Queued(Option<Instant>),
     /// The timer ran out.
     Deadline,
 }
 
 /// Somebody who is in.
 struct Member<'h, D> {
-    host: &'h Host<D>,
-    seat: Seat,
-    outbox: Outbox,
-    mailbox: Mailbox,
+    host: &'h SessionContext<D>,
+    membership: Membership,
+    queue: ClientQueue,
+    reader: ClientQueueReader,
     /// What it comes back with, where it asked to.
-    ticket: Option<Box<Ticket>>,
+    resume_token: Option<Box<ResumeToken>>,
     /// The client has been told what it comes back with.
-    may_know_ticket: bool,
+    is_resume_token_sent: bool,
     expires_at: Option<Instant>,
     /// When it is to get new ICE servers.
-    ice_at: Option<Instant>,
+    renew_ice_at: Option<Instant>,
     /// The version of those that the client has.
     ice_version: u64,
     is_guest: bool,
-    budget: MessageBudget,
-    _grant: Option<Grant>,
+    budget: MessageRateLimiter,
+    _grant: Option<TokenSessionGuard>,
 }
 
-impl<'h, D: Door> Member<'h, D> {
+impl<'h, D: SessionServices> Member<'h, D> {
     /// Somebody who sits on `seat`; and what it is told beside that: its ICE servers, and what it may come
     /// back with.
     fn new(
-        host: &'h Host<D>,
-        seat: Seat,
-        outbox: Outbox,
-        mailbox: Mailbox,
-        admission: Admission,
-        Membership { key, since }: Membership,
+        host: &'h SessionContext<D>,
+        seat: Membership,
+        outbox: ClientQueue,
+        mailbox: ClientQueueReader,
+        admission: Authorized,
+        MembershipId { key, since }: MembershipId,
     ) -> (Self, Vec<IceServer>, Option<SecretString>) {
-        let expires_at = expiry(&admission);
-        let Admission { expires_in, claims, grant, .. } = admission;
+        let expires_at = expires_at(&admission);
+        let Authorized { expires_in, claims, session: grant, .. } = admission;
         let Peer { client_id, username } = seat.peer();
         let is_guest = expires_in.is_none();
-        let ice_version = host.door.ice_version();
-        let ice = host.door.ice_servers((!is_guest).then_some(username));
+        let ice_version = host.services.ice_version();
+        let ice = host.services.ice_servers((!is_guest).then_some(username));
         let wants_ice = outbox.features().ice;
-        let ticket = Ticket {
+        let ticket = ResumeToken {
             room: host.room.to_string(),
             client_id: client_id.to_string(),
             username: username.to_string(),
@@ -1096,19 +1103,19 @@ impl<'h, D: Door> Member<'h, D> {
             since,
         };
         let token = host.sign(&ticket);
-        let Rules { messages_per_second, message_burst, .. } = host.rules;
+        let SessionLimits { messages_per_second, message_burst, .. } = host.limits;
         let member = Member {
             host,
-            seat,
-            ticket: outbox.may_resume().then(|| Box::new(ticket)),
-            may_know_ticket: false,
-            outbox,
-            mailbox,
+            membership: seat,
+            resume_token: outbox.may_resume().then(|| Box::new(ticket)),
+            is_resume_token_sent: false,
+            queue: outbox,
+            reader: mailbox,
             expires_at,
-            ice_at: ice.lifetime.filter(|_| wants_ice).and_then(renewal),
+            renew_ice_at: ice.lifetime.filter(|_| wants_ice).and_then(renew_at),
             ice_version,
             is_guest,
-            budget: MessageBudget::new(messages_per_second, message_burst, Instant::now()),
+            budget: MessageRateLimiter::new(messages_per_second, message_burst, Instant::now()),
             _grant: grant,
         };
         (member, ice.servers, token)
@@ -1116,93 +1123,106 @@ impl<'h, D: Door> Member<'h, D> {
 
     /// Says the first words to a member that has just sat down or come back, and acts on what a guest
     /// began with.
-    async fn settles(
+    async fn send_welcome(
         &mut self,
-        line: &mut Line<'_, impl Socket>,
+        line: &mut TimedSocket<'_, impl Socket>,
         greeting: &[ByteString],
         first: Option<ByteString>,
-    ) -> Result<(), Goodbye> {
+    ) -> Result<(), CloseReason> {
         line.write(greeting).await?;
-        self.may_know_ticket = true;
-        self.mailbox.opens(line.socket.shortcut());
+        self.is_resume_token_sent = true;
+        self.reader.set_direct_writer(line.socket.direct_writer());
         if let Some(first) = first {
-            self.hear(&first, Instant::now(), line).await?;
+            self.handle_frame(&first, Instant::now(), line).await?;
         }
         Ok(())
     }
 
     /// The connection has ended: the member stays without it where it may come back after such an end.
-    fn parks(self, goodbye: Goodbye) -> Option<Parked> {
-        let Self { host, mut seat, mailbox, ticket, may_know_ticket, _grant, .. } = self;
-        seat.because(goodbye.word());
+    fn into_detached(self, goodbye: CloseReason) -> Option<DetachedMember> {
+        let Self {
+            host,
+            membership: mut seat,
+            reader: mailbox,
+            resume_token: ticket,
+            is_resume_token_sent: may_know_ticket,
+            _grant,
+            ..
+        } = self;
+        seat.set_leave_reason(goodbye.as_str());
         // Dismissed by others, or with a queue that overflowed, it has lost its seat in any case.
-        let stays = may_know_ticket && goodbye.may_resume() && mailbox.notice().now().is_none();
+        let stays = may_know_ticket
+            && goodbye.may_resume()
+            && mailbox.disconnect_signal().reason().is_none();
         let ticket = ticket.filter(|_| stays)?;
-        Some(Parked::new(seat, mailbox, ticket, host.rules.resume_window, _grant))
+        Some(DetachedMember::new(seat, mailbox, ticket, host.limits.resume_window, _grant))
     }
 
     /// Talks until something ends it.
-    async fn converse(&mut self, line: &mut Line<'_, impl Socket>) -> Result<Infallible, Goodbye> {
-        let patience = self.host.rules.patience;
+    async fn run_member(
+        &mut self,
+        line: &mut TimedSocket<'_, impl Socket>,
+    ) -> Result<Infallible, CloseReason> {
+        let patience = self.host.limits.timeout;
         let mut heard_at = Instant::now();
         let (mut said_at, mut pinged_at) = (heard_at, heard_at);
         // Since when a Ping is not answered.
         let mut unanswered = None;
         // One timer for all deadlines. Messages only move them on: it is looked at when it has run out.
-        let first = self.ice_at.into_iter().fold(heard_at + patience / 3, Instant::min);
+        let first = self.renew_ice_at.into_iter().fold(heard_at + patience / 3, Instant::min);
         let mut wake = pin!(sleep_until(first));
         let mut frames = Vec::new();
         loop {
             let event = {
                 let mut receiving = pin!(line.socket.receive());
-                let mut taking = pin!(self.mailbox.take(&mut frames));
+                let mut taking = pin!(self.reader.recv_many(&mut frames));
                 // What the client says comes before what it hears: it is heard however much waits for it.
                 poll_fn(|context| {
                     if let Poll::Ready(received) = receiving.as_mut().poll(context) {
-                        return Poll::Ready(Event::Received(received));
+                        return Poll::Ready(MemberEvent::Received(received));
                     }
                     // Before more is written, or nobody would be silent in a talkative room.
                     if wake.as_mut().poll(context).is_ready() {
-                        return Poll::Ready(Event::Deadline);
+                        return Poll::Ready(MemberEvent::Deadline);
                     }
-                    taking.as_mut().poll(context).map(Event::Mail)
+                    taking.as_mut().poll(context).map(MemberEvent::Queued)
                 })
                 .await
             };
             match event {
-                Event::Received(received) => {
+                MemberEvent::Received(received) => {
                     heard_at = Instant::now();
-                    if matches!(received, Some(Received::Pong))
+                    if matches!(received, Some(SocketEvent::Pong))
                         && let Some(since) = unanswered.take()
                     {
                         let within = heard_at.duration_since(since);
                         self.host.metrics.record_ping_rtt(within);
-                        self.outbox.ponged(within);
+                        self.queue.record_ping_rtt(within);
                     }
-                    if let Some(text) = unpack(received)?
-                        && self.hear(&text, heard_at, line).await?
+                    if let Some(text) = text_or_close(received)?
+                        && self.handle_frame(&text, heard_at, line).await?
                     {
                         said_at = heard_at;
                     }
                 }
-                Event::Deadline => {
+                MemberEvent::Deadline => {
                     let now = Instant::now();
                     // What we slept through is nobody's silence: what was said meanwhile waits to be read.
                     let late = now.saturating_duration_since(wake.deadline());
-                    if late > OWN_SLEEP {
+                    if late > SUSPEND_THRESHOLD {
                         heard_at = (heard_at + late).min(now);
                     }
                     let expires_at =
-                        self.expires_at.filter(|_| self.host.rules.enforce_token_expiry);
+                        self.expires_at.filter(|_| self.host.limits.enforce_token_expiry);
                     if expires_at.is_some_and(|at| now >= at) {
-                        return Err(Goodbye::TokenExpired);
+                        return Err(CloseReason::TokenExpired);
                     }
                     if now >= heard_at + patience {
-                        return Err(Goodbye::Silent);
+                        return Err(CloseReason::Silent);
                     }
-                    let is_other = self.ice_version != self.host.door.ice_version();
-                    if self.ice_at.is_some_and(|at| now >= at)
-                        || (is_other && self.outbox.features().ice)
+                    let is_other = self.ice_version != self.host.services.ice_version();
+                    if self.renew_ice_at.is_some_and(|at| now >= at)
+                        || (is_other && self.queue.features().ice)
                     {
                         self.renew_ice();
                     }
@@ -1216,18 +1236,18 @@ impl<'h, D: Door> Member<'h, D> {
                     }
                     let next_ping = heard_at.min(said_at).max(pinged_at) + patience / 3;
                     let silent_at = heard_at + patience;
-                    let others = expires_at.into_iter().chain(self.ice_at);
+                    let others = expires_at.into_iter().chain(self.renew_ice_at);
                     let next = others.fold(next_ping.min(silent_at), Instant::min);
                     wake.as_mut().reset(next);
                 }
-                Event::Mail(since) => {
+                MemberEvent::Queued(since) => {
                     line.write(&frames).await?;
                     said_at = Instant::now();
                     if let Some(since) = since {
                         self.host.metrics.record_routing(said_at.duration_since(since));
                     }
                     frames.clear();
-                    frames.shrink_to(outbox::KEPT);
+                    frames.shrink_to(outbox::IDLE_CAPACITY);
                 }
             }
         }
@@ -1239,16 +1259,16 @@ impl<'h, D: Door> Member<'h, D> {
         ice_servers: &[IceServer],
         token: Option<&SecretString>,
     ) -> Vec<ByteString> {
-        let Peer { client_id, username } = self.seat.peer();
+        let Peer { client_id, username } = self.membership.peer();
         let success = ServerMessage::AuthSuccess {
             user: username,
             client_id,
             message: "Authentication successful",
             ice_servers,
-            ticket: token.map(|token| self.host.to_resume(token)),
+            ticket: token.map(|token| self.host.resume_offer(token)),
         };
         let mut frames = vec![success.encode()];
-        frames.extend(self.mailbox.next_now());
+        frames.extend(self.reader.try_recv());
         frames
     }
 
@@ -1260,35 +1280,35 @@ impl<'h, D: Door> Member<'h, D> {
         token: Option<&SecretString>,
     ) -> ByteString {
         let others = resumed.others.iter();
-        let users = others.map(|(peer, came_before)| PeerInRoom {
+        let users = others.map(|(peer, came_before)| RosterEntry {
             client_id: &peer.client_id,
             username: &peer.username,
             polite: *came_before,
         });
         ServerMessage::Resumed {
-            client_id: &self.seat.peer().client_id,
-            replayed: resumed.replayed,
+            client_id: &self.membership.peer().client_id,
+            replayed: resumed.replayed_frames,
             users: users.collect(),
             ice_servers,
-            ticket: token.map(|token| self.host.to_resume(token)),
+            ticket: token.map(|token| self.host.resume_offer(token)),
         }
         .encode()
     }
 
     /// Acts on one message, counts it, and tells its sender what there is to tell; whether there was.
-    async fn hear(
+    async fn handle_frame(
         &mut self,
         frame: &str,
         now: Instant,
-        line: &mut Line<'_, impl Socket>,
-    ) -> Result<bool, Goodbye> {
-        let verdict = self.budget.spend(now);
+        line: &mut TimedSocket<'_, impl Socket>,
+    ) -> Result<bool, CloseReason> {
+        let verdict = self.budget.check(now);
         let (kind, outcome, reply) = match verdict {
-            Verdict::Pass => self.act(frame, now),
-            Verdict::Warn => {
+            RateVerdict::Pass => self.dispatch(frame, now),
+            RateVerdict::Warn => {
                 (MessageType::Other, MessageOutcome::RateLimited, Some(self.warn(frame)))
             }
-            Verdict::Drop | Verdict::Close => {
+            RateVerdict::Drop | RateVerdict::Close => {
                 (MessageType::Other, MessageOutcome::RateLimited, None)
             }
         };
@@ -1296,47 +1316,47 @@ impl<'h, D: Door> Member<'h, D> {
         let is_told = reply.is_some();
         match reply {
             // Numbered frames have one order.
-            Some(reply) if self.ticket.is_some() => drop(self.outbox.push(reply, None)),
+            Some(reply) if self.resume_token.is_some() => drop(self.queue.push(reply, None)),
             // Before what waits from others, or somebody who has much to hear would hear of it late.
             Some(reply) => line.write(&[reply]).await?,
             None => {}
         }
-        if verdict == Verdict::Close { Err(Goodbye::RateLimited) } else { Ok(is_told) }
+        if verdict == RateVerdict::Close { Err(CloseReason::RateLimited) } else { Ok(is_told) }
     }
 
     /// New ICE servers before the credentials of the old ones run out.
     fn renew_ice(&mut self) {
-        self.ice_version = self.host.door.ice_version();
-        let username = &self.seat.peer().username;
-        let IceGrant { servers, lifetime } =
-            self.host.door.ice_servers((!self.is_guest).then_some(username));
-        self.ice_at = lifetime.and_then(renewal);
+        self.ice_version = self.host.services.ice_version();
+        let username = &self.membership.peer().username;
+        let IceServerSet { servers, lifetime } =
+            self.host.services.ice_servers((!self.is_guest).then_some(username));
+        self.renew_ice_at = lifetime.and_then(renew_at);
         let ttl = lifetime.unwrap_or_default().as_secs();
         let frame = ServerMessage::IceServers { ice_servers: &servers, ttl }.encode();
-        self.outbox.push(frame, None);
+        self.queue.push(frame, None);
     }
 
     fn span(&self) -> Span {
-        self.host.span(Some(self.seat.peer()))
+        self.host.span(Some(self.membership.peer()))
     }
 
     fn warn(&self, frame: &str) -> ByteString {
         self.span().in_scope(|| tracing::warn!("rate limited"));
-        let rate = self.host.rules.messages_per_second;
+        let rate = self.host.limits.messages_per_second;
         let sentence = format!(
             "More than {rate} messages a second: this and the next are not passed on until you slow down"
         );
-        self.host.error("rate_limited", &sentence, wire::read(frame).id)
+        self.host.error("rate_limited", &sentence, wire::parse(frame).id)
     }
 
-    fn act(
+    fn dispatch(
         &mut self,
         frame: &str,
         now: Instant,
     ) -> (MessageType, MessageOutcome, Option<ByteString>) {
-        let Incoming { id, ack, message } = wire::read(frame);
+        let ClientFrame { id, ack, message } = wire::parse(frame);
         if let Some(ack) = ack {
-            self.outbox.acknowledge(ack);
+            self.queue.acknowledge(ack);
         }
         let message = match message {
             Ok(message) => message,
@@ -1349,9 +1369,9 @@ impl<'h, D: Door> Member<'h, D> {
             ClientMessage::Ping => {
                 (MessageType::Ping, MessageOutcome::Done, Some(ServerMessage::Pong.encode()))
             }
-            ClientMessage::Report(report) => {
+            ClientMessage::CallReport(report) => {
                 self.host.metrics.record_call_report(&report);
-                self.seat.reports(&report, now);
+                self.membership.record_call_report(&report, now);
                 (MessageType::CallReport, MessageOutcome::Done, None)
             }
             ClientMessage::Resume(_) => {
@@ -1359,7 +1379,7 @@ impl<'h, D: Door> Member<'h, D> {
                 let told = self.host.error("invalid_message", sentence, id);
                 (MessageType::Other, MessageOutcome::Refused, Some(told))
             }
-            ClientMessage::Auth(introduction) => {
+            ClientMessage::AuthToken(introduction) => {
                 let refreshed = self.refresh(&introduction);
                 let outcome =
                     if refreshed.is_ok() { MessageOutcome::Done } else { MessageOutcome::Refused };
@@ -1373,17 +1393,17 @@ impl<'h, D: Door> Member<'h, D> {
                     SignalKind::IceCandidate => MessageType::IceCandidate,
                     SignalKind::Message => MessageType::Message,
                 };
-                let id_to_note = id.filter(|_| self.ticket.is_some());
-                if id_to_note.is_some_and(|id| self.outbox.is_repeated(id.get())) {
+                let id_to_note = id.filter(|_| self.resume_token.is_some());
+                if id_to_note.is_some_and(|id| self.queue.is_duplicate_id(id.get())) {
                     return (kind, MessageOutcome::Repeated, None);
                 }
-                match self.seat.send(&signal, now) {
+                match self.membership.send(&signal, now) {
                     Ok(at_once) => {
                         if at_once {
                             self.host.metrics.record_routing(now.elapsed());
                         }
                         if let Some(id) = id_to_note {
-                            self.outbox.passed_on(id.get());
+                            self.queue.note_relayed_id(id.get());
                         }
                         (kind, MessageOutcome::Done, None)
                     }
@@ -1401,37 +1421,37 @@ impl<'h, D: Door> Member<'h, D> {
     /// the error.
     fn refresh(
         &mut self,
-        introduction: &Introduction<'_>,
+        introduction: &AuthToken<'_>,
     ) -> Result<ByteString, (&'static str, &'static str)> {
         if self.is_guest {
             let sentence = "A guest has no token to refresh; connect anew to log in";
             return Err(("invalid_message", sentence));
         }
-        let Token::Text(token) = &introduction.token else {
+        let TokenField::Text(token) = &introduction.token else {
             return Err(("invalid_token", "There is no token in this message"));
         };
-        match self.host.door.admit(Claim::Token(token), &self.outbox) {
-            Ok(admission) if admission.username == self.seat.peer().username => {
+        match self.host.services.authorize(Credentials::Token(token), &self.queue) {
+            Ok(admission) if admission.username == self.membership.peer().username => {
                 let expires_in = admission.expires_in.unwrap_or_default().as_secs();
-                self.expires_at = expiry(&admission);
-                self._grant = admission.grant;
-                let token = self.ticket.as_mut().and_then(|ticket| {
+                self.expires_at = expires_at(&admission);
+                self._grant = admission.session;
+                let token = self.resume_token.as_mut().and_then(|ticket| {
                     ticket.claims = admission.claims;
                     self.host.sign(ticket)
                 });
-                let ticket = token.as_ref().map(|token| self.host.to_resume(token));
+                let ticket = token.as_ref().map(|token| self.host.resume_offer(token));
                 Ok(ServerMessage::TokenRefreshed { expires_in, ticket }.encode())
             }
             Ok(_) => {
                 Err(("invalid_token", "That token is another user's; this session stays as it is"))
             }
             Err(
-                refusal @ (Refusal::BadToken
-                | Refusal::Blocked
-                | Refusal::NoSuchUser
-                | Refusal::Removed),
+                refusal @ (AuthError::BadToken
+                | AuthError::Blocked
+                | AuthError::NoSuchUser
+                | AuthError::Removed),
             ) => {
-                let reason = Goodbye::from(refusal).word();
+                let reason = CloseReason::from(refusal).as_str();
                 self.span().in_scope(|| tracing::warn!(reason, "token not refreshed"));
                 Err(("invalid_token", "That token is not valid; this session stays as it is"))
             }
@@ -1440,13 +1460,13 @@ impl<'h, D: Door> Member<'h, D> {
 }
 
 /// When credentials are to be replaced that are good for so long: while there is time for it.
-fn renewal(lifetime: Duration) -> Option<Instant> {
+fn renew_at(lifetime: Duration) -> Option<Instant> {
     Instant::now().checked_add(lifetime.mul_f64(0.8))
 }
 
 /// When a session that keeps to its token ends; `None` for guests and for tokens without end.
-fn expiry(admission: &Admission) -> Option<Instant> {
-    let left = admission.expires_in?.checked_add(REFRESH_GRACE)?;
+fn expires_at(admission: &Authorized) -> Option<Instant> {
+    let left = admission.expires_in?.checked_add(TOKEN_REFRESH_GRACE)?;
     Instant::now().checked_add(left)
 }
 

@@ -13,39 +13,39 @@ use std::future::poll_fn;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, ReadHalf, WriteHalf};
 
 use crate::{
-    frames::{self, Arrival, Assembler, Fault, ServerHead, Taken},
+    frames::{self, Decoded, FrameHeader, Message, MessageDecoder, ProtocolError},
     metrics::Metrics,
-    outbox::{Sent, Shortcut},
-    session::{Broken, Received, Socket},
+    outbox::{DirectWriter, WriteOutcome},
+    session::{ConnectionLost, Socket, SocketEvent},
 };
 
 /// What is read or written at once. A thread has one of these, and a connection none: it owns bytes only
 /// while a frame has arrived, or could be sent, in part.
-const SCRATCH: usize = 16 * 1024;
+const SCRATCH_BYTES: usize = 16 * 1024;
 
 thread_local! {
-    static SCRATCH_OF_THREAD: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH]);
+    static THREAD_SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH_BYTES]);
 }
 
 /// The server's end of a WebSocket.
 pub struct WebSocket<S> {
     reading: ReadHalf<S>,
-    assembler: Assembler,
+    assembler: MessageDecoder,
     /// Arrived and not taken apart yet.
     unread: Vec<u8>,
-    sending: Arc<Sending<S>>,
+    sending: Arc<SharedWriter<S>>,
     /// Nothing is read any more: the client has closed, or what it sent makes no sense.
     at_end: bool,
     is_shut: bool,
 }
 
 /// The half that writes, for the socket's own task and for its peers' on the shortcut.
-struct Sending<S> {
-    outgoing: Mutex<Outgoing<S>>,
+struct SharedWriter<S> {
+    outgoing: Mutex<WriteState<S>>,
     metrics: Arc<Metrics>,
 }
 
-struct Outgoing<S> {
+struct WriteState<S> {
     stream: WriteHalf<S>,
     /// The rest of what was begun to be written.
     unsent: Vec<u8>,
@@ -60,26 +60,27 @@ impl<S: AsyncRead + AsyncWrite + Send> WebSocket<S> {
     /// `longest` bytes are refused. What is written is counted in `metrics`.
     pub fn new(stream: S, unread: Vec<u8>, longest: usize, metrics: Arc<Metrics>) -> Self {
         let (reading, stream) = tokio::io::split(stream);
-        let outgoing = Outgoing { stream, unsent: Vec::new(), is_owing: false, has_closed: false };
-        let sending = Arc::new(Sending { outgoing: Mutex::new(outgoing), metrics });
-        let assembler = Assembler::new(longest);
+        let outgoing =
+            WriteState { stream, unsent: Vec::new(), is_owing: false, has_closed: false };
+        let sending = Arc::new(SharedWriter { outgoing: Mutex::new(outgoing), metrics });
+        let assembler = MessageDecoder::new(longest);
         Self { reading, assembler, unread, sending, at_end: false, is_shut: false }
     }
 
-    fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<Option<Received>> {
+    fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<Option<SocketEvent>> {
         loop {
             // What is owed goes out before more is read: whoever does not read is not heard.
             if ready!(self.sending.lock().poll_flush(context)).is_err() {
                 return Poll::Ready(None);
             }
             if self.at_end {
-                return self.poll_gone(context);
+                return self.poll_drain_to_eof(context);
             }
             let taken = if self.unread.is_empty() {
                 ready!(self.poll_read(context))
             } else {
                 let mut unread = std::mem::take(&mut self.unread);
-                let taken = self.assembler.take(&mut unread);
+                let taken = self.assembler.decode(&mut unread);
                 let used = taken.as_ref().map_or(unread.len(), |taken| taken.used);
                 if used < unread.len() {
                     unread.drain(..used);
@@ -95,14 +96,14 @@ impl<S: AsyncRead + AsyncWrite + Send> WebSocket<S> {
             };
             let received = match taken {
                 Err(_gone) => return Poll::Ready(None),
-                Ok(Ok(Taken { arrival: None, .. })) => continue,
-                Ok(Ok(Taken { arrival: Some(arrival), .. })) => self.received(arrival),
+                Ok(Ok(Decoded { arrival: None, .. })) => continue,
+                Ok(Ok(Decoded { arrival: Some(arrival), .. })) => self.event_of(arrival),
                 Ok(Err(fault)) => {
                     self.at_end = true;
                     match fault {
-                        Fault::Malformed => Received::Malformed,
-                        Fault::NotUtf8 => Received::NotUtf8,
-                        Fault::TooBig => Received::TooBig,
+                        ProtocolError::Malformed => SocketEvent::Malformed,
+                        ProtocolError::NotUtf8 => SocketEvent::NotUtf8,
+                        ProtocolError::TooBig => SocketEvent::TooBig,
                     }
                 }
             };
@@ -110,37 +111,40 @@ impl<S: AsyncRead + AsyncWrite + Send> WebSocket<S> {
         }
     }
 
-    fn received(&mut self, arrival: Arrival) -> Received {
+    fn event_of(&mut self, arrival: Message) -> SocketEvent {
         match arrival {
-            Arrival::Text(text) => Received::Text(text),
-            Arrival::Binary => {
+            Message::Text(text) => SocketEvent::Text(text),
+            Message::Binary => {
                 self.at_end = true;
-                Received::Binary
+                SocketEvent::Binary
             }
-            Arrival::Ping(payload) => {
-                self.sending.lock().owes(&frames::pong(&payload));
-                Received::Heartbeat
+            Message::Ping(payload) => {
+                self.sending.lock().queue_control(&frames::pong(&payload));
+                SocketEvent::Heartbeat
             }
-            Arrival::Pong => Received::Pong,
-            Arrival::Close(payload) => {
+            Message::Pong => SocketEvent::Pong,
+            Message::Close(payload) => {
                 self.at_end = true;
-                self.sending.lock().closes(&frames::close(&payload));
-                Received::Close
+                self.sending.lock().queue_close(&frames::close(&payload));
+                SocketEvent::Close
             }
         }
     }
 
     /// Reads into the thread's scratch and takes that apart at once; what is left of it is kept.
-    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Result<Taken, Fault>>> {
-        SCRATCH_OF_THREAD.with_borrow_mut(|scratch| {
+    fn poll_read(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<Result<Decoded, ProtocolError>>> {
+        THREAD_SCRATCH.with_borrow_mut(|scratch| {
             let mut buffer = ReadBuf::new(scratch);
             ready!(Pin::new(&mut self.reading).poll_read(context, &mut buffer))?;
             let read = buffer.filled_mut();
             if read.is_empty() {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
-            let taken = self.assembler.take(read);
-            if let Ok(Taken { used, .. }) = taken
+            let taken = self.assembler.decode(read);
+            if let Ok(Decoded { used, .. }) = taken
                 && let Some(rest) = read.get(used..).filter(|rest| !rest.is_empty())
             {
                 self.unread.extend_from_slice(rest);
@@ -151,7 +155,7 @@ impl<S: AsyncRead + AsyncWrite + Send> WebSocket<S> {
 
     /// Adds to a frame that has arrived in part.
     fn poll_read_more(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        SCRATCH_OF_THREAD.with_borrow_mut(|scratch| {
+        THREAD_SCRATCH.with_borrow_mut(|scratch| {
             let mut buffer = ReadBuf::new(scratch);
             ready!(Pin::new(&mut self.reading).poll_read(context, &mut buffer))?;
             if buffer.filled().is_empty() {
@@ -165,7 +169,7 @@ impl<S: AsyncRead + AsyncWrite + Send> WebSocket<S> {
     /// Says that nothing more comes, and waits until the client has hung up, whatever else it sends:
     /// closing on unread data would reset the connection, and our last words with it (RFC 6455
     /// section 7.1.1).
-    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<Option<Received>> {
+    fn poll_drain_to_eof(&mut self, context: &mut Context<'_>) -> Poll<Option<SocketEvent>> {
         self.unread = Vec::new();
         if !self.is_shut {
             let shut = Pin::new(&mut self.sending.lock().stream).poll_shutdown(context);
@@ -174,7 +178,7 @@ impl<S: AsyncRead + AsyncWrite + Send> WebSocket<S> {
             }
             self.is_shut = true;
         }
-        SCRATCH_OF_THREAD.with_borrow_mut(|scratch| {
+        THREAD_SCRATCH.with_borrow_mut(|scratch| {
             loop {
                 let mut buffer = ReadBuf::new(scratch);
                 match ready!(Pin::new(&mut self.reading).poll_read(context, &mut buffer)) {
@@ -185,27 +189,27 @@ impl<S: AsyncRead + AsyncWrite + Send> WebSocket<S> {
         })
     }
 
-    async fn flush(&mut self) -> Result<(), Broken> {
-        poll_fn(|context| self.sending.lock().poll_flush(context)).await.map_err(|_| Broken)
+    async fn flush(&mut self) -> Result<(), ConnectionLost> {
+        poll_fn(|context| self.sending.lock().poll_flush(context)).await.map_err(|_| ConnectionLost)
     }
 }
 
-impl<S> Sending<S> {
-    fn lock(&self) -> MutexGuard<'_, Outgoing<S>> {
+impl<S> SharedWriter<S> {
+    fn lock(&self) -> MutexGuard<'_, WriteState<S>> {
         self.outgoing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<S: AsyncRead + AsyncWrite> Outgoing<S> {
+impl<S: AsyncRead + AsyncWrite> WriteState<S> {
     /// Puts a control frame behind what is owed. After a Close nothing is sent any more (section 5.5.1).
-    fn owes(&mut self, frame: &[u8]) {
+    fn queue_control(&mut self, frame: &[u8]) {
         if !self.has_closed {
             self.unsent.extend_from_slice(frame);
         }
     }
 
-    fn closes(&mut self, frame: &[u8]) {
-        self.owes(frame);
+    fn queue_close(&mut self, frame: &[u8]) {
+        self.queue_control(frame);
         self.has_closed = true;
     }
 
@@ -237,13 +241,13 @@ impl<S: AsyncRead + AsyncWrite> Outgoing<S> {
     ) -> Poll<io::Result<()>> {
         ready!(self.poll_flush(context))?;
         self.is_owing = true;
-        SCRATCH_OF_THREAD.with_borrow_mut(|scratch| {
+        THREAD_SCRATCH.with_borrow_mut(|scratch| {
             // To copy them together costs less than a write for each, or one of several parts.
             let (mut used, mut left) = (0, texts);
             while let [text, others @ ..] = left
                 && let Some(place) = scratch.get_mut(used..)
                 && let Some(length) =
-                    ServerHead::text(text.len()).put_before(text.as_bytes(), place)
+                    FrameHeader::text(text.len()).copy_with_payload(text.as_bytes(), place)
             {
                 used += length;
                 left = others;
@@ -259,7 +263,7 @@ impl<S: AsyncRead + AsyncWrite> Outgoing<S> {
             };
             self.unsent.extend_from_slice(filled.get(written..).unwrap_or_default());
             for text in left {
-                self.unsent.extend_from_slice(ServerHead::text(text.len()).bytes());
+                self.unsent.extend_from_slice(FrameHeader::text(text.len()).bytes());
                 self.unsent.extend_from_slice(text.as_bytes());
             }
             Poll::Ready(Ok(()))
@@ -267,40 +271,40 @@ impl<S: AsyncRead + AsyncWrite> Outgoing<S> {
     }
 
     /// Writes one text message in a foreign task, if nothing is owed.
-    fn try_send(&mut self, text: &ByteString) -> Sent {
+    fn try_send(&mut self, text: &ByteString) -> WriteOutcome {
         if self.has_closed || self.is_owing || !self.unsent.is_empty() {
-            return Sent::Nothing;
+            return WriteOutcome::NotSent;
         }
         // Whoever waits for this socket is its own task, which is told of it by its mailbox.
         let mut context = Context::from_waker(Waker::noop());
-        SCRATCH_OF_THREAD.with_borrow_mut(|scratch| {
-            let head = ServerHead::text(text.len());
-            let length = head.put_before(text.as_bytes(), scratch).unwrap_or(0);
+        THREAD_SCRATCH.with_borrow_mut(|scratch| {
+            let head = FrameHeader::text(text.len());
+            let length = head.copy_with_payload(text.as_bytes(), scratch).unwrap_or(0);
             let frame = scratch.get(..length).unwrap_or_default();
             if frame.is_empty() {
-                return Sent::Nothing; // too long for that
+                return WriteOutcome::NotSent; // too long for that
             }
             let Poll::Ready(Ok(written @ 1..)) =
                 Pin::new(&mut self.stream).poll_write(&mut context, frame)
             else {
-                return Sent::Nothing;
+                return WriteOutcome::NotSent;
             };
             self.unsent.extend_from_slice(frame.get(written..).unwrap_or_default());
             if self.unsent.is_empty()
                 && Pin::new(&mut self.stream).poll_flush(&mut context).is_ready()
             {
-                return Sent::Whole; // what went wrong after that, the next to read or write hears
+                return WriteOutcome::Complete; // what went wrong after that, the next to read or write hears
             }
             self.is_owing = true;
-            Sent::Begun
+            WriteOutcome::Partial
         })
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Send> Shortcut for Sending<S> {
-    fn try_send(&self, frame: &ByteString) -> Sent {
+impl<S: AsyncRead + AsyncWrite + Send> DirectWriter for SharedWriter<S> {
+    fn try_send(&self, frame: &ByteString) -> WriteOutcome {
         let sent = self.lock().try_send(frame);
-        if sent != Sent::Nothing {
+        if sent != WriteOutcome::NotSent {
             self.metrics.record_sent_frame(frame.len());
         }
         sent
@@ -308,30 +312,30 @@ impl<S: AsyncRead + AsyncWrite + Send> Shortcut for Sending<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Send + 'static> Socket for WebSocket<S> {
-    async fn receive(&mut self) -> Option<Received> {
+    async fn receive(&mut self) -> Option<SocketEvent> {
         poll_fn(|context| self.poll_receive(context)).await
     }
 
-    async fn send(&mut self, frames: &[ByteString]) -> Result<(), Broken> {
+    async fn send(&mut self, frames: &[ByteString]) -> Result<(), ConnectionLost> {
         let begun = poll_fn(|context| self.sending.lock().poll_begin(context, frames)).await;
-        begun.map_err(|_| Broken)?;
+        begun.map_err(|_| ConnectionLost)?;
         for frame in frames {
             self.sending.metrics.record_sent_frame(frame.len());
         }
         self.flush().await
     }
 
-    async fn ping(&mut self) -> Result<(), Broken> {
-        self.sending.lock().owes(&frames::ping());
+    async fn ping(&mut self) -> Result<(), ConnectionLost> {
+        self.sending.lock().queue_control(&frames::ping());
         self.flush().await
     }
 
-    async fn close(&mut self, code: u16, reason: &'static str) -> Result<(), Broken> {
-        self.sending.lock().closes(&frames::close_with(code, reason));
+    async fn close(&mut self, code: u16, reason: &'static str) -> Result<(), ConnectionLost> {
+        self.sending.lock().queue_close(&frames::close_with(code, reason));
         self.flush().await
     }
 
-    fn shortcut(&self) -> Option<Arc<dyn Shortcut>> {
+    fn direct_writer(&self) -> Option<Arc<dyn DirectWriter>> {
         Some(self.sending.clone())
     }
 }
@@ -370,8 +374,8 @@ mod tests {
         let (mut client, server) = tokio::io::duplex(1_500);
         let metrics: Arc<Metrics> = Arc::default();
         let mut socket = WebSocket::new(server, Vec::new(), 1024, metrics);
-        let (outbox, mut mailbox) = outbox::pair();
-        mailbox.opens(socket.shortcut());
+        let (outbox, mut mailbox) = outbox::channel();
+        mailbox.set_direct_writer(socket.direct_writer());
         let said: Vec<_> = (0..COUNT)
             .map(|number| format!("{number} {}", "x".repeat(number * 7919 % 3_000)))
             .chain(["last".to_owned()])
@@ -383,7 +387,7 @@ mod tests {
                 tokio::select! {
                     biased;
                     received = socket.receive() => if received.is_none() { break },
-                    _ = mailbox.take(&mut frames) => {
+                    _ = mailbox.recv_many(&mut frames) => {
                         socket.send(&frames).await.unwrap();
                         frames.clear();
                         socket.ping().await.unwrap();

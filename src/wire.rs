@@ -14,35 +14,35 @@ use serde_json::value::RawValue;
 const MAX_DEPTH: usize = 65;
 
 /// The longest piece of a client's own text that an error message repeats, in characters.
-const MAX_QUOTED: usize = 64;
+const MAX_ECHOED_CHARS: usize = 64;
 
 /// The longest `id` that an error repeats, in bytes of JSON.
-const MAX_ID: usize = 128;
+const MAX_CLIENT_ID_CHARS: usize = 128;
 
 /// One frame from a client: the message, or why it is none, and the `id` to answer with.
 #[derive(Debug)]
-pub struct Incoming<'a> {
+pub struct ClientFrame<'a> {
     /// The client's own `id` for this frame: a JSON string or number.
     pub id: Option<&'a RawValue>,
     /// The number of the last frame that the client has got, where it says so.
     pub ack: Option<u64>,
     /// What the client said.
-    pub message: Result<ClientMessage<'a>, WireError>,
+    pub message: Result<ClientMessage<'a>, FrameError>,
 }
 
 /// One thing a client said, borrowed from the frame that carried it.
 #[derive(Debug)]
 pub enum ClientMessage<'a> {
     /// `auth_token`: who the client is.
-    Auth(Introduction<'a>),
+    AuthToken(AuthToken<'a>),
     /// `resume`: the client was here before.
-    Resume(Resumption<'a>),
+    Resume(ResumeRequest<'a>),
     /// `offer`, `answer`, `ice_candidate` or `message`, on its way to others.
     Signal(Signal<'a>),
     /// `ping`.
     Ping,
     /// `call_report`: what became of a call.
-    Report(CallReport<'a>),
+    CallReport(CallReport<'a>),
 }
 
 /// The contents of a `call_report`: counted, and shown to whoever asks why a call failed.
@@ -70,7 +70,7 @@ pub enum CallOutcome {
 
 impl CallOutcome {
     /// As it is written in frames.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Connected => "connected",
             Self::Failed => "failed",
@@ -92,7 +92,7 @@ pub enum MediaPath {
 
 impl MediaPath {
     /// As it is written in frames.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Host => "host",
             Self::Srflx => "srflx",
@@ -103,9 +103,9 @@ impl MediaPath {
 
 /// The contents of an `auth_token`.
 #[derive(Debug)]
-pub struct Introduction<'a> {
+pub struct AuthToken<'a> {
     /// The token as far as the frame has one.
-    pub token: Token<'a>,
+    pub token: TokenField<'a>,
     /// The client id that is asked for.
     pub client_id: RequestedId<'a>,
     /// What else the client can do with.
@@ -125,15 +125,15 @@ pub struct Features {
 
 /// The contents of a `resume`.
 #[derive(Debug)]
-pub struct Resumption<'a> {
+pub struct ResumeRequest<'a> {
     /// The resume token as far as the frame has one.
-    pub token: Token<'a>,
+    pub token: TokenField<'a>,
     /// The number of the last frame that the client has got; `None` where that is no number.
     pub last_seq: Option<u64>,
 }
 
 /// The `token` of an `auth_token`, or the `resume_token` of a `resume`.
-pub enum Token<'a> {
+pub enum TokenField<'a> {
     /// No `token`, or `null`.
     Absent,
     /// Some text; whether it is a good token is not decided here.
@@ -142,7 +142,7 @@ pub enum Token<'a> {
     Malformed,
 }
 
-impl std::fmt::Debug for Token<'_> {
+impl std::fmt::Debug for TokenField<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Absent => "Absent",
@@ -189,7 +189,7 @@ pub enum SignalKind {
 
 impl SignalKind {
     /// The `type` of such a message.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Offer => "offer",
             Self::Answer => "answer",
@@ -201,7 +201,7 @@ impl SignalKind {
 
 /// Why a frame was no message. The text is what its sender reads.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum WireError {
+pub enum FrameError {
     /// The frame is not JSON.
     #[error("Not valid JSON: {0}")]
     NotJson(String),
@@ -213,7 +213,7 @@ pub enum WireError {
     UnknownType(String),
 }
 
-impl WireError {
+impl FrameError {
     /// The machine word for this error.
     pub fn code(&self) -> &'static str {
         match self {
@@ -225,13 +225,14 @@ impl WireError {
 }
 
 /// Reads one text frame.
-pub fn read(frame: &str) -> Incoming<'_> {
-    let envelope = match open(frame) {
+pub fn parse(frame: &str) -> ClientFrame<'_> {
+    let envelope = match parse_envelope(frame) {
         Ok(envelope) => envelope,
-        Err(error) => return Incoming { id: None, ack: None, message: Err(error) },
+        Err(error) => return ClientFrame { id: None, ack: None, message: Err(error) },
     };
-    let id = envelope.id.filter(|id| id.get().len() <= MAX_ID && is_string_or_number(id));
-    Incoming { id, ack: envelope.ack.and_then(value), message: envelope.message() }
+    let id =
+        envelope.id.filter(|id| id.get().len() <= MAX_CLIENT_ID_CHARS && is_string_or_number(id));
+    ClientFrame { id, ack: envelope.ack.and_then(value), message: envelope.message() }
 }
 
 /// Whether `id` may name a member: 1 to 128 characters of `A–Z a–z 0–9 . _ : @ -`.
@@ -241,8 +242,8 @@ pub fn is_client_id(id: &str) -> bool {
 }
 
 /// `text`, cut so that an error which repeats it stays short.
-pub fn quoted(text: &str) -> String {
-    match text.char_indices().nth(MAX_QUOTED) {
+pub fn truncate_for_error(text: &str) -> String {
+    match text.char_indices().nth(MAX_ECHOED_CHARS) {
         Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
         None => text.to_owned(),
     }
@@ -298,9 +299,9 @@ fn present<'de, D: Deserializer<'de>>(field: D) -> Result<Option<&'de RawValue>,
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-fn open(frame: &str) -> Result<Envelope<'_>, WireError> {
+fn parse_envelope(frame: &str) -> Result<Envelope<'_>, FrameError> {
     if nests_too_deep(frame) {
-        return Err(WireError::NotAMessage("Nested deeper than 64 levels".into()));
+        return Err(FrameError::NotAMessage("Nested deeper than 64 levels".into()));
     }
     // A derived struct would take an array for its fields in order.
     if frame.trim_ascii_start().starts_with('[') {
@@ -308,7 +309,7 @@ fn open(frame: &str) -> Result<Envelope<'_>, WireError> {
     }
     serde_json::from_str(frame).map_err(|error| match error.classify() {
         serde_json::error::Category::Data if error.to_string().starts_with("duplicate field") => {
-            WireError::NotAMessage("A field occurs twice".into())
+            FrameError::NotAMessage("A field occurs twice".into())
         }
         serde_json::error::Category::Data => not_an_object(frame),
         serde_json::error::Category::Syntax
@@ -318,16 +319,16 @@ fn open(frame: &str) -> Result<Envelope<'_>, WireError> {
 }
 
 /// The error for a frame that starts like another kind of JSON value.
-fn not_an_object(frame: &str) -> WireError {
+fn not_an_object(frame: &str) -> FrameError {
     match serde_json::from_str::<&RawValue>(frame) {
-        Ok(_) => WireError::NotAMessage("A message is a JSON object with a \"type\"".into()),
+        Ok(_) => FrameError::NotAMessage("A message is a JSON object with a \"type\"".into()),
         Err(error) => not_json(frame, &error),
     }
 }
 
 /// The error for a frame that does not parse. Python's `json` writes `NaN` and `Infinity`, which no
 /// browser reads; that is told apart, since the rest of such a frame is well-formed.
-fn not_json(frame: &str, error: &serde_json::Error) -> WireError {
+fn not_json(frame: &str, error: &serde_json::Error) -> FrameError {
     let rest = frame.lines().nth(error.line().saturating_sub(1)).unwrap_or_default();
     let stopped = error.column().saturating_sub(1);
     let literal = ["NaN", "Infinity", "-Infinity"].iter().any(|literal| {
@@ -335,9 +336,9 @@ fn not_json(frame: &str, error: &serde_json::Error) -> WireError {
             .any(|at| rest.get(at..).is_some_and(|rest| rest.starts_with(literal)))
     });
     if literal {
-        return WireError::NotAMessage("NaN and Infinity are not JSON".into());
+        return FrameError::NotAMessage("NaN and Infinity are not JSON".into());
     }
-    WireError::NotJson(error.to_string())
+    FrameError::NotJson(error.to_string())
 }
 
 /// Whether brackets nest deeper than [`MAX_DEPTH`], by counting those outside of strings.
@@ -367,16 +368,16 @@ fn nests_too_deep(frame: &str) -> bool {
 }
 
 impl<'a> Envelope<'a> {
-    fn message(&self) -> Result<ClientMessage<'a>, WireError> {
+    fn message(&self) -> Result<ClientMessage<'a>, FrameError> {
         let kind = self.kind.and_then(text).ok_or_else(|| field("type", "a string"))?;
         match &*kind {
-            "auth_token" => Ok(ClientMessage::Auth(self.introduction())),
-            "resume" => Ok(ClientMessage::Resume(Resumption {
+            "auth_token" => Ok(ClientMessage::AuthToken(self.auth_token())),
+            "resume" => Ok(ClientMessage::Resume(ResumeRequest {
                 token: token(self.resume_token),
                 last_seq: self.last_seq.and_then(value),
             })),
             "ping" => Ok(ClientMessage::Ping),
-            "call_report" => self.report().map(ClientMessage::Report),
+            "call_report" => self.call_report().map(ClientMessage::CallReport),
             "offer" => self.signal(SignalKind::Offer, object("offer", self.offer)?),
             "answer" => self.signal(SignalKind::Answer, object("answer", self.answer)?),
             "ice_candidate" => {
@@ -386,11 +387,11 @@ impl<'a> Envelope<'a> {
                 SignalKind::Message,
                 self.data.ok_or_else(|| field("data", "any JSON value"))?,
             ),
-            _ => Err(WireError::UnknownType(quoted(&kind))),
+            _ => Err(FrameError::UnknownType(truncate_for_error(&kind))),
         }
     }
 
-    fn introduction(&self) -> Introduction<'a> {
+    fn auth_token(&self) -> AuthToken<'a> {
         let requested = [self.client_id, self.client_id_in_snake_case];
         let client_id = match requested.into_iter().flatten().find(|raw| !is_null(raw)) {
             None => RequestedId::Any,
@@ -400,10 +401,10 @@ impl<'a> Envelope<'a> {
                 _ => RequestedId::Malformed,
             },
         };
-        Introduction { token: token(self.token), client_id, features: features(self.features) }
+        AuthToken { token: token(self.token), client_id, features: features(self.features) }
     }
 
-    fn report(&self) -> Result<CallReport<'a>, WireError> {
+    fn call_report(&self) -> Result<CallReport<'a>, FrameError> {
         let outcome = self
             .outcome
             .and_then(value)
@@ -423,7 +424,7 @@ impl<'a> Envelope<'a> {
         &self,
         kind: SignalKind,
         payload: &'a RawValue,
-    ) -> Result<ClientMessage<'a>, WireError> {
+    ) -> Result<ClientMessage<'a>, FrameError> {
         if kind == SignalKind::IceCandidate && !starts_with_any(payload, "{\"n") {
             return Err(field("candidate", "an object, a string or null"));
         }
@@ -439,23 +440,23 @@ impl<'a> Envelope<'a> {
     }
 }
 
-fn object<'a>(name: &'static str, raw: Option<&'a RawValue>) -> Result<&'a RawValue, WireError> {
+fn object<'a>(name: &'static str, raw: Option<&'a RawValue>) -> Result<&'a RawValue, FrameError> {
     raw.filter(|raw| starts_with_any(raw, "{")).ok_or_else(|| field(name, "an object"))
 }
 
-fn field(name: &str, wanted: &str) -> WireError {
-    WireError::NotAMessage(format!("Field \"{name}\" must be {wanted}").into())
+fn field(name: &str, wanted: &str) -> FrameError {
+    FrameError::NotAMessage(format!("Field \"{name}\" must be {wanted}").into())
 }
 
 fn text(raw: &RawValue) -> Option<Cow<'_, str>> {
     serde_json::from_str::<Text<'_>>(raw.get()).ok().map(|Text(text)| text)
 }
 
-fn token(raw: Option<&RawValue>) -> Token<'_> {
+fn token(raw: Option<&RawValue>) -> TokenField<'_> {
     match raw {
-        None => Token::Absent,
-        Some(raw) if is_null(raw) => Token::Absent,
-        Some(raw) => text(raw).map_or(Token::Malformed, Token::Text),
+        None => TokenField::Absent,
+        Some(raw) if is_null(raw) => TokenField::Absent,
+        Some(raw) => text(raw).map_or(TokenField::Malformed, TokenField::Text),
     }
 }
 
@@ -501,18 +502,18 @@ pub enum ServerMessage<'a> {
         #[serde(rename = "iceServers", skip_serializing_if = "<[_]>::is_empty")]
         ice_servers: &'a [IceServer],
         #[serde(flatten)]
-        ticket: Option<TicketToResume<'a>>,
+        ticket: Option<ResumeOffer<'a>>,
     },
     /// The client is in again, and `replayed` frames that it has not got follow. `users` are the
     /// others that are there now.
     Resumed {
         client_id: &'a str,
         replayed: usize,
-        users: Vec<PeerInRoom<'a>>,
+        users: Vec<RosterEntry<'a>>,
         #[serde(rename = "iceServers", skip_serializing_if = "<[_]>::is_empty")]
         ice_servers: &'a [IceServer],
         #[serde(flatten)]
-        ticket: Option<TicketToResume<'a>>,
+        ticket: Option<ResumeOffer<'a>>,
     },
     /// Something that an administrator has to say.
     #[serde(rename = "server_message")]
@@ -526,7 +527,7 @@ pub enum ServerMessage<'a> {
     /// A peer's connection is gone, and it may come back; or it has.
     PeerState { client_id: &'a str, state: &'a str },
     /// Everyone who was already there.
-    UsersInRoom { users: Vec<PeerInRoom<'a>> },
+    UsersInRoom { users: Vec<RosterEntry<'a>> },
     /// Somebody came.
     UserJoined {
         room_id: &'a str,
@@ -544,7 +545,7 @@ pub enum ServerMessage<'a> {
     TokenRefreshed {
         expires_in: u64,
         #[serde(flatten)]
-        ticket: Option<TicketToResume<'a>>,
+        ticket: Option<ResumeOffer<'a>>,
     },
     /// Something the client said was refused, or the connection is about to end.
     Error {
@@ -564,14 +565,14 @@ pub enum ServerMessage<'a> {
 
 /// What a client needs to come back.
 #[derive(Clone, Copy, Serialize)]
-pub struct TicketToResume<'a> {
+pub struct ResumeOffer<'a> {
     /// What it shows then; means nothing to it.
     pub resume_token: &'a str,
     /// How long it may be away, in seconds.
     pub resume_window_seconds: u64,
 }
 
-impl std::fmt::Debug for TicketToResume<'_> {
+impl std::fmt::Debug for ResumeOffer<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("TicketToResume(…)")
     }
@@ -579,7 +580,7 @@ impl std::fmt::Debug for TicketToResume<'_> {
 
 /// A member as `users_in_room` lists it.
 #[derive(Debug, Serialize)]
-pub struct PeerInRoom<'a> {
+pub struct RosterEntry<'a> {
     /// Its client id.
     pub client_id: &'a str,
     /// Who it is.
@@ -616,16 +617,16 @@ impl ServerMessage<'_> {
 }
 
 /// A frame of ours with its number in it.
-pub fn numbered(frame: &str, seq: u64) -> ByteString {
+pub fn with_seq(frame: &str, seq: u64) -> ByteString {
     let rest = frame.strip_prefix('{').unwrap_or(frame);
     format!(r#"{{"seq":{seq},{rest}"#).into()
 }
 
 /// Who a signal is from, as it stands at the end of every frame that its sender's peers hear.
 #[derive(Clone, Debug)]
-pub struct Signature(Arc<str>);
+pub struct SenderSuffix(Arc<str>);
 
-impl Signature {
+impl SenderSuffix {
     /// Of the member `client_id`, who is `username`.
     pub fn new(client_id: &str, username: &str) -> Self {
         let (from, username) = (json_of(client_id), json_of(username));
@@ -635,7 +636,7 @@ impl Signature {
 
 impl Signal<'_> {
     /// The frame that the receivers of this signal hear.
-    pub fn as_heard(&self, signature: &Signature) -> ByteString {
+    pub fn encode_for_peers(&self, signature: &SenderSuffix) -> ByteString {
         let before = match self.kind {
             SignalKind::Offer => r#"{"type":"offer","offer":"#,
             SignalKind::Answer => r#"{"type":"answer","answer":"#,
@@ -655,12 +656,12 @@ fn json_of(value: &(impl Serialize + ?Sized)) -> String {
 mod tests {
     use super::*;
 
-    fn refusal(frame: &str) -> WireError {
-        read(frame).message.unwrap_err()
+    fn refusal(frame: &str) -> FrameError {
+        parse(frame).message.unwrap_err()
     }
 
     fn signal(frame: &str) -> Signal<'_> {
-        match read(frame).message.unwrap() {
+        match parse(frame).message.unwrap() {
             ClientMessage::Signal(signal) => signal,
             other => panic!("{other:?} is no signal"),
         }
@@ -671,7 +672,7 @@ mod tests {
         let payload = r#"{ "sdp" :"v=0\r\n\u00e9\ud83d\ude00é","n":[1.0,1e2,-0,12345678901234567890123], "a":null}"#;
         let frame = format!(r#"{{"type":"offer","to":"bob","offer":{payload},"extra":[1]}}"#);
 
-        let heard = signal(&frame).as_heard(&Signature::new("alice", "Alice \"A\""));
+        let heard = signal(&frame).encode_for_peers(&SenderSuffix::new("alice", "Alice \"A\""));
 
         let expected = format!(
             r#"{{"type":"offer","offer":{payload},"from":"alice","username":"Alice \"A\""}}"#
@@ -698,7 +699,7 @@ mod tests {
             let frame = format!(r#"{{"type":"message","data":1,"to":{to},"id":7}}"#);
 
             assert_eq!(refusal(&frame).code(), "invalid_message", "{frame}");
-            assert_eq!(read(&frame).id.map(RawValue::get), Some("7"));
+            assert_eq!(parse(&frame).id.map(RawValue::get), Some("7"));
         }
     }
 
@@ -751,7 +752,7 @@ mod tests {
             format!(r#"{{"type":"message","data":{open}"[[\"[[{{"{close}}}"#)
         };
 
-        assert!(read(&frame(64)).message.is_ok());
+        assert!(parse(&frame(64)).message.is_ok());
         assert_eq!(refusal(&frame(65)).code(), "invalid_message");
         assert_eq!(refusal(&frame(100_000)).code(), "invalid_message");
     }
@@ -770,22 +771,23 @@ mod tests {
         for (id, kept) in
             [("\"a\"", true), ("-1.5", true), ("{}", false), ("null", false), ("true", false)]
         {
-            assert_eq!(read(&format!(r#"{{"type":"x","id":{id}}}"#)).id.is_some(), kept, "{id}");
+            assert_eq!(parse(&format!(r#"{{"type":"x","id":{id}}}"#)).id.is_some(), kept, "{id}");
         }
-        assert!(read(&format!(r#"{{"type":"x","id":"{}"}}"#, "x".repeat(200))).id.is_none());
+        assert!(parse(&format!(r#"{{"type":"x","id":"{}"}}"#, "x".repeat(200))).id.is_none());
     }
 
     #[test]
     fn a_client_id_has_one_form() {
-        let auth =
-            |id: &str| match read(&format!(r#"{{"type":"auth_token","clientId":{id}}}"#)).message {
-                Ok(ClientMessage::Auth(Introduction { client_id, .. })) => match client_id {
-                    RequestedId::Any => "any".to_owned(),
-                    RequestedId::This(id) => format!("this {id}"),
-                    RequestedId::Malformed => "malformed".to_owned(),
-                },
-                other => panic!("{other:?}"),
-            };
+        let auth = |id: &str| match parse(&format!(r#"{{"type":"auth_token","clientId":{id}}}"#))
+            .message
+        {
+            Ok(ClientMessage::AuthToken(AuthToken { client_id, .. })) => match client_id {
+                RequestedId::Any => "any".to_owned(),
+                RequestedId::This(id) => format!("this {id}"),
+                RequestedId::Malformed => "malformed".to_owned(),
+            },
+            other => panic!("{other:?}"),
+        };
 
         assert_eq!(auth("null"), "any");
         assert_eq!(auth("\"\""), "any");

@@ -15,10 +15,10 @@ use tokio::runtime::{self, Handle};
 
 /// The workers of a server; at least one. Clones are the same workers.
 #[derive(Clone, Debug)]
-pub struct Workers(Arc<Shared>);
+pub struct Workers(Arc<WorkersShared>);
 
 #[derive(Debug)]
-struct Shared {
+struct WorkersShared {
     first: Handle,
     others: Vec<Handle>,
     turn: AtomicUsize,
@@ -43,7 +43,7 @@ impl Workers {
         });
         let others = others.collect::<io::Result<_>>()?;
         let (turn, hasher) = (AtomicUsize::new(0), RandomState::new());
-        Ok(Self(Arc::new(Shared { first: Handle::current(), others, turn, hasher })))
+        Ok(Self(Arc::new(WorkersShared { first: Handle::current(), others, turn, hasher })))
     }
 
     /// Each in turn: for a connection of which nothing is known yet.

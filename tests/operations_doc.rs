@@ -1,4 +1,4 @@
-//! `docs/OPERATIONS.md` explains every line of the log, and no other.
+//! `docs/reference/log-lines.md` explains every line of the log, and no other.
 
 #![allow(
     clippy::unwrap_used,
@@ -16,9 +16,8 @@ use std::{
 
 /// Which levels each message is logged at, as the table says.
 fn explained() -> BTreeMap<String, BTreeSet<String>> {
-    let text = fs::read_to_string("docs/OPERATIONS.md").unwrap();
-    let section = text.split("\n## Logs\n").nth(1).unwrap().split("\n## ").next().unwrap();
-    let rows = section.lines().filter(|line| line.starts_with("| `"));
+    let text = fs::read_to_string("docs/reference/log-lines.md").unwrap();
+    let rows = text.lines().filter(|line| line.starts_with("| `"));
     let mut explained: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for row in rows {
         let cells: Vec<_> = row.split(" | ").collect();

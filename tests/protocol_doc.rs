@@ -1,4 +1,4 @@
-//! Every example in docs/PROTOCOL.md is understood, or is what the server sends.
+//! Every example in docs/build/protocol.md is understood, or is what the server sends.
 
 #![allow(
     clippy::unwrap_used,
@@ -10,14 +10,14 @@
 
 use serde_json::{Value, value::RawValue};
 use signaling::{
-    outbox::NotResumed,
+    outbox::ResumeError,
     wire::{
-        self, ClientMessage, IceServer, PeerInRoom, ServerMessage, Signal, SignalKind, Signature,
-        TicketToResume,
+        self, ClientMessage, IceServer, ResumeOffer, RosterEntry, SenderSuffix, ServerMessage,
+        Signal, SignalKind,
     },
 };
 
-const DOCUMENT: &str = include_str!("../docs/PROTOCOL.md");
+const DOCUMENT: &str = include_str!("../docs/build/protocol.md");
 
 /// The blocks that open with this line.
 fn blocks(opening: &str) -> Vec<&'static str> {
@@ -34,13 +34,13 @@ fn blocks(opening: &str) -> Vec<&'static str> {
 fn the_server_understands_every_client_message() {
     let mut kinds = Vec::new();
     for block in blocks("```json client\n") {
-        let read = wire::read(block);
+        let read = wire::parse(block);
 
         kinds.push(match read.message.unwrap_or_else(|error| panic!("{block}: {error}")) {
-            ClientMessage::Auth(_) => "auth_token".to_owned(),
+            ClientMessage::AuthToken(_) => "auth_token".to_owned(),
             ClientMessage::Ping => "ping".to_owned(),
             ClientMessage::Resume(_) => "resume".to_owned(),
-            ClientMessage::Report(_) => "call_report".to_owned(),
+            ClientMessage::CallReport(_) => "call_report".to_owned(),
             ClientMessage::Signal(signal) => format!("{:?}", signal.kind),
         });
     }
@@ -88,9 +88,9 @@ fn the_server_sends_every_server_message_exactly_so_and_no_other() {
         ("alice", "alice-laptop", "bob", "bob-phone", "standup");
     let message = "Authentication required";
     let heard = |kind, payload, (from, username)| {
-        Signal { kind, payload, to: None }.as_heard(&Signature::new(from, username))
+        Signal { kind, payload, to: None }.encode_for_peers(&SenderSuffix::new(from, username))
     };
-    let ticket = Some(TicketToResume {
+    let ticket = Some(ResumeOffer {
         resume_token: "eyJhbGciOiJIUzI1NiJ9.eyJyb29tIjoi…",
         resume_window_seconds: 30,
     });
@@ -107,7 +107,7 @@ fn the_server_sends_every_server_message_exactly_so_and_no_other() {
         }
         .encode(),
         ServerMessage::UsersInRoom {
-            users: vec![PeerInRoom { client_id: phone, username: bob, polite: true }],
+            users: vec![RosterEntry { client_id: phone, username: bob, polite: true }],
         }
         .encode(),
         ServerMessage::UserJoined {
@@ -147,17 +147,17 @@ fn the_server_sends_every_server_message_exactly_so_and_no_other() {
         }
         .encode(),
         ServerMessage::ServerShutdown { reconnect_in_ms: 4200 }.encode(),
-        wire::numbered(&heard(SignalKind::Message, &muted, (phone, bob)), 2),
+        wire::with_seq(&heard(SignalKind::Message, &muted, (phone, bob)), 2),
         ServerMessage::Resumed {
             client_id: laptop,
             replayed: 1,
-            users: vec![PeerInRoom { client_id: phone, username: bob, polite: true }],
+            users: vec![RosterEntry { client_id: phone, username: bob, polite: true }],
             ice_servers: &[],
             ticket,
         }
         .encode(),
         ServerMessage::Error {
-            message: &NotResumed::Over.to_string(),
+            message: &ResumeError::Ended.to_string(),
             code: "resume_failed",
             id: None,
             retry: None,
@@ -175,4 +175,42 @@ fn the_server_sends_every_server_message_exactly_so_and_no_other() {
         .collect();
 
     assert_eq!(documented, sent);
+}
+
+const CODES: &str = include_str!("../docs/reference/close-and-error-codes.md");
+
+/// The clients decide by `clients/closes.json` whether to reconnect.
+#[test]
+fn the_table_of_close_codes_lists_what_the_server_sends_and_the_clients_know() {
+    let table = CODES.split("\n## Close codes\n").nth(1).unwrap();
+    let rows = table.lines().filter(|line| line.starts_with("| 1") || line.starts_with("| 4"));
+    let documented: Vec<(u64, &str, Vec<&str>)> = rows
+        .map(|row| {
+            let cells: Vec<_> = row.split(" | ").collect();
+            let code = cells[0].trim_start_matches("| ").parse().unwrap();
+            let errors = cells[2].split('`').skip(1).step_by(2).collect();
+            (code, cells[1].split('`').nth(1).unwrap(), errors)
+        })
+        .collect();
+    let known: Vec<Value> = serde_json::from_str(include_str!("../clients/closes.json")).unwrap();
+    // A client's own close, one without a code, and what only a browser or a proxy reports.
+    let sent = known
+        .iter()
+        .filter(|close| ![1000, 1005, 1006, 1014].map(Value::from).contains(&close["code"]));
+
+    for close in sent.clone() {
+        let (code, reason) = (close["code"].as_u64().unwrap(), close["reason"].as_str().unwrap());
+        let error = close.pointer("/error/code").and_then(Value::as_str);
+        assert!(
+            documented.iter().any(|(listed, why, errors)| (*listed, *why) == (code, reason)
+                && error.is_none_or(|error| errors.contains(&error))),
+            "not in the table: {close}"
+        );
+    }
+    for (code, reason, _) in &documented {
+        assert!(
+            sent.clone().any(|close| close["code"] == *code && close["reason"] == *reason),
+            "unknown to the clients: {code} {reason}"
+        );
+    }
 }

@@ -4,13 +4,13 @@ use std::{fmt, fs, io, net::SocketAddr, path::Path, process::Stdio, sync::Arc, t
 
 use serde_json::Value;
 use signaling::{
-    app::App,
-    auth::{revoked::Revoked, users::Users},
+    app::AppState,
+    auth::{revoked::RevokedTokens, users::Users},
     clock::unix_now,
     config::Config,
     http,
-    moderation::Orders,
-    server::{self, Gate},
+    moderation::ModerationRules,
+    server::{self, ConnectionLimits},
     telemetry,
     workers::Workers,
 };
@@ -52,16 +52,19 @@ pub fn serve(runtime: &Runtime, folder: &Path) -> Result<(), Fault> {
         Some(value.to_owned())
     })?;
     let _log = telemetry::start(&config);
-    let (handles, proxies) = (server::claim_handles(), config.trusted_proxies.clone());
+    let (handles, proxies) = (server::raise_descriptor_limit(), config.trusted_proxies.clone());
     let (users, _) = Users::load(&users_csv)?;
-    let revoked = Revoked::load(&users_csv, unix_now())?;
-    let orders = Orders::load(&users_csv)?;
+    let revoked = RevokedTokens::load(&users_csv, unix_now())?;
+    let orders = ModerationRules::load(&users_csv)?;
     runtime.block_on(async {
         let listener = server::listen(&config.host, config.port).await?;
         println!("address {}", listener.local_addr()?);
-        let app = App::new(config, users, revoked, orders);
-        let (doors, gate) = (http::doors(&app), Gate::new(handles, &proxies, app.metrics.clone()));
-        tokio::spawn(app.keep_house());
+        let app = AppState::new(config, users, revoked, orders);
+        let (doors, gate) = (
+            http::http_service(&app),
+            ConnectionLimits::new(handles, &proxies, app.metrics.clone()),
+        );
+        tokio::spawn(app.run_maintenance());
         tokio::spawn(server::serve(
             listener,
             doors,

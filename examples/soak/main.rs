@@ -74,7 +74,7 @@ fn main() -> Result<ExitCode, Fault> {
 }
 
 async fn soak(arguments: &Arguments) -> Result<ExitCode, Fault> {
-    server::claim_handles();
+    server::raise_descriptor_limit();
     let folder = tempfile::tempdir()?;
     let users_csv = folder.path().join("users.csv");
     let hash = bcrypt::hash(town::PASSWORD, 4)?;

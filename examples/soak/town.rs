@@ -14,7 +14,7 @@ use futures_util::{SinkExt, StreamExt};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use signaling::{
-    auth::{token::Tokens, users::Account},
+    auth::{token::AccessTokens, users::Account},
     clock::unix_now,
 };
 use tokio::{
@@ -69,7 +69,7 @@ pub struct Town {
     pub users_csv: PathBuf,
     /// Everybody's in the users file.
     pub hash: String,
-    tokens: Tokens,
+    tokens: AccessTokens,
     pub clients: u64,
     /// For those who make the server keep many megabytes.
     pub deaf: Semaphore,
@@ -101,7 +101,7 @@ impl Town {
             address,
             users_csv,
             hash,
-            tokens: Tokens::new(&JWT_KEY.into(), None, Duration::from_secs(60)),
+            tokens: AccessTokens::new(&JWT_KEY.into(), None, Duration::from_secs(60)),
             clients,
             deaf: Semaphore::new(2),
             drawn: AtomicU64::new(0),

@@ -4,7 +4,7 @@ use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::json;
-use signaling::auth::users_file::{self, EditError, Table};
+use signaling::auth::users_file::{self, EditError, UsersTable};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::{Instant, sleep, timeout, timeout_at},
@@ -23,7 +23,7 @@ use crate::{
 const CANDIDATES: u64 = 20;
 
 /// An edit of the users file.
-type Change<'a> = &'a (dyn Fn(&mut Table) -> Result<(), EditError> + Sync);
+type Change<'a> = &'a (dyn Fn(&mut UsersTable) -> Result<(), EditError> + Sync);
 
 impl Town {
     /// Somebody comes for one of many reasons, half of them for a call.
@@ -331,7 +331,10 @@ impl Town {
         }
     }
 
-    fn edit(&self, change: impl FnOnce(&mut Table) -> Result<(), EditError>) -> Result<(), Fault> {
+    fn edit(
+        &self,
+        change: impl FnOnce(&mut UsersTable) -> Result<(), EditError>,
+    ) -> Result<(), Fault> {
         Ok(tokio::task::block_in_place(|| users_file::edit(&self.users_csv, change))?)
     }
 }

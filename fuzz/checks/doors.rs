@@ -8,14 +8,14 @@ use axum::{
 };
 use serde_json::Value;
 use signaling::{
-    app::App,
-    auth::{revoked::Revoked, users::Users},
+    app::AppState,
+    auth::{revoked::RevokedTokens, users::Users},
     config::Config,
-    http::{self, Doors},
-    moderation::Orders,
+    http::{self, HttpService},
+    moderation::ModerationRules,
     outbox,
-    rooms::{Peer, Seat, is_room_id},
-    server::Transport,
+    rooms::{Membership, Peer, is_room_id},
+    server::ConnectionInfo,
     workers::Workers,
 };
 use tokio::runtime::Runtime;
@@ -23,8 +23,8 @@ use tower::ServiceExt;
 
 /// One server for all inputs, and the runtime that it runs on.
 struct House {
-    app: App,
-    doors: Doors,
+    app: AppState,
+    doors: HttpService,
     runtime: Runtime,
 }
 
@@ -51,8 +51,8 @@ fn build() -> House {
     let path = folder.path().join("users.csv");
     std::fs::write(&path, "username,hashed_password\n").unwrap();
     let (users, _) = Users::load(&path).unwrap();
-    let revoked = Revoked::load(&path, 0).unwrap();
-    let orders = Orders::load(&path).unwrap();
+    let revoked = RevokedTokens::load(&path, 0).unwrap();
+    let orders = ModerationRules::load(&path).unwrap();
     let config = Config::read(|name| match name {
         "DEBUG" => Some("true".into()),
         "REQUIRE_HTTPS" => Some("false".into()),
@@ -60,8 +60,8 @@ fn build() -> House {
         _ => None,
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    let app = runtime.block_on(async { App::new(config.unwrap(), users, revoked, orders) });
-    House { doors: http::doors(&app), app, runtime }
+    let app = runtime.block_on(async { AppState::new(config.unwrap(), users, revoked, orders) });
+    House { doors: http::http_service(&app), app, runtime }
 }
 
 impl House {
@@ -76,9 +76,10 @@ impl House {
         let Some(room) = room else {
             return assert_eq!(self.ask(info).0, StatusCode::NOT_FOUND);
         };
-        let (outbox, _mailbox) = outbox::pair();
+        let (outbox, _mailbox) = outbox::channel();
         let peer = Peer { client_id: "a".into(), username: "alice".into() };
-        let seat = Seat::take(&self.app.rooms, &Arc::from(&*room), peer, outbox).unwrap();
+        let seat =
+            Membership::join_local(&self.app.rooms, &Arc::from(&*room), peer, outbox).unwrap();
         let (status, answer) = self.ask(info);
         drop(seat);
         assert_eq!(status, StatusCode::OK, "somebody is in {room:?}");
@@ -92,7 +93,7 @@ impl House {
         self.runtime.block_on(async {
             let workers = Workers::start(1).unwrap();
             let (peer, line) = (([192, 0, 2, 1], 80).into(), Arc::default());
-            let transport = Transport { peer, tls: false, line, workers };
+            let transport = ConnectionInfo { peer, tls: false, line, workers };
             let request = Request::get(uri).header("host", "fuzzed").extension(transport);
             let answered = self.doors.clone().oneshot(request.body(Body::empty()).unwrap()).await;
             let Ok(answer) = answered;

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 use signaling::wire::{
-    self, ClientMessage, Introduction, RequestedId, ServerMessage, Signal, SignalKind, Signature,
-    Token,
+    self, AuthToken, ClientMessage, RequestedId, SenderSuffix, ServerMessage, Signal, SignalKind,
+    TokenField,
 };
 
 use super::json::{self, Fault};
@@ -35,7 +35,7 @@ type Named<'a> = [(String, &'a str)];
 pub fn client_frame(data: &[u8]) {
     let Ok(frame) = str::from_utf8(data) else { return };
 
-    let incoming = wire::read(frame);
+    let incoming = wire::parse(frame);
 
     let fields = known_fields(frame);
     let id = fields.as_ref().and_then(|fields| value(fields, "id")).filter(|raw| is_good_id(raw));
@@ -58,7 +58,7 @@ pub fn client_frame(data: &[u8]) {
             assert_eq!(json::string(value(&answer, "message").unwrap()).unwrap(), text);
         }
         (Ok(ClientMessage::Ping), Meaning::Ping) => {}
-        (Ok(ClientMessage::Auth(introduction)), Meaning::Auth) => {
+        (Ok(ClientMessage::AuthToken(introduction)), Meaning::Auth) => {
             check_introduction(fields.as_deref().unwrap(), introduction);
         }
         (Ok(ClientMessage::Signal(signal)), Meaning::Signal { kind, name, payload, to }) => {
@@ -134,7 +134,7 @@ fn meaning<'a>(frame: &'a str, fields: Option<&Named<'a>>) -> Meaning<'a> {
 fn check_passed_on(signal: &Signal<'_>, name: &str) {
     let (from, username) = ("the.server:knows@1-2_3", "Zoë \"from\":\"x\" \\ \n");
 
-    let heard = signal.as_heard(&Signature::new(from, username));
+    let heard = signal.encode_for_peers(&SenderSuffix::new(from, username));
 
     let fields = json::object(&heard).expect("one object, no field twice");
     assert_eq!(fields.len(), 4, "{heard}");
@@ -165,12 +165,14 @@ fn check_by_value(frame: &str, signal: &Signal<'_>, name: &str) {
 }
 
 /// Contract section 2, "Handshake": what an `auth_token` may bring.
-pub fn check_introduction(fields: &Named<'_>, introduction: &Introduction<'_>) {
+pub fn check_introduction(fields: &Named<'_>, introduction: &AuthToken<'_>) {
     let token = value(fields, "token").filter(|raw| *raw != "null");
     match &introduction.token {
-        Token::Absent => assert_eq!(token, None),
-        Token::Text(text) => assert_eq!(json::string(token.unwrap()).as_deref(), Some(&**text)),
-        Token::Malformed => assert_eq!(json::string(token.unwrap()), None),
+        TokenField::Absent => assert_eq!(token, None),
+        TokenField::Text(text) => {
+            assert_eq!(json::string(token.unwrap()).as_deref(), Some(&**text))
+        }
+        TokenField::Malformed => assert_eq!(json::string(token.unwrap()), None),
     }
 
     let names =

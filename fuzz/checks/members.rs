@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, rc::Rc};
 use futures_util::FutureExt;
 use serde_json::{Value, json};
 use signaling::{
-    outbox::{self, Dismissal, MAX_FRAMES, Mailbox, Notice},
-    rooms::{JoinError, Peer, Rooms, RouteError, Seat},
+    outbox::{self, ClientQueueReader, DisconnectReason, DisconnectSignal, MAX_FRAMES},
+    rooms::{JoinError, Membership, Peer, RoomRegistry, RouteError},
     wire::{self, ClientMessage},
 };
 
@@ -24,8 +24,13 @@ const MOST_CHORUSES: usize = 8;
 pub fn registry(data: &[u8]) {
     let Some((size, acts)) = data.split_first() else { return };
     let capacity = usize::from(size % 4) + 1;
-    let mut world =
-        World { rooms: Rooms::new(capacity), capacity, members: Vec::new(), said: 0, choruses: 0 };
+    let mut world = World {
+        rooms: RoomRegistry::new(capacity),
+        capacity,
+        members: Vec::new(),
+        said: 0,
+        choruses: 0,
+    };
     for act in acts.chunks_exact(3) {
         world.act(act[0], act[1].into(), act[2].into());
         world.check();
@@ -35,7 +40,7 @@ pub fn registry(data: &[u8]) {
 }
 
 struct World {
-    rooms: Rooms,
+    rooms: RoomRegistry,
     capacity: usize,
     /// Everybody who ever had a seat.
     members: Vec<Member>,
@@ -47,16 +52,16 @@ struct Member {
     room: &'static str,
     peer: Peer,
     /// `None` once it has left.
-    seat: Option<Seat>,
+    seat: Option<Membership>,
     /// Not so where a newer connection has taken its place.
     is_seated: bool,
     /// `None` once its connection is gone, which nobody else has noticed yet.
-    mailbox: Option<Mailbox>,
-    notice: Notice,
+    mailbox: Option<ClientQueueReader>,
+    notice: DisconnectSignal,
     asleep: bool,
     /// What must wait in the mailbox.
     due: Vec<Rc<Value>>,
-    dismissed: Option<Dismissal>,
+    dismissed: Option<DisconnectReason>,
 }
 
 impl Member {
@@ -65,7 +70,7 @@ impl Member {
             return;
         }
         if self.due.len() == MAX_FRAMES {
-            self.dismissed.get_or_insert(Dismissal::TooSlow);
+            self.dismissed.get_or_insert(DisconnectReason::TooSlow);
             return;
         }
         self.due.push(news.clone());
@@ -73,11 +78,11 @@ impl Member {
 
     /// Reads all that waits, unless it is asleep.
     fn listen(&mut self) {
-        assert_eq!(self.notice.dismissed().now_or_never(), self.dismissed);
+        assert_eq!(self.notice.disconnected().now_or_never(), self.dismissed);
         let Some(mailbox) = self.mailbox.as_mut().filter(|_| !self.asleep) else { return };
         let mut before = None;
         for due in self.due.drain(..) {
-            let frame = mailbox.next_now().expect("something is missing");
+            let frame = mailbox.try_recv().expect("something is missing");
             let again = before
                 .as_ref()
                 .is_some_and(|(text, news)| *text == frame && Rc::ptr_eq(news, &due));
@@ -86,7 +91,7 @@ impl Member {
                 before = Some((frame, due));
             }
         }
-        assert_eq!(mailbox.next_now(), None, "nobody said that");
+        assert_eq!(mailbox.try_recv(), None, "nobody said that");
     }
 }
 
@@ -139,17 +144,17 @@ impl World {
 
     fn join(&mut self, room: &'static str, client_id: &str, username: &str) {
         let peer = Peer { client_id: client_id.into(), username: username.into() };
-        let (outbox, mailbox) = outbox::pair();
-        let notice = mailbox.notice();
+        let (outbox, mailbox) = outbox::channel();
+        let notice = mailbox.disconnect_signal();
 
-        let joined = Seat::take(&self.rooms, &room.into(), peer.clone(), outbox);
+        let joined = Membership::join_local(&self.rooms, &room.into(), peer.clone(), outbox);
 
         let is_full = self.seated(room).count() == self.capacity;
         let holder = self.seated(room).find(|member| *member.peer.client_id == *client_id);
         let expected = match holder {
             Some(holder) if *holder.peer.username != *username => Err(JoinError::ClientIdTaken),
             Some(holder) => {
-                holder.dismissed.get_or_insert(Dismissal::Replaced);
+                holder.dismissed.get_or_insert(DisconnectReason::Replaced);
                 self.unseat(room, client_id);
                 Ok(())
             }
@@ -219,16 +224,16 @@ impl World {
         let payload = json!({"n": self.said, "from": "mallory"});
         let frame = json!({"type":kind,"to":to,field:payload,"from":"mallory","username":"x"});
         let frame = frame.to_string();
-        let Ok(ClientMessage::Signal(signal)) = wire::read(&frame).message else {
+        let Ok(ClientMessage::Signal(signal)) = wire::parse(&frame).message else {
             panic!("{frame}")
         };
         let named = to.as_str().filter(|to| !to.is_empty());
         let is_there =
             named.is_none_or(|to| self.seated(room).any(|peer| *peer.peer.client_id == *to));
         let expected = match named {
-            _ if !is_seated => Err(RouteError::NotSeated),
-            Some(to) if *to == *peer.client_id => Err(RouteError::Yourself),
-            Some(to) if !is_there => Err(RouteError::NoSuchPeer(to.to_owned())),
+            _ if !is_seated => Err(RouteError::Replaced),
+            Some(to) if *to == *peer.client_id => Err(RouteError::TargetIsSender),
+            Some(to) if !is_there => Err(RouteError::TargetNotFound(to.to_owned())),
             _ => Ok(()),
         };
         let news =
@@ -258,10 +263,10 @@ impl World {
         let list = self.rooms.list();
         let list: Vec<_> = list.iter().map(|(room, members)| (&**room, *members)).collect();
         assert_eq!(list, rooms.iter().map(|(room, members)| (*room, *members)).collect::<Vec<_>>());
-        assert_eq!(self.rooms.rooms(), rooms.len());
-        assert_eq!(self.rooms.members(), rooms.values().sum::<usize>());
+        assert_eq!(self.rooms.room_count(), rooms.len());
+        assert_eq!(self.rooms.member_total(), rooms.values().sum::<usize>());
         for room in ROOMS {
-            assert_eq!(self.rooms.info(room), rooms.get(room).copied());
+            assert_eq!(self.rooms.member_count(room), rooms.get(room).copied());
         }
         assert!(rooms.values().all(|members| *members <= self.capacity));
     }

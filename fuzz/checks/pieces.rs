@@ -1,11 +1,11 @@
 //! Frames of WebSockets, in whatever pieces they arrive.
 
-use signaling::frames::{Arrival, Assembler, Fault, Taken};
+use signaling::frames::{Decoded, Message, MessageDecoder, ProtocolError};
 
 const LONGEST: usize = 300;
 
 /// What the bytes came to, and why it ended.
-type Story = (Vec<Arrival>, Option<Fault>);
+type Story = (Vec<Message>, Option<ProtocolError>);
 
 /// The first byte says in which pieces the rest arrives. Those make no difference, and what comes of
 /// them is what RFC 6455 says.
@@ -21,16 +21,16 @@ pub fn websocket(data: &[u8]) {
 /// What the assembler makes of it, piece by piece.
 fn heard(bytes: &[u8], size: usize) -> Story {
     let (mut assembler, mut unread, mut arrivals) =
-        (Assembler::new(LONGEST), Vec::new(), Vec::new());
+        (MessageDecoder::new(LONGEST), Vec::new(), Vec::new());
     for piece in bytes.chunks(size.max(1)) {
         unread.extend_from_slice(piece);
         loop {
-            match assembler.take(&mut unread) {
-                Ok(Taken { used, arrival }) => {
+            match assembler.decode(&mut unread) {
+                Ok(Decoded { used, arrival }) => {
                     assert!(used <= unread.len());
                     unread.drain(..used);
                     let Some(arrival) = arrival else { break };
-                    let is_last = matches!(arrival, Arrival::Close(_) | Arrival::Binary);
+                    let is_last = matches!(arrival, Message::Close(_) | Message::Binary);
                     arrivals.push(arrival);
                     if is_last {
                         return (arrivals, None);
@@ -60,7 +60,7 @@ fn told(bytes: &[u8]) -> Story {
             || !in_place
             || (control && (!fin || short > 125))
         {
-            return (arrivals, Some(Fault::Malformed));
+            return (arrivals, Some(ProtocolError::Malformed));
         }
         let wide = match short {
             126 => 2,
@@ -74,7 +74,7 @@ fn told(bytes: &[u8]) -> Story {
         }
         let before = if control { 0 } else { message.as_ref().map_or(0, Vec::len) };
         if !control && before as u128 + length > LONGEST as u128 {
-            return (arrivals, Some(Fault::TooBig));
+            return (arrivals, Some(ProtocolError::TooBig));
         }
         let start = at + 2 + wide + 4;
         let end = start + length as usize;
@@ -95,18 +95,18 @@ fn told(bytes: &[u8]) -> Story {
                         && ![1004, 1005, 1006].contains(&code)
                 });
                 if !payload.is_empty() && !sendable {
-                    return (arrivals, Some(Fault::Malformed));
+                    return (arrivals, Some(ProtocolError::Malformed));
                 }
                 if payload.len() > 2 && std::str::from_utf8(&payload[2..]).is_err() {
-                    return (arrivals, Some(Fault::NotUtf8));
+                    return (arrivals, Some(ProtocolError::NotUtf8));
                 }
-                arrivals.push(Arrival::Close(payload));
+                arrivals.push(Message::Close(payload));
                 return (arrivals, None);
             }
-            9 => arrivals.push(Arrival::Ping(payload)),
-            10 => arrivals.push(Arrival::Pong),
+            9 => arrivals.push(Message::Ping(payload)),
+            10 => arrivals.push(Message::Pong),
             2 => {
-                arrivals.push(Arrival::Binary);
+                arrivals.push(Message::Binary);
                 return (arrivals, None);
             }
             _ => {
@@ -117,8 +117,8 @@ fn told(bytes: &[u8]) -> Story {
                     continue;
                 }
                 match String::from_utf8(whole) {
-                    Ok(text) => arrivals.push(Arrival::Text(text.into())),
-                    Err(_) => return (arrivals, Some(Fault::NotUtf8)),
+                    Ok(text) => arrivals.push(Message::Text(text.into())),
+                    Err(_) => return (arrivals, Some(ProtocolError::NotUtf8)),
                 }
             }
         }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use aws_lc_rs::hmac;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use signaling::{
-    auth::token::Tokens,
-    wire::{self, ClientMessage, Token},
+    auth::token::AccessTokens,
+    wire::{self, ClientMessage, TokenField},
 };
 
 use super::{frames::check_introduction, json};
@@ -45,14 +45,14 @@ pub fn auth_message(data: &[u8]) {
         _ => {
             let Ok(frame) = str::from_utf8(data) else { return };
             check_token(frame);
-            if let Ok(ClientMessage::Auth(introduction)) = wire::read(frame).message {
+            if let Ok(ClientMessage::AuthToken(introduction)) = wire::parse(frame).message {
                 let fields = json::read(frame).unwrap().expect("an auth_token is an object");
                 let named: Vec<_> = fields
                     .into_iter()
                     .map(|(name, raw)| (json::string(name).unwrap(), raw))
                     .collect();
                 check_introduction(&named, &introduction);
-                if let Token::Text(token) = introduction.token {
+                if let TokenField::Text(token) = introduction.token {
                     check_token(&token);
                 }
             }
@@ -71,14 +71,15 @@ fn check_minted(parts: &[u8], key: &str) {
     check_token(&token);
 
     let frame = format!(r#"{{"type":"auth_token","token":"{token}"}}"#);
-    let Ok(ClientMessage::Auth(introduction)) = wire::read(&frame).message else {
+    let Ok(ClientMessage::AuthToken(introduction)) = wire::parse(&frame).message else {
         panic!("{frame}")
     };
-    assert!(matches!(introduction.token, Token::Text(text) if text == token));
+    assert!(matches!(introduction.token, TokenField::Text(text) if text == token));
 }
 
 fn check_token(token: &str) {
-    let tokens = Tokens::new(&KEY.into(), Some(&KEY_BEFORE.into()), Duration::from_secs(1800));
+    let tokens =
+        AccessTokens::new(&KEY.into(), Some(&KEY_BEFORE.into()), Duration::from_secs(1800));
 
     let verified = tokens.verify(token, NOW);
 

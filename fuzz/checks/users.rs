@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs};
 
 use signaling::auth::{
     users::accounts_of,
-    users_file::{EditError, Table, edit},
+    users_file::{EditError, UsersTable, edit},
 };
 
 const HASH: &str = "$2b$04$PNdffZl.HgEeyIRjlAqU7e3sDURzEN7C7i/Y9Dnc..easEWd1ZvJy";
@@ -23,7 +23,7 @@ struct Row {
 
 /// Any bytes as `users.csv`.
 pub fn users_file(data: &[u8]) {
-    let table = match Table::parse(data) {
+    let table = match UsersTable::parse(data) {
         Ok(table) => table,
         Err((line, fault)) => {
             let lines = data.iter().filter(|byte| b"\r\n".contains(byte)).count() as u64 + 1;
@@ -39,7 +39,7 @@ pub fn users_file(data: &[u8]) {
     check_edits(data, &table, &rows);
 }
 
-fn rows_of(table: &Table) -> Vec<Row> {
+fn rows_of(table: &UsersTable) -> Vec<Row> {
     let rows = table.rows().map(|row| Row {
         line: row.line,
         whole: row.whole,
@@ -74,7 +74,7 @@ fn read_simply(data: &[u8]) -> Option<Vec<Row>> {
 }
 
 /// The first good row of a name is the account; every other row is a fault.
-fn check_accounts(table: &Table, rows: &[Row]) {
+fn check_accounts(table: &UsersTable, rows: &[Row]) {
     let (accounts, faults) = accounts_of(table);
 
     let mut expected = BTreeMap::<&str, bool>::new();
@@ -121,8 +121,8 @@ fn is_bcrypt(hash: &str) -> bool {
 }
 
 /// Each edit changes what it is about, and nothing else comes or goes.
-fn check_edits(data: &[u8], table: &Table, rows: &[Row]) {
-    let edited = |change: &dyn Fn(&mut Table) -> Result<(), EditError>| {
+fn check_edits(data: &[u8], table: &UsersTable, rows: &[Row]) {
+    let edited = |change: &dyn Fn(&mut UsersTable) -> Result<(), EditError>| {
         let mut table = table.clone();
         change(&mut table).map(|()| table)
     };
@@ -173,7 +173,7 @@ fn check_edits(data: &[u8], table: &Table, rows: &[Row]) {
 }
 
 /// What was written is read again as it was, in every column.
-fn check_written(before: &[u8], table: &Table) {
+fn check_written(before: &[u8], table: &UsersTable) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("users.csv");
     fs::write(&path, before).unwrap();
@@ -186,7 +186,7 @@ fn check_written(before: &[u8], table: &Table) {
     })
     .unwrap();
 
-    let read = Table::read(&path).expect("what we write we can read");
+    let read = UsersTable::read(&path).expect("what we write we can read");
     assert_eq!(read, *table);
     let without_lines = |rows: Vec<Row>| rows.into_iter().map(|row| Row { line: 0, ..row });
     assert!(without_lines(rows_of(&read)).eq(without_lines(rows_of(table))));
@@ -194,7 +194,7 @@ fn check_written(before: &[u8], table: &Table) {
 
 fn check_changed(
     before: &[Row],
-    after: &Table,
+    after: &UsersTable,
     name: &str,
     changed: impl Fn(&Row) -> Row,
     unchanged: impl Fn(&Row) -> Row,

@@ -6,16 +6,18 @@ use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::App;
+use super::AppState;
 use crate::{
     clock::{unix_now, unix_now_ms},
-    moderation::{About, LONGEST, Order, Orders, TooMany, Who},
-    rooms::{Peer, Rooms},
+    moderation::{
+        MAX_DURATION_SECONDS, ModerationRule, ModerationRules, RuleKind, RuleLimitReached, Subject,
+    },
+    rooms::{Peer, RoomRegistry},
     wire::ServerMessage,
 };
 
 /// How far the clocks of two servers may differ without somebody staying who was thrown out just after coming in.
-const CLOCKS_DIFFER: Duration = Duration::from_secs(5);
+const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(5);
 
 /// Something to say to a room, or to one of its members, on every server.
 #[derive(Deserialize, Serialize)]
@@ -26,7 +28,7 @@ struct Announcement {
     frame: String,
 }
 
-impl App {
+impl AppState {
     /// Throws members out of a room, or an account out of all, and keeps them out for so many seconds, which may be 0.
     ///
     /// # Errors
@@ -35,11 +37,12 @@ impl App {
     pub async fn ban(
         &self,
         room: Option<String>,
-        who: Who,
+        who: Subject,
         seconds: u64,
-    ) -> Result<Order, TooMany> {
-        let order = self.orders.given(About::Ban { room, who }, unix_now_ms(), seconds)?;
-        self.order(order.clone()).await;
+    ) -> Result<ModerationRule, RuleLimitReached> {
+        let order =
+            self.moderation_rules.create(RuleKind::Ban { room, who }, unix_now_ms(), seconds)?;
+        self.publish_rule(order.clone()).await;
         Ok(order)
     }
 
@@ -48,9 +51,13 @@ impl App {
     /// # Errors
     ///
     /// [`TooMany`]; then nothing has changed.
-    pub async fn lock(&self, room: String) -> Result<Order, TooMany> {
-        let order = self.orders.given(About::Lock { room }, unix_now_ms(), LONGEST)?;
-        self.order(order.clone()).await;
+    pub async fn lock(&self, room: String) -> Result<ModerationRule, RuleLimitReached> {
+        let order = self.moderation_rules.create(
+            RuleKind::Lock { room },
+            unix_now_ms(),
+            MAX_DURATION_SECONDS,
+        )?;
+        self.publish_rule(order.clone()).await;
         Ok(order)
     }
 
@@ -59,29 +66,38 @@ impl App {
     /// # Errors
     ///
     /// [`TooMany`]; then nothing has changed.
-    pub async fn set_capacity(&self, room: String, members: usize) -> Result<Order, TooMany> {
-        let order = self.orders.given(About::Capacity { room }, unix_now_ms(), LONGEST)?;
-        let order = Order { members: Some(members), ..order };
-        self.order(order.clone()).await;
+    pub async fn set_capacity(
+        &self,
+        room: String,
+        members: usize,
+    ) -> Result<ModerationRule, RuleLimitReached> {
+        let order = self.moderation_rules.create(
+            RuleKind::Capacity { room },
+            unix_now_ms(),
+            MAX_DURATION_SECONDS,
+        )?;
+        let order = ModerationRule { members: Some(members), ..order };
+        self.publish_rule(order.clone()).await;
         Ok(order)
     }
 
     /// Takes an order back; whether it stood.
-    pub async fn lift(&self, about: About) -> bool {
-        let stood = self.orders.standing(unix_now()).iter().any(|order| order.about == about);
-        if stood && let Ok(order) = self.orders.given(about, unix_now_ms(), 0) {
-            self.order(Order { is_lifted: true, ..order }).await;
+    pub async fn remove_rule(&self, about: RuleKind) -> bool {
+        let stood =
+            self.moderation_rules.active(unix_now()).iter().any(|order| order.about == about);
+        if stood && let Ok(order) = self.moderation_rules.create(about, unix_now_ms(), 0) {
+            self.publish_rule(ModerationRule { is_lifted: true, ..order }).await;
         }
         stood
     }
 
-    async fn order(&self, order: Order) {
-        let line = order.line();
-        obey(&self.orders, &self.rooms, order);
+    async fn publish_rule(&self, order: ModerationRule) {
+        let line = order.to_line();
+        apply_rule(&self.moderation_rules, &self.rooms, order);
         let app = self.clone();
-        let _ = tokio::task::spawn_blocking(move || app.save_orders()).await;
+        let _ = tokio::task::spawn_blocking(move || app.save_rules()).await;
         if let Some(cluster) = &self.cluster {
-            cluster.orders(&[line]).await;
+            cluster.publish_rules(&[line]).await;
         }
     }
 
@@ -92,7 +108,7 @@ impl App {
         if let Some(cluster) = &self.cluster {
             let announcement = Announcement { room, to, frame: frame.to_string() };
             if let Ok(announcement) = serde_json::to_string(&announcement) {
-                cluster.announces(&announcement).await;
+                cluster.publish_announcement(&announcement).await;
             }
         }
         told
@@ -100,29 +116,33 @@ impl App {
 }
 
 /// Takes in an order, of this server's administrator or of another's, and does what it says.
-pub(super) fn obey(orders: &Orders, rooms: &Rooms, order: Order) {
-    if !orders.take(order.clone()) {
+pub(super) fn apply_rule(orders: &ModerationRules, rooms: &RoomRegistry, order: ModerationRule) {
+    if !orders.merge(order.clone()) {
         return;
     }
-    let stands = order.stands(unix_now());
+    let stands = order.is_active(unix_now());
     match &order.about {
-        About::Ban { room, .. } => {
+        RuleKind::Ban { room, .. } => {
             let age = Duration::from_millis(unix_now_ms().saturating_sub(order.at));
             // It may come late, when somebody is in again who was only kicked.
             let is_meant = |room: &str, peer: &Peer, here: Duration| {
-                (stands || here + CLOCKS_DIFFER >= age)
-                    && order.throws_out(room, &peer.username, &peer.client_id)
+                (stands || here + MAX_CLOCK_DIFFERENCE >= age)
+                    && order.ends_membership(room, &peer.username, &peer.client_id)
             };
             let act = if stands { "ban" } else { "kick" };
-            rooms.throws_out(room.as_deref(), is_meant, act);
+            rooms.disconnect_matching(room.as_deref(), is_meant, act);
         }
-        About::Lock { room } => rooms.notes_order(room, if stands { "lock" } else { "unlock" }),
-        About::Capacity { room } => rooms.holds(room, order.members.filter(|_| stands)),
+        RuleKind::Lock { room } => {
+            rooms.record_moderation(room, if stands { "lock" } else { "unlock" })
+        }
+        RuleKind::Capacity { room } => {
+            rooms.set_room_capacity(room, order.members.filter(|_| stands))
+        }
     }
 }
 
 /// Says what another server's administrator has to say.
-pub(super) fn announce(rooms: &Rooms, announcement: &str) {
+pub(super) fn deliver_announcement(rooms: &RoomRegistry, announcement: &str) {
     if let Ok(Announcement { room, to, frame }) = serde_json::from_str(announcement) {
         rooms.announce(&room, to.as_deref(), &ByteString::from(frame));
     }

@@ -5,71 +5,71 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::token::{Claims, Fingerprint};
-use crate::outbox::{Dismissal, Outbox};
+use super::token::{Claims, TokenHash};
+use crate::outbox::{ClientQueue, DisconnectReason};
 
 /// Every socket that was let in with a token.
 #[derive(Clone, Default)]
-pub struct Grants(Arc<Mutex<Table>>);
+pub struct TokenSessions(Arc<Mutex<SessionTable>>);
 
 #[derive(Default)]
-struct Table {
+struct SessionTable {
     /// By number, of which each is higher than the one before.
-    by_user: HashMap<String, Vec<Entry>>,
+    by_user: HashMap<String, Vec<TokenSession>>,
     last: u64,
 }
 
-struct Entry {
+struct TokenSession {
     number: u64,
     claims: Box<Claims>,
-    outbox: Outbox,
+    outbox: ClientQueue,
 }
 
 /// One socket's leave to be here; ends when dropped.
-pub struct Grant {
-    grants: Grants,
+pub struct TokenSessionGuard {
+    grants: TokenSessions,
     username: String,
     number: u64,
 }
 
-impl Grants {
+impl TokenSessions {
     /// Notes that the connection behind `outbox` stands on this token.
     ///
     /// Note it first and check token and account after that: then whatever ends them meanwhile
     /// either fails the check or finds the note.
-    pub fn note(&self, claims: &Claims, outbox: Outbox) -> Grant {
+    pub fn register(&self, claims: &Claims, outbox: ClientQueue) -> TokenSessionGuard {
         let username = &claims.username;
         let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         table.last += 1;
         let number = table.last;
         let entries = table.by_user.entry(username.clone()).or_default();
-        entries.push(Entry { number, claims: Box::new(claims.clone()), outbox });
+        entries.push(TokenSession { number, claims: Box::new(claims.clone()), outbox });
         drop(table);
-        Grant { grants: self.clone(), username: username.clone(), number }
+        TokenSessionGuard { grants: self.clone(), username: username.clone(), number }
     }
 
     /// Ends the sockets that stand on this token.
-    pub fn end_token(&self, username: &str, fingerprint: Fingerprint) {
+    pub fn end_token(&self, username: &str, fingerprint: TokenHash) {
         let table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for entry in table.by_user.get(username).into_iter().flatten() {
             if entry.claims.fingerprint == fingerprint {
-                entry.outbox.dismiss(Dismissal::LoggedOut);
+                entry.outbox.disconnect(DisconnectReason::LoggedOut);
             }
         }
     }
 
     /// Ends the sockets of every token that no longer stands, as `fallen` says.
-    pub fn end_fallen(&self, fallen: impl Fn(&Claims) -> Option<Dismissal>) {
+    pub fn end_revoked(&self, fallen: impl Fn(&Claims) -> Option<DisconnectReason>) {
         let table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for entry in table.by_user.values().flatten() {
             if let Some(why) = fallen(&entry.claims) {
-                entry.outbox.dismiss(why);
+                entry.outbox.disconnect(why);
             }
         }
     }
 }
 
-impl Drop for Grant {
+impl Drop for TokenSessionGuard {
     fn drop(&mut self) {
         let mut table = self.grants.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(entries) = table.by_user.get_mut(&self.username) {

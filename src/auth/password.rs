@@ -6,16 +6,16 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Semaphore;
 
 /// bcrypt reads no more than this; what is longer is refused, never cut.
-pub const LONGEST_PASSWORD: usize = 72;
+pub const MAX_PASSWORD_BYTES: usize = 72;
 
 /// What a hash from elsewhere may cost at most: four seconds a login, where 31 would take days.
-const HIGHEST_COST: u32 = 16;
+const MAX_COST: u32 = 16;
 
 /// What a new hash costs: 2^12 rounds, about a quarter of a second.
 pub const COST: u32 = 12;
 
 /// Salt and digest of a hash that no password has.
-const NOBODYS: &str = "......................jP/28M6YW2E1359Y/g1FSSGagH9uPr2";
+const DUMMY_HASH_TAIL: &str = "......................jP/28M6YW2E1359Y/g1FSSGagH9uPr2";
 
 /// Checks passwords.
 ///
@@ -64,8 +64,8 @@ impl Passwords {
 }
 
 /// A hash that no password has, so that a name without an account costs as much as one with.
-pub fn nobodys_hash(cost: u32) -> String {
-    format!("$2b${cost:02}${NOBODYS}")
+pub fn dummy_hash(cost: u32) -> String {
+    format!("$2b${cost:02}${DUMMY_HASH_TAIL}")
 }
 
 /// The cost of a bcrypt hash, where it is one.
@@ -77,7 +77,7 @@ pub fn cost_of(hash: &str) -> Option<u32> {
 pub fn has_hash(password: &SecretString, hash: &str) -> bool {
     let bytes = password.expose_secret().as_bytes();
     // bcrypt would cut both at 72 bytes and take the NUL for the end.
-    let readable = bytes.len() <= LONGEST_PASSWORD && !bytes.contains(&0);
+    let readable = bytes.len() <= MAX_PASSWORD_BYTES && !bytes.contains(&0);
     let matches = bcrypt::verify(bytes, hash).unwrap_or(false);
     readable && matches
 }
@@ -101,7 +101,7 @@ pub fn is_hash(hash: &str) -> bool {
     let Some((cost, digest)) = rest.split_once('$') else { return false };
     cost.len() == 2
         && cost.bytes().all(|byte| byte.is_ascii_digit())
-        && cost.parse().is_ok_and(|cost: u32| (4..=HIGHEST_COST).contains(&cost))
+        && cost.parse().is_ok_and(|cost: u32| (4..=MAX_COST).contains(&cost))
         && digest.len() == 53
         && digest.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"./".contains(&byte))
 }
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn a_password_is_read_whole_or_refused() {
-        let exact = "x".repeat(LONGEST_PASSWORD);
+        let exact = "x".repeat(MAX_PASSWORD_BYTES);
         let hash = bcrypt::hash(&exact, 4).unwrap();
 
         assert!(has_hash(&exact.clone().into(), &hash));
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn the_hash_of_nobody_is_a_hash_that_costs_as_much_as_a_new_one() {
-        let (new, nobodys) = (hash(&"secret".into()).unwrap(), nobodys_hash(COST));
+        let (new, nobodys) = (hash(&"secret".into()).unwrap(), dummy_hash(COST));
 
         assert!(is_hash(&new) && is_hash(&nobodys));
         assert_eq!((cost_of(&new), cost_of(&nobodys)), (Some(COST), Some(COST)));
@@ -171,9 +171,9 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_has_nobodys_hash() {
-        for password in ["", "x", NOBODYS] {
+        for password in ["", "x", DUMMY_HASH_TAIL] {
             let checked =
-                Passwords::new(2).check(password.into(), nobodys_hash(4), || Ok::<_, ()>(())).await;
+                Passwords::new(2).check(password.into(), dummy_hash(4), || Ok::<_, ()>(())).await;
 
             assert_eq!(checked, Ok(false));
         }

@@ -7,26 +7,26 @@ use std::{
     sync::{PoisonError, RwLock},
 };
 
-use super::token::{Claims, Fingerprint};
+use super::token::{Claims, TokenHash};
 use crate::storage::line_file::LineFile;
 
 /// How many tokens of one user may be logged out and not expired yet. With more, those that expire
 /// soonest are good again for what is left of their time: a user can only do that to itself.
-const MOST_OF_ONE_USER: usize = 1024;
+const MAX_TOKENS_PER_USER: usize = 1024;
 
 /// The tokens that no longer count, in memory and in a file beside the users file.
 ///
 /// The file holds a line for each: when it would have expired, its [`Fingerprint`] in hexadecimal,
 /// and whose it was. Nobody gets in with what it says.
-pub struct Revoked {
+pub struct RevokedTokens {
     file: LineFile,
-    users: RwLock<HashMap<String, Ended>>,
+    users: RwLock<HashMap<String, EndedTokens>>,
 }
 
 /// One user's, those first that expire first.
-type Ended = BTreeSet<(u64, Fingerprint)>;
+type EndedTokens = BTreeSet<(u64, TokenHash)>;
 
-impl Revoked {
+impl RevokedTokens {
     /// Reads what was logged out before. `now` in whole seconds since the Unix epoch.
     ///
     /// # Errors
@@ -38,12 +38,12 @@ impl Revoked {
         let owned =
             |line: &str| read_line(line).map(|(username, token)| (username.to_owned(), token));
         let (file, tokens) = LineFile::load(users_csv, ".revoked", holds, owned)?;
-        let mut users = HashMap::<String, Ended>::new();
+        let mut users = HashMap::<String, EndedTokens>::new();
         for (username, token) in tokens {
             users.entry(username).or_default().insert(token);
         }
         let revoked = Self { file, users: RwLock::new(users) };
-        revoked.forget(now);
+        revoked.evict_expired(now);
         Ok(revoked)
     }
 
@@ -52,11 +52,11 @@ impl Revoked {
         self.add(&claims.username, (claims.expires_at, claims.fingerprint));
     }
 
-    fn add(&self, username: &str, token: (u64, Fingerprint)) {
+    fn add(&self, username: &str, token: (u64, TokenHash)) {
         let mut users = self.users.write().unwrap_or_else(PoisonError::into_inner);
         let ended = users.entry(username.to_owned()).or_default();
         ended.insert(token);
-        if ended.len() > MOST_OF_ONE_USER {
+        if ended.len() > MAX_TOKENS_PER_USER {
             ended.pop_first();
         }
         drop(users);
@@ -64,7 +64,7 @@ impl Revoked {
     }
 
     /// The same from a line that another server made; whose token it was, and which.
-    pub fn insert_line(&self, line: &str) -> Option<(String, Fingerprint)> {
+    pub fn insert_line(&self, line: &str) -> Option<(String, TokenHash)> {
         let (username, token) = read_line(line)?;
         self.add(username, token);
         Some((username.to_owned(), token.1))
@@ -83,7 +83,7 @@ impl Revoked {
     }
 
     /// Drops tokens that have expired anyway. `now` in whole seconds since the Unix epoch.
-    pub fn forget(&self, now: u64) {
+    pub fn evict_expired(&self, now: u64) {
         let mut users = self.users.write().unwrap_or_else(PoisonError::into_inner);
         let mut dropped = false;
         users.retain(|_, ended| {
@@ -110,7 +110,7 @@ impl Revoked {
 }
 
 /// Sorted, so that the same tokens always make the same file.
-fn lines_of(users: &HashMap<String, Ended>) -> Vec<String> {
+fn lines_of(users: &HashMap<String, EndedTokens>) -> Vec<String> {
     let each = users.iter().flat_map(|(username, ended)| {
         ended
             .iter()
@@ -122,12 +122,12 @@ fn lines_of(users: &HashMap<String, Ended>) -> Vec<String> {
 }
 
 /// A token as a line: for the file, and for other servers.
-pub fn line_of(username: &str, expires_at: u64, Fingerprint(bytes): &Fingerprint) -> String {
+pub fn line_of(username: &str, expires_at: u64, TokenHash(bytes): &TokenHash) -> String {
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     format!("{expires_at} {hex} {username}")
 }
 
-fn read_line(line: &str) -> Option<(&str, (u64, Fingerprint))> {
+fn read_line(line: &str) -> Option<(&str, (u64, TokenHash))> {
     let mut cells = line.splitn(3, ' ');
     let expires_at = cells.next()?.parse().ok()?;
     let hex = cells.next().filter(|hex| hex.len() == 64)?;
@@ -135,7 +135,7 @@ fn read_line(line: &str) -> Option<(&str, (u64, Fingerprint))> {
     for (at, byte) in bytes.iter_mut().enumerate() {
         *byte = u8::from_str_radix(hex.get(2 * at..2 * at + 2)?, 16).ok()?;
     }
-    Some((cells.next()?, (expires_at, Fingerprint(bytes))))
+    Some((cells.next()?, (expires_at, TokenHash(bytes))))
 }
 
 #[cfg(test)]
@@ -147,7 +147,7 @@ mod tests {
     const NOW: u64 = 1_700_000_000;
 
     fn claims(username: &str, number: u8, expires_at: u64) -> Claims {
-        let fingerprint = Fingerprint([number; 32]);
+        let fingerprint = TokenHash([number; 32]);
         Claims { username: username.to_owned(), expires_at, fingerprint, stamp: None }
     }
 
@@ -157,11 +157,11 @@ mod tests {
         let users_csv = folder.path().join("users.csv");
         let (ended, other) = (claims("zoë b", 1, NOW + 10), claims("zoë b", 2, NOW + 10));
 
-        let first = Revoked::load(&users_csv, NOW).unwrap();
+        let first = RevokedTokens::load(&users_csv, NOW).unwrap();
         first.insert(&ended);
         first.save().unwrap();
-        let second = Revoked::load(&users_csv, NOW + 9).unwrap();
-        let third = Revoked::load(&users_csv, NOW + 10).unwrap();
+        let second = RevokedTokens::load(&users_csv, NOW + 9).unwrap();
+        let third = RevokedTokens::load(&users_csv, NOW + 10).unwrap();
         third.save().unwrap();
 
         assert!(first.contains(&ended) && second.contains(&ended));
@@ -173,14 +173,14 @@ mod tests {
     #[test]
     fn one_user_takes_no_more_room_than_his() {
         let folder = tempfile::tempdir().unwrap();
-        let revoked = Revoked::load(&folder.path().join("users.csv"), NOW).unwrap();
+        let revoked = RevokedTokens::load(&folder.path().join("users.csv"), NOW).unwrap();
         revoked.insert(&claims("bob", 1, NOW + 1));
 
         for number in 0..2000 {
             revoked.insert(&claims("alice", 1, NOW + 1 + number));
         }
 
-        assert_eq!(revoked.users.read().unwrap()["alice"].len(), MOST_OF_ONE_USER);
+        assert_eq!(revoked.users.read().unwrap()["alice"].len(), MAX_TOKENS_PER_USER);
         assert!(revoked.contains(&claims("alice", 1, NOW + 2000)), "the last to expire");
         assert!(revoked.contains(&claims("bob", 1, NOW + 1)), "nobody else's");
     }
@@ -192,7 +192,7 @@ mod tests {
         for text in ["x", "1 aa bob", &format!("1 {} ", "é".repeat(32)), "\n"] {
             fs::write(&file, text).unwrap();
 
-            let error = Revoked::load(&folder.path().join("users.csv"), NOW).err().unwrap();
+            let error = RevokedTokens::load(&folder.path().join("users.csv"), NOW).err().unwrap();
 
             assert!(error.to_string().contains("users.csv.revoked: line 1"), "{error}");
         }

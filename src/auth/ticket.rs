@@ -4,11 +4,11 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
-use super::token::{BadToken, Claims, LONGEST, signature_alone};
+use super::token::{Claims, InvalidToken, MAX_TOKEN_BYTES, signature_only};
 
 /// Which membership it is, and what it stands on.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
-pub struct Ticket {
+pub struct ResumeToken {
     /// The room.
     pub room: String,
     /// The client id in it.
@@ -26,13 +26,13 @@ pub struct Ticket {
 
 /// Signs tickets and reads them. The key is not the one of access tokens, and what is signed has none of
 /// their fields: neither passes for the other.
-pub struct Tickets {
+pub struct ResumeTokenSigner {
     signing: EncodingKey,
     verifying: DecodingKey,
     validation: Validation,
 }
 
-impl Tickets {
+impl ResumeTokenSigner {
     /// Tickets signed with `secret`.
     pub fn new(secret: &SecretString) -> Self {
         let secret = secret.expose_secret().as_bytes();
@@ -40,7 +40,7 @@ impl Tickets {
             signing: EncodingKey::from_secret(secret),
             verifying: DecodingKey::from_secret(secret),
             // A ticket is worth what the membership is, and that is looked up.
-            validation: signature_alone(),
+            validation: signature_only(),
         }
     }
 
@@ -49,7 +49,7 @@ impl Tickets {
     /// # Errors
     ///
     /// Only if signing itself fails.
-    pub fn sign(&self, ticket: &Ticket) -> Result<SecretString, jsonwebtoken::errors::Error> {
+    pub fn sign(&self, ticket: &ResumeToken) -> Result<SecretString, jsonwebtoken::errors::Error> {
         jsonwebtoken::encode(&Header::new(Algorithm::HS256), ticket, &self.signing)
             .map(SecretString::from)
     }
@@ -60,12 +60,12 @@ impl Tickets {
     /// # Errors
     ///
     /// [`BadToken`].
-    pub fn verify(&self, ticket: &str) -> Result<Ticket, BadToken> {
-        if ticket.len() > LONGEST {
-            return Err(BadToken);
+    pub fn verify(&self, ticket: &str) -> Result<ResumeToken, InvalidToken> {
+        if ticket.len() > MAX_TOKEN_BYTES {
+            return Err(InvalidToken);
         }
         let decoded = jsonwebtoken::decode(ticket, &self.verifying, &self.validation);
-        decoded.map(|ticket| ticket.claims).map_err(|_| BadToken)
+        decoded.map(|ticket| ticket.claims).map_err(|_| InvalidToken)
     }
 }
 
@@ -74,12 +74,12 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::auth::token::Tokens;
+    use crate::auth::token::AccessTokens;
 
-    fn ticket() -> Ticket {
-        let tokens = Tokens::new(&"jwt".into(), None, Duration::from_secs(60));
+    fn ticket() -> ResumeToken {
+        let tokens = AccessTokens::new(&"jwt".into(), None, Duration::from_secs(60));
         let token = tokens.issue("zoë", "stamp", 1_000).unwrap();
-        Ticket {
+        ResumeToken {
             room: "Zimmer 7/é".into(),
             client_id: "a:b".into(),
             username: "zoë".into(),
@@ -91,26 +91,29 @@ mod tests {
 
     #[test]
     fn a_ticket_says_what_was_signed_and_nobody_else_signs_one() {
-        let tickets = Tickets::new(&"secret".into());
+        let tickets = ResumeTokenSigner::new(&"secret".into());
         let ticket = ticket();
         let signed = tickets.sign(&ticket).unwrap();
 
         assert_eq!(tickets.verify(signed.expose_secret()), Ok(ticket));
-        assert_eq!(Tickets::new(&"other".into()).verify(signed.expose_secret()), Err(BadToken));
+        assert_eq!(
+            ResumeTokenSigner::new(&"other".into()).verify(signed.expose_secret()),
+            Err(InvalidToken)
+        );
         let (head, _) = signed.expose_secret().rsplit_once('.').unwrap();
-        assert_eq!(tickets.verify(&format!("{head}.")), Err(BadToken));
-        assert_eq!(tickets.verify(&"x".repeat(LONGEST + 1)), Err(BadToken));
+        assert_eq!(tickets.verify(&format!("{head}.")), Err(InvalidToken));
+        assert_eq!(tickets.verify(&"x".repeat(MAX_TOKEN_BYTES + 1)), Err(InvalidToken));
     }
 
     #[test]
     fn a_ticket_is_no_access_token_and_an_access_token_no_ticket() {
-        let tokens = Tokens::new(&"same".into(), None, Duration::from_secs(60));
-        let tickets = Tickets::new(&"same".into());
+        let tokens = AccessTokens::new(&"same".into(), None, Duration::from_secs(60));
+        let tickets = ResumeTokenSigner::new(&"same".into());
 
         let signed = tickets.sign(&ticket()).unwrap();
         let token = tokens.issue("zoë", "stamp", 1_000).unwrap();
 
-        assert_eq!(tokens.verify(signed.expose_secret(), 1_000), Err(BadToken));
-        assert_eq!(tickets.verify(token.expose_secret()), Err(BadToken));
+        assert_eq!(tokens.verify(signed.expose_secret(), 1_000), Err(InvalidToken));
+        assert_eq!(tickets.verify(token.expose_secret()), Err(InvalidToken));
     }
 }

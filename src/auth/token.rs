@@ -15,14 +15,14 @@ const ISSUER: &str = "signaling-server";
 const CLOCK_SKEW: f64 = 5.0;
 
 /// No token of ours or of anybody sensible is longer, in bytes.
-pub(super) const LONGEST: usize = 8 * 1024;
+pub(super) const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
 /// Issues tokens and verifies them (contract section 1; RFC 7519).
 ///
 /// Tokens that other services mint with the same key are as good, if they carry `sub` and `exp`.
 /// As RFC 8725 advises, the algorithm is ours to choose and not the token's, and whatever a header
 /// says about keys (`kid`, `jku`, `jwk`, `x5u`, `x5c`) is not read.
-pub struct Tokens {
+pub struct AccessTokens {
     signing: EncodingKey,
     /// The key in force, and the one before it where that still verifies.
     verifying: Vec<DecodingKey>,
@@ -38,7 +38,7 @@ pub struct Claims {
     /// When it ends, in whole seconds since the Unix epoch.
     pub expires_at: u64,
     /// What tells this token from all others.
-    pub fingerprint: Fingerprint,
+    pub fingerprint: TokenHash,
     /// The [`Account::stamp`](super::users::Account::stamp) of the login that it came from; `None`
     /// where another service minted it.
     pub stamp: Option<String>,
@@ -47,15 +47,15 @@ pub struct Claims {
 /// Tells one token from all others: the SHA-256 of what is signed. Nobody gets in with it.
 #[derive(Clone, Copy, Deserialize, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Fingerprint(pub [u8; 32]);
+pub struct TokenHash(pub [u8; 32]);
 
-impl From<Fingerprint> for String {
-    fn from(fingerprint: Fingerprint) -> Self {
+impl From<TokenHash> for String {
+    fn from(fingerprint: TokenHash) -> Self {
         BASE64_URL_SAFE_NO_PAD.encode(fingerprint.0)
     }
 }
 
-impl TryFrom<String> for Fingerprint {
+impl TryFrom<String> for TokenHash {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
@@ -65,7 +65,7 @@ impl TryFrom<String> for Fingerprint {
     }
 }
 
-impl std::fmt::Debug for Fingerprint {
+impl std::fmt::Debug for TokenHash {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Fingerprint(…)")
     }
@@ -74,10 +74,10 @@ impl std::fmt::Debug for Fingerprint {
 /// The token is forged, expired, not valid yet, or not a token at all. Deliberately not more than that.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("Could not validate credentials")]
-pub struct BadToken;
+pub struct InvalidToken;
 
 #[derive(Serialize)]
-struct Issued<'a> {
+struct IssuedClaims<'a> {
     sub: &'a str,
     exp: u64,
     iat: u64,
@@ -88,7 +88,7 @@ struct Issued<'a> {
 
 /// RFC 7519 section 2, NumericDate: seconds, possibly with a fraction.
 #[derive(Deserialize)]
-struct Presented {
+struct PresentedClaims {
     sub: String,
     exp: f64,
     #[serde(default, deserialize_with = "number")]
@@ -102,7 +102,7 @@ fn number<'de, D: Deserializer<'de>>(claim: D) -> Result<Option<f64>, D::Error> 
 }
 
 /// That we have signed it, and as we sign; nothing of what it says.
-pub(super) fn signature_alone() -> Validation {
+pub(super) fn signature_only() -> Validation {
     let mut validation = Validation::new(Algorithm::HS256);
     validation.required_spec_claims.clear();
     validation.validate_exp = false;
@@ -111,7 +111,7 @@ pub(super) fn signature_alone() -> Validation {
     validation
 }
 
-impl Tokens {
+impl AccessTokens {
     /// Tokens signed with `secret` and good for `lifetime`; those signed with `previous` stay good.
     pub fn new(secret: &SecretString, previous: Option<&SecretString>, lifetime: Duration) -> Self {
         let key =
@@ -120,7 +120,7 @@ impl Tokens {
             signing: EncodingKey::from_secret(secret.expose_secret().as_bytes()),
             verifying: [Some(secret), previous].into_iter().flatten().map(key).collect(),
             // `exp` and `nbf` are compared below, with the time that the caller gives.
-            validation: signature_alone(),
+            validation: signature_only(),
             lifetime,
         }
     }
@@ -142,7 +142,7 @@ impl Tokens {
         stamp: &str,
         now: u64,
     ) -> Result<SecretString, jsonwebtoken::errors::Error> {
-        let claims = Issued {
+        let claims = IssuedClaims {
             sub: username,
             exp: now + self.lifetime.as_secs(),
             iat: now,
@@ -159,20 +159,21 @@ impl Tokens {
     /// # Errors
     ///
     /// [`BadToken`], whatever is wrong with it.
-    pub fn verify(&self, token: &str, now: u64) -> Result<Claims, BadToken> {
-        if token.len() > LONGEST {
-            return Err(BadToken);
+    pub fn verify(&self, token: &str, now: u64) -> Result<Claims, InvalidToken> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(InvalidToken);
         }
-        let decode = |key| jsonwebtoken::decode::<Presented>(token, key, &self.validation).ok();
+        let decode =
+            |key| jsonwebtoken::decode::<PresentedClaims>(token, key, &self.validation).ok();
         let decoded = self.verifying.iter().find_map(decode);
-        let TokenData { header, claims: presented, .. } = decoded.ok_or(BadToken)?;
+        let TokenData { header, claims: presented, .. } = decoded.ok_or(InvalidToken)?;
         if header.crit.is_some() {
-            return Err(BadToken); // an extension that must be understood, and is not (RFC 7515 section 4.1.11)
+            return Err(InvalidToken); // an extension that must be understood, and is not (RFC 7515 section 4.1.11)
         }
         #[expect(clippy::cast_precision_loss, reason = "exact until the year 285 million")]
         let time = now as f64;
         if presented.exp <= time || presented.nbf.is_some_and(|nbf| nbf > time + CLOCK_SKEW) {
-            return Err(BadToken);
+            return Err(InvalidToken);
         }
         #[expect(
             clippy::cast_possible_truncation,
@@ -180,13 +181,13 @@ impl Tokens {
             reason = "later than now, and `as` saturates"
         )]
         let expires_at = presented.exp as u64;
-        let (signed, _signature) = token.rsplit_once('.').ok_or(BadToken)?;
+        let (signed, _signature) = token.rsplit_once('.').ok_or(InvalidToken)?;
         let mut fingerprint = [0; 32];
         fingerprint.copy_from_slice(digest::digest(&digest::SHA256, signed.as_bytes()).as_ref());
         Ok(Claims {
             username: presented.sub,
             expires_at,
-            fingerprint: Fingerprint(fingerprint),
+            fingerprint: TokenHash(fingerprint),
             stamp: presented.pwd_stamp,
         })
     }
@@ -198,8 +199,8 @@ mod tests {
 
     const NOW: u64 = 1_700_000_000;
 
-    fn tokens(secret: &str) -> Tokens {
-        Tokens::new(&secret.into(), None, Duration::from_secs(1800))
+    fn tokens(secret: &str) -> AccessTokens {
+        AccessTokens::new(&secret.into(), None, Duration::from_secs(1800))
     }
 
     /// A token with a header and claims of our choice, signed without the crate under test.
@@ -222,20 +223,20 @@ mod tests {
 
         assert_eq!((claims.username.as_str(), claims.expires_at), ("zoë", NOW + 1800));
         assert_eq!(claims.stamp.as_deref(), Some("stamp"));
-        assert_eq!(tokens.verify(token, NOW + 1800), Err(BadToken));
+        assert_eq!(tokens.verify(token, NOW + 1800), Err(InvalidToken));
     }
 
     #[test]
     fn a_key_that_was_replaced_still_verifies_and_no_longer_signs() {
         let (old, lifetime) = (tokens("old"), Duration::from_secs(1800));
-        let rotated = Tokens::new(&"new".into(), Some(&"old".into()), lifetime);
+        let rotated = AccessTokens::new(&"new".into(), Some(&"old".into()), lifetime);
         let before = old.issue("alice", "", NOW).unwrap();
         let after = rotated.issue("alice", "", NOW).unwrap();
 
         assert!(rotated.verify(before.expose_secret(), NOW).is_ok());
         assert!(rotated.verify(after.expose_secret(), NOW).is_ok());
-        assert_eq!(old.verify(after.expose_secret(), NOW), Err(BadToken));
-        assert_eq!(tokens("new").verify(before.expose_secret(), NOW), Err(BadToken));
+        assert_eq!(old.verify(after.expose_secret(), NOW), Err(InvalidToken));
+        assert_eq!(tokens("new").verify(before.expose_secret(), NOW), Err(InvalidToken));
     }
 
     /// RFC 7515 appendix A.1: key, header and claims of an HS256 token, as published.
@@ -248,7 +249,7 @@ mod tests {
             .eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ\
             .dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
         let tokens = tokens("unused");
-        let tokens = Tokens { verifying: vec![DecodingKey::from_secret(&key)], ..tokens };
+        let tokens = AccessTokens { verifying: vec![DecodingKey::from_secret(&key)], ..tokens };
 
         let decoded = jsonwebtoken::decode::<serde_json::Value>(
             token,
@@ -258,7 +259,7 @@ mod tests {
         .unwrap();
 
         assert_eq!(decoded.claims["iss"], "joe");
-        assert_eq!(tokens.verify(token, 0), Err(BadToken), "it has no sub");
+        assert_eq!(tokens.verify(token, 0), Err(InvalidToken), "it has no sub");
     }
 
     #[test]
@@ -293,7 +294,7 @@ mod tests {
         for claims in bad_claims {
             let token = minted("secret", HS256, &claims);
 
-            assert_eq!(tokens("secret").verify(&token, NOW), Err(BadToken), "{claims}");
+            assert_eq!(tokens("secret").verify(&token, NOW), Err(InvalidToken), "{claims}");
         }
         let early = minted("secret", HS256, &format!(r#"{{{good},"nbf":1700000005}}"#));
         assert!(tokens("secret").verify(&early, NOW).is_ok(), "within the leeway");
@@ -323,7 +324,7 @@ mod tests {
             "a".repeat(1024 * 1024),
         ];
         for token in forged {
-            assert_eq!(tokens("secret").verify(&token, NOW), Err(BadToken), "{token:.60}");
+            assert_eq!(tokens("secret").verify(&token, NOW), Err(InvalidToken), "{token:.60}");
         }
         assert!(tokens("secret").verify(&good, NOW).is_ok());
     }

@@ -11,7 +11,7 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 
 use super::{
     password,
-    users_file::{DEFAULT_ACCOUNTS, EditError, FileError, Table, edit},
+    users_file::{DEFAULT_ACCOUNTS, EditError, FileError, UsersTable, edit},
 };
 use crate::storage::file_watch::FileWatch;
 
@@ -47,7 +47,7 @@ pub struct RowFault {
 }
 
 /// The accounts of a table, by name, and the rows that are none.
-pub fn accounts_of(table: &Table) -> (HashMap<String, Account>, Vec<RowFault>) {
+pub fn accounts_of(table: &UsersTable) -> (HashMap<String, Account>, Vec<RowFault>) {
     let (mut accounts, mut faults) = (HashMap::<String, Account>::new(), Vec::new());
     for row in table.rows() {
         let active = row.is_active.map_or(Some(true), read_flag);
@@ -94,16 +94,16 @@ pub struct Users {
 }
 
 /// Accounts as the file has them, which do not count yet.
-pub struct FreshUsers<'a> {
+pub struct PendingUsers<'a> {
     users: &'a Users,
     accounts: HashMap<String, Account>,
     faults: Vec<RowFault>,
     _reading: MutexGuard<'a, ()>,
 }
 
-impl FreshUsers<'_> {
+impl PendingUsers<'_> {
     /// Lets them count; whether they are others than before, and the rows that were kept out.
-    pub fn adopt(self) -> (bool, Vec<RowFault>) {
+    pub fn apply(self) -> (bool, Vec<RowFault>) {
         let mut accounts = self.users.accounts.write().unwrap_or_else(PoisonError::into_inner);
         let is_new = *accounts != self.accounts;
         *accounts = self.accounts;
@@ -112,7 +112,7 @@ impl FreshUsers<'_> {
 }
 
 /// What a look at the file brought.
-pub enum Reload {
+pub enum UsersReload {
     /// The version in force is the one on disk, or the file is still being written.
     Nothing,
     /// New accounts are in force, and these rows were kept out.
@@ -129,7 +129,7 @@ impl Users {
     /// [`FileError`] where there is nothing to start with; rows that were kept out come along.
     pub fn load(path: &Path) -> Result<(Self, Vec<RowFault>), FileError> {
         let watch = FileWatch::new([path.to_owned()]);
-        let (accounts, faults) = accounts_of(&Table::read(path)?);
+        let (accounts, faults) = accounts_of(&UsersTable::read(path)?);
         let accounts = RwLock::new(accounts);
         let users = Self { path: path.to_owned(), watch, accounts, reading: Mutex::new(()) };
         Ok((users, faults))
@@ -140,10 +140,10 @@ impl Users {
     /// # Errors
     ///
     /// [`FileError`]; the accounts stay as they are.
-    pub fn read_again(&self) -> Result<FreshUsers<'_>, FileError> {
+    pub fn reload(&self) -> Result<PendingUsers<'_>, FileError> {
         let reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
-        let (accounts, faults) = accounts_of(&Table::read(&self.path)?);
-        Ok(FreshUsers { users: self, accounts, faults, _reading: reading })
+        let (accounts, faults) = accounts_of(&UsersTable::read(&self.path)?);
+        Ok(PendingUsers { users: self, accounts, faults, _reading: reading })
     }
 
     /// The active account of that name.
@@ -157,7 +157,7 @@ impl Users {
     }
 
     /// How many accounts are active.
-    pub fn how_many_active(&self) -> usize {
+    pub fn active_count(&self) -> usize {
         let accounts = self.accounts.read().unwrap_or_else(PoisonError::into_inner);
         accounts.values().filter(|account| account.is_active).count()
     }
@@ -177,13 +177,13 @@ impl Users {
     }
 
     /// Looks whether the file has changed; see [`FileWatch::poll_change`].
-    pub fn look(&self) -> Reload {
+    pub fn poll_file(&self) -> UsersReload {
         if !self.watch.poll_change() {
-            return Reload::Nothing;
+            return UsersReload::Nothing;
         }
-        match self.read_again() {
-            Ok(fresh) => Reload::Changed(fresh.adopt().1),
-            Err(error) => Reload::Refused(error),
+        match self.reload() {
+            Ok(fresh) => UsersReload::Changed(fresh.apply().1),
+            Err(error) => UsersReload::Refused(error),
         }
     }
 }
@@ -219,7 +219,7 @@ mod tests {
     }
 
     fn parsed(text: &str) -> (HashMap<String, Account>, Vec<RowFault>) {
-        accounts_of(&Table::parse(text.as_bytes()).unwrap())
+        accounts_of(&UsersTable::parse(text.as_bytes()).unwrap())
     }
 
     #[test]
@@ -266,14 +266,14 @@ mod tests {
         let path = folder.path().join("users.csv");
         fs::write(&path, format!("username,hashed_password\nalice,{HASH}\n")).unwrap();
         let (users, _) = Users::load(&path).unwrap();
-        assert!(matches!(users.look(), Reload::Nothing));
+        assert!(matches!(users.poll_file(), UsersReload::Nothing));
 
         edit(&path, |table| table.add("bob", "", HASH)).unwrap();
 
-        assert!(matches!(users.look(), Reload::Nothing), "seen for the first time");
-        assert!(matches!(users.look(), Reload::Changed(faults) if faults.is_empty()));
+        assert!(matches!(users.poll_file(), UsersReload::Nothing), "seen for the first time");
+        assert!(matches!(users.poll_file(), UsersReload::Changed(faults) if faults.is_empty()));
         assert!(users.active("bob").is_some());
-        assert!(matches!(users.look(), Reload::Nothing));
+        assert!(matches!(users.poll_file(), UsersReload::Nothing));
     }
 
     #[test]
@@ -285,9 +285,9 @@ mod tests {
         let (users, _) = Users::load(&path).unwrap();
 
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-        users.look();
+        users.poll_file();
 
-        assert!(matches!(users.look(), Reload::Changed(_)), "owner or mode changed");
+        assert!(matches!(users.poll_file(), UsersReload::Changed(_)), "owner or mode changed");
     }
 
     #[test]
@@ -302,9 +302,9 @@ mod tests {
                 Some(text) => fs::write(&path, text).unwrap(),
                 None => fs::remove_file(&path).unwrap(),
             }
-            users.look();
-            assert!(matches!(users.look(), Reload::Refused(_)), "{broken:?}");
-            assert!(matches!(users.look(), Reload::Nothing), "said once");
+            users.poll_file();
+            assert!(matches!(users.poll_file(), UsersReload::Refused(_)), "{broken:?}");
+            assert!(matches!(users.poll_file(), UsersReload::Nothing), "said once");
             assert!(users.active("alice").is_some());
         }
     }

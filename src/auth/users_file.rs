@@ -10,8 +10,9 @@ use std::{
 use csv::StringRecord;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::password::LONGEST_PASSWORD;
-use crate::storage::atomic_file::{replace, sibling_path};
+use crate::storage::atomic_file::{replace_file, sibling_path};
+
+use super::password::MAX_PASSWORD_BYTES;
 
 /// The columns of a new file, in order.
 const COLUMNS: [&str; 4] = ["username", "email", "hashed_password", "is_active"];
@@ -62,13 +63,13 @@ pub enum EditError {
 
 /// Every line of the file, with columns that this program does not know and rows that it cannot use.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Table {
+pub struct UsersTable {
     headers: StringRecord,
     rows: Vec<StringRecord>,
 }
 
 /// The cells of a row that this program knows.
-pub struct Row<'a> {
+pub struct UserRow<'a> {
     /// Where it stands, counted from 1.
     pub line: u64,
     /// Whether it has a cell for each column.
@@ -83,7 +84,7 @@ pub struct Row<'a> {
     pub is_active: Option<&'a str>,
 }
 
-impl Table {
+impl UsersTable {
     /// A table without accounts.
     pub fn empty() -> Self {
         Self { headers: StringRecord::from(COLUMNS.as_slice()), rows: Vec::new() }
@@ -143,7 +144,7 @@ impl Table {
         }
         let table = Self { headers, rows: records.collect::<Result<_, _>>()? };
         // A quote that is never closed swallows every row below it.
-        let swallows = |row: &Row<'_>| {
+        let swallows = |row: &UserRow<'_>| {
             [row.username, row.email, row.hashed_password, row.is_active.unwrap_or_default()]
                 .iter()
                 .any(|cell| cell.contains('\n'))
@@ -155,8 +156,8 @@ impl Table {
     }
 
     /// The rows, in the order of the file.
-    pub fn rows(&self) -> impl Iterator<Item = Row<'_>> {
-        self.rows.iter().map(|row| Row {
+    pub fn rows(&self) -> impl Iterator<Item = UserRow<'_>> {
+        self.rows.iter().map(|row| UserRow {
             line: row.position().map_or(0, csv::Position::line),
             whole: row.len() >= self.headers.len(),
             username: self.cell(row, "username").unwrap_or_default(),
@@ -279,7 +280,7 @@ fn past_empty_lines(bytes: &[u8], position: &csv::Position) -> csv::Position {
 /// What `change` answers, or what the system says; then the file is as it was.
 pub fn edit(
     path: &Path,
-    change: impl FnOnce(&mut Table) -> Result<(), EditError>,
+    change: impl FnOnce(&mut UsersTable) -> Result<(), EditError>,
 ) -> Result<(), EditError> {
     let io = |source| FileError::Io { path: path.into(), source };
     // A link to the file stays one: what it points to is replaced.
@@ -288,21 +289,21 @@ pub fn edit(
     // Read-only is enough to lock: the file may be root's, who came first. Nobody else may open it, or
     // he could hold the lock for ever.
     let lock = File::open(&lock_name)
-        .or_else(|_| begin_lock(&lock_name, &target))
+        .or_else(|_| open_lock_file(&lock_name, &target))
         .map_err(|source| FileError::Io { path: lock_name.clone(), source })?;
     lock.lock().map_err(io)?;
 
     let mut table = match fs::exists(&target) {
-        Ok(false) => Table::empty(),
-        Ok(true) | Err(_) => Table::read(&target)?,
+        Ok(false) => UsersTable::empty(),
+        Ok(true) | Err(_) => UsersTable::read(&target)?,
     };
     change(&mut table)?;
-    replace(&target, |file| table.write_to(file)).map_err(io)?;
+    replace_file(&target, |file| table.write_to(file)).map_err(io)?;
     Ok(())
 }
 
 /// A new lock for whoever owns the users file.
-fn begin_lock(lock_name: &Path, users_csv: &Path) -> io::Result<File> {
+fn open_lock_file(lock_name: &Path, users_csv: &Path) -> io::Result<File> {
     let lock = File::options().create(true).append(true).mode(0o600).open(lock_name)?;
     if let Ok(users) = fs::metadata(users_csv) {
         let _ = fchown(&lock, Some(users.uid()), Some(users.gid()));
@@ -334,11 +335,11 @@ pub fn check_username(username: &str) -> Result<(), EditError> {
 /// What is accepted.
 pub fn check_password(password: &SecretString) -> Result<(), EditError> {
     let bytes = password.expose_secret().as_bytes();
-    if (6..=LONGEST_PASSWORD).contains(&bytes.len()) && !bytes.contains(&0) {
+    if (6..=MAX_PASSWORD_BYTES).contains(&bytes.len()) && !bytes.contains(&0) {
         return Ok(());
     }
     Err(EditError::Refused(format!(
-        "a password has 6 to {LONGEST_PASSWORD} bytes (bcrypt reads no more) and no NUL; this one has {}",
+        "a password has 6 to {MAX_PASSWORD_BYTES} bytes (bcrypt reads no more) and no NUL; this one has {}",
         bytes.len()
     )))
 }
@@ -367,7 +368,7 @@ mod tests {
 
     const ODD: &str = "\u{feff}is_active,note,username,hashed_password\r\nTrue,\"a, \"\"b\"\"\",alice,h1\r\nFalse,,bob\r\n";
 
-    fn text(table: &Table) -> String {
+    fn text(table: &UsersTable) -> String {
         let mut bytes = Vec::new();
         table.write_to(&mut bytes).unwrap();
         String::from_utf8(bytes).unwrap()
@@ -375,7 +376,7 @@ mod tests {
 
     #[test]
     fn a_change_keeps_every_column_and_row_that_it_is_not_about() {
-        let mut table = Table::parse(ODD.as_bytes()).unwrap();
+        let mut table = UsersTable::parse(ODD.as_bytes()).unwrap();
 
         table.add("carol", "c@example.com", "h3").unwrap();
         table.set_active("alice", false).unwrap();
@@ -389,7 +390,7 @@ mod tests {
 
     #[test]
     fn somebody_can_be_disabled_in_a_file_without_that_column() {
-        let mut table = Table::parse(b"username,hashed_password\nalice,h1\nbob,h2\n").unwrap();
+        let mut table = UsersTable::parse(b"username,hashed_password\nalice,h1\nbob,h2\n").unwrap();
 
         table.set_active("bob", false).unwrap();
 
@@ -412,7 +413,7 @@ mod tests {
             (b"\nusername,hashed_password\r\n\r\n\nalice,x\n\n\xff,y\n", 7, "UTF-8"),
             (b"username,hashed_password\r\n\r\n\"alice,x\r\n", 3, "quote"),
         ] {
-            let (at, fault) = Table::parse(bytes).unwrap_err();
+            let (at, fault) = UsersTable::parse(bytes).unwrap_err();
 
             assert!(at == line && fault.contains(word), "{at}: {fault}");
         }
@@ -494,7 +495,7 @@ mod tests {
             }
         });
 
-        assert_eq!(Table::read(&path).unwrap().rows.len(), 16);
+        assert_eq!(UsersTable::read(&path).unwrap().rows.len(), 16);
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! `manage_users`: the accounts in the users file, from a shell. A running server sees each change.
+//! `manage_users`: edits the users file from a shell. A running server applies each change within two seconds.
 
 use std::{
-    io::{self, BufRead, IsTerminal, Write},
+    io::{self, BufRead, IsTerminal},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -13,58 +13,59 @@ use signaling::{
         password,
         users::accounts_of,
         users_file::{
-            EditError, FileError, Table, check_email, check_password, check_username, edit,
+            EditError, FileError, UsersTable, check_email, check_password, check_username, edit,
         },
     },
+    cli::terminal,
     config, dotenv,
 };
 use zeroize::Zeroizing;
 
 /// Adds, removes and lists the users of the signaling server.
 ///
-/// The file is USERS_CSV from the environment or from .env in this folder; users.csv otherwise.
-/// A running server sees a change within two seconds: whoever is removed or disabled is out at once.
+/// The file is USERS_CSV from the environment or from .env in the working folder; otherwise users.csv.
+/// A running server applies a change within two seconds: a user who is removed or disabled is disconnected.
 #[derive(Parser)]
 #[command(name = "manage_users", version, arg_required_else_help = true)]
-struct Arguments {
+struct CommandLine {
     #[command(subcommand)]
-    act: Act,
+    command: Command,
 }
 
 #[derive(Subcommand)]
-enum Act {
+enum Command {
     /// Add a user: `add alice --password-stdin`, or `add alice:password[:email]`
     Add {
-        /// The username (the password is asked for), or username:password[:email], which others see in `ps`
+        /// The username (the command asks for the password), or username:password[:email], which is visible in `ps`
         user: String,
-        /// Mail address; default username@example.com
+        /// Email address; default username@example.com
         email: Option<String>,
         #[command(flatten)]
         password: PasswordSource,
     },
     /// Change a password
     Passwd {
-        /// Whose
+        /// The user
         username: String,
         #[command(flatten)]
         password: PasswordSource,
     },
-    /// Remove a user; its tokens and calls end
+    /// Remove a user; their tokens and sessions end
     Remove {
-        /// Whom
+        /// The user
         username: String,
     },
-    /// Let a disabled user in again
+    /// Allow a disabled user to log in again
     Enable {
-        /// Whom
+        /// The user
         username: String,
     },
-    /// Keep a user out without removing it; its tokens and calls end
+    /// Disable a user without removing the account; their tokens and sessions end
     Disable {
-        /// Whom
+        /// The user
         username: String,
     },
-    /// List the users, and rows that are none
+    /// List the users, and rows that are not valid
     List,
 }
 
@@ -76,58 +77,47 @@ struct PasswordSource {
 }
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
-        Ok(arguments) => arguments,
-        Err(error) => {
-            let _ = error.print();
-            return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
-        }
+    let CommandLine { command } = match terminal::parse() {
+        Ok(command_line) => command_line,
+        Err(code) => return code,
     };
-    match act(arguments.act) {
-        Ok(said) => match writeln!(io::stdout(), "{said}") {
-            // Whoever reads only the first lines of a list has closed the pipe; that is no failure.
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                let _ = writeln!(io::stderr(), "manage_users: done, but cannot say so: {error}");
+    match run(command) {
+        Ok(message) => match terminal::print(message) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                terminal::print_error(format!("manage_users: done, but {error}"));
                 ExitCode::FAILURE
             }
-            Ok(()) | Err(_) => ExitCode::SUCCESS,
         },
         Err(error) => {
-            let _ = writeln!(io::stderr(), "manage_users: {error}");
+            terminal::print_error(format!("manage_users: {error}"));
             ExitCode::FAILURE
         }
     }
 }
 
-fn act(act: Act) -> Result<String, EditError> {
+/// Runs `command`, and returns what to print.
+fn run(command: Command) -> Result<String, EditError> {
     let path = users_csv()?;
-    match act {
-        Act::Add { user, email, password } => add(&path, &user, email, &password),
-        Act::Passwd { username, password } => {
-            // Before anybody types a password for nobody.
-            if !Table::read(&path)?.rows().any(|row| row.username == username) {
-                return Err(EditError::Unknown(username));
-            }
-            let hash = hashed(&password.read(&username)?)?;
-            edit(&path, |table| table.set_hash(&username, &hash))?;
-            Ok(format!("password of \"{username}\" changed"))
-        }
-        Act::Remove { username } => {
-            existing(&path)?;
+    match command {
+        Command::Add { user, email, password } => add(&path, &user, email, &password),
+        Command::Passwd { username, password } => set_password(&path, &username, &password),
+        Command::Remove { username } => {
+            require_file(&path)?;
             edit(&path, |table| table.remove(&username))?;
             Ok(format!("user \"{username}\" removed"))
         }
-        Act::Enable { username } => {
-            existing(&path)?;
+        Command::Enable { username } => {
+            require_file(&path)?;
             edit(&path, |table| table.set_active(&username, true))?;
             Ok(format!("user \"{username}\" enabled"))
         }
-        Act::Disable { username } => {
-            existing(&path)?;
+        Command::Disable { username } => {
+            require_file(&path)?;
             edit(&path, |table| table.set_active(&username, false))?;
             Ok(format!("user \"{username}\" disabled"))
         }
-        Act::List => list(&Table::read(&path)?),
+        Command::List => list(&UsersTable::read(&path)?),
     }
 }
 
@@ -137,11 +127,12 @@ fn users_csv() -> Result<PathBuf, EditError> {
     Ok(config::users_csv(variable))
 }
 
-/// Only `add` begins a new file; for all else a missing one is a mistake.
-fn existing(path: &Path) -> Result<(), FileError> {
-    Table::read(path).map(|_| ())
+/// Only `add` creates a file; for every other command a missing one is an error.
+fn require_file(path: &Path) -> Result<(), FileError> {
+    UsersTable::read(path).map(|_| ())
 }
 
+/// Adds `user`, which is a username or the seed's form ([`parse_user`]).
 fn add(
     path: &Path,
     user: &str,
@@ -149,31 +140,30 @@ fn add(
     source: &PasswordSource,
 ) -> Result<String, EditError> {
     let (username, given, email) =
-        if source.password_stdin { (user, None, email) } else { read_seed_form(user, email)? };
+        if source.password_stdin { (user, None, email) } else { parse_user(user, email)? };
     check_username(username)?;
     email.as_deref().map_or(Ok(()), check_email)?;
     let email = email.unwrap_or_else(|| format!("{username}@example.com"));
-    let hint = given.is_some();
+    let is_visible = given.is_some();
     let password = match given {
         Some(password) => password,
         None => source.read(username)?,
     };
     check_password(&password)?;
-    let hash = hashed(&password)?;
+    let hash = hash(&password)?;
     edit(path, |table| table.add(username, &email, &hash))?;
-    if hint {
-        let _ = writeln!(
-            io::stderr(),
-            "hint: a password on the command line is seen in `ps` and kept in the shell's history; \
+    if is_visible {
+        terminal::print_error(format!(
+            "hint: a password on the command line is visible in `ps` and kept in the shell's history; \
              `manage_users add {username}` asks for it, `--password-stdin` reads it"
-        );
+        ));
     }
     Ok(format!("user \"{username}\" added"))
 }
 
-/// `username`, `username:password` or `username:password:email`. A second colon that may as well be
-/// part of the password is refused: half a password must never be stored.
-fn read_seed_form(
+/// Parses `username`, `username:password` or `username:password:email`. A second colon that may be part of the password is
+/// refused: half a password must never be stored.
+fn parse_user(
     user: &str,
     email: Option<String>,
 ) -> Result<(&str, Option<SecretString>, Option<String>), EditError> {
@@ -185,12 +175,23 @@ fn read_seed_form(
         return Ok((username, Some(password.into()), Some(last.to_owned())));
     }
     Err(EditError::Refused(format!(
-        "a password that contains \":\" cannot be told from what follows it; \
+        "a password that contains \":\" is ambiguous in this form; \
          use `manage_users add --password-stdin {username}`"
     )))
 }
 
+fn set_password(path: &Path, username: &str, source: &PasswordSource) -> Result<String, EditError> {
+    // Before the command asks for the password of a user who does not exist.
+    if !UsersTable::read(path)?.rows().any(|row| row.username == username) {
+        return Err(EditError::Unknown(username.to_owned()));
+    }
+    let hash = hash(&source.read(username)?)?;
+    edit(path, |table| table.set_hash(username, &hash))?;
+    Ok(format!("password of \"{username}\" changed"))
+}
+
 impl PasswordSource {
+    /// The password of `username`, from standard input or from the terminal.
     fn read(&self, username: &str) -> Result<SecretString, EditError> {
         let refused =
             |error: io::Error| EditError::Refused(format!("cannot read a password: {error}"));
@@ -202,25 +203,25 @@ impl PasswordSource {
         }
         if !io::stdin().is_terminal() {
             return Err(EditError::Refused(
-                "there is no terminal to ask for a password on; give --password-stdin".into(),
+                "there is no terminal to ask for the password; use --password-stdin".into(),
             ));
         }
-        let ask = |words: &str| rpassword::prompt_password(words).map(SecretString::from);
+        let ask = |prompt: &str| rpassword::prompt_password(prompt).map(SecretString::from);
         let first = ask(&format!("Password for {username}: ")).map_err(refused)?;
         let again = ask("Again: ").map_err(refused)?;
         if first.expose_secret() != again.expose_secret() {
-            return Err(EditError::Refused("the two passwords differ; nothing was changed".into()));
+            return Err(EditError::Refused("the passwords differ; nothing was changed".into()));
         }
         Ok(first)
     }
 }
 
-fn hashed(password: &SecretString) -> Result<String, EditError> {
+fn hash(password: &SecretString) -> Result<String, EditError> {
     check_password(password)?;
     password::hash(password).map_err(|error| EditError::Refused(format!("cannot hash: {error}")))
 }
 
-fn list(table: &Table) -> Result<String, EditError> {
+fn list(table: &UsersTable) -> Result<String, EditError> {
     let (accounts, faults) = accounts_of(table);
     let mut lines = vec![format!("{:<24} {:<32} {}", "USERNAME", "EMAIL", "ACTIVE")];
     let mut accounts: Vec<_> = accounts.into_values().collect();
@@ -236,7 +237,7 @@ fn list(table: &Table) -> Result<String, EditError> {
     let count = accounts.len();
     lines.push(format!("{count} {}", if count == 1 { "user" } else { "users" }));
     lines.extend(
-        faults.iter().map(|fault| format!("line {} is kept out: {}", fault.line, fault.fault)),
+        faults.iter().map(|fault| format!("line {} is ignored: {}", fault.line, fault.fault)),
     );
     Ok(lines.join("\n"))
 }

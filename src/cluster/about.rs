@@ -5,17 +5,17 @@ use std::time::{Duration, SystemTime};
 use redis::{AsyncConnectionConfig, RedisResult, aio::MultiplexedConnection};
 use tokio::time::Instant;
 
-use super::Way;
+use super::RedisEndpoint;
 
 /// How long anything may take.
-const WITHIN: Duration = Duration::from_secs(3);
+const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How often the way there and back is measured.
 const PINGS: usize = 21;
 
 /// An engine.
 #[derive(Debug)]
-pub struct About {
+pub struct RedisInfo {
     /// Such as 7.0.15.
     pub version: String,
     /// `master`, or `slave`.
@@ -30,16 +30,16 @@ pub struct About {
     pub clock_off: Duration,
 }
 
-impl Way {
+impl RedisEndpoint {
     /// Asks an engine about itself.
     ///
     /// # Errors
     ///
     /// Those of the connection.
-    pub async fn about(&mut self) -> RedisResult<About> {
+    pub async fn info(&mut self) -> RedisResult<RedisInfo> {
         let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(WITHIN))
-            .set_response_timeout(Some(WITHIN));
+            .set_connection_timeout(Some(TIMEOUT))
+            .set_response_timeout(Some(TIMEOUT));
         let client = self.client().await?;
         let mut engine = client.get_multiplexed_async_connection_with_config(&config).await?;
         let info: String = redis::cmd("INFO").query_async(&mut engine).await?;
@@ -48,13 +48,13 @@ impl Way {
             lines.find(|(field, _)| *field == name).map(|(_, value)| value.to_owned())
         };
         let text = |name| field(name).unwrap_or_default();
-        Ok(About {
+        Ok(RedisInfo {
             version: text("redis_version"),
             role: text("role"),
             most_memory: text("maxmemory").parse().unwrap_or_default(),
             policy: text("maxmemory_policy"),
             latency: latency(&mut engine).await?,
-            clock_off: clock_off(&mut engine).await?,
+            clock_off: clock_offset(&mut engine).await?,
         })
     }
 }
@@ -70,7 +70,7 @@ async fn latency(engine: &mut MultiplexedConnection) -> RedisResult<Duration> {
     Ok(taken.get(PINGS / 2).copied().unwrap_or_default())
 }
 
-async fn clock_off(engine: &mut MultiplexedConnection) -> RedisResult<Duration> {
+async fn clock_offset(engine: &mut MultiplexedConnection) -> RedisResult<Duration> {
     let (seconds, micros): (u64, u64) = redis::cmd("TIME").query_async(engine).await?;
     let there = Duration::from_secs(seconds) + Duration::from_micros(micros);
     let here = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();

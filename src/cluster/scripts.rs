@@ -9,9 +9,9 @@ use redis::{AsyncCommands, Cmd, RedisResult, Script, aio::MultiplexedConnection}
 
 use super::{
     PREFIX,
-    told::{self, Told},
+    told::{self, WebhookRecord},
 };
-use crate::{rooms::Rooms, webhooks::Webhooks};
+use crate::{rooms::RoomRegistry, webhooks::Webhooks};
 
 /// One of the scripts, with what all of them share in front of it.
 macro_rules! script {
@@ -58,7 +58,7 @@ pub fn call(script: &Script) -> Cmd {
 }
 
 /// The same for a script that changes who is in: where `webhooks` are wanted, it says what they are to be told.
-pub fn telling(script: &Script, webhooks: &Webhooks) -> Cmd {
+pub fn call_with_webhooks(script: &Script, webhooks: &Webhooks) -> Cmd {
     if !webhooks.is_enabled() {
         return call(script);
     }
@@ -68,15 +68,18 @@ pub fn telling(script: &Script, webhooks: &Webhooks) -> Cmd {
 }
 
 /// Orders that go in one call, so that the engine is never busy for long.
-const ORDERS_AT_ONCE: usize = 64;
+const MAX_RULES_PER_CALL: usize = 64;
 
 /// Tells every node of orders, each as JSON.
 ///
 /// # Errors
 ///
 /// Those of the connection.
-pub async fn order(connection: &mut MultiplexedConnection, lines: &[String]) -> RedisResult<()> {
-    for some in lines.chunks(ORDERS_AT_ONCE) {
+pub async fn publish_rules(
+    connection: &mut MultiplexedConnection,
+    lines: &[String],
+) -> RedisResult<()> {
+    for some in lines.chunks(MAX_RULES_PER_CALL) {
         let mut order = call(&ORDER);
         some.iter().for_each(|line| {
             order.arg(line);
@@ -87,17 +90,18 @@ pub async fn order(connection: &mut MultiplexedConnection, lines: &[String]) -> 
 }
 
 /// Whoever has beaten twice as recently as it must: more than half of a lease (`lib.lua`) is left.
-const LEFT_OF_LEASE: u64 = 4;
+const MIN_REMAINING_LEASE: u64 = 4;
 
 /// The nodes that are certainly alive, and stay.
 ///
 /// # Errors
 ///
 /// Those of the connection.
-pub async fn living(connection: &mut MultiplexedConnection) -> RedisResult<Vec<Arc<str>>> {
+pub async fn live_nodes(connection: &mut MultiplexedConnection) -> RedisResult<Vec<Arc<str>>> {
     let (now, _): (u64, u64) = redis::cmd("TIME").query_async(connection).await?;
-    let nodes: Vec<String> =
-        connection.zrangebyscore(format!("{PREFIX}nodes"), now + LEFT_OF_LEASE, "+inf").await?;
+    let nodes: Vec<String> = connection
+        .zrangebyscore(format!("{PREFIX}nodes"), now + MIN_REMAINING_LEASE, "+inf")
+        .await?;
     let closing: HashSet<String> = connection.smembers(format!("{PREFIX}closing")).await?;
     Ok(nodes.into_iter().filter(|node| !closing.contains(node)).map(Arc::from).collect())
 }
@@ -112,14 +116,14 @@ pub async fn reap(
     mut connection: MultiplexedConnection,
     node: &str,
     at_once: bool,
-    rooms: &Rooms,
+    rooms: &RoomRegistry,
     webhooks: &Webhooks,
 ) -> RedisResult<()> {
     loop {
-        let mut reap = telling(&REAP, webhooks);
+        let mut reap = call_with_webhooks(&REAP, webhooks);
         reap.arg(node).arg(if at_once { "gone" } else { "" });
-        let (more, told): (u8, Vec<Told>) = reap.query_async(&mut connection).await?;
-        told::tell(webhooks, rooms, &told);
+        let (more, told): (u8, Vec<WebhookRecord>) = reap.query_async(&mut connection).await?;
+        told::emit(webhooks, rooms, &told);
         if more == 0 {
             return Ok(());
         }

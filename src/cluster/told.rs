@@ -3,17 +3,17 @@
 use std::sync::Arc;
 
 use crate::{
-    rooms::Rooms,
+    rooms::RoomRegistry,
     webhooks::{WebhookEvent, Webhooks},
 };
 
 /// Room, number in that room, kind, client id, username, why.
-pub type Told = (String, u64, String, String, String, String);
+pub type WebhookRecord = (String, u64, String, String, String, String);
 
 /// Tells it.
-pub fn tell(webhooks: &Webhooks, rooms: &Rooms, told: &[Told]) {
+pub fn emit(webhooks: &Webhooks, rooms: &RoomRegistry, told: &[WebhookRecord]) {
     for (room, number, kind, client_id, username, why) in told {
-        rooms.is_numbered(room, *number);
+        rooms.advance_webhook_seq(room, *number);
         let (client_id, username) = (client_id.as_str().into(), username.as_str().into());
         let what = match kind.as_str() {
             "opened" => WebhookEvent::RoomOpened {},

@@ -14,7 +14,7 @@ const SENTINELS: &str = "+sentinel://";
 const SENTINEL_PORT: u16 = 26379;
 
 /// How to reach one engine.
-pub enum Way {
+pub enum RedisEndpoint {
     /// At one address.
     To(Client),
     /// At the address that sentinels name.
@@ -28,7 +28,10 @@ pub enum Way {
 /// # Errors
 ///
 /// A sentence about the URL that is none, or about the certificate; it says nothing of a password.
-pub fn ways(urls: &[SecretString], authority: Option<&[u8]>) -> Result<Vec<Way>, String> {
+pub fn parse_endpoints(
+    urls: &[SecretString],
+    authority: Option<&[u8]>,
+) -> Result<Vec<RedisEndpoint>, String> {
     let way = |(number, url): (usize, &SecretString)| {
         let url = url.expose_secret();
         let certificates = authority
@@ -36,7 +39,7 @@ pub fn ways(urls: &[SecretString], authority: Option<&[u8]>) -> Result<Vec<Way>,
             .map(|pem| TlsCertificates { client_tls: None, root_cert: Some(pem.to_vec()) });
         let way = match url.split_once(SENTINELS) {
             Some((scheme, rest)) => by_sentinels(scheme, rest, certificates),
-            None => at(url, certificates),
+            None => endpoint(url, certificates),
         };
         way.map_err(|error| format!("entry {}: {:?}", number + 1, error.kind()))
     };
@@ -44,24 +47,24 @@ pub fn ways(urls: &[SecretString], authority: Option<&[u8]>) -> Result<Vec<Way>,
 }
 
 /// Somebody waits for each message.
-fn at_once() -> TcpSettings {
+fn tcp_settings() -> TcpSettings {
     TcpSettings::default().set_nodelay(true)
 }
 
-fn at(url: &str, certificates: Option<TlsCertificates>) -> RedisResult<Way> {
-    let info = url.into_connection_info()?.set_tcp_settings(at_once());
+fn endpoint(url: &str, certificates: Option<TlsCertificates>) -> RedisResult<RedisEndpoint> {
+    let info = url.into_connection_info()?.set_tcp_settings(tcp_settings());
     let client = match certificates {
         Some(certificates) => Client::build_with_tls(info, certificates),
         None => Client::open(info),
     };
-    client.map(Way::To)
+    client.map(RedisEndpoint::To)
 }
 
 fn by_sentinels(
     scheme: &str,
     rest: &str,
     certificates: Option<TlsCertificates>,
-) -> RedisResult<Way> {
+) -> RedisResult<RedisEndpoint> {
     let (credentials, rest) = rest.rsplit_once('@').unwrap_or(("", rest));
     let (sentinels, service) = rest.split_once('/').unwrap_or((rest, ""));
     if service.is_empty() {
@@ -77,7 +80,7 @@ fn by_sentinels(
     });
     let addresses = addresses.collect::<RedisResult<Vec<_>>>()?;
     let mut builder = SentinelClientBuilder::new(addresses, service, SentinelServerType::Master)?
-        .set_client_to_redis_tcp_settings(at_once());
+        .set_client_to_redis_tcp_settings(tcp_settings());
     if !credentials.is_empty() {
         let info = info(&format!("{credentials}@localhost"))?;
         let settings = info.redis_settings();
@@ -96,10 +99,10 @@ fn by_sentinels(
                 .set_client_to_redis_certificates(certificates);
         }
     }
-    builder.build().map(Way::By)
+    builder.build().map(RedisEndpoint::By)
 }
 
-impl Way {
+impl RedisEndpoint {
     /// Where it leads now.
     ///
     /// # Errors

@@ -1,76 +1,137 @@
-//! What this machine lets the server have: a port, and handles for connections.
+//! What this machine gives the server: ports to listen on, and file descriptors for connections.
 
-use std::io::ErrorKind;
+use std::{
+    io::{self, ErrorKind},
+    net::SocketAddr,
+    time::Duration,
+};
 
-use super::Finding;
-use crate::{app::MOST_STRANGERS, config::Config, healthcheck, server};
+use tokio::time::timeout;
 
-/// Whether a server can listen at `host` and `port`, which `variable` names; `ours` is a path and what a server of ours
-/// answers there.
-pub(super) async fn port(variable: &str, host: &str, port: u16, ours: (&str, &[&str])) -> Finding {
+use super::Diagnostic;
+use crate::{app::MAX_UNAUTHENTICATED, config::Config, http_client::LocalServer, server};
+
+/// For the answer of a server that has a port already.
+const IDENTIFY_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How much of that answer is read, in bytes.
+const MAX_IDENTIFY_BYTES: usize = 4096;
+
+/// A request that only a signaling-server answers with one of `markers`.
+struct Identity {
+    path: &'static str,
+    markers: &'static [&'static str],
+}
+
+const SERVER: Identity = Identity { path: "/health", markers: &["\"uptime_seconds\":"] };
+
+/// Metrics that need a token are refused with the second marker.
+const METRICS: Identity = Identity {
+    path: "/metrics",
+    markers: &["signaling_build_info", "{\"detail\":\"Not authenticated\"}"],
+};
+
+/// Checks that a server can listen on `HOST` and `PORT`.
+pub(super) async fn check_server_port(host: &str, port: u16) -> Diagnostic {
+    check_port("PORT", host, port, &SERVER).await
+}
+
+/// Checks that a server can listen on `METRICS_LISTEN`.
+pub(super) async fn check_metrics_port(address: SocketAddr) -> Diagnostic {
+    check_port("METRICS_LISTEN", &address.ip().to_string(), address.port(), &METRICS).await
+}
+
+async fn check_port(variable: &str, host: &str, port: u16, identity: &Identity) -> Diagnostic {
     if port == 0 {
-        return Finding::ok(variable, "0: the system gives a free one");
+        return Diagnostic::ok(variable, "0: the system chooses a free one");
     }
-    let error = match server::listen(host, port).await {
-        Ok(_) => return Finding::ok(variable, format!("{host} port {port} is free")),
-        Err(error) => error,
-    };
-    let kind = error.kind();
-    if kind == ErrorKind::AddrInUse && healthcheck::is_ours(host, port, ours).await {
-        let says = format!("a signaling-server answers at {host} port {port} already");
-        Finding::ok(variable, says)
-    } else if kind == ErrorKind::AddrInUse {
-        Finding::fault(
+    match server::listen(host, port).await {
+        Ok(_) => Diagnostic::ok(variable, format!("{host} port {port} is free")),
+        Err(error) if error.kind() == ErrorKind::AddrInUse => {
+            if check_identity(&LocalServer::new(host, port), identity).await {
+                let message = format!("a signaling-server answers on {host} port {port}");
+                return Diagnostic::ok(variable, message);
+            }
+            Diagnostic::fault(
+                variable,
+                format!("another program listens on {host} port {port}"),
+                format!(
+                    "`ss -ltnp 'sport = :{port}'` shows which: stop it, or set another {variable}"
+                ),
+            )
+        }
+        Err(error) => cannot_listen(variable, host, port, &error),
+    }
+}
+
+fn cannot_listen(variable: &str, host: &str, port: u16, error: &io::Error) -> Diagnostic {
+    if error.kind() == ErrorKind::PermissionDenied {
+        Diagnostic::fault(
             variable,
-            format!("something else listens at {host} port {port}"),
-            format!("`ss -ltnp 'sport = :{port}'` says what: stop it, or give another {variable}"),
-        )
-    } else if kind == ErrorKind::PermissionDenied {
-        Finding::fault(
-            variable,
-            format!("this user may not listen at port {port}"),
-            "a port from 1024 on behind a proxy, or `AmbientCapabilities=CAP_NET_BIND_SERVICE` in the unit",
+            format!("this user may not listen on port {port}"),
+            "use a port from 1024 on behind a proxy, or set `AmbientCapabilities=CAP_NET_BIND_SERVICE` in the unit",
         )
     } else {
-        Finding::fault(
+        Diagnostic::fault(
             variable,
-            format!("cannot listen at {host} port {port}: {error}"),
-            "HOST is an address of this machine (`ip address` lists them); 0.0.0.0 is all of them",
+            format!("cannot listen on {host} port {port}: {error}"),
+            "set HOST to an address of this machine (`ip address` lists them), or to 0.0.0.0 for all of them",
         )
     }
 }
 
-/// Whether there can be as many connections as the settings allow.
-pub(super) fn handles(config: &Config) -> Finding {
-    judge(
-        server::claim_handles(),
+/// Whether `server` is a signaling-server, also one that is not ready.
+async fn check_identity(server: &LocalServer, identity: &Identity) -> bool {
+    let answer = timeout(IDENTIFY_TIMEOUT, async {
+        let mut answer = server.get(identity.path).await.ok()?;
+        let mut start = Vec::new();
+        while start.len() < MAX_IDENTIFY_BYTES
+            && let Some(chunk) = answer.chunk().await.ok()?
+        {
+            start.extend_from_slice(&chunk);
+        }
+        Some(String::from_utf8_lossy(&start).into_owned())
+    });
+    let answer = answer.await.ok().flatten();
+    answer.is_some_and(|answer| identity.markers.iter().any(|marker| answer.contains(marker)))
+}
+
+/// Checks that there can be as many connections as the settings allow.
+pub(super) fn check_file_descriptors(config: &Config) -> Diagnostic {
+    judge_file_descriptors(
+        server::raise_descriptor_limit(),
         config.allowed_rooms.len(),
         config.max_connections_per_room,
         config.max_connections_per_ip,
     )
 }
 
-fn judge(handles: usize, rooms: usize, seats: usize, per_address: usize) -> Finding {
-    const SUBJECT: &str = "handles";
-    let connections = server::room_for(handles);
-    // Where rooms are not named there is no end of them, and one address is all that is known.
-    let (members, whose) = if rooms > 0 {
-        (rooms.saturating_mul(seats), "the seats of ALLOWED_ROOMS")
+fn judge_file_descriptors(
+    file_descriptors: usize,
+    rooms: usize,
+    room_capacity: usize,
+    per_address: usize,
+) -> Diagnostic {
+    const SUBJECT: &str = "file descriptors";
+    const FIX: &str = "raise the hard limit: `LimitNOFILE=1048576` in the unit, whose limit is the one that counts";
+    let connections = server::connection_capacity(file_descriptors);
+    // Without ALLOWED_ROOMS the number of rooms has no bound: only the limit for one address is known.
+    let (members, allowed_by) = if rooms > 0 {
+        (rooms.saturating_mul(room_capacity), "the members of ALLOWED_ROOMS")
     } else {
         (per_address, "one address (MAX_CONNECTIONS_PER_IP)")
     };
-    let says = format!("`ulimit -n` of this shell leaves {connections} connections");
-    let mend =
-        "raise the hard limit: `LimitNOFILE=1048576` in the unit, whose own limit counts there";
+    let message = format!("`ulimit -n` of this shell leaves {connections} connections");
     if connections < members {
-        Finding::fault(SUBJECT, format!("{says}, and {whose} may take {members}"), mend)
-    } else if connections - members < MOST_STRANGERS {
-        let says = format!(
-            "{says}: {members} for {whose}, and {MOST_STRANGERS} who have shown no token yet, are more"
+        let message = format!("{message}; {allowed_by} may need {members}");
+        Diagnostic::fault(SUBJECT, message, FIX)
+    } else if connections - members < MAX_UNAUTHENTICATED {
+        let message = format!(
+            "{message}; {allowed_by} may need {members}, and unauthenticated connections {MAX_UNAUTHENTICATED}"
         );
-        Finding::warning(SUBJECT, says, mend)
+        Diagnostic::warning(SUBJECT, message, FIX)
     } else {
-        Finding::ok(SUBJECT, says)
+        Diagnostic::ok(SUBJECT, message)
     }
 }
 
@@ -79,8 +140,10 @@ mod tests {
     use super::{super::Verdict, *};
 
     #[test]
-    fn handles_suffice_for_members_and_for_strangers() {
-        let verdict = |handles, rooms, per_address| judge(handles, rooms, 10, per_address).verdict;
+    fn file_descriptors_suffice_for_members_and_unauthenticated_connections() {
+        let verdict = |file_descriptors, rooms, per_address| {
+            judge_file_descriptors(file_descriptors, rooms, 10, per_address).verdict
+        };
 
         assert_eq!(verdict(20_000, 0, 100), Verdict::Ok);
         assert_eq!(verdict(1024, 0, 100), Verdict::Warning);

@@ -1,78 +1,78 @@
-//! Redis: what several servers share.
+//! Redis, through which several servers share rooms.
 
 use std::time::Duration;
 
-use super::{CLOCK_OFF, Finding, Verdict};
+use super::{CLOCK_TOLERANCE, Diagnostic, Verdict};
 use crate::{cluster, config::Config};
 
-/// From this version on Redis has all that is used of it: `XADD NOMKSTREAM`, `XTRIM MINID`.
-const OLDEST: (u32, u32) = (6, 2);
+/// The first version with `XADD NOMKSTREAM` and `XTRIM MINID`, which the cluster uses.
+const MIN_VERSION: (u32, u32) = (6, 2);
 
-/// Redis and the servers belong into one place: a message to another server waits for it once, a join twice.
-const SLOWEST: Duration = Duration::from_millis(5);
+/// A longer latency is a warning: a message to another server waits for Redis once, a join twice.
+const MAX_LATENCY: Duration = Duration::from_millis(5);
 
-pub(super) async fn look(config: &Config) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    let ways = cluster::ways(&config.redis_urls, config.redis_authority.as_deref());
-    for (number, mut way) in ways.into_iter().flatten().enumerate() {
+/// Asks each Redis of `REDIS_URL` about itself.
+pub(super) async fn check(config: &Config) -> Vec<Diagnostic> {
+    let mut diagnostics = Vec::new();
+    let endpoints = cluster::parse_endpoints(&config.redis_urls, config.redis_authority.as_deref());
+    for (number, mut endpoint) in endpoints.into_iter().flatten().enumerate() {
         let subject = format!("Redis {}", number + 1);
-        match way.about().await {
-            Ok(about) => findings.extend(judge(&subject, &about)),
-            Err(error) => findings.push(Finding::fault(
+        match endpoint.info().await {
+            Ok(info) => diagnostics.extend(judge(&subject, &info)),
+            Err(error) => diagnostics.push(Diagnostic::fault(
                 subject,
                 format!("cannot be reached: {error}"),
-                "look at REDIS_URL (address, password, TLS), at `bind` and `requirepass` of Redis, and at the firewall between",
+                "check REDIS_URL (address, password, TLS), `bind` and `requirepass` of Redis, and firewalls on the way",
             )),
         }
     }
-    if findings.is_empty() {
-        findings.push(Finding::ok("Redis", "none named in REDIS_URL: this server is alone"));
+    if diagnostics.is_empty() {
+        diagnostics.push(Diagnostic::ok("Redis", "REDIS_URL is not set: this is a single node"));
     }
-    findings
+    diagnostics
 }
 
-fn judge(subject: &str, about: &cluster::About) -> [Finding; 5] {
-    let finding = |is_well: bool, otherwise, says: String, mend: &str| {
-        let subject = subject.to_owned();
-        if is_well {
-            Finding::ok(subject, says)
+fn judge(subject: &str, info: &cluster::RedisInfo) -> [Diagnostic; 5] {
+    let diagnostic = |is_ok: bool, otherwise, message: String, fix: &str| {
+        if is_ok {
+            Diagnostic::ok(subject, message)
         } else {
-            Finding::new(subject, otherwise, says, mend)
+            Diagnostic::new(subject, otherwise, message, fix)
         }
     };
-    let mut numbers = about.version.split('.').map_while(|number| number.parse().ok());
+    let mut numbers = info.version.split('.').map_while(|number| number.parse().ok());
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    let keeps_all = about.most_memory == 0 || about.policy == "noeviction";
+    let evicts_nothing = info.most_memory == 0 || info.policy == "noeviction";
     [
-        finding(
-            version >= OLDEST,
+        diagnostic(
+            version >= MIN_VERSION,
             Verdict::Fault,
-            format!("version {}", about.version),
+            format!("version {}", info.version),
             "install Redis 6.2 or later, or Valkey",
         ),
-        finding(
-            about.role == "master",
+        diagnostic(
+            info.role == "master",
             Verdict::Fault,
-            format!("role {}", about.role),
-            "name the first one in REDIS_URL, or its sentinels: a replica takes nothing",
+            format!("role {}", info.role),
+            "name the primary in REDIS_URL, or its sentinels: a replica accepts no writes",
         ),
-        finding(
-            keeps_all,
+        diagnostic(
+            evicts_nothing,
             Verdict::Fault,
-            format!("maxmemory-policy {}, maxmemory {}", about.policy, about.most_memory),
-            "set `maxmemory-policy noeviction` (deploy/redis.conf): to drop a key is to lose a room",
+            format!("maxmemory-policy {}, maxmemory {}", info.policy, info.most_memory),
+            "set `maxmemory-policy noeviction` (deploy/redis.conf): an evicted key is a lost room",
         ),
-        finding(
-            about.latency <= SLOWEST,
+        diagnostic(
+            info.latency <= MAX_LATENCY,
             Verdict::Warning,
-            format!("answers within {:.1} ms", about.latency.as_secs_f64() * 1e3),
-            "have it where the servers are: messages between servers, and joins, wait for it",
+            format!("answers within {:.1} ms", info.latency.as_secs_f64() * 1e3),
+            "run it near the servers: messages between servers, and joins, wait for it",
         ),
-        finding(
-            about.clock_off <= CLOCK_OFF,
+        diagnostic(
+            info.clock_off <= CLOCK_TOLERANCE,
             Verdict::Warning,
-            format!("clock {:.1} s off", about.clock_off.as_secs_f64()),
-            "have both clocks set by NTP",
+            format!("clock {:.1} s off", info.clock_off.as_secs_f64()),
+            "synchronise both clocks with NTP",
         ),
     ]
 }
@@ -80,10 +80,10 @@ fn judge(subject: &str, about: &cluster::About) -> [Finding; 5] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::About;
+    use crate::cluster::RedisInfo;
 
-    fn verdicts(change: impl FnOnce(&mut About)) -> Vec<Verdict> {
-        let mut about = About {
+    fn verdicts(change: impl FnOnce(&mut RedisInfo)) -> Vec<Verdict> {
+        let mut info = RedisInfo {
             version: "6.2.0".into(),
             role: "master".into(),
             most_memory: 0,
@@ -91,12 +91,12 @@ mod tests {
             latency: Duration::from_micros(200),
             clock_off: Duration::from_millis(3),
         };
-        change(&mut about);
-        judge("Redis 1", &about).iter().map(|finding| finding.verdict).collect()
+        change(&mut info);
+        judge("Redis 1", &info).iter().map(|diagnostic| diagnostic.verdict).collect()
     }
 
     #[test]
-    fn each_thing_that_is_not_as_it_should_be_is_found() {
+    fn each_unsuitable_property_of_redis_has_its_own_diagnostic() {
         use Verdict::{Fault, Ok, Warning};
         assert_eq!(verdicts(|_| {}), [Ok; 5]);
         assert_eq!(verdicts(|it| it.version = "6.0.16".into()), [Fault, Ok, Ok, Ok, Ok]);

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{Finding, Verdict};
+use super::{Diagnostic, Verdict};
 use crate::{
     auth::{password, users::Users, users_file::DEFAULT_ACCOUNTS},
     config::{self, Config, Origins},
@@ -18,11 +18,11 @@ const SHORTEST_TOKEN: usize = 16;
 
 /// What the variables name, with the default where one makes no sense, and what keeps settings and accounts from
 /// production.
-pub fn settings(variable: impl Fn(&str) -> Option<String>) -> (Config, Vec<Finding>) {
+pub fn settings(variable: impl Fn(&str) -> Option<String>) -> (Config, Vec<Diagnostic>) {
     let (config, faults) = Config::examine(variable);
     let mut findings = Vec::new();
     if config.debug {
-        findings.push(Finding::fault(
+        findings.push(Diagnostic::fault(
             "DEBUG",
             "DEBUG=true is for development: it allows published secrets, and serves the examples",
             "set DEBUG=false",
@@ -36,29 +36,29 @@ pub fn settings(variable: impl Fn(&str) -> Option<String>) -> (Config, Vec<Findi
 }
 
 /// A sentence that begins with a variable, and says behind a semicolon what to do.
-fn of_sentence(verdict: Verdict, sentence: &str) -> Finding {
+fn of_sentence(verdict: Verdict, sentence: &str) -> Diagnostic {
     let is_of_name = |char: char| char.is_ascii_uppercase() || char == '_';
     let name = sentence.split(|char| !is_of_name(char)).next().unwrap_or_default();
     let subject = if name.is_empty() { "settings" } else { name };
     let (says, mend) = sentence.split_once("; ").unwrap_or((sentence, ""));
-    Finding::new(subject, verdict, says, mend)
+    Diagnostic::new(subject, verdict, says, mend)
 }
 
-fn faults_of_users(config: &Config) -> Vec<Finding> {
+fn faults_of_users(config: &Config) -> Vec<Diagnostic> {
     let path = config.users_csv.display();
     match Users::load(&config.users_csv) {
         Ok((users, rows)) => {
             let rows = rows.iter().map(|row| {
                 let says = format!("{path}, line {}: {}", row.line, row.fault);
-                Finding::fault("users", says, "mend that row, or `manage_users remove` it")
+                Diagnostic::fault("users", says, "mend that row, or `manage_users remove` it")
             });
-            let published = default_passwords(&users).map(|fault| Finding {
+            let published = default_passwords(&users).map(|fault| Diagnostic {
                 subject: "users".to_owned(),
                 ..of_sentence(Verdict::Fault, &fault)
             });
             rows.chain(published).collect()
         }
-        Err(error) => vec![Finding::fault(
+        Err(error) => vec![Diagnostic::fault(
             "users",
             format!("USERS_CSV: {error}"),
             "its first line is username,email,hashed_password,is_active; `manage_users add` makes such a file",
@@ -80,22 +80,22 @@ pub fn default_passwords(users: &Users) -> impl Iterator<Item = String> {
 }
 
 /// What else there is to say of them, where `found` was said already.
-pub(super) fn more(config: &Config, found: &[Finding]) -> Vec<Finding> {
+pub(super) fn more(config: &Config, found: &[Diagnostic]) -> Vec<Diagnostic> {
     let warnings = config.warnings().into_iter().map(|it| of_sentence(Verdict::Warning, it));
     // What is said of settings as a whole is of published secrets, which are among the faults already.
     let mut more: Vec<_> =
         warnings.filter(|it| found.is_empty() || it.subject != "settings").collect();
     if found.is_empty() {
-        more.push(Finding::ok("settings", "all are accepted"));
+        more.push(Diagnostic::ok("settings", "all are accepted"));
     }
     let secrets = secrets(config);
     let weak = weak_secrets(&secrets);
     let is_about_secret =
-        |it: &Finding| secrets.iter().any(|(name, _)| it.subject.as_str() == *name);
+        |it: &Diagnostic| secrets.iter().any(|(name, _)| it.subject.as_str() == *name);
     if weak.is_empty() && !found.iter().chain(&more).any(is_about_secret) {
         let names: Vec<_> = secrets.iter().map(|(name, _)| *name).collect();
         let says = format!("{}: set, strong and different", names.join(", "));
-        more.push(Finding::ok("secrets", says));
+        more.push(Diagnostic::ok("secrets", says));
     }
     more.extend(weak);
     more.extend(users(config, found));
@@ -104,9 +104,9 @@ pub(super) fn more(config: &Config, found: &[Finding]) -> Vec<Finding> {
     if let Origins::These(origins) = &config.cors_origins {
         more.push(if origins.is_empty() {
             let says = "CORS_ORIGINS=[]: no page may talk to this server";
-            Finding::warning("CORS_ORIGINS", says, "name the origins of your pages")
+            Diagnostic::warning("CORS_ORIGINS", says, "name the origins of your pages")
         } else {
-            Finding::ok("CORS_ORIGINS", format!("narrowed to {}", origins.join(", ")))
+            Diagnostic::ok("CORS_ORIGINS", format!("narrowed to {}", origins.join(", ")))
         });
     }
     more
@@ -127,7 +127,7 @@ fn secrets(config: &Config) -> Vec<(&'static str, &SecretString)> {
 }
 
 /// Beyond what stops the start.
-fn weak_secrets(secrets: &[(&'static str, &SecretString)]) -> Vec<Finding> {
+fn weak_secrets(secrets: &[(&'static str, &SecretString)]) -> Vec<Diagnostic> {
     const OTHER: &str = "make another with `openssl rand -hex 32`";
     let mut weak = Vec::new();
     for (number, (name, secret)) in secrets.iter().enumerate() {
@@ -135,78 +135,80 @@ fn weak_secrets(secrets: &[(&'static str, &SecretString)]) -> Vec<Finding> {
         let characters = secret.chars().collect::<BTreeSet<_>>().len();
         if *name == "METRICS_TOKEN" && secret.len() < SHORTEST_TOKEN {
             let says = format!("is shorter than {SHORTEST_TOKEN} bytes, so it can be guessed");
-            weak.push(Finding::warning(*name, says, OTHER));
+            weak.push(Diagnostic::warning(*name, says, OTHER));
         } else if characters < FEWEST_CHARACTERS {
             let says = format!("has only {characters} different characters, so it is not random");
-            weak.push(Finding::warning(*name, says, OTHER));
+            weak.push(Diagnostic::warning(*name, says, OTHER));
         }
         // The first three among each other stop the start.
         for (other, same) in secrets.iter().take(number) {
             if same.expose_secret() == secret && !name.contains("SECRET_KEY") {
                 let says = format!("is the same as {other}: whoever learns one has both");
-                weak.push(Finding::warning(*name, says, OTHER));
+                weak.push(Diagnostic::warning(*name, says, OTHER));
             }
         }
     }
     weak
 }
 
-fn users(config: &Config, found: &[Finding]) -> Option<Finding> {
+fn users(config: &Config, found: &[Diagnostic]) -> Option<Diagnostic> {
     if found.iter().any(|it| it.subject == "users") {
         return None;
     }
     let (users, _) = Users::load(&config.users_csv).ok()?;
-    Some(match users.how_many_active() {
+    Some(match users.active_count() {
         0 => {
             let says = "nobody in USERS_CSV is active, so nobody can log in";
-            Finding::warning("users", says, "`manage_users add <username>`")
+            Diagnostic::warning("users", says, "`manage_users add <username>`")
         }
         number => {
-            Finding::ok("users", format!("{number} can log in, none with a published password"))
+            Diagnostic::ok("users", format!("{number} can log in, none with a published password"))
         }
     })
 }
 
-fn files(config: &Config) -> Vec<Finding> {
+fn files(config: &Config) -> Vec<Diagnostic> {
     let exposed = config::exposed_files(config);
     if exposed.is_empty() {
-        return vec![Finding::ok("files", "those with secrets are closed to others")];
+        return vec![Diagnostic::ok("files", "those with secrets are closed to others")];
     }
-    let finding = |says: String| Finding {
+    let finding = |says: String| Diagnostic {
         subject: "files".to_owned(),
         ..of_sentence(Verdict::Warning, &says)
     };
     exposed.into_iter().map(finding).collect()
 }
 
-fn https(config: &Config) -> Finding {
+fn https(config: &Config) -> Diagnostic {
     const SUBJECT: &str = "HTTPS";
     let anybody = config.trusted_proxies.iter().any(|net| net.prefix_len() == 0);
     let is_loopback = config.host == "localhost"
         || config.host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
     if anybody {
-        return Finding::fault(
+        return Diagnostic::fault(
             SUBJECT,
             "TRUSTED_PROXIES holds every address: anybody may say that he came by HTTPS, and from where",
             "name the addresses of your proxies only",
         );
     }
     if config.tls.is_some() {
-        return Finding::ok(SUBJECT, "TLS of our own; what comes without is refused");
+        return Diagnostic::ok(SUBJECT, "TLS of our own; what comes without is refused");
     }
     match (config.require_https, is_loopback) {
-        (true, _) if config.trusted_proxies.is_empty() => Finding::fault(
+        (true, _) if config.trusted_proxies.is_empty() => Diagnostic::fault(
             SUBJECT,
             "REQUIRE_HTTPS=true without a certificate and without TRUSTED_PROXIES: every request is refused",
             "name the proxy in TRUSTED_PROXIES, or give SSL_CERT_FILE and SSL_KEY_FILE",
         ),
-        (true, _) => Finding::ok(SUBJECT, "in force: only what a trusted proxy says came by HTTPS"),
-        (false, true) => Finding::warning(
+        (true, _) => {
+            Diagnostic::ok(SUBJECT, "in force: only what a trusted proxy says came by HTTPS")
+        }
+        (false, true) => Diagnostic::warning(
             SUBJECT,
             "REQUIRE_HTTPS=false: also what reaches the proxy in the clear is served",
             "set REQUIRE_HTTPS=true; deploy/nginx.conf says what came by HTTPS",
         ),
-        (false, false) => Finding::fault(
+        (false, false) => Diagnostic::fault(
             SUBJECT,
             format!(
                 "REQUIRE_HTTPS=false and HOST={}: passwords cross the network in the clear",

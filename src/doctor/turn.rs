@@ -1,109 +1,116 @@
-//! STUN and TURN servers, tried as clients would.
+//! STUN and TURN servers, probed as a client would use them.
 
 use secrecy::ExposeSecret;
 
-use super::{Finding, Verdict, certificate};
+use super::{Diagnostic, Verdict, certificate::judge_expiry};
 use crate::{
     clock::unix_now,
     config::{Config, Turn},
     turn::{
         IceServerUrl, StunTransport,
-        probe::{self, ProbeOutcome, ProbeReport},
+        probe::{self, ProbeOutcome as Outcome, ProbeReport},
     },
 };
 
-pub(super) async fn look(config: &Config) -> Vec<Finding> {
+/// Probes every STUN server, and every TURN server with credentials as clients get them.
+pub(super) async fn check(config: &Config) -> Vec<Diagnostic> {
     let Turn { secret, urls, ttl } = &config.ice.turn;
-    let mut findings = Vec::new();
-    if secret.expose_secret().is_empty() {
-        findings.push(if urls.is_empty() {
-            Finding::warning(
-                "TURN",
-                "no relay: in networks that let nothing direct through there are no calls",
-                "README, \"A TURN relay\"",
-            )
-        } else {
-            Finding::fault(
-                "TURNSERVER_SECRET",
-                "TURNSERVER_URLS is set but TURNSERVER_SECRET is empty: nobody gets TURN credentials",
-                "set it to the relay's static-auth-secret",
-            )
-        });
+    let has_secret = !secret.expose_secret().is_empty();
+    let mut diagnostics = Vec::new();
+    if !has_secret {
+        diagnostics.push(without_secret(urls));
     }
-    let relays = if secret.expose_secret().is_empty() { &[] } else { urls.as_slice() };
-    let urls: Vec<_> = config.ice.stun_urls.iter().chain(relays).collect();
+    let turn_urls = if has_secret { urls.as_slice() } else { &[] };
+    let urls: Vec<_> = config.ice.stun_urls.iter().chain(turn_urls).collect();
     let reports = probe::probe_all(&urls, secret, *ttl, "doctor", config.tls.is_some()).await;
     for (url, report) in urls.into_iter().zip(reports) {
-        if let Some(read) = IceServerUrl::parse(url) {
-            findings.extend(judge(url, &read, &report, unix_now()));
+        if let Some(parsed) = IceServerUrl::parse(url) {
+            diagnostics.extend(judge(url, &parsed, &report, unix_now()));
         }
     }
-    findings
+    diagnostics
 }
 
-fn judge(url: &str, read: &IceServerUrl, report: &ProbeReport, now: u64) -> Vec<Finding> {
+/// Without a secret no credentials are issued.
+fn without_secret(turn_urls: &[String]) -> Diagnostic {
+    if turn_urls.is_empty() {
+        Diagnostic::warning(
+            "TURN",
+            "no TURN server: there are no calls in networks that block direct connections",
+            "docs/run/deployment.md, \"A TURN relay\"",
+        )
+    } else {
+        Diagnostic::fault(
+            "TURNSERVER_SECRET",
+            "TURNSERVER_URLS is set but TURNSERVER_SECRET is empty: no client gets TURN credentials",
+            "set it to the TURN server's static-auth-secret",
+        )
+    }
+}
+
+fn judge(url: &str, parsed: &IceServerUrl, report: &ProbeReport, now: u64) -> Vec<Diagnostic> {
     let ProbeReport { outcome, latency, certificate_expires_at } = report;
-    let mut says = if *outcome == ProbeOutcome::Up && read.is_turn {
+    let mut message = if *outcome == Outcome::Up && parsed.is_turn {
         "relays".into()
     } else {
         outcome.to_string()
     };
-    if let Some(within) = latency.filter(|_| outcome.is_up()) {
-        says += &format!(", within {:.1} ms", within.as_secs_f64() * 1e3);
+    if let Some(latency) = latency.filter(|_| outcome.is_up()) {
+        message += &format!(", within {:.1} ms", latency.as_secs_f64() * 1e3);
     }
-    let verdict = match outcome {
-        ProbeOutcome::Up => Verdict::Ok,
-        ProbeOutcome::ClockAhead | ProbeOutcome::Redirects => Verdict::Warning,
-        ProbeOutcome::NotProbed => Verdict::NotChecked,
-        ProbeOutcome::OpenRelay
-        | ProbeOutcome::Expired
-        | ProbeOutcome::WrongSecret
-        | ProbeOutcome::NoLongTermCredentials
-        | ProbeOutcome::Refused(..)
-        | ProbeOutcome::UnknownHost(_)
-        | ProbeOutcome::PortClosed
-        | ProbeOutcome::Unreachable(_)
-        | ProbeOutcome::Timeout
-        | ProbeOutcome::NotStun
-        | ProbeOutcome::ConnectionClosed
-        | ProbeOutcome::BadCertificate(_)
-        | ProbeOutcome::TlsFailed(_) => Verdict::Fault,
-    };
-    let mut findings = vec![Finding::new(url, verdict, says, mend(outcome, read))];
+    let mut diagnostics =
+        vec![Diagnostic::new(url, verdict(outcome), message, fix(outcome, parsed))];
     if let Some(end) = certificate_expires_at {
-        let lasts = certificate::lasts(
-            format!("{url} certificate"),
-            Some(*end),
-            now,
-            "renew it there (`certbot renew`), then `systemctl restart coturn`",
-        );
-        findings.push(lasts);
+        let subject = format!("{url} certificate");
+        let fix = "renew it there (`certbot renew`), then `systemctl restart coturn`";
+        diagnostics.push(judge_expiry(&subject, Some(*end), now, fix));
     }
-    findings
+    diagnostics
 }
 
-fn mend(outcome: &ProbeOutcome, url: &IceServerUrl) -> String {
+fn verdict(outcome: &Outcome) -> Verdict {
+    match outcome {
+        Outcome::Up => Verdict::Ok,
+        Outcome::ClockAhead | Outcome::Redirects => Verdict::Warning,
+        Outcome::NotProbed => Verdict::NotChecked,
+        Outcome::OpenRelay
+        | Outcome::Expired
+        | Outcome::WrongSecret
+        | Outcome::NoLongTermCredentials
+        | Outcome::Refused(..)
+        | Outcome::UnknownHost(_)
+        | Outcome::PortClosed
+        | Outcome::Unreachable(_)
+        | Outcome::Timeout
+        | Outcome::NotStun
+        | Outcome::ConnectionClosed
+        | Outcome::BadCertificate(_)
+        | Outcome::TlsFailed(_) => Verdict::Fault,
+    }
+}
+
+fn fix(outcome: &Outcome, url: &IceServerUrl) -> String {
     let IceServerUrl { host, port, transport, .. } = url;
     let protocol = if *transport == StunTransport::Udp { "udp" } else { "tcp" };
     match outcome {
-        ProbeOutcome::Up => String::new(),
-        ProbeOutcome::ClockAhead | ProbeOutcome::Expired => {
-            "have both clocks set by NTP: `timedatectl` here and at the relay".into()
+        Outcome::Up => String::new(),
+        Outcome::ClockAhead | Outcome::Expired => {
+            "synchronise both clocks with NTP: `timedatectl` here and on the TURN server".into()
         }
-        ProbeOutcome::WrongSecret => "the same value here in TURNSERVER_SECRET and there as static-auth-secret (/etc/turnserver.conf), then `systemctl restart coturn`".into(),
-        ProbeOutcome::OpenRelay => "strangers relay at your cost: `use-auth-secret`, and no `no-auth`, in /etc/turnserver.conf".into(),
-        ProbeOutcome::Redirects => "name the server that it sends to, so that this one is tried".into(),
-        ProbeOutcome::NoLongTermCredentials => "`use-auth-secret`, `static-auth-secret=` and `realm=` in /etc/turnserver.conf (deploy/turnserver.conf)".into(),
-        ProbeOutcome::Refused(486 | 508, _) => "raise user-quota, total-quota, or min-port to max-port in /etc/turnserver.conf, or wait until calls end".into(),
-        ProbeOutcome::Refused(..) => "the relay's log says why: `journalctl -u coturn`".into(),
-        ProbeOutcome::UnknownHost(_) => format!("look at its spelling; `getent hosts {host}` asks the same name servers"),
-        ProbeOutcome::PortClosed => format!("start it (`systemctl status coturn`) with {port} among its ports, or let {protocol} through: `ufw allow {port}/{protocol}`"),
-        ProbeOutcome::Unreachable(_) => format!("`ip route get` and the firewall of this machine: {host} port {port}, {protocol}"),
-        ProbeOutcome::Timeout => format!("a firewall swallows it: open {port}/{protocol} at the relay (`ufw allow {port}/{protocol}`) and in its provider's"),
-        ProbeOutcome::NotStun => format!("`ss -lnp 'sport = :{port}'` at the relay says what listens there; name a port of the relay"),
-        ProbeOutcome::ConnectionClosed => "the port may want TLS (`turns:`), or a proxy stands before it; the relay's log says more".into(),
-        ProbeOutcome::BadCertificate(_) => format!("one for {host} of an authority that browsers know, with its chain (fullchain.pem) as `cert=`; `openssl s_client -connect {host}:{port}` shows it"),
-        ProbeOutcome::TlsFailed(_) => "`cert=` and `pkey=` in /etc/turnserver.conf that the relay's user can read; its log says more".into(),
-        ProbeOutcome::NotProbed => "`turns:` with `?transport=tcp`, which every browser speaks".into(),
+        Outcome::WrongSecret => "set the same value here in TURNSERVER_SECRET and there as static-auth-secret (/etc/turnserver.conf), then `systemctl restart coturn`".into(),
+        Outcome::OpenRelay => "anyone can relay at your cost: set `use-auth-secret`, and not `no-auth`, in /etc/turnserver.conf".into(),
+        Outcome::Redirects => "name the server that it redirects to, so that it is probed".into(),
+        Outcome::NoLongTermCredentials => "set `use-auth-secret`, `static-auth-secret=` and `realm=` in /etc/turnserver.conf (deploy/turnserver.conf)".into(),
+        Outcome::Refused(486 | 508, _) => "raise user-quota, total-quota, or the range from min-port to max-port in /etc/turnserver.conf, or wait until calls end".into(),
+        Outcome::Refused(..) => "the TURN server's log says why: `journalctl -u coturn`".into(),
+        Outcome::UnknownHost(_) => format!("check its spelling; `getent hosts {host}` asks the same name servers"),
+        Outcome::PortClosed => format!("start it (`systemctl status coturn`) with {port} among its ports, or open the port: `ufw allow {port}/{protocol}`"),
+        Outcome::Unreachable(_) => format!("check `ip route get` and the firewall of this machine: {host} port {port}, {protocol}"),
+        Outcome::Timeout => format!("a firewall drops the packets: open {port}/{protocol} on the TURN server (`ufw allow {port}/{protocol}`) and at its provider"),
+        Outcome::NotStun => format!("`ss -lnp 'sport = :{port}'` on that machine shows what listens there; set a port of the TURN server"),
+        Outcome::ConnectionClosed => "the port may need TLS (`turns:`), or a proxy is in front of it; the TURN server's log says more".into(),
+        Outcome::BadCertificate(_) => format!("install one for {host} from an authority that browsers trust, with its chain (fullchain.pem) as `cert=`; `openssl s_client -connect {host}:{port}` shows it"),
+        Outcome::TlsFailed(_) => "set `cert=` and `pkey=` in /etc/turnserver.conf to files that the TURN server's user can read; its log says more".into(),
+        Outcome::NotProbed => "use `turns:` with `?transport=tcp`, which every browser supports".into(),
     }
 }

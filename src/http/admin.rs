@@ -11,16 +11,16 @@ use utoipa::ToSchema;
 
 use super::{
     error::{ApiError, ErrorBody, InvalidBody},
-    extract::{Accepted, Administrator, Fields},
+    extract::{Administrator, DescribeBody, JsonBody},
     layers::NO_STORE,
 };
 use crate::{
-    app::App,
+    app::AppState,
     auth::users_file::check_username,
     client_ip::ClientEndpoint,
     clock::{unix_now, unix_now_ms},
-    moderation::{About, LONGEST, Order, Who},
-    rooms::{Sitting, is_room_id},
+    moderation::{MAX_DURATION_SECONDS, ModerationRule, RuleKind, Subject},
+    rooms::{MemberSnapshot, is_room_id},
     telemetry,
     wire::is_client_id,
 };
@@ -68,7 +68,7 @@ pub(super) struct StatusBody {
         (status = 404, description = "There is no `ADMIN_TOKEN`", body = ErrorBody),
     )
 )]
-pub(super) async fn status(State(app): State<App>, _: Administrator) -> impl IntoResponse {
+pub(super) async fn status(State(app): State<AppState>, _: Administrator) -> impl IntoResponse {
     let body = StatusBody {
         version: env!("CARGO_PKG_VERSION"),
         uptime_seconds: app.started.elapsed().as_secs(),
@@ -76,8 +76,8 @@ pub(super) async fn status(State(app): State<App>, _: Administrator) -> impl Int
         is_cluster_up: app.cluster.as_ref().map(crate::cluster::Cluster::is_up),
         is_draining: app.is_closing(),
         connections: app.sessions.len(),
-        members: app.rooms.members(),
-        rooms: app.rooms.rooms(),
+        members: app.rooms.member_total(),
+        rooms: app.rooms.room_count(),
         recent: telemetry::recent_events(),
     };
     (NO_STORE, Json(body))
@@ -101,7 +101,7 @@ pub(super) struct WholeRoomBody {
     members: Vec<MemberBody>,
     /// Bans, locks and capacities that stand for this room, and bans from all.
     #[schema(value_type = Vec<Object>)]
-    orders: Vec<Order>,
+    orders: Vec<ModerationRule>,
 }
 
 /// A member of a room.
@@ -128,9 +128,10 @@ pub(super) struct MemberBody {
     path: Option<&'static str>,
 }
 
-impl From<Sitting> for MemberBody {
-    fn from(sitting: Sitting) -> Self {
-        let Sitting { peer, node, is_away, age, address, ping_rtt, path } = sitting;
+impl From<MemberSnapshot> for MemberBody {
+    fn from(sitting: MemberSnapshot) -> Self {
+        let MemberSnapshot { peer, node, is_detached: is_away, age, address, ping_rtt, path } =
+            sitting;
         Self {
             client_id: peer.client_id.to_string(),
             username: peer.username.to_string(),
@@ -139,7 +140,7 @@ impl From<Sitting> for MemberBody {
             seconds: Some(age.as_secs()),
             address: address.map(|address| address.to_string()),
             ping_rtt_ms: ping_rtt.map(|rtt| rtt.as_secs_f64() * 1000.0),
-            path: path.map(|path| path.word()),
+            path: path.map(|path| path.as_str()),
         }
     }
 }
@@ -155,7 +156,7 @@ impl From<Sitting> for MemberBody {
     )
 )]
 pub(super) async fn rooms(
-    State(app): State<App>,
+    State(app): State<AppState>,
     _: Administrator,
 ) -> Result<impl IntoResponse, ApiError> {
     let counted: Vec<(String, usize)> = match &app.cluster {
@@ -186,17 +187,17 @@ pub(super) struct PastRoomBody {
         (status = 404, description = "There is no `ADMIN_TOKEN`", body = ErrorBody),
     )
 )]
-pub(super) async fn past(State(app): State<App>, _: Administrator) -> impl IntoResponse {
-    let past = app.rooms.past_rooms().into_iter().map(|(room, over_for)| PastRoomBody {
+pub(super) async fn past(State(app): State<AppState>, _: Administrator) -> impl IntoResponse {
+    let past = app.rooms.closed_rooms().into_iter().map(|(room, over_for)| PastRoomBody {
         room_id: room.to_string(),
         over_for_seconds: over_for.as_secs(),
     });
     (NO_STORE, Json(past.collect::<Vec<_>>()))
 }
 
-fn room_body(app: &App, room_id: String, connected_users: usize) -> ManagedRoomBody {
+fn room_body(app: &AppState, room_id: String, connected_users: usize) -> ManagedRoomBody {
     let capacity = app.rooms.capacity_of(&room_id);
-    let is_locked = app.orders.is_locked(&room_id, unix_now());
+    let is_locked = app.moderation_rules.is_locked(&room_id, unix_now());
     ManagedRoomBody { room_id, connected_users, capacity, is_locked }
 }
 
@@ -212,13 +213,13 @@ fn room_body(app: &App, room_id: String, connected_users: usize) -> ManagedRoomB
     )
 )]
 pub(super) async fn room(
-    State(app): State<App>,
+    State(app): State<AppState>,
     _: Administrator,
     room: Result<Path<String>, PathRejection>,
 ) -> Result<impl IntoResponse, ApiError> {
     let RoomId(room) = room.try_into()?;
     let members = members(&app, &room).await?;
-    let mut orders = app.orders.standing(unix_now());
+    let mut orders = app.moderation_rules.active(unix_now());
     orders.retain(|order| order.about.room().is_none_or(|of| of == room));
     let is_about_it = orders.iter().any(|order| order.about.room().is_some());
     if members.is_empty() && !is_about_it {
@@ -229,8 +230,8 @@ pub(super) async fn room(
 }
 
 /// Who is in a room, by what this server sees of it, or else by what all share.
-async fn members(app: &App, room: &str) -> Result<Vec<MemberBody>, ApiError> {
-    let seen = app.rooms.inspect(room);
+async fn members(app: &AppState, room: &str) -> Result<Vec<MemberBody>, ApiError> {
+    let seen = app.rooms.member_snapshots(room);
     let Some(cluster) = app.cluster.as_ref().filter(|_| seen.is_empty()) else {
         return Ok(seen.into_iter().map(MemberBody::from).collect());
     };
@@ -241,7 +242,7 @@ async fn members(app: &App, room: &str) -> Result<Vec<MemberBody>, ApiError> {
         .map(|holder| MemberBody {
             client_id: holder.peer.client_id.to_string(),
             username: holder.peer.username.to_string(),
-            node: Some(holder.conn.node.to_string()),
+            node: Some(holder.connection.node.to_string()),
             ..MemberBody::default()
         })
         .collect();
@@ -260,12 +261,12 @@ async fn members(app: &App, room: &str) -> Result<Vec<MemberBody>, ApiError> {
     )
 )]
 pub(super) async fn timeline(
-    State(app): State<App>,
+    State(app): State<AppState>,
     _: Administrator,
     room: Result<Path<String>, PathRejection>,
 ) -> Result<impl IntoResponse, ApiError> {
     let RoomId(room) = room.try_into()?;
-    let story = app.rooms.story(&room, unix_now_ms()).ok_or(ApiError::RoomNotFound)?;
+    let story = app.rooms.timeline(&room, unix_now_ms()).ok_or(ApiError::RoomNotFound)?;
     Ok((NO_STORE, Json(story)))
 }
 
@@ -274,7 +275,7 @@ pub(super) async fn timeline(
 pub(super) struct OrdersBody {
     /// Bans, locks and capacities, each with when it was given (`at`, milliseconds) and ends (`until`, seconds).
     #[schema(value_type = Vec<Object>)]
-    orders: Vec<Order>,
+    orders: Vec<ModerationRule>,
 }
 
 /// Bans, locks and capacities that stand.
@@ -286,8 +287,8 @@ pub(super) struct OrdersBody {
         (status = 404, description = "There is no `ADMIN_TOKEN`", body = ErrorBody),
     )
 )]
-pub(super) async fn orders(State(app): State<App>, _: Administrator) -> impl IntoResponse {
-    (NO_STORE, Json(OrdersBody { orders: app.orders.standing(unix_now()) }))
+pub(super) async fn orders(State(app): State<AppState>, _: Administrator) -> impl IntoResponse {
+    (NO_STORE, Json(OrdersBody { orders: app.moderation_rules.active(unix_now()) }))
 }
 
 /// Whom to throw out.
@@ -304,7 +305,7 @@ pub(super) struct Kick {
     ban_seconds: u64,
 }
 
-impl Accepted for Kick {
+impl DescribeBody for Kick {
     const ACCEPTED: &str = "an object with \"client_id\" or \"username\" (a string), and perhaps \"ban_seconds\" (0 to 315360000)";
 }
 
@@ -323,28 +324,28 @@ impl Accepted for Kick {
     )
 )]
 pub(super) async fn kick(
-    State(app): State<App>,
+    State(app): State<AppState>,
     _: Administrator,
     Extension(client): Extension<ClientEndpoint>,
     room: Result<Path<String>, PathRejection>,
-    Fields(kick): Fields<Kick>,
+    JsonBody(kick): JsonBody<Kick>,
 ) -> Result<Response, ApiError> {
     let RoomId(room) = room.try_into()?;
     let Kick { client_id, username, ban_seconds } = kick;
-    let who = whom(username, client_id).ok_or(Kick::fault())?;
-    let seconds = within(ban_seconds).ok_or(Kick::fault())?;
+    let who = subject_of(username, client_id).ok_or(Kick::fault())?;
+    let seconds = until_seconds(ban_seconds).ok_or(Kick::fault())?;
     if seconds == 0 {
         let is_meant = |member: &MemberBody| match &who {
-            Who::Everyone => true,
-            Who::Username(name) => *name == member.username,
-            Who::ClientId(id) => *id == member.client_id,
+            Subject::Everyone => true,
+            Subject::Username(name) => *name == member.username,
+            Subject::ClientId(id) => *id == member.client_id,
         };
         if !members(&app, &room).await?.iter().any(is_meant) {
             return Err(ApiError::NobodyThere);
         }
     }
     audit(&client, "kick", Some(&room), Some(&who), Some(seconds));
-    ordered(app.ban(Some(room), who, seconds).await?)
+    rule_response(app.ban(Some(room), who, seconds).await?)
 }
 
 /// Whom to keep out.
@@ -362,7 +363,7 @@ pub(super) struct Ban {
     seconds: u64,
 }
 
-impl Accepted for Ban {
+impl DescribeBody for Ban {
     const ACCEPTED: &str = "an object with \"seconds\" (1 to 315360000) and \"username\", or \"client_id\" and \"room_id\" (strings)";
 }
 
@@ -379,20 +380,20 @@ impl Accepted for Ban {
     )
 )]
 pub(super) async fn ban(
-    State(app): State<App>,
+    State(app): State<AppState>,
     _: Administrator,
     Extension(client): Extension<ClientEndpoint>,
-    Fields(ban): Fields<Ban>,
+    JsonBody(ban): JsonBody<Ban>,
 ) -> Result<Response, ApiError> {
     let Ban { client_id, username, room_id: room, seconds } = ban;
     // A client id means something in its room only.
-    let who = whom(username, client_id)
-        .filter(|who| room.is_some() || matches!(who, Who::Username(_)))
+    let who = subject_of(username, client_id)
+        .filter(|who| room.is_some() || matches!(who, Subject::Username(_)))
         .filter(|_| room.as_deref().is_none_or(is_room_id))
         .ok_or(Ban::fault())?;
-    let seconds = within(seconds).filter(|seconds| *seconds > 0).ok_or(Ban::fault())?;
+    let seconds = until_seconds(seconds).filter(|seconds| *seconds > 0).ok_or(Ban::fault())?;
     audit(&client, "ban", room.as_deref(), Some(&who), Some(seconds));
-    ordered(app.ban(room, who, seconds).await?)
+    rule_response(app.ban(room, who, seconds).await?)
 }
 
 /// What to take back.
@@ -401,10 +402,10 @@ pub(super) struct Lift {
     /// As `/admin/api/orders` shows it; other fields of it may stand there, too.
     #[serde(flatten)]
     #[schema(value_type = Object)]
-    about: About,
+    about: RuleKind,
 }
 
-impl Accepted for Lift {
+impl DescribeBody for Lift {
     const ACCEPTED: &str = "an order as /admin/api/orders shows it, such as {\"order\":\"ban\",\"room\":\"den\",\"who\":{\"username\":\"bob\"}}";
 }
 
@@ -413,29 +414,33 @@ impl Accepted for Lift {
     post, path = "/admin/api/lift", tag = "Administration", security(("admin" = [])),
     request_body = Lift,
     responses(
-        (status = 200, description = "It does not stand any more, on any server", body = Done),
+        (status = 200, description = "It does not stand any more, on any server", body = DoneBody),
         (status = 401, description = "Not the bearer token of `ADMIN_TOKEN`", body = ErrorBody),
         (status = 404, description = "No such order stands; or there is no `ADMIN_TOKEN`", body = ErrorBody),
         (status = 422, description = "What the body should be", body = InvalidBody),
     )
 )]
 pub(super) async fn lift(
-    State(app): State<App>,
+    State(app): State<AppState>,
     _: Administrator,
     Extension(client): Extension<ClientEndpoint>,
-    Fields(Lift { about }): Fields<Lift>,
+    JsonBody(Lift { about }): JsonBody<Lift>,
 ) -> Result<Response, ApiError> {
-    take_back(&app, &client, about).await
+    remove(&app, &client, about).await
 }
 
-async fn take_back(app: &App, client: &ClientEndpoint, about: About) -> Result<Response, ApiError> {
+async fn remove(
+    app: &AppState,
+    client: &ClientEndpoint,
+    about: RuleKind,
+) -> Result<Response, ApiError> {
     let (act, who) = match &about {
-        About::Ban { who, .. } => ("lift ban", Some(who)),
-        About::Lock { .. } => ("unlock", None),
-        About::Capacity { .. } => ("lift capacity", None),
+        RuleKind::Ban { who, .. } => ("lift ban", Some(who)),
+        RuleKind::Lock { .. } => ("unlock", None),
+        RuleKind::Capacity { .. } => ("lift capacity", None),
     };
     audit(client, act, about.room(), who, None);
-    if app.lift(about).await { done(act) } else { Err(ApiError::NoSuchOrder) }
+    if app.remove_rule(about).await { done_response(act) } else { Err(ApiError::NoSuchOrder) }
 }
 
 /// Lets nobody into a room who is not in.
@@ -450,14 +455,14 @@ async fn take_back(app: &App, client: &ClientEndpoint, about: About) -> Result<R
     )
 )]
 pub(super) async fn lock(
-    State(app): State<App>,
+    State(app): State<AppState>,
     _: Administrator,
     Extension(client): Extension<ClientEndpoint>,
     room: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
     let RoomId(room) = room.try_into()?;
     audit(&client, "lock", Some(&room), None, None);
-    ordered(app.lock(room).await?)
+    rule_response(app.lock(room).await?)
 }
 
 /// Lets people into a room again.
@@ -465,19 +470,19 @@ pub(super) async fn lock(
     post, path = "/admin/api/rooms/{room_id}/unlock", tag = "Administration", security(("admin" = [])),
     params(("room_id" = String, Path, description = "Percent-encoded")),
     responses(
-        (status = 200, description = "On all servers", body = Done),
+        (status = 200, description = "On all servers", body = DoneBody),
         (status = 401, description = "Not the bearer token of `ADMIN_TOKEN`", body = ErrorBody),
         (status = 404, description = "It is not locked; or there is no `ADMIN_TOKEN`", body = ErrorBody),
     )
 )]
 pub(super) async fn unlock(
-    State(app): State<App>,
+    State(app): State<AppState>,
     _: Administrator,
     Extension(client): Extension<ClientEndpoint>,
     room: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
     let RoomId(room) = room.try_into()?;
-    take_back(&app, &client, About::Lock { room }).await
+    remove(&app, &client, RuleKind::Lock { room }).await
 }
 
 /// How to close a room.
@@ -489,7 +494,7 @@ pub(super) struct Close {
     seconds: u64,
 }
 
-impl Accepted for Close {
+impl DescribeBody for Close {
     const ACCEPTED: &str = "nothing, or an object with \"seconds\" (0 to 315360000)";
 }
 
@@ -507,16 +512,16 @@ impl Accepted for Close {
     )
 )]
 pub(super) async fn close(
-    State(app): State<App>,
+    State(app): State<AppState>,
     _: Administrator,
     Extension(client): Extension<ClientEndpoint>,
     room: Result<Path<String>, PathRejection>,
-    Fields(Close { seconds }): Fields<Close>,
+    JsonBody(Close { seconds }): JsonBody<Close>,
 ) -> Result<Response, ApiError> {
     let RoomId(room) = room.try_into()?;
-    let seconds = within(seconds).ok_or(Close::fault())?;
+    let seconds = until_seconds(seconds).ok_or(Close::fault())?;
     audit(&client, "close", Some(&room), None, Some(seconds));
-    ordered(app.ban(Some(room), Who::Everyone, seconds).await?)
+    rule_response(app.ban(Some(room), Subject::Everyone, seconds).await?)
 }
 
 /// How many a room holds.
@@ -528,7 +533,7 @@ pub(super) struct Capacity {
     members: Option<usize>,
 }
 
-impl Accepted for Capacity {
+impl DescribeBody for Capacity {
     const ACCEPTED: &str =
         "an object with \"members\" (1 to 1000000, or null for as many as others)";
 }
@@ -547,28 +552,28 @@ impl Accepted for Capacity {
     )
 )]
 pub(super) async fn capacity(
-    State(app): State<App>,
+    State(app): State<AppState>,
     _: Administrator,
     Extension(client): Extension<ClientEndpoint>,
     room: Result<Path<String>, PathRejection>,
-    Fields(Capacity { members }): Fields<Capacity>,
+    JsonBody(Capacity { members }): JsonBody<Capacity>,
 ) -> Result<Response, ApiError> {
     let RoomId(room) = room.try_into()?;
     let Some(members) = members else {
-        return take_back(&app, &client, About::Capacity { room }).await;
+        return remove(&app, &client, RuleKind::Capacity { room }).await;
     };
     if !(1..=1_000_000).contains(&members) {
         return Err(Capacity::fault());
     }
     let address = client.address;
     tracing::info!(target: "signaling::audit", act = "capacity", room, members, %address, "administrator");
-    ordered(app.set_capacity(room, members).await?)
+    rule_response(app.set_capacity(room, members).await?)
 }
 
 /// What to say.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Say {
+pub(super) struct Announcement {
     /// Any JSON; clients get it as the `data` of a `server_message`.
     #[schema(value_type = Object)]
     data: Box<RawValue>,
@@ -576,13 +581,13 @@ pub(super) struct Say {
     to: Option<String>,
 }
 
-impl Accepted for Say {
+impl DescribeBody for Announcement {
     const ACCEPTED: &str = "an object with \"data\" (any JSON), and perhaps \"to\" (a client id)";
 }
 
 /// What was done.
 #[derive(Serialize, ToSchema)]
-pub(super) struct Done {
+pub(super) struct DoneBody {
     #[schema(example = "unlock")]
     done: &'static str,
 }
@@ -591,9 +596,9 @@ pub(super) struct Done {
 #[utoipa::path(
     post, path = "/admin/api/rooms/{room_id}/message", tag = "Administration", security(("admin" = [])),
     params(("room_id" = String, Path, description = "Percent-encoded")),
-    request_body = Say,
+    request_body = Announcement,
     responses(
-        (status = 200, description = "It is on its way", body = Done),
+        (status = 200, description = "It is on its way", body = DoneBody),
         (status = 401, description = "Not the bearer token of `ADMIN_TOKEN`", body = ErrorBody),
         (status = 404, description = "Nobody like that is in the room; or there is no `ADMIN_TOKEN`", body = ErrorBody),
         (status = 422, description = "What the body should be", body = InvalidBody),
@@ -601,21 +606,21 @@ pub(super) struct Done {
     )
 )]
 pub(super) async fn say(
-    State(app): State<App>,
+    State(app): State<AppState>,
     _: Administrator,
     Extension(client): Extension<ClientEndpoint>,
     room: Result<Path<String>, PathRejection>,
-    Fields(Say { data, to }): Fields<Say>,
+    JsonBody(Announcement { data, to }): JsonBody<Announcement>,
 ) -> Result<Response, ApiError> {
     let RoomId(room) = room.try_into()?;
     let is_meant = |member: &MemberBody| to.as_ref().is_none_or(|to| *to == member.client_id);
     if !members(&app, &room).await?.iter().any(is_meant) {
         return Err(ApiError::NobodyThere);
     }
-    let who = to.clone().map_or(Who::Everyone, Who::ClientId);
+    let who = to.clone().map_or(Subject::Everyone, Subject::ClientId);
     audit(&client, "message", Some(&room), Some(&who), None);
     app.announce(room, to, &data).await;
-    done("message")
+    done_response("message")
 }
 
 /// Stops this server as a signal would: nobody comes in any more, clients are told when to come back (to another server
@@ -623,46 +628,46 @@ pub(super) async fn say(
 #[utoipa::path(
     post, path = "/admin/api/drain", tag = "Administration", security(("admin" = [])),
     responses(
-        (status = 200, description = "It has begun", body = Done),
+        (status = 200, description = "It has begun", body = DoneBody),
         (status = 401, description = "Not the bearer token of `ADMIN_TOKEN`", body = ErrorBody),
         (status = 404, description = "There is no `ADMIN_TOKEN`", body = ErrorBody),
     )
 )]
 pub(super) async fn drain(
-    State(app): State<App>,
+    State(app): State<AppState>,
     _: Administrator,
     Extension(client): Extension<ClientEndpoint>,
 ) -> Result<Response, ApiError> {
     audit(&client, "drain", None, None, None);
     app.stop.cancel();
-    done("drain")
+    done_response("drain")
 }
 
 /// Somebody who can be there: no other is worth an order.
-fn whom(username: Option<String>, client_id: Option<String>) -> Option<Who> {
+fn subject_of(username: Option<String>, client_id: Option<String>) -> Option<Subject> {
     let who = match (username, client_id) {
-        (Some(username), None) => Who::Username(username),
-        (None, Some(client_id)) => Who::ClientId(client_id),
+        (Some(username), None) => Subject::Username(username),
+        (None, Some(client_id)) => Subject::ClientId(client_id),
         (Some(_), Some(_)) | (None, None) => return None,
     };
     let can_be = match &who {
-        Who::Everyone => true,
-        Who::Username(name) => check_username(name).is_ok(),
-        Who::ClientId(id) => is_client_id(id),
+        Subject::Everyone => true,
+        Subject::Username(name) => check_username(name).is_ok(),
+        Subject::ClientId(id) => is_client_id(id),
     };
     can_be.then_some(who)
 }
 
-fn within(seconds: u64) -> Option<u64> {
-    Some(seconds).filter(|seconds| *seconds <= LONGEST)
+fn until_seconds(seconds: u64) -> Option<u64> {
+    Some(seconds).filter(|seconds| *seconds <= MAX_DURATION_SECONDS)
 }
 
-fn ordered(order: Order) -> Result<Response, ApiError> {
+fn rule_response(order: ModerationRule) -> Result<Response, ApiError> {
     Ok((NO_STORE, Json(order)).into_response())
 }
 
-fn done(done: &'static str) -> Result<Response, ApiError> {
-    Ok((NO_STORE, Json(Done { done })).into_response())
+fn done_response(done: &'static str) -> Result<Response, ApiError> {
+    Ok((NO_STORE, Json(DoneBody { done })).into_response())
 }
 
 /// What an administrator does stands in the log, also where it comes to nothing.
@@ -670,7 +675,7 @@ fn audit(
     client: &ClientEndpoint,
     act: &'static str,
     room: Option<&str>,
-    who: Option<&Who>,
+    who: Option<&Subject>,
     seconds: Option<u64>,
 ) {
     let (address, who) = (client.address, who.map(ToString::to_string));

@@ -9,7 +9,7 @@ use axum::{
 };
 
 use super::layers::NO_STORE;
-use crate::app::App;
+use crate::app::AppState;
 
 /// Nothing from elsewhere, nothing inline, nothing that reads HTML from text. Forms are handled by the script.
 const POLICY: HeaderValue = HeaderValue::from_static(
@@ -29,7 +29,7 @@ const FILES: [(&str, &str, &str); 6] = [
     ("/admin/story.mjs", SCRIPT, include_str!("admin_page/story.mjs")),
 ];
 
-pub(super) fn router() -> Router<App> {
+pub(super) fn router() -> Router<AppState> {
     FILES.into_iter().fold(Router::new(), |router, (path, content_type, text)| {
         router.route(path, get(async move || serve(content_type, text)))
     })

@@ -16,7 +16,7 @@ use super::{
     layers::NO_STORE,
 };
 use crate::{
-    app::{App, IssuedToken},
+    app::{AppState, IssuedToken},
     auth::users::Account,
     client_ip::ClientEndpoint,
 };
@@ -84,7 +84,7 @@ pub(super) struct MessageBody {
     )
 )]
 pub(super) async fn login(
-    State(app): State<App>,
+    State(app): State<AppState>,
     Extension(client): Extension<ClientEndpoint>,
     JsonLogin(login): JsonLogin,
 ) -> Result<Response, ApiError> {
@@ -107,7 +107,7 @@ pub(super) async fn login(
     )
 )]
 pub(super) async fn token(
-    State(app): State<App>,
+    State(app): State<AppState>,
     Extension(client): Extension<ClientEndpoint>,
     FormLogin(login): FormLogin,
 ) -> Response {
@@ -140,7 +140,7 @@ pub(super) async fn me(CurrentUser(account): CurrentUser) -> Json<UserBody> {
     responses((status = 200, description = "A token", body = TokenBody), (status = 401, description = "No token, or not a good one", body = ErrorBody))
 )]
 pub(super) async fn refresh(
-    State(app): State<App>,
+    State(app): State<AppState>,
     CurrentUser(account): CurrentUser,
 ) -> Result<Response, ApiError> {
     Ok(token_answer(&app.issue(&account)?))
@@ -151,7 +151,10 @@ pub(super) async fn refresh(
     post, path = "/auth/logout", tag = "Authentication", security((), ("token" = [])),
     responses((status = 200, description = "Also without a token, or with one that was not good", body = MessageBody))
 )]
-pub(super) async fn logout(State(app): State<App>, token: Option<Bearer>) -> Json<MessageBody> {
+pub(super) async fn logout(
+    State(app): State<AppState>,
+    token: Option<Bearer>,
+) -> Json<MessageBody> {
     if let Some(Bearer(token)) = token {
         app.log_out(token.expose_secret()).await;
     }

@@ -8,21 +8,21 @@ use axum::{
 };
 
 use super::error::ApiError;
-use crate::{app::App, client_ip::ClientEndpoint, server::Transport};
+use crate::{app::AppState, client_ip::ClientEndpoint, server::ConnectionInfo};
 
 /// Half a year, as most who are careful start with.
-const REMEMBER_HTTPS: HeaderValue = HeaderValue::from_static("max-age=15768000");
+const HSTS: HeaderValue = HeaderValue::from_static("max-age=15768000");
 
 /// Finds out who sent a request, and turns away what should have come by HTTPS.
-pub(super) async fn recognise(
-    State(app): State<App>,
+pub(super) async fn identify_client(
+    State(app): State<AppState>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let Some(transport) = request.extensions().get::<Transport>() else {
+    let Some(transport) = request.extensions().get::<ConnectionInfo>() else {
         return ApiError::Internal("a request without transport".into()).into_response();
     };
-    let Transport { peer, tls, .. } = transport;
+    let ConnectionInfo { peer, tls, .. } = transport;
     let client = ClientEndpoint::from_headers(
         request.headers(),
         peer.ip(),
@@ -33,23 +33,23 @@ pub(super) async fn recognise(
     request.extensions_mut().insert(client);
     // Whoever has TLS on this very port never means plain HTTP on it.
     let required = app.config.require_https || app.config.tls.is_some();
-    if required && !client.https && !stays_open(request.uri().path()) {
-        return send_to_https(&request, app.config.tls.is_some());
+    if required && !client.https && !is_exempt_from_https(request.uri().path()) {
+        return redirect_to_https(&request, app.config.tls.is_some());
     }
     let mut response = next.run(request).await;
     if client.https {
-        response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, REMEMBER_HTTPS);
+        response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, HSTS);
     }
     response
 }
 
 /// What a load balancer or a monitor asks from inside, without TLS.
-fn stays_open(path: &str) -> bool {
+fn is_exempt_from_https(path: &str) -> bool {
     let first = path.trim_start_matches('/').split('/').next();
     matches!(first, Some("health" | "metrics"))
 }
 
-fn send_to_https(request: &Request, on_this_port: bool) -> Response {
+fn redirect_to_https(request: &Request, on_this_port: bool) -> Response {
     let readable = request.method() == Method::GET || request.method() == Method::HEAD;
     let upgrade = request.uri().path().trim_start_matches('/').starts_with("ws/");
     let host = request

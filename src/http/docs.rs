@@ -17,7 +17,7 @@ use utoipa::openapi::{
 };
 
 use super::error::{ApiError, ErrorBody};
-use crate::app::App;
+use crate::app::AppState;
 
 /// Swagger UI sets styles on its own elements and draws its icons from `data:`.
 const POLICY: HeaderValue = HeaderValue::from_static(
@@ -48,7 +48,7 @@ pub(super) fn introduction() -> OpenApi {
             InfoBuilder::new()
                 .title("WebRTC Signaling Server")
                 .version(env!("CARGO_PKG_VERSION"))
-                .description(Some("REST beside the WebSocket `/ws/{room_id}`, whose messages are in docs/PROTOCOL.md."))
+                .description(Some("REST beside the WebSocket `/ws/{room_id}`, whose messages are in docs/build/protocol.md."))
                 .contact(Some(contact))
                 .build(),
         )
@@ -78,7 +78,7 @@ fn with_limits(mut document: OpenApi) -> OpenApi {
     document
 }
 
-pub(super) fn router(spec: OpenApi) -> Router<App> {
+pub(super) fn router(spec: OpenApi) -> Router<AppState> {
     let spec = with_limits(spec).to_json().map(Bytes::from).unwrap_or_default();
     let json = [(header::CONTENT_TYPE, "application/json")];
     Router::new()

@@ -11,7 +11,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use crate::{app::LoginError, cluster::Away, moderation::TooMany, session::Refusal};
+use crate::{
+    app::LoginError, cluster::ClusterUnavailable, moderation::RuleLimitReached, session::AuthError,
+};
 
 /// What a REST handler returns when it cannot do what it was asked.
 ///
@@ -50,7 +52,7 @@ pub enum ApiError {
     NoSuchOrder,
     /// 409.
     #[error(transparent)]
-    TooManyOrders(#[from] TooMany),
+    TooManyOrders(#[from] RuleLimitReached),
     /// 405, with `Allow`.
     #[error("Method Not Allowed")]
     MethodNotAllowed,
@@ -68,7 +70,7 @@ pub enum ApiError {
     UnsupportedEncoding,
     /// 422. Fields that are missing or of the wrong type.
     #[error("Unprocessable Entity")]
-    Invalid(Vec<FieldFault>),
+    Invalid(Vec<FieldError>),
     /// 400. The request cannot become a WebSocket.
     #[error("This is the address of a WebSocket, and the request no handshake of one (RFC 6455)")]
     NoWebSocket,
@@ -106,7 +108,7 @@ pub enum ApiError {
 
 /// One thing wrong with a body, as FastAPI says it. The offending value is never repeated.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct FieldFault {
+pub struct FieldError {
     /// What is wrong: `missing`, `string_type`, `json_invalid`, …
     #[serde(rename = "type")]
     pub kind: &'static str,
@@ -138,7 +140,7 @@ pub struct ErrorBody {
 #[derive(Serialize, ToSchema)]
 pub struct InvalidBody {
     /// One entry for each fault.
-    pub detail: Vec<FieldFault>,
+    pub detail: Vec<FieldError>,
 }
 
 /// The body of a failed `/auth/token` (RFC 6749 section 5.2, beside the `detail` that clients read).
@@ -151,7 +153,7 @@ pub struct GrantErrorBody {
     pub error: String,
 }
 
-impl FieldFault {
+impl FieldError {
     /// A required field that is not there.
     pub fn missing(field: &str) -> Self {
         Self {
@@ -249,18 +251,19 @@ pub fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }
 
-impl From<Refusal> for ApiError {
-    fn from(why: Refusal) -> Self {
+impl From<AuthError> for ApiError {
+    fn from(why: AuthError) -> Self {
         match why {
-            Refusal::BadToken | Refusal::Blocked | Refusal::NoSuchUser | Refusal::Removed => {
-                Self::InvalidToken
-            }
+            AuthError::BadToken
+            | AuthError::Blocked
+            | AuthError::NoSuchUser
+            | AuthError::Removed => Self::InvalidToken,
         }
     }
 }
 
-impl From<Away> for ApiError {
-    fn from(Away: Away) -> Self {
+impl From<ClusterUnavailable> for ApiError {
+    fn from(ClusterUnavailable: ClusterUnavailable) -> Self {
         Self::ClusterAway
     }
 }

@@ -9,7 +9,7 @@ use axum::{
 };
 
 use super::error::ApiError;
-use crate::app::App;
+use crate::app::AppState;
 
 const PAGES: [(&str, &str); 3] = [
     ("simple_client.html", include_str!("../../examples/simple_client.html")),
@@ -24,7 +24,7 @@ const POLICY: HeaderValue = HeaderValue::from_static(
      connect-src http: https: ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 );
 
-pub(super) fn router() -> Router<App> {
+pub(super) fn router() -> Router<AppState> {
     Router::new().route("/examples", get(list)).route("/examples/{page}", get(page))
 }
 

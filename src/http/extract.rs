@@ -13,35 +13,35 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
-use super::error::{ApiError, FieldFault};
-use crate::{app::App, auth::users::Account, client_ip::ClientEndpoint};
+use super::error::{ApiError, FieldError};
+use crate::{app::AppState, auth::users::Account, client_ip::ClientEndpoint};
 
 /// The most a body may have, in bytes.
-pub(super) const LARGEST_BODY: usize = 64 * 1024;
+pub(super) const MAX_BODY_BYTES: usize = 64 * 1024;
 
 /// How long a body may take to arrive.
-const BODY_PATIENCE: Duration = Duration::from_secs(10);
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How much of a body that is refused is read all the same, in bytes, and for how long.
-const MOST_DISCARDED: usize = 1024 * 1024;
-const DISCARD_PATIENCE: Duration = Duration::from_secs(2);
+const MAX_DISCARDED_BYTES: usize = 1024 * 1024;
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The fields of a JSON object. No body is an object without any.
-pub(super) struct Fields<T>(pub(super) T);
+pub(super) struct JsonBody<T>(pub(super) T);
 
 /// What can be read from a JSON object.
-pub(super) trait Accepted: serde::de::DeserializeOwned {
+pub(super) trait DescribeBody: serde::de::DeserializeOwned {
     /// What it must look like, for whoever has sent another.
     const ACCEPTED: &str;
 
     /// That it looks otherwise.
     fn fault() -> ApiError {
         let msg = format!("Body should be {}", Self::ACCEPTED);
-        ApiError::Invalid(vec![FieldFault { kind: "value_error", loc: vec![json!("body")], msg }])
+        ApiError::Invalid(vec![FieldError { kind: "value_error", loc: vec![json!("body")], msg }])
     }
 }
 
-impl<S: Send + Sync, T: Accepted> FromRequest<S> for Fields<T> {
+impl<S: Send + Sync, T: DescribeBody> FromRequest<S> for JsonBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
@@ -96,7 +96,7 @@ impl<S: Send + Sync> FromRequest<S> for FormLogin {
         let mut faults = Vec::new();
         if fields.get("grant_type").is_some_and(|kind| kind != "password") {
             let msg = "String should match pattern 'password'".to_owned();
-            faults.push(FieldFault {
+            faults.push(FieldError {
                 kind: "string_pattern_mismatch",
                 loc: vec![json!("body"), json!("grant_type")],
                 msg,
@@ -110,13 +110,13 @@ impl Login {
     /// The fields are taken, not copied: a password leaves nothing behind that is not wiped.
     fn from_fields(
         mut fields: Map<String, Value>,
-        mut faults: Vec<FieldFault>,
+        mut faults: Vec<FieldError>,
     ) -> Result<Self, ApiError> {
         let mut text = |name: &str| match fields.remove(name) {
             Some(Value::String(text)) => text,
             Some(_) => {
                 let msg = "Input should be a valid string".to_owned();
-                faults.push(FieldFault {
+                faults.push(FieldError {
                     kind: "string_type",
                     loc: vec![json!("body"), json!(name)],
                     msg,
@@ -124,7 +124,7 @@ impl Login {
                 String::new()
             }
             None => {
-                faults.push(FieldFault::missing(name));
+                faults.push(FieldError::missing(name));
                 String::new()
             }
         };
@@ -144,7 +144,7 @@ impl Login {
 ///
 /// [`ApiError::BodyTooLarge`], [`ApiError::BodyTooSlow`], and that it does not arrive at all.
 pub(super) async fn body(body: Body) -> Result<Zeroizing<Vec<u8>>, ApiError> {
-    tokio::time::timeout(BODY_PATIENCE, read(body)).await.unwrap_or(Err(ApiError::BodyTooSlow))
+    tokio::time::timeout(BODY_TIMEOUT, read(body)).await.unwrap_or(Err(ApiError::BodyTooSlow))
 }
 
 async fn read(body: Body) -> Result<Zeroizing<Vec<u8>>, ApiError> {
@@ -152,7 +152,7 @@ async fn read(body: Body) -> Result<Zeroizing<Vec<u8>>, ApiError> {
     while let Some(chunk) = chunks.next().await {
         let chunk =
             chunk.map_err(|_| ApiError::BadRequest("There was an error parsing the body"))?;
-        if bytes.len() + chunk.len() > LARGEST_BODY {
+        if bytes.len() + chunk.len() > MAX_BODY_BYTES {
             discard(chunks).await;
             return Err(ApiError::BodyTooLarge);
         }
@@ -165,19 +165,19 @@ async fn read(body: Body) -> Result<Zeroizing<Vec<u8>>, ApiError> {
 /// the answer may be lost on the way.
 pub(super) async fn discard(mut body: BodyDataStream) {
     let reading = async {
-        let mut left = MOST_DISCARDED;
+        let mut left = MAX_DISCARDED_BYTES;
         while left > 0
             && let Some(Ok(chunk)) = body.next().await
         {
             left = left.saturating_sub(chunk.len());
         }
     };
-    let _ = tokio::time::timeout(DISCARD_PATIENCE, reading).await;
+    let _ = tokio::time::timeout(DISCARD_TIMEOUT, reading).await;
 }
 
 fn json_object(bytes: &[u8]) -> Result<Map<String, Value>, ApiError> {
     let whole_body = |kind, msg: &str| {
-        ApiError::Invalid(vec![FieldFault { kind, loc: vec![json!("body")], msg: msg.into() }])
+        ApiError::Invalid(vec![FieldError { kind, loc: vec![json!("body")], msg: msg.into() }])
     };
     if bytes.is_empty() {
         return Err(whole_body("missing", "Field required"));
@@ -195,7 +195,7 @@ fn json_object(bytes: &[u8]) -> Result<Map<String, Value>, ApiError> {
                 .map(<[u8]>::len)
                 .sum();
             let at = before + error.column().saturating_sub(1);
-            Err(ApiError::Invalid(vec![FieldFault {
+            Err(ApiError::Invalid(vec![FieldError {
                 kind: "json_invalid",
                 loc: vec![json!("body"), json!(at)],
                 msg: "JSON decode error".into(),
@@ -262,10 +262,10 @@ fn media_type(headers: &HeaderMap) -> Option<String> {
 /// Whoever a request's bearer token stands for (RFC 6750 section 2.1).
 pub(super) struct CurrentUser(pub(super) Account);
 
-impl FromRequestParts<App> for CurrentUser {
+impl FromRequestParts<AppState> for CurrentUser {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
         let Bearer(token) = bearer(&parts.headers)?.ok_or(ApiError::NotAuthenticated)?;
         let (account, _claims) = app.identify(token.expose_secret())?;
         Ok(Self(account))
@@ -275,10 +275,10 @@ impl FromRequestParts<App> for CurrentUser {
 /// Whoever has `ADMIN_TOKEN`. Without such a setting there is nothing here.
 pub(super) struct Administrator;
 
-impl FromRequestParts<App> for Administrator {
+impl FromRequestParts<AppState> for Administrator {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
         administrator(app, &parts.headers).inspect_err(|why| {
             if let (ApiError::InvalidToken, Some(client)) =
                 (why, parts.extensions.get::<ClientEndpoint>())
@@ -294,7 +294,10 @@ impl FromRequestParts<App> for Administrator {
 /// # Errors
 ///
 /// [`ApiError::NotFound`] where there are none, and those of a token.
-pub(super) fn administrator(app: &App, headers: &HeaderMap) -> Result<Administrator, ApiError> {
+pub(super) fn administrator(
+    app: &AppState,
+    headers: &HeaderMap,
+) -> Result<Administrator, ApiError> {
     let known = app.config.admin_token.as_ref().ok_or(ApiError::NotFound)?;
     let Bearer(token) = bearer(headers)?.ok_or(ApiError::NotAuthenticated)?;
     let (token, known) = (token.expose_secret().as_bytes(), known.expose_secret().as_bytes());
@@ -305,10 +308,10 @@ pub(super) fn administrator(app: &App, headers: &HeaderMap) -> Result<Administra
 /// A bearer token that nobody has looked at yet.
 pub(super) struct Bearer(pub(super) SecretString);
 
-impl OptionalFromRequestParts<App> for Bearer {
+impl OptionalFromRequestParts<AppState> for Bearer {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Option<Self>, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Option<Self>, ApiError> {
         bearer(&parts.headers)
     }
 }

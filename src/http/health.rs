@@ -5,7 +5,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::error::{ApiError, ErrorBody};
-use crate::app::App;
+use crate::app::AppState;
 
 /// A sign of life.
 #[derive(Serialize, ToSchema)]
@@ -51,8 +51,8 @@ pub(super) async fn root() -> Json<RootBody> {
 
 /// How many are there, and since when.
 #[utoipa::path(get, path = "/health", tag = "General", responses((status = 200, description = "It runs, with figures", body = HealthBody)))]
-pub(super) async fn health(State(app): State<App>) -> Json<HealthBody> {
-    let (active_connections, rooms) = (app.rooms.members(), app.rooms.rooms());
+pub(super) async fn health(State(app): State<AppState>) -> Json<HealthBody> {
+    let (active_connections, rooms) = (app.rooms.member_total(), app.rooms.room_count());
     let cluster = match &app.cluster {
         None => None,
         Some(cluster) => Some(ClusterBody {
@@ -87,7 +87,7 @@ pub(super) struct ReadyBody {
         (status = 503, description = "It stops, or cannot reach what several servers share", body = ErrorBody),
     )
 )]
-pub(super) async fn ready(State(app): State<App>) -> Result<Json<ReadyBody>, ApiError> {
+pub(super) async fn ready(State(app): State<AppState>) -> Result<Json<ReadyBody>, ApiError> {
     if app.is_closing() {
         return Err(ApiError::Draining);
     }

@@ -19,15 +19,15 @@ use uuid::Uuid;
 
 use super::{
     error::{ApiError, whole_seconds},
-    extract::{LARGEST_BODY, administrator, body, discard},
+    extract::{MAX_BODY_BYTES, administrator, body, discard},
 };
 use crate::{
-    app::App,
+    app::AppState,
     client_ip::ClientEndpoint,
     config::{Config, Origins},
-    limits::Allowance,
+    limits::RateDecision,
     metrics::LimitKind,
-    server::LONGEST_HEAD,
+    server::MAX_HEAD_BYTES,
     telemetry::TraceContext,
 };
 
@@ -40,10 +40,11 @@ pub(super) const NO_STORE: [(HeaderName, HeaderValue); 1] =
     [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
 
 /// How long a browser may go without asking again what it may do.
-const PREFLIGHT_HOLDS: Duration = Duration::from_secs(600);
+const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(600);
 
 /// What a page may do that we never serve: nothing. Pages that we do serve bring their own policy.
-const NOTHING: HeaderValue = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
+const DENY_ALL_CSP: HeaderValue =
+    HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
 
 /// What a request is called in the log, and in `X-Request-Id` on its answer.
 #[derive(Clone, Copy)]
@@ -92,7 +93,7 @@ pub(super) fn security_headers() -> (SetHeader, SetHeader, SetHeader, SetHeader)
         set(header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         set(header::X_FRAME_OPTIONS, "DENY"),
         set(header::REFERRER_POLICY, "strict-origin-when-cross-origin"),
-        SetHeader::if_not_present(header::CONTENT_SECURITY_POLICY, NOTHING),
+        SetHeader::if_not_present(header::CONTENT_SECURITY_POLICY, DENY_ALL_CSP),
     )
 }
 
@@ -115,7 +116,7 @@ fn fault_in_head(request: &Request) -> Option<ApiError> {
     let headers = request.headers();
     // As each stands there: a name, a colon, a space, a value and a line end.
     let lines = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
-    if lines.sum::<usize>() + request.uri().to_string().len() > LONGEST_HEAD {
+    if lines.sum::<usize>() + request.uri().to_string().len() > MAX_HEAD_BYTES {
         return Some(ApiError::HeadTooLarge);
     }
     let hosts = headers.get_all(header::HOST).iter().count();
@@ -135,7 +136,7 @@ fn fault_in_head(request: &Request) -> Option<ApiError> {
 ///
 /// With credentials the wildcard means nothing to a browser, and tower-http panics on it: the
 /// origin is mirrored instead. That is harmless as long as nothing here is authenticated by a cookie.
-pub(super) async fn cors(State(app): State<App>, request: Request, next: Next) -> Response {
+pub(super) async fn cors(State(app): State<AppState>, request: Request, next: Next) -> Response {
     let Ok(response) = cors_of(&app.settings()).layer(next).oneshot(request).await;
     response
 }
@@ -159,7 +160,7 @@ fn cors_of(config: &Config) -> CorsLayer {
             Method::OPTIONS,
         ]))
         .allow_headers(AllowHeaders::mirror_request())
-        .max_age(PREFLIGHT_HOLDS)
+        .max_age(PREFLIGHT_MAX_AGE)
         .expose_headers([header::RETRY_AFTER, REQUEST_ID, RATE_LIMIT, RATE_LIMIT_POLICY])
 }
 
@@ -168,7 +169,7 @@ fn cors_of(config: &Config) -> CorsLayer {
 /// Not limited here: monitors, administrators, and sockets, which have limits of their own and whose refusal a
 /// browser could not tell from a dead server.
 pub(super) async fn limit_requests(
-    State(app): State<App>,
+    State(app): State<AppState>,
     Extension(client): Extension<ClientEndpoint>,
     request: Request,
     next: Next,
@@ -180,7 +181,7 @@ pub(super) async fn limit_requests(
         || path == "/metrics"
         || path_is_socket
         || (path.starts_with("/admin/api/") && administrator(&app, request.headers()).is_ok());
-    let allowance = if free { None } else { app.requests.take(client.address) };
+    let allowance = if free { None } else { app.http_rate.check(client.address) };
     let declared = request
         .headers()
         .get(header::CONTENT_LENGTH)
@@ -192,7 +193,7 @@ pub(super) async fn limit_requests(
             app.metrics.record_limit(LimitKind::Requests);
             ApiError::TooManyRequests(wait).into_response()
         }
-        None if declared.is_some_and(|length| length > LARGEST_BODY as u64) => {
+        None if declared.is_some_and(|length| length > MAX_BODY_BYTES as u64) => {
             // Whoever asks first whether to send it (RFC 9110 section 10.1.1) is spared the sending.
             if !request.headers().contains_key(header::EXPECT) {
                 discard(request.into_body().into_data_stream()).await;
@@ -219,7 +220,7 @@ pub(super) async fn limit_requests(
 }
 
 /// draft-ietf-httpapi-ratelimit-headers-10: what the bucket holds, what is left, and when it is full again.
-fn describe(Allowance { quota, remaining, wait }: Allowance, response: &mut Response) {
+fn describe(RateDecision { quota, remaining, wait }: RateDecision, response: &mut Response) {
     let until = match wait {
         Some(wait) => whole_seconds(wait),
         None => (u64::from(quota - remaining) * 60).div_ceil(u64::from(quota)),

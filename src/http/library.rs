@@ -11,7 +11,7 @@ use axum::{
 };
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 
-use crate::app::App;
+use crate::app::AppState;
 
 /// A file that is part of this program.
 struct File {
@@ -32,9 +32,9 @@ static MAP: File = File {
 };
 
 /// A browser may keep it for so long without asking; after that it asks by the `ETag`.
-const FRESH: HeaderValue = HeaderValue::from_static("public, max-age=3600");
+const CACHE_CONTROL_VALUE: HeaderValue = HeaderValue::from_static("public, max-age=3600");
 
-pub(super) fn router() -> Router<App> {
+pub(super) fn router() -> Router<AppState> {
     Router::new()
         .route("/client/signaling.js", get(async |headers: HeaderMap| serve(&MODULE, &headers)))
         .route("/client/signaling.js.map", get(async |headers: HeaderMap| serve(&MAP, &headers)))
@@ -52,13 +52,13 @@ fn serve(file: &'static File, request: &HeaderMap) -> Response {
     let is_known = known
         .map(str::trim)
         .any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == etag);
-    let labels = [(header::CACHE_CONTROL, FRESH), (header::ETAG, label(etag))];
+    let labels = [(header::CACHE_CONTROL, CACHE_CONTROL_VALUE), (header::ETAG, etag_value(etag))];
     if is_known {
         return (StatusCode::NOT_MODIFIED, labels).into_response();
     }
     (labels, [(header::CONTENT_TYPE, file.content_type)], file.text).into_response()
 }
 
-fn label(etag: &str) -> HeaderValue {
+fn etag_value(etag: &str) -> HeaderValue {
     HeaderValue::from_str(etag).unwrap_or(HeaderValue::from_static("\"\""))
 }

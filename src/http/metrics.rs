@@ -20,7 +20,10 @@ use super::{
     extract::{Administrator, Bearer},
     layers::NO_STORE,
 };
-use crate::{app::App, cluster::Counts, metrics::process, server::Transport, workers::Workers};
+use crate::{
+    app::AppState, cluster::ClusterCounts, metrics::process, server::ConnectionInfo,
+    workers::Workers,
+};
 
 /// What Prometheus asks for, and what prometheus-client writes.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -35,13 +38,13 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
     )
 )]
 pub(super) async fn metrics(
-    State(app): State<App>,
-    Extension(transport): Extension<Transport>,
+    State(app): State<AppState>,
+    Extension(transport): Extension<ConnectionInfo>,
     bearer: Option<Bearer>,
 ) -> Result<impl IntoResponse, ApiError> {
     let known = app.config.metrics_token.as_ref().ok_or(ApiError::NotFound)?;
     check(known, bearer)?;
-    figures(app, transport.workers).await
+    render(app, transport.workers).await
 }
 
 /// The same for the administrator's page, also behind a proxy that hides `/metrics`.
@@ -54,22 +57,22 @@ pub(super) async fn metrics(
     )
 )]
 pub(super) async fn for_administrators(
-    State(app): State<App>,
-    Extension(transport): Extension<Transport>,
+    State(app): State<AppState>,
+    Extension(transport): Extension<ConnectionInfo>,
     _: Administrator,
 ) -> Result<impl IntoResponse, ApiError> {
-    Ok((NO_STORE, figures(app, transport.workers).await?))
+    Ok((NO_STORE, render(app, transport.workers).await?))
 }
 
 /// `METRICS_LISTEN`: the same, and nothing else; without `METRICS_TOKEN` for whoever reaches it.
-pub(super) fn alone(app: &App) -> Router {
-    let metrics = async |State(app): State<App>,
-                         Extension(transport): Extension<Transport>,
+pub(super) fn metrics_router(app: &AppState) -> Router {
+    let metrics = async |State(app): State<AppState>,
+                         Extension(transport): Extension<ConnectionInfo>,
                          bearer: Option<Bearer>| {
         if let Some(known) = &app.config.metrics_token {
             check(known, bearer)?;
         }
-        figures(app, transport.workers).await
+        render(app, transport.workers).await
     };
     Router::new()
         .route("/metrics", get(metrics))
@@ -85,15 +88,16 @@ fn check(known: &SecretString, bearer: Option<Bearer>) -> Result<(), ApiError> {
     verify_slices_are_equal(token, known).map_err(|_| ApiError::InvalidToken)
 }
 
-async fn figures(app: App, workers: Workers) -> Result<impl IntoResponse, ApiError> {
+async fn render(app: AppState, workers: Workers) -> Result<impl IntoResponse, ApiError> {
     let cluster = match &app.cluster {
         None => Registry::default(),
-        Some(cluster) => cluster_figures(cluster.counts().await.ok()),
+        Some(cluster) => cluster_metrics(cluster.counts().await.ok()),
     };
     // All rooms are looked at, and all open files counted: not on a thread that carries connections.
     let writing = tokio::task::spawn_blocking(move || {
-        let relays = relay_figures(&app);
-        let now = [here(&app), cluster, relays, tokio_figures(&workers), process::collect()];
+        let relays = turn_metrics(&app);
+        let now =
+            [server_metrics(&app), cluster, relays, runtime_metrics(&workers), process::collect()];
         app.metrics.encode(&now)
     });
     let text = writing.await.map_err(|error| ApiError::Internal(error.into()))?;
@@ -101,28 +105,33 @@ async fn figures(app: App, workers: Workers) -> Result<impl IntoResponse, ApiErr
 }
 
 /// What there is on this server, and is not counted: one line for each figure.
-fn here(app: &App) -> Registry {
-    let (mut now, (waiting, deepest)) = (ours(), app.rooms.waiting());
+fn server_metrics(app: &AppState) -> Registry {
+    let (mut now, (waiting, deepest)) = (own_registry(), app.rooms.queued_frames());
     gauge(&mut now, "connections", "Open WebSockets", app.sessions.len());
-    gauge(&mut now, "strangers", "Those that have not shown a token yet", app.strangers.taken());
-    gauge(&mut now, "members", "Members of all rooms", app.rooms.members());
+    gauge(
+        &mut now,
+        "strangers",
+        "Those that have not shown a token yet",
+        app.unauthenticated.in_use(),
+    );
+    gauge(&mut now, "members", "Members of all rooms", app.rooms.member_total());
     let help = "Members without a connection that may come back";
-    gauge(&mut now, "members_away", help, app.members_away());
-    gauge(&mut now, "rooms", "Rooms with somebody in them", app.rooms.rooms());
+    gauge(&mut now, "members_away", help, app.detached_count());
+    gauge(&mut now, "rooms", "Rooms with somebody in them", app.rooms.room_count());
     gauge(&mut now, "outbox_frames", "Frames that wait for members", waiting);
     let help = "Frames that wait for the member for whom most wait";
     gauge(&mut now, "outbox_deepest_frames", help, deepest);
     let help = "Logins whose password is being checked, or waits for it";
-    gauge(&mut now, "hashing_queue", help, app.logins_waiting());
+    gauge(&mut now, "hashing_queue", help, app.pending_logins());
     now
 }
 
 /// What is known of the whole cluster; without Redis only that it cannot be reached.
-fn cluster_figures(counts: Option<Counts>) -> Registry {
-    let mut now = ours();
+fn cluster_metrics(counts: Option<ClusterCounts>) -> Registry {
+    let mut now = own_registry();
     let help = "Whether what several servers share can be reached";
     gauge(&mut now, "cluster_up", help, usize::from(counts.is_some()));
-    if let Some(Counts { nodes, rooms, members }) = counts {
+    if let Some(ClusterCounts { nodes, rooms, members }) = counts {
         gauge(&mut now, "cluster_nodes", "Servers that share rooms", nodes);
         gauge(&mut now, "cluster_rooms", "Rooms with somebody in them, on all servers", rooms);
         gauge(&mut now, "cluster_members", "Members of rooms, on all servers", members);
@@ -131,8 +140,8 @@ fn cluster_figures(counts: Option<Counts>) -> Registry {
 }
 
 /// What the last trial of each TURN server has shown; by URL, of which the settings name a few.
-fn relay_figures(app: &App) -> Registry {
-    let (mut now, seen) = (ours(), app.turn_health.results());
+fn turn_metrics(app: &AppState) -> Registry {
+    let (mut now, seen) = (own_registry(), app.turn_health.results());
     if seen.is_empty() {
         return now;
     }
@@ -153,8 +162,8 @@ fn relay_figures(app: &App) -> Registry {
 }
 
 /// How busy the threads are that carry connections.
-fn tokio_figures(workers: &Workers) -> Registry {
-    let mut now = ours();
+fn runtime_metrics(workers: &Workers) -> Registry {
+    let mut now = own_registry();
     let busy = Family::<[(&str, String); 1], Counter<f64, AtomicU64>>::default();
     let (mut count, mut tasks, mut queued) = (0, 0, 0);
     for worker in workers.iter().map(|handle| handle.metrics()) {
@@ -173,7 +182,7 @@ fn tokio_figures(workers: &Workers) -> Registry {
     now
 }
 
-fn ours() -> Registry {
+fn own_registry() -> Registry {
     Registry::with_prefix("signaling")
 }
 

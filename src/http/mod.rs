@@ -29,21 +29,21 @@ use tower::{ServiceBuilder, ServiceExt, util::BoxCloneSyncService};
 use tower_http::{catch_panic::CatchPanicLayer, normalize_path::NormalizePathLayer};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::app::App;
+use crate::app::AppState;
 use error::ApiError;
 
 /// A service that answers every request, for [`serve`](crate::server::serve).
-pub type Doors = BoxCloneSyncService<Request, Response, Infallible>;
+pub type HttpService = BoxCloneSyncService<Request, Response, Infallible>;
 
 /// Every URL of this server, with the layers that hold for all of them.
-pub fn doors(app: &App) -> Doors {
+pub fn http_service(app: &AppState) -> HttpService {
     let layers = ServiceBuilder::new()
         .layer(from_fn(layers::add_request_id))
         .layer(layers::security_headers())
         .layer(CatchPanicLayer::custom(error::after_panic))
         .layer(from_fn_with_state(app.clone(), layers::cors))
         .layer(from_fn(layers::check_head))
-        .layer(from_fn_with_state(app.clone(), client::recognise))
+        .layer(from_fn_with_state(app.clone(), client::identify_client))
         .layer(NormalizePathLayer::trim_trailing_slash())
         .layer(from_fn_with_state(app.clone(), layers::limit_requests));
     BoxCloneSyncService::new(
@@ -52,7 +52,7 @@ pub fn doors(app: &App) -> Doors {
 }
 
 /// What `METRICS_LISTEN` serves: figures, without limits and without HTTPS.
-pub fn figures(app: &App) -> Doors {
+pub fn metrics_service(app: &AppState) -> HttpService {
     let layers = ServiceBuilder::new()
         .layer(from_fn(layers::add_request_id))
         .layer(layers::security_headers())
@@ -60,14 +60,14 @@ pub fn figures(app: &App) -> Doors {
         .layer(from_fn(layers::check_head));
     BoxCloneSyncService::new(
         layers
-            .service(metrics::alone(app))
+            .service(metrics::metrics_router(app))
             .map_response(axum::response::IntoResponse::into_response),
     )
 }
 
-fn router(app: &App) -> Router {
-    let (documented, spec) = documented().split_for_parts();
-    let mut router = documented.route("/ws/{room_id}", get(ws::enter)).merge(library::router());
+fn router(app: &AppState) -> Router {
+    let (documented, spec) = api_router().split_for_parts();
+    let mut router = documented.route("/ws/{room_id}", get(ws::upgrade)).merge(library::router());
     if app.config.admin_token.is_some() {
         router = router.merge(admin_page::router());
     }
@@ -85,7 +85,7 @@ fn router(app: &App) -> Router {
 }
 
 /// The routes that `/openapi.json` describes.
-fn documented() -> OpenApiRouter<App> {
+fn api_router() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(docs::introduction())
         .routes(routes!(health::root))
         .routes(routes!(health::health))

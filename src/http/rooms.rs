@@ -13,7 +13,7 @@ use super::{
     error::{ApiError, ErrorBody},
     extract::CurrentUser,
 };
-use crate::app::App;
+use crate::app::AppState;
 
 /// A room with somebody in it.
 #[derive(Serialize, ToSchema)]
@@ -27,10 +27,10 @@ pub(super) struct RoomBody {
 /// Passes everybody, or with `ROOMS_API_REQUIRE_AUTH=true` those with a token.
 pub(super) struct MaySeeRooms;
 
-impl FromRequestParts<App> for MaySeeRooms {
+impl FromRequestParts<AppState> for MaySeeRooms {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
         if app.config.rooms_api_require_auth {
             CurrentUser::from_request_parts(parts, app).await?;
         }
@@ -47,7 +47,10 @@ impl FromRequestParts<App> for MaySeeRooms {
         (status = 503, description = "`REDIS_URL` cannot be reached, so nobody knows all rooms", body = ErrorBody),
     )
 )]
-pub(super) async fn list(State(app): State<App>, _: MaySeeRooms) -> Result<Response, ApiError> {
+pub(super) async fn list(
+    State(app): State<AppState>,
+    _: MaySeeRooms,
+) -> Result<Response, ApiError> {
     if let Some(cluster) = &app.cluster {
         let rooms = cluster.list().await?.into_iter();
         let rooms: Vec<_> = rooms.map(|(room_id, users)| body(&room_id, users)).collect();
@@ -74,13 +77,13 @@ pub(super) async fn list(State(app): State<App>, _: MaySeeRooms) -> Result<Respo
     )
 )]
 pub(super) async fn info(
-    State(app): State<App>,
+    State(app): State<AppState>,
     _: MaySeeRooms,
     room: Result<Path<String>, axum::extract::rejection::PathRejection>,
 ) -> Result<Json<RoomBody>, ApiError> {
     let Path(room) = room.map_err(|_| ApiError::RoomNotFound)?;
     let users = match &app.cluster {
-        None => app.rooms.info(&room),
+        None => app.rooms.member_count(&room),
         Some(cluster) => cluster.info(&room).await?,
     };
     let users = users.ok_or(ApiError::RoomNotFound)?;
@@ -99,7 +102,7 @@ pub(super) async fn info(
     )
 )]
 pub(super) async fn info_by_post(
-    app: State<App>,
+    app: State<AppState>,
     may: MaySeeRooms,
     room: Result<Path<String>, axum::extract::rejection::PathRejection>,
 ) -> Result<Json<RoomBody>, ApiError> {

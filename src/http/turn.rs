@@ -14,7 +14,7 @@ use super::{
     layers::NO_STORE,
 };
 use crate::{
-    app::{App, TurnError},
+    app::{AppState, TurnError},
     wire::IceServer,
 };
 
@@ -51,7 +51,7 @@ pub(super) struct IceServersBody {
     )
 )]
 pub(super) async fn turn_credentials(
-    State(app): State<App>,
+    State(app): State<AppState>,
     CurrentUser(account): CurrentUser,
 ) -> Result<Response, ApiError> {
     let (minted, urls, ttl) = app.turn_credentials(&account.username).map_err(|why| match why {
@@ -76,7 +76,7 @@ pub(super) async fn turn_credentials(
     )
 )]
 pub(super) async fn ice_servers(
-    State(app): State<App>,
+    State(app): State<AppState>,
     CurrentUser(account): CurrentUser,
 ) -> Response {
     let (ice_servers, ttl) = app.ice_servers(Some(&account.username));

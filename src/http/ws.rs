@@ -21,16 +21,19 @@ use uuid::Uuid;
 
 use super::{error::ApiError, layers::RequestId};
 use crate::{
-    app::App,
+    app::AppState,
     client_ip::ClientEndpoint,
     clock::{unix_now, unix_now_ms},
-    limits::Place,
+    limits::Permit,
     metrics::LimitKind,
-    moderation::Barred,
-    outbox::Outbox,
+    moderation::EntryDenied,
+    outbox::ClientQueue,
     rooms::{Peer, is_room_id},
-    server::{Transport, Upgraded, stream_of},
-    session::{self, Admission, Claim, Door, Goodbye, Host, IceGrant, Refusal, Socket},
+    server::{ConnectionInfo, Upgraded, stream_of},
+    session::{
+        self, AuthError, Authorized, CloseReason, Credentials, IceServerSet, SessionContext,
+        SessionServices, Socket,
+    },
     telemetry::TraceContext,
     websocket::WebSocket,
     workers::Workers,
@@ -40,10 +43,10 @@ use crate::{
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// `GET /ws/{room_id}`.
-pub(super) async fn enter(
-    State(app): State<App>,
+pub(super) async fn upgrade(
+    State(app): State<AppState>,
     Extension(client): Extension<ClientEndpoint>,
-    Extension(transport): Extension<Transport>,
+    Extension(transport): Extension<ConnectionInfo>,
     Extension(RequestId(id)): Extension<RequestId>,
     room: Result<Path<String>, PathRejection>,
     mut request: Request,
@@ -62,20 +65,21 @@ pub(super) async fn enter(
     }
     let accept = accept(&request).ok_or(ApiError::NoWebSocket)?;
     let upgrade = request.extensions_mut().remove::<OnUpgrade>().ok_or(ApiError::NoWebSocket)?;
-    let stranger = app.strangers.take(client.address).ok_or_else(|| {
+    let stranger = app.unauthenticated.acquire(client.address).ok_or_else(|| {
         app.metrics.record_limit(LimitKind::UnauthenticatedConnections);
         ApiError::TooManyStrangers
     })?;
 
-    let introduction = session::introduction(id, &room, client.address);
+    let introduction = session::handshake_span(id, &room, client.address);
     TraceContext::current().set_parent(&introduction);
-    let newcomer = Newcomer { address: client.address, request: id, room, introduction, stranger };
+    let newcomer =
+        PendingSocket { address: client.address, request: id, room, introduction, stranger };
     let sessions = app.sessions.clone();
     sessions.spawn(async move {
         match upgrade.await {
             Ok(upgraded) => {
-                transport.line.becomes_websocket();
-                welcome(app, newcomer, upgraded, &transport.workers);
+                transport.line.mark_websocket();
+                spawn_session(app, newcomer, upgraded, &transport.workers);
             }
             Err(error) => tracing::debug!(%error, "upgrade failed"),
         }
@@ -123,35 +127,40 @@ fn lists(headers: &HeaderMap, name: HeaderName, entry: &str) -> bool {
 }
 
 /// Somebody at the door of a room.
-struct Newcomer {
+struct PendingSocket {
     address: IpAddr,
     /// The id of the request that he came with.
     request: Uuid,
     room: String,
     introduction: Span,
     /// His place among those who have not shown a token yet.
-    stranger: Place,
+    stranger: Permit,
 }
 
 /// Hands the connection to the worker of its room, as a task that holds nothing of how it came.
-fn welcome(app: App, newcomer: Newcomer, upgraded: hyper::upgrade::Upgraded, workers: &Workers) {
+fn spawn_session(
+    app: AppState,
+    newcomer: PendingSocket,
+    upgraded: hyper::upgrade::Upgraded,
+    workers: &Workers,
+) {
     let (longest, metrics) = (app.settings().max_message_bytes, app.metrics.clone());
     let Some((mut stream, unread)) = stream_of(upgraded) else {
         return tracing::error!("an upgraded connection is none of ours");
     };
     let (worker, sessions) = (workers.of(&newcomer.room), app.sessions.clone());
     let session = async move {
-        if let Err(error) = stream.moves_here() {
+        if let Err(error) = stream.move_to_current_runtime() {
             return tracing::warn!(%error, "a connection could not be handed on");
         }
         match stream {
             Upgraded::Plain(stream) => {
                 let socket = WebSocket::new(stream, unread, longest, metrics);
-                receive(app, newcomer, socket).await;
+                run_session(app, newcomer, socket).await;
             }
             Upgraded::Tls(stream) => {
                 let socket = WebSocket::new(stream, unread, longest, metrics);
-                receive(app, newcomer, socket).await;
+                run_session(app, newcomer, socket).await;
             }
         }
     };
@@ -162,68 +171,77 @@ fn welcome(app: App, newcomer: Newcomer, upgraded: hyper::upgrade::Upgraded, wor
     clippy::manual_async_fn,
     reason = "an async fn holds its arguments twice, for as long as a member stays"
 )]
-fn receive(
-    app: App,
-    newcomer: Newcomer,
+fn run_session(
+    app: AppState,
+    newcomer: PendingSocket,
     mut socket: impl Socket,
 ) -> impl Future<Output = ()> + Send {
     async move {
-        let Newcomer { address, request, room, introduction, stranger } = newcomer;
-        let counted = app.sockets.take(address);
-        let turned_away =
-            app.turned_away(&room).or(counted.is_none().then_some(Goodbye::TooManyConnections));
+        let PendingSocket { address, request, room, introduction, stranger } = newcomer;
+        let counted = app.sockets.acquire(address);
+        let turned_away = app
+            .check_room_open(&room)
+            .or(counted.is_none().then_some(CloseReason::TooManyConnections));
         if let Some(goodbye) = turned_away {
-            if goodbye == Goodbye::TooManyConnections {
+            if goodbye == CloseReason::TooManyConnections {
                 app.metrics.record_limit(LimitKind::Sockets);
             }
-            return session::refuse(&mut socket, goodbye, introduction, &app.metrics).await;
+            return session::reject(&mut socket, goodbye, introduction, &app.metrics).await;
         }
-        let host = Host {
+        let host = SessionContext {
             rooms: app.rooms.clone(),
             room: room.into(),
             request,
             address,
-            rules: app.rules(),
+            limits: app.session_limits(),
             metrics: app.metrics.clone(),
-            door: AppDoor { app: app.clone(), address, stranger: Mutex::new(Some(stranger)) },
-            tickets: app.tickets.clone(),
-            survivors: app.survivors.clone(),
+            services: StateServices {
+                app: app.clone(),
+                address,
+                stranger: Mutex::new(Some(stranger)),
+            },
+            resume_tokens: app.resume_tokens.clone(),
+            snapshot: app.snapshot.clone(),
             closing: app.closing(),
         };
         let (_, parked) = session::run(&mut socket, &host, introduction).await;
         // Whoever has no connection takes no connection's place: this task ends.
         if let Some(parked) = parked {
-            app.keep_seat(parked, address, &Handle::current());
+            app.keep_detached(parked, address, &Handle::current());
         }
     }
 }
 
 /// The door for one connection: frees the stranger's place once somebody has come in.
-struct AppDoor {
-    app: App,
+struct StateServices {
+    app: AppState,
     address: IpAddr,
-    stranger: Mutex<Option<Place>>,
+    stranger: Mutex<Option<Permit>>,
 }
 
-impl Door for AppDoor {
-    fn admit(&self, claim: Claim<'_>, outbox: &Outbox) -> Result<Admission, Refusal> {
-        let admission = self.app.admit(claim, self.address, outbox)?;
+impl SessionServices for StateServices {
+    fn authorize(
+        &self,
+        claim: Credentials<'_>,
+        outbox: &ClientQueue,
+    ) -> Result<Authorized, AuthError> {
+        let admission = self.app.authorize(claim, self.address, outbox)?;
         self.stranger.lock().unwrap_or_else(PoisonError::into_inner).take();
         Ok(admission)
     }
 
-    fn ice_servers(&self, username: Option<&str>) -> IceGrant {
+    fn ice_servers(&self, username: Option<&str>) -> IceServerSet {
         let (servers, ttl) = self.app.ice_servers(username);
         let expires = servers.iter().any(|server| server.credential.is_some());
-        IceGrant { servers, lifetime: expires.then_some(ttl) }
+        IceServerSet { servers, lifetime: expires.then_some(ttl) }
     }
 
     fn ice_version(&self) -> u64 {
         self.app.ice_version()
     }
 
-    fn bars(&self, room: &str, peer: &Peer) -> Option<Barred> {
-        self.app.orders.bars(room, &peer.username, &peer.client_id, unix_now())
+    fn check_entry(&self, room: &str, peer: &Peer) -> Option<EntryDenied> {
+        self.app.moderation_rules.check_entry(room, &peer.username, &peer.client_id, unix_now())
     }
 
     fn now(&self) -> u64 {

@@ -221,8 +221,8 @@ impl Metrics {
     /// Records a client's report on one of its calls.
     pub fn record_call_report(&self, report: &CallReport<'_>) {
         let &CallReport { outcome, ms, path, .. } = report;
-        let path = path.map_or("unknown", MediaPath::word);
-        self.calls.get_or_create(&[("outcome", outcome.word()), ("path", path)]).inc();
+        let path = path.map_or("unknown", MediaPath::as_str);
+        self.calls.get_or_create(&[("outcome", outcome.as_str()), ("path", path)]).inc();
         if outcome == CallOutcome::Connected {
             self.call_setup.observe(Duration::from_millis(ms).as_secs_f64());
         }

@@ -1,5 +1,5 @@
 //! Rooms that span several servers: what a node tells the others, and what it hears of them. Knows no Redis: a
-//! [`Fact`] comes in, an [`Ask`] goes out.
+//! [`Fact`] comes in, an [`ClusterCommand`] goes out.
 
 use std::{
     collections::HashMap,
@@ -19,41 +19,41 @@ use tokio::{
     time::Instant,
 };
 
-use super::{JoinError, Peer, Seat};
+use super::{JoinError, Membership, Peer};
 use crate::{
-    outbox::{Mailbox, Outbox},
-    replay::Replay,
+    outbox::{ClientQueue, ClientQueueReader},
+    replay::ReplayBuffer,
     webhooks::WebhookEvent,
     wire::Features,
 };
 
 /// Messages for other nodes that may wait for one engine. Who says more than it takes is told so.
-pub const MOST_WAITING: usize = 65_536;
+pub const MAX_QUEUED_COMMANDS: usize = 65_536;
 
 /// How long a member of another node stays that a picture does not show: as long as its node would be waited for.
-pub const DOUBT: Duration = Duration::from_secs(8);
+pub const UNCONFIRMED_MEMBER_TTL: Duration = Duration::from_secs(8);
 
 /// How long a seat may be on its way to another node before it is given up: longer than a node that is gone is
 /// waited for, and who wants it a little longer than who has it.
-pub const MOVED_WITHIN: Duration = Duration::from_secs(10);
-const ARRIVED_WITHIN: Duration = Duration::from_secs(15);
+pub const OUTGOING_MIGRATION_TIMEOUT: Duration = Duration::from_secs(10);
+const INCOMING_MIGRATION_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// After so long a node that was asked for a seat is asked again.
-pub(super) const WANTED_AGAIN: Duration = Duration::from_secs(3);
+pub(super) const CLAIM_RETRY_INTERVAL: Duration = Duration::from_secs(3);
 
 /// Numbers what happens in the rooms of one engine, in its order: arrivals, and moves.
 pub type Epoch = u64;
 
 /// One membership in the whole cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Conn {
+pub struct ConnectionId {
     /// The node that the member is on.
     pub node: Arc<str>,
     /// Which of all that ever were there.
     pub key: u64,
 }
 
-impl fmt::Display for Conn {
+impl fmt::Display for ConnectionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{:016x}", self.node, self.key)
     }
@@ -62,35 +62,35 @@ impl fmt::Display for Conn {
 /// What is written down of a membership, and cannot be read.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no seat: {0:?}")]
-pub struct NoSeat(String);
+pub struct ParseRecordError(String);
 
-impl FromStr for Conn {
-    type Err = NoSeat;
+impl FromStr for ConnectionId {
+    type Err = ParseRecordError;
 
-    fn from_str(text: &str) -> Result<Self, NoSeat> {
+    fn from_str(text: &str) -> Result<Self, ParseRecordError> {
         let parts = text.split_once('.');
         let conn = parts.and_then(|(node, key)| {
             Some(Self { node: node.into(), key: u64::from_str_radix(key, 16).ok()? })
         });
-        conn.ok_or_else(|| NoSeat(text.to_owned()))
+        conn.ok_or_else(|| ParseRecordError(text.to_owned()))
     }
 }
 
 /// Who is a member, on which connection, since when.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Holder {
+pub struct MemberRecord {
     /// Who it is.
     pub peer: Peer,
     /// On which connection.
-    pub conn: Conn,
+    pub connection: ConnectionId,
     /// Who came later has a higher one.
-    pub arrival: Epoch,
+    pub join_order: Epoch,
 }
 
-impl Holder {
+impl MemberRecord {
     /// As the engine keeps it under the client id: `<node>.<key> <arrival> <username>`.
-    pub fn seat(&self) -> String {
-        format!("{} {} {}", self.conn, self.arrival, self.peer.username)
+    pub fn to_record(&self) -> String {
+        format!("{} {} {}", self.connection, self.join_order, self.peer.username)
     }
 
     /// The other way.
@@ -98,34 +98,34 @@ impl Holder {
     /// # Errors
     ///
     /// [`NoSeat`] where `seat` is none.
-    pub fn of(client_id: &str, seat: &str) -> Result<Self, NoSeat> {
+    pub fn parse(client_id: &str, seat: &str) -> Result<Self, ParseRecordError> {
         let mut parts = seat.splitn(3, ' ');
-        let mut next = || parts.next().ok_or_else(|| NoSeat(seat.to_owned()));
+        let mut next = || parts.next().ok_or_else(|| ParseRecordError(seat.to_owned()));
         let (conn, arrival, username) = (next()?, next()?, next()?);
-        let arrival = arrival.parse().map_err(|_| NoSeat(seat.to_owned()))?;
+        let arrival = arrival.parse().map_err(|_| ParseRecordError(seat.to_owned()))?;
         let peer = Peer { client_id: client_id.into(), username: username.into() };
-        Ok(Self { peer, conn: conn.parse()?, arrival })
+        Ok(Self { peer, connection: conn.parse()?, join_order: arrival })
     }
 }
 
 /// Something that has happened in a room, in the order in which it did.
 #[derive(Clone, Debug)]
-pub enum Fact {
+pub enum ClusterEvent {
     /// One of ours is in.
-    Seated {
+    Admitted {
         /// Where.
         room: Arc<str>,
         /// Who.
-        holder: Holder,
+        holder: MemberRecord,
         /// Everybody who is in the room.
-        everyone: Vec<Holder>,
+        everyone: Vec<MemberRecord>,
     },
     /// Somebody is in on another node.
     Joined {
         /// Where.
         room: Arc<str>,
         /// Who.
-        holder: Holder,
+        holder: MemberRecord,
     },
     /// Somebody is no longer in.
     Left {
@@ -134,16 +134,16 @@ pub enum Fact {
         /// Who.
         client_id: Arc<str>,
         /// On which connection: a newer one stays.
-        conn: Conn,
+        conn: ConnectionId,
     },
     /// Somebody on another node has said something.
-    Said {
+    Relayed {
         /// Where.
         room: Arc<str>,
         /// Who.
         from: Arc<str>,
         /// On which connection.
-        conn: Conn,
+        conn: ConnectionId,
         /// To whom; `None` is everybody.
         to: Option<Arc<str>>,
         /// What its node had heard of before.
@@ -152,29 +152,29 @@ pub enum Fact {
         frame: ByteString,
     },
     /// The connection of somebody on another node is gone, and may come back; or is back.
-    State {
+    PeerState {
         /// Where.
         room: Arc<str>,
         /// Who.
         client_id: Arc<str>,
         /// On which connection.
-        conn: Conn,
+        conn: ConnectionId,
         /// Whether it is gone.
         is_away: bool,
     },
     /// Everybody who is in a room, after we were cut off.
-    Picture {
+    Snapshot {
         /// Where.
         room: Arc<str>,
         /// Who.
-        everyone: Vec<Holder>,
+        everyone: Vec<MemberRecord>,
         /// Who hears this has heard of all before.
         epoch: Epoch,
     },
     /// The client of one of ours is on another node, and wants to go on there.
-    Wanted {
+    Claimed {
         /// Which seat.
-        moving: Moving,
+        moving: Migration,
         /// Tells the membership from all others of the client id.
         membership: u128,
         /// The connection of its client here that is to end for it, if any; see [`Fact::Denied`].
@@ -183,9 +183,9 @@ pub enum Fact {
         luggage: ByteString,
     },
     /// The seat is not to be had.
-    Denied {
+    ClaimDenied {
         /// Which seat.
-        moving: Moving,
+        moving: Migration,
         /// Its client has a connection there, with this number, and may be gone here: whoever still wants it is to say
         /// that this one is to end.
         live: Option<u64>,
@@ -193,52 +193,52 @@ pub enum Fact {
     /// A seat is on another node than before; whoever is there stays.
     Moved {
         /// Which seat.
-        moving: Moving,
+        moving: Migration,
         /// Who.
-        holder: Holder,
+        holder: MemberRecord,
         /// After it the seat is there, and before it was not.
         epoch: Epoch,
         /// For the node that it has gone to: everybody who is in the room.
-        everyone: Vec<Holder>,
+        everyone: Vec<MemberRecord>,
         /// For the node that had it: those that may have said something to it before they heard.
         nodes: Vec<Arc<str>>,
     },
     /// What a node says to a member from now on goes to its new node.
-    Marked {
+    BarrierReached {
         /// Which seat.
-        moving: Moving,
+        moving: Migration,
         /// Which node.
         node: Arc<str>,
     },
     /// All that was said to a member before it was here.
-    Handed {
+    HandedOver {
         /// Which seat.
-        moving: Moving,
+        moving: Migration,
         /// What we wanted back with it.
         luggage: ByteString,
         /// What was said.
-        goods: Box<Goods>,
+        goods: Box<MigrationState>,
     },
 }
 
 /// A seat on its way from one node to another.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Moving {
+pub struct Migration {
     /// Where.
     pub room: Arc<str>,
     /// Whose.
     pub client_id: Arc<str>,
     /// On which connection it was.
-    pub from: Conn,
+    pub from: ConnectionId,
     /// On which connection it will be.
-    pub to: Conn,
+    pub to: ConnectionId,
 }
 
 /// What the client of a seat that moves may not have got yet.
 #[derive(Clone, Deserialize, Serialize)]
-pub struct Goods {
+pub struct MigrationState {
     /// Its frames.
-    pub replay: Box<Replay>,
+    pub replay: Box<ReplayBuffer>,
     /// What it has opted in to.
     pub features: Features,
     /// Whether others know that it is away.
@@ -248,32 +248,32 @@ pub struct Goods {
 }
 
 /// That there are some, but not what people have said.
-impl fmt::Debug for Goods {
+impl fmt::Debug for MigrationState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Goods").finish_non_exhaustive()
     }
 }
 
 /// A seat that has come from another node; its client is away. Dropping it is leaving.
-pub struct Arrival {
+pub struct MigratedMember {
     /// The membership.
-    pub seat: Seat,
+    pub membership: Membership,
     /// Where frames are kept for it.
-    pub outbox: Outbox,
+    pub queue: ClientQueue,
     /// The other end.
-    pub mailbox: Mailbox,
+    pub reader: ClientQueueReader,
     /// What came with it.
-    pub luggage: ByteString,
+    pub context: ByteString,
     /// Whether a connection of its client waits for it.
     pub is_expected: bool,
 }
 
 /// Seats that come, each on its way until what is beside it is dropped.
-pub type Arrivals = mpsc::UnboundedReceiver<(Arrival, OnItsWay)>;
+pub type MigratedMembers = mpsc::UnboundedReceiver<(MigratedMember, MigrationGuard)>;
 
 /// What a node wants of the others.
 #[derive(Debug)]
-pub enum Ask {
+pub enum ClusterCommand {
     /// Somebody wants in.
     Join {
         /// Where.
@@ -297,14 +297,14 @@ pub enum Ask {
         sequence: u64,
     },
     /// Something has happened that is told outside, and needs a number.
-    Tell {
+    Webhook {
         /// Where.
         room: Arc<str>,
         /// What happened.
         what: WebhookEvent,
     },
     /// One of ours has said something to members of another node.
-    Say {
+    Relay {
         /// Where they are.
         node: Arc<str>,
         /// Where.
@@ -321,7 +321,7 @@ pub enum Ask {
         frame: ByteString,
     },
     /// See [`Fact::State`].
-    State {
+    PeerState {
         /// Who is to know.
         node: Arc<str>,
         /// Where.
@@ -334,7 +334,7 @@ pub enum Ask {
         is_away: bool,
     },
     /// The client of a seat on another node is here; [`wanted`](super::Rooms::wanted) hears who has it.
-    Want {
+    Claim {
         /// Where.
         room: Arc<str>,
         /// Whose.
@@ -349,121 +349,136 @@ pub enum Ask {
         luggage: ByteString,
     },
     /// See [`Fact::Denied`].
-    Deny {
+    DenyClaim {
         /// Which seat.
-        moving: Moving,
+        moving: Migration,
         /// As there.
         live: Option<u64>,
     },
     /// One of ours is to be on another node.
-    Move(Moving),
+    Move(Migration),
     /// See [`Fact::Marked`].
-    Mark(Moving),
+    Barrier(Migration),
     /// See [`Fact::Handed`].
-    Hand {
+    HandOver {
         /// Which seat.
-        moving: Moving,
+        moving: Migration,
         /// What came with the wish for it.
         luggage: ByteString,
         /// What was said.
-        goods: Box<Goods>,
+        goods: Box<MigrationState>,
         /// It is on its way until this is dropped.
-        on_its_way: OnItsWay,
+        on_its_way: MigrationGuard,
     },
 }
 
 /// The way to the other nodes, as rooms see it: one engine for each part of them.
-pub struct Far {
+pub struct ClusterGateway {
     /// Who we are.
     pub node: Arc<str>,
-    engines: Vec<Engine>,
-    pending: Mutex<HashMap<u64, Pending>>,
-    wants: Mutex<HashMap<u64, Wanting>>,
-    arriving: Mutex<HashMap<u64, Arriving>>,
-    arrivals: mpsc::UnboundedSender<(Arrival, OnItsWay)>,
+    engines: Vec<EngineState>,
+    pending: Mutex<HashMap<u64, PendingJoin>>,
+    claims: Mutex<HashMap<u64, PendingClaim>>,
+    incoming: Mutex<HashMap<u64, IncomingMigration>>,
+    migrated: mpsc::UnboundedSender<(MigratedMember, MigrationGuard)>,
     /// So many seats are on their way, to other nodes and here.
-    moving: watch::Sender<usize>,
+    in_flight: watch::Sender<usize>,
 }
 
-struct Engine {
-    asks: mpsc::UnboundedSender<Ask>,
-    waiting: AtomicUsize,
+struct EngineState {
+    commands: mpsc::UnboundedSender<ClusterCommand>,
+    queued: AtomicUsize,
     is_up: AtomicBool,
 }
 
 /// Somebody who has asked to join.
-pub(super) struct Pending {
+pub(super) struct PendingJoin {
     pub(super) room: Arc<str>,
-    pub(super) outbox: Outbox,
-    pub(super) reply: oneshot::Sender<Result<Seat, JoinError>>,
+    pub(super) queue: ClientQueue,
+    pub(super) reply: oneshot::Sender<Result<Membership, JoinError>>,
 }
 
 /// Somebody who waits for a seat that is on another node.
-struct Wanting {
+struct PendingClaim {
     room: Arc<str>,
     client_id: Arc<str>,
     membership: u128,
-    reply: oneshot::Sender<Wish>,
+    reply: oneshot::Sender<ClaimReply>,
 }
 
 /// What became of the wish for a seat.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Wish {
+pub(super) enum ClaimReply {
     /// It is here.
     Granted,
     /// There is no such seat.
     Nobody,
     /// It was on this connection, and is not to be had there.
-    Denied(Conn),
+    Denied(ConnectionId),
     /// Its client has a connection where it is, with this number.
     Live(u64),
 }
 
 /// A seat that is ours already, and what was said before on its way.
-pub(super) struct Arriving {
-    pub(super) seat: Seat,
-    pub(super) outbox: Outbox,
-    pub(super) mailbox: Mailbox,
+pub(super) struct IncomingMigration {
+    pub(super) membership: Membership,
+    pub(super) queue: ClientQueue,
+    pub(super) reader: ClientQueueReader,
     pub(super) since: Instant,
     /// Whom we knew to be there when it became ours.
     pub(super) others: Vec<Peer>,
     /// It is wanted elsewhere already.
-    pub(super) wanted: Option<Fact>,
-    pub(super) on_its_way: OnItsWay,
+    pub(super) deferred_claim: Option<ClusterEvent>,
+    pub(super) guard: MigrationGuard,
 }
 
 /// There is no engine, or it has too much to do.
 #[derive(Debug)]
-pub(super) struct Unreachable;
+pub(super) struct EngineUnreachable;
 
 /// A seat is on its way to another node, or here, until this is dropped.
 #[derive(Debug)]
-pub struct OnItsWay(watch::Sender<usize>);
+pub struct MigrationGuard(watch::Sender<usize>);
 
-impl Drop for OnItsWay {
+impl Drop for MigrationGuard {
     fn drop(&mut self) {
         self.0.send_modify(|moving| *moving -= 1);
     }
 }
 
-impl Far {
+impl ClusterGateway {
     /// A node that is not connected yet, what it will ask of each engine, and the seats that will come to it.
     pub fn new(
         node: Arc<str>,
         engines: usize,
-    ) -> (Self, Vec<mpsc::UnboundedReceiver<Ask>>, Arrivals) {
+    ) -> (Self, Vec<mpsc::UnboundedReceiver<ClusterCommand>>, MigratedMembers) {
         let (engines, asked) = (0..engines)
             .map(|_| {
                 let (asks, asked) = mpsc::unbounded_channel();
-                let engine =
-                    Engine { asks, waiting: AtomicUsize::new(0), is_up: AtomicBool::new(false) };
+                let engine = EngineState {
+                    commands: asks,
+                    queued: AtomicUsize::new(0),
+                    is_up: AtomicBool::new(false),
+                };
                 (engine, asked)
             })
             .unzip();
         let (arrivals, arrived) = mpsc::unbounded_channel();
         let (pending, wants, arriving) = (Mutex::default(), Mutex::default(), Mutex::default());
         let moving = watch::Sender::new(0);
-        (Self { node, engines, pending, wants, arriving, arrivals, moving }, asked, arrived)
+        (
+            Self {
+                node,
+                engines,
+                pending,
+                claims: wants,
+                incoming: arriving,
+                migrated: arrivals,
+                in_flight: moving,
+            },
+            asked,
+            arrived,
+        )
     }
 
     /// Which engine a room belongs to. Source: Lamping and Veach, "A Fast, Minimal Memory, Consistent Hash Algorithm".
@@ -490,7 +505,7 @@ impl Far {
         bucket
     }
 
-    fn engine(&self, room: &str) -> Option<&Engine> {
+    fn engine(&self, room: &str) -> Option<&EngineState> {
         self.engines.get(self.engine_of(room))
     }
 
@@ -500,7 +515,7 @@ impl Far {
     }
 
     /// An engine can be reached, or can no longer be: then whoever waits to join there is told so.
-    pub fn engine_is(&self, number: usize, is_up: bool) {
+    pub fn set_engine_up(&self, number: usize, is_up: bool) {
         let Some(engine) = self.engines.get(number) else { return };
         engine.is_up.store(is_up, Ordering::SeqCst);
         if !is_up {
@@ -510,64 +525,64 @@ impl Far {
     }
 
     /// So many asks were taken from the queue of an engine.
-    pub fn taken(&self, number: usize, says: usize) {
+    pub fn note_dequeued(&self, number: usize, says: usize) {
         if let Some(engine) = self.engines.get(number) {
-            engine.waiting.fetch_sub(says, Ordering::Relaxed);
+            engine.queued.fetch_sub(says, Ordering::Relaxed);
         }
     }
 
     /// Asks to let somebody in; the answer comes as a [`Fact`], or as [`refused`](Self::refused).
-    pub(super) fn join(&self, peer: Peer, key: u64, pending: Pending) {
+    pub(super) fn join(&self, peer: Peer, key: u64, pending: PendingJoin) {
         let room = pending.room.clone();
         let Some(engine) = self.engine(&room) else { return };
         self.pending().insert(key, pending);
         // In this order: whoever finds the engine gone clears what waits.
         let is_asked = engine.is_up.load(Ordering::SeqCst)
-            && engine.asks.send(Ask::Join { room, peer, key }).is_ok();
+            && engine.commands.send(ClusterCommand::Join { room, peer, key }).is_ok();
         if !is_asked {
             self.pending().remove(&key);
         }
     }
 
     /// Somebody may not come in.
-    pub fn refused(&self, key: u64, why: JoinError) {
+    pub fn refuse_join(&self, key: u64, why: JoinError) {
         if let Some(pending) = self.pending().remove(&key) {
             let _ = pending.reply.send(Err(why));
         }
     }
 
-    pub(super) fn admitted(&self, key: u64) -> Option<Pending> {
+    pub(super) fn take_pending_join(&self, key: u64) -> Option<PendingJoin> {
         self.pending().remove(&key)
     }
 
     /// Asks for something that is asked again, or is part of what we state, where it is lost.
-    pub(super) fn asks(&self, room: &str, ask: Ask) {
+    pub(super) fn send(&self, room: &str, ask: ClusterCommand) {
         if let Some(engine) = self.engine(room) {
-            let _ = engine.asks.send(ask);
+            let _ = engine.commands.send(ask);
         }
     }
 
     /// Asks for the seat of `client_id`, which is on another node; what becomes of the wish. Nothing is heard where
     /// the engine is lost meanwhile.
-    pub(super) fn wants_seat(
+    pub(super) fn claim(
         &self,
         room: &Arc<str>,
         client_id: &Arc<str>,
         membership: u128,
         ends: Option<u64>,
         luggage: ByteString,
-    ) -> oneshot::Receiver<Wish> {
+    ) -> oneshot::Receiver<ClaimReply> {
         let (reply, answer) = oneshot::channel();
         let Some(engine) = self.engine(room) else { return answer };
-        let (room, client_id, key) = (room.clone(), client_id.clone(), any_key());
+        let (room, client_id, key) = (room.clone(), client_id.clone(), random_key());
         let wanting =
-            Wanting { room: room.clone(), client_id: client_id.clone(), membership, reply };
+            PendingClaim { room: room.clone(), client_id: client_id.clone(), membership, reply };
         self.wants().insert(key, wanting);
         // In this order: whoever finds the engine gone clears what waits.
         let is_asked = engine.is_up.load(Ordering::SeqCst)
             && engine
-                .asks
-                .send(Ask::Want { room, client_id, membership, ends, key, luggage })
+                .commands
+                .send(ClusterCommand::Claim { room, client_id, membership, ends, key, luggage })
                 .is_ok();
         if !is_asked {
             self.wants().remove(&key);
@@ -576,28 +591,28 @@ impl Far {
     }
 
     /// Which seat was wanted for connection `key`: room, client id, and key of the membership.
-    pub(super) fn wish(&self, key: u64) -> Option<(Arc<str>, Arc<str>, u128)> {
+    pub(super) fn pending_claim(&self, key: u64) -> Option<(Arc<str>, Arc<str>, u128)> {
         let wants = self.wants();
-        let Wanting { room, client_id, membership, .. } = wants.get(&key)?;
+        let PendingClaim { room, client_id, membership, .. } = wants.get(&key)?;
         Some((room.clone(), client_id.clone(), *membership))
     }
 
-    pub(super) fn answers(&self, key: u64, wish: Wish) {
+    pub(super) fn answer_claim(&self, key: u64, wish: ClaimReply) {
         if let Some(wanting) = self.wants().remove(&key) {
             let _ = wanting.reply.send(wish);
         }
     }
 
     /// A seat is ours; what was said before is on its way.
-    pub(super) fn awaits(&self, key: u64, arriving: Arriving) {
+    pub(super) fn register_incoming(&self, key: u64, arriving: IncomingMigration) {
         self.arriving().insert(key, arriving);
     }
 
     /// Keeps a wish for a seat that is not all here yet, or gives it back.
-    pub(super) fn defers(&self, key: u64, wanted: Fact) -> Option<Fact> {
+    pub(super) fn defer_claim(&self, key: u64, wanted: ClusterEvent) -> Option<ClusterEvent> {
         match self.arriving().get_mut(&key) {
             Some(arriving) => {
-                arriving.wanted = Some(wanted);
+                arriving.deferred_claim = Some(wanted);
                 None
             }
             None => Some(wanted),
@@ -605,81 +620,100 @@ impl Far {
     }
 
     /// All of a seat is here; the wish for it that came before, and whether its client is here, too.
-    pub(super) fn arrived(
+    pub(super) fn complete_incoming(
         &self,
         key: u64,
         luggage: ByteString,
-        goods: Goods,
-    ) -> Option<(Fact, bool)> {
+        goods: MigrationState,
+    ) -> Option<(ClusterEvent, bool)> {
         let arriving = self.arriving().remove(&key)?;
-        let Arriving { seat, outbox, mailbox, others: has, wanted, on_its_way, .. } = arriving;
-        let Goods { replay, features, is_missed, others: had } = goods;
+        let IncomingMigration {
+            membership: seat,
+            queue: outbox,
+            reader: mailbox,
+            others: has,
+            deferred_claim: wanted,
+            guard: on_its_way,
+            ..
+        } = arriving;
+        let MigrationState { replay, features, is_missed, others: had } = goods;
         let membership = replay.key();
-        outbox.takes_up(replay, seat.news_between(&had, &has), features, is_missed);
+        outbox.absorb_migration(replay, seat.roster_changes(&had, &has), features, is_missed);
         let mut wants = self.wants();
         let waiting = wants.extract_if(|_, wanting| wanting.membership == membership);
         let replies: Vec<_> = waiting.map(|(_, wanting)| wanting.reply).collect();
         drop(wants);
         let is_expected = replies.iter().any(|reply| !reply.is_closed());
-        let arrival = Arrival { seat, outbox, mailbox, luggage, is_expected };
-        let _ = self.arrivals.send((arrival, on_its_way));
+        let arrival = MigratedMember {
+            membership: seat,
+            queue: outbox,
+            reader: mailbox,
+            context: luggage,
+            is_expected,
+        };
+        let _ = self.migrated.send((arrival, on_its_way));
         for reply in replies {
-            let _ = reply.send(Wish::Granted);
+            let _ = reply.send(ClaimReply::Granted);
         }
         wanted.map(|wanted| (wanted, is_expected))
     }
 
     /// A seat is here without its client.
-    pub(super) fn comes(&self, arrival: Arrival) {
-        let _ = self.arrivals.send((arrival, self.is_on_its_way()));
+    pub(super) fn deliver_migrated(&self, arrival: MigratedMember) {
+        let _ = self.migrated.send((arrival, self.track_migration()));
     }
 
     /// Those that are ours and whose goods do not come. Dropping them is leaving.
-    pub(super) fn overdue(&self, now: Instant) -> Vec<Arriving> {
-        let is_overdue =
-            |_: &u64, it: &mut Arriving| now.duration_since(it.since) >= ARRIVED_WITHIN;
+    pub(super) fn expire_incoming(&self, now: Instant) -> Vec<IncomingMigration> {
+        let is_overdue = |_: &u64, it: &mut IncomingMigration| {
+            now.duration_since(it.since) >= INCOMING_MIGRATION_TIMEOUT
+        };
         self.arriving().extract_if(is_overdue).map(|(_, arriving)| arriving).collect()
     }
 
     /// A seat is on its way to another node, or here.
-    pub(super) fn is_on_its_way(&self) -> OnItsWay {
-        self.moving.send_modify(|moving| *moving += 1);
-        OnItsWay(self.moving.clone())
+    pub(super) fn track_migration(&self) -> MigrationGuard {
+        self.in_flight.send_modify(|moving| *moving += 1);
+        MigrationGuard(self.in_flight.clone())
     }
 
     /// Waits until no seat is on its way.
-    pub async fn all_have_moved(&self) {
-        let _ = self.moving.subscribe().wait_for(|moving| *moving == 0).await;
+    pub async fn wait_for_migrations(&self) {
+        let _ = self.in_flight.subscribe().wait_for(|moving| *moving == 0).await;
     }
 
     /// Says something that is not worth more than there is room for.
-    pub(super) fn say(&self, room: &str, ask: Ask) -> Result<(), Unreachable> {
-        let engine = self.engine(room).ok_or(Unreachable)?;
+    pub(super) fn try_send(
+        &self,
+        room: &str,
+        ask: ClusterCommand,
+    ) -> Result<(), EngineUnreachable> {
+        let engine = self.engine(room).ok_or(EngineUnreachable)?;
         if !engine.is_up.load(Ordering::Relaxed) {
-            return Err(Unreachable);
+            return Err(EngineUnreachable);
         }
-        if engine.waiting.fetch_add(1, Ordering::Relaxed) >= MOST_WAITING {
-            engine.waiting.fetch_sub(1, Ordering::Relaxed);
-            return Err(Unreachable);
+        if engine.queued.fetch_add(1, Ordering::Relaxed) >= MAX_QUEUED_COMMANDS {
+            engine.queued.fetch_sub(1, Ordering::Relaxed);
+            return Err(EngineUnreachable);
         }
-        engine.asks.send(ask).map_err(|_| Unreachable)
+        engine.commands.send(ask).map_err(|_| EngineUnreachable)
     }
 
-    fn pending(&self) -> MutexGuard<'_, HashMap<u64, Pending>> {
+    fn pending(&self) -> MutexGuard<'_, HashMap<u64, PendingJoin>> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wants(&self) -> MutexGuard<'_, HashMap<u64, Wanting>> {
-        self.wants.lock().unwrap_or_else(PoisonError::into_inner)
+    fn wants(&self) -> MutexGuard<'_, HashMap<u64, PendingClaim>> {
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn arriving(&self) -> MutexGuard<'_, HashMap<u64, Arriving>> {
-        self.arriving.lock().unwrap_or_else(PoisonError::into_inner)
+    fn arriving(&self) -> MutexGuard<'_, HashMap<u64, IncomingMigration>> {
+        self.incoming.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// For a connection that nobody has had before; never 0, which stands for none.
-pub(super) fn any_key() -> u64 {
+pub(super) fn random_key() -> u64 {
     uuid::Uuid::new_v4().as_u64_pair().1 | 1
 }
 
@@ -690,19 +724,23 @@ mod tests {
     #[test]
     fn a_seat_is_written_and_read_the_same() {
         let peer = Peer { client_id: "alice-1".into(), username: "alice of the hill".into() };
-        let holder = Holder { peer, conn: Conn { node: "n1".into(), key: 0xfeed }, arrival: 7 };
+        let holder = MemberRecord {
+            peer,
+            connection: ConnectionId { node: "n1".into(), key: 0xfeed },
+            join_order: 7,
+        };
 
-        assert_eq!(holder.seat(), "n1.000000000000feed 7 alice of the hill");
-        assert_eq!(Holder::of("alice-1", &holder.seat()), Ok(holder));
+        assert_eq!(holder.to_record(), "n1.000000000000feed 7 alice of the hill");
+        assert_eq!(MemberRecord::parse("alice-1", &holder.to_record()), Ok(holder));
         for wrong in ["", "n1", "n1.x 7 alice", "n1.1 x alice", "n1.1 7"] {
-            assert!(Holder::of("alice-1", wrong).is_err(), "{wrong}");
+            assert!(MemberRecord::parse("alice-1", wrong).is_err(), "{wrong}");
         }
     }
 
     #[test]
     fn few_rooms_move_where_an_engine_is_added() {
         let of = |engines| {
-            let (far, ..) = Far::new("n".into(), engines);
+            let (far, ..) = ClusterGateway::new("n".into(), engines);
             (0..3_000).map(move |room| far.engine_of(&format!("room {room}"))).collect::<Vec<_>>()
         };
         let (two, three) = (of(2), of(3));

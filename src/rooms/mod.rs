@@ -7,7 +7,7 @@ mod room;
 mod seat;
 mod timeline;
 
-pub use registry::{NotFetched, Rooms};
-pub use room::{JoinError, Peer, Resumed, RouteError, Sitting, is_room_id};
-pub use seat::Seat;
-pub use timeline::{Event, Story};
+pub use registry::{ClaimError, RoomRegistry};
+pub use room::{JoinError, MemberSnapshot, Peer, Resumed, RouteError, is_room_id};
+pub use seat::Membership;
+pub use timeline::{TimelineEvent, TimelineView};

@@ -7,15 +7,19 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 use bytestring::ByteString;
 use tokio::time::Instant;
 
-use self::moving::Going;
+use self::moving::OutgoingMigration;
 use super::{
-    far::{Ask, Conn, DOUBT, Epoch, Far, Holder},
-    timeline::{Mark, Story, Timeline, What},
+    far::{
+        ClusterCommand, ClusterGateway, ConnectionId, Epoch, MemberRecord, UNCONFIRMED_MEMBER_TTL,
+    },
+    timeline::{PeerRef, Timeline, TimelineEntry, TimelineView},
 };
 use crate::{
-    outbox::{Dismissal, NotResumed, Outbox},
+    outbox::{ClientQueue, DisconnectReason, ResumeError},
     webhooks::{self, Webhooks},
-    wire::{CallReport, MediaPath, PeerInRoom, ServerMessage, Signal, Signature, quoted},
+    wire::{
+        CallReport, MediaPath, RosterEntry, SenderSuffix, ServerMessage, Signal, truncate_for_error,
+    },
 };
 
 /// Whether `room` may name a room: 1 to 128 characters, none of them a control character.
@@ -62,27 +66,27 @@ impl JoinError {
 pub enum RouteError {
     /// Nobody in this room has that client id.
     #[error("Target client {0} not found")]
-    NoSuchPeer(String),
+    TargetNotFound(String),
     /// The sender named itself.
     #[error("\"to\" is your own client id")]
-    Yourself,
+    TargetIsSender,
     /// The sender's seat has gone to a newer connection; its own is about to end.
     #[error("This connection has been replaced")]
-    NotSeated,
+    Replaced,
     /// The peer, or some of all, are on another server, which cannot be reached now; perhaps it was.
     #[error("{0} cannot be reached at the moment")]
-    Unreachable(String),
+    TargetUnreachable(String),
 }
 
 impl RouteError {
     /// The machine word for it; `None` where nobody is to be told.
     pub fn code(&self) -> Option<&'static str> {
         match self {
-            Self::NoSuchPeer(_) => Some("target_not_found"),
-            Self::Yourself => Some("invalid_message"),
-            Self::Unreachable(_) => Some("target_unreachable"),
+            Self::TargetNotFound(_) => Some("target_not_found"),
+            Self::TargetIsSender => Some("invalid_message"),
+            Self::TargetUnreachable(_) => Some("target_unreachable"),
             // The dismissal is on its way.
-            Self::NotSeated => None,
+            Self::Replaced => None,
         }
     }
 }
@@ -91,7 +95,7 @@ impl RouteError {
 #[derive(Debug)]
 pub struct Resumed {
     /// How many frames it is to hear first that it has not got.
-    pub replayed: usize,
+    pub replayed_frames: usize,
     /// The others that are there now, and whether each came before.
     pub others: Vec<(Peer, bool)>,
 }
@@ -100,10 +104,10 @@ pub struct Resumed {
 const LOST: &str = "lost";
 
 /// What a peer is whose connection is gone, and which may come back.
-const AWAY: &str = "reconnecting";
-const BACK: &str = "connected";
+const STATE_DETACHED: &str = "reconnecting";
+const STATE_CONNECTED: &str = "connected";
 
-fn state_of(client_id: &str, state: &str) -> ByteString {
+fn peer_state_frame(client_id: &str, state: &str) -> ByteString {
     ServerMessage::PeerState { client_id, state }.encode()
 }
 
@@ -112,14 +116,14 @@ pub(super) struct Room {
     id: Arc<str>,
     /// By client id, so that lists come in one order.
     members: Vec<Member>,
-    last_seat: u64,
+    last_generation: u64,
     /// The other servers, where there are some.
-    far: Option<Arc<Far>>,
+    gateway: Option<Arc<ClusterGateway>>,
     /// Seats of ours on their way to another server.
-    going: Vec<Going>,
+    outgoing: Vec<OutgoingMigration>,
     /// Seats that have come from other servers, and in which epoch: what somebody said to all who had not heard
     /// of that went to the server before, and is heard from there.
-    came: Vec<(Arc<str>, Epoch)>,
+    arrivals: Vec<(Arc<str>, Epoch)>,
     /// All until then we have heard of.
     epoch: Epoch,
     /// What has happened here, where that is kept.
@@ -127,31 +131,31 @@ pub(super) struct Room {
     /// Who is told what happens here.
     webhooks: Webhooks,
     /// The number of what they were told last, also by other servers.
-    sequence: u64,
+    webhook_seq: u64,
 }
 
 struct Member {
     peer: Peer,
-    place: Place,
+    location: Location,
     /// Who has a higher one came later.
-    arrival: u64,
+    join_order: u64,
     /// What tells its membership from all others on its server; 0 where there is one server.
     key: u64,
     /// What the timeline knows it by.
-    mark: Mark,
+    peer_ref: PeerRef,
     /// When it came to this server, or we heard of it.
     since: Instant,
 }
 
 /// A member, as whoever looks after the server sees it.
 #[derive(Debug)]
-pub struct Sitting {
+pub struct MemberSnapshot {
     /// Who it is.
     pub peer: Peer,
     /// The server that it is on, where that is another one.
     pub node: Option<Arc<str>>,
     /// Its connection is gone, and it may come back.
-    pub is_away: bool,
+    pub is_detached: bool,
     /// How long it has been here.
     pub age: Duration,
     /// From where its connection comes, on this server.
@@ -163,67 +167,67 @@ pub struct Sitting {
 }
 
 /// Where a member is.
-enum Place {
+enum Location {
     /// On this server.
-    Here {
-        outbox: Outbox,
+    Local {
+        outbox: ClientQueue,
         /// Tells this member from the one that it replaced, or that replaced it.
         seat: u64,
     },
     /// On another; boxed, for a room's members are looked through for every message.
-    There(Box<There>),
+    Remote(Box<RemoteMember>),
 }
 
-struct There {
+struct RemoteMember {
     node: Arc<str>,
-    is_away: bool,
+    is_detached: bool,
     /// When a picture first did not show it.
-    doubted_at: Option<Instant>,
+    unconfirmed_since: Option<Instant>,
 }
 
 impl Member {
-    fn outbox(&self) -> Option<&Outbox> {
-        match &self.place {
-            Place::Here { outbox, .. } => Some(outbox),
-            Place::There(_) => None,
+    fn queue(&self) -> Option<&ClientQueue> {
+        match &self.location {
+            Location::Local { outbox, .. } => Some(outbox),
+            Location::Remote(_) => None,
         }
     }
 
     fn node(&self) -> Option<&Arc<str>> {
-        match &self.place {
-            Place::Here { .. } => None,
-            Place::There(there) => Some(&there.node),
+        match &self.location {
+            Location::Local { .. } => None,
+            Location::Remote(there) => Some(&there.node),
         }
     }
 
-    fn has_seat(&self, number: u64) -> bool {
-        matches!(self.place, Place::Here { seat, .. } if seat == number)
+    fn is_generation(&self, number: u64) -> bool {
+        matches!(self.location, Location::Local { seat, .. } if seat == number)
     }
 
-    fn is_away(&self) -> bool {
-        match &self.place {
-            Place::Here { outbox, .. } => outbox.is_away(),
-            Place::There(there) => there.is_away,
+    fn is_detached(&self) -> bool {
+        match &self.location {
+            Location::Local { outbox, .. } => outbox.is_detached(),
+            Location::Remote(there) => there.is_detached,
         }
     }
 
     /// Whether it is this very membership, wherever it is.
-    fn is_same(&self, holder: &Holder) -> bool {
-        self.arrival == holder.arrival && self.peer == holder.peer
+    fn is_same_membership(&self, holder: &MemberRecord) -> bool {
+        self.join_order == holder.join_order && self.peer == holder.peer
     }
 
     /// Whether it is there on this very connection.
-    fn is_on(&self, conn: &Conn) -> bool {
+    fn is_on_connection(&self, conn: &ConnectionId) -> bool {
         self.key == conn.key && self.node() == Some(&conn.node)
     }
 }
 
 /// Somebody sat down.
-pub(super) struct Joined {
+pub(super) struct JoinOutcome {
     /// The number of the seat, which nobody in this room had before.
-    pub seat: u64,
+    pub generation: u64,
     /// Who came later has a higher one; it stays over a resume.
-    pub arrival: u64,
+    pub join_order: u64,
     /// Whether somebody had to leave for it.
     pub replaced: bool,
 }
@@ -232,21 +236,21 @@ impl Room {
     /// A room that goes on with the `timeline` of those that had this id before.
     pub(super) fn new(
         id: Arc<str>,
-        far: Option<Arc<Far>>,
+        gateway: Option<Arc<ClusterGateway>>,
         timeline: Option<Box<Timeline>>,
         webhooks: Webhooks,
     ) -> Self {
         Self {
             id,
             members: Vec::new(),
-            last_seat: 0,
-            far,
-            going: Vec::new(),
-            came: Vec::new(),
+            last_generation: 0,
+            gateway,
+            outgoing: Vec::new(),
+            arrivals: Vec::new(),
             epoch: 0,
             timeline,
             webhooks,
-            sequence: 0,
+            webhook_seq: 0,
         }
     }
 
@@ -258,11 +262,11 @@ impl Room {
     pub(super) fn join(
         &mut self,
         peer: Peer,
-        outbox: Outbox,
+        outbox: ClientQueue,
         capacity: usize,
         now: Instant,
-    ) -> Result<Joined, JoinError> {
-        let holder = self.place(&peer.client_id).ok();
+    ) -> Result<JoinOutcome, JoinError> {
+        let holder = self.position(&peer.client_id).ok();
         match holder.and_then(|holder| self.members.get(holder)) {
             Some(holder) if holder.peer.username != peer.username => {
                 return Err(JoinError::ClientIdTaken);
@@ -271,234 +275,265 @@ impl Room {
             Some(_) | None => {}
         }
         if self.members.is_empty() {
-            self.tells(webhooks::WebhookEvent::RoomOpened {});
+            self.emit_webhook(webhooks::WebhookEvent::RoomOpened {});
         }
-        let replaced = holder.is_some_and(|holder| self.is_replaced(holder, now));
+        let replaced = holder.is_some_and(|holder| self.evict_replaced(holder, now));
         let Peer { client_id, username } = peer.clone();
-        let seat = self.comes_in(peer, outbox, None, 0, now);
-        self.tells(webhooks::WebhookEvent::MemberJoined { client_id, username });
-        Ok(Joined { seat, arrival: seat, replaced })
+        let seat = self.add_local(peer, outbox, None, 0, now);
+        self.emit_webhook(webhooks::WebhookEvent::MemberJoined { client_id, username });
+        Ok(JoinOutcome { generation: seat, join_order: seat, replaced })
     }
 
     /// Seats one of ours that the cluster has let in: `everyone` is in the room, as far as the cluster knows.
-    pub(super) fn admit(
+    pub(super) fn admit_local(
         &mut self,
-        holder: Holder,
-        outbox: Outbox,
-        everyone: Vec<Holder>,
+        holder: MemberRecord,
+        outbox: ClientQueue,
+        everyone: Vec<MemberRecord>,
         now: Instant,
-    ) -> Joined {
+    ) -> JoinOutcome {
         // Whoever has ours here has followed the room, and knows better: also who of ours has just left.
-        if !self.has_ours() {
+        if !self.has_local_members() {
             self.members.clear();
             for other in everyone {
-                self.knows(other, now);
+                self.insert_remote(other, now);
             }
         }
-        let there = self.place(&holder.peer.client_id).ok();
-        let replaced = there.is_some_and(|there| self.is_replaced(there, now));
-        let Holder { peer, conn, arrival } = holder;
-        self.heard_of(arrival);
-        let seat = self.comes_in(peer, outbox, Some(arrival), conn.key, now);
-        Joined { seat, arrival, replaced }
+        let there = self.position(&holder.peer.client_id).ok();
+        let replaced = there.is_some_and(|there| self.evict_replaced(there, now));
+        let MemberRecord { peer, connection: conn, join_order: arrival } = holder;
+        self.advance_epoch(arrival);
+        let seat = self.add_local(peer, outbox, Some(arrival), conn.key, now);
+        JoinOutcome { generation: seat, join_order: arrival, replaced }
     }
 
     /// Notes somebody on another server of whom nobody need be told.
-    fn knows(&mut self, holder: Holder, now: Instant) {
-        let Holder { peer, conn: Conn { node, key }, arrival } = holder;
-        let is_ours = self.far.as_ref().is_some_and(|far| far.node == node);
-        if let Err(place) = self.place(&peer.client_id)
+    fn insert_remote(&mut self, holder: MemberRecord, now: Instant) {
+        let MemberRecord { peer, connection: ConnectionId { node, key }, join_order: arrival } =
+            holder;
+        let is_ours = self.gateway.as_ref().is_some_and(|far| far.node == node);
+        if let Err(place) = self.position(&peer.client_id)
             && !is_ours
         {
-            let there = There { node, is_away: false, doubted_at: None };
-            let there = Place::There(Box::new(there));
-            let mark = self.mark(&peer);
-            self.members
-                .insert(place, Member { peer, place: there, arrival, key, mark, since: now });
+            let there = RemoteMember { node, is_detached: false, unconfirmed_since: None };
+            let there = Location::Remote(Box::new(there));
+            let mark = self.peer_ref(&peer);
+            self.members.insert(
+                place,
+                Member {
+                    peer,
+                    location: there,
+                    join_order: arrival,
+                    key,
+                    peer_ref: mark,
+                    since: now,
+                },
+            );
         }
     }
 
     /// Somebody is in on another server; whether one of ours had to leave for it.
-    pub(super) fn hears_of(&mut self, holder: Holder, now: Instant) -> bool {
-        self.heard_of(holder.arrival);
+    pub(super) fn apply_join(&mut self, holder: MemberRecord, now: Instant) -> bool {
+        self.advance_epoch(holder.join_order);
         let mut replaced = false;
-        if let Ok(place) = self.place(&holder.peer.client_id) {
+        if let Ok(place) = self.position(&holder.peer.client_id) {
             // Also on another connection than we knew: a membership that has moved is still the same.
-            if let Some(Member { place: Place::There(there), key, .. }) =
-                self.members.get_mut(place).filter(|member| member.is_same(&holder))
+            if let Some(Member { location: Location::Remote(there), key, .. }) =
+                self.members.get_mut(place).filter(|member| member.is_same_membership(&holder))
             {
-                there.doubted_at = None;
-                (there.node, *key) = (holder.conn.node, holder.conn.key);
+                there.unconfirmed_since = None;
+                (there.node, *key) = (holder.connection.node, holder.connection.key);
                 return false;
             }
-            replaced = self.is_replaced(place, now);
+            replaced = self.evict_replaced(place, now);
         }
-        let (peer, node) = (holder.peer.clone(), holder.conn.node.clone());
-        self.tell_of_newcomer(&peer);
-        self.knows(holder, now);
-        let who = self.mark(&peer);
-        self.note(now, What::Joined { who });
-        for away in
-            self.members.iter().filter(|member| member.outbox().is_some_and(Outbox::is_missed))
+        let (peer, node) = (holder.peer.clone(), holder.connection.node.clone());
+        self.announce_join(&peer);
+        self.insert_remote(holder, now);
+        let who = self.peer_ref(&peer);
+        self.record(now, TimelineEntry::Joined { who });
+        for away in self
+            .members
+            .iter()
+            .filter(|member| member.queue().is_some_and(ClientQueue::is_detached_reported))
         {
             // Who is new there has not heard of it.
-            if let Some(far) = &self.far {
-                self.say_state(far, away, &node, true);
+            if let Some(far) = &self.gateway {
+                self.send_state_to_node(far, away, &node, true);
             }
         }
         replaced
     }
 
     /// Somebody has left, as the cluster says; whether it was one of ours.
-    pub(super) fn forgets(&mut self, client_id: &str, conn: &Conn, now: Instant) -> bool {
-        let is_ours = self.far.as_ref().is_some_and(|far| far.node == conn.node);
-        let Ok(place) = self.place(client_id) else { return false };
+    pub(super) fn apply_leave(
+        &mut self,
+        client_id: &str,
+        conn: &ConnectionId,
+        now: Instant,
+    ) -> bool {
+        let is_ours = self.gateway.as_ref().is_some_and(|far| far.node == conn.node);
+        let Ok(place) = self.position(client_id) else { return false };
         let known = self.members.get(place);
         let peer = known.map(|known| known.peer.clone());
-        let is_this = known.is_some_and(|known| match known.place {
-            Place::Here { .. } => is_ours && known.key == conn.key,
-            Place::There(_) => known.is_on(conn),
+        let is_this = known.is_some_and(|known| match known.location {
+            Location::Local { .. } => is_ours && known.key == conn.key,
+            Location::Remote(_) => known.is_on_connection(conn),
         });
         // One of ours only where somebody else has its id now.
         let why = if is_ours { "replaced" } else { "left" };
-        if !is_this || !self.takes_out(place, Some(Dismissal::Replaced), why, now) {
+        if !is_this || !self.remove_at(place, Some(DisconnectReason::Replaced), why, now) {
             return false;
         }
         // We may have stated meanwhile that it is still in, after we were cut off.
-        if let (Some(far), Some(peer)) = (&self.far, peer) {
-            self.asks_to_leave(far, peer, conn.key, None);
+        if let (Some(far), Some(peer)) = (&self.gateway, peer) {
+            self.request_leave(far, peer, conn.key, None);
         }
         true
     }
 
     /// Passes on to ours what somebody on another server has said.
-    pub(super) fn said(
+    pub(super) fn deliver_remote(
         &self,
         from: &str,
-        conn: &Conn,
+        conn: &ConnectionId,
         to: Option<&str>,
         epoch: Epoch,
         frame: &ByteString,
     ) {
         // Not by somebody who has left meanwhile, or has been given up.
-        if !self.find(from).is_some_and(|member| member.is_on(conn)) {
+        if !self.find(from).is_some_and(|member| member.is_on_connection(conn)) {
             return;
         }
         match to {
             None => {
                 let hears = |member: &&Member| {
                     let id = &member.peer.client_id;
-                    !self.came.iter().any(|(came, since)| came == id && epoch < *since)
+                    !self.arrivals.iter().any(|(came, since)| came == id && epoch < *since)
                 };
-                tell(self.others(from).filter(hears), None, || frame.clone());
+                push_to_all(self.others(from).filter(hears), None, || frame.clone());
             }
             Some(to) => {
-                if let Some(outbox) = self.find(to).and_then(Member::outbox) {
+                if let Some(outbox) = self.find(to).and_then(Member::queue) {
                     outbox.push(frame.clone(), None);
                 }
             }
         }
-        for going in self.going.iter().filter(|going| going.hears(epoch)) {
-            if to.is_none_or(|to| to == &*going.moving.client_id) {
-                going.outbox.push(frame.clone(), None);
+        for going in self.outgoing.iter().filter(|going| going.receives_epoch(epoch)) {
+            if to.is_none_or(|to| to == &*going.migration.client_id) {
+                going.queue.push(frame.clone(), None);
             }
         }
     }
 
     /// All until `epoch` is heard of.
-    pub(super) fn heard_of(&mut self, epoch: Epoch) {
+    pub(super) fn advance_epoch(&mut self, epoch: Epoch) {
         self.epoch = self.epoch.max(epoch);
     }
 
     /// The connection of somebody on another server is gone, or back.
-    pub(super) fn far_state(&mut self, client_id: &str, conn: &Conn, now_away: bool) {
-        let Ok(place) = self.place(client_id) else { return };
-        if let Some(Member { place: Place::There(there), .. }) =
-            self.members.get_mut(place).filter(|member| member.is_on(conn))
+    pub(super) fn apply_remote_state(
+        &mut self,
+        client_id: &str,
+        conn: &ConnectionId,
+        now_away: bool,
+    ) {
+        let Ok(place) = self.position(client_id) else { return };
+        if let Some(Member { location: Location::Remote(there), .. }) =
+            self.members.get_mut(place).filter(|member| member.is_on_connection(conn))
         {
             // It may be told again, for the sake of others there.
-            if std::mem::replace(&mut there.is_away, now_away) == now_away {
+            if std::mem::replace(&mut there.is_detached, now_away) == now_away {
                 return;
             }
-            self.tell_state_here(client_id, if now_away { AWAY } else { BACK });
+            self.announce_state_locally(
+                client_id,
+                if now_away { STATE_DETACHED } else { STATE_CONNECTED },
+            );
         }
     }
 
     /// Compares with everybody who is in the room, as the cluster has it now: who is new is told of; who is
     /// missing is doubted, for its server may be slower than we are to say that it is there.
-    pub(super) fn compares(&mut self, everyone: Vec<Holder>, epoch: Epoch, now: Instant) {
-        self.heard_of(epoch);
-        let here =
-            |holder: &Holder| self.far.as_ref().is_some_and(|far| far.node == holder.conn.node);
+    pub(super) fn reconcile_snapshot(
+        &mut self,
+        everyone: Vec<MemberRecord>,
+        epoch: Epoch,
+        now: Instant,
+    ) {
+        self.advance_epoch(epoch);
+        let here = |holder: &MemberRecord| {
+            self.gateway.as_ref().is_some_and(|far| far.node == holder.connection.node)
+        };
         let (_, others): (Vec<_>, Vec<_>) = everyone.into_iter().partition(here);
         for member in &mut self.members {
-            if let Place::There(there) = &mut member.place {
-                there.doubted_at.get_or_insert(now);
+            if let Location::Remote(there) = &mut member.location {
+                there.unconfirmed_since.get_or_insert(now);
             }
         }
         for other in others {
-            self.hears_of(other, now);
+            self.apply_join(other, now);
         }
     }
 
     /// Gives up those who were missing from a picture for too long, and those of ours that were let go and whom
     /// nobody took; how many of ours that were.
-    pub(super) fn doubts(&mut self, now: Instant) -> usize {
-        let is_over = |member: &Member| match &member.place {
-            Place::There(there) => {
-                there.doubted_at.is_some_and(|since| now.duration_since(since) >= DOUBT)
-            }
-            Place::Here { .. } => false,
+    pub(super) fn expire_unconfirmed(&mut self, now: Instant) -> usize {
+        let is_over = |member: &Member| match &member.location {
+            Location::Remote(there) => there
+                .unconfirmed_since
+                .is_some_and(|since| now.duration_since(since) >= UNCONFIRMED_MEMBER_TTL),
+            Location::Local { .. } => false,
         };
         while let Some(place) = self.members.iter().position(is_over) {
-            self.takes_out(place, None, LOST, now);
+            self.remove_at(place, None, LOST, now);
         }
-        self.gives_up(now)
+        self.expire_outgoing(now)
     }
 
     /// Which of ours are in, and in which epoch we are, for the cluster to know.
-    pub(super) fn ours(&self) -> (Epoch, Vec<Holder>) {
-        let Some(far) = &self.far else { return (0, Vec::new()) };
-        let ours = self.members.iter().filter(|member| member.outbox().is_some());
-        let holder = |member: &Member| Holder {
+    pub(super) fn local_members(&self) -> (Epoch, Vec<MemberRecord>) {
+        let Some(far) = &self.gateway else { return (0, Vec::new()) };
+        let ours = self.members.iter().filter(|member| member.queue().is_some());
+        let holder = |member: &Member| MemberRecord {
             peer: member.peer.clone(),
-            conn: Conn { node: far.node.clone(), key: member.key },
-            arrival: member.arrival,
+            connection: ConnectionId { node: far.node.clone(), key: member.key },
+            join_order: member.join_order,
         };
         (self.epoch, ours.map(holder).collect())
     }
 
-    fn has_ours(&self) -> bool {
-        self.members.iter().any(|member| member.outbox().is_some())
+    fn has_local_members(&self) -> bool {
+        self.members.iter().any(|member| member.queue().is_some())
     }
 
     /// Tells a newcomer who is there, and those of the newcomer.
-    fn comes_in(
+    fn add_local(
         &mut self,
         peer: Peer,
-        outbox: Outbox,
+        outbox: ClientQueue,
         arrival: Option<u64>,
         key: u64,
         now: Instant,
     ) -> u64 {
         let users = self.members.iter().map(|member| &member.peer);
-        let users = users.map(|peer| PeerInRoom {
+        let users = users.map(|peer| RosterEntry {
             client_id: &peer.client_id,
             username: &peer.username,
             polite: true,
         });
         outbox.push(ServerMessage::UsersInRoom { users: users.collect() }.encode(), None);
         if outbox.features().peer_state {
-            for away in self.members.iter().filter(|member| member.is_away()) {
-                outbox.push(state_of(&away.peer.client_id, AWAY), None);
+            for away in self.members.iter().filter(|member| member.is_detached()) {
+                outbox.push(peer_state_frame(&away.peer.client_id, STATE_DETACHED), None);
             }
         }
-        self.tell_of_newcomer(&peer);
-        self.seats(peer, outbox, arrival, key, now, |who| What::Joined { who })
+        self.announce_join(&peer);
+        self.insert_local(peer, outbox, arrival, key, now, |who| TimelineEntry::Joined { who })
     }
 
-    fn tell_of_newcomer(&self, peer: &Peer) {
-        self.tell_others(&peer.client_id, None, || {
+    fn announce_join(&self, peer: &Peer) {
+        self.push_to_others(&peer.client_id, None, || {
             let news = ServerMessage::UserJoined {
                 room_id: &self.id,
                 username: &peer.username,
@@ -518,54 +553,59 @@ impl Room {
     pub(super) fn restore(
         &mut self,
         peer: Peer,
-        outbox: Outbox,
+        outbox: ClientQueue,
         arrival: u64,
         now: Instant,
-    ) -> Result<Joined, JoinError> {
+    ) -> Result<JoinOutcome, JoinError> {
         if self.find(&peer.client_id).is_some() {
             return Err(JoinError::ClientIdTaken);
         }
-        self.last_seat = self.last_seat.max(arrival);
-        let seat = self.seats(peer, outbox, Some(arrival), 0, now, |who| What::Arrived { who });
-        Ok(Joined { seat, arrival, replaced: false })
+        self.last_generation = self.last_generation.max(arrival);
+        let seat = self.insert_local(peer, outbox, Some(arrival), 0, now, |who| {
+            TimelineEntry::Arrived { who }
+        });
+        Ok(JoinOutcome { generation: seat, join_order: arrival, replaced: false })
     }
 
-    fn seats(
+    fn insert_local(
         &mut self,
         peer: Peer,
-        outbox: Outbox,
+        outbox: ClientQueue,
         arrival: Option<u64>,
         key: u64,
         now: Instant,
-        what: impl FnOnce(Mark) -> What,
+        what: impl FnOnce(PeerRef) -> TimelineEntry,
     ) -> u64 {
         if self.members.is_empty() {
-            self.note(now, What::Opened);
+            self.record(now, TimelineEntry::Opened);
         }
-        let mark = self.mark(&peer);
-        self.note(now, what(mark));
-        self.last_seat += 1;
-        let seat = self.last_seat;
+        let mark = self.peer_ref(&peer);
+        self.record(now, what(mark));
+        self.last_generation += 1;
+        let seat = self.last_generation;
         let arrival = arrival.unwrap_or(seat);
-        let place = self.place(&peer.client_id).unwrap_or_else(|place| place);
-        let here = Place::Here { outbox, seat };
-        self.members.insert(place, Member { peer, place: here, arrival, key, mark, since: now });
+        let place = self.position(&peer.client_id).unwrap_or_else(|place| place);
+        let here = Location::Local { outbox, seat };
+        self.members.insert(
+            place,
+            Member { peer, location: here, join_order: arrival, key, peer_ref: mark, since: now },
+        );
         seat
     }
 
     /// The connection of a client is gone, and it may come back: whoever wants to know hears of it,
     /// unless it goes `quietly`, and what the client would hear is kept for it.
-    pub(super) fn goes_away(&mut self, client_id: &str, seat: u64, quietly: bool, now: Instant) {
-        let Some(member) = self.find(client_id).filter(|member| member.has_seat(seat)) else {
+    pub(super) fn detach(&mut self, client_id: &str, seat: u64, quietly: bool, now: Instant) {
+        let Some(member) = self.find(client_id).filter(|member| member.is_generation(seat)) else {
             return;
         };
-        let Some(outbox) = member.outbox() else { return };
-        outbox.goes_away();
-        if !quietly && outbox.is_missed_now() {
-            self.tell_state(client_id, AWAY);
+        let Some(outbox) = member.queue() else { return };
+        outbox.detach();
+        if !quietly && outbox.mark_detached_reported() {
+            self.announce_state(client_id, STATE_DETACHED);
         }
-        let who = member.mark;
-        self.note(now, What::Away { who });
+        let who = member.peer_ref;
+        self.record(now, TimelineEntry::Away { who });
     }
 
     /// Gives the seat of a client to its new connection, which reads from `outbox`. `key` is the
@@ -578,31 +618,36 @@ impl Room {
         &mut self,
         client_id: &str,
         key: u128,
-        outbox: Outbox,
+        outbox: ClientQueue,
         last_seq: u64,
         now: Instant,
-    ) -> Result<(Joined, Resumed), NotResumed> {
-        let place = self.place(client_id).map_err(|_| NotResumed::Over)?;
+    ) -> Result<(JoinOutcome, Resumed), ResumeError> {
+        let place = self.position(client_id).map_err(|_| ResumeError::Ended)?;
         // Perhaps it has moved already, and we have not heard of it.
-        if self.members.get(place).is_some_and(|member| self.is_going(member)) {
-            return Err(NotResumed::Over);
+        if self.members.get(place).is_some_and(|member| self.is_migrating(member)) {
+            return Err(ResumeError::Ended);
         }
-        let member = self.members.get_mut(place).ok_or(NotResumed::Over)?;
-        let Place::Here { outbox: old, .. } = &member.place else { return Err(NotResumed::Over) };
-        let was_missed = old.is_missed();
-        let replayed = old.resumes_at(&outbox, key, last_seq)?;
-        self.last_seat += 1;
-        member.place = Place::Here { outbox, seat: self.last_seat };
-        let (arrival, who) = (member.arrival, member.mark);
+        let member = self.members.get_mut(place).ok_or(ResumeError::Ended)?;
+        let Location::Local { outbox: old, .. } = &member.location else {
+            return Err(ResumeError::Ended);
+        };
+        let was_missed = old.is_detached_reported();
+        let replayed = old.resume_into(&outbox, key, last_seq)?;
+        self.last_generation += 1;
+        member.location = Location::Local { outbox, seat: self.last_generation };
+        let (arrival, who) = (member.join_order, member.peer_ref);
         if was_missed {
-            self.tell_state(client_id, BACK);
+            self.announce_state(client_id, STATE_CONNECTED);
         }
         let frames = u32::try_from(replayed).unwrap_or(u32::MAX);
-        self.note(now, What::Resumed { who, replayed: frames });
+        self.record(now, TimelineEntry::Resumed { who, replayed: frames });
         let others = self.others(client_id);
-        let others = others.map(|other| (other.peer.clone(), other.arrival < arrival));
-        let resumed = Resumed { replayed, others: others.collect() };
-        Ok((Joined { seat: self.last_seat, arrival, replaced: false }, resumed))
+        let others = others.map(|other| (other.peer.clone(), other.join_order < arrival));
+        let resumed = Resumed { replayed_frames: replayed, others: others.collect() };
+        Ok((
+            JoinOutcome { generation: self.last_generation, join_order: arrival, replaced: false },
+            resumed,
+        ))
     }
 
     /// Takes a client out; whether it was there. Those who stay hear of it, unless it goes `quietly`, when
@@ -616,79 +661,80 @@ impl Room {
         why: &'static str,
         now: Instant,
     ) -> bool {
-        let Ok(place) = self.place(client_id) else { return false };
-        let Some(member) = self.members.get(place).filter(|member| member.has_seat(seat)) else {
+        let Ok(place) = self.position(client_id) else { return false };
+        let Some(member) = self.members.get(place).filter(|member| member.is_generation(seat))
+        else {
             return false;
         };
-        if let Some(far) = &self.far {
-            self.asks_to_leave(far, member.peer.clone(), member.key, Some(why));
+        if let Some(far) = &self.gateway {
+            self.request_leave(far, member.peer.clone(), member.key, Some(why));
         }
         if quietly {
-            self.members.iter().filter_map(Member::outbox).for_each(Outbox::goes_away);
+            self.members.iter().filter_map(Member::queue).for_each(ClientQueue::detach);
         }
-        let was_ours = self.takes_out(place, None, why, now);
+        let was_ours = self.remove_at(place, None, why, now);
         if self.members.is_empty() {
-            self.tells(webhooks::WebhookEvent::RoomClosed {});
+            self.emit_webhook(webhooks::WebhookEvent::RoomClosed {});
         }
         was_ours
     }
 
     /// Tells whoever wants to know what happens. Where there are several servers, whoever has had the engine make it
     /// happen tells it: the link.
-    fn tells(&mut self, what: webhooks::WebhookEvent) {
-        if self.far.is_none() {
-            self.sequence += 1;
-            self.webhooks.publish(&self.id, self.sequence, what);
+    fn emit_webhook(&mut self, what: webhooks::WebhookEvent) {
+        if self.gateway.is_none() {
+            self.webhook_seq += 1;
+            self.webhooks.publish(&self.id, self.webhook_seq, what);
         }
     }
 
     /// One of ours leaves; `why` is for those who are told outside, unless others tell them.
-    fn asks_to_leave(&self, far: &Far, peer: Peer, key: u64, why: Option<&'static str>) {
-        let (room, sequence) = (self.id.clone(), self.sequence);
-        far.asks(&self.id, Ask::Leave { room, peer, key, why, sequence });
+    fn request_leave(&self, far: &ClusterGateway, peer: Peer, key: u64, why: Option<&'static str>) {
+        let (room, sequence) = (self.id.clone(), self.webhook_seq);
+        far.send(&self.id, ClusterCommand::Leave { room, peer, key, why, sequence });
     }
 
     /// What was told until then has lower numbers, or this one.
-    pub(super) fn is_numbered(&mut self, sequence: u64) {
-        self.sequence = self.sequence.max(sequence);
+    pub(super) fn advance_webhook_seq(&mut self, sequence: u64) {
+        self.webhook_seq = self.webhook_seq.max(sequence);
     }
 
     /// The number of what was told last.
-    pub(super) fn sequence(&self) -> u64 {
-        self.sequence
+    pub(super) fn webhook_seq(&self) -> u64 {
+        self.webhook_seq
     }
 
     /// Takes out whoever is at `place` for somebody newer; whether it was one of ours.
-    fn is_replaced(&mut self, place: usize, now: Instant) -> bool {
-        self.takes_out(place, Some(Dismissal::Replaced), "replaced", now)
+    fn evict_replaced(&mut self, place: usize, now: Instant) -> bool {
+        self.remove_at(place, Some(DisconnectReason::Replaced), "replaced", now)
     }
 
     /// Takes out whoever is at `place`, and tells the others; whether it was one of ours, who is told of a
     /// `dismissal`. `why` is for the timeline.
-    fn takes_out(
+    fn remove_at(
         &mut self,
         place: usize,
-        dismissal: Option<Dismissal>,
+        dismissal: Option<DisconnectReason>,
         why: &'static str,
         now: Instant,
     ) -> bool {
         let member = self.members.remove(place);
-        self.note(now, What::Left { who: member.mark, why });
+        self.record(now, TimelineEntry::Left { who: member.peer_ref, why });
         if self.members.is_empty() {
-            self.note(now, What::Closed);
+            self.record(now, TimelineEntry::Closed);
         }
-        self.came.retain(|(came, _)| *came != member.peer.client_id);
-        if let (Some(outbox), Some(dismissal)) = (member.outbox(), dismissal) {
-            outbox.dismiss(dismissal);
+        self.arrivals.retain(|(came, _)| *came != member.peer.client_id);
+        if let (Some(outbox), Some(dismissal)) = (member.queue(), dismissal) {
+            outbox.disconnect(dismissal);
         }
         let Peer { client_id, username } = member.peer.clone();
-        self.tells(webhooks::WebhookEvent::MemberLeft {
+        self.emit_webhook(webhooks::WebhookEvent::MemberLeft {
             client_id,
             username,
             reason: why.to_owned(),
         });
         let Peer { client_id, username } = &member.peer;
-        self.tell_others(client_id, None, || {
+        self.push_to_others(client_id, None, || {
             let news = ServerMessage::UserLeft {
                 room_id: &self.id,
                 client_id,
@@ -697,24 +743,24 @@ impl Room {
             };
             news.encode()
         });
-        member.outbox().is_some()
+        member.queue().is_some()
     }
 
     /// What the timeline knows a peer by; 0 where there is none.
-    fn mark(&mut self, peer: &Peer) -> Mark {
+    fn peer_ref(&mut self, peer: &Peer) -> PeerRef {
         let members = &self.members;
-        let is_there = |mark| members.iter().any(|member| member.mark == mark);
-        self.timeline.as_mut().map_or(0, |timeline| timeline.mark(peer, is_there))
+        let is_there = |mark| members.iter().any(|member| member.peer_ref == mark);
+        self.timeline.as_mut().map_or(0, |timeline| timeline.peer_ref(peer, is_there))
     }
 
-    fn note(&mut self, now: Instant, what: What) {
+    fn record(&mut self, now: Instant, what: TimelineEntry) {
         if let Some(timeline) = &mut self.timeline {
-            timeline.note(now, what);
+            timeline.record(now, what);
         }
     }
 
     /// Notes what became of a `signal` of `from`.
-    pub(super) fn notes_signal(
+    pub(super) fn record_signal(
         &mut self,
         from: &Peer,
         signal: &Signal<'_>,
@@ -729,57 +775,56 @@ impl Room {
             Ok(false) => "queued",
             Err(why) => why.code().unwrap_or("replaced"),
         };
-        let mark = |client_id: &str| self.find(client_id).map_or(0, |member| member.mark);
+        let mark = |client_id: &str| self.find(client_id).map_or(0, |member| member.peer_ref);
         let to = signal.to.as_deref().map_or(0, mark);
         let (from, kind) = (mark(&from.client_id), signal.kind);
         let bytes = u32::try_from(signal.payload.get().len()).unwrap_or(u32::MAX);
-        self.note(now, What::Said { kind, bytes, from, to, outcome });
+        self.record(now, TimelineEntry::Said { kind, bytes, from, to, outcome });
     }
 
     /// Notes what a member says of one of its calls.
-    pub(super) fn notes_report(&mut self, of: &Peer, report: &CallReport<'_>, now: Instant) {
-        let mark = |client_id: &str| self.find(client_id).map_or(0, |member| member.mark);
+    pub(super) fn record_call_report(&mut self, of: &Peer, report: &CallReport<'_>, now: Instant) {
+        let mark = |client_id: &str| self.find(client_id).map_or(0, |member| member.peer_ref);
         let (who, peer) = (mark(&of.client_id), report.peer.as_deref().map_or(0, mark));
         let ms = u32::try_from(report.ms).unwrap_or(u32::MAX);
         let CallReport { outcome, path, .. } = *report;
-        if let (Some(path), Some(outbox)) =
-            (path, self.find(&of.client_id).and_then(Member::outbox))
+        if let (Some(path), Some(outbox)) = (path, self.find(&of.client_id).and_then(Member::queue))
         {
-            outbox.calls_by(path);
+            outbox.set_media_path(path);
         }
-        self.note(now, What::Reported { who, peer, outcome, path, ms });
+        self.record(now, TimelineEntry::Reported { who, peer, outcome, path, ms });
         if self.webhooks.is_enabled() {
-            self.tells_report(of, report);
+            self.emit_call_report(of, report);
         }
     }
 
-    fn tells_report(&mut self, of: &Peer, report: &CallReport<'_>) {
+    fn emit_call_report(&mut self, of: &Peer, report: &CallReport<'_>) {
         let peer = report.peer.as_deref().and_then(|peer| self.find(peer));
         let Peer { client_id, username } = of.clone();
         let what = webhooks::WebhookEvent::CallReport {
             client_id,
             username,
             peer: peer.map(|member| member.peer.client_id.clone()),
-            outcome: report.outcome.word(),
+            outcome: report.outcome.as_str(),
             ms: report.ms,
-            path: report.path.map(MediaPath::word),
+            path: report.path.map(MediaPath::as_str),
         };
-        let Some(far) = &self.far else { return self.tells(what) };
+        let Some(far) = &self.gateway else { return self.emit_webhook(what) };
         let room = self.id.clone();
-        if far.say(&self.id, Ask::Tell { room, what }).is_err() {
+        if far.try_send(&self.id, ClusterCommand::Webhook { room, what }).is_err() {
             self.webhooks.record_missed();
         }
     }
 
     /// Notes that somebody was not let in, for one of our own words.
-    pub(super) fn notes_refusal(&mut self, peer: &Peer, why: &'static str, now: Instant) {
-        let who = self.mark(peer);
-        self.note(now, What::Refused { who, why });
+    pub(super) fn record_refusal(&mut self, peer: &Peer, why: &'static str, now: Instant) {
+        let who = self.peer_ref(peer);
+        self.record(now, TimelineEntry::Refused { who, why });
     }
 
     /// Ends the membership of those of ours that are meant, which is asked with how long each has been here, for
     /// `act`, a word of ours; how many that is.
-    pub(super) fn throws_out(
+    pub(super) fn disconnect_matching(
         &mut self,
         is_meant: impl Fn(&Peer, Duration) -> bool,
         act: &'static str,
@@ -788,54 +833,52 @@ impl Room {
         let mut thrown = Vec::new();
         for member in &self.members {
             let age = now.saturating_duration_since(member.since);
-            if let Some(outbox) = member.outbox()
+            if let Some(outbox) = member.queue()
                 && is_meant(&member.peer, age)
             {
-                outbox.dismiss(Dismissal::Removed);
-                thrown.push(member.mark);
+                outbox.disconnect(DisconnectReason::Removed);
+                thrown.push(member.peer_ref);
             }
         }
         for &who in &thrown {
-            self.note(now, What::Moderated { act, who });
+            self.record(now, TimelineEntry::Moderated { act, who });
         }
         thrown.len()
     }
 
     /// Says something to one of ours, or to all; how many that is.
-    pub(super) fn announces(
-        &mut self,
-        to: Option<&str>,
-        frame: &ByteString,
-        now: Instant,
-    ) -> usize {
+    pub(super) fn announce(&mut self, to: Option<&str>, frame: &ByteString, now: Instant) -> usize {
         let ours =
             self.members.iter().filter(|member| to.is_none_or(|to| to == &*member.peer.client_id));
         let told: Vec<_> =
-            ours.filter_map(|member| Some((member.mark, member.outbox()?))).collect();
+            ours.filter_map(|member| Some((member.peer_ref, member.queue()?))).collect();
         for (_, outbox) in &told {
             outbox.push(frame.clone(), None);
         }
         let (told, who) = (told.len(), told.first().map_or(0, |(mark, _)| *mark));
         if told > 0 {
-            self.note(now, What::Moderated { act: "message", who: to.map_or(0, |_| who) });
+            self.record(
+                now,
+                TimelineEntry::Moderated { act: "message", who: to.map_or(0, |_| who) },
+            );
         }
         told
     }
 
     /// Notes what an administrator has done about the room.
-    pub(super) fn notes_order(&mut self, act: &'static str, now: Instant) {
-        self.note(now, What::Moderated { act, who: 0 });
+    pub(super) fn record_moderation(&mut self, act: &'static str, now: Instant) {
+        self.record(now, TimelineEntry::Moderated { act, who: 0 });
     }
 
     /// Who sits here, by client id.
-    pub(super) fn inspect(&self, now: Instant) -> Vec<Sitting> {
+    pub(super) fn member_snapshots(&self, now: Instant) -> Vec<MemberSnapshot> {
         let sitting = |member: &Member| {
             let (address, ping_rtt, path) =
-                member.outbox().map(Outbox::whereabouts).unwrap_or_default();
-            Sitting {
+                member.queue().map(ClientQueue::connection_info).unwrap_or_default();
+            MemberSnapshot {
                 peer: member.peer.clone(),
                 node: member.node().cloned(),
-                is_away: member.is_away(),
+                is_detached: member.is_detached(),
                 age: now.saturating_duration_since(member.since),
                 address,
                 ping_rtt,
@@ -846,14 +889,14 @@ impl Room {
     }
 
     /// What is kept of the past, once the room is over.
-    pub(super) fn takes_timeline(&mut self) -> Option<Box<Timeline>> {
+    pub(super) fn take_timeline(&mut self) -> Option<Box<Timeline>> {
         self.timeline.take()
     }
 
     /// What has happened here, where that is kept; `now` on both clocks, the second in milliseconds since the Unix epoch.
-    pub(super) fn story(&self, now: (Instant, u64)) -> Option<Story> {
+    pub(super) fn timeline_view(&self, now: (Instant, u64)) -> Option<TimelineView> {
         let is_open = !self.members.is_empty();
-        self.timeline.as_ref().map(|timeline| timeline.story(&self.id, is_open, now))
+        self.timeline.as_ref().map(|timeline| timeline.view(&self.id, is_open, now))
     }
 
     /// Passes `signal`, which arrived at `heard_at`, to the peer it names, or to everyone else. Says
@@ -866,38 +909,49 @@ impl Room {
         &self,
         from: &Peer,
         seat: u64,
-        signature: &Signature,
+        signature: &SenderSuffix,
         signal: &Signal<'_>,
         heard_at: Instant,
     ) -> Result<bool, RouteError> {
         let heard_at = Some(heard_at);
-        let Some(sender) = self.find(&from.client_id).filter(|member| member.has_seat(seat)) else {
-            return Err(RouteError::NotSeated);
+        let Some(sender) = self.find(&from.client_id).filter(|member| member.is_generation(seat))
+        else {
+            return Err(RouteError::Replaced);
         };
         match signal.to.as_deref() {
             None => {
-                let frame = || signal.as_heard(signature);
-                let at_once = self.tell_others(&from.client_id, heard_at, frame);
-                match &self.far {
+                let frame = || signal.encode_for_peers(signature);
+                let at_once = self.push_to_others(&from.client_id, heard_at, frame);
+                match &self.gateway {
                     None => Ok(at_once),
                     Some(far) => self.broadcast(far, sender, frame).map(|()| at_once),
                 }
             }
-            Some(to) if *to == *from.client_id => Err(RouteError::Yourself),
+            Some(to) if *to == *from.client_id => Err(RouteError::TargetIsSender),
             Some(to) => {
-                let peer = self.find(to).ok_or_else(|| RouteError::NoSuchPeer(quoted(to)))?;
-                match (&peer.place, &self.far) {
-                    (Place::Here { outbox, .. }, _) => {
-                        Ok(outbox.push(signal.as_heard(signature), heard_at))
+                let peer = self
+                    .find(to)
+                    .ok_or_else(|| RouteError::TargetNotFound(truncate_for_error(to)))?;
+                match (&peer.location, &self.gateway) {
+                    (Location::Local { outbox, .. }, _) => {
+                        Ok(outbox.push(signal.encode_for_peers(signature), heard_at))
                     }
-                    (Place::There(there), Some(far)) => {
+                    (Location::Remote(there), Some(far)) => {
                         let to = Some(peer.peer.client_id.clone());
-                        let said =
-                            self.say(far, sender, &there.node, to, signal.as_heard(signature));
-                        said.map(|()| false)
-                            .map_err(|()| RouteError::Unreachable(quoted(&peer.peer.client_id)))
+                        let said = self.send_to_node(
+                            far,
+                            sender,
+                            &there.node,
+                            to,
+                            signal.encode_for_peers(signature),
+                        );
+                        said.map(|()| false).map_err(|()| {
+                            RouteError::TargetUnreachable(truncate_for_error(&peer.peer.client_id))
+                        })
                     }
-                    (Place::There(_), None) => Err(RouteError::NoSuchPeer(quoted(to))),
+                    (Location::Remote(_), None) => {
+                        Err(RouteError::TargetNotFound(truncate_for_error(to)))
+                    }
                 }
             }
         }
@@ -906,20 +960,22 @@ impl Room {
     /// Once to each server that has members here.
     fn broadcast(
         &self,
-        far: &Far,
+        far: &ClusterGateway,
         from: &Member,
         frame: impl Fn() -> ByteString,
     ) -> Result<(), RouteError> {
         let mut is_reached = true;
-        for node in self.nodes() {
-            is_reached &= self.say(far, from, node, None, frame()).is_ok();
+        for node in self.remote_nodes() {
+            is_reached &= self.send_to_node(far, from, node, None, frame()).is_ok();
         }
-        is_reached.then_some(()).ok_or_else(|| RouteError::Unreachable("Somebody here".into()))
+        is_reached
+            .then_some(())
+            .ok_or_else(|| RouteError::TargetUnreachable("Somebody here".into()))
     }
 
-    fn say(
+    fn send_to_node(
         &self,
-        far: &Far,
+        far: &ClusterGateway,
         from: &Member,
         node: &Arc<str>,
         to: Option<Arc<str>>,
@@ -928,37 +984,45 @@ impl Room {
         let (room, node) = (self.id.clone(), node.clone());
         let from_id = from.peer.client_id.clone();
         let (key, epoch) = (from.key, self.epoch);
-        let ask = Ask::Say { node, room, from: from_id, key, to, epoch, frame };
-        far.say(&self.id, ask).map_err(|_| ())
+        let ask = ClusterCommand::Relay { node, room, from: from_id, key, to, epoch, frame };
+        far.try_send(&self.id, ask).map_err(|_| ())
     }
 
     /// The other servers that have members here.
-    fn nodes(&self) -> BTreeSet<&Arc<str>> {
+    fn remote_nodes(&self) -> BTreeSet<&Arc<str>> {
         self.members.iter().filter_map(Member::node).collect()
     }
 
     /// Tells those who want to know where a peer's connection is.
-    fn tell_state(&self, client_id: &str, state: &str) {
-        self.tell_state_here(client_id, state);
-        let (Some(far), Some(member)) = (&self.far, self.find(client_id)) else { return };
-        for node in self.nodes() {
-            self.say_state(far, member, node, state == AWAY);
+    fn announce_state(&self, client_id: &str, state: &str) {
+        self.announce_state_locally(client_id, state);
+        let (Some(far), Some(member)) = (&self.gateway, self.find(client_id)) else { return };
+        for node in self.remote_nodes() {
+            self.send_state_to_node(far, member, node, state == STATE_DETACHED);
         }
     }
 
     /// Tells another server where a member's connection is. Only news: whoever misses it learns in time whether
     /// the member has left.
-    fn say_state(&self, far: &Far, member: &Member, node: &Arc<str>, is_away: bool) {
+    fn send_state_to_node(
+        &self,
+        far: &ClusterGateway,
+        member: &Member,
+        node: &Arc<str>,
+        is_away: bool,
+    ) {
         let (room, node, client_id) =
             (self.id.clone(), node.clone(), member.peer.client_id.clone());
-        let ask = Ask::State { node, room, client_id, key: member.key, is_away };
-        let _ = far.say(&self.id, ask);
+        let ask = ClusterCommand::PeerState { node, room, client_id, key: member.key, is_away };
+        let _ = far.try_send(&self.id, ask);
     }
 
-    fn tell_state_here(&self, client_id: &str, state: &str) {
+    fn announce_state_locally(&self, client_id: &str, state: &str) {
         let wants_it =
-            |other: &&Member| other.outbox().is_some_and(|outbox| outbox.features().peer_state);
-        tell(self.others(client_id).filter(wants_it), None, || state_of(client_id, state));
+            |other: &&Member| other.queue().is_some_and(|outbox| outbox.features().peer_state);
+        push_to_all(self.others(client_id).filter(wants_it), None, || {
+            peer_state_frame(client_id, state)
+        });
     }
 
     /// What it is called.
@@ -967,8 +1031,8 @@ impl Room {
     }
 
     /// Whether there was somebody on this server, and everybody has left it.
-    pub(super) fn is_over(&self) -> bool {
-        self.last_seat > 0 && !self.has_ours() && self.going.is_empty()
+    pub(super) fn is_finished(&self) -> bool {
+        self.last_generation > 0 && !self.has_local_members() && self.outgoing.is_empty()
     }
 
     /// How many members there are.
@@ -977,18 +1041,18 @@ impl Room {
     }
 
     /// How many frames wait for members here, and for the one that most wait for.
-    pub(super) fn waiting(&self) -> (usize, usize) {
-        let here = self.members.iter().filter_map(Member::outbox).map(Outbox::waiting);
+    pub(super) fn queued_frames(&self) -> (usize, usize) {
+        let here = self.members.iter().filter_map(Member::queue).map(ClientQueue::queued);
         here.fold((0, 0), |(all, most), frames| (all + frames, most.max(frames)))
     }
 
     /// Where a client id is, or else where it belongs.
-    fn place(&self, client_id: &str) -> Result<usize, usize> {
+    fn position(&self, client_id: &str) -> Result<usize, usize> {
         self.members.binary_search_by(|member| (*member.peer.client_id).cmp(client_id))
     }
 
     fn find(&self, client_id: &str) -> Option<&Member> {
-        self.place(client_id).ok().and_then(|place| self.members.get(place))
+        self.position(client_id).ok().and_then(|place| self.members.get(place))
     }
 
     fn others(&self, client_id: &str) -> impl Iterator<Item = &Member> {
@@ -996,24 +1060,24 @@ impl Room {
     }
 
     /// See [`tell`].
-    fn tell_others(
+    fn push_to_others(
         &self,
         client_id: &str,
         heard_at: Option<Instant>,
         news: impl Fn() -> ByteString,
     ) -> bool {
-        tell(self.others(client_id), heard_at, news)
+        push_to_all(self.others(client_id), heard_at, news)
     }
 }
 
 /// Encodes news once for all who hear them; whether they were sent to somebody at once.
-fn tell<'a>(
+fn push_to_all<'a>(
     listeners: impl Iterator<Item = &'a Member>,
     heard_at: Option<Instant>,
     news: impl Fn() -> ByteString,
 ) -> bool {
     let (mut frame, mut at_once) = (None, false);
-    for outbox in listeners.filter_map(Member::outbox) {
+    for outbox in listeners.filter_map(Member::queue) {
         at_once |= outbox.push(frame.get_or_insert_with(&news).clone(), heard_at);
     }
     at_once

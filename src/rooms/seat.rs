@@ -6,26 +6,27 @@ use bytestring::ByteString;
 use tokio::time::Instant;
 
 use super::{
-    JoinError, NotFetched, Peer, Resumed, Rooms, RouteError, registry::SharedRoom, room::Joined,
+    ClaimError, JoinError, Peer, Resumed, RoomRegistry, RouteError, registry::RoomHandle,
+    room::JoinOutcome,
 };
 use crate::{
-    outbox::{NotResumed, Outbox},
-    wire::{CallReport, Signal, Signature},
+    outbox::{ClientQueue, ResumeError},
+    wire::{CallReport, SenderSuffix, Signal},
 };
 
 /// One client's membership of one room: hold it and you are in, drop it and you have left.
-pub struct Seat {
-    rooms: Rooms,
-    room: Arc<SharedRoom>,
+pub struct Membership {
+    rooms: RoomRegistry,
+    room: Arc<RoomHandle>,
     peer: Peer,
-    signature: Signature,
-    number: u64,
-    arrival: u64,
+    suffix: SenderSuffix,
+    generation: u64,
+    join_order: u64,
     /// Why it will be left, for the timeline.
-    why: &'static str,
+    leave_reason: &'static str,
 }
 
-impl Seat {
+impl Membership {
     /// Enters `room` as `peer`; what the room says from now on goes to `outbox`.
     ///
     /// At once the outbox gets `users_in_room` and the others hear `user_joined`: no message of the
@@ -36,11 +37,11 @@ impl Seat {
     /// # Errors
     ///
     /// [`JoinError`]; then nothing has changed.
-    pub fn take(
-        rooms: &Rooms,
+    pub fn join_local(
+        rooms: &RoomRegistry,
         room: &Arc<str>,
         peer: Peer,
-        outbox: Outbox,
+        outbox: ClientQueue,
     ) -> Result<Self, JoinError> {
         let (room, joined) = rooms.join(room, peer.clone(), outbox)?;
         Ok(Self::new(rooms, room, peer, &joined))
@@ -51,17 +52,17 @@ impl Seat {
     /// # Errors
     ///
     /// [`JoinError`], also [`JoinError::Unavailable`]; then nothing has changed.
-    pub async fn ask(
-        rooms: &Rooms,
+    pub async fn join(
+        rooms: &RoomRegistry,
         room: &Arc<str>,
         peer: Peer,
-        outbox: Outbox,
+        outbox: ClientQueue,
     ) -> Result<Self, JoinError> {
-        let seat = match rooms.far() {
-            None => Self::take(rooms, room, peer.clone(), outbox),
-            Some(far) => rooms.ask(far, room, peer.clone(), outbox).await,
+        let seat = match rooms.gateway() {
+            None => Self::join_local(rooms, room, peer.clone(), outbox),
+            Some(far) => rooms.request_join(far, room, peer.clone(), outbox).await,
         };
-        seat.inspect_err(|why| rooms.notes_refusal(room, &peer, why.code()))
+        seat.inspect_err(|why| rooms.record_refusal(room, &peer, why.code()))
     }
 
     /// Goes on as `peer` of `room`, on a new connection that reads from `outbox`: what the client has not
@@ -72,13 +73,13 @@ impl Seat {
     ///
     /// [`NotResumed`]; then nothing has changed.
     pub fn resume(
-        rooms: &Rooms,
+        rooms: &RoomRegistry,
         room: &str,
         peer: Peer,
         key: u128,
-        outbox: Outbox,
+        outbox: ClientQueue,
         last_seq: u64,
-    ) -> Result<(Self, Resumed), NotResumed> {
+    ) -> Result<(Self, Resumed), ResumeError> {
         let resumed = rooms.resume(room, &peer.client_id, key, outbox, last_seq);
         resumed.map(|(room, joined, resumed)| (Self::new(rooms, room, peer, &joined), resumed))
     }
@@ -90,20 +91,20 @@ impl Seat {
     /// # Errors
     ///
     /// [`NotFetched`], always where this server is alone.
-    pub async fn fetch(
-        rooms: &Rooms,
+    pub async fn claim(
+        rooms: &RoomRegistry,
         room: &Arc<str>,
         client_id: &Arc<str>,
         membership: u128,
         luggage: ByteString,
-    ) -> Result<(), NotFetched> {
-        let far = rooms.far().ok_or(NotFetched::Over)?;
-        rooms.fetch(far, room, client_id, membership, luggage).await
+    ) -> Result<(), ClaimError> {
+        let far = rooms.gateway().ok_or(ClaimError::Ended)?;
+        rooms.claim(far, room, client_id, membership, luggage).await
     }
 
     /// Sends it to another node, where its client may go on; whether it has one that may. Nobody hears of it.
-    pub fn moves_to(&self, node: Arc<str>, luggage: ByteString) -> bool {
-        self.rooms.sends_off(&self.room, &self.peer.client_id, self.number, node, luggage)
+    pub fn migrate_to(&self, node: Arc<str>, luggage: ByteString) -> bool {
+        self.rooms.migrate_to_node(&self.room, &self.peer.client_id, self.generation, node, luggage)
     }
 
     /// Sits down again as `peer` of `room`, where it sat before this process began, with the
@@ -113,36 +114,49 @@ impl Seat {
     ///
     /// [`JoinError::ClientIdTaken`].
     pub fn restore(
-        rooms: &Rooms,
+        rooms: &RoomRegistry,
         room: &Arc<str>,
         peer: Peer,
-        outbox: Outbox,
+        outbox: ClientQueue,
         arrival: u64,
     ) -> Result<Self, JoinError> {
         let (room, joined) = rooms.restore(room, peer.clone(), outbox, arrival)?;
         Ok(Self::new(rooms, room, peer, &joined))
     }
 
-    pub(super) fn new(rooms: &Rooms, room: Arc<SharedRoom>, peer: Peer, joined: &Joined) -> Self {
-        let signature = Signature::new(&peer.client_id, &peer.username);
-        let Joined { seat: number, arrival, .. } = *joined;
-        Self { rooms: rooms.clone(), room, peer, signature, number, arrival, why: "gone" }
+    pub(super) fn new(
+        rooms: &RoomRegistry,
+        room: Arc<RoomHandle>,
+        peer: Peer,
+        joined: &JoinOutcome,
+    ) -> Self {
+        let suffix = SenderSuffix::new(&peer.client_id, &peer.username);
+        let JoinOutcome { generation, join_order, .. } = *joined;
+        Self {
+            rooms: rooms.clone(),
+            room,
+            peer,
+            suffix,
+            generation,
+            join_order,
+            leave_reason: "gone",
+        }
     }
 
     /// From now on dropping it is leaving for `why`, one of our own words.
-    pub fn because(&mut self, why: &'static str) {
-        self.why = why;
+    pub fn set_leave_reason(&mut self, why: &'static str) {
+        self.leave_reason = why;
     }
 
     /// Notes what the client says of one of its calls.
-    pub fn reports(&self, report: &CallReport<'_>, now: Instant) {
-        self.room.lock().notes_report(&self.peer, report, now);
+    pub fn record_call_report(&self, report: &CallReport<'_>, now: Instant) {
+        self.room.lock().record_call_report(&self.peer, report, now);
     }
 
     /// The client's connection is gone, and it may come back: what it would hear is kept from now on,
     /// and those hear of it who want to know.
-    pub fn goes_away(&self) {
-        self.rooms.goes_away(&self.room, &self.peer.client_id, self.number);
+    pub fn detach(&self) {
+        self.rooms.detach(&self.room, &self.peer.client_id, self.generation);
     }
 
     /// Passes a signal that arrived at `heard_at` on to the peer that it names, or to everyone else in
@@ -153,25 +167,25 @@ impl Seat {
     /// [`RouteError`]; then nobody has heard anything.
     pub fn send(&self, signal: &Signal<'_>, heard_at: Instant) -> Result<bool, RouteError> {
         let mut room = self.room.lock();
-        let routed = room.route(&self.peer, self.number, &self.signature, signal, heard_at);
-        room.notes_signal(&self.peer, signal, &routed, heard_at);
+        let routed = room.route(&self.peer, self.generation, &self.suffix, signal, heard_at);
+        room.record_signal(&self.peer, signal, &routed, heard_at);
         routed
     }
 
     /// What its client has to hear that knew of those it `had`, where there are those that the room `has`. They
     /// differ where one of two servers was cut off, and still waits for somebody.
-    pub(super) fn news_between(&self, had: &[(String, String)], has: &[Peer]) -> Vec<ByteString> {
-        self.room.lock().news_between(had, has)
+    pub(super) fn roster_changes(&self, had: &[(String, String)], has: &[Peer]) -> Vec<ByteString> {
+        self.room.lock().roster_changes(had, has)
     }
 
     /// Who came later has a higher number; it stays as long as the membership.
-    pub fn arrival(&self) -> u64 {
-        self.arrival
+    pub fn join_order(&self) -> u64 {
+        self.join_order
     }
 
     /// The number of what was told last of the room to webhooks.
-    pub fn sequence(&self) -> u64 {
-        self.room.lock().sequence()
+    pub fn webhook_seq(&self) -> u64 {
+        self.room.lock().webhook_seq()
     }
 
     /// Who sits here.
@@ -180,8 +194,8 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for Membership {
     fn drop(&mut self) {
-        self.rooms.leave(&self.room, &self.peer.client_id, self.number, self.why);
+        self.rooms.leave(&self.room, &self.peer.client_id, self.generation, self.leave_reason);
     }
 }

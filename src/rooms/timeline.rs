@@ -10,79 +10,79 @@ use super::Peer;
 use crate::wire::{CallOutcome, MediaPath, SignalKind};
 
 /// What is kept of one room: the setting-up of a mesh of eight.
-const MOST_EVENTS: usize = 512;
+const MAX_EVENTS: usize = 512;
 
 /// Peers that are remembered beside those that an event names.
-const MOST_PEERS: usize = 1024;
+const MAX_PEERS: usize = 1024;
 
 /// Stands for a peer; 0 for none.
-pub(super) type Mark = u32;
+pub(super) type PeerRef = u32;
 
 /// What has happened in one room.
 pub(super) struct Timeline {
     began: Instant,
-    events: VecDeque<(u64, What)>,
+    events: VecDeque<(u64, TimelineEntry)>,
     /// How many came before those.
     dropped: u64,
     /// By mark, which only grows.
-    peers: Vec<(Mark, Peer)>,
-    last_mark: Mark,
+    peers: Vec<(PeerRef, Peer)>,
+    last_mark: PeerRef,
 }
 
 /// One thing that happened. The words are our own.
 #[derive(Clone, Copy)]
-pub(super) enum What {
+pub(super) enum TimelineEntry {
     Opened,
     Closed,
     Joined {
-        who: Mark,
+        who: PeerRef,
     },
     Left {
-        who: Mark,
+        who: PeerRef,
         why: &'static str,
     },
     Away {
-        who: Mark,
+        who: PeerRef,
     },
     Resumed {
-        who: Mark,
+        who: PeerRef,
         replayed: u32,
     },
     /// Its seat has gone to another server, or has come from one, or from the process before.
     Moved {
-        who: Mark,
+        who: PeerRef,
     },
     Arrived {
-        who: Mark,
+        who: PeerRef,
     },
     /// `to` is everyone else where it is 0, or, by the `outcome`, somebody who is not here.
     Said {
         kind: SignalKind,
         bytes: u32,
-        from: Mark,
-        to: Mark,
+        from: PeerRef,
+        to: PeerRef,
         outcome: &'static str,
     },
     Refused {
-        who: Mark,
+        who: PeerRef,
         why: &'static str,
     },
     Reported {
-        who: Mark,
-        peer: Mark,
+        who: PeerRef,
+        peer: PeerRef,
         outcome: CallOutcome,
         path: Option<MediaPath>,
         ms: u32,
     },
     Moderated {
         act: &'static str,
-        who: Mark,
+        who: PeerRef,
     },
 }
 
 /// A room's past, as it is shown.
 #[derive(Debug, Serialize)]
-pub struct Story {
+pub struct TimelineView {
     /// Which room.
     pub room_id: Arc<str>,
     /// Whether somebody is in it.
@@ -90,12 +90,12 @@ pub struct Story {
     /// Events that are no longer kept.
     pub dropped: u64,
     /// The oldest first.
-    pub events: Vec<Event>,
+    pub events: Vec<TimelineEvent>,
 }
 
 /// One thing that happened, as it is shown; what does not apply is left out.
 #[derive(Debug, Default, Serialize)]
-pub struct Event {
+pub struct TimelineEvent {
     /// Counts from 1 for as long as the room's past is kept.
     pub seq: u64,
     /// In milliseconds since the Unix epoch.
@@ -136,9 +136,9 @@ impl Timeline {
         Self { began: now, events: VecDeque::new(), dropped: 0, peers: Vec::new(), last_mark: 0 }
     }
 
-    pub(super) fn note(&mut self, now: Instant, what: What) {
+    pub(super) fn record(&mut self, now: Instant, what: TimelineEntry) {
         let at = now.saturating_duration_since(self.began).as_millis();
-        if self.events.len() == MOST_EVENTS {
+        if self.events.len() == MAX_EVENTS {
             self.events.pop_front();
             self.dropped += 1;
         }
@@ -146,14 +146,14 @@ impl Timeline {
     }
 
     /// Remembers a peer that has come, or knocks. `is_there` says which marks those have that must not be forgotten.
-    pub(super) fn mark(&mut self, peer: &Peer, is_there: impl Fn(Mark) -> bool) -> Mark {
+    pub(super) fn peer_ref(&mut self, peer: &Peer, is_there: impl Fn(PeerRef) -> bool) -> PeerRef {
         let known = self.peers.iter().rev().find(|(_, known)| known == peer);
         if let Some((mark, _)) = known {
             return *mark;
         }
-        if self.peers.len() >= MOST_PEERS {
-            let mut named: Vec<Mark> =
-                self.events.iter().flat_map(|(_, what)| what.marks()).collect();
+        if self.peers.len() >= MAX_PEERS {
+            let mut named: Vec<PeerRef> =
+                self.events.iter().flat_map(|(_, what)| what.peer_refs()).collect();
             named.sort_unstable();
             self.peers.retain(|(mark, _)| named.binary_search(mark).is_ok() || is_there(*mark));
         }
@@ -163,61 +163,78 @@ impl Timeline {
     }
 
     /// All of it. `now` is the time of both clocks, the second in milliseconds since the Unix epoch.
-    pub(super) fn story(&self, room_id: &Arc<str>, is_open: bool, now: (Instant, u64)) -> Story {
+    pub(super) fn view(
+        &self,
+        room_id: &Arc<str>,
+        is_open: bool,
+        now: (Instant, u64),
+    ) -> TimelineView {
         let (now, unix) = now;
         let age = Duration::as_millis(&now.saturating_duration_since(self.began));
         let began = unix.saturating_sub(u64::try_from(age).unwrap_or(u64::MAX));
         let events = self.events.iter().zip(self.dropped + 1..);
         let events = events.map(|((at, what), seq)| {
-            let event = Event { seq, at: began + at, ..self.shown(what) };
-            Event { kind: what.word(), ..event }
+            let event = TimelineEvent { seq, at: began + at, ..self.event_of(what) };
+            TimelineEvent { kind: what.kind(), ..event }
         });
-        Story { room_id: room_id.clone(), is_open, dropped: self.dropped, events: events.collect() }
-    }
-
-    fn shown(&self, what: &What) -> Event {
-        let event = |who: Mark| {
-            let peer = self.peer(who);
-            let client_id = peer.map(|peer| peer.client_id.clone());
-            Event {
-                client_id,
-                username: peer.map(|peer| peer.username.clone()),
-                ..Event::default()
-            }
-        };
-        let to = |mark: Mark| self.peer(mark).map(|peer| peer.client_id.clone());
-        match *what {
-            What::Opened | What::Closed => Event::default(),
-            What::Joined { who }
-            | What::Away { who }
-            | What::Moved { who }
-            | What::Arrived { who } => event(who),
-            What::Left { who, why } | What::Refused { who, why } => {
-                Event { outcome: Some(why), ..event(who) }
-            }
-            What::Resumed { who, replayed } => Event { replayed: Some(replayed), ..event(who) },
-            What::Said { bytes, from, to: peer, outcome, .. } => {
-                Event { to: to(peer), bytes: Some(bytes), outcome: Some(outcome), ..event(from) }
-            }
-            What::Reported { who, peer, outcome, path, ms } => Event {
-                to: to(peer),
-                outcome: Some(outcome.word()),
-                path: path.map(MediaPath::word),
-                ms: Some(ms),
-                ..event(who)
-            },
-            What::Moderated { act, who } => Event { outcome: Some(act), ..event(who) },
+        TimelineView {
+            room_id: room_id.clone(),
+            is_open,
+            dropped: self.dropped,
+            events: events.collect(),
         }
     }
 
-    fn peer(&self, mark: Mark) -> Option<&Peer> {
+    fn event_of(&self, what: &TimelineEntry) -> TimelineEvent {
+        let event = |who: PeerRef| {
+            let peer = self.peer(who);
+            let client_id = peer.map(|peer| peer.client_id.clone());
+            TimelineEvent {
+                client_id,
+                username: peer.map(|peer| peer.username.clone()),
+                ..TimelineEvent::default()
+            }
+        };
+        let to = |mark: PeerRef| self.peer(mark).map(|peer| peer.client_id.clone());
+        match *what {
+            TimelineEntry::Opened | TimelineEntry::Closed => TimelineEvent::default(),
+            TimelineEntry::Joined { who }
+            | TimelineEntry::Away { who }
+            | TimelineEntry::Moved { who }
+            | TimelineEntry::Arrived { who } => event(who),
+            TimelineEntry::Left { who, why } | TimelineEntry::Refused { who, why } => {
+                TimelineEvent { outcome: Some(why), ..event(who) }
+            }
+            TimelineEntry::Resumed { who, replayed } => {
+                TimelineEvent { replayed: Some(replayed), ..event(who) }
+            }
+            TimelineEntry::Said { bytes, from, to: peer, outcome, .. } => TimelineEvent {
+                to: to(peer),
+                bytes: Some(bytes),
+                outcome: Some(outcome),
+                ..event(from)
+            },
+            TimelineEntry::Reported { who, peer, outcome, path, ms } => TimelineEvent {
+                to: to(peer),
+                outcome: Some(outcome.as_str()),
+                path: path.map(MediaPath::as_str),
+                ms: Some(ms),
+                ..event(who)
+            },
+            TimelineEntry::Moderated { act, who } => {
+                TimelineEvent { outcome: Some(act), ..event(who) }
+            }
+        }
+    }
+
+    fn peer(&self, mark: PeerRef) -> Option<&Peer> {
         let place = self.peers.binary_search_by_key(&mark, |(mark, _)| *mark).ok()?;
         self.peers.get(place).map(|(_, peer)| peer)
     }
 }
 
-impl What {
-    fn word(self) -> &'static str {
+impl TimelineEntry {
+    fn kind(self) -> &'static str {
         match self {
             Self::Opened => "opened",
             Self::Closed => "closed",
@@ -227,14 +244,14 @@ impl What {
             Self::Resumed { .. } => "resumed",
             Self::Moved { .. } => "moved",
             Self::Arrived { .. } => "arrived",
-            Self::Said { kind, .. } => kind.word(),
+            Self::Said { kind, .. } => kind.as_str(),
             Self::Refused { .. } => "refused",
             Self::Reported { .. } => "call_report",
             Self::Moderated { .. } => "moderated",
         }
     }
 
-    fn marks(self) -> [Mark; 2] {
+    fn peer_refs(self) -> [PeerRef; 2] {
         match self {
             Self::Opened | Self::Closed => [0, 0],
             Self::Joined { who }
@@ -259,23 +276,24 @@ mod tests {
         Peer { client_id: format!("c{number}").into(), username: "alice".into() }
     }
 
-    fn offer(from: Mark, to: Mark) -> What {
-        What::Said { kind: SignalKind::Offer, bytes: 7, from, to, outcome: "sent" }
+    fn offer(from: PeerRef, to: PeerRef) -> TimelineEntry {
+        TimelineEntry::Said { kind: SignalKind::Offer, bytes: 7, from, to, outcome: "sent" }
     }
 
     #[test]
     fn an_event_says_who_when_and_what_became_of_it() {
         let began = Instant::now();
         let mut timeline = Timeline::new(began);
-        let [one, two] = [1, 2].map(|number| timeline.mark(&peer(number), |_| true));
-        timeline.note(began, What::Opened);
-        timeline.note(began, What::Joined { who: one });
-        timeline.note(began, What::Joined { who: two });
-        timeline.note(began + Duration::from_millis(40), offer(two, one));
-        timeline.note(began + Duration::from_secs(1), What::Left { who: two, why: "gone" });
+        let [one, two] = [1, 2].map(|number| timeline.peer_ref(&peer(number), |_| true));
+        timeline.record(began, TimelineEntry::Opened);
+        timeline.record(began, TimelineEntry::Joined { who: one });
+        timeline.record(began, TimelineEntry::Joined { who: two });
+        timeline.record(began + Duration::from_millis(40), offer(two, one));
+        timeline
+            .record(began + Duration::from_secs(1), TimelineEntry::Left { who: two, why: "gone" });
 
         let later = (began + Duration::from_secs(10), 1_700_000_010_000);
-        let story = serde_json::to_value(timeline.story(&"den".into(), true, later)).unwrap();
+        let story = serde_json::to_value(timeline.view(&"den".into(), true, later)).unwrap();
 
         let events = story["events"].as_array().unwrap();
         assert_eq!(
@@ -291,18 +309,18 @@ mod tests {
     fn a_room_that_lives_for_years_keeps_no_more_than_its_last_events() {
         let now = Instant::now();
         let mut timeline = Timeline::new(now);
-        let stays = timeline.mark(&peer(0), |_| false);
+        let stays = timeline.peer_ref(&peer(0), |_| false);
         for number in 1..=5_000 {
-            let who = timeline.mark(&peer(number), |mark| mark == stays);
-            timeline.note(now, What::Joined { who });
-            timeline.note(now, offer(stays, who));
-            timeline.note(now, What::Left { who, why: "left" });
+            let who = timeline.peer_ref(&peer(number), |mark| mark == stays);
+            timeline.record(now, TimelineEntry::Joined { who });
+            timeline.record(now, offer(stays, who));
+            timeline.record(now, TimelineEntry::Left { who, why: "left" });
         }
 
-        let story = timeline.story(&"den".into(), true, (now, 1));
+        let story = timeline.view(&"den".into(), true, (now, 1));
 
-        assert!(timeline.peers.len() <= MOST_PEERS);
-        assert_eq!((story.events.len(), story.dropped), (MOST_EVENTS, 15_000 - 512));
+        assert!(timeline.peers.len() <= MAX_PEERS);
+        assert_eq!((story.events.len(), story.dropped), (MAX_EVENTS, 15_000 - 512));
         assert_eq!(story.events.last().unwrap().seq, 15_000);
         assert!(
             story.events.iter().all(|event| event.client_id.is_some()),
@@ -312,6 +330,6 @@ mod tests {
 
     #[test]
     fn an_event_is_small() {
-        assert!(size_of::<(u64, What)>() <= 48, "{}", size_of::<(u64, What)>());
+        assert!(size_of::<(u64, TimelineEntry)>() <= 48, "{}", size_of::<(u64, TimelineEntry)>());
     }
 }

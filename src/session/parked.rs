@@ -12,34 +12,34 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-use super::{Admission, Goodbye, OWN_SLEEP, Refusal};
+use super::{AuthError, Authorized, CloseReason, SUSPEND_THRESHOLD};
 use crate::{
-    auth::{grants::Grant, ticket::Ticket},
+    auth::{grants::TokenSessionGuard, ticket::ResumeToken},
     metrics::{Metrics, ResumeResult},
-    outbox::{self, Dismissal, Mailbox, Outbox},
-    replay::Replay,
-    rooms::{Peer, Rooms, Seat, far::Arrival},
+    outbox::{self, ClientQueue, ClientQueueReader, DisconnectReason},
+    replay::ReplayBuffer,
+    rooms::{Membership, Peer, RoomRegistry, far::MigratedMember},
     wire::Features,
 };
 
 /// Why a member left that did not come back in time.
-pub(super) const AWAY_TOO_LONG: &str = "away_too_long";
+pub(super) const NOT_RESUMED_IN_TIME: &str = "away_too_long";
 
 /// A member without a connection, for as long as it may come back. Dropping it is leaving.
-pub struct Parked {
-    seat: Seat,
-    mailbox: Mailbox,
-    ticket: Box<Ticket>,
+pub struct DetachedMember {
+    seat: Membership,
+    mailbox: ClientQueueReader,
+    ticket: Box<ResumeToken>,
     until: Instant,
     window: Duration,
-    _grant: Option<Grant>,
+    _grant: Option<TokenSessionGuard>,
 }
 
 /// A member without a connection, as it outlives the process.
 #[derive(Deserialize, Serialize)]
-pub struct Record {
-    ticket: Box<Ticket>,
-    replay: Box<Replay>,
+pub struct SavedMember {
+    ticket: Box<ResumeToken>,
+    replay: Box<ReplayBuffer>,
     features: Features,
     arrival: u64,
     /// The number of what was told last of its room to webhooks.
@@ -51,20 +51,20 @@ pub struct Record {
 
 /// What comes with a seat from another server: what this one needs to go on with it.
 #[derive(Deserialize, Serialize)]
-struct Luggage {
-    ticket: Box<Ticket>,
+struct MigrationContext {
+    ticket: Box<ResumeToken>,
     /// How long it may still be away, in seconds: the clocks of two servers are not the same.
     left: u64,
 }
 
 /// What a server that [fetches](Seat::fetch) a seat wants back with it.
-pub(super) fn luggage(ticket: &Ticket, left: Duration) -> ByteString {
-    let luggage = Luggage { ticket: Box::new(ticket.clone()), left: left.as_secs() + 1 };
+pub(super) fn encode_context(ticket: &ResumeToken, left: Duration) -> ByteString {
+    let luggage = MigrationContext { ticket: Box::new(ticket.clone()), left: left.as_secs() + 1 };
     #[expect(clippy::expect_used, reason = "strings and numbers")]
     serde_json::to_string(&luggage).expect("a ticket can be written").into()
 }
 
-impl Record {
+impl SavedMember {
     /// How many bytes of frames are kept for it.
     pub fn bytes(&self) -> usize {
         self.replay.bytes()
@@ -73,30 +73,30 @@ impl Record {
 
 /// Members that were away, or became so, when the server stopped. Clones are the same.
 #[derive(Clone, Default)]
-pub struct Survivors(Arc<Mutex<Vec<Parked>>>);
+pub struct ShutdownSnapshot(Arc<Mutex<Vec<DetachedMember>>>);
 
-impl Survivors {
+impl ShutdownSnapshot {
     /// Takes all of them.
-    pub fn take(&self) -> Vec<Parked> {
+    pub fn take(&self) -> Vec<DetachedMember> {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Adds one.
-    pub fn keep(&self, parked: Parked) {
+    pub fn push(&self, parked: DetachedMember) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(parked);
     }
 }
 
-impl Parked {
+impl DetachedMember {
     /// The connection is gone; from now on the client may be away for `window`.
     pub(super) fn new(
-        seat: Seat,
-        mailbox: Mailbox,
-        ticket: Box<Ticket>,
+        seat: Membership,
+        mailbox: ClientQueueReader,
+        ticket: Box<ResumeToken>,
         window: Duration,
-        grant: Option<Grant>,
+        grant: Option<TokenSessionGuard>,
     ) -> Self {
-        seat.goes_away();
+        seat.detach();
         Self { seat, mailbox, ticket, until: Instant::now() + window, window, _grant: grant }
     }
 
@@ -107,29 +107,29 @@ impl Parked {
     ///
     /// Nothing where the seat is taken.
     pub fn restore(
-        rooms: &Rooms,
-        record: Record,
+        rooms: &RoomRegistry,
+        record: SavedMember,
         now: u64,
         window: Duration,
-        admit: impl FnOnce(&Ticket, &Outbox) -> Result<Admission, Refusal>,
+        admit: impl FnOnce(&ResumeToken, &ClientQueue) -> Result<Authorized, AuthError>,
     ) -> Option<Self> {
-        let Record { ticket, replay, features, arrival, sequence, until } = record;
-        let (outbox, mailbox) = outbox::pair();
-        outbox.remembers(replay);
-        outbox.opts_in(features);
-        outbox.goes_away();
+        let SavedMember { ticket, replay, features, arrival, sequence, until } = record;
+        let (outbox, mailbox) = outbox::channel();
+        outbox.enable_replay(replay);
+        outbox.set_features(features);
+        outbox.detach();
         let admission = admit(&ticket, &outbox);
         let peer = Peer {
             client_id: ticket.client_id.as_str().into(),
             username: ticket.username.as_str().into(),
         };
         let seat =
-            Seat::restore(rooms, &ticket.room.as_str().into(), peer, outbox, arrival).ok()?;
-        rooms.is_numbered(&ticket.room, sequence);
+            Membership::restore(rooms, &ticket.room.as_str().into(), peer, outbox, arrival).ok()?;
+        rooms.advance_webhook_seq(&ticket.room, sequence);
         // No more than the window, wherever the clock was when it was written.
         let left = Duration::from_secs(until.saturating_sub(now)).min(window);
         let left = if admission.is_ok() { left } else { Duration::ZERO };
-        let grant = admission.ok().and_then(|admission| admission.grant);
+        let grant = admission.ok().and_then(|admission| admission.session);
         let until = Instant::now() + left;
         Some(Self { seat, mailbox, ticket, until, window, _grant: grant })
     }
@@ -138,35 +138,41 @@ impl Parked {
     /// [`Rules::resume_window`](super::Rules::resume_window). `admit` says whether what the membership stands on counts here.
     ///
     /// Nothing where it does not, or where the luggage is none; then it has left.
-    pub fn arrives(
-        arrival: Arrival,
+    pub fn from_migration(
+        arrival: MigratedMember,
         window: Duration,
-        admit: impl FnOnce(&Ticket, &Outbox) -> Result<Admission, Refusal>,
+        admit: impl FnOnce(&ResumeToken, &ClientQueue) -> Result<Authorized, AuthError>,
     ) -> Option<Self> {
-        let Arrival { seat, outbox, mailbox, luggage, is_expected } = arrival;
-        let Luggage { ticket, left } = serde_json::from_str(&luggage).ok()?;
+        let MigratedMember {
+            membership: seat,
+            queue: outbox,
+            reader: mailbox,
+            context: luggage,
+            is_expected,
+        } = arrival;
+        let MigrationContext { ticket, left } = serde_json::from_str(&luggage).ok()?;
         let admission = admit(&ticket, &outbox).ok()?;
         if !is_expected {
-            seat.goes_away();
+            seat.detach();
         }
         let until = Instant::now() + Duration::from_secs(left).min(window);
-        Some(Self { seat, mailbox, ticket, until, window, _grant: admission.grant })
+        Some(Self { seat, mailbox, ticket, until, window, _grant: admission.session })
     }
 
     /// Sends it to another server, where its client may come back to it.
-    pub fn moves_to(self, node: Arc<str>) {
-        let luggage = luggage(&self.ticket, self.left());
-        self.seat.moves_to(node, luggage);
+    pub fn migrate_to(self, node: Arc<str>) {
+        let luggage = encode_context(&self.ticket, self.remaining());
+        self.seat.migrate_to(node, luggage);
     }
 
     /// How many bytes of frames are kept for it.
     pub fn bytes(&self) -> usize {
-        self.mailbox.kept()
+        self.mailbox.replay_bytes()
     }
 
     /// All sit that were there: each hears which of the others are away.
-    pub fn is_away(&self) {
-        self.seat.goes_away();
+    pub fn announce_detached(&self) {
+        self.seat.detach();
     }
 
     /// The room that it sits in.
@@ -175,51 +181,51 @@ impl Parked {
     }
 
     /// How long it may still be away.
-    pub(super) fn left(&self) -> Duration {
+    pub(super) fn remaining(&self) -> Duration {
         self.until.saturating_duration_since(Instant::now())
     }
 
     /// Whether it still has its right to come back.
-    pub fn may_come_back(&self) -> bool {
-        self.mailbox.notice().now().is_none()
+    pub fn can_resume(&self) -> bool {
+        self.mailbox.disconnect_signal().reason().is_none()
     }
 
     /// What another process needs to go on with it; `now` in whole seconds since the Unix epoch. From
     /// now on nothing more is kept for it here. Nothing where it has lost its right to come back.
-    pub fn record(&self, now: u64) -> Option<Record> {
-        if !self.may_come_back() {
+    pub fn to_saved(&self, now: u64) -> Option<SavedMember> {
+        if !self.can_resume() {
             return None;
         }
         let (replay, features) = self.mailbox.take_replay()?;
         // Both are rounded down, and nobody is to have less time than it was told.
-        let until = now + self.left().as_secs() + 2;
-        let (ticket, arrival) = (self.ticket.clone(), self.seat.arrival());
-        let sequence = self.seat.sequence();
-        Some(Record { ticket, replay, features, arrival, sequence, until })
+        let until = now + self.remaining().as_secs() + 2;
+        let (ticket, arrival) = (self.ticket.clone(), self.seat.join_order());
+        let sequence = self.seat.webhook_seq();
+        Some(SavedMember { ticket, replay, features, arrival, sequence, until })
     }
 
     /// Waits until the client is back on another connection, has lost its right to come, or has been away
     /// too long. When the server stops it is kept among the survivors.
-    pub async fn lingers(
+    pub async fn wait_for_resume(
         mut self,
         mut closing: watch::Receiver<Option<Duration>>,
-        survivors: &Survivors,
+        survivors: &ShutdownSnapshot,
         metrics: &Metrics,
     ) {
-        let notice = self.mailbox.notice();
+        let notice = self.mailbox.disconnect_signal();
         let why = tokio::select! {
             biased;
-            why = notice.dismissed() => Some(why),
-            _ = closing.wait_for(Option::is_some) => return survivors.keep(self),
-            () = awake_until(self.until, self.window) => None,
+            why = notice.disconnected() => Some(why),
+            _ = closing.wait_for(Option::is_some) => return survivors.push(self),
+            () = sleep_unless_suspended(self.until, self.window) => None,
         };
-        if why == Some(Dismissal::Resumed) {
+        if why == Some(DisconnectReason::Resumed) {
             return;
         }
-        let reason = why.map_or(AWAY_TOO_LONG, |why| Goodbye::from(why).word());
-        self.seat.because(reason);
+        let reason = why.map_or(NOT_RESUMED_IN_TIME, |why| CloseReason::from(why).as_str());
+        self.seat.set_leave_reason(reason);
         metrics.record_resume(ResumeResult::Expired);
-        if why == Some(Dismissal::TooSlow) {
+        if why == Some(DisconnectReason::TooSlow) {
             metrics.record_queue_overflow();
         }
         metrics.record_leave(reason);
@@ -232,10 +238,10 @@ impl Parked {
 
 /// Waits until then, or, where we slept through that, a while longer: nobody could reach us meanwhile. As
 /// long as we slept at most, and at most for a whole `window`.
-async fn awake_until(until: Instant, window: Duration) {
+async fn sleep_unless_suspended(until: Instant, window: Duration) {
     sleep_until(until).await;
     let late = until.elapsed();
-    if late > OWN_SLEEP {
+    if late > SUSPEND_THRESHOLD {
         sleep(late.min(window)).await;
     }
 }

@@ -12,7 +12,7 @@ const WINDOW: Duration = Duration::from_secs(20);
 
 /// The server's end of a socket.
 struct Line {
-    arriving: mpsc::Receiver<Received>,
+    arriving: mpsc::Receiver<SocketEvent>,
     leaving: mpsc::Sender<Sent>,
 }
 
@@ -25,47 +25,47 @@ enum Sent {
 }
 
 impl Socket for Line {
-    async fn receive(&mut self) -> Option<Received> {
+    async fn receive(&mut self) -> Option<SocketEvent> {
         self.arriving.recv().await
     }
 
-    async fn send(&mut self, frames: &[ByteString]) -> Result<(), Broken> {
+    async fn send(&mut self, frames: &[ByteString]) -> Result<(), ConnectionLost> {
         for frame in frames {
             self.write(Sent::Text(serde_json::from_str(frame).unwrap())).await?;
         }
         Ok(())
     }
 
-    async fn ping(&mut self) -> Result<(), Broken> {
+    async fn ping(&mut self) -> Result<(), ConnectionLost> {
         self.write(Sent::Ping).await
     }
 
-    async fn close(&mut self, code: u16, reason: &'static str) -> Result<(), Broken> {
+    async fn close(&mut self, code: u16, reason: &'static str) -> Result<(), ConnectionLost> {
         self.write(Sent::Close(code, reason)).await
     }
 }
 
 impl Line {
-    async fn write(&mut self, sent: Sent) -> Result<(), Broken> {
-        self.leaving.send(sent).await.map_err(|_| Broken)
+    async fn write(&mut self, sent: Sent) -> Result<(), ConnectionLost> {
+        self.leaving.send(sent).await.map_err(|_| ConnectionLost)
     }
 }
 
 /// The client's end, and how the session ended.
 struct Client {
-    says: mpsc::Sender<Received>,
+    says: mpsc::Sender<SocketEvent>,
     hears: mpsc::Receiver<Sent>,
-    session: JoinHandle<Goodbye>,
-    rooms: Rooms,
+    session: JoinHandle<CloseReason>,
+    rooms: RoomRegistry,
     closer: watch::Sender<Option<Duration>>,
 }
 
 /// What sessions share.
 #[derive(Clone)]
 struct House {
-    rooms: Rooms,
-    tickets: Arc<Tickets>,
-    survivors: Survivors,
+    rooms: RoomRegistry,
+    tickets: Arc<ResumeTokenSigner>,
+    survivors: ShutdownSnapshot,
     closer: watch::Sender<Option<Duration>>,
     metrics: Arc<Metrics>,
 }
@@ -73,28 +73,28 @@ struct House {
 impl House {
     fn new() -> Self {
         Self {
-            rooms: Rooms::new(10),
-            tickets: Arc::new(Tickets::new(&"secret".into())),
-            survivors: Survivors::default(),
+            rooms: RoomRegistry::new(10),
+            tickets: Arc::new(ResumeTokenSigner::new(&"secret".into())),
+            survivors: ShutdownSnapshot::default(),
             closer: watch::Sender::new(None),
             metrics: Arc::default(),
         }
     }
 
-    fn connect(&self, rules: Rules, width: usize) -> Client {
+    fn connect(&self, rules: SessionLimits, width: usize) -> Client {
         let (says, arriving) = mpsc::channel(64);
         let (leaving, hears) = mpsc::channel(width);
         let house = self.clone();
-        let host = Host {
+        let host = SessionContext {
             rooms: self.rooms.clone(),
             room: "den".into(),
             request: Uuid::nil(),
             address: [127, 0, 0, 1].into(),
-            rules,
+            limits: rules,
             metrics: self.metrics.clone(),
-            door: TestDoor,
-            tickets: self.tickets.clone(),
-            survivors: self.survivors.clone(),
+            services: TestDoor,
+            resume_tokens: self.tickets.clone(),
+            snapshot: self.survivors.clone(),
             closing: self.closer.subscribe(),
         };
         let session = tokio::spawn(async move {
@@ -102,7 +102,7 @@ impl House {
             if let Some(parked) = parked {
                 tokio::spawn(async move {
                     let House { survivors, closer, metrics, .. } = house;
-                    parked.lingers(closer.subscribe(), &survivors, &metrics).await;
+                    parked.wait_for_resume(closer.subscribe(), &survivors, &metrics).await;
                 });
             }
             goodbye
@@ -143,7 +143,7 @@ impl House {
 
 impl Client {
     async fn says(&self, message: Value) {
-        self.says.send(Received::Text(message.to_string().into())).await.unwrap();
+        self.says.send(SocketEvent::Text(message.to_string().into())).await.unwrap();
     }
 
     async fn hears(&mut self) -> Value {
@@ -171,7 +171,7 @@ impl Client {
     }
 
     /// What comes before the end, and the end; the client closes its side in turn.
-    async fn is_let_go(mut self) -> (Vec<Value>, (u16, &'static str), Goodbye) {
+    async fn is_let_go(mut self) -> (Vec<Value>, (u16, &'static str), CloseReason) {
         let mut before = Vec::new();
         let close = loop {
             match self.hears.recv().await.unwrap() {
@@ -189,29 +189,29 @@ impl Client {
 /// credentials are good for a hundred seconds.
 struct TestDoor;
 
-impl Door for TestDoor {
-    fn admit(&self, claim: Claim<'_>, _: &Outbox) -> Result<Admission, Refusal> {
+impl SessionServices for TestDoor {
+    fn authorize(&self, claim: Credentials<'_>, _: &ClientQueue) -> Result<Authorized, AuthError> {
         let (username, seconds) = match claim {
-            Claim::Token(token) => token.split_once(' ').ok_or(Refusal::BadToken)?,
-            Claim::Ticket(ticket) if ticket.username == "fallen" => {
-                return Err(Refusal::NoSuchUser);
+            Credentials::Token(token) => token.split_once(' ').ok_or(AuthError::BadToken)?,
+            Credentials::ResumeToken(ticket) if ticket.username == "fallen" => {
+                return Err(AuthError::NoSuchUser);
             }
-            Claim::Ticket(ticket) => (ticket.username.as_str(), "60"),
-            Claim::Guest => panic!("no guests here"),
+            Credentials::ResumeToken(ticket) => (ticket.username.as_str(), "60"),
+            Credentials::Guest => panic!("no guests here"),
         };
         let expires_in = Some(Duration::from_secs(seconds.parse().unwrap()));
-        Ok(Admission { username: username.into(), expires_in, claims: None, grant: None })
+        Ok(Authorized { username: username.into(), expires_in, claims: None, session: None })
     }
 
-    fn ice_servers(&self, _: Option<&str>) -> IceGrant {
-        IceGrant { servers: Vec::new(), lifetime: Some(Duration::from_secs(100)) }
+    fn ice_servers(&self, _: Option<&str>) -> IceServerSet {
+        IceServerSet { servers: Vec::new(), lifetime: Some(Duration::from_secs(100)) }
     }
 
     fn ice_version(&self) -> u64 {
         0
     }
 
-    fn bars(&self, _: &str, _: &Peer) -> Option<Barred> {
+    fn check_entry(&self, _: &str, _: &Peer) -> Option<EntryDenied> {
         None
     }
 
@@ -220,13 +220,13 @@ impl Door for TestDoor {
     }
 }
 
-fn connect_with(rules: Rules, width: usize) -> Client {
+fn connect_with(rules: SessionLimits, width: usize) -> Client {
     House::new().connect(rules, width)
 }
 
-fn rules() -> Rules {
-    Rules {
-        patience: PATIENCE,
+fn rules() -> SessionLimits {
+    SessionLimits {
+        timeout: PATIENCE,
         messages_per_second: 50,
         message_burst: 250,
         guests: false,
@@ -249,7 +249,7 @@ async fn a_client_that_never_introduces_itself_is_asked_to_leave() {
 
     assert_eq!(
         (before, close, goodbye),
-        (vec![], (1008, "Authentication required"), Goodbye::AuthRequired)
+        (vec![], (1008, "Authentication required"), CloseReason::AuthRequired)
     );
     assert_eq!(began.elapsed(), PATIENCE);
 }
@@ -261,7 +261,7 @@ async fn heartbeats_do_not_put_off_the_introduction() {
     assert_eq!(client.hears().await["type"], "auth_required");
     let says = client.says.clone();
     let heart = tokio::spawn(async move {
-        while says.send(Received::Heartbeat).await.is_ok() {
+        while says.send(SocketEvent::Heartbeat).await.is_ok() {
             sleep(Duration::from_secs(1)).await;
         }
     });
@@ -297,27 +297,27 @@ async fn a_silent_client_is_pinged_each_third_and_then_given_up() {
 #[tokio::test(start_paused = true)]
 async fn a_client_that_answers_pings_stays() {
     let mut client =
-        connect_with(Rules { enforce_token_expiry: false, ..rules() }, 64).joined().await;
+        connect_with(SessionLimits { enforce_token_expiry: false, ..rules() }, 64).joined().await;
 
     for _ in 0..100 {
         assert_eq!(client.hears.recv().await, Some(Sent::Ping));
-        client.says.send(Received::Heartbeat).await.unwrap();
+        client.says.send(SocketEvent::Heartbeat).await.unwrap();
     }
 
-    assert_eq!(client.rooms.info("den"), Some(1));
+    assert_eq!(client.rooms.member_count("den"), Some(1));
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_time_from_a_ping_to_its_pong_is_counted_and_no_other_pong() {
     let house = House::new();
-    let rules = Rules { enforce_token_expiry: false, ..rules() };
+    let rules = SessionLimits { enforce_token_expiry: false, ..rules() };
     let mut client = house.connect(rules, 64).joined().await;
 
-    client.says.send(Received::Pong).await.unwrap();
+    client.says.send(SocketEvent::Pong).await.unwrap();
     assert_eq!(client.hears.recv().await, Some(Sent::Ping));
     sleep(Duration::from_millis(40)).await;
     for _ in 0..2 {
-        client.says.send(Received::Pong).await.unwrap();
+        client.says.send(SocketEvent::Pong).await.unwrap();
     }
     assert_eq!(client.hears.recv().await, Some(Sent::Ping));
 
@@ -327,15 +327,15 @@ async fn the_time_from_a_ping_to_its_pong_is_counted_and_no_other_pong() {
 
 #[tokio::test(start_paused = true)]
 async fn somebody_with_more_to_hear_than_he_can_read_is_heard_all_the_same() {
-    let rules = Rules { enforce_token_expiry: false, ..rules() };
+    let rules = SessionLimits { enforce_token_expiry: false, ..rules() };
     let mut client = connect_with(rules, 1).joined().await;
-    let (bob, _mailbox) = outbox::pair();
+    let (bob, _mailbox) = outbox::channel();
     let peer = Peer { client_id: "b".into(), username: "bob".into() };
-    let bob = Seat::take(&client.rooms, &"den".into(), peer, bob).unwrap();
+    let bob = Membership::join_local(&client.rooms, &"den".into(), peer, bob).unwrap();
     let chatter = tokio::spawn(async move {
         loop {
             let frame = r#"{"type":"message","data":1}"#;
-            let Ok(ClientMessage::Signal(signal)) = wire::read(frame).message else { panic!() };
+            let Ok(ClientMessage::Signal(signal)) = wire::parse(frame).message else { panic!() };
             bob.send(&signal, Instant::now()).unwrap();
             sleep(Duration::from_millis(150)).await;
         }
@@ -343,7 +343,7 @@ async fn somebody_with_more_to_hear_than_he_can_read_is_heard_all_the_same() {
     let says = client.says.clone();
     let talking = tokio::spawn(async move {
         for _ in 0..60 {
-            says.send(Received::Text(r#"{"type":"ping"}"#.into())).await.unwrap();
+            says.send(SocketEvent::Text(r#"{"type":"ping"}"#.into())).await.unwrap();
             sleep(Duration::from_secs(1)).await;
         }
     });
@@ -367,7 +367,7 @@ async fn a_session_ends_a_minute_after_its_token_unless_it_is_refreshed() {
     let began = Instant::now();
     let says = client.says.clone();
     tokio::spawn(async move {
-        while says.send(Received::Heartbeat).await.is_ok() {
+        while says.send(SocketEvent::Heartbeat).await.is_ok() {
             sleep(Duration::from_secs(5)).await;
         }
     });
@@ -395,11 +395,11 @@ async fn a_session_ends_a_minute_after_its_token_unless_it_is_refreshed() {
 #[tokio::test(start_paused = true)]
 async fn a_session_outlives_its_token_where_nothing_else_is_asked_for() {
     let mut client =
-        connect_with(Rules { enforce_token_expiry: false, ..rules() }, 64).joined().await;
+        connect_with(SessionLimits { enforce_token_expiry: false, ..rules() }, 64).joined().await;
 
     for _ in 0..1000 {
         assert_eq!(client.hears.recv().await, Some(Sent::Ping));
-        client.says.send(Received::Heartbeat).await.unwrap();
+        client.says.send(SocketEvent::Heartbeat).await.unwrap();
     }
 
     assert!(!client.session.is_finished());
@@ -425,14 +425,14 @@ async fn a_client_that_stops_reading_is_given_up_and_its_seat_is_free() {
 
     // Each ping is answered, and after the first answer nobody reads.
     for _ in 0..3 {
-        says.send(Received::Text(json!({"type":"ping"}).to_string().into())).await.unwrap();
+        says.send(SocketEvent::Text(json!({"type":"ping"}).to_string().into())).await.unwrap();
     }
     let Client { session, rooms, .. } = &mut client;
     let goodbye = session.await.unwrap();
 
-    assert_eq!(goodbye, Goodbye::TooSlow);
-    assert_eq!(began.elapsed(), PATIENCE + LAST_WORDS);
-    assert_eq!(rooms.info("den"), None);
+    assert_eq!(goodbye, CloseReason::TooSlow);
+    assert_eq!(began.elapsed(), PATIENCE + CLOSE_TIMEOUT);
+    assert_eq!(rooms.member_count("den"), None);
 }
 
 #[tokio::test(start_paused = true)]
@@ -445,11 +445,12 @@ async fn whoever_is_dismissed_in_the_middle_of_a_write_leaves_at_once() {
     sleep(Duration::from_secs(1)).await;
 
     let newer = Peer { client_id: "a".into(), username: "alice".into() };
-    let _seat = Seat::take(&client.rooms, &"den".into(), newer, outbox::pair().0).unwrap();
+    let _seat =
+        Membership::join_local(&client.rooms, &"den".into(), newer, outbox::channel().0).unwrap();
     let goodbye = client.session.await.unwrap();
 
-    assert_eq!(goodbye, Goodbye::Replaced);
-    assert_eq!(began.elapsed(), Duration::from_secs(1) + LAST_WORDS);
+    assert_eq!(goodbye, CloseReason::Replaced);
+    assert_eq!(began.elapsed(), Duration::from_secs(1) + CLOSE_TIMEOUT);
 }
 
 #[tokio::test(start_paused = true)]
@@ -470,7 +471,7 @@ async fn everybody_is_told_that_the_server_stops_and_when_to_come_back() {
 #[tokio::test(start_paused = true)]
 async fn messages_over_the_budget_are_warned_of_once_and_then_end_the_session() {
     let mut client =
-        connect_with(Rules { message_burst: 5, messages_per_second: 1, ..rules() }, 64)
+        connect_with(SessionLimits { message_burst: 5, messages_per_second: 1, ..rules() }, 64)
             .joined()
             .await;
 
@@ -502,17 +503,17 @@ async fn a_panic_ends_its_own_session_and_tells_nothing_of_the_inside() {
     let (_, close, goodbye) = client.is_let_go().await;
 
     assert_eq!((&told["code"], &told["retry"]), (&json!("internal_error"), &json!(true)));
-    assert_eq!((close, goodbye), ((1011, "Internal error"), Goodbye::Internal));
-    assert_eq!(rooms.members(), 0);
+    assert_eq!((close, goodbye), ((1011, "Internal error"), CloseReason::Internal));
+    assert_eq!(rooms.member_total(), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_is_no_text_message_ends_the_session_with_its_own_code() {
     for (received, code) in [
-        (Received::Binary, 1003),
-        (Received::NotUtf8, 1007),
-        (Received::TooBig, 1009),
-        (Received::Malformed, 1002),
+        (SocketEvent::Binary, 1003),
+        (SocketEvent::NotUtf8, 1007),
+        (SocketEvent::TooBig, 1009),
+        (SocketEvent::Malformed, 1002),
     ] {
         let client = connect().joined().await;
 
@@ -524,13 +525,13 @@ async fn what_is_no_text_message_ends_the_session_with_its_own_code() {
             (close.0, before[0]["type"].as_str(), before[0]["retry"].as_bool()),
             (code, Some("error"), Some(false))
         );
-        assert_eq!(rooms.members(), 0);
+        assert_eq!(rooms.member_total(), 0);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn every_close_code_is_one_of_the_contract() {
-    for parting in Goodbye::ALL.into_iter().filter_map(Goodbye::parting) {
+    for parting in CloseReason::ALL.into_iter().filter_map(CloseReason::info) {
         assert!(
             [1001, 1002, 1003, 1007, 1008, 1009, 1011, 1012, 1013, 4001, 4002, 4003]
                 .contains(&parting.close)
@@ -594,9 +595,9 @@ async fn a_member_that_stays_away_leaves_once_when_its_time_is_over() {
 
     let away = json!({"type":"peer_state","client_id":"alice","state":"reconnecting"});
     assert_eq!((bob.hears().await, began.elapsed()), (away, Duration::ZERO));
-    assert_eq!(house.rooms.info("den"), Some(2));
+    assert_eq!(house.rooms.member_count("den"), Some(2));
     assert_eq!((&bob.hears().await["type"], began.elapsed()), (&json!("user_left"), WINDOW));
-    assert_eq!(house.rooms.info("den"), Some(1));
+    assert_eq!(house.rooms.member_count("den"), Some(1));
     let (mut alice, told) = house.resume(&token, json!(1)).await;
     assert_eq!((&told["code"], &told["id"]), (&json!("resume_failed"), &json!(5)));
 
@@ -609,7 +610,7 @@ async fn a_member_that_stays_away_leaves_once_when_its_time_is_over() {
 #[tokio::test(start_paused = true)]
 async fn who_comes_back_is_not_counted_as_one_who_left_and_who_stays_away_is_once() {
     let house = House::new();
-    announce(&house.metrics);
+    preregister_metrics(&house.metrics);
     let leaves = || house.counted("signaling_leaves_total");
     let (alice, token) = house.join("alice", json!(["resume"])).await;
     breaks(alice).await;
@@ -631,14 +632,14 @@ async fn who_comes_back_is_not_counted_as_one_who_left_and_who_stays_away_is_onc
             "{reason=\"gone\"} 1".to_owned()
         ])
     );
-    assert_eq!(house.rooms.members(), 0);
+    assert_eq!(house.rooms.member_total(), 0);
     assert_eq!(house.counted("signaling_outbox_overflows_total "), [] as [&str; 0]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn more_than_is_kept_for_a_client_is_counted_as_its_end_and_as_an_overflow() {
     let house = House::new();
-    let rules = Rules { messages_per_second: 10_000, message_burst: 10_000, ..rules() };
+    let rules = SessionLimits { messages_per_second: 10_000, message_burst: 10_000, ..rules() };
     let alice = house.connect(rules.clone(), 2).joined().await;
     let mut bob = house.connect(rules, 64);
     bob.hears().await;
@@ -651,7 +652,7 @@ async fn more_than_is_kept_for_a_client_is_counted_as_its_end_and_as_an_overflow
     }
     let (_, close, goodbye) = alice.is_let_go().await;
 
-    assert_eq!((close.0, goodbye), (1013, Goodbye::TooSlow));
+    assert_eq!((close.0, goodbye), (1013, CloseReason::TooSlow));
     assert_eq!(house.counted("signaling_outbox_overflows_total "), ["1"]);
     assert_eq!(house.counted("signaling_leaves_total"), ["{reason=\"too_slow\"} 1"]);
     assert_eq!(house.counted("signaling_closes_total"), ["{code=\"1013\"} 1"]);
@@ -684,7 +685,7 @@ async fn a_second_socket_with_the_same_token_takes_over_and_nobody_hears_of_it()
     assert_eq!((&told["type"], &told["replayed"]), (&json!("resumed"), &json!(1)));
     assert_eq!(new.hears().await["type"], "user_joined");
     let (_, close, goodbye) = old.is_let_go().await;
-    assert_eq!((close.0, goodbye), (4001, Goodbye::Replaced));
+    assert_eq!((close.0, goodbye), (4001, CloseReason::Replaced));
     new.says(json!({"type":"message","data":"still here"})).await;
     assert_eq!(bob.hears().await["data"], "still here");
 }
@@ -712,13 +713,13 @@ async fn what_a_client_said_before_and_says_again_is_passed_on_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_close_and_an_end_without_return_leave_at_once() {
-    for last in [Received::Close, Received::Malformed] {
+    for last in [SocketEvent::Close, SocketEvent::Malformed] {
         let house = House::new();
         let (alice, token) = house.join("alice", json!(["resume"])).await;
         alice.says.send(last).await.unwrap();
         breaks(alice).await;
 
-        assert_eq!(house.rooms.members(), 0);
+        assert_eq!(house.rooms.member_total(), 0);
         assert_eq!(house.resume(&token, json!(1)).await.1["code"], "resume_failed");
     }
 }
@@ -730,7 +731,7 @@ async fn whoever_did_not_ask_to_resume_is_gone_with_its_socket() {
     assert_eq!(alice.hears().await.get("seq"), None);
     breaks(alice).await;
 
-    assert_eq!(house.rooms.members(), 0);
+    assert_eq!(house.rooms.member_total(), 0);
     assert_eq!(house.resume(&token, json!(0)).await.1["code"], "resume_failed");
 }
 
@@ -739,12 +740,13 @@ async fn what_is_no_good_resume_is_refused_with_a_reason_and_disturbs_nobody() {
     let house = House::new();
     let (mut alice, token) = house.join("alice", json!(["resume"])).await;
     alice.hears().await;
-    let ticket = |change: fn(&mut Ticket)| {
+    let ticket = |change: fn(&mut ResumeToken)| {
         let mut ticket = house.tickets.verify(&token).unwrap();
         change(&mut ticket);
         house.tickets.sign(&ticket).unwrap().expose_secret().to_owned()
     };
-    let forged = Tickets::new(&"other".into()).sign(&house.tickets.verify(&token).unwrap());
+    let forged =
+        ResumeTokenSigner::new(&"other".into()).sign(&house.tickets.verify(&token).unwrap());
 
     for (token, last_seq) in [
         ("nonsense".to_owned(), json!(0)),
@@ -777,11 +779,12 @@ async fn somebody_who_is_away_and_misses_too_much_has_left() {
     breaks(alice).await;
 
     let seat = Peer { client_id: "carol".into(), username: "carol".into() };
-    let carol = Seat::take(&house.rooms, &"den".into(), seat, outbox::pair().0).unwrap();
+    let carol =
+        Membership::join_local(&house.rooms, &"den".into(), seat, outbox::channel().0).unwrap();
     assert_eq!(bob.hears().await["type"], "user_joined");
     for _ in 0..=crate::replay::MAX_FRAMES {
         let frame = r#"{"type":"message","data":1,"to":"alice"}"#;
-        let ClientMessage::Signal(signal) = wire::read(frame).message.unwrap() else { panic!() };
+        let ClientMessage::Signal(signal) = wire::parse(frame).message.unwrap() else { panic!() };
         let _ = carol.send(&signal, Instant::now());
     }
 
@@ -797,7 +800,7 @@ async fn those_who_may_resume_go_on_in_the_next_process() {
     let (away, away_token) = house.join("carol", json!(["resume"])).await;
     let (bob, _) = house.join("bob", json!([])).await;
     breaks(away).await;
-    house.rooms.closes();
+    house.rooms.begin_shutdown();
     house.closer.send_replace(Some(Duration::from_secs(10)));
     for client in [alice, bob] {
         let (_, close, _) = client.is_let_go().await;
@@ -805,21 +808,22 @@ async fn those_who_may_resume_go_on_in_the_next_process() {
     }
     tokio::task::yield_now().await;
     let survivors = house.survivors.take();
-    let records: Vec<_> = survivors.iter().filter_map(|parked| parked.record(1_000)).collect();
+    let records: Vec<_> = survivors.iter().filter_map(|parked| parked.to_saved(1_000)).collect();
     assert_eq!(records.len(), 2);
     let written = serde_json::to_string(&records).unwrap();
 
     let next = House { tickets: house.tickets.clone(), ..House::new() };
-    for record in serde_json::from_str::<Vec<Record>>(&written).unwrap() {
-        let parked = Parked::restore(&next.rooms, record, 1_005, WINDOW, |ticket, outbox| {
-            TestDoor.admit(Claim::Ticket(ticket), outbox)
-        });
+    for record in serde_json::from_str::<Vec<SavedMember>>(&written).unwrap() {
+        let parked =
+            DetachedMember::restore(&next.rooms, record, 1_005, WINDOW, |ticket, outbox| {
+                TestDoor.authorize(Credentials::ResumeToken(ticket), outbox)
+            });
         let (parked, next) = (parked.unwrap(), next.clone());
         tokio::spawn(async move {
-            parked.lingers(next.closer.subscribe(), &next.survivors, &next.metrics).await;
+            parked.wait_for_resume(next.closer.subscribe(), &next.survivors, &next.metrics).await;
         });
     }
-    assert_eq!(next.rooms.info("den"), Some(2));
+    assert_eq!(next.rooms.member_count("den"), Some(2));
     let (mut alice, told) = next.resume(&token, json!(3)).await;
     assert_eq!((&told["replayed"], &told["users"][0]["client_id"]), (&json!(1), &json!("carol")));
     let left = alice.hears().await;
@@ -833,12 +837,13 @@ async fn those_who_may_resume_go_on_in_the_next_process() {
 
     // What lies about for too long is nobody's seat any more, and a clock that was turned back gives none.
     for (now, left) in [(1_022, Duration::ZERO), (0, WINDOW)] {
-        for record in serde_json::from_str::<Vec<Record>>(&written).unwrap() {
-            let admit =
-                |ticket: &Ticket, outbox: &Outbox| TestDoor.admit(Claim::Ticket(ticket), outbox);
+        for record in serde_json::from_str::<Vec<SavedMember>>(&written).unwrap() {
+            let admit = |ticket: &ResumeToken, outbox: &ClientQueue| {
+                TestDoor.authorize(Credentials::ResumeToken(ticket), outbox)
+            };
             let rooms = House::new().rooms;
-            let parked = Parked::restore(&rooms, record, now, WINDOW, admit).unwrap();
-            assert_eq!(parked.left(), left);
+            let parked = DetachedMember::restore(&rooms, record, now, WINDOW, admit).unwrap();
+            assert_eq!(parked.remaining(), left);
         }
     }
 }
@@ -856,7 +861,7 @@ async fn ice_servers_are_renewed_while_there_is_time_for_those_who_want_them() {
 
     while heard.len() < 3 {
         for client in [&alice, &bob] {
-            client.says.send(Received::Heartbeat).await.unwrap();
+            client.says.send(SocketEvent::Heartbeat).await.unwrap();
         }
         if let Ok(Some(Sent::Text(news))) =
             timeout(Duration::from_secs(5), alice.hears.recv()).await
@@ -892,7 +897,7 @@ async fn who_came_later_gives_way_also_after_a_resume_and_in_the_next_process() 
 
     let (first, told) = house.resume(&first_token, json!(1)).await;
     assert_eq!(polite(&told), [false, false]);
-    house.rooms.closes();
+    house.rooms.begin_shutdown();
     house.closer.send_replace(Some(Duration::from_secs(10)));
     for client in [first, second, third] {
         client.is_let_go().await;
@@ -900,10 +905,11 @@ async fn who_came_later_gives_way_also_after_a_resume_and_in_the_next_process() 
     let survivors = house.survivors.take();
     let next = House { tickets: house.tickets.clone(), ..House::new() };
     for parked in survivors.iter().rev() {
-        let record = parked.record(1_000).unwrap();
-        let parked = Parked::restore(&next.rooms, record, 1_000, WINDOW, |ticket, outbox| {
-            TestDoor.admit(Claim::Ticket(ticket), outbox)
-        });
+        let record = parked.to_saved(1_000).unwrap();
+        let parked =
+            DetachedMember::restore(&next.rooms, record, 1_000, WINDOW, |ticket, outbox| {
+                TestDoor.authorize(Credentials::ResumeToken(ticket), outbox)
+            });
         std::mem::forget(parked.unwrap());
     }
 

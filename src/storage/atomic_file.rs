@@ -23,7 +23,10 @@ pub fn sibling_path(file: &Path, suffix: &str) -> PathBuf {
 /// # Errors
 ///
 /// What the system returns; the file is then as it was.
-pub fn replace(target: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+pub fn replace_file(
+    target: &Path,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
     let folder = match target.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),

@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use super::atomic_file::{replace, sibling_path};
+use super::atomic_file::{replace_file, sibling_path};
 
 /// The file, and whether it is up to date with the records in memory.
 pub struct LineFile {
@@ -71,7 +71,9 @@ impl LineFile {
         }
         let version = self.version.load(Ordering::Relaxed);
         let lines = lines();
-        replace(&self.path, |file| lines.iter().try_for_each(|line| writeln!(file, "{line}")))?;
+        replace_file(&self.path, |file| {
+            lines.iter().try_for_each(|line| writeln!(file, "{line}"))
+        })?;
         *saved = version;
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::{fs, io, path::Path};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::atomic_file::replace;
+use super::atomic_file::replace_file;
 
 /// The most frames that a snapshot holds, in bytes. So much is written in a fraction of a second, and read again: clients
 /// wait for the next process.
@@ -54,7 +54,7 @@ pub fn save<T: Serialize>(
     if is_regular_file(path)? {
         fs::remove_file(path)?;
     }
-    replace(path, |file| {
+    replace_file(path, |file| {
         let mut buffered = io::BufWriter::new(file);
         serde_json::to_writer(&mut buffered, &written)?;
         io::Write::flush(&mut buffered)

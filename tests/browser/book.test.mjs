@@ -15,9 +15,10 @@ import { blocksOf, fits, Terminal } from './terminal.mjs';
 
 const SERVER = join(dirname(MANAGE_USERS), 'signaling-server');
 const text = (path) => readFileSync(join(ROOT, path), 'utf8');
-const pagesIn = (path) => readdirSync(join(ROOT, path)).filter((name) => name.endsWith('.md')).map((name) => join(path, name));
+const pagesIn = (path, options) => readdirSync(join(ROOT, path), options).filter((name) => name.endsWith('.md')).map((name) => join(path, name));
+const DOCS = pagesIn('docs', { recursive: true });
 
-const PAGES = [...pagesIn('.'), ...pagesIn('docs'), ...['js', 'python', 'rust'].flatMap((client) => pagesIn(`clients/${client}`))];
+const PAGES = [...pagesIn('.'), ...DOCS, ...['js', 'python', 'rust'].flatMap((client) => pagesIn(`clients/${client}`))];
 const ALL = PAGES.flatMap((page) => blocksOf(text(page)).map((block) => ({ page, ...block })));
 const COMMANDS = ALL.filter(({ kind }) => /^(bash|sh|shell|console)\b/.test(kind));
 
@@ -27,26 +28,26 @@ const COMMANDS = ALL.filter(({ kind }) => /^(bash|sh|shell|console)\b/.test(kind
  */
 const ELSEWHERE = [
   { page: 'README.md', begins: './start_dev.sh', why: 'they build, and the second one is what runs this' },
-  { page: 'README.md', begins: 'sudo apt-get install coturn', why: 'it sets up a machine as a relay; turn.test.mjs runs coturn with that file' },
-  { page: 'README.md', begins: 'cp env.example .env', why: 'it sets up a machine for production; proxies.test.mjs runs nginx with that file' },
+  { page: 'docs/run/deployment.md', begins: 'sudo apt-get install coturn', why: 'it sets up a machine as a relay; turn.test.mjs runs coturn with that file' },
+  { page: 'docs/run/deployment.md', begins: 'cp env.example .env', why: 'it sets up a machine for production; proxies.test.mjs runs nginx with that file' },
   { page: 'clients/python/README.md', begins: 'pip install', why: 'it takes websockets from PyPI' },
   { page: 'clients/python/README.md', begins: 'PYTHONPATH=.', by: 'tests/browser/bots.test.mjs', says: 'clients/python/examples/echo_bot.py' },
   { page: 'clients/rust/README.md', begins: 'cargo run -p signaling-client --example echo_bot', by: 'tests/browser/bots.test.mjs', says: 'examples/echo_bot' },
-  { page: 'docs/GETTING_STARTED.md', kind: 'bash build', why: 'it installs packages, and builds for minutes' },
-  { page: 'docs/PERFORMANCE.md', begins: 'cargo build --release --workspace', why: 'it takes minutes and an idle machine; test.sh runs the bench briefly' },
-  { page: 'docs/DEPLOYMENT.md', kind: 'bash build', by: 'test.sh', says: 'scripts/package.sh' },
-  { page: 'docs/DEPLOYMENT.md', kind: 'bash deb', by: 'tests/packages/debian.test.mjs', says: "blocks('deb')" },
-  { page: 'docs/DEPLOYMENT.md', kind: 'bash haproxy', begins: HAPROXY_FOR_ONE, by: 'tests/browser/harness.mjs', says: '${HAPROXY_FOR_ONE} deploy/haproxy.cfg' },
-  { page: 'docs/DEPLOYMENT.md', kind: 'bash compose', by: 'tests/browser/compose.test.mjs', says: "blocks('compose')" },
-  { page: 'docs/DEPLOYMENT.md', kind: 'bash docker', why: 'there is no Docker' },
-  { page: 'docs/DEPLOYMENT.md', kind: 'bash kubernetes', by: 'tests/packages/kubernetes.test.mjs', says: "blocks('kubernetes')" },
-  { page: 'docs/DEPLOYMENT.md', kind: 'bash kubectl', why: 'there is no Kubernetes; kubernetes.test.mjs looks at the names in them' },
-  { page: 'docs/THREE_NODES.md', kind: 'bash install', why: 'it installs packages; cluster.test.mjs compares them with those of test.sh' },
-  { page: 'docs/THREE_NODES.md', kind: 'bash', section: /^([1-9]|10)\. /, by: 'tests/browser/cluster.test.mjs', says: '/^([1-9]|10)\\. /' },
-  { page: 'docs/THREE_NODES.md', kind: 'bash look', section: /^([1-9]|10)\. /, by: 'tests/browser/cluster.test.mjs', says: '/^([1-9]|10)\\. /' },
-  { page: 'docs/THREE_NODES.md', kind: 'bash', section: /^11\. /, by: 'tests/browser/cluster.test.mjs', says: "reader.follows('11.')" },
-  { page: 'docs/THREE_NODES.md', kind: 'bash compose', by: 'tests/browser/cluster.test.mjs', says: 'compose' },
-  { page: 'docs/THREE_NODES.md', kind: 'bash docker', why: 'there is no Docker' },
+  { page: 'docs/start/getting-started.md', kind: 'bash build', why: 'it installs packages, and builds for minutes' },
+  { page: 'docs/inside/performance.md', begins: 'cargo build --release --workspace', why: 'it takes minutes and an idle machine; test.sh runs the bench briefly' },
+  { page: 'docs/run/deployment.md', kind: 'bash build', by: 'test.sh', says: 'scripts/package.sh' },
+  { page: 'docs/run/deployment.md', kind: 'bash deb', by: 'tests/packages/debian.test.mjs', says: "blocks('deb')" },
+  { page: 'docs/run/deployment.md', kind: 'bash haproxy', begins: HAPROXY_FOR_ONE, by: 'tests/browser/harness.mjs', says: '${HAPROXY_FOR_ONE} deploy/haproxy.cfg' },
+  { page: 'docs/run/deployment.md', kind: 'bash compose', by: 'tests/browser/compose.test.mjs', says: "blocks('compose')" },
+  { page: 'docs/run/deployment.md', kind: 'bash docker', why: 'there is no Docker' },
+  { page: 'docs/run/deployment.md', kind: 'bash kubernetes', by: 'tests/packages/kubernetes.test.mjs', says: "blocks('kubernetes')" },
+  { page: 'docs/run/deployment.md', kind: 'bash kubectl', why: 'there is no Kubernetes; kubernetes.test.mjs looks at the names in them' },
+  { page: 'docs/run/three-nodes.md', kind: 'bash install', why: 'it installs packages; cluster.test.mjs compares them with those of test.sh' },
+  { page: 'docs/run/three-nodes.md', kind: 'bash', section: /^([1-9]|10)\. /, by: 'tests/browser/cluster.test.mjs', says: '/^([1-9]|10)\\. /' },
+  { page: 'docs/run/three-nodes.md', kind: 'bash look', section: /^([1-9]|10)\. /, by: 'tests/browser/cluster.test.mjs', says: '/^([1-9]|10)\\. /' },
+  { page: 'docs/run/three-nodes.md', kind: 'bash', section: /^11\. /, by: 'tests/browser/cluster.test.mjs', says: "reader.follows('11.')" },
+  { page: 'docs/run/three-nodes.md', kind: 'bash compose', by: 'tests/browser/cluster.test.mjs', says: 'compose' },
+  { page: 'docs/run/three-nodes.md', kind: 'bash docker', why: 'there is no Docker' },
 ];
 
 const isOf = (entry, block) => entry.page === block.page && (entry.kind ?? block.kind) === block.kind
@@ -167,10 +168,11 @@ describe('the book', { timeout: 120_000, concurrency: 3 }, () => {
 
   test('names no command in its sentences that there is not', () => {
     const helpOf = (...words) => execFileSync(words[0] === 'manage_users' ? MANAGE_USERS : SERVER, [...words.slice(1), '--help'], { cwd: folder(), encoding: 'utf8' });
-    const listed = (help) => [...help.matchAll(/^ {2}(\w+) {2}/gm)].map(([, word]) => word);
-    const [usage] = helpOf('signaling-server').split('\n');
+    const listed = (help) => [...help.matchAll(/^ {2}([\w-]+) {2}/gm)].map(([, word]) => word);
+    const options = (help) => [...help.matchAll(/^ {2,6}(?:-\w, )?(--[\w-]+)/gm)].map(([, option]) => option);
+    const help = helpOf('signaling-server');
     const known = {
-      'signaling-server': usage.match(/\[(.*)\]$/)[1].split(' | ').map((way) => way.split(' ')[0]),
+      'signaling-server': [...listed(help), ...options(help)],
       'signaling-server admin': listed(helpOf('signaling-server', 'admin')),
       manage_users: listed(helpOf('manage_users')),
     };
@@ -188,7 +190,7 @@ describe('the book', { timeout: 120_000, concurrency: 3 }, () => {
   test('has a table of contents with every page of it', () => {
     const contents = links('docs/README.md').map(({ path }) => path);
 
-    for (const page of pagesIn('docs').filter((path) => path !== 'docs/README.md')) assert.ok(contents.includes(page), page);
+    for (const page of DOCS.filter((path) => path !== 'docs/README.md')) assert.ok(contents.includes(page), page);
     assert.ok(contents.includes('SECURITY.md') && links('README.md').some(({ path }) => path === 'docs/README.md'));
   });
 
@@ -217,24 +219,30 @@ describe('the book', { timeout: 120_000, concurrency: 3 }, () => {
   });
 
   const STORIES = [
-    { page: 'README.md', async told() {
+    { page: 'docs/build/rest.md', async told() {
       const server = await startServer({ DEBUG: 'true', USERS_CSV: 'demo.csv' });
-      const reader = new Reader('README.md', [['localhost:8080', `localhost:${server.port}`]]);
+      const reader = new Reader('docs/build/rest.md', [['localhost:8080', `localhost:${server.port}`]]);
 
       const answers = await reader.types('TOKEN=');
-      await reader.types('manage_users add alice');
 
       for (const word of ['"username":"user1"', '"iceServers"', '"rooms"', '"healthy"']) assert.ok(answers.includes(word), answers);
-      const [upgrade] = inSentences('README.md', 'curl -i');
+      const [upgrade] = inSentences('docs/run/operations.md', 'curl -i');
       const { output } = await reader.terminal.type(upgrade.replace('https://…/ws/room', `${server.url}/ws/room`));
       assert.match(output, /^HTTP\/1.1 101 /);
+      reader.ends();
+    } },
+    { page: 'docs/reference/command-line.md', async told() {
+      const reader = new Reader('docs/reference/command-line.md');
+
+      await reader.types('manage_users add alice');
+
       assert.match(readFileSync(join(reader.home, 'users.csv'), 'utf8'), /^alice,.*,True$/m);
       assert.doesNotMatch(readFileSync(join(reader.home, 'users.csv'), 'utf8'), /bob/);
       reader.ends();
     } },
-    { page: 'docs/GETTING_STARTED.md', async told() {
+    { page: 'docs/start/getting-started.md', async told() {
       const [port, pagePort] = [await freePort(), await freePort()];
-      const reader = new Reader('docs/GETTING_STARTED.md', [['8080', port], ['8090', pagePort]]);
+      const reader = new Reader('docs/start/getting-started.md', [['8080', port], ['8090', pagePort]]);
       const home = join(reader.home, 'signaling');
 
       await reader.types('signaling-server --version');
@@ -253,9 +261,9 @@ describe('the book', { timeout: 120_000, concurrency: 3 }, () => {
       browser.assertQuiet();
       reader.ends();
     } },
-    { page: 'docs/MOVING_OVER.md', async told() {
+    { page: 'docs/start/moving-over.md', async told() {
       const port = await freePort();
-      const reader = new Reader('docs/MOVING_OVER.md', [['8001', port]]);
+      const reader = new Reader('docs/start/moving-over.md', [['8001', port]]);
       const old = join(reader.home, 'webrtc-server');
       mkdirSync(old);
       copyFileSync(join(ROOT, 'tests/fixtures/fastapi_users.csv'), join(old, 'users.csv'));
@@ -294,10 +302,10 @@ TURNSERVER_TTL=86400
       assert.equal(readFileSync(join(old, 'users.csv'), 'utf8'), untouched);
       reader.ends();
     } },
-    { page: 'docs/OPERATIONS.md', async told() {
+    { page: 'docs/run/operations.md', async told() {
       const port = await freePort();
       const clock = await startServer();
-      const reader = new Reader('docs/OPERATIONS.md', [['localhost:8080', `localhost:${port}`], ['https://example.com', clock.url]]);
+      const reader = new Reader('docs/run/operations.md', [['localhost:8080', `localhost:${port}`], ['https://example.com', clock.url]]);
       const url = `http://127.0.0.1:${port}`;
       const settings = { HOST: '127.0.0.1', PORT: port, SECRET_KEY: secret(), JWT_SECRET_KEY: secret(), ADMIN_TOKEN: secret(), REQUIRE_HTTPS: 'false' };
       writeFileSync(join(reader.home, '.env'), env(settings), { mode: 0o600 });
@@ -317,7 +325,7 @@ TURNSERVER_TTL=86400
       assert.equal(statSync(join(reader.home, 'users.csv.orders')).mode & 0o777, 0o600);
       const acts = (await reader.types('jq')).trim().split('\n').map((line) => JSON.parse(line)[1]);
       assert.deepEqual(acts, ['message', 'capacity', 'lock', 'unlock', 'kick', 'kick', 'ban', 'lift ban', 'close', 'lift ban', 'ban', 'lift ban', 'drain']);
-      const searches = inSentences('docs/OPERATIONS.md', 'jq -c');
+      const searches = inSentences('docs/run/operations.md', 'jq -c');
       assert.equal(searches.length, 2);
       for (const search of searches) {
         const { output } = await reader.terminal.type(`${search.replace('"den"', '"standup"')} server.log`);
@@ -325,12 +333,12 @@ TURNSERVER_TTL=86400
       }
       const found = await reader.types('signaling-server doctor');
       assert.match(found, /users: 3 can log in/);
-      assert.ok(found.includes(`as that of ${clock.url}`), found);
+      assert.ok(found.includes(`that of ${clock.url}`), found);
 
       reader.ends();
     } },
-    { page: 'docs/WEBHOOKS.md', async told() {
-      const reader = new Reader('docs/WEBHOOKS.md');
+    { page: 'docs/build/webhooks.md', async told() {
+      const reader = new Reader('docs/build/webhooks.md');
       writeFileSync(join(reader.home, '.env'), env({ SECRET_KEY: secret(), JWT_SECRET_KEY: secret() }), { mode: 0o600 });
       await reader.terminal.type('manage_users add alice:correct-horse > /dev/null 2>&1');
 

@@ -1,4 +1,4 @@
-// docs/THREE_NODES.md as it stands there, with a real Redis, nginx and HAProxy; what both balancers promise; and
+// docs/run/three-nodes.md as it stands there, with a real Redis, nginx and HAProxy; what both balancers promise; and
 // compose.cluster.yaml, as far as it goes without Docker. All of 127.0.0.0/8 is this machine: 127.0.0.2 is a client from outside.
 
 import assert from 'node:assert/strict';
@@ -15,7 +15,7 @@ const OUTSIDE = '127.0.0.2';
 const MADE_UP = '203.0.113.7';
 const text = (path) => readFileSync(join(ROOT, path), 'utf8');
 
-describe('docs/THREE_NODES.md', { timeout: 170_000 }, () => {
+describe('docs/run/three-nodes.md', { timeout: 170_000 }, () => {
   let reader;
 
   before(async () => { reader = await Reader.begins(); });
@@ -149,7 +149,7 @@ describe('docs/THREE_NODES.md', { timeout: 170_000 }, () => {
     }
   });
 
-  test('11. All of it ends', async () => {
+  test('11. Stop everything', async () => {
     await reader.follows('11.');
     await until(() => `nobody is left: ${reader.alive()}`, () => reader.alive().length === 0);
     assert.ok(reader.started.size >= 8);

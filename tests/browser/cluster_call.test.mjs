@@ -1,4 +1,4 @@
-// A video call in Chromium, through the nginx and the three nodes of docs/THREE_NODES.md.
+// A video call in Chromium, through the nginx and the three nodes of docs/run/three-nodes.md.
 
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';

@@ -29,7 +29,7 @@ describe('compose.yaml', { timeout: 60_000 }, () => {
     const bare = folder();
     for (const path of ['compose.yaml', 'Dockerfile']) cpSync(join(home, path), join(bare, path));
 
-    assert.throws(() => compose(bare), /see docs\/DEPLOYMENT.md/);
+    assert.throws(() => compose(bare), /see docs\/run\/deployment.md/);
   });
 
   test('names no variable that the page does not make, and gives no secret a default', () => {

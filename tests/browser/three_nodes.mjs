@@ -1,4 +1,4 @@
-// A reader of docs/THREE_NODES.md, who types its commands into one bash and looks whether they show what stands below
+// A reader of docs/run/three-nodes.md, who types its commands into one bash and looks whether they show what stands below
 // them. Other ports are all that is different, and a checkout in which deploy/ has them, too.
 
 import assert from 'node:assert/strict';
@@ -8,7 +8,7 @@ import { dirname, join } from 'node:path';
 import { certificate, folder, MANAGE_USERS, pause, ROOT } from './harness.mjs';
 import { blocksOf, fits, Terminal } from './terminal.mjs';
 
-const PAGE = readFileSync(join(ROOT, 'docs/THREE_NODES.md'), 'utf8');
+const PAGE = readFileSync(join(ROOT, 'docs/run/three-nodes.md'), 'utf8');
 const PATIENCE = 40_000;
 
 /** What stands in the page, by its heading: blocks of commands, each with what it shows, if that stands there. */
@@ -18,7 +18,7 @@ export const SECTIONS = [...PAGE.matchAll(/^## (.*)/gm)].map(([, heading]) => (
 /** The section whose heading begins so. */
 export function section(start) {
   const found = SECTIONS.find(({ heading }) => heading.startsWith(start));
-  assert.ok(found, `docs/THREE_NODES.md has no section "${start}…"`);
+  assert.ok(found, `docs/run/three-nodes.md has no section "${start}…"`);
   return found;
 }
 

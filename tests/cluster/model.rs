@@ -15,12 +15,14 @@ use std::{
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use signaling::{
-    outbox::{self, Mailbox},
-    replay::Replay,
+    outbox::{self, ClientQueueReader},
+    replay::ReplayBuffer,
     rooms::{
-        JoinError, NotFetched, Peer, Rooms, RouteError, Seat,
+        ClaimError, JoinError, Membership, Peer, RoomRegistry, RouteError,
         far::{
-            Arrival, Arrivals, Ask, Conn, DOUBT, Epoch, Fact, Far, Holder, MOVED_WITHIN, Moving,
+            ClusterCommand, ClusterEvent, ClusterGateway, ConnectionId, Epoch, MemberRecord,
+            MigratedMember, MigratedMembers, Migration, OUTGOING_MIGRATION_TIMEOUT,
+            UNCONFIRMED_MEMBER_TTL,
         },
     },
     wire::{self, ClientMessage},
@@ -94,33 +96,33 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
 /// What `src/cluster/*.lua` do.
 #[derive(Default)]
 struct Engine {
-    rooms: BTreeMap<Arc<str>, BTreeMap<Arc<str>, Holder>>,
-    inboxes: BTreeMap<Arc<str>, VecDeque<Fact>>,
+    rooms: BTreeMap<Arc<str>, BTreeMap<Arc<str>, MemberRecord>>,
+    inboxes: BTreeMap<Arc<str>, VecDeque<ClusterEvent>>,
     arrivals: u64,
 }
 
 impl Engine {
-    fn post(&mut self, node: &str, fact: Fact) {
+    fn post(&mut self, node: &str, fact: ClusterEvent) {
         if let Some(inbox) = self.inboxes.get_mut(node) {
             inbox.push_back(fact);
         }
     }
 
-    fn tell(&mut self, room: &str, except: &str, fact: &Fact) {
+    fn tell(&mut self, room: &str, except: &str, fact: &ClusterEvent) {
         let members = self.rooms.get(room).into_iter().flat_map(BTreeMap::values);
-        let nodes: BTreeSet<_> = members.map(|holder| holder.conn.node.clone()).collect();
+        let nodes: BTreeSet<_> = members.map(|holder| holder.connection.node.clone()).collect();
         for node in nodes.iter().filter(|node| ***node != *except) {
             self.post(node, fact.clone());
         }
     }
 
-    fn left(&mut self, room: &Arc<str>, holder: &Holder, except: &str) {
+    fn left(&mut self, room: &Arc<str>, holder: &MemberRecord, except: &str) {
         let client_id = holder.peer.client_id.clone();
-        let conn = holder.conn.clone();
+        let conn = holder.connection.clone();
         self.tell(
             room,
             except,
-            &Fact::Left { room: room.clone(), client_id: client_id.clone(), conn },
+            &ClusterEvent::Left { room: room.clone(), client_id: client_id.clone(), conn },
         );
         let members = self.rooms.get_mut(room).unwrap();
         members.remove(&client_id);
@@ -129,15 +131,15 @@ impl Engine {
         }
     }
 
-    fn held(&self, room: &str, client_id: &str) -> Option<Holder> {
+    fn held(&self, room: &str, client_id: &str) -> Option<MemberRecord> {
         self.rooms.get(room)?.get(client_id).cloned()
     }
 
-    fn everyone(&self, room: &str) -> Vec<Holder> {
+    fn everyone(&self, room: &str) -> Vec<MemberRecord> {
         self.rooms.get(room).into_iter().flat_map(BTreeMap::values).cloned().collect()
     }
 
-    fn add(&mut self, room: &Arc<str>, holder: Holder) {
+    fn add(&mut self, room: &Arc<str>, holder: MemberRecord) {
         self.rooms.entry(room.clone()).or_default().insert(holder.peer.client_id.clone(), holder);
     }
 
@@ -145,7 +147,7 @@ impl Engine {
         self.inboxes.entry(node.clone()).or_default();
     }
 
-    fn join(&mut self, room: &Arc<str>, peer: Peer, conn: Conn) -> Result<(), JoinError> {
+    fn join(&mut self, room: &Arc<str>, peer: Peer, conn: ConnectionId) -> Result<(), JoinError> {
         let held = self.held(room, &peer.client_id);
         match &held {
             Some(held) if held.peer.username != peer.username => {
@@ -159,47 +161,56 @@ impl Engine {
         }
         self.arrivals += 1;
         let (node, arrival) = (conn.node.clone(), self.arrivals);
-        let holder = Holder { peer, conn, arrival };
-        self.tell(room, &node, &Fact::Joined { room: room.clone(), holder: holder.clone() });
+        let holder = MemberRecord { peer, connection: conn, join_order: arrival };
+        self.tell(
+            room,
+            &node,
+            &ClusterEvent::Joined { room: room.clone(), holder: holder.clone() },
+        );
         self.add(room, holder.clone());
         let everyone = self.everyone(room);
-        self.post(&node, Fact::Seated { room: room.clone(), holder, everyone });
+        self.post(&node, ClusterEvent::Admitted { room: room.clone(), holder, everyone });
         Ok(())
     }
 
-    fn leave(&mut self, room: &Arc<str>, client_id: &str, conn: &Conn) {
-        if let Some(held) = self.held(room, client_id).filter(|held| held.conn == *conn) {
+    fn leave(&mut self, room: &Arc<str>, client_id: &str, conn: &ConnectionId) {
+        if let Some(held) = self.held(room, client_id).filter(|held| held.connection == *conn) {
             self.left(room, &held, &conn.node);
         }
     }
 
-    fn want(&mut self, moving: &Moving, membership: u128, ends: Option<u64>) -> Option<Conn> {
-        let from = self.held(&moving.room, &moving.client_id)?.conn;
+    fn want(
+        &mut self,
+        moving: &Migration,
+        membership: u128,
+        ends: Option<u64>,
+    ) -> Option<ConnectionId> {
+        let from = self.held(&moving.room, &moving.client_id)?.connection;
         if from.node != moving.to.node {
-            let moving = Moving { from: from.clone(), ..moving.clone() };
+            let moving = Migration { from: from.clone(), ..moving.clone() };
             let node = from.node.clone();
             let luggage = "luggage".into();
-            self.post(&node, Fact::Wanted { moving, membership, ends, luggage });
+            self.post(&node, ClusterEvent::Claimed { moving, membership, ends, luggage });
         }
         Some(from)
     }
 
     /// Whether the node that it goes to is there; if not, nothing has changed.
-    fn moves(&mut self, moving: &Moving) -> bool {
-        let Moving { room, client_id, from, to } = moving;
-        let held = self.held(room, client_id).filter(|held| held.conn == *from);
+    fn moves(&mut self, moving: &Migration) -> bool {
+        let Migration { room, client_id, from, to } = moving;
+        let held = self.held(room, client_id).filter(|held| held.connection == *from);
         let Some(held) = held else { return true };
         if !self.inboxes.contains_key(&to.node) {
             return false;
         }
-        let holder = Holder { conn: to.clone(), ..held };
+        let holder = MemberRecord { connection: to.clone(), ..held };
         self.add(room, holder.clone());
         self.arrivals += 1;
         let epoch = self.arrivals;
         let members = self.rooms.get(room).into_iter().flat_map(BTreeMap::values);
-        let nodes: BTreeSet<_> = members.map(|holder| holder.conn.node.clone()).collect();
+        let nodes: BTreeSet<_> = members.map(|holder| holder.connection.node.clone()).collect();
         let nodes: Vec<_> = nodes.into_iter().filter(|node| *node != from.node).collect();
-        let moved = |everyone, nodes| Fact::Moved {
+        let moved = |everyone, nodes| ClusterEvent::Moved {
             moving: moving.clone(),
             holder: holder.clone(),
             epoch,
@@ -214,9 +225,9 @@ impl Engine {
         true
     }
 
-    fn sync(&mut self, room: &Arc<str>, node: &Arc<str>, epoch: Epoch, stated: &[Holder]) {
+    fn sync(&mut self, room: &Arc<str>, node: &Arc<str>, epoch: Epoch, stated: &[MemberRecord]) {
         for held in self.everyone(room) {
-            if held.conn.node == *node && !stated.contains(&held) {
+            if held.connection.node == *node && !stated.contains(&held) {
                 self.left(room, &held, node);
             }
         }
@@ -226,14 +237,15 @@ impl Engine {
                     self.tell(
                         room,
                         node,
-                        &Fact::Joined { room: room.clone(), holder: holder.clone() },
+                        &ClusterEvent::Joined { room: room.clone(), holder: holder.clone() },
                     );
                     self.add(room, holder.clone());
                 }
                 Some(held) if held == *holder => {}
                 Some(_) => {
-                    let (client_id, conn) = (holder.peer.client_id.clone(), holder.conn.clone());
-                    self.post(node, Fact::Left { room: room.clone(), client_id, conn });
+                    let (client_id, conn) =
+                        (holder.peer.client_id.clone(), holder.connection.clone());
+                    self.post(node, ClusterEvent::Left { room: room.clone(), client_id, conn });
                 }
             }
         }
@@ -241,14 +253,16 @@ impl Engine {
         if !stated.is_empty() {
             let everyone = self.everyone(room);
             let epoch = self.arrivals;
-            self.post(node, Fact::Picture { room: room.clone(), everyone, epoch });
+            self.post(node, ClusterEvent::Snapshot { room: room.clone(), everyone, epoch });
         }
     }
 
     fn reap(&mut self, node: &str) {
         self.inboxes.remove(node);
         for room in self.rooms.keys().cloned().collect::<Vec<_>>() {
-            for held in self.everyone(&room).into_iter().filter(|held| *held.conn.node == *node) {
+            for held in
+                self.everyone(&room).into_iter().filter(|held| *held.connection.node == *node)
+            {
                 self.left(&room, &held, node);
             }
         }
@@ -257,21 +271,21 @@ impl Engine {
 
 struct Node {
     name: Arc<str>,
-    rooms: Rooms,
-    far: Arc<Far>,
-    asked: UnboundedReceiver<Ask>,
-    arrivals: Arrivals,
+    rooms: RoomRegistry,
+    far: Arc<ClusterGateway>,
+    asked: UnboundedReceiver<ClusterCommand>,
+    arrivals: MigratedMembers,
     /// Seats that came and whose client has not.
-    kept: Vec<Arrival>,
+    kept: Vec<MigratedMember>,
     is_up: bool,
 }
 
 impl Node {
     fn new(number: usize) -> Self {
         let name: Arc<str> = format!("n{number}").into();
-        let (far, mut asked, arrivals) = Far::new(name.clone(), 1);
+        let (far, mut asked, arrivals) = ClusterGateway::new(name.clone(), 1);
         let far = Arc::new(far);
-        let rooms = Rooms::clustered(usize::MAX, far.clone());
+        let rooms = RoomRegistry::clustered(usize::MAX, far.clone());
         Self { name, rooms, far, asked: asked.remove(0), arrivals, kept: Vec::new(), is_up: false }
     }
 
@@ -280,45 +294,50 @@ impl Node {
             let Some(ask) = self.is_up.then(|| self.asked.try_recv().ok()).flatten() else {
                 return;
             };
-            let conn = |key| Conn { node: self.name.clone(), key };
+            let conn = |key| ConnectionId { node: self.name.clone(), key };
             match ask {
-                Ask::Join { room, peer, key } => {
+                ClusterCommand::Join { room, peer, key } => {
                     if let Err(why) = engine.join(&room, peer, conn(key)) {
-                        self.far.refused(key, why);
+                        self.far.refuse_join(key, why);
                     }
                 }
-                Ask::Leave { room, peer, key, .. } => {
+                ClusterCommand::Leave { room, peer, key, .. } => {
                     engine.leave(&room, &peer.client_id, &conn(key))
                 }
-                Ask::Tell { .. } => {}
-                Ask::Say { node, room, from, key, to, epoch, frame } => {
+                ClusterCommand::Webhook { .. } => {}
+                ClusterCommand::Relay { node, room, from, key, to, epoch, frame } => {
                     let conn = conn(key);
-                    engine.post(&node, Fact::Said { room, from, conn, to, epoch, frame });
+                    engine
+                        .post(&node, ClusterEvent::Relayed { room, from, conn, to, epoch, frame });
                 }
-                Ask::State { node, room, client_id, key, is_away } => {
+                ClusterCommand::PeerState { node, room, client_id, key, is_away } => {
                     let conn = conn(key);
-                    engine.post(&node, Fact::State { room, client_id, conn, is_away });
+                    engine.post(&node, ClusterEvent::PeerState { room, client_id, conn, is_away });
                 }
-                Ask::Want { room, client_id, membership, ends, key, .. } => {
+                ClusterCommand::Claim { room, client_id, membership, ends, key, .. } => {
                     let to = conn(key);
-                    let moving = Moving { room, client_id, from: to.clone(), to };
-                    self.rooms.wanted(key, engine.want(&moving, membership, ends));
+                    let moving = Migration { room, client_id, from: to.clone(), to };
+                    self.rooms.resolve_claim(key, engine.want(&moving, membership, ends));
                 }
-                Ask::Deny { moving, live } => {
-                    engine.post(&moving.to.node.clone(), Fact::Denied { moving, live });
+                ClusterCommand::DenyClaim { moving, live } => {
+                    engine
+                        .post(&moving.to.node.clone(), ClusterEvent::ClaimDenied { moving, live });
                 }
-                Ask::Move(moving) => {
+                ClusterCommand::Move(moving) => {
                     if !engine.moves(&moving) {
-                        self.rooms.stays(&moving);
+                        self.rooms.cancel_outgoing(&moving);
                     }
                 }
-                Ask::Mark(moving) => {
+                ClusterCommand::Barrier(moving) => {
                     let node = self.name.clone();
-                    engine.post(&moving.from.node.clone(), Fact::Marked { moving, node });
+                    engine.post(
+                        &moving.from.node.clone(),
+                        ClusterEvent::BarrierReached { moving, node },
+                    );
                 }
-                Ask::Hand { moving, luggage, goods, .. } => {
+                ClusterCommand::HandOver { moving, luggage, goods, .. } => {
                     let node = moving.to.node.clone();
-                    engine.post(&node, Fact::Handed { moving, luggage, goods });
+                    engine.post(&node, ClusterEvent::HandedOver { moving, luggage, goods });
                 }
             }
         }
@@ -337,7 +356,7 @@ impl Node {
 
     fn is_cut(&mut self) {
         self.is_up = false;
-        self.far.engine_is(0, false);
+        self.far.set_engine_up(0, false);
     }
 
     fn heals(&mut self, engine: &mut Engine) {
@@ -346,13 +365,13 @@ impl Node {
         }
         while self.asked.try_recv().is_ok() {}
         engine.enter(&self.name);
-        let ours = self.rooms.ours(0).into_iter();
+        let ours = self.rooms.local_members(0).into_iter();
         let mut ours: BTreeMap<_, _> =
             ours.map(|(room, epoch, ours)| (room, (epoch, ours))).collect();
         let with_seats = engine
             .rooms
             .iter()
-            .filter(|(_, room)| room.values().any(|held| held.conn.node == self.name));
+            .filter(|(_, room)| room.values().any(|held| held.connection.node == self.name));
         for room in with_seats.map(|(room, _)| room.clone()).collect::<Vec<_>>() {
             ours.entry(room).or_default();
         }
@@ -360,7 +379,7 @@ impl Node {
             engine.sync(&room, &self.name, epoch, &stated);
         }
         self.is_up = true;
-        self.far.engine_is(0, true);
+        self.far.set_engine_up(0, true);
     }
 }
 
@@ -372,10 +391,10 @@ struct Member {
     peer: Peer,
     /// Where it is, or wants to be.
     node: usize,
-    mailbox: Mailbox,
-    joining: Option<Waiting<Seat, JoinError>>,
-    fetching: Option<Waiting<(), NotFetched>>,
-    seat: Option<Seat>,
+    mailbox: ClientQueueReader,
+    joining: Option<Waiting<Membership, JoinError>>,
+    fetching: Option<Waiting<(), ClaimError>>,
+    seat: Option<Membership>,
     is_in: bool,
     sees: BTreeSet<String>,
     key: u128,
@@ -394,10 +413,10 @@ fn poll<T>(waiting: &mut Pin<Box<dyn Future<Output = T>>>) -> Option<T> {
 
 impl Member {
     fn joins(node: &Node, number: usize, room: Arc<str>, peer: Peer, key: u128) -> Self {
-        let (outbox, mailbox) = outbox::pair();
-        outbox.remembers(Box::new(Replay::new(key)));
+        let (outbox, mailbox) = outbox::channel();
+        outbox.enable_replay(Box::new(ReplayBuffer::new(key)));
         let (rooms, place, who) = (node.rooms.clone(), room.clone(), peer.clone());
-        let joining = async move { Seat::ask(&rooms, &place, who, outbox).await };
+        let joining = async move { Membership::join(&rooms, &place, who, outbox).await };
         Self {
             room,
             peer,
@@ -429,15 +448,15 @@ impl Member {
             let rooms = nodes[self.node].rooms.clone();
             let (room, id, key) = (self.room.clone(), self.peer.client_id.clone(), self.key);
             self.fetching = Some(Box::pin(async move {
-                Seat::fetch(&rooms, &room, &id, key, "luggage".into()).await
+                Membership::claim(&rooms, &room, &id, key, "luggage".into()).await
             }));
         }
     }
 
     fn sits_down(&mut self, nodes: &[Node]) -> bool {
-        let (outbox, mailbox) = outbox::pair();
+        let (outbox, mailbox) = outbox::channel();
         let (rooms, peer) = (&nodes[self.node].rooms, self.peer.clone());
-        let seat = Seat::resume(rooms, &self.room, peer, self.key, outbox, self.got);
+        let seat = Membership::resume(rooms, &self.room, peer, self.key, outbox, self.got);
         let Ok((seat, _)) = seat else { return false };
         (self.seat, self.mailbox) = (Some(seat), mailbox);
         true
@@ -458,21 +477,21 @@ impl Member {
             // Nothing is heard on the connection before.
             Some(None) => return,
             // As a client does that was told to come again.
-            Some(Some(Err(NotFetched::Unavailable))) => return self.fetches(nodes),
+            Some(Some(Err(ClaimError::Unavailable))) => return self.fetches(nodes),
             Some(Some(Ok(()))) => {
                 self.fetches(nodes);
                 if self.fetching.is_some() {
                     return;
                 }
             }
-            Some(Some(Err(NotFetched::Over))) => {
+            Some(Some(Err(ClaimError::Ended))) => {
                 self.fetching = None;
                 if !self.sits_down(nodes) {
                     return self.is_over();
                 }
             }
         }
-        while let Some(frame) = self.mailbox.next_now() {
+        while let Some(frame) = self.mailbox.try_recv() {
             let news: Value = serde_json::from_str(&frame).unwrap();
             self.got += 1;
             assert_eq!(news["seq"], self.got, "missing, or heard twice: {news}");
@@ -494,16 +513,16 @@ impl Member {
             }
             assert!(!self.sees.contains(&*self.peer.client_id), "sees itself");
         }
-        if self.mailbox.notice().now().is_some() {
+        if self.mailbox.disconnect_signal().reason().is_some() {
             self.is_over();
         }
     }
 }
 
-fn say(seat: &Seat, data: u64, to: Option<usize>) -> Result<bool, RouteError> {
+fn say(seat: &Membership, data: u64, to: Option<usize>) -> Result<bool, RouteError> {
     let frame =
         json!({"type":"message","data":data,"to":to.map(|to| format!("c{to}"))}).to_string();
-    match wire::read(&frame).message.unwrap() {
+    match wire::parse(&frame).message.unwrap() {
         ClientMessage::Signal(signal) => seat.send(&signal, Instant::now()),
         other => panic!("{other:?}"),
     }
@@ -578,7 +597,9 @@ fn live(acts: Vec<Act>) {
         }
         rests(&clock, &mut engine, &mut nodes, &mut members);
         for node in &mut nodes {
-            node.rooms.doubts(Instant::now() + DOUBT + MOVED_WITHIN);
+            node.rooms.expire_unconfirmed(
+                Instant::now() + UNCONFIRMED_MEMBER_TTL + OUTGOING_MIGRATION_TIMEOUT,
+            );
             // Whoever has not come back until now does not.
             node.kept.clear();
         }
@@ -733,12 +754,12 @@ fn a_seat_that_nobody_took_does_not_keep_a_newer_one_from_resuming() {
     rests(&clock, &mut engine, &mut nodes, &mut members);
 
     // The engine acts on the takeover first, and the seat that was let go is no longer there to be moved.
-    let from = engine.held("room", "c").unwrap().conn;
-    let to = Conn { node: "n1".into(), key: 7 };
-    let moving = Moving { room: "room".into(), client_id: "c".into(), from, to };
-    members[0].seat.as_ref().unwrap().goes_away();
+    let from = engine.held("room", "c").unwrap().connection;
+    let to = ConnectionId { node: "n1".into(), key: 7 };
+    let moving = Migration { room: "room".into(), client_id: "c".into(), from, to };
+    members[0].seat.as_ref().unwrap().detach();
     let (ends, luggage) = (None, "luggage".into());
-    nodes[0].rooms.apply(Fact::Wanted { moving, membership: 1, ends, luggage });
+    nodes[0].rooms.apply(ClusterEvent::Claimed { moving, membership: 1, ends, luggage });
     members.push(joins(&nodes, 1, 2));
     members[1].catches_up(&nodes);
     nodes[1].works(&mut engine, usize::MAX);
@@ -747,6 +768,6 @@ fn a_seat_that_nobody_took_does_not_keep_a_newer_one_from_resuming() {
     rests(&clock, &mut engine, &mut nodes, &mut members);
 
     assert!(members[2].is_in);
-    members[2].seat.as_ref().unwrap().goes_away();
+    members[2].seat.as_ref().unwrap().detach();
     assert!(members[2].sits_down(&nodes));
 }

@@ -61,30 +61,30 @@ impl Findings {
         Self { is_well, all }
     }
 
-    /// Verdict, sentence and mend of each finding about `subject`.
+    /// Verdict, message and fix of each diagnostic about `subject`.
     pub fn about(&self, subject: &str) -> Vec<(&str, &str, &str)> {
         let about = self.all.iter().filter(|finding| finding["subject"] == subject);
         about
             .map(|it| {
                 let text = |name: &str| it[name].as_str().unwrap();
-                (text("verdict"), text("says"), text("mend"))
+                (text("verdict"), text("message"), text("fix"))
             })
             .collect()
     }
 
-    /// The one finding about `subject`.
+    /// The one diagnostic about `subject`.
     pub fn one(&self, subject: &str) -> (&str, &str, &str) {
         let about = self.about(subject);
         assert_eq!(about.len(), 1, "{subject}: {:#?}", self.all);
         about[0]
     }
 
-    /// Asserts verdict, and words of sentence and mend.
-    pub fn says(&self, subject: &str, verdict: &str, says: &str, mend: &str) {
+    /// Asserts the verdict, and parts of message and fix.
+    pub fn says(&self, subject: &str, verdict: &str, message: &str, fix: &str) {
         let one = self.one(subject);
-        let fits = one.0 == verdict && one.1.contains(says) && one.2.contains(mend);
-        assert!(fits, "{subject}: {one:?} is not {verdict}, {says}, {mend}");
-        assert_eq!(verdict == "ok", one.2.is_empty(), "a mend for what is not well, and only that");
+        let fits = one.0 == verdict && one.1.contains(message) && one.2.contains(fix);
+        assert!(fits, "{subject}: {one:?} is not {verdict}, {message}, {fix}");
+        assert_eq!(verdict == "ok", one.2.is_empty(), "a fix for what is not ok, and only that");
     }
 }
 
@@ -101,10 +101,10 @@ async fn what_is_as_it_should_be_is_said_to_be() {
     found.says("HTTPS", "ok", "in force", "");
     found.says("CORS_ORIGINS", "ok", "https://app.example.com", "");
     found.says("PORT", "ok", "free one", "");
-    found.says("Redis", "ok", "alone", "");
-    found.says("TURN", "warning", "no relay", "README");
+    found.says("Redis", "ok", "single node", "");
+    found.says("TURN", "warning", "no TURN server", "docs/run/deployment.md");
     assert!(found.about("certificate").is_empty(), "there is none to look at");
-    let keys = ["mend", "says", "subject", "verdict"];
+    let keys = ["fix", "message", "subject", "verdict"];
     for finding in &found.all {
         let mut names: Vec<_> = finding.as_object().unwrap().keys().collect();
         names.sort_unstable();
@@ -128,7 +128,7 @@ async fn it_looks_on_where_settings_are_at_fault_and_tells_people_the_same_as_pr
     found.says("users", "ok", "1 can log in", "");
     let said = text(&said);
     assert!(said.contains("FAULT       PORT=x: not accepted\n            give a port"), "{said}");
-    assert!(said.contains("at fault"), "{said}");
+    assert!(said.contains("faults found: "), "{said}");
 
     let placeholder = Findings::of(&folder, &[("SECRET_KEY", "your-secret-key-here")]).await;
     placeholder.says("SECRET_KEY", "fault", "published placeholder", "openssl rand -hex 32");
@@ -260,16 +260,16 @@ async fn a_certificate_is_held_to_its_days_its_key_its_name_and_who_signed_it() 
         let is_said = about.iter().any(|it| it.0 == verdict && it.1.contains(says));
         assert!(is_said, "{verdict} {says}: {about:?}");
     };
-    said(&long, "ok", "good for 90 days");
+    said(&long, "ok", "valid for 90 days");
     said(&long, "warning", "UnknownIssuer");
     said(&short, "warning", "expires in 9 days");
-    said(&misnamed, "warning", "not made out to HOST=signaling.example.com");
+    said(&misnamed, "warning", "not issued for HOST=signaling.example.com");
     assert!(!short.about("certificate").iter().any(|it| it.1.contains("HOST=")));
     said(&over, "fault", "has expired");
     said(&stranger, "fault", "a.pem");
     said(&gone, "fault", "a.pem");
     let made = Findings::of(&folder, &[("SSL_SELF_SIGNED", "true")]).await;
-    said(&made, "warning", "self-signed one will be made");
+    said(&made, "warning", "self-signed certificate will be created");
     assert!(!folder.path().join("ssl").exists(), "looking changes nothing");
 }
 
@@ -283,7 +283,7 @@ async fn a_port_is_free_or_ours_or_somebody_elses() {
     on(&taken).await.says(
         "PORT",
         "fault",
-        "something else listens",
+        "another program listens",
         &format!("ss -ltnp 'sport = :{taken}'"),
     );
     drop(other);
@@ -316,11 +316,16 @@ async fn handles_are_held_to_what_the_settings_allow() {
         Findings { is_well: output.status.success(), all }
     };
 
-    limited(1024).await.says("handles", "warning", "leaves 960 connections", "LimitNOFILE");
+    limited(1024).await.says(
+        "file descriptors",
+        "warning",
+        "leaves 960 connections",
+        "LimitNOFILE",
+    );
     let few = limited(100).await;
-    few.says("handles", "fault", "84 connections", "LimitNOFILE");
+    few.says("file descriptors", "fault", "84 connections", "LimitNOFILE");
     assert!(!few.is_well);
-    limited(10_000).await.says("handles", "ok", "9936 connections", "");
+    limited(10_000).await.says("file descriptors", "ok", "9936 connections", "");
 }
 
 /// What the kernel says comes through `timedatectl`, which a script stands for here.
@@ -366,19 +371,19 @@ async fn the_clock_is_held_against_a_servers_where_one_is_named() {
     let same = Findings::with(&folder, &date, &path).await;
     same.says("clock", "ok", "within 5 s", "");
     let off = Findings::with(&folder, &date, &[&path[..], &late].concat()).await;
-    let (verdict, says, mend) = off.one("clock");
-    assert!(verdict == "warning" && mend.contains("set-ntp"));
-    let seconds: u64 = says.split(' ').next().unwrap().parse().unwrap();
-    assert!((99..=101).contains(&seconds), "{says}");
+    let (verdict, message, fix) = off.one("clock");
+    assert!(verdict == "warning" && fix.contains("set-ntp"));
+    let seconds: u64 = message.split(' ').next().unwrap().parse().unwrap();
+    assert!((99..=101).contains(&seconds), "{message}");
 
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent = format!("http://{}", silent.local_addr().unwrap());
     for (url, words) in [
-        ("ftp://a", "no URL of HTTP"),
-        ("not a url", "no URL"),
+        ("ftp://a", "not an HTTP URL"),
+        ("not a url", "not a URL"),
         ("http://nowhere.invalid", "failed to lookup"),
         ("http://127.0.0.1:1", "refused"),
-        (&*silent, "in time"),
+        (&*silent, "no answer within 5 s"),
     ] {
         let found = Findings::with(&folder, &["--date", url], &path).await;
         found.says("clock", "not_checked", words, "server that you trust");
@@ -389,7 +394,7 @@ async fn the_clock_is_held_against_a_servers_where_one_is_named() {
 async fn a_server_that_says_no_date_or_nonsense_is_not_believed() {
     let folder = home();
     for (answer, words) in [
-        ("HTTP/1.1 200 OK\r\nDate: none\r\n\r\n", "Date is none"),
+        ("HTTP/1.1 200 OK\r\nDate: none\r\n\r\n", "not an HTTP date"),
         ("HTTP/1.1 200 OK\r\n\r\nDate: none", "no Date"),
         ("HTTP/1.1 200 OK\r\nServer: a\r\n\r\n", "no Date"),
         ("\0\x01\x02", "no Date"),

@@ -7,16 +7,16 @@ use reqwest::{Method, RequestBuilder, Response};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use signaling::{
-    app::App,
+    app::AppState,
     auth::{
-        revoked::Revoked,
+        revoked::RevokedTokens,
         users::{Account, Users},
     },
     clock::unix_now,
     config::Config,
     http,
-    moderation::Orders,
-    server::{self, Gate},
+    moderation::ModerationRules,
+    server::{self, ConnectionLimits},
     tls::ServerCertificate,
     workers::Workers,
 };
@@ -48,7 +48,7 @@ pub fn users_file(names: &[&str], cost: u32) -> String {
 
 /// A server of our own, with the users alice, bob and carol.
 pub struct Server {
-    pub app: App,
+    pub app: AppState,
     pub address: SocketAddr,
     pub folder: TempDir,
     tasks: Vec<JoinHandle<()>>,
@@ -85,16 +85,17 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let tls = config.tls.clone().map(|files| Arc::new(ServerCertificate::load(files).unwrap()));
         let (users, _) = Users::load(&config.users_csv).unwrap();
-        let revoked = Revoked::load(&config.users_csv, unix_now()).unwrap();
-        let orders = Orders::load(&config.users_csv).unwrap();
-        let app = App::new(config, users, revoked, orders);
+        let revoked = RevokedTokens::load(&config.users_csv, unix_now()).unwrap();
+        let orders = ModerationRules::load(&config.users_csv).unwrap();
+        let app = AppState::new(config, users, revoked, orders);
         let proxies = &app.config.trusted_proxies;
-        let gate = Gate::new(server::claim_handles(), proxies, app.metrics.clone());
-        let mut tasks = vec![tokio::spawn(app.clone().keep_house())];
+        let gate =
+            ConnectionLimits::new(server::raise_descriptor_limit(), proxies, app.metrics.clone());
+        let mut tasks = vec![tokio::spawn(app.clone().run_maintenance())];
         tasks.extend(tls.clone().map(|tls| tokio::spawn(tls.run_reload(app.metrics.clone()))));
         tasks.push(tokio::spawn(server::serve(
             listener,
-            http::doors(&app),
+            http::http_service(&app),
             tls,
             gate,
             Workers::start(1).unwrap(),

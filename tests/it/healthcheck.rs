@@ -2,8 +2,12 @@
 
 use std::{net::TcpListener, process::Output};
 
-use signaling::healthcheck;
-use tokio::{net::TcpSocket, time::timeout};
+use signaling::cli::healthcheck;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpSocket,
+    time::timeout,
+};
 
 use super::{
     harness::{SOON, Server},
@@ -52,6 +56,40 @@ async fn one_with_tls_of_its_own_is_asked_without_a_look_at_its_certificate() {
 }
 
 #[tokio::test]
+async fn a_proxy_that_the_environment_names_is_not_used() {
+    let server = Server::start(&[]).await;
+    let nowhere = "http://127.0.0.1:1";
+
+    let proxies = [("http_proxy", nowhere), ("HTTP_PROXY", nowhere), ("ALL_PROXY", nowhere)];
+    let output = ask(server.address.port(), &proxies).await;
+
+    assert_eq!((output.status.code(), &*text(&output)), (Some(0), ""));
+}
+
+#[tokio::test]
+async fn a_redirect_is_an_answer_and_not_followed() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let answering = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            stream.read_buf(&mut request).await.unwrap();
+        }
+        let answer = b"HTTP/1.1 308 Permanent Redirect\r\nLocation: /health\r\n\r\n";
+        stream.write_all(answer).await.unwrap();
+        String::from_utf8(request).unwrap()
+    });
+
+    let said = fault(&ask(port, &[]).await);
+
+    let expected =
+        format!("127.0.0.1 port {port} is not ready: it answered 308 Permanent Redirect");
+    assert_eq!(said.trim_end(), expected);
+    assert!(answering.await.unwrap().starts_with("GET /health/ready HTTP/1.1\r\n"));
+}
+
+#[tokio::test]
 async fn one_that_stops_is_not_healthy() {
     let server = Server::start(&[]).await;
     server.app.close().await;
@@ -70,14 +108,14 @@ async fn nobody_is_not_healthy() {
 
     let said = fault(&ask(port, &[]).await);
 
-    assert!(said.contains(&format!("127.0.0.1 port {port} cannot be asked")), "{said}");
+    assert!(said.contains(&format!("127.0.0.1 port {port} cannot be reached")), "{said}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn one_that_does_not_answer_is_not_waited_for() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
 
-    let said = healthcheck::ask("127.0.0.1", silent.local_addr().unwrap().port()).await;
+    let said = healthcheck::check("127.0.0.1", silent.local_addr().unwrap().port()).await;
 
-    assert!(said.unwrap_err().contains("has not answered for 3 s"));
+    assert!(said.unwrap_err().to_string().contains("did not answer within 3 s"));
 }

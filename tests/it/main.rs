@@ -15,6 +15,7 @@ mod admin_page;
 mod attacks;
 #[path = "../cluster/mod.rs"]
 mod cluster;
+mod command_line;
 mod coturn;
 mod doctor;
 #[path = "../faults/mod.rs"]

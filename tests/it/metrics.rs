@@ -248,7 +248,7 @@ async fn scrapers_that_are_stuck_hold_up_neither_others_nor_the_end() {
     assert!(asked.elapsed() < Duration::from_secs(30), "{:?}", asked.elapsed());
 }
 
-/// A real Prometheus that has read the configuration in docs/OPERATIONS.md, but for addresses and pace.
+/// A real Prometheus that has read the configuration in docs/run/operations.md, but for addresses and pace.
 struct Prometheus {
     url: String,
     process: Child,
@@ -257,7 +257,7 @@ struct Prometheus {
 
 impl Prometheus {
     async fn start(targets: &[SocketAddr]) -> Self {
-        let docs = fs::read_to_string("docs/OPERATIONS.md").unwrap();
+        let docs = fs::read_to_string("docs/run/operations.md").unwrap();
         let (_, shown) = docs.split_once("```yaml\n").unwrap();
         let (shown, _) = shown.split_once("```").unwrap();
         let targets: Vec<_> = targets.iter().map(|target| format!("\"{target}\"")).collect();
@@ -379,7 +379,7 @@ fn named(text: &str, families: &BTreeMap<String, &str>) -> BTreeSet<String> {
     words.map(family).collect()
 }
 
-/// The first cells of the tables in docs/OPERATIONS.md that begin so.
+/// The first cells of the tables in a page that begin so.
 fn described(docs: &str, beginning: &[&str]) -> BTreeSet<String> {
     let cells = docs.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
     let names = cells.map(|(name, _)| name.to_owned());
@@ -468,17 +468,18 @@ async fn docs_dashboard_and_alerts_name_the_figures_that_there_are_and_prometheu
     families.extend(self::families(&texts[1]));
     let there: BTreeSet<_> = families.keys().cloned().collect();
     let read = |path| fs::read_to_string(path).unwrap();
-    let (docs, dashboard, alerts) =
-        (read("docs/OPERATIONS.md"), read("deploy/grafana.json"), read("deploy/alerts.yml"));
+    let (reference, operations) =
+        (read("docs/reference/metrics.md"), read("docs/run/operations.md"));
+    let (dashboard, alerts) = (read("deploy/grafana.json"), read("deploy/alerts.yml"));
 
     for text in &texts {
         assert!(!["alice", "bob", "\"den\""].iter().any(|name| text.contains(name)), "{text}");
         promtool(&["check", "metrics"], &classic(text)).await;
     }
-    let described_figures = described(&docs, &["signaling_", "process_"]);
+    let described_figures = described(&reference, &["signaling_", "process_"]);
     let strange: Vec<_> = described_figures.symmetric_difference(&there).collect();
     assert_eq!(strange, [] as [&String; 0], "described and not there, or there and not described");
-    for text in [&docs, &dashboard, &alerts] {
+    for text in [&reference, &operations, &dashboard, &alerts] {
         let strange: Vec<_> = named(text, &families).difference(&there).cloned().collect();
         assert_eq!(strange, [] as [String; 0], "there is no such figure");
     }
@@ -506,7 +507,7 @@ async fn docs_dashboard_and_alerts_name_the_figures_that_there_are_and_prometheu
         assert_eq!(is_well, (Some("ok"), Some("inactive")), "{rule}");
     }
     let names = rules.iter().map(|rule| rule["name"].as_str().unwrap().to_owned());
-    let (names, described_alerts) = (names.collect(), described(&docs, &["Signaling"]));
+    let (names, described_alerts) = (names.collect(), described(&operations, &["Signaling"]));
     let strange: Vec<_> = described_alerts.symmetric_difference(&names).collect();
     assert_eq!(strange, [] as [&String; 0], "described and not there, or there and not described");
 }

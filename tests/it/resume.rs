@@ -1,4 +1,4 @@
-//! A dropped network is not a hang-up (docs/PROTOCOL.md, section 5), over real sockets.
+//! A dropped network is not a hang-up (docs/build/protocol.md, section 5), over real sockets.
 
 use serde_json::{Value, json};
 

@@ -496,6 +496,6 @@ async fn a_session_may_be_made_to_end_with_its_token() {
     for (enforce, rule) in [("true", true), ("false", false)] {
         let server = Server::start(&[("WEBSOCKET_ENFORCE_TOKEN_EXPIRY", enforce)]).await;
 
-        assert_eq!(server.app.rules().enforce_token_expiry, rule);
+        assert_eq!(server.app.session_limits().enforce_token_expiry, rule);
     }
 }

@@ -346,7 +346,7 @@ async fn closing_the_server_sends_everyone_home() {
     assert!(before[0]["reconnect_in_ms"].as_u64().unwrap() < 10_000);
     assert_eq!(before[1]["retry"], true);
     assert_eq!(abroad.1.0, 1012);
-    assert!(server.app.rooms.info("den").is_none());
+    assert!(server.app.rooms.member_count("den").is_none());
 
     let late = server.connect("den").await;
     let (told, close) = late.is_let_go().await;

@@ -68,7 +68,7 @@ async fn a_relay_is_well_over_udp_tcp_and_tls_and_keeps_nothing_of_the_trial() {
     for url in [&stun, &stuns] {
         found.says(url, "ok", "answers, within", "");
     }
-    found.says(&format!("{} certificate", urls[2]), "ok", "good for", "");
+    found.says(&format!("{} certificate", urls[2]), "ok", "valid for", "");
     coturn.says_times(GIVEN, 3).await;
     coturn.says_times(GIVEN_BACK, 3).await;
     coturn.says_times(GONE, 3).await;
@@ -344,7 +344,12 @@ async fn urls_without_a_secret_are_a_fault() {
     let folder = home();
     let found = Findings::of(&folder, &[("TURNSERVER_URLS", "turn:nowhere.invalid")]).await;
 
-    found.says("TURNSERVER_SECRET", "fault", "nobody gets TURN credentials", "static-auth-secret");
+    found.says(
+        "TURNSERVER_SECRET",
+        "fault",
+        "no client gets TURN credentials",
+        "static-auth-secret",
+    );
     assert!(
         found.about("turn:nowhere.invalid").is_empty(),
         "nothing is issued that could be tried"

@@ -17,7 +17,7 @@ use super::{
     receiver::Receiver,
 };
 
-const DOCUMENT: &str = include_str!("../../docs/WEBHOOKS.md");
+const DOCUMENT: &str = include_str!("../../docs/build/webhooks.md");
 
 /// The blocks of the page that are of this kind.
 fn blocks(kind: &str) -> Vec<&'static str> {

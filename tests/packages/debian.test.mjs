@@ -6,7 +6,7 @@ import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, wri
 import net from 'node:net';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { ask, cleanUp, Client, folder, logIn, until } from '../browser/harness.mjs';
+import { ask, cleanUp, Client, folder, logIn, ROOT, until } from '../browser/harness.mjs';
 import { Container } from './container.mjs';
 import { blocks } from './deployment.mjs';
 
@@ -103,6 +103,13 @@ describe('the Debian package', { timeout: 170_000 }, () => {
     assert.equal(mode(STATE), '750 signaling:signaling');
     assert.equal(mode(`${STATE}/users.csv`), '600 signaling:signaling');
     assert.deepEqual(readdirSync(inside('/etc/signaling-server')), ['env']);
+  });
+
+  test('has every page of the documentation, in its folders, and the one that its unit names', () => {
+    const pages = readdirSync(join(ROOT, 'docs'), { recursive: true }).filter((name) => name.endsWith('.md'));
+    assert.ok(pages.length > 10);
+    for (const page of pages) assert.ok(existsSync(inside(`/usr/share/doc/signaling-server/docs/${page}`)), page);
+    assert.ok(existsSync(inside(is('Documentation').replace('file://', ''))), is('Documentation'));
   });
 
   test('lets alice into a room', async () => {

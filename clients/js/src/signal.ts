@@ -1,4 +1,4 @@
-// One membership of one room over as many WebSockets as it takes (docs/PROTOCOL.md). Knows no WebRTC.
+// One membership of one room over as many WebSockets as it takes (docs/build/protocol.md). Knows no WebRTC.
 
 /**
  * What went wrong. `code` is the server's word, or one of ours: `closed`, `no_token`, `media_failed`; from `signIn`

@@ -1,6 +1,6 @@
-"""One membership of one room over as many WebSockets as it takes (docs/PROTOCOL.md).
+"""One membership of one room over as many WebSockets as it takes (docs/build/protocol.md).
 
-The states and clocks are those of docs/CLIENT.md. Knows no WebRTC.
+The states and clocks are those of docs/build/clients.md. Knows no WebRTC.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A session's life on sockets that break, on a clock that the tests move (docs/CLIENT.md)."""
+"""A session's life on sockets that break, on a clock that the tests move (docs/build/clients.md)."""
 
 from __future__ import annotations
 

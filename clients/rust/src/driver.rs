@@ -103,7 +103,9 @@ impl Driver {
                 }
                 Effect::Send(text) => self.unsaid.push_back(Message::text(text)),
                 Effect::Abandon => self.line = Line::Dead,
-                Effect::Ask(purpose, renew) => self.asked = Some((purpose, self.tokens.ask(renew))),
+                Effect::ClusterCommand(purpose, renew) => {
+                    self.asked = Some((purpose, self.tokens.ask(renew)))
+                }
                 Effect::Tell(event) => self.untold.push_back(event),
                 Effect::Close => return true,
             }

@@ -17,7 +17,7 @@ pub enum Event {
         /// Whom this was.
         peer: Member,
         /// Nobody said so: we had to sit down anew, and it was not there. It may only be slower to come
-        /// back than we are; a call with it can go on for a while (`docs/CLIENT.md`: 30 seconds).
+        /// back than we are; a call with it can go on for a while (`docs/build/clients.md`: 30 seconds).
         is_missing: bool,
     },
     /// The server has lost a peer's connection, or has it again. The peer is there all the time.
@@ -159,7 +159,7 @@ pub enum Error {
     /// The server could not do what it was asked; the session goes on.
     #[error("{message}")]
     Refused {
-        /// The server's word (`docs/PROTOCOL.md`, section 3).
+        /// The server's word (`docs/build/protocol.md`, section 3).
         code: String,
         /// Its sentence.
         message: String,

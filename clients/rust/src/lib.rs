@@ -1,6 +1,6 @@
 //! A member of a room on signaling-server, which stays one through broken networks, sleeping laptops
-//! and restarts. What goes over the wire is in `docs/PROTOCOL.md`; that a client of another language
-//! behaves the same is in `docs/CLIENT.md`. There is no WebRTC in here: bring your own.
+//! and restarts. What goes over the wire is in `docs/build/protocol.md`; that a client of another language
+//! behaves the same is in `docs/build/clients.md`. There is no WebRTC in here: bring your own.
 //!
 //! ```no_run
 //! use signaling_client::{Event, Options, connect};

@@ -1,4 +1,4 @@
-//! One membership of one room over as many WebSockets as it takes (`docs/PROTOCOL.md`, `docs/CLIENT.md`).
+//! One membership of one room over as many WebSockets as it takes (`docs/build/protocol.md`, `docs/build/clients.md`).
 //!
 //! Decides, and does nothing: facts go in with the moment at which they became known, effects come
 //! out. It knows no socket, no clock and no chance.
@@ -57,7 +57,7 @@ pub(crate) enum Fact {
     Lost { code: u16, reason: String },
     /// The server answered the handshake with this HTTP status.
     NotUpgraded(u16),
-    /// What [`Effect::Ask`] asked for, and how long it is good where that is known; a guest has none.
+    /// What [`Effect::ClusterCommand`] asked for, and how long it is good where that is known; a guest has none.
     /// [`Error::Closed`] where there will never be one.
     Token(Purpose, Result<(Option<String>, Option<Duration>), Error>),
     /// It is as late as [`Membership::wakes_at`] said, or later.
@@ -77,8 +77,8 @@ pub(crate) enum Effect {
     Send(String),
     /// Give it up without a word: a Close would be taken for leaving.
     Abandon,
-    /// Ask for a token, for a new one where that is `true`, in place of what was asked before.
-    Ask(Purpose, bool),
+    /// ClusterCommand for a token, for a new one where that is `true`, in place of what was asked before.
+    ClusterCommand(Purpose, bool),
     /// Tell the program.
     Tell(Event),
     /// Say Close on the socket if there is one; nothing follows.
@@ -228,7 +228,7 @@ impl Membership {
             self.refresh = None;
             // Whoever is about to come in brings a token anyway.
             if !self.is_introducing {
-                self.effects.push_back(Effect::Ask(Purpose::Refresh, true));
+                self.effects.push_back(Effect::ClusterCommand(Purpose::Refresh, true));
             }
         }
         if is_due(self.retry) {
@@ -347,7 +347,7 @@ impl Membership {
 
     fn introduces_itself(&mut self) {
         self.is_introducing = true;
-        self.effects.push_back(Effect::Ask(Purpose::Introduction, self.renew));
+        self.effects.push_back(Effect::ClusterCommand(Purpose::Introduction, self.renew));
     }
 
     fn gets(

@@ -4,7 +4,7 @@ use std::{collections::HashSet, time::Duration};
 
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
-use signaling::rooms::{Peer, Seat};
+use signaling::rooms::{Membership, Peer};
 use tokio::time::Instant;
 
 use super::{
@@ -330,10 +330,15 @@ async fn somebody_who_sends_and_stops_sending_is_answered() {
 async fn a_list_of_thousands_of_rooms_holds_nobody_up() {
     for (needs_token, status) in [("true", 401), ("false", 200)] {
         let server = Server::start(&[("ROOMS_API_REQUIRE_AUTH", needs_token)]).await;
-        let (outbox, _mailbox) = signaling::outbox::pair();
+        let (outbox, _mailbox) = signaling::outbox::channel();
         let sit_down = |number| {
             let peer = Peer { client_id: "x".into(), username: "dave".into() };
-            Seat::take(&server.app.rooms, &format!("room{number}").into(), peer, outbox.clone())
+            Membership::join_local(
+                &server.app.rooms,
+                &format!("room{number}").into(),
+                peer,
+                outbox.clone(),
+            )
         };
         let _seats: Vec<_> = (0..20_000).map(|number| sit_down(number).unwrap()).collect();
         let mut member = server.join("den", "alice").await;

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs, time::Duration};
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use signaling::auth::users_file::Table;
+use signaling::auth::users_file::UsersTable;
 use tokio::time::{Instant, sleep};
 
 use super::scene::{Scene, eventually};
@@ -224,7 +224,7 @@ async fn a_name_that_would_break_the_file_does_not() {
     for name in kept {
         managed(&scene.folder, &["add", "--password-stdin", "--", name], "a new one").await;
     }
-    let table = Table::read(&path).unwrap();
+    let table = UsersTable::read(&path).unwrap();
     let names: Vec<_> = table.rows().map(|row| row.username.to_owned()).collect();
     assert_eq!(names[..4], ["alice", "bob", "carol", "dave"]);
     assert_eq!(names[4..], kept);
@@ -279,7 +279,7 @@ async fn a_file_that_breaks_leaves_the_last_good_accounts() {
 async fn nothing_that_is_printed_is_a_secret() {
     let scene = Scene::plan(&[]).may_log(&["is kept out"]).open().await;
     add_rows(&scene, "erin,a@b,hunter2hunter2,True\nfred,a@b\n");
-    let table = Table::read(&scene.folder.path().join("users.csv")).unwrap();
+    let table = UsersTable::read(&scene.folder.path().join("users.csv")).unwrap();
     let hashes: BTreeSet<_> = table.rows().map(|row| row.hashed_password.to_owned()).collect();
 
     let mut said = managed(&scene.folder, &["list"], "").await;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use reqwest::Method;
-use signaling::auth::users_file::Table;
+use signaling::auth::users_file::UsersTable;
 use tokio::time::sleep;
 
 use super::scene::Scene;
@@ -24,7 +24,7 @@ impl Dice {
 }
 
 fn names(path: &Path) -> BTreeSet<String> {
-    let table = Table::read(path).unwrap_or_else(|error| panic!("{error}"));
+    let table = UsersTable::read(path).unwrap_or_else(|error| panic!("{error}"));
     let names: Vec<_> = table.rows().map(|row| row.username.to_owned()).collect();
     let once: BTreeSet<_> = names.iter().cloned().collect();
     assert_eq!(once.len(), names.len(), "nobody is there twice");

@@ -56,7 +56,7 @@ impl Life {
             match effect {
                 Effect::Send(text) => self.said.push(serde_json::from_str(&text).unwrap()),
                 Effect::Tell(event) => self.told.push(event),
-                Effect::Open | Effect::Abandon | Effect::Ask(..) | Effect::Close => {
+                Effect::Open | Effect::Abandon | Effect::ClusterCommand(..) | Effect::Close => {
                     self.done.push(effect);
                 }
             }
@@ -147,7 +147,7 @@ fn introduces_itself_with_what_it_can_do_and_is_in_once_it_is_shown_around() {
     assert_eq!((life.state(), &life.done[..]), (State::Connecting, &[Effect::Open][..]));
 
     life.hears(json!({"type":"auth_required","message":"x"}));
-    assert_eq!(life.done.last(), Some(&Effect::Ask(Purpose::Introduction, false)));
+    assert_eq!(life.done.last(), Some(&Effect::ClusterCommand(Purpose::Introduction, false)));
     life.gets_token("T", None);
     let features = json!(["resume", "peer_state", "ice"]);
     assert_eq!(
@@ -247,7 +247,7 @@ fn sits_down_anew_on_the_same_socket_where_it_cannot_go_on() {
     life.forgets();
 
     life.hears(json!({"type":"error","code":"resume_failed","message":"too late"}));
-    assert_eq!(life.done, [Effect::Ask(Purpose::Introduction, false)]);
+    assert_eq!(life.done, [Effect::ClusterCommand(Purpose::Introduction, false)]);
     life.gets_token("T", None);
     assert_eq!(
         (&life.said[0]["type"], &life.said[0]["clientId"]),
@@ -364,7 +364,11 @@ fn a_close_means_what_the_list_says() {
             "renew" => {
                 assert_eq!(life.state(), State::Reconnecting, "{row}");
                 life.is_asked_again();
-                assert_eq!(life.done, [Effect::Ask(Purpose::Introduction, true)], "{row}");
+                assert_eq!(
+                    life.done,
+                    [Effect::ClusterCommand(Purpose::Introduction, true)],
+                    "{row}"
+                );
             }
             "stop" => {
                 let fatal = life
@@ -387,7 +391,7 @@ fn a_token_that_is_refused_is_renewed_once_until_it_is_in() {
     life.loses(1008, "Invalid token");
     assert_eq!(life.state(), State::Connecting);
     life.is_asked_again();
-    assert_eq!(life.done, [Effect::Ask(Purpose::Introduction, true)]);
+    assert_eq!(life.done, [Effect::ClusterCommand(Purpose::Introduction, true)]);
     life.gets_token("T2", None);
     life.is_let_in(&[]);
 
@@ -416,7 +420,7 @@ fn who_has_one_token_and_no_more_is_out_when_it_is_refused() {
 fn a_new_token_is_shown_a_minute_before_the_old_one_ends_or_half_way() {
     for (lives, shown_after) in [(1800, 1740), (120, 60), (60, 30), (1, 1), (0, 1)] {
         let mut life = Life::in_the_room(true, Some(Duration::from_secs(lives)));
-        let asked = Effect::Ask(Purpose::Refresh, true);
+        let asked = Effect::ClusterCommand(Purpose::Refresh, true);
 
         for second in 0..shown_after {
             assert!(!life.done.contains(&asked), "{lives}: after {second} s");
@@ -452,7 +456,7 @@ fn a_token_that_cannot_be_had_is_told_and_asked_for_again() {
     assert_eq!(life.told[0], Event::Error(error));
     assert_eq!((life.state(), &life.done[..]), (State::Connecting, &[Effect::Abandon][..]));
     life.is_asked_again();
-    assert_eq!(life.done, [Effect::Ask(Purpose::Introduction, false)]);
+    assert_eq!(life.done, [Effect::ClusterCommand(Purpose::Introduction, false)]);
 }
 
 #[test]
@@ -462,7 +466,7 @@ fn a_refresh_that_fails_is_tried_again_and_never_the_end() {
     life.passes(ms(10_000));
 
     for error in [Error::NoToken("x".to_owned()), never] {
-        assert_eq!(life.done, [Effect::Ask(Purpose::Refresh, true)]);
+        assert_eq!(life.done, [Effect::ClusterCommand(Purpose::Refresh, true)]);
         life.forgets();
         life.learns(Fact::Token(Purpose::Refresh, Err(error)));
         assert_eq!(life.told, [Event::Error(Error::NoToken("x".to_owned()))]);

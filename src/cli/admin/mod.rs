@@ -1,0 +1,49 @@
+//! `signaling-server admin`: the admin API of a running server, from a shell.
+
+mod command;
+mod output;
+mod request;
+
+use std::{error::Error, path::PathBuf};
+
+use clap::Args;
+use reqwest::Url;
+
+use self::{command::Command, request::Request};
+use super::{block_on, terminal};
+use crate::{config, dotenv, http_client::LocalServer};
+
+/// What `admin` accepts.
+#[derive(Args)]
+pub struct Arguments {
+    /// The server's address, such as https://signaling.example.com
+    #[arg(long, global = true)]
+    url: Option<Url>,
+    /// A PEM file with the authority that issued the server's certificate, where the system does not trust it
+    #[arg(long, global = true, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Print the server's answer unchanged, as JSON
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Sends the command to the server and prints its answer.
+pub(super) fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
+    let Arguments { url, ca, json, command } = arguments;
+    let (host, port, token) = config::of_administrator(dotenv::environment()?)?;
+    let token = token
+        .ok_or("ADMIN_TOKEN is not set: set the server's token in the environment or in .env")?;
+    let url = match url {
+        Some(url) => url,
+        None => {
+            let url = LocalServer::new(&host, port).url();
+            url.parse().map_err(|error| format!("{url}: {error}"))?
+        }
+    };
+    let request = Request::of(command)?;
+    let answer = block_on(request.send(url, ca.as_deref(), &token))??;
+    let text = if json { serde_json::to_string_pretty(&answer)? } else { output::lines(&answer) };
+    Ok(terminal::print(text)?)
+}

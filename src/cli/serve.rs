@@ -1,0 +1,275 @@
+//! `signaling-server` without a command: the life of the server process, in the order in which it happens.
+
+use std::{error::Error, io, net, sync::Arc, time::Duration};
+
+use rustix::process::Signal as SignalNumber;
+use sd_notify::NotifyState;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+    task::{JoinHandle, spawn_blocking},
+    time::{Instant, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::reload::reload_on_hangup;
+use crate::{
+    app::{self, AppState},
+    auth::{revoked::RevokedTokens, users, users::Users},
+    clock::unix_now,
+    config::{self, Config},
+    doctor, dotenv, http,
+    moderation::ModerationRules,
+    server::{self, ConnectionLimits},
+    telemetry::{self, LogLevelHandle},
+    tls::ServerCertificate,
+    workers::Workers,
+};
+
+/// How long the last webhooks may take at shutdown: clients that reconnect wait for the next process meanwhile.
+const WEBHOOK_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The share of `SHUTDOWN_GRACE_SECONDS` in which clients must leave. The rest is for the shutdown snapshot.
+const DRAIN_SHARE: f64 = 0.8;
+
+/// Serves until SIGTERM, SIGINT or `POST /admin/api/drain`.
+pub(super) fn run() -> Result<(), Box<dyn Error>> {
+    // Before there is a second thread: this changes the environment.
+    let inherited = server::inherited_listener().map_err(|error| format!("LISTEN_FDS: {error}"))?;
+    let config = Config::read(dotenv::environment()?)?;
+    let telemetry = telemetry::start(&config)?;
+    let trace_timeout = config.shutdown_grace / 10;
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default(); // before anything signs or encrypts
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let served = runtime.block_on(serve(config, inherited, telemetry.log_level.clone()));
+    // Does not wait for passwords that are still being hashed: their clients are disconnected.
+    runtime.shutdown_background();
+    telemetry.shut_down(trace_timeout);
+    served
+}
+
+async fn serve(
+    config: Config,
+    inherited: Option<net::TcpListener>,
+    log_level: LogLevelHandle,
+) -> Result<(), Box<dyn Error>> {
+    let (mut stop_signals, hangup) = (StopSignals::register()?, signal(SignalKind::hangup())?);
+    // Where file sizes are limited, a write fails; without a handler the signal would end the process.
+    let _file_too_large = signal(SignalKind::from_raw(SignalNumber::XFSZ.as_raw()))?;
+    log_dangerous_settings(&config);
+    let (users, revoked, rules) = load_accounts(&config)?;
+    let tls = load_tls(&config)?;
+    log_exposed_files(&config);
+    let listeners = Listeners::open(&config, inherited, tls.is_some()).await?;
+
+    let app = AppState::new(config, users, revoked, rules);
+    log_default_passwords(&app);
+    tokio::spawn(reload_on_hangup(hangup, app.clone(), tls.clone(), log_level));
+    spawn_maintenance(&app, tls.as_ref());
+    let workers = start_workers(app.config.workers)?;
+    app.restore(&workers);
+    let server = Server::start(&app, listeners, tls, &workers);
+    notify_systemd(NotifyState::Ready);
+
+    tokio::select! { () = stop_signals.next() => {}, () = app.stop.cancelled() => {} }
+    let deadline = Instant::now() + app.config.shutdown_grace;
+    tracing::info!("closing");
+    notify_systemd(NotifyState::Stopping);
+    server.drain(&app, &mut stop_signals).await;
+    app.hand_over_members().await;
+    app.save_snapshot();
+    let left = deadline.saturating_duration_since(Instant::now());
+    app.webhooks.close(left.min(WEBHOOK_SHUTDOWN_TIMEOUT)).await;
+    tracing::info!("closed");
+    Ok(())
+}
+
+/// SIGINT and SIGTERM.
+struct StopSignals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl StopSignals {
+    fn register() -> io::Result<Self> {
+        let interrupt = signal(SignalKind::interrupt())?;
+        Ok(Self { interrupt, terminate: signal(SignalKind::terminate())? })
+    }
+
+    /// Waits for the next of them. Safe to cancel.
+    async fn next(&mut self) {
+        tokio::select! { _ = self.interrupt.recv() => {}, _ = self.terminate.recv() => {} }
+    }
+}
+
+/// The users file, which is created in development where it is missing, and the revoked tokens and moderation rules beside
+/// it.
+fn load_accounts(
+    config: &Config,
+) -> Result<(Users, RevokedTokens, ModerationRules), Box<dyn Error>> {
+    if config.debug && !config.users_csv.exists() {
+        users::create_default(&config.users_csv)?;
+        tracing::warn!(file = %config.users_csv.display(), "default users made: for development only");
+    }
+    let (users, faults) =
+        Users::load(&config.users_csv).map_err(|error| format!("USERS_CSV: {error}"))?;
+    app::log_row_faults(&faults);
+    let revoked = RevokedTokens::load(&config.users_csv, unix_now())?;
+    let rules = ModerationRules::load(&config.users_csv)?;
+    Ok((users, revoked, rules))
+}
+
+fn load_tls(config: &Config) -> Result<Option<Arc<ServerCertificate>>, Box<dyn Error>> {
+    let tls = config.tls.clone().map(ServerCertificate::load).transpose();
+    Ok(tls.map_err(|error| format!("SSL_CERT_FILE, SSL_KEY_FILE: {error}"))?.map(Arc::new))
+}
+
+/// The sockets that the server accepts connections on.
+struct Listeners {
+    clients: TcpListener,
+    /// Whether `clients` was inherited (`LISTEN_FDS`): it then stays open while the next process starts.
+    is_inherited: bool,
+    metrics: Option<TcpListener>,
+    /// How many file descriptors this process may have.
+    file_descriptors: usize,
+}
+
+impl Listeners {
+    async fn open(
+        config: &Config,
+        inherited: Option<net::TcpListener>,
+        tls: bool,
+    ) -> Result<Self, Box<dyn Error>> {
+        let handles = server::raise_descriptor_limit();
+        let is_inherited = inherited.is_some();
+        let clients = match inherited {
+            Some(socket) => server::adopt_listener(socket)
+                .map_err(|error| format!("cannot listen on the socket of LISTEN_FDS: {error}"))?,
+            None => {
+                let (host, port) = (config.host.as_str(), config.port);
+                server::listen(host, port)
+                    .await
+                    .map_err(|error| format!("cannot listen on {host}:{port}: {error}"))?
+            }
+        };
+        let metrics = open_metrics_listener(config).await?;
+        let (address, version) = (clients.local_addr()?, env!("CARGO_PKG_VERSION"));
+        tracing::info!(%address, is_handed_over = is_inherited, tls, handles, version, "open");
+        Ok(Self { clients, is_inherited, metrics, file_descriptors: handles })
+    }
+}
+
+async fn open_metrics_listener(config: &Config) -> Result<Option<TcpListener>, Box<dyn Error>> {
+    let Some(address) = config.metrics_listen else { return Ok(None) };
+    let listener = server::listen(&address.ip().to_string(), address.port()).await;
+    let listener =
+        listener.map_err(|error| format!("METRICS_LISTEN: cannot listen on {address}: {error}"))?;
+    tracing::info!(address = %listener.local_addr()?, "figures for Prometheus");
+    Ok(Some(listener))
+}
+
+/// The tasks that last as long as the process.
+fn spawn_maintenance(app: &AppState, tls: Option<&Arc<ServerCertificate>>) {
+    tokio::spawn(app.clone().run_maintenance());
+    tokio::spawn(app.clone().run_turn_probe());
+    if let Some(tls) = tls {
+        tokio::spawn(tls.clone().run_reload(app.metrics.clone()));
+    }
+}
+
+/// `count` workers; 0 stands for one for each core.
+fn start_workers(count: usize) -> io::Result<Workers> {
+    Workers::start(match count {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        count => count,
+    })
+}
+
+/// The accept loops.
+struct Server {
+    /// Ends when the last connection of a client has ended, after `stop_accepting`.
+    clients: JoinHandle<()>,
+    stop_accepting: CancellationToken,
+    is_inherited: bool,
+}
+
+impl Server {
+    fn start(
+        app: &AppState,
+        listeners: Listeners,
+        tls: Option<Arc<ServerCertificate>>,
+        workers: &Workers,
+    ) -> Self {
+        let Listeners { clients, is_inherited, metrics, file_descriptors } = listeners;
+        let stop_accepting = CancellationToken::new();
+        if let Some(listener) = metrics {
+            let limits = ConnectionLimits::for_metrics(app.metrics.clone());
+            let (service, workers) = (http::metrics_service(app), workers.clone());
+            let stop = stop_accepting.clone();
+            tokio::spawn(server::serve(listener, service, None, limits, workers, stop));
+        }
+        let trusted_proxies = &app.config.trusted_proxies;
+        let limits = ConnectionLimits::new(file_descriptors, trusted_proxies, app.metrics.clone());
+        let (service, workers) = (http::http_service(app), workers.clone());
+        let stop = stop_accepting.clone();
+        let clients = tokio::spawn(server::serve(clients, service, tls, limits, workers, stop));
+        Self { clients, stop_accepting, is_inherited }
+    }
+
+    /// Ends all sessions and connections, until [`DRAIN_SHARE`] of `SHUTDOWN_GRACE_SECONDS` is over or another signal
+    /// comes.
+    async fn drain(self, app: &AppState, stop_signals: &mut StopSignals) {
+        if self.is_inherited {
+            // New connections wait in the socket's queue for the next process.
+            self.stop_accepting.cancel();
+        }
+        let drained = timeout(app.config.shutdown_grace.mul_f64(DRAIN_SHARE), async {
+            // Until the last session has ended, new clients and load balancers still get an answer: the server is stopping.
+            app.close().await;
+            self.stop_accepting.cancel();
+            self.clients.await
+        });
+        tokio::select! {
+            drained = drained => if drained.is_err() {
+                tracing::warn!("closing on clients that did not leave in time");
+            },
+            () = stop_signals.next() => tracing::warn!("asked twice: closing at once"),
+        }
+    }
+}
+
+/// Tells systemd, where it asks for that (`Type=notify`, sd_notify(3)).
+fn notify_systemd(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "systemd, which NOTIFY_SOCKET names, cannot be told");
+    }
+}
+
+/// Logs a warning for each setting that is accepted and dangerous.
+pub(super) fn log_dangerous_settings(config: &Config) {
+    for warning in config.warnings() {
+        tracing::warn!(warning, "a setting is dangerous");
+    }
+}
+
+fn log_exposed_files(config: &Config) {
+    if config.debug {
+        return;
+    }
+    for exposed in config::exposed_files(config) {
+        tracing::warn!(exposed, "a file with secrets is not its owner's alone");
+    }
+}
+
+/// In the background: each account of a default name costs a password hash.
+fn log_default_passwords(app: &AppState) {
+    if app.config.debug {
+        return;
+    }
+    let app = app.clone();
+    spawn_blocking(move || {
+        for fault in doctor::default_passwords(&app.users) {
+            tracing::warn!(fault, "a default password is in use");
+        }
+    });
+}
