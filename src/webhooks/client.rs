@@ -7,14 +7,17 @@ use reqwest::{
     Client, Response, StatusCode,
     dns::{Addrs, Name, Resolve, Resolving},
     header::{CONTENT_TYPE, RETRY_AFTER},
-    redirect::Policy,
 };
 use rustls::{ClientConfig, RootCertStore};
 use tokio::{net::lookup_host, time::timeout};
 use uuid::Uuid;
 
 use super::{signature::Signer, target::WebhookTarget};
-use crate::{clock::unix_now, tls::verify};
+use crate::{
+    clock::unix_now,
+    http_client::{direct, root_cause},
+    tls::verify,
+};
 
 /// The most bytes of a response's body that are read, so that the connection can be reused.
 const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -56,6 +59,7 @@ impl DeliveryError {
 
 impl From<reqwest::Error> for DeliveryError {
     fn from(error: reqwest::Error) -> Self {
+        let error = error.without_url();
         // The only timeout of the client itself is that of connecting.
         if error.is_timeout() {
             return Self::Connect("timed out".into());
@@ -66,7 +70,7 @@ impl From<reqwest::Error> for DeliveryError {
             Some(ResolveError::Private(address)) => return Self::PrivateAddress(*address),
             None => {}
         }
-        let root = causes().last().map_or_else(String::new, ToString::to_string);
+        let root = root_cause(&error);
         // A connector returns an error of the TLS handshake as it is, and wraps one of TCP.
         let is_tls = causes().nth(1).is_some_and(<dyn Error>::is::<io::Error>);
         match (error.is_connect(), is_tls) {
@@ -111,7 +115,7 @@ impl WebhookClient {
     /// Posts an event once.
     pub(super) async fn post(&mut self, id: Uuid, body: &Bytes) -> Result<(), DeliveryError> {
         // The resolver below checks names; no resolver is asked about an address.
-        if let Some(address) = self.target.address().filter(|it| !self.target.allows(*it)) {
+        if let Some(address) = self.target.address().filter(|it| !self.target.is_allowed(*it)) {
             return Err(DeliveryError::PrivateAddress(address));
         }
         let may_reuse = std::mem::take(&mut self.may_reuse);
@@ -122,8 +126,7 @@ impl WebhookClient {
         };
         let mut response = response?;
         let (status, retry_after) = (response.status(), retry_after_of(&response));
-        self.may_reuse =
-            matches!(timeout(BODY_TIMEOUT, is_read_to_end(&mut response)).await, Ok(true));
+        self.may_reuse = matches!(timeout(BODY_TIMEOUT, drain_body(&mut response)).await, Ok(true));
         if status.is_success() { Ok(()) } else { Err(DeliveryError::Status(status, retry_after)) }
     }
 
@@ -141,14 +144,12 @@ impl WebhookClient {
 }
 
 fn http_client(target: &WebhookTarget, tls: &ClientConfig, connect_timeout: Duration) -> Client {
-    let client = Client::builder()
+    let client = direct()
         .user_agent(concat!("signaling-server/", env!("CARGO_PKG_VERSION")))
         .tls_backend_preconfigured(tls.clone())
         .dns_resolver(CheckedResolver(target.clone()))
         .connect_timeout(connect_timeout)
         .http1_only()
-        .no_proxy()
-        .redirect(Policy::none())
         .referer(false)
         // Deliveries are in order: there is never a second connection.
         .pool_max_idle_per_host(1);
@@ -158,8 +159,8 @@ fn http_client(target: &WebhookTarget, tls: &ClientConfig, connect_timeout: Dura
         .expect("the settings above are constants, and the TLS configuration is one of rustls")
 }
 
-/// Reads what is left of a response, up to [`MAX_BODY_BYTES`]. Returns whether that was all.
-async fn is_read_to_end(response: &mut Response) -> bool {
+/// Reads the body of a response, up to [`MAX_BODY_BYTES`]. Returns whether that was all of it.
+async fn drain_body(response: &mut Response) -> bool {
     let mut read = 0;
     while read <= MAX_BODY_BYTES {
         match response.chunk().await {
@@ -197,7 +198,7 @@ impl Resolve for CheckedResolver {
             // The client puts in the port.
             let found = lookup_host((name.as_str(), 0)).await.map_err(ResolveError::from)?;
             let (allowed, private): (Vec<_>, Vec<_>) =
-                found.partition(|address| target.allows(address.ip()));
+                found.partition(|address| target.is_allowed(address.ip()));
             match (allowed.is_empty(), private.first()) {
                 (false, _) => Ok(Box::new(allowed.into_iter()) as Addrs),
                 (true, Some(address)) => Err(ResolveError::Private(address.ip()).into()),

@@ -62,7 +62,7 @@ impl WebhookTarget {
         }
         let target = Self { url, host, port, allows_private };
         match target.address() {
-            Some(address) if !target.allows(address) => Err(ParseTargetError::Private(address)),
+            Some(address) if !target.is_allowed(address) => Err(ParseTargetError::Private(address)),
             Some(_) | None => Ok(target),
         }
     }
@@ -82,7 +82,7 @@ impl WebhookTarget {
     }
 
     /// Whether events may be posted to this address.
-    pub fn allows(&self, address: IpAddr) -> bool {
+    pub fn is_allowed(&self, address: IpAddr) -> bool {
         self.allows_private || is_public(address)
     }
 }

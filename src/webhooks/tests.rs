@@ -51,15 +51,15 @@ enum Answer {
 }
 
 #[derive(Clone, Default)]
-struct Heard {
+struct Received {
     requests: Arc<Mutex<Vec<(HeaderMap, Value)>>>,
-    /// What to do with the next ones; 204 where nothing is said.
+    /// What to do with the next requests; 204 if this is empty.
     answers: Arc<Mutex<VecDeque<Answer>>>,
 }
 
 struct Receiver {
     address: SocketAddr,
-    heard: Heard,
+    received: Received,
     serving: JoinHandle<()>,
 }
 
@@ -71,10 +71,11 @@ impl Receiver {
     async fn start_at(address: SocketAddr, answers: Vec<Answer>) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let heard = Heard { answers: Arc::new(Mutex::new(answers.into())), ..Heard::default() };
-        let router = Router::new().fallback(hears).with_state(heard.clone());
+        let received =
+            Received { answers: Arc::new(Mutex::new(answers.into())), ..Received::default() };
+        let router = Router::new().fallback(receive).with_state(received.clone());
         let serving = tokio::spawn(async move { axum_serve(listener, router).await });
-        Self { address, heard, serving }
+        Self { address, received, serving }
     }
 
     fn url(&self) -> String {
@@ -82,12 +83,12 @@ impl Receiver {
     }
 
     fn sequences(&self) -> Vec<u64> {
-        let requests = self.heard.requests.lock().unwrap();
+        let requests = self.received.requests.lock().unwrap();
         requests.iter().map(|(_, body)| body["sequence"].as_u64().unwrap()).collect()
     }
 
     fn ids(&self) -> Vec<String> {
-        let requests = self.heard.requests.lock().unwrap();
+        let requests = self.received.requests.lock().unwrap();
         requests.iter().map(|(_, body)| body["id"].as_str().unwrap().to_owned()).collect()
     }
 }
@@ -109,16 +110,16 @@ async fn axum_serve(listener: TcpListener, router: Router) {
     }
 }
 
-async fn hears(
-    State(heard): State<Heard>,
+async fn receive(
+    State(received): State<Received>,
     uri: Uri,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response<Body> {
     assert_eq!(uri, "/hooks/secret?key=secret");
     let body = serde_json::from_slice(&body).unwrap();
-    heard.requests.lock().unwrap().push((headers, body));
-    let answer = heard.answers.lock().unwrap().pop_front();
+    received.requests.lock().unwrap().push((headers, body));
+    let answer = received.answers.lock().unwrap().pop_front();
     match answer {
         None => StatusCode::NO_CONTENT.into_response(),
         Some(Answer::Status(status)) => StatusCode::from_u16(status).unwrap().into_response(),
@@ -170,7 +171,7 @@ async fn events_arrive_once_and_in_order_at_every_url() {
     }
     assert_eq!(receivers[0].ids(), receivers[1].ids());
     assert_eq!((metrics.queued.get(), metrics.retried.get(), metrics.dropped.get()), (0, 0, 0));
-    let requests = receivers[0].heard.requests.lock().unwrap();
+    let requests = receivers[0].received.requests.lock().unwrap();
     let (headers, body) = &requests[0];
     assert_eq!(headers["content-type"], "application/json");
     assert_eq!(headers["webhook-id"].to_str().unwrap(), body["id"]);
@@ -179,7 +180,7 @@ async fn events_arrive_once_and_in_order_at_every_url() {
 }
 
 #[tokio::test]
-async fn what_happens_while_a_receiver_is_down_arrives_in_order_when_it_is_back() {
+async fn events_while_a_receiver_is_down_arrive_in_order_when_it_is_back() {
     let first = Receiver::start(vec![]).await;
     let (address, url) = (first.address, first.url());
     let (webhooks, metrics) = start(&[&url], POLICY);
@@ -198,7 +199,7 @@ async fn what_happens_while_a_receiver_is_down_arrives_in_order_when_it_is_back(
 }
 
 #[tokio::test]
-async fn an_event_that_fails_comes_again_under_the_same_id_before_those_behind_it() {
+async fn an_event_that_fails_is_retried_with_the_same_id_before_later_ones() {
     let answers = vec![Answer::Status(500), Answer::Status(503), Answer::Status(429)];
     let receiver = Receiver::start(answers).await;
     let (webhooks, metrics) = start(&[&receiver.url()], POLICY);
@@ -213,7 +214,7 @@ async fn an_event_that_fails_comes_again_under_the_same_id_before_those_behind_i
 }
 
 #[tokio::test]
-async fn an_event_that_is_refused_is_given_up_and_those_behind_it_go_on() {
+async fn an_event_that_is_refused_is_given_up_and_later_ones_are_delivered() {
     let answers = [400, 404, 500, 302].map(Answer::Status);
     let receiver = Receiver::start(answers.into()).await;
     let (webhooks, metrics) = start(&[&receiver.url()], POLICY);
@@ -226,7 +227,7 @@ async fn an_event_that_is_refused_is_given_up_and_those_behind_it_go_on() {
 }
 
 #[tokio::test]
-async fn a_receiver_that_is_away_for_too_long_loses_what_is_too_old() {
+async fn events_that_are_too_old_are_given_up_while_their_receiver_is_down() {
     let gone = Receiver::start(vec![]).await;
     let url = gone.url();
     gone.serving.abort();
@@ -241,7 +242,7 @@ async fn a_receiver_that_is_away_for_too_long_loses_what_is_too_old() {
 }
 
 #[tokio::test]
-async fn a_receiver_that_is_gone_for_good_hears_nothing_more() {
+async fn a_receiver_that_answers_410_gets_nothing_more() {
     let receiver = Receiver::start(vec![Answer::Status(410)]).await;
     let (webhooks, metrics) = start(&[&receiver.url()], POLICY);
 
@@ -268,7 +269,7 @@ async fn a_redirect_is_a_failure_and_is_not_followed() {
 }
 
 #[tokio::test]
-async fn a_receiver_that_hangs_is_asked_again_and_meanwhile_another_is_served() {
+async fn a_receiver_that_hangs_is_tried_again_and_does_not_delay_another() {
     let hanging = Receiver::start(vec![Answer::Hang]).await;
     let well = Receiver::start(vec![]).await;
     let policy = DeliveryPolicy { attempt_timeout: Duration::from_millis(300), ..POLICY };
@@ -283,7 +284,7 @@ async fn a_receiver_that_hangs_is_asked_again_and_meanwhile_another_is_served() 
 }
 
 #[tokio::test]
-async fn a_receiver_that_hangs_up_is_asked_again() {
+async fn a_receiver_that_closes_its_connection_is_tried_again() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/hooks", listener.local_addr().unwrap());
     let (webhooks, metrics) = start(&[&url], POLICY);
@@ -321,7 +322,7 @@ async fn an_answer_without_end_is_not_read_to_its_end() {
 }
 
 #[tokio::test]
-async fn a_receiver_may_say_how_long_it_wants_to_be_left_alone() {
+async fn a_receiver_may_ask_to_wait_before_the_next_attempt() {
     let later = Response::builder().status(503).header("retry-after", "1");
     let later = Answer::With(later.body(Body::empty()).unwrap());
     let receiver = Receiver::start(vec![later]).await;
@@ -336,7 +337,7 @@ async fn a_receiver_may_say_how_long_it_wants_to_be_left_alone() {
 }
 
 #[tokio::test]
-async fn of_too_many_that_wait_the_oldest_are_dropped_and_counted() {
+async fn the_oldest_events_of_a_full_queue_are_dropped_and_counted() {
     let receiver = Receiver::start(vec![Answer::Hang]).await;
     let policy =
         DeliveryPolicy { attempt_timeout: Duration::from_millis(500), capacity: 10, ..POLICY };
@@ -353,7 +354,7 @@ async fn of_too_many_that_wait_the_oldest_are_dropped_and_counted() {
 }
 
 #[tokio::test]
-async fn reports_never_drive_out_who_came_and_went() {
+async fn call_reports_never_displace_joins_and_leaves() {
     let receiver = Receiver::start(vec![Answer::Hang]).await;
     let policy =
         DeliveryPolicy { attempt_timeout: Duration::from_millis(500), capacity: 10, ..POLICY };
@@ -380,9 +381,9 @@ async fn reports_never_drive_out_who_came_and_went() {
     assert_eq!(metrics.dropped.get(), 94);
 }
 
-/// Also where the name is looked up only now: so that it does not help to change what it leads to.
+/// Checked at each lookup, so that changing what the name resolves to does not help.
 #[tokio::test]
-async fn a_name_that_leads_into_this_network_is_not_connected_to() {
+async fn a_name_that_resolves_to_a_private_address_is_not_connected_to() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let target = WebhookTarget::parse(&format!("http://localhost:{port}/hooks"), true).unwrap();
@@ -400,7 +401,7 @@ async fn a_name_that_leads_into_this_network_is_not_connected_to() {
 }
 
 #[tokio::test]
-async fn what_waits_at_the_end_leaves_at_once() {
+async fn waiting_events_are_delivered_at_once_on_shutdown() {
     let receiver = Receiver::start(vec![Answer::Status(503)]).await;
     let policy = DeliveryPolicy {
         first_wait: Duration::from_secs(600),
@@ -418,7 +419,7 @@ async fn what_waits_at_the_end_leaves_at_once() {
 }
 
 #[tokio::test]
-async fn a_receiver_that_hangs_puts_the_end_off_no_longer_than_it_may() {
+async fn a_receiver_that_hangs_delays_shutdown_no_longer_than_allowed() {
     let hanging = Receiver::start(vec![Answer::Hang]).await;
     let (webhooks, metrics) = start(&[&hanging.url()], POLICY);
     publish(&webhooks, 1..=5);
@@ -433,7 +434,7 @@ async fn a_receiver_that_hangs_puts_the_end_off_no_longer_than_it_may() {
 }
 
 #[tokio::test]
-async fn a_receiver_that_fails_at_the_end_is_not_tried_again() {
+async fn a_receiver_that_fails_during_shutdown_is_not_tried_again() {
     let receiver = Receiver::start(vec![Answer::Status(503), Answer::Status(503)]).await;
     let policy = DeliveryPolicy {
         first_wait: Duration::from_secs(600),
@@ -450,7 +451,7 @@ async fn a_receiver_that_fails_at_the_end_is_not_tried_again() {
 }
 
 #[test]
-fn an_event_reads_as_documented_also_where_names_are_strange() {
+fn an_events_json_is_as_documented_also_with_unusual_names() {
     let event = WebhookEnvelope {
         id: Uuid::from_u128(1),
         at: 1_764_183_600_007,
