@@ -12,7 +12,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::auth::kept::Kept;
+use crate::storage::line_file::LineFile;
 
 /// Orders that may stand at once.
 pub const MAX_RULES: usize = 10_000;
@@ -118,7 +118,7 @@ pub struct RuleLimitReached;
 
 /// Every order that counts, in memory and in a file beside the users file.
 pub struct ModerationRules {
-    kept: Kept,
+    file: LineFile,
     orders: RwLock<BTreeMap<RuleKind, ModerationRule>>,
 }
 
@@ -168,9 +168,9 @@ impl ModerationRules {
     /// come in.
     pub fn load(users_csv: &Path) -> io::Result<Self> {
         let holds = "the orders of administrators (bans, locks, capacities)";
-        let (kept, orders) = Kept::load(users_csv, ".orders", holds, ModerationRule::parse)?;
+        let (file, orders) = LineFile::load(users_csv, ".orders", holds, ModerationRule::parse)?;
         let orders = orders.into_iter().map(|order| (order.about.clone(), order)).collect();
-        Ok(Self { kept, orders: RwLock::new(orders) })
+        Ok(Self { file, orders: RwLock::new(orders) })
     }
 
     /// An order as it is given at `now`, in milliseconds since the Unix epoch, for so many seconds: newer than any about
@@ -210,7 +210,7 @@ impl ModerationRules {
             Entry::Vacant(place) => drop(place.insert(order)),
         }
         drop(orders);
-        self.kept.has_changed();
+        self.file.mark_dirty();
         true
     }
 
@@ -273,7 +273,7 @@ impl ModerationRules {
         });
         drop(orders);
         if !gone.is_empty() {
-            self.kept.has_changed();
+            self.file.mark_dirty();
         }
         gone
     }
@@ -284,7 +284,7 @@ impl ModerationRules {
     ///
     /// What the system says; the orders hold for as long as this process runs.
     pub fn save(&self) -> io::Result<()> {
-        self.kept.save(|| self.read().values().map(ModerationRule::to_line).collect())
+        self.file.save(|| self.read().values().map(ModerationRule::to_line).collect())
     }
 
     fn read(&self) -> RwLockReadGuard<'_, BTreeMap<RuleKind, ModerationRule>> {

@@ -46,7 +46,7 @@ struct Floor {
     frame: Vec<u8>,
 }
 
-/// Relays until the process is killed. Prints its address on standard output.
+/// TurnHealth until the process is killed. Prints its address on standard output.
 pub fn run() -> io::Result<()> {
     let mut listener = TcpListener::bind("127.0.0.1:0".parse().map_err(io::Error::other)?)?;
     let address: SocketAddr = listener.local_addr()?;

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
-use signaling::forwarded::client_of;
+use signaling::client_ip::ClientEndpoint;
 
 /// Line by line: `http` or `https` and the peer's address; the trusted networks, with commas; then
 /// header lines, `f` for `X-Forwarded-For`, `p` for `X-Forwarded-Proto`, `o` for headers that the server ignores.
@@ -38,7 +38,7 @@ pub fn forwarded(data: &[u8]) {
         }
     }
 
-    let client = client_of(&headers, peer, tls, &trusted);
+    let client = ClientEndpoint::from_headers(&headers, peer, tls, &trusted);
 
     let trusts = |address: IpAddr| trusted.iter().any(|net| is_in(net, address));
     let peer = peer.to_canonical();

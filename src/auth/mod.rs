@@ -1,7 +1,6 @@
 //! Accounts, passwords and tokens, and what revokes them.
 
 pub mod access_token;
-pub mod kept;
 pub mod password;
 pub mod resume_token;
 pub mod revocation;

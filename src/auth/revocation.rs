@@ -7,10 +7,8 @@ use std::{
     sync::{PoisonError, RwLock},
 };
 
-use super::{
-    access_token::{Claims, TokenHash},
-    kept::Kept,
-};
+use super::access_token::{Claims, TokenHash};
+use crate::storage::line_file::LineFile;
 
 /// How many revoked tokens of one user are kept until they expire. With more, those that expire soonest become valid again
 /// for the rest of their time: a user can do that only to itself.
@@ -21,7 +19,7 @@ const MAX_TOKENS_PER_USER: usize = 1024;
 /// The file has a line for each: its expiry, its [`TokenHash`] in hexadecimal, and its username. The file
 /// authenticates no one.
 pub struct RevokedTokens {
-    kept: Kept,
+    file: LineFile,
     users: RwLock<HashMap<String, EndedTokens>>,
 }
 
@@ -38,12 +36,12 @@ impl RevokedTokens {
         let holds = "the tokens that were logged out";
         let owned =
             |line: &str| read_line(line).map(|(username, token)| (username.to_owned(), token));
-        let (kept, tokens) = Kept::load(users_csv, ".revoked", holds, owned)?;
+        let (file, tokens) = LineFile::load(users_csv, ".revoked", holds, owned)?;
         let mut users = HashMap::<String, EndedTokens>::new();
         for (username, token) in tokens {
             users.entry(username).or_default().insert(token);
         }
-        let revoked = Self { kept, users: RwLock::new(users) };
+        let revoked = Self { file, users: RwLock::new(users) };
         revoked.evict_expired(now);
         Ok(revoked)
     }
@@ -61,7 +59,7 @@ impl RevokedTokens {
             ended.pop_first();
         }
         drop(users);
-        self.kept.has_changed();
+        self.file.mark_dirty();
     }
 
     /// Revokes the token of a line that another node made. Returns its username and hash.
@@ -96,7 +94,7 @@ impl RevokedTokens {
         users.shrink_to_fit();
         drop(users);
         if dropped {
-            self.kept.has_changed();
+            self.file.mark_dirty();
         }
     }
 
@@ -106,7 +104,7 @@ impl RevokedTokens {
     ///
     /// The error of the system; the tokens stay revoked for as long as this process runs.
     pub fn save(&self) -> io::Result<()> {
-        self.kept.save(|| self.lines())
+        self.file.save(|| self.lines())
     }
 }
 

@@ -84,7 +84,7 @@ fn run(command_line: CommandLine) -> Result<(), Box<dyn Error>> {
 /// Derived from `SECRET_KEY`, which receivers must not know.
 fn print_webhook_secret() -> Result<(), Box<dyn Error>> {
     let config = Config::read(dotenv::environment()?)?;
-    Ok(terminal::print(webhooks::secret(&config.startup.auth.secret_key).expose_secret())?)
+    Ok(terminal::print(webhooks::receiver_secret(&config.startup.auth.secret_key).expose_secret())?)
 }
 
 /// Runs `command` on a runtime of its own. Does not wait for name lookups that are still under way at its end.

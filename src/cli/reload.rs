@@ -9,16 +9,16 @@ use super::warnings::log_dangerous_settings;
 use crate::{
     config::{self, SettingChanges, dotenv},
     state::AppState,
-    telemetry::Loudness,
-    tls::{FreshTls, Tls},
+    telemetry::LogLevelHandle,
+    tls::{PendingCertificate, ServerCertificate},
 };
 
 /// Reloads at each `hangup`, for as long as it is polled. Without a reload, a closed terminal would end calls.
 pub(super) async fn reload_on_hangup(
     mut hangup: Signal,
     app: AppState,
-    tls: Option<Arc<Tls>>,
-    log_level: Loudness,
+    tls: Option<Arc<ServerCertificate>>,
+    log_level: LogLevelHandle,
 ) {
     while hangup.recv().await.is_some() {
         let (app, tls, log_level) = (app.clone(), tls.clone(), log_level.clone());
@@ -27,16 +27,16 @@ pub(super) async fn reload_on_hangup(
     }
 }
 
-fn reload(app: &AppState, tls: Option<&Tls>, log_level: &Loudness) {
+fn reload(app: &AppState, tls: Option<&ServerCertificate>, log_level: &LogLevelHandle) {
     let before = app.settings().telemetry.log_level;
     match try_reload(app, tls) {
         Ok(SettingChanges { changed, need_restart }) => {
             let (changed, need_restart) = (changed.join(", "), need_restart.join(", "));
             let level = app.settings().telemetry.log_level;
             // Logged at any LOG_LEVEL: an operator waits for this line.
-            log_level.adopt(level.max(before).max(LevelFilter::INFO));
+            log_level.set(level.max(before).max(LevelFilter::INFO));
             tracing::info!(changed, need_restart, "reloaded");
-            log_level.adopt(level);
+            log_level.set(level);
         }
         Err(error) => {
             let error = error.to_string().replace('\n', "; ");
@@ -45,11 +45,14 @@ fn reload(app: &AppState, tls: Option<&Tls>, log_level: &Loudness) {
     }
 }
 
-fn try_reload(app: &AppState, tls: Option<&Tls>) -> Result<SettingChanges, Box<dyn Error>> {
+fn try_reload(
+    app: &AppState,
+    tls: Option<&ServerCertificate>,
+) -> Result<SettingChanges, Box<dyn Error>> {
     let (settings, mut changes) =
         config::reload(&app.config, &app.settings(), dotenv::environment()?)?;
     let users = app.users.reload().map_err(|error| format!("USERS_CSV: {error}"))?;
-    let certificate = tls.map(Tls::read_again).transpose();
+    let certificate = tls.map(ServerCertificate::reload).transpose();
     let certificate =
         certificate.map_err(|error| format!("SSL_CERT_FILE, SSL_KEY_FILE: {error}"))?;
 
@@ -61,7 +64,7 @@ fn try_reload(app: &AppState, tls: Option<&Tls>) -> Result<SettingChanges, Box<d
     if app.apply_users(users) {
         changes.changed.push("the users file".to_owned());
     }
-    if certificate.is_some_and(FreshTls::adopt) {
+    if certificate.is_some_and(PendingCertificate::apply) {
         changes.changed.push("the certificate".to_owned());
     }
     Ok(changes)

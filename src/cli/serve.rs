@@ -24,8 +24,8 @@ use crate::{
     moderation::ModerationRules,
     net::{self, ConnectionLimits, workers::Workers},
     state::{self, AppState},
-    telemetry::{self, Loudness},
-    tls::Tls,
+    telemetry::{self, LogLevelHandle},
+    tls::ServerCertificate,
 };
 
 /// How long the last webhooks may take at shutdown: clients that reconnect wait for the next process meanwhile.
@@ -43,17 +43,17 @@ pub(super) fn run() -> Result<(), Box<dyn Error>> {
     let trace_timeout = config.startup.process.shutdown_grace / 10;
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default(); // before anything signs or encrypts
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let served = runtime.block_on(serve(config, inherited, telemetry.loudness.clone()));
+    let served = runtime.block_on(serve(config, inherited, telemetry.log_level.clone()));
     // Does not wait for passwords that are still being hashed: their clients are disconnected.
     runtime.shutdown_background();
-    telemetry.end(trace_timeout);
+    telemetry.shut_down(trace_timeout);
     served
 }
 
 async fn serve(
     config: Config,
     inherited: Option<std::net::TcpListener>,
-    log_level: Loudness,
+    log_level: LogLevelHandle,
 ) -> Result<(), Box<dyn Error>> {
     let (mut stop_signals, hangup) = (StopSignals::register()?, signal(SignalKind::hangup())?);
     // Where file sizes are limited, a write fails; without a handler the signal would end the process.
@@ -121,8 +121,8 @@ fn load_accounts(
     Ok((users, revoked, rules))
 }
 
-fn load_tls(startup: &StartupSettings) -> Result<Option<Arc<Tls>>, Box<dyn Error>> {
-    let tls = startup.listen.tls.clone().map(Tls::load).transpose();
+fn load_tls(startup: &StartupSettings) -> Result<Option<Arc<ServerCertificate>>, Box<dyn Error>> {
+    let tls = startup.listen.tls.clone().map(ServerCertificate::load).transpose();
     Ok(tls.map_err(|error| format!("SSL_CERT_FILE, SSL_KEY_FILE: {error}"))?.map(Arc::new))
 }
 
@@ -173,11 +173,11 @@ async fn open_metrics_listener(
 }
 
 /// The tasks that last as long as the process.
-fn spawn_maintenance(app: &AppState, tls: Option<&Arc<Tls>>) {
+fn spawn_maintenance(app: &AppState, tls: Option<&Arc<ServerCertificate>>) {
     tokio::spawn(app.clone().run_maintenance());
     tokio::spawn(app.clone().run_turn_probe());
     if let Some(tls) = tls {
-        tokio::spawn(tls.clone().keep_fresh(app.metrics.clone()));
+        tokio::spawn(tls.clone().run_reload(app.metrics.clone()));
     }
 }
 
@@ -201,7 +201,7 @@ impl Server {
     fn start(
         app: &AppState,
         listeners: Listeners,
-        tls: Option<Arc<Tls>>,
+        tls: Option<Arc<ServerCertificate>>,
         workers: &Workers,
     ) -> Self {
         let Listeners { clients, is_inherited, metrics, file_descriptors } = listeners;

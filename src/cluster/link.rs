@@ -125,7 +125,7 @@ impl EngineLink {
         while let Ok(ask) = asked.try_recv() {
             says += usize::from(is_say(&ask));
             if matches!(ask, ClusterCommand::Webhook { .. }) {
-                self.webhooks.misses();
+                self.webhooks.record_missed();
             }
             if let ClusterCommand::Leave { room, peer, why: Some(why), sequence, .. } = ask {
                 gone.push((room, peer, why, sequence));
@@ -380,7 +380,7 @@ impl EngineLink {
                         self.emit_webhooks(&redis::from_redis_value::<Vec<WebhookRecord>>(told)?);
                     }
                     (ClusterCommand::Webhook { room, what }, Value::Int(number @ 1..)) => {
-                        self.webhooks.tell(&room, number.unsigned_abs(), what);
+                        self.webhooks.publish(&room, number.unsigned_abs(), what);
                     }
                     (ClusterCommand::Move(moving), Value::Int(2)) => {
                         self.rooms.cancel_outgoing(&moving)

@@ -59,7 +59,7 @@ pub fn call(script: &Script) -> Cmd {
 
 /// The same for a script that changes who is in: where `webhooks` are wanted, it says what they are to be told.
 pub fn call_with_webhooks(script: &Script, webhooks: &Webhooks) -> Cmd {
-    if !webhooks.are_wanted() {
+    if !webhooks.is_enabled() {
         return call(script);
     }
     let mut call = redis::cmd("EVALSHA");

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     rooms::RoomRegistry,
-    webhooks::{Webhooks, What},
+    webhooks::{WebhookEvent, Webhooks},
 };
 
 /// Room, number in that room, kind, client id, username, why.
@@ -16,13 +16,13 @@ pub fn emit(webhooks: &Webhooks, rooms: &RoomRegistry, told: &[WebhookRecord]) {
         rooms.advance_webhook_seq(room, *number);
         let (client_id, username) = (client_id.as_str().into(), username.as_str().into());
         let what = match kind.as_str() {
-            "opened" => What::RoomOpened {},
-            "closed" => What::RoomClosed {},
-            "joined" => What::MemberJoined { client_id, username },
-            "left" => What::MemberLeft { client_id, username, reason: why.clone() },
+            "opened" => WebhookEvent::RoomOpened {},
+            "closed" => WebhookEvent::RoomClosed {},
+            "joined" => WebhookEvent::MemberJoined { client_id, username },
+            "left" => WebhookEvent::MemberLeft { client_id, username, reason: why.clone() },
             // Another version of this server may write such.
             _ => continue,
         };
-        webhooks.tell(&Arc::from(room.as_str()), *number, what);
+        webhooks.publish(&Arc::from(room.as_str()), *number, what);
     }
 }

@@ -8,7 +8,7 @@ use super::{
     declare::{Section, Setting},
     parse::{FROM_ONE, Reader, UP_TO_A_MILLION, list_of, seconds, secret},
 };
-use crate::relays::url::RelayUrl;
+use crate::turn::IceServerUrl;
 
 /// What does not change while the server runs.
 #[derive(Clone, Debug)]
@@ -126,6 +126,6 @@ impl ReloadableIce {
 
 /// A URL that a browser takes, of a server that relays or of one that does not.
 fn url_of(text: &str, relays: bool) -> Option<String> {
-    let url = RelayUrl::read(text)?;
-    (url.relays == relays).then(|| text.to_owned())
+    let url = IceServerUrl::parse(text)?;
+    (url.is_turn == relays).then(|| text.to_owned())
 }

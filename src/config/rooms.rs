@@ -7,7 +7,7 @@ use super::{
     declare::{Section, Setting},
     parse::{LIST, Reader, list, path, seconds},
 };
-use crate::auth::users::sibling_path;
+use crate::storage::atomic_file::sibling_path;
 
 /// What does not change while the server runs.
 #[derive(Clone, Debug)]

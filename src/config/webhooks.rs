@@ -4,13 +4,13 @@ use super::{
     declare::{Section, Setting},
     parse::{Reader, TRUE_OR_FALSE, flag, list},
 };
-use crate::webhooks::Target;
+use crate::webhooks::WebhookTarget;
 
 /// The receivers of webhooks.
 #[derive(Clone, Debug)]
 pub struct WebhookSettings {
     /// `WEBHOOK_URLS`, as `WEBHOOK_ALLOW_PRIVATE` permits them.
-    pub targets: Vec<Target>,
+    pub targets: Vec<WebhookTarget>,
 }
 
 const WEBHOOK_URLS: Setting<Vec<String>> = Setting::new("WEBHOOK_URLS", "[]", list)
@@ -34,7 +34,7 @@ impl WebhookSettings {
             (reader.get(&WEBHOOK_URLS), reader.get(&WEBHOOK_ALLOW_PRIVATE));
         let mut targets = Vec::new();
         for (number, url) in urls.iter().enumerate() {
-            match Target::read(url, may_be_private) {
+            match WebhookTarget::parse(url, may_be_private) {
                 Ok(target) => targets.push(target),
                 // By its place and not by its text, for many a URL of this kind is a secret.
                 Err(problem) => reader

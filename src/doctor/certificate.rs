@@ -1,14 +1,16 @@
 //! The certificate of this server's own port.
 
-use std::path::Path;
-
 use rustls::{
     CertificateError, Error,
     pki_types::{CertificateDer, pem::PemObject},
 };
 
 use super::Diagnostic;
-use crate::{clock::unix_now, config::ListenSettings, tls, trust};
+use crate::{
+    clock::unix_now,
+    config::ListenSettings,
+    tls::{self, verify},
+};
 
 const SUBJECT: &str = "certificate";
 
@@ -40,7 +42,7 @@ pub(super) fn check(listen: &ListenSettings) -> Vec<Diagnostic> {
         let message = "a self-signed certificate will be created at the start; browsers warn of it";
         return vec![Diagnostic::warning(SUBJECT, message, "set SSL_CERT_FILE and SSL_KEY_FILE")];
     }
-    if let Err(error) = tls::read(files) {
+    if let Err(error) = tls::load_certificate(files) {
         let fix = "name a PEM file with the chain, the server's own certificate first, and one with its key";
         return vec![Diagnostic::fault(SUBJECT, error.to_string(), fix)];
     }
@@ -49,15 +51,15 @@ pub(super) fn check(listen: &ListenSettings) -> Vec<Diagnostic> {
     let Some(own) = chain.first() else { return Vec::new() };
     let now = unix_now();
     let fix = "renew it (`certbot renew`); a running server loads the new one by itself";
-    let mut diagnostics = vec![judge_expiry(SUBJECT, trust::end_of(own), now, fix)];
-    diagnostics.extend(judge_chain(&chain, &files.certificate, now));
+    let mut diagnostics = vec![judge_expiry(SUBJECT, verify::not_after(own), now, fix)];
+    diagnostics.extend(judge_chain(&chain, now));
     diagnostics.extend(judge_name(own, &listen.host));
     diagnostics
 }
 
-/// Whether clients accept the chain that is in `file`; nothing where it has expired, which is another diagnostic.
-fn judge_chain(chain: &[CertificateDer<'_>], file: &Path, now: u64) -> Option<Diagnostic> {
-    match trust::check(chain, &trust::authorities(Some(file)), now) {
+/// Whether clients accept the chain; nothing where it has expired, which is another diagnostic.
+fn judge_chain(chain: &[CertificateDer<'_>], now: u64) -> Option<Diagnostic> {
+    match verify::verify_chain(chain, &verify::system_roots(true), now) {
         Ok(()) => {
             Some(Diagnostic::ok(SUBJECT, "its chain leads to an authority that this system trusts"))
         }
@@ -73,7 +75,7 @@ fn judge_chain(chain: &[CertificateDer<'_>], file: &Path, now: u64) -> Option<Di
 /// Whether the certificate is issued for `host`, where that is a name.
 fn judge_name(certificate: &CertificateDer<'_>, host: &str) -> Option<Diagnostic> {
     let is_name = host.contains(|char: char| char.is_ascii_alphabetic()) && !host.contains(':');
-    (is_name && !trust::is_for(certificate, host)).then(|| {
+    (is_name && !verify::is_valid_for(certificate, host)).then(|| {
         Diagnostic::warning(
             SUBJECT,
             format!("it is not issued for HOST={host}"),

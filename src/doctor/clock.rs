@@ -13,7 +13,7 @@ use super::{CLOCK_TOLERANCE, Diagnostic, Verdict};
 use crate::{
     clock::unix_now,
     http_client::{direct, root_cause},
-    relays,
+    tls::verify,
 };
 
 const SUBJECT: &str = "clock";
@@ -94,9 +94,8 @@ async fn fetch_date(url: &str) -> Result<u64, String> {
     let url: Url = url.parse().map_err(|_| "not a URL")?;
     let client = match url.scheme() {
         // Verified as a client of this machine would.
-        "https" => {
-            direct().tls_backend_preconfigured(Arc::unwrap_or_clone(relays::client(None).await))
-        }
+        "https" => direct()
+            .tls_backend_preconfigured(Arc::unwrap_or_clone(verify::client_config(false).await)),
         "http" => direct().tls_certs_only([]), // loads none
         _ => return Err("not an HTTP URL".to_owned()),
     };

@@ -6,10 +6,9 @@ use super::{Diagnostic, Verdict, certificate::judge_expiry};
 use crate::{
     clock::unix_now,
     config::{Config, TurnSettings},
-    relays::{
-        self,
-        probe::{Report, Verdict as Outcome},
-        url::{RelayUrl, Transport},
+    turn::{
+        IceServerUrl, StunTransport,
+        probe::{self, ProbeOutcome as Outcome, ProbeReport},
     },
 };
 
@@ -23,10 +22,10 @@ pub(super) async fn check(config: &Config) -> Vec<Diagnostic> {
     }
     let turn_urls = if has_secret { urls.as_slice() } else { &[] };
     let urls: Vec<_> = config.reloadable.ice.stun_urls.iter().chain(turn_urls).collect();
-    let own_certificate = config.startup.listen.tls.as_ref().map(|tls| tls.certificate.as_path());
-    let reports = relays::reports(&urls, secret, *ttl, "doctor", own_certificate).await;
+    let reports =
+        probe::probe_all(&urls, secret, *ttl, "doctor", config.startup.listen.tls.is_some()).await;
     for (url, report) in urls.into_iter().zip(reports) {
-        if let Some(parsed) = RelayUrl::read(url) {
+        if let Some(parsed) = IceServerUrl::parse(url) {
             diagnostics.extend(judge(url, &parsed, &report, unix_now()));
         }
     }
@@ -50,9 +49,9 @@ fn without_secret(turn_urls: &[String]) -> Diagnostic {
     }
 }
 
-fn judge(url: &str, parsed: &RelayUrl, report: &Report, now: u64) -> Vec<Diagnostic> {
-    let Report { verdict: outcome, latency, certificate_ends } = report;
-    let mut message = if *outcome == Outcome::Up && parsed.relays {
+fn judge(url: &str, parsed: &IceServerUrl, report: &ProbeReport, now: u64) -> Vec<Diagnostic> {
+    let ProbeReport { outcome, latency, certificate_expires_at } = report;
+    let mut message = if *outcome == Outcome::Up && parsed.is_turn {
         "relays".into()
     } else {
         outcome.to_string()
@@ -62,7 +61,7 @@ fn judge(url: &str, parsed: &RelayUrl, report: &Report, now: u64) -> Vec<Diagnos
     }
     let mut diagnostics =
         vec![Diagnostic::new(url, verdict(outcome), message, fix(outcome, parsed))];
-    if let Some(end) = certificate_ends {
+    if let Some(end) = certificate_expires_at {
         let subject = format!("{url} certificate");
         let fix = "renew it there (`certbot renew`), then `systemctl restart coturn`";
         diagnostics.push(judge_expiry(&subject, Some(*end), now, fix));
@@ -74,45 +73,45 @@ fn verdict(outcome: &Outcome) -> Verdict {
     match outcome {
         Outcome::Up => Verdict::Ok,
         Outcome::ClockAhead | Outcome::Redirects => Verdict::Warning,
-        Outcome::NotTried => Verdict::NotChecked,
-        Outcome::Open
+        Outcome::NotProbed => Verdict::NotChecked,
+        Outcome::OpenRelay
         | Outcome::Expired
         | Outcome::WrongSecret
-        | Outcome::NoLongTerm
+        | Outcome::NoLongTermCredentials
         | Outcome::Refused(..)
         | Outcome::UnknownHost(_)
-        | Outcome::Closed
+        | Outcome::PortClosed
         | Outcome::Unreachable(_)
-        | Outcome::Silent
-        | Outcome::NoStun
-        | Outcome::HungUp
+        | Outcome::Timeout
+        | Outcome::NotStun
+        | Outcome::ConnectionClosed
         | Outcome::BadCertificate(_)
-        | Outcome::NoTls(_) => Verdict::Fault,
+        | Outcome::TlsFailed(_) => Verdict::Fault,
     }
 }
 
-fn fix(outcome: &Outcome, url: &RelayUrl) -> String {
-    let RelayUrl { host, port, transport, .. } = url;
-    let protocol = if *transport == Transport::Udp { "udp" } else { "tcp" };
+fn fix(outcome: &Outcome, url: &IceServerUrl) -> String {
+    let IceServerUrl { host, port, transport, .. } = url;
+    let protocol = if *transport == StunTransport::Udp { "udp" } else { "tcp" };
     match outcome {
         Outcome::Up => String::new(),
         Outcome::ClockAhead | Outcome::Expired => {
             "synchronise both clocks with NTP: `timedatectl` here and on the TURN server".into()
         }
         Outcome::WrongSecret => "set the same value here in TURNSERVER_SECRET and there as static-auth-secret (/etc/turnserver.conf), then `systemctl restart coturn`".into(),
-        Outcome::Open => "anyone can relay at your cost: set `use-auth-secret`, and not `no-auth`, in /etc/turnserver.conf".into(),
+        Outcome::OpenRelay => "anyone can relay at your cost: set `use-auth-secret`, and not `no-auth`, in /etc/turnserver.conf".into(),
         Outcome::Redirects => "name the server that it redirects to, so that it is probed".into(),
-        Outcome::NoLongTerm => "set `use-auth-secret`, `static-auth-secret=` and `realm=` in /etc/turnserver.conf (deploy/turnserver.conf)".into(),
+        Outcome::NoLongTermCredentials => "set `use-auth-secret`, `static-auth-secret=` and `realm=` in /etc/turnserver.conf (deploy/turnserver.conf)".into(),
         Outcome::Refused(486 | 508, _) => "raise user-quota, total-quota, or the range from min-port to max-port in /etc/turnserver.conf, or wait until calls end".into(),
         Outcome::Refused(..) => "the TURN server's log says why: `journalctl -u coturn`".into(),
         Outcome::UnknownHost(_) => format!("check its spelling; `getent hosts {host}` asks the same name servers"),
-        Outcome::Closed => format!("start it (`systemctl status coturn`) with {port} among its ports, or open the port: `ufw allow {port}/{protocol}`"),
+        Outcome::PortClosed => format!("start it (`systemctl status coturn`) with {port} among its ports, or open the port: `ufw allow {port}/{protocol}`"),
         Outcome::Unreachable(_) => format!("check `ip route get` and the firewall of this machine: {host} port {port}, {protocol}"),
-        Outcome::Silent => format!("a firewall drops the packets: open {port}/{protocol} on the TURN server (`ufw allow {port}/{protocol}`) and at its provider"),
-        Outcome::NoStun => format!("`ss -lnp 'sport = :{port}'` on that machine shows what listens there; set a port of the TURN server"),
-        Outcome::HungUp => "the port may need TLS (`turns:`), or a proxy is in front of it; the TURN server's log says more".into(),
+        Outcome::Timeout => format!("a firewall drops the packets: open {port}/{protocol} on the TURN server (`ufw allow {port}/{protocol}`) and at its provider"),
+        Outcome::NotStun => format!("`ss -lnp 'sport = :{port}'` on that machine shows what listens there; set a port of the TURN server"),
+        Outcome::ConnectionClosed => "the port may need TLS (`turns:`), or a proxy is in front of it; the TURN server's log says more".into(),
         Outcome::BadCertificate(_) => format!("install one for {host} from an authority that browsers trust, with its chain (fullchain.pem) as `cert=`; `openssl s_client -connect {host}:{port}` shows it"),
-        Outcome::NoTls(_) => "set `cert=` and `pkey=` in /etc/turnserver.conf to files that the TURN server's user can read; its log says more".into(),
-        Outcome::NotTried => "use `turns:` with `?transport=tcp`, which every browser supports".into(),
+        Outcome::TlsFailed(_) => "set `cert=` and `pkey=` in /etc/turnserver.conf to files that the TURN server's user can read; its log says more".into(),
+        Outcome::NotProbed => "use `turns:` with `?transport=tcp`, which every browser supports".into(),
     }
 }

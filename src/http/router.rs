@@ -20,7 +20,8 @@ use crate::{net::HttpService, state::AppState};
 /// Every URL of this server, and the layers around all of them.
 pub fn http_service(app: &AppState) -> HttpService {
     let layers = ServiceBuilder::new()
-        .layer(from_fn(request::add_request_id_and_headers))
+        .layer(from_fn(request::add_request_id))
+        .layer(request::security_headers())
         .layer(CatchPanicLayer::custom(error::after_panic))
         .layer(from_fn_with_state(app.clone(), cors::cors))
         .layer(from_fn(head::check_head))
@@ -35,7 +36,8 @@ pub fn http_service(app: &AppState) -> HttpService {
 /// What `METRICS_LISTEN` serves: metrics, without rate limit and without HTTPS.
 pub fn metrics_service(app: &AppState) -> HttpService {
     let layers = ServiceBuilder::new()
-        .layer(from_fn(request::add_request_id_and_headers))
+        .layer(from_fn(request::add_request_id))
+        .layer(request::security_headers())
         .layer(CatchPanicLayer::custom(error::after_panic))
         .layer(from_fn(head::check_head));
     BoxCloneSyncService::new(

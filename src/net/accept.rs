@@ -30,7 +30,7 @@ use super::{
     sniff::{Sniffed, sniff},
     workers::Workers,
 };
-use crate::tls::Tls;
+use crate::tls::ServerCertificate;
 
 /// For a TLS handshake, for a request's head, and between two requests.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -55,7 +55,7 @@ pub async fn listen(host: &str, port: u16) -> io::Result<TcpListener> {
 pub async fn serve(
     listener: TcpListener,
     service: HttpService,
-    tls: Option<Arc<Tls>>,
+    tls: Option<Arc<ServerCertificate>>,
     limits: ConnectionLimits,
     workers: Workers,
     closing: CancellationToken,
@@ -119,7 +119,12 @@ struct AcceptedConnection {
 }
 
 impl AcceptedConnection {
-    async fn serve(self, service: HttpService, tls: Option<Arc<Tls>>, closing: CancellationToken) {
+    async fn serve(
+        self,
+        service: HttpService,
+        tls: Option<Arc<ServerCertificate>>,
+        closing: CancellationToken,
+    ) {
         let Self { stream, runtime, mut info, descriptor } = self;
         // Signaling messages are small, and a call waits for each.
         let _ = stream.set_nodelay(true);

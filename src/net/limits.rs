@@ -11,7 +11,7 @@ use tokio::{
 
 use crate::{
     limits::{ConcurrencyLimiter, Permit},
-    metrics::{Limit, Metrics},
+    metrics::{LimitKind, Metrics},
 };
 
 /// Connections from one address that are no WebSocket, or not yet.
@@ -74,7 +74,7 @@ impl ConnectionLimits {
             return Ok(None);
         }
         self.by_address.acquire(address).map(Some).ok_or_else(|| {
-            self.metrics.limited(Limit::Connections);
+            self.metrics.record_limit(LimitKind::Connections);
             AddressLimitReached
         })
     }

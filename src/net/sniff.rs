@@ -5,7 +5,7 @@ use std::io;
 use tokio_rustls::server::TlsStream;
 
 use super::connection::CountedStream;
-use crate::tls::Tls;
+use crate::tls::ServerCertificate;
 
 /// The first byte of every TLS connection: a handshake record (RFC 8446 section 5.1).
 const TLS_HANDSHAKE: u8 = 0x16;
@@ -17,7 +17,7 @@ pub(super) enum Sniffed {
 }
 
 /// Looks at the first byte of `stream` without consuming it, and completes a TLS handshake where it begins one.
-pub(super) async fn sniff(stream: CountedStream, tls: &Tls) -> io::Result<Sniffed> {
+pub(super) async fn sniff(stream: CountedStream, tls: &ServerCertificate) -> io::Result<Sniffed> {
     let mut first_byte = [0];
     stream.tcp.peek(&mut first_byte).await?;
     if first_byte != [TLS_HANDSHAKE] {

@@ -23,7 +23,7 @@ use super::{JoinError, Membership, Peer};
 use crate::{
     delivery::{ClientQueue, ClientQueueReader, ReplayBuffer},
     protocol::Features,
-    webhooks::What,
+    webhooks::WebhookEvent,
 };
 
 /// Messages for other nodes that may wait for one engine. Who says more than it takes is told so.
@@ -300,7 +300,7 @@ pub enum ClusterCommand {
         /// Where.
         room: Arc<str>,
         /// What.
-        what: What,
+        what: WebhookEvent,
     },
     /// One of ours has said something to members of another node.
     Relay {

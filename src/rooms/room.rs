@@ -275,12 +275,12 @@ impl Room {
             Some(_) | None => {}
         }
         if self.members.is_empty() {
-            self.emit_webhook(webhooks::What::RoomOpened {});
+            self.emit_webhook(webhooks::WebhookEvent::RoomOpened {});
         }
         let replaced = holder.is_some_and(|holder| self.evict_replaced(holder, now));
         let Peer { client_id, username } = peer.clone();
         let seat = self.add_local(peer, outbox, None, 0, now);
-        self.emit_webhook(webhooks::What::MemberJoined { client_id, username });
+        self.emit_webhook(webhooks::WebhookEvent::MemberJoined { client_id, username });
         Ok(JoinOutcome { generation: seat, join_order: seat, replaced })
     }
 
@@ -674,17 +674,17 @@ impl Room {
         }
         let was_ours = self.remove_at(place, None, why, now);
         if self.members.is_empty() {
-            self.emit_webhook(webhooks::What::RoomClosed {});
+            self.emit_webhook(webhooks::WebhookEvent::RoomClosed {});
         }
         was_ours
     }
 
     /// Tells whoever wants to know what happens. Where there are several servers, whoever has had the engine make it
     /// happen tells it: the link.
-    fn emit_webhook(&mut self, what: webhooks::What) {
+    fn emit_webhook(&mut self, what: webhooks::WebhookEvent) {
         if self.gateway.is_none() {
             self.webhook_seq += 1;
-            self.webhooks.tell(&self.id, self.webhook_seq, what);
+            self.webhooks.publish(&self.id, self.webhook_seq, what);
         }
     }
 
@@ -728,7 +728,7 @@ impl Room {
             outbox.disconnect(dismissal);
         }
         let Peer { client_id, username } = member.peer.clone();
-        self.emit_webhook(webhooks::What::MemberLeft {
+        self.emit_webhook(webhooks::WebhookEvent::MemberLeft {
             client_id,
             username,
             reason: why.to_owned(),
@@ -793,7 +793,7 @@ impl Room {
             outbox.set_media_path(path);
         }
         self.record(now, TimelineEntry::Reported { who, peer, outcome, path, ms });
-        if self.webhooks.are_wanted() {
+        if self.webhooks.is_enabled() {
             self.emit_call_report(of, report);
         }
     }
@@ -801,7 +801,7 @@ impl Room {
     fn emit_call_report(&mut self, of: &Peer, report: &CallReport<'_>) {
         let peer = report.peer.as_deref().and_then(|peer| self.find(peer));
         let Peer { client_id, username } = of.clone();
-        let what = webhooks::What::CallReport {
+        let what = webhooks::WebhookEvent::CallReport {
             client_id,
             username,
             peer: peer.map(|member| member.peer.client_id.clone()),
@@ -812,7 +812,7 @@ impl Room {
         let Some(far) = &self.gateway else { return self.emit_webhook(what) };
         let room = self.id.clone();
         if far.try_send(&self.id, ClusterCommand::Webhook { room, what }).is_err() {
-            self.webhooks.misses();
+            self.webhooks.record_missed();
         }
     }
 

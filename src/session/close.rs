@@ -22,10 +22,11 @@ pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Registers in `metrics` every reason with which a session may end. Call it once, before the first session.
 pub fn preregister_metrics(metrics: &Metrics) {
     for reason in CloseReason::iter() {
-        metrics.expects_end(reason.as_str(), reason.info().frame.map(|frame| frame.code));
-        metrics.expects_leave(reason.as_str());
+        metrics
+            .preregister_session_end(reason.as_str(), reason.info().frame.map(|frame| frame.code));
+        metrics.preregister_leave(reason.as_str());
     }
-    metrics.expects_leave(NOT_RESUMED_IN_TIME);
+    metrics.preregister_leave(NOT_RESUMED_IN_TIME);
 }
 
 /// Sends the last frames and waits until the client has closed its side, [`CLOSE_TIMEOUT`] at most.
@@ -52,10 +53,10 @@ pub(super) async fn close(
                     retry: Some(retry),
                     retry_after_ms,
                 };
-                metrics.erred(code);
+                metrics.record_error(code);
                 socket.send(&[error.encode()]).await?;
             }
-            metrics.closed(frame.code);
+            metrics.record_close(frame.code);
             socket.close(frame.code, frame.reason).await?;
         }
         // Closing a socket with unread data resets the connection, and the Close frame may be lost on the way.

@@ -69,7 +69,7 @@ impl<D> SessionContext<D> {
         message: &str,
         id: Option<&RawValue>,
     ) -> ByteString {
-        self.metrics.erred(code);
+        self.metrics.record_error(code);
         ServerMessage::Error { message, code, id, retry: None, retry_after_ms: None }.encode()
     }
 
@@ -187,6 +187,6 @@ pub fn handshake_span(request_id: Uuid, room: &str, address: IpAddr) -> Span {
 
 impl FrameCounter for Metrics {
     fn record_sent_frame(&self, bytes: usize) {
-        self.sent(bytes);
+        Metrics::record_sent_frame(self, bytes);
     }
 }

@@ -16,7 +16,7 @@ use super::{AuthError, Authorized, liveness::SUSPEND_THRESHOLD};
 use crate::{
     auth::{resume_token::ResumeToken, token_sessions::TokenSessionGuard},
     delivery::{self, ClientQueue, ClientQueueReader, DisconnectReason, ReplayBuffer},
-    metrics::{Metrics, Resume},
+    metrics::{Metrics, ResumeResult},
     protocol::{CloseReason, Features},
     rooms::{Membership, Peer, RoomRegistry, far::MigratedMember},
 };
@@ -247,11 +247,11 @@ impl DetachedMember {
         let reason =
             disconnected.map_or(NOT_RESUMED_IN_TIME, |reason| CloseReason::from(reason).as_str());
         self.membership.set_leave_reason(reason);
-        metrics.resumed(Resume::GivenUp);
+        metrics.record_resume(ResumeResult::Expired);
         if disconnected == Some(DisconnectReason::TooSlow) {
-            metrics.overflowed();
+            metrics.record_queue_overflow();
         }
-        metrics.left(reason);
+        metrics.record_leave(reason);
         let Peer { username, client_id } = self.membership.peer();
         let (room, user, client) = (self.room(), &**username, &**client_id);
         tracing::error_span!("socket", room, user, client)

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     limits::RateVerdict,
-    metrics::{Kind, Outcome},
+    metrics::{MessageOutcome, MessageType},
     protocol::{
         self, AuthToken, ClientFrame, ClientMessage, CloseReason, ServerMessage, SignalKind,
         TokenField,
@@ -30,11 +30,13 @@ impl<D: SessionServices> Member<'_, D> {
         let (kind, outcome, reply) = match verdict {
             RateVerdict::Pass => self.dispatch(frame, now),
             RateVerdict::Warn => {
-                (Kind::Other, Outcome::RateLimited, Some(self.rate_warning(frame)))
+                (MessageType::Other, MessageOutcome::RateLimited, Some(self.rate_warning(frame)))
             }
-            RateVerdict::Drop | RateVerdict::Close => (Kind::Other, Outcome::RateLimited, None),
+            RateVerdict::Drop | RateVerdict::Close => {
+                (MessageType::Other, MessageOutcome::RateLimited, None)
+            }
         };
-        self.context.metrics.said(kind, outcome, frame.len());
+        self.context.metrics.record_message(kind, outcome, frame.len());
         let is_answered = reply.is_some();
         match reply {
             // Frames with sequence numbers have one order.
@@ -57,7 +59,11 @@ impl<D: SessionServices> Member<'_, D> {
     }
 
     /// Acts on one frame. Returns its type, what was done with it, and the answer to its sender.
-    fn dispatch(&mut self, frame: &str, now: Instant) -> (Kind, Outcome, Option<ByteString>) {
+    fn dispatch(
+        &mut self,
+        frame: &str,
+        now: Instant,
+    ) -> (MessageType, MessageOutcome, Option<ByteString>) {
         let ClientFrame { id, ack, message } = protocol::parse(frame);
         if let Some(ack) = ack {
             self.queue.acknowledge(ack);
@@ -66,53 +72,56 @@ impl<D: SessionServices> Member<'_, D> {
             Ok(message) => message,
             Err(error) => {
                 let reply = self.context.encode_error(error.code(), &error.to_string(), id);
-                return (Kind::Other, Outcome::Refused, Some(reply));
+                return (MessageType::Other, MessageOutcome::Refused, Some(reply));
             }
         };
         match message {
-            ClientMessage::Ping => (Kind::Ping, Outcome::Done, Some(ServerMessage::Pong.encode())),
+            ClientMessage::Ping => {
+                (MessageType::Ping, MessageOutcome::Done, Some(ServerMessage::Pong.encode()))
+            }
             ClientMessage::CallReport(report) => {
-                self.context.metrics.reported(&report);
+                self.context.metrics.record_call_report(&report);
                 self.membership.record_call_report(&report, now);
-                (Kind::Report, Outcome::Done, None)
+                (MessageType::CallReport, MessageOutcome::Done, None)
             }
             ClientMessage::Resume(_) => {
                 let sentence = "A resume is the first message of a connection; this one is in";
                 let reply = self.context.encode_error("invalid_message", sentence, id);
-                (Kind::Other, Outcome::Refused, Some(reply))
+                (MessageType::Other, MessageOutcome::Refused, Some(reply))
             }
             ClientMessage::AuthToken(auth) => {
                 let refreshed = self.refresh(&auth);
-                let outcome = if refreshed.is_ok() { Outcome::Done } else { Outcome::Refused };
+                let outcome =
+                    if refreshed.is_ok() { MessageOutcome::Done } else { MessageOutcome::Refused };
                 let refuse = |(code, sentence)| self.context.encode_error(code, sentence, id);
-                (Kind::AuthToken, outcome, Some(refreshed.unwrap_or_else(refuse)))
+                (MessageType::AuthToken, outcome, Some(refreshed.unwrap_or_else(refuse)))
             }
             ClientMessage::Signal(signal) => {
                 let kind = match signal.kind {
-                    SignalKind::Offer => Kind::Offer,
-                    SignalKind::Answer => Kind::Answer,
-                    SignalKind::IceCandidate => Kind::IceCandidate,
-                    SignalKind::Message => Kind::Message,
+                    SignalKind::Offer => MessageType::Offer,
+                    SignalKind::Answer => MessageType::Answer,
+                    SignalKind::IceCandidate => MessageType::IceCandidate,
+                    SignalKind::Message => MessageType::Message,
                 };
                 let id_to_note = id.filter(|_| self.resume_token.is_some());
                 if id_to_note.is_some_and(|id| self.queue.is_duplicate_id(id.get())) {
-                    return (kind, Outcome::Repeated, None);
+                    return (kind, MessageOutcome::Repeated, None);
                 }
                 match self.membership.send(&signal, now) {
                     Ok(is_written) => {
                         if is_written {
-                            self.context.metrics.routed(now.elapsed());
+                            self.context.metrics.record_routing(now.elapsed());
                         }
                         if let Some(id) = id_to_note {
                             self.queue.note_relayed_id(id.get());
                         }
-                        (kind, Outcome::Done, None)
+                        (kind, MessageOutcome::Done, None)
                     }
                     Err(error) => {
                         let sentence = error.to_string();
                         let reply =
                             error.code().map(|code| self.context.encode_error(code, &sentence, id));
-                        (kind, Outcome::Refused, reply)
+                        (kind, MessageOutcome::Refused, reply)
                     }
                 }
             }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     delivery::{ClientQueue, ClientQueueReader, ReplayBuffer},
-    metrics::Resume,
+    metrics::ResumeResult,
     protocol::{
         self, AuthToken, ClientFrame, ClientMessage, CloseReason, Features, FrameError,
         RequestedId, ServerMessage, TokenField,
@@ -54,7 +54,7 @@ pub(super) async fn handshake<'h, D: SessionServices>(
             Ok(ResumedMembership { membership, authorized, id, resumed }) => {
                 record_peer_in_span(membership.peer());
                 tracing::info!(replayed = resumed.replayed_frames, "resumed");
-                context.metrics.resumed(Resume::Resumed);
+                context.metrics.record_resume(ResumeResult::Resumed);
                 let (mut member, ice_servers, token) =
                     Member::new(context, membership, queue, reader, authorized, id);
                 member.is_resume_token_sent = true;
@@ -63,7 +63,7 @@ pub(super) async fn handshake<'h, D: SessionServices>(
             }
             Err(ResumeFailure::Unavailable) => return Err(CloseReason::Unavailable),
             Err(ResumeFailure::Refused(sentence)) => {
-                context.metrics.resumed(Resume::Refused);
+                context.metrics.record_resume(ResumeResult::Refused);
                 tracing::info!(reason = sentence, "not resumed");
                 socket.write(&[context.encode_error("resume_failed", &sentence, id)]).await?;
             }
@@ -106,7 +106,7 @@ pub(super) async fn handshake<'h, D: SessionServices>(
         return Err(reason);
     }
     tracing::info!("joined");
-    context.metrics.joined();
+    context.metrics.record_join();
     let id = MembershipId { key, since };
     let (mut member, ice_servers, token) =
         Member::new(context, membership, queue, reader, authorized, id);

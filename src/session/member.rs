@@ -155,7 +155,7 @@ impl<'h, D: SessionServices> Member<'h, D> {
                     if matches!(received, Some(SocketEvent::Pong))
                         && let Some(rtt) = liveness.record_pong(now)
                     {
-                        self.context.metrics.ponged(rtt);
+                        self.context.metrics.record_ping_rtt(rtt);
                         self.queue.record_ping_rtt(rtt);
                     }
                     if let Some(text) = text_or_close(received)?
@@ -179,7 +179,7 @@ impl<'h, D: SessionServices> Member<'h, D> {
                     let now = Instant::now();
                     liveness.record_sent(now);
                     if let Some(received_at) = oldest_received_at {
-                        self.context.metrics.routed(now.duration_since(received_at));
+                        self.context.metrics.record_routing(now.duration_since(received_at));
                     }
                     frames.clear();
                     frames.shrink_to(delivery::IDLE_CAPACITY);

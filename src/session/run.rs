@@ -68,7 +68,7 @@ pub async fn run(
         },
     };
     let was_member = member.is_some();
-    context.metrics.ended(reason.as_str(), was_member);
+    context.metrics.record_session_end(reason.as_str(), was_member);
     let detached = member.and_then(|member| leave_or_detach(member, reason, context));
     // When the server stops, a member is saved even if its client reads the last frames too slowly.
     let detached = if matches!(reason, CloseReason::Restarting(_)) {
@@ -90,7 +90,7 @@ pub async fn reject(
 ) {
     handshake_span.in_scope(|| log_rejection(reason));
     drop(handshake_span);
-    metrics.ended(reason.as_str(), false);
+    metrics.record_session_end(reason.as_str(), false);
     close(socket, reason, false, metrics).await;
 }
 
@@ -109,10 +109,10 @@ fn leave_or_detach<D: SessionServices>(
         Some(DisconnectReason::Resumed) => {}
         disconnected => {
             if disconnected == Some(DisconnectReason::TooSlow) {
-                context.metrics.overflowed();
+                context.metrics.record_queue_overflow();
             }
             if detached.is_none() {
-                context.metrics.left(reason);
+                context.metrics.record_leave(reason);
             }
         }
     }

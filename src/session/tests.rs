@@ -151,7 +151,7 @@ impl TestServer {
 
     /// The lines of one metric that are not 0.
     fn metric_lines(&self, metric: &str) -> Vec<String> {
-        let text = self.metrics.text(&[]);
+        let text = self.metrics.encode(&[]);
         let lines = text.lines().filter(|line| !line.ends_with(" 0"));
         lines.filter_map(|line| line.strip_prefix(metric)).map(str::to_owned).collect()
     }

@@ -14,7 +14,7 @@ use crate::{
     clock::unix_now,
     delivery::{ClientQueue, DisconnectReason},
     limits::AuthEvent,
-    metrics::Limit,
+    metrics::LimitKind,
     moderation::EntryDenied,
     protocol::CloseReason,
     session::{AuthError, Authorized, Credentials},
@@ -81,7 +81,7 @@ impl AppStateInner {
         let now = unix_now();
         let claims = self.tokens.verify(token, now).map_err(|InvalidToken| {
             if self.lockouts().is_blocked(address, Instant::now()) {
-                self.metrics.limited(Limit::BadTokens);
+                self.metrics.record_limit(LimitKind::BadTokens);
                 return AuthError::Blocked;
             }
             self.record_auth_event(&AuthEvent::TokenRefused { address });

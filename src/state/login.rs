@@ -13,7 +13,7 @@ use crate::{
     auth::{access_token::Claims, password::dummy_hash, revocation, users::Account},
     clock::unix_now,
     limits::AuthEvent,
-    metrics::{Limit, Login},
+    metrics::{LimitKind, LoginOutcome},
 };
 
 /// An access token, as REST returns it.
@@ -55,12 +55,12 @@ impl AppState {
         let app = self.clone();
         let login = async move {
             let issued = app.queue_login(&username, password, address).await;
-            app.metrics.logged_in(match &issued {
-                Ok(_) => Login::Done,
-                Err(LoginError::Wrong) => Login::Wrong,
-                Err(LoginError::Locked(_)) => Login::LockedOut,
-                Err(LoginError::Busy) => Login::Busy,
-                Err(LoginError::Internal(_)) => Login::Failed,
+            app.metrics.record_login(match &issued {
+                Ok(_) => LoginOutcome::Done,
+                Err(LoginError::Wrong) => LoginOutcome::WrongCredentials,
+                Err(LoginError::Locked(_)) => LoginOutcome::LockedOut,
+                Err(LoginError::Busy) => LoginOutcome::Busy,
+                Err(LoginError::Internal(_)) => LoginOutcome::Failed,
             });
             issued
         };
@@ -112,10 +112,10 @@ impl AppStateInner {
         self.lockouts()
             .check_login(&self.username_digest(username), address, Instant::now())
             .map_err(LoginError::Locked)
-            .inspect_err(|_| self.metrics.limited(Limit::FailedLogins))?;
+            .inspect_err(|_| self.metrics.record_limit(LimitKind::FailedLogins))?;
         let _permit = self.logins.acquire(address).ok_or_else(|| {
             tracing::warn!(%address, "login turned away: too many wait");
-            self.metrics.limited(Limit::WaitingLogins);
+            self.metrics.record_limit(LimitKind::WaitingLogins);
             LoginError::Busy
         })?;
         self.check_login(username, password, address).await
@@ -137,7 +137,7 @@ impl AppStateInner {
         let checked = self.passwords.check(password, hash, still_allowed).await;
         let matches = checked
             .map_err(LoginError::Locked)
-            .inspect_err(|_| self.metrics.limited(Limit::FailedLogins))?;
+            .inspect_err(|_| self.metrics.record_limit(LimitKind::FailedLogins))?;
         match account {
             Some(account) if matches && account.is_active => {
                 self.record_auth_event(&AuthEvent::LoggedIn { name, address });

@@ -39,9 +39,9 @@ use crate::{
     limits::{ConcurrencyLimiter, HttpRateLimiter, Lockouts},
     metrics::Metrics,
     moderation::{ModerationRules, RuleKind},
-    relays::Relays,
     rooms::{RoomRegistry, far::MigratedMembers},
     session::{self, SessionLimits, ShutdownSnapshot},
+    turn::probe::TurnHealth,
     webhooks::Webhooks,
 };
 use replication::open_rooms;
@@ -69,7 +69,7 @@ pub struct AppStateInner {
     /// Notified when the ICE servers are replaced.
     ice_replaced: Notify,
     /// What the probes of the TURN servers found.
-    pub relays: Relays,
+    pub turn_health: TurnHealth,
     /// The accounts.
     pub users: Users,
     /// The rooms and their members.
@@ -174,7 +174,7 @@ impl AppState {
         Self(Arc::new(AppStateInner {
             ice_version: AtomicU64::new(0),
             ice_replaced: Notify::new(),
-            relays: Relays::default(),
+            turn_health: TurnHealth::default(),
             users,
             rooms,
             cluster,

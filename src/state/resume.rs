@@ -8,11 +8,11 @@ use super::AppState;
 use crate::{
     clock::unix_now,
     limits::Permit,
-    metrics::Limit,
+    metrics::LimitKind,
     net::workers::Workers,
     rooms::far::MigratedMembers,
     session::{AuthError, DetachedMember},
-    state_file,
+    storage::snapshot_file,
 };
 
 impl AppState {
@@ -39,7 +39,7 @@ impl AppState {
     /// members from this address are detached already. `worker` is the one of its room.
     pub fn keep_detached(&self, member: DetachedMember, address: IpAddr, worker: &Handle) {
         let Some(permit) = self.detached_permits.acquire(address) else {
-            self.metrics.limited(Limit::Seats);
+            self.metrics.record_limit(LimitKind::DetachedMembers);
             return tracing::warn!(%address, "a seat not kept: too many from this address are away");
         };
         self.spawn_resume_wait(member, Some(permit), worker);
@@ -63,7 +63,7 @@ impl AppState {
             return;
         }
         let path = self.config.state_file();
-        let saved = state_file::take(&path).unwrap_or_else(|error| {
+        let saved = snapshot_file::take(&path).unwrap_or_else(|error| {
             tracing::error!(%error, file = %path.display(), "nobody may go on where it was");
             Vec::new()
         });

@@ -5,7 +5,11 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::AppState;
-use crate::{clock::unix_now, session::DetachedMember, state_file};
+use crate::{
+    clock::unix_now,
+    session::{DetachedMember, SavedMember},
+    storage::snapshot_file,
+};
 
 /// How long a stopping node waits to learn which memberships have moved to it.
 const STOP_ACCEPTING_TIMEOUT: Duration = Duration::from_secs(1);
@@ -47,7 +51,7 @@ impl AppState {
             if members.is_empty() {
                 break;
             }
-            state_file::keep_fitting(&mut members, DetachedMember::bytes);
+            snapshot_file::retain_fitting(&mut members, DetachedMember::bytes);
             tracing::info!(members = members.len(), "their seats go to other servers");
             for (number, member) in members.into_iter().enumerate() {
                 let nodes = other_nodes.get(cluster.engine_of(member.room()));
@@ -67,16 +71,16 @@ impl AppState {
         // Members that may not resume leave first: what the others were sent is saved with them.
         members.retain(DetachedMember::can_resume);
         let total = members.len();
-        state_file::keep_fitting(&mut members, DetachedMember::bytes);
+        snapshot_file::retain_fitting(&mut members, DetachedMember::bytes);
         let records: Vec<_> = members.iter().filter_map(|member| member.to_saved(now)).collect();
         if records.is_empty() {
             return;
         }
         let path = self.config.state_file();
-        match state_file::save(&path, records) {
+        match snapshot_file::save(&path, records, SavedMember::bytes) {
             Ok(saved) => {
                 // Dropping the memberships that were saved is no leave.
-                self.webhooks.falls_silent();
+                self.webhooks.mute();
                 tracing::info!(members = saved, all = total, file = %path.display(), "kept for the next process")
             }
             Err(error) => {

@@ -29,13 +29,12 @@ impl AppState {
         if interval.is_zero() {
             return;
         }
-        let own_certificate = self.config.listen.tls.as_ref().map(|tls| tls.certificate.as_path());
         loop {
             let settings = self.settings();
             let TurnSettings { secret, urls, ttl } = &settings.ice.turn;
             // Without a secret no credentials are issued, so there is nothing to probe with.
             let urls = if secret.expose_secret().is_empty() { &[] } else { urls.as_slice() };
-            self.relays.look(urls, secret, *ttl, own_certificate).await;
+            self.turn_health.probe(urls, secret, *ttl, self.config.listen.tls.is_some()).await;
             let _ = timeout(interval, self.ice_replaced.notified()).await;
         }
     }
@@ -54,8 +53,8 @@ impl AppStateInner {
         let settings = self.settings();
         let turn = &settings.ice.turn;
         let credentials = mint_credentials(turn, username)?;
-        self.metrics.issued_turn_credentials();
-        Ok((credentials, self.relays.in_order(&turn.urls), turn.ttl))
+        self.metrics.record_turn_credentials();
+        Ok((credentials, self.turn_health.healthy_first(&turn.urls), turn.ttl))
     }
 
     /// ICE servers: STUN, and TURN where `username` is an account. Returns them, and how long credentials are valid.
@@ -68,9 +67,9 @@ impl AppStateInner {
             servers.push(IceServer { urls: stun.clone(), username: None, credential: None });
         }
         if let Some(Ok(turn)) = username.map(|username| mint_credentials(&ice.turn, username)) {
-            self.metrics.issued_turn_credentials();
+            self.metrics.record_turn_credentials();
             servers.push(IceServer {
-                urls: self.relays.in_order(&ice.turn.urls),
+                urls: self.turn_health.healthy_first(&ice.turn.urls),
                 username: Some(turn.username),
                 credential: Some(turn.credential),
             });
@@ -85,12 +84,11 @@ impl AppStateInner {
 }
 
 fn mint_credentials(turn: &TurnSettings, username: &str) -> Result<TurnCredentials, TurnError> {
-    let secret = turn.secret.expose_secret();
-    if secret.is_empty() {
+    if turn.secret.expose_secret().is_empty() {
         return Err(TurnError::NotConfigured);
     }
     if turn.urls.is_empty() {
         return Err(TurnError::NoUrls);
     }
-    Ok(turn::mint(secret, username, turn.ttl, unix_now()))
+    Ok(turn::mint(&turn.secret, username, turn.ttl, unix_now()))
 }

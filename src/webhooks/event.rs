@@ -1,42 +1,47 @@
-//! What is told of a room, and how it reads.
+//! The events of a room that are posted, and their JSON.
 
 use std::sync::Arc;
 
 use serde::Serialize;
+use strum::IntoStaticStr;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
-/// Something that has happened in a room.
+/// An event with what identifies it.
 #[derive(Clone, Debug)]
-pub struct Event {
-    /// Nothing else ever has it; it stays over retries.
+pub struct WebhookEnvelope {
+    /// Unique to the event, and the same for each retry.
     pub id: Uuid,
-    /// When, in milliseconds since the Unix epoch.
+    /// When the event happened, in milliseconds since the Unix epoch.
     pub at: u64,
-    /// Where.
+    /// The room's id.
     pub room: Arc<str>,
-    /// Its number in the room: 1 opens it, and what happened later has a higher one.
+    /// The number of the event in its room: 1 opens the room, and later events have higher numbers.
     pub sequence: u64,
-    /// What.
-    pub what: What,
+    /// What happened.
+    pub event: WebhookEvent,
 }
 
-/// What has happened.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// What happened in a room.
+#[derive(Clone, Debug, PartialEq, Eq, IntoStaticStr, Serialize)]
 #[serde(untagged)]
-pub enum What {
-    /// `room.opened`: the first member comes.
+pub enum WebhookEvent {
+    /// The first member joins.
+    #[strum(serialize = "room.opened")]
     RoomOpened {},
-    /// `room.closed`: the last member has left.
+    /// The last member has left.
+    #[strum(serialize = "room.closed")]
     RoomClosed {},
-    /// `member.joined`.
+    /// A member joins.
+    #[strum(serialize = "member.joined")]
     MemberJoined {
         /// The client id.
         client_id: Arc<str>,
         /// The account, or the guest's name.
         username: Arc<str>,
     },
-    /// `member.left`.
+    /// A member leaves for good.
+    #[strum(serialize = "member.left")]
     MemberLeft {
         /// The client id.
         client_id: Arc<str>,
@@ -45,52 +50,47 @@ pub enum What {
         /// Why, in one word.
         reason: String,
     },
-    /// `call.report`: what a member says became of one of its calls.
+    /// A member reports on one of its calls.
+    #[strum(serialize = "call.report")]
     CallReport {
         /// The client id.
         client_id: Arc<str>,
         /// The account, or the guest's name.
         username: Arc<str>,
-        /// The client id of whom the call was with, where it was said and is there.
+        /// The client id of the call's other member, if the report names a member of the room.
         #[serde(skip_serializing_if = "Option::is_none")]
         peer: Option<Arc<str>>,
         /// `connected` or `failed`.
         outcome: &'static str,
         /// How long that took, in milliseconds.
         ms: u64,
-        /// Which way the media takes, where it was said: `host`, `srflx` or `relay`.
+        /// The path of the media, if the report names it: `host`, `srflx` or `relay`.
         #[serde(skip_serializing_if = "Option::is_none")]
         path: Option<&'static str>,
     },
 }
 
-impl What {
+impl WebhookEvent {
     /// The `type` of the event.
     pub fn kind(&self) -> &'static str {
-        match self {
-            Self::RoomOpened {} => "room.opened",
-            Self::RoomClosed {} => "room.closed",
-            Self::MemberJoined { .. } => "member.joined",
-            Self::MemberLeft { .. } => "member.left",
-            Self::CallReport { .. } => "call.report",
-        }
+        self.into()
     }
 }
 
-impl Event {
-    /// The body that is posted; `node` where there are several servers.
-    pub fn json(&self, node: Option<&str>) -> String {
+impl WebhookEnvelope {
+    /// The body that is posted. `node` is the name of this server in a cluster.
+    pub fn to_json(&self, node: Option<&str>) -> String {
         let body = Body {
             id: self.id.to_string(),
-            kind: self.what.kind(),
-            time: rfc_3339(self.at),
+            kind: self.event.kind(),
+            time: format_rfc3339(self.at),
             room_id: &self.room,
             sequence: self.sequence,
             node,
-            what: &self.what,
+            event: &self.event,
         };
         #[expect(clippy::expect_used, reason = "strings and numbers")]
-        serde_json::to_string(&body).expect("an event can be written")
+        serde_json::to_string(&body).expect("an event can be serialized")
     }
 }
 
@@ -105,11 +105,11 @@ struct Body<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     node: Option<&'a str>,
     #[serde(flatten)]
-    what: &'a What,
+    event: &'a WebhookEvent,
 }
 
-/// A time as people and programs read it, in UTC and with milliseconds (RFC 3339).
-fn rfc_3339(millis: u64) -> String {
+/// A time in UTC with milliseconds (RFC 3339).
+fn format_rfc3339(millis: u64) -> String {
     let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000);
     let text = at.ok().and_then(|at| at.format(&Rfc3339).ok());
     text.unwrap_or_default()

@@ -1,79 +1,73 @@
-//! Where events are posted, and where they may not be.
+//! The URL of a receiver, and the addresses to which events may be posted.
 
-use std::{
-    fmt,
-    net::{IpAddr, Ipv4Addr},
-};
+use std::{fmt, net::IpAddr};
 
-use hyper::http::uri::PathAndQuery;
+use hyper::Uri;
 use url::{Host, Url};
 
-/// One of `WEBHOOK_URLS`. Path and query may hold a secret: they are never shown.
+use super::address::is_public;
+
+/// One of `WEBHOOK_URLS`. Path and query may hold a secret, and are never displayed.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Target {
-    /// Whether by TLS.
-    pub is_tls: bool,
+pub struct WebhookTarget {
+    /// The URL, without a fragment.
+    pub url: Url,
     /// A name or an address.
     pub host: Host<String>,
-    /// Where it listens.
+    /// The port.
     pub port: u16,
-    /// Path and query, as a request names them.
-    pub path: String,
-    /// Whether it may be in a private network.
-    pub may_be_private: bool,
+    /// Whether events may go to addresses that are not public.
+    pub allows_private: bool,
 }
 
-/// Why events cannot be posted to a URL. Never says the URL.
+/// Why events cannot be posted to a URL. The text never contains the URL.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadTarget {
-    /// It has another scheme, no host, or is none at all.
-    #[error("is no https:// URL")]
-    NoUrl,
-    /// Everybody on the way would read who meets whom.
+pub enum ParseTargetError {
+    /// It cannot be parsed, has another scheme, or no host.
+    #[error("is not an https:// URL")]
+    NotHttps,
+    /// Anyone on the path could read which members meet.
     #[error("is not encrypted: http:// needs WEBHOOK_ALLOW_PRIVATE=true")]
-    Plain,
-    /// It names an address that only this network has.
-    #[error("leads to {0}, which is no public address and needs WEBHOOK_ALLOW_PRIVATE=true")]
+    Unencrypted,
+    /// Its host is an address that is not public.
+    #[error("has the address {0}, which is not public and needs WEBHOOK_ALLOW_PRIVATE=true")]
     Private(IpAddr),
-    /// It has a user or a password.
-    #[error("has a user name or a password: verify the signature instead")]
+    /// It has a username or a password.
+    #[error("has a username or a password: remove it, and verify the signature instead")]
     Userinfo,
 }
 
-impl Target {
-    /// Reads a URL.
+impl WebhookTarget {
+    /// Parses a URL.
     ///
     /// # Errors
     ///
-    /// [`BadTarget`].
-    pub fn read(text: &str, may_be_private: bool) -> Result<Self, BadTarget> {
-        let url = Url::parse(text).map_err(|_| BadTarget::NoUrl)?;
-        let is_tls = match url.scheme() {
-            "https" => true,
-            "http" if may_be_private => false,
-            "http" => return Err(BadTarget::Plain),
-            _ => return Err(BadTarget::NoUrl),
-        };
+    /// [`ParseTargetError`].
+    pub fn parse(text: &str, allows_private: bool) -> Result<Self, ParseTargetError> {
+        let mut url = Url::parse(text).map_err(|_| ParseTargetError::NotHttps)?;
+        match url.scheme() {
+            "https" => {}
+            "http" if allows_private => {}
+            "http" => return Err(ParseTargetError::Unencrypted),
+            _ => return Err(ParseTargetError::NotHttps),
+        }
         if !url.username().is_empty() || url.password().is_some() {
-            return Err(BadTarget::Userinfo);
+            return Err(ParseTargetError::Userinfo);
         }
-        let host = url.host().ok_or(BadTarget::NoUrl)?.to_owned();
-        let port = url.port_or_known_default().ok_or(BadTarget::NoUrl)?;
-        let path = match url.query() {
-            Some(query) => format!("{}?{query}", url.path()),
-            None => url.path().to_owned(),
-        };
-        if path.parse::<PathAndQuery>().is_err() {
-            return Err(BadTarget::NoUrl); // longer than a request may name
+        let host = url.host().ok_or(ParseTargetError::NotHttps)?.to_owned();
+        let port = url.port_or_known_default().ok_or(ParseTargetError::NotHttps)?;
+        url.set_fragment(None);
+        if url.as_str().parse::<Uri>().is_err() {
+            return Err(ParseTargetError::NotHttps); // longer than a request line may be
         }
-        let target = Self { is_tls, host, port, path, may_be_private };
+        let target = Self { url, host, port, allows_private };
         match target.address() {
-            Some(address) if !target.allows(address) => Err(BadTarget::Private(address)),
+            Some(address) if !target.is_allowed(address) => Err(ParseTargetError::Private(address)),
             Some(_) | None => Ok(target),
         }
     }
 
-    /// The address that it names, if it names no name.
+    /// The address, if the host is one and no name.
     pub fn address(&self) -> Option<IpAddr> {
         match self.host {
             Host::Ipv4(address) => Some(address.into()),
@@ -82,63 +76,28 @@ impl Target {
         }
     }
 
-    /// Host and port, as the `Host` of a request has them.
-    pub fn authority(&self) -> String {
-        match (self.is_tls, self.port) {
-            (true, 443) | (false, 80) => self.host.to_string(),
-            _ => self.to_string(),
-        }
+    /// Whether events are posted over TLS.
+    pub fn is_https(&self) -> bool {
+        self.url.scheme() == "https"
     }
 
-    /// Whether events may go to this address.
-    pub fn allows(&self, address: IpAddr) -> bool {
-        self.may_be_private || is_public(address)
+    /// Whether events may be posted to this address.
+    pub fn is_allowed(&self, address: IpAddr) -> bool {
+        self.allows_private || is_public(address)
     }
 }
 
 /// Host and port.
-impl fmt::Display for Target {
+impl fmt::Display for WebhookTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.host, self.port)
     }
 }
 
-impl fmt::Debug for Target {
+impl fmt::Debug for WebhookTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Target({self})")
+        write!(f, "WebhookTarget({self})")
     }
-}
-
-/// Whether an address is somebody's on the Internet: what IANA's registries of special addresses hold is not
-/// (RFC 6890), nor what leads to such an IPv4 address by another name.
-fn is_public(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(address) => is_public_v4(address),
-        IpAddr::V6(address) => match address.segments() {
-            // NAT64 (RFC 6052): the last half is the IPv4 address.
-            [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
-                is_public_v4((u32::from(high) << 16 | u32::from(low)).into())
-            }
-            [0x2001, second, ..] if second < 0x200 => false, // for protocols, Teredo among them
-            [0x2001, 0xdb8, ..] => false,                    // documentation
-            [0x2002, ..] => false,                           // 6to4, which holds an IPv4 address
-            [0x3fff, second, ..] if second < 0x1000 => false, // documentation
-            [first, ..] => first & 0xe000 == 0x2000,         // all that is global unicast
-        },
-    }
-}
-
-fn is_public_v4(address: Ipv4Addr) -> bool {
-    let is_special = match address.octets() {
-        [0 | 10 | 127 | 224..=255, ..] => true, // this network, private, loopback, multicast and reserved
-        [100, second, ..] => (64..128).contains(&second), // carriers' NAT
-        [169, 254, ..] => true,                 // link-local
-        [172, second, ..] => (16..32).contains(&second), // private
-        [192, 0, 0 | 2, _] | [192, 88, 99, _] | [192, 168, ..] => true, // protocols, documentation, 6to4, private
-        [198, 18 | 19, ..] | [198, 51, 100, _] | [203, 0, 113, _] => true, // benchmarks, documentation
-        _ => false,
-    };
-    !is_special
 }
 
 #[cfg(test)]
@@ -146,71 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_addresses_of_the_internet_are_public() {
-        for public in [
-            "8.8.8.8",
-            "100.63.0.1",
-            "100.128.0.1",
-            "172.15.0.1",
-            "172.32.0.1",
-            "192.0.1.1",
-            "223.255.255.255",
-            "2606:4700::1111",
-            "2a00::1",
-            "64:ff9b::8.8.8.8",
-            "::ffff:8.8.8.8",
-        ] {
-            assert!(is_public(public.parse().unwrap()), "{public}");
-        }
-        for special in [
-            "0.0.0.0",
-            "0.1.2.3",
-            "10.1.2.3",
-            "100.64.0.1",
-            "100.127.255.255",
-            "127.0.0.1",
-            "127.255.0.1",
-            "169.254.169.254",
-            "172.16.0.1",
-            "172.31.255.255",
-            "192.0.0.192",
-            "192.0.2.1",
-            "192.88.99.1",
-            "192.168.0.1",
-            "198.18.0.1",
-            "198.19.255.255",
-            "198.51.100.7",
-            "203.0.113.9",
-            "224.0.0.1",
-            "239.1.1.1",
-            "240.0.0.1",
-            "255.255.255.255",
-            "::",
-            "::1",
-            "::127.0.0.1",
-            "::ffff:127.0.0.1",
-            "::ffff:10.0.0.1",
-            "64:ff9b::127.0.0.1",
-            "64:ff9b::a9fe:a9fe",
-            "64:ff9b:1::1",
-            "100::1",
-            "fc00::1",
-            "fd12:3456::1",
-            "fe80::1",
-            "fec0::1",
-            "ff02::1",
-            "2001::1",
-            "2001:db8::1",
-            "2002:7f00:1::1",
-            "3fff::1",
-            "4000::1",
-        ] {
-            assert!(!is_public(special.parse().unwrap()), "{special}");
-        }
-    }
-
-    #[test]
-    fn an_address_is_seen_however_it_is_spelled() {
+    fn an_address_is_recognised_in_every_spelling() {
         for private in [
             "https://127.0.0.1/",
             "https://127.1/",
@@ -224,33 +119,35 @@ mod tests {
             "https://0/",
         ] {
             assert!(
-                matches!(Target::read(private, false), Err(BadTarget::Private(_))),
+                matches!(WebhookTarget::parse(private, false), Err(ParseTargetError::Private(_))),
                 "{private}"
             );
-            assert!(Target::read(private, true).is_ok(), "{private}");
+            assert!(WebhookTarget::parse(private, true).is_ok(), "{private}");
         }
     }
 
     #[test]
-    fn what_is_no_url_for_events_is_refused_without_being_repeated() {
+    fn bad_urls_are_refused_and_no_part_of_a_secret_is_displayed() {
         let long = format!("https://hooks.example.com/{}", "x".repeat(70_000));
-        for (url, may_be_private, fault) in [
-            (long.as_str(), false, BadTarget::NoUrl),
-            ("", false, BadTarget::NoUrl),
-            ("hooks.example.com/x", false, BadTarget::NoUrl),
-            ("ftp://hooks.example.com/x", true, BadTarget::NoUrl),
-            ("file:///etc/passwd", true, BadTarget::NoUrl),
-            ("https://", false, BadTarget::NoUrl),
-            ("http://hooks.example.com/x", false, BadTarget::Plain),
-            ("https://user:hunter2@hooks.example.com/", false, BadTarget::Userinfo),
+        for (url, allows_private, fault) in [
+            (long.as_str(), false, ParseTargetError::NotHttps),
+            ("", false, ParseTargetError::NotHttps),
+            ("hooks.example.com/x", false, ParseTargetError::NotHttps),
+            ("ftp://hooks.example.com/x", true, ParseTargetError::NotHttps),
+            ("file:///etc/passwd", true, ParseTargetError::NotHttps),
+            ("https://", false, ParseTargetError::NotHttps),
+            ("http://hooks.example.com/x", false, ParseTargetError::Unencrypted),
+            ("https://user:hunter2@hooks.example.com/", false, ParseTargetError::Userinfo),
         ] {
-            assert_eq!(Target::read(url, may_be_private), Err(fault), "{url}");
+            assert_eq!(WebhookTarget::parse(url, allows_private), Err(fault), "{url}");
         }
         let strange = r"https://hooks.example.com/a b/é/{x}|^`[]?q={a}|^`'<é>\#part";
-        assert!(Target::read(strange, false).is_ok());
-        let target = Target::read("https://hooks.example.com/T0/hunter2?key=hunter2", false);
+        assert!(WebhookTarget::parse(strange, false).is_ok());
+        let target =
+            WebhookTarget::parse("https://hooks.example.com/T0/hunter2?key=hunter2", false);
         let target = target.unwrap();
-        assert_eq!(target.path, "/T0/hunter2?key=hunter2");
+        assert_eq!(target.url.path(), "/T0/hunter2");
+        assert_eq!(target.url.query(), Some("key=hunter2"));
         assert_eq!(format!("{target} {target:?}").matches("hooks.example.com:443").count(), 2);
         assert!(!format!("{target} {target:?}").contains("hunter2"));
     }

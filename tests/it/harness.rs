@@ -17,7 +17,7 @@ use signaling::{
     moderation::ModerationRules,
     net::{self, ConnectionLimits, workers::Workers},
     state::AppState,
-    tls::Tls,
+    tls::ServerCertificate,
 };
 use tempfile::TempDir;
 use tokio::{task::JoinHandle, time::timeout};
@@ -83,8 +83,12 @@ impl Server {
         let listener =
             net::listen(&config.startup.listen.host, config.startup.listen.port).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let tls =
-            config.startup.listen.tls.clone().map(|files| Arc::new(Tls::load(files).unwrap()));
+        let tls = config
+            .startup
+            .listen
+            .tls
+            .clone()
+            .map(|files| Arc::new(ServerCertificate::load(files).unwrap()));
         let (users, _) = Users::load(&config.startup.auth.users_csv).unwrap();
         let revoked = RevokedTokens::load(&config.startup.auth.users_csv, unix_now()).unwrap();
         let orders = ModerationRules::load(&config.startup.auth.users_csv).unwrap();
@@ -93,7 +97,7 @@ impl Server {
         let gate =
             ConnectionLimits::new(net::raise_descriptor_limit(), proxies, app.metrics.clone());
         let mut tasks = vec![tokio::spawn(app.clone().run_maintenance())];
-        tasks.extend(tls.clone().map(|tls| tokio::spawn(tls.keep_fresh(app.metrics.clone()))));
+        tasks.extend(tls.clone().map(|tls| tokio::spawn(tls.run_reload(app.metrics.clone()))));
         tasks.push(tokio::spawn(net::serve(
             listener,
             http::http_service(&app),

@@ -249,7 +249,7 @@ fn speaks_turn(codes: &'static [u16]) -> impl FnMut(&[u8]) -> Vec<Vec<u8>> + Sen
             let name = String::from_utf8(name.value.to_vec()).unwrap();
             let (_, account) = name.split_once(':').unwrap();
             let until: u64 = name.split(':').next().unwrap().parse().unwrap();
-            let minted = turn::mint(SECRET, account, Duration::ZERO, until);
+            let minted = turn::mint(&SECRET.into(), account, Duration::ZERO, until);
             let key = LongTermKeyCredentials::new(name, minted.credential, "a realm".to_owned());
             let key = MessageIntegrityCredentials::LongTerm(key);
             answer.add_message_integrity(&key, IntegrityAlgorithm::Sha1).unwrap();
@@ -449,7 +449,7 @@ async fn a_server_hands_out_relays_that_died_last_until_they_are_back() {
     let about = |line: &&String| line.contains("a TURN server") && line.contains(&urls[2]);
     assert_eq!(server.said.iter().filter(about).count(), 1);
     let log = server.said.join("\n");
-    let minted = |until| turn::mint(SECRET, "probe-0", Duration::ZERO, until).credential;
+    let minted = |until| turn::mint(&SECRET.into(), "probe-0", Duration::ZERO, until).credential;
     assert!(log.contains("TRACE") && !log.contains(SECRET), "{log}");
     assert!((began..unix_now() + 61).all(|until| !log.contains(&minted(until))), "{log}");
     assert_eq!(server.ends_after("-TERM").await.code(), Some(0));

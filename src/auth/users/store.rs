@@ -10,7 +10,7 @@ use aws_lc_rs::digest;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 
 use super::{error::FileError, file::UsersTable};
-use crate::{auth::password, watched::Watched};
+use crate::{auth::password, storage::file_watch::FileWatch};
 
 /// A user's account.
 #[derive(Clone, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub struct RowFault {
 /// The accounts in force, loaded from a file and reloaded when it changes.
 pub struct Users {
     path: PathBuf,
-    watched: Watched,
+    watch: FileWatch,
     accounts: RwLock<HashMap<String, Account>>,
     /// Held from reading the file until its accounts are applied, so that an older version never replaces a newer one.
     reading: Mutex<()>,
@@ -76,10 +76,10 @@ impl Users {
     ///
     /// [`FileError`] when the file cannot be read.
     pub fn load(path: &Path) -> Result<(Self, Vec<RowFault>), FileError> {
-        let watched = Watched::new([path.to_owned()]);
+        let watch = FileWatch::new([path.to_owned()]);
         let (accounts, faults) = accounts_of(&UsersTable::read(path)?);
         let accounts = RwLock::new(accounts);
-        let users = Self { path: path.to_owned(), watched, accounts, reading: Mutex::new(()) };
+        let users = Self { path: path.to_owned(), watch, accounts, reading: Mutex::new(()) };
         Ok((users, faults))
     }
 
@@ -124,9 +124,9 @@ impl Users {
         usual.map_or(password::COST, |(cost, _)| cost)
     }
 
-    /// Reloads the file if it has changed; see [`Watched::changed`].
+    /// Reloads the file if it has changed; see [`FileWatch::poll_change`].
     pub fn poll_file(&self) -> UsersReload {
-        if !self.watched.changed() {
+        if !self.watch.poll_change() {
             return UsersReload::Nothing;
         }
         match self.reload() {

@@ -1,10 +1,10 @@
 //! The audit log: a line for each command of an administrator, also where it has no effect.
 
-use crate::{forwarded::Client, moderation::Subject};
+use crate::{client_ip::ClientEndpoint, moderation::Subject};
 
 /// Logs the command `act` of the administrator at `client`, and what it was about.
 pub(super) fn audit(
-    client: &Client,
+    client: &ClientEndpoint,
     act: &'static str,
     room: Option<&str>,
     subject: Option<&Subject>,
@@ -16,7 +16,7 @@ pub(super) fn audit(
 }
 
 /// Logs that the administrator at `client` sets the capacity of `room`.
-pub(super) fn audit_capacity(client: &Client, room: &str, members: usize) {
+pub(super) fn audit_capacity(client: &ClientEndpoint, room: &str, members: usize) {
     let address = client.address;
     tracing::info!(target: "signaling::audit", act = "capacity", room, members, %address, "administrator");
 }

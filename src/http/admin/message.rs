@@ -17,7 +17,7 @@ use super::{
     server::{DoneBody, done_response},
 };
 use crate::{
-    forwarded::Client,
+    client_ip::ClientEndpoint,
     http::{
         error::{ApiError, ErrorBody},
         extract::{
@@ -63,7 +63,7 @@ impl DescribeBody for MessageRequest {
 async fn send_message(
     State(app): State<AppState>,
     _: Administrator,
-    Extension(client): Extension<Client>,
+    Extension(client): Extension<ClientEndpoint>,
     room: Result<Path<String>, PathRejection>,
     JsonBody(MessageRequest { data, to }): JsonBody<MessageRequest>,
 ) -> Result<Response, ApiError> {

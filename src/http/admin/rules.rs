@@ -17,8 +17,8 @@ use super::{
 };
 use crate::{
     auth::users::check_username,
+    client_ip::ClientEndpoint,
     clock::unix_now,
-    forwarded::Client,
     http::{
         error::{ApiError, ErrorBody},
         extract::{
@@ -95,7 +95,7 @@ impl DescribeBody for Kick {
 async fn kick(
     State(app): State<AppState>,
     _: Administrator,
-    Extension(client): Extension<Client>,
+    Extension(client): Extension<ClientEndpoint>,
     room: Result<Path<String>, PathRejection>,
     JsonBody(kick): JsonBody<Kick>,
 ) -> Result<Response, ApiError> {
@@ -148,7 +148,7 @@ impl DescribeBody for Ban {
 async fn ban(
     State(app): State<AppState>,
     _: Administrator,
-    Extension(client): Extension<Client>,
+    Extension(client): Extension<ClientEndpoint>,
     JsonBody(ban): JsonBody<Ban>,
 ) -> Result<Response, ApiError> {
     let Ban { client_id, username, room_id: room, seconds } = ban;
@@ -188,13 +188,17 @@ impl DescribeBody for RemoveRule {
 async fn remove_rule(
     State(app): State<AppState>,
     _: Administrator,
-    Extension(client): Extension<Client>,
+    Extension(client): Extension<ClientEndpoint>,
     JsonBody(RemoveRule { about }): JsonBody<RemoveRule>,
 ) -> Result<Response, ApiError> {
     remove(&app, &client, about).await
 }
 
-async fn remove(app: &AppState, client: &Client, about: RuleKind) -> Result<Response, ApiError> {
+async fn remove(
+    app: &AppState,
+    client: &ClientEndpoint,
+    about: RuleKind,
+) -> Result<Response, ApiError> {
     let (act, subject) = match &about {
         RuleKind::Ban { who, .. } => ("lift ban", Some(who)),
         RuleKind::Lock { .. } => ("unlock", None),
@@ -217,7 +221,7 @@ async fn remove(app: &AppState, client: &Client, about: RuleKind) -> Result<Resp
 async fn lock_room(
     State(app): State<AppState>,
     _: Administrator,
-    Extension(client): Extension<Client>,
+    Extension(client): Extension<ClientEndpoint>,
     room: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
     let RoomId(room) = room.try_into()?;
@@ -238,7 +242,7 @@ async fn lock_room(
 async fn unlock_room(
     State(app): State<AppState>,
     _: Administrator,
-    Extension(client): Extension<Client>,
+    Extension(client): Extension<ClientEndpoint>,
     room: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
     let RoomId(room) = room.try_into()?;
@@ -272,7 +276,7 @@ impl DescribeBody for Close {
 async fn close_room(
     State(app): State<AppState>,
     _: Administrator,
-    Extension(client): Extension<Client>,
+    Extension(client): Extension<ClientEndpoint>,
     room: Result<Path<String>, PathRejection>,
     JsonBody(Close { seconds }): JsonBody<Close>,
 ) -> Result<Response, ApiError> {
@@ -310,7 +314,7 @@ impl DescribeBody for Capacity {
 async fn set_capacity(
     State(app): State<AppState>,
     _: Administrator,
-    Extension(client): Extension<Client>,
+    Extension(client): Extension<ClientEndpoint>,
     room: Result<Path<String>, PathRejection>,
     JsonBody(Capacity { members }): JsonBody<Capacity>,
 ) -> Result<Response, ApiError> {

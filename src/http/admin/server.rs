@@ -11,7 +11,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::audit::audit;
 use crate::{
-    forwarded::Client,
+    client_ip::ClientEndpoint,
     http::{
         error::ApiError,
         extract::token::Administrator,
@@ -44,7 +44,7 @@ struct StatusBody {
     members: usize,
     rooms: usize,
     /// Warnings and errors of the log, the oldest first.
-    recent: Vec<telemetry::Line>,
+    recent: Vec<telemetry::RecentEvent>,
 }
 
 /// The state of this server, and its recent warnings.
@@ -62,7 +62,7 @@ async fn status(State(app): State<AppState>, _: Administrator) -> impl IntoRespo
         connections: app.sessions.len(),
         members: app.rooms.member_total(),
         rooms: app.rooms.room_count(),
-        recent: telemetry::recent(),
+        recent: telemetry::recent_events(),
     };
     (NO_STORE, Json(body))
 }
@@ -87,7 +87,7 @@ pub(super) fn done_response(done: &'static str) -> Result<Response, ApiError> {
 async fn drain(
     State(app): State<AppState>,
     _: Administrator,
-    Extension(client): Extension<Client>,
+    Extension(client): Extension<ClientEndpoint>,
 ) -> Result<Response, ApiError> {
     audit(&client, "drain", None, None, None);
     app.stop.cancel();

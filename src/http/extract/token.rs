@@ -7,7 +7,9 @@ use axum::{
 };
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::{auth::users::Account, forwarded::Client, http::error::ApiError, state::AppState};
+use crate::{
+    auth::users::Account, client_ip::ClientEndpoint, http::error::ApiError, state::AppState,
+};
 
 /// The account that a request's bearer token authenticates (RFC 6750 section 2.1).
 pub(in crate::http) struct CurrentUser(pub(in crate::http) Account);
@@ -31,7 +33,7 @@ impl FromRequestParts<AppState> for Administrator {
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
         administrator(app, &parts.headers).inspect_err(|error| {
             if let (ApiError::InvalidToken, Some(client)) =
-                (error, parts.extensions.get::<Client>())
+                (error, parts.extensions.get::<ClientEndpoint>())
             {
                 tracing::warn!(address = %client.address, "bad admin token");
             }

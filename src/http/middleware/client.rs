@@ -7,7 +7,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use crate::{forwarded::client_of, http::error::ApiError, net::ConnectionInfo, state::AppState};
+use crate::{
+    client_ip::ClientEndpoint, http::error::ApiError, net::ConnectionInfo, state::AppState,
+};
 
 /// Half a year, a common first step.
 const HSTS: HeaderValue = HeaderValue::from_static("max-age=15768000");
@@ -22,7 +24,12 @@ pub(in crate::http) async fn identify_client(
         return ApiError::Internal("a request without its connection".into()).into_response();
     };
     let ConnectionInfo { peer, tls, .. } = connection;
-    let client = client_of(request.headers(), peer.ip(), *tls, &app.config.listen.trusted_proxies);
+    let client = ClientEndpoint::from_headers(
+        request.headers(),
+        peer.ip(),
+        *tls,
+        &app.config.listen.trusted_proxies,
+    );
     tracing::Span::current().record("address", tracing::field::display(client.address));
     request.extensions_mut().insert(client);
     // With TLS on this port, plain HTTP on it is never intended.

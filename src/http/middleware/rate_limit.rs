@@ -9,7 +9,7 @@ use axum::{
 };
 
 use crate::{
-    forwarded::Client,
+    client_ip::ClientEndpoint,
     http::{
         error::{ApiError, whole_seconds},
         extract::{
@@ -18,7 +18,7 @@ use crate::{
         },
     },
     limits::RateDecision,
-    metrics::Limit,
+    metrics::LimitKind,
     state::AppState,
 };
 
@@ -31,7 +31,7 @@ pub(super) const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("rateli
 /// could not tell from an unreachable server.
 pub(in crate::http) async fn limit_requests(
     State(app): State<AppState>,
-    Extension(client): Extension<Client>,
+    Extension(client): Extension<ClientEndpoint>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -51,7 +51,7 @@ pub(in crate::http) async fn limit_requests(
     let mut response = match decision.and_then(|decision| decision.wait) {
         Some(wait) => {
             tracing::warn!(address = %client.address, "too many requests");
-            app.metrics.limited(Limit::Requests);
+            app.metrics.record_limit(LimitKind::Requests);
             ApiError::TooManyRequests(wait).into_response()
         }
         None if declared_length.is_some_and(|length| length > MAX_BODY_BYTES as u64) => {

@@ -8,10 +8,11 @@ use axum::{
     middleware::Next,
     response::Response,
 };
+use tower_http::set_header::SetResponseHeaderLayer;
 use tracing::{Instrument, Span, field::Empty};
 use uuid::Uuid;
 
-use crate::traces::Whence;
+use crate::telemetry::TraceContext;
 
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -23,11 +24,11 @@ const DENY_ALL_CSP: HeaderValue =
 #[derive(Clone, Copy)]
 pub(in crate::http) struct RequestId(pub(in crate::http) Uuid);
 
-/// Adds the request id and the security headers to every response, and logs the request.
-pub(in crate::http) async fn add_request_id_and_headers(
-    mut request: Request,
-    next: Next,
-) -> Response {
+/// Gives every request an id, which its response and its log lines carry, and logs the request.
+///
+/// Not tower-http's `request-id`: it keeps an id that the client sends, writes its own into the request's headers, whose
+/// size [`check_head`](super::head::check_head) limits, and has it as text, while a session needs the UUID.
+pub(in crate::http) async fn add_request_id(mut request: Request, next: Next) -> Response {
     let id = Uuid::new_v4();
     // Neither query nor headers: both may contain tokens. At the highest level, so that the span exists at any LOG_LEVEL.
     let span = tracing::error_span!(
@@ -39,7 +40,7 @@ pub(in crate::http) async fn add_request_id_and_headers(
         address = Empty,
         status = Empty,
     );
-    Whence::of(request.headers()).leads_to(&span);
+    TraceContext::from_headers(request.headers()).set_parent(&span);
     request.extensions_mut().insert(RequestId(id));
     #[expect(clippy::disallowed_methods, reason = "only for the log")]
     let start = Instant::now();
@@ -50,18 +51,23 @@ pub(in crate::http) async fn add_request_id_and_headers(
         tracing::debug!(took_ms, "answered");
     });
 
-    let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&id.to_string()) {
-        headers.insert(REQUEST_ID, id);
+        response.headers_mut().insert(REQUEST_ID, id);
     }
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
-    headers.insert(
-        header::REFERRER_POLICY,
-        HeaderValue::from_static("strict-origin-when-cross-origin"),
-    );
-    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(DENY_ALL_CSP);
     response
+}
+
+type SetHeader = SetResponseHeaderLayer<HeaderValue>;
+
+/// Adds the security headers to every response.
+pub(in crate::http) fn security_headers() -> (SetHeader, SetHeader, SetHeader, SetHeader) {
+    let set = |name, value| SetHeader::overriding(name, HeaderValue::from_static(value));
+    (
+        set(header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        set(header::X_FRAME_OPTIONS, "DENY"),
+        set(header::REFERRER_POLICY, "strict-origin-when-cross-origin"),
+        SetHeader::if_not_present(header::CONTENT_SECURITY_POLICY, DENY_ALL_CSP),
+    )
 }
 
 /// Records the route of a request in its span.

@@ -13,7 +13,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     auth::users::Account,
-    forwarded::Client,
+    client_ip::ClientEndpoint,
     http::{
         error::{ApiError, ErrorBody, GrantErrorBody},
         extract::{
@@ -91,7 +91,7 @@ struct MessageBody {
 )]
 async fn login(
     State(app): State<AppState>,
-    Extension(client): Extension<Client>,
+    Extension(client): Extension<ClientEndpoint>,
     JsonLogin(login): JsonLogin,
 ) -> Result<Response, ApiError> {
     let issued = app.login(login.username, login.password, client.address).await?;
@@ -113,7 +113,7 @@ async fn login(
 )]
 async fn token(
     State(app): State<AppState>,
-    Extension(client): Extension<Client>,
+    Extension(client): Extension<ClientEndpoint>,
     FormLogin(login): FormLogin,
 ) -> Response {
     match app.login(login.username, login.password, client.address).await.map_err(ApiError::from) {

@@ -24,7 +24,6 @@ use crate::{
         responses::{AdminErrors, NO_STORE},
     },
     net::{ConnectionInfo, workers::Workers},
-    process,
     state::AppState,
 };
 
@@ -102,9 +101,14 @@ async fn render(app: AppState, workers: Workers) -> Result<impl IntoResponse, Ap
     // Reads all rooms and counts all open files: not on a thread that serves connections.
     let writing = tokio::task::spawn_blocking(move || {
         let relays = turn_metrics(&app);
-        let now =
-            [server_metrics(&app), cluster, relays, runtime_metrics(&workers), process::figures()];
-        app.metrics.text(&now)
+        let now = [
+            server_metrics(&app),
+            cluster,
+            relays,
+            runtime_metrics(&workers),
+            crate::metrics::process::collect(),
+        ];
+        app.metrics.encode(&now)
     });
     let text = writing.await.map_err(|error| ApiError::Internal(error.into()))?;
     Ok(([(header::CONTENT_TYPE, OPEN_METRICS)], text))
@@ -147,7 +151,7 @@ fn cluster_metrics(counts: Option<ClusterCounts>) -> Registry {
 
 /// The result of the last probe of each TURN server, by URL; the settings name a few.
 fn turn_metrics(app: &AppState) -> Registry {
-    let (mut now, seen) = (own_registry(), app.relays.seen());
+    let (mut now, seen) = (own_registry(), app.turn_health.results());
     if seen.is_empty() {
         return now;
     }
@@ -155,7 +159,7 @@ fn turn_metrics(app: &AppState) -> Registry {
     let latency = Family::<[(&str, String); 1], Gauge<f64, AtomicU64>>::default();
     for relay in seen {
         let url = [("url", relay.url.clone())];
-        up.get_or_create(&url).set(relay.verdict.is_up().into());
+        up.get_or_create(&url).set(relay.outcome.is_up().into());
         if let Some(within) = relay.latency {
             latency.get_or_create(&url).set(within.as_secs_f64());
         }

@@ -17,12 +17,12 @@ use tracing::Span;
 use uuid::Uuid;
 
 use crate::{
+    client_ip::ClientEndpoint,
     clock::{unix_now, unix_now_ms},
     delivery::ClientQueue,
-    forwarded::Client,
     http::{error::ApiError, middleware::request::RequestId},
     limits::Permit,
-    metrics::Limit,
+    metrics::LimitKind,
     moderation::EntryDenied,
     net::{ConnectionInfo, Upgraded, stream_of, workers::Workers},
     protocol::CloseReason,
@@ -31,14 +31,14 @@ use crate::{
         self, AuthError, Authorized, Credentials, IceServerSet, SessionContext, SessionServices,
     },
     state::AppState,
-    traces::Whence,
+    telemetry::TraceContext,
     websocket::{Socket, WebSocket, sec_websocket_accept},
 };
 
 /// Checks the request, and upgrades its connection to a WebSocket.
 pub(in crate::http) async fn upgrade(
     State(app): State<AppState>,
-    Extension(client): Extension<Client>,
+    Extension(client): Extension<ClientEndpoint>,
     Extension(connection): Extension<ConnectionInfo>,
     Extension(RequestId(id)): Extension<RequestId>,
     room: Result<Path<String>, PathRejection>,
@@ -59,12 +59,12 @@ pub(in crate::http) async fn upgrade(
     let accept_key = sec_websocket_accept(&request).ok_or(ApiError::NotAHandshake)?;
     let upgrade = request.extensions_mut().remove::<OnUpgrade>().ok_or(ApiError::NotAHandshake)?;
     let permit = app.unauthenticated.acquire(client.address).ok_or_else(|| {
-        app.metrics.limited(Limit::Strangers);
+        app.metrics.record_limit(LimitKind::UnauthenticatedConnections);
         ApiError::TooManyUnauthenticated
     })?;
 
     let handshake = session::handshake_span(id, &room, client.address);
-    Whence::here().leads_to(&handshake);
+    TraceContext::current().set_parent(&handshake);
     let socket = PendingSocket { address: client.address, request: id, room, handshake, permit };
     let sessions = app.sessions.clone();
     sessions.spawn(async move {
@@ -143,7 +143,7 @@ fn run_session(
             .or(address_permit.is_none().then_some(CloseReason::TooManyConnections));
         if let Some(reason) = close_reason {
             if reason == CloseReason::TooManyConnections {
-                app.metrics.limited(Limit::Sockets);
+                app.metrics.record_limit(LimitKind::Sockets);
             }
             return session::reject(&mut socket, reason, handshake, &app.metrics).await;
         }

@@ -1,4 +1,4 @@
-//! What the system says of this process, under the names that every Prometheus client has for it.
+//! Metrics that the system reports about this process, under the names that every Prometheus client library uses.
 
 use std::fs;
 
@@ -11,30 +11,30 @@ use rustix::{
     process::{Resource, getrlimit},
 };
 
-/// Processor time, memory, files and the start of this process: what `/proc` tells of them.
-pub fn figures() -> Registry {
-    let mut now = Registry::with_prefix("process");
+/// Reads processor time, memory, open files and the start time of this process from `/proc`.
+pub fn collect() -> Registry {
+    let mut registry = Registry::with_prefix("process");
     if let Some(Stat { processor_ticks, started_ticks, pages }) = stat() {
         let seconds = |ticks: u64| ticks as f64 / clock_ticks_per_second() as f64;
         let (cpu, memory) = (seconds(processor_ticks), pages.saturating_mul(page_size() as u64));
         let help = "User and system processor time";
-        now.register_with_unit("cpu", help, Unit::Seconds, ConstCounter::new(cpu));
+        registry.register_with_unit("cpu", help, Unit::Seconds, ConstCounter::new(cpu));
         let help = "Memory that is not swapped out";
-        now.register_with_unit("resident_memory", help, Unit::Bytes, ConstGauge::new(memory));
+        registry.register_with_unit("resident_memory", help, Unit::Bytes, ConstGauge::new(memory));
         if let Some(booted_at) = booted_at() {
             let started_at = ConstGauge::new(booted_at as f64 + seconds(started_ticks));
-            let help = "When the process began, since the Unix epoch";
-            now.register_with_unit("start_time", help, Unit::Seconds, started_at);
+            let help = "When the process started, since the Unix epoch";
+            registry.register_with_unit("start_time", help, Unit::Seconds, started_at);
         }
     }
     if let Ok(open) = fs::read_dir("/proc/self/fd") {
-        // Less the one that they are read with.
+        // Less the descriptor that the directory is read with.
         let open = ConstGauge::new(open.count().saturating_sub(1));
-        now.register("open_fds", "Open files and sockets", open);
+        registry.register("open_fds", "Open files and sockets", open);
     }
-    let most = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    now.register("max_fds", "Files and sockets that may be open", ConstGauge::new(most));
-    now
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    registry.register("max_fds", "Files and sockets that may be open", ConstGauge::new(limit));
+    registry
 }
 
 /// Some of `/proc/self/stat` (proc_pid_stat(5)).
@@ -54,7 +54,7 @@ fn stat() -> Option<Stat> {
     Some(Stat { processor_ticks, started_ticks: field(22)?, pages: field(24)? })
 }
 
-/// In whole seconds since the Unix epoch.
+/// When the system booted, in whole seconds since the Unix epoch.
 fn booted_at() -> Option<u64> {
     let text = fs::read_to_string("/proc/stat").ok()?;
     text.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()
@@ -66,13 +66,13 @@ mod tests {
     use crate::clock::unix_now;
 
     #[test]
-    fn what_is_said_of_this_process_is_so() {
+    fn metrics_of_this_process_are_true() {
         let opened: Vec<_> = (0..50).map(|_| fs::File::open("/proc/self/stat").unwrap()).collect();
 
         let Stat { processor_ticks, started_ticks, pages } = stat().unwrap();
         let started_at = booted_at().unwrap() + started_ticks / clock_ticks_per_second();
         let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &figures()).unwrap();
+        prometheus_client::encoding::text::encode(&mut text, &collect()).unwrap();
 
         // A test process is young, small and not idle.
         assert!(started_at.abs_diff(unix_now()) < 3600, "{started_at}");

@@ -2,23 +2,23 @@
 
 use std::net::Ipv6Addr;
 
-/// Where a STUN or TURN server listens, and what it speaks there.
+/// Where a STUN or TURN server listens, and over which transport.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RelayUrl {
-    /// `turn` or `turns`: it relays. Else `stun` or `stuns`: it says who one is, seen from outside.
-    pub relays: bool,
-    /// How messages get there.
-    pub transport: Transport,
-    /// A name or an address, IPv6 without its brackets.
+pub struct IceServerUrl {
+    /// Whether the scheme is `turn` or `turns`, not `stun` or `stuns`.
+    pub is_turn: bool,
+    /// What carries the messages.
+    pub transport: StunTransport,
+    /// A name or an address, an IPv6 address without its brackets.
     pub host: String,
-    /// As given, or the scheme's own: 3478, with TLS 5349.
+    /// The port in the URL, or the scheme's default: 3478, with TLS 5349.
     pub port: u16,
 }
 
 /// What carries STUN messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transport {
-    /// `turn:` and `stun:` where nothing else is said.
+pub enum StunTransport {
+    /// `turn:` and `stun:` without a `transport`.
     Udp,
     /// `turn:…?transport=tcp`.
     Tcp,
@@ -28,13 +28,13 @@ pub enum Transport {
     Dtls,
 }
 
-impl RelayUrl {
-    /// Reads `scheme:host[:port][?transport=udp|tcp]`, the last for TURN alone (RFC 7064 section 3.1, RFC 7065
-    /// section 3.1). `None` where a browser would not take it: one bad URL, and `new RTCPeerConnection` throws in
+impl IceServerUrl {
+    /// Parses `scheme:host[:port][?transport=udp|tcp]`, the transport for TURN alone (RFC 7064 section 3.1, RFC 7065
+    /// section 3.1). `None` if a browser would not accept it: with one bad URL, `new RTCPeerConnection` throws in
     /// every client.
-    pub fn read(url: &str) -> Option<Self> {
+    pub fn parse(url: &str) -> Option<Self> {
         let (scheme, rest) = url.split_once(':')?;
-        let (relays, is_secure) = match scheme {
+        let (is_turn, is_secure) = match scheme {
             "stun" => (false, false),
             "stuns" => (false, true),
             "turn" => (true, false),
@@ -44,12 +44,12 @@ impl RelayUrl {
         let (address, query) =
             rest.split_once('?').map_or((rest, None), |(address, query)| (address, Some(query)));
         let transport = match (query, is_secure) {
-            (None, false) => Transport::Udp,
-            (None, true) => Transport::Tls,
-            (Some("transport=udp"), false) if relays => Transport::Udp,
-            (Some("transport=udp"), true) if relays => Transport::Dtls,
-            (Some("transport=tcp"), false) if relays => Transport::Tcp,
-            (Some("transport=tcp"), true) if relays => Transport::Tls,
+            (None, false) => StunTransport::Udp,
+            (None, true) => StunTransport::Tls,
+            (Some("transport=udp"), false) if is_turn => StunTransport::Udp,
+            (Some("transport=udp"), true) if is_turn => StunTransport::Dtls,
+            (Some("transport=tcp"), false) if is_turn => StunTransport::Tcp,
+            (Some("transport=tcp"), true) if is_turn => StunTransport::Tls,
             (Some(_), _) => return None,
         };
         let (host, port) = match address.rsplit_once(':') {
@@ -61,14 +61,14 @@ impl RelayUrl {
             None if is_secure => 5349,
             None => 3478,
         };
-        let named = !host.is_empty()
+        let is_name = !host.is_empty()
             && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
         let ip_v6 = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         let host = match ip_v6 {
             Some(host) => host.parse::<Ipv6Addr>().is_ok().then_some(host)?,
-            None => named.then_some(host)?,
+            None => is_name.then_some(host)?,
         };
-        Some(Self { relays, transport, host: host.to_owned(), port })
+        Some(Self { is_turn, transport, host: host.to_owned(), port })
     }
 }
 
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls_are_those_that_browsers_take() {
+    fn the_urls_that_browsers_accept_are_accepted() {
         for good in [
             "turn:a",
             "turn:a.b-c:3478",
@@ -87,7 +87,7 @@ mod tests {
             "stun:a:3478",
             "stuns:a",
         ] {
-            assert!(RelayUrl::read(good).is_some(), "{good}");
+            assert!(IceServerUrl::parse(good).is_some(), "{good}");
         }
         for bad in [
             "turn:",
@@ -105,14 +105,14 @@ mod tests {
             "http:a",
             "",
         ] {
-            assert!(RelayUrl::read(bad).is_none(), "{bad}");
+            assert!(IceServerUrl::parse(bad).is_none(), "{bad}");
         }
     }
 
     #[test]
-    fn what_a_url_leaves_out_is_as_the_standards_have_it() {
-        use Transport::{Dtls, Tcp, Tls, Udp};
-        for (url, relays, transport, host, port) in [
+    fn transport_and_port_default_as_in_the_standards() {
+        use StunTransport::{Dtls, Tcp, Tls, Udp};
+        for (url, is_turn, transport, host, port) in [
             ("stun:a", false, Udp, "a", 3478),
             ("stuns:a", false, Tls, "a", 5349),
             ("turn:a", true, Udp, "a", 3478),
@@ -123,9 +123,9 @@ mod tests {
             ("turn:[::1]", true, Udp, "::1", 3478),
             ("turn:[::1]:5", true, Udp, "::1", 5),
         ] {
-            let expected = RelayUrl { relays, transport, host: host.to_owned(), port };
+            let expected = IceServerUrl { is_turn, transport, host: host.to_owned(), port };
 
-            assert_eq!(RelayUrl::read(url), Some(expected), "{url}");
+            assert_eq!(IceServerUrl::parse(url), Some(expected), "{url}");
         }
     }
 }

@@ -1,4 +1,8 @@
-//! With the cargo feature `otel`.
+//! Exports traces of requests and handshakes to a collector (`OTEL_EXPORTER_OTLP_ENDPOINT`), as OTLP over HTTP. Compiled
+//! with the cargo feature `otel`.
+//!
+//! Messages have no spans: each takes microseconds. A thread of its own sends the spans from a queue that drops what does
+//! not fit, so that a collector which hangs delays nothing here.
 
 use std::{
     error::Error,
@@ -28,26 +32,27 @@ use tracing_subscriber::{Layer, filter::filter_fn, registry::LookupSpan};
 
 use crate::config::Otlp;
 
-/// The spans that are traced, and nothing else: others are made for a single line of the log.
+/// The only spans that are exported: all others exist for a single line of the log.
 const REQUEST: &str = "request";
 const INTRODUCTION: &str = "introduction";
 
-/// How long the collector may take: the default of the specification.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the collector may take: the default of the OTLP exporter specification.
+const COLLECTOR_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What collects spans and sends them.
-pub(crate) struct Traces(SdkTracerProvider);
+/// Collects spans and sends them.
+pub(super) struct TraceExporter(SdkTracerProvider);
 
-impl Traces {
-    /// Starts the thread that sends. Not to be called on a runtime.
-    pub(crate) fn start(settings: &Otlp) -> Result<Self, Box<dyn Error>> {
-        // A key in a header is meant for this collector alone.
-        let client =
-            reqwest::blocking::Client::builder().timeout(PATIENCE).redirect(Policy::none());
+impl TraceExporter {
+    /// Starts the thread that sends the spans. Not to be called on a runtime.
+    pub(super) fn start(settings: &Otlp) -> Result<Self, Box<dyn Error>> {
+        // Without redirects: an API key in a header is meant for this collector alone.
+        let client = reqwest::blocking::Client::builder()
+            .timeout(COLLECTOR_TIMEOUT)
+            .redirect(Policy::none());
         let client = if settings.endpoint.starts_with("https:") {
             client.build().map_err(|_| "this system has no certificates of authorities")?
         } else {
-            // Nor does it need any.
+            // Without TLS no root certificates are needed.
             client.tls_certs_only([]).build()?
         };
         let headers = settings.headers.iter();
@@ -59,7 +64,7 @@ impl Traces {
             .with_endpoint(format!("{}/v1/traces", settings.endpoint))
             .with_headers(headers.collect())
             .build()?;
-        let exporter = Exporter { otlp: exporter, has_failed: AtomicBool::new(false) };
+        let exporter = LoggingExporter { otlp: exporter, has_failed: AtomicBool::new(false) };
         let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
         let resource = Resource::builder()
             .with_service_name(settings.service_name.clone())
@@ -69,8 +74,8 @@ impl Traces {
         Ok(Self(provider.with_batch_exporter(exporter).build()))
     }
 
-    /// What makes spans of ours.
-    pub(crate) fn layer<S: Subscriber + for<'a> LookupSpan<'a>>(&self) -> impl Layer<S> + use<S> {
+    /// The layer that passes the exported spans on.
+    pub(super) fn layer<S: Subscriber + for<'a> LookupSpan<'a>>(&self) -> impl Layer<S> + use<S> {
         tracing_opentelemetry::layer()
             .with_tracer(self.0.tracer(env!("CARGO_PKG_NAME")))
             .with_context_activation(false)
@@ -86,23 +91,23 @@ impl Traces {
             }))
     }
 
-    /// Sends what is still waiting, for so long at most.
-    pub(crate) fn end(&self, within: Duration) {
-        // It is said already where nothing could be sent.
-        let _ = self.0.shutdown_with_timeout(within);
+    /// Sends the spans that still wait, within `timeout`.
+    pub(super) fn shut_down(&self, timeout: Duration) {
+        // A failure to send is logged already.
+        let _ = self.0.shutdown_with_timeout(timeout);
     }
 }
 
-/// Sends spans, and says in the log when that fails and when it works again.
+/// Sends spans, and logs when that begins to fail and when it works again.
 #[derive(Debug)]
-struct Exporter {
+struct LoggingExporter {
     otlp: OtlpExporter,
     has_failed: AtomicBool,
 }
 
-impl SpanExporter for Exporter {
+impl SpanExporter for LoggingExporter {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        let batch: Vec<_> = batch.into_iter().filter_map(in_standard_words).collect();
+        let batch: Vec<_> = batch.into_iter().filter_map(apply_semantic_conventions).collect();
         if batch.is_empty() {
             return Ok(());
         }
@@ -126,9 +131,9 @@ impl SpanExporter for Exporter {
     }
 }
 
-/// A request as the semantic conventions for HTTP spans call it; nothing where a monitor asks, which it does all
-/// day.
-fn in_standard_words(mut span: SpanData) -> Option<SpanData> {
+/// Renames a request's span and its attributes as the semantic conventions for HTTP spans do. `None` for requests of
+/// monitors, which ask all day.
+fn apply_semantic_conventions(mut span: SpanData) -> Option<SpanData> {
     if span.name != REQUEST {
         return Some(span);
     }
@@ -157,16 +162,17 @@ fn in_standard_words(mut span: SpanData) -> Option<SpanData> {
     Some(span)
 }
 
-/// See [`Whence::of`](super::Whence::of).
-pub(super) fn whence(headers: &HeaderMap) -> Option<Context> {
+/// See [`TraceContext::from_headers`](super::TraceContext::from_headers).
+pub(super) fn extract_context(headers: &HeaderMap) -> Option<Context> {
     headers.contains_key("traceparent").then(|| {
-        TraceContextPropagator::new().extract_with_context(&Context::new(), &Headers(headers))
+        TraceContextPropagator::new()
+            .extract_with_context(&Context::new(), &HeaderExtractor(headers))
     })
 }
 
-struct Headers<'a>(&'a HeaderMap);
+struct HeaderExtractor<'a>(&'a HeaderMap);
 
-impl Extractor for Headers<'_> {
+impl Extractor for HeaderExtractor<'_> {
     fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name)?.to_str().ok()
     }

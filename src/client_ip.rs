@@ -1,56 +1,58 @@
-//! Who really sent a request, and whether it came by HTTPS, through any number of trusted proxies.
+//! Finds the address and the scheme of a request's client behind any number of trusted proxies.
 
 use std::net::IpAddr;
 
 use axum::http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
 
-/// Who sent a request.
+/// Where a request comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Client {
-    /// The client's own address, as far as proxies that we trust tell.
+pub struct ClientEndpoint {
+    /// The client's own address, as far as trusted proxies report it.
     pub address: IpAddr,
-    /// Whether the client spoke TLS, to us or to a proxy that we trust.
+    /// Whether the client used TLS, to this server or to a trusted proxy.
     pub https: bool,
 }
 
-/// Who sent a request with these headers that came from `peer`, over our own TLS or not.
-///
-/// A proxy of `trusted` is believed what its `X-Forwarded-For` and `X-Forwarded-Proto` say, anybody
-/// else nothing. Whatever else proxies can say (`Forwarded`, RFC 7239) is not read: a header that
-/// the proxy in front does not write is the client's own (contract section 3, `TRUSTED_PROXIES`).
-pub fn client_of(headers: &HeaderMap, peer: IpAddr, tls: bool, trusted: &[IpNet]) -> Client {
-    let is_trusted = |address: IpAddr| trusted.iter().any(|net| net.contains(&address));
-    let peer = peer.to_canonical();
-    if !is_trusted(peer) {
-        return Client { address: peer, https: tls };
-    }
-    // From the right: each proxy appended whom it had before it, and the client may have written
-    // anything to the left of that.
-    let mut address = peer;
-    for entry in values(headers, "x-forwarded-for").into_iter().rev() {
-        let Some(hop) = read_address(entry) else { break };
-        address = hop;
-        if !is_trusted(hop) {
-            break;
+impl ClientEndpoint {
+    /// Finds the client of a request with `headers` that came from `peer`; `tls` if over this server's own TLS.
+    ///
+    /// `X-Forwarded-For` and `X-Forwarded-Proto` count if `peer` is in `trusted`, else they are ignored. Other headers
+    /// of proxies (`Forwarded`, RFC 7239) are never read: a header that the proxy in front does not write is the
+    /// client's own (contract section 3, `TRUSTED_PROXIES`).
+    pub fn from_headers(headers: &HeaderMap, peer: IpAddr, tls: bool, trusted: &[IpNet]) -> Self {
+        let is_trusted = |address: IpAddr| trusted.iter().any(|net| net.contains(&address));
+        let peer = peer.to_canonical();
+        if !is_trusted(peer) {
+            return Self { address: peer, https: tls };
         }
+        // From the right: each proxy has appended the address of its own peer, and the client may have written
+        // anything to the left of that.
+        let mut address = peer;
+        for entry in list_entries(headers, "x-forwarded-for").into_iter().rev() {
+            let Some(hop) = parse_address(entry) else { break };
+            address = hop;
+            if !is_trusted(hop) {
+                break;
+            }
+        }
+        let forwarded = list_entries(headers, "x-forwarded-proto")
+            .last()
+            .is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"https"));
+        Self { address, https: tls || forwarded }
     }
-    let forwarded = values(headers, "x-forwarded-proto")
-        .last()
-        .is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"https"));
-    Client { address, https: tls || forwarded }
 }
 
 /// The entries of a list header, over all its lines, in order (RFC 9110 section 5.3).
 ///
-/// As bytes: what a client wrote into its part of a line must not hide what a proxy added to it.
-fn values<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a [u8]> {
+/// As bytes: bytes of a client's part of a line that are no text must not hide the part that a proxy appended.
+fn list_entries<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a [u8]> {
     let lines = headers.get_all(name).into_iter().map(HeaderValue::as_bytes);
     lines.flat_map(|line| line.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii).collect()
 }
 
-/// An address as proxies write it: bare, with a port, or IPv6 in brackets.
-fn read_address(entry: &[u8]) -> Option<IpAddr> {
+/// Parses an address as proxies write it: bare, with a port, or IPv6 in brackets.
+fn parse_address(entry: &[u8]) -> Option<IpAddr> {
     let entry = str::from_utf8(entry).ok()?;
     let bare = || entry.parse().ok();
     let with_port = || entry.parse().ok().map(|address: std::net::SocketAddr| address.ip());
@@ -62,22 +64,22 @@ fn read_address(entry: &[u8]) -> Option<IpAddr> {
 mod tests {
     use super::*;
 
-    fn seen(peer: &str, tls: bool, headers: &[(&'static str, &'static str)]) -> (String, bool) {
+    fn endpoint(peer: &str, tls: bool, headers: &[(&'static str, &'static str)]) -> (String, bool) {
         let trusted = ["127.0.0.0/8", "::1/128", "10.0.0.0/8"].map(|net| net.parse().unwrap());
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(*name, HeaderValue::from_static(value));
         }
         let peer = peer.trim_matches(['[', ']']).parse().unwrap();
-        let client = client_of(&map, peer, tls, &trusted);
+        let client = ClientEndpoint::from_headers(&map, peer, tls, &trusted);
         (client.address.to_string(), client.https)
     }
 
     #[test]
-    fn a_stranger_is_believed_nothing() {
+    fn headers_of_an_untrusted_peer_are_ignored() {
         let claims = [("x-forwarded-for", "192.0.2.9"), ("x-forwarded-proto", "https")];
 
-        assert_eq!(seen("203.0.113.5", false, &claims), ("203.0.113.5".into(), false));
+        assert_eq!(endpoint("203.0.113.5", false, &claims), ("203.0.113.5".into(), false));
     }
 
     #[test]
@@ -96,7 +98,7 @@ mod tests {
             ("", "127.0.0.1"),
         ] {
             assert_eq!(
-                seen("127.0.0.1", false, &[("x-forwarded-for", forwarded)]).0,
+                endpoint("127.0.0.1", false, &[("x-forwarded-for", forwarded)]).0,
                 client,
                 "{forwarded}"
             );
@@ -108,12 +110,12 @@ mod tests {
         let headers =
             [("x-forwarded-for", "203.0.113.1"), ("x-forwarded-for", "192.0.2.9, 10.0.0.1")];
 
-        assert_eq!(seen("[::ffff:127.0.0.1]", false, &headers).0, "192.0.2.9");
+        assert_eq!(endpoint("[::ffff:127.0.0.1]", false, &headers).0, "192.0.2.9");
     }
 
-    /// nginx appends to the line that came, whatever is in it.
+    /// nginx appends to the line that it received, whatever that contains.
     #[test]
-    fn bytes_that_are_no_text_hide_nothing_that_a_proxy_added() {
+    fn bytes_that_are_no_text_do_not_hide_what_a_proxy_appended() {
         let trusted = ["127.0.0.0/8".parse().unwrap()];
         let mut headers = HeaderMap::new();
         for (name, value) in [
@@ -123,9 +125,9 @@ mod tests {
             headers.append(name, HeaderValue::from_bytes(value).unwrap());
         }
 
-        let client = client_of(&headers, [127, 0, 0, 1].into(), false, &trusted);
+        let client = ClientEndpoint::from_headers(&headers, [127, 0, 0, 1].into(), false, &trusted);
 
-        assert_eq!(client, Client { address: [192, 0, 2, 9].into(), https: true });
+        assert_eq!(client, ClientEndpoint { address: [192, 0, 2, 9].into(), https: true });
     }
 
     #[test]
@@ -138,11 +140,11 @@ mod tests {
             ("http, https", true),
         ] {
             assert_eq!(
-                seen("127.0.0.1", false, &[("x-forwarded-proto", scheme)]).1,
+                endpoint("127.0.0.1", false, &[("x-forwarded-proto", scheme)]).1,
                 https,
                 "{scheme}"
             );
         }
-        assert!(seen("203.0.113.5", true, &[]).1, "our own TLS");
+        assert!(endpoint("203.0.113.5", true, &[]).1, "the server's own TLS");
     }
 }

@@ -1,0 +1,103 @@
+//! The last warnings and errors of the log, for the administrator's page.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt,
+    sync::{Mutex, PoisonError},
+};
+
+use serde::Serialize;
+use tracing::{
+    Event, Subscriber,
+    field::{Field, Visit},
+    span::{Attributes, Id, Record},
+};
+use tracing_subscriber::{Layer, layer, registry::LookupSpan};
+
+use crate::clock::unix_now_ms;
+
+/// The most events that are remembered.
+const MAX_EVENTS: usize = 100;
+
+/// The most characters that are remembered of a message or a field.
+const MAX_FIELD_CHARS: usize = 200;
+
+/// The log belongs to the process, and so do its recent events.
+static RECENT: Mutex<VecDeque<RecentEvent>> = Mutex::new(VecDeque::new());
+
+/// A warning or an error of the log.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct RecentEvent {
+    /// In milliseconds since the Unix epoch.
+    pub at: u64,
+    /// `WARN` or `ERROR`.
+    pub level: &'static str,
+    /// The message.
+    pub message: String,
+    /// The fields of the event and of its spans, by name.
+    pub fields: BTreeMap<&'static str, String>,
+}
+
+/// The last warnings and errors, the oldest first.
+pub fn recent_events() -> Vec<RecentEvent> {
+    RECENT.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+}
+
+/// Remembers the events that reach it.
+pub(super) struct RecentEventsLayer;
+
+/// The message and the fields of an event or a span.
+#[derive(Clone, Default)]
+struct RecordedFields {
+    message: String,
+    by_name: BTreeMap<&'static str, String>,
+}
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for RecentEventsLayer {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: layer::Context<'_, S>) {
+        if let Some(span) = context.span(id) {
+            let mut fields = RecordedFields::default();
+            attributes.record(&mut fields);
+            span.extensions_mut().insert(fields);
+        }
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, context: layer::Context<'_, S>) {
+        if let Some(span) = context.span(id)
+            && let Some(fields) = span.extensions_mut().get_mut::<RecordedFields>()
+        {
+            values.record(fields);
+        }
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: layer::Context<'_, S>) {
+        let mut fields = RecordedFields::default();
+        for span in context.event_scope(event).into_iter().flat_map(|scope| scope.from_root()) {
+            if let Some(recorded) = span.extensions().get::<RecordedFields>() {
+                fields.by_name.extend(recorded.by_name.clone());
+            }
+        }
+        event.record(&mut fields);
+        let level = event.metadata().level().as_str();
+        let RecordedFields { message, by_name: fields } = fields;
+        let mut recent = RECENT.lock().unwrap_or_else(PoisonError::into_inner);
+        if recent.len() == MAX_EVENTS {
+            recent.pop_front();
+        }
+        recent.push_back(RecentEvent { at: unix_now_ms(), level, message, fields });
+    }
+}
+
+impl Visit for RecordedFields {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.record_debug(field, &format_args!("{value}"));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let text: String = format!("{value:?}").chars().take(MAX_FIELD_CHARS).collect();
+        match field.name() {
+            "message" => self.message = text,
+            name => drop(self.by_name.insert(name, text)),
+        }
+    }
+}
