@@ -10,6 +10,7 @@
     reason = "results are rounded for display; a bench reads the clock; and every index is that of an existing client"
 )]
 
+mod arguments;
 mod cluster;
 mod floor;
 mod frames;
@@ -27,13 +28,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, ValueEnum};
 use hdrhistogram::Histogram;
 use serde_json::json;
 
 use crate::{
+    arguments::{Arguments, Name, Part},
     load::Load,
-    report::{Row, Target, median},
+    report::{Row, Target, details, latencies, latency_of, median},
     scenarios::{
         Round, Steady,
         broadcast::Broadcast,
@@ -44,74 +46,8 @@ use crate::{
         round,
         storm::{self, Guessers, Guesses},
     },
-    subject::{Kind, Subject, cores, pin},
+    subject::{Kind, Subject, binary, cores, pin},
 };
-
-/// Measures the signaling server against a relay that does nothing else.
-#[derive(Parser)]
-#[command(args_conflicts_with_subcommands = true)]
-struct Arguments {
-    #[command(subcommand)]
-    part: Option<Part>,
-    /// The scenarios to measure; all by default
-    scenarios: Vec<Name>,
-    /// Duration of a round, in seconds
-    #[arg(long, default_value_t = 0.7)]
-    seconds: f64,
-    /// Rounds of server and floor in turns, for each start
-    #[arg(long, default_value_t = 5)]
-    rounds: usize,
-    /// How often both are restarted: the memory layout of a process changes its speed by some percent
-    #[arg(long, default_value_t = 4)]
-    starts: usize,
-    /// Members of the idle scenario; by default up to 9,500, as the limit of file descriptors allows
-    #[arg(long)]
-    members: Option<usize>,
-    /// Path of the server; by default signaling-server beside this program
-    #[arg(long, conflicts_with = "against")]
-    server: Option<PathBuf>,
-    /// Address of a running server, such as 127.0.0.1:8000, which must be pinned to the first core
-    #[arg(long, requires = "pid", requires = "token")]
-    against: Option<SocketAddr>,
-    /// Process id of that server
-    #[arg(long)]
-    pid: Option<u32>,
-    /// A token that it accepts; all clients send the same one
-    #[arg(long, env = "BENCH_TOKEN", hide_env_values = true)]
-    token: Option<String>,
-    /// Writes all results to this file, as JSON
-    #[arg(long)]
-    json: Option<PathBuf>,
-    /// Plots the ratios to this file, as SVG
-    #[arg(long)]
-    svg: Option<PathBuf>,
-}
-
-#[derive(Subcommand)]
-enum Part {
-    /// Measures the cost of sharing rooms between servers: servers with a redis-server, and the redis-server alone
-    Cluster(cluster::Arguments),
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Name {
-    /// Pairs, with one offer in flight in each room
-    Relay,
-    /// Pairs that send at a fixed rate
-    Paced,
-    /// The same offers over many rooms
-    Rooms,
-    /// Rooms of ten in which every offer goes to all members
-    Broadcast,
-    /// Members that send nothing
-    Idle,
-    /// Members that join and leave
-    Churn,
-    /// The set-up of calls of ten
-    Mesh,
-    /// Pairs at a fixed rate while passwords are guessed
-    Storm,
-}
 
 /// Rooms in the scenario that measures whether their number matters.
 const MANY_ROOMS: usize = 10_000;
@@ -169,22 +105,9 @@ fn main() -> Outcome {
         }
     }
     println!("\n{}", report::table(&bench.rows, ["server", "floor"]));
-    write_json(arguments.json, &bench.rows)?;
+    report::write_json(arguments.json, &bench.rows)?;
     if let Some(path) = arguments.svg {
         fs::write(path, report::plot(&bench.rows))?;
-    }
-    Ok(())
-}
-
-/// The given path, or that of the server beside this program.
-fn binary(given: Option<PathBuf>) -> std::io::Result<PathBuf> {
-    let beside = std::env::current_exe()?.with_file_name("signaling-server");
-    given.unwrap_or(beside).canonicalize()
-}
-
-fn write_json(path: Option<PathBuf>, rows: &[Row]) -> Outcome {
-    if let Some(path) = path {
-        fs::write(path, serde_json::to_string_pretty(&report::json(rows))?)?;
     }
     Ok(())
 }
@@ -438,26 +361,4 @@ impl Bench {
         });
         Ok(())
     }
-}
-
-fn latency_of<Sample>(rounds: &[Round<Sample>]) -> Histogram<u64> {
-    let mut latency = histogram();
-    for round in rounds {
-        let _ = latency.add(&round.latency);
-    }
-    latency
-}
-
-fn details(rounds: &[Round]) -> serde_json::Value {
-    json!({
-        "cpu_us_per_unit": rounds.iter().map(|round| (100.0 * round.cpu() / round.units as f64).round() / 100.0).collect::<Vec<_>>(),
-        "bench_us_per_unit": median(rounds.iter().map(|round| round.own / round.units as f64)),
-        "units_per_second": median(rounds.iter().map(|round| round.units as f64 / round.seconds)),
-        "latency_us": latencies(&latency_of(rounds)),
-    })
-}
-
-fn latencies(latency: &Histogram<u64>) -> serde_json::Value {
-    let at = |quantile| latency.value_at_quantile(quantile);
-    json!({ "p50": at(0.5), "p90": at(0.9), "p99": at(0.99), "p99.9": at(0.999), "max": latency.max() })
 }

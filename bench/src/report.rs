@@ -1,8 +1,11 @@
 //! The results: a Markdown table, JSON, and a plot.
 
-use std::fmt::Write;
+use std::{fmt::Write, fs, io, path::PathBuf};
 
+use hdrhistogram::Histogram;
 use serde_json::{Value, json};
+
+use crate::scenarios::{Round, histogram};
 
 /// One line of the table.
 pub struct Row {
@@ -20,7 +23,7 @@ pub struct Row {
     pub ratio: Option<f64>,
     /// The target.
     pub target: Option<Target>,
-    /// Latencies of messages in microseconds, server and floor: [`crate::latencies`].
+    /// Latencies of messages in microseconds, server and floor: [`latencies`].
     pub latency: [Value; 2],
     /// Further values, for the JSON output.
     pub details: Value,
@@ -124,6 +127,14 @@ pub fn json(rows: &[Row]) -> Value {
     json!({ "rows": rows.iter().map(row).collect::<Vec<_>>() })
 }
 
+/// Writes all results to `path`, if there is one.
+pub fn write_json(path: Option<PathBuf>, rows: &[Row]) -> io::Result<()> {
+    if let Some(path) = path {
+        fs::write(path, serde_json::to_string_pretty(&json(rows))?)?;
+    }
+    Ok(())
+}
+
 /// The ratios as an SVG bar chart, each with its target.
 pub fn plot(rows: &[Row]) -> String {
     let is_drawn = |row: &&Row| !matches!(row.target, Some(Target::ValueAtMost(_)));
@@ -172,4 +183,29 @@ pub fn plot(rows: &[Row]) -> String {
         "<line x1=\"{one}\" x2=\"{one}\" y1=\"30\" y2=\"{bottom}\" stroke=\"#999\" stroke-dasharray=\"3 3\"/>\n</svg>"
     );
     svg
+}
+
+/// The latencies of all rounds together.
+pub fn latency_of<Sample>(rounds: &[Round<Sample>]) -> Histogram<u64> {
+    let mut latency = histogram();
+    for round in rounds {
+        let _ = latency.add(&round.latency);
+    }
+    latency
+}
+
+/// Values of each round, for the JSON output.
+pub fn details(rounds: &[Round]) -> Value {
+    json!({
+        "cpu_us_per_unit": rounds.iter().map(|round| (100.0 * round.cpu() / round.units as f64).round() / 100.0).collect::<Vec<_>>(),
+        "bench_us_per_unit": median(rounds.iter().map(|round| round.own / round.units as f64)),
+        "units_per_second": median(rounds.iter().map(|round| round.units as f64 / round.seconds)),
+        "latency_us": latencies(&latency_of(rounds)),
+    })
+}
+
+/// Percentiles of latencies in microseconds, for the JSON output.
+pub fn latencies(latency: &Histogram<u64>) -> Value {
+    let at = |quantile| latency.value_at_quantile(quantile);
+    json!({ "p50": at(0.5), "p90": at(0.9), "p99": at(0.99), "p99.9": at(0.999), "max": latency.max() })
 }

@@ -199,6 +199,12 @@ impl Drop for Subject {
     }
 }
 
+/// The given path, or that of the server beside this program.
+pub fn binary(given: Option<PathBuf>) -> io::Result<PathBuf> {
+    let beside = std::env::current_exe()?.with_file_name("signaling-server");
+    given.unwrap_or(beside).canonicalize()
+}
+
 /// Runs `start` on `cores`, where the processes that it starts stay; this thread returns to its own cores.
 pub fn on<T>(cores: &[usize], start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     let own = sched_getaffinity(None)?;

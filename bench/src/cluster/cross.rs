@@ -10,9 +10,8 @@ use super::{
     engine::{Engine, Stats, Work},
 };
 use crate::{
-    latencies, latency_of,
     load::Load,
-    report::{Row, Target, median},
+    report::{Row, Target, latencies, latency_of, median},
     scenarios::{Round, relay::Relay, round},
     subject::Subject,
 };

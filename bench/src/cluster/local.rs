@@ -4,9 +4,8 @@ use serde_json::json;
 
 use super::{Outcome, Plan, engine::Engine};
 use crate::{
-    details, latencies, latency_of,
     load::Load,
-    report::{Row, Target, median},
+    report::{Row, Target, details, latencies, latency_of, median},
     scenarios::{Round, relay::Relay, round},
     subject::{Kind, Subject},
 };

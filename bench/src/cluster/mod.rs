@@ -15,9 +15,8 @@ use std::{error::Error, path::PathBuf, time::Duration};
 use clap::{Args, ValueEnum};
 
 use crate::{
-    binary,
     report::{self, Row},
-    write_json,
+    subject::binary,
 };
 
 /// The arguments of `bench cluster`.
@@ -91,7 +90,7 @@ pub fn run(arguments: Arguments, cores: &[usize]) -> Outcome<()> {
             rows.extend(plan.measure(scenario)?);
         }
     }
-    write_json(arguments.json, &rows)
+    Ok(report::write_json(arguments.json, &rows)?)
 }
 
 impl Plan {
