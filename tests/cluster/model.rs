@@ -95,13 +95,13 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
 
 /// What `src/cluster/*.lua` do.
 #[derive(Default)]
-struct Engine {
+struct RedisModel {
     rooms: BTreeMap<Arc<str>, BTreeMap<Arc<str>, MemberRecord>>,
     inboxes: BTreeMap<Arc<str>, VecDeque<ClusterEvent>>,
     arrivals: u64,
 }
 
-impl Engine {
+impl RedisModel {
     fn post(&mut self, node: &str, fact: ClusterEvent) {
         if let Some(inbox) = self.inboxes.get_mut(node) {
             inbox.push_back(fact);
@@ -289,7 +289,7 @@ impl Node {
         Self { name, rooms, far, asked: asked.remove(0), arrivals, kept: Vec::new(), is_up: false }
     }
 
-    fn works(&mut self, engine: &mut Engine, asks: usize) {
+    fn works(&mut self, engine: &mut RedisModel, asks: usize) {
         for _ in 0..asks {
             let Some(ask) = self.is_up.then(|| self.asked.try_recv().ok()).flatten() else {
                 return;
@@ -343,7 +343,7 @@ impl Node {
         }
     }
 
-    fn reads(&mut self, engine: &mut Engine, entries: usize) {
+    fn reads(&mut self, engine: &mut RedisModel, entries: usize) {
         for _ in 0..entries {
             let inbox = engine.inboxes.get_mut(&self.name).filter(|_| self.is_up);
             let Some(fact) = inbox.and_then(VecDeque::pop_front) else { return };
@@ -359,7 +359,7 @@ impl Node {
         self.far.set_engine_up(0, false);
     }
 
-    fn heals(&mut self, engine: &mut Engine) {
+    fn heals(&mut self, engine: &mut RedisModel) {
         if self.is_up {
             return;
         }
@@ -536,7 +536,7 @@ fn clock() -> Runtime {
 fn live(acts: Vec<Act>) {
     let clock = clock();
     let _entered = clock.enter();
-    let mut engine = Engine::default();
+    let mut engine = RedisModel::default();
     let mut nodes: Vec<_> = (0..NODES).map(Node::new).collect();
     let mut members: Vec<Member> = Vec::new();
     for node in &mut nodes {
@@ -580,7 +580,7 @@ fn live(acts: Vec<Act>) {
             }
             Act::Forget => {
                 nodes.iter_mut().for_each(Node::is_cut);
-                engine = Engine::default();
+                engine = RedisModel::default();
             }
         }
         for member in members.iter_mut() {
@@ -626,7 +626,7 @@ fn live(acts: Vec<Act>) {
 }
 
 /// Whatever was asked is done, and heard of.
-fn rests(clock: &Runtime, engine: &mut Engine, nodes: &mut [Node], members: &mut [Member]) {
+fn rests(clock: &Runtime, engine: &mut RedisModel, nodes: &mut [Node], members: &mut [Member]) {
     for _ in 0..8 {
         for node in &mut *nodes {
             node.works(engine, usize::MAX);
@@ -666,7 +666,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 fn wander(steps: Vec<Step>) {
     let clock = clock();
     let _entered = clock.enter();
-    let mut engine = Engine::default();
+    let mut engine = RedisModel::default();
     let mut nodes: Vec<_> = (0..NODES).map(Node::new).collect();
     for node in &mut nodes {
         node.heals(&mut engine);
@@ -741,7 +741,7 @@ proptest! {
 fn a_seat_that_nobody_took_does_not_keep_a_newer_one_from_resuming() {
     let clock = clock();
     let _entered = clock.enter();
-    let mut engine = Engine::default();
+    let mut engine = RedisModel::default();
     let mut nodes: Vec<_> = (0..2).map(Node::new).collect();
     for node in &mut nodes {
         node.heals(&mut engine);

@@ -5,12 +5,12 @@ use std::fs;
 use serde_json::json;
 use tokio::{process::Command, time::Instant};
 
-use super::{House, RESUME};
+use crate::harness::{process::RestartableServer, resumable::RESUME};
 
 const DAY: i64 = 24 * 60 * 60;
 
 /// Moved by the seconds that the file `offset` in its folder holds; so far by none.
-async fn house_with_a_clock(settings: &[(&str, &str)]) -> House {
+async fn house_with_a_clock(settings: &[(&str, &str)]) -> RestartableServer {
     let folder = tempfile::tempdir().unwrap();
     let mut compiler = Command::new("cc");
     let compiler = compiler.args(["-shared", "-fPIC", "-o"]).arg(folder.path().join("clock.so"));
@@ -18,7 +18,7 @@ async fn house_with_a_clock(settings: &[(&str, &str)]) -> House {
     assert!(compiled.success());
     fs::write(folder.path().join("offset"), "0").unwrap();
     let preloaded = [("LD_PRELOAD", "{folder}/clock.so"), ("CLOCK_OFFSET", "{folder}/offset")];
-    House::open_in(folder, &[&preloaded, settings].concat()).await
+    RestartableServer::start_in(folder, &[&preloaded, settings].concat()).await
 }
 
 /// `RESUME_WINDOW_SECONDS` is two.
@@ -30,31 +30,31 @@ async fn a_day_that_is_skipped_or_repeated_makes_the_window_neither_shorter_nor_
     for jump in [DAY, -DAY] {
         let mut bob = house.join("bob", &["peer_state"]).await;
         let mut alice = house.join("alice", RESUME).await;
-        bob.hears_a("user_joined").await;
+        bob.receive_type("user_joined").await;
         let away = (alice.client.id.clone(), "reconnecting".to_owned());
         let back = (alice.client.id.clone(), "connected".to_owned());
 
-        alice.hangs_up().await;
-        assert_eq!(bob.hears_state().await, away);
+        alice.drop_connection().await;
+        assert_eq!(bob.receive_peer_state().await, away);
         jumps(jump).unwrap();
-        bob.says(json!({"type":"message","data":"the clock has jumped"})).await;
-        alice.resumes(house.address()).await;
-        assert_eq!(alice.hears_data().await, "the clock has jumped");
-        assert_eq!(bob.hears_state().await, back);
+        bob.send(json!({"type":"message","data":"the clock has jumped"})).await;
+        alice.resume(house.address()).await;
+        assert_eq!(alice.receive_data().await, "the clock has jumped");
+        assert_eq!(bob.receive_peer_state().await, back);
 
         jumps(0).unwrap();
-        alice.hangs_up().await;
-        assert_eq!(bob.hears_state().await, away);
+        alice.drop_connection().await;
+        assert_eq!(bob.receive_peer_state().await, away);
         let began = Instant::now();
         jumps(jump).unwrap();
-        assert_eq!(bob.hears_a("user_left").await["client_id"], "alice");
+        assert_eq!(bob.receive_type("user_left").await["client_id"], "alice");
         let window = began.elapsed();
         assert!((1.9..4.0).contains(&window.as_secs_f32()), "{window:?}");
-        alice.fails_to_resume(house.address()).await;
+        alice.assert_resume_fails(house.address()).await;
 
         jumps(0).unwrap();
-        bob.hears_nothing_else().await;
-        bob.client.leaves().await;
+        bob.assert_no_more_messages().await;
+        bob.client.leave().await;
     }
 }
 
@@ -64,14 +64,14 @@ async fn a_clock_that_jumps_between_two_processes_makes_the_window_no_longer() {
     let mut house = house_with_a_clock(&[("RESUME_WINDOW_SECONDS", "2")]).await;
     let mut alice = house.join("alice", RESUME).await;
     let mut bob = house.join("bob", RESUME).await;
-    alice.hears_a("user_joined").await;
+    alice.receive_type("user_joined").await;
 
-    tokio::join!(house.stops(), alice.hears_the_end(), bob.hears_the_end());
+    tokio::join!(house.stop(), alice.receive_until_closed(), bob.receive_until_closed());
     fs::write(house.folder.path().join("offset"), (-DAY).to_string()).unwrap();
-    house.opens_again().await;
+    house.restart().await;
     let began = Instant::now();
-    alice.resumes(house.address()).await;
+    alice.resume(house.address()).await;
 
-    assert_eq!(alice.hears_a("user_left").await["client_id"], "bob");
+    assert_eq!(alice.receive_type("user_left").await["client_id"], "bob");
     assert!(began.elapsed().as_secs_f32() < 4.0);
 }

@@ -10,9 +10,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::{
-    harness::{SOON, users_file},
-    process::{Process, command, text},
+use crate::harness::{
+    TEST_TIMEOUT,
+    process::{ServerProcess, command, text},
+    users_file,
 };
 
 /// Settings without a fault, for whoever has no relay.
@@ -36,7 +37,7 @@ pub fn home() -> TempDir {
 pub async fn run(folder: &TempDir, arguments: &[&str], settings: &[(&str, &str)]) -> Output {
     let mut command = command(env!("CARGO_BIN_EXE_signaling-server"), folder);
     command.arg("doctor").args(arguments).envs(SOUND).envs(settings.iter().copied());
-    timeout(SOON, command.output()).await.expect("it does not end").unwrap()
+    timeout(TEST_TIMEOUT, command.output()).await.expect("it does not end").unwrap()
 }
 
 /// What it finds.
@@ -80,7 +81,7 @@ impl Findings {
     }
 
     /// Asserts the verdict, and parts of message and fix.
-    pub fn says(&self, subject: &str, verdict: &str, message: &str, fix: &str) {
+    pub fn assert_finding(&self, subject: &str, verdict: &str, message: &str, fix: &str) {
         let one = self.one(subject);
         let fits = one.0 == verdict && one.1.contains(message) && one.2.contains(fix);
         assert!(fits, "{subject}: {one:?} is not {verdict}, {message}, {fix}");
@@ -94,15 +95,15 @@ async fn what_is_as_it_should_be_is_said_to_be() {
     let found = Findings::of(&folder, &[]).await;
 
     assert!(found.is_well);
-    found.says("settings", "ok", "accepted", "");
-    found.says("secrets", "ok", "SECRET_KEY, JWT_SECRET_KEY: set, strong and different", "");
-    found.says("users", "ok", "1 can log in", "");
-    found.says("files", "ok", "closed to others", "");
-    found.says("HTTPS", "ok", "in force", "");
-    found.says("CORS_ORIGINS", "ok", "https://app.example.com", "");
-    found.says("PORT", "ok", "free one", "");
-    found.says("Redis", "ok", "single node", "");
-    found.says("TURN", "warning", "no TURN server", "docs/run/deployment.md");
+    found.assert_finding("settings", "ok", "accepted", "");
+    found.assert_finding("secrets", "ok", "SECRET_KEY, JWT_SECRET_KEY: set, strong and different", "");
+    found.assert_finding("users", "ok", "1 can log in", "");
+    found.assert_finding("files", "ok", "closed to others", "");
+    found.assert_finding("HTTPS", "ok", "in force", "");
+    found.assert_finding("CORS_ORIGINS", "ok", "https://app.example.com", "");
+    found.assert_finding("PORT", "ok", "free one", "");
+    found.assert_finding("Redis", "ok", "single node", "");
+    found.assert_finding("TURN", "warning", "no TURN server", "docs/run/deployment.md");
     assert!(found.about("certificate").is_empty(), "there is none to look at");
     let keys = ["fix", "message", "subject", "verdict"];
     for finding in &found.all {
@@ -122,16 +123,21 @@ async fn it_looks_on_where_settings_are_at_fault_and_tells_people_the_same_as_pr
     let said = run(&folder, &[], &settings).await;
 
     assert!(!found.is_well && said.status.code() == Some(1));
-    found.says("DEBUG", "fault", "for development", "DEBUG=false");
+    found.assert_finding("DEBUG", "fault", "for development", "DEBUG=false");
     let port = found.about("PORT");
     assert_eq!(port, [("fault", "PORT=x: not accepted", "give a port from 0 to 65535")]);
-    found.says("users", "ok", "1 can log in", "");
+    found.assert_finding("users", "ok", "1 can log in", "");
     let said = text(&said);
     assert!(said.contains("FAULT       PORT=x: not accepted\n            give a port"), "{said}");
     assert!(said.contains("faults found: "), "{said}");
 
     let placeholder = Findings::of(&folder, &[("SECRET_KEY", "your-secret-key-here")]).await;
-    placeholder.says("SECRET_KEY", "fault", "published placeholder", "openssl rand -hex 32");
+    placeholder.assert_finding(
+        "SECRET_KEY",
+        "fault",
+        "published placeholder",
+        "openssl rand -hex 32",
+    );
     assert!(placeholder.about("secrets").is_empty(), "not said to be well");
 }
 
@@ -150,8 +156,8 @@ async fn secrets_that_are_guessed_or_shared_are_found_and_never_shown() {
     let found = Findings::of(&folder, &settings).await;
 
     assert!(found.is_well, "warnings are no faults");
-    found.says("SECRET_KEY", "warning", "2 different characters", "openssl");
-    found.says("METRICS_TOKEN", "warning", "shorter than 16", "openssl");
+    found.assert_finding("SECRET_KEY", "warning", "2 different characters", "openssl");
+    found.assert_finding("METRICS_TOKEN", "warning", "shorter than 16", "openssl");
     for name in ["TURNSERVER_SECRET", "ADMIN_TOKEN"] {
         let about = found.about(name);
         assert!(about.iter().any(|it| it.1.contains("same as JWT_SECRET_KEY")), "{about:?}");
@@ -175,16 +181,16 @@ async fn users_that_nobody_should_have_are_found() {
     let head = "username,email,hashed_password,is_active\n";
 
     let default = with(&format!("{head}admin,,{published},True\n")).await;
-    default.says("users", "fault", "user \"admin\"", "manage_users passwd admin");
+    default.assert_finding("users", "fault", "user \"admin\"", "manage_users passwd admin");
     let disabled = with(&format!("{head}admin,,{published},False\n")).await;
-    disabled.says("users", "warning", "nobody", "manage_users add");
+    disabled.assert_finding("users", "warning", "nobody", "manage_users add");
     let row = with(&format!("{}bob,,x,True\n", users_file(&["alice"], 4))).await;
-    row.says("users", "fault", "line 3", "row");
+    row.assert_finding("users", "fault", "line 3", "row");
     let garbage = with("{}").await;
-    garbage.says("users", "fault", "line 1", "first line");
+    garbage.assert_finding("users", "fault", "line 1", "first line");
     fs::remove_file(&path).unwrap();
     let gone = Findings::of(&folder, &[]).await;
-    gone.says("USERS_CSV", "fault", "no such file", "manage_users add");
+    gone.assert_finding("USERS_CSV", "fault", "no such file", "manage_users add");
 }
 
 #[tokio::test]
@@ -195,9 +201,14 @@ async fn files_that_others_may_read_are_found_until_they_are_closed() {
 
     open(0o644);
     let found = Findings::of(&folder, &[]).await;
-    found.says("files", "warning", "users.csv is open to other users", "chmod 600 users.csv");
+    found.assert_finding(
+        "files",
+        "warning",
+        "users.csv is open to other users",
+        "chmod 600 users.csv",
+    );
     open(0o640);
-    Findings::of(&folder, &[]).await.says("files", "ok", "closed", "");
+    Findings::of(&folder, &[]).await.assert_finding("files", "ok", "closed", "");
 }
 
 #[tokio::test]
@@ -254,7 +265,7 @@ async fn a_certificate_is_held_to_its_days_its_key_its_name_and_who_signed_it() 
     fs::remove_file(&certificate).unwrap();
     let gone = Findings::of(&folder, &settings).await;
 
-    long.says("HTTPS", "ok", "TLS of our own", "");
+    long.assert_finding("HTTPS", "ok", "TLS of our own", "");
     let said = |found: &Findings, verdict: &str, says: &str| {
         let about = found.about("certificate");
         let is_said = about.iter().any(|it| it.0 == verdict && it.1.contains(says));
@@ -280,28 +291,28 @@ async fn a_port_is_free_or_ours_or_somebody_elses() {
     let taken = other.local_addr().unwrap().port().to_string();
     let on = async |port: &str| Findings::of(&folder, &[("PORT", port)]).await;
 
-    on(&taken).await.says(
+    on(&taken).await.assert_finding(
         "PORT",
         "fault",
         "another program listens",
         &format!("ss -ltnp 'sport = :{taken}'"),
     );
     drop(other);
-    on(&taken).await.says("PORT", "ok", "is free", "");
-    let running = Process::start(&folder, &SOUND).await;
-    let port = running.address.rsplit_once(':').unwrap().1;
-    on(port).await.says("PORT", "ok", "a signaling-server answers", "");
+    on(&taken).await.assert_finding("PORT", "ok", "is free", "");
+    let running = ServerProcess::start(&folder, &SOUND).await;
+    let port = running.address.port().to_string();
+    on(&port).await.assert_finding("PORT", "ok", "a signaling-server answers", "");
     for token in ["", "a-token-for-figures-of-32-bytes-0"] {
         let mut settings = SOUND.to_vec();
         settings.extend([("METRICS_LISTEN", "127.0.0.1:0"), ("METRICS_TOKEN", token)]);
-        let measured = Process::start(&folder, &settings).await;
+        let measured = ServerProcess::start(&folder, &settings).await;
         let figures = super::metrics::figures_at(&measured).to_string();
         let figures = [("METRICS_LISTEN", &*figures), ("METRICS_TOKEN", token)];
         let found = Findings::of(&folder, &figures).await;
-        found.says("METRICS_LISTEN", "ok", "a signaling-server answers", "");
+        found.assert_finding("METRICS_LISTEN", "ok", "a signaling-server answers", "");
     }
     let elsewhere = Findings::of(&folder, &[("HOST", "192.0.2.1"), ("PORT", "8000")]).await;
-    elsewhere.says("PORT", "fault", "cannot listen", "ip address");
+    elsewhere.assert_finding("PORT", "fault", "cannot listen", "ip address");
 }
 
 #[tokio::test]
@@ -311,21 +322,21 @@ async fn handles_are_held_to_what_the_settings_allow() {
         let mut shell = command("/bin/sh", &folder);
         let line = format!("ulimit -n {handles}; exec \"$0\" doctor --json");
         shell.args(["-c", &line, env!("CARGO_BIN_EXE_signaling-server")]).envs(SOUND);
-        let output = timeout(SOON, shell.output()).await.unwrap().unwrap();
+        let output = timeout(TEST_TIMEOUT, shell.output()).await.unwrap().unwrap();
         let all = serde_json::from_slice(&output.stdout).unwrap();
         Findings { is_well: output.status.success(), all }
     };
 
-    limited(1024).await.says(
+    limited(1024).await.assert_finding(
         "file descriptors",
         "warning",
         "leaves 960 connections",
         "LimitNOFILE",
     );
     let few = limited(100).await;
-    few.says("file descriptors", "fault", "84 connections", "LimitNOFILE");
+    few.assert_finding("file descriptors", "fault", "84 connections", "LimitNOFILE");
     assert!(!few.is_well);
-    limited(10_000).await.says("file descriptors", "ok", "9936 connections", "");
+    limited(10_000).await.assert_finding("file descriptors", "ok", "9936 connections", "");
 }
 
 /// What the kernel says comes through `timedatectl`, which a script stands for here.
@@ -342,19 +353,19 @@ async fn the_clock_is_what_the_kernel_says_or_not_checked() {
         Findings::of(&folder, &[("PATH", path)]).await
     };
 
-    says("echo yes").await.says("clock", "ok", "NTP keeps it", "");
-    says("echo no").await.says("clock", "warning", "no NTP", "timedatectl set-ntp true");
-    says("echo yes; exit 1").await.says("clock", "not_checked", "does not say", "--date");
+    says("echo yes").await.assert_finding("clock", "ok", "NTP keeps it", "");
+    says("echo no").await.assert_finding("clock", "warning", "no NTP", "timedatectl set-ntp true");
+    says("echo yes; exit 1").await.assert_finding("clock", "not_checked", "does not say", "--date");
     fs::remove_file(&script).unwrap();
     let unknown = Findings::of(&folder, &[("PATH", path)]).await;
-    unknown.says("clock", "not_checked", "does not say", "--date");
+    unknown.assert_finding("clock", "not_checked", "does not say", "--date");
     assert!(unknown.is_well);
 }
 
 #[tokio::test]
 async fn the_clock_is_held_against_a_servers_where_one_is_named() {
     let folder = home();
-    let running = Process::start(&folder, &SOUND).await;
+    let running = ServerProcess::start(&folder, &SOUND).await;
     let url = format!("http://{}/health", running.address);
     let mut compiler = tokio::process::Command::new("cc");
     compiler.args(["-shared", "-fPIC", "-o"]).arg(folder.path().join("clock.so"));
@@ -369,7 +380,7 @@ async fn the_clock_is_held_against_a_servers_where_one_is_named() {
     let date = ["--date", &*url];
 
     let same = Findings::with(&folder, &date, &path).await;
-    same.says("clock", "ok", "within 5 s", "");
+    same.assert_finding("clock", "ok", "within 5 s", "");
     let off = Findings::with(&folder, &date, &[&path[..], &late].concat()).await;
     let (verdict, message, fix) = off.one("clock");
     assert!(verdict == "warning" && fix.contains("set-ntp"));
@@ -386,7 +397,7 @@ async fn the_clock_is_held_against_a_servers_where_one_is_named() {
         (&*silent, "no answer within 5 s"),
     ] {
         let found = Findings::with(&folder, &["--date", url], &path).await;
-        found.says("clock", "not_checked", words, "server that you trust");
+        found.assert_finding("clock", "not_checked", words, "server that you trust");
     }
 }
 
@@ -414,7 +425,7 @@ async fn a_server_that_says_no_date_or_nonsense_is_not_believed() {
 
         let found = Findings::with(&folder, &["--date", &url], &path).await;
 
-        found.says("clock", "not_checked", words, "trust");
+        found.assert_finding("clock", "not_checked", words, "trust");
         answering.await.unwrap();
     }
 }

@@ -9,8 +9,8 @@ use tokio::{
     time::timeout,
 };
 
-use super::{
-    harness::{SOON, Server},
+use crate::harness::{
+    TEST_TIMEOUT, TestServer,
     process::{command, text},
 };
 
@@ -20,7 +20,7 @@ async fn ask(port: u16, settings: &[(&str, &str)]) -> Output {
     let mut check = command(env!("CARGO_BIN_EXE_signaling-server"), &folder);
     check.arg("healthcheck").envs([("DEBUG", "true"), ("HOST", "0.0.0.0")]);
     check.env("PORT", port.to_string()).envs(settings.iter().copied());
-    timeout(SOON, check.output()).await.expect("no answer").unwrap()
+    timeout(TEST_TIMEOUT, check.output()).await.expect("no answer").unwrap()
 }
 
 /// What it says where it fails: one sentence, for the operator.
@@ -33,7 +33,7 @@ fn fault(output: &Output) -> String {
 
 #[tokio::test]
 async fn a_server_that_takes_newcomers_is_healthy() {
-    let server = Server::start(&[("REQUIRE_HTTPS", "true")]).await;
+    let server = TestServer::start(&[("REQUIRE_HTTPS", "true")]).await;
 
     let output = ask(server.address.port(), &[]).await;
 
@@ -47,7 +47,7 @@ async fn one_with_tls_of_its_own_is_asked_without_a_look_at_its_certificate() {
         ("SSL_CERT_FILE", "{folder}/server.crt"),
         ("SSL_KEY_FILE", "{folder}/server.key"),
     ];
-    let server = Server::start(&files).await;
+    let server = TestServer::start(&files).await;
 
     let tls = [("SSL_CERT_FILE", "server.crt"), ("SSL_KEY_FILE", "server.key")];
     let output = ask(server.address.port(), &tls).await;
@@ -91,7 +91,7 @@ async fn a_redirect_is_an_answer_and_not_followed() {
 
 #[tokio::test]
 async fn one_that_stops_is_not_healthy() {
-    let server = Server::start(&[]).await;
+    let server = TestServer::start(&[]).await;
     server.app.close().await;
 
     let said = fault(&ask(server.address.port(), &[]).await);

@@ -1,6 +1,6 @@
 //! The process and what is around it: signals, clocks, proxies, logs, file modes (group O).
 
-use std::{fs, os::unix::fs::PermissionsExt, process::Stdio, time::Duration};
+use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt, process::Stdio, time::Duration};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use futures_util::future::join_all;
@@ -15,13 +15,16 @@ use tokio::{
 };
 
 use super::{
+    attacked_server::{AttackedServer, JWT_SECRET_KEY, SECRET_KEY},
     raw::{PING, Raw},
-    scene::{JWT_SECRET_KEY, SECRET_KEY, Scene, eventually},
 };
-use crate::{
-    harness::{Client, PASSWORD, SOON, users_file},
-    process::{DEBUG, Process, command},
+use crate::harness::process::signal;
+use crate::harness::{
+    Client, PASSWORD, TEST_TIMEOUT, eventually,
+    process::{DEBUG, ServerProcess, command},
+    users_file,
 };
+use rustix::process::Signal;
 
 fn folder_with_users(cost: u32) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
@@ -30,19 +33,19 @@ fn folder_with_users(cost: u32) -> TempDir {
     folder
 }
 
-async fn log_in(address: &str, username: &str) -> reqwest::Response {
+async fn log_in(address: SocketAddr, username: &str) -> reqwest::Response {
     let request = reqwest::Client::new().post(format!("http://{address}/auth/login"));
     request.json(&json!({"username":username,"password":PASSWORD})).send().await.unwrap()
 }
 
-async fn token(address: &str, username: &str) -> String {
+async fn token(address: SocketAddr, username: &str) -> String {
     let body: Value = log_in(address, username).await.json().await.unwrap();
     body["access_token"].as_str().unwrap().to_owned()
 }
 
-async fn seat(address: &str, room: &str, username: &str, token: &str) -> Client {
-    let mut client = Client::connect(address.parse().unwrap(), room, &[]).await.unwrap();
-    client.comes_in(username, token, Value::Null).await;
+async fn seat(address: SocketAddr, room: &str, username: &str, token: &str) -> Client {
+    let mut client = Client::connect(address, room, &[]).await.unwrap();
+    client.authenticate(username, token, Value::Null).await;
     client
 }
 
@@ -51,12 +54,12 @@ async fn seat(address: &str, room: &str, username: &str, token: &str) -> Client 
 async fn a_login_that_has_begun_is_finished_before_the_end() {
     let folder = folder_with_users(12);
     let settings = [&DEBUG[..], &[("LOG_LEVEL", "TRACE")]].concat();
-    let mut server = Process::start(&folder, &settings).await;
-    let address = server.address.clone();
-    let login = tokio::spawn(async move { log_in(&address, "alice").await.status() });
-    server.says("checking a password").await;
+    let mut server = ServerProcess::start(&folder, &settings).await;
+    let address = server.address;
+    let login = tokio::spawn(async move { log_in(address, "alice").await.status() });
+    server.log.next_line_with("checking a password").await;
 
-    let ended = server.ends_after("-TERM").await;
+    let ended = server.stop().await;
 
     assert_eq!(ended.code(), Some(0));
     assert_eq!(login.await.unwrap(), 200);
@@ -69,10 +72,10 @@ async fn a_server_that_was_killed_is_back_at_once() {
 
     for round in 0..5 {
         let began = Instant::now();
-        let mut server = Process::start(&folder, &DEBUG).await;
-        let token = token(&server.address, "alice").await;
+        let mut server = ServerProcess::start(&folder, &DEBUG).await;
+        let token = token(server.address, "alice").await;
         let arriving = (0..40).map(async |number| {
-            seat(&server.address, &format!("room{}", number % 8), "alice", &token).await
+            seat(server.address, &format!("room{}", number % 8), "alice", &token).await
         });
         let members = join_all(arriving).await;
         assert!(began.elapsed() < Duration::from_secs(5), "round {round}: {:?}", began.elapsed());
@@ -89,27 +92,22 @@ async fn a_server_that_was_killed_is_back_at_once() {
 async fn a_herd_waits_in_the_queue() {
     let longest: usize =
         fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap().trim().parse().unwrap();
-    let scene = Scene::open(&[]).await;
-    let before = scene.handles();
-    let signal = async |name: &str| {
-        let pid = scene.pid().to_string();
-        assert!(Command::new("kill").args([name, &pid]).status().await.unwrap().success());
-    };
-    signal("-STOP").await;
+    let server = AttackedServer::start(&[]).await;
+    let before = server.open_files();
+    server.signal(Signal::STOP);
 
-    let herd = (0..longest.min(1_000)).map(|_| scene.raw()).collect::<Vec<_>>();
-    let herd = timeout(SOON, join_all(herd)).await;
-    signal("-CONT").await;
+    let herd = (0..longest.min(1_000)).map(|_| server.raw()).collect::<Vec<_>>();
+    let herd = timeout(TEST_TIMEOUT, join_all(herd)).await;
+    server.signal(Signal::CONT);
 
     let herd = herd.expect("no room in the queue");
-    eventually(SOON, async || match scene.handles() {
+    eventually("all are accepted", async || match server.open_files() {
         now if now >= before + herd.len() => Ok(()),
         now => Err(now),
     })
-    .await
-    .unwrap();
+    .await;
     drop(herd);
-    scene.still_stands().await;
+    server.assert_unharmed().await;
 }
 
 /// O01, N16: 240 members hear that the server restarts, when to come back, each at another time within
@@ -118,20 +116,20 @@ async fn a_herd_waits_in_the_queue() {
 async fn everybody_is_told_when_to_come_back() {
     let folder = folder_with_users(4);
     let settings = [&DEBUG[..], &[("MAX_CONNECTIONS_PER_IP", "0")]].concat();
-    let mut server = Process::start(&folder, &settings).await;
-    let token = token(&server.address, "alice").await;
+    let mut server = ServerProcess::start(&folder, &settings).await;
+    let token = token(server.address, "alice").await;
     let mut members = Vec::new();
     for number in 0..240 {
-        members.push(seat(&server.address, &format!("room{}", number % 40), "alice", &token).await);
+        members.push(seat(server.address, &format!("room{}", number % 40), "alice", &token).await);
     }
 
-    let listening = join_all(members.into_iter().map(Client::is_let_go));
-    let (farewells, ended) = tokio::join!(listening, server.ends_after("-TERM"));
+    let listening = join_all(members.into_iter().map(Client::read_to_close));
+    let (farewells, ended) = tokio::join!(listening, server.stop());
 
     assert_eq!(ended.code(), Some(0));
     let mut times = Vec::new();
     for (before, close) in farewells {
-        assert_eq!(close, (1012, "Server is restarting".into()));
+        assert_eq!(close, (1012, "TestServer is restarting".into()));
         let [.., shutdown, error] = &before[..] else { panic!("{before:?}") };
         assert_eq!((&shutdown["type"], &error["retry"]), (&json!("server_shutdown"), &json!(true)));
         times.push(shutdown["reconnect_in_ms"].as_u64().unwrap());
@@ -160,12 +158,12 @@ async fn nobody_forges_a_line_of_the_log() {
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut log = Vec::new();
         let address = loop {
-            let line = timeout(SOON, lines.next_line()).await.unwrap().unwrap().unwrap();
+            let line = timeout(TEST_TIMEOUT, lines.next_line()).await.unwrap().unwrap().unwrap();
             log.push(line.clone());
             if line.contains("open") && line.contains("127.0.0.1:") {
                 let rest = line.split_once("127.0.0.1:").unwrap().1;
                 let port: String = rest.chars().take_while(char::is_ascii_digit).collect();
-                break format!("127.0.0.1:{port}");
+                break SocketAddr::from(([127, 0, 0, 1], port.parse().unwrap()));
             }
         };
         let reading = tokio::spawn(async move {
@@ -175,7 +173,7 @@ async fn nobody_forges_a_line_of_the_log() {
             log
         });
 
-        let good = token(&address, "alice").await;
+        let good = token(address, "alice").await;
         for username in [FORGED, &format!("alice{FORGED}"), "alice"] {
             let request = reqwest::Client::new().post(format!("http://{address}/auth/login"));
             let request = request.header("x-forwarded-for", format!("FORGED{ESCAPED}"));
@@ -184,22 +182,21 @@ async fn nobody_forges_a_line_of_the_log() {
         for path in
             [format!("/{ESCAPED}"), format!("/api/rooms/{ESCAPED}/info"), format!("/ws/{ESCAPED}")]
         {
-            let mut raw = Raw::connect(address.parse().unwrap()).await;
+            let mut raw = Raw::connect(address).await;
             let agent = "\u{85}\u{2028}FORGED";
             let head = format!(
                 "GET {path}?q={ESCAPED} HTTP/1.1\r\nHost: a\r\nUser-Agent: {agent}\r\n\r\n"
             );
-            raw.sends(head).await;
+            raw.write(head).await;
             raw.answer().await.unwrap();
         }
-        let mut client = seat(&address, "FORGED%5B31m%E2%80%A8den", "alice", &good).await;
-        client.is_told_after(&json!({"type":FORGED}).to_string()).await;
-        client.is_told_after(&json!({"type":"offer","offer":{},"to":FORGED}).to_string()).await;
-        client.leaves().await;
-        let pid = child.id().unwrap().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
-        let ended = timeout(SOON, child.wait()).await.expect("still running").unwrap();
-        let log = timeout(SOON, reading).await.unwrap().unwrap();
+        let mut client = seat(address, "FORGED%5B31m%E2%80%A8den", "alice", &good).await;
+        client.error_after(&json!({"type":FORGED}).to_string()).await;
+        client.error_after(&json!({"type":"offer","offer":{},"to":FORGED}).to_string()).await;
+        client.leave().await;
+        signal(&child, Signal::TERM);
+        let ended = timeout(TEST_TIMEOUT, child.wait()).await.expect("still running").unwrap();
+        let log = timeout(TEST_TIMEOUT, reading).await.unwrap().unwrap();
 
         assert_eq!(ended.code(), Some(0));
         for line in &log {
@@ -229,32 +226,32 @@ async fn a_clock_that_jumps_drops_nobody() {
     let offset = folder.path().join("offset");
     fs::write(&offset, "0").unwrap();
     let settings = [("LD_PRELOAD", "{folder}/clock.so"), ("CLOCK_OFFSET", "{folder}/offset")];
-    let scene = Scene::plan(&settings).in_folder(folder).open().await;
-    let mut carol = scene.join("den", "carol").await;
+    let server = AttackedServer::with(&settings).in_folder(folder).start().await;
+    let mut carol = server.join("den", "carol").await;
     let me = async |token: &str| {
-        let request = scene.request(Method::GET, "/auth/me").bearer_auth(token);
+        let request = server.request(Method::GET, "/auth/me").bearer_auth(token);
         request.send().await.unwrap().status().as_u16()
     };
     let guess = async || {
         let body = json!({"username":"dave","password":"guess"});
-        let request = scene.request(Method::POST, "/auth/login").json(&body);
+        let request = server.request(Method::POST, "/auth/login").json(&body);
         request.send().await.unwrap().status().as_u16()
     };
     while guess().await != 429 {}
 
     for (jump, mine) in [(3600, 401), (-3600, 200), (0, 200)] {
         fs::write(&offset, jump.to_string()).unwrap();
-        let fresh = scene.log_in("alice").await;
+        let fresh = server.log_in("alice").await;
         let ahead = issued_at(&fresh) - i64::try_from(unix_now()).unwrap();
         assert!((jump - 60..=jump + 60).contains(&ahead), "the clock is {ahead} s ahead");
 
         sleep(Duration::from_secs(1)).await; // time for whatever would act on the jump
-        carol.hears_nothing_else().await;
+        carol.assert_no_more_messages().await;
         assert_eq!(guess().await, 429, "{jump}");
-        assert_eq!((me(&fresh).await, me(&scene.token("carol")).await), (200, mine), "{jump}");
+        assert_eq!((me(&fresh).await, me(&server.token("carol")).await), (200, mine), "{jump}");
     }
-    carol.leaves().await;
-    scene.still_stands().await;
+    carol.leave().await;
+    server.assert_unharmed().await;
 }
 
 /// What a token says of the time when it was issued.
@@ -266,8 +263,8 @@ fn issued_at(token: &str) -> i64 {
 /// N09: nginx closes what says nothing for 60 seconds. By default a quiet member is pinged long before.
 #[tokio::test]
 async fn a_quiet_member_hears_a_ping_within_thirty_seconds() {
-    let scene = Scene::open(&[]).await;
-    let mut quiet = scene.raw_member("den", "carol").await;
+    let server = AttackedServer::start(&[]).await;
+    let mut quiet = server.raw_member("den", "carol").await;
 
     let began = Instant::now();
     let ping = timeout(Duration::from_secs(30), quiet.next_frame()).await.expect("nothing");
@@ -275,15 +272,18 @@ async fn a_quiet_member_hears_a_ping_within_thirty_seconds() {
     assert_eq!(ping.unwrap().first, PING);
     assert!(began.elapsed() > Duration::from_secs(5), "not a storm of pings either");
     drop(quiet);
-    scene.still_stands().await;
+    server.assert_unharmed().await;
 }
 
 /// N09: and so does a member that talks to others who have nothing to answer: the proxy counts what
 /// the server says, not what the client does. `WEBSOCKET_TIMEOUT` is 3 instead of 30 here.
 #[tokio::test]
 async fn a_member_that_only_talks_hears_a_ping_too() {
-    let scene = Scene::plan(&[("WEBSOCKET_TIMEOUT", "3")]).den_may_hear(&["message"]).open().await;
-    let mut talker = scene.raw_member("den", "carol").await;
+    let server = AttackedServer::with(&[("WEBSOCKET_TIMEOUT", "3")])
+        .den_may_receive(&["message"])
+        .start()
+        .await;
+    let mut talker = server.raw_member("den", "carol").await;
 
     let mut pace = interval(Duration::from_millis(300));
     let until = Instant::now() + Duration::from_secs(6);
@@ -291,13 +291,13 @@ async fn a_member_that_only_talks_hears_a_ping_too() {
     while heard.is_none() && Instant::now() < until {
         tokio::select! {
             frame = talker.next_frame() => heard = frame,
-            _ = pace.tick() => talker.says(&json!({"type":"message","data":"on and on"})).await,
+            _ = pace.tick() => talker.send(&json!({"type":"message","data":"on and on"})).await,
         }
     }
 
     assert_eq!(heard.expect("nothing is said to a member that talks").first, PING);
     drop(talker);
-    scene.still_stands().await;
+    server.assert_unharmed().await;
 }
 
 /// N15, O10, O11: a start in production names each file that others may read with what mends it, and
@@ -326,13 +326,13 @@ async fn a_start_in_production_names_what_others_may_read() {
         for file in ["users.csv", ".env", "tls.key"] {
             fs::set_permissions(path(file), fs::Permissions::from_mode(mode)).unwrap();
         }
-        let mut server = Process::start(&folder, &settings).await;
+        let mut server = ServerProcess::start(&folder, &settings).await;
         for user in ["admin", "user1", "user2"] {
-            server.says(&format!("manage_users passwd {user}")).await;
+            server.log.next_line_with(&format!("manage_users passwd {user}")).await;
         }
-        assert_eq!(server.ends_after("-TERM").await.code(), Some(0));
+        assert_eq!(server.stop().await.code(), Some(0));
 
-        let said = server.said.join("\n");
+        let said = server.log.lines().join("\n");
         for file in ["users.csv", ".env", "tls.key"] {
             assert_eq!(said.contains(&format!("`chmod 600 {file}`")), exposed, "{mode:o}: {said}");
         }
