@@ -138,7 +138,7 @@ async fn a_signature_is_verified_by_the_code_of_the_page_and_by_openssl() {
     let delivered = receiver.delivered()[1].clone();
     let header = |name: &str| delivered.headers[name].to_str().unwrap().to_owned();
     let (id, time) = (header("webhook-id"), header("webhook-timestamp"));
-    let secret = printed_secret(&[("SECRET_KEY", "own-key-of-the-house-0123456789abcdef")]).await;
+    let secret = printed_secret(&[("SECRET_KEY", "own-key-of-the-server-0123456789abcdef")]).await;
     let body = std::str::from_utf8(&delivered.body).unwrap();
 
     let key = BASE64_STANDARD.decode(secret.strip_prefix("whsec_").unwrap()).unwrap();
@@ -328,7 +328,7 @@ async fn a_receivers_certificate_is_looked_at() {
 
 #[tokio::test]
 async fn the_secret_of_webhooks_is_printed_and_is_not_the_servers_own() {
-    let own = SecretString::from("own-key-of-the-house-0123456789abcdef");
+    let own = SecretString::from("own-key-of-the-server-0123456789abcdef");
     let printed = printed_secret(&[("SECRET_KEY", own.expose_secret())]).await;
 
     let mac = ["dgst", "-sha256", "-hmac", own.expose_secret(), "-binary"];
