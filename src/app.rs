@@ -63,9 +63,6 @@ const MAX_UNAUTHENTICATED_PER_ADDRESS: usize = 256;
 /// Logins that may wait for each thread that checks passwords: about eight seconds of its work.
 const MAX_QUEUED_LOGINS_PER_THREAD: usize = 32;
 
-/// How often files are looked at: twice make a change count, and that within two seconds.
-const FILE_POLL_INTERVAL: Duration = Duration::from_millis(500);
-
 /// How long a server that stops waits until it knows which seats have come to it, and until all have come to others.
 const STOP_ACCEPTING_TIMEOUT: Duration = Duration::from_secs(1);
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -304,7 +301,7 @@ impl AppState {
     pub async fn run_maintenance(self) {
         let mut forget_at = Instant::now() + EVICTION_INTERVAL;
         loop {
-            tokio::time::sleep(FILE_POLL_INTERVAL).await;
+            tokio::time::sleep(self.config.intervals.file_poll).await;
             let app = self.clone();
             let looked = tokio::task::spawn_blocking(move || app.users.poll_file()).await;
             match looked.unwrap_or(UsersReload::Nothing) {
@@ -517,7 +514,8 @@ fn open_rooms(
     #[expect(clippy::expect_used, reason = "Config::read refuses others")]
     let ways = cluster::parse_endpoints(&config.redis_urls, config.redis_authority.as_deref())
         .expect("URLs and a certificate that were looked at");
-    let (far, asked, arrivals) = ClusterGateway::new(node, ways.len());
+    let timing = config.intervals.cluster;
+    let (far, asked, arrivals) = ClusterGateway::new(node, ways.len(), timing);
     let far = Arc::new(far);
     let rooms = RoomRegistry::clustered(config.max_connections_per_room, far.clone());
     let rooms = rooms.with_timelines(config.timelines).with_webhooks(webhooks.clone());

@@ -20,7 +20,10 @@ use secrecy::{ExposeSecret, SecretString};
 use tracing::level_filters::LevelFilter;
 use zeroize::Zeroizing;
 
-use crate::{auth::users_file::sibling_path, cluster, relays::url::RelayUrl, webhooks::Target};
+use crate::{
+    auth::users_file::sibling_path, cluster, intervals::Intervals, relays::url::RelayUrl,
+    webhooks::Target,
+};
 
 /// What stands in `SECRET_KEY` until somebody sets it. No secret: it is published.
 const SECRET_KEY_PLACEHOLDER: &str = "your-secret-key-here";
@@ -58,6 +61,8 @@ const TURN_SECRET: &str = "TURNSERVER_SECRET";
 /// The settings, read once.
 #[derive(Debug)]
 pub struct Config {
+    /// What no setting says: see [`Intervals`].
+    pub intervals: Intervals,
     /// `HOST`: where to listen, an address or a name. Default `0.0.0.0`.
     pub host: String,
     /// `PORT`. Default 8000; 0 lets the system choose.
@@ -319,6 +324,7 @@ impl Config {
         let port = read.port();
         let debug = read.flag("DEBUG", false);
         let mut config = Self {
+            intervals: Intervals::default(),
             host,
             port,
             debug,

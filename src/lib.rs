@@ -27,6 +27,7 @@ pub mod forwarded;
 pub mod frames;
 pub mod http;
 pub mod http_client;
+pub mod intervals;
 pub mod limits;
 pub mod metrics;
 pub mod moderation;

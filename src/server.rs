@@ -37,21 +37,16 @@ use tower::ServiceExt;
 
 use crate::{
     http::HttpService,
+    intervals::HttpTimeouts,
     limits::{ConcurrencyLimiter, Permit},
     metrics::{Limit, Metrics},
     tls::Tls,
     workers::Workers,
 };
 
-/// For a TLS handshake, for a request's head, and between two requests.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// The most a request's head may take, in bytes. Hyper refuses what is much longer, and the layers
 /// the rest.
 pub const MAX_HEAD_BYTES: usize = 32 * 1024;
-
-/// How long a client may take no byte of an answer.
-const WRITE_STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long to wait when the system has no handle left for another connection.
 const DESCRIPTOR_RETRY_INTERVAL: Duration = Duration::from_millis(100);
@@ -103,6 +98,8 @@ pub struct ConnectionSlot {
     has_asked: AtomicBool,
     is_websocket: AtomicBool,
     place: Mutex<Option<Permit>>,
+    /// What its client may take its time for.
+    pub timeouts: Arc<HttpTimeouts>,
 }
 
 impl ConnectionSlot {
@@ -119,6 +116,7 @@ pub struct ConnectionLimits {
     handles: Arc<Semaphore>,
     places: ConcurrencyLimiter,
     trusted_proxies: Vec<IpNet>,
+    timeouts: Arc<HttpTimeouts>,
     metrics: Arc<Metrics>,
 }
 
@@ -140,8 +138,14 @@ impl ConnectionLimits {
             handles: Arc::new(Semaphore::new(connections)),
             places: ConcurrencyLimiter::new(0, MAX_UNAUTHENTICATED_PER_ADDRESS),
             trusted_proxies: trusted_proxies.to_vec(),
+            timeouts: Arc::default(),
             metrics,
         }
+    }
+
+    /// The same with other time-outs than [the usual](HttpTimeouts::default).
+    pub fn with_timeouts(self, timeouts: HttpTimeouts) -> Self {
+        Self { timeouts: Arc::new(timeouts), ..self }
     }
 
     /// Waits for a handle. Safe to cancel.
@@ -261,6 +265,7 @@ pub async fn serve(
                 Ok(place) => {
                     let line = Arc::new(ConnectionSlot {
                         place: Mutex::new(place),
+                        timeouts: gate.timeouts.clone(),
                         ..ConnectionSlot::default()
                     });
                     let transport =
@@ -314,7 +319,7 @@ impl AcceptedConnection {
         let mut stream = CountedStream {
             tcp: stream,
             runtime,
-            line,
+            line: line.clone(),
             has_read: false,
             stalled: None,
             _handle: handle,
@@ -326,7 +331,7 @@ impl AcceptedConnection {
             return serve_http(stream, transport, doors, closing).await;
         };
         let arrived = tokio::select! {
-            arrived = timeout(HANDSHAKE_TIMEOUT, sniff(stream, &tls)) => arrived,
+            arrived = timeout(line.timeouts.head, sniff(stream, &tls)) => arrived,
             () = closing.cancelled() => return,
         };
         match arrived {
@@ -371,7 +376,7 @@ async fn serve_http(
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HANDSHAKE_TIMEOUT)
+        .header_read_timeout(line.timeouts.head)
         .max_buf_size(MAX_HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
         .with_upgrades();
@@ -460,8 +465,8 @@ impl CountedStream {
             self.stalled = None;
             return written;
         }
-        let stalled =
-            self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(WRITE_STALL_TIMEOUT)));
+        let timeout = self.line.timeouts.write_stall;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
         stalled.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }

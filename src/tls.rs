@@ -18,9 +18,6 @@ use x509_parser::parse_x509_certificate;
 
 use crate::{config::TlsFiles, metrics::Metrics, watched::Watched};
 
-/// How often the files are looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-
 /// Why there is no TLS. The text is what the operator reads.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -98,12 +95,12 @@ impl Tls {
     }
 
     /// Takes up new files for as long as it is polled, and notes in `metrics` until when what is in force is good.
-    pub async fn keep_fresh(self: Arc<Self>, metrics: Arc<Metrics>) {
+    pub async fn keep_fresh(self: Arc<Self>, metrics: Arc<Metrics>, poll_interval: Duration) {
         loop {
             metrics.certificate_expires(
                 self.served.read().unwrap_or_else(PoisonError::into_inner).expires_at,
             );
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(poll_interval).await;
             let tls = self.clone();
             match tokio::task::spawn_blocking(move || tls.look()).await {
                 Ok(Ok(true)) => tracing::info!("certificate read again"),

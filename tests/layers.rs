@@ -36,10 +36,11 @@ const FREE: [&str; 17] = [
 ];
 
 /// Each other module and those it may know.
-const MAY_KNOW: [(&str, &[&str]); 45] = [
+const MAY_KNOW: [(&str, &[&str]); 46] = [
     ("clock", &[]),
     ("forwarded", &[]),
     ("frames", &[]),
+    ("intervals", &[]),
     ("wire", &[]),
     ("turn", &[]),
     ("watched", &[]),
@@ -60,7 +61,7 @@ const MAY_KNOW: [(&str, &[&str]); 45] = [
     ("auth/revoked", &[]),
     ("auth/ticket", &[]),
     ("rooms/mod", &[]),
-    ("rooms/far", &["outbox", "replay", "webhooks", "wire"]),
+    ("rooms/far", &["intervals", "outbox", "replay", "webhooks", "wire"]),
     ("rooms/registry", &["outbox", "webhooks"]),
     ("rooms/room", &["outbox", "webhooks", "wire"]),
     ("rooms/room/moving", &["outbox", "wire"]),

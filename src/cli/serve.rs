@@ -19,6 +19,7 @@ use crate::{
     clock::unix_now,
     config::{self, Config},
     doctor, dotenv, http,
+    intervals::Intervals,
     moderation::ModerationRules,
     server::{self, ConnectionLimits},
     telemetry::{self, Loudness},
@@ -36,7 +37,9 @@ const DRAIN_SHARE: f64 = 0.8;
 pub(super) fn run() -> Result<(), Box<dyn Error>> {
     // Before there is a second thread: this changes the environment.
     let inherited = server::inherited_listener().map_err(|error| format!("LISTEN_FDS: {error}"))?;
-    let config = Config::read(dotenv::environment()?)?;
+    let variable = dotenv::environment()?;
+    let mut config = Config::read(&variable)?;
+    config.intervals = Intervals::from_environment(variable);
     let telemetry = telemetry::start(&config)?;
     let trace_timeout = config.shutdown_grace / 10;
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default(); // before anything signs or encrypts
@@ -173,7 +176,9 @@ fn spawn_maintenance(app: &AppState, tls: Option<&Arc<Tls>>) {
     tokio::spawn(app.clone().run_maintenance());
     tokio::spawn(app.clone().run_turn_probe());
     if let Some(tls) = tls {
-        tokio::spawn(tls.clone().keep_fresh(app.metrics.clone()));
+        tokio::spawn(
+            tls.clone().keep_fresh(app.metrics.clone(), app.config.intervals.certificate_poll),
+        );
     }
 }
 
@@ -203,13 +208,15 @@ impl Server {
         let Listeners { clients, is_inherited, metrics, file_descriptors } = listeners;
         let stop_accepting = CancellationToken::new();
         if let Some(listener) = metrics {
-            let limits = ConnectionLimits::for_metrics(app.metrics.clone());
+            let limits = ConnectionLimits::for_metrics(app.metrics.clone())
+                .with_timeouts(app.config.intervals.http);
             let (service, workers) = (http::metrics_service(app), workers.clone());
             let stop = stop_accepting.clone();
             tokio::spawn(server::serve(listener, service, None, limits, workers, stop));
         }
         let trusted_proxies = &app.config.trusted_proxies;
-        let limits = ConnectionLimits::new(file_descriptors, trusted_proxies, app.metrics.clone());
+        let limits = ConnectionLimits::new(file_descriptors, trusted_proxies, app.metrics.clone())
+            .with_timeouts(app.config.intervals.http);
         let (service, workers) = (http::http_service(app), workers.clone());
         let stop = stop_accepting.clone();
         let clients = tokio::spawn(server::serve(clients, service, tls, limits, workers, stop));

@@ -19,9 +19,6 @@ use crate::{app::AppState, auth::users::Account, forwarded::Client};
 /// The most a body may have, in bytes.
 pub(super) const MAX_BODY_BYTES: usize = 64 * 1024;
 
-/// How long a body may take to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// How much of a body that is refused is read all the same, in bytes, and for how long.
 const MAX_DISCARDED_BYTES: usize = 1024 * 1024;
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
@@ -143,8 +140,8 @@ impl Login {
 /// # Errors
 ///
 /// [`ApiError::BodyTooLarge`], [`ApiError::BodyTooSlow`], and that it does not arrive at all.
-pub(super) async fn body(body: Body) -> Result<Zeroizing<Vec<u8>>, ApiError> {
-    tokio::time::timeout(BODY_TIMEOUT, read(body)).await.unwrap_or(Err(ApiError::BodyTooSlow))
+pub(super) async fn body(body: Body, timeout: Duration) -> Result<Zeroizing<Vec<u8>>, ApiError> {
+    tokio::time::timeout(timeout, read(body)).await.unwrap_or(Err(ApiError::BodyTooSlow))
 }
 
 async fn read(body: Body) -> Result<Zeroizing<Vec<u8>>, ApiError> {

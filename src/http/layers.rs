@@ -193,7 +193,7 @@ pub(super) async fn limit_requests(
         None if path_is_socket => next.run(request).await,
         None => {
             let (head, arriving) = request.into_parts();
-            match body(arriving).await {
+            match body(arriving, app.config.intervals.http.body).await {
                 Ok(bytes) => {
                     let whole = Body::from(Bytes::from_owner(bytes));
                     next.run(Request::from_parts(head, whole)).await

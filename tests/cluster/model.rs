@@ -15,14 +15,14 @@ use std::{
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use signaling::{
+    intervals::ClusterTiming,
     outbox::{self, ClientQueueReader},
     replay::ReplayBuffer,
     rooms::{
         ClaimError, JoinError, Membership, Peer, RoomRegistry, RouteError,
         far::{
             ClusterCommand, ClusterEvent, ClusterGateway, ConnectionId, Epoch, MemberRecord,
-            MigratedMember, MigratedMembers, Migration, OUTGOING_MIGRATION_TIMEOUT,
-            UNCONFIRMED_MEMBER_TTL,
+            MigratedMember, MigratedMembers, Migration,
         },
     },
     wire::{self, ClientMessage},
@@ -283,7 +283,8 @@ struct Node {
 impl Node {
     fn new(number: usize) -> Self {
         let name: Arc<str> = format!("n{number}").into();
-        let (far, mut asked, arrivals) = ClusterGateway::new(name.clone(), 1);
+        let (far, mut asked, arrivals) =
+            ClusterGateway::new(name.clone(), 1, ClusterTiming::default());
         let far = Arc::new(far);
         let rooms = RoomRegistry::clustered(usize::MAX, far.clone());
         Self { name, rooms, far, asked: asked.remove(0), arrivals, kept: Vec::new(), is_up: false }
@@ -597,9 +598,9 @@ fn live(acts: Vec<Act>) {
         }
         rests(&clock, &mut engine, &mut nodes, &mut members);
         for node in &mut nodes {
-            node.rooms.expire_unconfirmed(
-                Instant::now() + UNCONFIRMED_MEMBER_TTL + OUTGOING_MIGRATION_TIMEOUT,
-            );
+            let timing = node.far.timing;
+            let all = timing.unconfirmed_member_ttl() + timing.outgoing_migration_timeout();
+            node.rooms.expire_unconfirmed(Instant::now() + all);
             // Whoever has not come back until now does not.
             node.kept.clear();
         }

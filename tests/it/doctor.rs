@@ -96,7 +96,12 @@ async fn what_is_as_it_should_be_is_said_to_be() {
 
     assert!(found.is_well);
     found.assert_finding("settings", "ok", "accepted", "");
-    found.assert_finding("secrets", "ok", "SECRET_KEY, JWT_SECRET_KEY: set, strong and different", "");
+    found.assert_finding(
+        "secrets",
+        "ok",
+        "SECRET_KEY, JWT_SECRET_KEY: set, strong and different",
+        "",
+    );
     found.assert_finding("users", "ok", "1 can log in", "");
     found.assert_finding("files", "ok", "closed to others", "");
     found.assert_finding("HTTPS", "ok", "in force", "");

@@ -57,7 +57,7 @@ async fn one_with_tls_of_its_own_is_asked_without_a_look_at_its_certificate() {
 
 #[tokio::test]
 async fn a_proxy_that_the_environment_names_is_not_used() {
-    let server = Server::start(&[]).await;
+    let server = TestServer::start(&[]).await;
     let nowhere = "http://127.0.0.1:1";
 
     let proxies = [("http_proxy", nowhere), ("HTTP_PROXY", nowhere), ("ALL_PROXY", nowhere)];

@@ -72,7 +72,10 @@ impl TestServer {
         let gate =
             ConnectionLimits::new(server::raise_descriptor_limit(), proxies, app.metrics.clone());
         let mut tasks = vec![tokio::spawn(app.clone().run_maintenance())];
-        tasks.extend(tls.clone().map(|tls| tokio::spawn(tls.keep_fresh(app.metrics.clone()))));
+        let interval = app.config.intervals.certificate_poll;
+        tasks.extend(
+            tls.clone().map(|tls| tokio::spawn(tls.keep_fresh(app.metrics.clone(), interval))),
+        );
         tasks.push(tokio::spawn(server::serve(
             listener,
             http_service(&app),
