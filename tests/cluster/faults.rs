@@ -1,20 +1,21 @@
-//! What happens to nodes and to the engine, and what users see of it.
+//! What happens to nodes and to Redis, and what members receive of it.
 
-use rustix::process::Signal;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::json;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
-use super::{TestCluster, observer::RoomObserver};
+use super::{LEASE, SHORT_LEASE, TestCluster, observer::RoomObserver};
 use crate::harness::{
     eventually,
+    process::INTERVALS,
     proxy::{FaultyProxy, LinkState},
     redis_server::RedisServer,
 };
 
-/// Two on each node.
-pub async fn six(cluster: &TestCluster) -> Vec<RoomObserver> {
+/// Two members on each node, in one room.
+pub async fn join_six(cluster: &TestCluster) -> Vec<RoomObserver> {
     let mut all = Vec::new();
     for number in 0..6 {
         all.push(cluster.join(number % 3, "den", "alice", &format!("m{number}")).await);
@@ -25,28 +26,21 @@ pub async fn six(cluster: &TestCluster) -> Vec<RoomObserver> {
     all
 }
 
-/// How many have left, as a member has heard.
-fn left(member: &RoomObserver) -> usize {
-    member.events().iter().filter(|event| event.starts_with("left")).count()
-}
-
 fn events_of(members: &[RoomObserver]) -> Vec<Vec<String>> {
     members.iter().map(RoomObserver::events).collect()
 }
 
 #[tokio::test]
 async fn the_members_of_a_node_that_died_leave_once() {
-    let cluster = TestCluster::start(&[]).await;
-    let mut all = six(&cluster).await;
-    let died = Instant::now();
+    let cluster = TestCluster::start(&[SHORT_LEASE]).await;
+    let mut all = join_six(&cluster).await;
 
     cluster.nodes[0].signal(Signal::KILL);
     all.retain(|member| !["m0", "m3"].contains(&member.client_id.as_str()));
 
     for member in &all {
-        eventually("both have left", async || left(member) == 2).await;
+        eventually("both have left", async || member.peers_left() == 2).await;
     }
-    assert!(died.elapsed() < Duration::from_secs(14), "{:?}", died.elapsed());
     cluster.assert_consistent(&all).await;
     let again = cluster.join(1, "den", "alice", "m0").await;
     all.push(again);
@@ -55,65 +49,65 @@ async fn the_members_of_a_node_that_died_leave_once() {
 
 #[tokio::test]
 async fn a_node_that_slept_is_given_up_and_comes_back() {
-    let cluster = TestCluster::start(&[("WEBSOCKET_TIMEOUT", "60")]).await;
-    let all = six(&cluster).await;
+    let cluster = TestCluster::start(&[("WEBSOCKET_TIMEOUT", "60"), SHORT_LEASE]).await;
+    let all = join_six(&cluster).await;
 
     cluster.nodes[0].signal(Signal::STOP);
     for member in &all {
         if !["m0", "m3"].contains(&member.client_id.as_str()) {
-            eventually("both have left", async || left(member) == 2).await;
+            eventually("both have left", async || member.peers_left() == 2).await;
         }
     }
     cluster.nodes[0].signal(Signal::CONT);
 
     eventually("they are back", async || all[1].peers().len() == 5).await;
     cluster.assert_consistent(&all).await;
-    assert!(all.iter().all(|member| left(member) <= 2), "{:?}", events_of(&all));
+    assert!(all.iter().all(|member| member.peers_left() <= 2), "{:?}", events_of(&all));
 }
 
-/// A cluster whose first node reaches the engine over a wire of ours.
-async fn wired() -> (TestCluster, FaultyProxy) {
-    let engine = RedisServer::start().await;
-    let wire = FaultyProxy::before(engine.address()).await;
-    let through = format!("redis://{}", wire.address);
-    let way = |node, url| if node == 0 { through.clone() } else { url };
-    (TestCluster::start_on(engine, &[], way).await, wire)
+/// A cluster whose first node reaches Redis through a proxy.
+async fn start_with_proxy() -> (TestCluster, FaultyProxy) {
+    let redis = RedisServer::start().await;
+    let proxy = FaultyProxy::before(redis.address()).await;
+    let through = format!("redis://{}", proxy.address);
+    let url_of = |node, url| if node == 0 { through.clone() } else { url };
+    (TestCluster::start_on(redis, &[SHORT_LEASE], url_of).await, proxy)
 }
 
 #[tokio::test]
 async fn a_node_that_is_cut_off_removes_nobody_and_is_back_when_the_wire_is() {
-    let (cluster, wire) = wired().await;
-    let mut all = six(&cluster).await;
+    let (cluster, proxy) = start_with_proxy().await;
+    let mut all = join_six(&cluster).await;
     let is_cut = |member: &&RoomObserver| ["m0", "m3"].contains(&member.client_id.as_str());
     let before: Vec<_> = all.iter().filter(is_cut).map(RoomObserver::events).collect();
 
-    wire.set_all(LinkState::Silent);
+    proxy.set_all(LinkState::Silent);
     eventually("the others give both up", async || {
-        all.iter().filter(|member| !is_cut(member)).all(|member| left(member) == 2)
+        all.iter().filter(|member| !is_cut(member)).all(|member| member.peers_left() == 2)
     })
     .await;
     all[0].send(json!({"type":"message","data":"here","to":"m3"})).await;
     all[3].wait_for_message("m0", json!("here")).await;
     let during: Vec<_> = all.iter().filter(is_cut).map(RoomObserver::events).collect();
     assert_eq!(during, before);
-    wire.set_all(LinkState::Normal);
-    wire.set_open(LinkState::Reset);
+    proxy.set_all(LinkState::Normal);
+    proxy.set_open(LinkState::Reset);
     cluster.wait_for_redis(0, "up").await;
 
     for member in &all {
         eventually("all are back", async || member.peers().len() == 5).await;
     }
     cluster.assert_consistent(&all).await;
-    assert!(all.iter().filter(is_cut).all(|member| left(member) == 0));
+    assert!(all.iter().filter(is_cut).all(|member| member.peers_left() == 0));
 }
 
 #[tokio::test]
 async fn a_slow_wire_to_the_engine_costs_neither_messages_nor_their_order() {
     const SAID: usize = 100;
-    let (cluster, wire) = wired().await;
-    let mut all = six(&cluster).await;
+    let (cluster, proxy) = start_with_proxy().await;
+    let mut all = join_six(&cluster).await;
 
-    wire.set_open(LinkState::Delayed(Duration::from_millis(50)));
+    proxy.set_open(LinkState::Delayed(Duration::from_millis(50)));
     for number in 0..SAID {
         for member in &mut all {
             member.send(json!({"type":"message","data":number})).await;
@@ -166,14 +160,12 @@ async fn rooms_are_shared_out_among_engines_and_each_is_missed_for_its_own_rooms
 
 #[tokio::test]
 async fn without_the_engine_a_node_goes_on_alone_and_nobody_notices_its_return() {
-    let mut cluster = TestCluster::start(&[]).await;
-    let mut all = six(&cluster).await;
+    let mut cluster = TestCluster::start(&[SHORT_LEASE]).await;
+    let mut all = join_six(&cluster).await;
     let before = events_of(&all);
 
     cluster.redis.kill().await;
-    for node in 0..3 {
-        cluster.wait_for_redis(node, "down").await;
-    }
+    cluster.wait_until_down().await;
     all[0].send(json!({"type":"message","data":"here","to":"m3"})).await;
     all[3].wait_for_message("m0", json!("here")).await;
     all[0].send(json!({"type":"message","data":"there","to":"m1"})).await;
@@ -188,18 +180,15 @@ async fn without_the_engine_a_node_goes_on_alone_and_nobody_notices_its_return()
     }
 
     cluster.redis.restart().await;
-    for node in 0..3 {
-        cluster.wait_for_redis(node, "up").await;
-    }
-    // Longer than anybody is in doubt.
-    sleep(Duration::from_secs(11)).await;
+    cluster.wait_until_up().await;
+    cluster.wait_until_expired(LEASE).await;
 
-    assert_eq!(events_of(&all), before);
-    cluster.assert_consistent(&all).await;
     all[0].send(json!({"type":"message","data":"again"})).await;
     for member in all.iter().skip(1) {
         member.wait_for_message("m0", json!("again")).await;
     }
+    assert_eq!(events_of(&all), before);
+    cluster.assert_consistent(&all).await;
     let late = cluster.join(0, "den", "alice", "late").await;
     all.push(late);
     cluster.assert_consistent(&all).await;
@@ -208,8 +197,8 @@ async fn without_the_engine_a_node_goes_on_alone_and_nobody_notices_its_return()
 /// What the engine has written down is not what is true: m1 has left since, m6 has come, and a node has died.
 #[tokio::test]
 async fn an_engine_that_comes_back_with_an_old_picture_is_told_the_new_one() {
-    let mut cluster = TestCluster::start(&[]).await;
-    let mut all = six(&cluster).await;
+    let mut cluster = TestCluster::start(&[SHORT_LEASE]).await;
+    let mut all = join_six(&cluster).await;
     cluster.redis.save().await;
     all.remove(1).leave().await;
     all.push(cluster.join(1, "den", "alice", "m6").await);
@@ -232,8 +221,7 @@ async fn an_engine_that_comes_back_with_an_old_picture_is_told_the_new_one() {
     for member in &all {
         eventually("those of the dead node are gone", async || member.peers().len() == 3).await;
     }
-    // As long as a doubt, and another beat.
-    sleep(Duration::from_secs(10)).await;
+    cluster.wait_until_expired(LEASE).await;
 
     cluster.assert_consistent(&all).await;
     for (now, before) in events_of(&all).iter().zip([0, 2, 3].map(|member| &before[member])) {
@@ -247,7 +235,7 @@ async fn an_engine_that_comes_back_with_an_old_picture_is_told_the_new_one() {
 #[tokio::test]
 async fn a_node_whose_inbox_overflows_begins_anew() {
     let mut cluster = TestCluster::start(&[("WEBSOCKET_TIMEOUT", "60")]).await;
-    let mut all = six(&cluster).await;
+    let mut all = join_six(&cluster).await;
 
     cluster.nodes[0].signal(Signal::STOP);
     all.remove(1).leave().await;
@@ -264,11 +252,9 @@ async fn a_node_whose_inbox_overflows_begins_anew() {
 #[tokio::test]
 async fn who_leaves_without_the_engine_has_left_when_it_is_back() {
     let mut cluster = TestCluster::start(&[]).await;
-    let mut all = six(&cluster).await;
+    let mut all = join_six(&cluster).await;
     cluster.redis.kill().await;
-    for node in 0..3 {
-        cluster.wait_for_redis(node, "down").await;
-    }
+    cluster.wait_until_down().await;
 
     all.remove(0).leave().await;
     cluster.redis.restart().await;
@@ -281,20 +267,18 @@ async fn who_leaves_without_the_engine_has_left_when_it_is_back() {
 
 #[tokio::test]
 async fn an_engine_that_hangs_is_waited_for() {
-    let cluster = TestCluster::start(&[]).await;
-    let all = six(&cluster).await;
+    // One hang is shorter than a response may take, one is shorter than the lease, and one longer.
+    let cluster = TestCluster::start(&[(INTERVALS, "lease=4000")]).await;
+    let all = join_six(&cluster).await;
     let before = events_of(&all);
 
-    for seconds in [1, 3, 12] {
+    for seconds in [1, 3, 6] {
         cluster.redis.signal(Signal::STOP);
         sleep(Duration::from_secs(seconds)).await;
         cluster.redis.signal(Signal::CONT);
-        for node in 0..3 {
-            cluster.wait_for_redis(node, "up").await;
-        }
+        cluster.wait_until_up().await;
     }
-    // As long as a lease, and another beat.
-    sleep(Duration::from_secs(10)).await;
+    cluster.wait_until_expired(4.0).await;
 
     assert_eq!(events_of(&all), before);
     cluster.assert_consistent(&all).await;
@@ -303,7 +287,7 @@ async fn an_engine_that_hangs_is_waited_for() {
 #[tokio::test]
 async fn a_node_that_stops_in_order_tells_the_others_at_once() {
     let cluster = TestCluster::start(&[]).await;
-    let mut all = six(&cluster).await;
+    let mut all = join_six(&cluster).await;
 
     cluster.nodes[0].signal(Signal::TERM);
     all.retain(|member| !["m0", "m3"].contains(&member.client_id.as_str()));

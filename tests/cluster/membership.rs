@@ -6,7 +6,9 @@ use futures_util::future::join_all;
 use serde_json::json;
 
 use super::{TestCluster, listed, observer::RoomObserver};
-use crate::harness::{PASSWORD, eventually, process::RestartableServer, redis_server::RedisServer};
+use crate::harness::{
+    PASSWORD, eventually, process::RestartableServer, redis_server::RedisServer,
+};
 
 #[tokio::test]
 async fn members_on_different_nodes_see_hear_and_leave_each_other() {

@@ -20,8 +20,16 @@ use tempfile::TempDir;
 use self::observer::RoomObserver;
 
 use crate::harness::{
-    CHEAP, eventually, process::RestartableServer, redis_server::RedisServer, users_file,
+    CHEAP, eventually,
+    process::{INTERVALS, RestartableServer},
+    redis_server::RedisServer,
+    users_file,
 };
+
+/// A lease that a test waits out, and that a busy machine does not miss.
+const SHORT_LEASE: (&str, &str) = (INTERVALS, "lease=3000");
+/// The same in seconds.
+const LEASE: f64 = 3.0;
 
 /// Three nodes and the Redis that they share.
 struct TestCluster {
@@ -98,6 +106,22 @@ impl TestCluster {
         for node in 0..self.nodes.len() {
             self.wait_for_redis(node, "down").await;
         }
+    }
+
+    /// Waits until every node has sent two heartbeats since it would have expired the members that it could not confirm when
+    /// Redis came up: members that are to expire have expired by then. The nodes' lease is `lease` seconds.
+    async fn wait_until_expired(&self, lease: f64) {
+        let due = self.redis.time().await + lease;
+        let mut beaten = Vec::new();
+        for at_least in [due, due + lease / 4.0] {
+            beaten = eventually("every node has sent a heartbeat", async || {
+                let ends: Vec<f64> = self.redis.lease_ends().await.into_values().collect();
+                let is_later = ends.iter().all(|end| end - lease > at_least);
+                if is_later { Ok(ends) } else { Err((at_least, ends)) }
+            })
+            .await;
+        }
+        assert!(!beaten.is_empty());
     }
 
     async fn join(&self, node: usize, room: &str, username: &str, client_id: &str) -> RoomObserver {

@@ -113,9 +113,7 @@ async fn an_order_that_was_given_while_the_engine_was_away_holds_everywhere_once
     let mut cluster = open().await;
     let alice = cluster.join(1, "den", "alice", "a").await;
     cluster.redis.kill().await;
-    for node in 0..3 {
-        cluster.wait_for_redis(node, "down").await;
-    }
+    cluster.wait_until_down().await;
 
     done(&cluster, 0, "ban", json!({"username":"alice","seconds":600})).await;
     assert!(alice.is_open(), "nobody could have told its node");

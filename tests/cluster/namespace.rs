@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::json;
 
-use super::{TestCluster, faults::six};
+use super::{SHORT_LEASE, TestCluster, faults::join_six};
 use crate::harness::{
     eventually,
     process::{IN_NAMESPACE, IP},
@@ -73,18 +73,19 @@ async fn a_node_whose_cable_is_pulled_goes_on_alone_and_is_back_when_it_is_plugg
     let reachable = ["--bind", "127.0.0.1", &here, "--protected-mode", "no"];
     let engine = RedisServer::start_with_settings(&reachable).await;
     let port = engine.address().port();
-    let cluster = TestCluster::start_with(engine, &[("WEBSOCKET_TIMEOUT", "60")], |node| {
-        if node > 0 {
-            return vec![("REDIS_URL", format!("redis://127.0.0.1:{port}"))];
-        }
-        vec![
-            ("REDIS_URL", format!("redis://{here}:{port}")),
-            ("HOST", there.clone()),
-            (IN_NAMESPACE, namespace.name.clone()),
-        ]
-    })
-    .await;
-    let mut all = six(&cluster).await;
+    let cluster =
+        TestCluster::start_with(engine, &[("WEBSOCKET_TIMEOUT", "60"), SHORT_LEASE], |node| {
+            if node > 0 {
+                return vec![("REDIS_URL", format!("redis://127.0.0.1:{port}"))];
+            }
+            vec![
+                ("REDIS_URL", format!("redis://{here}:{port}")),
+                ("HOST", there.clone()),
+                (IN_NAMESPACE, namespace.name.clone()),
+            ]
+        })
+        .await;
+    let mut all = join_six(&cluster).await;
 
     namespace.cable_is("down");
     for member in [1, 2, 4, 5] {

@@ -1,13 +1,13 @@
 //! A Redis that is watched by three real sentinels, which put its replica in its place.
 
-use std::{process::Stdio, time::Duration};
+use std::process::Stdio;
 
 use redis::aio::MultiplexedConnection;
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-use super::{TestCluster, faults::six};
+use super::{LEASE, SHORT_LEASE, TestCluster, faults::join_six};
 use crate::harness::redis_server::free_port;
 use crate::harness::{eventually, redis_server::RedisServer};
 
@@ -58,24 +58,23 @@ async fn where_a_replica_takes_the_place_of_redis_nobody_seems_to_leave() {
     }
     let ports = sentinels.each_ref().map(|it| format!("127.0.0.1:{}", it.port)).join(";");
     let url = format!("redis+sentinel://:{PASSWORD}@{ports}/signaling");
-    let cluster = TestCluster::start_on(second, &[], |_, _| url.clone()).await;
-    let mut all = six(&cluster).await;
+    let cluster = TestCluster::start_on(second, &[SHORT_LEASE], |_, _| url.clone()).await;
+    let mut all = join_six(&cluster).await;
     let before: Vec<_> = all.iter().map(|member| member.events()).collect();
 
     first.kill().await;
     cluster.wait_for_redis(0, "down").await;
     all[0].send(json!({"type":"message","data":"here","to":"m3"})).await;
     all[3].wait_for_message("m0", json!("here")).await;
-    for node in 0..3 {
-        cluster.wait_for_redis(node, "up").await;
-    }
-    // Longer than anybody is in doubt.
-    tokio::time::sleep(Duration::from_secs(11)).await;
+    cluster.wait_until_up().await;
+    cluster.wait_until_expired(LEASE).await;
 
+    all[0].send(json!({"type":"message","data":"again"})).await;
+    for member in &all[1..] {
+        member.wait_for_message("m0", json!("again")).await;
+    }
     assert_eq!(all.iter().map(|member| member.events()).collect::<Vec<_>>(), before);
     cluster.assert_consistent(&all).await;
-    all[0].send(json!({"type":"message","data":"again","to":"m1"})).await;
-    all[1].wait_for_message("m0", json!("again")).await;
     let late = cluster.join(2, "den", "bob", "late").await;
     all.push(late);
     cluster.assert_consistent(&all).await;

@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::TestCluster;
+use super::{SHORT_LEASE, TestCluster};
 use crate::harness::{
     eventually,
     receiver::WebhookReceiver,
@@ -11,16 +11,17 @@ use crate::harness::{
 };
 
 impl TestCluster {
-    async fn that_tells(receiver: &WebhookReceiver) -> Self {
+    async fn start_with_webhooks(receiver: &WebhookReceiver) -> Self {
         let url = receiver.url();
-        Self::start(&[("WEBHOOK_URLS", &url), ("WEBHOOK_ALLOW_PRIVATE", "true")]).await
+        let webhooks = [("WEBHOOK_URLS", &*url), ("WEBHOOK_ALLOW_PRIVATE", "true"), SHORT_LEASE];
+        Self::start(&webhooks).await
     }
 }
 
 #[tokio::test]
 async fn what_happens_in_a_room_of_two_nodes_is_told_once() {
     let receiver = WebhookReceiver::start().await;
-    let cluster = TestCluster::that_tells(&receiver).await;
+    let cluster = TestCluster::start_with_webhooks(&receiver).await;
     let mut alice = cluster.join(0, "den", "alice", "a").await;
     let bob = cluster.join(1, "den", "bob", "b").await;
     alice.send(json!({"type":"call_report","peer":"b","outcome":"failed","ms":30000})).await;
@@ -59,7 +60,7 @@ async fn what_happens_in_a_room_of_two_nodes_is_told_once() {
 #[tokio::test]
 async fn a_seat_that_moves_to_another_node_has_neither_left_nor_joined() {
     let receiver = WebhookReceiver::start().await;
-    let cluster = TestCluster::that_tells(&receiver).await;
+    let cluster = TestCluster::start_with_webhooks(&receiver).await;
     let token = &cluster.tokens["alice"];
     let address = cluster.nodes[0].address();
     let mut alice = ResumableClient::join(address, "den", "a", token, RESUME).await;
@@ -88,7 +89,7 @@ async fn a_seat_that_moves_to_another_node_has_neither_left_nor_joined() {
 #[tokio::test]
 async fn of_a_node_that_is_killed_another_tells_that_its_members_have_left() {
     let receiver = WebhookReceiver::start().await;
-    let mut cluster = TestCluster::that_tells(&receiver).await;
+    let mut cluster = TestCluster::start_with_webhooks(&receiver).await;
     let _alice = cluster.join(0, "den", "alice", "a").await;
     let _bob = cluster.join(1, "den", "bob", "b").await;
     let _carol = cluster.join(1, "attic", "carol", "c").await;
@@ -96,7 +97,7 @@ async fn of_a_node_that_is_killed_another_tells_that_its_members_have_left() {
     let story = ["room.opened", "member.joined a", "member.joined b"];
     receiver.wait_for_events("den", &story).await;
 
-    cluster.nodes[1].process.child.kill().await.unwrap();
+    cluster.nodes[1].process.kill().await;
 
     receiver.wait_for_events("den", &[&story[..], &["member.left b node_lost"]].concat()).await;
     let attic = ["room.opened", "member.joined c", "member.left c node_lost", "room.closed"];
@@ -106,7 +107,7 @@ async fn of_a_node_that_is_killed_another_tells_that_its_members_have_left() {
 #[tokio::test]
 async fn a_node_that_stops_tells_that_its_members_have_left() {
     let receiver = WebhookReceiver::start().await;
-    let mut cluster = TestCluster::that_tells(&receiver).await;
+    let mut cluster = TestCluster::start_with_webhooks(&receiver).await;
     let _alice = cluster.join(0, "den", "alice", "a").await;
     let bob = cluster.join(1, "den", "bob", "b").await;
 
@@ -122,7 +123,7 @@ async fn a_node_that_stops_tells_that_its_members_have_left() {
 #[tokio::test]
 async fn members_of_a_node_that_was_given_up_and_is_back_join_anew() {
     let receiver = WebhookReceiver::start().await;
-    let cluster = TestCluster::that_tells(&receiver).await;
+    let cluster = TestCluster::start_with_webhooks(&receiver).await;
     let alice = cluster.join(0, "den", "alice", "a").await;
     let bob = cluster.join(1, "den", "bob", "b").await;
     let carol = cluster.join(1, "attic", "carol", "c").await;
@@ -143,7 +144,7 @@ async fn members_of_a_node_that_was_given_up_and_is_back_join_anew() {
 #[tokio::test]
 async fn of_an_engine_that_forgets_others_hear_only_who_left_meanwhile() {
     let receiver = WebhookReceiver::start().await;
-    let mut cluster = TestCluster::that_tells(&receiver).await;
+    let mut cluster = TestCluster::start_with_webhooks(&receiver).await;
     let alice = cluster.join(0, "den", "alice", "a").await;
     let bob = cluster.join(1, "den", "bob", "b").await;
     let carol = cluster.join(2, "den", "carol", "c").await;
@@ -154,15 +155,11 @@ async fn of_an_engine_that_forgets_others_hear_only_who_left_meanwhile() {
     receiver.wait_for_events("den", &story).await;
 
     cluster.redis.kill().await;
-    for node in 0..3 {
-        cluster.wait_for_redis(node, "down").await;
-    }
+    cluster.wait_until_down().await;
     carol.leave().await;
     alone.leave().await;
     cluster.redis.restart().await;
-    for node in 0..3 {
-        cluster.wait_for_redis(node, "up").await;
-    }
+    cluster.wait_until_up().await;
     let dave = cluster.join(2, "den", "dave", "d").await;
 
     receiver

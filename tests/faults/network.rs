@@ -200,8 +200,8 @@ async fn peers_of_a_dead_socket_hear_reconnecting_at_the_time_out_and_user_left_
     let gone = of_type(&at_time_out, "user_left", "client_id");
     assert_eq!((states, gone), (vec![json!("reconnecting")], vec![json!("dave")]));
     assert_eq!(at_the_end["client_id"], "alice");
-    assert!((1.0..4.0).contains(&noticed.as_secs_f32()), "{noticed:?}");
-    assert!((1.9..4.0).contains(&(given_up - noticed).as_secs_f32()), "{given_up:?}");
+    assert!(noticed >= Duration::from_secs(1), "before the time-out: {noticed:?}");
+    assert!(given_up >= Duration::from_secs(3), "before the window's end: {given_up:?}");
     bob.assert_no_more_messages().await;
 }
 

@@ -1,17 +1,16 @@
 //! A `STATE_FILE` that cannot be written, and one that cannot be read.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, process::Command, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, process::Command};
 
 use serde_json::json;
-use tokio::time::Instant;
 
 use crate::harness::{
     process::RestartableServer,
     resumable::{RESUME, ResumableClient},
 };
 
-/// Longer than the two seconds for which clients may read their last words, shorter than the grace.
-const IN_TIME: Duration = Duration::from_secs(6);
+/// A grace that no test waits out.
+const LONG_GRACE: (&str, &str) = ("SHUTDOWN_GRACE_SECONDS", "600");
 
 async fn pair(house: &RestartableServer) -> [ResumableClient; 2] {
     let mut alice = house.join("alice", RESUME).await;
@@ -20,7 +19,8 @@ async fn pair(house: &RestartableServer) -> [ResumableClient; 2] {
     [alice, bob]
 }
 
-/// The server stops in time though it cannot keep anybody, says so once, and the next one knows nobody.
+/// The server stops long before its grace is over though it cannot save its members, logs that once, and the next process
+/// has no members.
 async fn stops_without_keeping_anybody(
     house: &mut RestartableServer,
     members: [ResumableClient; 2],
@@ -28,22 +28,19 @@ async fn stops_without_keeping_anybody(
 ) {
     let [mut alice, mut bob] = members;
 
-    let began = Instant::now();
     let (errors, ..) =
         tokio::join!(house.stop(), alice.receive_until_closed(), bob.receive_until_closed());
-    let took = began.elapsed();
     house.restart().await;
     alice.assert_resume_fails(house.address()).await;
     bob.assert_resume_fails(house.address()).await;
 
-    assert!(took < IN_TIME, "{took:?}");
     assert!(matches!(&errors[..], [error] if error.contains(named)), "{errors:?}");
     assert_eq!(house.stop().await, [] as [&str; 0]);
 }
 
 #[tokio::test]
 async fn a_state_file_in_no_folder_is_named_and_costs_only_the_seats() {
-    let mut house = RestartableServer::start(&[("STATE_FILE", "nowhere/seats")]).await;
+    let mut house = RestartableServer::start(&[("STATE_FILE", "nowhere/seats"), LONG_GRACE]).await;
     let members = pair(&house).await;
 
     stops_without_keeping_anybody(&mut house, members, "nowhere/seats").await;
@@ -71,7 +68,7 @@ impl Drop for FullDisk {
 
 #[tokio::test]
 async fn a_full_disk_costs_only_the_seats() {
-    let mut house = RestartableServer::start(&[("STATE_FILE", "disk/seats")]).await;
+    let mut house = RestartableServer::start(&[("STATE_FILE", "disk/seats"), LONG_GRACE]).await;
     let Some(disk) = FullDisk::mount(house.folder.path().join("disk")) else {
         return eprintln!("SKIPPED: only root may mount a disk that is full");
     };
@@ -88,7 +85,7 @@ async fn a_full_disk_costs_only_the_seats() {
 /// As a service may be started that is to write little (`LimitFSIZE=`).
 #[tokio::test]
 async fn a_limit_on_the_size_of_files_costs_only_the_seats() {
-    let mut house = RestartableServer::start(&[("STATE_FILE", "seats")]).await;
+    let mut house = RestartableServer::start(&[("STATE_FILE", "seats"), LONG_GRACE]).await;
     let members = pair(&house).await;
     let pid = house.process.child.id().unwrap().to_string();
     let limited = Command::new("prlimit").args(["--fsize=100", "--pid", &pid]).status();
@@ -100,7 +97,7 @@ async fn a_limit_on_the_size_of_files_costs_only_the_seats() {
 #[tokio::test]
 async fn a_state_file_that_is_damaged_is_named_not_quoted_and_lets_nobody_resume() {
     const SAID: &str = "what bob said to alice";
-    let mut house = RestartableServer::start(&[("STATE_FILE", "seats")]).await;
+    let mut house = RestartableServer::start(&[("STATE_FILE", "seats"), LONG_GRACE]).await;
     let path = house.folder.path().join("seats");
     let [alice, mut bob] = pair(&house).await;
     bob.send(json!({"type":"message","data":SAID,"to":"alice"})).await;
@@ -134,7 +131,7 @@ async fn a_state_file_that_is_damaged_is_named_not_quoted_and_lets_nobody_resume
 
 #[tokio::test]
 async fn what_is_kept_is_its_owners_only_whatever_lay_there_before() {
-    let mut house = RestartableServer::start(&[("STATE_FILE", "seats")]).await;
+    let mut house = RestartableServer::start(&[("STATE_FILE", "seats"), LONG_GRACE]).await;
     let path = house.folder.path().join("seats");
     let [_alice, mut bob] = pair(&house).await;
     fs::write(&path, "something else").unwrap();

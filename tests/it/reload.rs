@@ -6,13 +6,14 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
+use rustix::process::Signal;
+
 use crate::harness::PASSWORD;
 use crate::harness::{
     Client, http,
     process::{DEBUG, ServerProcess},
     users_file,
 };
-use rustix::process::Signal;
 
 const TURN_SECRET: &str = "a-secret-that-nobody-may-see-in-the-log";
 

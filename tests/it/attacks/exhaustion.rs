@@ -2,7 +2,7 @@
 //!
 //! All of them come through what the server takes for a proxy, unless they say an address of their own.
 
-use std::time::Duration;
+use std::{cell::Cell, time::Duration};
 
 use futures_util::{StreamExt, stream};
 use reqwest::Method;
@@ -14,7 +14,10 @@ use super::{
     raw::{PING, Raw, TEXT, upgrade},
 };
 use crate::harness::PASSWORD;
-use crate::harness::{Client, TEST_TIMEOUT, eventually, http, process::manage_ok};
+use crate::harness::{
+    Client, eventually, http,
+    process::{INTERVALS, NEVER, manage_ok},
+};
 
 /// So many at once while a crowd arrives.
 const AT_ONCE: usize = 100;
@@ -23,20 +26,15 @@ async fn crowd<T>(size: usize, arrive: impl AsyncFn(usize) -> T) -> Vec<T> {
     stream::iter(0..size).map(|number| arrive(number)).buffered(AT_ONCE).collect().await
 }
 
-/// How long each of twenty newcomers waits for its seat.
-async fn newcomers_wait(server: &AttackedServer) -> Duration {
-    let mut longest = Duration::ZERO;
+/// Twenty newcomers join, one after the other.
+async fn newcomers_join(server: &AttackedServer) {
     for _ in 0..20 {
-        let began = Instant::now();
-        let newcomer = server.join("den", "carol").await;
-        longest = longest.max(began.elapsed());
-        newcomer.leave().await;
+        server.join("den", "carol").await.leave().await;
     }
-    longest
 }
 
-/// Waits until the process has so many handles, give or take the files that it reads just now.
-async fn handles_are(server: &AttackedServer, wanted: usize) {
+/// Waits until the process has so many files open, give or take those that it reads just now.
+async fn wait_for_open_files(server: &AttackedServer, wanted: usize) {
     let counted = async || match server.open_files() {
         now if now.abs_diff(wanted) <= 3 => Ok(()),
         now => Err(now),
@@ -53,93 +51,139 @@ async fn knock(server: &AttackedServer, room: &str, address: &str) -> (u16, Raw)
     (answer.status, raw)
 }
 
-/// X01, X02: thirty heads and thirty bodies that come a byte at a time, cut after ten seconds.
-#[tokio::test]
-async fn requests_that_dribble_are_cut_and_nobody_waits_for_them() {
-    let server = AttackedServer::start(&[]).await;
-    let starts = [
-        "GET / HTTP/1.1\r\nHost: a\r\nX-Slow: ",
-        "POST /auth/login HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{",
-    ];
+/// The starts of requests that never end.
+const UNFINISHED: [&str; 2] = [
+    "GET / HTTP/1.1\r\nHost: a\r\nX-Slow: ",
+    "POST /auth/login HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{",
+];
 
-    let began = Instant::now();
-    let dribbling = crowd(60, async |number| {
+/// X01, X02: thirty heads and thirty bodies of which a byte comes now and then.
+#[tokio::test]
+async fn requests_that_dribble_delay_no_newcomer() {
+    let server = AttackedServer::start(&[(INTERVALS, NEVER)]).await;
+    let mut dribbling = crowd(60, async |number| {
         let mut raw = server.raw().await;
-        raw.write(starts[number % 2]).await;
-        let mut pace = interval(Duration::from_millis(700));
+        raw.write(UNFINISHED[number % 2]).await;
+        raw
+    })
+    .await;
+
+    for _ in 0..20 {
+        for raw in &mut dribbling {
+            raw.write(" ").await;
+        }
+        server.join("den", "carol").await.leave().await;
+    }
+
+    drop(dribbling);
+    server.assert_unharmed().await;
+}
+
+/// X01, X02: what comes meanwhile puts the end off no longer.
+#[tokio::test]
+async fn requests_that_dribble_are_cut() {
+    let server = AttackedServer::start(&[(INTERVALS, "head=1000 body=1000")]).await;
+
+    crowd(60, async |number| {
+        let mut raw = server.raw().await;
+        raw.write(UNFINISHED[number % 2]).await;
+        let mut pace = interval(Duration::from_millis(100));
         loop {
             tokio::select! {
                 _ = pace.tick() => { let _ = raw.try_write(" ").await; }
                 (answer, _) = raw.read_to_end() => {
                     let answer = String::from_utf8(answer).unwrap();
                     assert!(number % 2 == 0 || answer.starts_with("HTTP/1.1 408"), "{answer}");
-                    return began.elapsed();
+                    return;
                 }
             }
         }
-    });
-    let (cut, waited) = tokio::join!(dribbling, newcomers_wait(&server));
+    })
+    .await;
 
-    assert!(cut.iter().all(|after| *after < Duration::from_secs(65)), "{cut:?}");
-    assert!(waited < Duration::from_secs(5), "{waited:?}");
     server.assert_unharmed().await;
 }
 
-/// N02, X04: 1,000 half-open requests and 200 connections without a word (the catalogue has 10,000),
-/// three times: newcomers sit down as before, all handles return, and the memory serves the next crowd.
+/// 1,000 requests without the last line of their heads, and 200 connections on which nothing is sent.
+async fn half_open(server: &AttackedServer) -> Vec<Raw> {
+    crowd(1200, async |number| {
+        let mut raw = server.raw().await;
+        if number % 6 != 0 {
+            raw.write(upgrade("den")).await;
+        }
+        raw
+    })
+    .await
+}
+
+/// N02, X04 (the catalogue has 10,000).
 #[tokio::test]
-async fn a_thousand_half_open_connections_keep_nobody_out() {
-    let server = AttackedServer::with(&[]).may_grow_by(48).start().await;
-    let half_open = async || {
-        crowd(1200, async |number| {
-            let mut raw = server.raw().await;
-            if number % 6 != 0 {
-                raw.write(upgrade("den")).await; // but for its last line
-            }
-            raw
-        })
-        .await
-    };
+async fn a_thousand_half_open_connections_keep_no_newcomer_out() {
+    let server = AttackedServer::with(&[(INTERVALS, NEVER)]).may_grow_by(48).start().await;
+    let before = server.open_files();
+
+    let crowd = half_open(&server).await;
+    wait_for_open_files(&server, before + crowd.len()).await;
+    newcomers_join(&server).await;
+
+    drop(crowd);
+    server.assert_unharmed().await;
+}
+
+/// N02, X04: three crowds, of which two reset their connections: all file descriptors are closed, and the memory serves the
+/// next crowd.
+#[tokio::test]
+async fn half_open_connections_are_cut_and_leave_no_memory_behind() {
+    let server = AttackedServer::with(&[(INTERVALS, "head=4000")]).may_grow_by(48).start().await;
     let before = server.open_files();
     for _ in 0..2 {
-        let crowd = half_open().await;
-        handles_are(&server, before + crowd.len()).await;
-        drop(crowd); // rudely
-        handles_are(&server, before).await;
+        drop(half_open(&server).await);
+        wait_for_open_files(&server, before).await;
     }
     let after_two = server.resident();
 
-    let crowd = half_open().await;
-    let waited = newcomers_wait(&server).await;
-    for mut raw in crowd {
+    for mut raw in half_open(&server).await {
         let (rest, _) = raw.read_to_end().await;
         assert!(rest.is_empty() || rest.starts_with(b"HTTP/1.1 408"), "{rest:?}");
     }
 
-    assert!(waited < Duration::from_secs(5), "{waited:?}");
     let grown = server.resident().saturating_sub(after_two);
     assert!(grown < 8 << 20, "{grown} bytes more than after two crowds");
     server.assert_unharmed().await;
 }
 
-/// X04: connections that were used once and are kept.
-#[tokio::test]
-async fn connections_that_are_kept_idle_are_closed_after_a_while() {
-    let server = AttackedServer::start(&[]).await;
-    let idle = crowd(400, async |_| {
+/// So many connections that have had one answer, and are kept.
+async fn idle_connections(server: &AttackedServer) -> Vec<Raw> {
+    crowd(400, async |_| {
         let mut raw = server.raw().await;
         raw.write("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
         assert_eq!(raw.answer().await.unwrap().status, 200);
         raw
     })
-    .await;
+    .await
+}
 
-    let waited = newcomers_wait(&server).await;
-    assert!(waited < Duration::from_secs(5), "{waited:?}");
+/// X04.
+#[tokio::test]
+async fn idle_connections_keep_no_newcomer_out() {
+    let server = AttackedServer::start(&[(INTERVALS, NEVER)]).await;
 
-    for mut raw in idle {
+    let idle = idle_connections(&server).await;
+    newcomers_join(&server).await;
+
+    drop(idle);
+    server.assert_unharmed().await;
+}
+
+/// X04.
+#[tokio::test]
+async fn idle_connections_are_closed() {
+    let server = AttackedServer::start(&[(INTERVALS, "head=3000")]).await;
+
+    for mut raw in idle_connections(&server).await {
         assert_eq!(raw.read_to_end().await.0, b"");
     }
+
     server.assert_unharmed().await;
 }
 
@@ -149,14 +193,12 @@ async fn connections_that_are_kept_idle_are_closed_after_a_while() {
 async fn a_member_that_falls_silent_is_let_go() {
     let server = AttackedServer::start(&[("WEBSOCKET_TIMEOUT", "3")]).await;
     let mut silent = server.raw_member("den", "carol").await;
-    let began = Instant::now();
 
     let mut frames = Vec::new();
     while let Some(frame) = silent.next_frame().await {
         frames.push(frame);
     }
 
-    assert!(began.elapsed() < TEST_TIMEOUT);
     let kinds: Vec<_> = frames.iter().map(|frame| frame.first).collect();
     assert_eq!((kinds[0], kinds[kinds.len() - 2]), (PING, TEXT), "{frames:?}");
     let last = frames.pop().unwrap();
@@ -164,48 +206,35 @@ async fn a_member_that_falls_silent_is_let_go() {
     assert_eq!(server.assert_unharmed().await.visits, 1);
 }
 
-/// X05, and the bounded queue of logins: twelve guessers with ever new names and addresses for four
-/// seconds; the calls' median stays below 100 ms and the 95th percentile below 400 ms.
+/// X05, and the bounded queue of logins: twelve guessers with ever new names and addresses. Where a check of a password held
+/// up a member, it would get an answer for each check; it gets many.
 #[tokio::test]
 async fn guessers_do_not_slow_calls() {
+    const GUESSES: usize = 24;
     let server = AttackedServer::with(&[]).with_production_hashes().start().await;
     let mut member = server.join("den", "carol").await;
-    let until = Instant::now() + Duration::from_secs(4);
 
-    let guessing = crowd(12, async |guesser| {
-        let mut statuses = Vec::new();
-        while Instant::now() < until {
-            let address = format!("198.51.{guesser}.{}", statuses.len() % 250);
-            let name = format!("user{guesser}x{}", statuses.len());
-            let request = server.request(Method::POST, "/auth/login");
-            let request = request.header("x-forwarded-for", address);
-            let answer = request.json(&json!({"username":name,"password":"guess"})).send();
-            statuses.push(answer.await.unwrap().status().as_u16());
-        }
-        statuses
+    let guessing = crowd(GUESSES, async |number| {
+        let request = server.request(Method::POST, "/auth/login");
+        let request = request.header("x-forwarded-for", format!("198.51.100.{number}"));
+        let body = json!({"username":format!("user{number}"),"password":"guess"});
+        request.json(&body).send().await.unwrap().status().as_u16()
     });
+    let answered = Cell::new(0);
     let calling = async {
-        let mut took = Vec::new();
-        while Instant::now() < until {
-            let began = Instant::now();
+        loop {
             member.assert_no_more_messages().await;
-            took.push(began.elapsed());
-            sleep(Duration::from_millis(25)).await;
+            answered.set(answered.get() + 1);
         }
-        took.sort_unstable();
-        took
     };
-    let (guesses, took) = tokio::join!(guessing, calling);
+    let statuses = tokio::select! {
+        statuses = guessing => statuses,
+        () = calling => unreachable!(),
+    };
 
-    let guesses = guesses.concat();
-    assert!(guesses.iter().all(|status| [401, 503].contains(status)), "{guesses:?}");
-    assert!(guesses.contains(&401));
-    let (half, most) = (took[took.len() / 2], took[took.len() * 95 / 100]);
-    assert!(
-        half < Duration::from_millis(100) && most < Duration::from_millis(400),
-        "{half:?} {most:?}"
-    );
-    member.leave().await;
+    assert_eq!(statuses, [401; GUESSES]);
+    assert!(answered.get() > 4 * GUESSES, "{} answers", answered.get());
+    drop(member);
     server.assert_unharmed().await;
 }
 
@@ -322,13 +351,12 @@ async fn five_thousand_sockets_of_one_stranger_are_shed() {
     })
     .await;
     let (elsewhere, _) = knock(&server, "den", "198.51.100.8").await;
-    let waited = newcomers_wait(&server).await;
+    newcomers_join(&server).await;
 
     let let_in = knocks.iter().filter(|(status, _)| *status == 101).count();
     assert_eq!(let_in, 256);
     assert!(knocks.iter().all(|(status, _)| [101, 503].contains(status)));
     assert_eq!(elsewhere, 101);
-    assert!(waited < Duration::from_secs(5), "{waited:?}");
     assert!(server.peak() < 64 << 20, "{} bytes", server.peak());
 
     knocks.clear();
@@ -386,12 +414,9 @@ async fn a_storm_of_reconnections_is_seated() {
     let members = crowd(MEMBERS, async |number| arrive(number, 0).await).await;
     drop(members); // rudely
 
-    let began = Instant::now();
     let again = (0..MEMBERS).map(|number| arrive(number, (number as u64 * 7919) % 1000));
     let mut again = futures_util::future::join_all(again).await;
-    let took = began.elapsed();
 
-    assert!(took < Duration::from_secs(10), "{took:?}");
     for client in &mut again {
         client.send(json!({"type":"ping"})).await;
     }
@@ -399,10 +424,11 @@ async fn a_storm_of_reconnections_is_seated() {
     server.assert_unharmed().await;
 }
 
-/// Somebody who asks for much and reads nothing of it is cut after thirty seconds.
+/// A client that requests much and reads nothing of it is disconnected.
 #[tokio::test]
 async fn an_answer_that_is_not_read_is_not_waited_for() {
-    let server = AttackedServer::with(&[]).may_grow_by(64).start().await;
+    let server =
+        AttackedServer::with(&[(INTERVALS, "write_stall=1000")]).may_grow_by(64).start().await;
     let before = server.open_files();
     let request = "GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: a\r\n\r\n".repeat(6);
 
@@ -414,7 +440,8 @@ async fn an_answer_that_is_not_read_is_not_waited_for() {
         stream
     })
     .await;
-    handles_are(&server, before + deaf.len()).await;
+    // Connections are accepted in order: this one after those.
+    server.health().await;
 
     let cut = async || match server.open_files() <= before {
         true => Ok(()),
@@ -441,9 +468,7 @@ async fn without_handles_members_talk_on_and_newcomers_wait() {
     manage_ok(&server.folder, &["disable", "carol"], "").await;
     assert_eq!(carol.read_to_close().await.1.0, 4003);
     drop(crowd);
-    let began = Instant::now();
     assert_eq!(server.health().await["active_connections"], 4);
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 
     let answer = server.request(Method::POST, "/auth/login");
     let answer = answer.json(&json!({"username":"dave","password":PASSWORD})).send().await.unwrap();

@@ -10,21 +10,20 @@ use signaling::clock::unix_now;
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
-    process::Command,
-    time::{Instant, interval, sleep, timeout},
+    time::{Instant, interval, timeout},
 };
+
+use rustix::process::Signal;
 
 use super::{
     attacked_server::{AttackedServer, JWT_SECRET_KEY, SECRET_KEY},
     raw::{PING, Raw},
 };
-use crate::harness::process::signal;
 use crate::harness::{
-    Client, PASSWORD, TEST_TIMEOUT, eventually,
-    process::{DEBUG, ServerProcess, command},
+    Client, PASSWORD, TEST_TIMEOUT, compile_clock, eventually,
+    process::{DEBUG, INTERVALS, ServerProcess, command, signal},
     users_file,
 };
-use rustix::process::Signal;
 
 fn folder_with_users(cost: u32) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
@@ -70,17 +69,15 @@ async fn a_login_that_has_begun_is_finished_before_the_end() {
 async fn a_server_that_was_killed_is_back_at_once() {
     let folder = folder_with_users(4);
 
-    for round in 0..5 {
-        let began = Instant::now();
+    for _ in 0..5 {
         let mut server = ServerProcess::start(&folder, &DEBUG).await;
         let token = token(server.address, "alice").await;
         let arriving = (0..40).map(async |number| {
             seat(server.address, &format!("room{}", number % 8), "alice", &token).await
         });
         let members = join_all(arriving).await;
-        assert!(began.elapsed() < Duration::from_secs(5), "round {round}: {:?}", began.elapsed());
 
-        server.child.kill().await.unwrap();
+        server.kill().await;
         drop(members);
     }
     assert_eq!(fs::read_to_string(folder.path().join("users.csv")).unwrap().lines().count(), 5);
@@ -219,13 +216,10 @@ async fn nobody_forges_a_line_of_the_log() {
 #[tokio::test]
 async fn a_clock_that_jumps_drops_nobody() {
     let folder = folder_with_users(4);
-    let mut compiler = Command::new("cc");
-    let compiler = compiler.args(["-shared", "-fPIC", "-o"]).arg(folder.path().join("clock.so"));
-    let compiled = compiler.args(["tests/it/attacks/clock.c", "-ldl"]).status().await.unwrap();
-    assert!(compiled.success());
-    let offset = folder.path().join("offset");
-    fs::write(&offset, "0").unwrap();
-    let settings = [("LD_PRELOAD", "{folder}/clock.so"), ("CLOCK_OFFSET", "{folder}/offset")];
+    let clock = compile_clock(&folder).await;
+    let (offset, users_csv) = (folder.path().join("offset"), folder.path().join("users.csv"));
+    let settings = [&clock[..], &[(INTERVALS, "file_poll=20")]].concat();
+    let mut reloads = 0;
     let server = AttackedServer::with(&settings).in_folder(folder).start().await;
     let mut carol = server.join("den", "carol").await;
     let me = async |token: &str| {
@@ -245,7 +239,11 @@ async fn a_clock_that_jumps_drops_nobody() {
         let ahead = issued_at(&fresh) - i64::try_from(unix_now()).unwrap();
         assert!((jump - 60..=jump + 60).contains(&ahead), "the clock is {ahead} s ahead");
 
-        sleep(Duration::from_secs(1)).await; // time for whatever would act on the jump
+        // What acts on a jump has acted once the server has polled the users file since.
+        let users = fs::read_to_string(&users_csv).unwrap() + "\n";
+        fs::write(&users_csv, users).unwrap();
+        reloads += 1;
+        server.wait_for_log_lines("users file read again", reloads).await;
         carol.assert_no_more_messages().await;
         assert_eq!(guess().await, 429, "{jump}");
         assert_eq!((me(&fresh).await, me(&server.token("carol")).await), (200, mine), "{jump}");
@@ -260,17 +258,18 @@ fn issued_at(token: &str) -> i64 {
     serde_json::from_slice::<Value>(&claims).unwrap()["iat"].as_i64().unwrap()
 }
 
-/// N09: nginx closes what says nothing for 60 seconds. By default a quiet member is pinged long before.
+/// N09: nginx closes what says nothing for 60 seconds. The default of `WEBSOCKET_TIMEOUT` is 30 seconds, and a
+/// ping comes after a third of it; here it is 6.
 #[tokio::test]
-async fn a_quiet_member_hears_a_ping_within_thirty_seconds() {
-    let server = AttackedServer::start(&[]).await;
+async fn a_quiet_member_is_pinged_long_before_its_timeout() {
+    let server = AttackedServer::start(&[("WEBSOCKET_TIMEOUT", "6")]).await;
     let mut quiet = server.raw_member("den", "carol").await;
 
     let began = Instant::now();
-    let ping = timeout(Duration::from_secs(30), quiet.next_frame()).await.expect("nothing");
+    let ping = quiet.next_frame().await;
 
     assert_eq!(ping.unwrap().first, PING);
-    assert!(began.elapsed() > Duration::from_secs(5), "not a storm of pings either");
+    assert!(began.elapsed() > Duration::from_secs(1), "not a storm of pings either");
     drop(quiet);
     server.assert_unharmed().await;
 }
@@ -286,16 +285,17 @@ async fn a_member_that_only_talks_hears_a_ping_too() {
     let mut talker = server.raw_member("den", "carol").await;
 
     let mut pace = interval(Duration::from_millis(300));
-    let until = Instant::now() + Duration::from_secs(6);
-    let mut heard = None;
-    while heard.is_none() && Instant::now() < until {
-        tokio::select! {
-            frame = talker.next_frame() => heard = frame,
-            _ = pace.tick() => talker.send(&json!({"type":"message","data":"on and on"})).await,
+    let pinged = async {
+        loop {
+            tokio::select! {
+                frame = talker.next_frame() => return frame,
+                _ = pace.tick() => talker.send(&json!({"type":"message","data":"on and on"})).await,
+            }
         }
-    }
+    };
+    let frame = timeout(TEST_TIMEOUT, pinged).await.expect("no ping");
 
-    assert_eq!(heard.expect("nothing is said to a member that talks").first, PING);
+    assert_eq!(frame.expect("a ping").first, PING);
     drop(talker);
     server.assert_unharmed().await;
 }

@@ -1,11 +1,10 @@
 //! REST under hostile requests (group E of the catalogue).
 
-use std::{collections::HashSet, time::Duration};
+use std::{cell::Cell, collections::HashSet, convert::Infallible};
 
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 use signaling::rooms::{Membership, Peer};
-use tokio::time::Instant;
 
 use super::{
     attacked_server::AttackedServer,
@@ -202,10 +201,10 @@ async fn look_alikes_of_a_name_are_other_names_and_all_failures_are_alike() {
     server.assert_unharmed().await;
 }
 
-/// E12: six interleaved tries of each kind with hashes of production's cost; the catalogue's figure is
-/// a ratio of 0.5 to 2, and 3 % over 200 tries is for a measurement without neighbours.
+/// E12: six interleaved tries of each kind with hashes of production's cost; the catalogue's figure is a ratio of 0.5 to 2.
+/// Processor time is compared, which does not depend on what else the machine does.
 #[tokio::test]
-async fn a_refusal_takes_as_long_whoever_is_named() {
+async fn a_rejected_login_takes_as_long_for_an_unknown_name() {
     let server = AttackedServer::with(&[("AUTH_MAX_FAILURES", "1000")])
         .with_production_hashes()
         .start()
@@ -216,9 +215,9 @@ async fn a_refusal_takes_as_long_whoever_is_named() {
 
     for _ in 0..6 {
         for (kind, (username, password)) in kinds.iter().enumerate() {
-            let began = Instant::now();
+            let before = server.processor_ticks();
             assert_eq!(login(&server, username, password).await.status(), 401);
-            took[kind].push(began.elapsed());
+            took[kind].push(server.processor_ticks() - before);
         }
     }
 
@@ -226,7 +225,7 @@ async fn a_refusal_takes_as_long_whoever_is_named() {
         .iter_mut()
         .map(|tries| {
             tries.sort_unstable();
-            (tries[2] + tries[3]).as_secs_f64() / 2.0
+            (tries[2] + tries[3]) as f64 / 2.0
         })
         .collect();
     for median in &medians {
@@ -334,6 +333,7 @@ async fn somebody_who_sends_and_stops_sending_is_answered() {
 /// up those who talk or come in. The members of those rooms have no sockets.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_list_of_thousands_of_rooms_holds_nobody_up() {
+    const ROUNDS: usize = 20;
     for (needs_token, status) in [("true", 401), ("false", 200)] {
         let server = TestServer::start(&[("ROOMS_API_REQUIRE_AUTH", needs_token)]).await;
         let (outbox, _mailbox) = signaling::outbox::channel();
@@ -348,35 +348,29 @@ async fn a_list_of_thousands_of_rooms_holds_nobody_up() {
         };
         let _seats: Vec<_> = (0..20_000).map(|number| sit_down(number).unwrap()).collect();
         let mut member = server.join("den", "alice").await;
-        let until = Instant::now() + Duration::from_secs(2);
+        let served = Cell::new(0);
 
-        let listing = async {
-            while Instant::now() < until {
+        let listing = async || -> Infallible {
+            loop {
                 let answer = server.get("/api/rooms").await;
                 assert_eq!(answer.status(), status);
                 let list: Value = answer.json().await.unwrap();
                 assert_eq!(list.as_array().map_or(0, Vec::len) > 20_000, status == 200);
+                served.set(served.get() + 1);
             }
         };
-        let talking = async {
-            let mut longest = Duration::ZERO;
-            while Instant::now() < until {
-                let began = Instant::now();
+        let joining = async {
+            for _ in 0..ROUNDS {
                 member.assert_no_more_messages().await;
                 server.join("attic", "bob").await.leave().await;
-                longest = longest.max(began.elapsed());
-                tokio::time::sleep(Duration::from_millis(50)).await;
             }
-            longest
         };
-        let (_, _, longest) = tokio::join!(listing, listing_too(&server, until), talking);
+        tokio::select! {
+            never = listing() => match never {},
+            never = listing() => match never {},
+            () = joining => {}
+        }
 
-        assert!(longest < Duration::from_secs(5), "{longest:?}");
-    }
-}
-
-async fn listing_too(server: &TestServer, until: Instant) {
-    while Instant::now() < until {
-        server.get("/api/rooms").await.bytes().await.unwrap();
+        assert!(served.get() < 20 * ROUNDS, "{} lists came before {ROUNDS} members", served.get());
     }
 }

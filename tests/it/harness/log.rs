@@ -1,6 +1,9 @@
 //! What a process prints, kept from the first line to the last.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, Ordering},
+};
 
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, BufReader},
@@ -24,6 +27,7 @@ pub struct ProcessLog {
 struct Shared {
     state: Mutex<State>,
     changed: Notify,
+    is_paused: AtomicBool,
 }
 
 #[derive(Default)]
@@ -42,10 +46,18 @@ impl ProcessLog {
             while let Some(line) = output.next_line().await.unwrap() {
                 shared.state.lock().unwrap().lines.push(line);
                 shared.changed.notify_waiters();
+                if shared.is_paused.load(Ordering::Relaxed) {
+                    std::future::pending::<()>().await;
+                }
             }
             shared.state.lock().unwrap().open_streams -= 1;
             shared.changed.notify_waiters();
         }));
+    }
+
+    /// Reads no more, for good: the process writes into a pipe that fills.
+    pub fn pause(&self) {
+        self.shared.is_paused.store(true, Ordering::Relaxed);
     }
 
     /// The first line that contains `text`, also one that has been printed already.

@@ -53,6 +53,17 @@ pub fn folder_with_users(cost: u32) -> TempDir {
     folder
 }
 
+/// Compiles what moves a process's wall clock by the seconds in the file `offset` of the folder, and the settings that load
+/// it; `{folder}` stands for the folder.
+pub async fn compile_clock(folder: &TempDir) -> [(&'static str, &'static str); 2] {
+    let mut compiler = tokio::process::Command::new("cc");
+    compiler.args(["-shared", "-fPIC", "-o"]).arg(folder.path().join("clock.so"));
+    let compiled = compiler.args(["tests/it/attacks/clock.c", "-ldl"]).status().await.unwrap();
+    assert!(compiled.success());
+    std::fs::write(folder.path().join("offset"), "0").unwrap();
+    [("LD_PRELOAD", "{folder}/clock.so"), ("CLOCK_OFFSET", "{folder}/offset")]
+}
+
 /// What [`eventually`] waits for: `true`, or an `Ok`.
 pub trait Condition {
     /// What is there once the condition holds.

@@ -28,6 +28,12 @@ pub const MANAGE_USERS: &str = env!("CARGO_BIN_EXE_manage_users");
 pub const DEBUG: [(&str, &str); 4] =
     [("DEBUG", "true"), ("REQUIRE_HTTPS", "false"), ("HOST", "127.0.0.1"), ("PORT", "0")];
 
+/// The variable that shortens the intervals of a server, such as `lease=3000`.
+pub const INTERVALS: &str = signaling::intervals::TEST_VARIABLE;
+
+/// Longer than any test takes: where a time-out is this long, nothing that the test sees is due to it.
+pub const NEVER: &str = "head=3600000 body=3600000 write_stall=3600000";
+
 /// Stands among settings for the network namespace that the server is to run in.
 pub const IN_NAMESPACE: &str = "IN_NAMESPACE";
 

@@ -171,6 +171,20 @@ impl RedisServer {
         members
     }
 
+    /// Its clock, in seconds.
+    pub async fn time(&self) -> f64 {
+        let mut connection = self.connection().await.expect("no connection to Redis");
+        let (seconds, micros): (f64, f64) =
+            redis::cmd("TIME").query_async(&mut connection).await.unwrap();
+        seconds + micros / 1_000_000.0
+    }
+
+    /// When the lease of each node ends, by its clock in seconds.
+    pub async fn lease_ends(&self) -> BTreeMap<String, f64> {
+        let mut connection = self.connection().await.expect("no connection to Redis");
+        connection.zrange_withscores("{sig1}:nodes", 0, -1).await.unwrap()
+    }
+
     /// The entries of an inbox, from the oldest to the one with the id `to`.
     async fn entries(&self, inbox: &str, to: &str) -> Vec<(String, BTreeMap<String, String>)> {
         let mut connection = self.connection().await.expect("no connection to Redis");
