@@ -34,7 +34,7 @@ async fn findings(settings: &[(&str, &str)]) -> (bool, Vec<(String, String, Stri
 }
 
 #[tokio::test]
-async fn a_redis_that_serves_is_well_also_with_tls_and_a_password() {
+async fn a_redis_with_tls_and_a_password_has_no_faults() {
     let engine = RedisServer::start_tls().await;
     let (url, authority) = (engine.url(), engine.ca_file());
     let (is_well, found) =
@@ -46,7 +46,7 @@ async fn a_redis_that_serves_is_well_also_with_tls_and_a_password() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_redis_is_named_with_its_mend() {
+async fn faults_of_redis_are_named_with_their_fixes() {
     let first = RedisServer::start_with_password("hunter2").await;
     let replica = first.start_replica("hunter2").await;
     let forgetful = RedisServer::start_with_settings(&[
@@ -73,7 +73,7 @@ async fn what_is_wrong_with_redis_is_named_with_its_mend() {
 }
 
 #[tokio::test]
-async fn a_server_without_redis_is_alone_which_is_no_fault() {
+async fn a_single_node_without_redis_is_no_fault() {
     let (is_well, found) = findings(&[]).await;
     assert!(is_well && found.len() == 1 && found[0].2.contains("single node"), "{found:?}");
 }

@@ -31,7 +31,7 @@ fn events_of(members: &[RoomObserver]) -> Vec<Vec<String>> {
 }
 
 #[tokio::test]
-async fn the_members_of_a_node_that_died_leave_once() {
+async fn members_of_a_node_that_crashed_leave_once() {
     let cluster = TestCluster::start(&[SHORT_LEASE]).await;
     let mut all = join_six(&cluster).await;
 
@@ -48,7 +48,7 @@ async fn the_members_of_a_node_that_died_leave_once() {
 }
 
 #[tokio::test]
-async fn a_node_that_slept_is_given_up_and_comes_back() {
+async fn a_suspended_node_loses_its_lease_and_joins_again() {
     let cluster = TestCluster::start(&[("WEBSOCKET_TIMEOUT", "60"), SHORT_LEASE]).await;
     let all = join_six(&cluster).await;
 
@@ -66,17 +66,17 @@ async fn a_node_that_slept_is_given_up_and_comes_back() {
 }
 
 /// A cluster whose first node reaches Redis through a proxy.
-async fn start_with_proxy() -> (TestCluster, FaultyProxy) {
+async fn start_with_proxy(settings: &[(&str, &str)]) -> (TestCluster, FaultyProxy) {
     let redis = RedisServer::start().await;
     let proxy = FaultyProxy::before(redis.address()).await;
     let through = format!("redis://{}", proxy.address);
     let url_of = |node, url| if node == 0 { through.clone() } else { url };
-    (TestCluster::start_on(redis, &[SHORT_LEASE], url_of).await, proxy)
+    (TestCluster::start_on(redis, settings, url_of).await, proxy)
 }
 
 #[tokio::test]
-async fn a_node_that_is_cut_off_removes_nobody_and_is_back_when_the_wire_is() {
-    let (cluster, proxy) = start_with_proxy().await;
+async fn a_node_that_is_cut_off_removes_no_member_and_resynchronises() {
+    let (cluster, proxy) = start_with_proxy(&[SHORT_LEASE]).await;
     let mut all = join_six(&cluster).await;
     let is_cut = |member: &&RoomObserver| ["m0", "m3"].contains(&member.client_id.as_str());
     let before: Vec<_> = all.iter().filter(is_cut).map(RoomObserver::events).collect();
@@ -102,9 +102,9 @@ async fn a_node_that_is_cut_off_removes_nobody_and_is_back_when_the_wire_is() {
 }
 
 #[tokio::test]
-async fn a_slow_wire_to_the_engine_costs_neither_messages_nor_their_order() {
+async fn a_slow_connection_to_redis_loses_no_message_and_keeps_their_order() {
     const SAID: usize = 100;
-    let (cluster, proxy) = start_with_proxy().await;
+    let (cluster, proxy) = start_with_proxy(&[]).await;
     let mut all = join_six(&cluster).await;
 
     proxy.set_open(LinkState::Delayed(Duration::from_millis(50)));
@@ -128,7 +128,7 @@ async fn a_slow_wire_to_the_engine_costs_neither_messages_nor_their_order() {
 }
 
 #[tokio::test]
-async fn rooms_are_shared_out_among_engines_and_each_is_missed_for_its_own_rooms_alone() {
+async fn rooms_are_sharded_over_redis_servers_and_each_outage_affects_its_own_rooms_only() {
     let (first, mut second) = (RedisServer::start().await, RedisServer::start().await);
     let other = second.url();
     let cluster = TestCluster::start_on(first, &[], |_, url| format!("{url},{other}")).await;
@@ -159,7 +159,7 @@ async fn rooms_are_shared_out_among_engines_and_each_is_missed_for_its_own_rooms
 }
 
 #[tokio::test]
-async fn without_the_engine_a_node_goes_on_alone_and_nobody_notices_its_return() {
+async fn without_redis_a_node_serves_its_own_members_and_the_return_of_redis_is_not_announced() {
     let mut cluster = TestCluster::start(&[SHORT_LEASE]).await;
     let mut all = join_six(&cluster).await;
     let before = events_of(&all);
@@ -196,7 +196,7 @@ async fn without_the_engine_a_node_goes_on_alone_and_nobody_notices_its_return()
 
 /// What the engine has written down is not what is true: m1 has left since, m6 has come, and a node has died.
 #[tokio::test]
-async fn an_engine_that_comes_back_with_an_old_picture_is_told_the_new_one() {
+async fn a_redis_that_restarts_with_an_old_snapshot_is_resynchronised() {
     let mut cluster = TestCluster::start(&[SHORT_LEASE]).await;
     let mut all = join_six(&cluster).await;
     cluster.redis.save().await;
@@ -233,8 +233,9 @@ async fn an_engine_that_comes_back_with_an_old_picture_is_told_the_new_one() {
 
 /// A node that reads too slowly misses what its inbox does not hold, and makes up for it.
 #[tokio::test]
-async fn a_node_whose_inbox_overflows_begins_anew() {
-    let mut cluster = TestCluster::start(&[("WEBSOCKET_TIMEOUT", "60")]).await;
+async fn a_node_whose_inbox_overflows_resynchronises() {
+    let mut cluster =
+        TestCluster::start(&[("WEBSOCKET_TIMEOUT", "300"), (INTERVALS, "lease=300000")]).await;
     let mut all = join_six(&cluster).await;
 
     cluster.nodes[0].signal(Signal::STOP);
@@ -250,7 +251,7 @@ async fn a_node_whose_inbox_overflows_begins_anew() {
 }
 
 #[tokio::test]
-async fn who_leaves_without_the_engine_has_left_when_it_is_back() {
+async fn a_member_that_leaves_without_redis_has_left_when_redis_is_back() {
     let mut cluster = TestCluster::start(&[]).await;
     let mut all = join_six(&cluster).await;
     cluster.redis.kill().await;
@@ -266,7 +267,7 @@ async fn who_leaves_without_the_engine_has_left_when_it_is_back() {
 }
 
 #[tokio::test]
-async fn an_engine_that_hangs_is_waited_for() {
+async fn a_redis_that_hangs_removes_no_member() {
     // One hang is shorter than a response may take, one is shorter than the lease, and one longer.
     let cluster = TestCluster::start(&[(INTERVALS, "lease=4000")]).await;
     let all = join_six(&cluster).await;
@@ -285,7 +286,7 @@ async fn an_engine_that_hangs_is_waited_for() {
 }
 
 #[tokio::test]
-async fn a_node_that_stops_in_order_tells_the_others_at_once() {
+async fn a_node_that_shuts_down_announces_that_its_members_leave() {
     let cluster = TestCluster::start(&[]).await;
     let mut all = join_six(&cluster).await;
 

@@ -6,12 +6,10 @@ use futures_util::future::join_all;
 use serde_json::json;
 
 use super::{TestCluster, listed, observer::RoomObserver};
-use crate::harness::{
-    PASSWORD, eventually, process::RestartableServer, redis_server::RedisServer,
-};
+use crate::harness::{PASSWORD, eventually, process::RestartableServer, redis_server::RedisServer};
 
 #[tokio::test]
-async fn members_on_different_nodes_see_hear_and_leave_each_other() {
+async fn members_on_different_nodes_join_message_and_leave_each_other() {
     let cluster = TestCluster::start(&[]).await;
     let mut alice = cluster.join(0, "den", "alice", "a").await;
     let bob = cluster.join(1, "den", "bob", "b").await;
@@ -44,7 +42,7 @@ async fn members_on_different_nodes_see_hear_and_leave_each_other() {
 }
 
 #[tokio::test]
-async fn a_room_admits_exactly_as_many_as_it_holds_from_all_nodes_at_once() {
+async fn a_room_admits_exactly_its_capacity_from_all_nodes_together() {
     let cluster = TestCluster::start(&[("MAX_CONNECTIONS_PER_ROOM", "10")]).await;
     let tries = (0..60).map(|number| {
         let (cluster, room) = (&cluster, format!("room-{}", number % 2));
@@ -63,7 +61,7 @@ async fn a_room_admits_exactly_as_many_as_it_holds_from_all_nodes_at_once() {
 }
 
 #[tokio::test]
-async fn a_client_id_is_one_users_and_the_newest_connection_of_it() {
+async fn a_client_id_belongs_to_one_user_and_its_newest_connection() {
     let cluster = TestCluster::start(&[]).await;
     let observer = cluster.join(2, "den", "carol", "c").await;
     let tries = ["alice", "bob", "dave"].into_iter().enumerate().map(|(node, user)| {
@@ -87,7 +85,7 @@ async fn a_client_id_is_one_users_and_the_newest_connection_of_it() {
 }
 
 #[tokio::test]
-async fn a_logout_counts_on_every_node_also_one_that_was_made_without_the_engine() {
+async fn a_logout_applies_on_every_node_also_one_that_was_made_without_redis() {
     let mut cluster = TestCluster::start(&[]).await;
     let member = cluster.join(1, "den", "alice", "a").await;
     let log_out = async |node: usize, token: &str| {
@@ -113,7 +111,7 @@ async fn a_logout_counts_on_every_node_also_one_that_was_made_without_the_engine
 }
 
 #[tokio::test]
-async fn the_way_to_the_engine_may_be_encrypted_and_the_password_stays_out_of_the_log() {
+async fn redis_may_use_tls_and_its_password_is_not_logged() {
     let engine = RedisServer::start_tls().await;
     let authority = engine.ca_file();
     let settings = [("REDIS_CA_FILE", authority.to_str().unwrap())];
@@ -129,7 +127,7 @@ async fn the_way_to_the_engine_may_be_encrypted_and_the_password_stays_out_of_th
 }
 
 #[tokio::test]
-async fn each_node_counts_the_whole_cluster_beside_itself() {
+async fn each_node_reports_the_metrics_of_the_whole_cluster() {
     let token = "figures-of-the-cluster-0123456789abcdef";
     let mut cluster = TestCluster::start(&[("METRICS_TOKEN", token)]).await;
     let mut all = Vec::new();
@@ -164,7 +162,7 @@ async fn each_node_counts_the_whole_cluster_beside_itself() {
 
 /// Five failures lock a name out from an address, wherever they were made, and a login before that undoes them.
 #[tokio::test]
-async fn who_guesses_passwords_on_one_node_is_locked_out_on_all() {
+async fn failed_logins_on_one_node_lock_out_on_all() {
     let cluster = TestCluster::start(&[]).await;
     let login = async |node: usize, password: &str| {
         let url = format!("http://{}/auth/login", cluster.nodes[node].address());
@@ -196,7 +194,7 @@ async fn who_guesses_passwords_on_one_node_is_locked_out_on_all() {
 }
 
 #[tokio::test]
-async fn what_is_said_arrives_once_and_in_order_on_every_node() {
+async fn messages_arrive_once_and_in_order_on_every_node() {
     const SAID: usize = 400;
     let cluster = TestCluster::start(&[]).await;
     let mut all = Vec::new();
@@ -224,7 +222,7 @@ async fn what_is_said_arrives_once_and_in_order_on_every_node() {
 }
 
 #[tokio::test]
-async fn a_storm_of_comings_and_goings_ends_with_one_picture() {
+async fn concurrent_joins_and_leaves_end_in_one_consistent_state() {
     let cluster = TestCluster::start(&[]).await;
     // Everyone takes and leaves the same few ids, each from another node than the time before.
     let visitors = (0..12).map(|visitor| {

@@ -727,19 +727,19 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
 
     #[test]
-    fn who_wanders_from_node_to_node_misses_nothing_and_is_not_missed(steps in steps()) {
+    fn members_that_migrate_between_nodes_lose_no_message_and_are_not_announced(steps in steps()) {
         wander(steps);
     }
 
     #[test]
-    fn every_schedule_ends_with_one_picture(acts in acts()) {
+    fn every_schedule_ends_in_one_consistent_state(acts in acts()) {
         live(acts);
     }
 }
 
 /// A seat that was let go, and then taken over elsewhere, is in nobody's way who has the client id after it.
 #[test]
-fn a_seat_that_nobody_took_does_not_keep_a_newer_one_from_resuming() {
+fn a_migration_that_was_not_claimed_does_not_keep_a_newer_membership_from_resuming() {
     let clock = clock();
     let _entered = clock.enter();
     let mut engine = RedisModel::default();

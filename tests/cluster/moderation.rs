@@ -31,7 +31,7 @@ async fn done(cluster: &TestCluster, node: usize, path: &str, body: Value) {
 }
 
 #[tokio::test]
-async fn who_is_banned_on_one_node_is_out_on_another_and_comes_in_on_none() {
+async fn a_ban_on_one_node_disconnects_on_another_and_denies_entry_on_all() {
     let cluster = open().await;
     let alice = cluster.join(1, "den", "alice", "a").await;
     let bob = cluster.join(2, "den", "bob", "b").await;
@@ -62,7 +62,7 @@ async fn who_is_banned_on_one_node_is_out_on_another_and_comes_in_on_none() {
 }
 
 #[tokio::test]
-async fn a_node_sees_who_is_in_a_room_that_is_on_others_and_speaks_to_them() {
+async fn a_node_lists_members_on_other_nodes_and_sends_them_messages() {
     let cluster = open().await;
     let alice = cluster.join(1, "den", "alice", "a").await;
     let bob = cluster.join(2, "den", "bob", "b").await;
@@ -83,7 +83,7 @@ async fn a_node_sees_who_is_in_a_room_that_is_on_others_and_speaks_to_them() {
 }
 
 #[tokio::test]
-async fn capacity_and_locks_are_those_of_every_node() {
+async fn capacity_and_locks_apply_on_every_node() {
     let cluster = open().await;
     let _inside =
         [cluster.join(1, "den", "alice", "a").await, cluster.join(2, "den", "bob", "b").await];
@@ -109,7 +109,7 @@ async fn capacity_and_locks_are_those_of_every_node() {
 }
 
 #[tokio::test]
-async fn an_order_that_was_given_while_the_engine_was_away_holds_everywhere_once_it_is_back() {
+async fn a_moderation_rule_made_without_redis_applies_everywhere_when_redis_is_back() {
     let mut cluster = open().await;
     let alice = cluster.join(1, "den", "alice", "a").await;
     cluster.redis.kill().await;

@@ -32,7 +32,7 @@ fn said(number: usize) -> Value {
 }
 
 #[tokio::test]
-async fn a_client_goes_on_on_any_node_with_all_that_it_missed() {
+async fn a_client_resumes_on_any_node_and_receives_what_it_missed() {
     let cluster = TestCluster::start(&[]).await;
     let [mut alice, mut bob, mut carol] = three(&cluster).await;
 
@@ -63,7 +63,7 @@ async fn a_client_goes_on_on_any_node_with_all_that_it_missed() {
 
 /// Also on a node that had nobody in the room when she went away.
 #[tokio::test]
-async fn who_comes_later_hears_who_is_away_on_another_node() {
+async fn a_new_member_receives_that_a_peer_on_another_node_is_detached() {
     let cluster = TestCluster::start(&[]).await;
     let mut alice = cluster.nodes[0].join("alice", RESUME).await;
     let mut bob = cluster.nodes[1].join("bob", RESUME_AND_STATES).await;
@@ -88,7 +88,7 @@ async fn who_comes_later_hears_who_is_away_on_another_node() {
 
 /// A phone that has found a better network: its old connection stands still.
 #[tokio::test]
-async fn a_connection_that_still_stands_is_closed_where_its_client_is_on_another_node() {
+async fn an_open_connection_is_closed_when_its_client_resumes_on_another_node() {
     let cluster = TestCluster::start(&[]).await;
     let [mut alice, mut bob, mut carol] = three(&cluster).await;
 
@@ -107,7 +107,7 @@ async fn a_connection_that_still_stands_is_closed_where_its_client_is_on_another
 }
 
 #[tokio::test]
-async fn a_membership_that_is_over_is_over_on_every_node() {
+async fn a_membership_that_has_ended_cannot_resume_on_any_node() {
     let cluster = TestCluster::start(&[]).await;
     let [mut alice, mut bob, _carol] = three(&cluster).await;
     let token = cluster.nodes[0].token("alice").await;
@@ -125,7 +125,7 @@ async fn a_membership_that_is_over_is_over_on_every_node() {
 }
 
 #[tokio::test]
-async fn seats_outlive_the_node_that_stops_also_of_those_who_come_late() {
+async fn memberships_outlive_a_node_that_stops_also_where_their_client_returns_late() {
     let mut cluster = TestCluster::start(&[]).await;
     let [mut alice, mut bob, mut carol] = three(&cluster).await;
 
@@ -148,7 +148,7 @@ async fn seats_outlive_the_node_that_stops_also_of_those_who_come_late() {
 }
 
 #[tokio::test]
-async fn a_client_that_nobody_can_place_is_asked_to_come_again_and_keeps_its_seat() {
+async fn a_client_that_cannot_be_located_is_told_to_retry_and_keeps_its_membership() {
     let mut cluster = TestCluster::start(&[]).await;
     let [mut alice, mut bob, _carol] = three(&cluster).await;
 
@@ -166,7 +166,7 @@ async fn a_client_that_nobody_can_place_is_asked_to_come_again_and_keeps_its_sea
 }
 
 #[tokio::test]
-async fn the_seat_on_a_node_that_died_is_lost_and_a_new_one_is_found_anywhere() {
+async fn a_membership_on_a_node_that_crashed_is_lost_and_the_client_joins_anew_on_any_node() {
     let cluster = TestCluster::start(&[SHORT_LEASE]).await;
     let [mut alice, mut bob, _carol] = three(&cluster).await;
     let token = cluster.nodes[1].token("alice").await;
@@ -181,7 +181,7 @@ async fn the_seat_on_a_node_that_died_is_lost_and_a_new_one_is_found_anywhere() 
 
 /// Every node stops and starts again while six talk, who reach one or the other by a balancer.
 #[tokio::test]
-async fn a_rolling_restart_costs_no_message_and_no_leave() {
+async fn a_rolling_restart_loses_no_message_and_announces_no_leave() {
     let mut cluster = TestCluster::start(&[("SHUTDOWN_GRACE_SECONDS", "2")]).await;
     let balancer =
         FaultyProxy::balancing(cluster.nodes.iter().map(|node| node.address()).collect()).await;
@@ -210,7 +210,7 @@ async fn a_rolling_restart_costs_no_message_and_no_leave() {
 }
 
 #[tokio::test]
-async fn a_seat_on_a_node_that_hangs_for_a_moment_is_to_be_had_when_that_wakes() {
+async fn a_membership_on_a_suspended_node_is_handed_over_when_the_node_continues() {
     let cluster = TestCluster::start(&[("WEBSOCKET_TIMEOUT", "60")]).await;
     let [mut alice, mut bob, _carol] = three(&cluster).await;
 

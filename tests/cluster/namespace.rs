@@ -65,7 +65,7 @@ fn ip(arguments: &str) -> bool {
 }
 
 #[tokio::test]
-async fn a_node_whose_cable_is_pulled_goes_on_alone_and_is_back_when_it_is_plugged_in() {
+async fn a_node_without_network_serves_its_own_members_and_resynchronises_afterwards() {
     let Some(namespace) = Namespace::new() else {
         return eprintln!("skipped: no root, or no network namespaces");
     };

@@ -49,7 +49,7 @@ impl Sentinel {
 }
 
 #[tokio::test]
-async fn where_a_replica_takes_the_place_of_redis_nobody_seems_to_leave() {
+async fn a_failover_of_redis_announces_no_leave() {
     let mut first = RedisServer::start_with_password(PASSWORD).await;
     let second = first.start_replica(PASSWORD).await;
     let sentinels = [0; 3].map(|_| Sentinel::watches(&first));

@@ -19,7 +19,7 @@ impl TestCluster {
 }
 
 #[tokio::test]
-async fn what_happens_in_a_room_of_two_nodes_is_told_once() {
+async fn webhook_events_of_a_room_on_two_nodes_are_delivered_once() {
     let receiver = WebhookReceiver::start().await;
     let cluster = TestCluster::start_with_webhooks(&receiver).await;
     let mut alice = cluster.join(0, "den", "alice", "a").await;
@@ -58,7 +58,7 @@ async fn what_happens_in_a_room_of_two_nodes_is_told_once() {
 }
 
 #[tokio::test]
-async fn a_seat_that_moves_to_another_node_has_neither_left_nor_joined() {
+async fn a_membership_that_migrates_causes_no_webhook_event() {
     let receiver = WebhookReceiver::start().await;
     let cluster = TestCluster::start_with_webhooks(&receiver).await;
     let token = &cluster.tokens["alice"];
@@ -87,7 +87,7 @@ async fn a_seat_that_moves_to_another_node_has_neither_left_nor_joined() {
 }
 
 #[tokio::test]
-async fn of_a_node_that_is_killed_another_tells_that_its_members_have_left() {
+async fn another_node_reports_the_leaves_of_a_node_that_crashed() {
     let receiver = WebhookReceiver::start().await;
     let mut cluster = TestCluster::start_with_webhooks(&receiver).await;
     let _alice = cluster.join(0, "den", "alice", "a").await;
@@ -105,7 +105,7 @@ async fn of_a_node_that_is_killed_another_tells_that_its_members_have_left() {
 }
 
 #[tokio::test]
-async fn a_node_that_stops_tells_that_its_members_have_left() {
+async fn a_node_that_stops_reports_the_leaves_of_its_members() {
     let receiver = WebhookReceiver::start().await;
     let mut cluster = TestCluster::start_with_webhooks(&receiver).await;
     let _alice = cluster.join(0, "den", "alice", "a").await;
@@ -121,7 +121,7 @@ async fn a_node_that_stops_tells_that_its_members_have_left() {
 
 /// Others have heard that they left, and so has whoever is told outside.
 #[tokio::test]
-async fn members_of_a_node_that_was_given_up_and_is_back_join_anew() {
+async fn members_of_a_node_that_lost_its_lease_and_returns_join_anew() {
     let receiver = WebhookReceiver::start().await;
     let cluster = TestCluster::start_with_webhooks(&receiver).await;
     let alice = cluster.join(0, "den", "alice", "a").await;
@@ -142,7 +142,7 @@ async fn members_of_a_node_that_was_given_up_and_is_back_join_anew() {
 }
 
 #[tokio::test]
-async fn of_an_engine_that_forgets_others_hear_only_who_left_meanwhile() {
+async fn after_a_redis_that_lost_its_data_only_leaves_meanwhile_are_reported() {
     let receiver = WebhookReceiver::start().await;
     let mut cluster = TestCluster::start_with_webhooks(&receiver).await;
     let alice = cluster.join(0, "den", "alice", "a").await;

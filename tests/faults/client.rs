@@ -95,7 +95,7 @@ where
 /// Six in a room hear every number of every other, each once and in order, while the network is cut
 /// and the server restarts under them. None of them does anything for it.
 #[tokio::test]
-async fn clients_lose_and_double_nothing_through_cuts_and_a_restart() {
+async fn clients_neither_lose_nor_repeat_messages_through_cuts_and_a_restart() {
     let mut house = RestartableServer::start(&[("SHUTDOWN_GRACE_SECONDS", "2")]).await;
     let network = FaultyProxy::before(house.address()).await;
     // Some are where nothing is cut.

@@ -222,7 +222,7 @@ async fn some_visits(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_ten_thousand_rude_visits_everybody_has_the_same_picture() {
+async fn after_ten_thousand_broken_connections_all_members_have_the_same_list() {
     let house = RestartableServer::start(&[
         ("RESUME_WINDOW_SECONDS", "1"),
         ("MAX_CONNECTIONS_PER_ROOM", "50"),

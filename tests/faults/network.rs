@@ -81,23 +81,23 @@ async fn is_told_everything(numbers: u64, cuts: impl IntoIterator<Item = LinkSta
 
 /// Frames lost: 0.
 #[tokio::test]
-async fn a_cut_in_a_stream_loses_nothing() {
+async fn a_reset_connection_loses_no_message() {
     is_told_everything(1000, [LinkState::Reset]).await;
 }
 
 #[tokio::test]
-async fn a_cut_in_the_middle_of_a_frame_loses_nothing() {
+async fn a_reset_in_the_middle_of_a_frame_loses_no_message() {
     is_told_everything(1000, [LinkState::Truncated]).await;
 }
 
 #[tokio::test]
-async fn twenty_one_cuts_of_all_kinds_in_one_stream_lose_nothing() {
+async fn twenty_one_cuts_of_all_kinds_lose_no_message() {
     let kinds = [LinkState::Reset, LinkState::Truncated, LinkState::Silent];
     is_told_everything(6000, iter::repeat_n(kinds, 7).flatten()).await;
 }
 
 #[tokio::test]
-async fn a_slow_network_delays_everything_and_loses_nothing() {
+async fn a_slow_network_loses_no_message() {
     let house = RestartableServer::start(&[]).await;
     let (network, mut alice, mut bob) = pair(&house, &[]).await;
     let delay = Duration::from_millis(300);
@@ -118,7 +118,7 @@ async fn a_slow_network_delays_everything_and_loses_nothing() {
 
 /// There is no acknowledgement for senders: after each return alice says her last 256 messages again.
 #[tokio::test]
-async fn what_is_said_again_after_a_resume_arrives_once_and_what_was_lost_arrives_then() {
+async fn messages_that_are_repeated_after_a_resume_arrive_once() {
     const ROUNDS: u64 = 20;
     const EACH: u64 = 100;
     let house = RestartableServer::start(&[]).await;
@@ -161,7 +161,7 @@ async fn what_is_said_again_after_a_resume_arrives_once_and_what_was_lost_arrive
 
 /// "Not passed on a second time": what was refused was not passed on the first time.
 #[tokio::test]
-async fn what_was_refused_may_be_said_again_after_a_resume() {
+async fn a_rejected_message_may_be_sent_again_after_a_resume() {
     let house = RestartableServer::start(&[]).await;
     let mut alice = house.join("alice", RESUME).await;
     let offer = json!({"type":"offer","offer":{},"to":"bob","id":1});
@@ -180,7 +180,8 @@ async fn what_was_refused_may_be_said_again_after_a_resume() {
 
 /// `WEBSOCKET_TIMEOUT` and `RESUME_WINDOW_SECONDS` are two seconds each.
 #[tokio::test]
-async fn peers_of_a_dead_socket_hear_reconnecting_at_the_time_out_and_user_left_after_the_window() {
+async fn peers_of_a_dead_connection_receive_reconnecting_at_the_timeout_and_user_left_after_the_window()
+ {
     let house = RestartableServer::start(&IMPATIENT).await;
     let (network, mut alice, mut bob) = pair(&house, &["peer_state"]).await;
     let mut dave = house.join_through(network.address, "dave", &[]).await;
@@ -206,7 +207,7 @@ async fn peers_of_a_dead_socket_hear_reconnecting_at_the_time_out_and_user_left_
 }
 
 #[tokio::test]
-async fn a_return_before_the_server_notices_is_silent_for_the_room() {
+async fn a_resume_before_the_timeout_is_not_announced() {
     let house = RestartableServer::start(&[]).await;
     let (network, mut old, mut bob) = pair(&house, RESUME_AND_STATES).await;
     network.set_open(LinkState::Silent);

@@ -26,7 +26,7 @@ async fn members<const N: usize>(
 }
 
 #[tokio::test]
-async fn after_a_crash_nobody_resumes_and_on_the_same_sockets_all_find_each_other_again() {
+async fn after_a_crash_no_client_resumes_and_all_join_anew_on_the_same_sockets() {
     let mut house = RestartableServer::start(&[]).await;
     let [mut alice, mut bob] = members(&house, [("alice", RESUME), ("bob", RESUME)]).await;
     let tokens = [house.token("alice").await, house.token("bob").await];
@@ -47,7 +47,7 @@ async fn after_a_crash_nobody_resumes_and_on_the_same_sockets_all_find_each_othe
 
 /// Alice does not read what bob says just before the end, and bob does not know whether it arrived.
 #[tokio::test]
-async fn a_restart_loses_nothing_that_was_said_before_it_and_nobody_seems_to_leave() {
+async fn a_restart_loses_no_message_and_announces_no_leave() {
     let mut house = RestartableServer::start(&[("STATE_FILE", "seats")]).await;
     let who = [("alice", RESUME), ("bob", RESUME), ("carol", &[])];
     let [mut alice, mut bob, mut carol] = members(&house, who).await;
@@ -89,7 +89,7 @@ async fn a_restart_loses_nothing_that_was_said_before_it_and_nobody_seems_to_lea
 
 /// The window is 100 seconds. The wall clock is moved by 50 while there is no process, and by 49 more while there is none again.
 #[tokio::test]
-async fn a_window_goes_on_over_two_restarts_and_a_member_that_does_not_return_leaves_once() {
+async fn a_resume_window_spans_two_restarts_and_its_end_is_announced_once() {
     let folder = folder_with_users(CHEAP);
     let clock = compile_clock(&folder).await;
     let window = ("RESUME_WINDOW_SECONDS", "100");
@@ -115,7 +115,7 @@ async fn a_window_goes_on_over_two_restarts_and_a_member_that_does_not_return_le
 }
 
 #[tokio::test]
-async fn who_was_disabled_while_there_was_no_process_cannot_resume_and_the_others_hear_it_left() {
+async fn a_user_disabled_between_two_processes_cannot_resume_and_its_leave_is_announced() {
     let mut house = RestartableServer::start(&[]).await;
     let who = [("alice", RESUME), ("dave", RESUME)];
     let [mut alice, mut dave] = members(&house, who).await;
@@ -132,7 +132,7 @@ async fn who_was_disabled_while_there_was_no_process_cannot_resume_and_the_other
 }
 
 #[tokio::test]
-async fn whose_window_ends_while_there_is_no_process_has_left_for_those_who_come_back() {
+async fn a_resume_window_that_ends_between_two_processes_is_announced_to_those_that_resume() {
     let mut house = RestartableServer::start(&[("STATE_FILE", "seats")]).await;
     let who = [("alice", RESUME), ("dave", RESUME)];
     let [mut alice, mut dave] = members(&house, who).await;
@@ -153,7 +153,7 @@ async fn whose_window_ends_while_there_is_no_process_has_left_for_those_who_come
 }
 
 #[tokio::test]
-async fn who_is_back_first_after_a_restart_hears_who_is_still_away() {
+async fn the_first_client_to_resume_after_a_restart_receives_which_peers_are_detached() {
     let mut house = RestartableServer::start(&[]).await;
     let who = [("alice", RESUME_AND_STATES), ("bob", RESUME)];
     let [mut alice, mut bob] = members(&house, who).await;

@@ -55,7 +55,7 @@ async fn sleeps(
 
 /// Their bytes have waited for the server all the time.
 #[tokio::test]
-async fn who_talks_to_a_server_that_sleeps_is_heard_when_it_wakes() {
+async fn messages_to_a_suspended_server_arrive_when_it_continues() {
     for features in [&[][..], RESUME] {
         let house = RestartableServer::start(&[("WEBSOCKET_TIMEOUT", "2")]).await;
         let mut pairs = pairs(&house, features).await;
@@ -72,7 +72,7 @@ async fn who_talks_to_a_server_that_sleeps_is_heard_when_it_wakes() {
 
 /// They would have answered its pings, had there been any.
 #[tokio::test]
-async fn who_has_nothing_to_say_to_a_server_that_sleeps_stays() {
+async fn silent_members_of_a_suspended_server_stay() {
     let house = RestartableServer::start(&[("WEBSOCKET_TIMEOUT", "2")]).await;
     let mut pairs = pairs(&house, &[]).await;
 
@@ -82,7 +82,7 @@ async fn who_has_nothing_to_say_to_a_server_that_sleeps_stays() {
 }
 
 #[tokio::test]
-async fn whom_a_sleep_has_thrown_out_comes_back_to_everything() {
+async fn members_that_a_suspension_has_detached_resume_without_loss() {
     let house = RestartableServer::start(&[("WEBSOCKET_TIMEOUT", "2")]).await;
     let mut pairs = pairs(&house, RESUME).await;
 
@@ -103,7 +103,7 @@ async fn whom_a_sleep_has_thrown_out_comes_back_to_everything() {
 
 /// Its window would have ended while nobody could reach the server.
 #[tokio::test]
-async fn who_was_away_when_the_server_fell_asleep_comes_back_when_it_wakes() {
+async fn a_member_that_was_detached_when_the_server_was_suspended_resumes() {
     let house =
         RestartableServer::start(&[("WEBSOCKET_TIMEOUT", "30"), ("RESUME_WINDOW_SECONDS", "2")])
             .await;

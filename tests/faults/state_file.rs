@@ -39,7 +39,7 @@ async fn stops_without_keeping_anybody(
 }
 
 #[tokio::test]
-async fn a_state_file_in_no_folder_is_named_and_costs_only_the_seats() {
+async fn a_state_file_in_a_missing_folder_is_logged_and_loses_only_the_memberships() {
     let mut house = RestartableServer::start(&[("STATE_FILE", "nowhere/seats"), LONG_GRACE]).await;
     let members = pair(&house).await;
 
@@ -67,7 +67,7 @@ impl Drop for FullDisk {
 }
 
 #[tokio::test]
-async fn a_full_disk_costs_only_the_seats() {
+async fn a_full_disk_loses_only_the_memberships() {
     let mut house = RestartableServer::start(&[("STATE_FILE", "disk/seats"), LONG_GRACE]).await;
     let Some(disk) = FullDisk::mount(house.folder.path().join("disk")) else {
         return eprintln!("SKIPPED: only root may mount a disk that is full");
@@ -84,7 +84,7 @@ async fn a_full_disk_costs_only_the_seats() {
 
 /// As a service may be started that is to write little (`LimitFSIZE=`).
 #[tokio::test]
-async fn a_limit_on_the_size_of_files_costs_only_the_seats() {
+async fn a_limit_on_file_sizes_loses_only_the_memberships() {
     let mut house = RestartableServer::start(&[("STATE_FILE", "seats"), LONG_GRACE]).await;
     let members = pair(&house).await;
     let pid = house.process.child.id().unwrap().to_string();
@@ -95,7 +95,7 @@ async fn a_limit_on_the_size_of_files_costs_only_the_seats() {
 }
 
 #[tokio::test]
-async fn a_state_file_that_is_damaged_is_named_not_quoted_and_lets_nobody_resume() {
+async fn a_damaged_state_file_is_named_not_quoted_and_no_member_resumes() {
     const SAID: &str = "what bob said to alice";
     let mut house = RestartableServer::start(&[("STATE_FILE", "seats"), LONG_GRACE]).await;
     let path = house.folder.path().join("seats");
@@ -130,7 +130,7 @@ async fn a_state_file_that_is_damaged_is_named_not_quoted_and_lets_nobody_resume
 }
 
 #[tokio::test]
-async fn what_is_kept_is_its_owners_only_whatever_lay_there_before() {
+async fn the_state_file_is_readable_by_its_owner_only() {
     let mut house = RestartableServer::start(&[("STATE_FILE", "seats"), LONG_GRACE]).await;
     let path = house.folder.path().join("seats");
     let [_alice, mut bob] = pair(&house).await;

@@ -67,7 +67,7 @@ fn banned() -> (String, u16, String) {
 }
 
 #[tokio::test]
-async fn only_who_has_the_admin_token_gets_in_and_without_one_there_is_nothing() {
+async fn the_admin_api_asks_for_the_admin_token_and_does_not_exist_without_one() {
     let server = open(&[]).await;
     let nothing = TestServer::start(&[]).await;
     let user = server.token("alice");
@@ -103,7 +103,7 @@ async fn only_who_has_the_admin_token_gets_in_and_without_one_there_is_nothing()
 }
 
 #[tokio::test]
-async fn an_administrator_is_not_held_to_the_limit_of_requests_and_others_are() {
+async fn the_request_rate_limit_applies_to_all_but_administrators() {
     let server = open(&[("RATE_LIMIT_PER_MINUTE", "2")]).await;
 
     for _ in 0..5 {
@@ -124,7 +124,7 @@ async fn an_administrator_is_not_held_to_the_limit_of_requests_and_others_are() 
 }
 
 #[tokio::test]
-async fn a_room_is_seen_with_who_is_there_from_where_and_how_they_are_connected() {
+async fn a_room_shows_its_members_with_address_and_media_path() {
     let server = open(&[]).await;
     let (alice, _) = resumable(&server, "den", "alice", "a").await;
     let mut bob = server.join_as("den", "bob", json!("b")).await.0;
@@ -167,7 +167,7 @@ async fn a_room_is_seen_with_who_is_there_from_where_and_how_they_are_connected(
 }
 
 #[tokio::test]
-async fn who_is_kicked_is_out_at_once_and_does_not_come_back_by_resume() {
+async fn a_kicked_member_is_disconnected_at_once_and_cannot_resume() {
     let server = open(&[]).await;
     let (alice, ticket) = resumable(&server, "den", "alice", "a").await;
     let mut bob = server.join("den", "bob").await;
@@ -192,7 +192,7 @@ async fn who_is_kicked_is_out_at_once_and_does_not_come_back_by_resume() {
 }
 
 #[tokio::test]
-async fn who_is_away_is_kicked_as_well_and_the_others_hear_it_once() {
+async fn a_detached_member_can_be_kicked_and_its_peers_receive_one_user_left() {
     let server = open(&[]).await;
     let (alice, _) = resumable(&server, "den", "alice", "a").await;
     let mut bob = server.join_as("den", "bob", json!("b")).await.0;
@@ -208,7 +208,7 @@ async fn who_is_away_is_kicked_as_well_and_the_others_hear_it_once() {
 }
 
 #[tokio::test]
-async fn a_ban_holds_for_a_user_under_every_client_id_until_it_is_lifted() {
+async fn a_ban_of_a_user_denies_entry_under_every_client_id_until_it_is_removed() {
     let server = open(&[]).await;
     let alice = server.join_as("den", "alice", json!("a")).await.0;
     let elsewhere = server.join("attic", "alice").await;
@@ -236,7 +236,7 @@ async fn a_ban_holds_for_a_user_under_every_client_id_until_it_is_lifted() {
 }
 
 #[tokio::test]
-async fn a_ban_from_all_rooms_ends_every_session_of_that_user_and_nobody_elses() {
+async fn a_ban_from_all_rooms_ends_every_session_of_that_user_and_no_other() {
     let server = open(&[]).await;
     let (one, other) = (server.join("den", "alice").await, server.join("attic", "alice").await);
     let mut bob = server.join("attic", "bob").await;
@@ -250,7 +250,7 @@ async fn a_ban_from_all_rooms_ends_every_session_of_that_user_and_nobody_elses()
 }
 
 #[tokio::test]
-async fn a_locked_room_lets_nobody_in_but_who_is_in_and_resumes() {
+async fn a_locked_room_admits_only_members_that_resume() {
     let server = open(&[]).await;
     let (alice, ticket) = resumable(&server, "Zimmer%207%2F%C3%A9", "alice", "a").await;
 
@@ -271,7 +271,7 @@ async fn a_locked_room_lets_nobody_in_but_who_is_in_and_resumes() {
 }
 
 #[tokio::test]
-async fn a_room_that_is_closed_is_empty_and_stays_so_for_as_long_as_was_said() {
+async fn a_closed_room_is_empty_and_denies_entry_for_the_time_that_was_given() {
     let server = open(&[]).await;
     let (alice, bob) = join_pair(&server, "den").await;
 
@@ -284,7 +284,7 @@ async fn a_room_that_is_closed_is_empty_and_stays_so_for_as_long_as_was_said() {
 }
 
 #[tokio::test]
-async fn a_room_holds_as_many_as_an_administrator_says() {
+async fn an_administrator_sets_the_capacity_of_a_room() {
     let server = open(&[("MAX_CONNECTIONS_PER_ROOM", "2")]).await;
     let _inside = join_pair(&server, "den").await;
 
@@ -299,7 +299,7 @@ async fn a_room_holds_as_many_as_an_administrator_says() {
 }
 
 #[tokio::test]
-async fn what_an_administrator_says_is_heard_as_it_was_said_by_whom_it_is_for() {
+async fn a_message_from_an_administrator_reaches_its_addressees_unchanged() {
     let server = open(&[]).await;
     let (mut alice, mut bob) = join_pair(&server, "den").await;
     let say = async |body: &str| {
@@ -323,7 +323,7 @@ async fn what_an_administrator_says_is_heard_as_it_was_said_by_whom_it_is_for() 
 }
 
 #[tokio::test]
-async fn the_timeline_tells_why_a_call_failed_and_never_what_was_said() {
+async fn a_timeline_shows_why_a_call_failed_and_no_payload() {
     let server = open(&[("MAX_CONNECTIONS_PER_ROOM", "2")]).await;
     let (mut alice, _) = server.join_as("den", "alice", json!("a")).await;
     let mut bob = server.join_as("den", "bob", json!("b")).await.0;
@@ -384,7 +384,7 @@ async fn the_timeline_tells_why_a_call_failed_and_never_what_was_said() {
 }
 
 #[tokio::test]
-async fn without_timelines_nothing_is_kept() {
+async fn no_timeline_is_kept_where_timelines_are_off() {
     let server = open(&[("TIMELINE_SECONDS", "0")]).await;
     let _alice = server.join("den", "alice").await;
 
@@ -399,7 +399,7 @@ async fn without_timelines_nothing_is_kept() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_none_is_told_what_it_should_be() {
+async fn a_malformed_body_is_answered_with_what_is_accepted() {
     let server = open(&[]).await;
     let _alice = server.join_as("den", "alice", json!("a")).await;
     let cases = [
@@ -433,7 +433,7 @@ async fn a_body_that_is_none_is_told_what_it_should_be() {
 }
 
 #[tokio::test]
-async fn orders_hold_for_the_next_process_and_the_shell_gives_them_too() {
+async fn moderation_rules_outlive_the_process_and_can_be_given_from_the_command_line() {
     let mut house =
         RestartableServer::start(&[("ADMIN_TOKEN", TOKEN), ("RESUME_WINDOW_SECONDS", "30")]).await;
     let mut alice = house.join("alice", RESUME).await;

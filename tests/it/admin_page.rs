@@ -16,7 +16,7 @@ async fn get(server: &TestServer, path: &str, token: Option<&str>) -> (u16, Stri
 }
 
 #[tokio::test]
-async fn without_an_admin_token_there_is_no_page() {
+async fn the_admin_page_does_not_exist_without_an_admin_token() {
     let server = TestServer::start(&[("METRICS_TOKEN", METRICS_TOKEN)]).await;
 
     for path in ["/admin", "/admin/", "/admin/page.mjs", "/admin/api/metrics", "/admin/api/past"] {
@@ -25,7 +25,7 @@ async fn without_an_admin_token_there_is_no_page() {
 }
 
 #[tokio::test]
-async fn the_page_and_all_that_it_names_come_from_here_and_hold_no_secret() {
+async fn the_admin_page_loads_only_from_the_server_and_contains_no_secret() {
     let server = TestServer::start(&[("ADMIN_TOKEN", ADMIN_TOKEN)]).await;
 
     let (_, page) = get(&server, "/admin/", None).await;
@@ -49,7 +49,7 @@ async fn the_page_and_all_that_it_names_come_from_here_and_hold_no_secret() {
 }
 
 #[tokio::test]
-async fn each_token_opens_the_figures_where_they_are_for_it_and_no_other_does() {
+async fn each_token_opens_the_metrics_at_its_own_path_only() {
     let server =
         TestServer::start(&[("ADMIN_TOKEN", ADMIN_TOKEN), ("METRICS_TOKEN", METRICS_TOKEN)]).await;
     let of_each = [("/metrics", METRICS_TOKEN), ("/admin/api/metrics", ADMIN_TOKEN)];
@@ -66,7 +66,7 @@ async fn each_token_opens_the_figures_where_they_are_for_it_and_no_other_does() 
 }
 
 #[tokio::test]
-async fn a_room_that_is_over_is_found_with_its_timeline() {
+async fn a_closed_room_is_found_with_its_timeline() {
     let server = TestServer::start(&[("ADMIN_TOKEN", ADMIN_TOKEN)]).await;
     let alice = server.join("den", "alice").await;
     let past = async || get(&server, "/admin/api/past", Some(ADMIN_TOKEN)).await.1;

@@ -90,7 +90,7 @@ impl Findings {
 }
 
 #[tokio::test]
-async fn what_is_as_it_should_be_is_said_to_be() {
+async fn a_sound_installation_has_no_faults() {
     let folder = home();
     let found = Findings::of(&folder, &[]).await;
 
@@ -119,7 +119,7 @@ async fn what_is_as_it_should_be_is_said_to_be() {
 }
 
 #[tokio::test]
-async fn it_looks_on_where_settings_are_at_fault_and_tells_people_the_same_as_programs() {
+async fn faults_in_settings_do_not_end_the_diagnosis_and_text_and_json_agree() {
     let folder = home();
     let settings =
         [("SECRET_KEY", "your-secret-key-here"), ("PORT", "x"), ("DEBUG", "true"), ("HOST", "::")];
@@ -147,7 +147,7 @@ async fn it_looks_on_where_settings_are_at_fault_and_tells_people_the_same_as_pr
 }
 
 #[tokio::test]
-async fn secrets_that_are_guessed_or_shared_are_found_and_never_shown() {
+async fn weak_and_shared_secrets_are_found_and_never_printed() {
     let folder = home();
     let (repeated, shared) = ("ab".repeat(20), "9b1e48362f0a7d5ca0c7d5e9f1b2a3c4");
     let settings = [
@@ -175,7 +175,7 @@ async fn secrets_that_are_guessed_or_shared_are_found_and_never_shown() {
 }
 
 #[tokio::test]
-async fn users_that_nobody_should_have_are_found() {
+async fn default_and_unusable_accounts_are_found() {
     let folder = home();
     let path = folder.path().join("users.csv");
     let with = async |text: &str| {
@@ -199,7 +199,7 @@ async fn users_that_nobody_should_have_are_found() {
 }
 
 #[tokio::test]
-async fn files_that_others_may_read_are_found_until_they_are_closed() {
+async fn files_that_other_users_may_read_are_found() {
     let folder = home();
     let path = folder.path().join("users.csv");
     let open = |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
@@ -217,7 +217,7 @@ async fn files_that_others_may_read_are_found_until_they_are_closed() {
 }
 
 #[tokio::test]
-async fn who_may_come_in_the_clear_and_from_which_pages_is_looked_at() {
+async fn plain_http_and_cors_origins_are_checked() {
     let folder = home();
     for (settings, subject, verdict, says) in [
         (&[("REQUIRE_HTTPS", "false")][..], "HTTPS", "warning", "in the clear is served"),
@@ -237,7 +237,7 @@ async fn who_may_come_in_the_clear_and_from_which_pages_is_looked_at() {
 }
 
 #[tokio::test]
-async fn a_certificate_is_held_to_its_days_its_key_its_name_and_who_signed_it() {
+async fn a_certificate_is_checked_for_validity_key_name_and_issuer() {
     let folder = home();
     let (certificate, key) = (folder.path().join("a.pem"), folder.path().join("a.key"));
     let issue = |days: i64| {
@@ -290,7 +290,7 @@ async fn a_certificate_is_held_to_its_days_its_key_its_name_and_who_signed_it() 
 }
 
 #[tokio::test]
-async fn a_port_is_free_or_ours_or_somebody_elses() {
+async fn a_port_is_free_or_ours_or_taken_by_another_program() {
     let folder = home();
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = other.local_addr().unwrap().port().to_string();
@@ -321,7 +321,7 @@ async fn a_port_is_free_or_ours_or_somebody_elses() {
 }
 
 #[tokio::test]
-async fn handles_are_held_to_what_the_settings_allow() {
+async fn the_limit_of_file_descriptors_is_checked_against_the_settings() {
     let folder = home();
     let limited = async |handles: usize| {
         let mut shell = command("/bin/sh", &folder);
@@ -346,7 +346,7 @@ async fn handles_are_held_to_what_the_settings_allow() {
 
 /// What the kernel says comes through `timedatectl`, which a script stands for here.
 #[tokio::test]
-async fn the_clock_is_what_the_kernel_says_or_not_checked() {
+async fn the_clock_is_as_synchronised_as_the_kernel_reports() {
     let folder = home();
     let script = folder.path().join("timedatectl");
     let path = folder.path().to_str().unwrap();
@@ -368,7 +368,7 @@ async fn the_clock_is_what_the_kernel_says_or_not_checked() {
 }
 
 #[tokio::test]
-async fn the_clock_is_held_against_a_servers_where_one_is_named() {
+async fn the_clock_is_compared_with_an_http_server_that_is_named() {
     let folder = home();
     let running = ServerProcess::start(&folder, &SOUND).await;
     let url = format!("http://{}/health", running.address);
@@ -407,7 +407,7 @@ async fn the_clock_is_held_against_a_servers_where_one_is_named() {
 }
 
 #[tokio::test]
-async fn a_server_that_says_no_date_or_nonsense_is_not_believed() {
+async fn an_http_server_without_a_valid_date_leaves_the_clock_unchecked() {
     let folder = home();
     for (answer, words) in [
         ("HTTP/1.1 200 OK\r\nDate: none\r\n\r\n", "not an HTTP date"),
@@ -436,7 +436,7 @@ async fn a_server_that_says_no_date_or_nonsense_is_not_believed() {
 }
 
 #[tokio::test]
-async fn options_that_it_does_not_know_are_answered_with_those_that_it_does() {
+async fn an_unknown_option_is_answered_with_the_usage() {
     let folder = home();
     for wrong in [&["--yaml"][..], &["--date"], &["--json", "now"]] {
         let output = run(&folder, wrong, &[]).await;

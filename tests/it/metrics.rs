@@ -55,7 +55,7 @@ async fn has_counted(server: &TestServer, lines: &[&str]) {
 }
 
 #[tokio::test]
-async fn logins_are_counted_by_what_became_of_them() {
+async fn logins_are_counted_by_outcome() {
     let server = TestServer::start(&[("METRICS_TOKEN", TOKEN), ("AUTH_MAX_FAILURES", "2")]).await;
 
     for (username, password, status) in [
@@ -82,7 +82,7 @@ async fn logins_are_counted_by_what_became_of_them() {
 }
 
 #[tokio::test]
-async fn who_leaves_who_errs_and_who_is_refused_is_counted() {
+async fn leaves_errors_and_rejections_are_counted() {
     let server = TestServer::start(&[
         ("METRICS_TOKEN", TOKEN),
         ("MAX_CONNECTIONS_PER_IP", "2"),
@@ -121,7 +121,7 @@ async fn who_leaves_who_errs_and_who_is_refused_is_counted() {
 }
 
 #[tokio::test]
-async fn requests_that_are_too_many_are_counted_and_those_for_figures_are_not_among_them() {
+async fn requests_beyond_the_limit_are_counted_and_scrapes_are_not_limited() {
     let server =
         TestServer::start(&[("METRICS_TOKEN", TOKEN), ("RATE_LIMIT_PER_MINUTE", "2")]).await;
     while server.get("/").await.status() != StatusCode::TOO_MANY_REQUESTS {}
@@ -130,7 +130,7 @@ async fn requests_that_are_too_many_are_counted_and_those_for_figures_are_not_am
 }
 
 #[tokio::test]
-async fn a_real_ping_and_its_real_pong_are_timed() {
+async fn the_round_trip_time_of_a_ping_is_measured() {
     let server = TestServer::start(&[("METRICS_TOKEN", TOKEN), ("WEBSOCKET_TIMEOUT", "3")]).await;
     let mut alice = server.join("den", "alice").await;
 
@@ -159,7 +159,7 @@ async fn scrape(address: SocketAddr) -> String {
 }
 
 #[tokio::test]
-async fn figures_are_served_alone_at_their_own_address_without_limits_or_https() {
+async fn metrics_have_an_address_of_their_own_without_limits_or_https() {
     let folder = tempfile::tempdir().unwrap();
     let settings = [
         DEBUG[0],
@@ -190,7 +190,7 @@ async fn figures_are_served_alone_at_their_own_address_without_limits_or_https()
 }
 
 #[tokio::test]
-async fn the_token_is_asked_for_at_the_address_of_figures_too() {
+async fn the_metrics_token_is_asked_for_at_the_metrics_address() {
     let folder = tempfile::tempdir().unwrap();
     let mut settings = DEBUG.to_vec();
     settings.extend([("METRICS_LISTEN", "[::1]:0"), ("METRICS_TOKEN", TOKEN)]);
@@ -208,7 +208,7 @@ async fn the_token_is_asked_for_at_the_address_of_figures_too() {
 }
 
 #[tokio::test]
-async fn an_address_for_figures_that_is_taken_is_named() {
+async fn a_metrics_address_that_is_taken_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
@@ -237,7 +237,7 @@ async fn with_stuck_scrapers(intervals: &str, count: usize) -> (ServerProcess, V
 }
 
 #[tokio::test]
-async fn seven_scrapers_that_are_stuck_delay_neither_an_eighth_nor_shutdown() {
+async fn seven_stuck_scrapers_delay_neither_an_eighth_nor_shutdown() {
     let (mut server, _scrapers) = with_stuck_scrapers(NEVER, 7).await;
 
     scrape(figures_at(&server)).await;
@@ -246,7 +246,7 @@ async fn seven_scrapers_that_are_stuck_delay_neither_an_eighth_nor_shutdown() {
 }
 
 #[tokio::test]
-async fn scrapers_that_are_stuck_are_disconnected_and_others_take_their_place() {
+async fn stuck_scrapers_are_disconnected_and_others_take_their_place() {
     let (mut server, _scrapers) = with_stuck_scrapers("head=300", 27).await;
 
     scrape(figures_at(&server)).await;
@@ -417,14 +417,14 @@ async fn certificate(folder: &TempDir, days: &str) {
 }
 
 #[tokio::test]
-async fn alerts_fire_when_they_should_and_not_before() {
+async fn alerts_fire_at_their_thresholds() {
     promtool(&["check", "rules", "deploy/alerts.yml"], "").await;
     promtool(&["test", "rules", "tests/fixtures/alerts_test.yml"], "").await;
 }
 
 /// One server has a cluster, another one TLS: together they have every figure that there is.
 #[tokio::test]
-async fn docs_dashboard_and_alerts_name_the_figures_that_there_are_and_prometheus_knows_them() {
+async fn documents_dashboard_and_alerts_name_exactly_the_metrics_that_exist() {
     let (engine, keys) = (RedisServer::start().await, tempfile::tempdir().unwrap());
     certificate(&keys, "30").await;
     let key = |name: &str| keys.path().join(name).display().to_string();

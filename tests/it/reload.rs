@@ -81,7 +81,7 @@ impl ReloadableServer {
 }
 
 #[tokio::test]
-async fn limits_hold_at_once_and_whoever_is_in_stays() {
+async fn reloaded_limits_apply_at_once_and_members_stay() {
     let mut house = ReloadableServer::with("").await;
     let mut alice = house.joins("den", "alice").await;
 
@@ -125,7 +125,7 @@ async fn limits_hold_at_once_and_whoever_is_in_stays() {
 }
 
 #[tokio::test]
-async fn sockets_requests_and_wrong_passwords_are_limited_as_the_last_reload_says() {
+async fn the_last_reload_sets_the_limits_of_sockets_requests_and_failed_logins() {
     let mut house = ReloadableServer::with("RATE_LIMIT_PER_MINUTE=0\n").await;
     let _alice = house.joins("den", "alice").await;
     let wrong = async |house: &ReloadableServer| house.log_in("nobody").await.0;
@@ -141,7 +141,7 @@ async fn sockets_requests_and_wrong_passwords_are_limited_as_the_last_reload_say
 }
 
 #[tokio::test]
-async fn one_fault_leaves_everything_as_it_was() {
+async fn one_fault_rejects_the_whole_reload() {
     let mut house = ReloadableServer::with("ALLOWED_ROOMS=den\n").await;
     let users = fs::read_to_string(house.file("users.csv")).unwrap();
     let _alice = house.joins("den", "alice").await;
@@ -168,7 +168,7 @@ async fn one_fault_leaves_everything_as_it_was() {
 }
 
 #[tokio::test]
-async fn users_count_at_once_and_whoever_is_gone_is_out() {
+async fn reloaded_users_apply_at_once_and_removed_users_are_disconnected() {
     let mut house = ReloadableServer::with("").await;
     let alice = house.joins("den", "alice").await;
 
@@ -182,7 +182,7 @@ async fn users_count_at_once_and_whoever_is_gone_is_out() {
 }
 
 #[tokio::test]
-async fn a_secret_is_named_and_not_shown_and_what_needs_a_restart_is_named() {
+async fn a_reload_logs_the_names_of_changed_secrets_and_of_settings_that_need_a_restart() {
     let mut house = ReloadableServer::with("").await;
 
     let said = house
@@ -202,7 +202,7 @@ async fn a_secret_is_named_and_not_shown_and_what_needs_a_restart_is_named() {
 }
 
 #[tokio::test]
-async fn the_log_gets_louder_and_quieter_and_says_so_either_way() {
+async fn a_reloaded_log_level_is_logged_in_both_directions() {
     let mut house = ReloadableServer::with("").await;
 
     for level in ["DEBUG", "ERROR", "WARNING", "DEBUG", "INFO", "ERROR"] {
@@ -219,7 +219,7 @@ async fn the_log_gets_louder_and_quieter_and_says_so_either_way() {
 }
 
 #[tokio::test]
-async fn a_certificate_is_taken_up_and_one_that_does_not_fit_its_key_refuses_everything() {
+async fn a_reload_takes_up_a_certificate_and_rejects_one_that_does_not_match_its_key() {
     let folder = tempfile::tempdir().unwrap();
     let process = ServerProcess::start(
         &folder,

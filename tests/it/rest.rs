@@ -14,16 +14,16 @@ pub async fn parts(response: Response) -> (u16, HeaderMap, Value) {
 }
 
 #[tokio::test]
-async fn the_server_says_that_it_runs() {
+async fn the_root_page_reports_that_the_server_runs() {
     let server = TestServer::start(&[]).await;
 
     let (status, _, body) = parts(server.get("/").await).await;
 
-    assert_eq!((status, body), (200, json!({"message":"WebRTC Signaling TestServer is running"})));
+    assert_eq!((status, body), (200, json!({"message":"WebRTC Signaling Server is running"})));
 }
 
 #[tokio::test]
-async fn figures_count_what_is_said_and_name_nobody() {
+async fn metrics_count_messages_and_name_no_user() {
     let server = TestServer::start(&[("METRICS_TOKEN", "a-token-for-figures")]).await;
     let figures = async || {
         let request = server.request(Method::GET, "/metrics").bearer_auth("a-token-for-figures");
@@ -62,7 +62,7 @@ async fn figures_count_what_is_said_and_name_nobody() {
 }
 
 #[tokio::test]
-async fn what_clients_report_of_their_calls_and_who_came_back_is_counted() {
+async fn call_reports_and_resumes_are_counted() {
     let server = TestServer::start(&[("METRICS_TOKEN", "a-token-for-figures")]).await;
     let mut alice = server.join("den", "alice").await;
     for report in [
@@ -144,7 +144,7 @@ async fn rooms_are_listed_and_described() {
 
 /// E15.
 #[tokio::test]
-async fn a_login_becomes_a_token_that_opens_everything() {
+async fn a_login_returns_a_token_that_every_route_accepts() {
     let server = TestServer::start(&[]).await;
 
     let (status, headers, body) = parts(server.log_in("alice", PASSWORD).await).await;
@@ -189,7 +189,7 @@ async fn oauth2_clients_log_in_with_either_kind_of_form() {
 }
 
 #[tokio::test]
-async fn all_wrong_logins_get_the_same_answer() {
+async fn all_failed_logins_get_the_same_response() {
     let server = TestServer::start(&[]).await;
     let detail = json!({"detail":"Incorrect username or password"});
 
@@ -222,7 +222,7 @@ async fn all_wrong_logins_get_the_same_answer() {
 
 /// E01, E05.
 #[tokio::test]
-async fn a_body_that_misses_something_says_what_in_fastapis_words() {
+async fn a_body_with_missing_fields_is_rejected_in_fastapis_format() {
     let server = TestServer::start(&[]).await;
     let missing =
         |field: &str| json!({"type":"missing","loc":["body",field],"msg":"Field required"});
@@ -267,7 +267,7 @@ async fn a_body_that_misses_something_says_what_in_fastapis_words() {
 
 /// E02, E03.
 #[tokio::test]
-async fn bodies_of_the_wrong_size_or_type_are_refused() {
+async fn bodies_of_the_wrong_size_or_type_are_rejected() {
     let server = TestServer::start(&[]).await;
     let large = "x".repeat(65_537);
 
@@ -313,7 +313,7 @@ async fn bodies_of_the_wrong_size_or_type_are_refused() {
 
 /// E18, J13, T02.
 #[tokio::test]
-async fn a_bearer_token_is_asked_for_and_looked_at() {
+async fn a_bearer_token_is_required_and_verified() {
     let server = TestServer::start(&[]).await;
     let token = server.token("alice");
     let stranger = server.token("nobody");
@@ -350,7 +350,7 @@ async fn a_bearer_token_is_asked_for_and_looked_at() {
 }
 
 #[tokio::test]
-async fn a_refreshed_token_is_another_one_and_the_old_one_stays_good() {
+async fn a_refresh_returns_another_token_and_the_old_one_stays_valid() {
     let server = TestServer::start(&[]).await;
     let old = server.token("alice");
 
@@ -377,7 +377,7 @@ async fn a_refreshed_token_is_another_one_and_the_old_one_stays_good() {
 }
 
 #[tokio::test]
-async fn logging_out_ends_the_token_and_the_sockets_that_stand_on_it() {
+async fn a_logout_revokes_the_token_and_closes_its_sockets() {
     let server = TestServer::start(&[]).await;
     let mut bob = server.join("den", "bob").await;
     let (gone, stays) = (server.token("alice"), server.token("alice"));
@@ -423,7 +423,7 @@ impl super::harness::Client {
 
 /// E20.
 #[tokio::test]
-async fn anybody_may_log_out() {
+async fn a_logout_without_a_valid_token_succeeds() {
     let server = TestServer::start(&[]).await;
 
     for header in [None, Some("Bearer nonsense"), Some("Basic x")] {
@@ -477,7 +477,7 @@ async fn turn_credentials_are_the_hmac_of_an_expiry_and_a_name() {
 
 /// O12.
 #[tokio::test]
-async fn a_server_without_turn_says_so() {
+async fn without_turn_settings_the_turn_routes_say_so() {
     for (settings, detail) in [
         (&[][..], "TURN server not configured"),
         (&[("TURNSERVER_URLS", "turn:a")], "TURN server not configured"),
@@ -497,7 +497,7 @@ async fn a_server_without_turn_says_so() {
 
 /// E13, E14.
 #[tokio::test]
-async fn every_answer_is_labelled_and_every_error_is_json() {
+async fn every_response_has_a_request_id_and_every_error_is_json() {
     let server = TestServer::start(&[]).await;
     let mut ids = std::collections::HashSet::new();
 
@@ -530,7 +530,7 @@ async fn every_answer_is_labelled_and_every_error_is_json() {
 
 /// E17.
 #[tokio::test]
-async fn a_slash_at_the_end_makes_no_difference_and_sends_nobody_elsewhere() {
+async fn a_trailing_slash_makes_no_difference_and_causes_no_redirect() {
     let server = TestServer::start(&[]).await;
 
     let health = server
@@ -545,7 +545,7 @@ async fn a_slash_at_the_end_makes_no_difference_and_sends_nobody_elsewhere() {
 
 /// A page takes the client from the server that it talks to, and asks only whether it is still the same.
 #[tokio::test]
-async fn the_javascript_client_is_served_and_asked_for_once() {
+async fn the_javascript_client_is_served_and_cached() {
     let server = TestServer::start(&[]).await;
     for (path, media_type) in [
         ("/client/signaling.js", "text/javascript; charset=utf-8"),

@@ -26,7 +26,7 @@ async fn resumes(server: &TestServer, room: &str, token: &str, last_seq: u64) ->
 }
 
 #[tokio::test]
-async fn a_broken_connection_is_not_heard_of_and_costs_no_message() {
+async fn a_broken_connection_that_resumes_is_not_announced_and_loses_no_message() {
     let server = TestServer::start(&[]).await;
     let (alice, token, _) = resumable(&server, "den", "alice").await;
     let mut bob = server.join("den", "bob").await;
@@ -51,7 +51,7 @@ async fn a_broken_connection_is_not_heard_of_and_costs_no_message() {
 }
 
 #[tokio::test]
-async fn what_ends_a_session_ends_the_right_to_come_back() {
+async fn a_session_that_was_ended_cannot_resume() {
     let server = TestServer::start(&[]).await;
     let (alice, token, _) = resumable(&server, "den", "alice").await;
     let mut bob = server.join("den", "bob").await;
@@ -74,7 +74,7 @@ async fn what_ends_a_session_ends_the_right_to_come_back() {
 }
 
 #[tokio::test]
-async fn a_session_that_is_logged_out_while_away_is_over() {
+async fn a_detached_session_that_is_logged_out_cannot_resume() {
     let server = TestServer::start(&[]).await;
     let access = server.token("alice");
     let mut alice = server.connect("den").await;
@@ -112,7 +112,7 @@ async fn a_new_access_token_comes_with_a_new_resume_token() {
 }
 
 #[tokio::test]
-async fn a_member_that_is_away_takes_its_place_in_the_room() {
+async fn a_detached_member_counts_against_the_capacity_of_its_room() {
     let server = TestServer::start(&[("MAX_CONNECTIONS_PER_ROOM", "1")]).await;
     let (alice, token, _) = resumable(&server, "den", "alice").await;
     drop(alice);
@@ -127,7 +127,7 @@ async fn a_member_that_is_away_takes_its_place_in_the_room() {
 }
 
 #[tokio::test]
-async fn with_the_window_closed_nobody_is_offered_to_resume() {
+async fn without_a_resume_window_no_resume_token_is_issued() {
     let server = TestServer::start(&[("RESUME_WINDOW_SECONDS", "0")]).await;
     let mut alice = server.connect("den").await;
     alice.receive().await;
@@ -147,7 +147,7 @@ async fn with_the_window_closed_nobody_is_offered_to_resume() {
 
 /// As many as an address may have connections: otherwise one could fill the memory with seats.
 #[tokio::test]
-async fn seats_are_kept_for_so_many_of_an_address_and_no_more() {
+async fn detached_members_are_limited_per_address() {
     let server = TestServer::start(&[("MAX_CONNECTIONS_PER_IP", "3")]).await;
     let mut watcher = server.join("den", "carol").await;
     let mut there = 1;

@@ -13,7 +13,7 @@ async fn status_of(server: &TestServer, path: &str) -> u16 {
 }
 
 #[tokio::test]
-async fn debug_opens_docs_and_examples() {
+async fn debug_serves_api_docs_and_examples() {
     for (debug, docs, pages) in [
         ("true", "", (200, 200)),
         ("true", "false", (404, 200)),
@@ -40,7 +40,7 @@ async fn debug_opens_docs_and_examples() {
 
 /// O11.
 #[tokio::test]
-async fn require_https_sends_readers_to_https_and_refuses_the_rest() {
+async fn require_https_redirects_reads_and_rejects_other_requests() {
     let server = TestServer::start(&[("REQUIRE_HTTPS", "true")]).await;
     let by_proxy =
         |method, path: &str| server.request(method, path).header("x-forwarded-proto", "https");
@@ -72,7 +72,7 @@ async fn require_https_sends_readers_to_https_and_refuses_the_rest() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_is_not_trusted_is_not_believed() {
+async fn forwarded_headers_of_an_untrusted_proxy_are_ignored() {
     let server =
         TestServer::start(&[("REQUIRE_HTTPS", "true"), ("TRUSTED_PROXIES", "10.0.0.0/8")]).await;
     let claims = [("x-forwarded-proto", "https"), ("x-forwarded-for", "192.0.2.1")];
@@ -80,7 +80,7 @@ async fn a_proxy_that_is_not_trusted_is_not_believed() {
 }
 
 #[tokio::test]
-async fn the_jwt_key_is_the_one_that_is_set() {
+async fn tokens_are_signed_with_the_jwt_key_of_the_settings() {
     let server = TestServer::start(&[("JWT_SECRET_KEY", "some key or other")]).await;
     let signed = [r#"{"alg":"HS256"}"#, r#"{"sub":"alice","exp":4102444800}"#]
         .map(|part| BASE64_URL_SAFE_NO_PAD.encode(part))
@@ -97,7 +97,7 @@ async fn the_jwt_key_is_the_one_that_is_set() {
 }
 
 #[tokio::test]
-async fn tokens_last_as_long_as_is_set() {
+async fn tokens_expire_as_set() {
     let server = TestServer::start(&[("ACCESS_TOKEN_EXPIRE_MINUTES", "7")]).await;
 
     let body: Value = server.log_in("alice", PASSWORD).await.json().await.unwrap();
@@ -153,7 +153,7 @@ async fn any_origin_is_mirrored_where_credentials_are_allowed() {
 }
 
 #[tokio::test]
-async fn without_credentials_any_origin_is_a_star() {
+async fn any_origin_is_a_wildcard_where_credentials_are_not_allowed() {
     let server = TestServer::start(&[("CORS_ALLOW_CREDENTIALS", "false")]).await;
 
     let headers = with_origin(&server, "https://app.example.com").await.headers().clone();
@@ -164,7 +164,7 @@ async fn without_credentials_any_origin_is_a_star() {
 
 /// P02, P03.
 #[tokio::test]
-async fn only_the_listed_origins_may_read_and_connect() {
+async fn only_listed_origins_may_read_responses_and_connect() {
     let server = TestServer::start(&[("CORS_ORIGINS", r#"["https://app.example.com"]"#)]).await;
 
     assert_eq!(
@@ -215,7 +215,7 @@ async fn from(server: &TestServer, address: &str, path: &str) -> Response {
 }
 
 #[tokio::test]
-async fn an_address_gets_so_many_requests_a_minute() {
+async fn requests_are_limited_per_address_and_minute() {
     let server = TestServer::start(&[("RATE_LIMIT_PER_MINUTE", "3")]).await;
 
     let mut answers = Vec::new();
@@ -243,7 +243,7 @@ async fn an_address_gets_so_many_requests_a_minute() {
 }
 
 #[tokio::test]
-async fn one_ipv6_household_shares_its_requests() {
+async fn addresses_of_one_ipv6_network_share_their_requests() {
     let server = TestServer::start(&[("RATE_LIMIT_PER_MINUTE", "1")]).await;
 
     let statuses = [
@@ -256,7 +256,7 @@ async fn one_ipv6_household_shares_its_requests() {
 }
 
 #[tokio::test]
-async fn a_client_has_so_many_seconds_to_introduce_itself() {
+async fn a_client_that_does_not_authenticate_in_time_is_closed() {
     let server = TestServer::start(&[("WEBSOCKET_TIMEOUT", "1")]).await;
     let began = Instant::now();
     let mut client = server.connect("den").await;
@@ -267,7 +267,7 @@ async fn a_client_has_so_many_seconds_to_introduce_itself() {
 }
 
 #[tokio::test]
-async fn a_room_has_so_many_seats() {
+async fn a_room_admits_as_many_members_as_set() {
     let server = TestServer::start(&[("MAX_CONNECTIONS_PER_ROOM", "2")]).await;
     let (mut alice, _bob) = super::harness::join_pair(&server, "den").await;
 
@@ -286,7 +286,7 @@ async fn a_room_has_so_many_seats() {
 }
 
 #[tokio::test]
-async fn an_address_gets_so_many_sockets() {
+async fn connections_are_limited_per_address() {
     let server = TestServer::start(&[("MAX_CONNECTIONS_PER_IP", "2")]).await;
     let home = [("x-forwarded-for", "192.0.2.1")];
     let mut first = server.connect_with("den", &home).await.unwrap();
@@ -307,7 +307,7 @@ async fn an_address_gets_so_many_sockets() {
 }
 
 #[tokio::test]
-async fn failed_logins_lock_a_name_from_an_address_before_any_hashing() {
+async fn failed_logins_lock_a_name_for_an_address_before_any_hashing() {
     let server =
         TestServer::start(&[("AUTH_MAX_FAILURES", "2"), ("AUTH_LOCKOUT_SECONDS", "1000")]).await;
     let try_from = async |address: &str, username: &str, password: &str| {
@@ -338,7 +338,7 @@ async fn failed_logins_lock_a_name_from_an_address_before_any_hashing() {
 }
 
 #[tokio::test]
-async fn guesses_from_many_addresses_lock_the_name() {
+async fn guesses_from_many_addresses_lock_the_name_for_all_addresses() {
     let server = TestServer::start(&[("AUTH_MAX_FAILURES", "1")]).await;
     let guess = async |number: u32, username: &str| {
         let request = server
@@ -361,7 +361,7 @@ async fn guesses_from_many_addresses_lock_the_name() {
 }
 
 #[tokio::test]
-async fn only_the_allowed_rooms_may_be_entered() {
+async fn only_allowed_rooms_can_be_joined() {
     let server = TestServer::start(&[("ALLOWED_ROOMS", r#"["den","the attic"]"#)]).await;
 
     server.join("den", "alice").await;
@@ -388,7 +388,7 @@ async fn enter_as_guest(server: &TestServer, first: Value) -> (Client, Value) {
 }
 
 #[tokio::test]
-async fn guests_come_in_without_a_token_where_they_may() {
+async fn guests_join_without_a_token_where_anonymous_access_is_allowed() {
     let turn = [
         ("ALLOW_ANONYMOUS", "true"),
         ("TURNSERVER_SECRET", "s"),
@@ -430,7 +430,7 @@ async fn guests_come_in_without_a_token_where_they_may() {
 }
 
 #[tokio::test]
-async fn a_wrong_token_never_makes_a_guest() {
+async fn an_invalid_token_is_rejected_also_where_guests_may_join() {
     let server = TestServer::start(&[("ALLOW_ANONYMOUS", "true")]).await;
 
     for token in [json!("wrong"), json!(""), json!(1), json!({})] {
@@ -450,7 +450,7 @@ async fn a_wrong_token_never_makes_a_guest() {
 }
 
 #[tokio::test]
-async fn the_list_of_rooms_needs_a_token_where_that_is_asked_for() {
+async fn the_list_of_rooms_needs_a_token_where_that_is_set() {
     let server = TestServer::start(&[("ROOMS_API_REQUIRE_AUTH", "true")]).await;
     let _alice = server.join("den", "alice").await;
 
@@ -467,7 +467,7 @@ async fn the_list_of_rooms_needs_a_token_where_that_is_asked_for() {
 }
 
 #[tokio::test]
-async fn members_get_ice_servers_where_there_are_any() {
+async fn members_receive_ice_servers_where_turn_is_configured() {
     let server = TestServer::start(&[
         ("TURNSERVER_SECRET", "s"),
         ("TURNSERVER_URL", "turn:a:3478"),
@@ -491,7 +491,7 @@ async fn members_get_ice_servers_where_there_are_any() {
 }
 
 #[tokio::test]
-async fn a_session_may_be_made_to_end_with_its_token() {
+async fn sessions_end_with_their_token_where_that_is_set() {
     // That it ends after the grace of a minute is shown on a paused clock, in `session`.
     for (enforce, rule) in [("true", true), ("false", false)] {
         let server = TestServer::start(&[("WEBSOCKET_ENFORCE_TOKEN_EXPIRY", enforce)]).await;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::harness::{Client, TestServer, join_pair};
 
 #[tokio::test]
-async fn a_newcomer_is_let_in_shown_around_and_announced() {
+async fn a_client_joins_receives_its_peers_and_is_announced() {
     let server = TestServer::start(&[]).await;
     let mut alice = server.join("den", "alice").await;
 
@@ -34,7 +34,7 @@ async fn a_newcomer_is_let_in_shown_around_and_announced() {
 }
 
 #[tokio::test]
-async fn the_list_of_who_is_there_comes_also_when_nobody_is() {
+async fn users_in_room_is_sent_also_where_it_is_empty() {
     let server = TestServer::start(&[]).await;
 
     let (_alice, there) = server.join_as("den", "alice", json!("")).await;
@@ -43,7 +43,7 @@ async fn the_list_of_who_is_there_comes_also_when_nobody_is() {
 }
 
 #[tokio::test]
-async fn who_is_there_is_told_before_anything_is_answered() {
+async fn users_in_room_comes_before_any_answer() {
     let server = TestServer::start(&[("ALLOW_ANONYMOUS", "true")]).await;
     let in_one_go = async |frames: &[Value]| {
         let mut client = server.connect("den").await;
@@ -72,7 +72,7 @@ async fn who_is_there_is_told_before_anything_is_answered() {
 }
 
 #[tokio::test]
-async fn a_targeted_signal_reaches_its_target_alone_and_untouched() {
+async fn a_signal_with_a_target_reaches_only_the_target_unchanged() {
     let server = TestServer::start(&[]).await;
     let (mut alice, mut bob) = join_pair(&server, "den").await;
     let mut carol = server.join("den", "carol").await;
@@ -100,7 +100,7 @@ async fn a_targeted_signal_reaches_its_target_alone_and_untouched() {
 }
 
 #[tokio::test]
-async fn a_signal_without_target_reaches_everybody_else_in_this_room() {
+async fn a_signal_without_a_target_reaches_all_other_members_of_the_room() {
     let server = TestServer::start(&[]).await;
     let (mut alice, mut bob) = join_pair(&server, "den").await;
     let mut stranger = server.join("attic", "carol").await;
@@ -122,7 +122,7 @@ async fn a_signal_without_target_reaches_everybody_else_in_this_room() {
 }
 
 #[tokio::test]
-async fn the_end_of_candidates_is_passed_on() {
+async fn the_end_of_candidates_is_relayed() {
     let server = TestServer::start(&[]).await;
     let (mut alice, mut bob) = join_pair(&server, "den").await;
 
@@ -138,7 +138,7 @@ async fn the_end_of_candidates_is_passed_on() {
 }
 
 #[tokio::test]
-async fn a_signal_to_nobody_is_answered_with_an_error_and_its_id() {
+async fn a_signal_to_an_unknown_target_is_answered_with_an_error_and_its_id() {
     let server = TestServer::start(&[]).await;
     let (mut alice, mut bob) = join_pair(&server, "den").await;
 
@@ -161,7 +161,7 @@ async fn a_signal_to_nobody_is_answered_with_an_error_and_its_id() {
 }
 
 #[tokio::test]
-async fn leaving_is_announced_once_however_one_leaves() {
+async fn each_way_of_leaving_is_announced_once() {
     let server = TestServer::start(&[]).await;
     let mut alice = server.join("den", "alice").await;
 
@@ -201,7 +201,7 @@ async fn a_reloaded_page_takes_over_its_own_client_id() {
 }
 
 #[tokio::test]
-async fn a_client_id_of_another_user_is_refused_and_its_holder_undisturbed() {
+async fn a_client_id_of_another_user_is_rejected_and_its_member_is_not_affected() {
     let server = TestServer::start(&[]).await;
     let (mut alice, _) = server.join_as("den", "alice", json!("a")).await;
 
@@ -216,7 +216,7 @@ async fn a_client_id_of_another_user_is_refused_and_its_holder_undisturbed() {
 }
 
 #[tokio::test]
-async fn a_client_id_of_the_wrong_form_is_refused() {
+async fn a_malformed_client_id_is_rejected() {
     let server = TestServer::start(&[]).await;
 
     for id in [
@@ -238,7 +238,7 @@ async fn a_client_id_of_the_wrong_form_is_refused() {
 }
 
 #[tokio::test]
-async fn clients_that_ask_for_no_id_get_different_ones() {
+async fn clients_without_a_client_id_get_different_ones() {
     let server = TestServer::start(&[]).await;
 
     let (one, two) = (server.join("den", "alice").await, server.join("den", "alice").await);
@@ -248,7 +248,7 @@ async fn clients_that_ask_for_no_id_get_different_ones() {
 }
 
 #[tokio::test]
-async fn one_room_has_one_name_however_it_is_encoded() {
+async fn all_encodings_of_a_room_id_are_one_room() {
     let server = TestServer::start(&[]).await;
     let _alice = server.join("Zimmer%207%2f%C3%A9", "alice").await;
 
@@ -260,7 +260,7 @@ async fn one_room_has_one_name_however_it_is_encoded() {
 }
 
 #[tokio::test]
-async fn a_room_id_that_is_none_is_refused_before_the_upgrade() {
+async fn an_invalid_room_id_is_rejected_before_the_upgrade() {
     let server = TestServer::start(&[]).await;
 
     for room in ["%00", "a%0Ab", "%7F", "%FF", &"a".repeat(129), "%C2%80"] {
@@ -272,7 +272,7 @@ async fn a_room_id_that_is_none_is_refused_before_the_upgrade() {
 }
 
 #[tokio::test]
-async fn order_is_kept_between_every_two_members() {
+async fn messages_between_two_members_keep_their_order() {
     let server = TestServer::start(&[("WEBSOCKET_MESSAGE_BURST", "1000")]).await;
     let (mut alice, mut bob) = join_pair(&server, "den").await;
 
@@ -306,7 +306,7 @@ async fn a_token_is_refreshed_inside_the_session_for_the_same_user_only() {
 
 /// Calls outlive a restart, and would be hung up by whoever hears that all the others leave.
 #[tokio::test]
-async fn nobody_hears_the_others_leave_when_the_server_closes() {
+async fn members_receive_no_user_left_at_shutdown() {
     let server = TestServer::start(&[]).await;
     let mut members = Vec::new();
     for _ in 0..8 {
@@ -328,7 +328,7 @@ async fn nobody_hears_the_others_leave_when_the_server_closes() {
 }
 
 #[tokio::test]
-async fn closing_the_server_sends_everyone_home() {
+async fn shutdown_closes_every_session() {
     let server = TestServer::start(&[]).await;
     let alice = server.join("den", "alice").await;
     let mut stranger = server.connect("den").await;
@@ -338,7 +338,7 @@ async fn closing_the_server_sends_everyone_home() {
         tokio::join!(alice.read_to_close(), stranger.read_to_close(), server.app.close());
 
     let (before, close) = farewell;
-    assert_eq!(close, (1012, "TestServer is restarting".to_owned()));
+    assert_eq!(close, (1012, "Server is restarting".to_owned()));
     assert_eq!(
         before.iter().map(|news| news["type"].as_str().unwrap()).collect::<Vec<_>>(),
         ["server_shutdown", "error"]

@@ -51,7 +51,7 @@ async fn ask(stream: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin), request: 
 
 /// N10: the key.
 #[tokio::test]
-async fn a_self_signed_certificate_is_made_and_served_and_its_key_is_private() {
+async fn a_self_signed_certificate_is_made_and_its_key_is_private() {
     let server = TestServer::start(&SELF_SIGNED).await;
 
     let mut stream = connect(&server).await.unwrap();
@@ -69,7 +69,7 @@ async fn a_self_signed_certificate_is_made_and_served_and_its_key_is_private() {
 }
 
 #[tokio::test]
-async fn a_websocket_goes_over_tls() {
+async fn websockets_work_over_tls() {
     let server = TestServer::start(&SELF_SIGNED).await;
     let mut stream = connect(&server).await.unwrap();
 
@@ -92,7 +92,7 @@ async fn a_websocket_goes_over_tls() {
 }
 
 #[tokio::test]
-async fn plain_http_on_the_tls_port_is_shown_the_way() {
+async fn plain_http_on_the_tls_port_is_redirected() {
     let server = TestServer::start(&SELF_SIGNED).await;
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     let host = server.address;
@@ -128,7 +128,7 @@ async fn a_renewed_certificate_is_taken_up_while_old_connections_go_on() {
 
 /// N10: half a handshake.
 #[tokio::test]
-async fn a_handshake_that_does_not_go_on_is_not_waited_for() {
+async fn an_unfinished_tls_handshake_delays_no_other_client() {
     let server = TestServer::start(&SELF_SIGNED).await;
 
     for start in [&[][..], &[0x16, 3, 1]] {

@@ -128,7 +128,7 @@ async fn get(server: &ServerProcess, path: &str) {
 }
 
 #[tokio::test]
-async fn a_collector_gets_the_spans_of_a_login_and_a_join_and_nothing_secret() {
+async fn a_collector_receives_the_spans_of_a_login_and_a_join_without_secrets() {
     let (collector, endpoint) = Collector::start(0).await;
     let headers = format!("api-key={API_KEY}");
     let settings = [
@@ -206,7 +206,7 @@ async fn a_collector_gets_the_spans_of_a_login_and_a_join_and_nothing_secret() {
 }
 
 #[tokio::test]
-async fn a_collector_that_hangs_slows_neither_requests_nor_the_end() {
+async fn a_collector_that_hangs_delays_neither_requests_nor_shutdown() {
     let hung = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", hung.local_addr().unwrap());
     // Each export takes ten seconds, and what is in the queue takes 32 of them.
@@ -237,7 +237,7 @@ async fn a_collector_that_hangs_slows_neither_requests_nor_the_end() {
 }
 
 #[tokio::test]
-async fn a_collector_that_refuses_is_named_once_until_it_takes_traces_again() {
+async fn a_collector_that_fails_is_logged_once_until_it_accepts_traces_again() {
     let (collector, endpoint) = Collector::start(3).await;
     let settings = [("OTEL_BSP_SCHEDULE_DELAY", "1"), ("OTEL_SERVICE_NAME", "calls")];
     let (_folder, mut server) = start(&endpoint, &settings).await;

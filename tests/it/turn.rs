@@ -52,7 +52,7 @@ async fn clock(folder: &TempDir, seconds: i64) -> [(&'static str, String); 2] {
 }
 
 #[tokio::test]
-async fn a_relay_is_well_over_udp_tcp_and_tls_and_keeps_nothing_of_the_trial() {
+async fn a_turn_server_passes_over_udp_tcp_and_tls_and_keeps_no_allocation() {
     let coturn = Coturn::start().await;
     let urls = coturn.urls();
     let trusted = [("SSL_CERT_FILE", coturn.certificate.to_str().unwrap())];
@@ -79,7 +79,7 @@ async fn a_relay_is_well_over_udp_tcp_and_tls_and_keeps_nothing_of_the_trial() {
 }
 
 #[tokio::test]
-async fn another_secret_and_a_clock_that_is_wrong_are_told_apart() {
+async fn a_wrong_secret_and_a_wrong_clock_are_distinguished() {
     let coturn = Coturn::start().await;
     let [udp, tcp, _] = coturn.urls();
     let folder = home();
@@ -199,7 +199,7 @@ impl Strangers {
 }
 
 #[tokio::test]
-async fn each_way_to_be_no_relay_has_its_own_words_and_its_own_mend() {
+async fn each_failure_of_a_turn_server_has_its_own_message_and_fix() {
     let strangers = Strangers::start().await;
     let coturn = Coturn::start().await;
     let [_, _, tls] = coturn.urls();
@@ -218,7 +218,7 @@ async fn each_way_to_be_no_relay_has_its_own_words_and_its_own_mend() {
 }
 
 #[tokio::test]
-async fn a_relay_for_everybody_is_a_fault_and_keeps_nothing_of_the_trial_either() {
+async fn an_open_turn_server_is_a_fault_and_keeps_no_allocation() {
     let coturn = Coturn::start_open().await;
     let [udp, ..] = coturn.urls();
 
@@ -266,7 +266,7 @@ fn speaks_turn(codes: &'static [u16]) -> impl FnMut(&[u8]) -> Vec<Vec<u8>> + Sen
 }
 
 #[tokio::test]
-async fn what_a_relay_refuses_with_is_said_in_words() {
+async fn the_error_code_of_a_turn_server_is_explained() {
     let mut tasks = Vec::new();
     let mut cases = Vec::new();
     for (codes, verdict, says, mend) in [
@@ -322,7 +322,7 @@ async fn what_a_relay_refuses_with_is_said_in_words() {
 }
 
 #[tokio::test]
-async fn a_datagram_that_is_lost_is_sent_again_and_what_others_say_is_passed_over() {
+async fn a_lost_datagram_is_retransmitted_and_foreign_datagrams_are_ignored() {
     let (mut heard, mut relay) = (0, speaks_turn(&[0]));
     let (port, serving) = udp_that(move |asked| {
         heard += 1;
@@ -404,7 +404,7 @@ impl Told {
 const METRICS_TOKEN: &str = "a-token-for-prometheus";
 
 #[tokio::test]
-async fn a_server_hands_out_relays_that_died_last_until_they_are_back() {
+async fn turn_servers_that_failed_are_listed_last_until_they_relay_again() {
     let (first, second) = (Coturn::start().await, Coturn::start().await);
     let [dying_udp, dying_tcp, _] = first.urls();
     let [living, ..] = second.urls();
@@ -458,7 +458,7 @@ async fn a_server_hands_out_relays_that_died_last_until_they_are_back() {
 }
 
 #[tokio::test]
-async fn other_relays_are_tried_at_once_when_the_settings_are_read_again() {
+async fn a_reload_probes_other_turn_servers_at_once() {
     let coturn = Coturn::start().await;
     let [udp, tcp, _] = coturn.urls();
     let folder = tempfile::tempdir().unwrap();
@@ -494,7 +494,7 @@ async fn other_relays_are_tried_at_once_when_the_settings_are_read_again() {
 }
 
 #[tokio::test]
-async fn a_server_that_shall_not_try_its_relays_leaves_them_alone() {
+async fn no_turn_server_is_probed_where_probes_are_off() {
     let (port, serving) = turn_that_says(&[0]).await;
     let url = format!("turn:127.0.0.1:{port}");
     let folder = tempfile::tempdir().unwrap();

@@ -31,7 +31,7 @@ async fn a_user_who_is_added_may_log_in_without_a_restart() {
 
 /// U02, U03.
 #[tokio::test]
-async fn a_user_who_is_removed_or_disabled_is_out_at_once() {
+async fn a_removed_or_disabled_user_is_disconnected() {
     for disable in [true, false] {
         let server = TestServer::start(&[]).await;
         let mut bob = server.join("den", "bob").await;
@@ -69,7 +69,7 @@ async fn a_user_who_is_removed_or_disabled_is_out_at_once() {
 
 /// U12.
 #[tokio::test]
-async fn a_file_that_breaks_disturbs_nobody() {
+async fn a_users_file_that_cannot_be_read_affects_no_user() {
     let server = TestServer::start(&[]).await;
     let mut alice = server.join("den", "alice").await;
     let good = fs::read_to_string(server.users_csv()).unwrap();
@@ -86,7 +86,7 @@ async fn a_file_that_breaks_disturbs_nobody() {
 }
 
 #[tokio::test]
-async fn the_file_of_the_fastapi_server_serves() {
+async fn the_users_file_of_the_fastapi_server_is_accepted() {
     let server = TestServer::start(&[]).await;
 
     fs::copy("tests/fixtures/fastapi_users.csv", server.users_csv()).unwrap();

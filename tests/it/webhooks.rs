@@ -12,9 +12,7 @@ use tokio::{
 };
 
 use crate::harness::{
-    TEST_TIMEOUT, TestServer, eventually,
-    process::RestartableServer,
-    receiver::WebhookReceiver,
+    TEST_TIMEOUT, TestServer, eventually, process::RestartableServer, receiver::WebhookReceiver,
     resumable::RESUME,
 };
 
@@ -39,7 +37,7 @@ async fn server_with(receiver: &WebhookReceiver, settings: &[(&str, &str)]) -> T
 }
 
 #[tokio::test]
-async fn a_rooms_life_is_told_from_its_opening_to_its_close() {
+async fn webhooks_report_a_room_from_opening_to_closing() {
     let receiver = WebhookReceiver::start().await;
     let server = server_that_tells(&receiver).await;
     let (mut alice, _) = server.join_as("den", "alice", json!("a")).await;
@@ -84,7 +82,7 @@ impl super::harness::Client {
 
 /// Each example of the page is what is told, but for what differs from time to time.
 #[tokio::test]
-async fn events_look_as_they_are_documented() {
+async fn webhook_events_have_the_documented_form() {
     let documented: Vec<Value> =
         blocks("json event").iter().map(|block| serde_json::from_str(block).unwrap()).collect();
     let kinds: BTreeSet<_> =
@@ -127,7 +125,7 @@ async fn events_look_as_they_are_documented() {
 
 /// The receivers of the page, in Python and in Node, on a webhook of a real server; and openssl.
 #[tokio::test]
-async fn a_signature_is_verified_by_the_code_of_the_page_and_by_openssl() {
+async fn a_webhook_signature_is_verified_by_the_documented_code_and_by_openssl() {
     let receiver = WebhookReceiver::start().await;
     let url = receiver.url();
     let settings = [("WEBHOOK_URLS", &*url), ("WEBHOOK_ALLOW_PRIVATE", "true")];
@@ -202,7 +200,7 @@ async fn piped(program: &str, arguments: &[&str], typed: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_member_that_comes_back_has_not_left_and_one_that_does_not_has() {
+async fn webhooks_report_a_leave_only_for_members_that_do_not_resume() {
     let receiver = WebhookReceiver::start().await;
     let url = receiver.url();
     let mut settings = vec![("WEBHOOK_URLS", &*url), ("WEBHOOK_ALLOW_PRIVATE", "true")];
@@ -223,7 +221,7 @@ async fn a_member_that_comes_back_has_not_left_and_one_that_does_not_has() {
 
 /// Who resumes has not left, and the numbers go on; who does not has left, and that is told before the end.
 #[tokio::test]
-async fn a_restart_goes_on_with_the_numbers_and_tells_nothing_of_those_who_stay() {
+async fn webhook_numbers_continue_after_a_restart_without_events_for_members_that_resume() {
     let receiver = WebhookReceiver::start().await;
     let url = receiver.url();
     let settings = [("WEBHOOK_URLS", &*url), ("WEBHOOK_ALLOW_PRIVATE", "true")];
@@ -243,7 +241,7 @@ async fn a_restart_goes_on_with_the_numbers_and_tells_nothing_of_those_who_stay(
 }
 
 #[tokio::test]
-async fn a_receiver_that_hangs_slows_nobody_down() {
+async fn a_webhook_receiver_that_hangs_delays_no_member() {
     let receiver = WebhookReceiver::start_hanging().await;
     let server = server_that_tells(&receiver).await;
     let (mut alice, _) = server.join_as("den", "alice", json!("a")).await;
@@ -264,7 +262,7 @@ async fn a_receiver_that_hangs_slows_nobody_down() {
 }
 
 #[tokio::test]
-async fn what_becomes_of_webhooks_is_counted_for_prometheus() {
+async fn webhook_deliveries_are_counted() {
     let receiver = WebhookReceiver::start().await;
     let token = "figures-of-webhooks-0123456789abcdef";
     let server = server_with(&receiver, &[("METRICS_TOKEN", token)]).await;
@@ -297,7 +295,7 @@ async fn what_becomes_of_webhooks_is_counted_for_prometheus() {
 }
 
 #[tokio::test]
-async fn a_receivers_certificate_is_looked_at() {
+async fn the_certificate_of_a_webhook_receiver_is_verified() {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let authority = folder.path().join("ca.pem");
@@ -326,7 +324,7 @@ async fn a_receivers_certificate_is_looked_at() {
 }
 
 #[tokio::test]
-async fn the_secret_of_webhooks_is_printed_and_is_not_the_servers_own() {
+async fn the_webhook_secret_is_printed_and_is_not_the_secret_key() {
     let own = SecretString::from("own-key-of-the-server-0123456789abcdef");
     let printed = printed_secret(&[("SECRET_KEY", own.expose_secret())]).await;
 

@@ -29,7 +29,7 @@ fn is_labelled_json(answer: &Answer) -> bool {
 
 /// E01, E02, E05 beyond what `rest` asks: bodies made to break a parser.
 #[tokio::test]
-async fn a_body_that_is_made_to_break_a_parser_is_refused_in_json() {
+async fn a_body_made_to_break_a_parser_is_rejected_in_json() {
     const JSON: &str = "Content-Type: application/json\r\n";
     const FORM: &str = "Content-Type: application/x-www-form-urlencoded\r\n";
     const PARTS: &str = "Content-Type: multipart/form-data; boundary=b\r\n";
@@ -77,7 +77,7 @@ async fn a_body_that_is_made_to_break_a_parser_is_refused_in_json() {
 
 /// E03, E06: the body is never held, whatever it is for. Eight at a time, 16 MiB each.
 #[tokio::test]
-async fn a_huge_body_is_refused_or_cut_off_and_never_held() {
+async fn a_huge_body_is_rejected_or_cut_off_and_never_buffered() {
     let server = AttackedServer::start(&[]).await;
     let chunk = [b"10000\r\n", [b'x'; 65_536].as_slice(), b"\r\n"].concat();
     let chunked: Vec<u8> = chunk.repeat(TOO_MUCH / 65_536);
@@ -114,7 +114,7 @@ async fn a_huge_body_is_refused_or_cut_off_and_never_held() {
 
 /// E03, E06: somebody who sends no more than a mebibyte is told why, also where nobody asked for a body.
 #[tokio::test]
-async fn a_body_or_a_field_that_is_too_large_is_told_so() {
+async fn a_body_or_a_field_that_is_too_large_is_answered_with_413() {
     let server = AttackedServer::start(&[]).await;
     let mebibyte = "x".repeat((1 << 20) - 1000);
     let login = json!({"username":mebibyte,"password":PASSWORD}).to_string();
@@ -149,7 +149,7 @@ async fn a_body_or_a_field_that_is_too_large_is_told_so() {
 
 /// A compressed body could be a thousand times its size: none is taken.
 #[tokio::test]
-async fn a_body_that_says_that_it_is_compressed_is_not_unpacked() {
+async fn a_compressed_body_is_rejected() {
     let server = AttackedServer::start(&[]).await;
     let body = json!({"username":"alice","password":PASSWORD}).to_string();
 
@@ -166,7 +166,7 @@ async fn a_body_that_says_that_it_is_compressed_is_not_unpacked() {
 /// What stands around the bytes of a chunked body is bounded as well: extensions, trailers, a size that
 /// does not fit, chunks of one byte.
 #[tokio::test]
-async fn a_chunked_body_has_no_room_for_anything_but_itself() {
+async fn extensions_and_trailers_of_a_chunked_body_are_bounded() {
     let server = AttackedServer::start(&[]).await;
     let much = "x".repeat(1 << 20);
     let trailers: String = (0..20_000).map(|number| format!("X-T{number}: {number}\r\n")).collect();

@@ -31,9 +31,6 @@ pub const MEMBERS: usize = ROOMS.len() * PAIR.len();
 pub const HERE: [(&str, &str); 2] =
     [("x-forwarded-for", "203.0.113.77"), ("x-forwarded-proto", "https")];
 
-/// How long a bystander may hear nothing of the other: far longer than any load explains.
-const LONGEST_SILENCE: Duration = Duration::from_secs(10);
-
 pub struct Bystanders {
     tasks: Vec<JoinHandle<Result<(Client, usize), String>>>,
     heard: Vec<Arc<AtomicU64>>,
@@ -141,7 +138,7 @@ impl Bystander {
         loop {
             tokio::select! {
                 _ = pace.tick(), if !spoken => {
-                    if heard_at.elapsed() > LONGEST_SILENCE {
+                    if heard_at.elapsed() > TEST_TIMEOUT {
                         return Err(format!("{} hears nothing any more", self.client.id));
                     }
                     spoken = enough.is_cancelled();

@@ -20,7 +20,7 @@ async fn answer_to(socket: &mut RawSocket, bytes: &[u8]) -> Vec<u8> {
 
 /// H14: the code and the reason come back, and it is the server that ends the connection.
 #[tokio::test]
-async fn a_good_close_is_answered_in_kind() {
+async fn a_valid_close_frame_is_answered_with_the_same_code() {
     let server = AttackedServer::start(&[]).await;
     let longest = [b'a'; 123];
     let codes = (1000..=1003).chain(1007..=1013).chain([3000, 3999, 4000, 4999]);
@@ -48,7 +48,7 @@ async fn a_good_close_is_answered_in_kind() {
 
 /// H11: codes that may not be sent, and half a code. (A reason that is not UTF-8 is among the texts.)
 #[tokio::test]
-async fn a_bad_close_is_a_protocol_error() {
+async fn an_invalid_close_frame_is_a_protocol_error() {
     let server = AttackedServer::start(&[]).await;
     let codes = [0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65_535];
     let mut cases: Vec<_> = codes.map(|code| closing(code, b"")).into();
@@ -69,7 +69,7 @@ async fn a_bad_close_is_a_protocol_error() {
 }
 
 #[tokio::test]
-async fn what_follows_a_close_is_ignored() {
+async fn frames_after_a_close_frame_are_ignored() {
     let server = AttackedServer::start(&[]).await;
     let bye = frame(CLOSE, &closing(1000, b""));
     let cases = [
@@ -96,7 +96,7 @@ async fn what_follows_a_close_is_ignored() {
 
 /// H15: however a connection breaks, its seat is free; also in the middle of a frame.
 #[tokio::test]
-async fn a_connection_that_breaks_has_left() {
+async fn a_member_whose_connection_breaks_leaves() {
     let server = AttackedServer::start(&[]).await;
     let half = &frame(TEXT, b"{\"type\":\"ping\"}")[..9];
     let mut breaks = 0;
@@ -123,7 +123,7 @@ async fn a_connection_that_breaks_has_left() {
 /// thrown away for a moment, since a reset overtakes the close frame on its way (RFC 6455 section 7.1.1),
 /// and a browser whose sending fails reports 1006.
 #[tokio::test]
-async fn the_last_word_is_not_lost_on_somebody_who_is_still_sending() {
+async fn a_client_that_is_still_sending_receives_the_close_reason() {
     let server = AttackedServer::start(&[]).await;
     let more = frame(TEXT, &[b'x'; 20_000]).repeat(50);
     let big = 1_000_000_u64;

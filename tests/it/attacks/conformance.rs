@@ -48,7 +48,7 @@ async fn is_heard(by: &mut Client, data: &str, case: &str) {
 
 /// H12, H30, M17.
 #[tokio::test]
-async fn a_message_in_pieces_arrives_whole() {
+async fn a_fragmented_message_arrives_whole() {
     let server = AttackedServer::start(&TALKATIVE).await;
     let (mut says, mut hears) = pair(&server).await;
     let text = message(WORDS);
@@ -121,7 +121,7 @@ async fn masks_and_lengths_are_decoded() {
 
 /// H13, M16.
 #[tokio::test]
-async fn every_ping_is_answered_with_its_payload_and_no_pong_matters() {
+async fn every_ping_is_answered_with_its_payload_and_pongs_are_ignored() {
     let server = AttackedServer::start(&[]).await;
     let mut member = server.raw_member("den", "carol").await;
     let mut stranger = server.raw_socket("den").await;
@@ -198,7 +198,7 @@ fn violations() -> Vec<(String, Vec<u8>)> {
 
 /// H05, H06, H07, H08, H10.
 #[tokio::test]
-async fn what_breaks_the_protocol_ends_with_1002_and_reaches_nobody() {
+async fn a_protocol_violation_is_closed_with_1002_and_not_relayed() {
     let server = AttackedServer::start(&[]).await;
     let cases = violations();
     let last_words = json!({
@@ -223,7 +223,7 @@ async fn what_breaks_the_protocol_ends_with_1002_and_reaches_nobody() {
 
 /// M09, and a frame that is no text before the introduction too.
 #[tokio::test]
-async fn a_binary_message_ends_with_1003() {
+async fn a_binary_message_is_closed_with_1003() {
     let server = AttackedServer::start(&[]).await;
     let ping = b"{\"type\":\"ping\"}";
 

@@ -8,7 +8,7 @@ use crate::harness::PASSWORD;
 
 /// L05, N14: whoever guesses tokens is told no more, but neighbours with a good one come in.
 #[tokio::test]
-async fn after_too_many_bad_tokens_an_address_is_blocked_but_a_good_token_gets_in() {
+async fn too_many_invalid_tokens_block_an_address_but_not_a_valid_token() {
     let server = AttackedServer::start(&[("AUTH_MAX_FAILURES", "3")]).await;
     let mut reasons = Vec::new();
 
@@ -30,7 +30,7 @@ async fn after_too_many_bad_tokens_an_address_is_blocked_but_a_good_token_gets_i
 
 /// L02: also where nobody waits for the answer.
 #[tokio::test]
-async fn a_guess_counts_also_when_its_sender_hangs_up() {
+async fn an_invalid_token_counts_also_where_its_client_disconnects() {
     const ALLOWED: usize = 3;
     let server = AttackedServer::start(&[("AUTH_MAX_FAILURES", &ALLOWED.to_string())]).await;
     let log_in = async |password: &str| {

@@ -17,7 +17,7 @@ fn with(text: &str, instead: &str) -> String {
 
 /// H01, H02, H03, H04, H23.
 #[tokio::test]
-async fn an_upgrade_that_is_none_is_refused_in_json() {
+async fn an_invalid_upgrade_is_rejected_in_json() {
     let server = AttackedServer::start(&[]).await;
     let get = "GET /ws/den HTTP/1.1\r\nHost: a\r\n\r\n";
     let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
@@ -62,7 +62,7 @@ async fn an_upgrade_that_is_none_is_refused_in_json() {
 /// What may stand only once (RFC 6455 section 11.3), and a body: where it ends and frames begin would depend
 /// on what has arrived when the server switches.
 #[tokio::test]
-async fn an_upgrade_that_could_be_read_in_two_ways_is_refused() {
+async fn an_ambiguous_upgrade_is_rejected() {
     let server = AttackedServer::start(&[]).await;
 
     for (case, more) in [
@@ -84,7 +84,7 @@ async fn an_upgrade_that_could_be_read_in_two_ways_is_refused() {
 
 /// H28, H29, H26: what a client may ask for beside the upgrade, and what it does not get.
 #[tokio::test]
-async fn an_upgrade_that_asks_for_more_gets_what_there_is() {
+async fn unsupported_extensions_and_subprotocols_are_not_negotiated() {
     let server = AttackedServer::start(&[]).await;
 
     for (case, more) in [
@@ -133,7 +133,7 @@ async fn a_compressed_message_is_not_inflated() {
 
 /// H20, H21, H22.
 #[tokio::test]
-async fn a_head_that_is_too_long_is_refused() {
+async fn a_request_head_that_is_too_long_is_rejected() {
     let server = AttackedServer::start(&[]).await;
     let long = "x".repeat(100 << 10);
     let many: String = (0..2000).map(|number| format!("X-{number}: 1\r\n")).collect();
@@ -167,7 +167,7 @@ async fn a_head_that_is_too_long_is_refused() {
 
 /// H24, H25: each is refused, and what the client says never becomes our header.
 #[tokio::test]
-async fn requests_on_which_two_readers_could_disagree_are_refused() {
+async fn ambiguous_requests_are_rejected() {
     let server = AttackedServer::start(&[]).await;
     let post = |headers: &str, body: &str| {
         format!(
@@ -255,7 +255,7 @@ async fn requests_on_which_two_readers_could_disagree_are_refused() {
 
 /// TLS, noise and whatever else is no HTTP, on a plain port.
 #[tokio::test]
-async fn other_protocols_are_not_spoken() {
+async fn upgrades_to_other_protocols_are_not_accepted() {
     let server = AttackedServer::start(&[]).await;
     let tls = [&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3][..], &[7; 500]].concat();
     let noise = (0..4096_u32).map(|number| number.wrapping_mul(2_654_435_761).to_be_bytes()[1]);
@@ -277,7 +277,7 @@ async fn other_protocols_are_not_spoken() {
 
 /// H27: a client that takes HTTP/2 for granted is told that it is not spoken (RFC 9113 section 3.4).
 #[tokio::test]
-async fn http2_is_refused_in_words() {
+async fn http2_is_rejected_with_a_message() {
     let server = AttackedServer::start(&[]).await;
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
@@ -293,7 +293,7 @@ async fn http2_is_refused_in_words() {
 /// Frames may come in the same packet as the request; none of them is lost, and none is read before the
 /// answer to the upgrade.
 #[tokio::test]
-async fn frames_that_come_with_the_request_are_heard() {
+async fn frames_sent_together_with_the_request_are_processed() {
     let server = AttackedServer::start(&[]).await;
     let introduction = json!({"type":"auth_token","token":server.token("carol")}).to_string();
     let mut eager = Raw::connect(server.address).await;
@@ -311,7 +311,7 @@ async fn frames_that_come_with_the_request_are_heard() {
 
 /// H16, H17, H19: a frame over the limit is refused when its header says so, before any of it has come.
 #[tokio::test]
-async fn a_frame_that_will_be_too_big_is_refused_at_its_header() {
+async fn a_frame_that_is_too_large_is_rejected_at_its_header() {
     let server = AttackedServer::start(&[]).await;
     let declares = |first: u8, length: u64| {
         let mut header = header(first, length);
@@ -348,7 +348,7 @@ async fn a_frame_that_will_be_too_big_is_refused_at_its_header() {
 
 /// H18, M13, J10, I03: what is too big for a message is too big in every field of it.
 #[tokio::test]
-async fn a_message_over_the_limit_ends_with_1009_and_reaches_nobody() {
+async fn a_message_over_the_limit_is_closed_with_1009_and_not_relayed() {
     let server = AttackedServer::start(&[]).await;
     let token = server.token("carol");
     let long = |length: usize| "x".repeat(length);
@@ -385,7 +385,7 @@ async fn a_message_over_the_limit_ends_with_1009_and_reaches_nobody() {
 }
 
 #[tokio::test]
-async fn the_limit_on_a_message_is_what_is_set_to_the_byte() {
+async fn the_message_size_limit_is_exact_to_the_byte() {
     let settings = [("WEBSOCKET_MAX_MESSAGE_BYTES", "2048")];
     let server = AttackedServer::with(&settings).den_may_receive(&["message"]).start().await;
     let said = |length: usize| {

@@ -27,7 +27,7 @@ fn offer(number: usize) -> Value {
 
 /// I01: the bystanders' ids are tried too, and they hear nothing of it.
 #[tokio::test]
-async fn an_id_that_somebody_else_holds_is_refused_and_its_holder_hears_everything() {
+async fn a_client_id_of_another_user_is_rejected_and_its_member_receives_everything() {
     let server = AttackedServer::start(&[]).await;
     let (mut owner, _) = server.join_as("hall", "carol", json!("her-id")).await;
     let mut caller = server.join("hall", "alice").await;
@@ -54,7 +54,7 @@ async fn an_id_that_somebody_else_holds_is_refused_and_its_holder_hears_everythi
 
 /// I02: a reloaded page takes the place of the old one.
 #[tokio::test]
-async fn the_same_user_with_the_same_id_replaces_the_old_connection() {
+async fn the_same_user_with_the_same_client_id_replaces_the_old_connection() {
     let server = AttackedServer::start(&[]).await;
     let mut others = server.join("hall", "dave").await;
     let (mut old, _) = server.join_as("hall", "carol", json!("tab-1")).await;
@@ -89,7 +89,7 @@ async fn the_same_user_with_the_same_id_replaces_the_old_connection() {
 /// I02 in a hurry: however many come at once, one is left, and the bystanders' count of who came and went
 /// adds up.
 #[tokio::test]
-async fn of_many_that_replace_each_other_one_remains() {
+async fn of_many_connections_that_replace_each_other_one_remains() {
     let server = AttackedServer::start(&[]).await;
 
     let crowd = (0..24).map(async |_| {
@@ -113,7 +113,7 @@ async fn of_many_that_replace_each_other_one_remains() {
 
 /// I03, I04, I05. (1 MiB of it is too big for a message at all.)
 #[tokio::test]
-async fn an_id_of_the_wrong_form_is_refused_and_not_repeated_to_anybody() {
+async fn a_malformed_client_id_is_rejected_and_not_repeated() {
     let server = AttackedServer::start(&[]).await;
     let malformed = (json!("invalid_client_id"), (1008, "Invalid client id".to_owned()));
 
@@ -152,7 +152,7 @@ async fn an_id_of_the_wrong_form_is_refused_and_not_repeated_to_anybody() {
 
 /// I06.
 #[tokio::test]
-async fn whoever_asks_for_no_id_gets_a_fresh_one() {
+async fn a_client_without_a_client_id_gets_a_new_one() {
     let server = AttackedServer::start(&[]).await;
     let mut clients = Vec::new();
 
@@ -172,7 +172,7 @@ async fn whoever_asks_for_no_id_gets_a_fresh_one() {
 
 /// I07: who speaks, and where, is what the server knows of him.
 #[tokio::test]
-async fn nobody_speaks_as_somebody_else() {
+async fn a_message_cannot_claim_another_sender() {
     let server = AttackedServer::start(&[]).await;
     let mut hears = server.join("hall", "dave").await;
     let (mut says, _) = server.join_as("hall", "carol", json!("carol-1")).await;
@@ -211,7 +211,7 @@ async fn nobody_speaks_as_somebody_else() {
 
 /// I08: `to` is a client id or nobody.
 #[tokio::test]
-async fn nobody_answers_to_a_name_that_is_no_id() {
+async fn a_target_that_is_not_a_client_id_is_not_found() {
     let server = AttackedServer::start(&[]).await;
     let mut hears = server.join("hall", "dave").await;
     let mut says = server.join("hall", "carol").await;

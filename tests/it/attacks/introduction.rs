@@ -12,7 +12,7 @@ use super::{
 
 /// A04, A05, A06, A08, A10.
 #[tokio::test]
-async fn a_first_message_that_is_no_introduction_is_the_last_and_is_not_passed_on() {
+async fn a_first_message_that_does_not_authenticate_closes_the_connection_and_is_not_relayed() {
     let server = AttackedServer::start(&[("AUTH_MAX_FAILURES", "100")]).await;
     let good = server.token("carol");
     let with_type = |kind: serde_json::Value| json!({"type":kind,"token":good}).to_string();
@@ -51,7 +51,7 @@ async fn a_first_message_that_is_no_introduction_is_the_last_and_is_not_passed_o
 
 /// A07, A13: not in a binary frame; all in one burst is answered in order.
 #[tokio::test]
-async fn an_introduction_is_text_and_may_be_followed_at_once() {
+async fn authentication_is_a_text_message_and_may_be_followed_at_once() {
     let server = AttackedServer::with(&[]).den_may_receive(&["offer"]).start().await;
     let introduction = json!({"type":"auth_token","token":server.token("carol")}).to_string();
 
@@ -78,7 +78,7 @@ async fn an_introduction_is_text_and_may_be_followed_at_once() {
 
 /// A01: also to somebody whose own first word would be long in coming.
 #[tokio::test]
-async fn the_server_speaks_first() {
+async fn the_server_sends_auth_required_first() {
     let server = AttackedServer::start(&[]).await;
 
     let mut client = server.connect("den").await;
@@ -101,7 +101,7 @@ async fn sends_slowly(mut socket: RawSocket, pieces: Vec<Vec<u8>>, pace: Duratio
 
 /// A02, A03: `WEBSOCKET_TIMEOUT` is for the whole introduction, whatever comes meanwhile.
 #[tokio::test]
-async fn an_introduction_that_comes_too_late_is_refused() {
+async fn authentication_after_the_timeout_is_rejected() {
     let server = AttackedServer::start(&[("WEBSOCKET_TIMEOUT", "2")]).await;
     let introduction = json!({"type":"auth_token","token":server.token("carol")}).to_string();
     let introduction = frame(TEXT, introduction.as_bytes());
@@ -142,7 +142,7 @@ async fn an_introduction_that_comes_too_late_is_refused() {
 /// A11: a key that occurs twice means different things to different readers; one that nobody knows means
 /// nothing.
 #[tokio::test]
-async fn keys_that_do_not_belong_there_make_nobody_somebody_else() {
+async fn unknown_and_repeated_keys_do_not_change_an_identity() {
     let server = AttackedServer::start(&[]).await;
     let (carol, dave) = (server.token("carol"), server.token("dave"));
 
@@ -174,7 +174,7 @@ async fn keys_that_do_not_belong_there_make_nobody_somebody_else() {
 
 /// A12.
 #[tokio::test]
-async fn a_second_introduction_changes_neither_name_nor_id() {
+async fn a_second_authentication_changes_neither_username_nor_client_id() {
     let server = AttackedServer::start(&[]).await;
     let mut hears = server.join("hall", "dave").await;
     let (mut says, _) = server.join_as("hall", "carol", json!("carol-1")).await;

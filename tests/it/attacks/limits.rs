@@ -42,7 +42,7 @@ async fn status_from(
 
 /// L01, L04: 200 requests, each with another invention to the left of the client's own address.
 #[tokio::test]
-async fn two_hundred_requests_of_one_address_are_too_many() {
+async fn two_hundred_requests_of_one_address_exceed_the_limit() {
     let server = AttackedServer::start(&[("RATE_LIMIT_PER_MINUTE", "60")]).await;
     let http = http().build().unwrap();
     let get = async |forwarded: String| {
@@ -83,7 +83,7 @@ async fn two_hundred_requests_of_one_address_are_too_many() {
 /// L02, L04: thirty guesses, all at once or with an invented address each: five are checked, and
 /// perhaps those that were being checked just then.
 #[tokio::test]
-async fn thirty_guesses_lock_the_name_for_that_address_alone() {
+async fn thirty_guesses_lock_the_name_for_that_address_only() {
     for at_once in [true, false] {
         let server = AttackedServer::start(&[]).await;
         let guess = async |number: usize| {
@@ -114,7 +114,7 @@ async fn thirty_guesses_lock_the_name_for_that_address_alone() {
 
 /// L03: 120 guesses from 120 addresses lock the name everywhere; its tokens stay good.
 #[tokio::test]
-async fn guesses_from_everywhere_lock_the_name() {
+async fn guesses_from_many_addresses_lock_the_name_everywhere() {
     let server = AttackedServer::start(&[]).await;
     let token = server.token("carol");
 
@@ -155,7 +155,7 @@ async fn one_guess_for_each_of_many_names_locks_the_address() {
 
 /// L06: 5,000 messages at once: the room hears the burst that is allowed, the shouter is let go.
 #[tokio::test]
-async fn five_thousand_messages_at_once_are_a_burst_and_a_goodbye() {
+async fn five_thousand_messages_at_once_exceed_the_burst_and_close_the_connection() {
     let server = AttackedServer::with(&[]).den_may_receive(&["message"]).start().await;
     let mut listener = server.join("den", "dave").await;
     let mut shouter = server.raw_member("den", "carol").await;
@@ -183,7 +183,7 @@ async fn five_thousand_messages_at_once_are_a_burst_and_a_goodbye() {
 /// L08: with ten in a room the eleventh is told that it is full, however often and however many at once
 /// he tries; whoever is in can still come back under his own id.
 #[tokio::test]
-async fn the_eleventh_in_a_room_is_turned_away() {
+async fn the_eleventh_client_of_a_full_room_is_rejected() {
     let server = AttackedServer::start(&[]).await;
     let mut members = Vec::new();
     for number in 0..8 {
@@ -209,7 +209,7 @@ async fn the_eleventh_in_a_room_is_turned_away() {
 
 /// L09: 300 sockets of one address: a hundred are let in, the others hear why, seated ones stay.
 #[tokio::test]
-async fn an_address_gets_a_hundred_sockets() {
+async fn an_address_may_have_a_hundred_sockets() {
     let server = AttackedServer::start(&[]).await;
     let home = [("x-forwarded-for", "192.0.2.1")];
     let mut seated = server.connect_with("den", &home).await.unwrap();
@@ -237,7 +237,7 @@ async fn an_address_gets_a_hundred_sockets() {
 
 /// L10: rooms that are not on the list are none, also where they almost are.
 #[tokio::test]
-async fn only_listed_rooms_may_be_entered() {
+async fn only_listed_rooms_may_be_joined() {
     let server =
         AttackedServer::start(&[("ALLOWED_ROOMS", r#"["den","attic","the cellar"]"#)]).await;
 
@@ -261,7 +261,7 @@ async fn only_listed_rooms_may_be_entered() {
 /// The queue of logins is bounded: one address fills half of it and others still get in; when it is
 /// full, the answer comes at once.
 #[tokio::test]
-async fn logins_that_find_too_many_waiting_are_told_to_come_back() {
+async fn logins_beyond_the_queue_are_answered_with_503() {
     let threads = std::thread::available_parallelism().unwrap().get().saturating_sub(1).max(1);
     let places = 32 * threads;
     let settings = [("AUTH_MAX_FAILURES", "100000")];
@@ -326,7 +326,7 @@ async fn answered(mut stream: TcpStream, request: &str) -> String {
 /// 300 connections of one address that is no proxy of ours: 256 are let wait; its WebSockets are not
 /// counted among them, other addresses are not concerned, and it is served again when some have gone.
 #[tokio::test]
-async fn an_address_gets_so_many_connections_that_say_nothing() {
+async fn connections_without_a_request_are_limited_per_address() {
     const HEALTH: &str = "GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
     let server = AttackedServer::with(&[("TRUSTED_PROXIES", "192.0.2.1")])
         .may_log(&["has too many connections"])

@@ -3,7 +3,6 @@
 //! Each case plays in a [`server`]: a server process of its own with bystanders who keep talking.
 //! The doc comment of a test names the rows of the catalogue that it covers.
 
-
 mod attacked_server;
 mod bodies;
 mod bystanders;

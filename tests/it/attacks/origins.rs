@@ -28,7 +28,7 @@ async fn preflight(server: &AttackedServer, origin: &str) -> HeaderMap {
 /// P01: with the defaults any page may read, and what it is told makes sense to a browser: credentials
 /// never with `*`, and whatever depends on the origin says so to caches.
 #[tokio::test]
-async fn what_pages_are_told_is_coherent_in_every_setting() {
+async fn cors_headers_are_consistent_in_every_setting() {
     for (origins, credentials) in
         [(r#"["*"]"#, "true"), (r#"["*"]"#, "false"), (OURS, "true"), (OURS, "false")]
     {
@@ -69,7 +69,7 @@ async fn what_pages_are_told_is_coherent_in_every_setting() {
 /// P02, P03: look-alikes of a listed origin are other origins, for reading, for asking and for sockets;
 /// the refusal comes before the upgrade.
 #[tokio::test]
-async fn a_page_of_another_site_gets_no_grant_and_no_socket() {
+async fn a_page_of_another_origin_gets_no_cors_headers_and_no_socket() {
     let server = AttackedServer::start(&[("CORS_ORIGINS", r#"["https://app.example.com"]"#)]).await;
 
     for foreign in [

@@ -50,9 +50,10 @@ async fn seat(address: SocketAddr, room: &str, username: &str, token: &str) -> C
 
 /// O02: whoever is logging in when the server is asked to stop is logged in.
 #[tokio::test]
-async fn a_login_that_has_begun_is_finished_before_the_end() {
+async fn a_login_that_has_begun_is_finished_before_shutdown() {
     let folder = folder_with_users(12);
-    let settings = [&DEBUG[..], &[("LOG_LEVEL", "TRACE")]].concat();
+    let more = [("LOG_LEVEL", "TRACE"), ("SHUTDOWN_GRACE_SECONDS", "60")];
+    let settings = [&DEBUG[..], &more].concat();
     let mut server = ServerProcess::start(&folder, &settings).await;
     let address = server.address;
     let login = tokio::spawn(async move { log_in(address, "alice").await.status() });
@@ -66,7 +67,7 @@ async fn a_login_that_has_begun_is_finished_before_the_end() {
 
 /// O03: five of the catalogue's hundred rounds: killed with forty members, and soon ready for them again.
 #[tokio::test]
-async fn a_server_that_was_killed_is_back_at_once() {
+async fn a_server_that_was_killed_can_be_restarted_again_and_again() {
     let folder = folder_with_users(4);
 
     for _ in 0..5 {
@@ -86,7 +87,7 @@ async fn a_server_that_was_killed_is_back_at_once() {
 /// X04: a herd that comes while the server has no time for it waits in the system's queue, and nobody of
 /// it has to knock a second later again. As many as the system lets wait, here at most 1,000.
 #[tokio::test]
-async fn a_herd_waits_in_the_queue() {
+async fn connections_to_a_suspended_server_wait_in_the_listen_queue() {
     let longest: usize =
         fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap().trim().parse().unwrap();
     let server = AttackedServer::start(&[]).await;
@@ -110,7 +111,7 @@ async fn a_herd_waits_in_the_queue() {
 /// O01, N16: 240 members hear that the server restarts, when to come back, each at another time within
 /// the grace, and the close; the process ends in time. (The catalogue has 5,000.)
 #[tokio::test]
-async fn everybody_is_told_when_to_come_back() {
+async fn every_member_is_told_when_to_reconnect() {
     let folder = folder_with_users(4);
     let settings = [&DEBUG[..], &[("MAX_CONNECTIONS_PER_IP", "0")]].concat();
     let mut server = ServerProcess::start(&folder, &settings).await;
@@ -126,7 +127,7 @@ async fn everybody_is_told_when_to_come_back() {
     assert_eq!(ended.code(), Some(0));
     let mut times = Vec::new();
     for (before, close) in farewells {
-        assert_eq!(close, (1012, "TestServer is restarting".into()));
+        assert_eq!(close, (1012, "Server is restarting".into()));
         let [.., shutdown, error] = &before[..] else { panic!("{before:?}") };
         assert_eq!((&shutdown["type"], &error["retry"]), (&json!("server_shutdown"), &json!(true)));
         times.push(shutdown["reconnect_in_ms"].as_u64().unwrap());
@@ -143,7 +144,7 @@ async fn everybody_is_told_when_to_come_back() {
 
 /// O08: whatever a client writes, it writes no line of the log; logins are in it, tokens are not.
 #[tokio::test]
-async fn nobody_forges_a_line_of_the_log() {
+async fn clients_cannot_forge_log_lines() {
     const FORGED: &str = "\n{\"level\":\"ERROR\",\"fields\":{\"message\":\"FORGED\"}}\r\n\u{1b}[31mFORGED\u{2028}FORGED";
     const ESCAPED: &str = "%0a%7b%22FORGED%22%7d%0d%0a%1b%5b31mFORGED";
     let folder = folder_with_users(4);
@@ -214,7 +215,7 @@ async fn nobody_forges_a_line_of_the_log() {
 /// N05: the wall clock of the server jumps by an hour, forwards and back: nobody is dropped, no lock
 /// opens early, and tokens are judged by the clock that is.
 #[tokio::test]
-async fn a_clock_that_jumps_drops_nobody() {
+async fn a_wall_clock_that_jumps_disconnects_no_member() {
     let folder = folder_with_users(4);
     let clock = compile_clock(&folder).await;
     let (offset, users_csv) = (folder.path().join("offset"), folder.path().join("users.csv"));
@@ -277,7 +278,7 @@ async fn a_quiet_member_is_pinged_long_before_its_timeout() {
 /// N09: and so does a member that talks to others who have nothing to answer: the proxy counts what
 /// the server says, not what the client does. `WEBSOCKET_TIMEOUT` is 3 instead of 30 here.
 #[tokio::test]
-async fn a_member_that_only_talks_hears_a_ping_too() {
+async fn a_member_that_only_sends_is_pinged_too() {
     let server = AttackedServer::with(&[("WEBSOCKET_TIMEOUT", "3")])
         .den_may_receive(&["message"])
         .start()
@@ -303,7 +304,7 @@ async fn a_member_that_only_talks_hears_a_ping_too() {
 /// N15, O10, O11: a start in production names each file that others may read with what mends it, and
 /// accounts whose password is published.
 #[tokio::test]
-async fn a_start_in_production_names_what_others_may_read() {
+async fn a_start_in_production_logs_files_that_other_users_may_read() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     fs::copy("tests/fixtures/fastapi_users.csv", path("users.csv")).unwrap();

@@ -26,7 +26,7 @@ async fn login(server: &AttackedServer, username: &str, password: &str) -> Respo
 
 /// E04: nothing but the methods of the contract, and nothing is said back.
 #[tokio::test]
-async fn every_url_has_its_methods_and_no_others() {
+async fn every_path_accepts_its_methods_only() {
     let server = AttackedServer::start(&[]).await;
     let (reading, posting, both) = ("GET,HEAD", "POST", "GET,HEAD,POST");
 
@@ -81,7 +81,7 @@ async fn every_url_has_its_methods_and_no_others() {
 
 /// E17: neither a path nor a `Host` sends a reader to another site.
 #[tokio::test]
-async fn nobody_is_sent_to_another_site() {
+async fn no_redirect_leads_to_another_site() {
     let open = AttackedServer::start(&[]).await;
     for path in [
         "/health/",
@@ -122,7 +122,7 @@ async fn nobody_is_sent_to_another_site() {
 
 /// E07: bcrypt would take 72 bytes and any tail for the same password.
 #[tokio::test]
-async fn a_password_of_72_bytes_is_right_and_one_byte_more_is_wrong() {
+async fn a_password_of_72_bytes_is_accepted_and_one_byte_more_is_rejected() {
     let server = AttackedServer::start(&[("AUTH_MAX_FAILURES", "1000")]).await;
     let exact = format!("{}é", "x".repeat(70));
     let hash = bcrypt::hash(&exact, 4).unwrap();
@@ -151,7 +151,7 @@ async fn add_rows(server: &AttackedServer, rows: &str) {
 
 /// E08, E09, E10, E11: what looks like a name is not that name, and every failure reads the same.
 #[tokio::test]
-async fn look_alikes_of_a_name_are_other_names_and_all_failures_are_alike() {
+async fn names_that_look_alike_are_different_and_all_failures_are_alike() {
     let server = AttackedServer::start(&[("AUTH_MAX_FAILURES", "1000")]).await;
     let hash = bcrypt::hash(PASSWORD, 4).unwrap();
     let composed = bcrypt::hash("caf\u{e9} au lait", 4).unwrap();
@@ -236,7 +236,7 @@ async fn a_rejected_login_takes_as_long_for_an_unknown_name() {
 
 /// E13, E14, E19: answered in order, each with its own label, errors among them.
 #[tokio::test]
-async fn a_hundred_requests_in_one_go_are_answered_in_order() {
+async fn a_hundred_pipelined_requests_are_answered_in_order() {
     let server = AttackedServer::start(&[]).await;
     let kinds = [
         ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", 200),
@@ -266,7 +266,7 @@ async fn a_hundred_requests_in_one_go_are_answered_in_order() {
 
 /// E22: what is stored is compared as a bcrypt hash or not at all.
 #[tokio::test]
-async fn a_stored_hash_that_is_none_lets_nobody_in() {
+async fn an_invalid_stored_hash_admits_no_login() {
     let server = AttackedServer::with(&[("AUTH_MAX_FAILURES", "1000")])
         .may_log(&["is kept out"])
         .start()
@@ -295,7 +295,7 @@ async fn a_stored_hash_that_is_none_lets_nobody_in() {
 
 /// E16, E23: accounts as other tools write them log in, by JSON and by form.
 #[tokio::test]
-async fn accounts_of_other_tools_log_in() {
+async fn accounts_written_by_other_tools_can_log_in() {
     let server = AttackedServer::start(&[]).await;
     let hash = bcrypt::hash(PASSWORD, 4).unwrap();
     let rows = [("older", "2a", "TRUE"), ("newer", "2y", "1"), ("usual", "2b", "true")];
@@ -315,7 +315,7 @@ async fn accounts_of_other_tools_log_in() {
 
 /// Half a request behind a whole one, and an end in the middle: the whole one is answered.
 #[tokio::test]
-async fn somebody_who_sends_and_stops_sending_is_answered() {
+async fn a_client_that_half_closes_is_answered() {
     let server = AttackedServer::start(&[]).await;
     let mut half_closed = Raw::connect(server.address).await;
 
@@ -332,7 +332,7 @@ async fn somebody_who_sends_and_stops_sending_is_answered() {
 /// needs a token where that is set; where it does not, strangers who fetch it over and over do not hold
 /// up those who talk or come in. The members of those rooms have no sockets.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_list_of_thousands_of_rooms_holds_nobody_up() {
+async fn a_list_of_thousands_of_rooms_delays_no_member() {
     const ROUNDS: usize = 20;
     for (needs_token, status) in [("true", 401), ("false", 200)] {
         let server = TestServer::start(&[("ROOMS_API_REQUIRE_AUTH", needs_token)]).await;

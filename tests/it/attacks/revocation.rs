@@ -77,7 +77,7 @@ async fn a_logout_ends_this_token_and_its_sockets_at_once() {
 
 /// The same token in other letters is the same token: base64 can spell its last byte in four ways.
 #[tokio::test]
-async fn a_logged_out_token_comes_back_in_no_spelling() {
+async fn a_revoked_token_is_rejected_in_every_spelling() {
     let server = AttackedServer::start(&[("AUTH_MAX_FAILURES", "100")]).await;
     let token = server.token("carol");
     let (rest, last) = token.split_at(token.len() - 1);
@@ -141,7 +141,7 @@ async fn a_logout_with_a_bad_token_changes_nothing() {
 
 /// J14: and back again, when the account is.
 #[tokio::test]
-async fn the_tokens_of_a_disabled_user_are_not_good() {
+async fn the_tokens_of_a_disabled_user_are_rejected() {
     let server = AttackedServer::start(&[]).await;
     let (login, minted) = (server.log_in("carol").await, server.token("carol"));
     let (one, two) = (member(&server, &login).await, member(&server, &minted).await);
@@ -161,7 +161,7 @@ async fn the_tokens_of_a_disabled_user_are_not_good() {
 
 /// Whoever changes a password wants others out who know it; services that mint tokens know none.
 #[tokio::test]
-async fn a_new_password_ends_the_tokens_that_the_old_one_was_good_for() {
+async fn a_new_password_revokes_the_tokens_of_the_old_one() {
     let server = AttackedServer::start(&[]).await;
     let (login, minted) = (server.log_in("carol").await, server.token("carol"));
     let second = refreshed(&server, &login).await;
@@ -193,7 +193,7 @@ async fn a_new_password_ends_the_tokens_that_the_old_one_was_good_for() {
 
 /// N11: a new key signs, the old one still verifies until it is taken away.
 #[tokio::test]
-async fn keys_change_without_logging_anybody_out() {
+async fn keys_can_be_changed_without_ending_sessions() {
     const NEW: &str = "the-next-key-of-the-server-0123456789abcdef";
     let server = AttackedServer::start(&[]).await;
     let (login, minted) = (server.log_in("carol").await, server.token("carol"));
@@ -219,7 +219,7 @@ async fn keys_change_without_logging_anybody_out() {
 
 /// J16: a session outlives its token for as long as a new one may be presented.
 #[tokio::test]
-async fn a_session_on_an_expired_token_can_be_renewed_but_begin_nothing_new() {
+async fn a_session_with_an_expired_token_can_be_refreshed_and_no_new_one_begun() {
     let server = AttackedServer::start(&[("WEBSOCKET_ENFORCE_TOKEN_EXPIRY", "true")]).await;
     let claims = json!({"sub":"carol","exp":unix_now() + 2});
     let short = jwt::signed(HS256, &claims, JWT_SECRET_KEY.as_bytes());

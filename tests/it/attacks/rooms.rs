@@ -16,7 +16,7 @@ fn room(id: &str, users: usize) -> Value {
 
 /// R01: a room has one name, whatever its spelling; names that only look alike are others.
 #[tokio::test]
-async fn a_room_is_what_its_name_decodes_to() {
+async fn a_room_id_is_percent_decoded() {
     let server = AttackedServer::start(&[]).await;
 
     for (one, other, same) in [
@@ -44,7 +44,7 @@ async fn a_room_is_what_its_name_decodes_to() {
 /// R02, R03, R04, R05: what is no name of a room is refused before the upgrade; what is one, however odd,
 /// is a room and nothing else: no file, no other URL.
 #[tokio::test]
-async fn an_odd_name_is_a_room_or_refused() {
+async fn an_unusual_room_id_is_accepted_or_rejected() {
     let server = AttackedServer::start(&[]).await;
     let listed = || {
         let files =
@@ -112,7 +112,7 @@ async fn an_odd_name_is_a_room_or_refused() {
 
 /// R07: the same id in two rooms is two members, who cannot reach each other.
 #[tokio::test]
-async fn rooms_are_apart() {
+async fn rooms_are_isolated_from_each_other() {
     let server = AttackedServer::start(&[]).await;
     let (mut here, _) = server.join_as("hall", "carol", json!("same")).await;
     let (mut there, _) = server.join_as("cellar", "carol", json!("same")).await;
@@ -136,7 +136,7 @@ async fn rooms_are_apart() {
 
 /// R08, R09: a stranger learns how many are in which rooms, not who; a room that is empty is gone.
 #[tokio::test]
-async fn a_stranger_sees_rooms_and_no_names() {
+async fn an_unauthenticated_request_lists_rooms_without_usernames() {
     let server = AttackedServer::start(&[]).await;
     let (carol, _) = server.join_as("hall", "carol", json!("her-client-id")).await;
     let dave = server.join("hall", "dave").await;
@@ -170,7 +170,7 @@ async fn a_stranger_sees_rooms_and_no_names() {
 
 /// R10.
 #[tokio::test]
-async fn odd_paths_describe_no_room() {
+async fn invalid_paths_describe_no_room() {
     let server = AttackedServer::start(&[]).await;
 
     for path in [

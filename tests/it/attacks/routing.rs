@@ -29,7 +29,7 @@ async fn join_pair(server: &AttackedServer) -> (Client, Client) {
 
 /// M01, M02, M04: to the one who is named and to nobody else; nobody is told of a message to nobody.
 #[tokio::test]
-async fn a_targeted_message_is_its_targets_alone() {
+async fn a_message_with_a_target_reaches_only_the_target() {
     let server = AttackedServer::start(&[]).await;
     let (mut carol, mut dave) = join_pair(&server).await;
     let mut third = server.join("hall", "alice").await;
@@ -69,7 +69,7 @@ async fn a_targeted_message_is_its_targets_alone() {
 
 /// M03, M05, M06, M07, M08, M12: is answered shortly, never passed on, and the connection goes on.
 #[tokio::test]
-async fn nonsense_is_answered_and_the_connection_goes_on() {
+async fn invalid_messages_are_answered_and_the_connection_stays_open() {
     let server = AttackedServer::start(&TALKATIVE).await;
     let (mut says, mut hears) = join_pair(&server).await;
     let brackets = |open: &str, close: &str, depth: usize| {
@@ -167,7 +167,7 @@ async fn nonsense_is_answered_and_the_connection_goes_on() {
 
 /// M11: byte for byte.
 #[tokio::test]
-async fn a_tricky_payload_arrives_as_it_was_said() {
+async fn an_unusual_payload_arrives_unchanged() {
     let server = AttackedServer::start(&TALKATIVE).await;
     let (mut says, mut hears) = join_pair(&server).await;
     let deep = format!("{}{}", "[".repeat(64), "]".repeat(64));
@@ -211,7 +211,7 @@ async fn a_tricky_payload_arrives_as_it_was_said() {
 
 /// M14.
 #[tokio::test]
-async fn nine_who_all_talk_at_once_hear_everything_in_order() {
+async fn nine_members_that_send_at_once_receive_everything_in_order() {
     const EACH: usize = 50;
     let server = AttackedServer::start(&[]).await;
     let mut crowd: Vec<Client> = Vec::new();
@@ -245,7 +245,7 @@ async fn nine_who_all_talk_at_once_hear_everything_in_order() {
 
 /// M15: whoever does not read is let go when his queue is full, and nobody waits for him.
 #[tokio::test]
-async fn somebody_who_does_not_read_slows_nobody_and_is_let_go() {
+async fn a_client_that_does_not_read_delays_no_peer_and_is_disconnected() {
     let server = AttackedServer::with(&TALKATIVE).may_grow_by(48).start().await;
     let (mut says, mut hears) = join_pair(&server).await;
     let stalled: RawSocket = server.raw_member("hall", "alice").await;
@@ -279,7 +279,7 @@ async fn somebody_who_does_not_read_slows_nobody_and_is_let_go() {
 /// M15 with the server's own words: whoever pings and never reads the pongs fills no memory with them,
 /// before his introduction or after it.
 #[tokio::test]
-async fn somebody_who_pings_and_does_not_read_fills_no_memory() {
+async fn pings_of_a_client_that_does_not_read_fill_no_memory() {
     let server = AttackedServer::start(&[]).await;
     let mut stranger = server.raw_socket("den").await;
     stranger.receive().await;
@@ -310,7 +310,7 @@ async fn somebody_who_pings_and_does_not_read_fills_no_memory() {
 /// M16, L06: what is within the limits is answered, all of it; whoever goes on beyond them is warned once,
 /// then closed.
 #[tokio::test]
-async fn a_client_that_shouts_is_warned_and_then_closed() {
+async fn a_client_that_exceeds_the_message_rate_is_warned_and_then_closed() {
     let server = AttackedServer::start(&TALKATIVE).await;
     let mut fast = server.raw_member("den", "carol").await;
     for _ in 0..100 {
@@ -343,7 +343,7 @@ async fn a_client_that_shouts_is_warned_and_then_closed() {
 
 /// L07, N13: two peers behind one address set up a call, as large as calls get.
 #[tokio::test]
-async fn a_real_call_setup_is_not_too_many_messages() {
+async fn a_call_setup_does_not_exceed_the_message_rate() {
     let server = AttackedServer::start(&[]).await;
     let (mut carol, mut dave) = join_pair(&server).await;
 
@@ -368,7 +368,7 @@ async fn a_real_call_setup_is_not_too_many_messages() {
 
 /// M18: one after the other, and all at once; some say goodbye and some do not.
 #[tokio::test]
-async fn whoever_comes_and_goes_leaves_no_ghost() {
+async fn members_that_join_and_leave_leave_no_trace() {
     let server = AttackedServer::with(&[("MAX_CONNECTIONS_PER_ROOM", "100")]).start().await;
 
     for number in 0..25 {

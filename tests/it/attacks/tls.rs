@@ -134,7 +134,7 @@ async fn handshakes_that_do_not_go_on_are_cut() {
 
 /// What is no TLS, or none that is safe any more, gets an alert or nothing, and no page.
 #[tokio::test]
-async fn what_is_no_good_tls_is_refused() {
+async fn invalid_and_outdated_tls_is_rejected() {
     let server = with_certificate(2020, 2100, "").start().await;
     // RFC 2246: a ClientHello of TLS 1.0 or 1.1, with two cipher suites and no extensions.
     let old_hello = |minor: u8| {
@@ -176,7 +176,7 @@ async fn what_is_no_good_tls_is_refused() {
 /// N10: a server whose certificate has expired runs on, and so do its calls; the new certificate is
 /// taken up without a restart, half a one is not, and connections that are open stay.
 #[tokio::test]
-async fn an_expired_certificate_is_renewed_under_way() {
+async fn an_expired_certificate_is_replaced_without_a_restart() {
     let server = with_certificate(2020, 2021, "certificate_poll=50")
         .may_log(&["certificate not read"])
         .start()
@@ -201,7 +201,7 @@ async fn an_expired_certificate_is_renewed_under_way() {
 
 /// A member over TLS who vanishes without a word of TLS or of the protocol has left once.
 #[tokio::test]
-async fn a_member_over_tls_who_is_cut_off_has_left() {
+async fn a_member_over_tls_whose_connection_breaks_leaves() {
     let server = with_certificate(2020, 2100, "").start().await;
     let introduction = json!({"type":"auth_token","token":server.token("carol")}).to_string();
 

@@ -114,7 +114,7 @@ async fn a_token_does_not_choose_its_algorithm() {
 
 /// J02: other keys, and a signature that is not all there.
 #[tokio::test]
-async fn only_our_key_signs() {
+async fn only_the_servers_key_signs_tokens() {
     let server = AttackedServer::start(&PATIENT).await;
     let claims = carol(json!({}));
 
@@ -148,7 +148,7 @@ async fn only_our_key_signs() {
 
 /// J04, J05, J06, J07, J08: what the claims must say, and of which type.
 #[tokio::test]
-async fn claims_are_held_to_their_types_and_to_the_time() {
+async fn claims_are_checked_for_type_and_time() {
     let mut settings = PATIENT.to_vec();
     settings.push(("WEBSOCKET_ENFORCE_TOKEN_EXPIRY", "true"));
     let server = AttackedServer::start(&settings).await;
@@ -210,7 +210,7 @@ async fn claims_are_held_to_their_types_and_to_the_time() {
 
 /// J09: a name is one user's or nobody's, to the byte.
 #[tokio::test]
-async fn a_name_that_looks_like_anothers_is_nobodys() {
+async fn a_username_that_looks_like_another_has_no_account() {
     let server = AttackedServer::start(&PATIENT).await;
 
     for name in [
@@ -238,7 +238,7 @@ async fn a_name_that_looks_like_anothers_is_nobodys() {
 
 /// J11: whatever a header says about keys is not read, and nothing is fetched.
 #[tokio::test]
-async fn a_header_names_no_key() {
+async fn a_token_header_cannot_name_the_key() {
     let server = AttackedServer::start(&PATIENT).await;
     let claims = carol(json!({}));
     let bait = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -284,7 +284,7 @@ async fn a_header_names_no_key() {
 
 /// J10, J12: too long, and misshapen.
 #[tokio::test]
-async fn what_has_not_the_form_of_a_token_is_none() {
+async fn malformed_tokens_are_rejected() {
     let server = AttackedServer::start(&PATIENT).await;
     let good = server.token("carol");
     let (head, rest) = good.split_once('.').unwrap();
@@ -339,7 +339,7 @@ async fn what_has_not_the_form_of_a_token_is_none() {
 
 /// J13, J15: where a token is looked for, and where it is not.
 #[tokio::test]
-async fn a_token_counts_only_where_it_belongs() {
+async fn a_token_is_accepted_only_in_its_place() {
     let server = AttackedServer::start(&[("ROOMS_API_REQUIRE_AUTH", "true")]).await;
     let good = server.token("carol");
 

@@ -70,7 +70,7 @@ async fn credentials_are_what_openssl_signs_and_last_as_long_as_they_say() {
 
 /// T02: no token, no credentials; with a token that ended neither, and guests get none.
 #[tokio::test]
-async fn nobody_without_a_good_token_gets_credentials() {
+async fn turn_credentials_need_a_valid_token() {
     let mut with_guests = settings("600");
     with_guests.push(("ALLOW_ANONYMOUS", "true"));
     let server = AttackedServer::start(&with_guests).await;
@@ -104,7 +104,7 @@ async fn nobody_without_a_good_token_gets_credentials() {
 /// T03: a name that would move the end of the expiry is no user's, or comes after it; names in any
 /// script are signed as they are.
 #[tokio::test]
-async fn odd_users_are_refused_or_get_what_coturn_computes() {
+async fn unusual_usernames_are_rejected_or_get_what_coturn_computes() {
     let server = AttackedServer::with(&settings("600")).may_log(&["is kept out"]).start().await;
     let hash = bcrypt::hash(PASSWORD, 4).unwrap();
     let path = server.folder.path().join("users.csv");
@@ -146,7 +146,7 @@ async fn odd_users_are_refused_or_get_what_coturn_computes() {
 
 /// T01: many at once, none with another's name.
 #[tokio::test]
-async fn two_hundred_at_once_get_each_their_own() {
+async fn two_hundred_concurrent_requests_get_credentials_of_their_own() {
     let server = AttackedServer::start(&settings("600")).await;
     let tokens = ["alice", "bob", "carol", "dave"].map(|name| (name, server.token(name)));
 

@@ -41,7 +41,7 @@ fn add_rows(server: &AttackedServer, rows: &str) {
 /// U01, U02, U03, U11: what `manage_users` does to an account is done to its tokens and sockets, and
 /// nobody else notices. Other services' tokens outlive a password, those of a login do not.
 #[tokio::test]
-async fn what_happens_to_an_account_happens_to_its_tokens_and_sockets() {
+async fn a_change_of_an_account_applies_to_its_tokens_and_sockets() {
     let server = AttackedServer::start(&[("AUTH_MAX_FAILURES", "1000"), FAST_POLL]).await;
     let folder = &server.folder;
     assert_eq!(login_status(&server, "erin", "a new one").await, 401);
@@ -132,7 +132,7 @@ async fn a_removal_closes_every_socket_of_the_account() {
 
 /// U02.
 #[tokio::test]
-async fn a_removal_counts_also_while_other_accounts_are_changed_all_the_time() {
+async fn a_removal_applies_also_while_other_accounts_are_changed_all_the_time() {
     let server = AttackedServer::start(&[FAST_POLL]).await;
     let socket = member(&server, "den", "carol", &server.token("carol")).await;
     manage_ok(&server.folder, &["remove", "carol"], "").await;
@@ -183,7 +183,7 @@ async fn a_file_of_another_shape_is_taken_up_and_edited() {
 
 /// U05, U06: a name that would break the file is refused and the file untouched, or it is kept whole.
 #[tokio::test]
-async fn a_name_that_would_break_the_file_does_not() {
+async fn a_name_cannot_break_the_users_file() {
     let server = AttackedServer::start(&[("AUTH_MAX_FAILURES", "1000"), FAST_POLL]).await;
     let path = server.folder.path().join("users.csv");
     let before = fs::read(&path).unwrap();
@@ -223,7 +223,7 @@ async fn a_name_that_would_break_the_file_does_not() {
 /// U12: a file that is broken, empty, gone, a folder or far too long leaves everybody where he is; the
 /// default accounts of a server in DEBUG do not come back.
 #[tokio::test]
-async fn a_file_that_breaks_leaves_the_last_good_accounts() {
+async fn an_invalid_users_file_leaves_the_accounts_unchanged() {
     let settings = [("AUTH_MAX_FAILURES", "1000"), FAST_POLL];
     let server = AttackedServer::with(&settings).may_log(&["users file not read"]).start().await;
     let path = server.folder.path().join("users.csv");
@@ -263,7 +263,7 @@ async fn a_file_that_breaks_leaves_the_last_good_accounts() {
 /// U13: neither the list nor a refusal shows a hash or a password, and a list that cannot be written
 /// is no success.
 #[tokio::test]
-async fn nothing_that_is_printed_is_a_secret() {
+async fn no_output_contains_a_secret() {
     let server = AttackedServer::with(&[FAST_POLL]).may_log(&["is kept out"]).start().await;
     add_rows(&server, "erin,a@b,hunter2hunter2,True\nfred,a@b\n");
     let table = UsersTable::read(&server.folder.path().join("users.csv")).unwrap();
@@ -279,7 +279,7 @@ async fn nothing_that_is_printed_is_a_secret() {
     said +=
         &manage_err(&server.folder, &["passwd", "--password-stdin", "nobody"], "hunter2!").await;
 
-    assert!(said.contains("kept out") && said.contains("4 users"), "{said}");
+    assert!(said.contains("is ignored") && said.contains("4 users"), "{said}");
     assert!(!said.contains("hunter2") && !said.contains("$2b$0"), "{said}");
     assert!(
         hashes.iter().filter(|hash| !hash.is_empty()).all(|hash| !said.contains(hash)),

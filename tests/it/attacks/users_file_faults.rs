@@ -42,7 +42,7 @@ fn files(folder: &Path) -> Vec<String> {
 /// N07, U07: 320 of the catalogue's thousand kills, at moments from before the start to after the end;
 /// forty of them while an account is added.
 #[tokio::test]
-async fn a_manage_users_that_is_killed_leaves_the_old_file_or_the_new_one() {
+async fn a_killed_manage_users_leaves_the_old_file_or_the_new_one() {
     let server = AttackedServer::start(&[]).await;
     let path = server.folder.path().join("users.csv");
     let mut dice = Dice(7);
@@ -100,7 +100,7 @@ async fn a_manage_users_that_is_killed_leaves_the_old_file_or_the_new_one() {
 /// N07, E20: logouts are written beside the users file; edits and kills next to it lose none, and do
 /// not take the half-written one away from the server.
 #[tokio::test]
-async fn logouts_are_kept_while_accounts_are_changed() {
+async fn logouts_are_saved_while_accounts_are_changed() {
     let server = AttackedServer::start(&[]).await;
     let tokens: Vec<_> = (0..60).map(|_| server.token("carol")).collect();
 
@@ -168,7 +168,7 @@ async fn may_mount(scene_folder: &tempfile::TempDir) -> bool {
 
 /// N07: a disk that is full, and one that is read-only. Needs leave to make a mount namespace.
 #[tokio::test]
-async fn a_disk_that_takes_nothing_leaves_the_old_file_whole() {
+async fn a_full_disk_leaves_the_old_file_whole() {
     const MAKE_DISK: &str = "set -e; mkdir disk; mount -t tmpfs -o size=64k tmpfs disk; cp users.csv disk; cd disk; before=$(cksum users.csv)";
     const FULL: &str = "dd if=/dev/zero of=filler bs=1k 2>/dev/null || true";
     const READ_ONLY: &str = "mount -o remount,ro .";
@@ -198,7 +198,7 @@ async fn a_disk_that_takes_nothing_leaves_the_old_file_whole() {
 /// N07 for the server itself, on a read-only disk: a logout holds for as long as it runs, and the log
 /// says that it will not hold longer.
 #[tokio::test]
-async fn on_a_read_only_disk_a_logout_holds_while_the_server_runs() {
+async fn a_logout_on_a_read_only_disk_lasts_as_long_as_the_process() {
     const READ_ONLY: &str =
         "mount --bind \"$0\" \"$0\" && mount -o remount,bind,ro \"$0\" && cd \"$0\" && exec \"$@\"";
     if !may_mount(&tempfile::tempdir().unwrap()).await {

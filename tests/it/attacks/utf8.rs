@@ -54,7 +54,7 @@ const BAD: [&[u8]; 24] = [
 ];
 
 #[tokio::test]
-async fn characters_arrive_as_they_were_wherever_they_were_cut() {
+async fn characters_arrive_unchanged_wherever_a_fragment_ends() {
     let settings = [("WEBSOCKET_MESSAGE_BURST", "1000")];
     let server = AttackedServer::start(&settings).await;
     let mut hears = server.join("hall", "dave").await;
@@ -78,7 +78,7 @@ async fn characters_arrive_as_they_were_wherever_they_were_cut() {
 
 /// H09.
 #[tokio::test]
-async fn what_is_not_utf8_ends_with_1007_and_reaches_nobody() {
+async fn invalid_utf8_is_closed_with_1007_and_not_relayed() {
     let server = AttackedServer::start(&[]).await;
     let mut cases = Vec::new();
     for bad in BAD {
