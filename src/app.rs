@@ -674,6 +674,7 @@ impl AppStateInner {
             message_burst: settings.message_burst,
             guests: self.config.allow_anonymous,
             enforce_token_expiry: self.config.enforce_token_expiry,
+            token_refresh_grace: self.config.intervals.token_refresh_grace,
             resume_window: self.config.resume_window,
         }
     }

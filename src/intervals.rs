@@ -13,6 +13,8 @@ pub struct Intervals {
     pub file_poll: Duration,
     /// The same for the certificate.
     pub certificate_poll: Duration,
+    /// How long after its token a session may still present a new one, where sessions end with their tokens.
+    pub token_refresh_grace: Duration,
     /// Time-outs of HTTP connections.
     pub http: HttpTimeouts,
     /// What the nodes of a cluster wait for each other.
@@ -43,6 +45,7 @@ impl Default for Intervals {
         Self {
             file_poll: Duration::from_millis(500),
             certificate_poll: Duration::from_secs(1),
+            token_refresh_grace: Duration::from_secs(60),
             http: HttpTimeouts::default(),
             cluster: ClusterTiming::default(),
         }
@@ -82,6 +85,7 @@ impl Intervals {
         match parsed {
             Some(("file_poll", interval)) => self.file_poll = interval,
             Some(("certificate_poll", interval)) => self.certificate_poll = interval,
+            Some(("token_refresh_grace", grace)) => self.token_refresh_grace = grace,
             Some(("head", timeout)) => self.http.head = timeout,
             Some(("body", timeout)) => self.http.body = timeout,
             Some(("write_stall", timeout)) => self.http.write_stall = timeout,

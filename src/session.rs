@@ -48,9 +48,6 @@ use crate::{
 
 pub use parked::{DetachedMember, SavedMember, ShutdownSnapshot};
 
-/// How long after its token a session may still present a new one.
-const TOKEN_REFRESH_GRACE: Duration = Duration::from_secs(60);
-
 /// How long a client may take to read our last words and to close its side.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -176,6 +173,8 @@ pub struct SessionLimits {
     pub guests: bool,
     /// Whether a session ends with its token.
     pub enforce_token_expiry: bool,
+    /// How long after its token such a session may still present a new one.
+    pub token_refresh_grace: Duration,
     /// How long a client may be away that resumes; zero where none may.
     pub resume_window: Duration,
 }
@@ -1086,7 +1085,7 @@ impl<'h, D: SessionServices> Member<'h, D> {
         admission: Authorized,
         MembershipId { key, since }: MembershipId,
     ) -> (Self, Vec<IceServer>, Option<SecretString>) {
-        let expires_at = expires_at(&admission);
+        let expires_at = expires_at(&admission, host.limits.token_refresh_grace);
         let Authorized { expires_in, claims, session: grant, .. } = admission;
         let Peer { client_id, username } = seat.peer();
         let is_guest = expires_in.is_none();
@@ -1421,7 +1420,8 @@ impl<'h, D: SessionServices> Member<'h, D> {
         match self.host.services.authorize(Credentials::Token(token), &self.queue) {
             Ok(admission) if admission.username == self.membership.peer().username => {
                 let expires_in = admission.expires_in.unwrap_or_default().as_secs();
-                self.expires_at = expires_at(&admission);
+                let grace = self.host.limits.token_refresh_grace;
+                self.expires_at = expires_at(&admission, grace);
                 self._grant = admission.session;
                 let token = self.resume_token.as_mut().and_then(|ticket| {
                     ticket.claims = admission.claims;
@@ -1453,8 +1453,8 @@ fn renew_at(lifetime: Duration) -> Option<Instant> {
 }
 
 /// When a session that keeps to its token ends; `None` for guests and for tokens without end.
-fn expires_at(admission: &Authorized) -> Option<Instant> {
-    let left = admission.expires_in?.checked_add(TOKEN_REFRESH_GRACE)?;
+fn expires_at(admission: &Authorized, grace: Duration) -> Option<Instant> {
+    let left = admission.expires_in?.checked_add(grace)?;
     Instant::now().checked_add(left)
 }
 

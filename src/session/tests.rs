@@ -231,6 +231,7 @@ fn rules() -> SessionLimits {
         message_burst: 250,
         guests: false,
         enforce_token_expiry: true,
+        token_refresh_grace: Duration::from_secs(60),
         resume_window: WINDOW,
     }
 }
