@@ -25,6 +25,7 @@ pub mod delivery;
 pub mod doctor;
 pub mod http;
 pub mod http_client;
+pub mod intervals;
 pub mod limits;
 pub mod metrics;
 pub mod moderation;

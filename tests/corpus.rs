@@ -59,7 +59,7 @@ fn every_target_has_a_corpus_and_every_corpus_a_target() {
 
 /// In one test, since one of the checks changes the working folder.
 #[test]
-fn what_was_found_once_still_holds() {
+fn inputs_found_by_fuzzing_still_pass() {
     for (target, check) in TARGETS {
         let inputs = entries(&fuzz().join("corpus").join(target));
         assert!(inputs.len() > 10, "{target} has no corpus worth the name");

@@ -39,7 +39,7 @@ impl Drop for Server {
 }
 
 #[tokio::test]
-async fn a_whole_session_at_trace_leaves_no_secret_in_the_log() {
+async fn a_session_logged_at_trace_leaves_no_secret_in_the_log() {
     let folder = tempfile::tempdir().unwrap();
     let settings = [
         ("DEBUG", "true"),

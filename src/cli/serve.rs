@@ -21,6 +21,7 @@ use crate::{
     clock::unix_now,
     config::{Config, StartupSettings, dotenv},
     http,
+    intervals::Intervals,
     moderation::ModerationRules,
     net::{self, ConnectionLimits, workers::Workers},
     state::{self, AppState},
@@ -38,7 +39,9 @@ const DRAIN_SHARE: f64 = 0.8;
 pub(super) fn run() -> Result<(), Box<dyn Error>> {
     // Before there is a second thread: this changes the environment.
     let inherited = net::inherited_listener().map_err(|error| format!("LISTEN_FDS: {error}"))?;
-    let config = Config::read(dotenv::environment()?)?;
+    let variable = dotenv::environment()?;
+    let mut config = Config::read(&variable)?;
+    config.startup.intervals = Intervals::from_environment(variable);
     let telemetry = telemetry::start(&config)?;
     let trace_timeout = config.startup.process.shutdown_grace / 10;
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default(); // before anything signs or encrypts
@@ -177,7 +180,9 @@ fn spawn_maintenance(app: &AppState, tls: Option<&Arc<ServerCertificate>>) {
     tokio::spawn(app.clone().run_maintenance());
     tokio::spawn(app.clone().run_turn_probe());
     if let Some(tls) = tls {
-        tokio::spawn(tls.clone().run_reload(app.metrics.clone()));
+        tokio::spawn(
+            tls.clone().run_reload(app.metrics.clone(), app.config.intervals.certificate_poll),
+        );
     }
 }
 
@@ -207,13 +212,15 @@ impl Server {
         let Listeners { clients, is_inherited, metrics, file_descriptors } = listeners;
         let stop_accepting = CancellationToken::new();
         if let Some(listener) = metrics {
-            let limits = ConnectionLimits::for_metrics(app.metrics.clone());
+            let limits = ConnectionLimits::for_metrics(app.metrics.clone())
+                .with_timeouts(app.config.intervals.http);
             let (service, workers) = (http::metrics_service(app), workers.clone());
             let stop = stop_accepting.clone();
             tokio::spawn(net::serve(listener, service, None, limits, workers, stop));
         }
         let trusted_proxies = &app.config.listen.trusted_proxies;
-        let limits = ConnectionLimits::new(file_descriptors, trusted_proxies, app.metrics.clone());
+        let limits = ConnectionLimits::new(file_descriptors, trusted_proxies, app.metrics.clone())
+            .with_timeouts(app.config.intervals.http);
         let (service, workers) = (http::http_service(app), workers.clone());
         let stop = stop_accepting.clone();
         let clients = tokio::spawn(net::serve(clients, service, tls, limits, workers, stop));

@@ -1,6 +1,6 @@
--- A node connects. ARGV: node, run id of this engine. Returns: whether it was known here, the id of the last entry of
+-- A node connects. ARGV: node, run id of this engine, lease in seconds. Returns: whether it was known here, the id of the last entry of
 -- its inbox, and the rooms in which it has seats.
-local node, run = ARGV[1], ARGV[2]
+local node, run, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
 -- What an engine brings from before it was started is not true any more: the nodes know better, and tell again.
 if redis.call('GET', P .. 'life') ~= run then
   for _, room in ipairs(redis.call('HKEYS', P .. 'rooms')) do redis.call('DEL', P .. 'room:' .. room, P .. 'on:' .. room) end
@@ -11,7 +11,7 @@ if redis.call('GET', P .. 'life') ~= run then
   redis.call('SET', P .. 'life', run)
 end
 local known = redis.call('ZSCORE', P .. 'nodes', node)
-redis.call('ZADD', P .. 'nodes', now() + LEASE, node)
+redis.call('ZADD', P .. 'nodes', now() + lease, node)
 if not known then redis.call('SREM', P .. 'closing', node) end
 local hello = redis.call('XADD', P .. 'inbox:' .. node, '*', 'k', 'hello')
 return { known and 1 or 0, hello, redis.call('SMEMBERS', P .. 'seats:' .. node) }

@@ -3,7 +3,6 @@
 --
 -- A seat is "<node>.<conn> <arrival> <username>": who holds a client id, on which connection, since when, as whom.
 local P, TOLD = KEYS[1], KEYS[2]
-local LEASE = 8 -- seconds that a node may be silent
 
 local function now()
   local time = redis.call('TIME')

@@ -27,10 +27,7 @@ use super::{
 use crate::{
     rooms::{
         JoinError, Peer, RoomRegistry,
-        far::{
-            ClusterCommand, ClusterGateway, ConnectionId, Epoch, MemberRecord, Migration,
-            UNCONFIRMED_MEMBER_TTL,
-        },
+        far::{ClusterCommand, ClusterGateway, ConnectionId, Epoch, MemberRecord, Migration},
     },
     webhooks::Webhooks,
 };
@@ -45,9 +42,6 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// How long the engine waits for something to read, and how long we wait for it.
 const READ_BLOCK: Duration = Duration::from_secs(1);
 const READ_TIMEOUT: Duration = Duration::from_millis(2_500);
-
-/// How often a node says that it lives: four times in a lease (`lib.lua`).
-const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
 
 /// What goes in one pipeline.
 const MAX_PIPELINED_COMMANDS: usize = 512;
@@ -135,6 +129,7 @@ impl EngineLink {
         let is_known_engine = self.remember_run_id(&run_id);
         let mut enter = call(&ENTER);
         enter.arg(&*self.far.node).arg(run_id);
+        enter.arg(self.far.timing.lease.as_secs_f64());
         let (is_known, hello, seats): (u8, String, Vec<String>) =
             enter.query_async(&mut writer).await?;
         // What was read of a stream that is gone, or in which something is missing, is no place to go on from.
@@ -229,7 +224,7 @@ impl EngineLink {
         mut writer: MultiplexedConnection,
         gone: Vec<(Arc<str>, Peer, &str, u64)>,
     ) -> Result<Infallible, RedisError> {
-        sleep(UNCONFIRMED_MEMBER_TTL).await;
+        sleep(self.far.timing.unconfirmed_member_ttl()).await;
         for some in gone.chunks(MAX_PIPELINED_ROOMS) {
             let mut pipe = redis::pipe();
             for (room, ..) in some {
@@ -326,12 +321,13 @@ impl EngineLink {
         &self,
         mut writer: MultiplexedConnection,
     ) -> Result<Infallible, RedisError> {
-        let mut ticks = interval(HEARTBEAT_INTERVAL);
+        let mut ticks = interval(self.far.timing.heartbeat_interval());
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
             let mut beat = call(&BEAT);
             beat.arg(&*self.far.node).arg(self.position().clone().unwrap_or_default());
+            beat.arg(self.far.timing.lease.as_secs_f64());
             let dead: String = beat.query_async(&mut writer).await?;
             match dead.as_str() {
                 "" => {}

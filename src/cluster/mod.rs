@@ -271,12 +271,13 @@ impl Cluster {
 
     /// The other nodes that live and stay, by engine.
     pub async fn other_nodes(&self) -> Vec<Vec<Arc<str>>> {
+        let min_remaining_lease = self.0.far.timing.min_remaining_lease();
         let mut others = Vec::new();
         for engine in &self.0.engines {
             let living = match open_connection(engine) {
-                Ok(mut connection) => {
-                    scripts::live_nodes(&mut connection).await.unwrap_or_default()
-                }
+                Ok(mut connection) => scripts::live_nodes(&mut connection, min_remaining_lease)
+                    .await
+                    .unwrap_or_default(),
                 Err(ClusterUnavailable) => Vec::new(),
             };
             others.push(living.into_iter().filter(|node| **node != *self.0.far.node).collect());

@@ -3,6 +3,7 @@
 use std::{
     collections::HashSet,
     sync::{Arc, LazyLock},
+    time::Duration,
 };
 
 use redis::{AsyncCommands, Cmd, RedisResult, Script, aio::MultiplexedConnection};
@@ -89,19 +90,20 @@ pub async fn publish_rules(
     Ok(())
 }
 
-/// Whoever has beaten twice as recently as it must: more than half of a lease (`lib.lua`) is left.
-const MIN_REMAINING_LEASE: u64 = 4;
-
-/// The nodes that are certainly alive, and stay.
+/// The nodes that are certainly alive, because at least `min_remaining_lease` of their lease is left, and that stay.
 ///
 /// # Errors
 ///
 /// Those of the connection.
-pub async fn live_nodes(connection: &mut MultiplexedConnection) -> RedisResult<Vec<Arc<str>>> {
-    let (now, _): (u64, u64) = redis::cmd("TIME").query_async(connection).await?;
-    let nodes: Vec<String> = connection
-        .zrangebyscore(format!("{PREFIX}nodes"), now + MIN_REMAINING_LEASE, "+inf")
-        .await?;
+pub async fn live_nodes(
+    connection: &mut MultiplexedConnection,
+    min_remaining_lease: Duration,
+) -> RedisResult<Vec<Arc<str>>> {
+    let (seconds, micros): (u64, u64) = redis::cmd("TIME").query_async(connection).await?;
+    let now = Duration::from_secs(seconds) + Duration::from_micros(micros);
+    let until = (now + min_remaining_lease).as_secs_f64();
+    let nodes: Vec<String> =
+        connection.zrangebyscore(format!("{PREFIX}nodes"), until, "+inf").await?;
     let closing: HashSet<String> = connection.smembers(format!("{PREFIX}closing")).await?;
     Ok(nodes.into_iter().filter(|node| !closing.contains(node)).map(Arc::from).collect())
 }

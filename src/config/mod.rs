@@ -57,6 +57,7 @@ pub use self::{
     validate::{exposed_files, warnings},
     webhooks::WebhookSettings,
 };
+use crate::intervals::Intervals;
 
 /// Every section, in the order of `env.example` and the reference table.
 pub const SECTIONS: [Section; 10] = [
@@ -107,6 +108,8 @@ pub struct StartupSettings {
     pub webhooks: WebhookSettings,
     /// Logs, metrics and traces.
     pub telemetry: TelemetrySettings,
+    /// What no setting says: see [`Intervals`].
+    pub intervals: Intervals,
     raw: RawValues,
 }
 
@@ -176,6 +179,7 @@ impl StartupSettings {
             cluster: ClusterSettings::read(reader),
             webhooks: WebhookSettings::read(reader),
             telemetry: TelemetrySettings::read(reader),
+            intervals: Intervals::default(),
             raw: std::mem::take(&mut reader.raw),
         }
     }

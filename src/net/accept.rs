@@ -32,9 +32,6 @@ use super::{
 };
 use crate::tls::ServerCertificate;
 
-/// For a TLS handshake, for a request's head, and between two requests.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// How long to wait before accepting again, where the system has no file descriptor left.
 const DESCRIPTOR_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -76,7 +73,7 @@ pub async fn serve(
         match accepted {
             Ok((stream, peer)) => match limits.address_permit(peer) {
                 Ok(permit) => {
-                    let slot = Arc::new(ConnectionSlot::new(permit));
+                    let slot = Arc::new(ConnectionSlot::new(permit, limits.timeouts.clone()));
                     let info = ConnectionInfo { peer, tls: false, slot, workers: workers.clone() };
                     let connection = AcceptedConnection { stream, runtime, info, descriptor };
                     let (service, tls, closing) = (service.clone(), tls.clone(), closing.clone());
@@ -136,7 +133,7 @@ impl AcceptedConnection {
             return serve_http(stream, info, service, closing).await;
         };
         let sniffed = tokio::select! {
-            sniffed = timeout(HANDSHAKE_TIMEOUT, sniff(stream, &tls)) => sniffed,
+            sniffed = timeout(info.slot.timeouts.head, sniff(stream, &tls)) => sniffed,
             () = closing.cancelled() => return,
         };
         match sniffed {
@@ -166,7 +163,7 @@ async fn serve_http(
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HANDSHAKE_TIMEOUT)
+        .header_read_timeout(slot.timeouts.head)
         .max_buf_size(MAX_HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
         .with_upgrades();

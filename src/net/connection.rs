@@ -11,7 +11,6 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use axum::{extract::Request, response::Response};
@@ -27,6 +26,7 @@ use tokio_rustls::server::TlsStream;
 use tower::util::BoxCloneSyncService;
 
 use super::workers::Workers;
+use crate::intervals::HttpTimeouts;
 use crate::limits::Permit;
 
 /// A service that answers every request, for [`serve`](super::serve).
@@ -34,9 +34,6 @@ pub type HttpService = BoxCloneSyncService<Request, Response, Infallible>;
 
 /// The largest request head, in bytes. Hyper rejects one that is much longer, and a layer rejects the rest.
 pub const MAX_HEAD_BYTES: usize = 32 * 1024;
-
-/// How long a client may read no byte of a response.
-const WRITE_STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The start of a connection of a client that assumes HTTP/2 (RFC 9113 section 3.4). Hyper would close it without an
 /// answer.
@@ -63,12 +60,14 @@ pub struct ConnectionSlot {
     pub(super) has_requested: AtomicBool,
     is_websocket: AtomicBool,
     permit: Mutex<Option<Permit>>,
+    /// How long its client may take.
+    pub timeouts: Arc<HttpTimeouts>,
 }
 
 impl ConnectionSlot {
     /// A connection that was accepted with `permit`.
-    pub(super) fn new(permit: Option<Permit>) -> Self {
-        Self { permit: Mutex::new(permit), ..Self::default() }
+    pub(super) fn new(permit: Option<Permit>, timeouts: Arc<HttpTimeouts>) -> Self {
+        Self { permit: Mutex::new(permit), timeouts, ..Self::default() }
     }
 
     /// Marks the connection as a WebSocket: it counts against other limits from now on, and its session has deadlines of
@@ -157,8 +156,8 @@ impl CountedStream {
             self.stalled = None;
             return written;
         }
-        let stalled =
-            self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(WRITE_STALL_TIMEOUT)));
+        let timeout = self.slot.timeouts.write_stall;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
         stalled.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }

@@ -10,6 +10,7 @@ use tokio::{
 };
 
 use crate::{
+    intervals::HttpTimeouts,
     limits::{ConcurrencyLimiter, Permit},
     metrics::{LimitKind, Metrics},
 };
@@ -29,6 +30,7 @@ pub struct ConnectionLimits {
     by_address: ConcurrencyLimiter,
     trusted_proxies: Vec<IpNet>,
     metrics: Arc<Metrics>,
+    pub(super) timeouts: Arc<HttpTimeouts>,
 }
 
 impl ConnectionLimits {
@@ -49,7 +51,14 @@ impl ConnectionLimits {
             by_address: ConcurrencyLimiter::new(0, MAX_UNAUTHENTICATED_PER_ADDRESS),
             trusted_proxies: trusted_proxies.to_vec(),
             metrics,
+            timeouts: Arc::default(),
         }
+    }
+
+    /// The same limits with other time-outs than [the default](HttpTimeouts::default).
+    #[must_use]
+    pub fn with_timeouts(self, timeouts: HttpTimeouts) -> Self {
+        Self { timeouts: Arc::new(timeouts), ..self }
     }
 
     /// Waits for a free file descriptor. Cancel safe.

@@ -9,7 +9,6 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
 use bytestring::ByteString;
@@ -22,23 +21,13 @@ use tokio::{
 use super::{JoinError, Membership, Peer};
 use crate::{
     delivery::{ClientQueue, ClientQueueReader, ReplayBuffer},
+    intervals::ClusterTiming,
     protocol::Features,
     webhooks::WebhookEvent,
 };
 
 /// Messages for other nodes that may wait for one engine. Who says more than it takes is told so.
 pub const MAX_QUEUED_COMMANDS: usize = 65_536;
-
-/// How long a member of another node stays that a picture does not show: as long as its node would be waited for.
-pub const UNCONFIRMED_MEMBER_TTL: Duration = Duration::from_secs(8);
-
-/// How long a seat may be on its way to another node before it is given up: longer than a node that is gone is
-/// waited for, and who wants it a little longer than who has it.
-pub const OUTGOING_MIGRATION_TIMEOUT: Duration = Duration::from_secs(10);
-const INCOMING_MIGRATION_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// After so long a node that was asked for a seat is asked again.
-pub(super) const CLAIM_RETRY_INTERVAL: Duration = Duration::from_secs(3);
 
 /// Numbers what happens in the rooms of one engine, in its order: arrivals, and moves.
 pub type Epoch = u64;
@@ -375,6 +364,8 @@ pub enum ClusterCommand {
 pub struct ClusterGateway {
     /// Who we are.
     pub node: Arc<str>,
+    /// How long nodes wait for each other.
+    pub timing: ClusterTiming,
     engines: Vec<EngineState>,
     pending: Mutex<HashMap<u64, PendingJoin>>,
     claims: Mutex<HashMap<u64, PendingClaim>>,
@@ -450,6 +441,7 @@ impl ClusterGateway {
     pub fn new(
         node: Arc<str>,
         engines: usize,
+        timing: ClusterTiming,
     ) -> (Self, Vec<mpsc::UnboundedReceiver<ClusterCommand>>, MigratedMembers) {
         let (engines, asked) = (0..engines)
             .map(|_| {
@@ -468,6 +460,7 @@ impl ClusterGateway {
         (
             Self {
                 node,
+                timing,
                 engines,
                 pending,
                 claims: wants,
@@ -664,9 +657,9 @@ impl ClusterGateway {
 
     /// Those that are ours and whose goods do not come. Dropping them is leaving.
     pub(super) fn expire_incoming(&self, now: Instant) -> Vec<IncomingMigration> {
-        let is_overdue = |_: &u64, it: &mut IncomingMigration| {
-            now.duration_since(it.since) >= INCOMING_MIGRATION_TIMEOUT
-        };
+        let timeout = self.timing.incoming_migration_timeout();
+        let is_overdue =
+            |_: &u64, it: &mut IncomingMigration| now.duration_since(it.since) >= timeout;
         self.arriving().extract_if(is_overdue).map(|(_, arriving)| arriving).collect()
     }
 
@@ -739,7 +732,7 @@ mod tests {
     #[test]
     fn few_rooms_move_where_an_engine_is_added() {
         let of = |engines| {
-            let (far, ..) = ClusterGateway::new("n".into(), engines);
+            let (far, ..) = ClusterGateway::new("n".into(), engines, ClusterTiming::default());
             (0..3_000).map(move |room| far.engine_of(&format!("room {room}"))).collect::<Vec<_>>()
         };
         let (two, three) = (of(2), of(3));

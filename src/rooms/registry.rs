@@ -19,9 +19,8 @@ use tokio::{
 use super::{
     Membership,
     far::{
-        CLAIM_RETRY_INTERVAL, ClaimReply, ClusterCommand, ClusterEvent, ClusterGateway,
-        ConnectionId, Epoch, IncomingMigration, MemberRecord, MigratedMember, Migration,
-        PendingJoin, random_key,
+        ClaimReply, ClusterCommand, ClusterEvent, ClusterGateway, ConnectionId, Epoch,
+        IncomingMigration, MemberRecord, MigratedMember, Migration, PendingJoin, random_key,
     },
     room::{JoinError, JoinOutcome, MemberSnapshot, Peer, Resumed, Room},
     timeline::{Timeline, TimelineEntry, TimelineView},
@@ -422,7 +421,7 @@ impl RoomRegistry {
         let (mut denied_by, mut ends, mut is_first) = (None, None, true);
         loop {
             let answer = far.claim(room, client_id, membership, ends, luggage.clone());
-            match timeout(CLAIM_RETRY_INTERVAL, answer).await {
+            match timeout(far.timing.claim_retry_interval(), answer).await {
                 Ok(Ok(ClaimReply::Granted)) => return Ok(()),
                 Ok(Ok(ClaimReply::Nobody)) => return Err(ClaimError::Ended),
                 Ok(Ok(ClaimReply::Denied(conn))) if denied_by.as_ref() == Some(&conn) => {

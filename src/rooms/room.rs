@@ -9,9 +9,7 @@ use tokio::time::Instant;
 
 use self::moving::OutgoingMigration;
 use super::{
-    far::{
-        ClusterCommand, ClusterGateway, ConnectionId, Epoch, MemberRecord, UNCONFIRMED_MEMBER_TTL,
-    },
+    far::{ClusterCommand, ClusterGateway, ConnectionId, Epoch, MemberRecord},
     timeline::{PeerRef, Timeline, TimelineEntry, TimelineView},
 };
 use crate::{
@@ -479,10 +477,12 @@ impl Room {
     /// Gives up those who were missing from a picture for too long, and those of ours that were let go and whom
     /// nobody took; how many of ours that were.
     pub(super) fn expire_unconfirmed(&mut self, now: Instant) -> usize {
+        let Some(gateway) = &self.gateway else { return 0 };
+        let ttl = gateway.timing.unconfirmed_member_ttl();
         let is_over = |member: &Member| match &member.location {
-            Location::Remote(there) => there
-                .unconfirmed_since
-                .is_some_and(|since| now.duration_since(since) >= UNCONFIRMED_MEMBER_TTL),
+            Location::Remote(there) => {
+                there.unconfirmed_since.is_some_and(|since| now.duration_since(since) >= ttl)
+            }
             Location::Local { .. } => false,
         };
         while let Some(place) = self.members.iter().position(is_over) {

@@ -103,6 +103,8 @@ pub struct SessionLimits {
     pub guests: bool,
     /// Whether a session ends when its token expires.
     pub enforce_token_expiry: bool,
+    /// How long after its token such a session may still present a new one.
+    pub token_refresh_grace: Duration,
     /// How long a client that may resume may be without a connection; zero where none may resume.
     pub resume_window: Duration,
 }

@@ -143,7 +143,8 @@ impl<D: SessionServices> Member<'_, D> {
         match self.context.services.authorize(Credentials::Token(token), &self.queue) {
             Ok(authorized) if authorized.username == self.peer().username => {
                 let expires_in = authorized.expires_in.unwrap_or_default().as_secs();
-                self.expires_at = expires_at(&authorized);
+                let grace = self.context.limits.token_refresh_grace;
+                self.expires_at = expires_at(&authorized, grace);
                 self.token_session = authorized.session;
                 let signed = self.resume_token.as_mut().and_then(|token| {
                     token.claims = authorized.claims;

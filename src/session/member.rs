@@ -20,9 +20,6 @@ use crate::{
     websocket::{Socket, SocketEvent},
 };
 
-/// How long after its token's expiry a session may still present a new token.
-const TOKEN_REFRESH_GRACE: Duration = Duration::from_secs(60);
-
 /// Identifies a membership across its connections.
 pub(super) struct MembershipId {
     /// Unique among all memberships.
@@ -71,7 +68,7 @@ impl<'h, D: SessionServices> Member<'h, D> {
         authorized: Authorized,
         MembershipId { key, since }: MembershipId,
     ) -> (Self, Vec<IceServer>, Option<SecretString>) {
-        let expires_at = expires_at(&authorized);
+        let expires_at = expires_at(&authorized, context.limits.token_refresh_grace);
         let Authorized { expires_in, claims, session, .. } = authorized;
         let Peer { client_id, username } = membership.peer();
         let is_guest = expires_in.is_none();
@@ -325,7 +322,7 @@ fn renew_at(lifetime: Duration) -> Option<Instant> {
 }
 
 /// When a session ends that ends with its token; `None` for guests and for tokens without expiry.
-pub(super) fn expires_at(authorized: &Authorized) -> Option<Instant> {
-    let left = authorized.expires_in?.checked_add(TOKEN_REFRESH_GRACE)?;
+pub(super) fn expires_at(authorized: &Authorized, grace: Duration) -> Option<Instant> {
+    let left = authorized.expires_in?.checked_add(grace)?;
     Instant::now().checked_add(left)
 }

@@ -260,6 +260,7 @@ fn limits() -> SessionLimits {
         message_burst: 250,
         guests: false,
         enforce_token_expiry: true,
+        token_refresh_grace: Duration::from_secs(60),
         resume_window: WINDOW,
     }
 }

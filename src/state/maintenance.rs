@@ -7,9 +7,6 @@ use tokio::time::Instant;
 use super::{AppState, AppStateInner};
 use crate::{auth::users::UsersReload, clock::unix_now};
 
-/// How often the users file is looked at. A change counts once two looks agree, within two seconds.
-const FILE_POLL_INTERVAL: Duration = Duration::from_millis(500);
-
 /// How often tables drop expired entries.
 const EVICTION_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -18,7 +15,7 @@ impl AppState {
     pub async fn run_maintenance(self) {
         let mut evict_at = Instant::now() + EVICTION_INTERVAL;
         loop {
-            tokio::time::sleep(FILE_POLL_INTERVAL).await;
+            tokio::time::sleep(self.config.intervals.file_poll).await;
             let app = self.clone();
             let reload = tokio::task::spawn_blocking(move || app.users.poll_file()).await;
             match reload.unwrap_or(UsersReload::Nothing) {

@@ -225,6 +225,7 @@ impl AppStateInner {
             message_burst: limits.message_burst,
             guests: self.config.auth.allow_anonymous,
             enforce_token_expiry: self.config.auth.enforce_token_expiry,
+            token_refresh_grace: self.config.intervals.token_refresh_grace,
             resume_window: self.config.rooms.resume_window,
         }
     }

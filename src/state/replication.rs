@@ -41,7 +41,8 @@ pub(super) fn open_rooms(
         startup.cluster.redis_authority.as_deref(),
     )
     .expect("the URLs and the certificate were checked");
-    let (gateway, commands, migrated) = ClusterGateway::new(node, endpoints.len());
+    let (gateway, commands, migrated) =
+        ClusterGateway::new(node, endpoints.len(), startup.intervals.cluster);
     let gateway = Arc::new(gateway);
     let rooms = RoomRegistry::clustered(capacity, gateway.clone());
     let rooms =

@@ -15,9 +15,6 @@ use x509_parser::parse_x509_certificate;
 use super::{error::TlsError, self_signed};
 use crate::{config::TlsFiles, metrics::Metrics, storage::file_watch::FileWatch};
 
-/// How often the files are polled for changes.
-const POLL_INTERVAL: Duration = Duration::from_secs(1);
-
 /// The certificate that the server presents. Connections keep the one that they began with.
 pub struct ServerCertificate {
     files: TlsFiles,
@@ -86,12 +83,12 @@ impl ServerCertificate {
 
     /// Reloads changed files for as long as it is polled, and records in `metrics` when the certificate in force
     /// expires.
-    pub async fn run_reload(self: Arc<Self>, metrics: Arc<Metrics>) {
+    pub async fn run_reload(self: Arc<Self>, metrics: Arc<Metrics>, poll_interval: Duration) {
         loop {
             metrics.set_certificate_expiry(
                 self.served.read().unwrap_or_else(PoisonError::into_inner).expires_at,
             );
-            tokio::time::sleep(POLL_INTERVAL).await;
+            tokio::time::sleep(poll_interval).await;
             let server = self.clone();
             match tokio::task::spawn_blocking(move || server.reload_if_changed()).await {
                 Ok(Ok(true)) => tracing::info!("certificate read again"),

@@ -6,7 +6,7 @@ import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { openBrowser } from './browser.mjs';
-import { ask, cleanUp, Client, freePort, logIn, MANAGE_USERS, pause, startCoturn, startServer, until } from './harness.mjs';
+import { ask, cleanUp, Client, freePort, logIn, MANAGE_USERS, startCoturn, startServer, eventually, SUITE_TIMEOUT } from './harness.mjs';
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const ADMIN_TOKEN = 'a-token-of-an-administrator-with-32-bytes';
@@ -15,7 +15,7 @@ const KEPT = 'signaling-admin-token';
 const HTML = '<img src=x onerror=alert(1)>';
 const GONE = [/404 \(Not Found\)/]; // Chromium prints whatever is not there
 
-describe("the administrator's page", { timeout: 170_000 }, () => {
+describe("the administrator's page", { timeout: SUITE_TIMEOUT }, () => {
   let server;
   let browser;
   let alice;
@@ -105,16 +105,16 @@ describe("the administrator's page", { timeout: 170_000 }, () => {
     const before = Number(await shown(page, 'Members'));
 
     const both = await couple('traffic');
-    await until(() => 'two more members are shown', async () => Number(await shown(page, 'Members')) === before + 2);
+    await eventually(() => 'two more members are shown', async () => Number(await shown(page, 'Members')) === before + 2);
     assert.match(await page.locator('.plot svg').first().getAttribute('aria-label'), /^Members: \d+; at most \d+ in 1 min$/);
-    const talking = setInterval(() => both[0].says({ type: 'message', data: 'hello' }), 50);
-    await until(() => 'messages are shown', async () => Number(await shown(page, 'Messages per second')) > 1);
-    await until(() => 'how long they take is shown', async () => /^p50 [\d.]+ (µs|ms|s)$/.test(await shown(page, 'Routing')));
+    const talking = setInterval(() => both[0].send({ type: 'message', data: 'hello' }), 50);
+    await eventually(() => 'messages are shown', async () => Number(await shown(page, 'Messages per second')) > 1);
+    await eventually(() => 'how long they take is shown', async () => /^p50 [\d.]+ (µs|ms|s)$/.test(await shown(page, 'Routing')));
     clearInterval(talking);
 
     for (const client of both) await client.close();
     await page.getByLabel('Additional metric').selectOption('signaling_session_ends_total');
-    await until(() => 'their ends are plotted', async () => /left true/.test(await page.locator('.plot', { hasText: 'signaling_session_ends_total' }).innerText()));
+    await eventually(() => 'their ends are plotted', async () => /left true/.test(await page.locator('.plot', { hasText: 'signaling_session_ends_total' }).innerText()));
     await page.context().close();
   });
 
@@ -152,11 +152,11 @@ describe("the administrator's page", { timeout: 170_000 }, () => {
   test('lists rooms, finds them, sorts them, and says who is in one, from where, and by which way', async () => {
     const [first, second] = await couple('den');
     const third = await Client.join(server.url, 'attic/é?#', alice, 'alice-3');
-    first.says({ type: 'call_report', peer: 'bob-2', outcome: 'connected', ms: 840, path: 'relay' });
+    first.send({ type: 'call_report', peer: 'bob-2', outcome: 'connected', ms: 840, path: 'relay' });
     const page = await open();
     const names = () => page.locator('#rooms th').allInnerTexts();
 
-    await until(() => 'both rooms are shown', async () => (await names()).length >= 2);
+    await eventually(() => 'both rooms are shown', async () => (await names()).length >= 2);
     assert.ok((await names()).indexOf('den') < (await names()).indexOf('attic/é?#'), 'the fullest first');
     await act(page, 'Room');
     assert.equal(await page.locator('th[aria-sort="ascending"]').innerText(), 'Room');
@@ -186,14 +186,18 @@ describe("the administrator's page", { timeout: 170_000 }, () => {
       document.dispatchEvent(new Event('visibilitychange'));
     }, hidden);
 
+    await page.clock.install();
+    await page.reload();
+    await page.locator('#lines', { hasText: 'bad admin token' }).waitFor();
+
     await hide(true);
     let asked = 0;
     page.on('request', () => { asked += 1; });
-    await pause(4_500); // more than two rounds
+    await page.clock.runFor(60_000);
 
     assert.equal(asked, 0);
     await hide(false);
-    await until(() => 'it asks again', () => asked > 0);
+    await eventually(() => 'it asks again', () => asked > 0);
     await page.context().close();
   });
 
@@ -202,7 +206,7 @@ describe("the administrator's page", { timeout: 170_000 }, () => {
     const member = await Client.join(other.url, 'silent', await logIn(other.url, 'alice'), 'alice-1');
     const page = await open({ base: other.url, room: 'silent' });
 
-    await until(() => 'its ping is shown', async () => /^[\d.]+ (µs|ms|s)$/.test(await row(page, 'alice-1').locator('td').nth(4).innerText()));
+    await eventually(() => 'its ping is shown', async () => /^[\d.]+ (µs|ms|s)$/.test(await row(page, 'alice-1').locator('td').nth(4).innerText()));
 
     await page.context().close();
     await member.close();
@@ -221,10 +225,10 @@ describe("the administrator's page", { timeout: 170_000 }, () => {
 
     assert.equal((await second.closed).code, 4002);
     await news(page, 'bob-2 was kicked.');
-    await until(() => 'it is not shown any more', async () => (await page.locator('#members tr').count()) === 1);
+    await eventually(() => 'it is not shown any more', async () => (await page.locator('#members tr').count()) === 1);
     const barred = new Client(server.url, 'kicked');
-    await barred.hears('auth_required');
-    barred.says({ type: 'auth_token', token: bob, clientId: 'bob-2' });
+    await barred.receive('auth_required');
+    barred.send({ type: 'auth_token', token: bob, clientId: 'bob-2' });
     assert.equal((await barred.closed).code, 4002);
     await page.locator('#events', { hasText: 'bob-2 (bob) was refused (banned: an administrator has banned it)' }).waitFor({ state: 'attached' });
 
@@ -247,7 +251,7 @@ describe("the administrator's page", { timeout: 170_000 }, () => {
 
     assert.deepEqual((await Promise.all([second.closed, elsewhere.closed])).map(({ code }) => code), [4002, 4002]);
     await first.close();
-    await until(() => 'the shortest ban is over', async () => (await ask('GET', server.url, '/admin/api/orders', { token: ADMIN_TOKEN })).json.orders.length === 0);
+    await eventually(() => 'the shortest ban is over', async () => (await ask('GET', server.url, '/admin/api/orders', { token: ADMIN_TOKEN })).json.orders.length === 0);
     await page.context().close();
   });
 
@@ -256,8 +260,8 @@ describe("the administrator's page", { timeout: 170_000 }, () => {
     const page = await open({ room: 'managed', expected: GONE });
     const knocks = async () => {
       const client = new Client(server.url, 'managed');
-      await client.hears('auth_required');
-      client.says({ type: 'auth_token', token: bob, clientId: 'bob-2' });
+      await client.receive('auth_required');
+      client.send({ type: 'auth_token', token: bob, clientId: 'bob-2' });
       return (await client.closed).reason;
     };
 
@@ -276,11 +280,11 @@ describe("the administrator's page", { timeout: 170_000 }, () => {
     await act(page, 'Send message…');
     await page.getByLabel('Text').fill('"Down" at <noon>');
     await act(page, 'Send');
-    assert.equal((await first.hears('server_message')).data, '"Down" at <noon>');
+    assert.equal((await first.receive('server_message')).data, '"Down" at <noon>');
     await row(page, 'alice-1').getByRole('button', { name: 'Message…' }).click();
     await page.getByLabel('Text').fill('you alone');
     await act(page, 'Send');
-    assert.equal((await first.hears('server_message')).data, 'you alone');
+    assert.equal((await first.receive('server_message')).data, 'you alone');
 
     await act(page, 'Close…');
     await act(page, 'Close the room');
@@ -305,7 +309,7 @@ describe("the administrator's page", { timeout: 170_000 }, () => {
     await page.getByLabel('Confirm').fill('drain');
     await act(page, 'Drain');
 
-    await until(() => 'the process has ended', () => other.child.gone);
+    await eventually(() => 'the process has ended', () => other.child.gone);
     await page.locator('#error', { hasText: 'The server does not answer.' }).waitFor();
     await page.context().close();
   });
@@ -314,14 +318,14 @@ describe("the administrator's page", { timeout: 170_000 }, () => {
 
   test('draws what was said, and says why a call failed, also when the room is over', async () => {
     const [first, second] = await couple('a failed call');
-    second.says({ type: 'offer', offer: { type: 'offer', sdp: 'v=0' }, to: 'alice-1' });
-    await first.hears('offer');
-    first.says({ type: 'answer', answer: { type: 'answer', sdp: 'v=0' }, to: 'bob-2' });
-    for (let number = 0; number < 3; number += 1) first.says({ type: 'ice_candidate', candidate: { candidate: `candidate:${number}` }, to: 'bob-2' });
-    first.says({ type: 'offer', offer: { type: 'offer', sdp: 'v=0' }, to: 'nobody-7' });
-    first.says({ type: 'message', data: 'to all' });
-    await second.hears('message');
-    second.says({ type: 'call_report', peer: 'alice-1', outcome: 'failed', ms: 15_200 });
+    second.send({ type: 'offer', offer: { type: 'offer', sdp: 'v=0' }, to: 'alice-1' });
+    await first.receive('offer');
+    first.send({ type: 'answer', answer: { type: 'answer', sdp: 'v=0' }, to: 'bob-2' });
+    for (let number = 0; number < 3; number += 1) first.send({ type: 'ice_candidate', candidate: { candidate: `candidate:${number}` }, to: 'bob-2' });
+    first.send({ type: 'offer', offer: { type: 'offer', sdp: 'v=0' }, to: 'nobody-7' });
+    first.send({ type: 'message', data: 'to all' });
+    await second.receive('message');
+    second.send({ type: 'call_report', peer: 'alice-1', outcome: 'failed', ms: 15_200 });
     const page = await open({ room: 'a failed call', expected: GONE });
     const drawn = (kind, part) => page.locator(`#diagram g.${kind} ${part}`).count();
 
@@ -333,7 +337,7 @@ describe("the administrator's page", { timeout: 170_000 }, () => {
     const [offer] = await page.locator('#diagram g.offer:not(.bad) line').evaluateAll((lines) => lines.map((line) => line.x1.baseVal.value < line.x2.baseVal.value));
     assert.equal(offer, true);
     const diagnosis = page.locator('#diagnosis li.wrong');
-    await until(() => 'both faults are named', async () => (await diagnosis.count()) === 2);
+    await eventually(() => 'both faults are named', async () => (await diagnosis.count()) === 2);
     assert.match(await diagnosis.first().innerText(), /^An offer of alice-1 was not delivered/);
     assert.match(await diagnosis.last().innerText(), /^No ICE candidate came from bob-2, and the call between alice-1 and bob-2 failed after 15 s/);
 
@@ -348,7 +352,7 @@ describe("the administrator's page", { timeout: 170_000 }, () => {
     for (const client of [first, second]) await client.close();
     await page.locator('#diagram g.left').nth(1).waitFor();
     await page.getByRole('link', { name: '← All rooms' }).click();
-    await until(() => 'the room is listed as closed', async () => /closed \d+ s ago/.test(await row(page, 'a failed call').innerText()));
+    await eventually(() => 'the room is listed as closed', async () => /closed \d+ s ago/.test(await row(page, 'a failed call').innerText()));
     await page.getByRole('link', { name: 'a failed call' }).click();
     await page.locator('#membersNote', { hasText: 'The room is closed.' }).waitFor();
     await page.locator('#diagram g.closed').waitFor();
@@ -358,16 +362,16 @@ describe("the administrator's page", { timeout: 170_000 }, () => {
   test('shows who is away, and follows as things happen', async () => {
     const first = await Client.join(server.url, 'tunnel', alice, 'alice-1');
     const second = new Client(server.url, 'tunnel');
-    await second.hears('auth_required');
-    second.says({ type: 'auth_token', token: bob, clientId: 'bob-2', features: ['resume'] });
-    await second.hears('users_in_room');
+    await second.receive('auth_required');
+    second.send({ type: 'auth_token', token: bob, clientId: 'bob-2', features: ['resume'] });
+    await second.receive('users_in_room');
     const page = await open({ room: 'tunnel' });
 
     second.socket.terminate();
 
-    await until(() => 'bob is disconnected', async () => (await row(page, 'bob-2').locator('td').nth(1).innerText()) === 'disconnected');
+    await eventually(() => 'bob is disconnected', async () => (await row(page, 'bob-2').locator('td').nth(1).innerText()) === 'disconnected');
     await page.locator('#diagram line.life.detached').waitFor({ state: 'attached' });
-    first.says({ type: 'offer', offer: { type: 'offer', sdp: 'v=0' }, to: 'bob-2' });
+    first.send({ type: 'offer', offer: { type: 'offer', sdp: 'v=0' }, to: 'bob-2' });
     await page.locator('#diagnosis li.wrong', { hasText: 'alice-1 offered to bob-2, which is disconnected' }).waitFor();
     await first.close();
     await page.context().close();
@@ -377,11 +381,11 @@ describe("the administrator's page", { timeout: 170_000 }, () => {
 
   test('takes what clients are called for text', async () => {
     execFileSync(MANAGE_USERS, ['add', `${HTML}:password123`, 'evil@example.com'], { cwd: server.home, env: { PATH: process.env.PATH }, stdio: 'ignore' });
-    const token = await until(() => 'the server knows the new user', () => logIn(server.url, HTML, 'password123').catch(() => undefined));
+    const token = await eventually(() => 'the server knows the new user', () => logIn(server.url, HTML, 'password123').catch(() => undefined));
     const room = `\u202e"'/><svg onload=alert(2)> ${HTML}`;
     const evil = await Client.join(server.url, room, token, 'evil-1');
     const other = await Client.join(server.url, room, bob, 'x'.repeat(128));
-    evil.says({ type: 'offer', offer: { type: 'offer', sdp: HTML }, to: other.id });
+    evil.send({ type: 'offer', offer: { type: 'offer', sdp: HTML }, to: other.id });
     const page = await open();
 
     await page.getByRole('link', { name: room }).click();
@@ -399,7 +403,7 @@ describe("the administrator's page", { timeout: 170_000 }, () => {
 
   test('is accessible in both themes, and fits a phone', async () => {
     const both = await couple('axe');
-    both[0].says({ type: 'offer', offer: { type: 'offer', sdp: 'v=0' }, to: 'bob-2' });
+    both[0].send({ type: 'offer', offer: { type: 'offer', sdp: 'v=0' }, to: 'bob-2' });
     const suits = async (page, what) => {
       await page.addScriptTag({ content: AXE });
       for (const colorScheme of ['light', 'dark']) {
@@ -435,7 +439,7 @@ describe("the administrator's page", { timeout: 170_000 }, () => {
     await row(page, 'bob-2').getByRole('button', { name: 'Message…' }).focus();
     const rounds = [];
     page.on('requestfinished', (request) => { if (request.url().endsWith('/timeline')) rounds.push(request); });
-    await until(() => 'it was brought up to date twice', () => rounds.length >= 2);
+    await eventually(() => 'it was brought up to date twice', () => rounds.length >= 2);
     assert.equal(await page.evaluate(() => document.activeElement.textContent), 'Message…');
     await page.keyboard.press('Enter');
     await page.keyboard.type('hello');
@@ -443,7 +447,7 @@ describe("the administrator's page", { timeout: 170_000 }, () => {
     await page.keyboard.press('Tab');
     await page.keyboard.press('Enter');
 
-    assert.equal((await both[1].hears('server_message')).data, 'hello');
+    assert.equal((await both[1].receive('server_message')).data, 'hello');
     for (const client of both) await client.close();
     await page.context().close();
   });

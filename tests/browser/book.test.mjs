@@ -9,7 +9,7 @@ import { dirname, join, normalize } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { openBrowser } from './browser.mjs';
 import {
-  cleanUp, Client, folder, freePort, HAPROXY_FOR_ONE, launch, logIn, MANAGE_USERS, PASSWORDS, ROOT, startServer, until,
+  cleanUp, Client, folder, freePort, HAPROXY_FOR_ONE, launch, logIn, MANAGE_USERS, PASSWORDS, ROOT, startServer, eventually, SUITE_TIMEOUT,
 } from './harness.mjs';
 import { blocksOf, fits, Terminal } from './terminal.mjs';
 
@@ -86,7 +86,7 @@ class Reader {
     writeFileSync(join(this.home, '.curlrc'), 'fail\nshow-error\n');
     const all = this.blocks.map(({ commands }) => commands).join('');
     for (const [written] of others) assert.ok(all.includes(written), `${page} has no ${written}`);
-    Object.assign(this, opens(this.home, { translate: (commands) => this.translate(commands), patience: 20_000 }));
+    Object.assign(this, opens(this.home, { translate: (commands) => this.translate(commands) }));
   }
 
   translate(commands) {
@@ -116,7 +116,7 @@ class Reader {
     // So that it is the process that ends when we end it.
     const typed = this.translate(commands).replace(/^(.*)(signaling-server|python3)/m, '$1exec $2');
     const child = launch('bash', ['-c', typed], { cwd, env: this.env });
-    await until(() => `${url} answers; it said ${child.output}`, () => fetch(url).then(() => true, () => {
+    await eventually(() => `${url} answers; it said ${child.output}`, () => fetch(url).then(() => true, () => {
       if (child.gone) throw new Error(`it has ended: ${child.output}`);
       return false;
     }));
@@ -132,7 +132,7 @@ class Reader {
 const secret = () => randomBytes(32).toString('hex');
 const env = (settings) => Object.entries(settings).map(([name, value]) => `${name}=${value}\n`).join('');
 
-describe('the book', { timeout: 120_000, concurrency: 3 }, () => {
+describe('the book', { timeout: SUITE_TIMEOUT, concurrency: 3 }, () => {
   let browser;
 
   before(async () => { browser = await openBrowser(); });
@@ -253,7 +253,7 @@ describe('the book', { timeout: 120_000, concurrency: 3 }, () => {
       await reader.types('mkdir page');
       await reader.starts('python3', `http://127.0.0.1:${pagePort}`, home);
       for (const [name, password] of Object.entries(PASSWORDS)) await joinsOnPage(await browser.page(`http://localhost:${pagePort}`), name, password);
-      for (const page of browserPages) await until(() => 'both pictures move', () => page.evaluate(() => (
+      for (const page of browserPages) await eventually(() => 'both pictures move', () => page.evaluate(() => (
         [...document.querySelectorAll('video')].filter((video) => video.videoWidth > 0 && video.currentTime > 0.2).length === 2)));
       await reader.types('signaling-server admin room standup');
       await reader.types('signaling-server --check-config');
@@ -315,13 +315,13 @@ TURNSERVER_TTL=86400
         Client.join(url, 'standup', await logIn(url, name, 'correct-horse'), name))));
 
       const shown = await reader.types('signaling-server admin status');
-      assert.equal((await alice.hears('server_message')).data, 'We close in a minute');
+      assert.equal((await alice.receive('server_message')).data, 'We close in a minute');
       for (const client of [alice, bob, carol]) assert.equal((await client.closed).code, 4002);
       for (const word of ['mallory', 'type=joined', 'capacity']) assert.ok(shown.includes(word), shown);
       const answers = await reader.types('ADMIN_TOKEN=');
       assert.match(answers, /^\{"orders":\[.*\{"order":"ban","who":\{"username":"mallory"\}.*\{"done":"lift ban"\}$/s);
       await reader.types('signaling-server admin drain');
-      await until(() => 'the server has ended', () => server.gone);
+      await eventually(() => 'the server has ended', () => server.gone);
       assert.equal(statSync(join(reader.home, 'users.csv.orders')).mode & 0o777, 0o600);
       const acts = (await reader.types('jq')).trim().split('\n').map((line) => JSON.parse(line)[1]);
       assert.deepEqual(acts, ['message', 'capacity', 'lock', 'unlock', 'kick', 'kick', 'ban', 'lift ban', 'close', 'lift ban', 'ban', 'lift ban', 'drain']);

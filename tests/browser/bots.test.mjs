@@ -6,7 +6,7 @@ import { spawn } from 'node:child_process';
 import { dirname, join } from 'node:path';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { openBrowser } from './browser.mjs';
-import { cleanUp, MANAGE_USERS, PASSWORDS, ROOT, startServer, until } from './harness.mjs';
+import { cleanUp, MANAGE_USERS, PASSWORDS, ROOT, startServer, eventually, SUITE_TIMEOUT } from './harness.mjs';
 
 /** Each also gets --url, --room, --username and --password; the environment is theirs beside our PATH. */
 const BOTS = [
@@ -57,7 +57,7 @@ function status() {
 /** What both echoes of a channel to `peer` look like. */
 const echoesOf = (label, peer) => [[label, peer, `wörld by ${label}`], [label, peer, [0, 1, 255]]];
 
-describe('bots and the JavaScript client', { timeout: 178_000 }, () => {
+describe('bots and the JavaScript client', { timeout: SUITE_TIMEOUT }, () => {
   let browser;
   let server;
   const pages = [];
@@ -108,10 +108,10 @@ describe('bots and the JavaScript client', { timeout: 178_000 }, () => {
 
   async function reaches(page, bot, what, condition) {
     let last;
-    return until(() => `${what}: ${JSON.stringify(last)}; the bot said:\n${bot.log}`, async () => {
+    return eventually(() => `${what}: ${JSON.stringify(last)}; the bot said:\n${bot.log}`, async () => {
       last = await page.evaluate(status);
       return condition(last) && last;
-    }, 30_000);
+    });
   }
 
   /** Waits for both echoes of `label`, and that they are all there is. */
@@ -127,7 +127,7 @@ describe('bots and the JavaScript client', { timeout: 178_000 }, () => {
     describe(kind.name, () => {
       test('echoes text and binary to a page that comes later, and again after it was reloaded', async () => {
         const bot = start(kind, 'later');
-        await until(() => `the bot is in:\n${bot.log}`, async () => (await (await fetch(`${server.url}/api/rooms`)).text()).includes('later'), 30_000);
+        await eventually(() => `the bot is in:\n${bot.log}`, async () => (await (await fetch(`${server.url}/api/rooms`)).text()).includes('later'));
 
         const page = await open('later', 'alice-1');
         const { peers } = await hearsEchoes(page, bot);

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { chromium } from 'playwright-core';
-import { certificate } from './harness.mjs';
+import { certificate, TEST_TIMEOUT } from './harness.mjs';
 
 const CHROMIUM = process.env.CHROMIUM ?? '/usr/bin/chromium';
 
@@ -33,7 +33,7 @@ export async function openBrowser() {
     async page(url, { bypassCSP = false, expected = [] } = {}) {
       const context = await browser.newContext({ ignoreHTTPSErrors: true, bypassCSP });
       await context.grantPermissions(['camera', 'microphone']).catch(() => {});
-      context.setDefaultTimeout(20_000);
+      context.setDefaultTimeout(TEST_TIMEOUT);
       context.on('page', (opened) => watch(opened, expected));
       const page = await context.newPage();
       // Playwright tells of a WebSocket only once it is answered; the wish itself counts here.

@@ -4,11 +4,11 @@ import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { openBrowser } from './browser.mjs';
 import { callStatus, startCall } from './call_page.mjs';
-import { cleanUp, PASSWORDS, startCoturn, startNginx, startServer, until } from './harness.mjs';
+import { cleanUp, PASSWORDS, startCoturn, startNginx, startServer, eventually, SUITE_TIMEOUT } from './harness.mjs';
 
 const SECRET = 'a-secret-that-server-and-coturn-share';
 
-describe('two browsers in a call', { timeout: 170_000 }, () => {
+describe('two browsers in a call', { timeout: SUITE_TIMEOUT }, () => {
   let coturn;
   let browser;
 
@@ -44,11 +44,11 @@ describe('two browsers in a call', { timeout: 170_000 }, () => {
 
   async function reaches(page, what, condition) {
     let status;
-    return until(() => `the page ${what}: ${JSON.stringify(status)}`, async () => {
+    return eventually(() => `the page ${what}: ${JSON.stringify(status)}`, async () => {
       status = await page.evaluate(callStatus);
       if (status.failure) throw new Error(status.failure);
       return condition(status) && status;
-    }, 25_000);
+    });
   }
 
   /** Video decodes at both ends and goes on doing so, and what Bob says comes back. */

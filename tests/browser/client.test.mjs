@@ -1,12 +1,11 @@
 // The JavaScript client in real browsers: calls that collide, servers that restart, networks that break.
 
 import assert from 'node:assert/strict';
-import net from 'node:net';
 import { after, afterEach, before, describe, test } from 'node:test';
 import WebSocket from 'ws';
 import { connect, signIn } from '../../clients/js/dist/signaling.js';
 import { openBrowser } from './browser.mjs';
-import { ask, cleanUp, freePort, PASSWORDS, startCoturn, startServer, until } from './harness.mjs';
+import { ask, cleanUp, eventually, freePort, PASSWORDS, startCoturn, startProxy, startServer, SUITE_TIMEOUT } from './harness.mjs';
 
 const SECRET = 'a-secret-that-server-and-coturn-share';
 const KEYS = { SECRET_KEY: 'k'.repeat(40), JWT_SECRET_KEY: 'j'.repeat(40) };
@@ -51,27 +50,7 @@ async function status() {
   return { id: session.id, state: session.state, states, left, errors, messages, peers };
 }
 
-/** Passes bytes on to `port` until it is cut, and then nothing, not even a refusal, until it is mended. */
-async function startWire(port) {
-  const wire = { isCut: false, sockets: new Set() };
-  const server = net.createServer((near) => {
-    if (wire.isCut) return near.destroy();
-    const far = net.connect(port, '127.0.0.1');
-    for (const [from, to] of [[near, far], [far, near]]) {
-      wire.sockets.add(from);
-      from.on('data', (data) => { if (!wire.isCut) to.write(data); });
-      from.on('error', () => {}).on('close', () => { wire.sockets.delete(from); to.destroy(); });
-    }
-  });
-  await new Promise((done) => server.listen(0, '127.0.0.1', done));
-  wire.url = `http://127.0.0.1:${server.address().port}`;
-  wire.cut = () => { wire.isCut = true; };
-  wire.mend = () => { for (const socket of wire.sockets) socket.destroy(); wire.isCut = false; };
-  wire.end = () => { for (const socket of wire.sockets) socket.destroy(); server.close(); };
-  return wire;
-}
-
-describe('the JavaScript client', { timeout: 178_000 }, () => {
+describe('the JavaScript client', { timeout: SUITE_TIMEOUT }, () => {
   let browser;
   const pages = [];
 
@@ -98,12 +77,12 @@ describe('the JavaScript client', { timeout: 178_000 }, () => {
     return tabs;
   }
 
-  async function reaches(tab, what, condition, patience = 40_000) {
+  async function reaches(tab, what, condition) {
     let last;
-    return until(() => `${what}: ${JSON.stringify(last)}`, async () => {
+    return eventually(() => `${what}: ${JSON.stringify(last)}`, async () => {
       last = await tab.page.evaluate(status);
       return condition(last) && last;
-    }, patience);
+    });
   }
 
   /** Everyone sees more and more of everyone else. */
@@ -203,10 +182,10 @@ describe('the JavaScript client', { timeout: 178_000 }, () => {
       (async () => { for (;;) window.paths.add(String((await peer.stats()).path)); })();
     })));
     const used = [new Set(), new Set()];
-    await until(() => `three lives: ${used.map(({ size }) => size)}`, async () => {
+    await eventually(() => `three lives: ${used.map(({ size }) => size)}`, async () => {
       for (const [number, tab] of tabs.entries()) for (const name of await tab.page.evaluate(credentials)) used[number].add(name);
       return used.every(({ size }) => size >= 4);
-    }, 60_000);
+    });
 
     await allSeeEachOther(tabs);
     for (const tab of tabs) {
@@ -218,19 +197,19 @@ describe('the JavaScript client', { timeout: 178_000 }, () => {
 
   test('a network that is gone for ten seconds costs no message', async () => {
     const server = await startServer();
-    const wire = await startWire(server.port);
+    const proxy = await startProxy(server.port);
     try {
-      const [alice] = await meet(wire.url, 'cut', { count: 1 });
+      const [alice] = await meet(proxy.url, 'cut', { count: 1 });
       const [bob] = await meet(server.url, 'cut', { count: 1 });
       await allSeeEachOther([alice, bob]);
 
-      wire.cut();
+      proxy.cut();
       for (let number = 0; number < 20; number += 1) {
         await bob.page.evaluate((said) => window.call.session.send(said), number);
         await alice.page.evaluate((said) => window.call.session.send(said), number);
         await new Promise((done) => setTimeout(done, 500));
       }
-      wire.mend();
+      proxy.mend();
 
       const twenty = Array.from({ length: 20 }, (_, number) => number);
       for (const [tab, other] of [[alice, bob], [bob, alice]]) {
@@ -240,28 +219,28 @@ describe('the JavaScript client', { timeout: 178_000 }, () => {
       }
       await allSeeEachOther([alice, bob]);
     } finally {
-      wire.end();
+      proxy.end();
     }
   });
 
   test('talks and resumes in Node, which has no WebRTC', async () => {
     const server = await startServer({ ...KEYS, ADMIN_TOKEN: KEYS.SECRET_KEY });
-    const wire = await startWire(server.port);
+    const proxy = await startProxy(server.port);
     const [page] = await meet(server.url, 'node');
-    const getToken = signIn({ url: wire.url, username: 'bob', password: PASSWORDS.bob });
-    const session = await connect({ url: wire.url, room: 'node', getToken, WebSocket });
+    const getToken = signIn({ url: proxy.url, username: 'bob', password: PASSWORDS.bob });
+    const session = await connect({ url: proxy.url, room: 'node', getToken, WebSocket });
     const heard = [];
     session.on('message', ({ peer, data }) => heard.push([peer.id, data]));
     session.on('error', ({ error }) => heard.push(['error', error.message]));
 
     for (let number = 0; number < 10; number += 1) {
       session.send(number, { to: page.id });
-      if (number === 5) wire.mend();
+      if (number === 5) proxy.mend();
     }
     await reaches(page, 'every number came once', ({ messages }) => messages.length >= 10);
     await page.page.evaluate(() => window.call.session.send('and back'));
 
-    await until(() => `Node hears it: ${JSON.stringify(heard)}`, () => heard.some(([, data]) => data === 'and back'));
+    await eventually(() => `Node hears it: ${JSON.stringify(heard)}`, () => heard.some(([, data]) => data === 'and back'));
     const { messages } = await page.page.evaluate(status);
     assert.deepEqual(messages.map(([, data]) => data), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
     assert.deepEqual(heard, [[page.id, 'and back']]);
@@ -271,6 +250,6 @@ describe('the JavaScript client', { timeout: 178_000 }, () => {
     assert.deepEqual(await said, { data: 'from above' });
     assert.throws(() => session.peers.get(page.id).createDataChannel('x'), /RTCPeerConnection/);
     session.close();
-    wire.end();
+    proxy.end();
   });
 });

@@ -7,7 +7,7 @@ import { cpSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import WebSocket from 'ws';
-import { ask, certificate, cleanUp, folder, logIn, ROOT, until } from './harness.mjs';
+import { ask, certificate, cleanUp, folder, logIn, ROOT, eventually, SUITE_TIMEOUT } from './harness.mjs';
 import { assertFiles, assertNoDefaults, assertPrepared, compose, shown } from './compose.mjs';
 import { Reader, section, SECTIONS } from './three_nodes.mjs';
 
@@ -15,7 +15,7 @@ const OUTSIDE = '127.0.0.2';
 const MADE_UP = '203.0.113.7';
 const text = (path) => readFileSync(join(ROOT, path), 'utf8');
 
-describe('docs/run/three-nodes.md', { timeout: 170_000 }, () => {
+describe('docs/run/three-nodes.md', { timeout: SUITE_TIMEOUT }, () => {
   let reader;
 
   before(async () => { reader = await Reader.begins(); });
@@ -27,7 +27,7 @@ describe('docs/run/three-nodes.md', { timeout: 170_000 }, () => {
   /** Both members of the page hear each other say new numbers. */
   async function theyTalkOn() {
     const [alice, bob] = reader.heard();
-    await until(() => `both talk on: ${reader.heard()} after ${alice},${bob}`, () => {
+    await eventually(() => `both talk on: ${reader.heard()} after ${alice},${bob}`, () => {
       const now = reader.heard();
       return now[0] > alice && now[1] > bob;
     });
@@ -67,9 +67,9 @@ describe('docs/run/three-nodes.md', { timeout: 170_000 }, () => {
 
         const path = `/api/rooms/${encodeURIComponent(room)}/info`;
         assert.equal((await ask('GET', url(), path)).json.connected_users, 2);
-        await until(() => `node ${node} has answered ${path}`, () => reader.log(node).includes(path));
+        await eventually(() => `node ${node} has answered ${path}`, () => reader.log(node).includes(path));
         for (const socket of sockets) socket.close();
-        await until(() => `${room} is empty`, async () => (await ask('GET', url(), path)).status === 404);
+        await eventually(() => `${room} is empty`, async () => (await ask('GET', url(), path)).status === 404);
       }
 
       assert.ok(nodes.size > 1, 'all rooms are on one node');
@@ -87,7 +87,7 @@ describe('docs/run/three-nodes.md', { timeout: 170_000 }, () => {
       assert.equal(again.length, 3);
       for (const socket of sockets) socket.close();
       await reader.type('start 2');
-      await until(() => 'node 2 is back', async () => (await reader.health(2))?.status === 'healthy');
+      await eventually(() => 'node 2 is back', async () => (await reader.health(2))?.status === 'healthy');
     });
 
     test(`${balancer}: a made-up X-Forwarded-For is not believed`, async () => {
@@ -101,7 +101,7 @@ describe('docs/run/three-nodes.md', { timeout: 170_000 }, () => {
 
       assert.equal(guess.status, 401);
       await assert.rejects(refused, /closed with 1008/);
-      await until(() => 'both are logged with the address that they came from', () =>
+      await eventually(() => 'both are logged with the address that they came from', () =>
         told('login failed') === logins + 1 && told('invalid_token') === tokens + 1);
       assert.deepEqual(lines().filter((line) => line.includes(MADE_UP)), []);
     });
@@ -122,12 +122,12 @@ describe('docs/run/three-nodes.md', { timeout: 170_000 }, () => {
 
     await reader.type('kill $(cat node3.pid)');
     const ready = () => ask('GET', `http://127.0.0.1:${reader.ports.nodes[2]}`, '/health/ready').then(({ status }) => status);
-    await until(() => 'node 3 stops', async () => (await ready()) === 503);
+    await eventually(() => 'node 3 stops', async () => (await ready()) === 503);
     await assert.rejects(enter(`ws://127.0.0.1:${reader.ports.nodes[2]}/ws/late`, token), /closed with 1012/);
     // HAProxy looks each second, and wants to have seen it twice.
     const rooms = Array.from({ length: 12 }, (_, number) => `wss://localhost:${reader.ports.haproxy}/ws/late-${number}`);
     let refused;
-    await until(() => `all newcomers are sent elsewhere: ${refused}`, async () => {
+    await eventually(() => `all newcomers are sent elsewhere: ${refused}`, async () => {
       const entered = await Promise.allSettled(rooms.map((room) => enter(room, token)));
       for (const { value } of entered) value?.close();
       refused = entered.find(({ reason }) => reason)?.reason;
@@ -137,7 +137,7 @@ describe('docs/run/three-nodes.md', { timeout: 170_000 }, () => {
     assert.equal(await ready(), 503, 'node 3 has ended before the test has');
     slow.terminate();
     await reader.type('wait $(cat node3.pid); start 3');
-    await until(() => 'node 3 is back', async () => (await reader.health(3))?.status === 'healthy');
+    await eventually(() => 'node 3 is back', async () => (await reader.health(3))?.status === 'healthy');
   });
 
   test('plain http leads to https, by our own name, and takes no password', async () => {
@@ -151,7 +151,7 @@ describe('docs/run/three-nodes.md', { timeout: 170_000 }, () => {
 
   test('11. Stop everything', async () => {
     await reader.follows('11.');
-    await until(() => `nobody is left: ${reader.alive()}`, () => reader.alive().length === 0);
+    await eventually(() => `nobody is left: ${reader.alive()}`, () => reader.alive().length === 0);
     assert.ok(reader.started.size >= 8);
   });
 
@@ -169,7 +169,7 @@ describe('docs/run/three-nodes.md', { timeout: 170_000 }, () => {
   }
 });
 
-describe('compose.cluster.yaml', { timeout: 60_000 }, () => {
+describe('compose.cluster.yaml', { timeout: SUITE_TIMEOUT }, () => {
   let home; // a checkout, as far as compose looks at it
   let secrets; // what the page's command has made
   let services;

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { openBrowser } from './browser.mjs';
-import { cleanUp, until } from './harness.mjs';
+import { cleanUp, eventually, SUITE_TIMEOUT } from './harness.mjs';
 import { Reader } from './three_nodes.mjs';
 
 /** In the page: enters a room with a camera, on the JavaScript client. */
@@ -43,7 +43,7 @@ function status() {
   return { states, messages, frames, made: window.made };
 }
 
-describe('a call through three nodes', { timeout: 170_000 }, () => {
+describe('a call through three nodes', { timeout: SUITE_TIMEOUT }, () => {
   let reader;
   let browser;
   const pages = {};
@@ -67,20 +67,20 @@ describe('a call through three nodes', { timeout: 170_000 }, () => {
 
   async function reaches(username, what, condition) {
     let last;
-    return until(() => `${username} ${what}: ${JSON.stringify(last)}`, async () => {
+    return eventually(() => `${username} ${what}: ${JSON.stringify(last)}`, async () => {
       last = await pages[username].evaluate(status);
       return condition(last) && last;
-    }, 40_000);
+    });
   }
 
   /** Pictures flow, and what is said through the servers arrives. */
   async function theCallIsOn(word) {
     for (const [speaker, listener] of [['alice', 'bob'], ['bob', 'alice']]) {
       // Again and again: whoever is told to come back later does not hear what is said meanwhile.
-      await until(() => `${listener} hears ${word}`, async () => {
+      await eventually(() => `${listener} hears ${word}`, async () => {
         await pages[speaker].evaluate((data) => window.call.session.send(data), word);
         return (await pages[listener].evaluate(status)).messages.includes(word);
-      }, 40_000);
+      });
     }
     for (const username of ['alice', 'bob']) {
       const { frames } = await reaches(username, 'sees', (now) => now.frames > 0);

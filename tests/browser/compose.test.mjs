@@ -7,11 +7,11 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { blocks } from '../packages/deployment.mjs';
 import { assertFiles, assertNoDefaults, assertPrepared, compose, shown } from './compose.mjs';
-import { cleanUp, folder, ROOT } from './harness.mjs';
+import { cleanUp, folder, ROOT, SUITE_TIMEOUT } from './harness.mjs';
 
 const text = (path) => readFileSync(join(ROOT, path), 'utf8');
 
-describe('compose.yaml', { timeout: 60_000 }, () => {
+describe('compose.yaml', { timeout: SUITE_TIMEOUT }, () => {
   let home; // a checkout, as far as compose looks at it
   let secrets; // what the page's command has made
   let services;

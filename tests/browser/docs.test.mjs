@@ -2,9 +2,9 @@
 
 import { after, afterEach, before, describe, test } from 'node:test';
 import { openBrowser } from './browser.mjs';
-import { cleanUp, startServer } from './harness.mjs';
+import { cleanUp, startServer, SUITE_TIMEOUT } from './harness.mjs';
 
-describe('the API pages', { timeout: 60_000 }, () => {
+describe('the API pages', { timeout: SUITE_TIMEOUT }, () => {
   let server;
   let browser;
 

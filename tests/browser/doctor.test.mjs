@@ -5,12 +5,12 @@ import { join } from 'node:path';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { pathToFileURL } from 'node:url';
 import { openBrowser } from './browser.mjs';
-import { cleanUp, freePort, ROOT, startCoturn, startServer } from './harness.mjs';
+import { cleanUp, freePort, ROOT, startCoturn, startServer, SUITE_TIMEOUT } from './harness.mjs';
 
 const SECRET = 'a-secret-that-server-and-coturn-share';
 const PAGE = 'examples/turn_credentials_example.html';
 
-describe('the TURN doctor', { timeout: 170_000 }, () => {
+describe('the TURN doctor', { timeout: SUITE_TIMEOUT }, () => {
   let coturn;
   let browser;
 

@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { after, afterEach, before, describe, test } from 'node:test';
 import WebSocket from 'ws';
 import { openBrowser } from './browser.mjs';
-import { cleanUp, folder, freePort, PASSWORDS, startCoturn, startServer, until } from './harness.mjs';
+import { cleanUp, folder, freePort, PASSWORDS, startCoturn, startServer, eventually, SUITE_TIMEOUT } from './harness.mjs';
 
 const FIREFOX = process.env.FIREFOX ?? '/usr/bin/firefox-esr';
 const SECRET = 'a-secret-that-server-and-coturn-share';
@@ -68,10 +68,10 @@ async function openFirefox(proxyPort) {
   };
 
   try {
-    const [, address] = await until(() => `Firefox listens; it said: ${output}`, () => {
+    const [, address] = await eventually(() => `Firefox listens; it said: ${output}`, () => {
       if (isGone) throw new Error(`Firefox ended at once; it said: ${output}`);
       return /WebDriver BiDi listening on (\S+)/.exec(output);
-    }, 30_000);
+    });
     return { ...await speakTo(`${address}/session`), end };
   } catch (error) {
     await end();
@@ -189,7 +189,7 @@ async function status() {
   };
 }
 
-describe('the JavaScript client in Firefox', { timeout: 148_000 }, () => {
+describe('the JavaScript client in Firefox', { timeout: SUITE_TIMEOUT }, () => {
   let plain;
   let chromium;
   let firefox;
@@ -228,12 +228,12 @@ describe('the JavaScript client in Firefox', { timeout: 148_000 }, () => {
     return tabs;
   }
 
-  async function reaches(tab, what, condition, patience = 30_000) {
+  async function reaches(tab, what, condition) {
     let last;
-    return until(() => `${tab.name} ${what}: ${JSON.stringify(last)}`, async () => {
+    return eventually(() => `${tab.name} ${what}: ${JSON.stringify(last)}`, async () => {
       last = await tab.page.evaluate(status);
       return condition(last) && last;
-    }, patience);
+    });
   }
 
   /** Each sees so many pictures of the other, and all of them move. */
@@ -349,10 +349,10 @@ describe('the JavaScript client in Firefox', { timeout: 148_000 }, () => {
       return [connection.getConfiguration().iceServers[0].username, /a=ice-ufrag:(.*)/.exec(connection.localDescription.sdp)[1]];
     };
     const used = tabs.map(() => [new Set(), new Set()]);
-    await until(() => `the call moves twice: ${JSON.stringify(used.map((sets) => sets.map((set) => [...set])))}`, async () => {
+    await eventually(() => `the call moves twice: ${JSON.stringify(used.map((sets) => sets.map((set) => [...set])))}`, async () => {
       for (const [number, { page }] of tabs.entries()) (await page.evaluate(names)).forEach((name, which) => used[number][which].add(name));
       return used.flat().every(({ size }) => size >= 3);
-    }, 40_000);
+    });
 
     await seeEachOther(tabs);
     await assertGoingBy(tabs, 'relay');
@@ -388,7 +388,7 @@ describe('the JavaScript client in Firefox', { timeout: 148_000 }, () => {
     };
     const sees = (tab, what, condition) => {
       let last;
-      return until(() => `${tab.name} sees ${what}: ${JSON.stringify(last)}`, async () => {
+      return eventually(() => `${tab.name} sees ${what}: ${JSON.stringify(last)}`, async () => {
         last = await tab.page.evaluate(look);
         return condition(last) && last;
       });

@@ -16,23 +16,26 @@ const HERE = dirname(fileURLToPath(import.meta.url));
 export const ROOT = resolve(HERE, '../..');
 const SERVER = resolve(process.env.SIGNALING_SERVER ?? join(ROOT, 'target/debug/signaling-server'));
 export const MANAGE_USERS = join(dirname(SERVER), 'manage_users');
-const PATIENCE = 15_000;
+/** Longer than anything takes, also on a loaded machine; nothing waits for it to pass. */
+export const TEST_TIMEOUT = 60_000;
+/** The same for all tests of a file. */
+export const SUITE_TIMEOUT = 600_000;
 
 /** The accounts that every server without DEBUG=true knows here. */
 export const PASSWORDS = { alice: 'correct horse', bob: 'battery staple' };
 
 // --- waiting, and leaving nothing behind ---------------------------------------------------------
 
-export const pause = (ms) => new Promise((done) => setTimeout(done, ms));
+export const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
-/** Waits until `condition` gives something true, and returns that. */
-export async function until(what, condition, patience = PATIENCE) {
-  const deadline = Date.now() + patience;
+/** Waits until `condition` gives something true, and returns that; `what` completes "waited in vain until …". */
+export async function eventually(what, condition) {
+  const deadline = Date.now() + TEST_TIMEOUT;
   for (;;) {
     const found = await condition();
     if (found) return found;
-    if (Date.now() > deadline) throw new Error(`waited ${patience} ms in vain until ${what()}`);
-    await pause(40);
+    if (Date.now() > deadline) throw new Error(`waited in vain until ${what()}`);
+    await sleep(40);
   }
 }
 
@@ -55,7 +58,7 @@ process.on('exit', () => {
 });
 for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit(1));
 // A hook that never ran must not keep a whole test run waiting for our children.
-setTimeout(() => process.exit(1), 180_000).unref();
+setTimeout(() => process.exit(1), SUITE_TIMEOUT + TEST_TIMEOUT).unref();
 
 export function folder() {
   const path = mkdtempSync(join(tmpdir(), 'signaling-test-'));
@@ -86,7 +89,7 @@ export function launch(command, args, options = {}) {
 /** Waits until a child is ready; ends it and says what it printed if it never is. */
 async function ready(child, name, condition) {
   try {
-    return await until(() => `${name} is ready`, async () => {
+    return await eventually(() => `${name} is ready`, async () => {
       if (child.gone) throw new Error(`${name} ended at once`);
       return condition();
     });
@@ -98,7 +101,7 @@ async function ready(child, name, condition) {
 
 // --- ports and certificates ----------------------------------------------------------------------
 
-/** A TCP port of 127.0.0.1 that nobody listens on. */
+/** A TCP port of 127.0.0.1 on which no process listens. */
 export async function freePort() {
   const probe = net.createServer().listen(0, '127.0.0.1');
   await new Promise((done) => probe.once('listening', done));
@@ -113,7 +116,7 @@ const accepts = (port) => new Promise((done) => {
     .once('error', () => done(false));
 });
 
-/** Nobody reserves a port for us between looking and taking: whoever loses it tries another. */
+/** A port is not reserved between finding and binding it: a start that loses it tries another. */
 async function onFreePorts(start) {
   for (let attempt = 1; ; attempt += 1) {
     try {
@@ -151,6 +154,11 @@ function users() {
   return file;
 }
 
+/** The setting that gives intervals, which are no settings, other values, in milliseconds. */
+export const intervals = (values) => ({
+  SIGNALING_TEST_INTERVALS: Object.entries(values).map(([name, ms]) => `${name}=${ms}`).join(' '),
+});
+
 /**
  * Starts the server and waits until it listens. What is not in `settings` is production with plain
  * HTTP; nothing is inherited from our own environment. In the `home` of a server that has ended it is
@@ -167,12 +175,12 @@ export async function startServer(settings = {}, home = folder()) {
     ...settings,
   };
   const child = launch(SERVER, [], { cwd: home, env });
-  const address = await listens(child);
+  const address = await waitUntilListening(child);
   return { url: `http://${address}`, port: Number(address.split(':').pop()), child, home, end: child.end };
 }
 
 /** Where a server listens that was just started, once it does. */
-export const listens = (child) => ready(child, 'the server', () => openLine(child.output)?.address);
+export const waitUntilListening = (child) => ready(child, 'the server', () => openLine(child.output)?.address);
 
 function openLine(output) {
   for (const line of output.split('\n').slice(0, -1)) {
@@ -315,6 +323,28 @@ function hasIpv6Loopback() {
   return Object.values(networkInterfaces()).flat().some(({ address }) => address === '::1');
 }
 
+// --- a network that breaks ------------------------------------------------------------------------
+
+/** A TCP proxy to `port`. While it is cut no byte passes, not even a reset; mending it resets the connections of before. */
+export async function startProxy(port) {
+  const proxy = { isCut: false, sockets: new Set() };
+  const server = net.createServer((near) => {
+    if (proxy.isCut) return near.destroy();
+    const far = net.connect(port, '127.0.0.1');
+    for (const [from, to] of [[near, far], [far, near]]) {
+      proxy.sockets.add(from);
+      from.on('data', (data) => { if (!proxy.isCut) to.write(data); });
+      from.on('error', () => {}).on('close', () => { proxy.sockets.delete(from); to.destroy(); });
+    }
+  });
+  await new Promise((done) => server.listen(0, '127.0.0.1', done));
+  proxy.url = `http://127.0.0.1:${server.address().port}`;
+  proxy.cut = () => { proxy.isCut = true; };
+  proxy.mend = () => { for (const socket of proxy.sockets) socket.destroy(); proxy.isCut = false; };
+  proxy.end = () => { for (const socket of proxy.sockets) socket.destroy(); server.close(); };
+  return proxy;
+}
+
 // --- talking to them -----------------------------------------------------------------------------
 
 /**
@@ -333,7 +363,7 @@ export function ask(method, base, path, { headers = {}, json, form, body, token,
   const over = protocol === 'https:' ? https : http;
   const options = {
     method, host: from ? '127.0.0.1' : hostname, port, path, headers: sent, agent: false, localAddress: from,
-    timeout: PATIENCE, ...(protocol === 'https:' && { ca: certificate().ca, servername: 'localhost' }),
+    timeout: TEST_TIMEOUT, ...(protocol === 'https:' && { ca: certificate().ca, servername: 'localhost' }),
   };
   return new Promise((done, fail) => {
     const request = over.request(options, (response) => {
@@ -358,32 +388,32 @@ export async function logIn(base, username, password = PASSWORDS[username], opti
 /** A client of the WebSocket, for what needs no browser. */
 export class Client {
   constructor(base, room, headers = {}) {
-    this.heard = [];
+    this.received = [];
     this.pings = 0;
     this.socket = new WebSocket(`${base.replace(/^http/, 'ws')}/ws/${encodeURIComponent(room)}`, { ca: certificate().ca, headers });
     this.closed = new Promise((done) => this.socket.once('close', (code, reason) => done({ code, reason: `${reason}` })));
-    this.socket.on('message', (text) => this.heard.push(JSON.parse(text)));
+    this.socket.on('message', (text) => this.received.push(JSON.parse(text)));
     this.socket.on('ping', () => { this.pings += 1; });
     this.socket.on('error', (error) => { this.error = error; });
   }
 
-  /** Enters `room` as whom `token` stands for, and waits for the list of those who are there. */
+  /** Joins `room` as the user of `token`, and waits for the list of its members. */
   static async join(base, room, token, clientId) {
     const client = new Client(base, room);
-    await client.hears('auth_required');
-    client.says({ type: 'auth_token', token, clientId });
-    client.id = (await client.hears('auth_success')).client_id;
-    client.others = (await client.hears('users_in_room')).users;
+    await client.receive('auth_required');
+    client.send({ type: 'auth_token', token, clientId });
+    client.id = (await client.receive('auth_success')).client_id;
+    client.others = (await client.receive('users_in_room')).users;
     return client;
   }
 
-  says(message) { this.socket.send(JSON.stringify(message)); }
+  send(message) { this.socket.send(JSON.stringify(message)); }
 
-  /** The oldest message of that type which nobody has asked for yet. */
-  hears(type) {
-    return until(() => `a client hears ${type}; it heard ${JSON.stringify(this.heard)} ${this.error ?? ''}`, () => {
-      const at = this.heard.findIndex((message) => message.type === type);
-      return at >= 0 && this.heard.splice(at, 1)[0];
+  /** The oldest message of that type that was not returned yet. */
+  receive(type) {
+    return eventually(() => `a client receives ${type}; it has received ${JSON.stringify(this.received)} ${this.error ?? ''}`, () => {
+      const at = this.received.findIndex((message) => message.type === type);
+      return at >= 0 && this.received.splice(at, 1)[0];
     });
   }
 

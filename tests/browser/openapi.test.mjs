@@ -7,7 +7,7 @@ import Ajv from 'ajv/dist/2020.js';
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { availableParallelism } from 'node:os';
-import { ask, cleanUp, Client, freePort, logIn, PASSWORDS, pause, startServer } from './harness.mjs';
+import { ask, cleanUp, Client, freePort, logIn, PASSWORDS, sleep, startServer, SUITE_TIMEOUT } from './harness.mjs';
 
 /** Documented answers that no test can have, each with the reason. */
 const NOT_PROVOKED = {
@@ -106,7 +106,7 @@ const busyCall = (operation) => {
   return [`${operation} 429`, ({ busy }) => busy.ask(method.toUpperCase(), path.replace('{room_id}', 'den'))];
 };
 
-describe('the OpenAPI document', { timeout: 120_000 }, () => {
+describe('the OpenAPI document', { timeout: SUITE_TIMEOUT }, () => {
   const world = {};
   let spec;
 
@@ -189,7 +189,7 @@ function flood({ ask }) {
   const flood = { over: false };
   const insist = async (from) => {
     while (!flood.over) {
-      await ask('POST', '/auth/login', { json: WRONG, headers: { 'x-forwarded-for': from } }).catch(() => pause(10));
+      await ask('POST', '/auth/login', { json: WRONG, headers: { 'x-forwarded-for': from } }).catch(() => sleep(10));
     }
   };
   for (let number = 0; number < 40 * availableParallelism(); number += 1) insist(`192.0.2.${number % 250}`);

@@ -8,14 +8,14 @@ import { join } from 'node:path';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { pathToFileURL } from 'node:url';
 import { openBrowser } from './browser.mjs';
-import { ask, cleanUp, Client, logIn, MANAGE_USERS, ROOT, startCoturn, startServer, until } from './harness.mjs';
+import { ask, cleanUp, Client, logIn, MANAGE_USERS, ROOT, startCoturn, startServer, eventually, SUITE_TIMEOUT } from './harness.mjs';
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const SECRET = 'a-secret-that-server-and-coturn-share';
 /** What does harm wherever it is taken for HTML: the dialog, and the request for x, are noticed. */
 const HTML = '<img src=x onerror=alert(1)>';
 
-describe('the example pages', { timeout: 170_000 }, () => {
+describe('the example pages', { timeout: SUITE_TIMEOUT }, () => {
   let coturn;
   let server;
   let browser;
@@ -43,7 +43,7 @@ describe('the example pages', { timeout: 170_000 }, () => {
   const remote = (page) => page.locator('#videos figure[data-client-id]:not([data-client-id="me"])');
 
   async function count(locator, expected) {
-    await until(() => `there are ${expected} of ${locator}`, async () => (await locator.count()) === expected);
+    await eventually(() => `there are ${expected} of ${locator}`, async () => (await locator.count()) === expected);
   }
 
   /** Opens the link that the page offers for a second tab. */
@@ -73,9 +73,9 @@ describe('the example pages', { timeout: 170_000 }, () => {
   async function sees(page, expected) {
     await count(remote(page), expected);
     const times = () => remote(page).locator('video').evaluateAll((videos) => videos.map(({ videoWidth, currentTime }) => (videoWidth > 0 ? currentTime : 0)));
-    await until(() => 'every picture has begun', async () => (await times()).every((time) => time > 0));
+    await eventually(() => 'every picture has begun', async () => (await times()).every((time) => time > 0));
     const before = await times();
-    await until(() => 'every picture moves', async () => (await times()).every((time, index) => time > before[index]));
+    await eventually(() => 'every picture moves', async () => (await times()).every((time, index) => time > before[index]));
     await count(page.locator('#videos figure[data-connection="connected"]'), expected);
   }
 
@@ -176,7 +176,7 @@ describe('the example pages', { timeout: 170_000 }, () => {
 
       await first.locator('#screen').click();
       await count(second.locator('figure.screen'), 1);
-      await until(() => 'the screen is seen', () => second.locator('figure.screen video').evaluate((video) => video.videoWidth > 0));
+      await eventually(() => 'the screen is seen', () => second.locator('figure.screen video').evaluate((video) => video.videoWidth > 0));
       await first.locator('#screen').click();
       await count(second.locator('figure.screen'), 0);
       await sees(second, 1);
@@ -289,17 +289,17 @@ describe('the example pages', { timeout: 170_000 }, () => {
 
   test('HTML in a name, a room, a chat or a frame is shown as text and does nothing', async () => {
     execFileSync(MANAGE_USERS, ['add', `${HTML}:password123`, 'evil@example.com'], { cwd: server.home, env: { PATH: process.env.PATH }, stdio: 'ignore' });
-    const token = await until(() => 'the server knows the new user', () => logIn(server.url, HTML, 'password123').catch(() => undefined));
+    const token = await eventually(() => 'the server knows the new user', () => logIn(server.url, HTML, 'password123').catch(() => undefined));
     const room = `room ${HTML}`;
     const simple = await connect(await browser.page(served('simple_client.html')), room);
     const secure = await logInAndJoin(await browser.page(served('secure_client.html', `?room=${encodeURIComponent(room)}`)));
     const evil = await logInAndJoin(await browser.page(served('secure_client.html')), { username: HTML, password: 'password123', room });
 
     const peer = await Client.join(server.url, room, token, 'evil-peer');
-    peer.says({ type: 'message', data: HTML });
-    peer.says({ type: 'message', data: { [HTML]: HTML } });
-    peer.says({ type: 'offer', offer: { type: 'offer', sdp: HTML } });
-    peer.says({ type: 'somersault', id: HTML });
+    peer.send({ type: 'message', data: HTML });
+    peer.send({ type: 'message', data: { [HTML]: HTML } });
+    peer.send({ type: 'offer', offer: { type: 'offer', sdp: HTML } });
+    peer.send({ type: 'somersault', id: HTML });
     await say(evil, HTML);
 
     await simple.locator('#log').getByText(HTML).first().waitFor({ state: 'attached' });

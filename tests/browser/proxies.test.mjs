@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { ask, cleanUp, Client, logIn, PASSWORDS, startCaddy, startHaproxy, startNginx, startServer, until } from './harness.mjs';
+import { ask, cleanUp, Client, logIn, PASSWORDS, startCaddy, startHaproxy, startNginx, startServer, eventually, SUITE_TIMEOUT } from './harness.mjs';
 
 const OUTSIDE = '127.0.0.2';
 const FIGURES = 'f'.repeat(32);
@@ -11,7 +11,7 @@ const FIGURES = 'f'.repeat(32);
 const PROXIES = [['nginx', startNginx, /\[(warn|error|crit|alert|emerg)\]/], ['Caddy', startCaddy, /"level":"error"/],
   ['HAProxy', startHaproxy, /\[(WARNING|ALERT)\]/]];
 
-for (const [name, startProxy, complaint] of PROXIES) describe(`behind ${name}`, { timeout: 60_000 }, () => {
+for (const [name, startProxy, complaint] of PROXIES) describe(`behind ${name}`, { timeout: SUITE_TIMEOUT }, () => {
   let server;
   let proxy;
   let token;
@@ -41,12 +41,12 @@ for (const [name, startProxy, complaint] of PROXIES) describe(`behind ${name}`, 
     const bob = await Client.join(proxy.url, room, await logIn(proxy.url, 'bob'), 'bob-1');
 
     assert.deepEqual(bob.others, [{ client_id: 'alice-1', username: 'alice', polite: true }]);
-    bob.says({ type: 'offer', offer: { type: 'offer', sdp: 'v=0' }, to: 'alice-1' });
+    bob.send({ type: 'offer', offer: { type: 'offer', sdp: 'v=0' }, to: 'alice-1' });
 
-    const offer = await alice.hears('offer');
+    const offer = await alice.receive('offer');
     assert.deepEqual(offer, { type: 'offer', offer: { type: 'offer', sdp: 'v=0' }, from: 'bob-1', username: 'bob' });
     await bob.close();
-    assert.equal((await alice.hears('user_left')).client_id, 'bob-1');
+    assert.equal((await alice.receive('user_left')).client_id, 'bob-1');
     await alice.close();
   });
 
@@ -54,10 +54,10 @@ for (const [name, startProxy, complaint] of PROXIES) describe(`behind ${name}`, 
     const quiet = await Client.join(proxy.url, 'library', token);
 
     // Four pings are more than the three seconds after which a silent peer counts as gone.
-    await until(() => `four pings came, not ${quiet.pings}`, () => quiet.pings >= 4);
+    await eventually(() => `four pings came, not ${quiet.pings}`, () => quiet.pings >= 4);
 
-    quiet.says({ type: 'ping' });
-    await quiet.hears('pong');
+    quiet.send({ type: 'ping' });
+    await quiet.receive('pong');
     await quiet.close();
   });
 
@@ -102,7 +102,7 @@ for (const [name, startProxy, complaint] of PROXIES) describe(`behind ${name}`, 
   });
 });
 
-describe('past the proxy', { timeout: 60_000 }, () => {
+describe('past the proxy', { timeout: SUITE_TIMEOUT }, () => {
   let server;
 
   before(async () => { server = await startServer({ REQUIRE_HTTPS: 'true', TRUSTED_PROXIES: '["127.0.0.1"]' }); });
@@ -127,7 +127,7 @@ describe('past the proxy', { timeout: 60_000 }, () => {
   });
 });
 
-describe('a client that makes up X-Forwarded-For', { timeout: 60_000 }, () => {
+describe('a client that makes up X-Forwarded-For', { timeout: SUITE_TIMEOUT }, () => {
   after(cleanUp);
 
   /** An address of its own each time, as an attacker would write it. */

@@ -5,7 +5,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { openBrowser } from './browser.mjs';
-import { ROOT, cleanUp, startServer, until } from './harness.mjs';
+import { ROOT, cleanUp, startServer, eventually, SUITE_TIMEOUT } from './harness.mjs';
 
 const SNIPPET = readFileSync(join(ROOT, 'README.md'), 'utf8').match(/```js\n([\s\S]*?)```/)[1];
 
@@ -20,7 +20,7 @@ const SHOW = `
     video.play().catch(() => {});
   };`;
 
-describe('the snippet of the README', { timeout: 60_000 }, () => {
+describe('the snippet of the README', { timeout: SUITE_TIMEOUT }, () => {
   let server;
   let browser;
 
@@ -42,9 +42,9 @@ describe('the snippet of the README', { timeout: 60_000 }, () => {
     }
 
     const playing = (page) => page.evaluate(() => [...videos.values()].filter((video) => video.videoWidth > 0 && video.currentTime > 0.2).length);
-    for (const page of pages) await until(() => 'both others play', async () => (await playing(page)) === 2);
+    for (const page of pages) await eventually(() => 'both others play', async () => (await playing(page)) === 2);
     await pages.pop().context().close();
-    for (const page of pages) await until(() => 'one is gone', async () => (await page.evaluate(() => peers.size)) === 1);
+    for (const page of pages) await eventually(() => 'one is gone', async () => (await page.evaluate(() => peers.size)) === 1);
 
     browser.assertQuiet();
     assert.equal(pages.length, 2);

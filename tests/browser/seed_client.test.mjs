@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { openBrowser } from './browser.mjs';
-import { cleanUp, PASSWORDS, startServer, until } from './harness.mjs';
+import { cleanUp, PASSWORDS, startServer, eventually, SUITE_TIMEOUT } from './harness.mjs';
 
 /** Runs in the page. Whoever is in the room already calls the newcomer, as that README's clients do. */
 async function seedClient({ username, password, clientId }) {
@@ -81,7 +81,7 @@ async function seedClient({ username, password, clientId }) {
   };
 }
 
-describe('a client of the first server', { timeout: 90_000 }, () => {
+describe('a client of the first server', { timeout: SUITE_TIMEOUT }, () => {
   let server;
   let browser;
 
@@ -108,7 +108,7 @@ describe('a client of the first server', { timeout: 90_000 }, () => {
 
   async function reaches(page, what, condition) {
     let seen;
-    return until(() => `the client ${what}: ${JSON.stringify(seen)}`, async () => {
+    return eventually(() => `the client ${what}: ${JSON.stringify(seen)}`, async () => {
       seen = await status(page);
       if (seen.failure) throw new Error(seen.failure);
       return condition(seen) && seen;

@@ -3,7 +3,7 @@
 import { spawn } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { folder, pause } from './harness.mjs';
+import { folder, sleep, TEST_TIMEOUT } from './harness.mjs';
 
 /**
  * The fenced blocks of a page, in order. Where a block of `text` follows one of commands, that is what they show: `shows`.
@@ -40,8 +40,8 @@ export function fits(output, shows) {
 }
 
 export class Terminal {
-  constructor({ cwd, env, translate = (commands) => commands, patience = 40_000 }) {
-    Object.assign(this, { translate, patience, said: '', complaints: '', file: join(folder(), 'typed.sh') });
+  constructor({ cwd, env, translate = (commands) => commands }) {
+    Object.assign(this, { translate, said: '', complaints: '', file: join(folder(), 'typed.sh') });
     this.shell = spawn('bash', ['--norc'], { cwd, env, stdio: 'pipe' });
     for (const stream of [this.shell.stdout, this.shell.stderr]) stream.setEncoding('utf8');
     this.shell.stdout.on('data', (text) => { this.said += text; });
@@ -57,12 +57,12 @@ export class Terminal {
     const from = this.said.length;
     // Nothing that is started may read what is typed after it.
     this.shell.stdin.write(`failed=0; trap 'failed=$?' ERR; . "${this.file}" < /dev/null; echo "typed: $? $failed"\n`);
-    const deadline = Date.now() + this.patience;
+    const deadline = Date.now() + TEST_TIMEOUT;
     for (;;) {
       const ended = this.said.slice(from).match(/^([\s\S]*?)typed: (\d+) (\d+)\n$/);
       if (ended) return { output: ended[1], status: Number(ended[2]), failed: Number(ended[3]) };
       if (Date.now() > deadline) throw new Error(`does not end:\n${commands}\n${this.said.slice(from)}${this.complaints}`);
-      await pause(10);
+      await sleep(10);
     }
   }
 

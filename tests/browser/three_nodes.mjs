@@ -5,11 +5,10 @@ import assert from 'node:assert/strict';
 import { cpSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import net from 'node:net';
 import { dirname, join } from 'node:path';
-import { certificate, folder, MANAGE_USERS, pause, ROOT } from './harness.mjs';
+import { certificate, folder, MANAGE_USERS, ROOT, sleep, TEST_TIMEOUT } from './harness.mjs';
 import { blocksOf, fits, Terminal } from './terminal.mjs';
 
 const PAGE = readFileSync(join(ROOT, 'docs/run/three-nodes.md'), 'utf8');
-const PATIENCE = 40_000;
 
 /** What stands in the page, by its heading: blocks of commands, each with what it shows, if that stands there. */
 export const SECTIONS = [...PAGE.matchAll(/^## (.*)/gm)].map(([, heading]) => (
@@ -63,7 +62,7 @@ export class Reader {
     }
     // The log says at DEBUG which server has answered what.
     const env = { PATH: process.env.PATH, HOME: reader.home, LANG: 'C.UTF-8', LOG_LEVEL: 'DEBUG' };
-    reader.terminal = new Terminal({ cwd: checkout, env, translate: (commands) => reader.translate(commands), patience: PATIENCE });
+    reader.terminal = new Terminal({ cwd: checkout, env, translate: (commands) => reader.translate(commands) });
     reader.started = new Set();
     process.on('exit', () => reader.kill('SIGKILL')); // for a run that is interrupted
     return reader;
@@ -85,7 +84,7 @@ export class Reader {
     for (const { kind, commands, shows } of section(start).blocks.slice(0, count)) {
       if (kind === 'bash install') continue;
       assert.ok(kind === 'bash' || kind === 'bash look', `${start}: a block of ${kind}`);
-      const deadline = Date.now() + (kind === 'bash look' ? PATIENCE : 0);
+      const deadline = Date.now() + (kind === 'bash look' ? TEST_TIMEOUT : 0);
       for (;;) {
         const { output, status } = await this.type(commands);
         const isRight = shows ? fits(output, shows) : status === 0 && output === '';
@@ -93,7 +92,7 @@ export class Reader {
         if (Date.now() > deadline) {
           throw new Error(`${start}:\n${commands}ends with ${status} and shows\n${output}and not\n${shows ?? ''}${this.terminal.complaints}`);
         }
-        await pause(200);
+        await sleep(200);
       }
     }
     if (readdirSync(this.folder).includes('fullchain.pem')) {
@@ -141,7 +140,7 @@ export class Reader {
   /** Ends whatever is left. */
   async ends() {
     this.kill('SIGTERM');
-    for (let tries = 0; tries < 100 && this.alive().length > 0; tries += 1) await pause(50);
+    for (let tries = 0; tries < 100 && this.alive().length > 0; tries += 1) await sleep(50);
     this.kill('SIGKILL');
   }
 }

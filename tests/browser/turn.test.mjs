@@ -3,11 +3,11 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { after, before, describe, test } from 'node:test';
-import { ask, cleanUp, logIn, startCoturn, startServer, until } from './harness.mjs';
+import { ask, cleanUp, logIn, startCoturn, startServer, eventually, SUITE_TIMEOUT } from './harness.mjs';
 
 const SECRET = 'a-secret-that-server-and-coturn-share';
 
-describe('TURN credentials', { timeout: 120_000 }, () => {
+describe('TURN credentials', { timeout: SUITE_TIMEOUT }, () => {
   let coturn;
   let credentials;
 
@@ -53,14 +53,14 @@ describe('TURN credentials', { timeout: 120_000 }, () => {
     test(`are refused over ${transport} once they have expired`, async () => {
       const shortLived = await mint(coturn, { TURNSERVER_SECRET: SECRET, TURNSERVER_TTL: '1' });
       const expiry = Number(shortLived.username.split(':')[0]);
-      await until(() => 'they have expired', () => Date.now() / 1000 > expiry + 1);
+      await eventually(() => 'they have expired', () => Date.now() / 1000 > expiry + 1);
 
       assertRefused(await relay(coturn, shortLived, flags));
     });
   }
 });
 
-describe('A new TURN secret', { timeout: 60_000 }, () => {
+describe('A new TURN secret', { timeout: SUITE_TIMEOUT }, () => {
   after(cleanUp);
 
   test('takes over while the credentials of the one before still count', async () => {
@@ -77,7 +77,7 @@ describe('A new TURN secret', { timeout: 60_000 }, () => {
 });
 
 // N12 of the attack catalogue.
-describe('deploy/turnserver.conf', { timeout: 60_000 }, () => {
+describe('deploy/turnserver.conf', { timeout: SUITE_TIMEOUT }, () => {
   after(cleanUp);
 
   test('is understood by coturn without a complaint', async () => {

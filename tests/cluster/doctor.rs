@@ -5,8 +5,7 @@ use std::process::Output;
 use serde_json::Value;
 use tokio::process::Command;
 
-use super::engine::Engine;
-use crate::{harness::users_file, process::DEBUG};
+use crate::harness::{process::DEBUG, redis_server::RedisServer, users_file};
 
 const SECRETS: [(&str, &str); 3] = [
     ("DEBUG", "false"),
@@ -35,9 +34,9 @@ async fn findings(settings: &[(&str, &str)]) -> (bool, Vec<(String, String, Stri
 }
 
 #[tokio::test]
-async fn a_redis_that_serves_is_well_also_with_tls_and_a_password() {
-    let engine = Engine::start_secret().await;
-    let (url, authority) = (engine.url(), engine.authority());
+async fn a_redis_with_tls_and_a_password_has_no_faults() {
+    let engine = RedisServer::start_tls().await;
+    let (url, authority) = (engine.url(), engine.ca_file());
     let (is_well, found) =
         findings(&[("REDIS_URL", &url), ("REDIS_CA_FILE", authority.to_str().unwrap())]).await;
 
@@ -47,12 +46,16 @@ async fn a_redis_that_serves_is_well_also_with_tls_and_a_password() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_redis_is_named_with_its_mend() {
-    let first = Engine::start_with_password("hunter2").await;
-    let replica = first.replica("hunter2").await;
-    let forgetful =
-        Engine::start_with_settings(&["--maxmemory", "50mb", "--maxmemory-policy", "allkeys-lru"])
-            .await;
+async fn faults_of_redis_are_named_with_their_fixes() {
+    let first = RedisServer::start_with_password("hunter2").await;
+    let replica = first.start_replica("hunter2").await;
+    let forgetful = RedisServer::start_with_settings(&[
+        "--maxmemory",
+        "50mb",
+        "--maxmemory-policy",
+        "allkeys-lru",
+    ])
+    .await;
     let wrong = first.url().replace("hunter2", "hunter3");
     let nobody = "redis://127.0.0.1:1";
     let urls = [forgetful.url(), replica.url(), wrong, nobody.to_owned()].join(",");
@@ -70,7 +73,7 @@ async fn what_is_wrong_with_redis_is_named_with_its_mend() {
 }
 
 #[tokio::test]
-async fn a_server_without_redis_is_alone_which_is_no_fault() {
+async fn a_single_node_without_redis_is_no_fault() {
     let (is_well, found) = findings(&[]).await;
     assert!(is_well && found.len() == 1 && found[0].2.contains("single node"), "{found:?}");
 }

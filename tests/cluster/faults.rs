@@ -1,117 +1,116 @@
-//! What happens to nodes and to the engine, and what users see of it.
+//! What happens to nodes and to Redis, and what members receive of it.
 
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::json;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
-use super::{Town, engine::Engine, eventually, observer::Observer};
-use crate::faults::proxy::{Network, Weather};
+use super::{LEASE, SHORT_LEASE, TestCluster, observer::RoomObserver};
+use crate::harness::{
+    eventually,
+    process::INTERVALS,
+    proxy::{FaultyProxy, LinkState},
+    redis_server::RedisServer,
+};
 
-/// Two on each node.
-pub async fn six(town: &Town) -> Vec<Observer> {
+/// Two members on each node, in one room.
+pub async fn join_six(cluster: &TestCluster) -> Vec<RoomObserver> {
     let mut all = Vec::new();
     for number in 0..6 {
-        all.push(town.enters(number % 3, "den", "alice", &format!("m{number}")).await);
+        all.push(cluster.join(number % 3, "den", "alice", &format!("m{number}")).await);
     }
     for member in &all {
-        eventually("all are there", async || member.sees().len() == 5).await;
+        eventually("all are there", async || member.peers().len() == 5).await;
     }
     all
 }
 
-/// How many have left, as a member has heard.
-fn left(member: &Observer) -> usize {
-    member.events().iter().filter(|event| event.starts_with("left")).count()
-}
-
-fn events_of(members: &[Observer]) -> Vec<Vec<String>> {
-    members.iter().map(Observer::events).collect()
+fn events_of(members: &[RoomObserver]) -> Vec<Vec<String>> {
+    members.iter().map(RoomObserver::events).collect()
 }
 
 #[tokio::test]
-async fn the_members_of_a_node_that_died_leave_once() {
-    let mut town = Town::open(&[]).await;
-    let mut all = six(&town).await;
-    let died = Instant::now();
+async fn members_of_a_node_that_crashed_leave_once() {
+    let cluster = TestCluster::start(&[SHORT_LEASE]).await;
+    let mut all = join_six(&cluster).await;
 
-    town.nodes[0].signal("-KILL").await;
+    cluster.nodes[0].signal(Signal::KILL);
     all.retain(|member| !["m0", "m3"].contains(&member.client_id.as_str()));
 
     for member in &all {
-        eventually("both have left", async || left(member) == 2).await;
+        eventually("both have left", async || member.peers_left() == 2).await;
     }
-    assert!(died.elapsed() < Duration::from_secs(14), "{:?}", died.elapsed());
-    town.agrees(&all).await;
-    let again = town.enters(1, "den", "alice", "m0").await;
+    cluster.assert_consistent(&all).await;
+    let again = cluster.join(1, "den", "alice", "m0").await;
     all.push(again);
-    town.agrees(&all).await;
+    cluster.assert_consistent(&all).await;
 }
 
 #[tokio::test]
-async fn a_node_that_slept_is_given_up_and_comes_back() {
-    let mut town = Town::open(&[("WEBSOCKET_TIMEOUT", "60")]).await;
-    let all = six(&town).await;
+async fn a_suspended_node_loses_its_lease_and_joins_again() {
+    let cluster = TestCluster::start(&[("WEBSOCKET_TIMEOUT", "60"), SHORT_LEASE]).await;
+    let all = join_six(&cluster).await;
 
-    town.nodes[0].signal("-STOP").await;
+    cluster.nodes[0].signal(Signal::STOP);
     for member in &all {
         if !["m0", "m3"].contains(&member.client_id.as_str()) {
-            eventually("both have left", async || left(member) == 2).await;
+            eventually("both have left", async || member.peers_left() == 2).await;
         }
     }
-    town.nodes[0].signal("-CONT").await;
+    cluster.nodes[0].signal(Signal::CONT);
 
-    eventually("they are back", async || all[1].sees().len() == 5).await;
-    town.agrees(&all).await;
-    assert!(all.iter().all(|member| left(member) <= 2), "{:?}", events_of(&all));
+    eventually("they are back", async || all[1].peers().len() == 5).await;
+    cluster.assert_consistent(&all).await;
+    assert!(all.iter().all(|member| member.peers_left() <= 2), "{:?}", events_of(&all));
 }
 
-/// A town whose first node reaches the engine over a wire of ours.
-async fn wired() -> (Town, Network) {
-    let engine = Engine::start().await;
-    let wire = Network::before(engine.address()).await;
-    let through = format!("redis://{}", wire.address);
-    let way = |node, url| if node == 0 { through.clone() } else { url };
-    (Town::open_on(engine, &[], way).await, wire)
+/// A cluster whose first node reaches Redis through a proxy.
+async fn start_with_proxy(settings: &[(&str, &str)]) -> (TestCluster, FaultyProxy) {
+    let redis = RedisServer::start().await;
+    let proxy = FaultyProxy::before(redis.address()).await;
+    let through = format!("redis://{}", proxy.address);
+    let url_of = |node, url| if node == 0 { through.clone() } else { url };
+    (TestCluster::start_on(redis, settings, url_of).await, proxy)
 }
 
 #[tokio::test]
-async fn a_node_that_is_cut_off_removes_nobody_and_is_back_when_the_wire_is() {
-    let (mut town, wire) = wired().await;
-    let mut all = six(&town).await;
-    let is_cut = |member: &&Observer| ["m0", "m3"].contains(&member.client_id.as_str());
-    let before: Vec<_> = all.iter().filter(is_cut).map(Observer::events).collect();
+async fn a_node_that_is_cut_off_removes_no_member_and_resynchronises() {
+    let (cluster, proxy) = start_with_proxy(&[SHORT_LEASE]).await;
+    let mut all = join_six(&cluster).await;
+    let is_cut = |member: &&RoomObserver| ["m0", "m3"].contains(&member.client_id.as_str());
+    let before: Vec<_> = all.iter().filter(is_cut).map(RoomObserver::events).collect();
 
-    wire.stays(Weather::Silent);
+    proxy.set_all(LinkState::Silent);
     eventually("the others give both up", async || {
-        all.iter().filter(|member| !is_cut(member)).all(|member| left(member) == 2)
+        all.iter().filter(|member| !is_cut(member)).all(|member| member.peers_left() == 2)
     })
     .await;
-    all[0].says(json!({"type":"message","data":"here","to":"m3"})).await;
-    all[3].hears_from("m0", json!("here")).await;
-    let during: Vec<_> = all.iter().filter(is_cut).map(Observer::events).collect();
+    all[0].send(json!({"type":"message","data":"here","to":"m3"})).await;
+    all[3].wait_for_message("m0", json!("here")).await;
+    let during: Vec<_> = all.iter().filter(is_cut).map(RoomObserver::events).collect();
     assert_eq!(during, before);
-    wire.stays(Weather::Fair);
-    wire.turns(Weather::Reset);
-    town.is(0, "up").await;
+    proxy.set_all(LinkState::Normal);
+    proxy.set_open(LinkState::Reset);
+    cluster.wait_for_redis(0, "up").await;
 
     for member in &all {
-        eventually("all are back", async || member.sees().len() == 5).await;
+        eventually("all are back", async || member.peers().len() == 5).await;
     }
-    town.agrees(&all).await;
-    assert!(all.iter().filter(is_cut).all(|member| left(member) == 0));
+    cluster.assert_consistent(&all).await;
+    assert!(all.iter().filter(is_cut).all(|member| member.peers_left() == 0));
 }
 
 #[tokio::test]
-async fn a_slow_wire_to_the_engine_costs_neither_messages_nor_their_order() {
+async fn a_slow_connection_to_redis_loses_no_message_and_keeps_their_order() {
     const SAID: usize = 100;
-    let (mut town, wire) = wired().await;
-    let mut all = six(&town).await;
+    let (cluster, proxy) = start_with_proxy(&[]).await;
+    let mut all = join_six(&cluster).await;
 
-    wire.turns(Weather::Late(Duration::from_millis(50)));
+    proxy.set_open(LinkState::Delayed(Duration::from_millis(50)));
     for number in 0..SAID {
         for member in &mut all {
-            member.says(json!({"type":"message","data":number})).await;
+            member.send(json!({"type":"message","data":number})).await;
         }
     }
 
@@ -123,114 +122,108 @@ async fn a_slow_wire_to_the_engine_costs_neither_messages_nor_their_order() {
             assert_eq!(said.map(|(_, data)| data).collect::<Vec<_>>(), everything);
         }
     }
-    let late = town.enters(0, "den", "bob", "late").await;
+    let late = cluster.join(0, "den", "bob", "late").await;
     all.push(late);
-    town.agrees(&all).await;
+    cluster.assert_consistent(&all).await;
 }
 
 #[tokio::test]
-async fn rooms_are_shared_out_among_engines_and_each_is_missed_for_its_own_rooms_alone() {
-    let (first, mut second) = (Engine::start().await, Engine::start().await);
+async fn rooms_are_sharded_over_redis_servers_and_each_outage_affects_its_own_rooms_only() {
+    let (first, mut second) = (RedisServer::start().await, RedisServer::start().await);
     let other = second.url();
-    let town = Town::open_on(first, &[], |_, url| format!("{url},{other}")).await;
+    let cluster = TestCluster::start_on(first, &[], |_, url| format!("{url},{other}")).await;
     let mut all = Vec::new();
     for number in 0..12 {
         let room = format!("room-{}", number / 2);
-        all.push(town.enters(number % 3, &room, "alice", &format!("m{number}")).await);
+        all.push(cluster.join(number % 3, &room, "alice", &format!("m{number}")).await);
     }
     for member in &all {
-        eventually("both are there", async || member.sees().len() == 1).await;
+        eventually("both are there", async || member.peers().len() == 1).await;
     }
-    let (of_first, of_second) = (town.engine.members().await, second.members().await);
+    let (of_first, of_second) = (cluster.redis.members().await, second.members().await);
     assert!(!of_first.is_empty() && !of_second.is_empty(), "{of_first:?}, {of_second:?}");
     assert_eq!(of_first.len() + of_second.len(), 6);
-    assert_eq!(super::listed(&town.nodes[2]).await.len(), 6);
+    assert_eq!(super::listed(&cluster.nodes[2]).await.len(), 6);
 
-    second.dies().await;
-    town.is(0, "down").await;
+    second.kill().await;
+    cluster.wait_for_redis(0, "down").await;
     let (here, there) = (of_first.keys().next().unwrap(), of_second.keys().next().unwrap());
-    all.push(town.enters(0, here, "bob", "late").await);
-    let refused = town.tries_to_enter(0, there, "bob", "later").await;
+    all.push(cluster.join(0, here, "bob", "late").await);
+    let refused = cluster.try_join(0, there, "bob", "later").await;
     assert_eq!(refused.err().unwrap().0, 1013);
 
-    second.comes_back().await;
-    town.is(0, "up").await;
-    town.enters(0, there, "bob", "later").await.leaves().await;
-    assert!(all.iter().all(|member| member.faults().is_empty()));
+    second.restart().await;
+    cluster.wait_for_redis(0, "up").await;
+    cluster.join(0, there, "bob", "later").await.leave().await;
+    assert!(all.iter().all(|member| member.violations().is_empty()));
 }
 
 #[tokio::test]
-async fn without_the_engine_a_node_goes_on_alone_and_nobody_notices_its_return() {
-    let mut town = Town::open(&[]).await;
-    let mut all = six(&town).await;
+async fn without_redis_a_node_serves_its_own_members_and_the_return_of_redis_is_not_announced() {
+    let mut cluster = TestCluster::start(&[SHORT_LEASE]).await;
+    let mut all = join_six(&cluster).await;
     let before = events_of(&all);
 
-    town.engine.dies().await;
-    for node in 0..3 {
-        town.is(node, "down").await;
-    }
-    all[0].says(json!({"type":"message","data":"here","to":"m3"})).await;
-    all[3].hears_from("m0", json!("here")).await;
-    all[0].says(json!({"type":"message","data":"there","to":"m1"})).await;
-    all[0].hears_error("target_unreachable").await;
-    let refused = town.tries_to_enter(0, "den", "alice", "late").await;
+    cluster.redis.kill().await;
+    cluster.wait_until_down().await;
+    all[0].send(json!({"type":"message","data":"here","to":"m3"})).await;
+    all[3].wait_for_message("m0", json!("here")).await;
+    all[0].send(json!({"type":"message","data":"there","to":"m1"})).await;
+    all[0].wait_for_error("target_unreachable").await;
+    let refused = cluster.try_join(0, "den", "alice", "late").await;
     assert_eq!(refused.err().unwrap(), (1013, "Try again later".into()));
-    let health = town.nodes[0].health().await;
+    let health = cluster.nodes[0].health().await;
     assert_eq!(health["status"], "degraded");
     for page in ["api/rooms", "health/ready"] {
-        let page = format!("http://{}/{page}", town.nodes[0].address());
+        let page = format!("http://{}/{page}", cluster.nodes[0].address());
         assert_eq!(reqwest::get(page).await.unwrap().status(), 503);
     }
 
-    town.engine.comes_back().await;
-    for node in 0..3 {
-        town.is(node, "up").await;
-    }
-    // Longer than anybody is in doubt.
-    sleep(Duration::from_secs(11)).await;
+    cluster.redis.restart().await;
+    cluster.wait_until_up().await;
+    cluster.wait_until_expired(LEASE).await;
 
-    assert_eq!(events_of(&all), before);
-    town.agrees(&all).await;
-    all[0].says(json!({"type":"message","data":"again"})).await;
+    all[0].send(json!({"type":"message","data":"again"})).await;
     for member in all.iter().skip(1) {
-        member.hears_from("m0", json!("again")).await;
+        member.wait_for_message("m0", json!("again")).await;
     }
-    let late = town.enters(0, "den", "alice", "late").await;
+    assert_eq!(events_of(&all), before);
+    cluster.assert_consistent(&all).await;
+    let late = cluster.join(0, "den", "alice", "late").await;
     all.push(late);
-    town.agrees(&all).await;
+    cluster.assert_consistent(&all).await;
 }
 
 /// What the engine has written down is not what is true: m1 has left since, m6 has come, and a node has died.
 #[tokio::test]
-async fn an_engine_that_comes_back_with_an_old_picture_is_told_the_new_one() {
-    let mut town = Town::open(&[]).await;
-    let mut all = six(&town).await;
-    town.engine.saves().await;
-    all.remove(1).leaves().await;
-    all.push(town.enters(1, "den", "alice", "m6").await);
+async fn a_redis_that_restarts_with_an_old_snapshot_is_resynchronised() {
+    let mut cluster = TestCluster::start(&[SHORT_LEASE]).await;
+    let mut all = join_six(&cluster).await;
+    cluster.redis.save().await;
+    all.remove(1).leave().await;
+    all.push(cluster.join(1, "den", "alice", "m6").await);
     for member in &all {
         eventually("m1 has gone and m6 come", async || {
-            let others = member.sees();
+            let others = member.peers();
             !others.contains(&"m1".to_owned()) && others.len() == 5
         })
         .await;
     }
     let before = events_of(&all[..5]);
 
-    town.engine.dies().await;
-    town.nodes[2].signal("-KILL").await;
-    town.engine.comes_back().await;
+    cluster.redis.kill().await;
+    cluster.nodes[2].signal(Signal::KILL);
+    cluster.redis.restart().await;
     for node in 0..2 {
-        town.is(node, "up").await;
+        cluster.wait_for_redis(node, "up").await;
     }
     all.retain(|member| !["m2", "m5"].contains(&member.client_id.as_str()));
     for member in &all {
-        eventually("those of the dead node are gone", async || member.sees().len() == 3).await;
+        eventually("those of the dead node are gone", async || member.peers().len() == 3).await;
     }
-    // As long as a doubt, and another beat.
-    sleep(Duration::from_secs(10)).await;
+    cluster.wait_until_expired(LEASE).await;
 
-    town.agrees(&all).await;
+    cluster.assert_consistent(&all).await;
     for (now, before) in events_of(&all).iter().zip([0, 2, 3].map(|member| &before[member])) {
         let mut news: Vec<_> = now[before.len()..].to_vec();
         news.sort();
@@ -240,71 +233,68 @@ async fn an_engine_that_comes_back_with_an_old_picture_is_told_the_new_one() {
 
 /// A node that reads too slowly misses what its inbox does not hold, and makes up for it.
 #[tokio::test]
-async fn a_node_whose_inbox_overflows_begins_anew() {
-    let mut town = Town::open(&[("WEBSOCKET_TIMEOUT", "60")]).await;
-    let mut all = six(&town).await;
+async fn a_node_whose_inbox_overflows_resynchronises() {
+    let mut cluster =
+        TestCluster::start(&[("WEBSOCKET_TIMEOUT", "300"), (INTERVALS, "lease=300000")]).await;
+    let mut all = join_six(&cluster).await;
 
-    town.nodes[0].signal("-STOP").await;
-    all.remove(1).leaves().await;
-    all.push(town.enters(1, "den", "alice", "m6").await);
-    town.engine.floods("n0", 101_000).await;
-    town.nodes[0].signal("-CONT").await;
+    cluster.nodes[0].signal(Signal::STOP);
+    all.remove(1).leave().await;
+    all.push(cluster.join(1, "den", "alice", "m6").await);
+    cluster.redis.flood_inbox("n0", 101_000).await;
+    cluster.nodes[0].signal(Signal::CONT);
 
-    town.agrees(&all).await;
-    town.nodes[0].server.says("begins anew").await;
-    all[0].says(json!({"type":"message","data":"again","to":"m6"})).await;
-    all[5].hears_from("m0", json!("again")).await;
+    cluster.assert_consistent(&all).await;
+    cluster.nodes[0].process.log.next_line_with("begins anew").await;
+    all[0].send(json!({"type":"message","data":"again","to":"m6"})).await;
+    all[5].wait_for_message("m0", json!("again")).await;
 }
 
 #[tokio::test]
-async fn who_leaves_without_the_engine_has_left_when_it_is_back() {
-    let mut town = Town::open(&[]).await;
-    let mut all = six(&town).await;
-    town.engine.dies().await;
-    for node in 0..3 {
-        town.is(node, "down").await;
-    }
+async fn a_member_that_leaves_without_redis_has_left_when_redis_is_back() {
+    let mut cluster = TestCluster::start(&[]).await;
+    let mut all = join_six(&cluster).await;
+    cluster.redis.kill().await;
+    cluster.wait_until_down().await;
 
-    all.remove(0).leaves().await;
-    town.engine.comes_back().await;
+    all.remove(0).leave().await;
+    cluster.redis.restart().await;
 
     for member in &all {
-        eventually("m0 has left", async || member.sees().len() == 4).await;
+        eventually("m0 has left", async || member.peers().len() == 4).await;
     }
-    town.agrees(&all).await;
+    cluster.assert_consistent(&all).await;
 }
 
 #[tokio::test]
-async fn an_engine_that_hangs_is_waited_for() {
-    let mut town = Town::open(&[]).await;
-    let all = six(&town).await;
+async fn a_redis_that_hangs_removes_no_member() {
+    // One hang is shorter than a response may take, one is shorter than the lease, and one longer.
+    let cluster = TestCluster::start(&[(INTERVALS, "lease=4000")]).await;
+    let all = join_six(&cluster).await;
     let before = events_of(&all);
 
-    for seconds in [1, 3, 12] {
-        town.engine.signal("-STOP").await;
+    for seconds in [1, 3, 6] {
+        cluster.redis.signal(Signal::STOP);
         sleep(Duration::from_secs(seconds)).await;
-        town.engine.signal("-CONT").await;
-        for node in 0..3 {
-            town.is(node, "up").await;
-        }
+        cluster.redis.signal(Signal::CONT);
+        cluster.wait_until_up().await;
     }
-    // As long as a lease, and another beat.
-    sleep(Duration::from_secs(10)).await;
+    cluster.wait_until_expired(4.0).await;
 
     assert_eq!(events_of(&all), before);
-    town.agrees(&all).await;
+    cluster.assert_consistent(&all).await;
 }
 
 #[tokio::test]
-async fn a_node_that_stops_in_order_tells_the_others_at_once() {
-    let mut town = Town::open(&[]).await;
-    let mut all = six(&town).await;
+async fn a_node_that_shuts_down_announces_that_its_members_leave() {
+    let cluster = TestCluster::start(&[]).await;
+    let mut all = join_six(&cluster).await;
 
-    town.nodes[0].signal("-TERM").await;
+    cluster.nodes[0].signal(Signal::TERM);
     all.retain(|member| !["m0", "m3"].contains(&member.client_id.as_str()));
 
     for member in &all {
-        eventually("both have left", async || member.sees().len() == 3).await;
+        eventually("both have left", async || member.peers().len() == 3).await;
     }
-    town.agrees(&all).await;
+    cluster.assert_consistent(&all).await;
 }

@@ -5,48 +5,48 @@ use std::collections::BTreeSet;
 use futures_util::future::join_all;
 use serde_json::json;
 
-use super::{Town, engine::Engine, eventually, listed, observer::Observer};
-use crate::{faults::House, harness::PASSWORD};
+use super::{TestCluster, listed, observer::RoomObserver};
+use crate::harness::{PASSWORD, eventually, process::RestartableServer, redis_server::RedisServer};
 
 #[tokio::test]
-async fn members_on_different_nodes_see_hear_and_leave_each_other() {
-    let mut town = Town::open(&[]).await;
-    let mut alice = town.enters(0, "den", "alice", "a").await;
-    let bob = town.enters(1, "den", "bob", "b").await;
-    let carol = town.enters(2, "den", "carol", "c").await;
-    let elsewhere = town.enters(1, "attic", "carol", "d").await;
-    assert_eq!(carol.sees(), ["a", "b"]);
+async fn members_on_different_nodes_join_message_and_leave_each_other() {
+    let cluster = TestCluster::start(&[]).await;
+    let mut alice = cluster.join(0, "den", "alice", "a").await;
+    let bob = cluster.join(1, "den", "bob", "b").await;
+    let carol = cluster.join(2, "den", "carol", "c").await;
+    let elsewhere = cluster.join(1, "attic", "carol", "d").await;
+    assert_eq!(carol.peers(), ["a", "b"]);
 
-    alice.says(json!({"type":"message","data":"to bob","to":"b"})).await;
-    alice.says(json!({"type":"message","data":"to all"})).await;
+    alice.send(json!({"type":"message","data":"to bob","to":"b"})).await;
+    alice.send(json!({"type":"message","data":"to all"})).await;
     for other in [&bob, &carol] {
-        other.hears_from("a", json!("to all")).await;
+        other.wait_for_message("a", json!("to all")).await;
     }
     assert_eq!(bob.messages().len(), 2);
     assert_eq!((carol.messages().len(), elsewhere.messages().len()), (1, 0));
-    alice.says(json!({"type":"message","data":1,"to":"d"})).await;
-    alice.hears_error("target_not_found").await;
-    for node in &town.nodes {
+    alice.send(json!({"type":"message","data":1,"to":"d"})).await;
+    alice.wait_for_error("target_not_found").await;
+    for node in &cluster.nodes {
         assert_eq!(listed(node).await, [("attic".into(), 1), ("den".into(), 3)].into());
         assert_eq!(node.health().await["cluster"]["nodes"], 3);
     }
 
-    alice.leaves().await;
+    alice.leave().await;
     eventually("alice has left", async || bob.events().contains(&"left a".to_owned())).await;
     let all = [bob, carol, elsewhere];
-    town.agrees(&all).await;
+    cluster.assert_consistent(&all).await;
     for member in all {
-        member.leaves().await;
+        member.leave().await;
     }
-    eventually("nothing is left", async || town.engine.room_keys().await.is_empty()).await;
+    eventually("nothing is left", async || cluster.redis.room_keys().await.is_empty()).await;
 }
 
 #[tokio::test]
-async fn a_room_admits_exactly_as_many_as_it_holds_from_all_nodes_at_once() {
-    let mut town = Town::open(&[("MAX_CONNECTIONS_PER_ROOM", "10")]).await;
+async fn a_room_admits_exactly_its_capacity_from_all_nodes_together() {
+    let cluster = TestCluster::start(&[("MAX_CONNECTIONS_PER_ROOM", "10")]).await;
     let tries = (0..60).map(|number| {
-        let (town, room) = (&town, format!("room-{}", number % 2));
-        async move { town.tries_to_enter(number % 3, &room, "alice", &format!("c{number}")).await }
+        let (cluster, room) = (&cluster, format!("room-{}", number % 2));
+        async move { cluster.try_join(number % 3, &room, "alice", &format!("c{number}")).await }
     });
 
     let (inside, refused): (Vec<_>, Vec<_>) =
@@ -57,16 +57,16 @@ async fn a_room_admits_exactly_as_many_as_it_holds_from_all_nodes_at_once() {
     for refusal in refused {
         assert_eq!(refusal.err().unwrap(), (1008, "Room is full".into()));
     }
-    town.agrees(&inside).await;
+    cluster.assert_consistent(&inside).await;
 }
 
 #[tokio::test]
-async fn a_client_id_is_one_users_and_the_newest_connection_of_it() {
-    let mut town = Town::open(&[]).await;
-    let observer = town.enters(2, "den", "carol", "c").await;
+async fn a_client_id_belongs_to_one_user_and_its_newest_connection() {
+    let cluster = TestCluster::start(&[]).await;
+    let observer = cluster.join(2, "den", "carol", "c").await;
     let tries = ["alice", "bob", "dave"].into_iter().enumerate().map(|(node, user)| {
-        let town = &town;
-        async move { town.tries_to_enter(node, "den", user, "x").await.map(|it| (user, node, it)) }
+        let cluster = &cluster;
+        async move { cluster.try_join(node, "den", user, "x").await.map(|it| (user, node, it)) }
     });
     let (inside, refused): (Vec<_>, Vec<_>) =
         join_all(tries).await.into_iter().partition(Result::is_ok);
@@ -76,64 +76,65 @@ async fn a_client_id_is_one_users_and_the_newest_connection_of_it() {
     }
 
     let (user, node, old) = inside.into_iter().next().unwrap().unwrap();
-    let new = town.enters((node + 1) % 3, "den", user, "x").await;
+    let new = cluster.join((node + 1) % 3, "den", user, "x").await;
 
-    assert_eq!(old.is_closed_with().await, (4001, "Replaced by a new connection".into()));
+    assert_eq!(old.close().await, (4001, "Replaced by a new connection".into()));
     eventually("carol has heard it", async || observer.events().len() == 3).await;
     assert_eq!(observer.events(), ["joined x", "left x", "joined x"]);
-    town.agrees(&[observer, new]).await;
+    cluster.assert_consistent(&[observer, new]).await;
 }
 
 #[tokio::test]
-async fn a_logout_counts_on_every_node_also_one_that_was_made_without_the_engine() {
-    let mut town = Town::open(&[]).await;
-    let member = town.enters(1, "den", "alice", "a").await;
+async fn a_logout_applies_on_every_node_also_one_that_was_made_without_redis() {
+    let mut cluster = TestCluster::start(&[]).await;
+    let member = cluster.join(1, "den", "alice", "a").await;
     let log_out = async |node: usize, token: &str| {
-        let url = format!("http://{}/auth/logout", town.nodes[node].address());
+        let url = format!("http://{}/auth/logout", cluster.nodes[node].address());
         let answer = reqwest::Client::new().post(url).bearer_auth(token).send().await.unwrap();
         assert_eq!(answer.status(), 200);
     };
     let is_refused = async |node: usize, token: &str| {
-        let url = format!("http://{}/auth/me", town.nodes[node].address());
+        let url = format!("http://{}/auth/me", cluster.nodes[node].address());
         reqwest::Client::new().get(url).bearer_auth(token).send().await.unwrap().status() == 401
     };
 
-    log_out(0, &town.tokens["alice"]).await;
-    assert_eq!(member.is_closed_with().await, (1008, "Invalid token".into()));
-    eventually("node 2 knows", async || is_refused(2, &town.tokens["alice"]).await).await;
+    log_out(0, &cluster.tokens["alice"]).await;
+    assert_eq!(member.close().await, (1008, "Invalid token".into()));
+    eventually("node 2 knows", async || is_refused(2, &cluster.tokens["alice"]).await).await;
 
-    town.engine.dies().await;
-    town.is(0, "down").await;
-    log_out(0, &town.tokens["bob"]).await;
-    assert!(!is_refused(1, &town.tokens["bob"]).await);
-    town.engine.comes_back().await;
-    eventually("node 1 knows", async || is_refused(1, &town.tokens["bob"]).await).await;
+    cluster.redis.kill().await;
+    cluster.wait_for_redis(0, "down").await;
+    log_out(0, &cluster.tokens["bob"]).await;
+    assert!(!is_refused(1, &cluster.tokens["bob"]).await);
+    cluster.redis.restart().await;
+    eventually("node 1 knows", async || is_refused(1, &cluster.tokens["bob"]).await).await;
 }
 
 #[tokio::test]
-async fn the_way_to_the_engine_may_be_encrypted_and_the_password_stays_out_of_the_log() {
-    let engine = Engine::start_secret().await;
-    let authority = engine.authority();
+async fn redis_may_use_tls_and_its_password_is_not_logged() {
+    let engine = RedisServer::start_tls().await;
+    let authority = engine.ca_file();
     let settings = [("REDIS_CA_FILE", authority.to_str().unwrap())];
-    let mut town = Town::open_on(engine, &settings, |_, url| url).await;
-    let all = [town.enters(0, "den", "alice", "a").await, town.enters(1, "den", "bob", "b").await];
-    town.agrees(&all).await;
+    let mut cluster = TestCluster::start_on(engine, &settings, |_, url| url).await;
+    let all =
+        [cluster.join(0, "den", "alice", "a").await, cluster.join(1, "den", "bob", "b").await];
+    cluster.assert_consistent(&all).await;
 
-    town.engine.dies().await;
-    town.nodes[0].server.says("engine lost").await;
+    cluster.redis.kill().await;
+    cluster.nodes[0].process.log.next_line_with("engine lost").await;
 
-    assert!(!town.nodes[0].server.said.iter().any(|line| line.contains("hunter2")));
+    assert!(!cluster.nodes[0].process.log.lines().iter().any(|line| line.contains("hunter2")));
 }
 
 #[tokio::test]
-async fn each_node_counts_the_whole_cluster_beside_itself() {
-    let token = "figures-of-the-town-0123456789abcdef";
-    let mut town = Town::open(&[("METRICS_TOKEN", token)]).await;
+async fn each_node_reports_the_metrics_of_the_whole_cluster() {
+    let token = "figures-of-the-cluster-0123456789abcdef";
+    let mut cluster = TestCluster::start(&[("METRICS_TOKEN", token)]).await;
     let mut all = Vec::new();
     for (node, room) in [(0, "den"), (1, "den"), (1, "attic")] {
-        all.push(town.enters(node, room, "alice", &format!("m{}", all.len())).await);
+        all.push(cluster.join(node, room, "alice", &format!("m{}", all.len())).await);
     }
-    let figures = async |node: &House| {
+    let figures = async |node: &RestartableServer| {
         let url = format!("http://{}/metrics", node.address());
         let asked = reqwest::Client::new().get(url).bearer_auth(token).send().await.unwrap();
         let text = asked.text().await.unwrap();
@@ -141,51 +142,51 @@ async fn each_node_counts_the_whole_cluster_beside_itself() {
         of_cluster.map(str::to_owned).collect::<Vec<_>>()
     };
 
-    for node in &town.nodes {
+    for node in &cluster.nodes {
         assert_eq!(figures(node).await, ["up 1", "nodes 3", "rooms 2", "members 3"]);
     }
-    all.pop().unwrap().leaves().await;
+    all.pop().unwrap().leave().await;
     eventually("nobody is in the attic", async || {
-        figures(&town.nodes[2]).await == ["up 1", "nodes 3", "rooms 1", "members 2"]
+        figures(&cluster.nodes[2]).await == ["up 1", "nodes 3", "rooms 1", "members 2"]
     })
     .await;
-    town.engine.dies().await;
-    town.is(0, "down").await;
-    assert_eq!(figures(&town.nodes[0]).await, ["up 0"]);
-    town.engine.comes_back().await;
+    cluster.redis.kill().await;
+    cluster.wait_for_redis(0, "down").await;
+    assert_eq!(figures(&cluster.nodes[0]).await, ["up 0"]);
+    cluster.redis.restart().await;
     eventually("all have told again", async || {
-        figures(&town.nodes[0]).await == ["up 1", "nodes 3", "rooms 1", "members 2"]
+        figures(&cluster.nodes[0]).await == ["up 1", "nodes 3", "rooms 1", "members 2"]
     })
     .await;
 }
 
 /// Five failures lock a name out from an address, wherever they were made, and a login before that undoes them.
 #[tokio::test]
-async fn who_guesses_passwords_on_one_node_is_locked_out_on_all() {
-    let town = Town::open(&[]).await;
+async fn failed_logins_on_one_node_lock_out_on_all() {
+    let cluster = TestCluster::start(&[]).await;
     let login = async |node: usize, password: &str| {
-        let url = format!("http://{}/auth/login", town.nodes[node].address());
+        let url = format!("http://{}/auth/login", cluster.nodes[node].address());
         let login = json!({"username":"bob","password":password});
         reqwest::Client::new().post(url).json(&login).send().await.unwrap().status().as_u16()
     };
 
     assert_eq!(login(0, "guess").await, 401);
-    eventually("others are told", async || town.engine.inbox("n1").await.contains("LoginFailed"))
+    eventually("others are told", async || cluster.redis.inbox("n1").await.contains("LoginFailed"))
         .await;
-    let told = town.engine.inbox("n1").await;
+    let told = cluster.redis.inbox("n1").await;
     assert!(!told.contains("bob"), "it may be a password that was typed there: {told}");
     for node in [1, 2, 0] {
         assert_eq!(login(node, "guess").await, 401);
     }
-    town.engine.inboxes_are_read().await;
+    cluster.redis.wait_until_inboxes_are_read().await;
     assert_eq!(login(1, PASSWORD).await, 200);
-    town.engine.inboxes_are_read().await;
+    cluster.redis.wait_until_inboxes_are_read().await;
     for node in [0, 2, 1, 2] {
         assert_eq!(login(node, "guess").await, 401, "not all have heard of the login");
     }
-    town.engine.inboxes_are_read().await;
+    cluster.redis.wait_until_inboxes_are_read().await;
     assert_eq!(login(0, "guess").await, 401);
-    town.engine.inboxes_are_read().await;
+    cluster.redis.wait_until_inboxes_are_read().await;
 
     for node in 0..3 {
         assert_eq!(login(node, PASSWORD).await, 429);
@@ -193,18 +194,18 @@ async fn who_guesses_passwords_on_one_node_is_locked_out_on_all() {
 }
 
 #[tokio::test]
-async fn what_is_said_arrives_once_and_in_order_on_every_node() {
+async fn messages_arrive_once_and_in_order_on_every_node() {
     const SAID: usize = 400;
-    let mut town = Town::open(&[]).await;
+    let cluster = TestCluster::start(&[]).await;
     let mut all = Vec::new();
     for number in 0..6 {
-        all.push(town.enters(number % 3, "den", "alice", &format!("m{number}")).await);
+        all.push(cluster.join(number % 3, "den", "alice", &format!("m{number}")).await);
     }
-    town.agrees(&all).await;
+    cluster.assert_consistent(&all).await;
 
     for number in 0..SAID {
         for member in &mut all {
-            member.says(json!({"type":"message","data":number})).await;
+            member.send(json!({"type":"message","data":number})).await;
         }
     }
 
@@ -217,25 +218,25 @@ async fn what_is_said_arrives_once_and_in_order_on_every_node() {
             assert_eq!(said, (0..SAID).collect::<Vec<_>>());
         }
     }
-    town.agrees(&all).await;
+    cluster.assert_consistent(&all).await;
 }
 
 #[tokio::test]
-async fn a_storm_of_comings_and_goings_ends_with_one_picture() {
-    let mut town = Town::open(&[]).await;
+async fn concurrent_joins_and_leaves_end_in_one_consistent_state() {
+    let cluster = TestCluster::start(&[]).await;
     // Everyone takes and leaves the same few ids, each from another node than the time before.
     let visitors = (0..12).map(|visitor| {
-        let town = &town;
+        let cluster = &cluster;
         async move {
             let mut inside = None;
             for round in 0..12 {
                 let room = format!("room-{}", (visitor + round) % 3);
                 let id = format!("x{}", (visitor * 5 + round) % 7);
-                let entered = town.tries_to_enter((visitor + round) % 3, &room, "alice", &id).await;
+                let entered = cluster.try_join((visitor + round) % 3, &room, "alice", &id).await;
                 if round % 3 != 2
                     && let Ok(member) = entered
                 {
-                    member.leaves().await;
+                    member.leave().await;
                 } else {
                     inside = entered.ok();
                 }
@@ -255,7 +256,7 @@ async fn a_storm_of_comings_and_goings_ends_with_one_picture() {
         seats.len() == seats.iter().collect::<BTreeSet<_>>().len()
     })
     .await;
-    let open: Vec<_> = inside.into_iter().filter(Observer::is_open).collect();
+    let open: Vec<_> = inside.into_iter().filter(RoomObserver::is_open).collect();
     assert!(!open.is_empty());
-    town.agrees(&open).await;
+    cluster.assert_consistent(&open).await;
 }

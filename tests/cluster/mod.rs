@@ -1,8 +1,7 @@
-//! Several server processes and a real Redis between them: what each client has heard must add up to what the engine
-//! keeps, whatever happens to nodes, engine and the wires between them.
+//! Several server processes and a real Redis between them: what each client has received must add up to what Redis holds,
+//! whatever happens to nodes, Redis and the network between them.
 
 mod doctor;
-pub mod engine;
 mod faults;
 mod membership;
 mod model;
@@ -13,52 +12,59 @@ mod observer;
 mod sentinel;
 mod webhooks;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::time::{Instant, sleep};
 
-use self::{engine::Engine, observer::Observer};
-use crate::{
-    faults::House,
-    harness::{SOON, users_file},
+use self::observer::RoomObserver;
+
+use crate::harness::{
+    CHEAP, eventually,
+    process::{INTERVALS, RestartableServer},
+    redis_server::RedisServer,
+    users_file,
 };
 
-/// Three nodes and what they share.
-struct Town {
-    engine: Engine,
-    nodes: Vec<House>,
-    /// Of one node, and good at all.
+/// A lease that a test waits out, and that a busy machine does not miss.
+const SHORT_LEASE: (&str, &str) = (INTERVALS, "lease=3000");
+/// The same in seconds.
+const LEASE: f64 = 3.0;
+
+/// Three nodes and the Redis that they share.
+struct TestCluster {
+    redis: RedisServer,
+    nodes: Vec<RestartableServer>,
+    /// Issued by one node, and valid on all.
     tokens: BTreeMap<&'static str, String>,
-    /// Where the accounts are: the same on all nodes, to the salt.
+    /// The nodes' users files, which are equal to the salt.
     _users: TempDir,
 }
 
-impl Town {
-    async fn open(settings: &[(&str, &str)]) -> Self {
-        Self::open_on(Engine::start().await, settings, |_, url| url).await
+impl TestCluster {
+    async fn start(settings: &[(&str, &str)]) -> Self {
+        Self::start_on(RedisServer::start().await, settings, |_, url| url).await
     }
 
-    /// `way` may give a node another URL than the engine's own, such as one that leads through a bad network.
-    async fn open_on(
-        engine: Engine,
+    /// `url_of` may give a node another URL than Redis's own, such as one that leads through a proxy.
+    async fn start_on(
+        redis: RedisServer,
         settings: &[(&str, &str)],
-        way: impl Fn(usize, String) -> String,
+        url_of: impl Fn(usize, String) -> String,
     ) -> Self {
-        let url = engine.url();
-        let of_node = |node| vec![("REDIS_URL", way(node, url.clone()))];
-        Self::open_with(engine, settings, of_node).await
+        let url = redis.url();
+        let of_node = |node| vec![("REDIS_URL", url_of(node, url.clone()))];
+        Self::start_with(redis, settings, of_node).await
     }
 
-    /// Each node has settings of its own.
-    async fn open_with(
-        engine: Engine,
+    /// Each node has settings of its own besides those of all.
+    async fn start_with(
+        redis: RedisServer,
         settings: &[(&str, &str)],
         of_node: impl Fn(usize) -> Vec<(&'static str, String)>,
     ) -> Self {
         let (users, mut nodes) = (tempfile::tempdir().unwrap(), Vec::new());
-        let accounts = users_file(&["alice", "bob", "carol", "dave"], 4);
+        let accounts = users_file(&["alice", "bob", "carol", "dave"], CHEAP);
         for number in 0..3 {
             let (own, name) = (of_node(number), format!("n{number}"));
             let csv = users.path().join(format!("{name}.csv"));
@@ -67,81 +73,98 @@ impl Town {
             let mut all = vec![("NODE_ID", name.as_str()), ("USERS_CSV", csv)];
             all.extend(own.iter().map(|(name, value)| (*name, value.as_str())));
             all.extend(settings);
-            nodes.push(House::open(&all).await);
+            nodes.push(RestartableServer::start(&all).await);
         }
         let mut tokens = BTreeMap::new();
         for name in ["alice", "bob", "carol", "dave"] {
             tokens.insert(name, nodes[0].token(name).await);
         }
-        let town = Self { engine, nodes, tokens, _users: users };
-        for node in 0..3 {
-            town.is(node, "up").await;
-        }
-        town
+        let cluster = Self { redis, nodes, tokens, _users: users };
+        cluster.wait_until_up().await;
+        cluster
     }
 
-    /// Waits until a node says that the engine is `up`, or `down`.
-    async fn is(&self, node: usize, engine: &str) {
+    /// Waits until a node reports that Redis is `up`, or `down`.
+    async fn wait_for_redis(&self, node: usize, state: &str) {
         let node = &self.nodes[node];
-        eventually(&format!("the engine is {engine}"), async || {
-            node.health().await["cluster"]["engine"] == engine
+        eventually(&format!("Redis is {state}"), async || {
+            let health = node.health().await;
+            if health["cluster"]["engine"] == state { Ok(()) } else { Err(health) }
         })
         .await;
     }
 
-    async fn enters(&self, node: usize, room: &str, username: &str, client_id: &str) -> Observer {
-        let entered = self.tries_to_enter(node, room, username, client_id).await;
-        entered.unwrap_or_else(|end| panic!("{client_id} is not in: {end:?}"))
+    /// Waits until every node reports that Redis is up.
+    async fn wait_until_up(&self) {
+        for node in 0..self.nodes.len() {
+            self.wait_for_redis(node, "up").await;
+        }
+    }
+
+    /// Waits until every node reports that Redis is down.
+    async fn wait_until_down(&self) {
+        for node in 0..self.nodes.len() {
+            self.wait_for_redis(node, "down").await;
+        }
+    }
+
+    /// Waits until every node has sent two heartbeats since it would have expired the members that it could not confirm when
+    /// Redis came up: members that are to expire have expired by then. The nodes' lease is `lease` seconds.
+    async fn wait_until_expired(&self, lease: f64) {
+        let due = self.redis.time().await + lease;
+        let mut beaten = Vec::new();
+        for at_least in [due, due + lease / 4.0] {
+            beaten = eventually("every node has sent a heartbeat", async || {
+                let ends: Vec<f64> = self.redis.lease_ends().await.into_values().collect();
+                let is_later = ends.iter().all(|end| end - lease > at_least);
+                if is_later { Ok(ends) } else { Err((at_least, ends)) }
+            })
+            .await;
+        }
+        assert!(!beaten.is_empty());
+    }
+
+    async fn join(&self, node: usize, room: &str, username: &str, client_id: &str) -> RoomObserver {
+        let joined = self.try_join(node, room, username, client_id).await;
+        joined.unwrap_or_else(|close| panic!("{client_id} does not join: {close:?}"))
     }
 
     /// A member, or the close code and reason.
-    async fn tries_to_enter(
+    async fn try_join(
         &self,
         node: usize,
         room: &str,
         username: &str,
         client_id: &str,
-    ) -> Result<Observer, (u16, String)> {
-        let node = &self.nodes[node];
-        Observer::enters(node.address(), room, username, &self.tokens[username], client_id).await
+    ) -> Result<RoomObserver, (u16, String)> {
+        let address = self.nodes[node].address();
+        RoomObserver::join(address, room, username, &self.tokens[username], client_id).await
     }
 
-    /// What everybody sees is what the engine has, and nobody heard anything that does not fit.
-    async fn agrees(&mut self, observers: &[Observer]) {
-        let deadline = Instant::now() + SOON;
-        loop {
-            let table = self.engine.members().await;
-            let differ = observers.iter().find_map(|observer| {
-                let here = table.get(&observer.room).cloned().unwrap_or_default();
-                let others: Vec<_> =
-                    here.into_iter().filter(|id| *id != observer.client_id).collect();
-                (observer.sees() != others).then(|| {
-                    format!("{}: {:?}, not {others:?}", observer.client_id, observer.sees())
-                })
-            });
-            match differ {
-                None => break,
-                Some(differ) => assert!(Instant::now() < deadline, "{differ}"),
+    /// Waits until the peers of each observer are those that Redis holds, and checks that no observer has received anything
+    /// that does not fit.
+    async fn assert_consistent(&self, observers: &[RoomObserver]) {
+        eventually("the members agree with Redis", async || {
+            let members = self.redis.members().await;
+            for observer in observers {
+                let mut expected = members.get(&observer.room).cloned().unwrap_or_default();
+                expected.retain(|id| *id != observer.client_id);
+                if observer.peers() != expected {
+                    let (id, peers) = (&observer.client_id, observer.peers());
+                    return Err(format!("{id}: {peers:?}, not {expected:?}"));
+                }
             }
-            sleep(Duration::from_millis(20)).await;
-        }
+            Ok(())
+        })
+        .await;
         for observer in observers {
-            assert_eq!(observer.faults(), [] as [String; 0], "{}", observer.client_id);
+            assert_eq!(observer.violations(), [] as [String; 0], "{}", observer.client_id);
         }
     }
 }
 
-/// Waits for something that must come.
-async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !condition().await {
-        assert!(Instant::now() < deadline, "waited in vain until {what}");
-        sleep(Duration::from_millis(20)).await;
-    }
-}
-
-/// The rooms that a node lists, and how many are in each.
-async fn listed(node: &House) -> BTreeMap<String, u64> {
+/// The rooms that a node lists, and how many members each has.
+async fn listed(node: &RestartableServer) -> BTreeMap<String, u64> {
     let list = reqwest::get(format!("http://{}/api/rooms", node.address())).await.unwrap();
     let list: Vec<Value> = list.json().await.unwrap();
     let entry = |room: &Value| {

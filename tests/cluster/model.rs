@@ -16,13 +16,13 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use signaling::{
     delivery::{self, ClientQueueReader, ReplayBuffer},
+    intervals::ClusterTiming,
     protocol::{self, ClientMessage},
     rooms::{
         ClaimError, JoinError, Membership, Peer, RoomRegistry, RouteError,
         far::{
             ClusterCommand, ClusterEvent, ClusterGateway, ConnectionId, Epoch, MemberRecord,
-            MigratedMember, MigratedMembers, Migration, OUTGOING_MIGRATION_TIMEOUT,
-            UNCONFIRMED_MEMBER_TTL,
+            MigratedMember, MigratedMembers, Migration,
         },
     },
 };
@@ -94,13 +94,13 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
 
 /// What `src/cluster/*.lua` do.
 #[derive(Default)]
-struct Engine {
+struct RedisModel {
     rooms: BTreeMap<Arc<str>, BTreeMap<Arc<str>, MemberRecord>>,
     inboxes: BTreeMap<Arc<str>, VecDeque<ClusterEvent>>,
     arrivals: u64,
 }
 
-impl Engine {
+impl RedisModel {
     fn post(&mut self, node: &str, fact: ClusterEvent) {
         if let Some(inbox) = self.inboxes.get_mut(node) {
             inbox.push_back(fact);
@@ -282,13 +282,14 @@ struct Node {
 impl Node {
     fn new(number: usize) -> Self {
         let name: Arc<str> = format!("n{number}").into();
-        let (far, mut asked, arrivals) = ClusterGateway::new(name.clone(), 1);
+        let (far, mut asked, arrivals) =
+            ClusterGateway::new(name.clone(), 1, ClusterTiming::default());
         let far = Arc::new(far);
         let rooms = RoomRegistry::clustered(usize::MAX, far.clone());
         Self { name, rooms, far, asked: asked.remove(0), arrivals, kept: Vec::new(), is_up: false }
     }
 
-    fn works(&mut self, engine: &mut Engine, asks: usize) {
+    fn works(&mut self, engine: &mut RedisModel, asks: usize) {
         for _ in 0..asks {
             let Some(ask) = self.is_up.then(|| self.asked.try_recv().ok()).flatten() else {
                 return;
@@ -342,7 +343,7 @@ impl Node {
         }
     }
 
-    fn reads(&mut self, engine: &mut Engine, entries: usize) {
+    fn reads(&mut self, engine: &mut RedisModel, entries: usize) {
         for _ in 0..entries {
             let inbox = engine.inboxes.get_mut(&self.name).filter(|_| self.is_up);
             let Some(fact) = inbox.and_then(VecDeque::pop_front) else { return };
@@ -358,7 +359,7 @@ impl Node {
         self.far.set_engine_up(0, false);
     }
 
-    fn heals(&mut self, engine: &mut Engine) {
+    fn heals(&mut self, engine: &mut RedisModel) {
         if self.is_up {
             return;
         }
@@ -535,7 +536,7 @@ fn clock() -> Runtime {
 fn live(acts: Vec<Act>) {
     let clock = clock();
     let _entered = clock.enter();
-    let mut engine = Engine::default();
+    let mut engine = RedisModel::default();
     let mut nodes: Vec<_> = (0..NODES).map(Node::new).collect();
     let mut members: Vec<Member> = Vec::new();
     for node in &mut nodes {
@@ -579,7 +580,7 @@ fn live(acts: Vec<Act>) {
             }
             Act::Forget => {
                 nodes.iter_mut().for_each(Node::is_cut);
-                engine = Engine::default();
+                engine = RedisModel::default();
             }
         }
         for member in members.iter_mut() {
@@ -596,9 +597,9 @@ fn live(acts: Vec<Act>) {
         }
         rests(&clock, &mut engine, &mut nodes, &mut members);
         for node in &mut nodes {
-            node.rooms.expire_unconfirmed(
-                Instant::now() + UNCONFIRMED_MEMBER_TTL + OUTGOING_MIGRATION_TIMEOUT,
-            );
+            let timing = node.far.timing;
+            let all = timing.unconfirmed_member_ttl() + timing.outgoing_migration_timeout();
+            node.rooms.expire_unconfirmed(Instant::now() + all);
             // Whoever has not come back until now does not.
             node.kept.clear();
         }
@@ -625,7 +626,7 @@ fn live(acts: Vec<Act>) {
 }
 
 /// Whatever was asked is done, and heard of.
-fn rests(clock: &Runtime, engine: &mut Engine, nodes: &mut [Node], members: &mut [Member]) {
+fn rests(clock: &Runtime, engine: &mut RedisModel, nodes: &mut [Node], members: &mut [Member]) {
     for _ in 0..8 {
         for node in &mut *nodes {
             node.works(engine, usize::MAX);
@@ -665,7 +666,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 fn wander(steps: Vec<Step>) {
     let clock = clock();
     let _entered = clock.enter();
-    let mut engine = Engine::default();
+    let mut engine = RedisModel::default();
     let mut nodes: Vec<_> = (0..NODES).map(Node::new).collect();
     for node in &mut nodes {
         node.heals(&mut engine);
@@ -725,22 +726,22 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
 
     #[test]
-    fn who_wanders_from_node_to_node_misses_nothing_and_is_not_missed(steps in steps()) {
+    fn members_that_migrate_between_nodes_lose_no_message_and_are_not_announced(steps in steps()) {
         wander(steps);
     }
 
     #[test]
-    fn every_schedule_ends_with_one_picture(acts in acts()) {
+    fn every_schedule_ends_in_one_consistent_state(acts in acts()) {
         live(acts);
     }
 }
 
 /// A seat that was let go, and then taken over elsewhere, is in nobody's way who has the client id after it.
 #[test]
-fn a_seat_that_nobody_took_does_not_keep_a_newer_one_from_resuming() {
+fn a_migration_that_was_not_claimed_does_not_keep_a_newer_membership_from_resuming() {
     let clock = clock();
     let _entered = clock.enter();
-    let mut engine = Engine::default();
+    let mut engine = RedisModel::default();
     let mut nodes: Vec<_> = (0..2).map(Node::new).collect();
     for node in &mut nodes {
         node.heals(&mut engine);

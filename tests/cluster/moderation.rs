@@ -3,66 +3,73 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{Town, eventually};
+use super::TestCluster;
+use crate::harness::eventually;
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
-async fn open() -> Town {
-    Town::open(&[("ADMIN_TOKEN", TOKEN), ("MAX_CONNECTIONS_PER_ROOM", "3")]).await
+async fn open() -> TestCluster {
+    TestCluster::start(&[("ADMIN_TOKEN", TOKEN), ("MAX_CONNECTIONS_PER_ROOM", "3")]).await
 }
 
-async fn ask(town: &Town, node: usize, method: Method, path: &str, body: Value) -> (u16, Value) {
-    let url = format!("http://{}/admin/api/{path}", town.nodes[node].address());
+async fn ask(
+    cluster: &TestCluster,
+    node: usize,
+    method: Method,
+    path: &str,
+    body: Value,
+) -> (u16, Value) {
+    let url = format!("http://{}/admin/api/{path}", cluster.nodes[node].address());
     let request = reqwest::Client::new().request(method, url).bearer_auth(TOKEN).json(&body);
     let answer = request.send().await.unwrap();
     (answer.status().as_u16(), answer.json().await.unwrap())
 }
 
-async fn done(town: &Town, node: usize, path: &str, body: Value) {
-    let (status, answer) = ask(town, node, Method::POST, path, body).await;
+async fn done(cluster: &TestCluster, node: usize, path: &str, body: Value) {
+    let (status, answer) = ask(cluster, node, Method::POST, path, body).await;
     assert_eq!(status, 200, "{answer}");
 }
 
 #[tokio::test]
-async fn who_is_banned_on_one_node_is_out_on_another_and_comes_in_on_none() {
-    let mut town = open().await;
-    let alice = town.enters(1, "den", "alice", "a").await;
-    let bob = town.enters(2, "den", "bob", "b").await;
+async fn a_ban_on_one_node_disconnects_on_another_and_denies_entry_on_all() {
+    let cluster = open().await;
+    let alice = cluster.join(1, "den", "alice", "a").await;
+    let bob = cluster.join(2, "den", "bob", "b").await;
 
-    done(&town, 0, "rooms/den/kick", json!({"username":"alice","ban_seconds":600})).await;
+    done(&cluster, 0, "rooms/den/kick", json!({"username":"alice","ban_seconds":600})).await;
 
-    assert_eq!(alice.is_closed_with().await, (4002, "Removed by an administrator".into()));
+    assert_eq!(alice.close().await, (4002, "Removed by an administrator".into()));
     eventually("bob has heard of it", async || bob.events().contains(&"left a".to_owned())).await;
     for node in 0..3 {
         eventually("the ban is known", async || {
-            let orders = ask(&town, node, Method::GET, "orders", json!({})).await.1;
+            let orders = ask(&cluster, node, Method::GET, "orders", json!({})).await.1;
             orders["orders"].as_array().is_some_and(|orders| orders.len() == 1)
         })
         .await;
-        let refused = town.tries_to_enter(node, "den", "alice", "other").await;
+        let refused = cluster.try_join(node, "den", "alice", "other").await;
         assert_eq!(
             refused.err(),
             Some((4002, "Removed by an administrator".into())),
             "node {node}"
         );
     }
-    done(&town, 2, "lift", json!({"order":"ban","room":"den","who":{"username":"alice"}})).await;
+    done(&cluster, 2, "lift", json!({"order":"ban","room":"den","who":{"username":"alice"}})).await;
     eventually("she may come in again", async || {
-        town.tries_to_enter(1, "den", "alice", "again").await.is_ok()
+        cluster.try_join(1, "den", "alice", "again").await.is_ok()
     })
     .await;
-    town.agrees(&[bob]).await;
+    cluster.assert_consistent(&[bob]).await;
 }
 
 #[tokio::test]
-async fn a_node_sees_who_is_in_a_room_that_is_on_others_and_speaks_to_them() {
-    let town = open().await;
-    let alice = town.enters(1, "den", "alice", "a").await;
-    let bob = town.enters(2, "den", "bob", "b").await;
+async fn a_node_lists_members_on_other_nodes_and_sends_them_messages() {
+    let cluster = open().await;
+    let alice = cluster.join(1, "den", "alice", "a").await;
+    let bob = cluster.join(2, "den", "bob", "b").await;
 
-    let (status, room) = ask(&town, 0, Method::GET, "rooms/den", json!({})).await;
-    done(&town, 0, "rooms/den/message", json!({"data":"to b","to":"b"})).await;
-    done(&town, 0, "rooms/den/message", json!({"data":"to all"})).await;
+    let (status, room) = ask(&cluster, 0, Method::GET, "rooms/den", json!({})).await;
+    done(&cluster, 0, "rooms/den/message", json!({"data":"to b","to":"b"})).await;
+    done(&cluster, 0, "rooms/den/message", json!({"data":"to all"})).await;
 
     assert_eq!((status, &room["connected_users"]), (200, &json!(2)));
     let nodes: Vec<_> =
@@ -76,48 +83,46 @@ async fn a_node_sees_who_is_in_a_room_that_is_on_others_and_speaks_to_them() {
 }
 
 #[tokio::test]
-async fn capacity_and_locks_are_those_of_every_node() {
-    let town = open().await;
+async fn capacity_and_locks_apply_on_every_node() {
+    let cluster = open().await;
     let _inside =
-        [town.enters(1, "den", "alice", "a").await, town.enters(2, "den", "bob", "b").await];
+        [cluster.join(1, "den", "alice", "a").await, cluster.join(2, "den", "bob", "b").await];
     let is_known = async |node: usize, name: &str, value: Value| {
         eventually("the order is known", async || {
-            ask(&town, node, Method::GET, "rooms/den", json!({})).await.1[name] == value
+            ask(&cluster, node, Method::GET, "rooms/den", json!({})).await.1[name] == value
         })
         .await;
     };
 
-    done(&town, 0, "rooms/den/capacity", json!({"members":2})).await;
+    done(&cluster, 0, "rooms/den/capacity", json!({"members":2})).await;
     is_known(1, "capacity", json!(2)).await;
-    let full = town.tries_to_enter(1, "den", "carol", "c").await.err();
-    done(&town, 1, "rooms/den/capacity", json!({"members":4})).await;
+    let full = cluster.try_join(1, "den", "carol", "c").await.err();
+    done(&cluster, 1, "rooms/den/capacity", json!({"members":4})).await;
     is_known(2, "capacity", json!(4)).await;
-    let _carol = town.enters(2, "den", "carol", "c").await;
-    done(&town, 2, "rooms/den/lock", json!({})).await;
+    let _carol = cluster.join(2, "den", "carol", "c").await;
+    done(&cluster, 2, "rooms/den/lock", json!({})).await;
     is_known(0, "is_locked", json!(true)).await;
-    let locked = town.tries_to_enter(0, "den", "dave", "d").await.err();
+    let locked = cluster.try_join(0, "den", "dave", "d").await.err();
 
     assert_eq!(full, Some((1008, "Room is full".into())));
     assert_eq!(locked, Some((1008, "Room is locked".into())));
 }
 
 #[tokio::test]
-async fn an_order_that_was_given_while_the_engine_was_away_holds_everywhere_once_it_is_back() {
-    let mut town = open().await;
-    let alice = town.enters(1, "den", "alice", "a").await;
-    town.engine.dies().await;
-    for node in 0..3 {
-        town.is(node, "down").await;
-    }
+async fn a_moderation_rule_made_without_redis_applies_everywhere_when_redis_is_back() {
+    let mut cluster = open().await;
+    let alice = cluster.join(1, "den", "alice", "a").await;
+    cluster.redis.kill().await;
+    cluster.wait_until_down().await;
 
-    done(&town, 0, "ban", json!({"username":"alice","seconds":600})).await;
+    done(&cluster, 0, "ban", json!({"username":"alice","seconds":600})).await;
     assert!(alice.is_open(), "nobody could have told its node");
-    town.engine.comes_back().await;
+    cluster.redis.restart().await;
 
-    assert_eq!(alice.is_closed_with().await, (4002, "Removed by an administrator".into()));
+    assert_eq!(alice.close().await, (4002, "Removed by an administrator".into()));
     for node in 0..3 {
-        town.is(node, "up").await;
-        let refused = town.tries_to_enter(node, "attic", "alice", "x").await;
+        cluster.wait_for_redis(node, "up").await;
+        let refused = cluster.try_join(node, "attic", "alice", "x").await;
         assert_eq!(
             refused.err(),
             Some((4002, "Removed by an administrator".into())),

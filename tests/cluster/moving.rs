@@ -1,26 +1,28 @@
 //! Clients that go on on another node than they were on, and nobody notices.
 
-use std::time::Duration;
+use rustix::process::Signal;
 
 use serde_json::{Value, json};
 
-use super::{Town, eventually};
-use crate::faults::{
-    Member, RESUME, RESUME_AND_STATES,
-    client::{MEMBERS, NUMBERS, talk},
-    of_type,
-    proxy::Network,
+use super::{SHORT_LEASE, TestCluster};
+use crate::{
+    faults::client::{MEMBERS, NUMBERS, talk},
+    harness::{
+        eventually,
+        proxy::FaultyProxy,
+        resumable::{RESUME, RESUME_AND_STATES, ResumableClient, of_type},
+    },
 };
 
-/// In the room of [`House::join`](crate::faults::House::join): alice on the first node, bob on the second, carol on the
+/// In the room of [`RestartableServer::join`](crate::faults::RestartableServer::join): alice on the first node, bob on the second, carol on the
 /// third.
-async fn three(town: &Town) -> [Member; 3] {
-    let mut alice = town.nodes[0].join("alice", RESUME).await;
-    let mut bob = town.nodes[1].join("bob", &[]).await;
-    assert_eq!(alice.hears_a("user_joined").await["client_id"], "bob");
-    let carol = town.nodes[2].join("carol", RESUME_AND_STATES).await;
+async fn three(cluster: &TestCluster) -> [ResumableClient; 3] {
+    let mut alice = cluster.nodes[0].join("alice", RESUME).await;
+    let mut bob = cluster.nodes[1].join("bob", &[]).await;
+    assert_eq!(alice.receive_type("user_joined").await["client_id"], "bob");
+    let carol = cluster.nodes[2].join("carol", RESUME_AND_STATES).await;
     for member in [&mut alice, &mut bob] {
-        assert_eq!(member.hears_a("user_joined").await["client_id"], "carol");
+        assert_eq!(member.receive_type("user_joined").await["client_id"], "carol");
     }
     [alice, bob, carol]
 }
@@ -30,17 +32,17 @@ fn said(number: usize) -> Value {
 }
 
 #[tokio::test]
-async fn a_client_goes_on_on_any_node_with_all_that_it_missed() {
-    let town = Town::open(&[]).await;
-    let [mut alice, mut bob, mut carol] = three(&town).await;
+async fn a_client_resumes_on_any_node_and_receives_what_it_missed() {
+    let cluster = TestCluster::start(&[]).await;
+    let [mut alice, mut bob, mut carol] = three(&cluster).await;
 
-    alice.hangs_up().await;
+    alice.drop_connection().await;
     for number in 0..100 {
-        bob.says(said(number)).await;
-        carol.says(json!({"type":"message","data":number})).await;
+        bob.send(said(number)).await;
+        carol.send(json!({"type":"message","data":number})).await;
     }
-    let told = alice.resumes(town.nodes[1].address()).await;
-    let heard = alice.hears_the_rest().await;
+    let told = alice.resume(cluster.nodes[1].address()).await;
+    let heard = alice.receive_pending().await;
 
     let ids = told["users"].as_array().unwrap().iter().map(|user| user["client_id"].clone());
     assert_eq!(ids.collect::<Vec<_>>(), ["bob", "carol"]);
@@ -48,182 +50,184 @@ async fn a_client_goes_on_on_any_node_with_all_that_it_missed() {
         let from: Vec<_> = heard.iter().filter(|it| it["from"] == from).cloned().collect();
         assert_eq!(of_type(&from, "message", "data"), Vec::from_iter((0..100).map(Value::from)));
     }
-    alice.says(json!({"type":"message","data":"back","to":"carol"})).await;
+    alice.send(json!({"type":"message","data":"back","to":"carol"})).await;
     for state in ["reconnecting", "connected"] {
-        assert_eq!(carol.hears_a("peer_state").await["state"], state);
+        assert_eq!(carol.receive_type("peer_state").await["state"], state);
     }
-    assert_eq!(carol.hears_data().await, "back");
-    let bob_heard = bob.hears_the_rest().await;
+    assert_eq!(carol.receive_data().await, "back");
+    let bob_heard = bob.receive_pending().await;
     assert!(bob_heard.iter().all(|it| it["type"] == "message"), "{bob_heard:?}");
-    let members = town.engine.members().await;
+    let members = cluster.redis.members().await;
     assert_eq!(members["den"], ["alice", "bob", "carol"]);
 }
 
 /// Also on a node that had nobody in the room when she went away.
 #[tokio::test]
-async fn who_comes_later_hears_who_is_away_on_another_node() {
-    let town = Town::open(&[]).await;
-    let mut alice = town.nodes[0].join("alice", RESUME).await;
-    let mut bob = town.nodes[1].join("bob", RESUME_AND_STATES).await;
-    alice.hangs_up().await;
-    assert_eq!(bob.hears_a("peer_state").await["state"], "reconnecting");
+async fn a_new_member_receives_that_a_peer_on_another_node_is_detached() {
+    let cluster = TestCluster::start(&[]).await;
+    let mut alice = cluster.nodes[0].join("alice", RESUME).await;
+    let mut bob = cluster.nodes[1].join("bob", RESUME_AND_STATES).await;
+    alice.drop_connection().await;
+    assert_eq!(bob.receive_type("peer_state").await["state"], "reconnecting");
 
-    let mut carol = town.nodes[2].join("carol", RESUME_AND_STATES).await;
+    let mut carol = cluster.nodes[2].join("carol", RESUME_AND_STATES).await;
 
-    assert_eq!(carol.hears_a("peer_state").await["client_id"], "alice");
-    assert_eq!(bob.hears_a("user_joined").await["client_id"], "carol");
-    let mut dave = town.nodes[2].join("dave", RESUME_AND_STATES).await;
-    assert_eq!(dave.hears_a("peer_state").await["state"], "reconnecting");
+    assert_eq!(carol.receive_type("peer_state").await["client_id"], "alice");
+    assert_eq!(bob.receive_type("user_joined").await["client_id"], "carol");
+    let mut dave = cluster.nodes[2].join("dave", RESUME_AND_STATES).await;
+    assert_eq!(dave.receive_type("peer_state").await["state"], "reconnecting");
     for member in [&mut bob, &mut carol] {
-        assert_eq!(member.hears_a("user_joined").await["client_id"], "dave");
+        assert_eq!(member.receive_type("user_joined").await["client_id"], "dave");
     }
-    alice.resumes(town.nodes[2].address()).await;
+    alice.resume(cluster.nodes[2].address()).await;
     for member in [&mut bob, &mut carol, &mut dave] {
-        assert_eq!(member.hears_a("peer_state").await["state"], "connected");
-        member.hears_nothing_else().await;
+        assert_eq!(member.receive_type("peer_state").await["state"], "connected");
+        member.assert_no_more_messages().await;
     }
 }
 
 /// A phone that has found a better network: its old connection stands still.
 #[tokio::test]
-async fn a_connection_that_still_stands_is_closed_where_its_client_is_on_another_node() {
-    let town = Town::open(&[]).await;
-    let [mut alice, mut bob, mut carol] = three(&town).await;
+async fn an_open_connection_is_closed_when_its_client_resumes_on_another_node() {
+    let cluster = TestCluster::start(&[]).await;
+    let [mut alice, mut bob, mut carol] = three(&cluster).await;
 
     for round in 0..6 {
-        let (mut there, told) = alice.asks_to_resume(town.nodes[(round + 1) % 3].address()).await;
+        let (mut there, told) = alice.try_resume(cluster.nodes[(round + 1) % 3].address()).await;
         assert_eq!(told["type"], "resumed", "{told}");
         std::mem::swap(&mut alice, &mut there);
-        let end = there.hears_the_end().await;
+        let end = there.receive_until_closed().await;
         assert_eq!(end.last().unwrap()["code"], "replaced", "{end:?}");
-        bob.says(said(round)).await;
-        assert_eq!(alice.hears_data().await, round);
+        bob.send(said(round)).await;
+        assert_eq!(alice.receive_data().await, round);
     }
 
-    bob.hears_nothing_else().await;
-    carol.hears_nothing_else().await;
+    bob.assert_no_more_messages().await;
+    carol.assert_no_more_messages().await;
 }
 
 #[tokio::test]
-async fn a_membership_that_is_over_is_over_on_every_node() {
-    let town = Town::open(&[]).await;
-    let [mut alice, mut bob, _carol] = three(&town).await;
-    let token = town.nodes[0].token("alice").await;
+async fn a_membership_that_has_ended_cannot_resume_on_any_node() {
+    let cluster = TestCluster::start(&[]).await;
+    let [mut alice, mut bob, _carol] = three(&cluster).await;
+    let token = cluster.nodes[0].token("alice").await;
 
     // The same user takes the client id over, so that the ticket is one of a membership that was.
-    let _newer = town.nodes[2].join("alice", RESUME).await;
-    let kinds = [bob.hears().await["type"].clone(), bob.hears().await["type"].clone()];
+    let _newer = cluster.nodes[2].join("alice", RESUME).await;
+    let kinds = [bob.receive().await["type"].clone(), bob.receive().await["type"].clone()];
     assert_eq!(kinds, ["user_left", "user_joined"]);
     for node in 0..3 {
-        alice.fails_to_resume(town.nodes[node].address()).await;
+        alice.assert_resume_fails(cluster.nodes[node].address()).await;
     }
 
     // As after a resume that fails anywhere, it may begin anew.
-    assert_eq!(alice.introduces_itself("alice", &token, RESUME).await, ["bob", "carol"]);
+    assert_eq!(alice.authenticate("alice", &token, RESUME).await, ["bob", "carol"]);
 }
 
 #[tokio::test]
-async fn seats_outlive_the_node_that_stops_also_of_those_who_come_late() {
-    let mut town = Town::open(&[]).await;
-    let [mut alice, mut bob, mut carol] = three(&town).await;
+async fn memberships_outlive_a_node_that_stops_also_where_their_client_returns_late() {
+    let mut cluster = TestCluster::start(&[]).await;
+    let [mut alice, mut bob, mut carol] = three(&cluster).await;
 
-    alice.hangs_up().await;
-    bob.says(said(0)).await;
-    assert_eq!(carol.hears_a("peer_state").await["state"], "reconnecting");
-    town.nodes[0].stops().await;
-    bob.says(said(1)).await;
-    town.nodes[0].opens_again().await;
-    town.is(0, "up").await;
-    bob.says(said(2)).await;
-    alice.resumes(town.nodes[0].address()).await;
+    alice.drop_connection().await;
+    bob.send(said(0)).await;
+    assert_eq!(carol.receive_type("peer_state").await["state"], "reconnecting");
+    cluster.nodes[0].stop().await;
+    bob.send(said(1)).await;
+    cluster.nodes[0].restart().await;
+    cluster.wait_for_redis(0, "up").await;
+    bob.send(said(2)).await;
+    alice.resume(cluster.nodes[0].address()).await;
 
     for number in 0..3 {
-        assert_eq!(alice.hears_data().await, number);
+        assert_eq!(alice.receive_data().await, number);
     }
-    bob.hears_nothing_else().await;
-    assert_eq!(carol.hears_a("peer_state").await["state"], "connected");
-    carol.hears_nothing_else().await;
+    bob.assert_no_more_messages().await;
+    assert_eq!(carol.receive_type("peer_state").await["state"], "connected");
+    carol.assert_no_more_messages().await;
 }
 
 #[tokio::test]
-async fn a_client_that_nobody_can_place_is_asked_to_come_again_and_keeps_its_seat() {
-    let mut town = Town::open(&[]).await;
-    let [mut alice, mut bob, _carol] = three(&town).await;
+async fn a_client_that_cannot_be_located_is_told_to_retry_and_keeps_its_membership() {
+    let mut cluster = TestCluster::start(&[]).await;
+    let [mut alice, mut bob, _carol] = three(&cluster).await;
 
-    alice.hangs_up().await;
-    town.engine.dies().await;
-    for node in 0..3 {
-        town.is(node, "down").await;
-    }
-    let (_, told) = alice.asks_to_resume(town.nodes[1].address()).await;
+    alice.drop_connection().await;
+    cluster.redis.kill().await;
+    cluster.wait_until_down().await;
+    let (_, told) = alice.try_resume(cluster.nodes[1].address()).await;
     assert_eq!((&told["code"], &told["retry"]), (&json!("unavailable"), &json!(true)));
-    town.engine.comes_back().await;
-    for node in 0..3 {
-        town.is(node, "up").await;
-    }
-    alice.resumes(town.nodes[1].address()).await;
+    cluster.redis.restart().await;
+    cluster.wait_until_up().await;
+    alice.resume(cluster.nodes[1].address()).await;
 
-    bob.says(said(1)).await;
-    assert_eq!(alice.hears_data().await, 1);
+    bob.send(said(1)).await;
+    assert_eq!(alice.receive_data().await, 1);
 }
 
 #[tokio::test]
-async fn the_seat_on_a_node_that_died_is_lost_and_a_new_one_is_found_anywhere() {
-    let town = Town::open(&[]).await;
-    let [mut alice, mut bob, _carol] = three(&town).await;
-    let token = town.nodes[1].token("alice").await;
+async fn a_membership_on_a_node_that_crashed_is_lost_and_the_client_joins_anew_on_any_node() {
+    let cluster = TestCluster::start(&[SHORT_LEASE]).await;
+    let [mut alice, mut bob, _carol] = three(&cluster).await;
+    let token = cluster.nodes[1].token("alice").await;
 
-    town.nodes[0].signal("-KILL").await;
-    alice.fails_to_resume(town.nodes[1].address()).await;
-    assert_eq!(alice.introduces_itself("alice", &token, RESUME).await, ["bob", "carol"]);
+    cluster.nodes[0].signal(Signal::KILL);
+    alice.assert_resume_fails(cluster.nodes[1].address()).await;
+    assert_eq!(alice.authenticate("alice", &token, RESUME).await, ["bob", "carol"]);
 
-    let heard = bob.hears_the_rest().await;
+    let heard = bob.receive_pending().await;
     assert_eq!(of_type(&heard, "user_left", "client_id"), ["alice"]);
 }
 
 /// Every node stops and starts again while six talk, who reach one or the other by a balancer.
 #[tokio::test]
-async fn a_rolling_restart_costs_no_message_and_no_leave() {
-    let mut town = Town::open(&[("SHUTDOWN_GRACE_SECONDS", "2")]).await;
-    let balancer = Network::among(town.nodes.iter().map(|node| node.address()).collect()).await;
+async fn a_rolling_restart_loses_no_message_and_announces_no_leave() {
+    let mut cluster = TestCluster::start(&[("SHUTDOWN_GRACE_SECONDS", "2")]).await;
+    let balancer =
+        FaultyProxy::balancing(cluster.nodes.iter().map(|node| node.address()).collect()).await;
 
     let (stories, _sessions) = talk([balancer.address; MEMBERS], async |mut heard_by_last| {
         for node in 0..3 {
             let so_far = NUMBERS * (node + 1) / 5;
             heard_by_last.wait_for(|next| next[0] >= so_far).await.unwrap();
-            assert_eq!(town.nodes[node].stops().await, [] as [&str; 0]);
-            town.nodes[node].opens_again().await;
-            town.is(node, "up").await;
+            assert_eq!(cluster.nodes[node].stop().await, [] as [&str; 0]);
+            cluster.nodes[node].restart().await;
+            cluster.wait_for_redis(node, "up").await;
         }
     })
     .await;
 
     assert!(stories.iter().all(|story| story.resumed >= 1), "{stories:?}");
     let mut connections = 0;
-    for node in &town.nodes {
+    for node in &cluster.nodes {
         connections += node.health().await["active_connections"].as_u64().unwrap();
     }
     assert_eq!(connections, MEMBERS as u64);
     eventually("the engine has six", async || {
-        town.engine.members().await.get("den").map(Vec::len) == Some(MEMBERS)
+        cluster.redis.members().await.get("den").map(Vec::len) == Some(MEMBERS)
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_seat_on_a_node_that_hangs_for_a_moment_is_to_be_had_when_that_wakes() {
-    let town = Town::open(&[("WEBSOCKET_TIMEOUT", "60")]).await;
-    let [mut alice, mut bob, _carol] = three(&town).await;
+async fn a_membership_on_a_suspended_node_is_handed_over_when_the_node_continues() {
+    let cluster = TestCluster::start(&[("WEBSOCKET_TIMEOUT", "60")]).await;
+    let [mut alice, mut bob, _carol] = three(&cluster).await;
 
-    alice.hangs_up().await;
-    town.nodes[0].signal("-STOP").await;
-    let resuming =
-        tokio::time::timeout(Duration::from_secs(2), alice.asks_to_resume(town.nodes[1].address()));
-    assert!(resuming.await.is_err(), "nobody knows yet");
-    town.nodes[0].signal("-CONT").await;
-    alice.resumes(town.nodes[2].address()).await;
-    bob.hears_nothing_else().await;
-    bob.says(said(1)).await;
-    assert_eq!(alice.hears_data().await, 1);
-    bob.hears_nothing_else().await;
+    alice.drop_connection().await;
+    cluster.nodes[0].signal(Signal::STOP);
+    let asked = eventually("the node that hangs has been asked", async || {
+        let inbox = cluster.redis.inbox("n0").await;
+        if inbox.contains("want") { Ok(()) } else { Err(inbox) }
+    });
+    tokio::select! {
+        (_, answer) = alice.try_resume(cluster.nodes[1].address()) => panic!("{answer}: not known yet"),
+        () = asked => {}
+    }
+    cluster.nodes[0].signal(Signal::CONT);
+    alice.resume(cluster.nodes[2].address()).await;
+    bob.assert_no_more_messages().await;
+    bob.send(said(1)).await;
+    assert_eq!(alice.receive_data().await, 1);
+    bob.assert_no_more_messages().await;
 }

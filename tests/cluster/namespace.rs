@@ -5,8 +5,12 @@ use std::process::{Command, Stdio};
 
 use serde_json::json;
 
-use super::{Town, engine::Engine, eventually, faults::six};
-use crate::process::{IN_NAMESPACE, IP};
+use super::{SHORT_LEASE, TestCluster, faults::join_six};
+use crate::harness::{
+    eventually,
+    process::{IN_NAMESPACE, IP},
+    redis_server::RedisServer,
+};
 
 /// A namespace with two cables out of it: one to clients, one to the engine.
 struct Namespace {
@@ -61,40 +65,41 @@ fn ip(arguments: &str) -> bool {
 }
 
 #[tokio::test]
-async fn a_node_whose_cable_is_pulled_goes_on_alone_and_is_back_when_it_is_plugged_in() {
+async fn a_node_without_network_serves_its_own_members_and_resynchronises_afterwards() {
     let Some(namespace) = Namespace::new() else {
         return eprintln!("skipped: no root, or no network namespaces");
     };
     let (here, there) = (format!("{}.5", namespace.net), format!("{}.2", namespace.net));
     let reachable = ["--bind", "127.0.0.1", &here, "--protected-mode", "no"];
-    let engine = Engine::start_with_settings(&reachable).await;
+    let engine = RedisServer::start_with_settings(&reachable).await;
     let port = engine.address().port();
-    let mut town = Town::open_with(engine, &[("WEBSOCKET_TIMEOUT", "60")], |node| {
-        if node > 0 {
-            return vec![("REDIS_URL", format!("redis://127.0.0.1:{port}"))];
-        }
-        vec![
-            ("REDIS_URL", format!("redis://{here}:{port}")),
-            ("HOST", there.clone()),
-            (IN_NAMESPACE, namespace.name.clone()),
-        ]
-    })
-    .await;
-    let mut all = six(&town).await;
+    let cluster =
+        TestCluster::start_with(engine, &[("WEBSOCKET_TIMEOUT", "60"), SHORT_LEASE], |node| {
+            if node > 0 {
+                return vec![("REDIS_URL", format!("redis://127.0.0.1:{port}"))];
+            }
+            vec![
+                ("REDIS_URL", format!("redis://{here}:{port}")),
+                ("HOST", there.clone()),
+                (IN_NAMESPACE, namespace.name.clone()),
+            ]
+        })
+        .await;
+    let mut all = join_six(&cluster).await;
 
     namespace.cable_is("down");
     for member in [1, 2, 4, 5] {
-        eventually("both have left", async || all[member].sees().len() == 3).await;
+        eventually("both have left", async || all[member].peers().len() == 3).await;
     }
-    assert_eq!((all[0].sees().len(), all[3].sees().len()), (5, 5));
-    all[0].says(json!({"type":"message","data":"here","to":"m3"})).await;
-    all[3].hears_from("m0", json!("here")).await;
+    assert_eq!((all[0].peers().len(), all[3].peers().len()), (5, 5));
+    all[0].send(json!({"type":"message","data":"here","to":"m3"})).await;
+    all[3].wait_for_message("m0", json!("here")).await;
     namespace.cable_is("up");
 
     for member in &all {
-        eventually("all are back", async || member.sees().len() == 5).await;
+        eventually("all are back", async || member.peers().len() == 5).await;
     }
-    town.agrees(&all).await;
-    all[0].says(json!({"type":"message","data":"again","to":"m1"})).await;
-    all[1].hears_from("m0", json!("again")).await;
+    cluster.assert_consistent(&all).await;
+    all[0].send(json!({"type":"message","data":"again","to":"m1"})).await;
+    all[1].wait_for_message("m0", json!("again")).await;
 }

@@ -1,4 +1,4 @@
-//! A member that keeps, as a client does, the picture of its room, and notes every event that does not fit it.
+//! A member that keeps the list of its peers, as a client does, and notes every message that does not fit it.
 
 use std::{
     collections::BTreeSet,
@@ -11,33 +11,32 @@ use serde_json::{Value, json};
 use tokio::{net::TcpStream, task::JoinHandle, time::timeout};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, tungstenite::Message};
 
-use super::eventually;
-use crate::harness::{Client, SOON};
+use crate::harness::{Client, TEST_TIMEOUT, eventually};
 
-pub struct Observer {
+pub struct RoomObserver {
     pub room: String,
     pub client_id: String,
     socket: SplitSink<WebSocketStream<MaybeTlsStream<TcpStream>>, Message>,
-    seen: Arc<Mutex<Seen>>,
-    listening: JoinHandle<()>,
+    received: Arc<Mutex<Received>>,
+    reading: JoinHandle<()>,
 }
 
 #[derive(Default)]
-struct Seen {
-    others: BTreeSet<String>,
-    faults: Vec<String>,
+struct Received {
+    peers: BTreeSet<String>,
+    violations: Vec<String>,
     /// `joined x` and `left x`, in order.
     events: Vec<String>,
-    /// What was said, with who said it.
+    /// The data of messages, each with its sender.
     messages: Vec<(String, Value)>,
     errors: Vec<Value>,
-    /// What administrators said.
+    /// The data of messages from administrators.
     announcements: Vec<Value>,
     close: Option<(u16, String)>,
 }
 
-impl Observer {
-    pub async fn enters(
+impl RoomObserver {
+    pub async fn join(
         address: SocketAddr,
         room: &str,
         username: &str,
@@ -45,16 +44,16 @@ impl Observer {
         client_id: &str,
     ) -> Result<Self, (u16, String)> {
         let mut client = Client::connect(address, room, &[]).await.unwrap();
-        client.hears().await;
-        client.says(json!({"type":"auth_token","token":token,"clientId":client_id})).await;
-        let there = loop {
-            match timeout(SOON, client.socket.next()).await.expect("nothing heard") {
+        client.receive().await;
+        client.send(json!({"type":"auth_token","token":token,"clientId":client_id})).await;
+        let list = loop {
+            match timeout(TEST_TIMEOUT, client.socket.next()).await.expect("nothing received") {
                 Some(Ok(Message::Text(text))) => {
                     let message: Value = serde_json::from_str(&text).unwrap();
                     match message["type"].as_str().unwrap() {
                         "auth_success" => assert_eq!(message["user"], username),
                         "users_in_room" => break message,
-                        // A close follows, for somebody else may have taken the id over in the same moment.
+                        // A close follows: another connection may have taken the client id over in the same moment.
                         _ => {}
                     }
                 }
@@ -65,119 +64,131 @@ impl Observer {
                 other => panic!("{other:?}"),
             }
         };
-        let ids = there["users"].as_array().unwrap().iter();
-        let others = ids.map(|user| user["client_id"].as_str().unwrap().to_owned()).collect();
-        let seen = Arc::new(Mutex::new(Seen { others, ..Seen::default() }));
-        let (socket, mut heard) = client.socket.split();
-        let noting = seen.clone();
-        let listening = tokio::spawn(async move {
-            while let Some(Ok(message)) = heard.next().await {
+        let ids = list["users"].as_array().unwrap().iter();
+        let peers = ids.map(|user| user["client_id"].as_str().unwrap().to_owned()).collect();
+        let received = Arc::new(Mutex::new(Received { peers, ..Received::default() }));
+        let (socket, mut incoming) = client.socket.split();
+        let noted = received.clone();
+        let reading = tokio::spawn(async move {
+            while let Some(Ok(message)) = incoming.next().await {
                 match message {
                     Message::Text(text) => {
-                        noting.lock().unwrap().hears(&serde_json::from_str(&text).unwrap());
+                        noted.lock().unwrap().note(&serde_json::from_str(&text).unwrap());
                     }
                     Message::Close(Some(close)) => {
                         let close = (close.code.into(), close.reason.as_str().to_owned());
-                        noting.lock().unwrap().close = Some(close);
+                        noted.lock().unwrap().close = Some(close);
                     }
                     _ => {}
                 }
             }
         });
         let (room, client_id) = (room.to_owned(), client_id.to_owned());
-        Ok(Self { room, client_id, socket, seen, listening })
+        Ok(Self { room, client_id, socket, received, reading })
     }
 
-    pub async fn says(&mut self, message: Value) {
+    pub async fn send(&mut self, message: Value) {
         let text = Message::text(message.to_string());
-        timeout(SOON, self.socket.send(text)).await.expect("nobody reads this").unwrap();
+        let sending = self.socket.send(text);
+        timeout(TEST_TIMEOUT, sending).await.expect("the server does not read").unwrap();
     }
 
-    /// Closes, and waits until the server has, too.
-    pub async fn leaves(mut self) {
+    /// Closes, and waits until the server has closed, too.
+    pub async fn leave(mut self) {
         self.socket.close().await.unwrap();
-        timeout(SOON, self.listening).await.expect("not let go").unwrap();
+        timeout(TEST_TIMEOUT, self.reading).await.expect("not closed").unwrap();
     }
 
-    pub fn sees(&self) -> Vec<String> {
-        self.seen.lock().unwrap().others.iter().cloned().collect()
+    /// The client ids of its peers, sorted.
+    pub fn peers(&self) -> Vec<String> {
+        self.received.lock().unwrap().peers.iter().cloned().collect()
     }
 
     pub fn is_open(&self) -> bool {
-        !self.listening.is_finished()
+        !self.reading.is_finished()
     }
 
-    pub fn faults(&self) -> Vec<String> {
-        self.seen.lock().unwrap().faults.clone()
+    pub fn violations(&self) -> Vec<String> {
+        self.received.lock().unwrap().violations.clone()
     }
 
     pub fn events(&self) -> Vec<String> {
-        self.seen.lock().unwrap().events.clone()
+        self.received.lock().unwrap().events.clone()
+    }
+
+    /// How many of its peers have left, as it has received.
+    pub fn peers_left(&self) -> usize {
+        self.events().iter().filter(|event| event.starts_with("left")).count()
     }
 
     pub fn messages(&self) -> Vec<(String, Value)> {
-        self.seen.lock().unwrap().messages.clone()
+        self.received.lock().unwrap().messages.clone()
     }
 
     pub fn announcements(&self) -> Vec<Value> {
-        self.seen.lock().unwrap().announcements.clone()
+        self.received.lock().unwrap().announcements.clone()
     }
 
-    pub async fn hears_error(&self, code: &str) {
-        let what = format!("{} hears {code}", self.client_id);
-        eventually(&what, async || {
-            self.seen.lock().unwrap().errors.iter().any(|error| error["code"] == code)
+    pub async fn wait_for_error(&self, code: &str) {
+        eventually(&format!("{} receives {code}", self.client_id), async || {
+            self.received.lock().unwrap().errors.iter().any(|error| error["code"] == code)
         })
         .await;
     }
 
-    pub async fn hears_from(&self, from: &str, data: Value) {
-        let said = (from.to_owned(), data);
-        let what = format!("{} hears {said:?}; it saw {:?}", self.client_id, self.events());
-        eventually(&what, async || self.messages().contains(&said)).await;
+    pub async fn wait_for_message(&self, from: &str, data: Value) {
+        let message = (from.to_owned(), data);
+        eventually(&format!("{} receives {message:?}", self.client_id), async || {
+            let is_there = self.messages().contains(&message);
+            if is_there { Ok(()) } else { Err((self.events(), self.messages())) }
+        })
+        .await;
     }
 
-    pub async fn is_closed_with(&self) -> (u16, String) {
-        eventually("it is closed", async || self.seen.lock().unwrap().close.is_some()).await;
-        self.seen.lock().unwrap().close.clone().unwrap()
+    /// Waits for the server's close code and reason.
+    pub async fn close(&self) -> (u16, String) {
+        eventually("it is closed", async || {
+            self.received.lock().unwrap().close.clone().ok_or("still open")
+        })
+        .await
     }
 }
 
-impl Seen {
-    fn hears(&mut self, message: &Value) {
+impl Received {
+    fn note(&mut self, message: &Value) {
         let text = |field: &str| message[field].as_str().unwrap_or_default().to_owned();
         let id = text("client_id");
         match message["type"].as_str().unwrap() {
             "user_joined" => {
                 self.events.push(format!("joined {id}"));
-                if !self.others.insert(id.clone()) {
-                    self.faults.push(format!("{id} joined twice"));
+                if !self.peers.insert(id.clone()) {
+                    self.violations.push(format!("{id} joined twice"));
                 }
-                self.counts(message);
+                self.check_count(message);
             }
             "user_left" => {
                 self.events.push(format!("left {id}"));
-                if !self.others.remove(&id) {
-                    self.faults.push(format!("{id} left, and was not there"));
+                if !self.peers.remove(&id) {
+                    self.violations.push(format!("{id} left without having joined"));
                 }
-                self.counts(message);
+                self.check_count(message);
             }
             "error" => self.errors.push(message.clone()),
             "server_message" => self.announcements.push(message["data"].clone()),
             "pong" | "server_shutdown" => {}
             _ => {
                 let from = text("from");
-                if !self.others.contains(&from) {
-                    self.faults.push(format!("{from} spoke, and was not there"));
+                if !self.peers.contains(&from) {
+                    self.violations.push(format!("a message from {from}, which is no peer"));
                 }
                 self.messages.push((from, message["data"].clone()));
             }
         }
     }
 
-    fn counts(&mut self, message: &Value) {
-        if message["connected_users"] != self.others.len() + 1 {
-            self.faults.push(format!("{message}, and there are {}", self.others.len() + 1));
+    fn check_count(&mut self, message: &Value) {
+        if message["connected_users"] != self.peers.len() + 1 {
+            self.violations.push(format!("{message}, and there are {}", self.peers.len() + 1));
         }
     }
 }

@@ -1,18 +1,15 @@
 //! A Redis that is watched by three real sentinels, which put its replica in its place.
 
-use std::{process::Stdio, time::Duration};
+use std::process::Stdio;
 
 use redis::aio::MultiplexedConnection;
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-use super::{
-    Town,
-    engine::{Engine, free_port},
-    eventually,
-    faults::six,
-};
+use super::{LEASE, SHORT_LEASE, TestCluster, faults::join_six};
+use crate::harness::redis_server::free_port;
+use crate::harness::{eventually, redis_server::RedisServer};
 
 const PASSWORD: &str = "hunter2";
 
@@ -24,7 +21,7 @@ struct Sentinel {
 
 impl Sentinel {
     /// As `deploy/sentinel.conf` has it, but for addresses, and less patient.
-    fn watches(engine: &Engine) -> Self {
+    fn watches(engine: &RedisServer) -> Self {
         let (port, folder) = (free_port(), tempfile::tempdir().unwrap());
         let settings = std::fs::read_to_string("deploy/sentinel.conf").unwrap();
         let address = engine.address();
@@ -52,43 +49,42 @@ impl Sentinel {
 }
 
 #[tokio::test]
-async fn where_a_replica_takes_the_place_of_redis_nobody_seems_to_leave() {
-    let mut first = Engine::start_with_password(PASSWORD).await;
-    let second = first.replica(PASSWORD).await;
+async fn a_failover_of_redis_announces_no_leave() {
+    let mut first = RedisServer::start_with_password(PASSWORD).await;
+    let second = first.start_replica(PASSWORD).await;
     let sentinels = [0; 3].map(|_| Sentinel::watches(&first));
     for sentinel in &sentinels {
         eventually("the sentinels know all", async || sentinel.knows_all().await).await;
     }
     let ports = sentinels.each_ref().map(|it| format!("127.0.0.1:{}", it.port)).join(";");
     let url = format!("redis+sentinel://:{PASSWORD}@{ports}/signaling");
-    let mut town = Town::open_on(second, &[], |_, _| url.clone()).await;
-    let mut all = six(&town).await;
+    let cluster = TestCluster::start_on(second, &[SHORT_LEASE], |_, _| url.clone()).await;
+    let mut all = join_six(&cluster).await;
     let before: Vec<_> = all.iter().map(|member| member.events()).collect();
 
-    first.dies().await;
-    town.is(0, "down").await;
-    all[0].says(json!({"type":"message","data":"here","to":"m3"})).await;
-    all[3].hears_from("m0", json!("here")).await;
-    for node in 0..3 {
-        town.is(node, "up").await;
-    }
-    // Longer than anybody is in doubt.
-    tokio::time::sleep(Duration::from_secs(11)).await;
+    first.kill().await;
+    cluster.wait_for_redis(0, "down").await;
+    all[0].send(json!({"type":"message","data":"here","to":"m3"})).await;
+    all[3].wait_for_message("m0", json!("here")).await;
+    cluster.wait_until_up().await;
+    cluster.wait_until_expired(LEASE).await;
 
+    all[0].send(json!({"type":"message","data":"again"})).await;
+    for member in &all[1..] {
+        member.wait_for_message("m0", json!("again")).await;
+    }
     assert_eq!(all.iter().map(|member| member.events()).collect::<Vec<_>>(), before);
-    town.agrees(&all).await;
-    all[0].says(json!({"type":"message","data":"again","to":"m1"})).await;
-    all[1].hears_from("m0", json!("again")).await;
-    let late = town.enters(2, "den", "bob", "late").await;
+    cluster.assert_consistent(&all).await;
+    let late = cluster.join(2, "den", "bob", "late").await;
     all.push(late);
-    town.agrees(&all).await;
+    cluster.assert_consistent(&all).await;
     // The one that was first comes back as the other's replica, and nobody notices.
-    first.comes_back().await;
+    first.restart().await;
     eventually("it is the replica", async || {
         first.info("replication").await.contains("role:slave")
     })
     .await;
-    town.agrees(&all).await;
+    cluster.assert_consistent(&all).await;
     for mut sentinel in sentinels {
         sentinel.process.kill().await.unwrap();
     }

@@ -1,42 +1,45 @@
 //! Each event is told once, by one of the nodes, and numbered by what they share.
 
+use rustix::process::Signal;
 use serde_json::json;
 
-use super::{Town, eventually};
-use crate::{
-    faults::{Member, RESUME},
-    receiver::Receiver,
+use super::{SHORT_LEASE, TestCluster};
+use crate::harness::{
+    eventually,
+    receiver::WebhookReceiver,
+    resumable::{RESUME, ResumableClient},
 };
 
-impl Town {
-    async fn that_tells(receiver: &Receiver) -> Self {
+impl TestCluster {
+    async fn start_with_webhooks(receiver: &WebhookReceiver) -> Self {
         let url = receiver.url();
-        Self::open(&[("WEBHOOK_URLS", &url), ("WEBHOOK_ALLOW_PRIVATE", "true")]).await
+        let webhooks = [("WEBHOOK_URLS", &*url), ("WEBHOOK_ALLOW_PRIVATE", "true"), SHORT_LEASE];
+        Self::start(&webhooks).await
     }
 }
 
 #[tokio::test]
-async fn what_happens_in_a_room_of_two_nodes_is_told_once() {
-    let receiver = Receiver::start().await;
-    let mut town = Town::that_tells(&receiver).await;
-    let mut alice = town.enters(0, "den", "alice", "a").await;
-    let bob = town.enters(1, "den", "bob", "b").await;
-    alice.says(json!({"type":"call_report","peer":"b","outcome":"failed","ms":30000})).await;
+async fn webhook_events_of_a_room_on_two_nodes_are_delivered_once() {
+    let receiver = WebhookReceiver::start().await;
+    let cluster = TestCluster::start_with_webhooks(&receiver).await;
+    let mut alice = cluster.join(0, "den", "alice", "a").await;
+    let bob = cluster.join(1, "den", "bob", "b").await;
+    alice.send(json!({"type":"call_report","peer":"b","outcome":"failed","ms":30000})).await;
     let so_far = ["room.opened", "member.joined a", "member.joined b", "call.report a failed"];
-    receiver.is_told("den", &so_far).await;
+    receiver.wait_for_events("den", &so_far).await;
 
-    let taking_over = town.enters(2, "den", "bob", "b").await;
+    let taking_over = cluster.join(2, "den", "bob", "b").await;
     eventually("the first is closed", async || !bob.is_open()).await;
-    town.agrees(&[]).await;
-    alice.leaves().await;
-    eventually("one is left", async || taking_over.sees().is_empty()).await;
-    taking_over.leaves().await;
+    cluster.assert_consistent(&[]).await;
+    alice.leave().await;
+    eventually("one is left", async || taking_over.peers().is_empty()).await;
+    taking_over.leave().await;
     let then = ["member.left b replaced", "member.joined b", "member.left a left"];
     let end = ["member.left b left", "room.closed"];
-    receiver.is_told("den", &[&so_far[..], &then, &end].concat()).await;
+    receiver.wait_for_events("den", &[&so_far[..], &then, &end].concat()).await;
 
     // Whose it was: of a replacement, the one that the newer connection is on.
-    let nodes: Vec<_> = receiver.story("den").into_iter().map(|(number, _)| number).collect();
+    let nodes: Vec<_> = receiver.room_events("den").into_iter().map(|(number, _)| number).collect();
     let of = |number: u64| {
         let events = receiver.events();
         let event = events.iter().find(|event| event["sequence"] == number).unwrap();
@@ -44,10 +47,10 @@ async fn what_happens_in_a_room_of_two_nodes_is_told_once() {
     };
     let nodes: Vec<_> = nodes.into_iter().map(of).collect();
     assert_eq!(nodes, ["n0", "n0", "n1", "n0", "n2", "n2", "n0", "n2", "n2"]);
-    eventually("nothing is left", async || town.engine.room_keys().await.is_empty()).await;
+    eventually("nothing is left", async || cluster.redis.room_keys().await.is_empty()).await;
 
     // A room that was closed is opened anew, from 1.
-    town.enters(1, "den", "bob", "b").await.leaves().await;
+    cluster.join(1, "den", "bob", "b").await.leave().await;
     eventually("it is told", async || receiver.events().len() == 13).await;
     let again = receiver.events().split_off(9);
     let numbers: Vec<_> = again.iter().map(|event| event["sequence"].as_u64().unwrap()).collect();
@@ -55,22 +58,22 @@ async fn what_happens_in_a_room_of_two_nodes_is_told_once() {
 }
 
 #[tokio::test]
-async fn a_seat_that_moves_to_another_node_has_neither_left_nor_joined() {
-    let receiver = Receiver::start().await;
-    let town = Town::that_tells(&receiver).await;
-    let token = &town.tokens["alice"];
-    let address = town.nodes[0].address();
-    let mut alice = Member::enters(address, "den", "a", token, RESUME).await;
-    let bob = town.enters(2, "den", "bob", "b").await;
-    alice.hears_a("user_joined").await;
+async fn a_membership_that_migrates_causes_no_webhook_event() {
+    let receiver = WebhookReceiver::start().await;
+    let cluster = TestCluster::start_with_webhooks(&receiver).await;
+    let token = &cluster.tokens["alice"];
+    let address = cluster.nodes[0].address();
+    let mut alice = ResumableClient::join(address, "den", "a", token, RESUME).await;
+    let bob = cluster.join(2, "den", "bob", "b").await;
+    alice.receive_type("user_joined").await;
 
-    alice.hangs_up().await;
-    alice.resumes(town.nodes[1].address()).await;
-    bob.leaves().await;
-    alice.hears_a("user_left").await;
+    alice.drop_connection().await;
+    alice.resume(cluster.nodes[1].address()).await;
+    bob.leave().await;
+    alice.receive_type("user_left").await;
     // The same client on a page that was reloaded, which does not resume.
-    let reloaded = town.enters(0, "den", "alice", "a").await;
-    reloaded.leaves().await;
+    let reloaded = cluster.join(0, "den", "alice", "a").await;
+    reloaded.leave().await;
 
     let story = ["room.opened", "member.joined a", "member.joined b"];
     let end = [
@@ -80,93 +83,89 @@ async fn a_seat_that_moves_to_another_node_has_neither_left_nor_joined() {
         "member.left a left",
         "room.closed",
     ];
-    receiver.is_told("den", &[&story[..], &end].concat()).await;
+    receiver.wait_for_events("den", &[&story[..], &end].concat()).await;
 }
 
 #[tokio::test]
-async fn of_a_node_that_is_killed_another_tells_that_its_members_have_left() {
-    let receiver = Receiver::start().await;
-    let mut town = Town::that_tells(&receiver).await;
-    let _alice = town.enters(0, "den", "alice", "a").await;
-    let _bob = town.enters(1, "den", "bob", "b").await;
-    let _carol = town.enters(1, "attic", "carol", "c").await;
-    receiver.is_told("attic", &["room.opened", "member.joined c"]).await;
+async fn another_node_reports_the_leaves_of_a_node_that_crashed() {
+    let receiver = WebhookReceiver::start().await;
+    let mut cluster = TestCluster::start_with_webhooks(&receiver).await;
+    let _alice = cluster.join(0, "den", "alice", "a").await;
+    let _bob = cluster.join(1, "den", "bob", "b").await;
+    let _carol = cluster.join(1, "attic", "carol", "c").await;
+    receiver.wait_for_events("attic", &["room.opened", "member.joined c"]).await;
     let story = ["room.opened", "member.joined a", "member.joined b"];
-    receiver.is_told("den", &story).await;
+    receiver.wait_for_events("den", &story).await;
 
-    town.nodes[1].server.child.kill().await.unwrap();
+    cluster.nodes[1].process.kill().await;
 
-    receiver.is_told("den", &[&story[..], &["member.left b node_lost"]].concat()).await;
+    receiver.wait_for_events("den", &[&story[..], &["member.left b node_lost"]].concat()).await;
     let attic = ["room.opened", "member.joined c", "member.left c node_lost", "room.closed"];
-    receiver.is_told("attic", &attic).await;
+    receiver.wait_for_events("attic", &attic).await;
 }
 
 #[tokio::test]
-async fn a_node_that_stops_tells_that_its_members_have_left() {
-    let receiver = Receiver::start().await;
-    let mut town = Town::that_tells(&receiver).await;
-    let _alice = town.enters(0, "den", "alice", "a").await;
-    let bob = town.enters(1, "den", "bob", "b").await;
+async fn a_node_that_stops_reports_the_leaves_of_its_members() {
+    let receiver = WebhookReceiver::start().await;
+    let mut cluster = TestCluster::start_with_webhooks(&receiver).await;
+    let _alice = cluster.join(0, "den", "alice", "a").await;
+    let bob = cluster.join(1, "den", "bob", "b").await;
 
-    town.nodes[1].stops().await;
+    cluster.nodes[1].stop().await;
 
     let story = ["room.opened", "member.joined a", "member.joined b"];
     let left = ["member.left b server_restarting"];
-    receiver.is_told("den", &[&story[..], &left].concat()).await;
+    receiver.wait_for_events("den", &[&story[..], &left].concat()).await;
     assert!(!bob.is_open());
 }
 
 /// Others have heard that they left, and so has whoever is told outside.
 #[tokio::test]
-async fn members_of_a_node_that_was_given_up_and_is_back_join_anew() {
-    let receiver = Receiver::start().await;
-    let mut town = Town::that_tells(&receiver).await;
-    let alice = town.enters(0, "den", "alice", "a").await;
-    let bob = town.enters(1, "den", "bob", "b").await;
-    let carol = town.enters(1, "attic", "carol", "c").await;
+async fn members_of_a_node_that_lost_its_lease_and_returns_join_anew() {
+    let receiver = WebhookReceiver::start().await;
+    let cluster = TestCluster::start_with_webhooks(&receiver).await;
+    let alice = cluster.join(0, "den", "alice", "a").await;
+    let bob = cluster.join(1, "den", "bob", "b").await;
+    let carol = cluster.join(1, "attic", "carol", "c").await;
 
-    town.nodes[1].signal("-STOP").await;
+    cluster.nodes[1].signal(Signal::STOP);
     let story = ["room.opened", "member.joined a", "member.joined b", "member.left b node_lost"];
-    receiver.is_told("den", &story).await;
-    town.nodes[1].signal("-CONT").await;
+    receiver.wait_for_events("den", &story).await;
+    cluster.nodes[1].signal(Signal::CONT);
 
-    receiver.is_told("den", &[&story[..], &["member.joined b"]].concat()).await;
-    town.agrees(&[alice, bob, carol]).await;
+    receiver.wait_for_events("den", &[&story[..], &["member.joined b"]].concat()).await;
+    cluster.assert_consistent(&[alice, bob, carol]).await;
     // It was closed, and is opened anew. What the node told before it was stopped may have come after that.
-    let numbers = || receiver.story("attic").into_iter().map(|(number, _)| number);
+    let numbers = || receiver.room_events("attic").into_iter().map(|(number, _)| number);
     eventually("the attic is opened anew", async || numbers().count() == 6).await;
     assert_eq!(numbers().collect::<Vec<_>>(), [1, 1, 2, 2, 3, 4]);
 }
 
 #[tokio::test]
-async fn of_an_engine_that_forgets_others_hear_only_who_left_meanwhile() {
-    let receiver = Receiver::start().await;
-    let mut town = Town::that_tells(&receiver).await;
-    let alice = town.enters(0, "den", "alice", "a").await;
-    let bob = town.enters(1, "den", "bob", "b").await;
-    let carol = town.enters(2, "den", "carol", "c").await;
-    let alone = town.enters(2, "attic", "dave", "d").await;
+async fn after_a_redis_that_lost_its_data_only_leaves_meanwhile_are_reported() {
+    let receiver = WebhookReceiver::start().await;
+    let mut cluster = TestCluster::start_with_webhooks(&receiver).await;
+    let alice = cluster.join(0, "den", "alice", "a").await;
+    let bob = cluster.join(1, "den", "bob", "b").await;
+    let carol = cluster.join(2, "den", "carol", "c").await;
+    let alone = cluster.join(2, "attic", "dave", "d").await;
     let attic = ["room.opened", "member.joined d"];
-    receiver.is_told("attic", &attic).await;
+    receiver.wait_for_events("attic", &attic).await;
     let story = ["room.opened", "member.joined a", "member.joined b", "member.joined c"];
-    receiver.is_told("den", &story).await;
+    receiver.wait_for_events("den", &story).await;
 
-    town.engine.dies().await;
-    for node in 0..3 {
-        town.is(node, "down").await;
-    }
-    carol.leaves().await;
-    alone.leaves().await;
-    town.engine.comes_back().await;
-    for node in 0..3 {
-        town.is(node, "up").await;
-    }
-    let dave = town.enters(2, "den", "dave", "d").await;
+    cluster.redis.kill().await;
+    cluster.wait_until_down().await;
+    carol.leave().await;
+    alone.leave().await;
+    cluster.redis.restart().await;
+    cluster.wait_until_up().await;
+    let dave = cluster.join(2, "den", "dave", "d").await;
 
     receiver
-        .is_told("den", &[&story[..], &["member.left c left", "member.joined d"]].concat())
+        .wait_for_events("den", &[&story[..], &["member.left c left", "member.joined d"]].concat())
         .await;
-    town.agrees(&[alice, bob, dave]).await;
+    cluster.assert_consistent(&[alice, bob, dave]).await;
     let attic = [&attic[..], &["member.left d left", "room.closed"]].concat();
-    receiver.is_told("attic", &attic).await;
+    receiver.wait_for_events("attic", &attic).await;
 }

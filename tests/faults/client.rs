@@ -7,11 +7,12 @@ use serde_json::Value;
 use signaling_client::{Change, Event, Events, Options, Session, State, connect};
 use tokio::{sync::watch, time::timeout};
 
-use super::{
-    House, ROOM,
-    proxy::{Network, Weather},
+use crate::harness::process::ROOM;
+use crate::harness::{
+    PASSWORD, TEST_TIMEOUT,
+    process::RestartableServer,
+    proxy::{FaultyProxy, LinkState},
 };
-use crate::harness::{PASSWORD, SOON};
 
 pub const MEMBERS: usize = 6;
 /// What each of them says to all the others.
@@ -31,7 +32,7 @@ pub struct Story {
 async fn listens(mut events: Events, own: usize, heard: &watch::Sender<[usize; MEMBERS]>) -> Story {
     let mut story = Story::default();
     while (0..MEMBERS).any(|from| from != own && story.next[from] < NUMBERS) {
-        let event = timeout(SOON, events.next()).await;
+        let event = timeout(TEST_TIMEOUT, events.next()).await;
         let event = event.unwrap_or_else(|_| panic!("{own} hears nothing more: {story:?}"));
         match event.expect("the session is over") {
             Event::Message { from, data, .. } => {
@@ -74,7 +75,7 @@ where
     for (own, address) in addresses.into_iter().enumerate() {
         let options = Options::new(format!("http://{address}"), ROOM);
         let options = options.login("alice", PASSWORD).client_id(own.to_string());
-        let entered = timeout(SOON, connect(options)).await.expect("not let in");
+        let entered = timeout(TEST_TIMEOUT, connect(options)).await.expect("not let in");
         let (session, events) = entered.unwrap();
         sessions.push(session);
         all_events.push(events);
@@ -94,22 +95,23 @@ where
 /// Six in a room hear every number of every other, each once and in order, while the network is cut
 /// and the server restarts under them. None of them does anything for it.
 #[tokio::test]
-async fn clients_lose_and_double_nothing_through_cuts_and_a_restart() {
-    let mut house = House::open(&[("SHUTDOWN_GRACE_SECONDS", "2")]).await;
-    let network = Network::before(house.address()).await;
+async fn clients_neither_lose_nor_repeat_messages_through_cuts_and_a_restart() {
+    let mut house = RestartableServer::start(&[("SHUTDOWN_GRACE_SECONDS", "2")]).await;
+    let network = FaultyProxy::before(house.address()).await;
     // Some are where nothing is cut.
     let addresses =
         [0, 1, 2, 3, 4, 5].map(|own| if own % 3 == 0 { house.address() } else { network.address });
 
     let (stories, _sessions) = talk(addresses, async |mut heard_by_last| {
-        let kinds = [Weather::Reset, Weather::Torn, Weather::Late(Duration::from_millis(2))];
+        let kinds =
+            [LinkState::Reset, LinkState::Truncated, LinkState::Delayed(Duration::from_millis(2))];
         for (step, kind) in kinds.into_iter().cycle().take(12).enumerate() {
             let so_far = NUMBERS * (step + 1) / 14;
             heard_by_last.wait_for(|next| next[0] >= so_far).await.unwrap();
-            network.turns(kind);
+            network.set_open(kind);
             if step == 6 {
-                assert_eq!(house.stops().await, [] as [&str; 0]);
-                house.opens_again().await;
+                assert_eq!(house.stop().await, [] as [&str; 0]);
+                house.restart().await;
             }
         }
     })

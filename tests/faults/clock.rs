@@ -1,77 +1,122 @@
-//! Wall clocks that jump while somebody is away.
+//! Wall clocks that jump while a member is detached.
 
 use std::fs;
 
 use serde_json::json;
-use tokio::{process::Command, time::Instant};
 
-use super::{House, RESUME};
+use crate::harness::{
+    CHEAP, compile_clock, folder_with_users,
+    process::RestartableServer,
+    resumable::{RESUME, ResumableClient, client_ids},
+};
 
 const DAY: i64 = 24 * 60 * 60;
 
-/// Moved by the seconds that the file `offset` in its folder holds; so far by none.
-async fn house_with_a_clock(settings: &[(&str, &str)]) -> House {
-    let folder = tempfile::tempdir().unwrap();
-    let mut compiler = Command::new("cc");
-    let compiler = compiler.args(["-shared", "-fPIC", "-o"]).arg(folder.path().join("clock.so"));
-    let compiled = compiler.args(["tests/it/attacks/clock.c", "-ldl"]).status().await.unwrap();
-    assert!(compiled.success());
-    fs::write(folder.path().join("offset"), "0").unwrap();
-    let preloaded = [("LD_PRELOAD", "{folder}/clock.so"), ("CLOCK_OFFSET", "{folder}/offset")];
-    House::open_in(folder, &[&preloaded, settings].concat()).await
-}
+/// A server whose wall clock a test can move.
+struct ClockedServer(RestartableServer);
 
-/// `RESUME_WINDOW_SECONDS` is two.
-#[tokio::test]
-async fn a_day_that_is_skipped_or_repeated_makes_the_window_neither_shorter_nor_longer() {
-    let house = house_with_a_clock(&[("RESUME_WINDOW_SECONDS", "2")]).await;
-    let jumps = |seconds: i64| fs::write(house.folder.path().join("offset"), seconds.to_string());
+impl ClockedServer {
+    async fn start(window: &str) -> Self {
+        let folder = folder_with_users(CHEAP);
+        let clock = compile_clock(&folder).await;
+        let window = ("RESUME_WINDOW_SECONDS", window);
+        Self(RestartableServer::start_in(folder, &[&clock[..], &[window]].concat()).await)
+    }
 
-    for jump in [DAY, -DAY] {
-        let mut bob = house.join("bob", &["peer_state"]).await;
-        let mut alice = house.join("alice", RESUME).await;
-        bob.hears_a("user_joined").await;
-        let away = (alice.client.id.clone(), "reconnecting".to_owned());
-        let back = (alice.client.id.clone(), "connected".to_owned());
-
-        alice.hangs_up().await;
-        assert_eq!(bob.hears_state().await, away);
-        jumps(jump).unwrap();
-        bob.says(json!({"type":"message","data":"the clock has jumped"})).await;
-        alice.resumes(house.address()).await;
-        assert_eq!(alice.hears_data().await, "the clock has jumped");
-        assert_eq!(bob.hears_state().await, back);
-
-        jumps(0).unwrap();
-        alice.hangs_up().await;
-        assert_eq!(bob.hears_state().await, away);
-        let began = Instant::now();
-        jumps(jump).unwrap();
-        assert_eq!(bob.hears_a("user_left").await["client_id"], "alice");
-        let window = began.elapsed();
-        assert!((1.9..4.0).contains(&window.as_secs_f32()), "{window:?}");
-        alice.fails_to_resume(house.address()).await;
-
-        jumps(0).unwrap();
-        bob.hears_nothing_else().await;
-        bob.client.leaves().await;
+    /// Moves the wall clock by so many seconds from the real time.
+    fn move_clock(&self, seconds: i64) {
+        fs::write(self.0.folder.path().join("offset"), seconds.to_string()).unwrap();
     }
 }
 
-/// Between two processes there is only the wall clock, which may be wrong; the window is never longer than it is set.
+/// bob, and alice who is detached.
+async fn bob_and_detached_alice(server: &RestartableServer) -> (ResumableClient, ResumableClient) {
+    let mut bob = server.join("bob", &["peer_state"]).await;
+    let mut alice = server.join("alice", RESUME).await;
+    bob.receive_type("user_joined").await;
+    alice.drop_connection().await;
+    assert_eq!(bob.receive_peer_state().await, ("alice".into(), "reconnecting".into()));
+    (bob, alice)
+}
+
 #[tokio::test]
-async fn a_clock_that_jumps_between_two_processes_makes_the_window_no_longer() {
-    let mut house = house_with_a_clock(&[("RESUME_WINDOW_SECONDS", "2")]).await;
-    let mut alice = house.join("alice", RESUME).await;
-    let mut bob = house.join("bob", RESUME).await;
-    alice.hears_a("user_joined").await;
+async fn a_wall_clock_that_skips_a_day_does_not_shorten_the_resume_window() {
+    let clocked = ClockedServer::start("60").await;
+    let server = &clocked.0;
 
-    tokio::join!(house.stops(), alice.hears_the_end(), bob.hears_the_end());
-    fs::write(house.folder.path().join("offset"), (-DAY).to_string()).unwrap();
-    house.opens_again().await;
-    let began = Instant::now();
-    alice.resumes(house.address()).await;
+    for jump in [DAY, -DAY] {
+        let (mut bob, mut alice) = bob_and_detached_alice(server).await;
 
-    assert_eq!(alice.hears_a("user_left").await["client_id"], "bob");
-    assert!(began.elapsed().as_secs_f32() < 4.0);
+        clocked.move_clock(jump);
+        bob.send(json!({"type":"message","data":"the clock has jumped"})).await;
+        alice.resume(server.address()).await;
+
+        assert_eq!(alice.receive_data().await, "the clock has jumped");
+        assert_eq!(bob.receive_peer_state().await, ("alice".into(), "connected".into()));
+        bob.assert_no_more_messages().await;
+        clocked.move_clock(0);
+        alice.client.leave().await;
+        bob.client.leave().await;
+    }
+}
+
+/// A window of a second that a day is added to does not end while the test waits.
+#[tokio::test]
+async fn a_wall_clock_that_repeats_a_day_does_not_lengthen_the_resume_window() {
+    let clocked = ClockedServer::start("1").await;
+    let server = &clocked.0;
+
+    for jump in [DAY, -DAY] {
+        let (mut bob, mut alice) = bob_and_detached_alice(server).await;
+
+        clocked.move_clock(jump);
+
+        assert_eq!(bob.receive_type("user_left").await["client_id"], "alice");
+        alice.assert_resume_fails(server.address()).await;
+        clocked.move_clock(0);
+        bob.assert_no_more_messages().await;
+        bob.client.leave().await;
+    }
+}
+
+/// Between two processes there is only the wall clock, which may be wrong.
+#[tokio::test]
+async fn a_wall_clock_that_goes_back_a_day_between_two_processes_loses_no_member() {
+    let mut clocked = ClockedServer::start("60").await;
+    let server = &mut clocked.0;
+    let mut alice = server.join("alice", RESUME).await;
+    let mut bob = server.join("bob", RESUME).await;
+    alice.receive_type("user_joined").await;
+
+    tokio::join!(server.stop(), alice.receive_until_closed(), bob.receive_until_closed());
+    clocked.move_clock(-DAY);
+    let server = &mut clocked.0;
+    server.restart().await;
+
+    let resumed = alice.resume(server.address()).await;
+    assert_eq!(client_ids(&resumed), ["bob"]);
+    bob.resume(server.address()).await;
+}
+
+/// The window of a second has a day added where the wall clock alone counts.
+#[tokio::test]
+async fn a_wall_clock_that_goes_back_a_day_between_two_processes_does_not_lengthen_the_window() {
+    let mut clocked = ClockedServer::start("1").await;
+    let server = &mut clocked.0;
+    let mut bob = server.join("bob", RESUME).await;
+
+    tokio::join!(server.stop(), bob.receive_until_closed());
+    clocked.move_clock(-DAY);
+    let server = &mut clocked.0;
+    server.restart().await;
+
+    // Where the window has not ended before alice joins, she receives its end.
+    let token = server.token("alice").await;
+    let (mut alice, peers) =
+        ResumableClient::join_and_list(server.address(), "den", "alice", &token, &[]).await;
+    if peers == ["bob"] {
+        assert_eq!(alice.receive_type("user_left").await["client_id"], "bob");
+    }
+    alice.assert_no_more_messages().await;
+    bob.assert_resume_fails(server.address()).await;
 }

@@ -6,13 +6,13 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::{sync::oneshot, task::JoinHandle, time::timeout};
 
-use super::{House, Member, RESUME};
 use crate::{
-    attacks::{
-        raw::{CLOSE, Raw, RawSocket, TEXT, frame, upgrade},
-        scene::eventually,
+    attacks::raw::{CLOSE, Raw, RawSocket, TEXT, frame, upgrade},
+    harness::{
+        TEST_TIMEOUT, eventually,
+        process::RestartableServer,
+        resumable::{RESUME, ResumableClient},
     },
-    harness::SOON,
 };
 
 const VISITS: usize = 10_000;
@@ -65,22 +65,22 @@ impl Visitor {
     }
 
     /// A member, and its resume token.
-    async fn enters(&self, features: &[&str]) -> (RawSocket, Value) {
+    async fn join(&self, features: &[&str]) -> (RawSocket, Value) {
         let mut socket = RawSocket::open(self.address, &self.room).await;
-        assert_eq!(socket.hears().await["type"], "auth_required");
-        socket.sends(self.auth(features)).await;
-        let mut success = socket.hears().await;
+        assert_eq!(socket.receive().await["type"], "auth_required");
+        socket.write(self.auth(features)).await;
+        let mut success = socket.receive().await;
         assert_eq!(success["type"], "auth_success", "{success}");
-        assert_eq!(socket.hears().await["type"], "users_in_room");
+        assert_eq!(socket.receive().await["type"], "users_in_room");
         (socket, success["resume_token"].take())
     }
 
     /// Comes back as somebody who has heard `users_in_room` and nothing else; what it is told.
-    async fn resumes(&self, ticket: &Value) -> (RawSocket, Value) {
+    async fn resume(&self, ticket: &Value) -> (RawSocket, Value) {
         let mut socket = RawSocket::open(self.address, &self.room).await;
-        assert_eq!(socket.hears().await["type"], "auth_required");
-        socket.says(&json!({"type":"resume","resume_token":ticket,"last_seq":1})).await;
-        let told = socket.hears().await;
+        assert_eq!(socket.receive().await["type"], "auth_required");
+        socket.send(&json!({"type":"resume","resume_token":ticket,"last_seq":1})).await;
+        let told = socket.receive().await;
         (socket, told)
     }
 
@@ -90,38 +90,38 @@ impl Visitor {
         match whim {
             Whim::BeforeTheHandshake => {
                 let mut raw = Raw::connect(self.address).await;
-                raw.sends(upgrade(&self.room)).await;
-                raw.resets();
+                raw.write(upgrade(&self.room)).await;
+                raw.reset();
             }
-            Whim::BeforeItsToken => RawSocket::open(self.address, &self.room).await.raw.resets(),
+            Whim::BeforeItsToken => RawSocket::open(self.address, &self.room).await.raw.reset(),
             Whim::InTheMiddleOfItsToken => {
                 let mut socket = RawSocket::open(self.address, &self.room).await;
                 let auth = self.auth(RESUME);
-                socket.sends(&auth[..auth.len() / 2]).await;
-                socket.raw.resets();
+                socket.write(&auth[..auth.len() / 2]).await;
+                socket.raw.reset();
             }
             Whim::WithoutWaiting => {
                 let mut raw = Raw::connect(self.address).await;
-                raw.sends(upgrade(&self.room) + "\r\n").await;
-                raw.sends(self.auth(&[])).await;
+                raw.write(upgrade(&self.room) + "\r\n").await;
+                raw.write(self.auth(&[])).await;
                 raw.answer().await.unwrap();
-                raw.resets();
+                raw.reset();
             }
-            Whim::ByReset => self.enters(&[]).await.0.raw.resets(),
-            Whim::ByHangingUp => drop(self.enters(&[]).await),
+            Whim::ByReset => self.join(&[]).await.0.raw.reset(),
+            Whim::ByHangingUp => drop(self.join(&[]).await),
             Whim::InTheMiddleOfAFrame => {
-                let mut socket = self.enters(RESUME).await.0;
+                let mut socket = self.join(RESUME).await.0;
                 let message = frame(TEXT, br#"{"type":"message","data":"half of this is said"}"#);
-                socket.sends(&message[..message.len() / 2]).await;
-                socket.raw.resets();
+                socket.write(&message[..message.len() / 2]).await;
+                socket.raw.reset();
             }
-            Whim::ForGood => self.enters(RESUME).await.0.raw.resets(),
+            Whim::ForGood => self.join(RESUME).await.0.raw.reset(),
             Whim::AndReturns | Whim::AndReturnsTwice => {
-                let (socket, mut ticket) = self.enters(RESUME).await;
-                socket.raw.resets();
+                let (socket, mut ticket) = self.join(RESUME).await;
+                socket.raw.reset();
                 let times = if matches!(whim, Whim::AndReturns) { 1 } else { 2 };
                 for time in 1..=times {
-                    let (mut socket, mut told) = self.resumes(&ticket).await;
+                    let (mut socket, mut told) = self.resume(&ticket).await;
                     if told["type"] != "resumed" {
                         // Later than the second that the window is long: it left meanwhile.
                         assert_eq!(told["code"], "resume_failed", "{told}");
@@ -130,9 +130,9 @@ impl Visitor {
                     returns += 1;
                     ticket = told["resume_token"].take();
                     if time == 1 && times == 1 {
-                        socket.sends(frame(CLOSE, &[])).await;
+                        socket.write(frame(CLOSE, &[])).await;
                     }
-                    socket.raw.resets();
+                    socket.raw.reset();
                 }
             }
         }
@@ -168,25 +168,26 @@ impl Picture {
 }
 
 /// Somebody who watches a room until it is asked what it has seen.
-struct Observer {
+struct RoomObserver {
     asked: oneshot::Sender<()>,
     watching: JoinHandle<Picture>,
 }
 
-impl Observer {
+impl RoomObserver {
     async fn sits_down(address: SocketAddr, room: usize, id: &str, token: &str) -> Self {
         let room = format!("room{room}");
-        let (mut member, there) = Member::enters_and_sees(address, &room, id, token, RESUME).await;
+        let (mut member, there) =
+            ResumableClient::join_and_list(address, &room, id, token, RESUME).await;
         let mut picture = Picture { here: there.into_iter().collect(), ..Picture::default() };
         let (asked, mut is_asked) = oneshot::channel();
         let watching = tokio::spawn(async move {
             loop {
                 tokio::select! {
-                    message = member.hears() => picture.fold(&message),
+                    message = member.receive() => picture.fold(&message),
                     _ = &mut is_asked => break,
                 }
             }
-            member.hears_the_rest().await.iter().for_each(|message| picture.fold(message));
+            member.receive_pending().await.iter().for_each(|message| picture.fold(message));
             picture
         });
         Self { asked, watching }
@@ -194,7 +195,7 @@ impl Observer {
 
     async fn tells(self) -> Picture {
         self.asked.send(()).unwrap();
-        timeout(SOON, self.watching).await.expect("still watching").unwrap()
+        timeout(TEST_TIMEOUT, self.watching).await.expect("still watching").unwrap()
     }
 }
 
@@ -210,7 +211,7 @@ async fn some_visits(
         let (id, token) = (format!("alice-{number}"), token.clone());
         let visitor = Visitor { address, room: format!("room{room}"), id, token };
         if number % STAYS == STAYS - 1 {
-            let (socket, _) = visitor.enters(&[]).await;
+            let (socket, _) = visitor.join(&[]).await;
             staying.push((room, visitor.id, socket));
         } else {
             // Not the same whims in a room over and over.
@@ -221,8 +222,8 @@ async fn some_visits(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_ten_thousand_rude_visits_everybody_has_the_same_picture() {
-    let house = House::open(&[
+async fn after_ten_thousand_broken_connections_all_members_have_the_same_list() {
+    let house = RestartableServer::start(&[
         ("RESUME_WINDOW_SECONDS", "1"),
         ("MAX_CONNECTIONS_PER_ROOM", "50"),
         ("WEBSOCKET_TIMEOUT", "120"),
@@ -238,7 +239,7 @@ async fn after_ten_thousand_rude_visits_everybody_has_the_same_picture() {
     for half in 0..2 {
         for room in 0..ROOMS {
             let id = format!("observer-{half}-{room}");
-            observers.push((room, Observer::sits_down(address, room, &id, &token).await));
+            observers.push((room, RoomObserver::sits_down(address, room, &id, &token).await));
         }
         let visits = (0..AT_A_TIME).map(|first| {
             let numbers = (half * VISITS / 2..(half + 1) * VISITS / 2).skip(first);
@@ -251,14 +252,13 @@ async fn after_ten_thousand_rude_visits_everybody_has_the_same_picture() {
         }
     }
     let there = observers.len() + staying.len();
-    eventually(SOON, async || {
+    eventually(&format!("{there} are there"), async || {
         let health = house.health().await;
         let is_right =
             (&health["active_connections"], &health["rooms"]) == (&json!(there), &json!(ROOMS));
         if is_right { Ok(()) } else { Err(health) }
     })
-    .await
-    .unwrap_or_else(|health| panic!("{there} are there: {health}"));
+    .await;
 
     let mut seen = 0;
     for (number, (room, observer)) in observers.into_iter().enumerate() {

@@ -3,67 +3,72 @@
 use std::{fs, os::unix::fs::PermissionsExt};
 
 use serde_json::{Value, json};
-use tokio::time::Instant;
 
-use super::{House, Member, RESUME, RESUME_AND_STATES, ids, of_type};
-use crate::process::managed;
+use crate::harness::{
+    CHEAP, compile_clock, folder_with_users,
+    process::{RestartableServer, manage_ok},
+    resumable::{RESUME, RESUME_AND_STATES, ResumableClient, client_ids, of_type},
+};
 
 /// Members of one room, all of whom have heard of each other.
-async fn members<const N: usize>(house: &House, who: [(&str, &[&str]); N]) -> [Member; N] {
-    let mut members: Vec<Member> = Vec::new();
+async fn members<const N: usize>(
+    house: &RestartableServer,
+    who: [(&str, &[&str]); N],
+) -> [ResumableClient; N] {
+    let mut members: Vec<ResumableClient> = Vec::new();
     for (username, features) in who {
         members.push(house.join(username, features).await);
     }
     for member in &mut members {
-        member.hears_the_rest().await;
+        member.receive_pending().await;
     }
     members.try_into().unwrap_or_else(|_| unreachable!())
 }
 
 #[tokio::test]
-async fn after_a_crash_nobody_resumes_and_on_the_same_sockets_all_find_each_other_again() {
-    let mut house = House::open(&[]).await;
+async fn after_a_crash_no_client_resumes_and_all_join_anew_on_the_same_sockets() {
+    let mut house = RestartableServer::start(&[]).await;
     let [mut alice, mut bob] = members(&house, [("alice", RESUME), ("bob", RESUME)]).await;
     let tokens = [house.token("alice").await, house.token("bob").await];
 
-    house.server.child.kill().await.unwrap();
-    assert_eq!(alice.hears_the_end().await, [] as [Value; 0]);
-    house.opens_again().await;
-    alice.fails_to_resume(house.address()).await;
-    bob.fails_to_resume(house.address()).await;
+    house.process.kill().await;
+    assert_eq!(alice.receive_until_closed().await, [] as [Value; 0]);
+    house.restart().await;
+    alice.assert_resume_fails(house.address()).await;
+    bob.assert_resume_fails(house.address()).await;
 
-    assert_eq!(alice.introduces_itself("alice", &tokens[0], RESUME).await, [] as [&str; 0]);
-    assert_eq!(bob.introduces_itself("bob", &tokens[1], RESUME).await, ["alice"]);
-    assert_eq!(alice.hears_a("user_joined").await["client_id"], "bob");
-    bob.says(json!({"type":"message","data":"again","to":"alice"})).await;
-    assert_eq!(alice.hears_data().await, "again");
+    assert_eq!(alice.authenticate("alice", &tokens[0], RESUME).await, [] as [&str; 0]);
+    assert_eq!(bob.authenticate("bob", &tokens[1], RESUME).await, ["alice"]);
+    assert_eq!(alice.receive_type("user_joined").await["client_id"], "bob");
+    bob.send(json!({"type":"message","data":"again","to":"alice"})).await;
+    assert_eq!(alice.receive_data().await, "again");
     assert_eq!(house.health().await["active_connections"], 2);
 }
 
 /// Alice does not read what bob says just before the end, and bob does not know whether it arrived.
 #[tokio::test]
-async fn a_restart_loses_nothing_that_was_said_before_it_and_nobody_seems_to_leave() {
-    let mut house = House::open(&[("STATE_FILE", "seats")]).await;
+async fn a_restart_loses_no_message_and_announces_no_leave() {
+    let mut house = RestartableServer::start(&[("STATE_FILE", "seats")]).await;
     let who = [("alice", RESUME), ("bob", RESUME), ("carol", &[])];
     let [mut alice, mut bob, mut carol] = members(&house, who).await;
     let state_file = house.folder.path().join("seats");
     let say = |number| json!({"type":"message","data":number,"id":number,"to":"alice"});
 
     for number in 0..100 {
-        bob.says(say(number)).await;
+        bob.send(say(number)).await;
     }
     let (errors, bobs_end, carols_end) =
-        tokio::join!(house.stops(), bob.hears_the_end(), carol.hears_the_end());
+        tokio::join!(house.stop(), bob.receive_until_closed(), carol.receive_until_closed());
     let mode = fs::metadata(&state_file).unwrap().permissions().mode();
-    house.opens_again().await;
-    alice.resumes(house.address()).await;
+    house.restart().await;
+    alice.resume(house.address()).await;
     let is_gone = !state_file.exists();
-    bob.resumes(house.address()).await;
+    bob.resume(house.address()).await;
     for number in 0..100 {
-        bob.says(say(number)).await;
+        bob.send(say(number)).await;
     }
-    let bob_heard = bob.hears_the_rest().await;
-    let alice_heard = alice.hears_the_rest().await;
+    let bob_heard = bob.receive_pending().await;
+    let alice_heard = alice.receive_pending().await;
 
     assert_eq!((mode & 0o777, is_gone, errors), (0o600, true, vec![]));
     for end in [bobs_end, carols_end] {
@@ -82,80 +87,85 @@ async fn a_restart_loses_nothing_that_was_said_before_it_and_nobody_seems_to_lea
     assert_eq!(house.health().await["active_connections"], 2);
 }
 
-/// The window, of four seconds, goes on while there is no process, and from one to the next.
+/// The window is 100 seconds. The wall clock is moved by 50 while there is no process, and by 49 more while there is none again.
 #[tokio::test]
-async fn who_does_not_come_back_after_two_restarts_leaves_once_when_the_window_is_over() {
-    let mut house = House::open(&[("RESUME_WINDOW_SECONDS", "4")]).await;
+async fn a_resume_window_spans_two_restarts_and_its_end_is_announced_once() {
+    let folder = folder_with_users(CHEAP);
+    let clock = compile_clock(&folder).await;
+    let window = ("RESUME_WINDOW_SECONDS", "100");
+    let mut server = RestartableServer::start_in(folder, &[&clock[..], &[window]].concat()).await;
+    let offset = server.folder.path().join("offset");
     let who = [("alice", RESUME), ("dave", RESUME)];
-    let [mut alice, mut dave] = members(&house, who).await;
+    let [mut alice, mut dave] = members(&server, who).await;
 
-    let began = Instant::now();
-    tokio::join!(house.stops(), alice.hears_the_end(), dave.hears_the_end());
-    house.opens_again().await;
-    house.stops().await;
-    house.opens_again().await;
-    let told = alice.resumes(house.address()).await;
-    let left = alice.hears_a("user_left").await;
-    let after = began.elapsed();
+    tokio::join!(server.stop(), alice.receive_until_closed(), dave.receive_until_closed());
+    fs::write(&offset, "50").unwrap();
+    server.restart().await;
+    let resumed = alice.resume(server.address()).await;
+    assert_eq!(client_ids(&resumed), ["dave"], "half of its window is left");
+    tokio::join!(server.stop(), alice.receive_until_closed());
+    fs::write(&offset, "99").unwrap();
+    server.restart().await;
 
-    assert_eq!((ids(&told), &left["client_id"]), (vec!["dave".to_owned()], &json!("dave")));
-    assert!((3.9..8.0).contains(&after.as_secs_f32()), "{after:?}");
-    alice.hears_nothing_else().await;
-    dave.fails_to_resume(house.address()).await;
+    // It may have left before she resumes.
+    alice.resume(server.address()).await;
+    assert_eq!(alice.receive_type("user_left").await["client_id"], "dave");
+    alice.assert_no_more_messages().await;
+    dave.assert_resume_fails(server.address()).await;
 }
 
 #[tokio::test]
-async fn who_was_disabled_while_there_was_no_process_cannot_resume_and_the_others_hear_it_left() {
-    let mut house = House::open(&[]).await;
+async fn a_user_disabled_between_two_processes_cannot_resume_and_its_leave_is_announced() {
+    let mut house = RestartableServer::start(&[]).await;
     let who = [("alice", RESUME), ("dave", RESUME)];
     let [mut alice, mut dave] = members(&house, who).await;
 
-    tokio::join!(house.stops(), alice.hears_the_end(), dave.hears_the_end());
-    managed(&house.folder, &["disable", "dave"], "").await;
-    house.opens_again().await;
-    dave.fails_to_resume(house.address()).await;
-    let told = alice.resumes(house.address()).await;
-    let heard = alice.hears_the_rest().await;
+    tokio::join!(house.stop(), alice.receive_until_closed(), dave.receive_until_closed());
+    manage_ok(&house.folder, &["disable", "dave"], "").await;
+    house.restart().await;
+    dave.assert_resume_fails(house.address()).await;
+    let told = alice.resume(house.address()).await;
+    let heard = alice.receive_pending().await;
 
-    assert_eq!(ids(&told), [] as [&str; 0]);
+    assert_eq!(client_ids(&told), [] as [&str; 0]);
     assert_eq!(of_type(&heard, "user_left", "client_id"), ["dave"], "{heard:?}");
 }
 
 #[tokio::test]
-async fn whose_window_ends_while_there_is_no_process_has_left_for_those_who_come_back() {
-    let mut house = House::open(&[("STATE_FILE", "seats")]).await;
+async fn a_resume_window_that_ends_between_two_processes_is_announced_to_those_that_resume() {
+    let mut house = RestartableServer::start(&[("STATE_FILE", "seats")]).await;
     let who = [("alice", RESUME), ("dave", RESUME)];
     let [mut alice, mut dave] = members(&house, who).await;
 
-    tokio::join!(house.stops(), alice.hears_the_end(), dave.hears_the_end());
+    tokio::join!(house.stop(), alice.receive_until_closed(), dave.receive_until_closed());
     let state_file = house.folder.path().join("seats");
     let seats = fs::read_to_string(&state_file).unwrap();
     let (before, of_dave) = seats.split_once(r#""client_id":"dave""#).unwrap();
     let (until, rest) = of_dave.split_once(r#""until":"#).unwrap();
     let rest = rest.trim_start_matches(|char: char| char.is_ascii_digit());
     fs::write(&state_file, format!(r#"{before}"client_id":"dave"{until}"until":1{rest}"#)).unwrap();
-    house.opens_again().await;
-    let told = alice.resumes(house.address()).await;
-    let heard = alice.hears_the_rest().await;
+    house.restart().await;
+    let told = alice.resume(house.address()).await;
+    let heard = alice.receive_pending().await;
 
-    assert_eq!(ids(&told), [] as [&str; 0]);
+    assert_eq!(client_ids(&told), [] as [&str; 0]);
     assert_eq!(of_type(&heard, "user_left", "client_id"), ["dave"], "{heard:?}");
 }
 
 #[tokio::test]
-async fn who_is_back_first_after_a_restart_hears_who_is_still_away() {
-    let mut house = House::open(&[]).await;
+async fn the_first_client_to_resume_after_a_restart_receives_which_peers_are_detached() {
+    let mut house = RestartableServer::start(&[]).await;
     let who = [("alice", RESUME_AND_STATES), ("bob", RESUME)];
     let [mut alice, mut bob] = members(&house, who).await;
 
-    tokio::join!(house.stops(), alice.hears_the_end(), bob.hears_the_end());
-    house.opens_again().await;
-    let told = alice.resumes(house.address()).await;
-    let before = alice.hears_the_rest().await;
-    bob.resumes(house.address()).await;
-    let after = alice.hears_the_rest().await;
+    tokio::join!(house.stop(), alice.receive_until_closed(), bob.receive_until_closed());
+    house.restart().await;
+    let told = alice.resume(house.address()).await;
+    let before = alice.receive_pending().await;
+    bob.resume(house.address()).await;
+    let after = alice.receive_pending().await;
 
-    assert_eq!(ids(&told), ["bob"]);
+    assert_eq!(client_ids(&told), ["bob"]);
     assert_eq!(of_type(&before, "peer_state", "state"), ["reconnecting"], "{before:?}");
     assert_eq!(of_type(&after, "peer_state", "state"), ["connected"], "{after:?}");
 }

@@ -1,54 +1,63 @@
 //! A server that sleeps (SIGSTOP) for longer than it waits for its clients.
 
+use rustix::process::Signal;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::{House, Member, RESUME, RESUME_AND_STATES, of_type};
+use crate::harness::{
+    process::RestartableServer,
+    resumable::{RESUME, RESUME_AND_STATES, ResumableClient, of_type},
+};
 
 const ASLEEP: Duration = Duration::from_secs(3);
 
 /// Pairs in rooms of their own, so that all workers have some.
-async fn pairs(house: &House, features: &[&str]) -> Vec<[Member; 2]> {
+async fn pairs(house: &RestartableServer, features: &[&str]) -> Vec<[ResumableClient; 2]> {
     let (alices, bobs) = (house.token("alice").await, house.token("bob").await);
     let mut pairs = Vec::new();
     for room in 0..8 {
         let room = format!("room{room}");
-        let enter =
-            async |name, token| Member::enters(house.address(), &room, name, token, features).await;
+        let enter = async |name, token| {
+            ResumableClient::join(house.address(), &room, name, token, features).await
+        };
         let mut alice = enter("alice", &alices).await;
         let bob = enter("bob", &bobs).await;
-        alice.hears_a("user_joined").await;
+        alice.receive_type("user_joined").await;
         pairs.push([alice, bob]);
     }
     pairs
 }
 
 /// What each hears of it first that the server has slept meanwhile.
-async fn sleeps(house: &House, pairs: &mut [[Member; 2]], say: bool) -> Vec<Value> {
-    house.signal("-STOP").await;
+async fn sleeps(
+    house: &RestartableServer,
+    pairs: &mut [[ResumableClient; 2]],
+    say: bool,
+) -> Vec<Value> {
+    house.signal(Signal::STOP);
     for member in pairs.iter_mut().flatten().filter(|_| say) {
-        member.says(json!({"type":"message","data":"are you asleep?"})).await;
+        member.send(json!({"type":"message","data":"are you asleep?"})).await;
     }
     sleep(ASLEEP).await;
-    house.signal("-CONT").await;
+    house.signal(Signal::CONT);
 
     let mut first = Vec::new();
     for member in pairs.iter_mut().flatten() {
         if !say {
-            member.says(json!({"type":"ping"})).await;
+            member.send(json!({"type":"ping"})).await;
         }
-        first.push(member.hears().await);
+        first.push(member.receive().await);
     }
     first
 }
 
 /// Their bytes have waited for the server all the time.
 #[tokio::test]
-async fn who_talks_to_a_server_that_sleeps_is_heard_when_it_wakes() {
+async fn messages_to_a_suspended_server_arrive_when_it_continues() {
     for features in [&[][..], RESUME] {
-        let house = House::open(&[("WEBSOCKET_TIMEOUT", "2")]).await;
+        let house = RestartableServer::start(&[("WEBSOCKET_TIMEOUT", "2")]).await;
         let mut pairs = pairs(&house, features).await;
 
         let first = sleeps(&house, &mut pairs, true).await;
@@ -56,15 +65,15 @@ async fn who_talks_to_a_server_that_sleeps_is_heard_when_it_wakes() {
         let heard = of_type(&first, "message", "data");
         assert_eq!(heard, ["are you asleep?"; 16], "{features:?} {first:?}");
         for member in pairs.iter_mut().flatten() {
-            member.hears_nothing_else().await;
+            member.assert_no_more_messages().await;
         }
     }
 }
 
 /// They would have answered its pings, had there been any.
 #[tokio::test]
-async fn who_has_nothing_to_say_to_a_server_that_sleeps_stays() {
-    let house = House::open(&[("WEBSOCKET_TIMEOUT", "2")]).await;
+async fn silent_members_of_a_suspended_server_stay() {
+    let house = RestartableServer::start(&[("WEBSOCKET_TIMEOUT", "2")]).await;
     let mut pairs = pairs(&house, &[]).await;
 
     let first = sleeps(&house, &mut pairs, false).await;
@@ -73,42 +82,44 @@ async fn who_has_nothing_to_say_to_a_server_that_sleeps_stays() {
 }
 
 #[tokio::test]
-async fn whom_a_sleep_has_thrown_out_comes_back_to_everything() {
-    let house = House::open(&[("WEBSOCKET_TIMEOUT", "2")]).await;
+async fn members_that_a_suspension_has_detached_resume_without_loss() {
+    let house = RestartableServer::start(&[("WEBSOCKET_TIMEOUT", "2")]).await;
     let mut pairs = pairs(&house, RESUME).await;
 
-    house.signal("-STOP").await;
+    house.signal(Signal::STOP);
     sleep(ASLEEP).await;
-    house.signal("-CONT").await;
+    house.signal(Signal::CONT);
 
     for [alice, bob] in &mut pairs {
-        bob.resumes(house.address()).await;
-        bob.says(json!({"type":"message","data":"awake"})).await;
-        alice.resumes(house.address()).await;
-        let heard = alice.hears_the_rest().await;
+        bob.resume(house.address()).await;
+        bob.send(json!({"type":"message","data":"awake"})).await;
+        alice.resume(house.address()).await;
+        let heard = alice.receive_pending().await;
         assert_eq!(of_type(&heard, "message", "data"), ["awake"]);
         assert_eq!(heard.len(), 1, "{heard:?}");
-        bob.hears_nothing_else().await;
+        bob.assert_no_more_messages().await;
     }
 }
 
 /// Its window would have ended while nobody could reach the server.
 #[tokio::test]
-async fn who_was_away_when_the_server_fell_asleep_comes_back_when_it_wakes() {
-    let house = House::open(&[("WEBSOCKET_TIMEOUT", "30"), ("RESUME_WINDOW_SECONDS", "2")]).await;
+async fn a_member_that_was_detached_when_the_server_was_suspended_resumes() {
+    let house =
+        RestartableServer::start(&[("WEBSOCKET_TIMEOUT", "30"), ("RESUME_WINDOW_SECONDS", "2")])
+            .await;
     let mut alice = house.join("alice", RESUME).await;
     let mut bob = house.join("bob", RESUME_AND_STATES).await;
-    alice.hears_a("user_joined").await;
-    alice.hangs_up().await;
-    assert_eq!(bob.hears_state().await.1, "reconnecting");
+    alice.receive_type("user_joined").await;
+    alice.drop_connection().await;
+    assert_eq!(bob.receive_peer_state().await.1, "reconnecting");
 
-    house.signal("-STOP").await;
+    house.signal(Signal::STOP);
     sleep(ASLEEP).await;
-    house.signal("-CONT").await;
+    house.signal(Signal::CONT);
 
-    assert_eq!(alice.resumes(house.address()).await["replayed"], 0);
-    assert_eq!(bob.hears_state().await.1, "connected");
-    alice.hangs_up().await;
-    assert_eq!(bob.hears_state().await.1, "reconnecting");
-    bob.hears_a("user_left").await;
+    assert_eq!(alice.resume(house.address()).await["replayed"], 0);
+    assert_eq!(bob.receive_peer_state().await.1, "connected");
+    alice.drop_connection().await;
+    assert_eq!(bob.receive_peer_state().await.1, "reconnecting");
+    bob.receive_type("user_left").await;
 }

@@ -1,41 +1,46 @@
 //! A `STATE_FILE` that cannot be written, and one that cannot be read.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, process::Command, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, process::Command};
 
 use serde_json::json;
-use tokio::time::Instant;
 
-use super::{House, Member, RESUME};
+use crate::harness::{
+    process::RestartableServer,
+    resumable::{RESUME, ResumableClient},
+};
 
-/// Longer than the two seconds for which clients may read their last words, shorter than the grace.
-const IN_TIME: Duration = Duration::from_secs(6);
+/// A grace that no test waits out.
+const LONG_GRACE: (&str, &str) = ("SHUTDOWN_GRACE_SECONDS", "600");
 
-async fn pair(house: &House) -> [Member; 2] {
+async fn pair(house: &RestartableServer) -> [ResumableClient; 2] {
     let mut alice = house.join("alice", RESUME).await;
     let bob = house.join("bob", RESUME).await;
-    alice.hears_a("user_joined").await;
+    alice.receive_type("user_joined").await;
     [alice, bob]
 }
 
-/// The server stops in time though it cannot keep anybody, says so once, and the next one knows nobody.
-async fn stops_without_keeping_anybody(house: &mut House, members: [Member; 2], named: &str) {
+/// The server stops long before its grace is over though it cannot save its members, logs that once, and the next process
+/// has no members.
+async fn stops_without_keeping_anybody(
+    house: &mut RestartableServer,
+    members: [ResumableClient; 2],
+    named: &str,
+) {
     let [mut alice, mut bob] = members;
 
-    let began = Instant::now();
-    let (errors, ..) = tokio::join!(house.stops(), alice.hears_the_end(), bob.hears_the_end());
-    let took = began.elapsed();
-    house.opens_again().await;
-    alice.fails_to_resume(house.address()).await;
-    bob.fails_to_resume(house.address()).await;
+    let (errors, ..) =
+        tokio::join!(house.stop(), alice.receive_until_closed(), bob.receive_until_closed());
+    house.restart().await;
+    alice.assert_resume_fails(house.address()).await;
+    bob.assert_resume_fails(house.address()).await;
 
-    assert!(took < IN_TIME, "{took:?}");
     assert!(matches!(&errors[..], [error] if error.contains(named)), "{errors:?}");
-    assert_eq!(house.stops().await, [] as [&str; 0]);
+    assert_eq!(house.stop().await, [] as [&str; 0]);
 }
 
 #[tokio::test]
-async fn a_state_file_in_no_folder_is_named_and_costs_only_the_seats() {
-    let mut house = House::open(&[("STATE_FILE", "nowhere/seats")]).await;
+async fn a_state_file_in_a_missing_folder_is_logged_and_loses_only_the_memberships() {
+    let mut house = RestartableServer::start(&[("STATE_FILE", "nowhere/seats"), LONG_GRACE]).await;
     let members = pair(&house).await;
 
     stops_without_keeping_anybody(&mut house, members, "nowhere/seats").await;
@@ -62,15 +67,15 @@ impl Drop for FullDisk {
 }
 
 #[tokio::test]
-async fn a_full_disk_costs_only_the_seats() {
-    let mut house = House::open(&[("STATE_FILE", "disk/seats")]).await;
+async fn a_full_disk_loses_only_the_memberships() {
+    let mut house = RestartableServer::start(&[("STATE_FILE", "disk/seats"), LONG_GRACE]).await;
     let Some(disk) = FullDisk::mount(house.folder.path().join("disk")) else {
         return eprintln!("SKIPPED: only root may mount a disk that is full");
     };
     let [alice, mut bob] = pair(&house).await;
     let large = "x".repeat(8 * 1024);
-    bob.says(json!({"type":"message","data":large,"to":"alice"})).await;
-    bob.hears_nothing_else().await;
+    bob.send(json!({"type":"message","data":large,"to":"alice"})).await;
+    bob.assert_no_more_messages().await;
 
     stops_without_keeping_anybody(&mut house, [alice, bob], "disk/seats").await;
 
@@ -79,10 +84,10 @@ async fn a_full_disk_costs_only_the_seats() {
 
 /// As a service may be started that is to write little (`LimitFSIZE=`).
 #[tokio::test]
-async fn a_limit_on_the_size_of_files_costs_only_the_seats() {
-    let mut house = House::open(&[("STATE_FILE", "seats")]).await;
+async fn a_limit_on_file_sizes_loses_only_the_memberships() {
+    let mut house = RestartableServer::start(&[("STATE_FILE", "seats"), LONG_GRACE]).await;
     let members = pair(&house).await;
-    let pid = house.server.child.id().unwrap().to_string();
+    let pid = house.process.child.id().unwrap().to_string();
     let limited = Command::new("prlimit").args(["--fsize=100", "--pid", &pid]).status();
     assert!(limited.unwrap().success());
 
@@ -90,14 +95,14 @@ async fn a_limit_on_the_size_of_files_costs_only_the_seats() {
 }
 
 #[tokio::test]
-async fn a_state_file_that_is_damaged_is_named_not_quoted_and_lets_nobody_resume() {
+async fn a_damaged_state_file_is_named_not_quoted_and_no_member_resumes() {
     const SAID: &str = "what bob said to alice";
-    let mut house = House::open(&[("STATE_FILE", "seats")]).await;
+    let mut house = RestartableServer::start(&[("STATE_FILE", "seats"), LONG_GRACE]).await;
     let path = house.folder.path().join("seats");
     let [alice, mut bob] = pair(&house).await;
-    bob.says(json!({"type":"message","data":SAID,"to":"alice"})).await;
-    bob.hears_nothing_else().await;
-    tokio::join!(house.stops(), bob.hears_the_end());
+    bob.send(json!({"type":"message","data":SAID,"to":"alice"})).await;
+    bob.assert_no_more_messages().await;
+    tokio::join!(house.stop(), bob.receive_until_closed());
     let whole = fs::read_to_string(&path).unwrap();
     assert!(whole.contains(SAID));
 
@@ -111,28 +116,28 @@ async fn a_state_file_that_is_damaged_is_named_not_quoted_and_lets_nobody_resume
     for text in cases.into_iter().map(String::into_bytes).chain([binary]) {
         fs::write(&path, &text).unwrap();
 
-        house.opens_again().await;
+        house.restart().await;
         for member in [&alice, &bob] {
-            let (_, told) = member.asks_to_resume(house.address()).await;
+            let (_, told) = member.try_resume(house.address()).await;
             assert_eq!(told["code"], "resume_failed");
         }
-        let errors = house.stops().await;
+        let errors = house.stop().await;
 
         assert!(!path.exists(), "it would be named at every start");
         assert!(matches!(&errors[..], [error] if error.contains("seats")), "{errors:?}");
-        assert!(!house.server.said.join("\n").contains(SAID));
+        assert!(!house.process.log.lines().join("\n").contains(SAID));
     }
 }
 
 #[tokio::test]
-async fn what_is_kept_is_its_owners_only_whatever_lay_there_before() {
-    let mut house = House::open(&[("STATE_FILE", "seats")]).await;
+async fn the_state_file_is_readable_by_its_owner_only() {
+    let mut house = RestartableServer::start(&[("STATE_FILE", "seats"), LONG_GRACE]).await;
     let path = house.folder.path().join("seats");
     let [_alice, mut bob] = pair(&house).await;
     fs::write(&path, "something else").unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
 
-    tokio::join!(house.stops(), bob.hears_the_end());
+    tokio::join!(house.stop(), bob.receive_until_closed());
 
     let mode = fs::metadata(&path).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);

@@ -3,21 +3,21 @@
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::{
-    faults::{House, RESUME},
-    harness::{Client, Server, couple},
-    process::{command, text},
+use crate::harness::{
+    Client, TestServer, join_pair,
+    process::{RestartableServer, command, text},
+    resumable::RESUME,
 };
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
-async fn open(settings: &[(&str, &str)]) -> Server {
+async fn open(settings: &[(&str, &str)]) -> TestServer {
     let mut all = vec![("ADMIN_TOKEN", TOKEN)];
     all.extend(settings);
-    Server::start(&all).await
+    TestServer::start(&all).await
 }
 
-async fn see(server: &Server, path: &str) -> Value {
+async fn see(server: &TestServer, path: &str) -> Value {
     let path = format!("/admin/api/{path}");
     let answer = server.request(Method::GET, &path).bearer_auth(TOKEN).send().await.unwrap();
     assert_eq!(answer.status(), StatusCode::OK, "{path}");
@@ -26,38 +26,38 @@ async fn see(server: &Server, path: &str) -> Value {
 }
 
 /// The status and the body of an act.
-async fn act(server: &Server, path: &str, body: Value) -> (u16, Value) {
+async fn act(server: &TestServer, path: &str, body: Value) -> (u16, Value) {
     let request = server.request(Method::POST, &format!("/admin/api/{path}"));
     let answer = request.bearer_auth(TOKEN).json(&body).send().await.unwrap();
     (answer.status().as_u16(), answer.json().await.unwrap())
 }
 
-async fn done(server: &Server, path: &str, body: Value) -> Value {
+async fn done(server: &TestServer, path: &str, body: Value) -> Value {
     let (status, answer) = act(server, path, body).await;
     assert_eq!(status, 200, "{path}: {answer}");
     answer
 }
 
 /// A member of `room` as `username` that may resume, and its resume token.
-async fn resumable(server: &Server, room: &str, username: &str, id: &str) -> (Client, String) {
+async fn resumable(server: &TestServer, room: &str, username: &str, id: &str) -> (Client, String) {
     let mut client = server.connect(room).await;
-    client.hears().await;
+    client.receive().await;
     let token = server.token(username);
     client
-        .says(json!({"type":"auth_token","token":token,"clientId":id,"features":["resume"]}))
+        .send(json!({"type":"auth_token","token":token,"clientId":id,"features":["resume"]}))
         .await;
-    let success = client.hears().await;
+    let success = client.receive().await;
     client.id = success["client_id"].as_str().unwrap().to_owned();
-    assert_eq!(client.hears().await["type"], "users_in_room");
+    assert_eq!(client.receive().await["type"], "users_in_room");
     (client, success["resume_token"].as_str().unwrap().to_owned())
 }
 
 /// How somebody is refused who introduces himself: the code of the error, and the close.
-async fn refusal(server: &Server, room: &str, username: &str) -> (String, u16, String) {
+async fn refusal(server: &TestServer, room: &str, username: &str) -> (String, u16, String) {
     let mut client = server.connect(room).await;
-    client.hears().await;
-    client.says(json!({"type":"auth_token","token":server.token(username)})).await;
-    let (before, (close, reason)) = client.is_let_go().await;
+    client.receive().await;
+    client.send(json!({"type":"auth_token","token":server.token(username)})).await;
+    let (before, (close, reason)) = client.read_to_close().await;
     assert_eq!(before.len(), 1, "{before:?}");
     (before[0]["code"].as_str().unwrap().to_owned(), close, reason)
 }
@@ -67,11 +67,11 @@ fn banned() -> (String, u16, String) {
 }
 
 #[tokio::test]
-async fn only_who_has_the_admin_token_gets_in_and_without_one_there_is_nothing() {
+async fn the_admin_api_asks_for_the_admin_token_and_does_not_exist_without_one() {
     let server = open(&[]).await;
-    let nothing = Server::start(&[]).await;
+    let nothing = TestServer::start(&[]).await;
     let user = server.token("alice");
-    let ask = async |server: &Server, method: Method, path: &str, token: Option<&str>| {
+    let ask = async |server: &TestServer, method: Method, path: &str, token: Option<&str>| {
         let request = server.request(method, &format!("/admin/api/{path}"));
         let request = token.into_iter().fold(request, |request, token| request.bearer_auth(token));
         request.send().await.unwrap().status().as_u16()
@@ -103,7 +103,7 @@ async fn only_who_has_the_admin_token_gets_in_and_without_one_there_is_nothing()
 }
 
 #[tokio::test]
-async fn an_administrator_is_not_held_to_the_limit_of_requests_and_others_are() {
+async fn the_request_rate_limit_applies_to_all_but_administrators() {
     let server = open(&[("RATE_LIMIT_PER_MINUTE", "2")]).await;
 
     for _ in 0..5 {
@@ -124,17 +124,17 @@ async fn an_administrator_is_not_held_to_the_limit_of_requests_and_others_are() 
 }
 
 #[tokio::test]
-async fn a_room_is_seen_with_who_is_there_from_where_and_how_they_are_connected() {
+async fn a_room_shows_its_members_with_address_and_media_path() {
     let server = open(&[]).await;
     let (alice, _) = resumable(&server, "den", "alice", "a").await;
     let mut bob = server.join_as("den", "bob", json!("b")).await.0;
-    bob.says(
+    bob.send(
         json!({"type":"call_report","peer":"a","outcome":"connected","ms":420,"path":"relay"}),
     )
     .await;
-    bob.hears_nothing_else().await;
+    bob.assert_no_more_messages().await;
     drop(alice);
-    bob.hears_nothing_else().await;
+    bob.assert_no_more_messages().await;
 
     let room = loop {
         let room = see(&server, "rooms/den").await;
@@ -167,7 +167,7 @@ async fn a_room_is_seen_with_who_is_there_from_where_and_how_they_are_connected(
 }
 
 #[tokio::test]
-async fn who_is_kicked_is_out_at_once_and_does_not_come_back_by_resume() {
+async fn a_kicked_member_is_disconnected_at_once_and_cannot_resume() {
     let server = open(&[]).await;
     let (alice, ticket) = resumable(&server, "den", "alice", "a").await;
     let mut bob = server.join("den", "bob").await;
@@ -175,24 +175,24 @@ async fn who_is_kicked_is_out_at_once_and_does_not_come_back_by_resume() {
     let order = done(&server, "rooms/den/kick", json!({"client_id":"a"})).await;
 
     assert_eq!((&order["room"], &order["who"]), (&json!("den"), &json!({"client_id":"a"})));
-    let (before, close) = alice.is_let_go().await;
+    let (before, close) = alice.read_to_close().await;
     let error = before.last().unwrap();
     assert_eq!((&error["code"], &error["retry"]), (&json!("removed"), &json!(false)));
     assert_eq!(close, (4002, "Removed by an administrator".into()));
-    let left = bob.hears().await;
+    let left = bob.receive().await;
     assert_eq!((&left["type"], &left["client_id"]), (&json!("user_left"), &json!("a")));
     let mut back = server.connect("den").await;
-    back.hears().await;
-    back.says(json!({"type":"resume","resume_token":ticket,"last_seq":1})).await;
-    assert_eq!(back.hears().await["code"], "resume_failed");
+    back.receive().await;
+    back.send(json!({"type":"resume","resume_token":ticket,"last_seq":1})).await;
+    assert_eq!(back.receive().await["code"], "resume_failed");
     let again = server.join_as("den", "alice", json!("a")).await.0;
-    assert_eq!(bob.hears().await["type"], "user_joined");
-    bob.hears_nothing_else().await;
-    again.leaves().await;
+    assert_eq!(bob.receive().await["type"], "user_joined");
+    bob.assert_no_more_messages().await;
+    again.leave().await;
 }
 
 #[tokio::test]
-async fn who_is_away_is_kicked_as_well_and_the_others_hear_it_once() {
+async fn a_detached_member_can_be_kicked_and_its_peers_receive_one_user_left() {
     let server = open(&[]).await;
     let (alice, _) = resumable(&server, "den", "alice", "a").await;
     let mut bob = server.join_as("den", "bob", json!("b")).await.0;
@@ -201,20 +201,20 @@ async fn who_is_away_is_kicked_as_well_and_the_others_hear_it_once() {
 
     done(&server, "rooms/den/kick", json!({"username":"alice"})).await;
 
-    assert_eq!(bob.hears().await["type"], "user_left");
-    bob.hears_nothing_else().await;
+    assert_eq!(bob.receive().await["type"], "user_left");
+    bob.assert_no_more_messages().await;
     let (status, told) = act(&server, "rooms/den/kick", json!({"username":"alice"})).await;
     assert_eq!((status, &told["detail"]), (404, &json!("No such member is in this room")));
 }
 
 #[tokio::test]
-async fn a_ban_holds_for_a_user_under_every_client_id_until_it_is_lifted() {
+async fn a_ban_of_a_user_denies_entry_under_every_client_id_until_it_is_removed() {
     let server = open(&[]).await;
     let alice = server.join_as("den", "alice", json!("a")).await.0;
     let elsewhere = server.join("attic", "alice").await;
 
     done(&server, "rooms/den/kick", json!({"username":"alice","ban_seconds":3600})).await;
-    let kicked = alice.is_let_go().await.1.0;
+    let kicked = alice.read_to_close().await.1.0;
     let refused = refusal(&server, "den", "alice").await;
     // A fresh token is no way back in.
     let refreshed = server
@@ -227,30 +227,30 @@ async fn a_ban_holds_for_a_user_under_every_client_id_until_it_is_lifted() {
     let still = refusal(&server, "den", "alice").await;
     let orders = see(&server, "orders").await;
     done(&server, "lift", orders["orders"][0].clone()).await;
-    server.join("den", "alice").await.leaves().await;
+    server.join("den", "alice").await.leave().await;
 
     assert_eq!((kicked, refused, still), (4002, banned(), banned()));
-    elsewhere.leaves().await;
+    elsewhere.leave().await;
     let (status, _) = act(&server, "lift", orders["orders"][0].clone()).await;
     assert_eq!(status, 404);
 }
 
 #[tokio::test]
-async fn a_ban_from_all_rooms_ends_every_session_of_that_user_and_nobody_elses() {
+async fn a_ban_from_all_rooms_ends_every_session_of_that_user_and_no_other() {
     let server = open(&[]).await;
     let (one, other) = (server.join("den", "alice").await, server.join("attic", "alice").await);
     let mut bob = server.join("attic", "bob").await;
 
     done(&server, "ban", json!({"username":"alice","seconds":60})).await;
 
-    assert_eq!((one.is_let_go().await.1.0, other.is_let_go().await.1.0), (4002, 4002));
-    assert_eq!(bob.hears().await["type"], "user_left");
-    bob.hears_nothing_else().await;
+    assert_eq!((one.read_to_close().await.1.0, other.read_to_close().await.1.0), (4002, 4002));
+    assert_eq!(bob.receive().await["type"], "user_left");
+    bob.assert_no_more_messages().await;
     assert_eq!(refusal(&server, "cellar", "alice").await, banned());
 }
 
 #[tokio::test]
-async fn a_locked_room_lets_nobody_in_but_who_is_in_and_resumes() {
+async fn a_locked_room_admits_only_members_that_resume() {
     let server = open(&[]).await;
     let (alice, ticket) = resumable(&server, "Zimmer%207%2F%C3%A9", "alice", "a").await;
 
@@ -258,9 +258,9 @@ async fn a_locked_room_lets_nobody_in_but_who_is_in_and_resumes() {
     let refused = refusal(&server, "Zimmer%207%2F%C3%A9", "bob").await;
     drop(alice);
     let mut back = server.connect("Zimmer%207%2F%C3%A9").await;
-    back.hears().await;
-    back.says(json!({"type":"resume","resume_token":ticket,"last_seq":1})).await;
-    let resumed = back.hears().await;
+    back.receive().await;
+    back.send(json!({"type":"resume","resume_token":ticket,"last_seq":1})).await;
+    let resumed = back.receive().await;
     let seen = see(&server, "rooms/Zimmer%207%2F%C3%A9").await;
     done(&server, "rooms/Zimmer%207%2F%C3%A9/unlock", json!({})).await;
     server.join("Zimmer%207%2F%C3%A9", "bob").await;
@@ -271,22 +271,22 @@ async fn a_locked_room_lets_nobody_in_but_who_is_in_and_resumes() {
 }
 
 #[tokio::test]
-async fn a_room_that_is_closed_is_empty_and_stays_so_for_as_long_as_was_said() {
+async fn a_closed_room_is_empty_and_denies_entry_for_the_time_that_was_given() {
     let server = open(&[]).await;
-    let (alice, bob) = couple(&server, "den").await;
+    let (alice, bob) = join_pair(&server, "den").await;
 
     done(&server, "rooms/den/close", json!({"seconds":60})).await;
 
-    assert_eq!((alice.is_let_go().await.1.0, bob.is_let_go().await.1.0), (4002, 4002));
+    assert_eq!((alice.read_to_close().await.1.0, bob.read_to_close().await.1.0), (4002, 4002));
     assert_eq!(refusal(&server, "den", "carol").await, banned());
     done(&server, "rooms/attic/close", json!({})).await;
     server.join("attic", "carol").await;
 }
 
 #[tokio::test]
-async fn a_room_holds_as_many_as_an_administrator_says() {
+async fn an_administrator_sets_the_capacity_of_a_room() {
     let server = open(&[("MAX_CONNECTIONS_PER_ROOM", "2")]).await;
-    let _inside = couple(&server, "den").await;
+    let _inside = join_pair(&server, "den").await;
 
     let full = refusal(&server, "den", "carol").await;
     done(&server, "rooms/den/capacity", json!({"members":3})).await;
@@ -295,13 +295,13 @@ async fn a_room_holds_as_many_as_an_administrator_says() {
     let still = refusal(&server, "den", "carol").await;
 
     assert_eq!((full.0, still.0), ("room_full".into(), "room_full".into()));
-    carol.leaves().await;
+    carol.leave().await;
 }
 
 #[tokio::test]
-async fn what_an_administrator_says_is_heard_as_it_was_said_by_whom_it_is_for() {
+async fn a_message_from_an_administrator_reaches_its_addressees_unchanged() {
     let server = open(&[]).await;
-    let (mut alice, mut bob) = couple(&server, "den").await;
+    let (mut alice, mut bob) = join_pair(&server, "den").await;
     let say = async |body: &str| {
         let request =
             server.request(Method::POST, "/admin/api/rooms/den/message").bearer_auth(TOKEN);
@@ -314,33 +314,33 @@ async fn what_an_administrator_says_is_heard_as_it_was_said_by_whom_it_is_for() 
     assert_eq!(say(r#"{"data":1,"to":"nobody"}"#).await, 404);
 
     assert_eq!(
-        alice.hears_text().await,
+        alice.receive_text().await,
         r#"{"type":"server_message","data":{"b": 1.0,"a":"\u00e9"}}"#
     );
-    alice.hears_nothing_else().await;
-    assert_eq!(bob.hears().await["type"], "server_message");
-    assert_eq!(bob.hears().await["data"], "for you");
+    alice.assert_no_more_messages().await;
+    assert_eq!(bob.receive().await["type"], "server_message");
+    assert_eq!(bob.receive().await["data"], "for you");
 }
 
 #[tokio::test]
-async fn the_timeline_tells_why_a_call_failed_and_never_what_was_said() {
+async fn a_timeline_shows_why_a_call_failed_and_no_payload() {
     let server = open(&[("MAX_CONNECTIONS_PER_ROOM", "2")]).await;
     let (mut alice, _) = server.join_as("den", "alice", json!("a")).await;
     let mut bob = server.join_as("den", "bob", json!("b")).await.0;
     let offer = json!({"type":"offer","offer":{"sdp":"v=0 s3cr3t-payload 192.0.2.77"},"to":"b"});
-    alice.says(offer).await;
-    alice.says(json!({"type":"ice_candidate","candidate":null})).await;
+    alice.send(offer).await;
+    alice.send(json!({"type":"ice_candidate","candidate":null})).await;
     let unknown = json!({"type":"offer","offer":{},"to":"zed"}).to_string();
-    assert_eq!(alice.hears().await["type"], "user_joined");
-    assert_eq!(alice.is_told_after(&unknown).await["code"], "target_not_found");
+    assert_eq!(alice.receive().await["type"], "user_joined");
+    assert_eq!(alice.error_after(&unknown).await["code"], "target_not_found");
     assert_eq!(refusal(&server, "den", "carol").await.0, "room_full");
-    bob.says(json!({"type":"call_report","peer":"a","outcome":"failed","ms":9000})).await;
-    bob.hears().await;
-    bob.hears().await;
-    bob.hears_nothing_else().await;
-    bob.leaves().await;
-    assert_eq!(alice.hears().await["type"], "user_left");
-    alice.leaves().await;
+    bob.send(json!({"type":"call_report","peer":"a","outcome":"failed","ms":9000})).await;
+    bob.receive().await;
+    bob.receive().await;
+    bob.assert_no_more_messages().await;
+    bob.leave().await;
+    assert_eq!(alice.receive().await["type"], "user_left");
+    alice.leave().await;
 
     let story = loop {
         let story = see(&server, "rooms/den/timeline").await;
@@ -384,7 +384,7 @@ async fn the_timeline_tells_why_a_call_failed_and_never_what_was_said() {
 }
 
 #[tokio::test]
-async fn without_timelines_nothing_is_kept() {
+async fn no_timeline_is_kept_where_timelines_are_off() {
     let server = open(&[("TIMELINE_SECONDS", "0")]).await;
     let _alice = server.join("den", "alice").await;
 
@@ -399,7 +399,7 @@ async fn without_timelines_nothing_is_kept() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_none_is_told_what_it_should_be() {
+async fn a_malformed_body_is_answered_with_what_is_accepted() {
     let server = open(&[]).await;
     let _alice = server.join_as("den", "alice", json!("a")).await;
     let cases = [
@@ -429,30 +429,31 @@ async fn a_body_that_is_none_is_told_what_it_should_be() {
         assert_eq!(status, 422, "{path} {body}: {told}");
         assert!(told["detail"][0]["msg"].as_str().unwrap().contains(says), "{path} {body}: {told}");
     }
-    server.join_as("den", "bob", json!("b")).await.0.leaves().await;
+    server.join_as("den", "bob", json!("b")).await.0.leave().await;
 }
 
 #[tokio::test]
-async fn orders_hold_for_the_next_process_and_the_shell_gives_them_too() {
-    let mut house = House::open(&[("ADMIN_TOKEN", TOKEN), ("RESUME_WINDOW_SECONDS", "30")]).await;
+async fn moderation_rules_outlive_the_process_and_can_be_given_from_the_command_line() {
+    let mut house =
+        RestartableServer::start(&[("ADMIN_TOKEN", TOKEN), ("RESUME_WINDOW_SECONDS", "30")]).await;
     let mut alice = house.join("alice", RESUME).await;
     let mut bob = house.join("bob", RESUME).await;
-    let admin = async |house: &House, arguments: &[&str]| {
+    let admin = async |house: &RestartableServer, arguments: &[&str]| {
         let mut command = command(env!("CARGO_BIN_EXE_signaling-server"), &house.folder);
         let port = house.address().port().to_string();
         let command = command.env("HOST", "127.0.0.1").env("PORT", port).env("ADMIN_TOKEN", TOKEN);
         command.arg("admin").args(arguments).output().await.unwrap()
     };
 
-    alice.hears_a("user_joined").await;
+    alice.receive_type("user_joined").await;
 
     let rooms = admin(&house, &["rooms"]).await;
     let said = admin(&house, &["say", "den", "closing soon"]).await;
-    assert_eq!(alice.hears_a("server_message").await["data"], "closing soon");
+    assert_eq!(alice.receive_type("server_message").await["data"], "closing soon");
     let locked = admin(&house, &["lock", "den"]).await;
     let banned = admin(&house, &["ban", "den", "--user", "alice", "--for", "600", "--json"]).await;
-    bob.hears_a("server_message").await;
-    bob.hears_a("user_left").await;
+    bob.receive_type("server_message").await;
+    bob.receive_type("user_left").await;
     for output in [&rooms, &said, &locked, &banned] {
         assert!(output.status.success(), "{}", text(output));
     }
@@ -464,12 +465,13 @@ async fn orders_hold_for_the_next_process_and_the_shell_gives_them_too() {
     let order: Value = serde_json::from_slice(&banned.stdout).unwrap();
     assert_eq!(order["who"], json!({"username":"alice"}));
 
-    bob.hangs_up().await;
-    house.stops().await;
+    bob.drop_connection().await;
+    house.stop().await;
     let is_audit = |line: &&String| line.contains("signaling::audit");
     let audit: Vec<Value> = house
-        .server
-        .said
+        .process
+        .log
+        .lines()
         .iter()
         .filter(is_audit)
         .map(|line| serde_json::from_str(line).unwrap())
@@ -480,8 +482,8 @@ async fn orders_hold_for_the_next_process_and_the_shell_gives_them_too() {
         (&json!("ban"), &json!("den"), &json!("username alice"), &json!(600))
     );
     assert_eq!(audit[1]["fields"]["who"], Value::Null, "nobody is nobody");
-    house.opens_again().await;
-    assert_eq!(bob.resumes(house.address()).await["type"], "resumed");
+    house.restart().await;
+    assert_eq!(bob.resume(house.address()).await["type"], "resumed");
     let orders = admin(&house, &["orders"]).await;
     assert!(
         text(&orders).contains("alice") && text(&orders).contains("order=lock"),
@@ -496,6 +498,6 @@ async fn orders_hold_for_the_next_process_and_the_shell_gives_them_too() {
 
     let drained = admin(&house, &["drain"]).await;
     assert!(drained.status.success(), "{}", text(&drained));
-    assert_eq!(bob.hears_a("server_shutdown").await["type"], "server_shutdown");
-    assert!(house.ends().await.success());
+    assert_eq!(bob.receive_type("server_shutdown").await["type"], "server_shutdown");
+    assert!(house.process.wait().await.success());
 }

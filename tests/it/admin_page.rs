@@ -3,12 +3,12 @@
 use reqwest::Method;
 use tokio::time::timeout;
 
-use crate::harness::{SOON, Server};
+use crate::harness::{TEST_TIMEOUT, TestServer};
 
 const ADMIN_TOKEN: &str = "a-token-of-an-administrator-with-32-bytes";
 const METRICS_TOKEN: &str = "a-token-for-figures";
 
-async fn get(server: &Server, path: &str, token: Option<&str>) -> (u16, String) {
+async fn get(server: &TestServer, path: &str, token: Option<&str>) -> (u16, String) {
     let request = server.request(Method::GET, path);
     let request = token.into_iter().fold(request, |request, token| request.bearer_auth(token));
     let response = request.send().await.unwrap();
@@ -16,8 +16,8 @@ async fn get(server: &Server, path: &str, token: Option<&str>) -> (u16, String) 
 }
 
 #[tokio::test]
-async fn without_an_admin_token_there_is_no_page() {
-    let server = Server::start(&[("METRICS_TOKEN", METRICS_TOKEN)]).await;
+async fn the_admin_page_does_not_exist_without_an_admin_token() {
+    let server = TestServer::start(&[("METRICS_TOKEN", METRICS_TOKEN)]).await;
 
     for path in ["/admin", "/admin/", "/admin/page.mjs", "/admin/api/metrics", "/admin/api/past"] {
         assert_eq!(get(&server, path, None).await.0, 404, "{path}");
@@ -25,8 +25,8 @@ async fn without_an_admin_token_there_is_no_page() {
 }
 
 #[tokio::test]
-async fn the_page_and_all_that_it_names_come_from_here_and_hold_no_secret() {
-    let server = Server::start(&[("ADMIN_TOKEN", ADMIN_TOKEN)]).await;
+async fn the_admin_page_loads_only_from_the_server_and_contains_no_secret() {
+    let server = TestServer::start(&[("ADMIN_TOKEN", ADMIN_TOKEN)]).await;
 
     let (_, page) = get(&server, "/admin/", None).await;
     let named: Vec<&str> =
@@ -49,9 +49,9 @@ async fn the_page_and_all_that_it_names_come_from_here_and_hold_no_secret() {
 }
 
 #[tokio::test]
-async fn each_token_opens_the_figures_where_they_are_for_it_and_no_other_does() {
+async fn each_token_opens_the_metrics_at_its_own_path_only() {
     let server =
-        Server::start(&[("ADMIN_TOKEN", ADMIN_TOKEN), ("METRICS_TOKEN", METRICS_TOKEN)]).await;
+        TestServer::start(&[("ADMIN_TOKEN", ADMIN_TOKEN), ("METRICS_TOKEN", METRICS_TOKEN)]).await;
     let of_each = [("/metrics", METRICS_TOKEN), ("/admin/api/metrics", ADMIN_TOKEN)];
 
     for (path, known) in of_each {
@@ -66,13 +66,13 @@ async fn each_token_opens_the_figures_where_they_are_for_it_and_no_other_does() 
 }
 
 #[tokio::test]
-async fn a_room_that_is_over_is_found_with_its_timeline() {
-    let server = Server::start(&[("ADMIN_TOKEN", ADMIN_TOKEN)]).await;
+async fn a_closed_room_is_found_with_its_timeline() {
+    let server = TestServer::start(&[("ADMIN_TOKEN", ADMIN_TOKEN)]).await;
     let alice = server.join("den", "alice").await;
     let past = async || get(&server, "/admin/api/past", Some(ADMIN_TOKEN)).await.1;
     assert_eq!(past().await, "[]");
 
-    alice.leaves().await;
+    alice.leave().await;
 
     let found = async {
         loop {
@@ -82,7 +82,7 @@ async fn a_room_that_is_over_is_found_with_its_timeline() {
             }
         }
     };
-    let found = timeout(SOON, found).await.unwrap();
+    let found = timeout(TEST_TIMEOUT, found).await.unwrap();
     assert!(found.starts_with("[{\"room_id\":\"den\",\"over_for_seconds\":"), "{found}");
     let (_, story) = get(&server, "/admin/api/rooms/den/timeline", Some(ADMIN_TOKEN)).await;
     assert!(story.contains("\"is_open\":false"), "{story}");

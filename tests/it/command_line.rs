@@ -4,14 +4,11 @@ use std::process::Stdio;
 
 use tokio::time::timeout;
 
-use super::{
-    doctor::{SOUND, home},
-    harness::SOON,
-    process::{command, text},
+use super::doctor::{SOUND, home};
+use crate::harness::{
+    TEST_TIMEOUT,
+    process::{MANAGE_USERS, SERVER, command, text},
 };
-
-const SERVER: &str = env!("CARGO_BIN_EXE_signaling-server");
-const MANAGE_USERS: &str = env!("CARGO_BIN_EXE_manage_users");
 
 #[tokio::test]
 async fn a_reader_that_closes_the_pipe_is_no_failure() {
@@ -32,7 +29,7 @@ async fn a_reader_that_closes_the_pipe_is_no_failure() {
         command.args(arguments).envs(SOUND).stdout(writer).stderr(Stdio::piped());
 
         let output = command.spawn().unwrap().wait_with_output();
-        let output = timeout(SOON, output).await.unwrap().unwrap();
+        let output = timeout(TEST_TIMEOUT, output).await.unwrap().unwrap();
 
         assert_eq!((output.status.code(), &*text(&output)), (Some(0), ""), "{arguments:?}");
     }

@@ -10,9 +10,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::{
-    harness::{SOON, users_file},
-    process::{Process, command, text},
+use crate::harness::{
+    TEST_TIMEOUT,
+    process::{ServerProcess, command, text},
+    users_file,
 };
 
 /// Settings without a fault, for whoever has no relay.
@@ -36,7 +37,7 @@ pub fn home() -> TempDir {
 pub async fn run(folder: &TempDir, arguments: &[&str], settings: &[(&str, &str)]) -> Output {
     let mut command = command(env!("CARGO_BIN_EXE_signaling-server"), folder);
     command.arg("doctor").args(arguments).envs(SOUND).envs(settings.iter().copied());
-    timeout(SOON, command.output()).await.expect("it does not end").unwrap()
+    timeout(TEST_TIMEOUT, command.output()).await.expect("it does not end").unwrap()
 }
 
 /// What it finds.
@@ -80,7 +81,7 @@ impl Findings {
     }
 
     /// Asserts the verdict, and parts of message and fix.
-    pub fn says(&self, subject: &str, verdict: &str, message: &str, fix: &str) {
+    pub fn assert_finding(&self, subject: &str, verdict: &str, message: &str, fix: &str) {
         let one = self.one(subject);
         let fits = one.0 == verdict && one.1.contains(message) && one.2.contains(fix);
         assert!(fits, "{subject}: {one:?} is not {verdict}, {message}, {fix}");
@@ -89,20 +90,25 @@ impl Findings {
 }
 
 #[tokio::test]
-async fn what_is_as_it_should_be_is_said_to_be() {
+async fn a_sound_installation_has_no_faults() {
     let folder = home();
     let found = Findings::of(&folder, &[]).await;
 
     assert!(found.is_well);
-    found.says("settings", "ok", "accepted", "");
-    found.says("secrets", "ok", "SECRET_KEY, JWT_SECRET_KEY: set, strong and different", "");
-    found.says("users", "ok", "1 can log in", "");
-    found.says("files", "ok", "closed to others", "");
-    found.says("HTTPS", "ok", "in force", "");
-    found.says("CORS_ORIGINS", "ok", "https://app.example.com", "");
-    found.says("PORT", "ok", "free one", "");
-    found.says("Redis", "ok", "single node", "");
-    found.says("TURN", "warning", "no TURN server", "docs/run/deployment.md");
+    found.assert_finding("settings", "ok", "accepted", "");
+    found.assert_finding(
+        "secrets",
+        "ok",
+        "SECRET_KEY, JWT_SECRET_KEY: set, strong and different",
+        "",
+    );
+    found.assert_finding("users", "ok", "1 can log in", "");
+    found.assert_finding("files", "ok", "closed to others", "");
+    found.assert_finding("HTTPS", "ok", "in force", "");
+    found.assert_finding("CORS_ORIGINS", "ok", "https://app.example.com", "");
+    found.assert_finding("PORT", "ok", "free one", "");
+    found.assert_finding("Redis", "ok", "single node", "");
+    found.assert_finding("TURN", "warning", "no TURN server", "docs/run/deployment.md");
     assert!(found.about("certificate").is_empty(), "there is none to look at");
     let keys = ["fix", "message", "subject", "verdict"];
     for finding in &found.all {
@@ -113,7 +119,7 @@ async fn what_is_as_it_should_be_is_said_to_be() {
 }
 
 #[tokio::test]
-async fn it_looks_on_where_settings_are_at_fault_and_tells_people_the_same_as_programs() {
+async fn faults_in_settings_do_not_end_the_diagnosis_and_text_and_json_agree() {
     let folder = home();
     let settings =
         [("SECRET_KEY", "your-secret-key-here"), ("PORT", "x"), ("DEBUG", "true"), ("HOST", "::")];
@@ -122,10 +128,10 @@ async fn it_looks_on_where_settings_are_at_fault_and_tells_people_the_same_as_pr
     let said = run(&folder, &[], &settings).await;
 
     assert!(!found.is_well && said.status.code() == Some(1));
-    found.says("DEBUG", "fault", "for development", "DEBUG=false");
+    found.assert_finding("DEBUG", "fault", "for development", "DEBUG=false");
     let port = found.about("PORT");
     assert_eq!(port, [("fault", "\"x\" is not accepted", "use a port from 0 to 65535")]);
-    found.says("users", "ok", "1 can log in", "");
+    found.assert_finding("users", "ok", "1 can log in", "");
     let said = text(&said);
     assert!(
         said.contains("FAULT       PORT: \"x\" is not accepted\n            use a port"),
@@ -134,12 +140,17 @@ async fn it_looks_on_where_settings_are_at_fault_and_tells_people_the_same_as_pr
     assert!(said.contains("faults found: "), "{said}");
 
     let placeholder = Findings::of(&folder, &[("SECRET_KEY", "your-secret-key-here")]).await;
-    placeholder.says("SECRET_KEY", "fault", "published placeholder", "openssl rand -hex 32");
+    placeholder.assert_finding(
+        "SECRET_KEY",
+        "fault",
+        "published placeholder",
+        "openssl rand -hex 32",
+    );
     assert!(placeholder.about("secrets").is_empty(), "not said to be well");
 }
 
 #[tokio::test]
-async fn secrets_that_are_guessed_or_shared_are_found_and_never_shown() {
+async fn weak_and_shared_secrets_are_found_and_never_printed() {
     let folder = home();
     let (repeated, shared) = ("ab".repeat(20), "9b1e48362f0a7d5ca0c7d5e9f1b2a3c4");
     let settings = [
@@ -153,8 +164,8 @@ async fn secrets_that_are_guessed_or_shared_are_found_and_never_shown() {
     let found = Findings::of(&folder, &settings).await;
 
     assert!(found.is_well, "warnings are no faults");
-    found.says("SECRET_KEY", "warning", "2 different characters", "openssl");
-    found.says("METRICS_TOKEN", "warning", "shorter than 16", "openssl");
+    found.assert_finding("SECRET_KEY", "warning", "2 different characters", "openssl");
+    found.assert_finding("METRICS_TOKEN", "warning", "shorter than 16", "openssl");
     for name in ["TURNSERVER_SECRET", "ADMIN_TOKEN"] {
         let about = found.about(name);
         assert!(about.iter().any(|it| it.1.contains("same as JWT_SECRET_KEY")), "{about:?}");
@@ -167,7 +178,7 @@ async fn secrets_that_are_guessed_or_shared_are_found_and_never_shown() {
 }
 
 #[tokio::test]
-async fn users_that_nobody_should_have_are_found() {
+async fn default_and_unusable_accounts_are_found() {
     let folder = home();
     let path = folder.path().join("users.csv");
     let with = async |text: &str| {
@@ -178,38 +189,38 @@ async fn users_that_nobody_should_have_are_found() {
     let head = "username,email,hashed_password,is_active\n";
 
     let default = with(&format!("{head}admin,,{published},True\n")).await;
-    default.says("users", "fault", "user \"admin\"", "manage_users passwd admin");
+    default.assert_finding("users", "fault", "user \"admin\"", "manage_users passwd admin");
     let disabled = with(&format!("{head}admin,,{published},False\n")).await;
-    disabled.says("users", "warning", "no active user", "manage_users add");
+    disabled.assert_finding("users", "warning", "no active user", "manage_users add");
     let row = with(&format!("{}bob,,x,True\n", users_file(&["alice"], 4))).await;
-    row.says("users", "fault", "line 3", "row");
+    row.assert_finding("users", "fault", "line 3", "row");
     let garbage = with("{}").await;
-    garbage.says("users", "fault", "line 1", "first line");
+    garbage.assert_finding("users", "fault", "line 1", "first line");
     fs::remove_file(&path).unwrap();
     let gone = Findings::of(&folder, &[]).await;
-    gone.says("USERS_CSV", "fault", "no file users.csv", "manage_users add");
+    gone.assert_finding("USERS_CSV", "fault", "no file users.csv", "manage_users add");
 }
 
 #[tokio::test]
-async fn files_that_others_may_read_are_found_until_they_are_closed() {
+async fn files_that_other_users_may_read_are_found() {
     let folder = home();
     let path = folder.path().join("users.csv");
     let open = |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
 
     open(0o644);
     let found = Findings::of(&folder, &[]).await;
-    found.says(
+    found.assert_finding(
         "files",
         "warning",
         "users.csv: other users of this machine may read",
         "chmod 600 users.csv",
     );
     open(0o640);
-    Findings::of(&folder, &[]).await.says("files", "ok", "closed", "");
+    Findings::of(&folder, &[]).await.assert_finding("files", "ok", "closed", "");
 }
 
 #[tokio::test]
-async fn who_may_come_in_the_clear_and_from_which_pages_is_looked_at() {
+async fn plain_http_and_cors_origins_are_checked() {
     let folder = home();
     for (settings, subject, verdict, says) in [
         (&[("REQUIRE_HTTPS", "false")][..], "HTTPS", "warning", "in the clear are served"),
@@ -229,7 +240,7 @@ async fn who_may_come_in_the_clear_and_from_which_pages_is_looked_at() {
 }
 
 #[tokio::test]
-async fn a_certificate_is_held_to_its_days_its_key_its_name_and_who_signed_it() {
+async fn a_certificate_is_checked_for_validity_key_name_and_issuer() {
     let folder = home();
     let (certificate, key) = (folder.path().join("a.pem"), folder.path().join("a.key"));
     let issue = |days: i64| {
@@ -262,7 +273,7 @@ async fn a_certificate_is_held_to_its_days_its_key_its_name_and_who_signed_it() 
     fs::remove_file(&certificate).unwrap();
     let gone = Findings::of(&folder, &settings).await;
 
-    long.says("HTTPS", "ok", "TLS of its own", "");
+    long.assert_finding("HTTPS", "ok", "TLS of its own", "");
     let said = |found: &Findings, verdict: &str, says: &str| {
         let about = found.about("certificate");
         let is_said = about.iter().any(|it| it.0 == verdict && it.1.contains(says));
@@ -282,63 +293,63 @@ async fn a_certificate_is_held_to_its_days_its_key_its_name_and_who_signed_it() 
 }
 
 #[tokio::test]
-async fn a_port_is_free_or_ours_or_somebody_elses() {
+async fn a_port_is_free_or_ours_or_taken_by_another_program() {
     let folder = home();
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = other.local_addr().unwrap().port().to_string();
     let on = async |port: &str| Findings::of(&folder, &[("PORT", port)]).await;
 
-    on(&taken).await.says(
+    on(&taken).await.assert_finding(
         "PORT",
         "fault",
         "another program listens",
         &format!("ss -ltnp 'sport = :{taken}'"),
     );
     drop(other);
-    on(&taken).await.says("PORT", "ok", "is free", "");
-    let running = Process::start(&folder, &SOUND).await;
-    let port = running.address.rsplit_once(':').unwrap().1;
-    on(port).await.says("PORT", "ok", "a signaling-server answers", "");
+    on(&taken).await.assert_finding("PORT", "ok", "is free", "");
+    let running = ServerProcess::start(&folder, &SOUND).await;
+    let port = running.address.port().to_string();
+    on(&port).await.assert_finding("PORT", "ok", "a signaling-server answers", "");
     for token in ["", "a-token-for-figures-of-32-bytes-0"] {
         let mut settings = SOUND.to_vec();
         settings.extend([("METRICS_LISTEN", "127.0.0.1:0"), ("METRICS_TOKEN", token)]);
-        let measured = Process::start(&folder, &settings).await;
+        let measured = ServerProcess::start(&folder, &settings).await;
         let figures = super::metrics::figures_at(&measured).to_string();
         let figures = [("METRICS_LISTEN", &*figures), ("METRICS_TOKEN", token)];
         let found = Findings::of(&folder, &figures).await;
-        found.says("METRICS_LISTEN", "ok", "a signaling-server answers", "");
+        found.assert_finding("METRICS_LISTEN", "ok", "a signaling-server answers", "");
     }
     let elsewhere = Findings::of(&folder, &[("HOST", "192.0.2.1"), ("PORT", "8000")]).await;
-    elsewhere.says("PORT", "fault", "cannot listen", "ip address");
+    elsewhere.assert_finding("PORT", "fault", "cannot listen", "ip address");
 }
 
 #[tokio::test]
-async fn handles_are_held_to_what_the_settings_allow() {
+async fn the_limit_of_file_descriptors_is_checked_against_the_settings() {
     let folder = home();
     let limited = async |handles: usize| {
         let mut shell = command("/bin/sh", &folder);
         let line = format!("ulimit -n {handles}; exec \"$0\" doctor --json");
         shell.args(["-c", &line, env!("CARGO_BIN_EXE_signaling-server")]).envs(SOUND);
-        let output = timeout(SOON, shell.output()).await.unwrap().unwrap();
+        let output = timeout(TEST_TIMEOUT, shell.output()).await.unwrap().unwrap();
         let all = serde_json::from_slice(&output.stdout).unwrap();
         Findings { is_well: output.status.success(), all }
     };
 
-    limited(1024).await.says(
+    limited(1024).await.assert_finding(
         "file descriptors",
         "warning",
         "leaves 960 connections",
         "LimitNOFILE",
     );
     let few = limited(100).await;
-    few.says("file descriptors", "fault", "84 connections", "LimitNOFILE");
+    few.assert_finding("file descriptors", "fault", "84 connections", "LimitNOFILE");
     assert!(!few.is_well);
-    limited(10_000).await.says("file descriptors", "ok", "9936 connections", "");
+    limited(10_000).await.assert_finding("file descriptors", "ok", "9936 connections", "");
 }
 
 /// What the kernel says comes through `timedatectl`, which a script stands for here.
 #[tokio::test]
-async fn the_clock_is_what_the_kernel_says_or_not_checked() {
+async fn the_clock_is_as_synchronised_as_the_kernel_reports() {
     let folder = home();
     let script = folder.path().join("timedatectl");
     let path = folder.path().to_str().unwrap();
@@ -350,19 +361,19 @@ async fn the_clock_is_what_the_kernel_says_or_not_checked() {
         Findings::of(&folder, &[("PATH", path)]).await
     };
 
-    says("echo yes").await.says("clock", "ok", "NTP keeps it", "");
-    says("echo no").await.says("clock", "warning", "no NTP", "timedatectl set-ntp true");
-    says("echo yes; exit 1").await.says("clock", "not_checked", "does not say", "--date");
+    says("echo yes").await.assert_finding("clock", "ok", "NTP keeps it", "");
+    says("echo no").await.assert_finding("clock", "warning", "no NTP", "timedatectl set-ntp true");
+    says("echo yes; exit 1").await.assert_finding("clock", "not_checked", "does not say", "--date");
     fs::remove_file(&script).unwrap();
     let unknown = Findings::of(&folder, &[("PATH", path)]).await;
-    unknown.says("clock", "not_checked", "does not say", "--date");
+    unknown.assert_finding("clock", "not_checked", "does not say", "--date");
     assert!(unknown.is_well);
 }
 
 #[tokio::test]
-async fn the_clock_is_held_against_a_servers_where_one_is_named() {
+async fn the_clock_is_compared_with_an_http_server_that_is_named() {
     let folder = home();
-    let running = Process::start(&folder, &SOUND).await;
+    let running = ServerProcess::start(&folder, &SOUND).await;
     let url = format!("http://{}/health", running.address);
     let mut compiler = tokio::process::Command::new("cc");
     compiler.args(["-shared", "-fPIC", "-o"]).arg(folder.path().join("clock.so"));
@@ -377,7 +388,7 @@ async fn the_clock_is_held_against_a_servers_where_one_is_named() {
     let date = ["--date", &*url];
 
     let same = Findings::with(&folder, &date, &path).await;
-    same.says("clock", "ok", "within 5 s", "");
+    same.assert_finding("clock", "ok", "within 5 s", "");
     let off = Findings::with(&folder, &date, &[&path[..], &late].concat()).await;
     let (verdict, message, fix) = off.one("clock");
     assert!(verdict == "warning" && fix.contains("set-ntp"));
@@ -394,12 +405,12 @@ async fn the_clock_is_held_against_a_servers_where_one_is_named() {
         (&*silent, "no answer within 5 s"),
     ] {
         let found = Findings::with(&folder, &["--date", url], &path).await;
-        found.says("clock", "not_checked", words, "server that you trust");
+        found.assert_finding("clock", "not_checked", words, "server that you trust");
     }
 }
 
 #[tokio::test]
-async fn a_server_that_says_no_date_or_nonsense_is_not_believed() {
+async fn an_http_server_without_a_valid_date_leaves_the_clock_unchecked() {
     let folder = home();
     for (answer, words) in [
         ("HTTP/1.1 200 OK\r\nDate: none\r\n\r\n", "not an HTTP date"),
@@ -422,13 +433,13 @@ async fn a_server_that_says_no_date_or_nonsense_is_not_believed() {
 
         let found = Findings::with(&folder, &["--date", &url], &path).await;
 
-        found.says("clock", "not_checked", words, "trust");
+        found.assert_finding("clock", "not_checked", words, "trust");
         answering.await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn options_that_it_does_not_know_are_answered_with_those_that_it_does() {
+async fn an_unknown_option_is_answered_with_the_usage() {
     let folder = home();
     for wrong in [&["--yaml"][..], &["--date"], &["--json", "now"]] {
         let output = run(&folder, wrong, &[]).await;

@@ -4,15 +4,15 @@ use std::process::Stdio;
 
 use tokio::{process::Command, time::timeout};
 
-use super::harness::{PASSWORD, SOON, Server};
+use crate::harness::{PASSWORD, TEST_TIMEOUT, TestServer};
 
 #[tokio::test]
 async fn a_python_client_of_the_fastapi_server_runs_unchanged() {
-    let server = Server::start(&[]).await;
+    let server = TestServer::start(&[]).await;
 
     let mut python = Command::new("/usr/bin/python3");
     let python = python.args(["tests/it/python_client.py", &server.address.to_string(), PASSWORD]);
-    let output = timeout(SOON, python.stdin(Stdio::null()).output())
+    let output = timeout(TEST_TIMEOUT, python.stdin(Stdio::null()).output())
         .await
         .expect("it hangs")
         .expect("no python3: run ./test.sh");

@@ -9,8 +9,8 @@ use tokio::{
     time::timeout,
 };
 
-use super::{
-    harness::{SOON, Server},
+use crate::harness::{
+    TEST_TIMEOUT, TestServer,
     process::{command, text},
 };
 
@@ -20,7 +20,7 @@ async fn ask(port: u16, settings: &[(&str, &str)]) -> Output {
     let mut check = command(env!("CARGO_BIN_EXE_signaling-server"), &folder);
     check.arg("healthcheck").envs([("DEBUG", "true"), ("HOST", "0.0.0.0")]);
     check.env("PORT", port.to_string()).envs(settings.iter().copied());
-    timeout(SOON, check.output()).await.expect("no answer").unwrap()
+    timeout(TEST_TIMEOUT, check.output()).await.expect("no answer").unwrap()
 }
 
 /// What it says where it fails: one sentence, for the operator.
@@ -32,8 +32,8 @@ fn fault(output: &Output) -> String {
 }
 
 #[tokio::test]
-async fn a_server_that_takes_newcomers_is_healthy() {
-    let server = Server::start(&[("REQUIRE_HTTPS", "true")]).await;
+async fn a_server_that_accepts_clients_is_healthy() {
+    let server = TestServer::start(&[("REQUIRE_HTTPS", "true")]).await;
 
     let output = ask(server.address.port(), &[]).await;
 
@@ -41,13 +41,13 @@ async fn a_server_that_takes_newcomers_is_healthy() {
 }
 
 #[tokio::test]
-async fn one_with_tls_of_its_own_is_asked_without_a_look_at_its_certificate() {
+async fn the_certificate_of_a_server_with_tls_is_not_verified() {
     let files = [
         ("SSL_SELF_SIGNED", "true"),
         ("SSL_CERT_FILE", "{folder}/server.crt"),
         ("SSL_KEY_FILE", "{folder}/server.key"),
     ];
-    let server = Server::start(&files).await;
+    let server = TestServer::start(&files).await;
 
     let tls = [("SSL_CERT_FILE", "server.crt"), ("SSL_KEY_FILE", "server.key")];
     let output = ask(server.address.port(), &tls).await;
@@ -56,8 +56,8 @@ async fn one_with_tls_of_its_own_is_asked_without_a_look_at_its_certificate() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_the_environment_names_is_not_used() {
-    let server = Server::start(&[]).await;
+async fn a_proxy_in_the_environment_is_not_used() {
+    let server = TestServer::start(&[]).await;
     let nowhere = "http://127.0.0.1:1";
 
     let proxies = [("http_proxy", nowhere), ("HTTP_PROXY", nowhere), ("ALL_PROXY", nowhere)];
@@ -67,7 +67,7 @@ async fn a_proxy_that_the_environment_names_is_not_used() {
 }
 
 #[tokio::test]
-async fn a_redirect_is_an_answer_and_not_followed() {
+async fn a_redirect_is_not_followed() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let answering = tokio::spawn(async move {
@@ -90,8 +90,8 @@ async fn a_redirect_is_an_answer_and_not_followed() {
 }
 
 #[tokio::test]
-async fn one_that_stops_is_not_healthy() {
-    let server = Server::start(&[]).await;
+async fn a_server_that_drains_is_not_healthy() {
+    let server = TestServer::start(&[]).await;
     server.app.close().await;
 
     let said = fault(&ask(server.address.port(), &[]).await);
@@ -100,7 +100,7 @@ async fn one_that_stops_is_not_healthy() {
 }
 
 #[tokio::test]
-async fn nobody_is_not_healthy() {
+async fn a_port_that_refuses_connections_is_not_healthy() {
     // Bound, so that nobody else gets the port, and deaf.
     let deaf = TcpSocket::new_v4().unwrap();
     deaf.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -112,7 +112,7 @@ async fn nobody_is_not_healthy() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_does_not_answer_is_not_waited_for() {
+async fn a_server_that_does_not_answer_is_not_waited_for() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
 
     let said = healthcheck::check("127.0.0.1", silent.local_addr().unwrap().port()).await;

@@ -1,4 +1,4 @@
-//! Stories told over real sockets.
+//! What the server does, over real sockets.
 
 #![allow(
     clippy::unwrap_used,
@@ -16,7 +16,6 @@ mod attacks;
 #[path = "../cluster/mod.rs"]
 mod cluster;
 mod command_line;
-mod coturn;
 mod doctor;
 #[path = "../faults/mod.rs"]
 mod faults;
@@ -25,7 +24,6 @@ mod harness;
 mod healthcheck;
 mod metrics;
 mod process;
-mod receiver;
 mod reload;
 mod rest;
 mod resume;

@@ -20,18 +20,18 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{
-    cluster::engine::Engine,
+use crate::harness::{
+    Client, PASSWORD, TEST_TIMEOUT, TestServer,
     coturn::{self, Coturn},
-    faults::House,
-    harness::{Client, PASSWORD, SOON, Server, couple},
-    process::{DEBUG, Process, start_refused},
+    join_pair,
+    process::{DEBUG, INTERVALS, NEVER, RestartableServer, ServerProcess, start_err, text},
+    redis_server::RedisServer,
 };
 
 const TOKEN: &str = "a-token-for-figures";
 
 async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + SOON;
+    let deadline = Instant::now() + TEST_TIMEOUT;
     while !condition().await {
         assert!(Instant::now() < deadline, "waited in vain until {what}");
         sleep(Duration::from_millis(20)).await;
@@ -39,8 +39,8 @@ async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
 }
 
 /// Waits until the figures have these lines: some are counted after those whom they are about have heard.
-async fn has_counted(server: &Server, lines: &[&str]) {
-    let deadline = Instant::now() + SOON;
+async fn has_counted(server: &TestServer, lines: &[&str]) {
+    let deadline = Instant::now() + TEST_TIMEOUT;
     loop {
         let request = server.request(Method::GET, "/metrics").bearer_auth(TOKEN);
         let text = request.send().await.unwrap().text().await.unwrap();
@@ -55,8 +55,8 @@ async fn has_counted(server: &Server, lines: &[&str]) {
 }
 
 #[tokio::test]
-async fn logins_are_counted_by_what_became_of_them() {
-    let server = Server::start(&[("METRICS_TOKEN", TOKEN), ("AUTH_MAX_FAILURES", "2")]).await;
+async fn logins_are_counted_by_outcome() {
+    let server = TestServer::start(&[("METRICS_TOKEN", TOKEN), ("AUTH_MAX_FAILURES", "2")]).await;
 
     for (username, password, status) in [
         ("alice", "wrong", 401),
@@ -82,21 +82,21 @@ async fn logins_are_counted_by_what_became_of_them() {
 }
 
 #[tokio::test]
-async fn who_leaves_who_errs_and_who_is_refused_is_counted() {
-    let server = Server::start(&[
+async fn leaves_errors_and_rejections_are_counted() {
+    let server = TestServer::start(&[
         ("METRICS_TOKEN", TOKEN),
         ("MAX_CONNECTIONS_PER_IP", "2"),
         ("TURNSERVER_SECRET", "a secret of the relay"),
         ("TURNSERVER_URLS", "turn:turn.example.com"),
     ])
     .await;
-    let (mut alice, bob) = couple(&server, "den").await;
+    let (mut alice, bob) = join_pair(&server, "den").await;
 
-    assert_eq!(alice.is_told_after(r#"{"type":"dance"}"#).await["code"], "unknown_type");
-    let (told, close) = server.connect("den").await.is_let_go().await;
+    assert_eq!(alice.error_after(r#"{"type":"dance"}"#).await["code"], "unknown_type");
+    let (told, close) = server.connect("den").await.read_to_close().await;
     assert_eq!((&told[0]["code"], close.0), (&json!("too_many_connections"), 1008));
-    bob.leaves().await;
-    assert_eq!(alice.hears().await["type"], "user_left");
+    bob.leave().await;
+    assert_eq!(alice.receive().await["type"], "user_left");
     assert_eq!(server.get_as("alice", "/auth/turn-credentials").await.status(), 200);
 
     has_counted(
@@ -121,34 +121,36 @@ async fn who_leaves_who_errs_and_who_is_refused_is_counted() {
 }
 
 #[tokio::test]
-async fn requests_that_are_too_many_are_counted_and_those_for_figures_are_not_among_them() {
-    let server = Server::start(&[("METRICS_TOKEN", TOKEN), ("RATE_LIMIT_PER_MINUTE", "2")]).await;
+async fn requests_beyond_the_limit_are_counted_and_scrapes_are_not_limited() {
+    let server =
+        TestServer::start(&[("METRICS_TOKEN", TOKEN), ("RATE_LIMIT_PER_MINUTE", "2")]).await;
     while server.get("/").await.status() != StatusCode::TOO_MANY_REQUESTS {}
 
     has_counted(&server, &["signaling_rate_limited_total{kind=\"requests\"} 1"]).await;
 }
 
 #[tokio::test]
-async fn a_real_ping_and_its_real_pong_are_timed() {
-    let server = Server::start(&[("METRICS_TOKEN", TOKEN), ("WEBSOCKET_TIMEOUT", "3")]).await;
+async fn the_round_trip_time_of_a_ping_is_measured() {
+    let server = TestServer::start(&[("METRICS_TOKEN", TOKEN), ("WEBSOCKET_TIMEOUT", "3")]).await;
     let mut alice = server.join("den", "alice").await;
 
     tokio::select! {
         // Whoever reads answers pings.
-        heard = alice.hears_text() => panic!("{heard}"),
+        heard = alice.receive_text() => panic!("{heard}"),
         () = has_counted(&server, &["signaling_ping_rtt_seconds_count 1"]) => {}
     }
 }
 
 /// Where a process says that it serves figures.
-pub fn figures_at(server: &Process) -> SocketAddr {
-    let line = server.said.iter().find(|line| line.contains("figures for Prometheus")).unwrap();
+pub fn figures_at(server: &ServerProcess) -> SocketAddr {
+    let lines = server.log.lines();
+    let line = lines.iter().find(|line| line.contains("figures for Prometheus")).unwrap();
     let line: Value = serde_json::from_str(line).unwrap();
     line["fields"]["address"].as_str().unwrap().parse().unwrap()
 }
 
 async fn scrape(address: SocketAddr) -> String {
-    let answer = timeout(SOON, reqwest::get(format!("http://{address}/metrics"))).await;
+    let answer = timeout(TEST_TIMEOUT, reqwest::get(format!("http://{address}/metrics"))).await;
     let answer = answer.expect("no answer").unwrap();
     assert_eq!(answer.status(), 200);
     let kind = &answer.headers()["content-type"];
@@ -157,7 +159,7 @@ async fn scrape(address: SocketAddr) -> String {
 }
 
 #[tokio::test]
-async fn figures_are_served_alone_at_their_own_address_without_limits_or_https() {
+async fn metrics_have_an_address_of_their_own_without_limits_or_https() {
     let folder = tempfile::tempdir().unwrap();
     let settings = [
         DEBUG[0],
@@ -167,7 +169,7 @@ async fn figures_are_served_alone_at_their_own_address_without_limits_or_https()
         ("METRICS_LISTEN", "127.0.0.1:0"),
         ("RATE_LIMIT_PER_MINUTE", "1"),
     ];
-    let mut server = Process::start(&folder, &settings).await;
+    let mut server = ServerProcess::start(&folder, &settings).await;
     let address = figures_at(&server);
     let ask = async |method, path: &str| {
         let request = reqwest::Client::new().request(method, format!("http://{address}{path}"));
@@ -183,16 +185,16 @@ async fn figures_are_served_alone_at_their_own_address_without_limits_or_https()
     assert_eq!(ask(Method::POST, "/metrics").await, 405);
     let main = reqwest::get(format!("http://{}/metrics", server.address)).await.unwrap();
     assert_eq!(main.status(), 404, "there is no METRICS_TOKEN");
-    assert_eq!(server.ends_after("-TERM").await.code(), Some(0));
+    assert_eq!(server.stop().await.code(), Some(0));
     assert!(TcpStream::connect(address).await.is_err());
 }
 
 #[tokio::test]
-async fn the_token_is_asked_for_at_the_address_of_figures_too() {
+async fn the_metrics_token_is_asked_for_at_the_metrics_address() {
     let folder = tempfile::tempdir().unwrap();
     let mut settings = DEBUG.to_vec();
     settings.extend([("METRICS_LISTEN", "[::1]:0"), ("METRICS_TOKEN", TOKEN)]);
-    let server = Process::start(&folder, &settings).await;
+    let server = ServerProcess::start(&folder, &settings).await;
     let ask = async |token: Option<&str>| {
         let request = reqwest::Client::new().get(format!("http://{}/metrics", figures_at(&server)));
         let request = token.into_iter().fold(request, |request, token| request.bearer_auth(token));
@@ -206,46 +208,50 @@ async fn the_token_is_asked_for_at_the_address_of_figures_too() {
 }
 
 #[tokio::test]
-async fn an_address_for_figures_that_is_taken_is_named() {
+async fn a_metrics_address_that_is_taken_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let mut settings = DEBUG.to_vec();
     settings.push(("METRICS_LISTEN", &address));
 
-    let said = start_refused(&folder, &settings, &[]).await;
+    let said = start_err(&folder, &settings, &[]).await;
 
     assert!(said.contains(&format!("METRICS_LISTEN: cannot listen on {address}: ")), "{said}");
 }
 
-#[tokio::test]
-async fn scrapers_that_are_stuck_hold_up_neither_others_nor_the_end() {
+/// A server whose metrics have an address of their own, and so many scrapers there that never finish their request.
+async fn with_stuck_scrapers(intervals: &str, count: usize) -> (ServerProcess, Vec<TcpStream>) {
     let folder = tempfile::tempdir().unwrap();
     let mut settings = DEBUG.to_vec();
-    settings.extend([("METRICS_LISTEN", "127.0.0.1:0"), ("SHUTDOWN_GRACE_SECONDS", "60")]);
-    let mut server = Process::start(&folder, &settings).await;
-    let address = figures_at(&server);
-    let stuck = async |count: usize| {
-        let mut all = Vec::new();
-        for _ in 0..count {
-            let mut stream = TcpStream::connect(address).await.unwrap();
-            stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: a\r\n").await.unwrap();
-            all.push(stream);
-        }
-        all
-    };
+    settings.extend([("METRICS_LISTEN", "127.0.0.1:0"), ("SHUTDOWN_GRACE_SECONDS", "600")]);
+    settings.push((INTERVALS, intervals));
+    let server = ServerProcess::start(&folder, &settings).await;
+    let mut scrapers = Vec::new();
+    for _ in 0..count {
+        let mut stream = TcpStream::connect(figures_at(&server)).await.unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: a\r\n").await.unwrap();
+        scrapers.push(stream);
+    }
+    (server, scrapers)
+}
 
-    let began = Instant::now();
-    let _seven = stuck(7).await;
-    scrape(address).await;
-    assert!(began.elapsed() < Duration::from_secs(9), "there is an eighth connection for it");
-    let _more = stuck(20).await;
-    scrape(address).await; // once those have been given up
-    let _others = stuck(8).await;
-    let asked = Instant::now();
+#[tokio::test]
+async fn seven_stuck_scrapers_delay_neither_an_eighth_nor_shutdown() {
+    let (mut server, _scrapers) = with_stuck_scrapers(NEVER, 7).await;
 
-    assert_eq!(server.ends_after("-TERM").await.code(), Some(0));
-    assert!(asked.elapsed() < Duration::from_secs(30), "{:?}", asked.elapsed());
+    scrape(figures_at(&server)).await;
+
+    assert_eq!(server.stop().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn stuck_scrapers_are_disconnected_and_others_take_their_place() {
+    let (mut server, _scrapers) = with_stuck_scrapers("head=300", 27).await;
+
+    scrape(figures_at(&server)).await;
+
+    assert_eq!(server.stop().await.code(), Some(0));
 }
 
 /// A real Prometheus that has read the configuration in docs/run/operations.md, but for addresses and pace.
@@ -292,7 +298,7 @@ impl Prometheus {
     }
 
     async fn is_ready(&mut self) -> bool {
-        let deadline = Instant::now() + SOON;
+        let deadline = Instant::now() + TEST_TIMEOUT;
         while self.process.try_wait().unwrap().is_none() {
             let ready = reqwest::get(format!("{}/-/ready", self.url)).await;
             if ready.is_ok_and(|ready| ready.status() == 200) {
@@ -315,7 +321,7 @@ impl Prometheus {
 
     /// The rules that it has, once each has been looked at.
     async fn rules(&self) -> Vec<Value> {
-        let deadline = Instant::now() + SOON;
+        let deadline = Instant::now() + TEST_TIMEOUT;
         loop {
             let answer = reqwest::get(format!("{}/api/v1/rules", self.url)).await.unwrap();
             let answer: Value = answer.json().await.unwrap();
@@ -397,8 +403,8 @@ async fn promtool(arguments: &[&str], typed: &str) {
     let child = child.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = child.stderr(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
     child.stdin.take().unwrap().write_all(typed.as_bytes()).await.unwrap();
-    let output = timeout(SOON, child.wait_with_output()).await.unwrap().unwrap();
-    let said = super::process::text(&output);
+    let output = timeout(TEST_TIMEOUT, child.wait_with_output()).await.unwrap().unwrap();
+    let said = text(&output);
     assert!(output.status.success(), "promtool {arguments:?}: {said}\n{typed}");
 }
 
@@ -411,20 +417,20 @@ async fn certificate(folder: &TempDir, days: &str) {
 }
 
 #[tokio::test]
-async fn alerts_fire_when_they_should_and_not_before() {
+async fn alerts_fire_at_their_thresholds() {
     promtool(&["check", "rules", "deploy/alerts.yml"], "").await;
     promtool(&["test", "rules", "tests/fixtures/alerts_test.yml"], "").await;
 }
 
 /// One server has a cluster, another one TLS: together they have every figure that there is.
 #[tokio::test]
-async fn docs_dashboard_and_alerts_name_the_figures_that_there_are_and_prometheus_knows_them() {
-    let (engine, keys) = (Engine::start().await, tempfile::tempdir().unwrap());
+async fn documents_dashboard_and_alerts_name_exactly_the_metrics_that_exist() {
+    let (engine, keys) = (RedisServer::start().await, tempfile::tempdir().unwrap());
     certificate(&keys, "30").await;
     let key = |name: &str| keys.path().join(name).display().to_string();
     let coturn = Coturn::start().await;
     let [relay, ..] = coturn.urls();
-    let shared = House::open(&[
+    let shared = RestartableServer::start(&[
         ("METRICS_LISTEN", "127.0.0.1:0"),
         ("REDIS_URL", &engine.url()),
         ("TURNSERVER_SECRET", coturn::SECRET),
@@ -432,31 +438,31 @@ async fn docs_dashboard_and_alerts_name_the_figures_that_there_are_and_prometheu
         ("TURN_PROBE_SECONDS", "60"),
     ])
     .await;
-    let secure = House::open(&[
+    let secure = RestartableServer::start(&[
         ("METRICS_LISTEN", "127.0.0.1:0"),
         ("SSL_CERT_FILE", &key("cert.pem")),
         ("SSL_KEY_FILE", &key("key.pem")),
     ])
     .await;
-    let targets = [figures_at(&shared.server), figures_at(&secure.server)];
+    let targets = [figures_at(&shared.process), figures_at(&secure.process)];
     eventually("Redis is there", async || shared.health().await["cluster"]["engine"] == "up").await;
 
     // A little of everything.
     let mut members = Vec::new();
     for name in ["alice", "bob"] {
         let mut member = Client::connect(shared.address(), "den", &[]).await.unwrap();
-        member.comes_in(name, &shared.token(name).await, Value::Null).await;
+        member.authenticate(name, &shared.token(name).await, Value::Null).await;
         members.push(member);
     }
     let [alice, bob] = &mut members[..] else { panic!() };
-    assert_eq!(alice.hears().await["type"], "user_joined");
-    alice.says(json!({"type":"offer","offer":{"sdp":"v=0"}})).await;
-    assert_eq!(bob.hears().await["type"], "offer");
-    bob.says(
+    assert_eq!(alice.receive().await["type"], "user_joined");
+    alice.send(json!({"type":"offer","offer":{"sdp":"v=0"}})).await;
+    assert_eq!(bob.receive().await["type"], "offer");
+    bob.send(
         json!({"type":"call_report","peer":"a","outcome":"connected","ms":750,"path":"relay"}),
     )
     .await;
-    bob.is_told_after(r#"{"type":"dance"}"#).await;
+    bob.error_after(r#"{"type":"dance"}"#).await;
 
     eventually("the relay was tried", async || {
         scrape(targets[0]).await.contains("signaling_turn_latency_seconds{")

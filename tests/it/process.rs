@@ -3,62 +3,24 @@
 use std::{
     fs,
     net::{SocketAddr, TcpListener},
-    os::fd::OwnedFd,
     path::Path,
-    process::{ExitStatus, Output, Stdio},
-    time::Duration,
+    process::Stdio,
 };
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
-    net::UnixDatagram,
-    process::{Child, ChildStdout, Command},
-    time::timeout,
+use tokio::{io::AsyncWriteExt, net::UnixDatagram, time::timeout};
+
+use rustix::process::Signal;
+
+use crate::harness::{
+    Client, TEST_TIMEOUT, http,
+    log::ProcessLog,
+    process::{
+        DEBUG, INTERVALS, NEVER, ServerProcess, command, manage_err, manage_ok, signal, start_err,
+        text,
+    },
 };
-
-use super::harness::{Client, SOON, http};
-
-/// A command that knows no variable of ours.
-pub fn command(binary: &str, folder: &TempDir) -> Command {
-    let mut command = Command::new(binary);
-    command.env_clear().current_dir(folder.path()).kill_on_drop(true).stdin(Stdio::null());
-    command
-}
-
-pub async fn manage(folder: &TempDir, arguments: &[&str], typed: &str) -> Output {
-    let mut child = command(env!("CARGO_BIN_EXE_manage_users"), folder);
-    let mut child = child
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // Whoever refuses its arguments does not wait for what is typed.
-    let _ = child.stdin.take().unwrap().write_all(typed.as_bytes()).await;
-    timeout(SOON, child.wait_with_output()).await.unwrap().unwrap()
-}
-
-/// What the command says, on either stream, where it succeeds; panics where it does not.
-pub async fn managed(folder: &TempDir, arguments: &[&str], typed: &str) -> String {
-    let output = manage(folder, arguments, typed).await;
-    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", text(&output));
-    text(&output)
-}
-
-/// What the command says where it fails with 1.
-pub async fn refused(folder: &TempDir, arguments: &[&str], typed: &str) -> String {
-    let output = manage(folder, arguments, typed).await;
-    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", text(&output));
-    assert!(output.stdout.is_empty());
-    text(&output)
-}
-
-pub fn text(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
-}
 
 pub fn users_csv(folder: &TempDir) -> String {
     fs::read_to_string(folder.path().join("users.csv")).unwrap()
@@ -68,11 +30,11 @@ pub fn users_csv(folder: &TempDir) -> String {
 async fn users_are_added_listed_changed_and_removed() {
     let folder = tempfile::tempdir().unwrap();
 
-    let hinted = managed(&folder, &["add", "alice:secret1"], "").await;
-    managed(&folder, &["add", "bob:secret1:bob@company.com"], "").await;
-    managed(&folder, &["add", "carol:secret1", "carol@company.com"], "").await;
-    let quiet = managed(&folder, &["add", "--password-stdin", "dave"], "se:cret:1\n").await;
-    let list = managed(&folder, &["list"], "").await;
+    let hinted = manage_ok(&folder, &["add", "alice:secret1"], "").await;
+    manage_ok(&folder, &["add", "bob:secret1:bob@company.com"], "").await;
+    manage_ok(&folder, &["add", "carol:secret1", "carol@company.com"], "").await;
+    let quiet = manage_ok(&folder, &["add", "--password-stdin", "dave"], "se:cret:1\n").await;
+    let list = manage_ok(&folder, &["list"], "").await;
 
     assert!(
         hinted.contains("user \"alice\" added")
@@ -95,11 +57,11 @@ async fn users_are_added_listed_changed_and_removed() {
         file.lines().find(|line| line.starts_with("dave,")).unwrap().split(',').nth(2).unwrap();
     assert!(bcrypt::verify("se:cret:1", dave).unwrap());
 
-    managed(&folder, &["passwd", "--password-stdin", "dave"], "other1").await;
-    managed(&folder, &["disable", "bob"], "").await;
-    managed(&folder, &["remove", "alice"], "").await;
-    let list = managed(&folder, &["list"], "").await;
-    managed(&folder, &["enable", "bob"], "").await;
+    manage_ok(&folder, &["passwd", "--password-stdin", "dave"], "other1").await;
+    manage_ok(&folder, &["disable", "bob"], "").await;
+    manage_ok(&folder, &["remove", "alice"], "").await;
+    let list = manage_ok(&folder, &["list"], "").await;
+    manage_ok(&folder, &["enable", "bob"], "").await;
 
     assert!(!list.contains("alice") && list.contains("3 users"));
     assert!(list.lines().any(|line| line.starts_with("bob") && line.ends_with("no")), "{list}");
@@ -112,9 +74,9 @@ async fn users_are_added_listed_changed_and_removed() {
 
 /// U05.
 #[tokio::test]
-async fn what_cannot_be_done_is_refused_and_changes_nothing() {
+async fn invalid_changes_are_rejected_and_leave_the_users_file_unchanged() {
     let folder = tempfile::tempdir().unwrap();
-    managed(&folder, &["add", "alice:secret1"], "").await;
+    manage_ok(&folder, &["add", "alice:secret1"], "").await;
     let before = users_csv(&folder);
     let exact = format!("exact:{}", "x".repeat(72));
     let long = format!("long:{}", "x".repeat(73));
@@ -138,114 +100,46 @@ async fn what_cannot_be_done_is_refused_and_changes_nothing() {
         (&["dance"], "", "unrecognized subcommand"),
         (&[], "", "Usage"),
     ] {
-        let said = refused(&folder, arguments, typed).await;
+        let said = manage_err(&folder, arguments, typed).await;
 
         assert!(said.contains(words), "{arguments:?}: {said}");
     }
     assert_eq!(users_csv(&folder), before);
-    managed(&folder, &["add", &exact], "").await;
-    managed(&folder, &["add", "zoë miller:secret1"], "").await;
+    manage_ok(&folder, &["add", &exact], "").await;
+    manage_ok(&folder, &["add", "zoë miller:secret1"], "").await;
 }
 
 #[tokio::test]
-async fn a_missing_file_is_begun_by_add_alone() {
+async fn only_add_creates_a_missing_users_file() {
     let folder = tempfile::tempdir().unwrap();
 
     for arguments in
         [&["list"][..], &["remove", "alice"], &["enable", "alice"], &["disable", "alice"]]
     {
-        assert!(refused(&folder, arguments, "").await.contains("users.csv"));
+        assert!(manage_err(&folder, arguments, "").await.contains("users.csv"));
     }
     assert!(!folder.path().join("users.csv").exists());
 }
 
 /// U07.
 #[tokio::test]
-async fn additions_at_the_same_time_are_all_made() {
+async fn concurrent_additions_are_all_made() {
     let folder = tempfile::tempdir().unwrap();
 
-    let adding = (0..6)
-        .map(async |number| managed(&folder, &["add", &format!("user{number}:secret1")], "").await);
+    let adding = (0..6).map(async |number| {
+        manage_ok(&folder, &["add", &format!("user{number}:secret1")], "").await
+    });
     futures_util::future::join_all(adding).await;
 
     assert_eq!(users_csv(&folder).lines().count(), 7);
 }
 
-/// Stands among settings for the network namespace that the server is to run in.
-pub const IN_NAMESPACE: &str = "IN_NAMESPACE";
-
-/// Of iproute2.
-pub const IP: &str = "/sbin/ip";
-
-/// A server process whose log is read.
-pub struct Process {
-    pub child: Child,
-    log: Lines<BufReader<ChildStdout>>,
-    pub address: String,
-    pub said: Vec<String>,
-}
-
-impl Process {
-    pub async fn start(folder: &TempDir, settings: &[(&str, &str)]) -> Self {
-        let server = env!("CARGO_BIN_EXE_signaling-server");
-        let mut command = match settings.iter().find(|(name, _)| *name == IN_NAMESPACE) {
-            None => command(server, folder),
-            Some((_, namespace)) => {
-                let mut command = command(IP, folder);
-                command.args(["netns", "exec", namespace, server]);
-                command
-            }
-        };
-        command.envs(settings.iter().copied());
-        Self::run(command).await
-    }
-
-    /// Starts a server as systemd does with socket activation: it is handed `listener`.
-    async fn start_on(listener: &TcpListener, folder: &TempDir) -> Self {
-        let mut command = command("/bin/sh", folder);
-        let start = "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\"";
-        command.args(["-c", start, env!("CARGO_BIN_EXE_signaling-server")]).envs(DEBUG);
-        command.stdin(OwnedFd::from(listener.try_clone().unwrap()));
-        Self::run(command).await
-    }
-
-    async fn run(mut command: Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let log = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut process = Self { child, log, address: String::new(), said: Vec::new() };
-        let open: Value = serde_json::from_str(&process.says("\"open\"").await).unwrap();
-        process.address = open["fields"]["address"].as_str().unwrap().to_owned();
-        process
-    }
-
-    /// The next line of the log with these words.
-    pub async fn says(&mut self, words: &str) -> String {
-        loop {
-            let line = timeout(SOON, self.log.next_line()).await.expect("nothing logged").unwrap();
-            let line = line.unwrap_or_else(|| panic!("ended after {:?}", self.said));
-            self.said.push(line.clone());
-            if line.contains(words) {
-                return line;
-            }
-        }
-    }
-
-    pub async fn ends_after(&mut self, signal: &str) -> ExitStatus {
-        let pid = self.child.id().unwrap().to_string();
-        assert!(Command::new("kill").args([signal, &pid]).status().await.unwrap().success());
-        timeout(SOON, self.child.wait()).await.expect("still running").unwrap()
-    }
-}
-
-pub const DEBUG: [(&str, &str); 4] =
-    [("DEBUG", "true"), ("REQUIRE_HTTPS", "false"), ("HOST", "127.0.0.1"), ("PORT", "0")];
-
 /// O01.
 #[tokio::test]
-async fn a_server_in_debug_makes_its_users_says_where_it_is_and_stops_when_asked() {
-    for signal in ["-TERM", "-INT"] {
+async fn a_server_in_debug_creates_users_logs_its_address_and_stops_on_a_signal() {
+    for signal in [Signal::TERM, Signal::INT] {
         let folder = tempfile::tempdir().unwrap();
-        let mut server = Process::start(&folder, &DEBUG).await;
+        let mut server = ServerProcess::start(&folder, &DEBUG).await;
 
         let health: Value = reqwest::get(format!("http://{}/health", server.address))
             .await
@@ -253,7 +147,8 @@ async fn a_server_in_debug_makes_its_users_says_where_it_is_and_stops_when_asked
             .json()
             .await
             .unwrap();
-        let ended = server.ends_after(signal).await;
+        server.signal(signal);
+        let ended = server.wait().await;
 
         assert_eq!((health["status"].as_str(), ended.code()), (Some("healthy"), Some(0)));
         let users = users_csv(&folder);
@@ -261,7 +156,7 @@ async fn a_server_in_debug_makes_its_users_says_where_it_is_and_stops_when_asked
     }
 }
 
-async fn status(address: &str, path: &str) -> u16 {
+async fn status(address: SocketAddr, path: &str) -> u16 {
     let client = http().pool_max_idle_per_host(0).build().unwrap();
     let answer = client.get(format!("http://{address}{path}")).send().await;
     answer.map_or(0, |answer| answer.status().as_u16())
@@ -269,73 +164,73 @@ async fn status(address: &str, path: &str) -> u16 {
 
 /// Whoever comes while the server stops is told so, until the last has left.
 #[tokio::test]
-async fn a_server_that_stops_is_not_ready_and_sends_newcomers_away() {
+async fn a_draining_server_is_not_ready_and_rejects_new_clients() {
     let folder = tempfile::tempdir().unwrap();
-    let mut server = Process::start(&folder, &DEBUG).await;
-    let address: SocketAddr = server.address.parse().unwrap();
-    assert_eq!(status(&server.address, "/health/ready").await, 200);
+    let mut server = ServerProcess::start(&folder, &DEBUG).await;
+    let address: SocketAddr = server.address;
+    assert_eq!(status(server.address, "/health/ready").await, 200);
     // Reads nothing, and so does not close in turn.
     let slow = Client::connect(address, "den", &[]).await.unwrap();
 
-    let pid = server.child.id().unwrap().to_string();
-    assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
-    server.says("closing").await;
+    server.signal(Signal::TERM);
+    server.log.next_line_with("closing").await;
 
-    assert_eq!(status(&server.address, "/health/ready").await, 503);
+    assert_eq!(status(server.address, "/health/ready").await, 503);
     let late = Client::connect(address, "den", &[]).await.unwrap();
-    let (told, close) = late.is_let_go().await;
+    let (told, close) = late.read_to_close().await;
     assert_eq!((&told[0]["code"], close.0), (&"draining".into(), 1012));
     drop(slow);
-    let ended = timeout(SOON, server.child.wait()).await.unwrap().unwrap();
+    let ended = timeout(TEST_TIMEOUT, server.child.wait()).await.unwrap().unwrap();
     assert_eq!(ended.code(), Some(0));
 }
 
 /// While one process follows the other on a socket that was handed over, whoever connects waits.
 #[tokio::test]
-async fn with_socket_activation_nobody_is_refused_during_a_restart() {
+async fn with_socket_activation_a_restart_refuses_no_connection() {
     let folder = tempfile::tempdir().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let mut old = Process::start_on(&listener, &folder).await;
+    let address = listener.local_addr().unwrap();
+    let mut old = ServerProcess::start_on(&listener, &folder).await;
     assert_eq!(old.address, address, "it does not look at HOST and PORT");
-    assert_eq!(status(&address, "/health").await, 200);
+    assert_eq!(status(address, "/health").await, 200);
 
-    assert_eq!(old.ends_after("-TERM").await.code(), Some(0));
+    assert_eq!(old.stop().await.code(), Some(0));
     let mut between = tokio::net::TcpStream::connect(&address).await.unwrap();
     between.write_all(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
-    let _new = Process::start_on(&listener, &folder).await;
+    let _new = ServerProcess::start_on(&listener, &folder).await;
 
     let mut answer = [0; 15];
     let answered = tokio::io::AsyncReadExt::read_exact(&mut between, &mut answer);
-    timeout(SOON, answered).await.unwrap().unwrap();
+    timeout(TEST_TIMEOUT, answered).await.unwrap().unwrap();
     assert_eq!(&answer, b"HTTP/1.1 200 OK");
 }
 
 /// sd_notify(3).
 #[tokio::test]
-async fn systemd_is_told_when_the_server_is_ready_and_when_it_stops() {
+async fn systemd_is_notified_when_the_server_is_ready_and_when_it_stops() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("notify");
     let systemd = UnixDatagram::bind(&path).unwrap();
     let told = async || {
         let mut state = [0; 64];
-        let length = timeout(SOON, systemd.recv(&mut state)).await.expect("nothing told").unwrap();
+        let length =
+            timeout(TEST_TIMEOUT, systemd.recv(&mut state)).await.expect("nothing told").unwrap();
         String::from_utf8(state[..length].to_vec()).unwrap()
     };
     let mut settings = DEBUG.to_vec();
     settings.push(("NOTIFY_SOCKET", path.to_str().unwrap()));
 
-    let mut server = Process::start(&folder, &settings).await;
+    let mut server = ServerProcess::start(&folder, &settings).await;
     assert_eq!(told().await.trim_end(), "READY=1");
-    assert_eq!(status(&server.address, "/health").await, 200);
+    assert_eq!(status(server.address, "/health").await, 200);
 
-    assert_eq!(server.ends_after("-TERM").await.code(), Some(0));
+    assert_eq!(server.stop().await.code(), Some(0));
     assert_eq!(told().await.trim_end(), "STOPPING=1");
 }
 
 /// A listener that is none, or another kind of socket, is no reason to listen elsewhere.
 #[tokio::test]
-async fn what_is_handed_over_and_is_not_one_tcp_socket_stops_the_start() {
+async fn an_inherited_descriptor_that_is_not_one_tcp_socket_prevents_the_start() {
     let folder = tempfile::tempdir().unwrap();
     for count in [1, 2] {
         let mut command = command("/bin/sh", &folder);
@@ -343,7 +238,7 @@ async fn what_is_handed_over_and_is_not_one_tcp_socket_stops_the_start() {
             format!("exec 3</dev/null 4</dev/null; LISTEN_FDS={count} LISTEN_PID=$$ exec \"$0\"");
         command.args(["-c", &start, env!("CARGO_BIN_EXE_signaling-server")]).envs(DEBUG);
 
-        let output = timeout(SOON, command.output()).await.unwrap().unwrap();
+        let output = timeout(TEST_TIMEOUT, command.output()).await.unwrap().unwrap();
 
         assert_eq!(output.status.code(), Some(1));
         assert!(text(&output).starts_with("LISTEN_FDS: "), "{}", text(&output));
@@ -351,11 +246,11 @@ async fn what_is_handed_over_and_is_not_one_tcp_socket_stops_the_start() {
 }
 
 #[tokio::test]
-async fn somebody_who_does_not_leave_is_waited_for_no_longer_than_the_grace() {
+async fn shutdown_waits_no_longer_than_the_grace_for_an_unfinished_request() {
     let folder = tempfile::tempdir().unwrap();
     let mut settings = DEBUG.to_vec();
-    settings.push(("SHUTDOWN_GRACE_SECONDS", "1"));
-    let mut server = Process::start(&folder, &settings).await;
+    settings.extend([("SHUTDOWN_GRACE_SECONDS", "1"), (INTERVALS, NEVER)]);
+    let mut server = ServerProcess::start(&folder, &settings).await;
     // A request that does not end: its head is whole, its body never comes.
     let mut stuck = tokio::net::TcpStream::connect(&server.address).await.unwrap();
     let head = "POST /auth/login HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n";
@@ -364,156 +259,145 @@ async fn somebody_who_does_not_leave_is_waited_for_no_longer_than_the_grace() {
     tokio::io::AsyncReadExt::read_exact(&mut stuck, &mut goes_on).await.unwrap();
     assert_eq!(&goes_on, b"HTTP/1.1 100", "the server is reading the body");
 
-    let began = tokio::time::Instant::now();
-    let ended = server.ends_after("-TERM").await;
-
-    assert_eq!(ended.code(), Some(0));
-    assert!(
-        began.elapsed() < Duration::from_secs(8),
-        "shorter than the ten seconds that a body may take"
-    );
+    assert_eq!(server.stop().await.code(), Some(0));
 }
 
 #[tokio::test]
-async fn a_log_that_nobody_reads_stops_neither_calls_nor_the_end() {
+async fn a_log_that_is_not_read_blocks_neither_requests_nor_shutdown() {
     let folder = tempfile::tempdir().unwrap();
     let mut settings = DEBUG.to_vec();
     settings.push(("LOG_LEVEL", "DEBUG"));
-    let mut server = Process::start(&folder, &settings).await;
+    let mut server = ServerProcess::start(&folder, &settings).await;
     let client = http().build().unwrap();
 
-    // More than a pipe holds: a line for each request, and `server.log` is not read.
+    server.log.pause();
+    // More than a pipe holds: a line for each request.
     for _ in 0..1000 {
         let health = client.get(format!("http://{}/health", server.address)).send();
         assert_eq!(
-            timeout(SOON, health).await.expect("the server waits for its log").unwrap().status(),
+            timeout(TEST_TIMEOUT, health)
+                .await
+                .expect("the server waits for its log")
+                .unwrap()
+                .status(),
             200
         );
     }
-    let ended = server.ends_after("-TERM").await;
+    let ended = server.stop().await;
 
     assert_eq!(ended.code(), Some(0));
 }
 
 #[tokio::test]
-async fn a_connection_on_which_nothing_was_asked_is_not_waited_for() {
+async fn shutdown_does_not_wait_for_a_connection_without_a_request() {
     let folder = tempfile::tempdir().unwrap();
     let mut settings = DEBUG.to_vec();
-    settings.push(("SHUTDOWN_GRACE_SECONDS", "600"));
-    let mut server = Process::start(&folder, &settings).await;
+    settings.extend([("SHUTDOWN_GRACE_SECONDS", "600"), (INTERVALS, NEVER)]);
+    let mut server = ServerProcess::start(&folder, &settings).await;
     let _ahead_of_need = tokio::net::TcpStream::connect(&server.address).await.unwrap();
     let mut half = tokio::net::TcpStream::connect(&server.address).await.unwrap();
     half.write_all(b"GET / HT").await.unwrap();
     // Answered after the two were accepted, since connections are accepted in order.
     reqwest::get(format!("http://{}/health", server.address)).await.unwrap();
 
-    let began = tokio::time::Instant::now();
-    let ended = server.ends_after("-TERM").await;
-
-    assert_eq!(ended.code(), Some(0));
-    assert!(
-        began.elapsed() < Duration::from_secs(8),
-        "sooner than the ten seconds that a head may take"
-    );
+    assert_eq!(server.stop().await.code(), Some(0));
 }
 
 #[tokio::test]
-async fn a_hang_up_ends_nothing() {
+async fn sighup_does_not_end_the_server() {
     let folder = tempfile::tempdir().unwrap();
-    let mut server = Process::start(&folder, &DEBUG).await;
-    let pid = server.child.id().unwrap().to_string();
+    let mut server = ServerProcess::start(&folder, &DEBUG).await;
 
-    assert!(Command::new("kill").args(["-HUP", &pid]).status().await.unwrap().success());
+    server.signal(Signal::HUP);
 
     let health = reqwest::get(format!("http://{}/health", server.address)).await.unwrap();
     assert_eq!(health.status(), 200);
-    assert_eq!(server.ends_after("-TERM").await.code(), Some(0));
+    assert_eq!(server.stop().await.code(), Some(0));
 }
 
 #[tokio::test]
-async fn a_hang_up_reads_the_turn_servers_again_and_those_in_a_room_hear_of_it() {
+async fn sighup_reloads_the_turn_servers_and_members_receive_them() {
     let folder = tempfile::tempdir().unwrap();
     let set = |text: &str| fs::write(folder.path().join(".env"), text).unwrap();
     let secret = "TURNSERVER_SECRET=a-secret-that-is-long-enough-for-coturn\n";
     set(&format!("{secret}TURNSERVER_URLS=turn:a:3478\n"));
     let mut settings = DEBUG.to_vec();
     settings.extend([("LOG_FORMAT", "json"), ("WEBSOCKET_TIMEOUT", "3")]);
-    let mut server = Process::start(&folder, &settings).await;
-    let pid = server.child.id().unwrap().to_string();
-    let hang_up = async || {
-        assert!(Command::new("kill").args(["-HUP", &pid]).status().await.unwrap().success());
-    };
+    let mut server = ServerProcess::start(&folder, &settings).await;
     let login = reqwest::Client::new().post(format!("http://{}/auth/login", server.address));
     let login = login.json(&json!({"username":"user1","password":"password123"}));
     let token: Value = login.send().await.unwrap().json().await.unwrap();
-    let mut client = Client::connect(server.address.parse().unwrap(), "den", &[]).await.unwrap();
-    client.hears().await;
+    let mut client = Client::connect(server.address, "den", &[]).await.unwrap();
+    client.receive().await;
     let token = &token["access_token"];
-    client.says(json!({"type":"auth_token","token":token,"features":["ice"]})).await;
-    let success = client.hears().await;
+    client.send(json!({"type":"auth_token","token":token,"features":["ice"]})).await;
+    let success = client.receive().await;
     assert_eq!(success["iceServers"][0]["urls"], json!(["turn:a:3478"]));
-    client.hears().await;
+    client.receive().await;
 
     set(&format!("{secret}TURNSERVER_URLS=nonsense\n"));
-    hang_up().await;
-    let refused = server.says("not reloaded").await;
+    server.signal(Signal::HUP);
+    let refused = server.log.next_line_with("not reloaded").await;
     set(&format!("{secret}TURNSERVER_URLS=turn:b:3478\nTURNSERVER_TTL=600\n"));
-    hang_up().await;
-    let read = server.says("\"reloaded\"").await;
-    let news = client.hears().await;
+    server.signal(Signal::HUP);
+    let read = server.log.next_line_with("\"reloaded\"").await;
+    let news = client.receive().await;
 
     assert!(refused.contains("TURNSERVER_URLS") && !refused.contains("a-secret"), "{refused}");
     assert!(read.contains("TURNSERVER_URLS: turn:a:3478 → turn:b:3478"), "{read}");
     assert_eq!((&news["type"], &news["ttl"]), (&json!("ice_servers"), &json!(600)));
     assert_eq!(news["iceServers"][0]["urls"], json!(["turn:b:3478"]));
     assert!(news["iceServers"][0]["username"].as_str().unwrap().ends_with(":user1"));
-    hang_up().await;
-    assert!(server.says("\"reloaded\"").await.contains("\"changed\":\"\""));
-    assert_eq!(server.ends_after("-TERM").await.code(), Some(0));
+    server.signal(Signal::HUP);
+    assert!(server.log.next_line_with("\"reloaded\"").await.contains("\"changed\":\"\""));
+    assert_eq!(server.stop().await.code(), Some(0));
 }
 
+/// One thread checks eight passwords that take a second or more each.
 #[tokio::test]
-async fn a_password_that_takes_long_to_check_does_not_put_off_the_end() {
+async fn shutdown_does_not_wait_for_password_checks() {
+    const LOGINS: usize = 8;
     let folder = tempfile::tempdir().unwrap();
-    let slow = format!("$2b$16${}", "a".repeat(53));
-    fs::write(folder.path().join("users.csv"), format!("username,hashed_password\nslow,{slow}\n"))
-        .unwrap();
+    let slow = "$2b$16$PNdffZl.HgEeyIRjlAqU7e3sDURzEN7C7i/Y9Dnc..easEWd1ZvJy";
+    let rows = (0..LOGINS).map(|number| format!("slow{number},{slow}\n"));
+    let users = format!("username,hashed_password\n{}", rows.collect::<String>());
+    fs::write(folder.path().join("users.csv"), users).unwrap();
     let mut settings = DEBUG.to_vec();
     settings.extend([("SHUTDOWN_GRACE_SECONDS", "1"), ("LOG_LEVEL", "TRACE")]);
-    let mut server = Process::start(&folder, &settings).await;
-    let mut stream = tokio::net::TcpStream::connect(&server.address).await.unwrap();
-    let body = r#"{"username":"slow","password":"whatever"}"#;
-    let head = format!(
-        "POST /auth/login HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    stream.write_all(head.as_bytes()).await.unwrap();
-    server.says("checking a password").await;
+    let mut server = ServerProcess::start(&folder, &settings).await;
+    let mut logins = Vec::new();
+    for number in 0..LOGINS {
+        let body = format!(r#"{{"username":"slow{number}","password":"whatever"}}"#);
+        let head = "POST /auth/login HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n";
+        let request = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
+        let mut stream = tokio::net::TcpStream::connect(&server.address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        logins.push(stream);
+    }
+    server.log.next_line_with("checking a password").await;
 
-    let began = tokio::time::Instant::now();
-    let ended = server.ends_after("-TERM").await;
+    assert_eq!(server.stop().await.code(), Some(0));
 
-    assert_eq!(ended.code(), Some(0));
-    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    server.log.read_to_end().await;
+    assert!(server.log.count("login failed") < LOGINS, "all have been checked");
 }
 
 #[tokio::test]
-async fn the_log_is_as_loud_and_as_formed_as_is_set() {
+async fn the_log_has_the_level_and_the_format_of_the_settings() {
     for (level, format, loud) in [("WARNING", "pretty", false), ("INFO", "json", true)] {
         let folder = tempfile::tempdir().unwrap();
         let mut child = command(env!("CARGO_BIN_EXE_signaling-server"), &folder);
         let settings = [("LOG_LEVEL", level), ("LOG_FORMAT", format)];
         let mut child = child.envs(DEBUG).envs(settings).stdout(Stdio::piped()).spawn().unwrap();
-        let log = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut server = Process { child, log, address: String::new(), said: Vec::new() };
+        let mut log = ProcessLog::default();
+        log.keep(child.stdout.take().unwrap());
 
-        server.says("default users made").await; // a warning, and signals are heard by then
-        assert_eq!(server.ends_after("-TERM").await.code(), Some(0));
-        while let Some(line) = server.log.next_line().await.unwrap() {
-            server.said.push(line);
-        }
+        log.line_with("default users made").await; // a warning; signals are handled by then
+        signal(&child, Signal::TERM);
+        let ended = timeout(TEST_TIMEOUT, child.wait()).await.expect("still running").unwrap();
+        assert_eq!(ended.code(), Some(0));
 
-        let said = server.said.join("\n");
+        let said = log.read_to_end().await.join("\n");
         assert_eq!(said.contains("closed"), loud, "{said}");
         assert_eq!(said.starts_with('{'), format == "json", "{said}");
     }
@@ -527,33 +411,19 @@ async fn a_port_that_is_taken_is_named() {
     let port = listener.local_addr().unwrap().port().to_string();
 
     let settings = [("DEBUG", "true"), ("HOST", "127.0.0.1"), ("PORT", &*port)];
-    let said = start_refused(&folder, &settings, &[]).await;
+    let said = start_err(&folder, &settings, &[]).await;
 
     assert!(said.contains(&format!("cannot listen on 127.0.0.1:{port}")), "{said}");
 }
 
-pub async fn start_refused(
-    folder: &TempDir,
-    settings: &[(&str, &str)],
-    arguments: &[&str],
-) -> String {
-    let mut server = command(env!("CARGO_BIN_EXE_signaling-server"), folder);
-    let output = timeout(SOON, server.args(arguments).envs(settings.iter().copied()).output())
-        .await
-        .expect("not refused")
-        .unwrap();
-    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
-    text(&output)
-}
-
 /// O05, O06.
 #[tokio::test]
-async fn a_start_that_would_be_unsafe_is_refused_with_a_line_for_each_fault() {
+async fn an_unsafe_start_is_refused_with_a_line_for_each_fault() {
     let folder = tempfile::tempdir().unwrap();
 
-    let bare = start_refused(&folder, &[], &[]).await;
+    let bare = start_err(&folder, &[], &[]).await;
     let odd =
-        start_refused(&folder, &[("MAX_CONNECTIONS_PER_ROOM", "-3"), ("DEBUG", "true")], &[]).await;
+        start_err(&folder, &[("MAX_CONNECTIONS_PER_ROOM", "-3"), ("DEBUG", "true")], &[]).await;
 
     assert_eq!(bare.lines().count(), 3, "{bare}");
     assert!(
@@ -568,23 +438,23 @@ async fn a_start_that_would_be_unsafe_is_refused_with_a_line_for_each_fault() {
 
 /// O10.
 #[tokio::test]
-async fn a_default_password_is_found_before_production() {
+async fn default_passwords_are_found_by_check_config() {
     let folder = tempfile::tempdir().unwrap();
     fs::copy("tests/fixtures/fastapi_users.csv", folder.path().join("users.csv")).unwrap();
     let (one, two) = ("a".repeat(32), "b".repeat(32));
     let settings = [("SECRET_KEY", &*one), ("JWT_SECRET_KEY", &*two)];
 
-    let faults = start_refused(&folder, &settings, &["--check-config"]).await;
+    let faults = start_err(&folder, &settings, &["--check-config"]).await;
     let spaced = [settings[0], settings[1], ("USERS_CSV", " users.csv ")];
-    assert_eq!(start_refused(&folder, &spaced, &["--check-config"]).await, faults);
+    assert_eq!(start_err(&folder, &spaced, &["--check-config"]).await, faults);
     let empty = [settings[0], settings[1], ("USERS_CSV", "")];
-    assert_eq!(start_refused(&folder, &empty, &["--check-config"]).await, faults);
+    assert_eq!(start_err(&folder, &empty, &["--check-config"]).await, faults);
     for user in ["admin", "user1", "user2"] {
-        managed(&folder, &["passwd", "--password-stdin", user], "a better one").await;
+        manage_ok(&folder, &["passwd", "--password-stdin", user], "a better one").await;
     }
     let mut check = command(env!("CARGO_BIN_EXE_signaling-server"), &folder);
     let check = check.arg("--check-config").envs(settings).output().await.unwrap();
-    let debug = start_refused(&folder, &[("DEBUG", "true")], &["--check-config"]).await;
+    let debug = start_err(&folder, &[("DEBUG", "true")], &["--check-config"]).await;
 
     assert_eq!(faults.lines().count(), 3, "{faults}");
     assert!(faults.contains("manage_users passwd admin"));
@@ -593,14 +463,14 @@ async fn a_default_password_is_found_before_production() {
 }
 
 #[tokio::test]
-async fn settings_come_from_dotenv_and_the_environment_wins() {
+async fn the_environment_overrides_dotenv() {
     let folder = tempfile::tempdir().unwrap();
     let text = "\u{feff}DEBUG=true\nREQUIRE_HTTPS=false\nHOST=127.0.0.1\nPORT=nonsense\nUSERS_CSV=people.csv\nCORS_ORIGINS=[\"https://a.example\"] # ours\n";
     fs::write(folder.path().join(".env"), text).unwrap();
 
-    let mut server = Process::start(&folder, &[("PORT", "0"), ("LOG_FORMAT", "json")]).await;
-    let listed = managed(&folder, &["list"], "").await;
-    let ended = server.ends_after("-TERM").await;
+    let mut server = ServerProcess::start(&folder, &[("PORT", "0"), ("LOG_FORMAT", "json")]).await;
+    let listed = manage_ok(&folder, &["list"], "").await;
+    let ended = server.stop().await;
 
     assert!(
         Path::new(&folder.path().join("people.csv")).exists()

@@ -4,64 +4,67 @@ use std::{fs, path::PathBuf};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::{net::TcpStream, process::Command};
+use tokio::net::TcpStream;
 
-use super::{
-    harness::{Client, PASSWORD, http, users_file},
-    process::{DEBUG, Process},
+use rustix::process::Signal;
+
+use crate::harness::PASSWORD;
+use crate::harness::{
+    Client, http,
+    process::{DEBUG, ServerProcess},
+    users_file,
 };
 
 const TURN_SECRET: &str = "a-secret-that-nobody-may-see-in-the-log";
 
 /// A server with `.env` and a users file of its own, in which alice and bob are.
-struct House {
+struct ReloadableServer {
     folder: TempDir,
-    server: Process,
+    process: ServerProcess,
 }
 
-impl House {
+impl ReloadableServer {
     async fn with(dotenv: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("users.csv"), users_file(&["alice", "bob"], 4)).unwrap();
         fs::write(folder.path().join(".env"), dotenv).unwrap();
         let mut settings = DEBUG.to_vec();
         settings.push(("LOG_FORMAT", "json"));
-        let server = Process::start(&folder, &settings).await;
-        Self { folder, server }
+        let process = ServerProcess::start(&folder, &settings).await;
+        Self { folder, process }
     }
 
     fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    async fn hangs_up(&self) {
-        let pid = self.server.child.id().unwrap().to_string();
-        assert!(Command::new("kill").args(["-HUP", &pid]).status().await.unwrap().success());
+    fn hang_up(&self) {
+        self.process.signal(Signal::HUP);
     }
 
     /// What the log says of a reload with this `.env`.
     async fn reloads(&mut self, dotenv: &str) -> Value {
         fs::write(self.file(".env"), dotenv).unwrap();
-        self.hangs_up().await;
-        let line = self.server.says("reloaded").await;
+        self.hang_up();
+        let line = self.process.log.next_line_with("reloaded").await;
         serde_json::from_str::<Value>(&line).unwrap()["fields"].clone()
     }
 
     async fn log_in(&self, username: &str) -> (u16, Value) {
-        let url = format!("http://{}/auth/login", self.server.address);
+        let url = format!("http://{}/auth/login", self.process.address);
         let body = json!({"username":username,"password":PASSWORD});
         let answer = http().build().unwrap().post(url).json(&body).send().await.unwrap();
         (answer.status().as_u16(), answer.json().await.unwrap())
     }
 
     async fn connects(&self, room: &str) -> Client {
-        Client::connect(self.server.address.parse().unwrap(), room, &[]).await.unwrap()
+        Client::connect(self.process.address, room, &[]).await.unwrap()
     }
 
     async fn joins(&self, room: &str, username: &str) -> Client {
         let (_, login) = self.log_in(username).await;
         let mut client = self.connects(room).await;
-        client.comes_in(username, login["access_token"].as_str().unwrap(), Value::Null).await;
+        client.authenticate(username, login["access_token"].as_str().unwrap(), Value::Null).await;
         client
     }
 
@@ -69,17 +72,17 @@ impl House {
     async fn is_sent_away(&self, room: &str, username: &str) -> String {
         let (_, login) = self.log_in(username).await;
         let mut client = self.connects(room).await;
-        let first = client.hears().await;
+        let first = client.receive().await;
         if first["type"] == "auth_required" {
-            client.says(json!({"type":"auth_token","token":login["access_token"]})).await;
+            client.send(json!({"type":"auth_token","token":login["access_token"]})).await;
         }
-        client.is_let_go().await.1.1
+        client.read_to_close().await.1.1
     }
 }
 
 #[tokio::test]
-async fn limits_hold_at_once_and_whoever_is_in_stays() {
-    let mut house = House::with("").await;
+async fn reloaded_limits_apply_at_once_and_members_stay() {
+    let mut house = ReloadableServer::with("").await;
     let mut alice = house.joins("den", "alice").await;
 
     let said = house
@@ -103,29 +106,29 @@ async fn limits_hold_at_once_and_whoever_is_in_stays() {
     assert_eq!((&said["message"], &said["need_restart"]), (&json!("reloaded"), &json!("")));
     assert_eq!(house.is_sent_away("den", "bob").await, "Room is full");
     assert_eq!(house.is_sent_away("attic", "bob").await, "Room not allowed");
-    alice.hears_nothing_else().await;
-    let url = format!("http://{}/health", house.server.address);
+    alice.assert_no_more_messages().await;
+    let url = format!("http://{}/health", house.process.address);
     let shared = async |origin| {
         let asked =
             http().build().unwrap().get(&url).header("origin", origin).send().await.unwrap();
         asked.headers().contains_key("access-control-allow-origin")
     };
     assert!(shared("https://a.example").await && !shared("https://b.example").await);
-    let address = house.server.address.parse().unwrap();
+    let address = house.process.address;
     let foreign = Client::connect(address, "den", &[("origin", "https://b.example")]).await;
     assert!(foreign.is_err(), "a socket of a page that is none of ours");
 
-    alice.leaves().await;
+    alice.leave().await;
     let mut bob = house.joins("den", "bob").await;
-    bob.says(json!({"type":"message","message":"x".repeat(1024)})).await;
-    assert_eq!(bob.is_let_go().await.1.0, 1009);
+    bob.send(json!({"type":"message","message":"x".repeat(1024)})).await;
+    assert_eq!(bob.read_to_close().await.1.0, 1009);
 }
 
 #[tokio::test]
-async fn sockets_requests_and_wrong_passwords_are_limited_as_the_last_reload_says() {
-    let mut house = House::with("RATE_LIMIT_PER_MINUTE=0\n").await;
+async fn the_last_reload_sets_the_limits_of_sockets_requests_and_failed_logins() {
+    let mut house = ReloadableServer::with("RATE_LIMIT_PER_MINUTE=0\n").await;
     let _alice = house.joins("den", "alice").await;
-    let wrong = async |house: &House| house.log_in("nobody").await.0;
+    let wrong = async |house: &ReloadableServer| house.log_in("nobody").await.0;
     assert_eq!(wrong(&house).await, 401);
 
     house.reloads("RATE_LIMIT_PER_MINUTE=0\nMAX_CONNECTIONS_PER_IP=1\nAUTH_MAX_FAILURES=1\n").await;
@@ -138,8 +141,8 @@ async fn sockets_requests_and_wrong_passwords_are_limited_as_the_last_reload_say
 }
 
 #[tokio::test]
-async fn one_fault_leaves_everything_as_it_was() {
-    let mut house = House::with("ALLOWED_ROOMS=den\n").await;
+async fn one_fault_rejects_the_whole_reload() {
+    let mut house = ReloadableServer::with("ALLOWED_ROOMS=den\n").await;
     let users = fs::read_to_string(house.file("users.csv")).unwrap();
     let _alice = house.joins("den", "alice").await;
 
@@ -165,8 +168,8 @@ async fn one_fault_leaves_everything_as_it_was() {
 }
 
 #[tokio::test]
-async fn users_count_at_once_and_whoever_is_gone_is_out() {
-    let mut house = House::with("").await;
+async fn reloaded_users_apply_at_once_and_removed_users_are_disconnected() {
+    let mut house = ReloadableServer::with("").await;
     let alice = house.joins("den", "alice").await;
 
     fs::write(house.file("users.csv"), users_file(&["bob", "carol"], 4)).unwrap();
@@ -175,12 +178,12 @@ async fn users_count_at_once_and_whoever_is_gone_is_out() {
     // Also where the file was noticed before.
     assert!(["", "the users file"].contains(&said["changed"].as_str().unwrap()), "{said}");
     assert_eq!(house.log_in("carol").await.0, 200);
-    assert_eq!(alice.is_let_go().await.1.0, 4003);
+    assert_eq!(alice.read_to_close().await.1.0, 4003);
 }
 
 #[tokio::test]
-async fn a_secret_is_named_and_not_shown_and_what_needs_a_restart_is_named() {
-    let mut house = House::with("").await;
+async fn a_reload_logs_the_names_of_changed_secrets_and_of_settings_that_need_a_restart() {
+    let mut house = ReloadableServer::with("").await;
 
     let said = house
         .reloads(&format!(
@@ -188,19 +191,19 @@ async fn a_secret_is_named_and_not_shown_and_what_needs_a_restart_is_named() {
         ))
         .await;
     let (_, login) = house.log_in("alice").await;
-    let url = format!("http://{}/auth/turn-credentials", house.server.address);
+    let url = format!("http://{}/auth/turn-credentials", house.process.address);
     let token = login["access_token"].as_str().unwrap();
     let turn = http().build().unwrap().get(url).bearer_auth(token).send().await.unwrap();
 
     assert_eq!(said["changed"], "TURNSERVER_SECRET, TURNSERVER_URLS: (default) → turn:a:3478");
     assert_eq!(said["need_restart"], "METRICS_TOKEN");
     assert_eq!(turn.json::<Value>().await.unwrap()["urls"], json!(["turn:a:3478"]));
-    assert!(!house.server.said.concat().contains(TURN_SECRET));
+    assert!(!house.process.log.lines().concat().contains(TURN_SECRET));
 }
 
 #[tokio::test]
-async fn the_log_gets_louder_and_quieter_and_says_so_either_way() {
-    let mut house = House::with("").await;
+async fn a_reloaded_log_level_is_logged_in_both_directions() {
+    let mut house = ReloadableServer::with("").await;
 
     for level in ["DEBUG", "ERROR", "WARNING", "DEBUG", "INFO", "ERROR"] {
         let said = house.reloads(&format!("LOG_LEVEL={level}\n")).await;
@@ -208,16 +211,17 @@ async fn the_log_gets_louder_and_quieter_and_says_so_either_way() {
         house.log_in("nobody").await;
     }
 
-    let said = |word: &str| house.server.said.iter().filter(|line| line.contains(word)).count();
+    let said =
+        |word: &str| house.process.log.lines().iter().filter(|line| line.contains(word)).count();
     assert_eq!(said("\"reloaded\""), 6);
     // A warning, and what only DEBUG shows.
     assert_eq!((said("login failed"), said("\"answered\"")), (4, 2));
 }
 
 #[tokio::test]
-async fn a_certificate_is_taken_up_and_one_that_does_not_fit_its_key_refuses_everything() {
+async fn a_reload_takes_up_a_certificate_and_rejects_one_that_does_not_match_its_key() {
     let folder = tempfile::tempdir().unwrap();
-    let server = Process::start(
+    let process = ServerProcess::start(
         &folder,
         &[
             ("DEBUG", "true"),
@@ -228,13 +232,13 @@ async fn a_certificate_is_taken_up_and_one_that_does_not_fit_its_key_refuses_eve
         ],
     )
     .await;
-    let mut house = House { folder, server };
+    let mut house = ReloadableServer { folder, process };
     let make = || rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let (one, two) = (make(), make());
     let ssl = |file: &str| house.folder.path().join("ssl").join(file);
     let (certificate, key) = (ssl("server.crt"), ssl("server.key"));
-    let shown = async |house: &House| {
-        super::tls::certificate_of(TcpStream::connect(&house.server.address).await.unwrap()).await
+    let shown = async |house: &ReloadableServer| {
+        super::tls::certificate_of(TcpStream::connect(&house.process.address).await.unwrap()).await
     };
     let before = shown(&house).await;
 

@@ -5,7 +5,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use reqwest::{Method, Response, header::HeaderMap};
 use serde_json::{Value, json};
 
-use super::harness::{PASSWORD, SOON, Server};
+use crate::harness::{PASSWORD, TEST_TIMEOUT, TestServer};
 
 pub async fn parts(response: Response) -> (u16, HeaderMap, Value) {
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
@@ -14,8 +14,8 @@ pub async fn parts(response: Response) -> (u16, HeaderMap, Value) {
 }
 
 #[tokio::test]
-async fn the_server_says_that_it_runs() {
-    let server = Server::start(&[]).await;
+async fn the_root_page_reports_that_the_server_runs() {
+    let server = TestServer::start(&[]).await;
 
     let (status, _, body) = parts(server.get("/").await).await;
 
@@ -23,22 +23,22 @@ async fn the_server_says_that_it_runs() {
 }
 
 #[tokio::test]
-async fn figures_count_what_is_said_and_name_nobody() {
-    let server = Server::start(&[("METRICS_TOKEN", "a-token-for-figures")]).await;
+async fn metrics_count_messages_and_name_no_user() {
+    let server = TestServer::start(&[("METRICS_TOKEN", "a-token-for-figures")]).await;
     let figures = async || {
         let request = server.request(Method::GET, "/metrics").bearer_auth("a-token-for-figures");
         let answer = request.send().await.unwrap();
         assert_eq!(answer.status(), 200);
         answer.text().await.unwrap()
     };
-    let (mut alice, mut bob) = super::harness::couple(&server, "secret-room").await;
+    let (mut alice, mut bob) = super::harness::join_pair(&server, "secret-room").await;
 
-    alice.says(json!({"type":"offer","offer":{"sdp":"v=0"}})).await;
-    assert_eq!(bob.hears().await["type"], "offer");
-    bob.says(json!({"type":"answer","answer":{},"to":"nobody-here"})).await;
-    assert_eq!(bob.hears().await["code"], "target_not_found");
-    bob.leaves().await;
-    assert_eq!(alice.hears().await["type"], "user_left");
+    alice.send(json!({"type":"offer","offer":{"sdp":"v=0"}})).await;
+    assert_eq!(bob.receive().await["type"], "offer");
+    bob.send(json!({"type":"answer","answer":{},"to":"nobody-here"})).await;
+    assert_eq!(bob.receive().await["code"], "target_not_found");
+    bob.leave().await;
+    assert_eq!(alice.receive().await["type"], "user_left");
 
     let text = figures().await;
     for line in [
@@ -55,34 +55,34 @@ async fn figures_count_what_is_said_and_name_nobody() {
     // The frame is counted once it is written, which its reader may see before.
     let counted =
         async { while !figures().await.contains("signaling_routing_seconds_count 1\n") {} };
-    tokio::time::timeout(SOON, counted).await.expect("never counted");
+    tokio::time::timeout(TEST_TIMEOUT, counted).await.expect("never counted");
 
     assert_eq!(server.get("/metrics").await.status(), 401);
-    assert_eq!(Server::start(&[]).await.get("/metrics").await.status(), 404);
+    assert_eq!(TestServer::start(&[]).await.get("/metrics").await.status(), 404);
 }
 
 #[tokio::test]
-async fn what_clients_report_of_their_calls_and_who_came_back_is_counted() {
-    let server = Server::start(&[("METRICS_TOKEN", "a-token-for-figures")]).await;
+async fn call_reports_and_resumes_are_counted() {
+    let server = TestServer::start(&[("METRICS_TOKEN", "a-token-for-figures")]).await;
     let mut alice = server.join("den", "alice").await;
     for report in [
         json!({"type":"call_report","peer":"b","outcome":"connected","ms":750,"path":"relay"}),
         json!({"type":"call_report","peer":"b","outcome":"connected","ms":250}),
         json!({"type":"call_report","peer":"b","outcome":"failed","ms":30_000,"path":null}),
     ] {
-        alice.says(report).await;
+        alice.send(report).await;
     }
     for wrong in [
         json!({"type":"call_report","outcome":"lovely","ms":1}),
         json!({"type":"call_report","outcome":"failed","ms":-1}),
         json!({"type":"call_report","outcome":"failed","ms":1,"path":"carrier pigeon"}),
     ] {
-        assert_eq!(alice.is_told_after(&wrong.to_string()).await["code"], "invalid_message");
+        assert_eq!(alice.error_after(&wrong.to_string()).await["code"], "invalid_message");
     }
     let mut stranger = server.connect("den").await;
-    stranger.hears().await;
-    stranger.says(json!({"type":"resume","resume_token":"nonsense","last_seq":0})).await;
-    assert_eq!(stranger.hears().await["code"], "resume_failed");
+    stranger.receive().await;
+    stranger.send(json!({"type":"resume","resume_token":"nonsense","last_seq":0})).await;
+    assert_eq!(stranger.receive().await["code"], "resume_failed");
 
     let request = server.request(Method::GET, "/metrics").bearer_auth("a-token-for-figures");
     let text = request.send().await.unwrap().text().await.unwrap();
@@ -101,7 +101,7 @@ async fn what_clients_report_of_their_calls_and_who_came_back_is_counted() {
 
 #[tokio::test]
 async fn health_counts_members_and_rooms() {
-    let server = Server::start(&[]).await;
+    let server = TestServer::start(&[]).await;
     let (_alice, _bob, _carol) = (
         server.join("den", "alice").await,
         server.join("den", "bob").await,
@@ -119,7 +119,7 @@ async fn health_counts_members_and_rooms() {
 
 #[tokio::test]
 async fn rooms_are_listed_and_described() {
-    let server = Server::start(&[]).await;
+    let server = TestServer::start(&[]).await;
     let _members = (
         server.join("b%20b", "alice").await,
         server.join("a", "bob").await,
@@ -144,8 +144,8 @@ async fn rooms_are_listed_and_described() {
 
 /// E15.
 #[tokio::test]
-async fn a_login_becomes_a_token_that_opens_everything() {
-    let server = Server::start(&[]).await;
+async fn a_login_returns_a_token_that_every_route_accepts() {
+    let server = TestServer::start(&[]).await;
 
     let (status, headers, body) = parts(server.log_in("alice", PASSWORD).await).await;
     let token = body["access_token"].as_str().unwrap();
@@ -165,7 +165,7 @@ async fn a_login_becomes_a_token_that_opens_everything() {
 /// E15, E16.
 #[tokio::test]
 async fn oauth2_clients_log_in_with_either_kind_of_form() {
-    let server = Server::start(&[]).await;
+    let server = TestServer::start(&[]).await;
     let urlencoded = [("grant_type", "password"), ("username", "alice"), ("password", PASSWORD)];
     let multipart = "--b\r\nContent-Disposition: form-data; name=\"username\"\r\n\r\nalice\r\n--b\r\n\
         Content-Disposition: form-data; name=\"password\"\r\n\r\ncorrect horse\r\n--b--\r\n";
@@ -189,8 +189,8 @@ async fn oauth2_clients_log_in_with_either_kind_of_form() {
 }
 
 #[tokio::test]
-async fn all_wrong_logins_get_the_same_answer() {
-    let server = Server::start(&[]).await;
+async fn all_failed_logins_get_the_same_response() {
+    let server = TestServer::start(&[]).await;
     let detail = json!({"detail":"Incorrect username or password"});
 
     for (username, password) in [
@@ -222,8 +222,8 @@ async fn all_wrong_logins_get_the_same_answer() {
 
 /// E01, E05.
 #[tokio::test]
-async fn a_body_that_misses_something_says_what_in_fastapis_words() {
-    let server = Server::start(&[]).await;
+async fn a_body_with_missing_fields_is_rejected_in_fastapis_format() {
+    let server = TestServer::start(&[]).await;
     let missing =
         |field: &str| json!({"type":"missing","loc":["body",field],"msg":"Field required"});
     let no_string = |field: &str| json!({"type":"string_type","loc":["body",field],"msg":"Input should be a valid string"});
@@ -267,8 +267,8 @@ async fn a_body_that_misses_something_says_what_in_fastapis_words() {
 
 /// E02, E03.
 #[tokio::test]
-async fn bodies_of_the_wrong_size_or_type_are_refused() {
-    let server = Server::start(&[]).await;
+async fn bodies_of_the_wrong_size_or_type_are_rejected() {
+    let server = TestServer::start(&[]).await;
     let large = "x".repeat(65_537);
 
     let declared = server
@@ -313,8 +313,8 @@ async fn bodies_of_the_wrong_size_or_type_are_refused() {
 
 /// E18, J13, T02.
 #[tokio::test]
-async fn a_bearer_token_is_asked_for_and_looked_at() {
-    let server = Server::start(&[]).await;
+async fn a_bearer_token_is_required_and_verified() {
+    let server = TestServer::start(&[]).await;
     let token = server.token("alice");
     let stranger = server.token("nobody");
     for (path, method) in [
@@ -350,8 +350,8 @@ async fn a_bearer_token_is_asked_for_and_looked_at() {
 }
 
 #[tokio::test]
-async fn a_refreshed_token_is_another_one_and_the_old_one_stays_good() {
-    let server = Server::start(&[]).await;
+async fn a_refresh_returns_another_token_and_the_old_one_stays_valid() {
+    let server = TestServer::start(&[]).await;
     let old = server.token("alice");
 
     let (status, headers, body) = parts(
@@ -377,18 +377,18 @@ async fn a_refreshed_token_is_another_one_and_the_old_one_stays_good() {
 }
 
 #[tokio::test]
-async fn logging_out_ends_the_token_and_the_sockets_that_stand_on_it() {
-    let server = Server::start(&[]).await;
+async fn a_logout_revokes_the_token_and_closes_its_sockets() {
+    let server = TestServer::start(&[]).await;
     let mut bob = server.join("den", "bob").await;
     let (gone, stays) = (server.token("alice"), server.token("alice"));
     let mut sockets = Vec::new();
     for token in [&gone, &stays] {
         let mut client = server.connect("den").await;
-        client.hears().await;
-        client.says(json!({"type":"auth_token","token":token})).await;
-        assert_eq!(client.hears().await["type"], "auth_success");
-        client.hears().await;
-        bob.hears().await;
+        client.receive().await;
+        client.send(json!({"type":"auth_token","token":token})).await;
+        assert_eq!(client.receive().await["type"], "auth_success");
+        client.receive().await;
+        bob.receive().await;
         sockets.push(client);
     }
 
@@ -403,28 +403,28 @@ async fn logging_out_ends_the_token_and_the_sockets_that_stand_on_it() {
         (me(&gone).await.unwrap().status().as_u16(), me(&stays).await.unwrap().status().as_u16()),
         (401, 200)
     );
-    let (before, close) = sockets.remove(0).is_let_go().await;
+    let (before, close) = sockets.remove(0).read_to_close().await;
     assert_eq!(close, (1008, "Invalid token".into()));
     assert_eq!(before.last().unwrap()["retry"], false);
-    assert_eq!(bob.hears().await["type"], "user_left");
+    assert_eq!(bob.receive().await["type"], "user_left");
     sockets.remove(0).hears_nothing_else_but("user_left").await;
     let mut again = server.connect("den").await;
-    again.hears().await;
-    again.says(json!({"type":"auth_token","token":gone})).await;
-    assert_eq!(again.is_refused().await, (1008, "Invalid token".into()));
+    again.receive().await;
+    again.send(json!({"type":"auth_token","token":gone})).await;
+    assert_eq!(again.rejection().await, (1008, "Invalid token".into()));
 }
 
 impl super::harness::Client {
     async fn hears_nothing_else_but(&mut self, kind: &str) {
-        while self.hears().await["type"] != kind {}
-        self.hears_nothing_else().await;
+        while self.receive().await["type"] != kind {}
+        self.assert_no_more_messages().await;
     }
 }
 
 /// E20.
 #[tokio::test]
-async fn anybody_may_log_out() {
-    let server = Server::start(&[]).await;
+async fn a_logout_without_a_valid_token_succeeds() {
+    let server = TestServer::start(&[]).await;
 
     for header in [None, Some("Bearer nonsense"), Some("Basic x")] {
         let mut request = server.request(Method::POST, "/auth/logout");
@@ -438,7 +438,7 @@ async fn anybody_may_log_out() {
 /// T01.
 #[tokio::test]
 async fn turn_credentials_are_the_hmac_of_an_expiry_and_a_name() {
-    let server = Server::start(&[
+    let server = TestServer::start(&[
         ("TURNSERVER_SECRET", "north"),
         ("TURNSERVER_URLS", r#"["turn:turn.example.com:3478","turns:turn.example.com:5349"]"#),
         ("TURNSERVER_TTL", "600"),
@@ -477,13 +477,13 @@ async fn turn_credentials_are_the_hmac_of_an_expiry_and_a_name() {
 
 /// O12.
 #[tokio::test]
-async fn a_server_without_turn_says_so() {
+async fn without_turn_settings_the_turn_routes_say_so() {
     for (settings, detail) in [
         (&[][..], "TURN server not configured"),
         (&[("TURNSERVER_URLS", "turn:a")], "TURN server not configured"),
         (&[("TURNSERVER_SECRET", "s")], "TURN server URLs not configured"),
     ] {
-        let server = Server::start(settings).await;
+        let server = TestServer::start(settings).await;
 
         let (status, headers, body) =
             parts(server.get_as("alice", "/auth/turn-credentials").await).await;
@@ -497,8 +497,8 @@ async fn a_server_without_turn_says_so() {
 
 /// E13, E14.
 #[tokio::test]
-async fn every_answer_is_labelled_and_every_error_is_json() {
-    let server = Server::start(&[]).await;
+async fn every_response_has_a_request_id_and_every_error_is_json() {
+    let server = TestServer::start(&[]).await;
     let mut ids = std::collections::HashSet::new();
 
     for (method, path, status) in [
@@ -530,8 +530,8 @@ async fn every_answer_is_labelled_and_every_error_is_json() {
 
 /// E17.
 #[tokio::test]
-async fn a_slash_at_the_end_makes_no_difference_and_sends_nobody_elsewhere() {
-    let server = Server::start(&[]).await;
+async fn a_trailing_slash_makes_no_difference_and_causes_no_redirect() {
+    let server = TestServer::start(&[]).await;
 
     let health = server
         .request(Method::GET, "/health/")
@@ -545,8 +545,8 @@ async fn a_slash_at_the_end_makes_no_difference_and_sends_nobody_elsewhere() {
 
 /// A page takes the client from the server that it talks to, and asks only whether it is still the same.
 #[tokio::test]
-async fn the_javascript_client_is_served_and_asked_for_once() {
-    let server = Server::start(&[]).await;
+async fn the_javascript_client_is_served_and_cached() {
+    let server = TestServer::start(&[]).await;
     for (path, media_type) in [
         ("/client/signaling.js", "text/javascript; charset=utf-8"),
         ("/client/signaling.js.map", "application/json"),

@@ -2,62 +2,62 @@
 
 use serde_json::{Value, json};
 
-use super::harness::{Client, Server};
+use crate::harness::{Client, TestServer};
 
 /// A member that may resume: itself, its resume token, and whom it found there.
-async fn resumable(server: &Server, room: &str, username: &str) -> (Client, String, Value) {
+async fn resumable(server: &TestServer, room: &str, username: &str) -> (Client, String, Value) {
     let mut client = server.connect(room).await;
-    client.hears().await;
+    client.receive().await;
     let token = server.token(username);
-    client.says(json!({"type":"auth_token","token":token,"features":["resume"]})).await;
-    let success = client.hears().await;
+    client.send(json!({"type":"auth_token","token":token,"features":["resume"]})).await;
+    let success = client.receive().await;
     client.id = success["client_id"].as_str().unwrap().to_owned();
-    let there = client.hears().await;
+    let there = client.receive().await;
     assert_eq!((&there["type"], &there["seq"]), (&json!("users_in_room"), &json!(1)));
     (client, success["resume_token"].as_str().unwrap().to_owned(), there["users"].clone())
 }
 
-async fn resumes(server: &Server, room: &str, token: &str, last_seq: u64) -> (Client, Value) {
+async fn resumes(server: &TestServer, room: &str, token: &str, last_seq: u64) -> (Client, Value) {
     let mut client = server.connect(room).await;
-    client.hears().await;
-    client.says(json!({"type":"resume","resume_token":token,"last_seq":last_seq})).await;
-    let told = client.hears().await;
+    client.receive().await;
+    client.send(json!({"type":"resume","resume_token":token,"last_seq":last_seq})).await;
+    let told = client.receive().await;
     (client, told)
 }
 
 #[tokio::test]
-async fn a_broken_connection_is_not_heard_of_and_costs_no_message() {
-    let server = Server::start(&[]).await;
+async fn a_broken_connection_that_resumes_is_not_announced_and_loses_no_message() {
+    let server = TestServer::start(&[]).await;
     let (alice, token, _) = resumable(&server, "den", "alice").await;
     let mut bob = server.join("den", "bob").await;
     drop(alice);
 
     for number in 0..100 {
-        bob.says(json!({"type":"message","data":number,"to":null})).await;
+        bob.send(json!({"type":"message","data":number,"to":null})).await;
     }
-    bob.hears_nothing_else().await;
+    bob.assert_no_more_messages().await;
     let health: Value = server.get("/health").await.json().await.unwrap();
     let (mut alice, told) = resumes(&server, "den", &token, 1).await;
 
     assert_eq!(health["active_connections"], 2);
     assert_eq!((&told["type"], &told["replayed"]), (&json!("resumed"), &json!(101)));
-    assert_eq!(alice.hears().await["type"], "user_joined");
+    assert_eq!(alice.receive().await["type"], "user_joined");
     for number in 0..100 {
-        let heard = alice.hears().await;
+        let heard = alice.receive().await;
         assert_eq!((&heard["data"], &heard["seq"]), (&json!(number), &json!(number + 3)));
     }
-    alice.says(json!({"type":"message","data":"back"})).await;
-    assert_eq!(bob.hears().await["data"], "back");
+    alice.send(json!({"type":"message","data":"back"})).await;
+    assert_eq!(bob.receive().await["data"], "back");
 }
 
 #[tokio::test]
-async fn what_ends_a_session_ends_the_right_to_come_back() {
-    let server = Server::start(&[]).await;
+async fn a_session_that_was_ended_cannot_resume() {
+    let server = TestServer::start(&[]).await;
     let (alice, token, _) = resumable(&server, "den", "alice").await;
     let mut bob = server.join("den", "bob").await;
     let access = server.token("alice");
     drop(alice);
-    bob.hears_nothing_else().await;
+    bob.assert_no_more_messages().await;
 
     // Another token of hers is another login.
     server.app.log_out(&access).await;
@@ -68,36 +68,36 @@ async fn what_ends_a_session_ends_the_right_to_come_back() {
     let without: Vec<_> = users.lines().filter(|line| !line.starts_with("alice,")).collect();
     std::fs::write(server.users_csv(), without.join("\n") + "\n").unwrap();
 
-    assert_eq!(bob.hears().await["type"], "user_left");
+    assert_eq!(bob.receive().await["type"], "user_left");
     let (_, told) = resumes(&server, "den", &token, 2).await;
     assert_eq!(told["code"], "resume_failed");
 }
 
 #[tokio::test]
-async fn a_session_that_is_logged_out_while_away_is_over() {
-    let server = Server::start(&[]).await;
+async fn a_detached_session_that_is_logged_out_cannot_resume() {
+    let server = TestServer::start(&[]).await;
     let access = server.token("alice");
     let mut alice = server.connect("den").await;
-    alice.hears().await;
-    alice.says(json!({"type":"auth_token","token":access,"features":["resume"]})).await;
-    let token = alice.hears().await["resume_token"].as_str().unwrap().to_owned();
+    alice.receive().await;
+    alice.send(json!({"type":"auth_token","token":access,"features":["resume"]})).await;
+    let token = alice.receive().await["resume_token"].as_str().unwrap().to_owned();
     let mut bob = server.join("den", "bob").await;
     drop(alice);
-    bob.hears_nothing_else().await;
+    bob.assert_no_more_messages().await;
 
     server.app.log_out(&access).await;
 
-    assert_eq!(bob.hears().await["type"], "user_left");
+    assert_eq!(bob.receive().await["type"], "user_left");
     assert_eq!(resumes(&server, "den", &token, 1).await.1["code"], "resume_failed");
 }
 
 #[tokio::test]
 async fn a_new_access_token_comes_with_a_new_resume_token() {
-    let server = Server::start(&[]).await;
+    let server = TestServer::start(&[]).await;
     let (mut alice, _, _) = resumable(&server, "den", "alice").await;
 
-    alice.says(json!({"type":"auth_token","token":server.token("alice"),"ack":1})).await;
-    let refreshed = alice.hears().await;
+    alice.send(json!({"type":"auth_token","token":server.token("alice"),"ack":1})).await;
+    let refreshed = alice.receive().await;
     assert_eq!((&refreshed["type"], &refreshed["seq"]), (&json!("token_refreshed"), &json!(2)));
     let token = refreshed["resume_token"].as_str().unwrap();
     drop(alice);
@@ -112,53 +112,53 @@ async fn a_new_access_token_comes_with_a_new_resume_token() {
 }
 
 #[tokio::test]
-async fn a_member_that_is_away_takes_its_place_in_the_room() {
-    let server = Server::start(&[("MAX_CONNECTIONS_PER_ROOM", "1")]).await;
+async fn a_detached_member_counts_against_the_capacity_of_its_room() {
+    let server = TestServer::start(&[("MAX_CONNECTIONS_PER_ROOM", "1")]).await;
     let (alice, token, _) = resumable(&server, "den", "alice").await;
     drop(alice);
 
     let mut bob = server.connect("den").await;
-    bob.hears().await;
-    bob.says(json!({"type":"auth_token","token":server.token("bob")})).await;
-    let (told, _) = bob.is_let_go().await;
+    bob.receive().await;
+    bob.send(json!({"type":"auth_token","token":server.token("bob")})).await;
+    let (told, _) = bob.read_to_close().await;
 
     assert_eq!(told[0]["code"], "room_full");
     assert_eq!(resumes(&server, "den", &token, 1).await.1["type"], "resumed");
 }
 
 #[tokio::test]
-async fn with_the_window_closed_nobody_is_offered_to_resume() {
-    let server = Server::start(&[("RESUME_WINDOW_SECONDS", "0")]).await;
+async fn without_a_resume_window_no_resume_token_is_issued() {
+    let server = TestServer::start(&[("RESUME_WINDOW_SECONDS", "0")]).await;
     let mut alice = server.connect("den").await;
-    alice.hears().await;
+    alice.receive().await;
     alice
-        .says(json!({"type":"auth_token","token":server.token("alice"),"features":["resume"]}))
+        .send(json!({"type":"auth_token","token":server.token("alice"),"features":["resume"]}))
         .await;
 
-    let success = alice.hears().await;
+    let success = alice.receive().await;
     assert!(
         success.get("resume_token").is_none() && success.get("resume_window_seconds").is_none()
     );
-    assert!(alice.hears().await.get("seq").is_none());
+    assert!(alice.receive().await.get("seq").is_none());
     let mut bob = server.join("den", "bob").await;
     drop(alice);
-    assert_eq!(bob.hears().await["type"], "user_left");
+    assert_eq!(bob.receive().await["type"], "user_left");
 }
 
 /// As many as an address may have connections: otherwise one could fill the memory with seats.
 #[tokio::test]
-async fn seats_are_kept_for_so_many_of_an_address_and_no_more() {
-    let server = Server::start(&[("MAX_CONNECTIONS_PER_IP", "3")]).await;
+async fn detached_members_are_limited_per_address() {
+    let server = TestServer::start(&[("MAX_CONNECTIONS_PER_IP", "3")]).await;
     let mut watcher = server.join("den", "carol").await;
     let mut there = 1;
     for kept in [true, true, true, false, false] {
         let (member, ..) = resumable(&server, "den", "alice").await;
         there += 1;
-        assert_eq!(watcher.hears().await["connected_users"], there);
+        assert_eq!(watcher.receive().await["connected_users"], there);
         drop(member);
         if !kept {
             there -= 1;
-            let left = watcher.hears().await;
+            let left = watcher.receive().await;
             assert_eq!(
                 (&left["type"], &left["connected_users"]),
                 (&json!("user_left"), &json!(there))

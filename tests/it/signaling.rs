@@ -2,19 +2,19 @@
 
 use serde_json::{Value, json};
 
-use super::harness::{Client, Server, couple};
+use crate::harness::{Client, TestServer, join_pair};
 
 #[tokio::test]
-async fn a_newcomer_is_let_in_shown_around_and_announced() {
-    let server = Server::start(&[]).await;
+async fn a_client_joins_receives_its_peers_and_is_announced() {
+    let server = TestServer::start(&[]).await;
     let mut alice = server.join("den", "alice").await;
 
     let mut bob = server.connect("den").await;
-    let welcome = bob.hears().await;
-    bob.says(json!({"type":"auth_token","token":server.token("bob"),"clientId":"bob-1"})).await;
-    let mut success = bob.hears().await;
-    let there = bob.hears().await;
-    let news = alice.hears().await;
+    let welcome = bob.receive().await;
+    bob.send(json!({"type":"auth_token","token":server.token("bob"),"clientId":"bob-1"})).await;
+    let mut success = bob.receive().await;
+    let there = bob.receive().await;
+    let news = alice.receive().await;
 
     let ticket = success.as_object_mut().unwrap().remove("resume_token").unwrap();
     assert!(!ticket.as_str().unwrap().is_empty());
@@ -34,8 +34,8 @@ async fn a_newcomer_is_let_in_shown_around_and_announced() {
 }
 
 #[tokio::test]
-async fn the_list_of_who_is_there_comes_also_when_nobody_is() {
-    let server = Server::start(&[]).await;
+async fn users_in_room_is_sent_also_where_it_is_empty() {
+    let server = TestServer::start(&[]).await;
 
     let (_alice, there) = server.join_as("den", "alice", json!("")).await;
 
@@ -43,18 +43,18 @@ async fn the_list_of_who_is_there_comes_also_when_nobody_is() {
 }
 
 #[tokio::test]
-async fn who_is_there_is_told_before_anything_is_answered() {
-    let server = Server::start(&[("ALLOW_ANONYMOUS", "true")]).await;
+async fn users_in_room_comes_before_any_answer() {
+    let server = TestServer::start(&[("ALLOW_ANONYMOUS", "true")]).await;
     let in_one_go = async |frames: &[Value]| {
         let mut client = server.connect("den").await;
-        client.hears().await;
+        client.receive().await;
         for frame in frames {
-            client.feeds(frame).await;
+            client.feed(frame).await;
         }
-        client.flushes().await;
+        client.flush().await;
         let mut kinds = Vec::new();
         for _ in 0..4 {
-            kinds.push(client.hears().await["type"].as_str().unwrap().to_owned());
+            kinds.push(client.receive().await["type"].as_str().unwrap().to_owned());
         }
         kinds
     };
@@ -72,18 +72,18 @@ async fn who_is_there_is_told_before_anything_is_answered() {
 }
 
 #[tokio::test]
-async fn a_targeted_signal_reaches_its_target_alone_and_untouched() {
-    let server = Server::start(&[]).await;
-    let (mut alice, mut bob) = couple(&server, "den").await;
+async fn a_signal_with_a_target_reaches_only_the_target_unchanged() {
+    let server = TestServer::start(&[]).await;
+    let (mut alice, mut bob) = join_pair(&server, "den").await;
     let mut carol = server.join("den", "carol").await;
-    alice.hears().await;
-    bob.hears().await;
+    alice.receive().await;
+    bob.receive().await;
     let sdp = r#"{ "sdp":"v=0\r\no=- \u00e9 \ud83d\ude00","n":1.0,"big":12345678901234567890123, "type":"offer" }"#;
 
     for (kind, field) in [("offer", "offer"), ("answer", "answer"), ("ice_candidate", "candidate")]
     {
         alice
-            .says_text(&format!(
+            .send_text(&format!(
                 r#"{{"type":"{kind}","to":"{}","from":"bob","username":"root","{field}":{sdp}}}"#,
                 bob.id
             ))
@@ -93,16 +93,16 @@ async fn a_targeted_signal_reaches_its_target_alone_and_untouched() {
             r#"{{"type":"{kind}","{field}":{sdp},"from":"{}","username":"alice"}}"#,
             alice.id
         );
-        assert_eq!(bob.hears_text().await, expected);
+        assert_eq!(bob.receive_text().await, expected);
     }
-    carol.hears_nothing_else().await;
-    alice.hears_nothing_else().await;
+    carol.assert_no_more_messages().await;
+    alice.assert_no_more_messages().await;
 }
 
 #[tokio::test]
-async fn a_signal_without_target_reaches_everybody_else_in_this_room() {
-    let server = Server::start(&[]).await;
-    let (mut alice, mut bob) = couple(&server, "den").await;
+async fn a_signal_without_a_target_reaches_all_other_members_of_the_room() {
+    let server = TestServer::start(&[]).await;
+    let (mut alice, mut bob) = join_pair(&server, "den").await;
     let mut stranger = server.join("attic", "carol").await;
 
     for to in [None, Some(Value::Null), Some(json!(""))] {
@@ -110,42 +110,42 @@ async fn a_signal_without_target_reaches_everybody_else_in_this_room() {
         if let Some(to) = to {
             message["to"] = to;
         }
-        alice.says(message).await;
+        alice.send(message).await;
 
         assert_eq!(
-            bob.hears().await,
+            bob.receive().await,
             json!({"type":"message","data":{"muted":true},"from":alice.id,"username":"alice"})
         );
     }
-    alice.hears_nothing_else().await;
-    stranger.hears_nothing_else().await;
+    alice.assert_no_more_messages().await;
+    stranger.assert_no_more_messages().await;
 }
 
 #[tokio::test]
-async fn the_end_of_candidates_is_passed_on() {
-    let server = Server::start(&[]).await;
-    let (mut alice, mut bob) = couple(&server, "den").await;
+async fn the_end_of_candidates_is_relayed() {
+    let server = TestServer::start(&[]).await;
+    let (mut alice, mut bob) = join_pair(&server, "den").await;
 
     for (sent, heard) in [
         (r#","candidate":null"#, Value::Null),
         (r#","candidate":"""#, json!("")),
         ("", Value::Null),
     ] {
-        alice.says_text(&format!(r#"{{"type":"ice_candidate"{sent}}}"#)).await;
+        alice.send_text(&format!(r#"{{"type":"ice_candidate"{sent}}}"#)).await;
 
-        assert_eq!(bob.hears().await["candidate"], heard);
+        assert_eq!(bob.receive().await["candidate"], heard);
     }
 }
 
 #[tokio::test]
-async fn a_signal_to_nobody_is_answered_with_an_error_and_its_id() {
-    let server = Server::start(&[]).await;
-    let (mut alice, mut bob) = couple(&server, "den").await;
+async fn a_signal_to_an_unknown_target_is_answered_with_an_error_and_its_id() {
+    let server = TestServer::start(&[]).await;
+    let (mut alice, mut bob) = join_pair(&server, "den").await;
 
     for (kind, field) in [("offer", "offer"), ("answer", "answer"), ("ice_candidate", "candidate")]
     {
         let error = alice
-            .is_told_after(&format!(r#"{{"type":"{kind}","{field}":{{}},"to":"ghost","id":"x1"}}"#))
+            .error_after(&format!(r#"{{"type":"{kind}","{field}":{{}},"to":"ghost","id":"x1"}}"#))
             .await;
 
         assert_eq!(
@@ -154,70 +154,70 @@ async fn a_signal_to_nobody_is_answered_with_an_error_and_its_id() {
         );
     }
     let own = alice
-        .is_told_after(&format!(r#"{{"type":"offer","offer":{{}},"to":"{}","id":2}}"#, alice.id))
+        .error_after(&format!(r#"{{"type":"offer","offer":{{}},"to":"{}","id":2}}"#, alice.id))
         .await;
     assert_eq!((&own["code"], &own["id"]), (&json!("invalid_message"), &json!(2)));
-    bob.hears_nothing_else().await;
+    bob.assert_no_more_messages().await;
 }
 
 #[tokio::test]
-async fn leaving_is_announced_once_however_one_leaves() {
-    let server = Server::start(&[]).await;
+async fn each_way_of_leaving_is_announced_once() {
+    let server = TestServer::start(&[]).await;
     let mut alice = server.join("den", "alice").await;
 
     let (bob, _) = server.join_as("den", "bob", json!("b1")).await;
-    alice.hears().await;
-    bob.leaves().await;
-    let after_close = alice.hears().await;
+    alice.receive().await;
+    bob.leave().await;
+    let after_close = alice.receive().await;
     let (bob, _) = server.join_as("den", "bob", json!("b2")).await;
-    alice.hears().await;
+    alice.receive().await;
     drop(bob); // the connection breaks without a goodbye
-    let after_break = alice.hears().await;
+    let after_break = alice.receive().await;
 
     let left = |id: &str| json!({"type":"user_left","room_id":"den","client_id":id,"username":"bob","connected_users":1});
     assert_eq!((after_close, after_break), (left("b1"), left("b2")));
-    alice.hears_nothing_else().await;
+    alice.assert_no_more_messages().await;
 }
 
 #[tokio::test]
 async fn a_reloaded_page_takes_over_its_own_client_id() {
-    let server = Server::start(&[]).await;
+    let server = TestServer::start(&[]).await;
     let mut bob = server.join("den", "bob").await;
     let (old, _) = server.join_as("den", "alice", json!("a")).await;
-    bob.hears().await;
+    bob.receive().await;
 
     let (mut new, there) = server.join_as("den", "alice", json!("a")).await;
-    let (before, close) = old.is_let_go().await;
+    let (before, close) = old.read_to_close().await;
 
     assert_eq!(close, (4001, "Replaced by a new connection".into()));
     assert_eq!((&before[0]["code"], &before[0]["retry"]), (&json!("replaced"), &json!(false)));
     assert_eq!(there, json!([{"client_id":bob.id,"username":"bob","polite":true}]));
-    let (left, joined) = (bob.hears().await, bob.hears().await);
+    let (left, joined) = (bob.receive().await, bob.receive().await);
     assert_eq!((&left["type"], &left["connected_users"]), (&json!("user_left"), &json!(1)));
     assert_eq!((&joined["type"], &joined["connected_users"]), (&json!("user_joined"), &json!(2)));
-    new.says(json!({"type":"message","data":1,"to":bob.id})).await;
-    assert_eq!(bob.hears().await["from"], "a");
-    bob.hears_nothing_else().await;
+    new.send(json!({"type":"message","data":1,"to":bob.id})).await;
+    assert_eq!(bob.receive().await["from"], "a");
+    bob.assert_no_more_messages().await;
 }
 
 #[tokio::test]
-async fn a_client_id_of_another_user_is_refused_and_its_holder_undisturbed() {
-    let server = Server::start(&[]).await;
+async fn a_client_id_of_another_user_is_rejected_and_its_member_is_not_affected() {
+    let server = TestServer::start(&[]).await;
     let (mut alice, _) = server.join_as("den", "alice", json!("a")).await;
 
     let mut mallory = server.connect("den").await;
-    mallory.hears().await;
-    mallory.says(json!({"type":"auth_token","token":server.token("bob"),"client_id":"a"})).await;
-    let (before, close) = mallory.is_let_go().await;
+    mallory.receive().await;
+    mallory.send(json!({"type":"auth_token","token":server.token("bob"),"client_id":"a"})).await;
+    let (before, close) = mallory.read_to_close().await;
 
     assert_eq!((close.0, &before[0]["code"]), (1008, &json!("client_id_taken")));
-    alice.hears_nothing_else().await;
+    alice.assert_no_more_messages().await;
     server.join_as("attic", "bob", json!("a")).await; // in another room the id is free
 }
 
 #[tokio::test]
-async fn a_client_id_of_the_wrong_form_is_refused() {
-    let server = Server::start(&[]).await;
+async fn a_malformed_client_id_is_rejected() {
+    let server = TestServer::start(&[]).await;
 
     for id in [
         json!(7),
@@ -229,17 +229,17 @@ async fn a_client_id_of_the_wrong_form_is_refused() {
         json!("x".repeat(129)),
     ] {
         let mut client = server.connect("den").await;
-        client.hears().await;
-        client.says(json!({"type":"auth_token","token":server.token("alice"),"clientId":id})).await;
-        let (before, close) = client.is_let_go().await;
+        client.receive().await;
+        client.send(json!({"type":"auth_token","token":server.token("alice"),"clientId":id})).await;
+        let (before, close) = client.read_to_close().await;
 
         assert_eq!((close.0, &before[0]["code"]), (1008, &json!("invalid_client_id")), "{id}");
     }
 }
 
 #[tokio::test]
-async fn clients_that_ask_for_no_id_get_different_ones() {
-    let server = Server::start(&[]).await;
+async fn clients_without_a_client_id_get_different_ones() {
+    let server = TestServer::start(&[]).await;
 
     let (one, two) = (server.join("den", "alice").await, server.join("den", "alice").await);
 
@@ -248,8 +248,8 @@ async fn clients_that_ask_for_no_id_get_different_ones() {
 }
 
 #[tokio::test]
-async fn one_room_has_one_name_however_it_is_encoded() {
-    let server = Server::start(&[]).await;
+async fn all_encodings_of_a_room_id_are_one_room() {
+    let server = TestServer::start(&[]).await;
     let _alice = server.join("Zimmer%207%2f%C3%A9", "alice").await;
 
     let (_bob, there) = server.join_as("%5aimmer%20%37%2F%c3%a9/", "bob", Value::Null).await;
@@ -260,65 +260,65 @@ async fn one_room_has_one_name_however_it_is_encoded() {
 }
 
 #[tokio::test]
-async fn a_room_id_that_is_none_is_refused_before_the_upgrade() {
-    let server = Server::start(&[]).await;
+async fn an_invalid_room_id_is_rejected_before_the_upgrade() {
+    let server = TestServer::start(&[]).await;
 
     for room in ["%00", "a%0Ab", "%7F", "%FF", &"a".repeat(129), "%C2%80"] {
-        assert_eq!(server.refused_with(room, &[]).await, 400, "{room}");
+        assert_eq!(server.upgrade_status(room, &[]).await, 400, "{room}");
     }
-    assert_eq!(server.refused_with("", &[]).await, 404);
-    assert_eq!(server.refused_with("a/b", &[]).await, 404);
+    assert_eq!(server.upgrade_status("", &[]).await, 404);
+    assert_eq!(server.upgrade_status("a/b", &[]).await, 404);
     server.join(&"%C3%A9".repeat(128), "alice").await;
 }
 
 #[tokio::test]
-async fn order_is_kept_between_every_two_members() {
-    let server = Server::start(&[("WEBSOCKET_MESSAGE_BURST", "1000")]).await;
-    let (mut alice, mut bob) = couple(&server, "den").await;
+async fn messages_between_two_members_keep_their_order() {
+    let server = TestServer::start(&[("WEBSOCKET_MESSAGE_BURST", "1000")]).await;
+    let (mut alice, mut bob) = join_pair(&server, "den").await;
 
     for number in 0..400 {
         let to = if number % 2 == 0 { json!(bob.id) } else { Value::Null };
-        alice.says(json!({"type":"message","data":number,"to":to})).await;
+        alice.send(json!({"type":"message","data":number,"to":to})).await;
     }
 
     for number in 0..400 {
-        assert_eq!(bob.hears().await["data"], number);
+        assert_eq!(bob.receive().await["data"], number);
     }
 }
 
 #[tokio::test]
 async fn a_token_is_refreshed_inside_the_session_for_the_same_user_only() {
-    let server = Server::start(&[]).await;
-    let (mut alice, mut bob) = couple(&server, "den").await;
+    let server = TestServer::start(&[]).await;
+    let (mut alice, mut bob) = join_pair(&server, "den").await;
 
-    alice.says(json!({"type":"auth_token","token":server.token("alice")})).await;
-    let refreshed = alice.hears().await;
+    alice.send(json!({"type":"auth_token","token":server.token("alice")})).await;
+    let refreshed = alice.receive().await;
     let foreign = alice
-        .is_told_after(&json!({"type":"auth_token","token":server.token("bob"),"id":3}).to_string())
+        .error_after(&json!({"type":"auth_token","token":server.token("bob"),"id":3}).to_string())
         .await;
-    alice.says(json!({"type":"message","data":1})).await;
+    alice.send(json!({"type":"message","data":1})).await;
 
     assert_eq!(refreshed["type"], "token_refreshed");
     assert!((1790..=1800).contains(&refreshed["expires_in"].as_u64().unwrap()));
     assert_eq!((&foreign["code"], &foreign["id"]), (&json!("invalid_token"), &json!(3)));
-    assert_eq!(bob.hears().await["username"], "alice");
+    assert_eq!(bob.receive().await["username"], "alice");
 }
 
 /// Calls outlive a restart, and would be hung up by whoever hears that all the others leave.
 #[tokio::test]
-async fn nobody_hears_the_others_leave_when_the_server_closes() {
-    let server = Server::start(&[]).await;
+async fn members_receive_no_user_left_at_shutdown() {
+    let server = TestServer::start(&[]).await;
     let mut members = Vec::new();
     for _ in 0..8 {
         members.push(server.join("den", "alice").await);
     }
     for (before, member) in members.iter_mut().enumerate() {
         for _ in before + 1..8 {
-            assert_eq!(member.hears().await["type"], "user_joined");
+            assert_eq!(member.receive().await["type"], "user_joined");
         }
     }
 
-    let farewells = futures_util::future::join_all(members.into_iter().map(Client::is_let_go));
+    let farewells = futures_util::future::join_all(members.into_iter().map(Client::read_to_close));
     let (farewells, ()) = tokio::join!(farewells, server.app.close());
 
     for (heard, _) in farewells {
@@ -328,14 +328,14 @@ async fn nobody_hears_the_others_leave_when_the_server_closes() {
 }
 
 #[tokio::test]
-async fn closing_the_server_sends_everyone_home() {
-    let server = Server::start(&[]).await;
+async fn shutdown_closes_every_session() {
+    let server = TestServer::start(&[]).await;
     let alice = server.join("den", "alice").await;
     let mut stranger = server.connect("den").await;
-    stranger.hears().await;
+    stranger.receive().await;
 
     let (farewell, abroad, ()) =
-        tokio::join!(alice.is_let_go(), stranger.is_let_go(), server.app.close());
+        tokio::join!(alice.read_to_close(), stranger.read_to_close(), server.app.close());
 
     let (before, close) = farewell;
     assert_eq!(close, (1012, "Server is restarting".to_owned()));
@@ -349,6 +349,6 @@ async fn closing_the_server_sends_everyone_home() {
     assert!(server.app.rooms.member_count("den").is_none());
 
     let late = server.connect("den").await;
-    let (told, close) = late.is_let_go().await;
+    let (told, close) = late.read_to_close().await;
     assert_eq!((&told[0]["code"], told.len(), close.0), (&json!("draining"), 1, 1012));
 }

@@ -15,7 +15,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::harness::{SOON, Server};
+use crate::harness::{TEST_TIMEOUT, TestServer};
 
 const SELF_SIGNED: [(&str, &str); 4] = [
     ("REQUIRE_HTTPS", "true"),
@@ -25,7 +25,7 @@ const SELF_SIGNED: [(&str, &str); 4] = [
 ];
 
 /// A TLS connection that trusts nothing but the certificate which is on disk now.
-async fn connect(server: &Server) -> std::io::Result<TlsStream<TcpStream>> {
+async fn connect(server: &TestServer) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots
         .add(CertificateDer::from_pem_file(server.folder.path().join("ssl/server.crt")).unwrap())
@@ -39,7 +39,7 @@ async fn connect(server: &Server) -> std::io::Result<TlsStream<TcpStream>> {
 async fn ask(stream: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin), request: &str) -> String {
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
-    timeout(SOON, async {
+    timeout(TEST_TIMEOUT, async {
         while !answer.ends_with(b"\r\n\r\n") {
             answer.push(stream.read_u8().await.unwrap());
         }
@@ -51,8 +51,8 @@ async fn ask(stream: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin), request: 
 
 /// N10: the key.
 #[tokio::test]
-async fn a_self_signed_certificate_is_made_and_served_and_its_key_is_private() {
-    let server = Server::start(&SELF_SIGNED).await;
+async fn a_self_signed_certificate_is_made_and_its_key_is_private() {
+    let server = TestServer::start(&SELF_SIGNED).await;
 
     let mut stream = connect(&server).await.unwrap();
     let answer = ask(&mut stream, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
@@ -69,8 +69,8 @@ async fn a_self_signed_certificate_is_made_and_served_and_its_key_is_private() {
 }
 
 #[tokio::test]
-async fn a_websocket_goes_over_tls() {
-    let server = Server::start(&SELF_SIGNED).await;
+async fn websockets_work_over_tls() {
+    let server = TestServer::start(&SELF_SIGNED).await;
     let mut stream = connect(&server).await.unwrap();
 
     let answer = ask(
@@ -92,8 +92,8 @@ async fn a_websocket_goes_over_tls() {
 }
 
 #[tokio::test]
-async fn plain_http_on_the_tls_port_is_shown_the_way() {
-    let server = Server::start(&SELF_SIGNED).await;
+async fn plain_http_on_the_tls_port_is_redirected() {
+    let server = TestServer::start(&SELF_SIGNED).await;
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     let host = server.address;
 
@@ -104,13 +104,13 @@ async fn plain_http_on_the_tls_port_is_shown_the_way() {
             && answer.contains(&format!("location: https://{host}/docs\r\n")),
         "{answer}"
     );
-    assert_eq!(server.refused_with("den", &[]).await, 403);
+    assert_eq!(server.upgrade_status("den", &[]).await, 403);
 }
 
 /// N10: renewed.
 #[tokio::test]
 async fn a_renewed_certificate_is_taken_up_while_old_connections_go_on() {
-    let server = Server::start(&SELF_SIGNED).await;
+    let server = TestServer::start(&SELF_SIGNED).await;
     let mut old = connect(&server).await.unwrap();
     let renewed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
 
@@ -121,21 +121,21 @@ async fn a_renewed_certificate_is_taken_up_while_old_connections_go_on() {
 
     let began = Instant::now();
     while connect(&server).await.is_err() {
-        assert!(began.elapsed() < SOON, "not taken up");
+        assert!(began.elapsed() < TEST_TIMEOUT, "not taken up");
         sleep(std::time::Duration::from_millis(50)).await;
     }
 }
 
 /// N10: half a handshake.
 #[tokio::test]
-async fn a_handshake_that_does_not_go_on_is_not_waited_for() {
-    let server = Server::start(&SELF_SIGNED).await;
+async fn an_unfinished_tls_handshake_delays_no_other_client() {
+    let server = TestServer::start(&SELF_SIGNED).await;
 
     for start in [&[][..], &[0x16, 3, 1]] {
         let mut stream = TcpStream::connect(server.address).await.unwrap();
         stream.write_all(start).await.unwrap();
 
-        let read = timeout(SOON, stream.read(&mut [0; 64])).await.expect("still open");
+        let read = timeout(TEST_TIMEOUT, stream.read(&mut [0; 64])).await.expect("still open");
         assert!(matches!(read, Ok(0) | Err(_)));
     }
 }

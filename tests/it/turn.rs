@@ -19,12 +19,14 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{
-    coturn::{Coturn, SECRET, free_port},
-    doctor::{Findings, home},
-    harness::Client,
-    process::{DEBUG, Process},
+use super::doctor::{Findings, home};
+use crate::harness::coturn::free_port;
+use crate::harness::{
+    Client,
+    coturn::{self, Coturn},
+    process::{DEBUG, ServerProcess},
 };
+use rustix::process::Signal;
 
 /// What coturn says of an allocation that was made, and of one that is gone.
 const GIVEN: &str = "ALLOCATE processed, success";
@@ -33,7 +35,7 @@ const GONE: &str = "delete:";
 
 async fn diagnose(urls: &[&str], more: &[(&str, &str)]) -> Findings {
     let urls = json!(urls).to_string();
-    let settings = [("TURNSERVER_SECRET", SECRET), ("TURNSERVER_URLS", &urls)];
+    let settings = [("TURNSERVER_SECRET", coturn::SECRET), ("TURNSERVER_URLS", &urls)];
     Findings::of(&home(), &[&settings, more].concat()).await
 }
 
@@ -50,8 +52,8 @@ async fn clock(folder: &TempDir, seconds: i64) -> [(&'static str, String); 2] {
 }
 
 #[tokio::test]
-async fn a_relay_is_well_over_udp_tcp_and_tls_and_keeps_nothing_of_the_trial() {
-    let mut coturn = Coturn::start().await;
+async fn a_turn_server_passes_over_udp_tcp_and_tls_and_keeps_no_allocation() {
+    let coturn = Coturn::start().await;
     let urls = coturn.urls();
     let trusted = [("SSL_CERT_FILE", coturn.certificate.to_str().unwrap())];
     let stun = format!("stun:127.0.0.1:{}", coturn.port);
@@ -63,21 +65,21 @@ async fn a_relay_is_well_over_udp_tcp_and_tls_and_keeps_nothing_of_the_trial() {
             .await;
 
     for url in &urls {
-        found.says(url, "ok", "relays, within", "");
+        found.assert_finding(url, "ok", "relays, within", "");
     }
     for url in [&stun, &stuns] {
-        found.says(url, "ok", "answers, within", "");
+        found.assert_finding(url, "ok", "answers, within", "");
     }
-    found.says(&format!("{} certificate", urls[2]), "ok", "valid for", "");
-    coturn.says_times(GIVEN, 3).await;
-    coturn.says_times(GIVEN_BACK, 3).await;
-    coturn.says_times(GONE, 3).await;
-    assert_eq!(coturn.said(GIVEN), 3, "{:#?}", coturn.log());
+    found.assert_finding(&format!("{} certificate", urls[2]), "ok", "valid for", "");
+    coturn.log.lines_with(GIVEN, 3).await;
+    coturn.log.lines_with(GIVEN_BACK, 3).await;
+    coturn.log.lines_with(GONE, 3).await;
+    assert_eq!(coturn.log.count(GIVEN), 3, "{:#?}", coturn.log.lines());
     assert!(found.is_well);
 }
 
 #[tokio::test]
-async fn another_secret_and_a_clock_that_is_wrong_are_told_apart() {
+async fn a_wrong_secret_and_a_wrong_clock_are_distinguished() {
     let coturn = Coturn::start().await;
     let [udp, tcp, _] = coturn.urls();
     let folder = home();
@@ -96,22 +98,22 @@ async fn another_secret_and_a_clock_that_is_wrong_are_told_apart() {
 
     let other = diagnose("the-secret-of-somebody-else-altogether", 0).await;
     let other_and_late = diagnose("the-secret-of-somebody-else-altogether", -100_000).await;
-    let late = diagnose(SECRET, -100_000).await;
-    let rather_late = diagnose(SECRET, -600).await;
-    let hardly_late = diagnose(SECRET, -30).await;
+    let late = diagnose(coturn::SECRET, -100_000).await;
+    let rather_late = diagnose(coturn::SECRET, -600).await;
+    let hardly_late = diagnose(coturn::SECRET, -30).await;
 
     for url in [&udp, &tcp] {
         for wrong in [&other, &other_and_late] {
-            wrong.says(url, "fault", "another secret", "static-auth-secret");
+            wrong.assert_finding(url, "fault", "another secret", "static-auth-secret");
         }
-        late.says(
+        late.assert_finding(
             url,
             "fault",
             "clock is ahead of ours by more than TURNSERVER_TTL",
             "timedatectl",
         );
-        rather_late.says(url, "warning", "more than a minute ahead", "timedatectl");
-        hardly_late.says(url, "ok", "relays", "");
+        rather_late.assert_finding(url, "warning", "more than a minute ahead", "timedatectl");
+        hardly_late.assert_finding(url, "ok", "relays", "");
     }
 }
 
@@ -197,7 +199,7 @@ impl Strangers {
 }
 
 #[tokio::test]
-async fn each_way_to_be_no_relay_has_its_own_words_and_its_own_mend() {
+async fn each_failure_of_a_turn_server_has_its_own_message_and_fix() {
     let strangers = Strangers::start().await;
     let coturn = Coturn::start().await;
     let [_, _, tls] = coturn.urls();
@@ -208,22 +210,22 @@ async fn each_way_to_be_no_relay_has_its_own_words_and_its_own_mend() {
     let found = diagnose(&urls, &[]).await;
 
     for (url, says, mend) in &strangers.urls {
-        found.says(url, "fault", says, mend);
+        found.assert_finding(url, "fault", says, mend);
     }
-    found.says(&tls, "fault", "certificate is not accepted", "openssl s_client");
-    found.says(&dtls, "not_checked", "DTLS", "transport=tcp");
+    found.assert_finding(&tls, "fault", "certificate is not accepted", "openssl s_client");
+    found.assert_finding(&dtls, "not_checked", "DTLS", "transport=tcp");
     assert!(!found.is_well);
 }
 
 #[tokio::test]
-async fn a_relay_for_everybody_is_a_fault_and_keeps_nothing_of_the_trial_either() {
-    let mut coturn = Coturn::start_open().await;
+async fn an_open_turn_server_is_a_fault_and_keeps_no_allocation() {
+    let coturn = Coturn::start_open().await;
     let [udp, ..] = coturn.urls();
 
     let found = diagnose(&[&udp], &[]).await;
 
-    found.says(&udp, "fault", "for anybody", "no-auth");
-    coturn.says(GONE).await;
+    found.assert_finding(&udp, "fault", "for anybody", "no-auth");
+    coturn.log.line_with(GONE).await;
 }
 
 /// The method of RFC 8656 section 17 that a Refresh has, and where a request has it.
@@ -249,7 +251,7 @@ fn speaks_turn(codes: &'static [u16]) -> impl FnMut(&[u8]) -> Vec<Vec<u8>> + Sen
             let name = String::from_utf8(name.value.to_vec()).unwrap();
             let (_, account) = name.split_once(':').unwrap();
             let until: u64 = name.split(':').next().unwrap().parse().unwrap();
-            let minted = turn::mint(&SECRET.into(), account, Duration::ZERO, until);
+            let minted = turn::mint(&coturn::SECRET.into(), account, Duration::ZERO, until);
             let key = LongTermKeyCredentials::new(name, minted.credential, "a realm".to_owned());
             let key = MessageIntegrityCredentials::LongTerm(key);
             answer.add_message_integrity(&key, IntegrityAlgorithm::Sha1).unwrap();
@@ -264,7 +266,7 @@ fn speaks_turn(codes: &'static [u16]) -> impl FnMut(&[u8]) -> Vec<Vec<u8>> + Sen
 }
 
 #[tokio::test]
-async fn what_a_relay_refuses_with_is_said_in_words() {
+async fn the_error_code_of_a_turn_server_is_explained() {
     let mut tasks = Vec::new();
     let mut cases = Vec::new();
     for (codes, verdict, says, mend) in [
@@ -314,13 +316,13 @@ async fn what_a_relay_refuses_with_is_said_in_words() {
     let found = diagnose(&urls, &[]).await;
 
     for (url, verdict, says, mend) in &cases {
-        found.says(url, verdict, says, mend);
+        found.assert_finding(url, verdict, says, mend);
     }
     tasks.iter().for_each(JoinHandle::abort);
 }
 
 #[tokio::test]
-async fn a_datagram_that_is_lost_is_sent_again_and_what_others_say_is_passed_over() {
+async fn a_lost_datagram_is_retransmitted_and_foreign_datagrams_are_ignored() {
     let (mut heard, mut relay) = (0, speaks_turn(&[0]));
     let (port, serving) = udp_that(move |asked| {
         heard += 1;
@@ -335,7 +337,7 @@ async fn a_datagram_that_is_lost_is_sent_again_and_what_others_say_is_passed_ove
     let url = format!("turn:127.0.0.1:{port}");
     let found = diagnose(&[&url], &[]).await;
 
-    found.says(&url, "ok", "relays, within", "");
+    found.assert_finding(&url, "ok", "relays, within", "");
     serving.abort();
 }
 
@@ -344,7 +346,7 @@ async fn urls_without_a_secret_are_a_fault() {
     let folder = home();
     let found = Findings::of(&folder, &[("TURNSERVER_URLS", "turn:nowhere.invalid")]).await;
 
-    found.says(
+    found.assert_finding(
         "TURNSERVER_SECRET",
         "fault",
         "no client gets TURN credentials",
@@ -363,8 +365,8 @@ struct Told {
 }
 
 impl Told {
-    async fn by(server: &Process) -> Self {
-        let address = server.address.parse().unwrap();
+    async fn by(server: &ServerProcess) -> Self {
+        let address = server.address;
         let login = json!({"username": "admin", "password": "admin123"});
         let answer = reqwest::Client::new().post(format!("http://{address}/auth/login"));
         let answer: Value = answer.json(&login).send().await.unwrap().json().await.unwrap();
@@ -387,10 +389,10 @@ impl Told {
         let credentials = read(&of("/auth/turn-credentials").await);
         assert_eq!(read(&of("/auth/ice-servers").await["iceServers"][0]), credentials);
         let mut client = Client::connect(self.address, "den", &[]).await.unwrap();
-        client.hears().await;
-        client.says(json!({"type": "auth_token", "token": self.token})).await;
-        assert_eq!(read(&client.hears().await["iceServers"][0]), credentials);
-        client.leaves().await;
+        client.receive().await;
+        client.send(json!({"type": "auth_token", "token": self.token})).await;
+        assert_eq!(read(&client.receive().await["iceServers"][0]), credentials);
+        client.leave().await;
         credentials
     }
 
@@ -402,25 +404,25 @@ impl Told {
 const METRICS_TOKEN: &str = "a-token-for-prometheus";
 
 #[tokio::test]
-async fn a_server_hands_out_relays_that_died_last_until_they_are_back() {
-    let (first, mut second) = (Coturn::start().await, Coturn::start().await);
+async fn turn_servers_that_failed_are_listed_last_until_they_relay_again() {
+    let (first, second) = (Coturn::start().await, Coturn::start().await);
     let [dying_udp, dying_tcp, _] = first.urls();
     let [living, ..] = second.urls();
     let urls = [dying_udp, dying_tcp, living];
     let list = json!(urls).to_string();
     let folder = tempfile::tempdir().unwrap();
     let probe = [
-        ("TURNSERVER_SECRET", SECRET),
+        ("TURNSERVER_SECRET", coturn::SECRET),
         ("TURNSERVER_URLS", &*list),
         ("TURN_PROBE_SECONDS", "1"),
         ("METRICS_TOKEN", METRICS_TOKEN),
         ("LOG_LEVEL", "TRACE"),
     ];
     let began = unix_now();
-    let mut server = Process::start(&folder, &[&DEBUG[..], &probe].concat()).await;
+    let mut server = ServerProcess::start(&folder, &[&DEBUG[..], &probe].concat()).await;
     let told = Told::by(&server).await;
     for _ in &urls {
-        server.says("a TURN server relays").await;
+        server.log.next_line_with("a TURN server relays").await;
     }
     let up = |url: &str, is_up: u8| format!("signaling_turn_up{{url=\"{url}\"}} {is_up}\n");
 
@@ -430,33 +432,34 @@ async fn a_server_hands_out_relays_that_died_last_until_they_are_back() {
     assert!(metrics.contains(&latency), "{metrics}");
     assert_eq!(told.urls().await, urls);
 
-    let dead = first.dies().await;
+    let dead = first.kill().await;
     for _ in 0..2 {
-        server.says("a TURN server does not relay").await;
+        server.log.next_line_with("a TURN server does not relay").await;
     }
     let metrics = told.metrics().await;
     let seen = [up(&urls[0], 0), up(&urls[1], 0), up(&urls[2], 1)];
     assert!(seen.iter().all(|line| metrics.contains(line)), "{metrics}");
     assert_eq!(told.urls().await, [&*urls[2], &*urls[0], &*urls[1]]);
 
-    let _alive = dead.starts_again().await;
+    let _alive = dead.restart().await;
     for _ in 0..2 {
-        server.says("a TURN server relays").await;
+        server.log.next_line_with("a TURN server relays").await;
     }
     assert_eq!(told.urls().await, urls);
     // The other one was tried all the while, and there was nothing to say of it.
-    second.says_times(GIVEN_BACK, 3).await;
+    second.log.lines_with(GIVEN_BACK, 3).await;
     let about = |line: &&String| line.contains("a TURN server") && line.contains(&urls[2]);
-    assert_eq!(server.said.iter().filter(about).count(), 1);
-    let log = server.said.join("\n");
-    let minted = |until| turn::mint(&SECRET.into(), "probe-0", Duration::ZERO, until).credential;
-    assert!(log.contains("TRACE") && !log.contains(SECRET), "{log}");
+    assert_eq!(server.log.lines().iter().filter(about).count(), 1);
+    let log = server.log.lines().join("\n");
+    let minted =
+        |until| turn::mint(&coturn::SECRET.into(), "probe-0", Duration::ZERO, until).credential;
+    assert!(log.contains("TRACE") && !log.contains(coturn::SECRET), "{log}");
     assert!((began..unix_now() + 61).all(|until| !log.contains(&minted(until))), "{log}");
-    assert_eq!(server.ends_after("-TERM").await.code(), Some(0));
+    assert_eq!(server.stop().await.code(), Some(0));
 }
 
 #[tokio::test]
-async fn other_relays_are_tried_at_once_when_the_settings_are_read_again() {
+async fn a_reload_probes_other_turn_servers_at_once() {
     let coturn = Coturn::start().await;
     let [udp, tcp, _] = coturn.urls();
     let folder = tempfile::tempdir().unwrap();
@@ -467,23 +470,19 @@ async fn other_relays_are_tried_at_once_when_the_settings_are_read_again() {
         );
         fs::write(folder.path().join(".env"), text).unwrap();
     };
-    let hang_up = async |server: &Process| {
-        let pid = server.child.id().unwrap().to_string();
-        assert!(Command::new("kill").args(["-HUP", &pid]).status().await.unwrap().success());
-    };
     // So seldom that only the news can be why.
     let settings = [&DEBUG[..], &[("TURN_PROBE_SECONDS", "86400"), ("LOG_LEVEL", "INFO")]].concat();
     write(&[], "");
-    let mut server = Process::start(&folder, &settings).await;
+    let mut server = ServerProcess::start(&folder, &settings).await;
     let told = Told::by(&server).await;
     assert!(!told.metrics().await.contains("turn_up"), "nothing to try");
 
-    write(&[&udp], SECRET);
-    hang_up(&server).await;
-    assert!(server.says("a TURN server relays").await.contains(&udp));
+    write(&[&udp], coturn::SECRET);
+    server.signal(Signal::HUP);
+    assert!(server.log.next_line_with("a TURN server relays").await.contains(&udp));
     write(&[&tcp], "the-secret-of-somebody-else");
-    hang_up(&server).await;
-    let refused = server.says("a TURN server does not relay").await;
+    server.signal(Signal::HUP);
+    let refused = server.log.next_line_with("a TURN server does not relay").await;
 
     assert!(refused.contains(&tcp) && refused.contains("another secret"), "{refused}");
     let metrics = told.metrics().await;
@@ -496,23 +495,23 @@ async fn other_relays_are_tried_at_once_when_the_settings_are_read_again() {
 }
 
 #[tokio::test]
-async fn a_server_that_shall_not_try_its_relays_leaves_them_alone() {
+async fn no_turn_server_is_probed_where_probes_are_off() {
     let (port, serving) = turn_that_says(&[0]).await;
     let url = format!("turn:127.0.0.1:{port}");
     let folder = tempfile::tempdir().unwrap();
     let off = [
-        ("TURNSERVER_SECRET", SECRET),
+        ("TURNSERVER_SECRET", coturn::SECRET),
         ("TURNSERVER_URLS", &*url),
         ("TURN_PROBE_SECONDS", "0"),
         ("METRICS_TOKEN", METRICS_TOKEN),
         ("LOG_LEVEL", "INFO"),
     ];
-    let mut server = Process::start(&folder, &[&DEBUG[..], &off].concat()).await;
+    let mut server = ServerProcess::start(&folder, &[&DEBUG[..], &off].concat()).await;
     let told = Told::by(&server).await;
 
     assert_eq!(told.urls().await, [url]);
     assert!(!told.metrics().await.contains("turn_up"));
-    assert_eq!(server.ends_after("-TERM").await.code(), Some(0));
-    assert!(!server.said.iter().any(|line| line.contains("a TURN server")));
+    assert_eq!(server.stop().await.code(), Some(0));
+    assert!(!server.log.lines().iter().any(|line| line.contains("a TURN server")));
     serving.abort();
 }

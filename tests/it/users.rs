@@ -6,13 +6,13 @@ use serde_json::json;
 use signaling::auth::users::edit;
 use tokio::time::{Instant, sleep};
 
-use super::harness::{PASSWORD, SOON, Server};
+use crate::harness::{PASSWORD, TEST_TIMEOUT, TestServer};
 
 /// Waits until the server has noticed; the contract gives it two seconds, a loaded machine more.
 async fn noticed(what: impl Fn() -> bool) {
     let began = Instant::now();
     while !what() {
-        assert!(began.elapsed() < SOON, "not noticed");
+        assert!(began.elapsed() < TEST_TIMEOUT, "not noticed");
         sleep(std::time::Duration::from_millis(20)).await;
     }
 }
@@ -20,7 +20,7 @@ async fn noticed(what: impl Fn() -> bool) {
 /// U01.
 #[tokio::test]
 async fn a_user_who_is_added_may_log_in_without_a_restart() {
-    let server = Server::start(&[]).await;
+    let server = TestServer::start(&[]).await;
     let hash = bcrypt::hash("another one", 4).unwrap();
 
     edit(&server.users_csv(), |table| table.add("dave", "d@example.com", &hash)).unwrap();
@@ -31,27 +31,27 @@ async fn a_user_who_is_added_may_log_in_without_a_restart() {
 
 /// U02, U03.
 #[tokio::test]
-async fn a_user_who_is_removed_or_disabled_is_out_at_once() {
+async fn a_removed_or_disabled_user_is_disconnected() {
     for disable in [true, false] {
-        let server = Server::start(&[]).await;
+        let server = TestServer::start(&[]).await;
         let mut bob = server.join("den", "bob").await;
         let alice = server.join("den", "alice").await;
-        bob.hears().await;
+        bob.receive().await;
         let token = server.token("alice");
 
         edit(&server.users_csv(), |table| {
             if disable { table.set_active("alice", false) } else { table.remove("alice") }
         })
         .unwrap();
-        let (before, close) = alice.is_let_go().await;
+        let (before, close) = alice.read_to_close().await;
 
         assert_eq!(close, (4003, "User disabled or removed".into()));
         assert_eq!(
             (&before[0]["code"], &before[0]["retry"]),
             (&json!("user_disabled"), &json!(false))
         );
-        assert_eq!(bob.hears().await["type"], "user_left");
-        bob.hears_nothing_else().await;
+        assert_eq!(bob.receive().await["type"], "user_left");
+        bob.assert_no_more_messages().await;
         let me = server
             .request(reqwest::Method::GET, "/auth/me")
             .bearer_auth(&token)
@@ -61,16 +61,16 @@ async fn a_user_who_is_removed_or_disabled_is_out_at_once() {
         assert_eq!(me.status(), 401);
         assert_eq!(server.log_in("alice", PASSWORD).await.status(), 401);
         let mut again = server.connect("den").await;
-        again.hears().await;
-        again.says(json!({"type":"auth_token","token":token})).await;
-        assert_eq!(again.is_refused().await, (1008, "User not found or inactive".into()));
+        again.receive().await;
+        again.send(json!({"type":"auth_token","token":token})).await;
+        assert_eq!(again.rejection().await, (1008, "User not found or inactive".into()));
     }
 }
 
 /// U12.
 #[tokio::test]
-async fn a_file_that_breaks_disturbs_nobody() {
-    let server = Server::start(&[]).await;
+async fn a_users_file_that_cannot_be_read_affects_no_user() {
+    let server = TestServer::start(&[]).await;
     let mut alice = server.join("den", "alice").await;
     let good = fs::read_to_string(server.users_csv()).unwrap();
     let hash = bcrypt::hash("another one", 4).unwrap();
@@ -82,12 +82,12 @@ async fn a_file_that_breaks_disturbs_nobody() {
     fs::write(server.users_csv(), format!("{good}dave,,{hash},True\n")).unwrap();
     noticed(|| server.app.users.find("dave").is_some()).await;
 
-    alice.hears_nothing_else().await;
+    alice.assert_no_more_messages().await;
 }
 
 #[tokio::test]
-async fn the_file_of_the_fastapi_server_serves() {
-    let server = Server::start(&[]).await;
+async fn the_users_file_of_the_fastapi_server_is_accepted() {
+    let server = TestServer::start(&[]).await;
 
     fs::copy("tests/fixtures/fastapi_users.csv", server.users_csv()).unwrap();
     noticed(|| server.app.users.find("user1").is_some()).await;

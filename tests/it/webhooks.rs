@@ -11,10 +11,9 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{
-    faults::{House, RESUME},
-    harness::{SOON, Server},
-    receiver::Receiver,
+use crate::harness::{
+    TEST_TIMEOUT, TestServer, eventually, process::RestartableServer, receiver::WebhookReceiver,
+    resumable::RESUME,
 };
 
 const DOCUMENT: &str = include_str!("../../docs/build/webhooks.md");
@@ -26,36 +25,36 @@ fn blocks(kind: &str) -> Vec<&'static str> {
     blocks.map(|rest| rest.split("```").next().unwrap()).collect()
 }
 
-async fn server_that_tells(receiver: &Receiver) -> Server {
+async fn server_that_tells(receiver: &WebhookReceiver) -> TestServer {
     server_with(receiver, &[]).await
 }
 
-async fn server_with(receiver: &Receiver, settings: &[(&str, &str)]) -> Server {
+async fn server_with(receiver: &WebhookReceiver, settings: &[(&str, &str)]) -> TestServer {
     let url = receiver.url();
     let mut all = vec![("WEBHOOK_URLS", &*url), ("WEBHOOK_ALLOW_PRIVATE", "true")];
     all.extend(settings);
-    Server::start(&all).await
+    TestServer::start(&all).await
 }
 
 #[tokio::test]
-async fn a_rooms_life_is_told_from_its_opening_to_its_close() {
-    let receiver = Receiver::start().await;
+async fn webhooks_report_a_room_from_opening_to_closing() {
+    let receiver = WebhookReceiver::start().await;
     let server = server_that_tells(&receiver).await;
     let (mut alice, _) = server.join_as("den", "alice", json!("a")).await;
     let (bob, _) = server.join_as("den", "bob", json!("b")).await;
     let report =
         json!({"type":"call_report","peer":"b","outcome":"connected","ms":830,"path":"relay"});
-    alice.says(report).await;
-    alice.says(json!({"type":"call_report","peer":"nobody","outcome":"failed","ms":30000})).await;
-    alice.hears_a("user_joined").await;
-    alice.hears_nothing_else().await;
-    bob.leaves().await;
+    alice.send(report).await;
+    alice.send(json!({"type":"call_report","peer":"nobody","outcome":"failed","ms":30000})).await;
+    alice.receive_type("user_joined").await;
+    alice.assert_no_more_messages().await;
+    bob.leave().await;
     let (newer, _) = server.join_as("den", "alice", json!("a")).await;
-    newer.leaves().await;
-    server.join_as("attic", "carol", json!("c")).await.0.leaves().await;
+    newer.leave().await;
+    server.join_as("attic", "carol", json!("c")).await.0.leave().await;
 
     receiver
-        .is_told(
+        .wait_for_events(
             "den",
             &[
                 "room.opened",
@@ -72,40 +71,37 @@ async fn a_rooms_life_is_told_from_its_opening_to_its_close() {
         )
         .await;
     let attic = ["room.opened", "member.joined c", "member.left c left", "room.closed"];
-    receiver.is_told("attic", &attic).await;
+    receiver.wait_for_events("attic", &attic).await;
 }
 
 impl super::harness::Client {
-    async fn hears_a(&mut self, kind: &str) {
-        assert_eq!(self.hears().await["type"], kind);
+    async fn receive_type(&mut self, kind: &str) {
+        assert_eq!(self.receive().await["type"], kind);
     }
 }
 
 /// Each example of the page is what is told, but for what differs from time to time.
 #[tokio::test]
-async fn events_look_as_they_are_documented() {
+async fn webhook_events_have_the_documented_form() {
     let documented: Vec<Value> =
         blocks("json event").iter().map(|block| serde_json::from_str(block).unwrap()).collect();
     let kinds: BTreeSet<_> =
         documented.iter().map(|event| event["type"].as_str().unwrap()).collect();
     let all = ["call.report", "member.joined", "member.left", "room.closed", "room.opened"];
     assert_eq!(kinds.into_iter().collect::<Vec<_>>(), all);
-    let receiver = Receiver::start().await;
+    let receiver = WebhookReceiver::start().await;
     let server = server_that_tells(&receiver).await;
 
     let (mut alice, _) = server.join_as("standup", "alice", json!("alice-1")).await;
     let (bob, _) = server.join_as("standup", "bob", json!("bob-1")).await;
-    alice.hears_a("user_joined").await;
+    alice.receive_type("user_joined").await;
     let report =
         json!({"type":"call_report","peer":"bob-1","outcome":"connected","ms":830,"path":"host"});
-    alice.says(report).await;
-    alice.hears_nothing_else().await;
-    bob.leaves().await;
-    alice.leaves().await;
-    let expected = |_| receiver.events().len() == 7;
-    while !expected(()) {
-        tokio::task::yield_now().await;
-    }
+    alice.send(report).await;
+    alice.assert_no_more_messages().await;
+    bob.leave().await;
+    alice.leave().await;
+    eventually("seven events arrive", async || receiver.events().len() == 7).await;
 
     let told = receiver.events();
     let shape = |event: &Value| {
@@ -129,17 +125,17 @@ async fn events_look_as_they_are_documented() {
 
 /// The receivers of the page, in Python and in Node, on a webhook of a real server; and openssl.
 #[tokio::test]
-async fn a_signature_is_verified_by_the_code_of_the_page_and_by_openssl() {
-    let receiver = Receiver::start().await;
+async fn a_webhook_signature_is_verified_by_the_documented_code_and_by_openssl() {
+    let receiver = WebhookReceiver::start().await;
     let url = receiver.url();
     let settings = [("WEBHOOK_URLS", &*url), ("WEBHOOK_ALLOW_PRIVATE", "true")];
-    let house = House::open(&settings).await;
+    let house = RestartableServer::start(&settings).await;
     let _alice = house.join("alice", &[]).await;
-    receiver.is_told("den", &["room.opened", "member.joined alice"]).await;
+    receiver.wait_for_events("den", &["room.opened", "member.joined alice"]).await;
     let delivered = receiver.delivered()[1].clone();
     let header = |name: &str| delivered.headers[name].to_str().unwrap().to_owned();
     let (id, time) = (header("webhook-id"), header("webhook-timestamp"));
-    let secret = printed_secret(&[("SECRET_KEY", "own-key-of-the-house-0123456789abcdef")]).await;
+    let secret = printed_secret(&[("SECRET_KEY", "own-key-of-the-server-0123456789abcdef")]).await;
     let body = std::str::from_utf8(&delivered.body).unwrap();
 
     let key = BASE64_STANDARD.decode(secret.strip_prefix("whsec_").unwrap()).unwrap();
@@ -197,84 +193,90 @@ async fn piped(program: &str, arguments: &[&str], typed: &str) -> Vec<u8> {
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut running = command.spawn().unwrap_or_else(|error| panic!("{program}: {error}"));
     running.stdin.take().unwrap().write_all(typed.as_bytes()).await.unwrap();
-    let output = timeout(SOON, running.wait_with_output()).await.expect("it hangs").unwrap();
+    let output =
+        timeout(TEST_TIMEOUT, running.wait_with_output()).await.expect("it hangs").unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     output.stdout
 }
 
 #[tokio::test]
-async fn a_member_that_comes_back_has_not_left_and_one_that_does_not_has() {
-    let receiver = Receiver::start().await;
+async fn webhooks_report_a_leave_only_for_members_that_do_not_resume() {
+    let receiver = WebhookReceiver::start().await;
     let url = receiver.url();
     let mut settings = vec![("WEBHOOK_URLS", &*url), ("WEBHOOK_ALLOW_PRIVATE", "true")];
     settings.push(("RESUME_WINDOW_SECONDS", "2"));
-    let house = House::open(&settings).await;
+    let house = RestartableServer::start(&settings).await;
     let mut alice = house.join("alice", RESUME).await;
     let mut bob = house.join("bob", RESUME).await;
 
-    alice.hangs_up().await;
-    alice.resumes(house.address()).await;
-    bob.hangs_up().await;
+    alice.drop_connection().await;
+    alice.resume(house.address()).await;
+    bob.drop_connection().await;
 
     let so_far = ["room.opened", "member.joined alice", "member.joined bob"];
-    receiver.is_told("den", &[&so_far[..], &["member.left bob away_too_long"]].concat()).await;
+    receiver
+        .wait_for_events("den", &[&so_far[..], &["member.left bob away_too_long"]].concat())
+        .await;
 }
 
 /// Who resumes has not left, and the numbers go on; who does not has left, and that is told before the end.
 #[tokio::test]
-async fn a_restart_goes_on_with_the_numbers_and_tells_nothing_of_those_who_stay() {
-    let receiver = Receiver::start().await;
+async fn webhook_numbers_continue_after_a_restart_without_events_for_members_that_resume() {
+    let receiver = WebhookReceiver::start().await;
     let url = receiver.url();
     let settings = [("WEBHOOK_URLS", &*url), ("WEBHOOK_ALLOW_PRIVATE", "true")];
-    let mut house = House::open(&settings).await;
+    let mut house = RestartableServer::start(&settings).await;
     let mut alice = house.join("alice", RESUME).await;
     let _bob = house.join("bob", &[]).await;
 
-    assert_eq!(house.stops().await, [] as [String; 0]);
+    assert_eq!(house.stop().await, [] as [String; 0]);
     let before = ["room.opened", "member.joined alice", "member.joined bob"];
     let before = [&before[..], &["member.left bob server_restarting"]].concat();
-    receiver.is_told("den", &before).await;
-    house.opens_again().await;
-    alice.resumes(house.address()).await;
+    receiver.wait_for_events("den", &before).await;
+    house.restart().await;
+    alice.resume(house.address()).await;
     let _carol = house.join("carol", &[]).await;
 
-    receiver.is_told("den", &[&before[..], &["member.joined carol"]].concat()).await;
+    receiver.wait_for_events("den", &[&before[..], &["member.joined carol"]].concat()).await;
 }
 
 #[tokio::test]
-async fn a_receiver_that_hangs_slows_nobody_down() {
-    let receiver = Receiver::hanging().await;
+async fn a_webhook_receiver_that_hangs_delays_no_member() {
+    let receiver = WebhookReceiver::start_hanging().await;
     let server = server_that_tells(&receiver).await;
     let (mut alice, _) = server.join_as("den", "alice", json!("a")).await;
 
     let began = Instant::now();
     for _ in 0..100 {
         let bob = server.join("den", "bob").await;
-        alice.hears_a("user_joined").await;
-        bob.leaves().await;
-        alice.hears_a("user_left").await;
-        alice.hears_nothing_else().await;
+        alice.receive_type("user_joined").await;
+        bob.leave().await;
+        alice.receive_type("user_left").await;
+        alice.assert_no_more_messages().await;
     }
     let figures = &server.app.metrics.webhooks;
 
-    assert!(began.elapsed() < SOON);
+    assert!(began.elapsed() < TEST_TIMEOUT);
     assert_eq!(receiver.events().len(), 1, "it has not answered the first");
     assert_eq!((figures.queued.get(), figures.dropped.get()), (202, 0));
 }
 
 #[tokio::test]
-async fn what_becomes_of_webhooks_is_counted_for_prometheus() {
-    let receiver = Receiver::start().await;
+async fn webhook_deliveries_are_counted() {
+    let receiver = WebhookReceiver::start().await;
     let token = "figures-of-webhooks-0123456789abcdef";
     let server = server_with(&receiver, &[("METRICS_TOKEN", token)]).await;
 
-    server.join_as("den", "alice", json!("a")).await.0.leaves().await;
+    server.join_as("den", "alice", json!("a")).await.0.leave().await;
     receiver
-        .is_told("den", &["room.opened", "member.joined a", "member.left a left", "room.closed"])
+        .wait_for_events(
+            "den",
+            &["room.opened", "member.joined a", "member.left a left", "room.closed"],
+        )
         .await;
 
     // The receiver has it before the server knows.
-    let deadline = Instant::now() + SOON;
+    let deadline = Instant::now() + TEST_TIMEOUT;
     loop {
         let text = server.get("/metrics").await;
         assert_eq!(text.status(), 401);
@@ -293,7 +295,7 @@ async fn what_becomes_of_webhooks_is_counted_for_prometheus() {
 }
 
 #[tokio::test]
-async fn a_receivers_certificate_is_looked_at() {
+async fn the_certificate_of_a_webhook_receiver_is_verified() {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let authority = folder.path().join("ca.pem");
@@ -303,27 +305,27 @@ async fn a_receivers_certificate_is_looked_at() {
     let config = rustls::ServerConfig::builder_with_provider(provider);
     let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
     let config = config.with_single_cert(vec![made.cert.der().clone()], key).unwrap();
-    let receiver = Receiver::secure(Arc::new(config).into()).await;
+    let receiver = WebhookReceiver::start_tls(Arc::new(config).into()).await;
     let port = receiver.address.port();
     let url = format!("https://localhost:{port}/hooks");
     let settings = [("WEBHOOK_URLS", &*url), ("WEBHOOK_ALLOW_PRIVATE", "true")];
 
-    let mut wary = House::open(&settings).await;
+    let mut wary = RestartableServer::start(&settings).await;
     let _alice = wary.join("alice", &[]).await;
-    let said = wary.server.says("webhooks are not delivered").await;
+    let said = wary.process.log.next_line_with("webhooks are not delivered").await;
     assert!(said.contains("no TLS") && said.contains(&format!("localhost:{port}")), "{said}");
     assert!(!said.contains("/hooks"), "{said}");
     assert_eq!(receiver.events(), [] as [Value; 0]);
 
     let trusts = [&settings[..], &[("SSL_CERT_FILE", authority.to_str().unwrap())]].concat();
-    let trusting = House::open(&trusts).await;
+    let trusting = RestartableServer::start(&trusts).await;
     let _alice = trusting.join("alice", &[]).await;
-    receiver.is_told("den", &["room.opened", "member.joined alice"]).await;
+    receiver.wait_for_events("den", &["room.opened", "member.joined alice"]).await;
 }
 
 #[tokio::test]
-async fn the_secret_of_webhooks_is_printed_and_is_not_the_servers_own() {
-    let own = SecretString::from("own-key-of-the-house-0123456789abcdef");
+async fn the_webhook_secret_is_printed_and_is_not_the_secret_key() {
+    let own = SecretString::from("own-key-of-the-server-0123456789abcdef");
     let printed = printed_secret(&[("SECRET_KEY", own.expose_secret())]).await;
 
     let mac = ["dgst", "-sha256", "-hmac", own.expose_secret(), "-binary"];

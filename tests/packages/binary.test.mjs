@@ -5,12 +5,12 @@ import { execFileSync } from 'node:child_process';
 import { copyFileSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { ask, cleanUp, Client, folder, launch, listens, logIn, ROOT } from '../browser/harness.mjs';
+import { ask, cleanUp, Client, folder, launch, waitUntilListening, logIn, ROOT, SUITE_TIMEOUT } from '../browser/harness.mjs';
 
 const { PACKAGES } = process.env;
 const VERSION = readFileSync(join(ROOT, 'Cargo.toml'), 'utf8').match(/^version = "(.*)"$/m)[1];
 
-describe('the static binaries, with nothing beside them', { timeout: 60_000 }, () => {
+describe('the static binaries, with nothing beside them', { timeout: SUITE_TIMEOUT }, () => {
   let root;
 
   before(() => {
@@ -32,7 +32,7 @@ describe('the static binaries, with nothing beside them', { timeout: 60_000 }, (
     run('manage_users', ['add', '--password-stdin', 'alice'], { input: 'correct horse\n' });
     const settings = { DEBUG: 'true', REQUIRE_HTTPS: 'false', HOST: '127.0.0.1', PORT: '0', LOG_FORMAT: 'json', RATE_LIMIT_PER_MINUTE: '0' };
     const child = launch('chroot', [root, '/signaling-server'], { env: { PATH: process.env.PATH, ...settings } });
-    const address = await listens(child);
+    const address = await waitUntilListening(child);
     const url = `http://${address}`;
 
     for (const path of ['/client/signaling.js', '/docs', '/redoc', '/openapi.json', '/examples/secure_client.html']) {

@@ -2,7 +2,7 @@
 
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
-import { launch, until } from '../browser/harness.mjs';
+import { launch, eventually } from '../browser/harness.mjs';
 
 export class Container {
   /** Boots what is in `root`; `binds` are folders that it sees under other names. */
@@ -11,12 +11,12 @@ export class Container {
     const shares = Object.entries(binds).map(([from, to]) => `--bind-ro=${from}:${to}`);
     container.child = launch('systemd-nspawn', ['--quiet', `--directory=${root}`, '--register=no', '--keep-unit', '--link-journal=no',
       '--resolv-conf=off', '--timezone=off', ...shares, '--boot'], { env: { PATH: process.env.PATH } });
-    await until(() => `the container boots: ${container.child.output}`, () => {
+    await eventually(() => `the container boots: ${container.child.output}`, () => {
       if (container.child.gone) throw new Error(container.child.output);
       // At first it is one that only makes the other.
       container.leader = firstChild(container.child.process.pid);
       return container.leader && ['running', 'degraded'].includes(container.tries('systemctl', 'is-system-running'));
-    }, 60_000);
+    });
     return container;
   }
 

@@ -6,7 +6,7 @@ import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, wri
 import net from 'node:net';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { ask, cleanUp, Client, folder, logIn, ROOT, until } from '../browser/harness.mjs';
+import { ask, cleanUp, Client, folder, logIn, ROOT, eventually, SUITE_TIMEOUT } from '../browser/harness.mjs';
 import { Container } from './container.mjs';
 import { blocks } from './deployment.mjs';
 
@@ -18,7 +18,7 @@ const SERVICE = 'signaling-server.service';
 const ENV = '/etc/signaling-server/env';
 const STATE = '/var/lib/signaling-server';
 
-describe('the Debian package', { timeout: 170_000 }, () => {
+describe('the Debian package', { timeout: SUITE_TIMEOUT }, () => {
   const packages = folder();
   let filesBefore;
   let debian;
@@ -44,8 +44,8 @@ describe('the Debian package', { timeout: 170_000 }, () => {
   /** A client at the door of a room, which has said who it is. */
   async function enter(first) {
     const client = new Client(URL_INSIDE, 'den', HTTPS.headers);
-    await client.hears('auth_required');
-    client.says(first);
+    await client.receive('auth_required');
+    client.send(first);
     return client;
   }
 
@@ -91,7 +91,7 @@ describe('the Debian package', { timeout: 170_000 }, () => {
     assert.deepEqual([is('ActiveState'), is('ActiveState', 'signaling-server.socket')], ['active', 'active']);
     assert.equal(await health(), 200);
     for (const commands of rest) type(commands);
-    await until(() => 'alice is known', () => logIn(URL_INSIDE, 'alice', 'correct horse', HTTPS).then((found) => { token = found; return token; }, () => false));
+    await eventually(() => 'alice is known', () => logIn(URL_INSIDE, 'alice', 'correct horse', HTTPS).then((found) => { token = found; return token; }, () => false));
   });
 
   test('makes secrets of its own that only root and the server can read', () => {
@@ -114,7 +114,7 @@ describe('the Debian package', { timeout: 170_000 }, () => {
 
   test('lets alice into a room', async () => {
     const member = await enter({ type: 'auth_token', token });
-    await member.hears('users_in_room');
+    await member.receive('users_in_room');
 
     assert.match(debian.run('journalctl', '--unit', SERVICE, '--output', 'cat'), /"joined"/);
     await member.close();
@@ -145,18 +145,18 @@ describe('the Debian package', { timeout: 170_000 }, () => {
   test('a restart refuses nobody, the token goes on, and whoever resumes has kept the seat', async () => {
     const pid = is('MainPID');
     const member = await enter({ type: 'auth_token', token, clientId: 'laptop', features: ['resume'] });
-    const { resume_token: ticket } = await member.hears('auth_success');
-    const { seq } = await member.hears('users_in_room');
+    const { resume_token: ticket } = await member.receive('auth_success');
+    const { seq } = await member.receive('users_in_room');
     const answered = await underVisits(async () => {
       debian.run('systemctl', 'restart', SERVICE);
-      await until(() => 'it is back', async () => (await health()) === 200);
+      await eventually(() => 'it is back', async () => (await health()) === 200);
     });
 
     assert.notEqual(is('MainPID'), pid);
     assert.ok(answered > 0);
     assert.equal((await ask('GET', URL_INSIDE, '/auth/me', { token, ...HTTPS })).status, 200);
     const back = await enter({ type: 'resume', resume_token: ticket, last_seq: seq });
-    assert.equal((await back.hears('resumed')).client_id, 'laptop');
+    assert.equal((await back.receive('resumed')).client_id, 'laptop');
     await back.close();
   });
 
@@ -168,7 +168,7 @@ describe('the Debian package', { timeout: 170_000 }, () => {
     debian.run('systemctl', 'reload', SERVICE);
 
     const servers = () => ask('GET', URL_INSIDE, '/auth/ice-servers', { token, ...HTTPS });
-    await until(() => 'the relay is told', async () => (await servers()).text.includes('turn:turn.example.com:3478'));
+    await eventually(() => 'the relay is told', async () => (await servers()).text.includes('turn:turn.example.com:3478'));
     assert.equal(is('MainPID'), pid);
   });
 
@@ -176,13 +176,13 @@ describe('the Debian package', { timeout: 170_000 }, () => {
     set('WORKERS', 'many');
     debian.tries('systemctl', 'restart', SERVICE);
     const waiting = Array.from({ length: 30 }, () => net.connect(8080, '127.0.0.1').on('error', () => {}));
-    await until(() => 'it has tried again', () => Number(is('NRestarts')) >= 2, 30_000);
+    await eventually(() => 'it has tried again', () => Number(is('NRestarts')) >= 2);
     assert.match(debian.run('journalctl', '--unit', SERVICE, '--output', 'cat'), /WORKERS: "many" is not accepted/);
     assert.equal(is('ActiveState', 'signaling-server.socket'), 'active');
 
     set('WORKERS', '0');
 
-    await until(() => 'it is back', () => is('SubState') === 'running', 30_000);
+    await eventually(() => 'it is back', () => is('SubState') === 'running');
     assert.equal(await health(), 200);
     for (const socket of waiting) socket.destroy();
   });
@@ -193,7 +193,7 @@ describe('the Debian package', { timeout: 170_000 }, () => {
 
     await underVisits(async () => {
       debian.run('dpkg', '--install', file);
-      await until(() => 'it is back', async () => (await health()) === 200);
+      await eventually(() => 'it is back', async () => (await health()) === 200);
     });
 
     assert.deepEqual([read(ENV), read(`${STATE}/users.csv`)], [env, users]);
@@ -221,7 +221,7 @@ describe('the Debian package', { timeout: 170_000 }, () => {
     assert.deepEqual([read(ENV), read(`${STATE}/users.csv`)], [env, users]);
 
     debian.shell('dpkg --install /packages/ours/*.deb');
-    await until(() => 'alice is known', () => logIn(URL_INSIDE, 'alice', 'correct horse', HTTPS).catch(() => false));
+    await eventually(() => 'alice is known', () => logIn(URL_INSIDE, 'alice', 'correct horse', HTTPS).catch(() => false));
   });
 
   test('purged, it leaves nothing but its account', async () => {

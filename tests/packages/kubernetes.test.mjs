@@ -5,14 +5,14 @@ import { execFileSync } from 'node:child_process';
 import { cpSync, mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { ask, cleanUp, folder, launch, listens, ROOT } from '../browser/harness.mjs';
+import { ask, cleanUp, folder, launch, waitUntilListening, ROOT, SUITE_TIMEOUT } from '../browser/harness.mjs';
 import { blocks } from './deployment.mjs';
 
 const { PACKAGES } = process.env;
 const MANIFEST = join(ROOT, 'deploy/kubernetes.yaml');
 const python = (script, input) => execFileSync('/usr/bin/python3', ['-c', script], { input, encoding: 'utf8', stdio: 'pipe' });
 
-describe('the manifest', { timeout: 60_000 }, () => {
+describe('the manifest', { timeout: SUITE_TIMEOUT }, () => {
   const resources = JSON.parse(python('import json, sys, yaml; print(json.dumps(list(yaml.safe_load_all(sys.stdin))))', readFileSync(MANIFEST)));
   const kind = (name) => resources.find((resource) => resource.kind === name);
   const pod = kind('Deployment').spec.template.spec;
@@ -75,7 +75,7 @@ for resource in yaml.safe_load_all(sys.stdin): k.validate(resource, "${version}"
     const env = { PATH: process.env.PATH, ...kind('ConfigMap').data, ...secrets, REDIS_URL: 'redis://127.0.0.1:1', NODE_ID: 'signaling-5d9c7b9c4-x2x7q' };
 
     const child = launch('chroot', [`--userspec=${runAsUser}:${fsGroup}`, root, '/signaling-server'], { env });
-    const url = `http://${await listens(child)}`.replace('0.0.0.0', '127.0.0.1');
+    const url = `http://${await waitUntilListening(child)}`.replace('0.0.0.0', '127.0.0.1');
 
     assert.equal(url, `http://127.0.0.1:${container.ports[0].containerPort}`);
     assert.equal((await ask('GET', url, container.livenessProbe.httpGet.path)).status, 200);

@@ -16,9 +16,6 @@ use crate::http::error::{ApiError, FieldError};
 /// The largest body, in bytes.
 pub(in crate::http) const MAX_BODY_BYTES: usize = 64 * 1024;
 
-/// How long a body may take to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// How much of a rejected body is read all the same, in bytes, and for how long.
 const MAX_DISCARDED_BYTES: usize = 1024 * 1024;
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
@@ -57,8 +54,11 @@ impl<S: Send + Sync, T: DescribeBody> FromRequest<S> for JsonBody<T> {
 /// # Errors
 ///
 /// [`ApiError::BodyTooLarge`], [`ApiError::BodyTooSlow`], and [`ApiError::BadRequest`] where it is cut off.
-pub(in crate::http) async fn read_in_time(body: Body) -> Result<Zeroizing<Vec<u8>>, ApiError> {
-    tokio::time::timeout(BODY_TIMEOUT, read(body)).await.unwrap_or(Err(ApiError::BodyTooSlow))
+pub(in crate::http) async fn read_in_time(
+    body: Body,
+    timeout: Duration,
+) -> Result<Zeroizing<Vec<u8>>, ApiError> {
+    tokio::time::timeout(timeout, read(body)).await.unwrap_or(Err(ApiError::BodyTooSlow))
 }
 
 pub(super) async fn read(body: Body) -> Result<Zeroizing<Vec<u8>>, ApiError> {

@@ -65,7 +65,7 @@ pub(in crate::http) async fn limit_requests(
         None if is_websocket => next.run(request).await,
         None => {
             let (head, body) = request.into_parts();
-            match read_in_time(body).await {
+            match read_in_time(body, app.config.intervals.http.body).await {
                 Ok(bytes) => {
                     let body = Body::from(Bytes::from_owner(bytes));
                     next.run(Request::from_parts(head, body)).await

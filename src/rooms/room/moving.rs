@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::{
     super::far::{
         ClusterCommand, ConnectionId, Epoch, MemberRecord, Migration, MigrationGuard,
-        MigrationState, OUTGOING_MIGRATION_TIMEOUT,
+        MigrationState,
     },
     super::timeline::TimelineEntry,
     JoinOutcome, LOST, Location, Member, Peer, RemoteMember, Room,
@@ -321,10 +321,9 @@ impl Room {
 
     /// Gives up those that were let go and whom nobody took for too long; how many that is.
     pub(super) fn expire_outgoing(&mut self, now: Instant) -> usize {
-        let mut lost = 0;
-        let is_late = |going: &mut OutgoingMigration| {
-            now.duration_since(going.since) >= OUTGOING_MIGRATION_TIMEOUT
-        };
+        let Some(gateway) = &self.gateway else { return 0 };
+        let (mut lost, timeout) = (0, gateway.timing.outgoing_migration_timeout());
+        let is_late = |going: &mut OutgoingMigration| now.duration_since(going.since) >= timeout;
         let late: Vec<_> = self.outgoing.extract_if(.., is_late).collect();
         for mut going in late {
             // A server that has not said that it has heard is gone, and has nothing more to say.

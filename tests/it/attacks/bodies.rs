@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use super::{
+    attacked_server::AttackedServer,
     raw::{Answer, ask},
-    scene::Scene,
 };
 use crate::harness::PASSWORD;
 
@@ -29,11 +29,11 @@ fn is_labelled_json(answer: &Answer) -> bool {
 
 /// E01, E02, E05 beyond what `rest` asks: bodies made to break a parser.
 #[tokio::test]
-async fn a_body_that_is_made_to_break_a_parser_is_refused_in_json() {
+async fn a_body_made_to_break_a_parser_is_rejected_in_json() {
     const JSON: &str = "Content-Type: application/json\r\n";
     const FORM: &str = "Content-Type: application/x-www-form-urlencoded\r\n";
     const PARTS: &str = "Content-Type: multipart/form-data; boundary=b\r\n";
-    let scene = Scene::open(&[]).await;
+    let server = AttackedServer::start(&[]).await;
     let deep = format!(r#"{{"username":{}{}}}"#, "[".repeat(32_000), "]".repeat(32_000));
     let many: Vec<_> = (0..4000).map(|number| format!(r#""k{number}":0"#)).collect();
     let many = format!("{{{}}}", many.join(","));
@@ -66,19 +66,19 @@ async fn a_body_that_is_made_to_break_a_parser_is_refused_in_json() {
         ("/auth/token", "Content-Type: multipart/form-data; boundary=\r\n", b"----\r\n", 422),
     ] {
         let shown = String::from_utf8_lossy(&body[..body.len().min(60)]).into_owned();
-        let answer = ask(scene.address, posting(path, headers, body)).await.expect(&shown);
+        let answer = ask(server.address, posting(path, headers, body)).await.expect(&shown);
 
         assert_eq!(answer.status, status, "{path} {headers}{shown}: {answer:?}");
         assert!(is_labelled_json(&answer), "{shown}: {answer:?}");
         assert!(answer.body.len() < 1000, "{shown}: what was sent is not sent back");
     }
-    scene.still_stands().await;
+    server.assert_unharmed().await;
 }
 
 /// E03, E06: the body is never held, whatever it is for. Eight at a time, 16 MiB each.
 #[tokio::test]
-async fn a_huge_body_is_refused_or_cut_off_and_never_held() {
-    let scene = Scene::open(&[]).await;
+async fn a_huge_body_is_rejected_or_cut_off_and_never_buffered() {
+    let server = AttackedServer::start(&[]).await;
     let chunk = [b"10000\r\n", [b'x'; 65_536].as_slice(), b"\r\n"].concat();
     let chunked: Vec<u8> = chunk.repeat(TOO_MUCH / 65_536);
     let plain = vec![b'x'; TOO_MUCH];
@@ -90,32 +90,32 @@ async fn a_huge_body_is_refused_or_cut_off_and_never_held() {
             "GET /health HTTP/1.1\r\n",
         ][at % 4]
     };
-    scene.forget_peak();
-    let before = scene.peak();
+    server.reset_peak();
+    let before = server.peak();
 
     let asking = (0..8).map(async |at| {
         let (how, body) = match at < 4 {
             true => (format!("Content-Length: {TOO_MUCH}"), &plain),
             false => ("Transfer-Encoding: chunked".to_owned(), &chunked),
         };
-        let mut connection = scene.raw().await;
-        connection.sends(format!("{}Host: a\r\n{how}\r\n\r\n", target(at))).await;
-        let _ = connection.tries_to_send(body).await;
+        let mut connection = server.raw().await;
+        connection.write(format!("{}Host: a\r\n{how}\r\n\r\n", target(at))).await;
+        let _ = connection.try_write(body).await;
         let answer = connection.answer().await;
         assert!(answer.is_none_or(|answer| answer.status == 413), "{}", target(at));
         assert_eq!(connection.answer().await.map(|answer| answer.status), None, "it is the last");
     });
     futures_util::future::join_all(asking).await;
 
-    let held = scene.peak().saturating_sub(before);
+    let held = server.peak().saturating_sub(before);
     assert!(held < TOO_MUCH as u64, "{held} bytes were held at once");
-    scene.still_stands().await;
+    server.assert_unharmed().await;
 }
 
 /// E03, E06: somebody who sends no more than a mebibyte is told why, also where nobody asked for a body.
 #[tokio::test]
-async fn a_body_or_a_field_that_is_too_large_is_told_so() {
-    let scene = Scene::open(&[]).await;
+async fn a_body_or_a_field_that_is_too_large_is_answered_with_413() {
+    let server = AttackedServer::start(&[]).await;
     let mebibyte = "x".repeat((1 << 20) - 1000);
     let login = json!({"username":mebibyte,"password":PASSWORD}).to_string();
     let form = format!("username=alice&password={mebibyte}");
@@ -136,38 +136,38 @@ async fn a_body_or_a_field_that_is_too_large_is_told_so() {
         let head =
             format!("POST {path} HTTP/1.1\r\nHost: a\r\n{headers}Transfer-Encoding: chunked");
 
-        let declared = ask(scene.address, posting(path, headers, body)).await.expect(path);
-        let chunked = ask(scene.address, format!("{head}\r\n\r\n{chunk}")).await.expect(path);
+        let declared = ask(server.address, posting(path, headers, body)).await.expect(path);
+        let chunked = ask(server.address, format!("{head}\r\n\r\n{chunk}")).await.expect(path);
 
         for (answer, how) in [(declared, "declared"), (chunked, "chunked")] {
             assert_eq!(answer.status, 413, "{path}, {how}: {answer:?}");
             assert!(is_labelled_json(&answer));
         }
     }
-    scene.still_stands().await;
+    server.assert_unharmed().await;
 }
 
 /// A compressed body could be a thousand times its size: none is taken.
 #[tokio::test]
-async fn a_body_that_says_that_it_is_compressed_is_not_unpacked() {
-    let scene = Scene::open(&[]).await;
+async fn a_compressed_body_is_rejected() {
+    let server = AttackedServer::start(&[]).await;
     let body = json!({"username":"alice","password":PASSWORD}).to_string();
 
     for encoding in ["gzip", "deflate", "br", "zstd", "gzip, gzip", "x-gzip", "identity, gzip"] {
         let headers = format!("Content-Type: application/json\r\nContent-Encoding: {encoding}\r\n");
-        let answer = ask(scene.address, posting("/auth/login", &headers, &body)).await.unwrap();
+        let answer = ask(server.address, posting("/auth/login", &headers, &body)).await.unwrap();
 
         assert_eq!(answer.status, 415, "{encoding}");
         assert!(is_labelled_json(&answer));
     }
-    scene.still_stands().await;
+    server.assert_unharmed().await;
 }
 
 /// What stands around the bytes of a chunked body is bounded as well: extensions, trailers, a size that
 /// does not fit, chunks of one byte.
 #[tokio::test]
-async fn a_chunked_body_has_no_room_for_anything_but_itself() {
-    let scene = Scene::open(&[]).await;
+async fn extensions_and_trailers_of_a_chunked_body_are_bounded() {
+    let server = AttackedServer::start(&[]).await;
     let much = "x".repeat(1 << 20);
     let trailers: String = (0..20_000).map(|number| format!("X-T{number}: {number}\r\n")).collect();
 
@@ -180,9 +180,9 @@ async fn a_chunked_body_has_no_room_for_anything_but_itself() {
         ("a size that does not fit", format!("{}\r\n{{}}\r\n", "f".repeat(17))),
         ("a negative size", "-2\r\n{}\r\n0\r\n\r\n".to_owned()),
     ] {
-        let mut connection = scene.raw().await;
+        let mut connection = server.raw().await;
         let head = "POST /auth/login HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
-        let _ = connection.tries_to_send(format!("{head}{body}")).await;
+        let _ = connection.try_write(format!("{head}{body}")).await;
         let answer = connection.answer().await;
 
         let status = answer.map_or(400, |answer| answer.status);
@@ -191,7 +191,7 @@ async fn a_chunked_body_has_no_room_for_anything_but_itself() {
     let login = json!({"username":"alice","password":PASSWORD}).to_string();
     let by_ones: String = login.bytes().map(|byte| format!("1\r\n{}\r\n", byte as char)).collect();
     let head = "POST /auth/login HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
-    let answer = ask(scene.address, format!("{head}{by_ones}0\r\n\r\n")).await.unwrap();
+    let answer = ask(server.address, format!("{head}{by_ones}0\r\n\r\n")).await.unwrap();
     assert_eq!(answer.status, 200);
-    scene.still_stands().await;
+    server.assert_unharmed().await;
 }

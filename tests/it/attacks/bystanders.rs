@@ -19,7 +19,7 @@ use tokio::{
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
-use crate::harness::{Client, SOON};
+use crate::harness::{Client, TEST_TIMEOUT};
 
 /// Where the case happens, and where it is not to be noticed at all.
 pub const ROOMS: [&str; 2] = ["den", "attic"];
@@ -31,9 +31,6 @@ pub const MEMBERS: usize = ROOMS.len() * PAIR.len();
 pub const HERE: [(&str, &str); 2] =
     [("x-forwarded-for", "203.0.113.77"), ("x-forwarded-proto", "https")];
 
-/// How long a bystander may hear nothing of the other: far longer than any load explains.
-const LONGEST_SILENCE: Duration = Duration::from_secs(10);
-
 pub struct Bystanders {
     tasks: Vec<JoinHandle<Result<(Client, usize), String>>>,
     heard: Vec<Arc<AtomicU64>>,
@@ -42,46 +39,46 @@ pub struct Bystanders {
 
 impl Bystanders {
     /// Seats them; each sends at most `per_second` messages a second, and no more than 30.
-    pub async fn sit_down(
+    pub async fn join(
         address: SocketAddr,
         token: impl Fn(&str) -> String,
         per_second: u32,
-        may_hear: &'static [&'static str],
+        may_receive: &'static [&'static str],
     ) -> Self {
         let pace = Duration::from_millis(33).max(Duration::from_millis(1500) / per_second);
         let enough = CancellationToken::new();
-        let mut everybody = Self { tasks: Vec::new(), heard: Vec::new(), enough };
+        let mut bystanders = Self { tasks: Vec::new(), heard: Vec::new(), enough };
         for room in ROOMS {
             let mut clients = Vec::new();
             for name in PAIR {
                 let mut client = Client::connect(address, room, &HERE).await.unwrap();
-                client.comes_in(name, &token(name), json!(format!("{room}-{name}"))).await;
+                client.authenticate(name, &token(name), json!(format!("{room}-{name}"))).await;
                 clients.push(client);
             }
-            assert_eq!(clients[0].hears().await["type"], "user_joined");
+            assert_eq!(clients[0].receive().await["type"], "user_joined");
             let peers = [clients[1].id.clone(), clients[0].id.clone()];
             for (client, peer) in clients.into_iter().zip(peers) {
                 let heard = Arc::new(AtomicU64::new(0));
                 let bystander = Bystander {
                     is_in_den: room == ROOMS[0],
-                    may_hear,
+                    may_receive,
                     client,
                     peer,
                     heard: heard.clone(),
                     visitors: HashMap::new(),
                     visits: 0,
                 };
-                let enough = everybody.enough.clone();
-                everybody.tasks.push(tokio::spawn(bystander.converse(pace, enough)));
-                everybody.heard.push(heard);
+                let enough = bystanders.enough.clone();
+                bystanders.tasks.push(tokio::spawn(bystander.run(pace, enough)));
+                bystanders.heard.push(heard);
             }
         }
-        everybody.hear_more().await;
-        everybody
+        bystanders.receive_more().await;
+        bystanders
     }
 
     /// Waits until each of them has heard two more messages of the other.
-    pub async fn hear_more(&mut self) {
+    pub async fn receive_more(&mut self) {
         let goals = self.heard.iter().map(|heard| heard.load(Ordering::Relaxed) + 2);
         let goals: Vec<_> = goals.collect();
         for ((heard, goal), task) in self.heard.iter().zip(goals).zip(&mut self.tasks) {
@@ -92,7 +89,7 @@ impl Bystanders {
                 }
             };
             tokio::select! {
-                more = timeout(SOON, more) => more.expect("a bystander hears nothing"),
+                more = timeout(TEST_TIMEOUT, more) => more.expect("a bystander hears nothing"),
                 ended = task => panic!("a bystander: {}", ended.unwrap().err().unwrap()),
             }
         }
@@ -103,7 +100,8 @@ impl Bystanders {
         self.enough.cancel();
         let (mut clients, mut visits) = (Vec::new(), Vec::new());
         for task in self.tasks {
-            let ended = timeout(SOON, task).await.expect("a bystander's last message is lost");
+            let ended =
+                timeout(TEST_TIMEOUT, task).await.expect("a bystander's last message is lost");
             let (client, seen) =
                 ended.unwrap().unwrap_or_else(|fault| panic!("a bystander: {fault}"));
             clients.push(client);
@@ -116,7 +114,7 @@ impl Bystanders {
 
 struct Bystander {
     is_in_den: bool,
-    may_hear: &'static [&'static str],
+    may_receive: &'static [&'static str],
     client: Client,
     peer: String,
     heard: Arc<AtomicU64>,
@@ -128,7 +126,7 @@ struct Bystander {
 impl Bystander {
     /// Says a number at every turn of the clock, and one last when it is `enough`; ends when the other
     /// has said his last.
-    async fn converse(
+    async fn run(
         mut self,
         pace: Duration,
         enough: CancellationToken,
@@ -140,20 +138,20 @@ impl Bystander {
         loop {
             tokio::select! {
                 _ = pace.tick(), if !spoken => {
-                    if heard_at.elapsed() > LONGEST_SILENCE {
+                    if heard_at.elapsed() > TEST_TIMEOUT {
                         return Err(format!("{} hears nothing any more", self.client.id));
                     }
                     spoken = enough.is_cancelled();
                     let data = json!({"number": number, "last": spoken});
                     number += 1;
-                    self.client.says(json!({"type":"message","data":data,"to":self.peer})).await;
+                    self.client.send(json!({"type":"message","data":data,"to":self.peer})).await;
                 }
                 frame = self.client.socket.next() => match frame {
                     Some(Ok(Message::Text(text))) => {
                         let news: Value = serde_json::from_str(&text).unwrap();
                         let of_peer = news["from"] == self.peer;
                         if !of_peer {
-                            self.hears_of_others(&news)?;
+                            self.check_other(&news)?;
                             continue;
                         }
                         heard_at = Instant::now();
@@ -172,7 +170,7 @@ impl Bystander {
         }
         if !spoken {
             let data = json!({"number": number, "last": true});
-            self.client.says(json!({"type":"message","data":data,"to":self.peer})).await;
+            self.client.send(json!({"type":"message","data":data,"to":self.peer})).await;
         }
         match self.visitors.is_empty() {
             true => Ok((self.client, self.visits)),
@@ -183,7 +181,7 @@ impl Bystander {
     }
 
     /// Only those in "den" may hear of others: that they come and go, and what the case may say.
-    fn hears_of_others(&mut self, news: &Value) -> Result<(), String> {
+    fn check_other(&mut self, news: &Value) -> Result<(), String> {
         if !self.is_in_den {
             return Err(self.surprised(news, "in another room"));
         }
@@ -195,7 +193,7 @@ impl Bystander {
                 self.visits += 1;
                 self.visitors.remove(&id) == Some(username) && self.counts(news)
             }
-            said if self.may_hear.contains(&said) => {
+            said if self.may_receive.contains(&said) => {
                 self.visitors.get(&text("from")) == Some(&username)
             }
             _ => false,

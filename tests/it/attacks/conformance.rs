@@ -3,11 +3,11 @@
 use serde_json::json;
 
 use super::{
+    attacked_server::AttackedServer,
     raw::{
         BEGIN, BINARY, CLOSE, END, Ending, Frame, GO_ON, PING, PONG, RawSocket, TEXT, closing,
         frame, header, masked,
     },
-    scene::Scene,
 };
 use crate::harness::Client;
 
@@ -19,12 +19,12 @@ const TALKATIVE: [(&str, &str); 2] =
     [("WEBSOCKET_MESSAGES_PER_SECOND", "100000"), ("WEBSOCKET_MESSAGE_BURST", "100000")];
 
 /// Somebody whose frames are made by hand, and who hears him, in a room of their own.
-async fn pair(scene: &Scene) -> (RawSocket, Client) {
-    let hears = scene.join("hall", "dave").await;
-    let mut says = scene.raw_member("hall", "carol").await;
-    says.hears_nothing_else().await;
+async fn pair(server: &AttackedServer) -> (RawSocket, Client) {
+    let hears = server.join("hall", "dave").await;
+    let mut says = server.raw_member("hall", "carol").await;
+    says.assert_no_more_messages().await;
     let mut pair = (says, hears);
-    assert_eq!(pair.1.hears().await["type"], "user_joined");
+    assert_eq!(pair.1.receive().await["type"], "user_joined");
     pair
 }
 
@@ -42,60 +42,60 @@ fn fragments<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<Vec<u8>> {
 
 /// Whatever is heard next is this message, as it was said.
 async fn is_heard(by: &mut Client, data: &str, case: &str) {
-    let news = by.hears().await;
+    let news = by.receive().await;
     assert_eq!((&news["type"], &news["data"]), (&json!("message"), &json!(data)), "{case}");
 }
 
 /// H12, H30, M17.
 #[tokio::test]
-async fn a_message_in_pieces_arrives_whole() {
-    let scene = Scene::open(&TALKATIVE).await;
-    let (mut says, mut hears) = pair(&scene).await;
+async fn a_fragmented_message_arrives_whole() {
+    let server = AttackedServer::start(&TALKATIVE).await;
+    let (mut says, mut hears) = pair(&server).await;
     let text = message(WORDS);
     let bytes = text.as_bytes();
 
     for cut in 0..=bytes.len() {
         let (one, two) = bytes.split_at(cut);
-        says.sends(fragments([one, two]).concat()).await;
+        says.write(fragments([one, two]).concat()).await;
         is_heard(&mut hears, WORDS, &format!("cut at {cut}")).await;
 
-        says.sends(fragments([&[], one, &[], two, &[]]).join(&frame(PING, b"between")[..])).await;
+        says.write(fragments([&[], one, &[], two, &[]]).join(&frame(PING, b"between")[..])).await;
         for _ in 0..4 {
             let pong = says.next_frame().await;
             assert_eq!(pong, Some(Frame { first: PONG, payload: b"between".into() }));
         }
         is_heard(&mut hears, WORDS, &format!("pings at {cut}")).await;
     }
-    says.sends(fragments(bytes.chunks(1)).join(&frame(PONG, b"unasked")[..])).await;
+    says.write(fragments(bytes.chunks(1)).join(&frame(PONG, b"unasked")[..])).await;
     is_heard(&mut hears, WORDS, "a pong after every byte").await;
-    says.raw.dribbles(fragments(bytes.chunks(3)).concat()).await;
+    says.raw.write_bytewise(fragments(bytes.chunks(3)).concat()).await;
     is_heard(&mut hears, WORDS, "a packet for every byte").await;
     let long = WORDS.repeat(2000);
-    says.sends(fragments(message(&long).as_bytes().chunks(1)).concat()).await;
+    says.write(fragments(message(&long).as_bytes().chunks(1)).concat()).await;
     is_heard(&mut hears, &long, "20,000 fragments").await;
     let empty = std::iter::repeat_n(&[][..], 20_000);
-    says.sends(fragments([bytes].into_iter().chain(empty)).concat()).await;
+    says.write(fragments([bytes].into_iter().chain(empty)).concat()).await;
     is_heard(&mut hears, WORDS, "20,000 empty fragments").await;
 
-    says.hears_nothing_else().await;
+    says.assert_no_more_messages().await;
     drop((says, hears));
-    scene.still_stands().await;
+    server.assert_unharmed().await;
 }
 
 /// Masks hide nothing but from proxies; every encoding of a length that fits is understood.
 #[tokio::test]
 async fn masks_and_lengths_are_decoded() {
-    let scene = Scene::open(&TALKATIVE).await;
-    let (mut says, mut hears) = pair(&scene).await;
+    let server = AttackedServer::start(&TALKATIVE).await;
+    let (mut says, mut hears) = pair(&server).await;
     let envelope = message("").len();
 
     for mask in [[0; 4], [0xff; 4], [0, 0, 0, 1], [0x80, 0, 0, 0], [1, 2, 3, 4], *b"\"\\{}"] {
-        says.sends(masked(TEXT, message(WORDS).as_bytes(), mask)).await;
+        says.write(masked(TEXT, message(WORDS).as_bytes(), mask)).await;
         is_heard(&mut hears, WORDS, &format!("mask {mask:x?}")).await;
     }
     for length in [60, 124, 125, 126, 127, 128, 65_534, 65_535, 65_536] {
         let data = "x".repeat(length - envelope);
-        says.sends(frame(TEXT, message(&data).as_bytes())).await;
+        says.write(frame(TEXT, message(&data).as_bytes())).await;
         is_heard(&mut hears, &data, &format!("{length} bytes")).await;
     }
     // RFC 6455 section 5.2 wants the shortest encoding of a length; a longer one means the same.
@@ -110,43 +110,43 @@ async fn masks_and_lengths_are_decoded() {
         (eight_bytes(&text), &text, WORDS),
         (eight_bytes(&long), &long, &WORDS.repeat(20)),
     ] {
-        says.sends([&encoded, &[0; 4][..], text.as_bytes()].concat()).await;
+        says.write([&encoded, &[0; 4][..], text.as_bytes()].concat()).await;
         is_heard(&mut hears, data, &format!("length {encoded:x?}")).await;
     }
-    says.hears_nothing_else().await;
+    says.assert_no_more_messages().await;
 
     drop((says, hears));
-    scene.still_stands().await;
+    server.assert_unharmed().await;
 }
 
 /// H13, M16.
 #[tokio::test]
-async fn every_ping_is_answered_with_its_payload_and_no_pong_matters() {
-    let scene = Scene::open(&[]).await;
-    let mut member = scene.raw_member("den", "carol").await;
-    let mut stranger = scene.raw_socket("den").await;
-    stranger.hears().await;
+async fn every_ping_is_answered_with_its_payload_and_pongs_are_ignored() {
+    let server = AttackedServer::start(&[]).await;
+    let mut member = server.raw_member("den", "carol").await;
+    let mut stranger = server.raw_socket("den").await;
+    stranger.receive().await;
     let payload: Vec<u8> = (0..=125).map(|byte| byte * 2 + 1).collect();
 
     for socket in [&mut member, &mut stranger] {
         for length in 0..=125 {
-            socket.sends(frame(PONG, &payload[..length])).await;
-            socket.sends(frame(PING, &payload[..length])).await;
+            socket.write(frame(PONG, &payload[..length])).await;
+            socket.write(frame(PING, &payload[..length])).await;
 
             let pong = socket.next_frame().await.unwrap();
             assert_eq!((pong.first, &pong.payload[..]), (PONG, &payload[..length]));
         }
     }
     for hundred in 0..100_u8 {
-        member.sends(frame(PING, &[hundred]).repeat(100)).await;
+        member.write(frame(PING, &[hundred]).repeat(100)).await;
         for _ in 0..100 {
             assert_eq!(member.next_frame().await.unwrap().payload, [hundred]);
         }
     }
 
-    member.hears_nothing_else().await;
+    member.assert_no_more_messages().await;
     drop((member, stranger));
-    scene.still_stands().await;
+    server.assert_unharmed().await;
 }
 
 /// What no client may send, by name.
@@ -198,8 +198,8 @@ fn violations() -> Vec<(String, Vec<u8>)> {
 
 /// H05, H06, H07, H08, H10.
 #[tokio::test]
-async fn what_breaks_the_protocol_ends_with_1002_and_reaches_nobody() {
-    let scene = Scene::open(&[]).await;
+async fn a_protocol_violation_is_closed_with_1002_and_not_relayed() {
+    let server = AttackedServer::start(&[]).await;
     let cases = violations();
     let last_words = json!({
         "type":"error","code":"protocol_error","retry":false,
@@ -207,24 +207,24 @@ async fn what_breaks_the_protocol_ends_with_1002_and_reaches_nobody() {
     });
 
     for (case, bytes) in &cases {
-        let mut member = scene.raw_member("den", "carol").await;
-        let mut stranger = scene.raw_socket("den").await;
-        stranger.hears().await;
-        member.sends(bytes).await;
-        stranger.sends(bytes).await;
+        let mut member = server.raw_member("den", "carol").await;
+        let mut stranger = server.raw_socket("den").await;
+        stranger.receive().await;
+        member.write(bytes).await;
+        stranger.write(bytes).await;
 
-        let (told, ending) = member.is_let_go().await;
+        let (told, ending) = member.read_to_close().await;
         assert_eq!((told, ending), (vec![last_words.clone()], Ending::Closed(1002)), "{case}");
-        assert_eq!(stranger.is_refused().await, Ending::Closed(1002), "{case}");
+        assert_eq!(stranger.rejection().await, Ending::Closed(1002), "{case}");
     }
 
-    assert_eq!(scene.still_stands().await.visits, cases.len());
+    assert_eq!(server.assert_unharmed().await.visits, cases.len());
 }
 
 /// M09, and a frame that is no text before the introduction too.
 #[tokio::test]
-async fn a_binary_message_ends_with_1003() {
-    let scene = Scene::open(&[]).await;
+async fn a_binary_message_is_closed_with_1003() {
+    let server = AttackedServer::start(&[]).await;
     let ping = b"{\"type\":\"ping\"}";
 
     let cases = [frame(BINARY, ping), frame(BINARY, b""), {
@@ -233,20 +233,20 @@ async fn a_binary_message_ends_with_1003() {
         pieces.concat()
     }];
     for bytes in &cases {
-        let mut member = scene.raw_member("den", "carol").await;
-        let mut stranger = scene.raw_socket("den").await;
-        stranger.hears().await;
-        member.sends(bytes).await;
-        stranger.sends(bytes).await;
+        let mut member = server.raw_member("den", "carol").await;
+        let mut stranger = server.raw_socket("den").await;
+        stranger.receive().await;
+        member.write(bytes).await;
+        stranger.write(bytes).await;
 
-        let (told, ending) = member.is_let_go().await;
+        let (told, ending) = member.read_to_close().await;
         let told = told.iter().map(|news| (&news["code"], &news["retry"])).collect::<Vec<_>>();
         assert_eq!(told, [(&json!("binary_frame"), &json!(false))]);
         assert_eq!(
-            (ending, stranger.is_refused().await),
+            (ending, stranger.rejection().await),
             (Ending::Closed(1003), Ending::Closed(1003))
         );
     }
 
-    assert_eq!(scene.still_stands().await.visits, cases.len());
+    assert_eq!(server.assert_unharmed().await.visits, cases.len());
 }

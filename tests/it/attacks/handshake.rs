@@ -4,8 +4,8 @@
 use serde_json::json;
 
 use super::{
+    attacked_server::AttackedServer,
     raw::{CLOSE, Ending, PING, Raw, TEXT, ask, closing, frame, header, upgrade},
-    scene::Scene,
 };
 
 /// A good handshake in which one piece of text stands for another.
@@ -17,8 +17,8 @@ fn with(text: &str, instead: &str) -> String {
 
 /// H01, H02, H03, H04, H23.
 #[tokio::test]
-async fn an_upgrade_that_is_none_is_refused_in_json() {
-    let scene = Scene::open(&[]).await;
+async fn an_invalid_upgrade_is_rejected_in_json() {
+    let server = AttackedServer::start(&[]).await;
     let get = "GET /ws/den HTTP/1.1\r\nHost: a\r\n\r\n";
     let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
     let version = "Sec-WebSocket-Version: 13\r\n";
@@ -47,23 +47,23 @@ async fn an_upgrade_that_is_none_is_refused_in_json() {
         ("PUT", with("GET /", "PUT /"), 405),
         ("no room", with("/ws/den", "/ws/"), 404),
     ] {
-        let answer = ask(scene.address, request).await.expect(case);
+        let answer = ask(server.address, request).await.expect(case);
 
         assert_eq!(answer.status, status, "{case}");
         assert!(answer.json()["detail"].is_string(), "{case}");
         assert_eq!(answer.header("upgrade"), None, "{case}");
     }
-    let head = scene.request(reqwest::Method::HEAD, "/ws/den").send().await.unwrap();
+    let head = server.request(reqwest::Method::HEAD, "/ws/den").send().await.unwrap();
     assert_eq!(head.status(), 400);
 
-    scene.still_stands().await;
+    server.assert_unharmed().await;
 }
 
 /// What may stand only once (RFC 6455 section 11.3), and a body: where it ends and frames begin would depend
 /// on what has arrived when the server switches.
 #[tokio::test]
-async fn an_upgrade_that_could_be_read_in_two_ways_is_refused() {
-    let scene = Scene::open(&[]).await;
+async fn an_ambiguous_upgrade_is_rejected() {
+    let server = AttackedServer::start(&[]).await;
 
     for (case, more) in [
         ("two keys", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"),
@@ -72,20 +72,20 @@ async fn an_upgrade_that_could_be_read_in_two_ways_is_refused() {
         ("a body to come", "Content-Length: 5\r\n\r\n"),
         ("a body in chunks", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"),
     ] {
-        let answer = ask(scene.address, upgrade("den") + more).await.unwrap();
+        let answer = ask(server.address, upgrade("den") + more).await.unwrap();
 
         assert_eq!(answer.status, 400, "{case}");
     }
-    let empty = ask(scene.address, upgrade("den") + "Content-Length: 0\r\n\r\n").await.unwrap();
+    let empty = ask(server.address, upgrade("den") + "Content-Length: 0\r\n\r\n").await.unwrap();
     assert_eq!(empty.status, 101);
 
-    scene.still_stands().await;
+    server.assert_unharmed().await;
 }
 
 /// H28, H29, H26: what a client may ask for beside the upgrade, and what it does not get.
 #[tokio::test]
-async fn an_upgrade_that_asks_for_more_gets_what_there_is() {
-    let scene = Scene::open(&[]).await;
+async fn unsupported_extensions_and_subprotocols_are_not_negotiated() {
+    let server = AttackedServer::start(&[]).await;
 
     for (case, more) in [
         ("a subprotocol", "Sec-WebSocket-Protocol: soap, wamp\r\nSec-WebSocket-Protocol: x\r\n"),
@@ -95,8 +95,8 @@ async fn an_upgrade_that_asks_for_more_gets_what_there_is() {
             "Sec-WebSocket-Extensions: x-webkit-deflate-frame, mux; max-channels=4\r\n",
         ),
     ] {
-        let mut connection = scene.raw().await;
-        connection.sends(upgrade("den") + more + "\r\n").await;
+        let mut connection = server.raw().await;
+        connection.write(upgrade("den") + more + "\r\n").await;
         let answer = connection.answer().await.unwrap();
 
         assert_eq!(answer.status, 101, "{case}");
@@ -109,32 +109,32 @@ async fn an_upgrade_that_asks_for_more_gets_what_there_is() {
         ("Upgrade: websocket", "Upgrade: WebSocket"),
         ("GET /ws/den", "GET /ws/den?token=never-read"),
     ] {
-        let answer = ask(scene.address, with(text, instead)).await.unwrap();
+        let answer = ask(server.address, with(text, instead)).await.unwrap();
 
         assert_eq!(answer.status, 101, "{instead}");
     }
-    scene.keep_secret("never-read");
+    server.keep_secret("never-read");
 
-    scene.still_stands().await;
+    server.assert_unharmed().await;
 }
 
 /// H26: since nobody agreed to compression, a compressed message is a broken one.
 #[tokio::test]
 async fn a_compressed_message_is_not_inflated() {
-    let scene = Scene::open(&[]).await;
-    let mut member = scene.raw_member("den", "carol").await;
+    let server = AttackedServer::start(&[]).await;
+    let mut member = server.raw_member("den", "carol").await;
 
     // RFC 7692 section 7.2.3.1: "Hello", deflated.
-    member.sends(frame(TEXT | 0x40, &[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00])).await;
+    member.write(frame(TEXT | 0x40, &[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00])).await;
 
-    assert_eq!(member.is_let_go().await.1, Ending::Closed(1002));
-    scene.still_stands().await;
+    assert_eq!(member.read_to_close().await.1, Ending::Closed(1002));
+    server.assert_unharmed().await;
 }
 
 /// H20, H21, H22.
 #[tokio::test]
-async fn a_head_that_is_too_long_is_refused() {
-    let scene = Scene::open(&[]).await;
+async fn a_request_head_that_is_too_long_is_rejected() {
+    let server = AttackedServer::start(&[]).await;
     let long = "x".repeat(100 << 10);
     let many: String = (0..2000).map(|number| format!("X-{number}: 1\r\n")).collect();
 
@@ -143,18 +143,18 @@ async fn a_head_that_is_too_long_is_refused() {
         ("a name of 100 KiB", format!("{long}: 1\r\n"), &[431]),
         ("2,000 headers", many, &[400, 431]),
     ] {
-        let answer = ask(scene.address, upgrade("den") + &more + "\r\n").await.expect(case);
+        let answer = ask(server.address, upgrade("den") + &more + "\r\n").await.expect(case);
 
         assert!(statuses.contains(&answer.status), "{case}: {}", answer.status);
     }
-    let answer = ask(scene.address, format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
+    let answer = ask(server.address, format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
     assert!([414, 431].contains(&answer.unwrap().status));
 
     // Refused long before the 8 MiB that it may send at most.
-    let mut endless = scene.raw().await;
-    endless.sends(upgrade("den") + "X-Endless: ").await;
+    let mut endless = server.raw().await;
+    endless.write(upgrade("den") + "X-Endless: ").await;
     let mut sent = 0;
-    while sent < 512 && endless.tries_to_send(&[b'x'; 16 << 10]).await.is_ok() {
+    while sent < 512 && endless.try_write(&[b'x'; 16 << 10]).await.is_ok() {
         sent += 1;
     }
     assert!(sent < 512, "8 MiB of one header were read");
@@ -162,13 +162,13 @@ async fn a_head_that_is_too_long_is_refused() {
         assert_eq!(answer.status, 431);
     }
 
-    scene.still_stands().await;
+    server.assert_unharmed().await;
 }
 
 /// H24, H25: each is refused, and what the client says never becomes our header.
 #[tokio::test]
-async fn requests_on_which_two_readers_could_disagree_are_refused() {
-    let scene = Scene::open(&[]).await;
+async fn ambiguous_requests_are_rejected() {
+    let server = AttackedServer::start(&[]).await;
     let post = |headers: &str, body: &str| {
         format!(
             "POST /auth/login HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n{headers}\r\n\r\n{body}"
@@ -220,7 +220,7 @@ async fn requests_on_which_two_readers_could_disagree_are_refused() {
         "G\u{e9}T /health HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
         "GET /ws/a\rInjected: yes HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
     ] {
-        let answer = ask(scene.address, &request).await.expect(&request);
+        let answer = ask(server.address, &request).await.expect(&request);
 
         // Not 422: that would be an opinion about the body.
         assert_eq!(answer.status, 400, "{request:?}: {answer:?}");
@@ -231,9 +231,9 @@ async fn requests_on_which_two_readers_could_disagree_are_refused() {
         "Content-Length: 5\r\nTransfer-Encoding: chunked",
         "Transfer-Encoding: chunked\r\nContent-Length: 40",
     ] {
-        let mut connection = scene.raw().await;
+        let mut connection = server.raw().await;
         let smuggled = "0\r\n\r\nGET /health HTTP/1.1\r\nHost: a\r\n\r\n";
-        connection.sends(post(headers, smuggled)).await;
+        connection.write(post(headers, smuggled)).await;
 
         let answer = connection.answer().await.unwrap();
         assert!((400..500).contains(&answer.status), "{headers}: {answer:?}");
@@ -243,20 +243,20 @@ async fn requests_on_which_two_readers_could_disagree_are_refused() {
     for path in ["/%0d%0aInjected:%20yes", "/ws/a%0d%0aInjected:%20yes", "//evil.example/%2e%2e"] {
         let request =
             format!("GET {path} HTTP/1.1\r\nHost: a\r\nOrigin: http://a%0d%0aInjected\r\n\r\n");
-        let answer = ask(scene.address, request).await.unwrap();
+        let answer = ask(server.address, request).await.unwrap();
 
         assert!((400..500).contains(&answer.status), "{path}: {answer:?}");
         let injected = answer.head.lines().any(|line| line.to_lowercase().starts_with("injected"));
         assert!(!injected && answer.header("location").is_none(), "{path}: {answer:?}");
     }
 
-    scene.still_stands().await;
+    server.assert_unharmed().await;
 }
 
 /// TLS, noise and whatever else is no HTTP, on a plain port.
 #[tokio::test]
-async fn other_protocols_are_not_spoken() {
-    let scene = Scene::open(&[]).await;
+async fn upgrades_to_other_protocols_are_not_accepted() {
+    let server = AttackedServer::start(&[]).await;
     let tls = [&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3][..], &[7; 500]].concat();
     let noise = (0..4096_u32).map(|number| number.wrapping_mul(2_654_435_761).to_be_bytes()[1]);
 
@@ -268,51 +268,51 @@ async fn other_protocols_are_not_spoken() {
         ("SSH", b"SSH-2.0-OpenSSH_9.6\r\n\r\n".to_vec()),
         ("a proxy", b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\nGET / HTTP/1.1\r\n\r\n".to_vec()),
     ] {
-        let answer = ask(scene.address, bytes).await.expect(case);
+        let answer = ask(server.address, bytes).await.expect(case);
 
         assert_eq!(answer.status, 400, "{case}: {answer:?}");
     }
-    scene.still_stands().await;
+    server.assert_unharmed().await;
 }
 
 /// H27: a client that takes HTTP/2 for granted is told that it is not spoken (RFC 9113 section 3.4).
 #[tokio::test]
-async fn http2_is_refused_in_words() {
-    let scene = Scene::open(&[]).await;
+async fn http2_is_rejected_with_a_message() {
+    let server = AttackedServer::start(&[]).await;
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
-    let refused = ask(scene.address, preface).await;
+    let refused = ask(server.address, preface).await;
     let offered = with("Upgrade: websocket", "Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__");
-    let upgraded = ask(scene.address, offered).await.unwrap();
+    let upgraded = ask(server.address, offered).await.unwrap();
 
     assert_eq!(upgraded.status, 400);
     assert!(refused.is_some_and(|answer| (400..500).contains(&answer.status)), "hung up");
-    scene.still_stands().await;
+    server.assert_unharmed().await;
 }
 
 /// Frames may come in the same packet as the request; none of them is lost, and none is read before the
 /// answer to the upgrade.
 #[tokio::test]
-async fn frames_that_come_with_the_request_are_heard() {
-    let scene = Scene::open(&[]).await;
-    let introduction = json!({"type":"auth_token","token":scene.token("carol")}).to_string();
-    let mut eager = Raw::connect(scene.address).await;
+async fn frames_sent_together_with_the_request_are_processed() {
+    let server = AttackedServer::start(&[]).await;
+    let introduction = json!({"type":"auth_token","token":server.token("carol")}).to_string();
+    let mut eager = Raw::connect(server.address).await;
 
     let request = upgrade("den") + "\r\n";
     let bye = frame(CLOSE, &closing(1000, b""));
-    eager.sends([request.as_bytes(), &frame(TEXT, introduction.as_bytes()), &bye].concat()).await;
+    eager.write([request.as_bytes(), &frame(TEXT, introduction.as_bytes()), &bye].concat()).await;
 
     assert_eq!(eager.answer().await.unwrap().status, 101);
-    let (heard, _) = eager.reads_to_the_end().await;
+    let (heard, _) = eager.read_to_end().await;
     let heard = String::from_utf8_lossy(&heard);
     assert!(heard.contains("auth_required") && heard.contains("auth_success"), "{heard}");
-    scene.still_stands().await;
+    server.assert_unharmed().await;
 }
 
 /// H16, H17, H19: a frame over the limit is refused when its header says so, before any of it has come.
 #[tokio::test]
-async fn a_frame_that_will_be_too_big_is_refused_at_its_header() {
-    let scene = Scene::open(&[]).await;
+async fn a_frame_that_is_too_large_is_rejected_at_its_header() {
+    let server = AttackedServer::start(&[]).await;
     let declares = |first: u8, length: u64| {
         let mut header = header(first, length);
         header[1] |= 0x80;
@@ -323,34 +323,34 @@ async fn a_frame_that_will_be_too_big_is_refused_at_its_header() {
 
     for length in lengths {
         for first in [TEXT, 0x01, 0x82] {
-            let mut member = scene.raw_member("den", "carol").await;
-            member.sends(declares(first, length)).await;
+            let mut member = server.raw_member("den", "carol").await;
+            member.write(declares(first, length)).await;
 
-            let (told, ending) = member.is_let_go().await;
+            let (told, ending) = member.read_to_close().await;
             let told: Vec<_> = told.iter().map(|news| (&news["code"], &news["retry"])).collect();
             assert_eq!(told, [(&json!("message_too_big"), &json!(false))], "{length}");
             assert_eq!(ending, Ending::Closed(1009), "{length}");
         }
-        let mut stranger = scene.raw_socket("den").await;
-        stranger.hears().await;
-        stranger.sends(declares(TEXT, length)).await;
-        assert_eq!(stranger.is_refused().await, Ending::Closed(1009), "{length}");
+        let mut stranger = server.raw_socket("den").await;
+        stranger.receive().await;
+        stranger.write(declares(TEXT, length)).await;
+        assert_eq!(stranger.rejection().await, Ending::Closed(1009), "{length}");
     }
     // H17: the same with some of the payload, which then stops.
-    let mut stalls = scene.raw_socket("den").await;
-    stalls.hears().await;
+    let mut stalls = server.raw_socket("den").await;
+    stalls.receive().await;
     let some = [declares(TEXT, 8 << 20), vec![b'x'; 256 << 10]].concat();
-    let _ = stalls.raw.tries_to_send(some).await;
-    assert_eq!(stalls.is_refused().await, Ending::Closed(1009));
+    let _ = stalls.raw.try_write(some).await;
+    assert_eq!(stalls.rejection().await, Ending::Closed(1009));
 
-    assert_eq!(scene.still_stands().await.visits, lengths.len() * 3);
+    assert_eq!(server.assert_unharmed().await.visits, lengths.len() * 3);
 }
 
 /// H18, M13, J10, I03: what is too big for a message is too big in every field of it.
 #[tokio::test]
-async fn a_message_over_the_limit_ends_with_1009_and_reaches_nobody() {
-    let scene = Scene::open(&[]).await;
-    let token = scene.token("carol");
+async fn a_message_over_the_limit_is_closed_with_1009_and_not_relayed() {
+    let server = AttackedServer::start(&[]).await;
+    let token = server.token("carol");
     let long = |length: usize| "x".repeat(length);
 
     for introduction in [
@@ -359,52 +359,52 @@ async fn a_message_over_the_limit_ends_with_1009_and_reaches_nobody() {
         json!({"type":"auth_token","token":long(64 << 10)}),
         json!({"type":"auth_token","token":token,"clientId":long(1 << 20)}),
     ] {
-        let mut stranger = scene.raw_socket("den").await;
-        stranger.hears().await;
-        let _ = stranger.raw.tries_to_send(frame(TEXT, introduction.to_string().as_bytes())).await;
+        let mut stranger = server.raw_socket("den").await;
+        stranger.receive().await;
+        let _ = stranger.raw.try_write(frame(TEXT, introduction.to_string().as_bytes())).await;
 
-        assert_eq!(stranger.is_refused().await, Ending::Closed(1009));
+        assert_eq!(stranger.rejection().await, Ending::Closed(1009));
     }
     for message in [
         json!({"type":"offer","offer":{"sdp":long(4 << 20)}}),
         json!({"type":"offer","offer":{},"to":long(200 << 10)}),
         json!({"type":long(200 << 10)}),
     ] {
-        let mut member = scene.raw_member("den", "carol").await;
-        let _ = member.raw.tries_to_send(frame(TEXT, message.to_string().as_bytes())).await;
+        let mut member = server.raw_member("den", "carol").await;
+        let _ = member.raw.try_write(frame(TEXT, message.to_string().as_bytes())).await;
 
-        assert_eq!(member.is_let_go().await.1, Ending::Closed(1009));
+        assert_eq!(member.read_to_close().await.1, Ending::Closed(1009));
     }
     // The same in pieces, each of which would do.
-    let mut member = scene.raw_member("den", "carol").await;
+    let mut member = server.raw_member("den", "carol").await;
     let piece = frame(0x00, &[b' '; 4096]);
-    let _ = member.raw.tries_to_send([frame(0x01, b"{"), piece.repeat(17)].concat()).await;
-    assert_eq!(member.is_let_go().await.1, Ending::Closed(1009));
+    let _ = member.raw.try_write([frame(0x01, b"{"), piece.repeat(17)].concat()).await;
+    assert_eq!(member.read_to_close().await.1, Ending::Closed(1009));
 
-    scene.still_stands().await;
+    server.assert_unharmed().await;
 }
 
 #[tokio::test]
-async fn the_limit_on_a_message_is_what_is_set_to_the_byte() {
+async fn the_message_size_limit_is_exact_to_the_byte() {
     let settings = [("WEBSOCKET_MAX_MESSAGE_BYTES", "2048")];
-    let scene = Scene::plan(&settings).den_may_hear(&["message"]).open().await;
+    let server = AttackedServer::with(&settings).den_may_receive(&["message"]).start().await;
     let said = |length: usize| {
         let data = "x".repeat(length - json!({"type":"message","data":""}).to_string().len());
         json!({"type":"message","data":data}).to_string()
     };
-    let mut fits = scene.raw_member("den", "carol").await;
-    let mut exceeds = scene.raw_member("hall", "dave").await;
+    let mut fits = server.raw_member("den", "carol").await;
+    let mut exceeds = server.raw_member("hall", "dave").await;
     let in_pieces = |text: &str| {
         let (one, two) = text.as_bytes().split_at(1000);
         [frame(0x01, one), frame(0x80, two)].concat()
     };
 
-    fits.sends(frame(TEXT, said(2048).as_bytes())).await;
-    fits.sends(in_pieces(&said(2048))).await;
-    fits.hears_nothing_else().await;
-    exceeds.sends(in_pieces(&said(2049))).await;
+    fits.write(frame(TEXT, said(2048).as_bytes())).await;
+    fits.write(in_pieces(&said(2048))).await;
+    fits.assert_no_more_messages().await;
+    exceeds.write(in_pieces(&said(2049))).await;
 
-    assert_eq!(exceeds.is_let_go().await.1, Ending::Closed(1009));
+    assert_eq!(exceeds.read_to_close().await.1, Ending::Closed(1009));
     drop(fits);
-    scene.still_stands().await;
+    server.assert_unharmed().await;
 }

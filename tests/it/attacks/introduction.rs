@@ -3,18 +3,18 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::time::{interval, timeout};
+use tokio::time::interval;
 
 use super::{
+    attacked_server::AttackedServer,
     raw::{BINARY, Ending, PING, RawSocket, TEXT, frame},
-    scene::Scene,
 };
 
 /// A04, A05, A06, A08, A10.
 #[tokio::test]
-async fn a_first_message_that_is_no_introduction_is_the_last_and_is_not_passed_on() {
-    let scene = Scene::open(&[("AUTH_MAX_FAILURES", "100")]).await;
-    let good = scene.token("carol");
+async fn a_first_message_that_does_not_authenticate_closes_the_connection_and_is_not_relayed() {
+    let server = AttackedServer::start(&[("AUTH_MAX_FAILURES", "100")]).await;
+    let good = server.token("carol");
     let with_type = |kind: serde_json::Value| json!({"type":kind,"token":good}).to_string();
 
     for first in [
@@ -32,62 +32,61 @@ async fn a_first_message_that_is_no_introduction_is_the_last_and_is_not_passed_o
         &with_type(json!("AUTH_TOKEN")),
         &with_type(json!("auth_token ")),
     ] {
-        let mut client = scene.connect("den").await;
-        client.hears().await;
-        client.says_text(first).await;
+        let mut client = server.connect("den").await;
+        client.receive().await;
+        client.send_text(first).await;
 
-        let refused = client.is_refused().await;
+        let refused = client.rejection().await;
         assert_eq!(refused, (1008, "Authentication required".into()), "{first:.60}");
     }
     for token in [json!(null), json!(1), json!({}), json!([good]), json!(""), json!(true)] {
-        let mut client = scene.connect("den").await;
-        client.hears().await;
-        client.says(json!({"type":"auth_token","token":token})).await;
+        let mut client = server.connect("den").await;
+        client.receive().await;
+        client.send(json!({"type":"auth_token","token":token})).await;
 
-        assert_eq!(client.is_refused().await, (1008, "Invalid token".into()), "{token}");
+        assert_eq!(client.rejection().await, (1008, "Invalid token".into()), "{token}");
     }
-    scene.still_stands().await;
+    server.assert_unharmed().await;
 }
 
 /// A07, A13: not in a binary frame; all in one burst is answered in order.
 #[tokio::test]
-async fn an_introduction_is_text_and_may_be_followed_at_once() {
-    let scene = Scene::plan(&[]).den_may_hear(&["offer"]).open().await;
-    let introduction = json!({"type":"auth_token","token":scene.token("carol")}).to_string();
+async fn authentication_is_a_text_message_and_may_be_followed_at_once() {
+    let server = AttackedServer::with(&[]).den_may_receive(&["offer"]).start().await;
+    let introduction = json!({"type":"auth_token","token":server.token("carol")}).to_string();
 
-    let mut binary = scene.raw_socket("den").await;
-    binary.hears().await;
-    binary.sends(frame(BINARY, introduction.as_bytes())).await;
-    assert_eq!(binary.is_refused().await, Ending::Closed(1003));
+    let mut binary = server.raw_socket("den").await;
+    binary.receive().await;
+    binary.write(frame(BINARY, introduction.as_bytes())).await;
+    assert_eq!(binary.rejection().await, Ending::Closed(1003));
 
-    let mut hasty = scene.raw_socket("den").await;
+    let mut hasty = server.raw_socket("den").await;
     let offer = json!({"type":"offer","offer":{"sdp":"v=0"},"id":1}).to_string();
     let lost = json!({"type":"offer","offer":{"sdp":"v=0"},"to":"nobody","id":2}).to_string();
     let ping = json!({"type":"ping"}).to_string();
     let burst = [introduction, offer, lost, ping].map(|text| frame(TEXT, text.as_bytes()));
-    hasty.sends(burst.concat()).await;
+    hasty.write(burst.concat()).await;
     let mut kinds = Vec::new();
     for _ in 0..5 {
-        kinds.push(hasty.hears().await["type"].clone());
+        kinds.push(hasty.receive().await["type"].clone());
     }
     assert_eq!(kinds, ["auth_required", "auth_success", "users_in_room", "error", "pong"]);
     drop(hasty);
 
-    assert_eq!(scene.still_stands().await.visits, 1);
+    assert_eq!(server.assert_unharmed().await.visits, 1);
 }
 
 /// A01: also to somebody whose own first word would be long in coming.
 #[tokio::test]
-async fn the_server_speaks_first() {
-    let scene = Scene::open(&[]).await;
+async fn the_server_sends_auth_required_first() {
+    let server = AttackedServer::start(&[]).await;
 
-    let mut client = scene.connect("den").await;
-    let welcome =
-        timeout(Duration::from_secs(2), client.hears()).await.expect("within two seconds");
+    let mut client = server.connect("den").await;
+    let welcome = client.receive().await;
 
     assert_eq!(welcome, json!({"type":"auth_required","message":"Authentication required"}));
     drop(client);
-    scene.still_stands().await;
+    server.assert_unharmed().await;
 }
 
 /// Sends a piece at a time, the last one long after the time for an introduction is over.
@@ -95,16 +94,16 @@ async fn sends_slowly(mut socket: RawSocket, pieces: Vec<Vec<u8>>, pace: Duratio
     let mut pace = interval(pace);
     for piece in pieces {
         pace.tick().await;
-        let _ = socket.raw.tries_to_send(piece).await;
+        let _ = socket.raw.try_write(piece).await;
     }
-    socket.is_refused().await
+    socket.rejection().await
 }
 
 /// A02, A03: `WEBSOCKET_TIMEOUT` is for the whole introduction, whatever comes meanwhile.
 #[tokio::test]
-async fn an_introduction_that_comes_too_late_is_refused() {
-    let scene = Scene::open(&[("WEBSOCKET_TIMEOUT", "2")]).await;
-    let introduction = json!({"type":"auth_token","token":scene.token("carol")}).to_string();
+async fn authentication_after_the_timeout_is_rejected() {
+    let server = AttackedServer::start(&[("WEBSOCKET_TIMEOUT", "2")]).await;
+    let introduction = json!({"type":"auth_token","token":server.token("carol")}).to_string();
     let introduction = frame(TEXT, introduction.as_bytes());
     let (half, rest) = introduction.split_at(introduction.len() / 2);
     let begun = frame(0x01, b"{\"type\":\"auth_token\",");
@@ -125,27 +124,27 @@ async fn an_introduction_that_comes_too_late_is_refused() {
         after(&begun, &frame(0x00, b"")),
     ] {
         let pace = Duration::from_secs(4) / u32::try_from(pieces.len() - 1).unwrap();
-        let mut socket = scene.raw_socket("den").await;
-        socket.hears().await;
+        let mut socket = server.raw_socket("den").await;
+        socket.receive().await;
         refusals.push(sends_slowly(socket, pieces, pace));
     }
-    let mut silent = scene.connect("den").await;
-    silent.hears().await;
+    let mut silent = server.connect("den").await;
+    silent.receive().await;
 
     let (reason, endings) =
-        tokio::join!(silent.is_refused(), futures_util::future::join_all(refusals));
+        tokio::join!(silent.rejection(), futures_util::future::join_all(refusals));
 
     assert_eq!(reason, (1008, "Authentication required".into()));
     assert_eq!(endings, vec![Ending::Closed(1008); endings.len()]);
-    scene.still_stands().await;
+    server.assert_unharmed().await;
 }
 
 /// A11: a key that occurs twice means different things to different readers; one that nobody knows means
 /// nothing.
 #[tokio::test]
-async fn keys_that_do_not_belong_there_make_nobody_somebody_else() {
-    let scene = Scene::open(&[]).await;
-    let (carol, dave) = (scene.token("carol"), scene.token("dave"));
+async fn unknown_and_repeated_keys_do_not_change_an_identity() {
+    let server = AttackedServer::start(&[]).await;
+    let (carol, dave) = (server.token("carol"), server.token("dave"));
 
     for twice in [
         format!(r#"{{"type":"auth_token","token":"{dave}","token":"{carol}"}}"#),
@@ -153,46 +152,46 @@ async fn keys_that_do_not_belong_there_make_nobody_somebody_else() {
         format!(r#"{{"type":"auth_token","token":"{carol}","clientId":"a","clientId":"den-bob"}}"#),
         format!(r#"{{"type":"auth_token","token":"{dave}","\u0074oken":"{carol}"}}"#),
     ] {
-        let mut client = scene.connect("den").await;
-        client.hears().await;
-        client.says_text(&twice).await;
+        let mut client = server.connect("den").await;
+        client.receive().await;
+        client.send_text(&twice).await;
 
-        let refused = client.is_refused().await;
+        let refused = client.rejection().await;
         assert_eq!(refused, (1008, "Authentication required".into()), "{twice:.40}");
     }
-    let mut client = scene.connect("den").await;
-    client.hears().await;
+    let mut client = server.connect("den").await;
+    client.receive().await;
     let more = json!({"user":"dave","username":"dave","sub":"dave","admin":true,"__proto__":{"user":"dave"}});
     let mut introduction = json!({"type":"auth_token","token":carol,"room_id":"attic","users":[]});
     introduction.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    client.says(introduction).await;
+    client.send(introduction).await;
 
-    assert_eq!(client.hears().await["user"], "carol");
-    assert_eq!(client.hears().await["type"], "users_in_room");
+    assert_eq!(client.receive().await["user"], "carol");
+    assert_eq!(client.receive().await["type"], "users_in_room");
     drop(client);
-    scene.still_stands().await;
+    server.assert_unharmed().await;
 }
 
 /// A12.
 #[tokio::test]
-async fn a_second_introduction_changes_neither_name_nor_id() {
-    let scene = Scene::open(&[]).await;
-    let mut hears = scene.join("hall", "dave").await;
-    let (mut says, _) = scene.join_as("hall", "carol", json!("carol-1")).await;
-    hears.hears().await;
+async fn a_second_authentication_changes_neither_username_nor_client_id() {
+    let server = AttackedServer::start(&[]).await;
+    let mut hears = server.join("hall", "dave").await;
+    let (mut says, _) = server.join_as("hall", "carol", json!("carol-1")).await;
+    hears.receive().await;
 
-    let renewal = json!({"type":"auth_token","token":scene.token("carol"),"clientId":"other"});
-    says.says(renewal).await;
-    assert_eq!(says.hears().await["type"], "token_refreshed");
-    for token in [scene.token("alice"), scene.token("nobody"), "a.b.c".into(), String::new()] {
+    let renewal = json!({"type":"auth_token","token":server.token("carol"),"clientId":"other"});
+    says.send(renewal).await;
+    assert_eq!(says.receive().await["type"], "token_refreshed");
+    for token in [server.token("alice"), server.token("nobody"), "a.b.c".into(), String::new()] {
         let again = json!({"type":"auth_token","token":token,"clientId":"den-alice","id":7});
-        let refused = says.is_told_after(&again.to_string()).await;
+        let refused = says.error_after(&again.to_string()).await;
         assert_eq!((&refused["code"], &refused["id"]), (&json!("invalid_token"), &json!(7)));
     }
-    says.says(json!({"type":"message","data":1})).await;
+    says.send(json!({"type":"message","data":1})).await;
 
     let heard = json!({"type":"message","data":1,"from":"carol-1","username":"carol"});
-    assert_eq!(hears.hears().await, heard);
+    assert_eq!(hears.receive().await, heard);
     drop((says, hears));
-    scene.still_stands().await;
+    server.assert_unharmed().await;
 }

@@ -1,8 +1,9 @@
 //! The attack catalogue, case by case, against the real binary.
 //!
-//! Each case plays in a [`scene`]: a server process of its own with bystanders who keep talking.
+//! Each case plays in a [`server`]: a server process of its own with bystanders who keep talking.
 //! The doc comment of a test names the rows of the catalogue that it covers.
 
+mod attacked_server;
 mod bodies;
 mod bystanders;
 mod closing;
@@ -14,7 +15,6 @@ mod identity;
 mod introduction;
 mod jwt;
 mod limits;
-mod log;
 mod origins;
 mod process;
 pub mod raw;
@@ -22,7 +22,6 @@ mod rest;
 mod revocation;
 mod rooms;
 mod routing;
-pub mod scene;
 mod tls;
 mod tokens;
 mod turn;

@@ -3,20 +3,20 @@
 use reqwest::{Method, header::HeaderMap};
 
 use super::{
+    attacked_server::AttackedServer,
     raw::{ask, upgrade},
-    scene::Scene,
 };
 
 const OURS: &str = "https://app.example.com";
 
-async fn read_from(scene: &Scene, origin: &str) -> HeaderMap {
-    let request = scene.request(Method::GET, "/health").header("origin", origin);
+async fn read_from(server: &AttackedServer, origin: &str) -> HeaderMap {
+    let request = server.request(Method::GET, "/health").header("origin", origin);
     request.send().await.unwrap().headers().clone()
 }
 
 /// What a browser asks before it sends a token.
-async fn preflight(scene: &Scene, origin: &str) -> HeaderMap {
-    let request = scene
+async fn preflight(server: &AttackedServer, origin: &str) -> HeaderMap {
+    let request = server
         .request(Method::OPTIONS, "/auth/me")
         .header("origin", origin)
         .header("access-control-request-method", "GET")
@@ -28,15 +28,15 @@ async fn preflight(scene: &Scene, origin: &str) -> HeaderMap {
 /// P01: with the defaults any page may read, and what it is told makes sense to a browser: credentials
 /// never with `*`, and whatever depends on the origin says so to caches.
 #[tokio::test]
-async fn what_pages_are_told_is_coherent_in_every_setting() {
+async fn cors_headers_are_consistent_in_every_setting() {
     for (origins, credentials) in
         [(r#"["*"]"#, "true"), (r#"["*"]"#, "false"), (OURS, "true"), (OURS, "false")]
     {
         let settings = [("CORS_ORIGINS", origins), ("CORS_ALLOW_CREDENTIALS", credentials)];
-        let scene = Scene::open(&settings).await;
+        let server = AttackedServer::start(&settings).await;
 
         for origin in [OURS, "https://evil.example", "null"] {
-            for headers in [read_from(&scene, origin).await, preflight(&scene, origin).await] {
+            for headers in [read_from(&server, origin).await, preflight(&server, origin).await] {
                 let told = |name: &str| headers.get(name).map(|value| value.to_str().unwrap());
                 let granted = told("access-control-allow-origin");
 
@@ -62,15 +62,15 @@ async fn what_pages_are_told_is_coherent_in_every_setting() {
                 assert_eq!(told("set-cookie"), None, "nothing here hangs on a cookie");
             }
         }
-        scene.still_stands().await;
+        server.assert_unharmed().await;
     }
 }
 
 /// P02, P03: look-alikes of a listed origin are other origins, for reading, for asking and for sockets;
 /// the refusal comes before the upgrade.
 #[tokio::test]
-async fn a_page_of_another_site_gets_no_grant_and_no_socket() {
-    let scene = Scene::open(&[("CORS_ORIGINS", r#"["https://app.example.com"]"#)]).await;
+async fn a_page_of_another_origin_gets_no_cors_headers_and_no_socket() {
+    let server = AttackedServer::start(&[("CORS_ORIGINS", r#"["https://app.example.com"]"#)]).await;
 
     for foreign in [
         "null",
@@ -89,10 +89,10 @@ async fn a_page_of_another_site_gets_no_grant_and_no_socket() {
         "*",
         "https://*",
     ] {
-        for headers in [read_from(&scene, foreign).await, preflight(&scene, foreign).await] {
+        for headers in [read_from(&server, foreign).await, preflight(&server, foreign).await] {
             assert!(!headers.contains_key("access-control-allow-origin"), "{foreign}");
         }
-        let refused = scene.refused_with("den", &[("origin", foreign)]).await;
+        let refused = server.upgrade_status("den", &[("origin", foreign)]).await;
         assert_eq!(refused, 403, "{foreign}");
     }
     // What no browser sends: two, an empty one, one with a byte that is no ASCII.
@@ -102,11 +102,11 @@ async fn a_page_of_another_site_gets_no_grant_and_no_socket() {
         "Origin: \r\n".to_owned(),
         format!("Origin: {OURS}\u{e9}\r\n"),
     ] {
-        let refused = ask(scene.address, upgrade("den") + &origins + "\r\n").await.unwrap();
+        let refused = ask(server.address, upgrade("den") + &origins + "\r\n").await.unwrap();
         assert!((400..500).contains(&refused.status), "{origins}: {refused:?}");
         assert!(refused.json()["detail"].is_string());
     }
-    scene.connect_with("den", &[("origin", OURS)]).await.unwrap().hears().await;
-    scene.connect("den").await.hears().await; // a native client says no origin
-    scene.still_stands().await;
+    server.connect_with("den", &[("origin", OURS)]).await.unwrap().receive().await;
+    server.connect("den").await.receive().await; // a native client says no origin
+    server.assert_unharmed().await;
 }

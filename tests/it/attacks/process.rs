@@ -1,6 +1,6 @@
 //! The process and what is around it: signals, clocks, proxies, logs, file modes (group O).
 
-use std::{fs, os::unix::fs::PermissionsExt, process::Stdio, time::Duration};
+use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt, process::Stdio, time::Duration};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use futures_util::future::join_all;
@@ -10,17 +10,19 @@ use signaling::clock::unix_now;
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
-    process::Command,
-    time::{Instant, interval, sleep, timeout},
+    time::{Instant, interval, timeout},
 };
 
+use rustix::process::Signal;
+
 use super::{
+    attacked_server::{AttackedServer, JWT_SECRET_KEY, SECRET_KEY},
     raw::{PING, Raw},
-    scene::{JWT_SECRET_KEY, SECRET_KEY, Scene, eventually},
 };
-use crate::{
-    harness::{Client, PASSWORD, SOON, users_file},
-    process::{DEBUG, Process, command},
+use crate::harness::{
+    Client, PASSWORD, TEST_TIMEOUT, compile_clock, eventually,
+    process::{DEBUG, INTERVALS, ServerProcess, command, signal},
+    users_file,
 };
 
 fn folder_with_users(cost: u32) -> TempDir {
@@ -30,33 +32,34 @@ fn folder_with_users(cost: u32) -> TempDir {
     folder
 }
 
-async fn log_in(address: &str, username: &str) -> reqwest::Response {
+async fn log_in(address: SocketAddr, username: &str) -> reqwest::Response {
     let request = reqwest::Client::new().post(format!("http://{address}/auth/login"));
     request.json(&json!({"username":username,"password":PASSWORD})).send().await.unwrap()
 }
 
-async fn token(address: &str, username: &str) -> String {
+async fn token(address: SocketAddr, username: &str) -> String {
     let body: Value = log_in(address, username).await.json().await.unwrap();
     body["access_token"].as_str().unwrap().to_owned()
 }
 
-async fn seat(address: &str, room: &str, username: &str, token: &str) -> Client {
-    let mut client = Client::connect(address.parse().unwrap(), room, &[]).await.unwrap();
-    client.comes_in(username, token, Value::Null).await;
+async fn seat(address: SocketAddr, room: &str, username: &str, token: &str) -> Client {
+    let mut client = Client::connect(address, room, &[]).await.unwrap();
+    client.authenticate(username, token, Value::Null).await;
     client
 }
 
 /// O02: whoever is logging in when the server is asked to stop is logged in.
 #[tokio::test]
-async fn a_login_that_has_begun_is_finished_before_the_end() {
+async fn a_login_that_has_begun_is_finished_before_shutdown() {
     let folder = folder_with_users(12);
-    let settings = [&DEBUG[..], &[("LOG_LEVEL", "TRACE")]].concat();
-    let mut server = Process::start(&folder, &settings).await;
-    let address = server.address.clone();
-    let login = tokio::spawn(async move { log_in(&address, "alice").await.status() });
-    server.says("checking a password").await;
+    let more = [("LOG_LEVEL", "TRACE"), ("SHUTDOWN_GRACE_SECONDS", "60")];
+    let settings = [&DEBUG[..], &more].concat();
+    let mut server = ServerProcess::start(&folder, &settings).await;
+    let address = server.address;
+    let login = tokio::spawn(async move { log_in(address, "alice").await.status() });
+    server.log.next_line_with("checking a password").await;
 
-    let ended = server.ends_after("-TERM").await;
+    let ended = server.stop().await;
 
     assert_eq!(ended.code(), Some(0));
     assert_eq!(login.await.unwrap(), 200);
@@ -64,20 +67,18 @@ async fn a_login_that_has_begun_is_finished_before_the_end() {
 
 /// O03: five of the catalogue's hundred rounds: killed with forty members, and soon ready for them again.
 #[tokio::test]
-async fn a_server_that_was_killed_is_back_at_once() {
+async fn a_server_that_was_killed_can_be_restarted_again_and_again() {
     let folder = folder_with_users(4);
 
-    for round in 0..5 {
-        let began = Instant::now();
-        let mut server = Process::start(&folder, &DEBUG).await;
-        let token = token(&server.address, "alice").await;
+    for _ in 0..5 {
+        let mut server = ServerProcess::start(&folder, &DEBUG).await;
+        let token = token(server.address, "alice").await;
         let arriving = (0..40).map(async |number| {
-            seat(&server.address, &format!("room{}", number % 8), "alice", &token).await
+            seat(server.address, &format!("room{}", number % 8), "alice", &token).await
         });
         let members = join_all(arriving).await;
-        assert!(began.elapsed() < Duration::from_secs(5), "round {round}: {:?}", began.elapsed());
 
-        server.child.kill().await.unwrap();
+        server.kill().await;
         drop(members);
     }
     assert_eq!(fs::read_to_string(folder.path().join("users.csv")).unwrap().lines().count(), 5);
@@ -86,47 +87,42 @@ async fn a_server_that_was_killed_is_back_at_once() {
 /// X04: a herd that comes while the server has no time for it waits in the system's queue, and nobody of
 /// it has to knock a second later again. As many as the system lets wait, here at most 1,000.
 #[tokio::test]
-async fn a_herd_waits_in_the_queue() {
+async fn connections_to_a_suspended_server_wait_in_the_listen_queue() {
     let longest: usize =
         fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap().trim().parse().unwrap();
-    let scene = Scene::open(&[]).await;
-    let before = scene.handles();
-    let signal = async |name: &str| {
-        let pid = scene.pid().to_string();
-        assert!(Command::new("kill").args([name, &pid]).status().await.unwrap().success());
-    };
-    signal("-STOP").await;
+    let server = AttackedServer::start(&[]).await;
+    let before = server.open_files();
+    server.signal(Signal::STOP);
 
-    let herd = (0..longest.min(1_000)).map(|_| scene.raw()).collect::<Vec<_>>();
-    let herd = timeout(SOON, join_all(herd)).await;
-    signal("-CONT").await;
+    let herd = (0..longest.min(1_000)).map(|_| server.raw()).collect::<Vec<_>>();
+    let herd = timeout(TEST_TIMEOUT, join_all(herd)).await;
+    server.signal(Signal::CONT);
 
     let herd = herd.expect("no room in the queue");
-    eventually(SOON, async || match scene.handles() {
+    eventually("all are accepted", async || match server.open_files() {
         now if now >= before + herd.len() => Ok(()),
         now => Err(now),
     })
-    .await
-    .unwrap();
+    .await;
     drop(herd);
-    scene.still_stands().await;
+    server.assert_unharmed().await;
 }
 
 /// O01, N16: 240 members hear that the server restarts, when to come back, each at another time within
 /// the grace, and the close; the process ends in time. (The catalogue has 5,000.)
 #[tokio::test]
-async fn everybody_is_told_when_to_come_back() {
+async fn every_member_is_told_when_to_reconnect() {
     let folder = folder_with_users(4);
     let settings = [&DEBUG[..], &[("MAX_CONNECTIONS_PER_IP", "0")]].concat();
-    let mut server = Process::start(&folder, &settings).await;
-    let token = token(&server.address, "alice").await;
+    let mut server = ServerProcess::start(&folder, &settings).await;
+    let token = token(server.address, "alice").await;
     let mut members = Vec::new();
     for number in 0..240 {
-        members.push(seat(&server.address, &format!("room{}", number % 40), "alice", &token).await);
+        members.push(seat(server.address, &format!("room{}", number % 40), "alice", &token).await);
     }
 
-    let listening = join_all(members.into_iter().map(Client::is_let_go));
-    let (farewells, ended) = tokio::join!(listening, server.ends_after("-TERM"));
+    let listening = join_all(members.into_iter().map(Client::read_to_close));
+    let (farewells, ended) = tokio::join!(listening, server.stop());
 
     assert_eq!(ended.code(), Some(0));
     let mut times = Vec::new();
@@ -148,7 +144,7 @@ async fn everybody_is_told_when_to_come_back() {
 
 /// O08: whatever a client writes, it writes no line of the log; logins are in it, tokens are not.
 #[tokio::test]
-async fn nobody_forges_a_line_of_the_log() {
+async fn clients_cannot_forge_log_lines() {
     const FORGED: &str = "\n{\"level\":\"ERROR\",\"fields\":{\"message\":\"FORGED\"}}\r\n\u{1b}[31mFORGED\u{2028}FORGED";
     const ESCAPED: &str = "%0a%7b%22FORGED%22%7d%0d%0a%1b%5b31mFORGED";
     let folder = folder_with_users(4);
@@ -160,12 +156,12 @@ async fn nobody_forges_a_line_of_the_log() {
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut log = Vec::new();
         let address = loop {
-            let line = timeout(SOON, lines.next_line()).await.unwrap().unwrap().unwrap();
+            let line = timeout(TEST_TIMEOUT, lines.next_line()).await.unwrap().unwrap().unwrap();
             log.push(line.clone());
             if line.contains("open") && line.contains("127.0.0.1:") {
                 let rest = line.split_once("127.0.0.1:").unwrap().1;
                 let port: String = rest.chars().take_while(char::is_ascii_digit).collect();
-                break format!("127.0.0.1:{port}");
+                break SocketAddr::from(([127, 0, 0, 1], port.parse().unwrap()));
             }
         };
         let reading = tokio::spawn(async move {
@@ -175,7 +171,7 @@ async fn nobody_forges_a_line_of_the_log() {
             log
         });
 
-        let good = token(&address, "alice").await;
+        let good = token(address, "alice").await;
         for username in [FORGED, &format!("alice{FORGED}"), "alice"] {
             let request = reqwest::Client::new().post(format!("http://{address}/auth/login"));
             let request = request.header("x-forwarded-for", format!("FORGED{ESCAPED}"));
@@ -184,22 +180,21 @@ async fn nobody_forges_a_line_of_the_log() {
         for path in
             [format!("/{ESCAPED}"), format!("/api/rooms/{ESCAPED}/info"), format!("/ws/{ESCAPED}")]
         {
-            let mut raw = Raw::connect(address.parse().unwrap()).await;
+            let mut raw = Raw::connect(address).await;
             let agent = "\u{85}\u{2028}FORGED";
             let head = format!(
                 "GET {path}?q={ESCAPED} HTTP/1.1\r\nHost: a\r\nUser-Agent: {agent}\r\n\r\n"
             );
-            raw.sends(head).await;
+            raw.write(head).await;
             raw.answer().await.unwrap();
         }
-        let mut client = seat(&address, "FORGED%5B31m%E2%80%A8den", "alice", &good).await;
-        client.is_told_after(&json!({"type":FORGED}).to_string()).await;
-        client.is_told_after(&json!({"type":"offer","offer":{},"to":FORGED}).to_string()).await;
-        client.leaves().await;
-        let pid = child.id().unwrap().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
-        let ended = timeout(SOON, child.wait()).await.expect("still running").unwrap();
-        let log = timeout(SOON, reading).await.unwrap().unwrap();
+        let mut client = seat(address, "FORGED%5B31m%E2%80%A8den", "alice", &good).await;
+        client.error_after(&json!({"type":FORGED}).to_string()).await;
+        client.error_after(&json!({"type":"offer","offer":{},"to":FORGED}).to_string()).await;
+        client.leave().await;
+        signal(&child, Signal::TERM);
+        let ended = timeout(TEST_TIMEOUT, child.wait()).await.expect("still running").unwrap();
+        let log = timeout(TEST_TIMEOUT, reading).await.unwrap().unwrap();
 
         assert_eq!(ended.code(), Some(0));
         for line in &log {
@@ -220,41 +215,42 @@ async fn nobody_forges_a_line_of_the_log() {
 /// N05: the wall clock of the server jumps by an hour, forwards and back: nobody is dropped, no lock
 /// opens early, and tokens are judged by the clock that is.
 #[tokio::test]
-async fn a_clock_that_jumps_drops_nobody() {
+async fn a_wall_clock_that_jumps_disconnects_no_member() {
     let folder = folder_with_users(4);
-    let mut compiler = Command::new("cc");
-    let compiler = compiler.args(["-shared", "-fPIC", "-o"]).arg(folder.path().join("clock.so"));
-    let compiled = compiler.args(["tests/it/attacks/clock.c", "-ldl"]).status().await.unwrap();
-    assert!(compiled.success());
-    let offset = folder.path().join("offset");
-    fs::write(&offset, "0").unwrap();
-    let settings = [("LD_PRELOAD", "{folder}/clock.so"), ("CLOCK_OFFSET", "{folder}/offset")];
-    let scene = Scene::plan(&settings).in_folder(folder).open().await;
-    let mut carol = scene.join("den", "carol").await;
+    let clock = compile_clock(&folder).await;
+    let (offset, users_csv) = (folder.path().join("offset"), folder.path().join("users.csv"));
+    let settings = [&clock[..], &[(INTERVALS, "file_poll=20")]].concat();
+    let mut reloads = 0;
+    let server = AttackedServer::with(&settings).in_folder(folder).start().await;
+    let mut carol = server.join("den", "carol").await;
     let me = async |token: &str| {
-        let request = scene.request(Method::GET, "/auth/me").bearer_auth(token);
+        let request = server.request(Method::GET, "/auth/me").bearer_auth(token);
         request.send().await.unwrap().status().as_u16()
     };
     let guess = async || {
         let body = json!({"username":"dave","password":"guess"});
-        let request = scene.request(Method::POST, "/auth/login").json(&body);
+        let request = server.request(Method::POST, "/auth/login").json(&body);
         request.send().await.unwrap().status().as_u16()
     };
     while guess().await != 429 {}
 
     for (jump, mine) in [(3600, 401), (-3600, 200), (0, 200)] {
         fs::write(&offset, jump.to_string()).unwrap();
-        let fresh = scene.log_in("alice").await;
+        let fresh = server.log_in("alice").await;
         let ahead = issued_at(&fresh) - i64::try_from(unix_now()).unwrap();
         assert!((jump - 60..=jump + 60).contains(&ahead), "the clock is {ahead} s ahead");
 
-        sleep(Duration::from_secs(1)).await; // time for whatever would act on the jump
-        carol.hears_nothing_else().await;
+        // What acts on a jump has acted once the server has polled the users file since.
+        let users = fs::read_to_string(&users_csv).unwrap() + "\n";
+        fs::write(&users_csv, users).unwrap();
+        reloads += 1;
+        server.wait_for_log_lines("users file read again", reloads).await;
+        carol.assert_no_more_messages().await;
         assert_eq!(guess().await, 429, "{jump}");
-        assert_eq!((me(&fresh).await, me(&scene.token("carol")).await), (200, mine), "{jump}");
+        assert_eq!((me(&fresh).await, me(&server.token("carol")).await), (200, mine), "{jump}");
     }
-    carol.leaves().await;
-    scene.still_stands().await;
+    carol.leave().await;
+    server.assert_unharmed().await;
 }
 
 /// What a token says of the time when it was issued.
@@ -263,47 +259,52 @@ fn issued_at(token: &str) -> i64 {
     serde_json::from_slice::<Value>(&claims).unwrap()["iat"].as_i64().unwrap()
 }
 
-/// N09: nginx closes what says nothing for 60 seconds. By default a quiet member is pinged long before.
+/// N09: nginx closes what says nothing for 60 seconds. The default of `WEBSOCKET_TIMEOUT` is 30 seconds, and a
+/// ping comes after a third of it; here it is 6.
 #[tokio::test]
-async fn a_quiet_member_hears_a_ping_within_thirty_seconds() {
-    let scene = Scene::open(&[]).await;
-    let mut quiet = scene.raw_member("den", "carol").await;
+async fn a_quiet_member_is_pinged_long_before_its_timeout() {
+    let server = AttackedServer::start(&[("WEBSOCKET_TIMEOUT", "6")]).await;
+    let mut quiet = server.raw_member("den", "carol").await;
 
     let began = Instant::now();
-    let ping = timeout(Duration::from_secs(30), quiet.next_frame()).await.expect("nothing");
+    let ping = quiet.next_frame().await;
 
     assert_eq!(ping.unwrap().first, PING);
-    assert!(began.elapsed() > Duration::from_secs(5), "not a storm of pings either");
+    assert!(began.elapsed() > Duration::from_secs(1), "not a storm of pings either");
     drop(quiet);
-    scene.still_stands().await;
+    server.assert_unharmed().await;
 }
 
 /// N09: and so does a member that talks to others who have nothing to answer: the proxy counts what
 /// the server says, not what the client does. `WEBSOCKET_TIMEOUT` is 3 instead of 30 here.
 #[tokio::test]
-async fn a_member_that_only_talks_hears_a_ping_too() {
-    let scene = Scene::plan(&[("WEBSOCKET_TIMEOUT", "3")]).den_may_hear(&["message"]).open().await;
-    let mut talker = scene.raw_member("den", "carol").await;
+async fn a_member_that_only_sends_is_pinged_too() {
+    let server = AttackedServer::with(&[("WEBSOCKET_TIMEOUT", "3")])
+        .den_may_receive(&["message"])
+        .start()
+        .await;
+    let mut talker = server.raw_member("den", "carol").await;
 
     let mut pace = interval(Duration::from_millis(300));
-    let until = Instant::now() + Duration::from_secs(6);
-    let mut heard = None;
-    while heard.is_none() && Instant::now() < until {
-        tokio::select! {
-            frame = talker.next_frame() => heard = frame,
-            _ = pace.tick() => talker.says(&json!({"type":"message","data":"on and on"})).await,
+    let pinged = async {
+        loop {
+            tokio::select! {
+                frame = talker.next_frame() => return frame,
+                _ = pace.tick() => talker.send(&json!({"type":"message","data":"on and on"})).await,
+            }
         }
-    }
+    };
+    let frame = timeout(TEST_TIMEOUT, pinged).await.expect("no ping");
 
-    assert_eq!(heard.expect("nothing is said to a member that talks").first, PING);
+    assert_eq!(frame.expect("a ping").first, PING);
     drop(talker);
-    scene.still_stands().await;
+    server.assert_unharmed().await;
 }
 
 /// N15, O10, O11: a start in production names each file that others may read with what mends it, and
 /// accounts whose password is published.
 #[tokio::test]
-async fn a_start_in_production_names_what_others_may_read() {
+async fn a_start_in_production_logs_files_that_other_users_may_read() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     fs::copy("tests/fixtures/fastapi_users.csv", path("users.csv")).unwrap();
@@ -326,13 +327,13 @@ async fn a_start_in_production_names_what_others_may_read() {
         for file in ["users.csv", ".env", "tls.key"] {
             fs::set_permissions(path(file), fs::Permissions::from_mode(mode)).unwrap();
         }
-        let mut server = Process::start(&folder, &settings).await;
+        let mut server = ServerProcess::start(&folder, &settings).await;
         for user in ["admin", "user1", "user2"] {
-            server.says(&format!("manage_users passwd {user}")).await;
+            server.log.next_line_with(&format!("manage_users passwd {user}")).await;
         }
-        assert_eq!(server.ends_after("-TERM").await.code(), Some(0));
+        assert_eq!(server.stop().await.code(), Some(0));
 
-        let said = server.said.join("\n");
+        let said = server.log.lines().join("\n");
         for file in ["users.csv", ".env", "tls.key"] {
             assert_eq!(said.contains(&format!("`chmod 600 {file}`")), exposed, "{mode:o}: {said}");
         }

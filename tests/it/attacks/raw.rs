@@ -9,7 +9,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::harness::SOON;
+use crate::harness::TEST_TIMEOUT;
 
 /// The opcodes of RFC 6455 section 5.2, with the bit that says that a frame is the last of its message.
 pub const TEXT: u8 = 0x81;
@@ -88,31 +88,31 @@ impl Raw {
         Self { stream, unread: Vec::new() }
     }
 
-    pub async fn sends(&mut self, bytes: impl AsRef<[u8]>) {
-        self.tries_to_send(bytes).await.expect("somebody reads this");
+    pub async fn write(&mut self, bytes: impl AsRef<[u8]>) {
+        self.try_write(bytes).await.expect("the server reads this");
     }
 
     /// Sends as much as is read: the other side may refuse what it has seen the beginning of.
-    pub async fn tries_to_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
+    pub async fn try_write(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
         let sending = self.stream.write_all(bytes.as_ref());
-        timeout(SOON, sending).await.expect("nobody reads this")
+        timeout(TEST_TIMEOUT, sending).await.expect("the server does not read")
     }
 
     /// Sends every byte in a packet of its own.
-    pub async fn dribbles(&mut self, bytes: impl AsRef<[u8]>) {
+    pub async fn write_bytewise(&mut self, bytes: impl AsRef<[u8]>) {
         for byte in bytes.as_ref().chunks(1) {
-            self.sends(byte).await;
+            self.write(byte).await;
         }
     }
 
     /// Ends the connection with a reset, as a crash or a pulled cable does.
-    pub fn resets(self) {
+    pub fn reset(self) {
         self.stream.set_zero_linger().unwrap();
     }
 
     /// The next answer; `None` where the connection ends without one.
     pub async fn answer(&mut self) -> Option<Answer> {
-        timeout(SOON, self.next_answer()).await.expect("no answer")
+        timeout(TEST_TIMEOUT, self.next_answer()).await.expect("no answer")
     }
 
     async fn next_answer(&mut self) -> Option<Answer> {
@@ -120,7 +120,7 @@ impl Raw {
             if let Some(end) = self.unread.windows(4).position(|four| four == b"\r\n\r\n") {
                 break end + 4;
             }
-            if !self.reads_more().await {
+            if !self.read_more().await {
                 return None;
             }
         };
@@ -128,14 +128,14 @@ impl Raw {
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
         let mut answer = Answer { status, head, body: Vec::new() };
         let length = answer.header("content-length").map_or(0, |length| length.parse().unwrap());
-        while self.unread.len() < length && self.reads_more().await {}
+        while self.unread.len() < length && self.read_more().await {}
         answer.body = self.unread.drain(..length.min(self.unread.len())).collect();
         Some(answer)
     }
 
     /// Everything until the connection ends, and whether it ended in order (not with a reset).
     /// Safe to cancel.
-    pub async fn reads_to_the_end(&mut self) -> (Vec<u8>, bool) {
+    pub async fn read_to_end(&mut self) -> (Vec<u8>, bool) {
         let reading = async {
             loop {
                 match self.stream.read_buf(&mut self.unread).await {
@@ -145,18 +145,18 @@ impl Raw {
                 }
             }
         };
-        let in_order = timeout(SOON, reading).await.expect("still open");
+        let in_order = timeout(TEST_TIMEOUT, reading).await.expect("still open");
         (std::mem::take(&mut self.unread), in_order)
     }
 
     /// Whether something came before the connection ended.
-    async fn reads_more(&mut self) -> bool {
+    async fn read_more(&mut self) -> bool {
         self.stream.read_buf(&mut self.unread).await.is_ok_and(|read| read > 0)
     }
 
-    async fn reads(&mut self, length: usize) -> Option<Vec<u8>> {
+    async fn read(&mut self, length: usize) -> Option<Vec<u8>> {
         while self.unread.len() < length {
-            if !self.reads_more().await {
+            if !self.read_more().await {
                 return None;
             }
         }
@@ -167,7 +167,7 @@ impl Raw {
 /// A request on a connection of its own, written by hand; `None` where it is not answered.
 pub async fn ask(address: SocketAddr, request: impl AsRef<[u8]>) -> Option<Answer> {
     let mut connection = Raw::connect(address).await;
-    let _ = connection.tries_to_send(request).await;
+    let _ = connection.try_write(request).await;
     connection.answer().await
 }
 
@@ -204,7 +204,7 @@ pub enum Ending {
 impl RawSocket {
     pub async fn open(address: SocketAddr, room: &str) -> Self {
         let mut raw = Raw::connect(address).await;
-        raw.sends(upgrade(room) + "\r\n").await;
+        raw.write(upgrade(room) + "\r\n").await;
         let answer = raw.answer().await.expect("an answer");
         assert_eq!(answer.status, 101, "{answer:?}");
         // RFC 6455 section 1.3 has this pair of key and answer.
@@ -213,42 +213,42 @@ impl RawSocket {
     }
 
     /// Becomes a member; `users_in_room` has been heard.
-    pub async fn comes_in(&mut self, token: &str) {
-        assert_eq!(self.hears().await["type"], "auth_required");
-        self.says(&json!({"type":"auth_token","token":token})).await;
-        let success = self.hears().await;
+    pub async fn authenticate(&mut self, token: &str) {
+        assert_eq!(self.receive().await["type"], "auth_required");
+        self.send(&json!({"type":"auth_token","token":token})).await;
+        let success = self.receive().await;
         assert_eq!(success["type"], "auth_success", "{success}");
         self.id = success["client_id"].as_str().unwrap().to_owned();
-        assert_eq!(self.hears().await["type"], "users_in_room");
+        assert_eq!(self.receive().await["type"], "users_in_room");
     }
 
-    pub async fn says(&mut self, message: &Value) {
-        self.sends(frame(TEXT, message.to_string().as_bytes())).await;
+    pub async fn send(&mut self, message: &Value) {
+        self.write(frame(TEXT, message.to_string().as_bytes())).await;
     }
 
-    pub async fn sends(&mut self, bytes: impl AsRef<[u8]>) {
-        self.raw.sends(bytes).await;
+    pub async fn write(&mut self, bytes: impl AsRef<[u8]>) {
+        self.raw.write(bytes).await;
     }
 
     /// The next frame; `None` where the connection ends instead.
     pub async fn next_frame(&mut self) -> Option<Frame> {
-        timeout(SOON, self.read_frame()).await.expect("nothing comes")
+        timeout(TEST_TIMEOUT, self.read_frame()).await.expect("nothing comes")
     }
 
     async fn read_frame(&mut self) -> Option<Frame> {
-        let start = self.raw.reads(2).await?;
+        let start = self.raw.read(2).await?;
         assert_eq!(start[1] & 0x80, 0, "a server does not mask");
         let length = match start[1] {
-            126 => self.raw.reads(2).await?,
-            127 => self.raw.reads(8).await?,
+            126 => self.raw.read(2).await?,
+            127 => self.raw.read(8).await?,
             short => vec![short],
         };
         let length = length.iter().fold(0, |length, &byte| length << 8 | usize::from(byte));
-        Some(Frame { first: start[0], payload: self.raw.reads(length).await? })
+        Some(Frame { first: start[0], payload: self.raw.read(length).await? })
     }
 
     /// The next message; pings and pongs are passed over.
-    pub async fn hears(&mut self) -> Value {
+    pub async fn receive(&mut self) -> Value {
         loop {
             let Frame { first, payload } = self.next_frame().await.expect("a message");
             match first {
@@ -260,13 +260,13 @@ impl RawSocket {
     }
 
     /// Shows that the connection goes on, and that nothing else waits to be heard.
-    pub async fn hears_nothing_else(&mut self) {
-        self.says(&json!({"type":"ping"})).await;
-        assert_eq!(self.hears().await, json!({"type":"pong"}));
+    pub async fn assert_no_more_messages(&mut self) {
+        self.send(&json!({"type":"ping"})).await;
+        assert_eq!(self.receive().await, json!({"type":"pong"}));
     }
 
     /// What is heard before the end, and how the server ends it.
-    pub async fn is_let_go(&mut self) -> (Vec<Value>, Ending) {
+    pub async fn read_to_close(&mut self) -> (Vec<Value>, Ending) {
         let mut before = Vec::new();
         loop {
             match self.next_frame().await {
@@ -277,8 +277,8 @@ impl RawSocket {
                 Some(Frame { first: CLOSE, payload }) => {
                     let code = payload.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code));
                     // Said back as RFC 6455 section 5.5.1 asks, then it is the server that hangs up.
-                    let _ = self.raw.tries_to_send(frame(CLOSE, &payload)).await;
-                    let (rest, _) = self.raw.reads_to_the_end().await;
+                    let _ = self.raw.try_write(frame(CLOSE, &payload)).await;
+                    let (rest, _) = self.raw.read_to_end().await;
                     assert_eq!(rest, b"", "nothing may follow a close");
                     return (before, Ending::Closed(code));
                 }
@@ -289,8 +289,8 @@ impl RawSocket {
     }
 
     /// How the server ends it, where it says nothing before.
-    pub async fn is_refused(&mut self) -> Ending {
-        let (before, ending) = self.is_let_go().await;
+    pub async fn rejection(&mut self) -> Ending {
+        let (before, ending) = self.read_to_close().await;
         assert_eq!(before, [] as [Value; 0]);
         ending
     }

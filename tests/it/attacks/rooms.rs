@@ -6,8 +6,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{
+    attacked_server::AttackedServer,
     raw::{ask, upgrade},
-    scene::Scene,
 };
 
 fn room(id: &str, users: usize) -> Value {
@@ -16,8 +16,8 @@ fn room(id: &str, users: usize) -> Value {
 
 /// R01: a room has one name, whatever its spelling; names that only look alike are others.
 #[tokio::test]
-async fn a_room_is_what_its_name_decodes_to() {
-    let scene = Scene::open(&[]).await;
+async fn a_room_id_is_percent_decoded() {
+    let server = AttackedServer::start(&[]).await;
 
     for (one, other, same) in [
         ("abc", "%61bc", true),
@@ -29,26 +29,26 @@ async fn a_room_is_what_its_name_decodes_to() {
         ("a+c", "a%20c", false),
         ("r%C3%B6m", "rom", false),
     ] {
-        let first = scene.join(one, "carol").await;
-        let (second, there) = scene.join_as(other, "dave", Value::Null).await;
+        let first = server.join(one, "carol").await;
+        let (second, there) = server.join_as(other, "dave", Value::Null).await;
 
         let found = json!([{"client_id":first.id,"username":"carol","polite":true}]);
         assert_eq!(there, if same { found } else { json!([]) }, "{one} {other}");
-        second.leaves().await;
-        first.leaves().await;
+        second.leave().await;
+        first.leave().await;
     }
 
-    scene.still_stands().await;
+    server.assert_unharmed().await;
 }
 
 /// R02, R03, R04, R05: what is no name of a room is refused before the upgrade; what is one, however odd,
 /// is a room and nothing else: no file, no other URL.
 #[tokio::test]
-async fn an_odd_name_is_a_room_or_refused() {
-    let scene = Scene::open(&[]).await;
+async fn an_unusual_room_id_is_accepted_or_rejected() {
+    let server = AttackedServer::start(&[]).await;
     let listed = || {
         let files =
-            fs::read_dir(scene.folder.path()).unwrap().map(|file| file.unwrap().file_name());
+            fs::read_dir(server.folder.path()).unwrap().map(|file| file.unwrap().file_name());
         let mut files: Vec<_> = files.collect();
         files.sort();
         files
@@ -76,7 +76,7 @@ async fn an_odd_name_is_a_room_or_refused() {
         ("a/b", 404),
         ("../den", 404),
     ] {
-        let answer = ask(scene.address, upgrade(name) + "\r\n").await.unwrap();
+        let answer = ask(server.address, upgrade(name) + "\r\n").await.unwrap();
 
         assert_eq!(answer.status, status, "{name:.40}");
         assert!(!answer.head.to_lowercase().contains("\ninjected"), "{answer:?}");
@@ -98,50 +98,50 @@ async fn an_odd_name_is_a_room_or_refused() {
         (&"%F0%9F%98%80".repeat(128), &"😀".repeat(128)),
     ] {
         // By hand: other clients tidy up such a path before they send it.
-        let mut socket = scene.raw_socket(name).await;
-        socket.comes_in(&scene.token("carol")).await;
+        let mut socket = server.raw_socket(name).await;
+        socket.authenticate(&server.token("carol")).await;
         let rooms: Value =
-            scene.request(Method::GET, "/api/rooms").send().await.unwrap().json().await.unwrap();
+            server.request(Method::GET, "/api/rooms").send().await.unwrap().json().await.unwrap();
 
         assert!(rooms.as_array().unwrap().contains(&room(id, 1)), "{name}: {rooms}");
     }
 
     assert_eq!(listed(), before);
-    scene.still_stands().await;
+    server.assert_unharmed().await;
 }
 
 /// R07: the same id in two rooms is two members, who cannot reach each other.
 #[tokio::test]
-async fn rooms_are_apart() {
-    let scene = Scene::open(&[]).await;
-    let (mut here, _) = scene.join_as("hall", "carol", json!("same")).await;
-    let (mut there, _) = scene.join_as("cellar", "carol", json!("same")).await;
-    let (mut dave, _) = scene.join_as("hall", "dave", json!("only-in-hall")).await;
-    here.hears().await;
+async fn rooms_are_isolated_from_each_other() {
+    let server = AttackedServer::start(&[]).await;
+    let (mut here, _) = server.join_as("hall", "carol", json!("same")).await;
+    let (mut there, _) = server.join_as("cellar", "carol", json!("same")).await;
+    let (mut dave, _) = server.join_as("hall", "dave", json!("only-in-hall")).await;
+    here.receive().await;
 
-    dave.says(json!({"type":"offer","offer":{"n":1},"to":"same"})).await;
-    dave.says(json!({"type":"message","data":2})).await;
-    assert_eq!(here.hears().await["offer"], json!({"n":1}));
-    assert_eq!(here.hears().await["data"], 2);
+    dave.send(json!({"type":"offer","offer":{"n":1},"to":"same"})).await;
+    dave.send(json!({"type":"message","data":2})).await;
+    assert_eq!(here.receive().await["offer"], json!({"n":1}));
+    assert_eq!(here.receive().await["data"], 2);
     let to_dave = json!({"type":"offer","offer":{},"to":"only-in-hall"}).to_string();
-    assert_eq!(there.is_told_after(&to_dave).await["code"], "target_not_found");
-    there.says(json!({"type":"message","data":3})).await;
-    there.hears_nothing_else().await;
+    assert_eq!(there.error_after(&to_dave).await["code"], "target_not_found");
+    there.send(json!({"type":"message","data":3})).await;
+    there.assert_no_more_messages().await;
 
-    dave.hears_nothing_else().await;
-    here.hears_nothing_else().await;
+    dave.assert_no_more_messages().await;
+    here.assert_no_more_messages().await;
     drop((here, there, dave));
-    scene.still_stands().await;
+    server.assert_unharmed().await;
 }
 
 /// R08, R09: a stranger learns how many are in which rooms, not who; a room that is empty is gone.
 #[tokio::test]
-async fn a_stranger_sees_rooms_and_no_names() {
-    let scene = Scene::open(&[]).await;
-    let (carol, _) = scene.join_as("hall", "carol", json!("her-client-id")).await;
-    let dave = scene.join("hall", "dave").await;
+async fn an_unauthenticated_request_lists_rooms_without_usernames() {
+    let server = AttackedServer::start(&[]).await;
+    let (carol, _) = server.join_as("hall", "carol", json!("her-client-id")).await;
+    let dave = server.join("hall", "dave").await;
     let get = async |path: &str| {
-        let answer = scene.request(Method::GET, path).send().await.unwrap();
+        let answer = server.request(Method::GET, path).send().await.unwrap();
         (answer.status().as_u16(), answer.text().await.unwrap())
     };
 
@@ -159,19 +159,19 @@ async fn a_stranger_sees_rooms_and_no_names() {
         }
     }
 
-    carol.leaves().await;
+    carol.leave().await;
     let (_, info) = get("/api/rooms/hall/info").await;
     assert_eq!(serde_json::from_str::<Value>(&info).unwrap(), room("hall", 1));
-    dave.leaves().await;
+    dave.leave().await;
     assert_eq!(get("/api/rooms/hall/info").await.0, 404);
     assert!(!get("/api/rooms").await.1.contains("hall"));
-    scene.still_stands().await;
+    server.assert_unharmed().await;
 }
 
 /// R10.
 #[tokio::test]
-async fn odd_paths_describe_no_room() {
-    let scene = Scene::open(&[]).await;
+async fn invalid_paths_describe_no_room() {
+    let server = AttackedServer::start(&[]).await;
 
     for path in [
         "/api/rooms/nowhere/info",
@@ -190,12 +190,12 @@ async fn odd_paths_describe_no_room() {
         for method in ["GET", "POST"] {
             let request =
                 format!("{method} {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
-            let answer = ask(scene.address, request).await.unwrap();
+            let answer = ask(server.address, request).await.unwrap();
 
             assert_eq!(answer.status, 404, "{method} {path}");
             assert!(answer.json()["detail"].is_string(), "{method} {path}");
         }
     }
 
-    scene.still_stands().await;
+    server.assert_unharmed().await;
 }

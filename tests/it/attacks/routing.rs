@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use tokio::{io::AsyncWriteExt, time::timeout};
 
 use super::{
+    attacked_server::AttackedServer,
     raw::{Ending, PING, RawSocket, TEXT, frame},
-    scene::Scene,
 };
 use crate::harness::Client;
 
@@ -20,21 +20,21 @@ const TALKATIVE: [(&str, &str); 3] = [
 ];
 
 /// Carol and dave in "hall", who know of each other.
-async fn couple(scene: &Scene) -> (Client, Client) {
-    let mut carol = scene.join("hall", "carol").await;
-    let dave = scene.join("hall", "dave").await;
-    carol.hears().await;
+async fn join_pair(server: &AttackedServer) -> (Client, Client) {
+    let mut carol = server.join("hall", "carol").await;
+    let dave = server.join("hall", "dave").await;
+    carol.receive().await;
     (carol, dave)
 }
 
 /// M01, M02, M04: to the one who is named and to nobody else; nobody is told of a message to nobody.
 #[tokio::test]
-async fn a_targeted_message_is_its_targets_alone() {
-    let scene = Scene::open(&[]).await;
-    let (mut carol, mut dave) = couple(&scene).await;
-    let mut third = scene.join("hall", "alice").await;
-    carol.hears().await;
-    dave.hears().await;
+async fn a_message_with_a_target_reaches_only_the_target() {
+    let server = AttackedServer::start(&[]).await;
+    let (mut carol, mut dave) = join_pair(&server).await;
+    let mut third = server.join("hall", "alice").await;
+    carol.receive().await;
+    dave.receive().await;
 
     for (kind, field) in [
         ("offer", "offer"),
@@ -43,35 +43,35 @@ async fn a_targeted_message_is_its_targets_alone() {
         ("message", "data"),
     ] {
         let payload = json!({"secret":kind});
-        carol.says(json!({"type":kind,field:payload,"to":dave.id})).await;
+        carol.send(json!({"type":kind,field:payload,"to":dave.id})).await;
         let heard = json!({"type":kind,field:payload,"from":carol.id,"username":"carol"});
-        assert_eq!(dave.hears().await, heard);
-        third.hears_nothing_else().await;
-        carol.hears_nothing_else().await;
+        assert_eq!(dave.receive().await, heard);
+        third.assert_no_more_messages().await;
+        carol.assert_no_more_messages().await;
 
         for (to, code) in [("nobody", "target_not_found"), (&*carol.id.clone(), "invalid_message")]
         {
             let message = json!({"type":kind,field:payload,"to":to,"id":9}).to_string();
-            let refused = carol.is_told_after(&message).await;
+            let refused = carol.error_after(&message).await;
             assert_eq!((&refused["code"], &refused["id"]), (&json!(code), &json!(9)), "{kind}");
         }
-        carol.says(json!({"type":kind,field:payload})).await;
-        assert_eq!(dave.hears().await, heard);
-        assert_eq!(third.hears().await, heard);
+        carol.send(json!({"type":kind,field:payload})).await;
+        assert_eq!(dave.receive().await, heard);
+        assert_eq!(third.receive().await, heard);
     }
 
     for client in [&mut carol, &mut dave, &mut third] {
-        client.hears_nothing_else().await;
+        client.assert_no_more_messages().await;
     }
     drop((carol, dave, third));
-    scene.still_stands().await;
+    server.assert_unharmed().await;
 }
 
 /// M03, M05, M06, M07, M08, M12: is answered shortly, never passed on, and the connection goes on.
 #[tokio::test]
-async fn nonsense_is_answered_and_the_connection_goes_on() {
-    let scene = Scene::open(&TALKATIVE).await;
-    let (mut says, mut hears) = couple(&scene).await;
+async fn invalid_messages_are_answered_and_the_connection_stays_open() {
+    let server = AttackedServer::start(&TALKATIVE).await;
+    let (mut says, mut hears) = join_pair(&server).await;
     let brackets = |open: &str, close: &str, depth: usize| {
         format!(r#"{{"type":"message","data":{}1{}}}"#, open.repeat(depth), close.repeat(depth))
     };
@@ -139,12 +139,12 @@ async fn nonsense_is_answered_and_the_connection_goes_on() {
         (&format!(r#"{{"type":"{long}"}}"#), "unknown_type"),
         (&format!(r#"{{"type":"offer","offer":{{}},"to":"{long}"}}"#), "target_not_found"),
     ] {
-        let error = says.is_told_after(frame).await;
+        let error = says.error_after(frame).await;
 
         assert_eq!(error["code"], code, "{frame:.60}");
         assert!(error.to_string().len() < 400 && error.get("retry").is_none(), "{error}");
     }
-    let unknown = says.is_told_after(r#"{"type":"dance"}"#).await;
+    let unknown = says.error_after(r#"{"type":"dance"}"#).await;
     assert_eq!(unknown["message"], "Unknown message type: dance");
     // An `id` comes back if it is a short string or number; anything else is as if it were not there.
     for (id, back) in [
@@ -155,21 +155,21 @@ async fn nonsense_is_answered_and_the_connection_goes_on() {
         (json!([1]), Value::Null),
         (json!(true), Value::Null),
     ] {
-        let error = says.is_told_after(&json!({"type":"dance","id":id}).to_string()).await;
+        let error = says.error_after(&json!({"type":"dance","id":id}).to_string()).await;
         assert_eq!((&error["code"], &error["id"]), (&json!("unknown_type"), &back));
     }
 
-    hears.hears_nothing_else().await;
-    says.hears_nothing_else().await;
+    hears.assert_no_more_messages().await;
+    says.assert_no_more_messages().await;
     drop((says, hears));
-    scene.still_stands().await;
+    server.assert_unharmed().await;
 }
 
 /// M11: byte for byte.
 #[tokio::test]
-async fn a_tricky_payload_arrives_as_it_was_said() {
-    let scene = Scene::open(&TALKATIVE).await;
-    let (mut says, mut hears) = couple(&scene).await;
+async fn an_unusual_payload_arrives_unchanged() {
+    let server = AttackedServer::start(&TALKATIVE).await;
+    let (mut says, mut hears) = join_pair(&server).await;
     let deep = format!("{}{}", "[".repeat(64), "]".repeat(64));
     let candidates = "a=candidate:1 1 udp 2122260223 192.0.2.1 54321 typ host\\r\\n".repeat(1100);
     let sdp = format!(r#"{{"type":"offer","sdp":"v=0\r\n{candidates}"}}"#);
@@ -196,40 +196,40 @@ async fn a_tricky_payload_arrives_as_it_was_said() {
         &sdp,
     ] {
         for to in ["null".to_owned(), format!("\"{}\"", hears.id)] {
-            says.says_text(&format!(r#"{{"type":"message","data":{data},"to":{to}}}"#)).await;
+            says.send_text(&format!(r#"{{"type":"message","data":{data},"to":{to}}}"#)).await;
 
             let from = &says.id;
             let expected =
                 format!(r#"{{"type":"message","data":{data},"from":"{from}","username":"carol"}}"#);
-            assert_eq!(hears.hears_text().await, expected);
+            assert_eq!(hears.receive_text().await, expected);
         }
     }
 
     drop((says, hears));
-    scene.still_stands().await;
+    server.assert_unharmed().await;
 }
 
 /// M14.
 #[tokio::test]
-async fn nine_who_all_talk_at_once_hear_everything_in_order() {
+async fn nine_members_that_send_at_once_receive_everything_in_order() {
     const EACH: usize = 50;
-    let scene = Scene::open(&[]).await;
+    let server = AttackedServer::start(&[]).await;
     let mut crowd: Vec<Client> = Vec::new();
     for number in 0..9 {
-        let client = scene.join("hall", ["carol", "dave", "alice"][number % 3]).await;
+        let client = server.join("hall", ["carol", "dave", "alice"][number % 3]).await;
         for earlier in &mut crowd {
-            earlier.hears().await;
+            earlier.receive().await;
         }
         crowd.push(client);
     }
 
     let talking = crowd.into_iter().map(async |mut client| {
         for number in 0..EACH {
-            client.says(json!({"type":"message","data":number})).await;
+            client.send(json!({"type":"message","data":number})).await;
         }
         let mut next = std::collections::HashMap::<String, usize>::new();
         for _ in 0..8 * EACH {
-            let news = client.hears().await;
+            let news = client.receive().await;
             let expected = next.entry(news["from"].as_str().unwrap().to_owned()).or_default();
             assert_eq!(news["data"], *expected);
             *expected += 1;
@@ -240,28 +240,28 @@ async fn nine_who_all_talk_at_once_hear_everything_in_order() {
     let crowd = join_all(talking).await;
 
     drop(crowd);
-    scene.still_stands().await;
+    server.assert_unharmed().await;
 }
 
 /// M15: whoever does not read is let go when his queue is full, and nobody waits for him.
 #[tokio::test]
-async fn somebody_who_does_not_read_slows_nobody_and_is_let_go() {
-    let scene = Scene::plan(&TALKATIVE).may_grow_by(48).open().await;
-    let (mut says, mut hears) = couple(&scene).await;
-    let stalled: RawSocket = scene.raw_member("hall", "alice").await;
+async fn a_client_that_does_not_read_delays_no_peer_and_is_disconnected() {
+    let server = AttackedServer::with(&TALKATIVE).may_grow_by(48).start().await;
+    let (mut says, mut hears) = join_pair(&server).await;
+    let stalled: RawSocket = server.raw_member("hall", "alice").await;
     for client in [&mut says, &mut hears] {
-        assert_eq!(client.hears().await["type"], "user_joined");
+        assert_eq!(client.receive().await["type"], "user_joined");
     }
     let payload = "x".repeat(60_000);
 
     // More than the queue and both kernels' buffers hold together.
     let mut left = None;
     for number in 0..2000 {
-        says.says(json!({"type":"message","data":[number, payload]})).await;
-        let mut news = hears.hears().await;
+        says.send(json!({"type":"message","data":[number, payload]})).await;
+        let mut news = hears.receive().await;
         if news["type"] == "user_left" {
             left = Some(news);
-            news = hears.hears().await;
+            news = hears.receive().await;
         }
         assert_eq!(news["data"][0], number);
         if number >= 144 && left.is_some() {
@@ -270,22 +270,22 @@ async fn somebody_who_does_not_read_slows_nobody_and_is_let_go() {
     }
 
     assert_eq!(left.expect("he is still there")["client_id"], stalled.id);
-    assert_eq!(says.hears().await["client_id"], stalled.id);
-    says.hears_nothing_else().await;
+    assert_eq!(says.receive().await["client_id"], stalled.id);
+    says.assert_no_more_messages().await;
     drop((says, hears, stalled));
-    scene.still_stands().await;
+    server.assert_unharmed().await;
 }
 
 /// M15 with the server's own words: whoever pings and never reads the pongs fills no memory with them,
 /// before his introduction or after it.
 #[tokio::test]
-async fn somebody_who_pings_and_does_not_read_fills_no_memory() {
-    let scene = Scene::open(&[]).await;
-    let mut stranger = scene.raw_socket("den").await;
-    stranger.hears().await;
-    let member = scene.raw_member("den", "carol").await;
+async fn pings_of_a_client_that_does_not_read_fill_no_memory() {
+    let server = AttackedServer::start(&[]).await;
+    let mut stranger = server.raw_socket("den").await;
+    stranger.receive().await;
+    let member = server.raw_member("den", "carol").await;
     let pings = frame(PING, &[b'x'; 125]).repeat(8 << 10);
-    let before = scene.resident();
+    let before = server.resident();
 
     let mut sockets = [stranger, member];
     for socket in &mut sockets {
@@ -296,7 +296,7 @@ async fn somebody_who_pings_and_does_not_read_fills_no_memory() {
                 break;
             }
         }
-        let grown = scene.resident().saturating_sub(before);
+        let grown = server.resident().saturating_sub(before);
         assert!(
             grown < 24 << 20,
             "{grown} bytes of pongs are kept for somebody who does not read them"
@@ -304,31 +304,31 @@ async fn somebody_who_pings_and_does_not_read_fills_no_memory() {
     }
 
     drop(sockets);
-    scene.still_stands().await;
+    server.assert_unharmed().await;
 }
 
 /// M16, L06: what is within the limits is answered, all of it; whoever goes on beyond them is warned once,
 /// then closed.
 #[tokio::test]
-async fn a_client_that_shouts_is_warned_and_then_closed() {
-    let scene = Scene::open(&TALKATIVE).await;
-    let mut fast = scene.raw_member("den", "carol").await;
+async fn a_client_that_exceeds_the_message_rate_is_warned_and_then_closed() {
+    let server = AttackedServer::start(&TALKATIVE).await;
+    let mut fast = server.raw_member("den", "carol").await;
     for _ in 0..100 {
         let pings = frame(TEXT, br#"{"type":"ping"}"#).repeat(100);
-        fast.sends(pings).await;
+        fast.write(pings).await;
         for _ in 0..100 {
-            assert_eq!(fast.hears().await, json!({"type":"pong"}));
+            assert_eq!(fast.receive().await, json!({"type":"pong"}));
         }
     }
     drop(fast);
-    let folder = scene.still_stands().await.folder;
+    let folder = server.assert_unharmed().await.folder;
 
     let settings = [("WEBSOCKET_MESSAGES_PER_SECOND", "10"), ("WEBSOCKET_MESSAGE_BURST", "20")];
-    let scene = Scene::plan(&settings).in_folder(folder).open().await;
-    let mut shouter = scene.raw_member("den", "carol").await;
+    let server = AttackedServer::with(&settings).in_folder(folder).start().await;
+    let mut shouter = server.raw_member("den", "carol").await;
     let shout = json!({"type":"ping","id":"shout"}).to_string();
-    let _ = shouter.raw.tries_to_send(frame(TEXT, shout.as_bytes()).repeat(5000)).await;
-    let (before, ending) = shouter.is_let_go().await;
+    let _ = shouter.raw.try_write(frame(TEXT, shout.as_bytes()).repeat(5000)).await;
+    let (before, ending) = shouter.read_to_close().await;
 
     assert_eq!(ending, Ending::Closed(1008));
     let limited: Vec<_> = before.iter().filter(|news| news["code"] == "rate_limited").collect();
@@ -338,51 +338,51 @@ async fn a_client_that_shouts_is_warned_and_then_closed() {
     assert_eq!((&parting["retry"], before.last()), (&json!(true), Some(parting)));
     let pongs = before.iter().filter(|news| news["type"] == "pong").count();
     assert!((20..100).contains(&pongs), "{pongs} of 5,000 were answered");
-    assert_eq!(scene.still_stands().await.visits, 1);
+    assert_eq!(server.assert_unharmed().await.visits, 1);
 }
 
 /// L07, N13: two peers behind one address set up a call, as large as calls get.
 #[tokio::test]
-async fn a_real_call_setup_is_not_too_many_messages() {
-    let scene = Scene::open(&[]).await;
-    let (mut carol, mut dave) = couple(&scene).await;
+async fn a_call_setup_does_not_exceed_the_message_rate() {
+    let server = AttackedServer::start(&[]).await;
+    let (mut carol, mut dave) = join_pair(&server).await;
 
     let peers = [dave.id.clone(), carol.id.clone()];
     for number in 0..151 {
         let candidate =
             json!({"candidate":format!("candidate:{number} 1 udp 2122260223 ::1 9 typ host")});
         for (client, to) in [&mut carol, &mut dave].into_iter().zip(&peers) {
-            client.says(json!({"type":"ice_candidate","candidate":candidate,"to":to})).await;
+            client.send(json!({"type":"ice_candidate","candidate":candidate,"to":to})).await;
         }
     }
 
     for client in [&mut carol, &mut dave] {
         for number in 0..151 {
-            let heard = client.hears().await["candidate"]["candidate"].to_string();
+            let heard = client.receive().await["candidate"]["candidate"].to_string();
             assert!(heard.starts_with(&format!("\"candidate:{number} ")), "{heard}");
         }
     }
     drop((carol, dave));
-    scene.still_stands().await;
+    server.assert_unharmed().await;
 }
 
 /// M18: one after the other, and all at once; some say goodbye and some do not.
 #[tokio::test]
-async fn whoever_comes_and_goes_leaves_no_ghost() {
-    let scene = Scene::plan(&[("MAX_CONNECTIONS_PER_ROOM", "100")]).open().await;
+async fn members_that_join_and_leave_leave_no_trace() {
+    let server = AttackedServer::with(&[("MAX_CONNECTIONS_PER_ROOM", "100")]).start().await;
 
     for number in 0..25 {
-        let client = scene.join("den", "carol").await;
+        let client = server.join("den", "carol").await;
         if number % 2 == 0 {
-            client.leaves().await;
+            client.leave().await;
         }
     }
-    let crowd = join_all((0..25).map(async |_| scene.raw_member("den", "dave").await)).await;
+    let crowd = join_all((0..25).map(async |_| server.raw_member("den", "dave").await)).await;
     for (number, client) in crowd.into_iter().enumerate() {
         if number % 2 == 0 {
-            client.raw.resets();
+            client.raw.reset();
         }
     }
 
-    assert_eq!(scene.still_stands().await.visits, 50);
+    assert_eq!(server.assert_unharmed().await.visits, 50);
 }

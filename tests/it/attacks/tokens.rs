@@ -10,8 +10,8 @@ use signaling::clock::unix_now;
 use tokio::net::TcpListener;
 
 use super::{
+    attacked_server::{AttackedServer, JWT_SECRET_KEY, SECRET_KEY},
     jwt::{self, HS256},
-    scene::{JWT_SECRET_KEY, SECRET_KEY, Scene},
 };
 
 /// As many bad tokens as a test likes to show.
@@ -35,8 +35,12 @@ fn signed(claims: &str) -> String {
 }
 
 /// The status and the `detail` of an answer to this `Authorization`, and that it asks for another.
-async fn authorized_by(scene: &Scene, authorization: &str, path: (Method, &str)) -> (u16, String) {
-    let request = scene.request(path.0, path.1).header("authorization", authorization);
+async fn authorized_by(
+    server: &AttackedServer,
+    authorization: &str,
+    path: (Method, &str),
+) -> (u16, String) {
+    let request = server.request(path.0, path.1).header("authorization", authorization);
     let answer = request.send().await.unwrap();
     let status = answer.status().as_u16();
     let asks = answer.headers().get("www-authenticate").map(HeaderValue::as_bytes);
@@ -48,44 +52,44 @@ async fn authorized_by(scene: &Scene, authorization: &str, path: (Method, &str))
 const ME: (Method, &str) = (Method::GET, "/auth/me");
 
 /// REST refuses it with 401, wherever a token is asked for, and a socket with 1008 for this `reason`.
-pub async fn is_refused(scene: &Scene, token: &str, reason: &str, case: &str) {
+pub async fn is_refused(server: &AttackedServer, token: &str, reason: &str, case: &str) {
     if HeaderValue::from_str(token).is_ok() && !token.trim().is_empty() {
-        let (status, detail) = authorized_by(scene, &format!("Bearer {token}"), ME).await;
+        let (status, detail) = authorized_by(server, &format!("Bearer {token}"), ME).await;
         assert_eq!((status, &*detail), (401, "Could not validate credentials"), "{case}");
     }
-    let mut client = scene.connect("den").await;
-    client.hears().await;
-    client.says(json!({"type":"auth_token","token":token})).await;
-    assert_eq!(client.is_refused().await, (1008, reason.to_owned()), "{case}");
+    let mut client = server.connect("den").await;
+    client.receive().await;
+    client.send(json!({"type":"auth_token","token":token})).await;
+    assert_eq!(client.rejection().await, (1008, reason.to_owned()), "{case}");
 }
 
-pub async fn is_bad(scene: &Scene, token: &str, case: &str) {
-    is_refused(scene, token, "Invalid token", case).await;
+pub async fn is_bad(server: &AttackedServer, token: &str, case: &str) {
+    is_refused(server, token, "Invalid token", case).await;
 }
 
 /// REST and the den let it in as carol.
-pub async fn is_good(scene: &Scene, token: &str, case: &str) {
-    let (status, _) = authorized_by(scene, &format!("Bearer {token}"), ME).await;
+pub async fn is_good(server: &AttackedServer, token: &str, case: &str) {
+    let (status, _) = authorized_by(server, &format!("Bearer {token}"), ME).await;
     assert_eq!(status, 200, "{case}");
-    let mut client = scene.connect("den").await;
-    client.comes_in("carol", token, Value::Null).await;
-    client.leaves().await;
+    let mut client = server.connect("den").await;
+    client.authenticate("carol", token, Value::Null).await;
+    client.leave().await;
 }
 
 /// J01, J03: the algorithm is the server's to choose.
 #[tokio::test]
 async fn a_token_does_not_choose_its_algorithm() {
-    let scene = Scene::open(&PATIENT).await;
+    let server = AttackedServer::start(&PATIENT).await;
     let claims = carol(json!({})).to_string();
     let key = JWT_SECRET_KEY.as_bytes();
 
     for alg in ["none", "None", "NONE", "nOnE", "", "hs256", "HS256 ", "HS1", "ES256", "EdDSA"] {
         let header = json!({"alg":alg,"typ":"JWT"}).to_string();
         let unsigned = jwt::unsigned(&header, &claims);
-        is_bad(&scene, &format!("{unsigned}."), alg).await;
-        is_bad(&scene, &unsigned, alg).await;
-        is_bad(&scene, &jwt::signed_with(HMAC_SHA256, &header, &claims, key), alg).await;
-        is_bad(&scene, &jwt::signed_with(HMAC_SHA256, &header, &claims, b""), alg).await;
+        is_bad(&server, &format!("{unsigned}."), alg).await;
+        is_bad(&server, &unsigned, alg).await;
+        is_bad(&server, &jwt::signed_with(HMAC_SHA256, &header, &claims, key), alg).await;
+        is_bad(&server, &jwt::signed_with(HMAC_SHA256, &header, &claims, b""), alg).await;
     }
     for (alg, algorithm) in [
         ("HS384", HMAC_SHA384),
@@ -97,21 +101,21 @@ async fn a_token_does_not_choose_its_algorithm() {
         ("HS256", HMAC_SHA512),
     ] {
         let header = json!({"alg":alg,"typ":"JWT"}).to_string();
-        is_bad(&scene, &jwt::signed_with(algorithm, &header, &claims, key), alg).await;
+        is_bad(&server, &jwt::signed_with(algorithm, &header, &claims, key), alg).await;
     }
     for header in ["{}", r#"{"alg":null}"#, r#"{"alg":["HS256"]}"#, r#"{"alg":256}"#, "[]", "null"]
     {
-        is_bad(&scene, &jwt::signed_with(HMAC_SHA256, header, &claims, key), header).await;
+        is_bad(&server, &jwt::signed_with(HMAC_SHA256, header, &claims, key), header).await;
     }
-    is_good(&scene, &signed(&claims), "as it should be").await;
+    is_good(&server, &signed(&claims), "as it should be").await;
 
-    scene.still_stands().await;
+    server.assert_unharmed().await;
 }
 
 /// J02: other keys, and a signature that is not all there.
 #[tokio::test]
-async fn only_our_key_signs() {
-    let scene = Scene::open(&PATIENT).await;
+async fn only_the_servers_key_signs_tokens() {
+    let server = AttackedServer::start(&PATIENT).await;
     let claims = carol(json!({}));
 
     for key in [
@@ -127,27 +131,27 @@ async fn only_our_key_signs() {
         &format!("{JWT_SECRET_KEY}\n"),
         &BASE64_URL_SAFE_NO_PAD.encode(JWT_SECRET_KEY),
     ] {
-        is_bad(&scene, &jwt::signed(HS256, &claims, key.as_bytes()), key).await;
+        is_bad(&server, &jwt::signed(HS256, &claims, key.as_bytes()), key).await;
     }
     let good = signed(&claims.to_string());
     for length in [good.len() - 1, good.len() - 2, good.len() - 22, good.len() - 43] {
-        is_bad(&scene, &good[..length], &format!("cut to {length}")).await;
+        is_bad(&server, &good[..length], &format!("cut to {length}")).await;
     }
     let other = signed(&carol(json!({"sub":"dave"})).to_string());
     let (signed_part, signature) = good.rsplit_once('.').unwrap();
     let (_, foreign) = other.rsplit_once('.').unwrap();
-    is_bad(&scene, &format!("{signed_part}.{foreign}"), "another token's signature").await;
-    is_bad(&scene, &format!("{signed_part}.{signature}{signature}"), "twice").await;
+    is_bad(&server, &format!("{signed_part}.{foreign}"), "another token's signature").await;
+    is_bad(&server, &format!("{signed_part}.{signature}{signature}"), "twice").await;
 
-    scene.still_stands().await;
+    server.assert_unharmed().await;
 }
 
 /// J04, J05, J06, J07, J08: what the claims must say, and of which type.
 #[tokio::test]
-async fn claims_are_held_to_their_types_and_to_the_time() {
+async fn claims_are_checked_for_type_and_time() {
     let mut settings = PATIENT.to_vec();
     settings.push(("WEBSOCKET_ENFORCE_TOKEN_EXPIRY", "true"));
-    let scene = Scene::open(&settings).await;
+    let server = AttackedServer::start(&settings).await;
     let now = unix_now();
 
     for changes in [
@@ -173,7 +177,7 @@ async fn claims_are_held_to_their_types_and_to_the_time() {
         json!({"sub":{"name":"carol"}}),
         json!({"sub":true}),
     ] {
-        is_bad(&scene, &signed(&carol(changes.clone()).to_string()), &changes.to_string()).await;
+        is_bad(&server, &signed(&carol(changes.clone()).to_string()), &changes.to_string()).await;
     }
     for claims in [
         format!(r#"{{"sub":"carol","exp":{}}}"#, "1e400"),
@@ -189,7 +193,7 @@ async fn claims_are_held_to_their_types_and_to_the_time() {
         "null".to_owned(),
         "\"carol\"".to_owned(),
     ] {
-        is_bad(&scene, &signed(&claims), &claims).await;
+        is_bad(&server, &signed(&claims), &claims).await;
     }
     // Far away is no fault, also where sessions end with their token.
     for changes in [
@@ -198,16 +202,16 @@ async fn claims_are_held_to_their_types_and_to_the_time() {
         json!({"exp":(now as f64) + 600.5}),
         json!({"nbf":now - 60,"iat":"yesterday","iss":7,"aud":["somebody else"],"jti":{}}),
     ] {
-        is_good(&scene, &signed(&carol(changes.clone()).to_string()), &changes.to_string()).await;
+        is_good(&server, &signed(&carol(changes.clone()).to_string()), &changes.to_string()).await;
     }
 
-    scene.still_stands().await;
+    server.assert_unharmed().await;
 }
 
 /// J09: a name is one user's or nobody's, to the byte.
 #[tokio::test]
-async fn a_name_that_looks_like_anothers_is_nobodys() {
-    let scene = Scene::open(&PATIENT).await;
+async fn a_username_that_looks_like_another_has_no_account() {
+    let server = AttackedServer::start(&PATIENT).await;
 
     for name in [
         "CAROL",
@@ -226,16 +230,16 @@ async fn a_name_that_looks_like_anothers_is_nobodys() {
         "root",
     ] {
         let token = signed(&carol(json!({"sub":name})).to_string());
-        is_refused(&scene, &token, "User not found or inactive", &format!("{name:?}")).await;
+        is_refused(&server, &token, "User not found or inactive", &format!("{name:?}")).await;
     }
 
-    scene.still_stands().await;
+    server.assert_unharmed().await;
 }
 
 /// J11: whatever a header says about keys is not read, and nothing is fetched.
 #[tokio::test]
-async fn a_header_names_no_key() {
-    let scene = Scene::open(&PATIENT).await;
+async fn a_token_header_cannot_name_the_key() {
+    let server = AttackedServer::start(&PATIENT).await;
     let claims = carol(json!({}));
     let bait = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address: SocketAddr = bait.local_addr().unwrap();
@@ -258,7 +262,7 @@ async fn a_header_names_no_key() {
         let mut header = json!({"alg":"HS256","typ":"JWT"});
         header.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         is_bad(
-            &scene,
+            &server,
             &jwt::signed(&header.to_string(), &claims, key.as_bytes()),
             &more.to_string(),
         )
@@ -267,21 +271,22 @@ async fn a_header_names_no_key() {
     // Well signed, such a header is as good as any; but what must be understood is not.
     let header = |more: Value| json!({"alg":"HS256","kid":"1","jku":url,"x5u":url,"crit":more});
     let ignored = header(Value::Null).to_string().replace(r#""crit":null,"#, "");
-    is_good(&scene, &jwt::signed(&ignored, &claims, JWT_SECRET_KEY.as_bytes()), "ignored").await;
+    is_good(&server, &jwt::signed(&ignored, &claims, JWT_SECRET_KEY.as_bytes()), "ignored").await;
     let critical = header(json!(["exp"])).to_string();
-    is_bad(&scene, &jwt::signed(&critical, &claims, JWT_SECRET_KEY.as_bytes()), "crit").await;
+    is_bad(&server, &jwt::signed(&critical, &claims, JWT_SECRET_KEY.as_bytes()), "crit").await;
 
-    let visit = tokio::time::timeout(std::time::Duration::from_millis(100), bait.accept()).await;
-    assert!(visit.is_err(), "somebody came to fetch a key");
-    assert!(!scene.folder.path().join("owned").exists());
-    scene.still_stands().await;
+    let ours = tokio::net::TcpStream::connect(address).await.unwrap();
+    let (_, first) = bait.accept().await.unwrap();
+    assert_eq!(first, ours.local_addr().unwrap(), "the server has fetched a key before");
+    assert!(!server.folder.path().join("owned").exists());
+    server.assert_unharmed().await;
 }
 
 /// J10, J12: too long, and misshapen.
 #[tokio::test]
-async fn what_has_not_the_form_of_a_token_is_none() {
-    let scene = Scene::open(&PATIENT).await;
-    let good = scene.token("carol");
+async fn malformed_tokens_are_rejected() {
+    let server = AttackedServer::start(&PATIENT).await;
+    let good = server.token("carol");
     let (head, rest) = good.split_once('.').unwrap();
     let (body, signature) = rest.split_once('.').unwrap();
     let long = signed(&carol(json!({"more":"x".repeat(12 << 10)})).to_string());
@@ -318,25 +323,25 @@ async fn what_has_not_the_form_of_a_token_is_none() {
         "x".repeat(20_000),
         long,
     ] {
-        is_bad(&scene, &token, &format!("{token:.60}")).await;
+        is_bad(&server, &token, &format!("{token:.60}")).await;
     }
     for size in [64 << 10, 1 << 20] {
         let request = format!(
             "GET /auth/me HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {}\r\n\r\n",
             "x".repeat(size)
         );
-        let answer = super::raw::ask(scene.address, request).await.unwrap();
+        let answer = super::raw::ask(server.address, request).await.unwrap();
         assert_eq!(answer.status, 431, "{size} bytes");
     }
 
-    scene.still_stands().await;
+    server.assert_unharmed().await;
 }
 
 /// J13, J15: where a token is looked for, and where it is not.
 #[tokio::test]
-async fn a_token_counts_only_where_it_belongs() {
-    let scene = Scene::open(&[("ROOMS_API_REQUIRE_AUTH", "true")]).await;
-    let good = scene.token("carol");
+async fn a_token_is_accepted_only_in_its_place() {
+    let server = AttackedServer::start(&[("ROOMS_API_REQUIRE_AUTH", "true")]).await;
+    let good = server.token("carol");
 
     for (method, path) in [
         (Method::GET, "/auth/me"),
@@ -348,7 +353,7 @@ async fn a_token_counts_only_where_it_belongs() {
         (Method::GET, "/api/rooms/den/info"),
     ] {
         let ask = async |authorization: &str| {
-            authorized_by(&scene, authorization, (method.clone(), path)).await
+            authorized_by(&server, authorization, (method.clone(), path)).await
         };
         let basic = format!("Basic {}", BASE64_URL_SAFE_NO_PAD.encode(format!("carol:{good}")));
         for none in ["", "Bearer", "Bearer ", &basic, &format!("Token {good}"), &good] {
@@ -361,20 +366,20 @@ async fn a_token_counts_only_where_it_belongs() {
             assert_eq!(ask(bad).await, refused, "{path}: {bad:.20}");
         }
         for place in ["cookie", "x-access-token", "proxy-authorization", "sec-websocket-protocol"] {
-            let request = scene.request(method.clone(), path).header(place, &good);
+            let request = server.request(method.clone(), path).header(place, &good);
             let request = request.header("cookie", format!("access_token={good}; token={good}"));
             assert_eq!(request.send().await.unwrap().status(), 401, "{path}: {place}");
         }
         let in_query = format!("{path}?token={good}&access_token={good}");
-        assert_eq!(scene.request(method.clone(), &in_query).send().await.unwrap().status(), 401);
+        assert_eq!(server.request(method.clone(), &in_query).send().await.unwrap().status(), 401);
     }
     // Nor does a socket look for it in its address or among its headers: it still has to be said.
     let bearer = format!("Bearer {good}");
     let headers = [("authorization", &*bearer), ("cookie", &*bearer)];
-    let mut client = scene.connect_with(&format!("den?token={good}"), &headers).await.unwrap();
-    client.hears().await;
-    client.says(json!({"type":"offer","offer":{}})).await;
-    assert_eq!(client.is_refused().await, (1008, "Authentication required".into()));
+    let mut client = server.connect_with(&format!("den?token={good}"), &headers).await.unwrap();
+    client.receive().await;
+    client.send(json!({"type":"offer","offer":{}})).await;
+    assert_eq!(client.rejection().await, (1008, "Authentication required".into()));
 
-    scene.still_stands().await;
+    server.assert_unharmed().await;
 }

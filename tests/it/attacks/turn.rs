@@ -8,10 +8,10 @@ use std::{
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::scene::Scene;
+use super::attacked_server::AttackedServer;
 use crate::{harness::PASSWORD, rest::parts};
 
-const SECRET: &str = "turn-secret-of-the-scene-0123456789abcdef";
+const SECRET: &str = "turn-secret-of-the-server-0123456789abcdef";
 const URLS: &str = r#"["turn:turn.example.com:3478?transport=udp","turns:turn.example.com:5349"]"#;
 
 fn settings(ttl: &str) -> Vec<(&str, &str)> {
@@ -26,8 +26,8 @@ fn signed_by_openssl(username: &str) -> String {
     String::from_utf8(output.expect("no openssl: run ./test.sh").stdout).unwrap().trim().to_owned()
 }
 
-async fn credentials(scene: &Scene, token: &str) -> Value {
-    let request = scene.request(Method::GET, "/auth/turn-credentials").bearer_auth(token);
+async fn credentials(server: &AttackedServer, token: &str) -> Value {
+    let request = server.request(Method::GET, "/auth/turn-credentials").bearer_auth(token);
     let (status, headers, body) = parts(request.send().await.unwrap()).await;
     assert_eq!((status, &headers["cache-control"]), (200, &"no-store".parse().unwrap()));
     body
@@ -37,19 +37,19 @@ async fn credentials(scene: &Scene, token: &str) -> Value {
 #[tokio::test]
 async fn credentials_are_what_openssl_signs_and_last_as_long_as_they_say() {
     for ttl in ["1", "86400", "1000000"] {
-        let scene = Scene::open(&settings(ttl)).await;
-        scene.keep_secret(SECRET);
+        let server = AttackedServer::start(&settings(ttl)).await;
+        server.keep_secret(SECRET);
         let lasts: u64 = ttl.parse().unwrap();
-        let token = scene.token("alice");
+        let token = server.token("alice");
 
         let before = UNIX_EPOCH.elapsed().unwrap().as_secs();
-        let by_rest = credentials(&scene, &token).await;
-        let ice = scene.request(Method::GET, "/auth/ice-servers").bearer_auth(&token).send();
+        let by_rest = credentials(&server, &token).await;
+        let ice = server.request(Method::GET, "/auth/ice-servers").bearer_auth(&token).send();
         let ice: Value = ice.await.unwrap().json().await.unwrap();
-        let mut socket = scene.connect("den").await;
-        socket.hears().await;
-        socket.says(json!({"type":"auth_token","token":token})).await;
-        let by_socket = socket.hears().await["iceServers"][0].clone();
+        let mut socket = server.connect("den").await;
+        socket.receive().await;
+        socket.send(json!({"type":"auth_token","token":token})).await;
+        let by_socket = socket.receive().await["iceServers"][0].clone();
         let after = UNIX_EPOCH.elapsed().unwrap().as_secs();
 
         assert_eq!((&by_rest["ttl"], &ice["ttl"]), (&json!(lasts), &json!(lasts)));
@@ -61,52 +61,53 @@ async fn credentials_are_what_openssl_signs_and_last_as_long_as_they_say() {
             assert_eq!(minted["urls"].to_string(), URLS);
             let credential = minted["credential"].as_str().unwrap();
             assert_eq!(credential, signed_by_openssl(username), "{username}");
-            scene.keep_secret(credential);
+            server.keep_secret(credential);
         }
         drop(socket);
-        scene.still_stands().await;
+        server.assert_unharmed().await;
     }
 }
 
 /// T02: no token, no credentials; with a token that ended neither, and guests get none.
 #[tokio::test]
-async fn nobody_without_a_good_token_gets_credentials() {
+async fn turn_credentials_need_a_valid_token() {
     let mut with_guests = settings("600");
     with_guests.push(("ALLOW_ANONYMOUS", "true"));
-    let scene = Scene::open(&with_guests).await;
-    let good = scene.token("carol");
-    let (stranger, ended) = (scene.token("nobody"), scene.token("carol"));
-    let out = scene.request(Method::POST, "/auth/logout").bearer_auth(&ended).send().await.unwrap();
+    let server = AttackedServer::start(&with_guests).await;
+    let good = server.token("carol");
+    let (stranger, ended) = (server.token("nobody"), server.token("carol"));
+    let out =
+        server.request(Method::POST, "/auth/logout").bearer_auth(&ended).send().await.unwrap();
     assert_eq!(out.status(), 200);
     let (head, tail) = good.rsplit_once('.').unwrap();
 
     for token in ["", "x", &stranger, &ended, head, &format!("{head}."), &format!("{head}.{tail}x")]
     {
         for path in ["/auth/turn-credentials", "/auth/ice-servers"] {
-            let request = scene.request(Method::GET, path).bearer_auth(token);
+            let request = server.request(Method::GET, path).bearer_auth(token);
             let (status, headers, body) = parts(request.send().await.unwrap()).await;
 
             assert_eq!((status, &headers["www-authenticate"]), (401, &"Bearer".parse().unwrap()));
             assert!(body["detail"].is_string() && body.as_object().unwrap().len() == 1, "{body}");
         }
     }
-    let mut guest = scene.connect("den").await;
-    guest.hears().await;
-    guest.says(json!({"type":"auth_token"})).await;
-    let success = guest.hears().await;
+    let mut guest = server.connect("den").await;
+    guest.receive().await;
+    guest.send(json!({"type":"auth_token"})).await;
+    let success = guest.receive().await;
     assert_eq!(success["type"], "auth_success");
     assert!(!success.to_string().contains("credential"), "{success}");
     drop(guest);
-    scene.still_stands().await;
+    server.assert_unharmed().await;
 }
 
 /// T03: a name that would move the end of the expiry is no user's, or comes after it; names in any
 /// script are signed as they are.
 #[tokio::test]
-async fn odd_users_are_refused_or_get_what_coturn_computes() {
-    let scene = Scene::plan(&settings("600")).may_log(&["is kept out"]).open().await;
+async fn unusual_usernames_are_rejected_or_get_what_coturn_computes() {
+    let server = AttackedServer::with(&settings("600")).may_log(&["is kept out"]).start().await;
     let hash = bcrypt::hash(PASSWORD, 4).unwrap();
-    let path = scene.folder.path().join("users.csv");
+    let path = server.folder.path().join("users.csv");
     let odd = [
         "a:b",
         "9999999999:root",
@@ -118,18 +119,18 @@ async fn odd_users_are_refused_or_get_what_coturn_computes() {
     ];
     let rows = odd.map(|name| format!("\"{name}\",x@example.com,{hash},True\n"));
     std::fs::write(&path, std::fs::read_to_string(&path).unwrap() + &rows.concat()).unwrap();
-    scene.logs("users file read again").await;
+    server.wait_for_log("users file read again").await;
     let mut served = 0;
 
     for name in odd {
         let login = json!({"username":name,"password":PASSWORD});
-        let login = scene.request(Method::POST, "/auth/login").json(&login).send().await.unwrap();
+        let login = server.request(Method::POST, "/auth/login").json(&login).send().await.unwrap();
         let (status, _, login) = parts(login).await;
         if status == 401 {
             continue;
         }
         assert_eq!(status, 200, "{name}");
-        let body = credentials(&scene, login["access_token"].as_str().unwrap()).await;
+        let body = credentials(&server, login["access_token"].as_str().unwrap()).await;
 
         let username = body["username"].as_str().unwrap();
         let (expiry, rest) = username.split_once(':').unwrap();
@@ -140,21 +141,21 @@ async fn odd_users_are_refused_or_get_what_coturn_computes() {
         served += 1;
     }
     assert!(served >= 4, "names without a colon are served");
-    scene.still_stands().await;
+    server.assert_unharmed().await;
 }
 
 /// T01: many at once, none with another's name.
 #[tokio::test]
-async fn two_hundred_at_once_get_each_their_own() {
-    let scene = Scene::open(&settings("600")).await;
-    let tokens = ["alice", "bob", "carol", "dave"].map(|name| (name, scene.token(name)));
+async fn two_hundred_concurrent_requests_get_credentials_of_their_own() {
+    let server = AttackedServer::start(&settings("600")).await;
+    let tokens = ["alice", "bob", "carol", "dave"].map(|name| (name, server.token(name)));
 
     let asking = (0..200).map(async |number: usize| {
         let (name, token) = &tokens[number % tokens.len()];
-        let body = credentials(&scene, token).await;
+        let body = credentials(&server, token).await;
         assert!(body["username"].as_str().unwrap().ends_with(&format!(":{name}")), "{body}");
     });
     futures_util::future::join_all(asking).await;
 
-    scene.still_stands().await;
+    server.assert_unharmed().await;
 }

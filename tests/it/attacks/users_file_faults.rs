@@ -9,8 +9,8 @@ use reqwest::Method;
 use signaling::auth::users::UsersTable;
 use tokio::time::sleep;
 
-use super::scene::Scene;
-use crate::process::{command, managed};
+use super::attacked_server::AttackedServer;
+use crate::harness::process::{command, manage_ok, text};
 
 /// Rounds of "random" moments: the same in every run.
 struct Dice(u64);
@@ -42,9 +42,9 @@ fn files(folder: &Path) -> Vec<String> {
 /// N07, U07: 320 of the catalogue's thousand kills, at moments from before the start to after the end;
 /// forty of them while an account is added.
 #[tokio::test]
-async fn a_manage_users_that_is_killed_leaves_the_old_file_or_the_new_one() {
-    let scene = Scene::open(&[]).await;
-    let path = scene.folder.path().join("users.csv");
+async fn a_killed_manage_users_leaves_the_old_file_or_the_new_one() {
+    let server = AttackedServer::start(&[]).await;
+    let path = server.folder.path().join("users.csv");
     let mut dice = Dice(7);
     let mut must_be_there: BTreeSet<String> = names(&path);
     let mut maybe_there = BTreeSet::new();
@@ -62,7 +62,7 @@ async fn a_manage_users_that_is_killed_leaves_the_old_file_or_the_new_one() {
             _ => vec!["disable".to_owned(), ["carol", "dave"][dice.below(2) as usize].to_owned()],
         };
         let longest = &mut longest[usize::from(round % 8 == 0)];
-        let mut child = command(env!("CARGO_BIN_EXE_manage_users"), &scene.folder);
+        let mut child = command(env!("CARGO_BIN_EXE_manage_users"), &server.folder);
         let mut child =
             child.args(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         sleep(Duration::from_micros(dice.below(*longest))).await;
@@ -92,35 +92,35 @@ async fn a_manage_users_that_is_killed_leaves_the_old_file_or_the_new_one() {
     }
 
     assert!(killed > 100 && finished > 100, "{killed} killed, {finished} finished");
-    managed(&scene.folder, &["enable", "alice"], "").await;
-    assert_eq!(files(scene.folder.path()), ["users.csv", "users.csv.lock"], "leftovers");
-    scene.still_stands().await;
+    manage_ok(&server.folder, &["enable", "alice"], "").await;
+    assert_eq!(files(server.folder.path()), ["users.csv", "users.csv.lock"], "leftovers");
+    server.assert_unharmed().await;
 }
 
 /// N07, E20: logouts are written beside the users file; edits and kills next to it lose none, and do
 /// not take the half-written one away from the server.
 #[tokio::test]
-async fn logouts_are_kept_while_accounts_are_changed() {
-    let scene = Scene::open(&[]).await;
-    let tokens: Vec<_> = (0..60).map(|_| scene.token("carol")).collect();
+async fn logouts_are_saved_while_accounts_are_changed() {
+    let server = AttackedServer::start(&[]).await;
+    let tokens: Vec<_> = (0..60).map(|_| server.token("carol")).collect();
 
     let changing = async {
         for _ in 0..60 {
-            managed(&scene.folder, &["disable", "dave"], "").await;
-            managed(&scene.folder, &["enable", "dave"], "").await;
+            manage_ok(&server.folder, &["disable", "dave"], "").await;
+            manage_ok(&server.folder, &["enable", "dave"], "").await;
         }
     };
     let leaving = async {
         for token in &tokens {
-            let out = scene.request(Method::POST, "/auth/logout").bearer_auth(token).send().await;
+            let out = server.request(Method::POST, "/auth/logout").bearer_auth(token).send().await;
             assert_eq!(out.unwrap().status(), 200);
-            let me = scene.request(Method::GET, "/auth/me").bearer_auth(token).send().await;
+            let me = server.request(Method::GET, "/auth/me").bearer_auth(token).send().await;
             assert_eq!(me.unwrap().status(), 401);
         }
     };
     tokio::join!(changing, leaving);
 
-    let folder = scene.still_stands().await.folder;
+    let folder = server.assert_unharmed().await.folder;
     let kept = fs::read_to_string(folder.path().join("users.csv.revoked")).unwrap();
     assert_eq!(kept.lines().count(), tokens.len());
     assert_eq!(files(folder.path()), ["users.csv", "users.csv.lock", "users.csv.revoked"]);
@@ -130,8 +130,8 @@ async fn logouts_are_kept_while_accounts_are_changed() {
 /// ignored by the error.
 #[tokio::test]
 async fn a_write_that_does_not_fit_leaves_the_old_file_whole() {
-    let scene = Scene::open(&[]).await;
-    let path = scene.folder.path().join("users.csv");
+    let server = AttackedServer::start(&[]).await;
+    let path = server.folder.path().join("users.csv");
     let before = fs::read(&path).unwrap();
 
     for limit in ["0", "64", "200"] {
@@ -143,7 +143,7 @@ async fn a_write_that_does_not_fit_leaves_the_old_file_whole() {
         ] {
             let ignoring = if ignored { "trap '' XFSZ" } else { ":" };
             let script = format!("{ignoring}; exec prlimit --fsize={limit} \"$@\"");
-            let mut shell = command("sh", &scene.folder);
+            let mut shell = command("sh", &server.folder);
             let manage_users = env!("CARGO_BIN_EXE_manage_users");
             let shell = shell.args(["-c", &script, "sh", manage_users]).args(arguments);
             let output = shell.env("PATH", "/usr/bin:/bin").output().await.unwrap();
@@ -154,9 +154,9 @@ async fn a_write_that_does_not_fit_leaves_the_old_file_whole() {
             assert_eq!(fs::read(&path).unwrap(), before, "{arguments:?} with {limit}");
         }
     }
-    managed(&scene.folder, &["enable", "alice"], "").await;
-    assert_eq!(files(scene.folder.path()), ["users.csv", "users.csv.lock"], "leftovers");
-    scene.still_stands().await;
+    manage_ok(&server.folder, &["enable", "alice"], "").await;
+    assert_eq!(files(server.folder.path()), ["users.csv", "users.csv.lock"], "leftovers");
+    server.assert_unharmed().await;
 }
 
 /// Whether this machine lets us mount something that only our own processes see.
@@ -168,56 +168,57 @@ async fn may_mount(scene_folder: &tempfile::TempDir) -> bool {
 
 /// N07: a disk that is full, and one that is read-only. Needs leave to make a mount namespace.
 #[tokio::test]
-async fn a_disk_that_takes_nothing_leaves_the_old_file_whole() {
+async fn a_full_disk_leaves_the_old_file_whole() {
     const MAKE_DISK: &str = "set -e; mkdir disk; mount -t tmpfs -o size=64k tmpfs disk; cp users.csv disk; cd disk; before=$(cksum users.csv)";
     const FULL: &str = "dd if=/dev/zero of=filler bs=1k 2>/dev/null || true";
     const READ_ONLY: &str = "mount -o remount,ro .";
     const MUST_FAIL: &str = "for act in 'disable carol' 'remove dave' 'add erin:secret1' 'passwd --password-stdin bob'; do \
         if echo secret1 | \"$1\" $act; then echo \"$act: not refused\"; exit 1; fi; done; test \"$before\" = \"$(cksum users.csv)\"; echo kept";
-    let scene = Scene::open(&[]).await;
-    if !may_mount(&scene.folder).await {
+    let server = AttackedServer::start(&[]).await;
+    if !may_mount(&server.folder).await {
         eprintln!("not shown: this machine gives no mount namespace");
         return;
     }
 
     for fault in [FULL, READ_ONLY] {
         let script = format!("{MAKE_DISK}; {fault}; {MUST_FAIL}");
-        let mut shell = command("unshare", &scene.folder);
+        let mut shell = command("unshare", &server.folder);
         let shell =
             shell.args(["-rm", "sh", "-c", &script, "sh", env!("CARGO_BIN_EXE_manage_users")]);
         let output = shell.env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin").output().await.unwrap();
 
-        let said = crate::process::text(&output);
+        let said = text(&output);
         assert!(output.status.success() && said.contains("kept"), "{said}");
         assert!(said.contains("No space left") || said.contains("Read-only"), "{said}");
-        fs::remove_dir(scene.folder.path().join("disk")).unwrap();
+        fs::remove_dir(server.folder.path().join("disk")).unwrap();
     }
-    scene.still_stands().await;
+    server.assert_unharmed().await;
 }
 
 /// N07 for the server itself, on a read-only disk: a logout holds for as long as it runs, and the log
 /// says that it will not hold longer.
 #[tokio::test]
-async fn on_a_read_only_disk_a_logout_holds_while_the_server_runs() {
+async fn a_logout_on_a_read_only_disk_lasts_as_long_as_the_process() {
     const READ_ONLY: &str =
         "mount --bind \"$0\" \"$0\" && mount -o remount,bind,ro \"$0\" && cd \"$0\" && exec \"$@\"";
     if !may_mount(&tempfile::tempdir().unwrap()).await {
         eprintln!("not shown: this machine gives no mount namespace");
         return;
     }
-    let scene = Scene::plan(&[])
+    let server = AttackedServer::with(&[])
         .through(&["unshare", "-rm", "sh", "-c", READ_ONLY, "{folder}"])
         .may_log(&["logouts not saved"])
-        .open()
+        .start()
         .await;
-    let token = scene.token("carol");
+    let token = server.token("carol");
 
-    let out = scene.request(Method::POST, "/auth/logout").bearer_auth(&token).send().await.unwrap();
+    let out =
+        server.request(Method::POST, "/auth/logout").bearer_auth(&token).send().await.unwrap();
 
     assert_eq!(out.status(), 200);
-    scene.logs("logouts not saved").await;
-    let me = scene.request(Method::GET, "/auth/me").bearer_auth(&token).send().await.unwrap();
+    server.wait_for_log("logouts not saved").await;
+    let me = server.request(Method::GET, "/auth/me").bearer_auth(&token).send().await.unwrap();
     assert_eq!(me.status(), 401);
-    assert_eq!(files(scene.folder.path()), ["users.csv"]);
-    scene.still_stands().await;
+    assert_eq!(files(server.folder.path()), ["users.csv"]);
+    server.assert_unharmed().await;
 }

@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use super::{
+    attacked_server::AttackedServer,
     raw::{BEGIN, CLOSE, END, Ending, TEXT, closing, frame},
-    scene::Scene,
 };
 
 /// The borders between lengths, and what looks forbidden but is not (noncharacters, a byte order mark).
@@ -54,32 +54,32 @@ const BAD: [&[u8]; 24] = [
 ];
 
 #[tokio::test]
-async fn characters_arrive_as_they_were_wherever_they_were_cut() {
+async fn characters_arrive_unchanged_wherever_a_fragment_ends() {
     let settings = [("WEBSOCKET_MESSAGE_BURST", "1000")];
-    let scene = Scene::open(&settings).await;
-    let mut hears = scene.join("hall", "dave").await;
-    let mut says = scene.raw_member("hall", "carol").await;
-    hears.hears().await;
+    let server = AttackedServer::start(&settings).await;
+    let mut hears = server.join("hall", "dave").await;
+    let mut says = server.raw_member("hall", "carol").await;
+    hears.receive().await;
 
     for text in GOOD {
         let said = json!({"type":"message","data":text}).to_string();
         let start = said.find(text).unwrap();
         for cut in start..=start + text.len() {
             let (one, two) = said.as_bytes().split_at(cut);
-            says.sends([frame(BEGIN, one), frame(END, two)].concat()).await;
+            says.write([frame(BEGIN, one), frame(END, two)].concat()).await;
 
-            assert_eq!(hears.hears().await["data"], text, "cut at {cut}");
+            assert_eq!(hears.receive().await["data"], text, "cut at {cut}");
         }
     }
 
     drop((says, hears));
-    scene.still_stands().await;
+    server.assert_unharmed().await;
 }
 
 /// H09.
 #[tokio::test]
-async fn what_is_not_utf8_ends_with_1007_and_reaches_nobody() {
-    let scene = Scene::open(&[]).await;
+async fn invalid_utf8_is_closed_with_1007_and_not_relayed() {
+    let server = AttackedServer::start(&[]).await;
     let mut cases = Vec::new();
     for bad in BAD {
         let said = [b"{\"type\":\"message\",\"data\":\"", bad, b"\"}"].concat();
@@ -94,18 +94,18 @@ async fn what_is_not_utf8_ends_with_1007_and_reaches_nobody() {
     }
 
     for bytes in &cases {
-        let mut member = scene.raw_member("den", "carol").await;
-        let mut stranger = scene.raw_socket("den").await;
-        stranger.hears().await;
-        member.sends(bytes).await;
-        stranger.sends(bytes).await;
+        let mut member = server.raw_member("den", "carol").await;
+        let mut stranger = server.raw_socket("den").await;
+        stranger.receive().await;
+        member.write(bytes).await;
+        stranger.write(bytes).await;
 
-        let (told, ending) = member.is_let_go().await;
+        let (told, ending) = member.read_to_close().await;
         let told = told.iter().map(|news| (&news["code"], &news["retry"])).collect::<Vec<_>>();
         let last_words = (&json!("invalid_utf8"), &json!(false));
         assert_eq!((told, ending), (vec![last_words], Ending::Closed(1007)), "{bytes:x?}");
-        assert_eq!(stranger.is_refused().await, Ending::Closed(1007), "{bytes:x?}");
+        assert_eq!(stranger.rejection().await, Ending::Closed(1007), "{bytes:x?}");
     }
 
-    assert_eq!(scene.still_stands().await.visits, cases.len());
+    assert_eq!(server.assert_unharmed().await.visits, cases.len());
 }

@@ -1,58 +1,55 @@
-//! A real redis-server of our own.
+//! A real redis-server of the test's own.
 
 use std::{
     collections::BTreeMap,
     net::{SocketAddr, TcpListener},
     path::PathBuf,
     process::Stdio,
-    time::Duration,
 };
 
 use redis::{AsyncCommands, aio::MultiplexedConnection};
+use rustix::process::Signal;
 use tempfile::TempDir;
-use tokio::{
-    process::{Child, Command},
-    time::{Instant, sleep},
-};
+use tokio::process::{Child, Command};
 
-use crate::harness::SOON;
+use super::{eventually, process};
 
-pub struct Engine {
+pub struct RedisServer {
     port: u16,
     folder: TempDir,
     process: Child,
-    /// What it takes besides.
+    /// Arguments besides the configuration file.
     arguments: Vec<String>,
     scheme: &'static str,
 }
 
-impl Engine {
+impl RedisServer {
     pub async fn start() -> Self {
         Self::start_with("redis://", tempfile::tempdir().unwrap(), &[]).await
     }
 
-    /// A copy of this one, which wants the same password.
-    pub async fn replica(&self, password: &str) -> Self {
+    /// A replica of this server, with the same password.
+    pub async fn start_replica(&self, password: &str) -> Self {
         let port = self.port.to_string();
         let arguments = ["--replicaof", "127.0.0.1", &port, "--masterauth", password];
         let both = [&["--requirepass", password], &arguments[..]].concat();
         Self::start_with("redis://", tempfile::tempdir().unwrap(), &both).await
     }
 
-    /// One with other settings than `deploy/redis.conf` has.
+    /// A server with other settings than `deploy/redis.conf` has.
     pub async fn start_with_settings(arguments: &[&str]) -> Self {
         Self::start_with("redis://", tempfile::tempdir().unwrap(), arguments).await
     }
 
-    /// One that wants a password.
+    /// A server that asks for a password.
     pub async fn start_with_password(password: &str) -> Self {
-        // It may have been the replica before it is the first again.
+        // It may become the replica of another server.
         let arguments = ["--requirepass", password, "--masterauth", password];
         Self::start_with("redis://", tempfile::tempdir().unwrap(), &arguments).await
     }
 
-    /// One that takes TLS alone, and wants a password; its certificate is in the folder, as `ca.pem`.
-    pub async fn start_secret() -> Self {
+    /// A server that takes TLS alone, and asks for a password.
+    pub async fn start_tls() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         std::fs::write(folder.path().join("ca.pem"), made.cert.pem()).unwrap();
@@ -61,7 +58,8 @@ impl Engine {
         Self::start_with("rediss://", folder, &arguments.split(' ').collect::<Vec<_>>()).await
     }
 
-    pub fn authority(&self) -> PathBuf {
+    /// The certificate of a server that takes TLS.
+    pub fn ca_file(&self) -> PathBuf {
         self.folder.path().join("ca.pem")
     }
 
@@ -71,12 +69,12 @@ impl Engine {
             let port = free_port();
             let process = launch(port, &folder, scheme, &arguments);
             let arguments = arguments.clone();
-            let mut engine = Self { port, folder, process, arguments, scheme };
-            // Somebody else may have taken the port since.
-            if engine.answers().await {
-                return engine;
+            let mut redis = Self { port, folder, process, arguments, scheme };
+            // Another process may have taken the port since.
+            if redis.is_ready().await {
+                return redis;
             }
-            folder = engine.folder;
+            folder = redis.folder;
         }
     }
 
@@ -92,21 +90,21 @@ impl Engine {
         format!("{}{credentials}localhost:{}", self.scheme, self.port)
     }
 
-    async fn answers(&mut self) -> bool {
-        let deadline = Instant::now() + SOON;
-        while Instant::now() < deadline && self.process.try_wait().unwrap().is_none() {
-            if let Some(mut connection) = self.connection().await
-                && redis::cmd("PING").query_async::<String>(&mut connection).await.is_ok()
-            {
-                return true;
+    /// Waits until it answers; false where it ends instead.
+    async fn is_ready(&mut self) -> bool {
+        eventually("Redis answers", async || {
+            if self.process.try_wait().unwrap().is_some() {
+                return Ok(false);
             }
-            sleep(Duration::from_millis(20)).await;
-        }
-        false
+            let Some(mut connection) = self.connection().await else { return Err("no connection") };
+            let ping = redis::cmd("PING").query_async::<String>(&mut connection).await;
+            ping.map(|_| true).map_err(|_| "no answer")
+        })
+        .await
     }
 
     async fn connection(&self) -> Option<MultiplexedConnection> {
-        let root_cert = std::fs::read(self.authority()).ok();
+        let root_cert = std::fs::read(self.ca_file()).ok();
         let client = match root_cert {
             None => redis::Client::open(self.url()),
             root_cert => redis::Client::build_with_tls(
@@ -118,31 +116,30 @@ impl Engine {
         client.get_multiplexed_async_connection().await.ok()
     }
 
-    /// kill -9.
-    pub async fn dies(&mut self) {
+    /// Ends it as a crash does.
+    pub async fn kill(&mut self) {
         self.process.kill().await.unwrap();
     }
 
-    /// Writes down what it knows, for [`comes_back`](Self::comes_back).
-    pub async fn saves(&self) {
-        let mut connection = self.connection().await.expect("no engine");
+    /// Writes what it holds to disk, for [`restart`](Self::restart).
+    pub async fn save(&self) {
+        let mut connection = self.connection().await.expect("no connection to Redis");
         redis::cmd("SAVE").query_async::<()>(&mut connection).await.unwrap();
     }
 
-    /// Another process on the same port, which remembers what was [saved](Self::saves) last, if anything.
-    pub async fn comes_back(&mut self) {
+    /// Another process on the same port, which holds what was [saved](Self::save) last, if anything.
+    pub async fn restart(&mut self) {
         self.process = launch(self.port, &self.folder, self.scheme, &self.arguments);
-        assert!(self.answers().await, "the engine does not come back");
+        assert!(self.is_ready().await, "Redis does not start again");
     }
 
-    pub async fn signal(&self, name: &str) {
-        let pid = self.process.id().unwrap().to_string();
-        assert!(Command::new("kill").args([name, &pid]).status().await.unwrap().success());
+    pub fn signal(&self, signal: Signal) {
+        process::signal(&self.process, signal);
     }
 
-    /// Writes so many entries into a node's inbox that nobody knows what to do with.
-    pub async fn floods(&self, node: &str, entries: usize) {
-        let mut connection = self.connection().await.expect("no engine");
+    /// Writes so many entries of no known kind into a node's inbox.
+    pub async fn flood_inbox(&self, node: &str, entries: usize) {
+        let mut connection = self.connection().await.expect("no connection to Redis");
         for _ in 0..entries.div_ceil(1_000) {
             let mut pipe = redis::pipe();
             for _ in 0..1_000 {
@@ -154,15 +151,15 @@ impl Engine {
         }
     }
 
-    /// What it says about itself.
+    /// A section of its INFO.
     pub async fn info(&self, section: &str) -> String {
-        let mut connection = self.connection().await.expect("no engine");
+        let mut connection = self.connection().await.expect("no connection to Redis");
         redis::cmd("INFO").arg(section).query_async(&mut connection).await.unwrap()
     }
 
-    /// Who is where: client ids by room.
+    /// The client ids of all members, by room.
     pub async fn members(&self) -> BTreeMap<String, Vec<String>> {
-        let mut connection = self.connection().await.expect("no engine");
+        let mut connection = self.connection().await.expect("no connection to Redis");
         let rooms: Vec<String> = connection.hkeys("{sig1}:rooms").await.unwrap();
         let mut members = BTreeMap::new();
         for room in rooms {
@@ -174,9 +171,23 @@ impl Engine {
         members
     }
 
-    /// What waits for a node, from its oldest entry to that with the id `to`.
+    /// Its clock, in seconds.
+    pub async fn time(&self) -> f64 {
+        let mut connection = self.connection().await.expect("no connection to Redis");
+        let (seconds, micros): (f64, f64) =
+            redis::cmd("TIME").query_async(&mut connection).await.unwrap();
+        seconds + micros / 1_000_000.0
+    }
+
+    /// When the lease of each node ends, by its clock in seconds.
+    pub async fn lease_ends(&self) -> BTreeMap<String, f64> {
+        let mut connection = self.connection().await.expect("no connection to Redis");
+        connection.zrange_withscores("{sig1}:nodes", 0, -1).await.unwrap()
+    }
+
+    /// The entries of an inbox, from the oldest to the one with the id `to`.
     async fn entries(&self, inbox: &str, to: &str) -> Vec<(String, BTreeMap<String, String>)> {
-        let mut connection = self.connection().await.expect("no engine");
+        let mut connection = self.connection().await.expect("no connection to Redis");
         let mut range = redis::cmd("XRANGE");
         range.arg(inbox).arg("-").arg(to).query_async(&mut connection).await.unwrap()
     }
@@ -185,23 +196,23 @@ impl Engine {
         format!("{:?}", self.entries(&format!("{{sig1}}:inbox:{node}"), "+").await)
     }
 
-    /// Waits until every node has read what was there: with its next beat it drops all but the last.
-    pub async fn inboxes_are_read(&self) {
-        let mut connection = self.connection().await.expect("no engine");
+    /// Waits until every node has read what is in its inbox now: its next heartbeat drops all but the last entry.
+    pub async fn wait_until_inboxes_are_read(&self) {
+        let mut connection = self.connection().await.expect("no connection to Redis");
         let inboxes: Vec<String> = connection.keys("{sig1}:inbox:*").await.unwrap();
         for inbox in inboxes {
             let entries = self.entries(&inbox, "+").await;
             let before_last = format!("({}", entries.last().unwrap().0);
-            super::eventually("an inbox is read", async || {
+            eventually("an inbox is read", async || {
                 self.entries(&inbox, &before_last).await.is_empty()
             })
             .await;
         }
     }
 
-    /// What is kept there beside what belongs to nodes themselves.
+    /// The keys that belong to rooms, and not to nodes.
     pub async fn room_keys(&self) -> Vec<String> {
-        let mut connection = self.connection().await.expect("no engine");
+        let mut connection = self.connection().await.expect("no connection to Redis");
         let mut keys: Vec<String> = connection.keys("*").await.unwrap();
         let of_nodes = ["inbox:", "nodes", "life", "pulse", "arrivals", "logouts"];
         keys.retain(|key| !of_nodes.iter().any(|of| key.starts_with(&format!("{{sig1}}:{of}"))));

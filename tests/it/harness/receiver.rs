@@ -1,4 +1,4 @@
-//! Somebody else's server, that takes webhooks.
+//! A server that takes webhooks.
 
 use std::{
     net::SocketAddr,
@@ -18,12 +18,11 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
     task::JoinSet,
-    time::{Duration, Instant, sleep},
 };
 
-use super::harness::SOON;
+use super::eventually;
 
-/// What a receiver has taken.
+/// One delivery.
 #[derive(Clone)]
 pub struct Delivered {
     pub headers: HeaderMap,
@@ -32,38 +31,38 @@ pub struct Delivered {
 }
 
 #[derive(Clone)]
-struct Shared {
+struct ReceiverState {
     delivered: Arc<Mutex<Vec<Delivered>>>,
     /// It never answers.
     hangs: bool,
 }
 
-pub struct Receiver {
+pub struct WebhookReceiver {
     pub address: SocketAddr,
-    shared: Shared,
+    shared: ReceiverState,
     /// Ends with it.
     _connections: JoinSet<()>,
 }
 
-impl Receiver {
+impl WebhookReceiver {
     pub async fn start() -> Self {
         Self::start_with(false, None).await
     }
 
-    /// One that takes everything and answers nothing.
-    pub async fn hanging() -> Self {
+    /// A receiver that takes every request and answers none.
+    pub async fn start_hanging() -> Self {
         Self::start_with(true, None).await
     }
 
-    /// One that takes TLS alone.
-    pub async fn secure(tls: tokio_rustls::TlsAcceptor) -> Self {
+    /// A receiver that takes TLS alone.
+    pub async fn start_tls(tls: tokio_rustls::TlsAcceptor) -> Self {
         Self::start_with(false, Some(tls)).await
     }
 
     async fn start_with(hangs: bool, tls: Option<tokio_rustls::TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let shared = Shared { delivered: Arc::default(), hangs };
+        let shared = ReceiverState { delivered: Arc::default(), hangs };
         let router = Router::new().fallback(take).with_state(shared.clone());
         let mut connections = JoinSet::new();
         connections.spawn(async move {
@@ -73,7 +72,7 @@ impl Receiver {
                 open.spawn(async move {
                     match tls {
                         None => serve(stream, router).await,
-                        // Else it is not trusted.
+                        // A client that does not trust the certificate fails here.
                         Some(tls) => {
                             if let Ok(stream) = tls.accept(stream).await {
                                 serve(stream, router).await;
@@ -99,29 +98,29 @@ impl Receiver {
     }
 
     /// The events of a room by their numbers: `type`, whose, and why where there is a why.
-    pub fn story(&self, room: &str) -> Vec<(u64, String)> {
+    pub fn room_events(&self, room: &str) -> Vec<(u64, String)> {
         let events = self.events().into_iter().filter(|event| event["room_id"] == room);
-        let mut story: Vec<_> = events
+        let mut numbered: Vec<_> = events
             .map(|event| {
-                let words = ["type", "client_id", "reason", "outcome"];
-                let words = words.iter().filter_map(|word| event[word].as_str());
-                (event["sequence"].as_u64().unwrap(), words.collect::<Vec<_>>().join(" "))
+                let fields = ["type", "client_id", "reason", "outcome"];
+                let fields = fields.iter().filter_map(|field| event[field].as_str());
+                (event["sequence"].as_u64().unwrap(), fields.collect::<Vec<_>>().join(" "))
             })
             .collect();
-        story.sort();
-        story
+        numbered.sort();
+        numbered
     }
 
-    /// Waits until the story of a room is this, from number 1 on.
-    pub async fn is_told(&self, room: &str, expected: &[&str]) {
+    /// Waits until the events of a room are these, from number 1 on.
+    pub async fn wait_for_events(&self, room: &str, expected: &[&str]) {
         let numbered = expected.iter().zip(1..).map(|(text, number)| (number, (*text).to_owned()));
         let expected: Vec<_> = numbered.collect();
-        let deadline = Instant::now() + SOON;
-        while self.story(room).len() < expected.len() {
-            assert!(Instant::now() < deadline, "only {:#?}", self.story(room));
-            sleep(Duration::from_millis(5)).await;
-        }
-        assert_eq!(self.story(room), expected);
+        eventually(&format!("{} events of {room} arrive", expected.len()), async || {
+            let arrived = self.room_events(room);
+            if arrived.len() < expected.len() { Err(arrived) } else { Ok(()) }
+        })
+        .await;
+        assert_eq!(self.room_events(room), expected);
     }
 }
 
@@ -130,7 +129,7 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, router: Router) {
     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 
-async fn take(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> StatusCode {
+async fn take(State(shared): State<ReceiverState>, headers: HeaderMap, body: Bytes) -> StatusCode {
     let event = serde_json::from_slice(&body).unwrap();
     shared.delivered.lock().unwrap().push(Delivered { headers, body, event });
     if shared.hangs {

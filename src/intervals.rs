@@ -1,0 +1,163 @@
+//! How long the server waits where no setting says it. Tests shorten these, so that none has to wait them out.
+
+use std::time::Duration;
+
+/// The variable by which a test shortens intervals, in milliseconds: `lease=2000 file_poll=20`. No setting: only a build
+/// with debug assertions reads it, and a release is no such build.
+pub const TEST_VARIABLE: &str = "SIGNALING_TEST_INTERVALS";
+
+/// Intervals and time-outs that are the same in every installation.
+#[derive(Clone, Copy, Debug)]
+pub struct Intervals {
+    /// How often the users file is polled. A change counts at the second poll that finds it, which is within two seconds.
+    pub file_poll: Duration,
+    /// The same for the certificate.
+    pub certificate_poll: Duration,
+    /// How long after its token a session may still present a new one, where sessions end with their tokens.
+    pub token_refresh_grace: Duration,
+    /// Time-outs of HTTP connections.
+    pub http: HttpTimeouts,
+    /// What the nodes of a cluster wait for each other.
+    pub cluster: ClusterTiming,
+}
+
+/// How long an HTTP connection may take, for what a client does at its own pace.
+#[derive(Clone, Copy, Debug)]
+pub struct HttpTimeouts {
+    /// For a TLS handshake, for a request's head, and between two requests.
+    pub head: Duration,
+    /// For a request's body to arrive.
+    pub body: Duration,
+    /// For the client to take any byte of a response.
+    pub write_stall: Duration,
+}
+
+/// The times of a cluster, which all follow from its lease: how long a node may be silent before the others remove its
+/// members. All nodes of a cluster must have the same.
+#[derive(Clone, Copy, Debug)]
+pub struct ClusterTiming {
+    /// The lease.
+    pub lease: Duration,
+}
+
+impl Default for Intervals {
+    fn default() -> Self {
+        Self {
+            file_poll: Duration::from_millis(500),
+            certificate_poll: Duration::from_secs(1),
+            token_refresh_grace: Duration::from_secs(60),
+            http: HttpTimeouts::default(),
+            cluster: ClusterTiming::default(),
+        }
+    }
+}
+
+impl Default for HttpTimeouts {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self { head: seconds(10), body: seconds(10), write_stall: seconds(30) }
+    }
+}
+
+impl Default for ClusterTiming {
+    fn default() -> Self {
+        Self { lease: Duration::from_secs(8) }
+    }
+}
+
+impl Intervals {
+    /// The intervals of every installation; in a build with debug assertions those that [`TEST_VARIABLE`] names are others.
+    pub fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Self {
+        let mut intervals = Self::default();
+        if cfg!(debug_assertions)
+            && let Some(text) = variable(TEST_VARIABLE)
+        {
+            text.split_whitespace().for_each(|word| intervals.set(word));
+        }
+        intervals
+    }
+
+    /// Takes `name=milliseconds`; a word that is none is logged, so that a test that has mistyped it is noticed.
+    fn set(&mut self, word: &str) {
+        let parsed = word.split_once('=').and_then(|(name, milliseconds)| {
+            Some((name, Duration::from_millis(milliseconds.parse().ok()?)))
+        });
+        match parsed {
+            Some(("file_poll", interval)) => self.file_poll = interval,
+            Some(("certificate_poll", interval)) => self.certificate_poll = interval,
+            Some(("token_refresh_grace", grace)) => self.token_refresh_grace = grace,
+            Some(("head", timeout)) => self.http.head = timeout,
+            Some(("body", timeout)) => self.http.body = timeout,
+            Some(("write_stall", timeout)) => self.http.write_stall = timeout,
+            Some(("lease", lease)) => self.cluster.lease = lease,
+            _ => tracing::error!(word, "{TEST_VARIABLE}: not an interval"),
+        }
+    }
+}
+
+impl ClusterTiming {
+    /// How often a node renews its lease: a node may miss three renewals.
+    pub fn heartbeat_interval(self) -> Duration {
+        self.lease / 4
+    }
+
+    /// What must be left of the lease of a node that is certainly alive: it has renewed it lately.
+    pub fn min_remaining_lease(self) -> Duration {
+        self.lease / 2
+    }
+
+    /// How long a member of another node stays that a snapshot does not show: as long as its node may be silent.
+    pub fn unconfirmed_member_ttl(self) -> Duration {
+        self.lease
+    }
+
+    /// How long a membership may be on its way to another node: longer than a node that is gone is waited for.
+    pub fn outgoing_migration_timeout(self) -> Duration {
+        self.lease * 5 / 4
+    }
+
+    /// The same for the node that it comes to, which waits a little longer than the node that it leaves.
+    pub fn incoming_migration_timeout(self) -> Duration {
+        self.lease * 15 / 8
+    }
+
+    /// After so long a node that was asked for a membership is asked again.
+    pub fn claim_retry_interval(self) -> Duration {
+        self.lease * 3 / 8
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_renews_its_lease_of_eight_seconds_every_two() {
+        let timing = ClusterTiming::default();
+
+        let seconds = [
+            timing.lease,
+            timing.heartbeat_interval(),
+            timing.min_remaining_lease(),
+            timing.unconfirmed_member_ttl(),
+            timing.outgoing_migration_timeout(),
+            timing.incoming_migration_timeout(),
+            timing.claim_retry_interval(),
+        ]
+        .map(|time| time.as_secs());
+        assert_eq!(seconds, [8, 2, 4, 8, 10, 15, 3]);
+    }
+
+    #[test]
+    fn a_test_shortens_the_intervals_that_it_names() {
+        let variable = |name: &str| {
+            (name == TEST_VARIABLE).then(|| "lease=2000 file_poll=20 nonsense".to_owned())
+        };
+
+        let intervals = Intervals::from_environment(variable);
+
+        assert_eq!(intervals.cluster.lease, Duration::from_secs(2));
+        assert_eq!(intervals.file_poll, Duration::from_millis(20));
+        assert_eq!(intervals.http.head, Duration::from_secs(10));
+    }
+}
