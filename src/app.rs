@@ -33,17 +33,17 @@ use crate::{
         users::{Account, PendingUsers, RowFault, Users, UsersReload},
     },
     clock::unix_now,
-    cluster::{self, Cluster, ReplicatedState},
+    cluster::{
+        self, Cluster, ReplicatedState,
+        gateway::{ClusterGateway, MigratedMembers},
+    },
     config::{Config, Ice, Turn},
     limits::{AuthEvent, ConcurrencyLimiter, HttpRateLimiter, Lockouts, Permit},
     metrics::{Limit, Login, Metrics},
     moderation::{EntryDenied, ModerationRule, ModerationRules, RuleKind},
     outbox::{ClientQueue, DisconnectReason},
     relays::Relays,
-    rooms::{
-        RoomRegistry,
-        far::{ClusterGateway, MigratedMembers},
-    },
+    rooms::RoomRegistry,
     session::{
         self, AuthError, Authorized, CloseReason, Credentials, DetachedMember, SessionLimits,
         ShutdownSnapshot,

@@ -39,6 +39,7 @@ pub mod server;
 pub mod session;
 pub mod state_file;
 pub mod telemetry;
+pub mod timeline;
 pub mod tls;
 pub mod traces;
 pub mod trust;

@@ -17,21 +17,19 @@ use tokio::{
 
 use super::{
     PREFIX, RedisEndpoint, ReplicatedState, SharedConnection,
-    facts::{self, InboxEntry, InboxFields},
+    codec::{self, InboxEntry, InboxFields},
     scripts::{
         self, BEAT, ENTER, GONE, JOIN, LEAVE, LOGOUT, MOVE, REPORT, SYNC, WANT, call,
         call_with_webhooks,
     },
-    told::{self, WebhookRecord},
+    webhooks::{self, WebhookRecord},
 };
 use crate::{
-    rooms::{
-        JoinError, Peer, RoomRegistry,
-        far::{
-            ClusterCommand, ClusterGateway, ConnectionId, Epoch, MemberRecord, Migration,
-            UNCONFIRMED_MEMBER_TTL,
-        },
+    cluster::gateway::{
+        ClusterCommand, ClusterGateway, ConnectionId, Epoch, MemberRecord, Migration,
+        UNCONFIRMED_MEMBER_TTL,
     },
+    rooms::{JoinError, Peer, RoomRegistry},
     webhooks::Webhooks,
 };
 
@@ -295,10 +293,10 @@ impl EngineLink {
             }
             let mut last = None;
             for (id, mut entry) in entries {
-                let (number, told) = facts::decode_webhook_records(&mut entry);
+                let (number, told) = codec::decode_webhook_records(&mut entry);
                 let room = entry.get("r").and_then(|room| str::from_utf8(room).ok());
                 let room = number.and(room).map(str::to_owned);
-                match facts::decode(&mut entry) {
+                match codec::decode(&mut entry) {
                     Ok(InboxEntry::Fact(fact)) => self.rooms.apply(fact),
                     Ok(InboxEntry::Logout(line)) => (self.accounts.logged_out)(&line),
                     Ok(InboxEntry::Attempt(attempt)) => (self.accounts.attempted)(&attempt),
@@ -459,7 +457,7 @@ impl EngineLink {
     }
 
     fn emit_webhooks(&self, told: &[WebhookRecord]) {
-        told::emit(&self.webhooks, &self.rooms, told);
+        webhooks::emit(&self.webhooks, &self.rooms, told);
     }
 
     /// Whether it is the engine that was connected to last.

@@ -1,15 +1,16 @@
 //! What several servers share: Redis holds who is in which room, and an inbox for each node. Knows no sockets, and of
-//! rooms only what they ask and what they are told: [`far`](crate::rooms::far).
+//! rooms only what they ask and what they are told: [`gateway`].
 //!
 //! Every change of membership is one script, which changes the room and, in the same step, writes the event into the
 //! inbox of each node that has members there. What a node knows is the sum of its inbox.
 
-mod about;
-mod facts;
+mod codec;
+mod endpoint;
+pub mod gateway;
 mod link;
+mod redis_info;
 mod scripts;
-mod told;
-mod way;
+mod webhooks;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,18 +18,15 @@ use redis::{AsyncCommands, aio::MultiplexedConnection};
 use tokio::sync::{Semaphore, mpsc};
 
 pub use self::{
-    about::RedisInfo,
-    way::{RedisEndpoint, parse_endpoints},
+    endpoint::{RedisEndpoint, parse_endpoints},
+    redis_info::RedisInfo,
 };
 
-use self::link::EngineLink;
-use crate::{
-    rooms::{
-        RoomRegistry,
-        far::{ClusterCommand, ClusterGateway, MemberRecord},
-    },
-    webhooks::Webhooks,
+use self::{
+    gateway::{ClusterCommand, ClusterGateway, MemberRecord},
+    link::EngineLink,
 };
+use crate::{rooms::RoomRegistry, webhooks::Webhooks};
 
 /// In front of every key. A hash tag, so that an engine that is a Redis Cluster keeps all in one slot; the number
 /// changes with what is written there.

@@ -1,13 +1,9 @@
-//! Rooms: `room` decides who hears what in one of them, `registry` which there are; `seat` holds a
-//! membership; `far` is what other servers have to do with them; `timeline` what has happened in a room.
+//! Rooms: `room` is one of them, `registry` all of this server; `membership` is a client's presence in one.
 
-pub mod far;
+mod membership;
 mod registry;
 mod room;
-mod seat;
-mod timeline;
 
+pub use membership::Membership;
 pub use registry::{ClaimError, RoomRegistry};
 pub use room::{JoinError, MemberSnapshot, Peer, Resumed, RouteError, is_room_id};
-pub use seat::Membership;
-pub use timeline::{TimelineEvent, TimelineView};

@@ -18,16 +18,16 @@ use tokio::{
 
 use super::{
     Membership,
-    far::{
+    room::{JoinError, JoinOutcome, MemberSnapshot, Peer, Resumed, Room},
+};
+use crate::{
+    cluster::gateway::{
         CLAIM_RETRY_INTERVAL, ClaimReply, ClusterCommand, ClusterEvent, ClusterGateway,
         ConnectionId, Epoch, IncomingMigration, MemberRecord, MigratedMember, Migration,
         PendingJoin, random_key,
     },
-    room::{JoinError, JoinOutcome, MemberSnapshot, Peer, Resumed, Room},
-    timeline::{Timeline, TimelineEntry, TimelineView},
-};
-use crate::{
     outbox::{self, ClientQueue, ResumeError},
+    timeline::{Timeline, TimelineEntry, TimelineView},
     webhooks::Webhooks,
 };
 

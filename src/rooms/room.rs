@@ -1,21 +1,20 @@
 //! Who is in one room, and who hears what there. Pure: no clock, no socket, no lock.
 
-mod moving;
-
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
 use bytestring::ByteString;
 use tokio::time::Instant;
 
-use self::moving::OutgoingMigration;
-use super::{
-    far::{
+#[path = "handover.rs"]
+mod handover;
+
+use self::handover::OutgoingMigration;
+use crate::{
+    cluster::gateway::{
         ClusterCommand, ClusterGateway, ConnectionId, Epoch, MemberRecord, UNCONFIRMED_MEMBER_TTL,
     },
-    timeline::{PeerRef, Timeline, TimelineEntry, TimelineView},
-};
-use crate::{
     outbox::{ClientQueue, DisconnectReason, ResumeError},
+    timeline::{PeerRef, Timeline, TimelineEntry, TimelineView},
     webhooks::{self, Webhooks},
     wire::{
         CallReport, MediaPath, RosterEntry, SenderSuffix, ServerMessage, Signal, truncate_for_error,

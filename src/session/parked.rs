@@ -15,10 +15,11 @@ use tokio::{
 use super::{AuthError, Authorized, CloseReason, SUSPEND_THRESHOLD};
 use crate::{
     auth::{grants::TokenSessionGuard, ticket::ResumeToken},
+    cluster::gateway::MigratedMember,
     metrics::{Metrics, Resume},
     outbox::{self, ClientQueue, ClientQueueReader, DisconnectReason},
     replay::ReplayBuffer,
-    rooms::{Membership, Peer, RoomRegistry, far::MigratedMember},
+    rooms::{Membership, Peer, RoomRegistry},
     wire::Features,
 };
 

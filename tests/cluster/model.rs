@@ -15,16 +15,14 @@ use std::{
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use signaling::{
+    cluster::gateway::{
+        ClusterCommand, ClusterEvent, ClusterGateway, ConnectionId, Epoch, MemberRecord,
+        MigratedMember, MigratedMembers, Migration, OUTGOING_MIGRATION_TIMEOUT,
+        UNCONFIRMED_MEMBER_TTL,
+    },
     outbox::{self, ClientQueueReader},
     replay::ReplayBuffer,
-    rooms::{
-        ClaimError, JoinError, Membership, Peer, RoomRegistry, RouteError,
-        far::{
-            ClusterCommand, ClusterEvent, ClusterGateway, ConnectionId, Epoch, MemberRecord,
-            MigratedMember, MigratedMembers, Migration, OUTGOING_MIGRATION_TIMEOUT,
-            UNCONFIRMED_MEMBER_TTL,
-        },
-    },
+    rooms::{ClaimError, JoinError, Membership, Peer, RoomRegistry, RouteError},
     wire::{self, ClientMessage},
 };
 use tokio::{runtime::Runtime, sync::mpsc::UnboundedReceiver, time::Instant};
@@ -93,7 +91,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
     prop::collection::vec(act, 1..200)
 }
 
-/// What `src/cluster/*.lua` do.
+/// What `src/cluster/scripts/*.lua` do.
 #[derive(Default)]
 struct Engine {
     rooms: BTreeMap<Arc<str>, BTreeMap<Arc<str>, MemberRecord>>,

@@ -9,7 +9,7 @@ use redis::{AsyncCommands, Cmd, RedisResult, Script, aio::MultiplexedConnection}
 
 use super::{
     PREFIX,
-    told::{self, WebhookRecord},
+    webhooks::{self, WebhookRecord},
 };
 use crate::{rooms::RoomRegistry, webhooks::Webhooks};
 
@@ -20,20 +20,20 @@ macro_rules! script {
     };
 }
 
-pub static ENTER: LazyLock<Script> = script!("enter.lua");
+pub static ENTER: LazyLock<Script> = script!("register.lua");
 pub static JOIN: LazyLock<Script> = script!("join.lua");
 pub static LEAVE: LazyLock<Script> = script!("leave.lua");
-pub static SYNC: LazyLock<Script> = script!("sync.lua");
-pub static BEAT: LazyLock<Script> = script!("beat.lua");
+pub static SYNC: LazyLock<Script> = script!("resync.lua");
+pub static BEAT: LazyLock<Script> = script!("heartbeat.lua");
 pub static REAP: LazyLock<Script> = script!("reap.lua");
-pub static WANT: LazyLock<Script> = script!("want.lua");
+pub static WANT: LazyLock<Script> = script!("claim.lua");
 pub static MOVE: LazyLock<Script> = script!("move.lua");
-pub static CLOSE: LazyLock<Script> = script!("close.lua");
-pub static TELL: LazyLock<Script> = script!("tell.lua");
+pub static CLOSE: LazyLock<Script> = script!("stop_accepting.lua");
+pub static TELL: LazyLock<Script> = script!("broadcast.lua");
 pub static LOGOUT: LazyLock<Script> = script!("logout.lua");
 pub static REPORT: LazyLock<Script> = script!("report.lua");
-pub static GONE: LazyLock<Script> = script!("gone.lua");
-pub static ORDER: LazyLock<Script> = script!("order.lua");
+pub static GONE: LazyLock<Script> = script!("missed_leave.lua");
+pub static ORDER: LazyLock<Script> = script!("rule.lua");
 
 /// Makes an engine know all of them.
 ///
@@ -123,7 +123,7 @@ pub async fn reap(
         let mut reap = call_with_webhooks(&REAP, webhooks);
         reap.arg(node).arg(if at_once { "gone" } else { "" });
         let (more, told): (u8, Vec<WebhookRecord>) = reap.query_async(&mut connection).await?;
-        told::emit(webhooks, rooms, &told);
+        webhooks::emit(webhooks, rooms, &told);
         if more == 0 {
             return Ok(());
         }

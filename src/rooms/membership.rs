@@ -85,7 +85,7 @@ impl Membership {
     }
 
     /// Brings the seat of `client_id` here from another node: once this returns it may be
-    /// [resumed](Self::resume), and until then it is [somebody's](super::far::Arrival) who has `luggage`.
+    /// [resumed](Self::resume), and until then it is [somebody's](crate::cluster::gateway::MigratedMember) who has `luggage`.
     /// `membership` is its key.
     ///
     /// # Errors
@@ -174,7 +174,7 @@ impl Membership {
 
     /// What its client has to hear that knew of those it `had`, where there are those that the room `has`. They
     /// differ where one of two servers was cut off, and still waits for somebody.
-    pub(super) fn roster_changes(&self, had: &[(String, String)], has: &[Peer]) -> Vec<ByteString> {
+    pub(crate) fn roster_changes(&self, had: &[(String, String)], has: &[Peer]) -> Vec<ByteString> {
         self.room.lock().roster_changes(had, has)
     }
 

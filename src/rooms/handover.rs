@@ -9,16 +9,14 @@ use std::{cell::Cell, collections::BTreeSet, sync::Arc};
 use bytestring::ByteString;
 use tokio::time::Instant;
 
-use super::{
-    super::far::{
+use super::{JoinOutcome, LOST, Location, Member, Peer, RemoteMember, Room};
+use crate::{
+    cluster::gateway::{
         ClusterCommand, ConnectionId, Epoch, MemberRecord, Migration, MigrationGuard,
         MigrationState, OUTGOING_MIGRATION_TIMEOUT,
     },
-    super::timeline::TimelineEntry,
-    JoinOutcome, LOST, Location, Member, Peer, RemoteMember, Room,
-};
-use crate::{
     outbox::{self, ClientQueue, ClientQueueReader},
+    timeline::TimelineEntry,
     wire::ServerMessage,
 };
 
@@ -94,7 +92,7 @@ impl Room {
     ///
     /// It stays; and for which connection that its client has here, which only a wish `ends` that names it: one may
     /// come late, of a client that has been there and is back.
-    pub(in super::super) fn begin_handover(
+    pub(in crate::rooms) fn begin_handover(
         &mut self,
         moving: Migration,
         membership: u128,
@@ -117,7 +115,7 @@ impl Room {
     }
 
     /// One of ours, whose client is away, is to be on `to`.
-    pub(in super::super) fn migrate_to_node(
+    pub(in crate::rooms) fn migrate_to_node(
         &mut self,
         client_id: &Arc<str>,
         seat: u64,
@@ -137,7 +135,7 @@ impl Room {
 
     /// One of ours is on another server now; whether it was still here. What is said to it goes there, but for
     /// what those say who have not heard of it.
-    pub(in super::super) fn complete_outgoing(
+    pub(in crate::rooms) fn complete_outgoing(
         &mut self,
         moving: Migration,
         holder: MemberRecord,
@@ -188,7 +186,7 @@ impl Room {
     }
 
     /// Whether the one who is here on `conn` is this membership; nothing where it is not here, or not all of it.
-    pub(in super::super) fn confirm_membership(
+    pub(in crate::rooms) fn confirm_membership(
         &self,
         client_id: &str,
         conn: &ConnectionId,
@@ -204,7 +202,7 @@ impl Room {
     }
 
     /// The other server does not take one of ours that was let go: its seat, and where its frames are kept.
-    pub(in super::super) fn cancel_outgoing(
+    pub(in crate::rooms) fn cancel_outgoing(
         &mut self,
         moving: &Migration,
     ) -> Option<(Peer, JoinOutcome, ClientQueue, ClientQueueReader, ByteString)> {
@@ -220,7 +218,7 @@ impl Room {
     }
 
     /// What `node` says to a member that has moved goes to its new server from now on.
-    pub(in super::super) fn confirm_barrier(&mut self, moving: &Migration, node: &str) {
+    pub(in crate::rooms) fn confirm_barrier(&mut self, moving: &Migration, node: &str) {
         let going = self.outgoing.iter_mut().find(|going| going.migration == *moving);
         if let Some(moved) = going.and_then(|going| going.moved.as_mut()) {
             moved.waits_for.remove(node);
@@ -255,7 +253,7 @@ impl Room {
 
     /// Seats somebody who was on another server until now, and is away: those who follow the room hear
     /// nothing of it. Says who else is there.
-    pub(in super::super) fn accept_migration(
+    pub(in crate::rooms) fn accept_migration(
         &mut self,
         holder: MemberRecord,
         epoch: Epoch,
@@ -293,7 +291,7 @@ impl Room {
     }
 
     /// What a client has to hear that knew of those it `had`, where there are those that we `has`.
-    pub(in super::super) fn roster_changes(
+    pub(in crate::rooms) fn roster_changes(
         &self,
         had: &[(String, String)],
         has: &[Peer],

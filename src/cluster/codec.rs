@@ -2,8 +2,10 @@
 
 use std::{collections::HashMap, num::ParseIntError, str::FromStr, sync::Arc};
 
-use super::told::WebhookRecord;
-use crate::rooms::far::{ClusterEvent, ConnectionId, MemberRecord, Migration, ParseRecordError};
+use super::webhooks::WebhookRecord;
+use crate::cluster::gateway::{
+    ClusterEvent, ConnectionId, MemberRecord, Migration, ParseRecordError,
+};
 
 /// The fields of an entry.
 pub type InboxFields = HashMap<String, Vec<u8>>;

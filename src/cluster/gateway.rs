@@ -19,10 +19,10 @@ use tokio::{
     time::Instant,
 };
 
-use super::{JoinError, Membership, Peer};
 use crate::{
     outbox::{ClientQueue, ClientQueueReader},
     replay::ReplayBuffer,
+    rooms::{JoinError, Membership, Peer},
     webhooks::What,
     wire::Features,
 };
@@ -39,7 +39,7 @@ pub const OUTGOING_MIGRATION_TIMEOUT: Duration = Duration::from_secs(10);
 const INCOMING_MIGRATION_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// After so long a node that was asked for a seat is asked again.
-pub(super) const CLAIM_RETRY_INTERVAL: Duration = Duration::from_secs(3);
+pub(crate) const CLAIM_RETRY_INTERVAL: Duration = Duration::from_secs(3);
 
 /// Numbers what happens in the rooms of one engine, in its order: arrivals, and moves.
 pub type Epoch = u64;
@@ -333,7 +333,7 @@ pub enum ClusterCommand {
         /// Whether it is gone.
         is_away: bool,
     },
-    /// The client of a seat on another node is here; [`wanted`](super::Rooms::wanted) hears who has it.
+    /// The client of a seat on another node is here; `wanted` hears who has it.
     Claim {
         /// Where.
         room: Arc<str>,
@@ -392,10 +392,10 @@ struct EngineState {
 }
 
 /// Somebody who has asked to join.
-pub(super) struct PendingJoin {
-    pub(super) room: Arc<str>,
-    pub(super) queue: ClientQueue,
-    pub(super) reply: oneshot::Sender<Result<Membership, JoinError>>,
+pub(crate) struct PendingJoin {
+    pub(crate) room: Arc<str>,
+    pub(crate) queue: ClientQueue,
+    pub(crate) reply: oneshot::Sender<Result<Membership, JoinError>>,
 }
 
 /// Somebody who waits for a seat that is on another node.
@@ -408,7 +408,7 @@ struct PendingClaim {
 
 /// What became of the wish for a seat.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum ClaimReply {
+pub(crate) enum ClaimReply {
     /// It is here.
     Granted,
     /// There is no such seat.
@@ -420,21 +420,21 @@ pub(super) enum ClaimReply {
 }
 
 /// A seat that is ours already, and what was said before on its way.
-pub(super) struct IncomingMigration {
-    pub(super) membership: Membership,
-    pub(super) queue: ClientQueue,
-    pub(super) reader: ClientQueueReader,
-    pub(super) since: Instant,
+pub(crate) struct IncomingMigration {
+    pub(crate) membership: Membership,
+    pub(crate) queue: ClientQueue,
+    pub(crate) reader: ClientQueueReader,
+    pub(crate) since: Instant,
     /// Whom we knew to be there when it became ours.
-    pub(super) others: Vec<Peer>,
+    pub(crate) others: Vec<Peer>,
     /// It is wanted elsewhere already.
-    pub(super) deferred_claim: Option<ClusterEvent>,
-    pub(super) guard: MigrationGuard,
+    pub(crate) deferred_claim: Option<ClusterEvent>,
+    pub(crate) guard: MigrationGuard,
 }
 
 /// There is no engine, or it has too much to do.
 #[derive(Debug)]
-pub(super) struct EngineUnreachable;
+pub(crate) struct EngineUnreachable;
 
 /// A seat is on its way to another node, or here, until this is dropped.
 #[derive(Debug)]
@@ -532,7 +532,7 @@ impl ClusterGateway {
     }
 
     /// Asks to let somebody in; the answer comes as a [`Fact`], or as [`refused`](Self::refused).
-    pub(super) fn join(&self, peer: Peer, key: u64, pending: PendingJoin) {
+    pub(crate) fn join(&self, peer: Peer, key: u64, pending: PendingJoin) {
         let room = pending.room.clone();
         let Some(engine) = self.engine(&room) else { return };
         self.pending().insert(key, pending);
@@ -551,12 +551,12 @@ impl ClusterGateway {
         }
     }
 
-    pub(super) fn take_pending_join(&self, key: u64) -> Option<PendingJoin> {
+    pub(crate) fn take_pending_join(&self, key: u64) -> Option<PendingJoin> {
         self.pending().remove(&key)
     }
 
     /// Asks for something that is asked again, or is part of what we state, where it is lost.
-    pub(super) fn send(&self, room: &str, ask: ClusterCommand) {
+    pub(crate) fn send(&self, room: &str, ask: ClusterCommand) {
         if let Some(engine) = self.engine(room) {
             let _ = engine.commands.send(ask);
         }
@@ -564,7 +564,7 @@ impl ClusterGateway {
 
     /// Asks for the seat of `client_id`, which is on another node; what becomes of the wish. Nothing is heard where
     /// the engine is lost meanwhile.
-    pub(super) fn claim(
+    pub(crate) fn claim(
         &self,
         room: &Arc<str>,
         client_id: &Arc<str>,
@@ -591,25 +591,25 @@ impl ClusterGateway {
     }
 
     /// Which seat was wanted for connection `key`: room, client id, and key of the membership.
-    pub(super) fn pending_claim(&self, key: u64) -> Option<(Arc<str>, Arc<str>, u128)> {
+    pub(crate) fn pending_claim(&self, key: u64) -> Option<(Arc<str>, Arc<str>, u128)> {
         let wants = self.wants();
         let PendingClaim { room, client_id, membership, .. } = wants.get(&key)?;
         Some((room.clone(), client_id.clone(), *membership))
     }
 
-    pub(super) fn answer_claim(&self, key: u64, wish: ClaimReply) {
+    pub(crate) fn answer_claim(&self, key: u64, wish: ClaimReply) {
         if let Some(wanting) = self.wants().remove(&key) {
             let _ = wanting.reply.send(wish);
         }
     }
 
     /// A seat is ours; what was said before is on its way.
-    pub(super) fn register_incoming(&self, key: u64, arriving: IncomingMigration) {
+    pub(crate) fn register_incoming(&self, key: u64, arriving: IncomingMigration) {
         self.arriving().insert(key, arriving);
     }
 
     /// Keeps a wish for a seat that is not all here yet, or gives it back.
-    pub(super) fn defer_claim(&self, key: u64, wanted: ClusterEvent) -> Option<ClusterEvent> {
+    pub(crate) fn defer_claim(&self, key: u64, wanted: ClusterEvent) -> Option<ClusterEvent> {
         match self.arriving().get_mut(&key) {
             Some(arriving) => {
                 arriving.deferred_claim = Some(wanted);
@@ -620,7 +620,7 @@ impl ClusterGateway {
     }
 
     /// All of a seat is here; the wish for it that came before, and whether its client is here, too.
-    pub(super) fn complete_incoming(
+    pub(crate) fn complete_incoming(
         &self,
         key: u64,
         luggage: ByteString,
@@ -659,12 +659,12 @@ impl ClusterGateway {
     }
 
     /// A seat is here without its client.
-    pub(super) fn deliver_migrated(&self, arrival: MigratedMember) {
+    pub(crate) fn deliver_migrated(&self, arrival: MigratedMember) {
         let _ = self.migrated.send((arrival, self.track_migration()));
     }
 
     /// Those that are ours and whose goods do not come. Dropping them is leaving.
-    pub(super) fn expire_incoming(&self, now: Instant) -> Vec<IncomingMigration> {
+    pub(crate) fn expire_incoming(&self, now: Instant) -> Vec<IncomingMigration> {
         let is_overdue = |_: &u64, it: &mut IncomingMigration| {
             now.duration_since(it.since) >= INCOMING_MIGRATION_TIMEOUT
         };
@@ -672,7 +672,7 @@ impl ClusterGateway {
     }
 
     /// A seat is on its way to another node, or here.
-    pub(super) fn track_migration(&self) -> MigrationGuard {
+    pub(crate) fn track_migration(&self) -> MigrationGuard {
         self.in_flight.send_modify(|moving| *moving += 1);
         MigrationGuard(self.in_flight.clone())
     }
@@ -683,7 +683,7 @@ impl ClusterGateway {
     }
 
     /// Says something that is not worth more than there is room for.
-    pub(super) fn try_send(
+    pub(crate) fn try_send(
         &self,
         room: &str,
         ask: ClusterCommand,
@@ -713,7 +713,7 @@ impl ClusterGateway {
 }
 
 /// For a connection that nobody has had before; never 0, which stands for none.
-pub(super) fn random_key() -> u64 {
+pub(crate) fn random_key() -> u64 {
     uuid::Uuid::new_v4().as_u64_pair().1 | 1
 }
 

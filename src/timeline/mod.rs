@@ -6,8 +6,10 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::Peer;
-use crate::wire::{CallOutcome, MediaPath, SignalKind};
+use crate::{
+    rooms::Peer,
+    wire::{CallOutcome, MediaPath, SignalKind},
+};
 
 /// What is kept of one room: the setting-up of a mesh of eight.
 const MAX_EVENTS: usize = 512;
@@ -16,10 +18,10 @@ const MAX_EVENTS: usize = 512;
 const MAX_PEERS: usize = 1024;
 
 /// Stands for a peer; 0 for none.
-pub(super) type PeerRef = u32;
+pub(crate) type PeerRef = u32;
 
 /// What has happened in one room.
-pub(super) struct Timeline {
+pub(crate) struct Timeline {
     began: Instant,
     events: VecDeque<(u64, TimelineEntry)>,
     /// How many came before those.
@@ -31,7 +33,7 @@ pub(super) struct Timeline {
 
 /// One thing that happened. The words are our own.
 #[derive(Clone, Copy)]
-pub(super) enum TimelineEntry {
+pub(crate) enum TimelineEntry {
     Opened,
     Closed,
     Joined {
@@ -132,11 +134,11 @@ pub struct TimelineEvent {
 }
 
 impl Timeline {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         Self { began: now, events: VecDeque::new(), dropped: 0, peers: Vec::new(), last_mark: 0 }
     }
 
-    pub(super) fn record(&mut self, now: Instant, what: TimelineEntry) {
+    pub(crate) fn record(&mut self, now: Instant, what: TimelineEntry) {
         let at = now.saturating_duration_since(self.began).as_millis();
         if self.events.len() == MAX_EVENTS {
             self.events.pop_front();
@@ -146,7 +148,7 @@ impl Timeline {
     }
 
     /// Remembers a peer that has come, or knocks. `is_there` says which marks those have that must not be forgotten.
-    pub(super) fn peer_ref(&mut self, peer: &Peer, is_there: impl Fn(PeerRef) -> bool) -> PeerRef {
+    pub(crate) fn peer_ref(&mut self, peer: &Peer, is_there: impl Fn(PeerRef) -> bool) -> PeerRef {
         let known = self.peers.iter().rev().find(|(_, known)| known == peer);
         if let Some((mark, _)) = known {
             return *mark;
@@ -163,7 +165,7 @@ impl Timeline {
     }
 
     /// All of it. `now` is the time of both clocks, the second in milliseconds since the Unix epoch.
-    pub(super) fn view(
+    pub(crate) fn view(
         &self,
         room_id: &Arc<str>,
         is_open: bool,
