@@ -1,6 +1,7 @@
 //! What the handlers share, built once from the settings.
 
 mod moderating;
+mod replicated;
 
 use std::{
     net::IpAddr,
@@ -23,6 +24,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
+use self::replicated::{ClusteredState, NodeState};
 use crate::{
     auth::{
         grants::TokenSessions,
@@ -33,14 +35,12 @@ use crate::{
         users::{Account, PendingUsers, RowFault, Users, UsersReload},
     },
     clock::unix_now,
-    cluster::{
-        self, Cluster, ReplicatedState,
-        gateway::{ClusterGateway, MigratedMembers},
-    },
+    cluster::{self, ClusterGateway, MigratedMembers},
     config::{Config, Ice, Turn},
     limits::{AuthEvent, ConcurrencyLimiter, HttpRateLimiter, Lockouts, Permit},
     metrics::{Limit, Login, Metrics},
-    moderation::{EntryDenied, ModerationRule, ModerationRules, RuleKind},
+    migration::ClusterTimings,
+    moderation::{EntryDenied, ModerationRules, RuleKind},
     outbox::{ClientQueue, DisconnectReason},
     relays::Relays,
     rooms::RoomRegistry,
@@ -92,8 +92,6 @@ pub struct AppStateInner {
     pub users: Users,
     /// Who is where.
     pub rooms: RoomRegistry,
-    /// The other servers that rooms are shared with.
-    pub cluster: Option<Cluster>,
     /// What administrators have ordered.
     pub moderation_rules: Arc<ModerationRules>,
     /// Asks the process to stop.
@@ -202,9 +200,13 @@ impl AppState {
         );
         #[expect(clippy::expect_used, reason = "see the message")]
         let webhooks = webhooks.expect("at its start a server gets a thread and a few handles");
-        let (rooms, cluster) =
-            open_rooms(&config, node.into(), &webhooks, &revoked, &grants, &lockouts, &orders);
-        let (cluster, arrivals) = cluster.unzip();
+        let replicated = NodeState {
+            revoked_tokens: revoked.clone(),
+            token_sessions: grants.clone(),
+            lockouts: lockouts.clone(),
+            moderation_rules: orders.clone(),
+        };
+        let (rooms, arrivals) = open_rooms(&config, node.into(), &webhooks, replicated);
         for order in orders.active(unix_now()) {
             if let RuleKind::Capacity { room } = &order.about {
                 rooms.set_room_capacity(room, order.members);
@@ -218,7 +220,6 @@ impl AppState {
             relays: Relays::default(),
             users,
             rooms,
-            cluster,
             moderation_rules: orders,
             stop: CancellationToken::new(),
             migrated: Mutex::new(arrivals),
@@ -294,10 +295,9 @@ impl AppState {
         tracing::info!(user = account.username, "logged out");
         let app = self.clone();
         let _ = tokio::task::spawn_blocking(move || app.save_revoked()).await;
-        if let Some(cluster) = &self.cluster {
-            let Claims { username, expires_at, fingerprint, .. } = &claims;
-            cluster.publish_logout(&revoked::line_of(username, *expires_at, fingerprint)).await;
-        }
+        let Claims { username, expires_at, fingerprint, .. } = &claims;
+        let line = revoked::line_of(username, *expires_at, fingerprint);
+        self.rooms.backend().publish_logout(&line).await;
     }
 
     /// Keeps the accounts as the file has them, and the tables small, for as long as it is polled.
@@ -344,9 +344,7 @@ impl AppState {
 
     /// Tells every open socket that the server stops, and waits until all are gone.
     pub async fn close(&self) {
-        if let Some(cluster) = &self.cluster {
-            let _ = timeout(STOP_ACCEPTING_TIMEOUT, cluster.stop_accepting()).await;
-        }
+        let _ = timeout(STOP_ACCEPTING_TIMEOUT, self.rooms.backend().stop_accepting()).await;
         self.rooms.begin_shutdown();
         // Whoever comes back in time is to find its seat.
         let within = match self.config.resume_window {
@@ -363,11 +361,14 @@ impl AppState {
     /// Gives the seats of those who may come back to other servers, and says to them that this one is gone. Call
     /// it last.
     pub async fn hand_over_members(&self) {
-        let Some(cluster) = &self.cluster else { return };
-        let (others, until) = (cluster.other_nodes().await, Instant::now() + HAND_OVER_TIMEOUT);
+        let backend = self.rooms.backend();
+        if backend.node().is_none() {
+            return;
+        }
+        let (others, until) = (backend.other_nodes().await, Instant::now() + HAND_OVER_TIMEOUT);
         loop {
             // First also those that clients have fetched meanwhile, or that have come here last.
-            if timeout_at(until, cluster.wait_for_migrations()).await.is_err() {
+            if timeout_at(until, backend.wait_for_migrations()).await.is_err() {
                 tracing::warn!("not all seats have come to another server in time");
                 break;
             }
@@ -378,14 +379,14 @@ impl AppState {
             state_file::keep_fitting(&mut survivors, DetachedMember::bytes);
             tracing::info!(members = survivors.len(), "their seats go to other servers");
             for (number, parked) in survivors.into_iter().enumerate() {
-                let nodes = others.get(cluster.engine_of(parked.room()));
+                let nodes = others.get(backend.shard_of(parked.room()));
                 // Without another one its seat is dropped, which is to leave.
                 if let Some(node) = nodes.and_then(|nodes| nodes.get(number % nodes.len().max(1))) {
                     parked.migrate_to(node.clone());
                 }
             }
         }
-        cluster.deregister().await;
+        backend.deregister(&self.rooms).await;
     }
 
     /// Takes in the seats that come from other servers, for as long as it is polled.
@@ -499,62 +500,27 @@ fn mint_credentials(turn: &Turn, username: &str) -> Result<TurnCredentials, Turn
     Ok(turn::mint(secret, username, turn.ttl, unix_now()))
 }
 
-/// No rooms yet: of this server alone, or shared.
+/// No rooms yet, of this node alone or shared with others: the one place that chooses between the two.
 fn open_rooms(
     config: &Config,
     node: Arc<str>,
     webhooks: &Webhooks,
-    revoked: &Arc<RevokedTokens>,
-    grants: &TokenSessions,
-    lockouts: &Arc<Mutex<Lockouts>>,
-    orders: &Arc<ModerationRules>,
-) -> (RoomRegistry, Option<(Cluster, MigratedMembers)>) {
+    state: NodeState,
+) -> (RoomRegistry, Option<MigratedMembers>) {
     if config.redis_urls.is_empty() {
-        let rooms =
-            RoomRegistry::new(config.max_connections_per_room).with_timelines(config.timelines);
-        return (rooms.with_webhooks(webhooks.clone()), None);
+        let rooms = RoomRegistry::new(config.max_connections_per_room);
+        return (rooms.with_timelines(config.timelines).with_webhooks(webhooks.clone()), None);
     }
     #[expect(clippy::expect_used, reason = "Config::read refuses others")]
-    let ways = cluster::parse_endpoints(&config.redis_urls, config.redis_authority.as_deref())
+    let endpoints = cluster::parse_endpoints(&config.redis_urls, config.redis_authority.as_deref())
         .expect("URLs and a certificate that were looked at");
-    let (far, asked, arrivals) = ClusterGateway::new(node, ways.len());
-    let far = Arc::new(far);
-    let rooms = RoomRegistry::clustered(config.max_connections_per_room, far.clone());
+    let timings = ClusterTimings::default();
+    let (gateway, queues, migrated) = ClusterGateway::new(node, endpoints.len(), timings);
+    let rooms = RoomRegistry::with_backend(config.max_connections_per_room, gateway.clone());
     let rooms = rooms.with_timelines(config.timelines).with_webhooks(webhooks.clone());
-    let (ours, theirs, grants) = (revoked.clone(), revoked.clone(), grants.clone());
-    let lockouts = lockouts.clone();
-    let (told, heard, said) = (orders.clone(), (orders.clone(), rooms.clone()), rooms.clone());
-    let accounts = ReplicatedState {
-        ordered: Box::new(move |line| {
-            let Some(order) = ModerationRule::parse(line) else {
-                tracing::warn!("an order of another server is passed over");
-                return true;
-            };
-            let is_remembered = order.retained_until() > unix_now();
-            if is_remembered {
-                moderating::apply_rule(&heard.0, &heard.1, order);
-            }
-            is_remembered
-        }),
-        orders: Box::new(move || told.all().iter().map(ModerationRule::to_line).collect()),
-        announced: Box::new(move |announcement| {
-            moderating::deliver_announcement(&said, announcement)
-        }),
-        logged_out: Box::new(move |line| {
-            if let Some((username, fingerprint)) = theirs.insert_line(line) {
-                grants.end_token(&username, fingerprint);
-            }
-        }),
-        logouts: Box::new(move || ours.lines()),
-        attempted: Box::new(move |attempt| {
-            if let Ok(attempt) = serde_json::from_str(attempt) {
-                let mut lockouts = lockouts.lock().unwrap_or_else(PoisonError::into_inner);
-                lockouts.record(&attempt, Instant::now());
-            }
-        }),
-    };
-    let cluster = Cluster::start(ways, &rooms, far, asked, accounts, webhooks);
-    (rooms, Some((cluster, arrivals)))
+    let state = Arc::new(ClusteredState { state, rooms: rooms.clone() });
+    cluster::start(&gateway, queues, endpoints, &rooms, state, webhooks);
+    (rooms, Some(migrated))
 }
 
 /// Names rows that were kept out of the accounts.
@@ -900,10 +866,8 @@ impl AppStateInner {
     /// Notes an attempt here and, where it matters, on every other server.
     fn record_auth_event(&self, attempt: &AuthEvent) {
         let is_news = self.lockouts().record(attempt, Instant::now());
-        if let Some(cluster) = self.cluster.as_ref().filter(|_| is_news)
-            && let Ok(attempt) = serde_json::to_string(attempt)
-        {
-            cluster.report_auth_event(attempt);
+        if is_news && let Ok(attempt) = serde_json::to_string(attempt) {
+            self.rooms.backend().report_auth_event(attempt);
         }
     }
 

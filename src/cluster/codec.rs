@@ -1,137 +1,185 @@
-//! Entries of an inbox, as what they say.
+//! Entries of an inbox: the names of their fields, and how they are read. `scripts/README.md` says what each is.
 
 use std::{collections::HashMap, num::ParseIntError, str::FromStr, sync::Arc};
 
-use super::webhooks::WebhookRecord;
-use crate::cluster::gateway::{
-    ClusterEvent, ConnectionId, MemberRecord, Migration, ParseRecordError,
+use super::{
+    messages::{Claim, ClusterEvent},
+    webhooks::WebhookRecord,
 };
+use crate::migration::{ConnectionId, MemberRecord, Migration, ParseRecordError};
+
+/// The names of the fields that Rust writes; the scripts write the same, and others.
+pub mod field {
+    pub const KIND: &str = "kind";
+    pub const ROOM: &str = "room";
+    pub const CLIENT: &str = "client";
+    pub const CONNECTION: &str = "connection";
+    pub const TARGET: &str = "target";
+    pub const EPOCH: &str = "epoch";
+    pub const FRAME: &str = "frame";
+    pub const STATE: &str = "state";
+    pub const TO: &str = "to";
+    pub const LIVE: &str = "live";
+    pub const NODE: &str = "node";
+    pub const CONTEXT: &str = "context";
+}
+
+/// The `state` of a `peer_state`.
+pub const DETACHED: &str = "detached";
+pub const CONNECTED: &str = "connected";
 
 /// The fields of an entry.
 pub type InboxFields = HashMap<String, Vec<u8>>;
 
-/// Why an entry says nothing to us.
+/// Why an entry cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     /// Another version of this server may write such.
     #[error("no field {0:?}")]
     NoField(&'static str),
-    /// Nobody should write such.
+    /// No version writes such.
     #[error("field {0:?} is not UTF-8")]
     NotUtf8(&'static str),
     /// As well.
     #[error(transparent)]
-    NoSeat(#[from] ParseRecordError),
-    /// As well; what serde says may repeat what stands there.
+    BadRecord(#[from] ParseRecordError),
+    /// As well; what serde says may repeat the content.
     #[error("what should be JSON is none of ours")]
-    NoJson(#[from] serde_json::Error),
+    BadJson(#[from] serde_json::Error),
     /// As well.
     #[error(transparent)]
-    NoNumber(#[from] ParseIntError),
+    BadNumber(#[from] ParseIntError),
 }
 
 /// What an entry says.
 pub enum InboxEntry {
-    /// About a room.
-    Fact(ClusterEvent),
+    /// Something has happened in a room.
+    Event(ClusterEvent),
     /// A token was logged out.
     Logout(String),
-    /// Somebody tried to log in.
-    Attempt(String),
-    /// An administrator has ordered something.
-    Order(String),
-    /// An administrator has something to say.
+    /// A login was attempted.
+    AuthEvent(String),
+    /// A moderation rule.
+    Rule(String),
+    /// An administrator's message to a room.
     Announcement(String),
-    /// No seat comes to this node any more.
+    /// No membership comes to this node any more.
     Closing,
-    /// Nothing that we know.
-    Other,
+    /// Nothing that this version knows.
+    Unknown,
 }
 
-/// What an entry says.
+/// Reads an entry.
 ///
 /// # Errors
 ///
-/// [`Unread`].
+/// [`DecodeError`].
 pub fn decode(entry: &mut InboxFields) -> Result<InboxEntry, DecodeError> {
-    let kind = text(entry, "k")?;
-    let fact = match kind.as_str() {
-        "seat" => ClusterEvent::Admitted {
-            holder: holder(entry)?,
-            everyone: roster(entry)?,
-            room: name(entry, "r")?,
+    let kind = text(entry, field::KIND)?;
+    let event = match kind.as_str() {
+        "admitted" => ClusterEvent::Admitted {
+            record: record(entry)?,
+            members: members(entry)?,
+            room: name(entry, field::ROOM)?,
         },
-        "join" => ClusterEvent::Joined { holder: holder(entry)?, room: name(entry, "r")? },
+        "joined" => {
+            ClusterEvent::Joined { record: record(entry)?, room: name(entry, field::ROOM)? }
+        }
         "left" => {
-            let MemberRecord { peer, connection: conn, .. } = holder(entry)?;
-            ClusterEvent::Left { client_id: peer.client_id, conn, room: name(entry, "r")? }
+            let MemberRecord { peer, connection, .. } = record(entry)?;
+            let room = name(entry, field::ROOM)?;
+            ClusterEvent::Left { client_id: peer.client_id, connection, room }
         }
-        "say" => ClusterEvent::Relayed {
-            room: name(entry, "r")?,
-            from: name(entry, "c")?,
-            conn: conn(entry)?,
-            to: entry.contains_key("t").then(|| name(entry, "t")).transpose()?,
-            epoch: number(entry, "e")?,
-            frame: text(entry, "d")?.into(),
+        "relay" => ClusterEvent::Relayed {
+            room: name(entry, field::ROOM)?,
+            from: name(entry, field::CLIENT)?,
+            connection: connection(entry)?,
+            to: optional(entry, field::TARGET)?.map(Arc::from),
+            epoch: number(entry, field::EPOCH)?,
+            frame: text(entry, field::FRAME)?.into(),
         },
-        "state" => ClusterEvent::PeerState {
-            room: name(entry, "r")?,
-            client_id: name(entry, "c")?,
-            conn: conn(entry)?,
-            is_away: text(entry, "d")? == "away",
+        "peer_state" => ClusterEvent::PeerState {
+            room: name(entry, field::ROOM)?,
+            client_id: name(entry, field::CLIENT)?,
+            connection: connection(entry)?,
+            is_detached: text(entry, field::STATE)? == DETACHED,
         },
-        "sync" => ClusterEvent::Snapshot {
-            everyone: roster(entry)?,
-            epoch: number(entry, "e")?,
-            room: name(entry, "r")?,
+        "snapshot" => ClusterEvent::Snapshot {
+            members: members(entry)?,
+            epoch: number(entry, field::EPOCH)?,
+            room: name(entry, field::ROOM)?,
         },
-        "want" => ClusterEvent::Claimed {
-            membership: number(entry, "m")?,
-            ends: connection(entry, "s")?,
-            luggage: text(entry, "d")?.into(),
-            moving: moving(entry)?,
+        "claim" => ClusterEvent::Claimed(Claim {
+            membership: number(entry, "membership")?,
+            ends: connection_number(entry, "ends")?,
+            context: text(entry, field::CONTEXT)?.into(),
+            migration: migration(entry)?,
+        }),
+        "claim_denied" => ClusterEvent::ClaimDenied {
+            live: connection_number(entry, field::LIVE)?,
+            migration: migration(entry)?,
         },
-        "deny" => {
-            ClusterEvent::ClaimDenied { live: connection(entry, "l")?, moving: moving(entry)? }
-        }
-        "move" => {
-            let holder = holder(entry)?;
-            let MemberRecord { peer, connection: to, .. } = holder.clone();
-            let (room, from) = (name(entry, "r")?, text(entry, "f")?.parse()?);
-            let moving = Migration { room, client_id: peer.client_id, from, to };
-            let everyone = entry.contains_key("m").then(|| roster(entry)).transpose()?;
-            let nodes = entry.contains_key("n").then(|| text(entry, "n")).transpose()?;
-            let nodes = nodes.map(|nodes| serde_json::from_str(&nodes)).transpose()?;
-            let (everyone, nodes) = (everyone.unwrap_or_default(), nodes.unwrap_or_default());
-            ClusterEvent::Moved { moving, holder, epoch: number(entry, "e")?, everyone, nodes }
-        }
-        "mark" => ClusterEvent::BarrierReached { node: name(entry, "f")?, moving: moving(entry)? },
-        "hand" => ClusterEvent::HandedOver {
-            luggage: text(entry, "m")?.into(),
-            goods: serde_json::from_str(&text(entry, "d")?)?,
-            moving: moving(entry)?,
+        "moved" => moved(entry)?,
+        "barrier" => ClusterEvent::BarrierReached {
+            node: name(entry, field::NODE)?,
+            migration: migration(entry)?,
         },
-        "logout" => return text(entry, "d").map(InboxEntry::Logout),
+        "handover" => ClusterEvent::HandedOver {
+            context: text(entry, field::CONTEXT)?.into(),
+            state: serde_json::from_str(&text(entry, field::STATE)?)?,
+            migration: migration(entry)?,
+        },
         "closing" => return Ok(InboxEntry::Closing),
-        "attempt" => return text(entry, "d").map(InboxEntry::Attempt),
-        "order" => return text(entry, "d").map(InboxEntry::Order),
-        "announce" => return text(entry, "d").map(InboxEntry::Announcement),
-        _ => return Ok(InboxEntry::Other),
+        "logout" => return text(entry, "body").map(InboxEntry::Logout),
+        "auth_event" => return text(entry, "body").map(InboxEntry::AuthEvent),
+        "rule" => return text(entry, "body").map(InboxEntry::Rule),
+        "announcement" => return text(entry, "body").map(InboxEntry::Announcement),
+        _ => return Ok(InboxEntry::Unknown),
     };
-    Ok(InboxEntry::Fact(fact))
+    Ok(InboxEntry::Event(event))
 }
 
-/// What is to be told outside: the number of what an entry says, and all that is for this node to tell.
-pub fn decode_webhook_records(entry: &mut InboxFields) -> (Option<u64>, Vec<WebhookRecord>) {
-    let number = entry.remove("q").and_then(|number| str::from_utf8(&number).ok()?.parse().ok());
-    let number = number.filter(|number| *number > 0);
-    let told = entry.remove("w").and_then(|told| serde_json::from_slice(&told).ok());
-    (number, told.unwrap_or_default())
+/// What an entry says of webhook events: the number of its own event in the room, and all events that this node has to send.
+pub fn decode_webhook_records(
+    entry: &mut InboxFields,
+) -> (Option<(String, u64)>, Vec<WebhookRecord>) {
+    let sequence = entry.remove("sequence");
+    let sequence = sequence.and_then(|number| str::from_utf8(&number).ok()?.parse().ok());
+    let sequence = sequence.filter(|number| *number > 0);
+    let room = entry.get(field::ROOM).and_then(|room| str::from_utf8(room).ok());
+    let numbered = room.zip(sequence).map(|(room, sequence)| (room.to_owned(), sequence));
+    let records = entry.remove("webhooks").map(|json| WebhookRecord::parse_all(&json));
+    (numbered, records.unwrap_or_default())
+}
+
+fn moved(entry: &mut InboxFields) -> Result<ClusterEvent, DecodeError> {
+    let record = record(entry)?;
+    let MemberRecord { peer, connection: to, .. } = record.clone();
+    let (room, from) = (name(entry, field::ROOM)?, text(entry, "from")?.parse()?);
+    let migration = Migration { room, client_id: peer.client_id, from, to };
+    let members = entry.contains_key("members").then(|| members(entry)).transpose()?;
+    let nodes = optional(entry, "nodes")?;
+    let nodes = nodes.map(|nodes| serde_json::from_str(&nodes)).transpose()?;
+    Ok(ClusterEvent::Moved {
+        migration,
+        record,
+        epoch: number(entry, field::EPOCH)?,
+        members: members.unwrap_or_default(),
+        nodes: nodes.unwrap_or_default(),
+    })
 }
 
 fn text(entry: &mut InboxFields, field: &'static str) -> Result<String, DecodeError> {
-    let bytes = entry.remove(field).ok_or(DecodeError::NoField(field))?;
-    String::from_utf8(bytes).map_err(|_| DecodeError::NotUtf8(field))
+    optional(entry, field)?.ok_or(DecodeError::NoField(field))
+}
+
+fn optional(entry: &mut InboxFields, field: &'static str) -> Result<Option<String>, DecodeError> {
+    let bytes = entry.remove(field);
+    bytes.map(String::from_utf8).transpose().map_err(|_| DecodeError::NotUtf8(field))
+}
+
+fn name(entry: &mut InboxFields, field: &'static str) -> Result<Arc<str>, DecodeError> {
+    text(entry, field).map(Arc::from)
 }
 
 fn number<N: FromStr<Err = ParseIntError>>(
@@ -141,35 +189,61 @@ fn number<N: FromStr<Err = ParseIntError>>(
     Ok(text(entry, field)?.parse()?)
 }
 
-/// The number of a connection; 0 is none.
-fn connection(entry: &mut InboxFields, field: &'static str) -> Result<Option<u64>, DecodeError> {
+/// The number of a client's connection; 0 is none.
+fn connection_number(
+    entry: &mut InboxFields,
+    field: &'static str,
+) -> Result<Option<u64>, DecodeError> {
     Ok(Some(number(entry, field)?).filter(|number| *number > 0))
 }
 
-fn name(entry: &mut InboxFields, field: &'static str) -> Result<Arc<str>, DecodeError> {
-    text(entry, field).map(Arc::from)
+fn connection(entry: &mut InboxFields) -> Result<ConnectionId, DecodeError> {
+    Ok(text(entry, field::CONNECTION)?.parse()?)
 }
 
-fn conn(entry: &mut InboxFields) -> Result<ConnectionId, DecodeError> {
-    Ok(text(entry, "v")?.parse()?)
+fn migration(entry: &mut InboxFields) -> Result<Migration, DecodeError> {
+    let (room, client_id) = (name(entry, field::ROOM)?, name(entry, field::CLIENT)?);
+    let (from, to) = (connection(entry)?, text(entry, field::TO)?.parse()?);
+    Ok(Migration { room, client_id, from, to })
 }
 
-fn moving(entry: &mut InboxFields) -> Result<Migration, DecodeError> {
-    let (room, client_id) = (name(entry, "r")?, name(entry, "c")?);
-    Ok(Migration { room, client_id, from: conn(entry)?, to: text(entry, "t")?.parse()? })
+fn record(entry: &mut InboxFields) -> Result<MemberRecord, DecodeError> {
+    Ok(MemberRecord::parse(&text(entry, field::CLIENT)?, &text(entry, "record")?)?)
 }
 
-fn holder(entry: &mut InboxFields) -> Result<MemberRecord, DecodeError> {
-    Ok(MemberRecord::parse(&text(entry, "c")?, &text(entry, "v")?)?)
+fn members(entry: &mut InboxFields) -> Result<Vec<MemberRecord>, DecodeError> {
+    let members: std::collections::BTreeMap<String, String> =
+        serde_json::from_str(&text(entry, "members")?)?;
+    let records = members.iter();
+    records.map(|(client_id, record)| Ok(MemberRecord::parse(client_id, record)?)).collect()
 }
 
-/// `[client, seat, client, seat, …]`; Lua writes an empty list as an empty object.
-fn roster(entry: &mut InboxFields) -> Result<Vec<MemberRecord>, DecodeError> {
-    let json = text(entry, "m")?;
-    if json == "{}" {
-        return Ok(Vec::new());
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(fields: &[(&str, &str)]) -> InboxFields {
+        fields.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect()
     }
-    let flat: Vec<String> = serde_json::from_str(&json)?;
-    let pairs = flat.as_chunks::<2>().0.iter();
-    pairs.map(|[client_id, seat]| Ok(MemberRecord::parse(client_id, seat)?)).collect()
+
+    #[test]
+    fn a_member_list_without_members_is_read_and_one_with_two_has_both() {
+        for (json, expected) in [("{}", 0), (r#"{"a":"n1.1 7 alice","b":"n2.2 8 bob of it"}"#, 2)] {
+            let mut fields =
+                entry(&[("kind", "snapshot"), ("room", "den"), ("epoch", "8"), ("members", json)]);
+            let decoded = decode(&mut fields).unwrap();
+            let InboxEntry::Event(ClusterEvent::Snapshot { members, .. }) = decoded else {
+                panic!("no snapshot")
+            };
+            assert_eq!(members.len(), expected);
+        }
+    }
+
+    #[test]
+    fn a_webhook_event_has_a_number_only_where_it_is_above_zero() {
+        for (sequence, expected) in [("0", None), ("3", Some(("den".to_owned(), 3)))] {
+            let mut fields = entry(&[("room", "den"), ("sequence", sequence)]);
+            assert_eq!(decode_webhook_records(&mut fields).0, expected);
+        }
+    }
 }

@@ -1,404 +1,89 @@
-//! Rooms that span several servers: what a node tells the others, and what it hears of them. Knows no Redis: a
-//! [`Fact`] comes in, an [`ClusterCommand`] goes out.
+//! The way from rooms to the other nodes: one queue of commands for each Redis, and what waits for an answer.
 
 use std::{
     collections::HashMap,
-    fmt,
-    str::FromStr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
 use bytestring::ByteString;
-use serde::{Deserialize, Serialize};
+use redis::aio::MultiplexedConnection;
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{Semaphore, mpsc, oneshot},
     time::Instant,
 };
 
+use super::{
+    messages::{Claim, ClusterCommand},
+    scripts::Scripts,
+    sharding,
+};
 use crate::{
-    outbox::{ClientQueue, ClientQueueReader},
-    replay::ReplayBuffer,
-    rooms::{JoinError, Membership, Peer},
-    webhooks::What,
-    wire::Features,
+    migration::{
+        ClusterTimings, ConnectionId, MigrationGuard, MigrationState, MigrationTracker, random_key,
+    },
+    outbox::ClientQueue,
+    rooms::{
+        AcceptedMember, ClaimRequest, ClusterUnavailable, JoinError, Membership, MigratedMember,
+        NodeUnreachable, Peer,
+    },
 };
 
-/// Messages for other nodes that may wait for one engine. Who says more than it takes is told so.
+/// Frames for other nodes that may wait for one Redis. A sender gets an error for each further one.
 pub const MAX_QUEUED_COMMANDS: usize = 65_536;
 
-/// How long a member of another node stays that a picture does not show: as long as its node would be waited for.
-pub const UNCONFIRMED_MEMBER_TTL: Duration = Duration::from_secs(8);
+/// Login attempts that may wait to be sent to other nodes; of more than that at once they get a part.
+const MAX_QUEUED_AUTH_EVENTS: usize = 1_024;
 
-/// How long a seat may be on its way to another node before it is given up: longer than a node that is gone is
-/// waited for, and who wants it a little longer than who has it.
-pub const OUTGOING_MIGRATION_TIMEOUT: Duration = Duration::from_secs(10);
-const INCOMING_MIGRATION_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// After so long a node that was asked for a seat is asked again.
-pub(crate) const CLAIM_RETRY_INTERVAL: Duration = Duration::from_secs(3);
-
-/// Numbers what happens in the rooms of one engine, in its order: arrivals, and moves.
-pub type Epoch = u64;
-
-/// One membership in the whole cluster.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ConnectionId {
-    /// The node that the member is on.
-    pub node: Arc<str>,
-    /// Which of all that ever were there.
-    pub key: u64,
-}
-
-impl fmt::Display for ConnectionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{:016x}", self.node, self.key)
-    }
-}
-
-/// What is written down of a membership, and cannot be read.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no seat: {0:?}")]
-pub struct ParseRecordError(String);
-
-impl FromStr for ConnectionId {
-    type Err = ParseRecordError;
-
-    fn from_str(text: &str) -> Result<Self, ParseRecordError> {
-        let parts = text.split_once('.');
-        let conn = parts.and_then(|(node, key)| {
-            Some(Self { node: node.into(), key: u64::from_str_radix(key, 16).ok()? })
-        });
-        conn.ok_or_else(|| ParseRecordError(text.to_owned()))
-    }
-}
-
-/// Who is a member, on which connection, since when.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MemberRecord {
-    /// Who it is.
-    pub peer: Peer,
-    /// On which connection.
-    pub connection: ConnectionId,
-    /// Who came later has a higher one.
-    pub join_order: Epoch,
-}
-
-impl MemberRecord {
-    /// As the engine keeps it under the client id: `<node>.<key> <arrival> <username>`.
-    pub fn to_record(&self) -> String {
-        format!("{} {} {}", self.connection, self.join_order, self.peer.username)
-    }
-
-    /// The other way.
-    ///
-    /// # Errors
-    ///
-    /// [`NoSeat`] where `seat` is none.
-    pub fn parse(client_id: &str, seat: &str) -> Result<Self, ParseRecordError> {
-        let mut parts = seat.splitn(3, ' ');
-        let mut next = || parts.next().ok_or_else(|| ParseRecordError(seat.to_owned()));
-        let (conn, arrival, username) = (next()?, next()?, next()?);
-        let arrival = arrival.parse().map_err(|_| ParseRecordError(seat.to_owned()))?;
-        let peer = Peer { client_id: client_id.into(), username: username.into() };
-        Ok(Self { peer, connection: conn.parse()?, join_order: arrival })
-    }
-}
-
-/// Something that has happened in a room, in the order in which it did.
-#[derive(Clone, Debug)]
-pub enum ClusterEvent {
-    /// One of ours is in.
-    Admitted {
-        /// Where.
-        room: Arc<str>,
-        /// Who.
-        holder: MemberRecord,
-        /// Everybody who is in the room.
-        everyone: Vec<MemberRecord>,
-    },
-    /// Somebody is in on another node.
-    Joined {
-        /// Where.
-        room: Arc<str>,
-        /// Who.
-        holder: MemberRecord,
-    },
-    /// Somebody is no longer in.
-    Left {
-        /// Where.
-        room: Arc<str>,
-        /// Who.
-        client_id: Arc<str>,
-        /// On which connection: a newer one stays.
-        conn: ConnectionId,
-    },
-    /// Somebody on another node has said something.
-    Relayed {
-        /// Where.
-        room: Arc<str>,
-        /// Who.
-        from: Arc<str>,
-        /// On which connection.
-        conn: ConnectionId,
-        /// To whom; `None` is everybody.
-        to: Option<Arc<str>>,
-        /// What its node had heard of before.
-        epoch: Epoch,
-        /// What they hear.
-        frame: ByteString,
-    },
-    /// The connection of somebody on another node is gone, and may come back; or is back.
-    PeerState {
-        /// Where.
-        room: Arc<str>,
-        /// Who.
-        client_id: Arc<str>,
-        /// On which connection.
-        conn: ConnectionId,
-        /// Whether it is gone.
-        is_away: bool,
-    },
-    /// Everybody who is in a room, after we were cut off.
-    Snapshot {
-        /// Where.
-        room: Arc<str>,
-        /// Who.
-        everyone: Vec<MemberRecord>,
-        /// Who hears this has heard of all before.
-        epoch: Epoch,
-    },
-    /// The client of one of ours is on another node, and wants to go on there.
-    Claimed {
-        /// Which seat.
-        moving: Migration,
-        /// Tells the membership from all others of the client id.
-        membership: u128,
-        /// The connection of its client here that is to end for it, if any; see [`Fact::Denied`].
-        ends: Option<u64>,
-        /// What its new node wants back with it.
-        luggage: ByteString,
-    },
-    /// The seat is not to be had.
-    ClaimDenied {
-        /// Which seat.
-        moving: Migration,
-        /// Its client has a connection there, with this number, and may be gone here: whoever still wants it is to say
-        /// that this one is to end.
-        live: Option<u64>,
-    },
-    /// A seat is on another node than before; whoever is there stays.
-    Moved {
-        /// Which seat.
-        moving: Migration,
-        /// Who.
-        holder: MemberRecord,
-        /// After it the seat is there, and before it was not.
-        epoch: Epoch,
-        /// For the node that it has gone to: everybody who is in the room.
-        everyone: Vec<MemberRecord>,
-        /// For the node that had it: those that may have said something to it before they heard.
-        nodes: Vec<Arc<str>>,
-    },
-    /// What a node says to a member from now on goes to its new node.
-    BarrierReached {
-        /// Which seat.
-        moving: Migration,
-        /// Which node.
-        node: Arc<str>,
-    },
-    /// All that was said to a member before it was here.
-    HandedOver {
-        /// Which seat.
-        moving: Migration,
-        /// What we wanted back with it.
-        luggage: ByteString,
-        /// What was said.
-        goods: Box<MigrationState>,
-    },
-}
-
-/// A seat on its way from one node to another.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Migration {
-    /// Where.
-    pub room: Arc<str>,
-    /// Whose.
-    pub client_id: Arc<str>,
-    /// On which connection it was.
-    pub from: ConnectionId,
-    /// On which connection it will be.
-    pub to: ConnectionId,
-}
-
-/// What the client of a seat that moves may not have got yet.
-#[derive(Clone, Deserialize, Serialize)]
-pub struct MigrationState {
-    /// Its frames.
-    pub replay: Box<ReplayBuffer>,
-    /// What it has opted in to.
-    pub features: Features,
-    /// Whether others know that it is away.
-    pub is_missed: bool,
-    /// Whom it knows to be there: client ids and usernames.
-    pub others: Vec<(String, String)>,
-}
-
-/// That there are some, but not what people have said.
-impl fmt::Debug for MigrationState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Goods").finish_non_exhaustive()
-    }
-}
-
-/// A seat that has come from another node; its client is away. Dropping it is leaving.
-pub struct MigratedMember {
-    /// The membership.
-    pub membership: Membership,
-    /// Where frames are kept for it.
-    pub queue: ClientQueue,
-    /// The other end.
-    pub reader: ClientQueueReader,
-    /// What came with it.
-    pub context: ByteString,
-    /// Whether a connection of its client waits for it.
-    pub is_expected: bool,
-}
-
-/// Seats that come, each on its way until what is beside it is dropped.
+/// Memberships that come from other nodes, each on its way until its guard is dropped.
 pub type MigratedMembers = mpsc::UnboundedReceiver<(MigratedMember, MigrationGuard)>;
 
-/// What a node wants of the others.
-#[derive(Debug)]
-pub enum ClusterCommand {
-    /// Somebody wants in.
-    Join {
-        /// Where.
-        room: Arc<str>,
-        /// Who.
-        peer: Peer,
-        /// The key of its connection.
-        key: u64,
-    },
-    /// One of ours has left.
-    Leave {
-        /// Where.
-        room: Arc<str>,
-        /// Who.
-        peer: Peer,
-        /// The key of its connection.
-        key: u64,
-        /// One of our own words; nothing where it is not we who tell of it.
-        why: Option<&'static str>,
-        /// The number of what was told outside before.
-        sequence: u64,
-    },
-    /// Something has happened that is told outside, and needs a number.
-    Webhook {
-        /// Where.
-        room: Arc<str>,
-        /// What.
-        what: What,
-    },
-    /// One of ours has said something to members of another node.
-    Relay {
-        /// Where they are.
-        node: Arc<str>,
-        /// Where.
-        room: Arc<str>,
-        /// Who.
-        from: Arc<str>,
-        /// The key of its connection.
-        key: u64,
-        /// To whom; `None` is everybody.
-        to: Option<Arc<str>>,
-        /// See [`Fact::Said`].
-        epoch: Epoch,
-        /// What they hear.
-        frame: ByteString,
-    },
-    /// See [`Fact::State`].
-    PeerState {
-        /// Who is to know.
-        node: Arc<str>,
-        /// Where.
-        room: Arc<str>,
-        /// Who.
-        client_id: Arc<str>,
-        /// The key of its connection.
-        key: u64,
-        /// Whether it is gone.
-        is_away: bool,
-    },
-    /// The client of a seat on another node is here; `wanted` hears who has it.
-    Claim {
-        /// Where.
-        room: Arc<str>,
-        /// Whose.
-        client_id: Arc<str>,
-        /// See [`Fact::Wanted`].
-        membership: u128,
-        /// As well.
-        ends: Option<u64>,
-        /// The key of the connection that it will be on.
-        key: u64,
-        /// See [`Fact::Wanted`].
-        luggage: ByteString,
-    },
-    /// See [`Fact::Denied`].
-    DenyClaim {
-        /// Which seat.
-        moving: Migration,
-        /// As there.
-        live: Option<u64>,
-    },
-    /// One of ours is to be on another node.
-    Move(Migration),
-    /// See [`Fact::Marked`].
-    Barrier(Migration),
-    /// See [`Fact::Handed`].
-    HandOver {
-        /// Which seat.
-        moving: Migration,
-        /// What came with the wish for it.
-        luggage: ByteString,
-        /// What was said.
-        goods: Box<MigrationState>,
-        /// It is on its way until this is dropped.
-        on_its_way: MigrationGuard,
-    },
+/// What a gateway passes on.
+pub struct GatewayQueues {
+    /// Commands, for each Redis.
+    pub commands: Vec<mpsc::UnboundedReceiver<ClusterCommand>>,
+    /// Login attempts.
+    pub auth_events: mpsc::Receiver<String>,
 }
 
-/// The way to the other nodes, as rooms see it: one engine for each part of them.
+/// The way to the other nodes, as rooms see it.
 pub struct ClusterGateway {
-    /// Who we are.
+    /// The name of this node.
     pub node: Arc<str>,
-    engines: Vec<EngineState>,
-    pending: Mutex<HashMap<u64, PendingJoin>>,
-    claims: Mutex<HashMap<u64, PendingClaim>>,
+    /// The durations that the cluster keeps to.
+    pub timings: ClusterTimings,
+    pub(super) scripts: Scripts,
+    pub(super) engines: Vec<EngineState>,
+    pending_joins: Mutex<HashMap<u64, PendingJoin>>,
+    pending_claims: Mutex<HashMap<u64, PendingClaim>>,
     incoming: Mutex<HashMap<u64, IncomingMigration>>,
     migrated: mpsc::UnboundedSender<(MigratedMember, MigrationGuard)>,
-    /// So many seats are on their way, to other nodes and here.
-    in_flight: watch::Sender<usize>,
+    pub(super) migrations: MigrationTracker,
+    pub(super) auth_events: mpsc::Sender<String>,
+    /// Has a permit for each Redis that sends no membership here any more.
+    pub(super) closed_engines: Semaphore,
 }
 
-struct EngineState {
+/// One Redis.
+pub(super) struct EngineState {
     commands: mpsc::UnboundedSender<ClusterCommand>,
+    /// How many of the commands are limited by [`MAX_QUEUED_COMMANDS`].
     queued: AtomicUsize,
     is_up: AtomicBool,
+    /// The connection, while there is one.
+    connection: Mutex<Option<MultiplexedConnection>>,
 }
 
-/// Somebody who has asked to join.
-pub(crate) struct PendingJoin {
-    pub(crate) room: Arc<str>,
-    pub(crate) queue: ClientQueue,
-    pub(crate) reply: oneshot::Sender<Result<Membership, JoinError>>,
+/// A client that has asked to join.
+pub(super) struct PendingJoin {
+    pub(super) room: Arc<str>,
+    pub(super) queue: ClientQueue,
+    pub(super) reply: oneshot::Sender<Result<Membership, JoinError>>,
 }
 
-/// Somebody who waits for a seat that is on another node.
+/// A client that waits for a membership that is on another node.
 struct PendingClaim {
     room: Arc<str>,
     client_id: Arc<str>,
@@ -406,350 +91,282 @@ struct PendingClaim {
     reply: oneshot::Sender<ClaimReply>,
 }
 
-/// What became of the wish for a seat.
+/// What has become of a claim.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum ClaimReply {
-    /// It is here.
+pub(super) enum ClaimReply {
+    /// The membership is here.
     Granted,
-    /// There is no such seat.
-    Nobody,
-    /// It was on this connection, and is not to be had there.
+    /// There is no such membership.
+    NotFound,
+    /// It was on this connection, and does not come from there.
     Denied(ConnectionId),
     /// Its client has a connection where it is, with this number.
     Live(u64),
 }
 
-/// A seat that is ours already, and what was said before on its way.
-pub(crate) struct IncomingMigration {
-    pub(crate) membership: Membership,
-    pub(crate) queue: ClientQueue,
-    pub(crate) reader: ClientQueueReader,
-    pub(crate) since: Instant,
-    /// Whom we knew to be there when it became ours.
-    pub(crate) others: Vec<Peer>,
-    /// It is wanted elsewhere already.
-    pub(crate) deferred_claim: Option<ClusterEvent>,
-    pub(crate) guard: MigrationGuard,
-}
-
-/// There is no engine, or it has too much to do.
-#[derive(Debug)]
-pub(crate) struct EngineUnreachable;
-
-/// A seat is on its way to another node, or here, until this is dropped.
-#[derive(Debug)]
-pub struct MigrationGuard(watch::Sender<usize>);
-
-impl Drop for MigrationGuard {
-    fn drop(&mut self) {
-        self.0.send_modify(|moving| *moving -= 1);
-    }
+/// A membership whose record is on this node, and whose frames are on their way.
+struct IncomingMigration {
+    member: AcceptedMember,
+    since: Instant,
+    /// Another node claims it already.
+    deferred_claim: Option<Claim>,
+    guard: MigrationGuard,
 }
 
 impl ClusterGateway {
-    /// A node that is not connected yet, what it will ask of each engine, and the seats that will come to it.
+    /// A node that is not connected yet to so many `engines`, what it will ask of them, and the memberships that will come to
+    /// it.
     pub fn new(
         node: Arc<str>,
         engines: usize,
-    ) -> (Self, Vec<mpsc::UnboundedReceiver<ClusterCommand>>, MigratedMembers) {
-        let (engines, asked) = (0..engines)
+        timings: ClusterTimings,
+    ) -> (Arc<Self>, GatewayQueues, MigratedMembers) {
+        let (engines, commands) = (0..engines)
             .map(|_| {
-                let (asks, asked) = mpsc::unbounded_channel();
+                let (commands, queue) = mpsc::unbounded_channel();
                 let engine = EngineState {
-                    commands: asks,
+                    commands,
                     queued: AtomicUsize::new(0),
                     is_up: AtomicBool::new(false),
+                    connection: Mutex::default(),
                 };
-                (engine, asked)
+                (engine, queue)
             })
             .unzip();
-        let (arrivals, arrived) = mpsc::unbounded_channel();
-        let (pending, wants, arriving) = (Mutex::default(), Mutex::default(), Mutex::default());
-        let moving = watch::Sender::new(0);
-        (
-            Self {
-                node,
-                engines,
-                pending,
-                claims: wants,
-                incoming: arriving,
-                migrated: arrivals,
-                in_flight: moving,
-            },
-            asked,
-            arrived,
-        )
+        let (migrated, members) = mpsc::unbounded_channel();
+        let (auth_events, events) = mpsc::channel(MAX_QUEUED_AUTH_EVENTS);
+        let gateway = Self {
+            node,
+            timings,
+            scripts: Scripts::new(&timings),
+            engines,
+            pending_joins: Mutex::default(),
+            pending_claims: Mutex::default(),
+            incoming: Mutex::default(),
+            migrated,
+            migrations: MigrationTracker::default(),
+            auth_events,
+            closed_engines: Semaphore::new(0),
+        };
+        (Arc::new(gateway), GatewayQueues { commands, auth_events: events }, members)
     }
 
-    /// Which engine a room belongs to. Source: Lamping and Veach, "A Fast, Minimal Memory, Consistent Hash Algorithm".
+    /// The number of the Redis that a room belongs to.
     pub fn engine_of(&self, room: &str) -> usize {
-        let buckets = self.engines.len();
-        // FNV-1a: the same on every node and in every version, unlike the hash of the standard library.
-        let mut key = room.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-        let (mut bucket, mut next) = (0_usize, 0_usize);
-        while next < buckets {
-            bucket = next;
-            key = key.wrapping_mul(2_862_933_555_777_941_757).wrapping_add(1);
-            #[expect(
-                clippy::cast_precision_loss,
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "as in the paper"
-            )]
-            let jump =
-                ((bucket + 1) as f64 * ((1_u64 << 31) as f64 / ((key >> 33) + 1) as f64)) as usize;
-            next = jump;
-        }
-        bucket
+        sharding::engine_of(room, self.engines.len())
     }
 
     fn engine(&self, room: &str) -> Option<&EngineState> {
         self.engines.get(self.engine_of(room))
     }
 
-    /// Whether every engine can be reached.
-    pub fn is_up(&self) -> bool {
+    // Connections.
+
+    /// Whether every Redis can be reached.
+    pub fn all_up(&self) -> bool {
         self.engines.iter().all(|engine| engine.is_up.load(Ordering::SeqCst))
     }
 
-    /// An engine can be reached, or can no longer be: then whoever waits to join there is told so.
+    /// A Redis can be reached, or can no longer be: then joins and claims that wait for it fail.
     pub fn set_engine_up(&self, number: usize, is_up: bool) {
         let Some(engine) = self.engines.get(number) else { return };
         engine.is_up.store(is_up, Ordering::SeqCst);
         if !is_up {
-            self.pending().retain(|_, pending| self.engine_of(&pending.room) != number);
-            self.wants().retain(|_, wanting| self.engine_of(&wanting.room) != number);
+            self.joins().retain(|_, pending| self.engine_of(&pending.room) != number);
+            self.claims().retain(|_, pending| self.engine_of(&pending.room) != number);
         }
     }
 
-    /// So many asks were taken from the queue of an engine.
-    pub fn note_dequeued(&self, number: usize, says: usize) {
+    /// Sets the connection to a Redis, or removes it; whether there was one.
+    pub(super) fn set_connection(
+        &self,
+        number: usize,
+        connection: Option<MultiplexedConnection>,
+    ) -> bool {
+        let Some(engine) = self.engines.get(number) else { return false };
+        let mut known = engine.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *known, connection).is_some()
+    }
+
+    /// The connection to the Redis with this number.
+    pub(super) fn connection(
+        &self,
+        number: usize,
+    ) -> Result<MultiplexedConnection, ClusterUnavailable> {
+        let engine = self.engines.get(number).ok_or(ClusterUnavailable)?;
+        let connection = engine.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        connection.clone().ok_or(ClusterUnavailable)
+    }
+
+    // Commands.
+
+    /// Sends a command that is repeated, or is part of what this node states, where it is lost.
+    pub(super) fn send(&self, room: &str, command: ClusterCommand) {
+        if let Some(engine) = self.engine(room) {
+            let _ = engine.commands.send(command);
+        }
+    }
+
+    /// Sends a command of which no more may wait than [`MAX_QUEUED_COMMANDS`].
+    pub(super) fn try_send(
+        &self,
+        room: &str,
+        command: ClusterCommand,
+    ) -> Result<(), NodeUnreachable> {
+        let engine = self.engine(room).ok_or(NodeUnreachable)?;
+        if !engine.is_up.load(Ordering::Relaxed) {
+            return Err(NodeUnreachable);
+        }
+        if engine.queued.fetch_add(1, Ordering::Relaxed) >= MAX_QUEUED_COMMANDS {
+            engine.queued.fetch_sub(1, Ordering::Relaxed);
+            return Err(NodeUnreachable);
+        }
+        engine.commands.send(command).map_err(|_| NodeUnreachable)
+    }
+
+    /// So many limited commands were taken from the queue of a Redis.
+    pub(super) fn note_dequeued(&self, number: usize, limited: usize) {
         if let Some(engine) = self.engines.get(number) {
-            engine.queued.fetch_sub(says, Ordering::Relaxed);
+            engine.queued.fetch_sub(limited, Ordering::Relaxed);
         }
     }
 
-    /// Asks to let somebody in; the answer comes as a [`Fact`], or as [`refused`](Self::refused).
-    pub(crate) fn join(&self, peer: Peer, key: u64, pending: PendingJoin) {
+    // Joins.
+
+    /// Asks to let a client in; the answer is an [`Admitted`](super::messages::ClusterEvent::Admitted), or
+    /// [`refuse_join`](Self::refuse_join).
+    pub(super) fn request_join(&self, peer: Peer, key: u64, pending: PendingJoin) {
         let room = pending.room.clone();
         let Some(engine) = self.engine(&room) else { return };
-        self.pending().insert(key, pending);
-        // In this order: whoever finds the engine gone clears what waits.
-        let is_asked = engine.is_up.load(Ordering::SeqCst)
+        self.joins().insert(key, pending);
+        // In this order: a link that finds its Redis gone clears what waits.
+        let is_sent = engine.is_up.load(Ordering::SeqCst)
             && engine.commands.send(ClusterCommand::Join { room, peer, key }).is_ok();
-        if !is_asked {
-            self.pending().remove(&key);
+        if !is_sent {
+            self.joins().remove(&key);
         }
     }
 
-    /// Somebody may not come in.
-    pub fn refuse_join(&self, key: u64, why: JoinError) {
-        if let Some(pending) = self.pending().remove(&key) {
-            let _ = pending.reply.send(Err(why));
+    /// A client is not let in.
+    pub fn refuse_join(&self, key: u64, error: JoinError) {
+        if let Some(pending) = self.take_pending_join(key) {
+            let _ = pending.reply.send(Err(error));
         }
     }
 
-    pub(crate) fn take_pending_join(&self, key: u64) -> Option<PendingJoin> {
-        self.pending().remove(&key)
+    pub(super) fn take_pending_join(&self, key: u64) -> Option<PendingJoin> {
+        self.joins().remove(&key)
     }
 
-    /// Asks for something that is asked again, or is part of what we state, where it is lost.
-    pub(crate) fn send(&self, room: &str, ask: ClusterCommand) {
-        if let Some(engine) = self.engine(room) {
-            let _ = engine.commands.send(ask);
-        }
-    }
+    // Claims.
 
-    /// Asks for the seat of `client_id`, which is on another node; what becomes of the wish. Nothing is heard where
-    /// the engine is lost meanwhile.
-    pub(crate) fn claim(
+    /// Claims a membership that is on another node. The receiver fails where the Redis is lost meanwhile.
+    pub(super) fn request_claim(
         &self,
-        room: &Arc<str>,
-        client_id: &Arc<str>,
-        membership: u128,
+        request: &ClaimRequest,
         ends: Option<u64>,
-        luggage: ByteString,
     ) -> oneshot::Receiver<ClaimReply> {
         let (reply, answer) = oneshot::channel();
-        let Some(engine) = self.engine(room) else { return answer };
-        let (room, client_id, key) = (room.clone(), client_id.clone(), random_key());
-        let wanting =
+        let ClaimRequest { room, client_id, membership, context } = request.clone();
+        let Some(engine) = self.engine(&room) else { return answer };
+        let key = random_key();
+        let pending =
             PendingClaim { room: room.clone(), client_id: client_id.clone(), membership, reply };
-        self.wants().insert(key, wanting);
-        // In this order: whoever finds the engine gone clears what waits.
-        let is_asked = engine.is_up.load(Ordering::SeqCst)
-            && engine
-                .commands
-                .send(ClusterCommand::Claim { room, client_id, membership, ends, key, luggage })
-                .is_ok();
-        if !is_asked {
-            self.wants().remove(&key);
+        self.claims().insert(key, pending);
+        let command = ClusterCommand::Claim { room, client_id, membership, ends, key, context };
+        // In this order: a link that finds its Redis gone clears what waits.
+        let is_sent = engine.is_up.load(Ordering::SeqCst) && engine.commands.send(command).is_ok();
+        if !is_sent {
+            self.claims().remove(&key);
         }
         answer
     }
 
-    /// Which seat was wanted for connection `key`: room, client id, and key of the membership.
-    pub(crate) fn pending_claim(&self, key: u64) -> Option<(Arc<str>, Arc<str>, u128)> {
-        let wants = self.wants();
-        let PendingClaim { room, client_id, membership, .. } = wants.get(&key)?;
+    /// The membership that was claimed for connection `key`: room, client id, and key of the membership.
+    pub(super) fn pending_claim(&self, key: u64) -> Option<(Arc<str>, Arc<str>, u128)> {
+        let claims = self.claims();
+        let PendingClaim { room, client_id, membership, .. } = claims.get(&key)?;
         Some((room.clone(), client_id.clone(), *membership))
     }
 
-    pub(crate) fn answer_claim(&self, key: u64, wish: ClaimReply) {
-        if let Some(wanting) = self.wants().remove(&key) {
-            let _ = wanting.reply.send(wish);
+    pub(super) fn answer_claim(&self, key: u64, reply: ClaimReply) {
+        if let Some(pending) = self.claims().remove(&key) {
+            let _ = pending.reply.send(reply);
         }
     }
 
-    /// A seat is ours; what was said before is on its way.
-    pub(crate) fn register_incoming(&self, key: u64, arriving: IncomingMigration) {
-        self.arriving().insert(key, arriving);
+    // Memberships that come to this node.
+
+    /// The record of a membership is on this node; its frames are on their way.
+    pub(super) fn register_incoming(&self, key: u64, member: AcceptedMember) {
+        let (since, guard) = (Instant::now(), self.migrations.track());
+        let incoming = IncomingMigration { member, since, deferred_claim: None, guard };
+        self.incoming().insert(key, incoming);
     }
 
-    /// Keeps a wish for a seat that is not all here yet, or gives it back.
-    pub(crate) fn defer_claim(&self, key: u64, wanted: ClusterEvent) -> Option<ClusterEvent> {
-        match self.arriving().get_mut(&key) {
-            Some(arriving) => {
-                arriving.deferred_claim = Some(wanted);
+    /// Keeps a claim for a membership that is not completely here yet, or gives it back.
+    pub(super) fn defer_claim(&self, claim: Claim) -> Option<Claim> {
+        match self.incoming().get_mut(&claim.migration.from.key) {
+            Some(incoming) => {
+                incoming.deferred_claim = Some(claim);
                 None
             }
-            None => Some(wanted),
+            None => Some(claim),
         }
     }
 
-    /// All of a seat is here; the wish for it that came before, and whether its client is here, too.
-    pub(crate) fn complete_incoming(
+    /// A membership is completely here. Returns the claim for it that came before, and whether its client is here, too.
+    pub(super) fn complete_incoming(
         &self,
         key: u64,
-        luggage: ByteString,
-        goods: MigrationState,
-    ) -> Option<(ClusterEvent, bool)> {
-        let arriving = self.arriving().remove(&key)?;
-        let IncomingMigration {
-            membership: seat,
-            queue: outbox,
-            reader: mailbox,
-            others: has,
-            deferred_claim: wanted,
-            guard: on_its_way,
-            ..
-        } = arriving;
-        let MigrationState { replay, features, is_missed, others: had } = goods;
-        let membership = replay.key();
-        outbox.absorb_migration(replay, seat.roster_changes(&had, &has), features, is_missed);
-        let mut wants = self.wants();
-        let waiting = wants.extract_if(|_, wanting| wanting.membership == membership);
-        let replies: Vec<_> = waiting.map(|(_, wanting)| wanting.reply).collect();
-        drop(wants);
+        context: ByteString,
+        state: MigrationState,
+    ) -> Option<(Claim, bool)> {
+        let incoming = self.incoming().remove(&key)?;
+        let IncomingMigration { member, deferred_claim, guard, .. } = incoming;
+        let AcceptedMember { membership, queue, reader, others } = member;
+        let MigrationState { replay, features, is_detached_reported, known_members } = state;
+        let claimed = replay.key();
+        let changes = membership.roster_changes(&known_members, &others);
+        queue.absorb_migration(replay, changes, features, is_detached_reported);
+        let mut claims = self.claims();
+        let waiting = claims.extract_if(|_, pending| pending.membership == claimed);
+        let replies: Vec<_> = waiting.map(|(_, pending)| pending.reply).collect();
+        drop(claims);
         let is_expected = replies.iter().any(|reply| !reply.is_closed());
-        let arrival = MigratedMember {
-            membership: seat,
-            queue: outbox,
-            reader: mailbox,
-            context: luggage,
-            is_expected,
-        };
-        let _ = self.migrated.send((arrival, on_its_way));
+        let member = MigratedMember { membership, queue, reader, context, is_expected };
+        let _ = self.migrated.send((member, guard));
         for reply in replies {
             let _ = reply.send(ClaimReply::Granted);
         }
-        wanted.map(|wanted| (wanted, is_expected))
+        deferred_claim.map(|claim| (claim, is_expected))
     }
 
-    /// A seat is here without its client.
-    pub(crate) fn deliver_migrated(&self, arrival: MigratedMember) {
-        let _ = self.migrated.send((arrival, self.track_migration()));
+    /// A membership is here without its client.
+    pub(super) fn deliver_migrated(&self, member: MigratedMember) {
+        let _ = self.migrated.send((member, self.migrations.track()));
     }
 
-    /// Those that are ours and whose goods do not come. Dropping them is leaving.
-    pub(crate) fn expire_incoming(&self, now: Instant) -> Vec<IncomingMigration> {
-        let is_overdue = |_: &u64, it: &mut IncomingMigration| {
-            now.duration_since(it.since) >= INCOMING_MIGRATION_TIMEOUT
+    /// Ends memberships whose frames do not come.
+    pub fn expire_incoming(&self, now: Instant) {
+        let timeout = self.timings.incoming_migration_timeout;
+        let is_overdue = |_: &u64, incoming: &mut IncomingMigration| {
+            now.duration_since(incoming.since) >= timeout
         };
-        self.arriving().extract_if(is_overdue).map(|(_, arriving)| arriving).collect()
+        let overdue: Vec<_> = self.incoming().extract_if(is_overdue).collect();
+        // Without the lock: to drop a membership is to leave.
+        drop(overdue);
     }
 
-    /// A seat is on its way to another node, or here.
-    pub(crate) fn track_migration(&self) -> MigrationGuard {
-        self.in_flight.send_modify(|moving| *moving += 1);
-        MigrationGuard(self.in_flight.clone())
+    fn joins(&self) -> MutexGuard<'_, HashMap<u64, PendingJoin>> {
+        self.pending_joins.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until no seat is on its way.
-    pub async fn wait_for_migrations(&self) {
-        let _ = self.in_flight.subscribe().wait_for(|moving| *moving == 0).await;
+    fn claims(&self) -> MutexGuard<'_, HashMap<u64, PendingClaim>> {
+        self.pending_claims.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Says something that is not worth more than there is room for.
-    pub(crate) fn try_send(
-        &self,
-        room: &str,
-        ask: ClusterCommand,
-    ) -> Result<(), EngineUnreachable> {
-        let engine = self.engine(room).ok_or(EngineUnreachable)?;
-        if !engine.is_up.load(Ordering::Relaxed) {
-            return Err(EngineUnreachable);
-        }
-        if engine.queued.fetch_add(1, Ordering::Relaxed) >= MAX_QUEUED_COMMANDS {
-            engine.queued.fetch_sub(1, Ordering::Relaxed);
-            return Err(EngineUnreachable);
-        }
-        engine.commands.send(ask).map_err(|_| EngineUnreachable)
-    }
-
-    fn pending(&self) -> MutexGuard<'_, HashMap<u64, PendingJoin>> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn wants(&self) -> MutexGuard<'_, HashMap<u64, PendingClaim>> {
-        self.claims.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn arriving(&self) -> MutexGuard<'_, HashMap<u64, IncomingMigration>> {
+    fn incoming(&self) -> MutexGuard<'_, HashMap<u64, IncomingMigration>> {
         self.incoming.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// For a connection that nobody has had before; never 0, which stands for none.
-pub(crate) fn random_key() -> u64 {
-    uuid::Uuid::new_v4().as_u64_pair().1 | 1
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_seat_is_written_and_read_the_same() {
-        let peer = Peer { client_id: "alice-1".into(), username: "alice of the hill".into() };
-        let holder = MemberRecord {
-            peer,
-            connection: ConnectionId { node: "n1".into(), key: 0xfeed },
-            join_order: 7,
-        };
-
-        assert_eq!(holder.to_record(), "n1.000000000000feed 7 alice of the hill");
-        assert_eq!(MemberRecord::parse("alice-1", &holder.to_record()), Ok(holder));
-        for wrong in ["", "n1", "n1.x 7 alice", "n1.1 x alice", "n1.1 7"] {
-            assert!(MemberRecord::parse("alice-1", wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn few_rooms_move_where_an_engine_is_added() {
-        let of = |engines| {
-            let (far, ..) = ClusterGateway::new("n".into(), engines);
-            (0..3_000).map(move |room| far.engine_of(&format!("room {room}"))).collect::<Vec<_>>()
-        };
-        let (two, three) = (of(2), of(3));
-
-        for engine in 0..3 {
-            let rooms = three.iter().filter(|other| **other == engine).count();
-            assert!((850..1_150).contains(&rooms), "{rooms} on {engine}");
-        }
-        let moved: Vec<_> = two.iter().zip(&three).filter(|(two, three)| two != three).collect();
-        assert!(moved.iter().all(|(_, three)| **three == 2), "they move to the new one alone");
     }
 }

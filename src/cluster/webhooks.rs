@@ -1,28 +1,74 @@
-//! What scripts say is to be told outside, by whoever has called them: so each event is told once, by one node.
+//! Webhook events that a script has numbered. The node that has called the script sends them, so each is sent once.
 
 use std::sync::Arc;
+
+use serde::Deserialize;
 
 use crate::{
     rooms::RoomRegistry,
     webhooks::{Webhooks, What},
 };
 
-/// Room, number in that room, kind, client id, username, why.
-pub type WebhookRecord = (String, u64, String, String, String, String);
+/// One event, as scripts write it.
+#[derive(Debug, Deserialize, PartialEq, Eq)]
+pub struct WebhookRecord {
+    /// The room.
+    pub room: String,
+    /// The number of the event there.
+    pub sequence: u64,
+    /// `opened`, `closed`, `joined`, `left`, or `report`, which only needs the number.
+    pub event: String,
+    /// The member.
+    pub client_id: String,
+    /// Its account.
+    pub username: String,
+    /// Why it has left.
+    pub reason: String,
+}
 
-/// Tells it.
-pub fn emit(webhooks: &Webhooks, rooms: &RoomRegistry, told: &[WebhookRecord]) {
-    for (room, number, kind, client_id, username, why) in told {
-        rooms.advance_webhook_seq(room, *number);
-        let (client_id, username) = (client_id.as_str().into(), username.as_str().into());
-        let what = match kind.as_str() {
-            "opened" => What::RoomOpened {},
-            "closed" => What::RoomClosed {},
-            "joined" => What::MemberJoined { client_id, username },
-            "left" => What::MemberLeft { client_id, username, reason: why.clone() },
-            // Another version of this server may write such.
-            _ => continue,
-        };
-        webhooks.tell(&Arc::from(room.as_str()), *number, what);
+impl WebhookRecord {
+    /// Reads a JSON array of them; nothing where it is none, for only the scripts of this version write it.
+    pub fn parse_all(json: &[u8]) -> Vec<Self> {
+        serde_json::from_slice(json).unwrap_or_default()
+    }
+
+    fn into_event(self) -> Option<What> {
+        let Self { event, client_id, username, reason, .. } = self;
+        let (client_id, username) = (Arc::from(client_id), Arc::from(username));
+        match event.as_str() {
+            "opened" => Some(What::RoomOpened {}),
+            "closed" => Some(What::RoomClosed {}),
+            "joined" => Some(What::MemberJoined { client_id, username }),
+            "left" => Some(What::MemberLeft { client_id, username, reason }),
+            _ => None,
+        }
+    }
+}
+
+/// Sends events to webhooks, and remembers their numbers in `rooms`.
+pub fn emit(webhooks: &Webhooks, rooms: &RoomRegistry, records: Vec<WebhookRecord>) {
+    for record in records {
+        let (room, sequence): (Arc<str>, _) = (record.room.as_str().into(), record.sequence);
+        rooms.advance_webhook_seq(&room, sequence);
+        if let Some(event) = record.into_event() {
+            webhooks.tell(&room, sequence, event);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_read_as_the_scripts_write_them() {
+        let json = br#"[{"room":"den","sequence":2,"event":"left","client_id":"a","username":"alice","reason":"gone"}]"#;
+
+        let records = WebhookRecord::parse_all(json);
+
+        let event = records.into_iter().next().and_then(WebhookRecord::into_event);
+        let (client_id, username) = ("a".into(), "alice".into());
+        assert_eq!(event, Some(What::MemberLeft { client_id, username, reason: "gone".into() }));
+        assert_eq!(WebhookRecord::parse_all(b"[]"), []);
     }
 }

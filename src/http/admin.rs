@@ -69,11 +69,12 @@ pub(super) struct StatusBody {
     )
 )]
 pub(super) async fn status(State(app): State<AppState>, _: Administrator) -> impl IntoResponse {
+    let backend = app.rooms.backend();
     let body = StatusBody {
         version: env!("CARGO_PKG_VERSION"),
         uptime_seconds: app.started.elapsed().as_secs(),
-        node: app.cluster.as_ref().map(|cluster| cluster.node().to_owned()),
-        is_cluster_up: app.cluster.as_ref().map(crate::cluster::Cluster::is_up),
+        node: backend.node().map(ToString::to_string),
+        is_cluster_up: backend.node().map(|_| backend.is_up()),
         is_draining: app.is_closing(),
         connections: app.sessions.len(),
         members: app.rooms.member_total(),
@@ -159,14 +160,8 @@ pub(super) async fn rooms(
     State(app): State<AppState>,
     _: Administrator,
 ) -> Result<impl IntoResponse, ApiError> {
-    let counted: Vec<(String, usize)> = match &app.cluster {
-        Some(cluster) => cluster.list().await?,
-        None => {
-            let rooms = app.rooms.list().into_iter();
-            rooms.map(|(room, members)| (room.to_string(), members)).collect()
-        }
-    };
-    let rooms = counted.into_iter().map(|(room, members)| room_body(&app, room, members));
+    let counted = app.rooms.backend().list(&app.rooms).await?.into_iter();
+    let rooms = counted.map(|(room, members)| room_body(&app, room.to_string(), members));
     Ok((NO_STORE, Json(rooms.collect::<Vec<_>>())))
 }
 
@@ -232,10 +227,12 @@ pub(super) async fn room(
 /// Who is in a room, by what this server sees of it, or else by what all share.
 async fn members(app: &AppState, room: &str) -> Result<Vec<MemberBody>, ApiError> {
     let seen = app.rooms.member_snapshots(room);
-    let Some(cluster) = app.cluster.as_ref().filter(|_| seen.is_empty()) else {
+    if !seen.is_empty() {
         return Ok(seen.into_iter().map(MemberBody::from).collect());
-    };
-    let mut members: Vec<_> = cluster
+    }
+    let mut members: Vec<_> = app
+        .rooms
+        .backend()
         .members(room)
         .await?
         .into_iter()

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use crate::{
-    app::LoginError, cluster::ClusterUnavailable, moderation::RuleLimitReached, session::AuthError,
+    app::LoginError, moderation::RuleLimitReached, rooms::ClusterUnavailable, session::AuthError,
 };
 
 /// What a REST handler returns when it cannot do what it was asked.

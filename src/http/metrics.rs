@@ -21,7 +21,7 @@ use super::{
     layers::NO_STORE,
 };
 use crate::{
-    app::AppState, cluster::ClusterCounts, process, server::ConnectionInfo, workers::Workers,
+    app::AppState, process, rooms::ClusterCounts, server::ConnectionInfo, workers::Workers,
 };
 
 /// What Prometheus asks for, and what prometheus-client writes.
@@ -88,9 +88,9 @@ fn check(known: &SecretString, bearer: Option<Bearer>) -> Result<(), ApiError> {
 }
 
 async fn render(app: AppState, workers: Workers) -> Result<impl IntoResponse, ApiError> {
-    let cluster = match &app.cluster {
+    let cluster = match app.rooms.backend().counts().await.transpose() {
         None => Registry::default(),
-        Some(cluster) => cluster_metrics(cluster.counts().await.ok()),
+        Some(counts) => cluster_metrics(counts.ok()),
     };
     // All rooms are looked at, and all open files counted: not on a thread that carries connections.
     let writing = tokio::task::spawn_blocking(move || {

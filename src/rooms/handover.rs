@@ -1,263 +1,198 @@
-//! Seats of one room that go to other servers, and come from them: nothing that was said to them is lost, doubled or
-//! out of order, and nobody hears of it.
-//!
-//! Whoever has the seat lets it go and keeps its frames, the engine moves it, every other server says that it has heard of
-//! that, and then the frames follow. In which [`Epoch`] something was said tells to which of both servers it went.
+//! Memberships of one room that go to other nodes, and come from them. See [`migration`](crate::migration) for the order in
+//! which that happens.
 
-use std::{cell::Cell, collections::BTreeSet, sync::Arc};
+use std::{cell::Cell, sync::Arc};
 
 use bytestring::ByteString;
 use tokio::time::Instant;
 
-use super::{JoinOutcome, LOST, Location, Member, Peer, RemoteMember, Room};
+use super::{
+    Peer,
+    events::RoomEvent,
+    local::{Entry, NewMember},
+    room::{JoinOutcome, LOST, Location, Member, RemoteMember, Room},
+};
 use crate::{
-    cluster::gateway::{
-        ClusterCommand, ConnectionId, Epoch, MemberRecord, Migration, MigrationGuard,
-        MigrationState, OUTGOING_MIGRATION_TIMEOUT,
-    },
+    migration::{ClusterTimings, ConnectionId, Epoch, MemberRecord, Migration, OutgoingMigration},
     outbox::{self, ClientQueue, ClientQueueReader},
-    timeline::TimelineEntry,
-    wire::ServerMessage,
 };
 
-/// A seat that is to be on another server, or is, and whose frames are still here.
-pub(super) struct OutgoingMigration {
-    pub(super) migration: Migration,
-    context: ByteString,
+/// A local membership that was released and does not move: it stays, detached.
+pub(super) struct ReturnedMember {
+    pub(super) peer: Peer,
+    pub(super) outcome: JoinOutcome,
     pub(super) queue: ClientQueue,
-    reader: ClientQueueReader,
-    since: Instant,
-    moved: Option<CompletedMove>,
-    guard: MigrationGuard,
-}
-
-/// A seat that is on another server.
-struct CompletedMove {
-    epoch: Epoch,
-    /// Those that may have said something to it before they heard of that.
-    waits_for: BTreeSet<Arc<str>>,
-    /// Who else was there.
-    others: Vec<(String, String)>,
-}
-
-impl OutgoingMigration {
-    /// Whether what was said in `epoch` goes here, and not to its new server.
-    pub(super) fn receives_epoch(&self, epoch: Epoch) -> bool {
-        self.moved.as_ref().is_some_and(|moved| epoch < moved.epoch)
-    }
+    pub(super) reader: ClientQueueReader,
+    pub(super) context: ByteString,
 }
 
 impl Room {
-    /// Lets one of ours go to another server, where its client is or may come to, if it is the seat that is
-    /// meant; whether it is. From now on it has no connection here.
+    /// Releases a local membership to another node, where its client is or may come to, if it is the one that `is_meant`;
+    /// whether it is. From now on it has no connection here.
     fn start_outgoing(
         &mut self,
-        moving: Migration,
+        migration: Migration,
         is_meant: impl Fn(&Member, &ClientQueue) -> bool,
-        luggage: ByteString,
+        context: ByteString,
         now: Instant,
     ) -> bool {
-        let Some(far) = self.gateway.clone() else { return false };
-        let Ok(place) = self.position(&moving.client_id) else { return false };
-        let Some(member) = self.members.get_mut(place) else { return false };
-        let Some(outbox) = member.queue().filter(|outbox| is_meant(member, outbox)) else {
+        let Ok(index) = self.position(&migration.client_id) else { return false };
+        let Some(member) = self.members.get_mut(index) else { return false };
+        let Some(queue) = member.queue().filter(|queue| is_meant(member, queue)) else {
             return false;
         };
-        let of_same = |going: &&mut OutgoingMigration| going.migration.from == moving.from;
-        if let Some(going) = self.outgoing.iter_mut().find(of_same) {
-            (going.migration, going.context, going.since) = (moving.clone(), luggage, now);
-        } else {
-            let (carrier, mailbox) = outbox::channel();
-            outbox.migrate_into(&carrier);
+        if !self.outgoing.retarget(&migration, &context, now) {
+            let Some(guard) = self.backend.track_migration() else { return false };
+            let (carrier, reader) = outbox::channel();
+            queue.migrate_into(&carrier);
             self.last_generation += 1;
-            member.location =
-                Location::Local { outbox: carrier.clone(), seat: self.last_generation };
-            self.outgoing.push(OutgoingMigration {
-                migration: moving.clone(),
-                context: luggage,
-                queue: carrier,
-                reader: mailbox,
-                since: now,
-                moved: None,
-                guard: far.track_migration(),
-            });
+            let generation = self.last_generation;
+            member.location = Location::Local { queue: carrier.clone(), generation };
+            let moved = migration.clone();
+            self.outgoing.push(OutgoingMigration::new(moved, context, carrier, reader, now, guard));
         }
-        far.send(&self.id, ClusterCommand::Move(moving));
+        self.backend.move_member(migration);
         true
     }
 
-    /// The client of one of ours is on another server, which wants the seat.
+    /// The client of a local membership is on another node, which claims it.
     ///
     /// # Errors
     ///
-    /// It stays; and for which connection that its client has here, which only a wish `ends` that names it: one may
-    /// come late, of a client that has been there and is back.
-    pub(in crate::rooms) fn begin_handover(
+    /// It stays; and the connection that its client has here, where it has one: only a claim that names it in `ends` may end
+    /// it. A claim may come late, of a client that has been there and is back.
+    pub(super) fn begin_handover(
         &mut self,
-        moving: Migration,
+        migration: Migration,
         membership: u128,
         ends: Option<u64>,
-        luggage: ByteString,
+        context: ByteString,
         now: Instant,
     ) -> Result<(), Option<u64>> {
-        let (key, live) = (moving.from.key, Cell::new(None));
-        let is_meant = |member: &Member, outbox: &ClientQueue| {
-            let is_it = member.key == key && outbox.membership_key() == Some(membership);
-            if let Location::Local { seat, .. } = member.location
+        let (key, live) = (migration.from.key, Cell::new(None));
+        let is_meant = |member: &Member, queue: &ClientQueue| {
+            let is_it = member.key == key && queue.membership_key() == Some(membership);
+            if let Location::Local { generation, .. } = member.location
                 && is_it
-                && !outbox.is_detached()
+                && !queue.is_detached()
             {
-                live.set(Some(seat));
+                live.set(Some(generation));
             }
             is_it && (live.get().is_none() || live.get() == ends)
         };
-        if self.start_outgoing(moving, is_meant, luggage, now) { Ok(()) } else { Err(live.get()) }
+        let is_released = self.start_outgoing(migration, is_meant, context, now);
+        if is_released { Ok(()) } else { Err(live.get()) }
     }
 
-    /// One of ours, whose client is away, is to be on `to`.
-    pub(in crate::rooms) fn migrate_to_node(
+    /// Releases a local, detached membership to `to`; whether it may resume there.
+    pub(super) fn migrate_to_node(
         &mut self,
         client_id: &Arc<str>,
-        seat: u64,
+        generation: u64,
         to: ConnectionId,
-        luggage: ByteString,
+        context: ByteString,
         now: Instant,
     ) -> bool {
-        let Some(far) = &self.gateway else { return false };
+        let Some(node) = self.backend.node() else { return false };
         let Some(key) = self.find(client_id).map(|member| member.key) else { return false };
-        let from = ConnectionId { node: far.node.clone(), key };
-        let moving = Migration { room: self.id.clone(), client_id: client_id.clone(), from, to };
-        let is_meant = |member: &Member, outbox: &ClientQueue| {
-            member.is_generation(seat) && outbox.membership_key().is_some()
+        let from = ConnectionId { node: node.clone(), key };
+        let migration = Migration { room: self.id.clone(), client_id: client_id.clone(), from, to };
+        let is_meant = |member: &Member, queue: &ClientQueue| {
+            member.is_generation(generation) && queue.membership_key().is_some()
         };
-        self.start_outgoing(moving, is_meant, luggage, now)
+        self.start_outgoing(migration, is_meant, context, now)
     }
 
-    /// One of ours is on another server now; whether it was still here. What is said to it goes there, but for
-    /// what those say who have not heard of it.
-    pub(in crate::rooms) fn complete_outgoing(
+    /// The record of a local membership is on another node; whether the membership was still here. What is sent to it goes
+    /// there, but for frames of nodes that have not read of the move.
+    pub(super) fn complete_outgoing(
         &mut self,
-        moving: Migration,
-        holder: MemberRecord,
+        migration: Migration,
+        record: MemberRecord,
         epoch: Epoch,
         nodes: Vec<Arc<str>>,
         now: Instant,
     ) -> bool {
         self.advance_epoch(epoch);
-        let others = self.others(&holder.peer.client_id).map(|other| &other.peer);
+        let others = self.others(&record.peer.client_id).map(|other| &other.peer);
         let others = others.map(|peer| (peer.client_id.to_string(), peer.username.to_string()));
         let others = others.collect();
-        let Some(going) =
-            self.outgoing.iter_mut().find(|going| going.migration.from == moving.from)
-        else {
-            return self.apply_join(holder, now);
-        };
-        going.moved = Some(CompletedMove { epoch, waits_for: nodes.into_iter().collect(), others });
-        going.migration = moving;
-        let place = self.position(&holder.peer.client_id);
-        let member = place.ok().and_then(|place| self.members.get_mut(place));
-        let is_here =
-            member.filter(|member| member.queue().is_some() && member.is_same_membership(&holder));
-        let was_ours = match is_here {
+        if !self.outgoing.complete(migration, epoch, nodes, others) {
+            return self.apply_join(record, now);
+        }
+        let index = self.position(&record.peer.client_id);
+        let member = index.ok().and_then(|index| self.members.get_mut(index));
+        let local =
+            member.filter(|member| member.queue().is_some() && member.is_same_membership(&record));
+        let was_local = match local {
             Some(member) => {
-                self.arrivals.retain(|(came, _)| *came != member.peer.client_id);
-                let is_away = member.queue().is_some_and(ClientQueue::is_detached_reported);
-                let there = RemoteMember {
-                    node: holder.connection.node,
-                    is_detached: is_away,
-                    unconfirmed_since: None,
-                };
+                self.arrivals.retain(|(arrived, _)| *arrived != member.peer.client_id);
+                let is_detached = member.queue().is_some_and(ClientQueue::is_detached_reported);
+                let node = record.connection.node.clone();
+                let remote = RemoteMember { node, is_detached, unconfirmed_since: None };
                 (member.location, member.key) =
-                    (Location::Remote(Box::new(there)), holder.connection.key);
-                let who = member.peer_ref;
-                self.record(now, TimelineEntry::Moved { who });
+                    (Location::Remote(Box::new(remote)), record.connection.key);
+                let member = member.peer_ref;
+                self.emit(now, RoomEvent::Moved { member });
                 true
             }
-            None => self.apply_join(holder, now),
+            None => self.apply_join(record, now),
         };
         self.send_ready_handovers();
-        was_ours
+        was_local
     }
 
-    /// Whether it is one of ours that was let go.
+    /// Whether it is a local member that has been released.
     pub(super) fn is_migrating(&self, member: &Member) -> bool {
-        let is_it = |going: &OutgoingMigration| going.migration.from.key == member.key;
-        member.queue().is_some() && self.outgoing.iter().any(is_it)
+        member.queue().is_some() && self.outgoing.contains(member.key)
     }
 
-    /// Whether the one who is here on `conn` is this membership; nothing where it is not here, or not all of it.
-    pub(in crate::rooms) fn confirm_membership(
+    /// Whether the member on `connection` has this `membership` key; nothing where it is not here, or not completely.
+    pub(super) fn confirm_membership(
         &self,
         client_id: &str,
-        conn: &ConnectionId,
+        connection: &ConnectionId,
         membership: u128,
     ) -> Option<bool> {
-        let member = self.find(client_id).filter(|member| member.key == conn.key)?;
-        let outbox = member.queue()?;
-        match outbox.membership_key() {
+        let member = self.find(client_id).filter(|member| member.key == connection.key)?;
+        let queue = member.queue()?;
+        match queue.membership_key() {
             _ if self.is_migrating(member) => None,
             Some(outbox::AWAITING_MIGRATION) => None,
             known => Some(known == Some(membership)),
         }
     }
 
-    /// The other server does not take one of ours that was let go: its seat, and where its frames are kept.
-    pub(in crate::rooms) fn cancel_outgoing(
-        &mut self,
-        moving: &Migration,
-    ) -> Option<(Peer, JoinOutcome, ClientQueue, ClientQueueReader, ByteString)> {
-        let is_it =
-            |going: &mut OutgoingMigration| going.migration == *moving && going.moved.is_none();
-        let OutgoingMigration { context: luggage, queue: outbox, reader: mailbox, .. } =
-            self.outgoing.extract_if(.., is_it).next()?;
-        let member = self.find(&moving.client_id).filter(|member| member.key == moving.from.key)?;
-        let Location::Local { seat, .. } = member.location else { return None };
-        let joined =
-            JoinOutcome { generation: seat, join_order: member.join_order, replaced: false };
-        Some((member.peer.clone(), joined, outbox, mailbox, luggage))
+    /// The other node does not take a membership that was released: it is a detached one of this node again.
+    pub(super) fn cancel_outgoing(&mut self, migration: &Migration) -> Option<ReturnedMember> {
+        let OutgoingMigration { context, queue, reader, .. } = self.outgoing.cancel(migration)?;
+        let member = self.find(&migration.client_id);
+        let member = member.filter(|member| member.key == migration.from.key)?;
+        let Location::Local { generation, .. } = member.location else { return None };
+        let outcome = JoinOutcome { generation, join_order: member.join_order, replaced: false };
+        Some(ReturnedMember { peer: member.peer.clone(), outcome, queue, reader, context })
     }
 
-    /// What `node` says to a member that has moved goes to its new server from now on.
-    pub(in crate::rooms) fn confirm_barrier(&mut self, moving: &Migration, node: &str) {
-        let going = self.outgoing.iter_mut().find(|going| going.migration == *moving);
-        if let Some(moved) = going.and_then(|going| going.moved.as_mut()) {
-            moved.waits_for.remove(node);
-            self.send_ready_handovers();
-        }
+    /// What `node` sends to a member that has moved goes to its new node from now on.
+    pub(super) fn confirm_barrier(&mut self, migration: &Migration, node: &str) {
+        self.outgoing.confirm_barrier(migration, node);
+        self.send_ready_handovers();
     }
 
-    /// Sends what was said to members that have moved after them, once that is all.
+    /// Sends the frames of memberships that have moved after them, once they are complete.
     fn send_ready_handovers(&mut self) {
-        let Some(far) = &self.gateway else { return };
-        let is_all = |going: &mut OutgoingMigration| {
-            going.moved.as_ref().is_some_and(|moved| moved.waits_for.is_empty())
-        };
-        for going in self.outgoing.extract_if(.., is_all) {
-            let OutgoingMigration {
-                migration: moving,
-                context: luggage,
-                queue: outbox,
-                reader: mailbox,
-                guard: on_its_way,
-                moved,
-                ..
-            } = going;
-            let is_missed = outbox.is_detached_reported();
-            if let (Some((replay, features)), Some(moved)) = (mailbox.take_replay(), moved) {
-                let goods =
-                    Box::new(MigrationState { replay, features, is_missed, others: moved.others });
-                far.send(&self.id, ClusterCommand::HandOver { moving, luggage, goods, on_its_way });
-            }
+        for hand_over in self.outgoing.take_ready() {
+            self.backend.hand_over(hand_over);
         }
     }
 
-    /// Seats somebody who was on another server until now, and is away: those who follow the room hear
-    /// nothing of it. Says who else is there.
-    pub(in crate::rooms) fn accept_migration(
+    /// Makes a member of another node, which is detached, a local one: a node that follows the room reports nothing of it.
+    /// Returns the other members, too.
+    pub(super) fn accept_migration(
         &mut self,
-        holder: MemberRecord,
+        record: MemberRecord,
         epoch: Epoch,
-        outbox: ClientQueue,
+        queue: ClientQueue,
         everyone: Vec<MemberRecord>,
         now: Instant,
     ) -> (JoinOutcome, Vec<Peer>) {
@@ -269,77 +204,38 @@ impl Room {
                 self.insert_remote(other, now);
             }
         }
-        let known = self.position(&holder.peer.client_id).ok();
-        let same = known.filter(|place| {
-            self.members.get(*place).is_some_and(|member| {
-                member.queue().is_none() && member.is_same_membership(&holder)
+        let known = self.position(&record.peer.client_id).ok();
+        let same = known.filter(|index| {
+            self.members.get(*index).is_some_and(|member| {
+                member.queue().is_none() && member.is_same_membership(&record)
             })
         });
-        let mut replaced = false;
-        if let Some(place) = same {
-            self.members.remove(place);
+        let (mut replaced, mut is_announced) = (false, false);
+        if let Some(index) = same {
+            self.members.remove(index);
         } else if follows {
-            replaced = known.is_some_and(|place| self.evict_replaced(place, now));
-            self.announce_join(&holder.peer);
+            replaced = known.is_some_and(|index| self.evict_replaced(index, now));
+            is_announced = true;
         }
-        let MemberRecord { peer, connection: conn, join_order: arrival } = holder;
+        let MemberRecord { peer, connection, join_order } = record;
         let others = self.others(&peer.client_id).map(|other| other.peer.clone()).collect();
         self.arrivals.push((peer.client_id.clone(), epoch));
-        let what = |who| TimelineEntry::Arrived { who };
-        let seat = self.insert_local(peer, outbox, Some(arrival), conn.key, now, what);
-        (JoinOutcome { generation: seat, join_order: arrival, replaced }, others)
+        let member = NewMember { peer, queue, join_order: Some(join_order), key: connection.key };
+        let generation = self.insert_local(member, Entry::Arrives { is_announced }, true, now);
+        (JoinOutcome { generation, join_order, replaced }, others)
     }
 
-    /// What a client has to hear that knew of those it `had`, where there are those that we `has`.
-    pub(in crate::rooms) fn roster_changes(
-        &self,
-        had: &[(String, String)],
-        has: &[Peer],
-    ) -> Vec<ByteString> {
-        let is_known = |peer: &&Peer| {
-            !had.iter()
-                .any(|(id, username)| **id == *peer.client_id && **username == *peer.username)
-        };
-        let is_gone = |known: &&(String, String)| {
-            !has.iter().any(|peer| *peer.client_id == *known.0 && *peer.username == *known.1)
-        };
-        let left = had.iter().filter(is_gone).map(|(client_id, username)| {
-            let connected_users = has.len() + 1;
-            ServerMessage::UserLeft { room_id: &self.id, client_id, username, connected_users }
-        });
-        let joined = has.iter().filter(is_known).map(|peer| ServerMessage::UserJoined {
-            room_id: &self.id,
-            username: &peer.username,
-            client_id: &peer.client_id,
-            connected_users: has.len() + 1,
-            polite: false,
-        });
-        left.chain(joined).map(|news| news.encode()).collect()
-    }
-
-    /// Gives up those that were let go and whom nobody took for too long; how many that is.
-    pub(super) fn expire_outgoing(&mut self, now: Instant) -> usize {
+    /// Removes local members that were released and that no node took for too long; how many they are.
+    pub(super) fn expire_outgoing(&mut self, now: Instant, timings: &ClusterTimings) -> usize {
         let mut lost = 0;
-        let is_late = |going: &mut OutgoingMigration| {
-            now.duration_since(going.since) >= OUTGOING_MIGRATION_TIMEOUT
-        };
-        let late: Vec<_> = self.outgoing.extract_if(.., is_late).collect();
-        for mut going in late {
-            // A server that has not said that it has heard is gone, and has nothing more to say.
-            if let Some(moved) = &mut going.moved {
-                moved.waits_for.clear();
-                self.outgoing.push(going);
-                continue;
-            }
-            let Migration { client_id, from, .. } = going.migration;
-            let is_it = |member: &Member| member.queue().is_some() && member.key == from.key;
-            if let Ok(place) = self.position(&client_id)
-                && self.members.get(place).is_some_and(is_it)
-            {
-                if let (Some(far), Some(member)) = (&self.gateway, self.members.get(place)) {
-                    self.request_leave(far, member.peer.clone(), from.key, Some(LOST));
-                }
-                lost += usize::from(self.remove_at(place, None, LOST, now));
+        for migration in self.outgoing.expire(now, timings.outgoing_migration_timeout) {
+            let Migration { client_id, from, .. } = migration;
+            let Ok(index) = self.position(&client_id) else { continue };
+            let member = self.members.get(index);
+            let is_it = |member: &&Member| member.queue().is_some() && member.key == from.key;
+            if let Some(member) = member.filter(is_it) {
+                self.request_leave(member.peer.clone(), from.key, Some(LOST));
+                lost += usize::from(self.remove_at(index, None, LOST, now));
             }
         }
         self.send_ready_handovers();

@@ -1,4 +1,4 @@
-//! Membership as a value.
+//! Membership as a value: dropping it is leaving.
 
 use std::sync::Arc;
 
@@ -6,15 +6,16 @@ use bytestring::ByteString;
 use tokio::time::Instant;
 
 use super::{
-    ClaimError, JoinError, Peer, Resumed, RoomRegistry, RouteError, registry::RoomHandle,
-    room::JoinOutcome,
+    ClaimError, ClaimRequest, JoinError, Peer, Resumed, RoomRegistry, RouteError,
+    registry::RoomHandle, room::JoinOutcome,
 };
 use crate::{
-    outbox::{ClientQueue, ResumeError},
+    migration::roster_changes,
+    outbox::{ClientQueue, ClientQueueReader, ResumeError},
     wire::{CallReport, SenderSuffix, Signal},
 };
 
-/// One client's membership of one room: hold it and you are in, drop it and you have left.
+/// One client's membership of one room: it lasts until this is dropped.
 pub struct Membership {
     rooms: RoomRegistry,
     room: Arc<RoomHandle>,
@@ -26,13 +27,26 @@ pub struct Membership {
     leave_reason: &'static str,
 }
 
+/// A membership that has come from another node; its client is detached. Dropping it is leaving.
+pub struct MigratedMember {
+    /// The membership.
+    pub membership: Membership,
+    /// Holds the frames for it.
+    pub queue: ClientQueue,
+    /// The reading end of `queue`.
+    pub reader: ClientQueueReader,
+    /// What came with it.
+    pub context: ByteString,
+    /// Whether a connection of its client waits for it.
+    pub is_expected: bool,
+}
+
 impl Membership {
-    /// Enters `room` as `peer`; what the room says from now on goes to `outbox`.
+    /// Makes `peer` a member of `room`, whose frames go to `queue` from now on.
     ///
-    /// At once the outbox gets `users_in_room` and the others hear `user_joined`: no message of the
-    /// room comes before the one, nor is missed after it. A seat that the same user holds under the
-    /// same client id is taken over: its connection is dismissed, and the others hear it leave first,
-    /// since a reloaded page is a new WebRTC endpoint.
+    /// At once the queue gets `users_in_room` and the others `user_joined`: no message of the room comes before the one, nor
+    /// is missed after it. A membership that the same user has under the same client id is replaced: its connection is
+    /// disconnected, and the others see it leave first, since a reloaded page is a new WebRTC endpoint.
     ///
     /// # Errors
     ///
@@ -41,13 +55,13 @@ impl Membership {
         rooms: &RoomRegistry,
         room: &Arc<str>,
         peer: Peer,
-        outbox: ClientQueue,
+        queue: ClientQueue,
     ) -> Result<Self, JoinError> {
-        let (room, joined) = rooms.join(room, peer.clone(), outbox)?;
+        let (room, joined) = rooms.join(room, peer.clone(), queue)?;
         Ok(Self::new(rooms, room, peer, &joined))
     }
 
-    /// The same where several servers share rooms: whether there is a seat is then not ours to say.
+    /// The same where several nodes may share rooms: then Redis decides. A refusal is recorded in the room's timeline.
     ///
     /// # Errors
     ///
@@ -56,59 +70,55 @@ impl Membership {
         rooms: &RoomRegistry,
         room: &Arc<str>,
         peer: Peer,
-        outbox: ClientQueue,
+        queue: ClientQueue,
     ) -> Result<Self, JoinError> {
-        let seat = match rooms.gateway() {
-            None => Self::join_local(rooms, room, peer.clone(), outbox),
-            Some(far) => rooms.request_join(far, room, peer.clone(), outbox).await,
-        };
-        seat.inspect_err(|why| rooms.record_refusal(room, &peer, why.code()))
+        let joined = rooms.backend().join(rooms, room, peer.clone(), queue).await;
+        joined.inspect_err(|error| rooms.record_refusal(room, &peer, error.code()))
     }
 
-    /// Goes on as `peer` of `room`, on a new connection that reads from `outbox`: what the client has not
-    /// got after `last_seq` waits there already, and the others hear nothing of it, but for
-    /// `peer_state`. An older connection that is still open is dismissed. `key` is the membership's.
+    /// Resumes the membership of `peer` in `room` on a new connection that reads from `queue`: what the client has not
+    /// received after `last_seq` waits there already, and the others are told nothing but `peer_state`. An older connection
+    /// that is still open is disconnected. `key` is the membership's.
     ///
     /// # Errors
     ///
-    /// [`NotResumed`]; then nothing has changed.
+    /// [`ResumeError`]; then nothing has changed.
     pub fn resume(
         rooms: &RoomRegistry,
         room: &str,
         peer: Peer,
         key: u128,
-        outbox: ClientQueue,
+        queue: ClientQueue,
         last_seq: u64,
     ) -> Result<(Self, Resumed), ResumeError> {
-        let resumed = rooms.resume(room, &peer.client_id, key, outbox, last_seq);
+        let resumed = rooms.resume(room, &peer.client_id, key, queue, last_seq);
         resumed.map(|(room, joined, resumed)| (Self::new(rooms, room, peer, &joined), resumed))
     }
 
-    /// Brings the seat of `client_id` here from another node: once this returns it may be
-    /// [resumed](Self::resume), and until then it is [somebody's](crate::cluster::gateway::MigratedMember) who has `luggage`.
-    /// `membership` is its key.
+    /// Brings the membership of `client_id` here from another node: once this returns it may be [resumed](Self::resume). Until
+    /// then it is a [`MigratedMember`] with `context`. `membership` is its key.
     ///
     /// # Errors
     ///
-    /// [`NotFetched`], always where this server is alone.
+    /// [`ClaimError`], always on a single node.
     pub async fn claim(
         rooms: &RoomRegistry,
         room: &Arc<str>,
         client_id: &Arc<str>,
         membership: u128,
-        luggage: ByteString,
+        context: ByteString,
     ) -> Result<(), ClaimError> {
-        let far = rooms.gateway().ok_or(ClaimError::Ended)?;
-        rooms.claim(far, room, client_id, membership, luggage).await
+        let (room, client_id) = (room.clone(), client_id.clone());
+        rooms.backend().claim(ClaimRequest { room, client_id, membership, context }).await
     }
 
-    /// Sends it to another node, where its client may go on; whether it has one that may. Nobody hears of it.
-    pub fn migrate_to(&self, node: Arc<str>, luggage: ByteString) -> bool {
-        self.rooms.migrate_to_node(&self.room, &self.peer.client_id, self.generation, node, luggage)
+    /// Sends it to another node, where its client may resume it; whether it has a client that may. Its peers are not told.
+    pub fn migrate_to(&self, node: Arc<str>, context: ByteString) -> bool {
+        self.rooms.migrate_to_node(&self.room, &self.peer.client_id, self.generation, node, context)
     }
 
-    /// Sits down again as `peer` of `room`, where it sat before this process began, with the
-    /// [arrival](Self::arrival) that it had then; nobody hears of it.
+    /// Makes `peer` a member of `room` again, which it was before this process began, with the
+    /// [`join_order`](Self::join_order) that it had then; its peers are not told.
     ///
     /// # Errors
     ///
@@ -117,10 +127,10 @@ impl Membership {
         rooms: &RoomRegistry,
         room: &Arc<str>,
         peer: Peer,
-        outbox: ClientQueue,
-        arrival: u64,
+        queue: ClientQueue,
+        join_order: u64,
     ) -> Result<Self, JoinError> {
-        let (room, joined) = rooms.restore(room, peer.clone(), outbox, arrival)?;
+        let (room, joined) = rooms.restore(room, peer.clone(), queue, join_order)?;
         Ok(Self::new(rooms, room, peer, &joined))
     }
 
@@ -143,52 +153,52 @@ impl Membership {
         }
     }
 
-    /// From now on dropping it is leaving for `why`, one of our own words.
-    pub fn set_leave_reason(&mut self, why: &'static str) {
-        self.leave_reason = why;
+    /// From now on dropping it is leaving for `reason`, a constant of this server.
+    pub fn set_leave_reason(&mut self, reason: &'static str) {
+        self.leave_reason = reason;
     }
 
-    /// Notes what the client says of one of its calls.
+    /// Records what the client reports of one of its calls.
     pub fn record_call_report(&self, report: &CallReport<'_>, now: Instant) {
         self.room.lock().record_call_report(&self.peer, report, now);
     }
 
-    /// The client's connection is gone, and it may come back: what it would hear is kept from now on,
-    /// and those hear of it who want to know.
+    /// The client's connection is gone, and may come back: what it would receive is kept from now on, and peers that want to
+    /// know are told.
     pub fn detach(&self) {
         self.rooms.detach(&self.room, &self.peer.client_id, self.generation);
     }
 
-    /// Passes a signal that arrived at `heard_at` on to the peer that it names, or to everyone else in
-    /// the room. Says whether somebody has been sent it at once.
+    /// Sends a signal that arrived at `received_at` to the peer that it names, or to every other member. Says whether it was
+    /// written to a socket at once.
     ///
     /// # Errors
     ///
-    /// [`RouteError`]; then nobody has heard anything.
-    pub fn send(&self, signal: &Signal<'_>, heard_at: Instant) -> Result<bool, RouteError> {
+    /// [`RouteError`]; then no local member has received it.
+    pub fn send(&self, signal: &Signal<'_>, received_at: Instant) -> Result<bool, RouteError> {
         let mut room = self.room.lock();
-        let routed = room.route(&self.peer, self.generation, &self.suffix, signal, heard_at);
-        room.record_signal(&self.peer, signal, &routed, heard_at);
+        let routed = room.route(&self.peer, self.generation, &self.suffix, signal, received_at);
+        room.record_signal(&self.peer, signal, &routed, received_at);
         routed
     }
 
-    /// What its client has to hear that knew of those it `had`, where there are those that the room `has`. They
-    /// differ where one of two servers was cut off, and still waits for somebody.
-    pub(crate) fn roster_changes(&self, had: &[(String, String)], has: &[Peer]) -> Vec<ByteString> {
-        self.room.lock().roster_changes(had, has)
+    /// The frames for its client that knows of the members `known`, where the others in the room are `present`.
+    pub fn roster_changes(&self, known: &[(String, String)], present: &[Peer]) -> Vec<ByteString> {
+        let room = self.room.lock().id().clone();
+        roster_changes(&room, known, present)
     }
 
-    /// Who came later has a higher number; it stays as long as the membership.
+    /// Higher for a member that joined later; it stays as long as the membership.
     pub fn join_order(&self) -> u64 {
         self.join_order
     }
 
-    /// The number of what was told last of the room to webhooks.
+    /// The number of the room's last webhook event.
     pub fn webhook_seq(&self) -> u64 {
         self.room.lock().webhook_seq()
     }
 
-    /// Who sits here.
+    /// The member.
     pub fn peer(&self) -> &Peer {
         &self.peer
     }

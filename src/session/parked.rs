@@ -15,11 +15,10 @@ use tokio::{
 use super::{AuthError, Authorized, CloseReason, SUSPEND_THRESHOLD};
 use crate::{
     auth::{grants::TokenSessionGuard, ticket::ResumeToken},
-    cluster::gateway::MigratedMember,
     metrics::{Metrics, Resume},
     outbox::{self, ClientQueue, ClientQueueReader, DisconnectReason},
     replay::ReplayBuffer,
-    rooms::{Membership, Peer, RoomRegistry},
+    rooms::{Membership, MigratedMember, Peer, RoomRegistry},
     wire::Features,
 };
 

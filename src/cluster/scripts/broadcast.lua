@@ -1,5 +1,6 @@
--- Something that every other node is to hear. ARGV: node, kind, what it is.
-for _, node in ipairs(redis.call('ZRANGE', P .. 'nodes', 0, -1)) do
-  if node ~= ARGV[1] then post(node, 'k', ARGV[2], 'd', ARGV[3]) end
+-- Something for every other node. ARGV: node that sends it, kind, body.
+local sender, kind, body = unpack(ARGV)
+for _, node in ipairs(redis.call('ZRANGE', PREFIX .. 'nodes', 0, -1)) do
+  if node ~= sender then post(node, 'kind', kind, 'body', body) end
 end
 return 1

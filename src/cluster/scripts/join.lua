@@ -1,17 +1,17 @@
--- Somebody wants in. ARGV: room, client, node.conn, username, capacity. Returns: seated, taken, full, or stranger
--- where the node itself is not known (any more).
-local room, client, conn, user, capacity = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
-local node = node_of(conn)
-if not redis.call('ZSCORE', P .. 'nodes', node) then return 'stranger' end
-local held = redis.call('HGET', P .. 'room:' .. room, client)
-if held and user_of(held) ~= user then return 'taken' end
-if not held and redis.call('HLEN', P .. 'room:' .. room) >= capacity then return 'full' end
-if TOLD and not is_open(room) then note(room, 'opened') end
-if held then left(room, client, held, '', 'replaced') end
-local seat = conn .. ' ' .. redis.call('INCR', P .. 'arrivals') .. ' ' .. user
-local number = note(room, 'joined', client, seat)
-tell(room, node, 'k', 'join', 'r', room, 'c', client, 'v', seat, 'q', number)
-add(room, client, seat)
-local outside = TOLD and cjson.encode(told) or '[]'
-post(node, 'k', 'seat', 'r', room, 'c', client, 'v', seat, 'm', picture(room), 'w', outside)
-return 'seated'
+-- A client wants to join. ARGV: room, client, connection, username, capacity of the room. Returns: admitted, taken, full, or
+-- unknown where the node itself is not known (any more).
+local room, client, connection, username, capacity = unpack(ARGV)
+local node = node_of(connection)
+if not redis.call('ZSCORE', PREFIX .. 'nodes', node) then return 'unknown' end
+local current = redis.call('HGET', PREFIX .. 'room:' .. room, client)
+if current and username_of(current) ~= username then return 'taken' end
+if not current and redis.call('HLEN', PREFIX .. 'room:' .. room) >= tonumber(capacity) then return 'full' end
+if SEQUENCES and not is_open(room) then number_event(room, 'opened') end
+if current then leave(room, client, current, '', 'replaced') end
+local record = connection .. ' ' .. redis.call('INCR', PREFIX .. 'arrivals') .. ' ' .. username
+local sequence = number_event(room, 'joined', client, record)
+post_to_room(room, node, 'kind', 'joined', 'room', room, 'client', client, 'record', record, 'sequence', sequence)
+add(room, client, record)
+post(node, 'kind', 'admitted', 'room', room, 'client', client, 'record', record, 'members', members_of(room),
+  'webhooks', encode_webhook_records())
+return 'admitted'

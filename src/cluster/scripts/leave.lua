@@ -1,8 +1,8 @@
--- A member leaves, if it is still on that connection. ARGV: room, client, node.conn, why. Returns what is told outside.
-local room, client, conn = ARGV[1], ARGV[2], ARGV[3]
-local held = redis.call('HGET', P .. 'room:' .. room, client)
-if held and conn_of(held) == conn then
-  left(room, client, held, node_of(conn), ARGV[4])
-  closes(room)
+-- A member leaves, if it is still on that connection. ARGV: room, client, connection, reason. Returns the webhook records.
+local room, client, connection, reason = unpack(ARGV)
+local current = redis.call('HGET', PREFIX .. 'room:' .. room, client)
+if current and connection_of(current) == connection then
+  leave(room, client, current, node_of(connection), reason)
+  close_if_empty(room)
 end
-return told
+return encode_webhook_records()

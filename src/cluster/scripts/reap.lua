@@ -1,21 +1,22 @@
 -- The members of a node that is gone leave, a few rooms at a time. ARGV: node, "gone" where it says so itself.
--- Returns: whether there are more, and what is told outside.
-local node = ARGV[1]
-local deadline = redis.call('ZSCORE', P .. 'nodes', node)
-if not deadline or (ARGV[2] ~= 'gone' and tonumber(deadline) > now()) then return { 0, told } end
-local why = ARGV[2] == 'gone' and 'server_restarting' or 'node_lost'
-for _, room in ipairs(redis.call('SRANDMEMBER', P .. 'seats:' .. node, 32)) do
-  local members = redis.call('HGETALL', P .. 'room:' .. room)
+-- Returns: whether there are more, and the webhook records.
+local node, cause = unpack(ARGV)
+local deadline = redis.call('ZSCORE', PREFIX .. 'nodes', node)
+if not deadline or (cause ~= 'gone' and tonumber(deadline) > now()) then return { 0, encode_webhook_records() } end
+local reason = cause == 'gone' and 'server_restarting' or 'node_lost'
+for _, room in ipairs(redis.call('SRANDMEMBER', PREFIX .. 'seats:' .. node, REAP_BATCH)) do
+  local members = redis.call('HGETALL', PREFIX .. 'room:' .. room)
   for i = 1, #members, 2 do
-    if node_of(members[i + 1]) == node then left(room, members[i], members[i + 1], node, why) end
+    local client, record = members[i], members[i + 1]
+    if node_of(record) == node then leave(room, client, record, node, reason) end
   end
-  closes(room)
+  close_if_empty(room)
   -- Also where counts were wrong: the set must end.
-  redis.call('SREM', P .. 'seats:' .. node, room)
-  redis.call('HDEL', P .. 'on:' .. room, node)
+  redis.call('SREM', PREFIX .. 'seats:' .. node, room)
+  redis.call('HDEL', PREFIX .. 'on:' .. room, node)
 end
-if redis.call('EXISTS', P .. 'seats:' .. node) == 1 then return { 1, told } end
-redis.call('ZREM', P .. 'nodes', node)
-redis.call('SREM', P .. 'closing', node)
-redis.call('DEL', P .. 'inbox:' .. node)
-return { 0, told }
+if redis.call('EXISTS', PREFIX .. 'seats:' .. node) == 1 then return { 1, encode_webhook_records() } end
+redis.call('ZREM', PREFIX .. 'nodes', node)
+redis.call('SREM', PREFIX .. 'closing', node)
+redis.call('DEL', PREFIX .. 'inbox:' .. node)
+return { 0, encode_webhook_records() }

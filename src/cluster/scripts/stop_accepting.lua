@@ -1,6 +1,6 @@
--- A node stops, and takes no seat any more that moves. ARGV: node. Of those that it has taken it has heard once it hears
--- of this.
+-- A node stops, and takes no membership any more that moves. ARGV: node. It has read of all that it has taken once it reads
+-- this entry.
 local node = ARGV[1]
-redis.call('SADD', P .. 'closing', node)
-post(node, 'k', 'closing')
+redis.call('SADD', PREFIX .. 'closing', node)
+post(node, 'kind', 'closing')
 return 1
