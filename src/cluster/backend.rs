@@ -14,7 +14,7 @@ use crate::{
     outbox::ClientQueue,
     rooms::{
         Backend, BackendFuture, ClaimError, ClaimRequest, ClusterCounts, ClusterStatus,
-        ClusterUnavailable, JoinError, Membership, NodeUnreachable, Peer, RelayedFrame,
+        ClusterUnavailable, JoinError, Membership, NodeUnreachable, Peer, RelayedFrame, RoomCounts,
         RoomRegistry,
     },
     webhooks::What,
@@ -108,7 +108,7 @@ impl Backend for ClusterGateway {
     fn list<'a>(
         &'a self,
         _: &'a RoomRegistry,
-    ) -> BackendFuture<'a, Result<Vec<(Arc<str>, usize)>, ClusterUnavailable>> {
+    ) -> BackendFuture<'a, Result<RoomCounts, ClusterUnavailable>> {
         Box::pin(self.query_rooms())
     }
 

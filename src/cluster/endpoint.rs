@@ -1,4 +1,4 @@
-//! Where an engine is: at one address, or where sentinels say.
+//! Where a Redis is: at one address, or at the one that sentinels name.
 
 use redis::{
     Client, ConnectionInfo, ErrorKind, IntoConnectionInfo, RedisResult, TlsCertificates, TlsMode,
@@ -7,60 +7,60 @@ use redis::{
 };
 use secrecy::{ExposeSecret, SecretString};
 
-/// What a URL of sentinels has in its scheme.
+/// The end of the scheme in a URL of sentinels.
 const SENTINELS: &str = "+sentinel://";
 
-/// Where sentinels listen, where nothing else is said.
+/// The port of sentinels, where the URL names none.
 const SENTINEL_PORT: u16 = 26379;
 
-/// How to reach one engine.
+/// How to reach one Redis.
 pub enum RedisEndpoint {
     /// At one address.
-    To(Client),
+    Single(Client),
     /// At the address that sentinels name.
-    By(SentinelClient),
+    Sentinels(SentinelClient),
 }
 
-/// Reads what settings name: `redis[s]://[user:password@]host[:port][/number]`, or for an engine that sentinels watch
-/// `redis[s]+sentinel://[user:password@]host[:port][;host[:port]]…/service`, with user and password of the engine.
-/// `authority` is who signs certificates (PEM); without it, whom the system trusts.
+/// Parses the URLs of `REDIS_URL`: `redis[s]://[user:password@]host[:port][/number]`, or for a Redis that sentinels watch
+/// `redis[s]+sentinel://[user:password@]host[:port][;host[:port]]…/service`, with user and password of the Redis.
+/// `authority` is the certificate authority to trust (PEM); without it, those that the system trusts.
 ///
 /// # Errors
 ///
-/// A sentence about the URL that is none, or about the certificate; it says nothing of a password.
+/// A sentence about the URL that cannot be parsed, or about the certificate, without a password.
 pub fn parse_endpoints(
     urls: &[SecretString],
     authority: Option<&[u8]>,
 ) -> Result<Vec<RedisEndpoint>, String> {
-    let way = |(number, url): (usize, &SecretString)| {
+    let endpoint = |(number, url): (usize, &SecretString)| {
         let url = url.expose_secret();
         let certificates = authority
             .filter(|_| url.starts_with("rediss"))
             .map(|pem| TlsCertificates { client_tls: None, root_cert: Some(pem.to_vec()) });
-        let way = match url.split_once(SENTINELS) {
-            Some((scheme, rest)) => by_sentinels(scheme, rest, certificates),
-            None => endpoint(url, certificates),
+        let parsed = match url.split_once(SENTINELS) {
+            Some((scheme, rest)) => sentinel_endpoint(scheme, rest, certificates),
+            None => single_endpoint(url, certificates),
         };
-        way.map_err(|error| format!("entry {}: {:?}", number + 1, error.kind()))
+        parsed.map_err(|error| format!("entry {}: {:?}", number + 1, error.kind()))
     };
-    urls.iter().enumerate().map(way).collect()
+    urls.iter().enumerate().map(endpoint).collect()
 }
 
-/// Somebody waits for each message.
+/// Without delay, for a person waits for each message.
 fn tcp_settings() -> TcpSettings {
     TcpSettings::default().set_nodelay(true)
 }
 
-fn endpoint(url: &str, certificates: Option<TlsCertificates>) -> RedisResult<RedisEndpoint> {
+fn single_endpoint(url: &str, certificates: Option<TlsCertificates>) -> RedisResult<RedisEndpoint> {
     let info = url.into_connection_info()?.set_tcp_settings(tcp_settings());
     let client = match certificates {
         Some(certificates) => Client::build_with_tls(info, certificates),
         None => Client::open(info),
     };
-    client.map(RedisEndpoint::To)
+    client.map(RedisEndpoint::Single)
 }
 
-fn by_sentinels(
+fn sentinel_endpoint(
     scheme: &str,
     rest: &str,
     certificates: Option<TlsCertificates>,
@@ -99,19 +99,19 @@ fn by_sentinels(
                 .set_client_to_redis_certificates(certificates);
         }
     }
-    builder.build().map(RedisEndpoint::By)
+    builder.build().map(RedisEndpoint::Sentinels)
 }
 
 impl RedisEndpoint {
-    /// Where it leads now.
+    /// A client for the address that counts now.
     ///
     /// # Errors
     ///
     /// Those of the sentinels, or that none of them knows.
     pub(super) async fn client(&mut self) -> RedisResult<Client> {
         match self {
-            Self::To(client) => Ok(client.clone()),
-            Self::By(sentinels) => sentinels.async_get_client().await,
+            Self::Single(client) => Ok(client.clone()),
+            Self::Sentinels(sentinels) => sentinels.async_get_client().await,
         }
     }
 }

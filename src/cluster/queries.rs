@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::{ClusterGateway, PREFIX, scripts::call};
 use crate::{
     migration::MemberRecord,
-    rooms::{ClusterCounts, ClusterUnavailable, RoomRegistry},
+    rooms::{ClusterCounts, ClusterUnavailable, RoomCounts, RoomRegistry},
 };
 
 /// Rooms that are read at once, so that Redis is never busy for long.
@@ -48,7 +48,7 @@ impl ClusterGateway {
     }
 
     /// Every room, by name; an error where one Redis cannot be reached, for a part of the list would be wrong.
-    pub(super) async fn query_rooms(&self) -> Result<Vec<(Arc<str>, usize)>, ClusterUnavailable> {
+    pub(super) async fn query_rooms(&self) -> Result<RoomCounts, ClusterUnavailable> {
         let mut rooms = BTreeMap::new();
         for engine in 0..self.engines.len() {
             let mut connection = self.connection(engine)?;

@@ -1,4 +1,4 @@
-//! What an engine says of itself, for whoever looks whether it serves.
+//! What a Redis says of itself, for `doctor`.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,28 +10,28 @@ use super::RedisEndpoint;
 /// How long anything may take.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How often the way there and back is measured.
+/// How often the round trip is measured.
 const PINGS: usize = 21;
 
-/// An engine.
+/// One Redis.
 #[derive(Debug)]
 pub struct RedisInfo {
     /// Such as 7.0.15.
     pub version: String,
     /// `master`, or `slave`.
     pub role: String,
-    /// Bytes that it may take; 0 is all.
+    /// Bytes of memory that it may use; 0 is no limit.
     pub most_memory: u64,
-    /// What it drops when it has taken them.
+    /// What it evicts when it has used them.
     pub policy: String,
-    /// How long the way there and back takes, mostly.
+    /// The median round trip time.
     pub latency: Duration,
-    /// How far its clock is from ours, either way.
+    /// The difference between its clock and this machine's, in either direction.
     pub clock_off: Duration,
 }
 
 impl RedisEndpoint {
-    /// Asks an engine about itself.
+    /// Asks the Redis about itself.
     ///
     /// # Errors
     ///
@@ -60,19 +60,19 @@ impl RedisEndpoint {
 }
 
 async fn latency(engine: &mut MultiplexedConnection) -> RedisResult<Duration> {
-    let mut taken = Vec::new();
+    let mut round_trips = Vec::new();
     for _ in 0..PINGS {
         let began = Instant::now();
         redis::cmd("PING").query_async::<()>(engine).await?;
-        taken.push(began.elapsed());
+        round_trips.push(began.elapsed());
     }
-    taken.sort();
-    Ok(taken.get(PINGS / 2).copied().unwrap_or_default())
+    round_trips.sort();
+    Ok(round_trips.get(PINGS / 2).copied().unwrap_or_default())
 }
 
 async fn clock_offset(engine: &mut MultiplexedConnection) -> RedisResult<Duration> {
     let (seconds, micros): (u64, u64) = redis::cmd("TIME").query_async(engine).await?;
-    let there = Duration::from_secs(seconds) + Duration::from_micros(micros);
-    let here = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-    Ok(here.abs_diff(there))
+    let theirs = Duration::from_secs(seconds) + Duration::from_micros(micros);
+    let ours = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    Ok(ours.abs_diff(theirs))
 }

@@ -16,6 +16,9 @@ use crate::{
     webhooks::What,
 };
 
+/// Rooms and how many members each has, by name.
+pub type RoomCounts = Vec<(Arc<str>, usize)>;
+
 /// A boxed future: a backend is chosen at run time.
 pub type BackendFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -106,7 +109,7 @@ pub trait Backend: Send + Sync {
     fn list<'a>(
         &'a self,
         rooms: &'a RoomRegistry,
-    ) -> BackendFuture<'a, Result<Vec<(Arc<str>, usize)>, ClusterUnavailable>>;
+    ) -> BackendFuture<'a, Result<RoomCounts, ClusterUnavailable>>;
 
     /// How many members `room` has; nothing where it has none.
     fn member_count<'a>(
@@ -280,7 +283,7 @@ impl Backend for SingleNode {
     fn list<'a>(
         &'a self,
         rooms: &'a RoomRegistry,
-    ) -> BackendFuture<'a, Result<Vec<(Arc<str>, usize)>, ClusterUnavailable>> {
+    ) -> BackendFuture<'a, Result<RoomCounts, ClusterUnavailable>> {
         // Not on a worker, which has signals to relay: the list may be long.
         let rooms = rooms.clone();
         let list = tokio::task::spawn_blocking(move || rooms.list());

@@ -24,7 +24,7 @@ mod tests;
 pub use self::{
     backend::{
         Backend, BackendFuture, ClaimError, ClaimRequest, ClusterCounts, ClusterStatus,
-        ClusterUnavailable, NodeUnreachable, RelayedFrame, SingleNode,
+        ClusterUnavailable, NodeUnreachable, RelayedFrame, RoomCounts, SingleNode,
     },
     membership::{Membership, MigratedMember},
     registry::RoomRegistry,

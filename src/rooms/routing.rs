@@ -99,7 +99,7 @@ impl Room {
         }
         is_reached
             .then_some(())
-            .ok_or_else(|| RouteError::TargetUnreachable("Somebody here".into()))
+            .ok_or_else(|| RouteError::TargetUnreachable("A member of this room".into()))
     }
 
     fn relay_to_node(

@@ -342,11 +342,11 @@ proptest! {
                         queue.enable_replay(Box::new(ReplayBuffer::new(key)));
                     }
                     let inside = all.iter().filter(|other| other.here && other.room == room).count();
-                    let holder = all.iter_mut().find(|other| other.here && other.room == room && other.peer.client_id == peer.client_id);
+                    let current = all.iter_mut().find(|other| other.here && other.room == room && other.peer.client_id == peer.client_id);
                     let joined = join(&rooms, &room, peer.clone(), queue);
-                    match holder {
-                        Some(holder) if holder.peer.username != peer.username => prop_assert_eq!(joined.as_ref().err(), Some(&JoinError::ClientIdTaken)),
-                        Some(holder) => holder.here = false,
+                    match current {
+                        Some(current) if current.peer.username != peer.username => prop_assert_eq!(joined.as_ref().err(), Some(&JoinError::ClientIdTaken)),
+                        Some(current) => current.here = false,
                         None if inside == CAPACITY => prop_assert_eq!(joined.as_ref().err(), Some(&JoinError::Full)),
                         None => {}
                     }

@@ -167,7 +167,7 @@ impl Engine {
         }
         self.arrivals += 1;
         let (node, arrival) = (connection.node.clone(), self.arrivals);
-        let record = MemberRecord { peer, connection: connection, join_order: arrival };
+        let record = MemberRecord { peer, connection, join_order: arrival };
         self.tell(
             room,
             &node,
