@@ -37,11 +37,14 @@ impl AppState {
     pub async fn ban(
         &self,
         room: Option<String>,
-        who: Subject,
+        subject: Subject,
         seconds: u64,
     ) -> Result<ModerationRule, RuleLimitReached> {
-        let rule =
-            self.moderation_rules.create(RuleKind::Ban { room, who }, unix_now_ms(), seconds)?;
+        let rule = self.moderation_rules.create(
+            RuleKind::Ban { room, subject },
+            unix_now_ms(),
+            seconds,
+        )?;
         self.publish_rule(rule.clone()).await;
         Ok(rule)
     }

@@ -170,7 +170,7 @@ impl ClusterGateway {
         let (mut denied_by, mut ends, mut is_first) = (None, None, true);
         loop {
             let answer = self.request_claim(&request, ends);
-            match timeout(self.timings.claim_retry_interval, answer).await {
+            match timeout(self.timings.claim_retry_interval(), answer).await {
                 Ok(Ok(ClaimReply::Granted)) => return Ok(()),
                 Ok(Ok(ClaimReply::NotFound)) => return Err(ClaimError::Ended),
                 Ok(Ok(ClaimReply::Denied(connection)))

@@ -138,7 +138,7 @@ impl ClusterGateway {
         let gateway = Self {
             node,
             timings,
-            scripts: Scripts::new(&timings),
+            scripts: Scripts::new(timings),
             engines,
             pending_joins: Mutex::default(),
             pending_claims: Mutex::default(),
@@ -349,7 +349,7 @@ impl ClusterGateway {
 
     /// Ends memberships whose frames do not come.
     pub fn expire_incoming(&self, now: Instant) {
-        let timeout = self.timings.incoming_migration_timeout;
+        let timeout = self.timings.incoming_migration_timeout();
         let is_overdue = |_: &u64, incoming: &mut IncomingMigration| {
             now.duration_since(incoming.since) >= timeout
         };

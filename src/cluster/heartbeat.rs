@@ -16,8 +16,8 @@ impl EngineLink {
         &self,
         mut writer: MultiplexedConnection,
     ) -> Result<Infallible, RedisError> {
-        let (scripts, timings) = (&self.gateway.scripts, &self.gateway.timings);
-        let mut ticks = interval(timings.heartbeat_interval);
+        let (scripts, timings) = (&self.gateway.scripts, self.gateway.timings);
+        let mut ticks = interval(timings.heartbeat_interval());
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashSet},
     sync::Arc,
+    time::Duration,
 };
 
 use redis::{AsyncCommands, RedisResult, aio::MultiplexedConnection};
@@ -99,8 +100,9 @@ impl ClusterGateway {
         &self,
         connection: &mut MultiplexedConnection,
     ) -> RedisResult<Vec<Arc<str>>> {
-        let (now, _): (u32, u32) = redis::cmd("TIME").query_async(connection).await?;
-        let deadline = f64::from(now) + self.timings.lease.as_secs_f64() / 2.0;
+        let (seconds, micros): (u64, u64) = redis::cmd("TIME").query_async(connection).await?;
+        let now = Duration::from_secs(seconds) + Duration::from_micros(micros);
+        let deadline = (now + self.timings.min_remaining_lease()).as_secs_f64();
         let nodes: Vec<String> =
             connection.zrangebyscore(format!("{PREFIX}nodes"), deadline, "+inf").await?;
         let closing: HashSet<String> = connection.smembers(format!("{PREFIX}closing")).await?;

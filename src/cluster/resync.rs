@@ -123,7 +123,7 @@ impl EngineLink {
         mut writer: MultiplexedConnection,
         missed: Vec<MissedLeave>,
     ) -> Result<Infallible, RedisError> {
-        sleep(self.gateway.timings.lease).await;
+        sleep(self.gateway.timings.unconfirmed_member_ttl()).await;
         for some in missed.chunks(MAX_PIPELINED_ROOMS) {
             let mut pipe = redis::pipe();
             for MissedLeave { room, .. } in some {

@@ -428,7 +428,7 @@ pub(super) async fn lift(
 
 async fn remove(app: &AppState, client: &Client, about: RuleKind) -> Result<Response, ApiError> {
     let (act, who) = match &about {
-        RuleKind::Ban { who, .. } => ("lift ban", Some(who)),
+        RuleKind::Ban { subject: who, .. } => ("lift ban", Some(who)),
         RuleKind::Lock { .. } => ("unlock", None),
         RuleKind::Capacity { .. } => ("lift capacity", None),
     };

@@ -40,7 +40,8 @@ pub enum RuleKind {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         room: Option<String>,
         /// The members that it is about.
-        who: Subject,
+        #[serde(rename = "who")]
+        subject: Subject,
     },
     /// Clients that are no members cannot join.
     Lock {
@@ -67,9 +68,9 @@ impl RuleKind {
     fn replication_key(&self) -> String {
         let room = self.room().unwrap_or_default();
         let parts = match self {
-            Self::Ban { who: Subject::Everyone, .. } => ["ban", room, "everyone", ""],
-            Self::Ban { who: Subject::Username(name), .. } => ["ban", room, "username", name],
-            Self::Ban { who: Subject::ClientId(id), .. } => ["ban", room, "client_id", id],
+            Self::Ban { subject: Subject::Everyone, .. } => ["ban", room, "everyone", ""],
+            Self::Ban { subject: Subject::Username(name), .. } => ["ban", room, "username", name],
+            Self::Ban { subject: Subject::ClientId(id), .. } => ["ban", room, "client_id", id],
             Self::Lock { .. } => ["lock", room, "", ""],
             Self::Capacity { .. } => ["capacity", room, "", ""],
         };
@@ -135,10 +136,10 @@ impl ModerationRule {
 
     /// Whether it ends the membership of `username` in `room` that has this client id, whenever that began.
     pub fn ends_membership(&self, room: &str, username: &str, client_id: &str) -> bool {
-        let RuleKind::Ban { room: of, who } = &self.about else { return false };
+        let RuleKind::Ban { room: of, subject } = &self.about else { return false };
         !self.is_removed
             && of.as_deref().is_none_or(|of| of == room)
-            && match who {
+            && match subject {
                 Subject::Everyone => true,
                 Subject::Username(name) => name == username,
                 Subject::ClientId(id) => id == client_id,

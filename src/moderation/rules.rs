@@ -153,11 +153,11 @@ impl ModerationRules {
 
 /// Every ban that could be about a client.
 fn ban_kinds(room: &str, username: &str, client_id: &str) -> [RuleKind; 4] {
-    let of_room = |who| RuleKind::Ban { room: Some(room.to_owned()), who };
+    let of_room = |subject| RuleKind::Ban { room: Some(room.to_owned()), subject };
     [
         of_room(Subject::Everyone),
         of_room(Subject::Username(username.to_owned())),
         of_room(Subject::ClientId(client_id.to_owned())),
-        RuleKind::Ban { room: None, who: Subject::Username(username.to_owned()) },
+        RuleKind::Ban { room: None, subject: Subject::Username(username.to_owned()) },
     ]
 }

@@ -14,8 +14,8 @@ fn none() -> (tempfile::TempDir, ModerationRules) {
     (folder, rules)
 }
 
-fn ban(room: Option<&str>, who: Subject) -> RuleKind {
-    RuleKind::Ban { room: room.map(str::to_owned), who }
+fn ban(room: Option<&str>, subject: Subject) -> RuleKind {
+    RuleKind::Ban { room: room.map(str::to_owned), subject }
 }
 
 fn add(rules: &ModerationRules, about: RuleKind, seconds: u64) -> ModerationRule {
@@ -168,5 +168,16 @@ fn a_replicated_rule_is_the_same_rule_and_names_what_it_is_about() {
         assert_eq!(ModerationRule::parse(&line), Some(rule.clone()));
         let fields: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!((&fields["key"], &fields["rank"]), (&key.into(), &rule.rank_text().into()));
+    }
+}
+
+#[test]
+fn the_lines_of_the_file_keep_their_form() {
+    for line in [
+        r#"{"order":"ban","room":"den","who":{"username":"bob"},"at":1700000000000,"until":1700000060}"#,
+        r#"{"order":"ban","room":"den","who":"everyone","at":1,"until":2,"is_lifted":true}"#,
+        r#"{"order":"capacity","room":"den","at":1,"until":2,"members":9}"#,
+    ] {
+        assert_eq!(ModerationRule::parse(line).unwrap().to_line(), line);
     }
 }

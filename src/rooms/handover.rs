@@ -226,9 +226,9 @@ impl Room {
     }
 
     /// Removes local members that were released and that no node took for too long; how many they are.
-    pub(super) fn expire_outgoing(&mut self, now: Instant, timings: &ClusterTimings) -> usize {
+    pub(super) fn expire_outgoing(&mut self, now: Instant, timings: ClusterTimings) -> usize {
         let mut lost = 0;
-        for migration in self.outgoing.expire(now, timings.outgoing_migration_timeout) {
+        for migration in self.outgoing.expire(now, timings.outgoing_migration_timeout()) {
             let Migration { client_id, from, .. } = migration;
             let Ok(index) = self.position(&client_id) else { continue };
             let member = self.members.get(index);

@@ -161,11 +161,11 @@ impl Room {
 
     /// Removes members of other nodes that were unconfirmed for too long, and local ones that were released and that no node
     /// took; how many of those there are.
-    pub(super) fn expire_unconfirmed(&mut self, now: Instant, timings: &ClusterTimings) -> usize {
+    pub(super) fn expire_unconfirmed(&mut self, now: Instant, timings: ClusterTimings) -> usize {
         let is_over = |member: &Member| match &member.location {
             Location::Remote(remote) => remote
                 .unconfirmed_since
-                .is_some_and(|since| now.duration_since(since) >= timings.lease),
+                .is_some_and(|since| now.duration_since(since) >= timings.unconfirmed_member_ttl()),
             Location::Local { .. } => false,
         };
         while let Some(index) = self.members.iter().position(is_over) {

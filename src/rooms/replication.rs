@@ -200,7 +200,7 @@ impl RoomRegistry {
     }
 
     /// Removes members of other nodes that were unconfirmed for too long, and local ones that were too long on their way.
-    pub fn expire_unconfirmed(&self, now: Instant, timings: &ClusterTimings) {
+    pub fn expire_unconfirmed(&self, now: Instant, timings: ClusterTimings) {
         for (id, room) in self.all() {
             let mut inside = room.lock();
             let lost = inside.expire_unconfirmed(now, timings);

@@ -621,8 +621,10 @@ fn live(acts: Vec<Act>) {
         rests(&clock, &mut engine, &mut nodes, &mut members);
         for node in &mut nodes {
             let timings = ClusterTimings::default();
-            let later = Instant::now() + timings.lease + timings.outgoing_migration_timeout;
-            node.rooms.expire_unconfirmed(later, &timings);
+            let later = Instant::now()
+                + timings.unconfirmed_member_ttl()
+                + timings.outgoing_migration_timeout();
+            node.rooms.expire_unconfirmed(later, timings);
             node.gateway.expire_incoming(later);
             // Whoever has not come back until now does not.
             node.kept.clear();

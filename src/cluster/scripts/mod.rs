@@ -38,7 +38,7 @@ pub struct Scripts {
 
 impl Scripts {
     /// The scripts of a cluster that keeps to `timings`.
-    pub fn new(timings: &ClusterTimings) -> Self {
+    pub fn new(timings: ClusterTimings) -> Self {
         let lease = timings.lease.as_secs_f64();
         let constants = format!(
             "local LEASE, INBOX_MAX_LEN, REAP_BATCH = {lease}, {INBOX_MAX_LEN}, {REAP_BATCH}\n"
