@@ -14,14 +14,23 @@ pub mod field {
     pub const ROOM: &str = "room";
     pub const CLIENT: &str = "client";
     pub const CONNECTION: &str = "connection";
-    pub const TARGET: &str = "target";
     pub const EPOCH: &str = "epoch";
-    pub const FRAME: &str = "frame";
     pub const STATE: &str = "state";
     pub const TO: &str = "to";
     pub const LIVE: &str = "live";
     pub const NODE: &str = "node";
     pub const CONTEXT: &str = "context";
+}
+
+/// The fields of a `relay`. One is written for each message, whose names must not be longer than what it says: over a slow
+/// network, a full pipeline of them has to be answered in time.
+pub mod relay_field {
+    pub const ROOM: &str = "r";
+    pub const FROM: &str = "c";
+    pub const CONNECTION: &str = "v";
+    pub const TARGET: &str = "t";
+    pub const EPOCH: &str = "e";
+    pub const FRAME: &str = "f";
 }
 
 /// The `state` of a `peer_state`.
@@ -91,12 +100,12 @@ pub fn decode(entry: &mut InboxFields) -> Result<InboxEntry, DecodeError> {
             ClusterEvent::Left { client_id: peer.client_id, connection, room }
         }
         "relay" => ClusterEvent::Relayed {
-            room: name(entry, field::ROOM)?,
-            from: name(entry, field::CLIENT)?,
-            connection: connection(entry)?,
-            to: optional(entry, field::TARGET)?.map(Arc::from),
-            epoch: number(entry, field::EPOCH)?,
-            frame: text(entry, field::FRAME)?.into(),
+            room: name(entry, relay_field::ROOM)?,
+            from: name(entry, relay_field::FROM)?,
+            connection: text(entry, relay_field::CONNECTION)?.parse()?,
+            to: optional(entry, relay_field::TARGET)?.map(Arc::from),
+            epoch: number(entry, relay_field::EPOCH)?,
+            frame: text(entry, relay_field::FRAME)?.into(),
         },
         "peer_state" => ClusterEvent::PeerState {
             room: name(entry, field::ROOM)?,

@@ -6,7 +6,7 @@ use redis::{Cmd, Pipeline, RedisError, Value, aio::MultiplexedConnection};
 use tokio::sync::mpsc;
 
 use super::{
-    codec::{CONNECTED, DETACHED, field},
+    codec::{CONNECTED, DETACHED, field, relay_field},
     inbox::inbox_key,
     link::{EngineLink, lease_lost_error},
     messages::ClusterCommand,
@@ -118,7 +118,7 @@ impl EngineLink {
             }
             ClusterCommand::Relay { node, frame } => self.encode_relay(node, frame),
             ClusterCommand::PeerState { node, room, client_id, key, is_detached } => {
-                let mut state = post(node, "peer_state", room, client_id, &connection(key));
+                let mut state = post_member(node, "peer_state", room, client_id, &connection(key));
                 state.arg(field::STATE).arg(if *is_detached { DETACHED } else { CONNECTED });
                 state
             }
@@ -155,11 +155,13 @@ impl EngineLink {
 
     fn encode_relay(&self, node: &str, frame: &RelayedFrame) -> Cmd {
         let RelayedFrame { room, from, key, to, epoch, frame } = frame;
-        let mut relay = post(node, "relay", room, from, &self.connection_id(*key));
+        let mut relay = post(node, "relay");
+        relay.arg(relay_field::ROOM).arg(&**room).arg(relay_field::FROM).arg(&**from);
+        relay.arg(relay_field::CONNECTION).arg(self.connection_id(*key));
         if let Some(to) = to {
-            relay.arg(field::TARGET).arg(&**to);
+            relay.arg(relay_field::TARGET).arg(&**to);
         }
-        relay.arg(field::EPOCH).arg(*epoch).arg(field::FRAME).arg(&**frame);
+        relay.arg(relay_field::EPOCH).arg(*epoch).arg(relay_field::FRAME).arg(&**frame);
         relay
     }
 
@@ -169,18 +171,25 @@ impl EngineLink {
 }
 
 /// An entry for another node's inbox, as long as there is one; bounded as `post` in `lib.lua` does.
-fn post(node: &str, kind: &str, room: &str, client_id: &str, connection: &str) -> Cmd {
+fn post(node: &str, kind: &str) -> Cmd {
     let mut add = redis::cmd("XADD");
     add.arg(inbox_key(node)).arg("NOMKSTREAM").arg("MAXLEN").arg("~").arg(INBOX_MAX_LEN).arg("*");
-    add.arg(field::KIND).arg(kind).arg(field::ROOM).arg(room);
-    add.arg(field::CLIENT).arg(client_id).arg(field::CONNECTION).arg(connection);
+    add.arg(field::KIND).arg(kind);
+    add
+}
+
+/// An entry about a member.
+fn post_member(node: &str, kind: &str, room: &str, client_id: &str, connection: &str) -> Cmd {
+    let mut add = post(node, kind);
+    add.arg(field::ROOM).arg(room).arg(field::CLIENT).arg(client_id);
+    add.arg(field::CONNECTION).arg(connection);
     add
 }
 
 /// An entry about a membership that moves.
 fn post_migration(node: &str, kind: &str, migration: &Migration) -> Cmd {
     let Migration { room, client_id, from, to } = migration;
-    let mut add = post(node, kind, room, client_id, &from.to_string());
+    let mut add = post_member(node, kind, room, client_id, &from.to_string());
     add.arg(field::TO).arg(to.to_string());
     add
 }
