@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::migration::ClusterTimings;
+
 /// The variable by which a test shortens intervals, in milliseconds: `lease=2000 file_poll=20`. No setting: only a build
 /// with debug assertions reads it, and a release is no such build.
 pub const TEST_VARIABLE: &str = "SIGNALING_TEST_INTERVALS";
@@ -18,7 +20,7 @@ pub struct Intervals {
     /// Time-outs of HTTP connections.
     pub http: HttpTimeouts,
     /// What the nodes of a cluster wait for each other.
-    pub cluster: ClusterTiming,
+    pub cluster: ClusterTimings,
 }
 
 /// How long an HTTP connection may take, for what a client does at its own pace.
@@ -32,14 +34,6 @@ pub struct HttpTimeouts {
     pub write_stall: Duration,
 }
 
-/// The times of a cluster, which all follow from its lease: how long a node may be silent before the others remove its
-/// members. All nodes of a cluster must have the same.
-#[derive(Clone, Copy, Debug)]
-pub struct ClusterTiming {
-    /// The lease.
-    pub lease: Duration,
-}
-
 impl Default for Intervals {
     fn default() -> Self {
         Self {
@@ -47,7 +41,7 @@ impl Default for Intervals {
             certificate_poll: Duration::from_secs(1),
             token_refresh_grace: Duration::from_secs(60),
             http: HttpTimeouts::default(),
-            cluster: ClusterTiming::default(),
+            cluster: ClusterTimings::default(),
         }
     }
 }
@@ -56,12 +50,6 @@ impl Default for HttpTimeouts {
     fn default() -> Self {
         let seconds = Duration::from_secs;
         Self { head: seconds(10), body: seconds(10), write_stall: seconds(30) }
-    }
-}
-
-impl Default for ClusterTiming {
-    fn default() -> Self {
-        Self { lease: Duration::from_secs(8) }
     }
 }
 
@@ -95,58 +83,9 @@ impl Intervals {
     }
 }
 
-impl ClusterTiming {
-    /// How often a node renews its lease: a node may miss three renewals.
-    pub fn heartbeat_interval(self) -> Duration {
-        self.lease / 4
-    }
-
-    /// What must be left of the lease of a node that is certainly alive: it has renewed it lately.
-    pub fn min_remaining_lease(self) -> Duration {
-        self.lease / 2
-    }
-
-    /// How long a member of another node stays that a snapshot does not show: as long as its node may be silent.
-    pub fn unconfirmed_member_ttl(self) -> Duration {
-        self.lease
-    }
-
-    /// How long a membership may be on its way to another node: longer than a node that is gone is waited for.
-    pub fn outgoing_migration_timeout(self) -> Duration {
-        self.lease * 5 / 4
-    }
-
-    /// The same for the node that it comes to, which waits a little longer than the node that it leaves.
-    pub fn incoming_migration_timeout(self) -> Duration {
-        self.lease * 15 / 8
-    }
-
-    /// After so long a node that was asked for a membership is asked again.
-    pub fn claim_retry_interval(self) -> Duration {
-        self.lease * 3 / 8
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_cluster_renews_its_lease_of_eight_seconds_every_two() {
-        let timing = ClusterTiming::default();
-
-        let seconds = [
-            timing.lease,
-            timing.heartbeat_interval(),
-            timing.min_remaining_lease(),
-            timing.unconfirmed_member_ttl(),
-            timing.outgoing_migration_timeout(),
-            timing.incoming_migration_timeout(),
-            timing.claim_retry_interval(),
-        ]
-        .map(|time| time.as_secs());
-        assert_eq!(seconds, [8, 2, 4, 8, 10, 15, 3]);
-    }
 
     #[test]
     fn a_test_shortens_the_intervals_that_it_names() {

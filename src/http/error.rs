@@ -12,8 +12,7 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use crate::{
-    cluster::ClusterUnavailable, moderation::RuleLimitReached, session::AuthError,
-    state::LoginError,
+    moderation::RuleLimitReached, rooms::ClusterUnavailable, session::AuthError, state::LoginError,
 };
 
 /// The error of a REST handler.

@@ -1,13 +1,36 @@
-//! Rooms: `room` decides who hears what in one of them, `registry` which there are; `seat` holds a
-//! membership; `far` is what other servers have to do with them; `timeline` what has happened in a room.
+//! Rooms: membership, and who receives what. A room is pure: no clock, no socket, no lock; `now` is an argument.
+//!
+//! - `room`: one room and its members; `local` members on this node join, detach, resume and leave; `remote` members are
+//!   on other nodes; `handover` memberships change node; `routing` signals to peers; `snapshot` what a room shows of itself.
+//! - `events`: what happens in a room, and its subscribers: timeline, webhooks, peers.
+//! - `registry`: all rooms of this node, each with a lock of its own; `replication` applies to them what the cluster reports.
+//! - `membership`: a client's membership as a value, and one that comes from another node.
+//! - `backend`: what rooms and the rest of the server need of other nodes; the implementation for a single node.
 
-pub mod far;
+mod backend;
+mod events;
+mod handover;
+mod local;
+mod membership;
 mod registry;
+mod remote;
+mod replication;
 mod room;
-mod seat;
-mod timeline;
+mod routing;
+mod snapshot;
+#[cfg(test)]
+mod tests;
 
-pub use registry::{ClaimError, RoomRegistry};
-pub use room::{JoinError, MemberSnapshot, Peer, Resumed, RouteError, is_room_id};
-pub use seat::Membership;
-pub use timeline::{TimelineEvent, TimelineView};
+pub use self::{
+    backend::{
+        Backend, BackendFuture, ClaimError, ClaimRequest, ClusterCounts, ClusterStatus,
+        ClusterUnavailable, NodeUnreachable, RelayedFrame, RoomCounts, SingleNode,
+    },
+    membership::{Membership, MigratedMember},
+    registry::RoomRegistry,
+    replication::AcceptedMember,
+    room::{JoinError, Resumed, is_room_id},
+    routing::RouteError,
+    snapshot::MemberSnapshot,
+};
+pub use crate::peer::Peer;

@@ -18,7 +18,7 @@ use crate::{
     delivery::{self, ClientQueue, ClientQueueReader, DisconnectReason, ReplayBuffer},
     metrics::{Metrics, ResumeResult},
     protocol::{CloseReason, Features},
-    rooms::{Membership, Peer, RoomRegistry, far::MigratedMember},
+    rooms::{Membership, MigratedMember, Peer, RoomRegistry},
 };
 
 /// The leave reason of a member that did not resume in time.

@@ -78,10 +78,9 @@ impl AppState {
         tracing::info!(user = account.username, "logged out");
         let app = self.clone();
         let _ = tokio::task::spawn_blocking(move || app.save_revoked()).await;
-        if let Some(cluster) = &self.cluster {
-            let Claims { username, expires_at, fingerprint, .. } = &claims;
-            cluster.publish_logout(&revocation::line_of(username, *expires_at, fingerprint)).await;
-        }
+        let Claims { username, expires_at, fingerprint, .. } = &claims;
+        let line = revocation::line_of(username, *expires_at, fingerprint);
+        self.rooms.backend().publish_logout(&line).await;
     }
 }
 
@@ -158,10 +157,8 @@ impl AppStateInner {
     /// Records a login or a rejected token here and, where it changes a lockout, on every other node.
     pub(super) fn record_auth_event(&self, event: &AuthEvent) {
         let has_changed = self.lockouts().record(event, Instant::now());
-        if let Some(cluster) = self.cluster.as_ref().filter(|_| has_changed)
-            && let Ok(event) = serde_json::to_string(event)
-        {
-            cluster.report_auth_event(event);
+        if has_changed && let Ok(event) = serde_json::to_string(event) {
+            self.rooms.backend().report_auth_event(event);
         }
     }
 

@@ -34,17 +34,17 @@ use crate::{
         revocation::RevokedTokens, token_sessions::TokenSessions, users::Users,
     },
     clock::unix_now,
-    cluster::Cluster,
+    cluster::MigratedMembers,
     config::{Config, ReloadableSettings, StartupSettings},
     limits::{ConcurrencyLimiter, HttpRateLimiter, Lockouts},
     metrics::Metrics,
     moderation::{ModerationRules, RuleKind},
-    rooms::{RoomRegistry, far::MigratedMembers},
+    rooms::RoomRegistry,
     session::{self, SessionLimits, ShutdownSnapshot},
     turn::probe::TurnHealth,
     webhooks::Webhooks,
 };
-use replication::open_rooms;
+use replication::{NodeState, open_rooms};
 
 /// Open sockets that have not authenticated yet, at most, over all addresses.
 pub const MAX_UNAUTHENTICATED: usize = 8192;
@@ -74,8 +74,6 @@ pub struct AppStateInner {
     pub users: Users,
     /// The rooms and their members.
     pub rooms: RoomRegistry,
-    /// The other nodes that rooms are shared with.
-    pub cluster: Option<Cluster>,
     /// Bans, locks and capacities that administrators have set.
     pub moderation_rules: Arc<ModerationRules>,
     /// Asks the process to stop.
@@ -155,16 +153,13 @@ impl AppState {
         #[expect(clippy::expect_used, reason = "see the message")]
         let webhooks = webhooks
             .expect("the system has a thread and a few file descriptors for a process that starts");
-        let (rooms, cluster) = open_rooms(
-            &config,
-            node.into(),
-            &webhooks,
-            &revoked,
-            &token_sessions,
-            &lockouts,
-            &rules,
-        );
-        let (cluster, migrated) = cluster.unzip();
+        let replicated = NodeState {
+            revoked_tokens: revoked.clone(),
+            token_sessions: token_sessions.clone(),
+            lockouts: lockouts.clone(),
+            moderation_rules: rules.clone(),
+        };
+        let (rooms, migrated) = open_rooms(&config, node.into(), &webhooks, replicated);
         for rule in rules.active(unix_now()) {
             if let RuleKind::Capacity { room } = &rule.about {
                 rooms.set_room_capacity(room, rule.members);
@@ -177,7 +172,6 @@ impl AppState {
             turn_health: TurnHealth::default(),
             users,
             rooms,
-            cluster,
             moderation_rules: rules,
             stop: CancellationToken::new(),
             migrated: Mutex::new(migrated),

@@ -1,4 +1,4 @@
-//! What administrators do with rooms and members, on this server and on all that share rooms with it.
+//! What administrators do with rooms and members, on this node and on all that share rooms with it.
 
 use std::time::Duration;
 
@@ -16,10 +16,10 @@ use crate::{
     rooms::{Peer, RoomRegistry},
 };
 
-/// How far the clocks of two servers may differ without somebody staying who was thrown out just after coming in.
+/// How far the clocks of two nodes may differ without a member staying that was removed just after it had joined.
 const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(5);
 
-/// Something to say to a room, or to one of its members, on every server.
+/// A message to a room, or to one of its members, on every node.
 #[derive(Deserialize, Serialize)]
 struct Announcement {
     room: String,
@@ -29,119 +29,118 @@ struct Announcement {
 }
 
 impl AppState {
-    /// Throws members out of a room, or an account out of all, and keeps them out for so many seconds, which may be 0.
+    /// Removes members from a room, or an account from all, and bans them for so many seconds, which may be 0.
     ///
     /// # Errors
     ///
-    /// [`TooMany`]; then nothing has changed.
+    /// [`RuleLimitReached`]; then nothing has changed.
     pub async fn ban(
         &self,
         room: Option<String>,
-        who: Subject,
+        subject: Subject,
         seconds: u64,
     ) -> Result<ModerationRule, RuleLimitReached> {
-        let order =
-            self.moderation_rules.create(RuleKind::Ban { room, who }, unix_now_ms(), seconds)?;
-        self.publish_rule(order.clone()).await;
-        Ok(order)
+        let rule = self.moderation_rules.create(
+            RuleKind::Ban { room, subject },
+            unix_now_ms(),
+            seconds,
+        )?;
+        self.publish_rule(rule.clone()).await;
+        Ok(rule)
     }
 
-    /// Lets nobody into a room any more who is not in.
+    /// Locks a room: only its members stay in it.
     ///
     /// # Errors
     ///
-    /// [`TooMany`]; then nothing has changed.
+    /// [`RuleLimitReached`]; then nothing has changed.
     pub async fn lock(&self, room: String) -> Result<ModerationRule, RuleLimitReached> {
-        let order = self.moderation_rules.create(
+        let rule = self.moderation_rules.create(
             RuleKind::Lock { room },
             unix_now_ms(),
             MAX_DURATION_SECONDS,
         )?;
-        self.publish_rule(order.clone()).await;
-        Ok(order)
+        self.publish_rule(rule.clone()).await;
+        Ok(rule)
     }
 
-    /// Has a room hold so many members, also where others hold more or fewer. Who is in stays.
+    /// Has a room hold so many members, also where others hold more or fewer. Its members stay.
     ///
     /// # Errors
     ///
-    /// [`TooMany`]; then nothing has changed.
+    /// [`RuleLimitReached`]; then nothing has changed.
     pub async fn set_capacity(
         &self,
         room: String,
         members: usize,
     ) -> Result<ModerationRule, RuleLimitReached> {
-        let order = self.moderation_rules.create(
+        let rule = self.moderation_rules.create(
             RuleKind::Capacity { room },
             unix_now_ms(),
             MAX_DURATION_SECONDS,
         )?;
-        let order = ModerationRule { members: Some(members), ..order };
-        self.publish_rule(order.clone()).await;
-        Ok(order)
+        let rule = ModerationRule { members: Some(members), ..rule };
+        self.publish_rule(rule.clone()).await;
+        Ok(rule)
     }
 
-    /// Takes an order back; whether it stood.
+    /// Removes a rule; whether it was active.
     pub async fn remove_rule(&self, about: RuleKind) -> bool {
-        let stood =
-            self.moderation_rules.active(unix_now()).iter().any(|order| order.about == about);
-        if stood && let Ok(order) = self.moderation_rules.create(about, unix_now_ms(), 0) {
-            self.publish_rule(ModerationRule { is_lifted: true, ..order }).await;
+        let was_active =
+            self.moderation_rules.active(unix_now()).iter().any(|rule| rule.about == about);
+        if was_active && let Ok(rule) = self.moderation_rules.create(about, unix_now_ms(), 0) {
+            self.publish_rule(ModerationRule { is_removed: true, ..rule }).await;
         }
-        stood
+        was_active
     }
 
-    async fn publish_rule(&self, order: ModerationRule) {
-        let line = order.to_line();
-        apply_rule(&self.moderation_rules, &self.rooms, order);
+    async fn publish_rule(&self, rule: ModerationRule) {
+        let line = rule.to_replicated_line();
+        apply_rule(&self.moderation_rules, &self.rooms, rule);
         let app = self.clone();
         let _ = tokio::task::spawn_blocking(move || app.save_rules()).await;
-        if let Some(cluster) = &self.cluster {
-            cluster.publish_rules(&[line]).await;
-        }
+        self.rooms.backend().publish_rules(&[line]).await;
     }
 
-    /// Says something to everybody in a room, or to one; how many that is on this server. Other servers say it to theirs.
+    /// Sends a message to all members of a room, or to one; how many of them are on this node. Other nodes send it to theirs.
     pub async fn announce(&self, room: String, to: Option<String>, data: &RawValue) -> usize {
         let frame = ServerMessage::Announcement { data }.encode();
-        let told = self.rooms.announce(&room, to.as_deref(), &frame);
-        if let Some(cluster) = &self.cluster {
-            let announcement = Announcement { room, to, frame: frame.to_string() };
-            if let Ok(announcement) = serde_json::to_string(&announcement) {
-                cluster.publish_announcement(&announcement).await;
-            }
+        let receivers = self.rooms.announce(&room, to.as_deref(), &frame);
+        let announcement = Announcement { room, to, frame: frame.to_string() };
+        if let Ok(announcement) = serde_json::to_string(&announcement) {
+            self.rooms.backend().publish_announcement(&announcement).await;
         }
-        told
+        receivers
     }
 }
 
-/// Takes in an order, of this server's administrator or of another's, and does what it says.
-pub(super) fn apply_rule(orders: &ModerationRules, rooms: &RoomRegistry, order: ModerationRule) {
-    if !orders.merge(order.clone()) {
+/// Merges a rule, of this node's administrator or of another's, and enforces it.
+pub(super) fn apply_rule(rules: &ModerationRules, rooms: &RoomRegistry, rule: ModerationRule) {
+    if !rules.merge(rule.clone()) {
         return;
     }
-    let stands = order.is_active(unix_now());
-    match &order.about {
+    let is_active = rule.is_active(unix_now());
+    match &rule.about {
         RuleKind::Ban { room, .. } => {
-            let age = Duration::from_millis(unix_now_ms().saturating_sub(order.at));
-            // It may come late, when somebody is in again who was only kicked.
+            let age = Duration::from_millis(unix_now_ms().saturating_sub(rule.at));
+            // It may come late, when a member that was only kicked has joined again.
             let is_meant = |room: &str, peer: &Peer, here: Duration| {
-                (stands || here + MAX_CLOCK_DIFFERENCE >= age)
-                    && order.ends_membership(room, &peer.username, &peer.client_id)
+                (is_active || here + MAX_CLOCK_DIFFERENCE >= age)
+                    && rule.ends_membership(room, &peer.username, &peer.client_id)
             };
-            let act = if stands { "ban" } else { "kick" };
-            rooms.disconnect_matching(room.as_deref(), is_meant, act);
+            let action = if is_active { "ban" } else { "kick" };
+            rooms.disconnect_matching(room.as_deref(), is_meant, action);
         }
         RuleKind::Lock { room } => {
-            rooms.record_moderation(room, if stands { "lock" } else { "unlock" })
+            rooms.record_moderation(room, if is_active { "lock" } else { "unlock" })
         }
         RuleKind::Capacity { room } => {
-            rooms.set_room_capacity(room, order.members.filter(|_| stands))
+            rooms.set_room_capacity(room, rule.members.filter(|_| is_active))
         }
     }
 }
 
-/// Says what another server's administrator has to say.
+/// Delivers an announcement of another node's administrator to the members here.
 pub(super) fn deliver_announcement(rooms: &RoomRegistry, announcement: &str) {
     if let Ok(Announcement { room, to, frame }) = serde_json::from_str(announcement) {
         rooms.announce(&room, to.as_deref(), &ByteString::from(frame));

@@ -8,32 +8,28 @@ use super::moderation;
 use crate::{
     auth::{revocation::RevokedTokens, token_sessions::TokenSessions},
     clock::unix_now,
-    cluster::{self, Cluster, ReplicatedState},
+    cluster::{self, ClusterGateway, MigratedMembers, ReplicatedState},
     config::Config,
     limits::Lockouts,
     moderation::{ModerationRule, ModerationRules},
-    rooms::{
-        RoomRegistry,
-        far::{ClusterGateway, MigratedMembers},
-    },
+    rooms::RoomRegistry,
     webhooks::Webhooks,
 };
 
-/// An empty registry, of this node alone or shared with the nodes of `REDIS_URL`.
+/// An empty registry, of this node alone or shared with the nodes of `REDIS_URL`: the one place that chooses between the
+/// two.
 pub(super) fn open_rooms(
     config: &Config,
     node: Arc<str>,
     webhooks: &Webhooks,
-    revoked: &Arc<RevokedTokens>,
-    token_sessions: &TokenSessions,
-    lockouts: &Arc<Mutex<Lockouts>>,
-    rules: &Arc<ModerationRules>,
-) -> (RoomRegistry, Option<(Cluster, MigratedMembers)>) {
+    state: NodeState,
+) -> (RoomRegistry, Option<MigratedMembers>) {
     let Config { startup, reloadable } = config;
     let capacity = reloadable.limits.max_connections_per_room;
+    let retention = startup.rooms.timeline_retention;
     if startup.cluster.redis_urls.is_empty() {
-        let rooms = RoomRegistry::new(capacity).with_timelines(startup.rooms.timeline_retention);
-        return (rooms.with_webhooks(webhooks.clone()), None);
+        let rooms = RoomRegistry::new(capacity);
+        return (rooms.with_timelines(retention).with_webhooks(webhooks.clone()), None);
     }
     #[expect(clippy::expect_used, reason = "Config::read refuses others")]
     let endpoints = cluster::parse_endpoints(
@@ -41,45 +37,65 @@ pub(super) fn open_rooms(
         startup.cluster.redis_authority.as_deref(),
     )
     .expect("the URLs and the certificate were checked");
-    let (gateway, commands, migrated) =
+    let (gateway, queues, migrated) =
         ClusterGateway::new(node, endpoints.len(), startup.intervals.cluster);
-    let gateway = Arc::new(gateway);
-    let rooms = RoomRegistry::clustered(capacity, gateway.clone());
-    let rooms =
-        rooms.with_timelines(startup.rooms.timeline_retention).with_webhooks(webhooks.clone());
-    let (local, replicated, sessions) = (revoked.clone(), revoked.clone(), token_sessions.clone());
-    let lockouts = lockouts.clone();
-    let (all_rules, applied, announced) =
-        (rules.clone(), (rules.clone(), rooms.clone()), rooms.clone());
-    let replicated_state = ReplicatedState {
-        ordered: Box::new(move |line| {
-            let Some(rule) = ModerationRule::parse(line) else {
-                tracing::warn!("an order of another server is passed over");
-                return true;
-            };
-            let is_retained = rule.retained_until() > unix_now();
-            if is_retained {
-                moderation::apply_rule(&applied.0, &applied.1, rule);
-            }
-            is_retained
-        }),
-        orders: Box::new(move || all_rules.all().iter().map(ModerationRule::to_line).collect()),
-        announced: Box::new(move |announcement| {
-            moderation::deliver_announcement(&announced, announcement)
-        }),
-        logged_out: Box::new(move |line| {
-            if let Some((username, fingerprint)) = replicated.insert_line(line) {
-                sessions.end_token(&username, fingerprint);
-            }
-        }),
-        logouts: Box::new(move || local.lines()),
-        attempted: Box::new(move |event| {
-            if let Ok(event) = serde_json::from_str(event) {
-                let mut lockouts = lockouts.lock().unwrap_or_else(PoisonError::into_inner);
-                lockouts.record(&event, Instant::now());
-            }
-        }),
-    };
-    let cluster = Cluster::start(endpoints, &rooms, gateway, commands, replicated_state, webhooks);
-    (rooms, Some((cluster, migrated)))
+    let rooms = RoomRegistry::with_backend(capacity, gateway.clone());
+    let rooms = rooms.with_timelines(retention).with_webhooks(webhooks.clone());
+    let state = Arc::new(ClusteredState { state, rooms: rooms.clone() });
+    cluster::start(&gateway, queues, endpoints, &rooms, state, webhooks);
+    (rooms, Some(migrated))
+}
+
+/// State of this node that the others share.
+pub(super) struct NodeState {
+    pub(super) revoked_tokens: Arc<RevokedTokens>,
+    pub(super) token_sessions: TokenSessions,
+    pub(super) lockouts: Arc<Mutex<Lockouts>>,
+    pub(super) moderation_rules: Arc<ModerationRules>,
+}
+
+/// The same, with the rooms that moderation rules and announcements are about.
+pub(super) struct ClusteredState {
+    pub(super) state: NodeState,
+    pub(super) rooms: RoomRegistry,
+}
+
+impl ReplicatedState for ClusteredState {
+    fn apply_logout(&self, line: &str) {
+        if let Some((username, fingerprint)) = self.state.revoked_tokens.insert_line(line) {
+            self.state.token_sessions.end_token(&username, fingerprint);
+        }
+    }
+
+    fn logouts(&self) -> Vec<String> {
+        self.state.revoked_tokens.lines()
+    }
+
+    fn apply_auth_event(&self, event: &str) {
+        if let Ok(event) = serde_json::from_str(event) {
+            let mut lockouts = self.state.lockouts.lock().unwrap_or_else(PoisonError::into_inner);
+            lockouts.record(&event, Instant::now());
+        }
+    }
+
+    fn apply_rule(&self, rule: &str) -> bool {
+        let Some(rule) = ModerationRule::parse(rule) else {
+            tracing::warn!("an order of another server is passed over");
+            return true;
+        };
+        let is_remembered = rule.retained_until() > unix_now();
+        if is_remembered {
+            moderation::apply_rule(&self.state.moderation_rules, &self.rooms, rule);
+        }
+        is_remembered
+    }
+
+    fn rules(&self) -> Vec<String> {
+        let rules = self.state.moderation_rules.all();
+        rules.iter().map(ModerationRule::to_replicated_line).collect()
+    }
+
+    fn deliver_announcement(&self, announcement: &str) {
+        moderation::deliver_announcement(&self.rooms, announcement);
+    }
 }

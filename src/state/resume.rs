@@ -7,10 +7,10 @@ use tokio::runtime::Handle;
 use super::AppState;
 use crate::{
     clock::unix_now,
+    cluster::MigratedMembers,
     limits::Permit,
     metrics::LimitKind,
     net::workers::Workers,
-    rooms::far::MigratedMembers,
     session::{AuthError, DetachedMember},
     storage::snapshot_file,
 };

@@ -20,9 +20,7 @@ const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(5);
 impl AppState {
     /// Tells every session that the server stops, and waits until all have ended.
     pub async fn close(&self) {
-        if let Some(cluster) = &self.cluster {
-            let _ = timeout(STOP_ACCEPTING_TIMEOUT, cluster.stop_accepting()).await;
-        }
+        let _ = timeout(STOP_ACCEPTING_TIMEOUT, self.rooms.backend().stop_accepting()).await;
         self.rooms.begin_shutdown();
         // A client that reconnects within this time must find its membership.
         let reconnect_within = match self.config.rooms.resume_window {
@@ -38,12 +36,15 @@ impl AppState {
 
     /// Moves detached members to other nodes, and deregisters this node. Call it last.
     pub async fn hand_over_members(&self) {
-        let Some(cluster) = &self.cluster else { return };
+        let backend = self.rooms.backend();
+        if backend.node().is_none() {
+            return;
+        }
         let (other_nodes, deadline) =
-            (cluster.other_nodes().await, Instant::now() + HAND_OVER_TIMEOUT);
+            (backend.other_nodes().await, Instant::now() + HAND_OVER_TIMEOUT);
         loop {
             // Includes memberships that clients resumed elsewhere meanwhile, or that arrived last.
-            if timeout_at(deadline, cluster.wait_for_migrations()).await.is_err() {
+            if timeout_at(deadline, backend.wait_for_migrations()).await.is_err() {
                 tracing::warn!("not all seats have come to another server in time");
                 break;
             }
@@ -54,14 +55,14 @@ impl AppState {
             snapshot_file::retain_fitting(&mut members, DetachedMember::bytes);
             tracing::info!(members = members.len(), "their seats go to other servers");
             for (number, member) in members.into_iter().enumerate() {
-                let nodes = other_nodes.get(cluster.engine_of(member.room()));
+                let nodes = other_nodes.get(backend.shard_of(member.room()));
                 // Without another node the membership is dropped, which is to leave.
                 if let Some(node) = nodes.and_then(|nodes| nodes.get(number % nodes.len().max(1))) {
                     member.migrate_to(node.clone());
                 }
             }
         }
-        cluster.deregister().await;
+        backend.deregister(&self.rooms).await;
     }
 
     /// Saves detached members to `STATE_FILE` for the next process. Call it once, when every session has ended or is no

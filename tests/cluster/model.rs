@@ -15,15 +15,16 @@ use std::{
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use signaling::{
+    cluster::{
+        ClusterGateway, MigratedMembers,
+        messages::{Claim, ClusterCommand, ClusterEvent},
+    },
     delivery::{self, ClientQueueReader, ReplayBuffer},
-    intervals::ClusterTiming,
+    migration::{ClusterTimings, ConnectionId, Epoch, HandOver, MemberRecord, Migration},
     protocol::{self, ClientMessage},
     rooms::{
-        ClaimError, JoinError, Membership, Peer, RoomRegistry, RouteError,
-        far::{
-            ClusterCommand, ClusterEvent, ClusterGateway, ConnectionId, Epoch, MemberRecord,
-            MigratedMember, MigratedMembers, Migration,
-        },
+        ClaimError, JoinError, Membership, MigratedMember, Peer, RelayedFrame, RoomRegistry,
+        RouteError,
     },
 };
 use tokio::{runtime::Runtime, sync::mpsc::UnboundedReceiver, time::Instant};
@@ -92,7 +93,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
     prop::collection::vec(act, 1..200)
 }
 
-/// What `src/cluster/*.lua` do.
+/// What `src/cluster/scripts/*.lua` do.
 #[derive(Default)]
 struct RedisModel {
     rooms: BTreeMap<Arc<str>, BTreeMap<Arc<str>, MemberRecord>>,
@@ -101,27 +102,27 @@ struct RedisModel {
 }
 
 impl RedisModel {
-    fn post(&mut self, node: &str, fact: ClusterEvent) {
+    fn post(&mut self, node: &str, event: ClusterEvent) {
         if let Some(inbox) = self.inboxes.get_mut(node) {
-            inbox.push_back(fact);
+            inbox.push_back(event);
         }
     }
 
-    fn tell(&mut self, room: &str, except: &str, fact: &ClusterEvent) {
+    fn tell(&mut self, room: &str, except: &str, event: &ClusterEvent) {
         let members = self.rooms.get(room).into_iter().flat_map(BTreeMap::values);
-        let nodes: BTreeSet<_> = members.map(|holder| holder.connection.node.clone()).collect();
+        let nodes: BTreeSet<_> = members.map(|record| record.connection.node.clone()).collect();
         for node in nodes.iter().filter(|node| ***node != *except) {
-            self.post(node, fact.clone());
+            self.post(node, event.clone());
         }
     }
 
-    fn left(&mut self, room: &Arc<str>, holder: &MemberRecord, except: &str) {
-        let client_id = holder.peer.client_id.clone();
-        let conn = holder.connection.clone();
+    fn left(&mut self, room: &Arc<str>, record: &MemberRecord, except: &str) {
+        let client_id = record.peer.client_id.clone();
+        let connection = record.connection.clone();
         self.tell(
             room,
             except,
-            &ClusterEvent::Left { room: room.clone(), client_id: client_id.clone(), conn },
+            &ClusterEvent::Left { room: room.clone(), client_id: client_id.clone(), connection },
         );
         let members = self.rooms.get_mut(room).unwrap();
         members.remove(&client_id);
@@ -134,19 +135,24 @@ impl RedisModel {
         self.rooms.get(room)?.get(client_id).cloned()
     }
 
-    fn everyone(&self, room: &str) -> Vec<MemberRecord> {
+    fn members_of(&self, room: &str) -> Vec<MemberRecord> {
         self.rooms.get(room).into_iter().flat_map(BTreeMap::values).cloned().collect()
     }
 
-    fn add(&mut self, room: &Arc<str>, holder: MemberRecord) {
-        self.rooms.entry(room.clone()).or_default().insert(holder.peer.client_id.clone(), holder);
+    fn add(&mut self, room: &Arc<str>, record: MemberRecord) {
+        self.rooms.entry(room.clone()).or_default().insert(record.peer.client_id.clone(), record);
     }
 
     fn enter(&mut self, node: &Arc<str>) {
         self.inboxes.entry(node.clone()).or_default();
     }
 
-    fn join(&mut self, room: &Arc<str>, peer: Peer, conn: ConnectionId) -> Result<(), JoinError> {
+    fn join(
+        &mut self,
+        room: &Arc<str>,
+        peer: Peer,
+        connection: ConnectionId,
+    ) -> Result<(), JoinError> {
         let held = self.held(room, &peer.client_id);
         match &held {
             Some(held) if held.peer.username != peer.username => {
@@ -159,100 +165,104 @@ impl RedisModel {
             None => {}
         }
         self.arrivals += 1;
-        let (node, arrival) = (conn.node.clone(), self.arrivals);
-        let holder = MemberRecord { peer, connection: conn, join_order: arrival };
+        let (node, arrival) = (connection.node.clone(), self.arrivals);
+        let record = MemberRecord { peer, connection, join_order: arrival };
         self.tell(
             room,
             &node,
-            &ClusterEvent::Joined { room: room.clone(), holder: holder.clone() },
+            &ClusterEvent::Joined { room: room.clone(), record: record.clone() },
         );
-        self.add(room, holder.clone());
-        let everyone = self.everyone(room);
-        self.post(&node, ClusterEvent::Admitted { room: room.clone(), holder, everyone });
+        self.add(room, record.clone());
+        let members = self.members_of(room);
+        self.post(&node, ClusterEvent::Admitted { room: room.clone(), record, members });
         Ok(())
     }
 
-    fn leave(&mut self, room: &Arc<str>, client_id: &str, conn: &ConnectionId) {
-        if let Some(held) = self.held(room, client_id).filter(|held| held.connection == *conn) {
-            self.left(room, &held, &conn.node);
+    fn leave(&mut self, room: &Arc<str>, client_id: &str, connection: &ConnectionId) {
+        if let Some(held) = self.held(room, client_id).filter(|held| held.connection == *connection)
+        {
+            self.left(room, &held, &connection.node);
         }
     }
 
     fn want(
         &mut self,
-        moving: &Migration,
+        migration: &Migration,
         membership: u128,
         ends: Option<u64>,
     ) -> Option<ConnectionId> {
-        let from = self.held(&moving.room, &moving.client_id)?.connection;
-        if from.node != moving.to.node {
-            let moving = Migration { from: from.clone(), ..moving.clone() };
+        let from = self.held(&migration.room, &migration.client_id)?.connection;
+        if from.node != migration.to.node {
+            let migration = Migration { from: from.clone(), ..migration.clone() };
             let node = from.node.clone();
-            let luggage = "luggage".into();
-            self.post(&node, ClusterEvent::Claimed { moving, membership, ends, luggage });
+            let context = "context".into();
+            self.post(&node, ClusterEvent::Claimed(Claim { migration, membership, ends, context }));
         }
         Some(from)
     }
 
     /// Whether the node that it goes to is there; if not, nothing has changed.
-    fn moves(&mut self, moving: &Migration) -> bool {
-        let Migration { room, client_id, from, to } = moving;
+    fn moves(&mut self, migration: &Migration) -> bool {
+        let Migration { room, client_id, from, to } = migration;
         let held = self.held(room, client_id).filter(|held| held.connection == *from);
         let Some(held) = held else { return true };
         if !self.inboxes.contains_key(&to.node) {
             return false;
         }
-        let holder = MemberRecord { connection: to.clone(), ..held };
-        self.add(room, holder.clone());
+        let record = MemberRecord { connection: to.clone(), ..held };
+        self.add(room, record.clone());
         self.arrivals += 1;
         let epoch = self.arrivals;
         let members = self.rooms.get(room).into_iter().flat_map(BTreeMap::values);
-        let nodes: BTreeSet<_> = members.map(|holder| holder.connection.node.clone()).collect();
+        let nodes: BTreeSet<_> = members.map(|record| record.connection.node.clone()).collect();
         let nodes: Vec<_> = nodes.into_iter().filter(|node| *node != from.node).collect();
-        let moved = |everyone, nodes| ClusterEvent::Moved {
-            moving: moving.clone(),
-            holder: holder.clone(),
+        let moved = |members, nodes| ClusterEvent::Moved {
+            migration: migration.clone(),
+            record: record.clone(),
             epoch,
-            everyone,
+            members,
             nodes,
         };
         for node in &nodes {
-            let everyone = if *node == to.node { self.everyone(room) } else { Vec::new() };
-            self.post(node, moved(everyone, Vec::new()));
+            let members = if *node == to.node { self.members_of(room) } else { Vec::new() };
+            self.post(node, moved(members, Vec::new()));
         }
         self.post(&from.node, moved(Vec::new(), nodes));
         true
     }
 
     fn sync(&mut self, room: &Arc<str>, node: &Arc<str>, epoch: Epoch, stated: &[MemberRecord]) {
-        for held in self.everyone(room) {
+        for held in self.members_of(room) {
             if held.connection.node == *node && !stated.contains(&held) {
                 self.left(room, &held, node);
             }
         }
-        for holder in stated {
-            match self.held(room, &holder.peer.client_id) {
+        for record in stated {
+            match self.held(room, &record.peer.client_id) {
                 None => {
                     self.tell(
                         room,
                         node,
-                        &ClusterEvent::Joined { room: room.clone(), holder: holder.clone() },
+                        &ClusterEvent::Joined { room: room.clone(), record: record.clone() },
                     );
-                    self.add(room, holder.clone());
+                    self.add(room, record.clone());
                 }
-                Some(held) if held == *holder => {}
+                Some(held) if held == *record => {}
                 Some(_) => {
-                    let (client_id, conn) =
-                        (holder.peer.client_id.clone(), holder.connection.clone());
-                    self.post(node, ClusterEvent::Left { room: room.clone(), client_id, conn });
+                    let (client_id, connection) =
+                        (record.peer.client_id.clone(), record.connection.clone());
+                    self.post(
+                        node,
+                        ClusterEvent::Left { room: room.clone(), client_id, connection },
+                    );
                 }
             }
         }
         self.arrivals = self.arrivals.max(epoch);
         if !stated.is_empty() {
-            let everyone = self.everyone(room);
+            let members = self.members_of(room);
             let epoch = self.arrivals;
-            self.post(node, ClusterEvent::Snapshot { room: room.clone(), everyone, epoch });
+            self.post(node, ClusterEvent::Snapshot { room: room.clone(), members, epoch });
         }
     }
 
@@ -260,7 +270,7 @@ impl RedisModel {
         self.inboxes.remove(node);
         for room in self.rooms.keys().cloned().collect::<Vec<_>>() {
             for held in
-                self.everyone(&room).into_iter().filter(|held| *held.connection.node == *node)
+                self.members_of(&room).into_iter().filter(|held| *held.connection.node == *node)
             {
                 self.left(&room, &held, node);
             }
@@ -271,9 +281,9 @@ impl RedisModel {
 struct Node {
     name: Arc<str>,
     rooms: RoomRegistry,
-    far: Arc<ClusterGateway>,
-    asked: UnboundedReceiver<ClusterCommand>,
-    arrivals: MigratedMembers,
+    gateway: Arc<ClusterGateway>,
+    commands: UnboundedReceiver<ClusterCommand>,
+    migrated: MigratedMembers,
     /// Seats that came and whose client has not.
     kept: Vec<MigratedMember>,
     is_up: bool,
@@ -282,62 +292,74 @@ struct Node {
 impl Node {
     fn new(number: usize) -> Self {
         let name: Arc<str> = format!("n{number}").into();
-        let (far, mut asked, arrivals) =
-            ClusterGateway::new(name.clone(), 1, ClusterTiming::default());
-        let far = Arc::new(far);
-        let rooms = RoomRegistry::clustered(usize::MAX, far.clone());
-        Self { name, rooms, far, asked: asked.remove(0), arrivals, kept: Vec::new(), is_up: false }
+        let (gateway, mut queues, migrated) =
+            ClusterGateway::new(name.clone(), 1, ClusterTimings::default());
+        let rooms = RoomRegistry::with_backend(usize::MAX, gateway.clone());
+        let commands = queues.commands.remove(0);
+        Self { name, rooms, gateway, commands, migrated, kept: Vec::new(), is_up: false }
     }
 
     fn works(&mut self, engine: &mut RedisModel, asks: usize) {
         for _ in 0..asks {
-            let Some(ask) = self.is_up.then(|| self.asked.try_recv().ok()).flatten() else {
+            let Some(ask) = self.is_up.then(|| self.commands.try_recv().ok()).flatten() else {
                 return;
             };
-            let conn = |key| ConnectionId { node: self.name.clone(), key };
+            let connection = |key| ConnectionId { node: self.name.clone(), key };
             match ask {
                 ClusterCommand::Join { room, peer, key } => {
-                    if let Err(why) = engine.join(&room, peer, conn(key)) {
-                        self.far.refuse_join(key, why);
+                    if let Err(why) = engine.join(&room, peer, connection(key)) {
+                        self.gateway.refuse_join(key, why);
                     }
                 }
                 ClusterCommand::Leave { room, peer, key, .. } => {
-                    engine.leave(&room, &peer.client_id, &conn(key))
+                    engine.leave(&room, &peer.client_id, &connection(key))
                 }
                 ClusterCommand::Webhook { .. } => {}
-                ClusterCommand::Relay { node, room, from, key, to, epoch, frame } => {
-                    let conn = conn(key);
-                    engine
-                        .post(&node, ClusterEvent::Relayed { room, from, conn, to, epoch, frame });
-                }
-                ClusterCommand::PeerState { node, room, client_id, key, is_away } => {
-                    let conn = conn(key);
-                    engine.post(&node, ClusterEvent::PeerState { room, client_id, conn, is_away });
-                }
-                ClusterCommand::Claim { room, client_id, membership, ends, key, .. } => {
-                    let to = conn(key);
-                    let moving = Migration { room, client_id, from: to.clone(), to };
-                    self.rooms.resolve_claim(key, engine.want(&moving, membership, ends));
-                }
-                ClusterCommand::DenyClaim { moving, live } => {
-                    engine
-                        .post(&moving.to.node.clone(), ClusterEvent::ClaimDenied { moving, live });
-                }
-                ClusterCommand::Move(moving) => {
-                    if !engine.moves(&moving) {
-                        self.rooms.cancel_outgoing(&moving);
-                    }
-                }
-                ClusterCommand::Barrier(moving) => {
-                    let node = self.name.clone();
+                ClusterCommand::Relay { node, frame: relayed } => {
+                    let RelayedFrame { room, from, key, to, epoch, frame } = relayed;
+                    let connection = connection(key);
                     engine.post(
-                        &moving.from.node.clone(),
-                        ClusterEvent::BarrierReached { moving, node },
+                        &node,
+                        ClusterEvent::Relayed { room, from, connection, to, epoch, frame },
                     );
                 }
-                ClusterCommand::HandOver { moving, luggage, goods, .. } => {
-                    let node = moving.to.node.clone();
-                    engine.post(&node, ClusterEvent::HandedOver { moving, luggage, goods });
+                ClusterCommand::PeerState { node, room, client_id, key, is_detached } => {
+                    let connection = connection(key);
+                    engine.post(
+                        &node,
+                        ClusterEvent::PeerState { room, client_id, connection, is_detached },
+                    );
+                }
+                ClusterCommand::Claim { room, client_id, membership, ends, key, .. } => {
+                    let to = connection(key);
+                    let migration = Migration { room, client_id, from: to.clone(), to };
+                    self.gateway.resolve_claim(
+                        &self.rooms,
+                        key,
+                        engine.want(&migration, membership, ends),
+                    );
+                }
+                ClusterCommand::DenyClaim { migration, live } => {
+                    engine.post(
+                        &migration.to.node.clone(),
+                        ClusterEvent::ClaimDenied { migration, live },
+                    );
+                }
+                ClusterCommand::Move(migration) => {
+                    if !engine.moves(&migration) {
+                        self.gateway.cancel_outgoing(&self.rooms, &migration);
+                    }
+                }
+                ClusterCommand::Barrier(migration) => {
+                    let node = self.name.clone();
+                    engine.post(
+                        &migration.from.node.clone(),
+                        ClusterEvent::BarrierReached { migration, node },
+                    );
+                }
+                ClusterCommand::HandOver(HandOver { migration, context, state, .. }) => {
+                    let node = migration.to.node.clone();
+                    engine.post(&node, ClusterEvent::HandedOver { migration, context, state });
                 }
             }
         }
@@ -346,9 +368,9 @@ impl Node {
     fn reads(&mut self, engine: &mut RedisModel, entries: usize) {
         for _ in 0..entries {
             let inbox = engine.inboxes.get_mut(&self.name).filter(|_| self.is_up);
-            let Some(fact) = inbox.and_then(VecDeque::pop_front) else { return };
-            self.rooms.apply(fact);
-            while let Ok((arrival, _)) = self.arrivals.try_recv() {
+            let Some(event) = inbox.and_then(VecDeque::pop_front) else { return };
+            self.gateway.apply(&self.rooms, event);
+            while let Ok((arrival, _)) = self.migrated.try_recv() {
                 self.kept.push(arrival);
             }
         }
@@ -356,16 +378,16 @@ impl Node {
 
     fn is_cut(&mut self) {
         self.is_up = false;
-        self.far.set_engine_up(0, false);
+        self.gateway.set_engine_up(0, false);
     }
 
     fn heals(&mut self, engine: &mut RedisModel) {
         if self.is_up {
             return;
         }
-        while self.asked.try_recv().is_ok() {}
+        while self.commands.try_recv().is_ok() {}
         engine.enter(&self.name);
-        let ours = self.rooms.local_members(0).into_iter();
+        let ours = self.rooms.local_members(|_| true).into_iter();
         let mut ours: BTreeMap<_, _> =
             ours.map(|(room, epoch, ours)| (room, (epoch, ours))).collect();
         let with_seats = engine
@@ -379,7 +401,7 @@ impl Node {
             engine.sync(&room, &self.name, epoch, &stated);
         }
         self.is_up = true;
-        self.far.set_engine_up(0, true);
+        self.gateway.set_engine_up(0, true);
     }
 }
 
@@ -448,7 +470,7 @@ impl Member {
             let rooms = nodes[self.node].rooms.clone();
             let (room, id, key) = (self.room.clone(), self.peer.client_id.clone(), self.key);
             self.fetching = Some(Box::pin(async move {
-                Membership::claim(&rooms, &room, &id, key, "luggage".into()).await
+                Membership::claim(&rooms, &room, &id, key, "context".into()).await
             }));
         }
     }
@@ -597,9 +619,12 @@ fn live(acts: Vec<Act>) {
         }
         rests(&clock, &mut engine, &mut nodes, &mut members);
         for node in &mut nodes {
-            let timing = node.far.timing;
-            let all = timing.unconfirmed_member_ttl() + timing.outgoing_migration_timeout();
-            node.rooms.expire_unconfirmed(Instant::now() + all);
+            let timings = ClusterTimings::default();
+            let later = Instant::now()
+                + timings.unconfirmed_member_ttl()
+                + timings.outgoing_migration_timeout();
+            node.rooms.expire_unconfirmed(later, timings);
+            node.gateway.expire_incoming(later);
             // Whoever has not come back until now does not.
             node.kept.clear();
         }
@@ -756,10 +781,11 @@ fn a_migration_that_was_not_claimed_does_not_keep_a_newer_membership_from_resumi
     // The engine acts on the takeover first, and the seat that was let go is no longer there to be moved.
     let from = engine.held("room", "c").unwrap().connection;
     let to = ConnectionId { node: "n1".into(), key: 7 };
-    let moving = Migration { room: "room".into(), client_id: "c".into(), from, to };
+    let migration = Migration { room: "room".into(), client_id: "c".into(), from, to };
     members[0].seat.as_ref().unwrap().detach();
-    let (ends, luggage) = (None, "luggage".into());
-    nodes[0].rooms.apply(ClusterEvent::Claimed { moving, membership: 1, ends, luggage });
+    let (ends, context) = (None, "context".into());
+    let claim = Claim { migration, membership: 1, ends, context };
+    nodes[0].gateway.apply(&nodes[0].rooms, ClusterEvent::Claimed(claim));
     members.push(joins(&nodes, 1, 2));
     members[1].catches_up(&nodes);
     nodes[1].works(&mut engine, usize::MAX);

@@ -44,12 +44,12 @@ pub fn last_message(engine: &Engine, node: &str) -> Outcome<Fields> {
     last.arg(format!("{PREFIX}inbox:{node}")).arg("+").arg("-").arg("COUNT").arg(10);
     let entries: Entries = last.query(&mut engine.connection()?)?;
     let mut messages = entries.into_iter().map(|(_, fields)| fields);
-    let message = messages.find(|fields| is(fields, "say"));
+    let message = messages.find(|fields| is(fields, "relay"));
     Ok(message.ok_or_else(|| format!("the inbox of {node} contains no message"))?)
 }
 
 fn is(fields: &Fields, kind: &str) -> bool {
-    fields.iter().any(|(name, value)| name == "k" && value == kind.as_bytes())
+    fields.iter().any(|(name, value)| name == "kind" && value == kind.as_bytes())
 }
 
 /// The number of messages in flight, adjusted after each round.
@@ -98,7 +98,7 @@ pub fn round(
     // The stream exists, and has one entry, like the inbox of a node that has just sent a heartbeat.
     let _: u8 = redis::cmd("DEL").arg(&inbox).query(&mut writer)?;
     let hello: String =
-        redis::cmd("XADD").arg(&inbox).arg("*").arg("k").arg("hello").query(&mut writer)?;
+        redis::cmd("XADD").arg(&inbox).arg("*").arg("kind").arg("hello").query(&mut writer)?;
     let shared = Loop {
         free: Mutex::new(window),
         freed: Condvar::new(),
@@ -155,7 +155,7 @@ impl Loop {
         while let Some(some) = self.wait_for_window()? {
             let mut pipe = Pipeline::with_capacity(some);
             for _ in 0..some {
-                // As `post` in `src/cluster/link.rs`.
+                // As `post` in `src/cluster/commands.rs`.
                 let add = pipe.cmd("XADD").arg(inbox).arg("NOMKSTREAM").arg("MAXLEN").arg("~");
                 add.arg(100_000).arg("*");
                 for (name, value) in fields {
@@ -165,7 +165,8 @@ impl Loop {
             let ids: Vec<String> = pipe.query(writer)?;
             self.sent.fetch_add(ids.len() as u64, Ordering::SeqCst);
         }
-        let _: String = redis::cmd("XADD").arg(inbox).arg("*").arg("k").arg("end").query(writer)?;
+        let _: String =
+            redis::cmd("XADD").arg(inbox).arg("*").arg("kind").arg("end").query(writer)?;
         Ok(())
     }
 

@@ -6,27 +6,29 @@ use std::{
 };
 
 use redis::{Cmd, Connection, FromRedisValue, Pipeline, Value};
+use serde_json::json;
 
 use super::{
     Outcome,
     engine::{Engine, PREFIX, Stats},
 };
 
-/// One of the scripts, after the library that all of them share, as the server sends it.
+/// One of the scripts, after the constants and the library that all of them share, as the server sends it (`Scripts::new`).
 macro_rules! script {
     ($name:literal) => {
         concat!(
-            include_str!("../../../src/cluster/lib.lua"),
-            include_str!(concat!("../../../src/cluster/", $name))
+            "local LEASE, INBOX_MAX_LEN, REAP_BATCH = 8, 100000, 32\n",
+            include_str!("../../../src/cluster/scripts/lib.lua"),
+            include_str!(concat!("../../../src/cluster/scripts/", $name))
         )
     };
 }
 
-const ENTER: &str = script!("enter.lua");
+const ENTER: &str = script!("register.lua");
 const JOIN: &str = script!("join.lua");
 const LEAVE: &str = script!("leave.lua");
-const SYNC: &str = script!("sync.lua");
-const BEAT: &str = script!("beat.lua");
+const SYNC: &str = script!("resync.lua");
+const BEAT: &str = script!("heartbeat.lua");
 const REAP: &str = script!("reap.lua");
 
 /// Joins and leaves in one pipeline.
@@ -100,7 +102,7 @@ impl<'a> SimulatedNodes<'a> {
             join.arg(username(member)).arg(capacity);
             join
         };
-        self.call_for_all(members, join, |answer: &String| answer == "seated")
+        self.call_for_all(members, join, |answer: &String| answer == "admitted")
     }
 
     /// Members leave, in reverse order.
@@ -111,7 +113,7 @@ impl<'a> SimulatedNodes<'a> {
             leave
         };
         let reversed: Vec<_> = members.iter().rev().copied().collect();
-        self.call_for_all(&reversed, leave, |records: &Vec<Value>| records.is_empty())
+        self.call_for_all(&reversed, leave, |records: &String| records == "[]")
     }
 
     fn call_for_all<T: FromRedisValue + std::fmt::Debug>(
@@ -173,7 +175,7 @@ impl<'a> SimulatedNodes<'a> {
         let meter = self.meter()?;
         loop {
             let start = Instant::now();
-            let (more, _records): (u8, Vec<Value>) = reap.query(&mut self.connection)?;
+            let (more, _records): (u8, String) = reap.query(&mut self.connection)?;
             cost.longest = cost.longest.max(start.elapsed().as_secs_f64());
             cost.calls += 1;
             if more == 0 {
@@ -194,12 +196,13 @@ impl<'a> SimulatedNodes<'a> {
             for (room, members) in some {
                 let mut sync = self.call(SYNC);
                 sync.arg(room_name(**room)).arg(node_name(node)).arg(0).arg(0).arg("known");
-                for (client_id, record) in *members {
-                    sync.arg(client_id).arg(record);
-                }
+                let members = members
+                    .iter()
+                    .map(|(client_id, record)| json!({ "client_id": client_id, "record": record }));
+                sync.arg(members.collect::<serde_json::Value>().to_string());
                 pipe.add_command(sync);
             }
-            let answers: Vec<(u8, Vec<Value>)> = pipe.query(&mut self.connection)?;
+            let answers: Vec<(u8, String)> = pipe.query(&mut self.connection)?;
             cost.calls += answers.len();
         }
         meter.stop(self.engine, &mut cost)?;

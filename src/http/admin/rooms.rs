@@ -102,14 +102,8 @@ async fn list_rooms(
     State(app): State<AppState>,
     _: Administrator,
 ) -> Result<impl IntoResponse, ApiError> {
-    let counts: Vec<(String, usize)> = match &app.cluster {
-        Some(cluster) => cluster.list().await?,
-        None => {
-            let rooms = app.rooms.list().into_iter();
-            rooms.map(|(room, members)| (room.to_string(), members)).collect()
-        }
-    };
-    let rooms = counts.into_iter().map(|(room, members)| room_body(&app, room, members));
+    let counts = app.rooms.backend().list(&app.rooms).await?.into_iter();
+    let rooms = counts.map(|(room, members)| room_body(&app, room.to_string(), members));
     Ok((NO_STORE, Json(rooms.collect::<Vec<_>>())))
 }
 
@@ -170,10 +164,12 @@ async fn get_room(
 /// The members of a room: as this node sees them, or as the cluster does where this node has none.
 pub(super) async fn members_of(app: &AppState, room: &str) -> Result<Vec<MemberBody>, ApiError> {
     let local = app.rooms.member_snapshots(room);
-    let Some(cluster) = app.cluster.as_ref().filter(|_| local.is_empty()) else {
+    if !local.is_empty() {
         return Ok(local.into_iter().map(MemberBody::from).collect());
-    };
-    let mut members: Vec<_> = cluster
+    }
+    let mut members: Vec<_> = app
+        .rooms
+        .backend()
         .members(room)
         .await?
         .into_iter()

@@ -200,7 +200,7 @@ async fn remove(
     about: RuleKind,
 ) -> Result<Response, ApiError> {
     let (act, subject) = match &about {
-        RuleKind::Ban { who, .. } => ("lift ban", Some(who)),
+        RuleKind::Ban { subject, .. } => ("lift ban", Some(subject)),
         RuleKind::Lock { .. } => ("unlock", None),
         RuleKind::Capacity { .. } => ("lift capacity", None),
     };

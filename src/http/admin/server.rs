@@ -56,8 +56,8 @@ async fn status(State(app): State<AppState>, _: Administrator) -> impl IntoRespo
     let body = StatusBody {
         version: env!("CARGO_PKG_VERSION"),
         uptime_seconds: app.started.elapsed().as_secs(),
-        node: app.cluster.as_ref().map(|cluster| cluster.node().to_owned()),
-        is_cluster_up: app.cluster.as_ref().map(crate::cluster::Cluster::is_up),
+        node: app.rooms.backend().node().map(ToString::to_string),
+        is_cluster_up: app.rooms.backend().node().map(|_| app.rooms.backend().is_up()),
         is_draining: app.is_closing(),
         connections: app.sessions.len(),
         members: app.rooms.member_total(),

@@ -60,14 +60,11 @@ async fn root() -> Json<RootBody> {
 #[utoipa::path(get, path = "/health", tag = "General", responses((status = 200, description = "The server runs", body = HealthBody)))]
 async fn health(State(app): State<AppState>) -> Json<HealthBody> {
     let (active_connections, rooms) = (app.rooms.member_total(), app.rooms.room_count());
-    let cluster = match &app.cluster {
-        None => None,
-        Some(cluster) => Some(ClusterBody {
-            node: cluster.node().to_owned(),
-            engine: if cluster.is_up() { "up" } else { "down" },
-            nodes: cluster.nodes().await.ok(),
-        }),
-    };
+    let cluster = app.rooms.backend().status().await.map(|status| ClusterBody {
+        node: status.node.to_string(),
+        engine: if status.is_up { "up" } else { "down" },
+        nodes: status.nodes,
+    });
     let is_whole = cluster.as_ref().is_none_or(|cluster| cluster.engine == "up");
     Json(HealthBody {
         status: if is_whole { "healthy" } else { "degraded" },
@@ -98,7 +95,7 @@ async fn ready(State(app): State<AppState>) -> Result<Json<ReadyBody>, ApiError>
     if app.is_closing() {
         return Err(ApiError::Draining);
     }
-    if app.cluster.as_ref().is_some_and(|cluster| !cluster.is_up()) {
+    if !app.rooms.backend().is_up() {
         return Err(ApiError::ClusterUnavailable);
     }
     Ok(Json(ReadyBody { status: "ready" }))

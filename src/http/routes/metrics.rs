@@ -17,13 +17,13 @@ use secrecy::{ExposeSecret, SecretString};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    cluster::ClusterCounts,
     http::{
         error::{ApiError, ErrorBody},
         extract::token::{Administrator, Bearer},
         responses::{AdminErrors, NO_STORE},
     },
     net::{ConnectionInfo, workers::Workers},
+    rooms::ClusterCounts,
     state::AppState,
 };
 
@@ -94,9 +94,9 @@ fn check_token(known: &SecretString, bearer: Option<Bearer>) -> Result<(), ApiEr
 }
 
 async fn render(app: AppState, workers: Workers) -> Result<impl IntoResponse, ApiError> {
-    let cluster = match &app.cluster {
+    let cluster = match app.rooms.backend().counts().await.transpose() {
         None => Registry::default(),
-        Some(cluster) => cluster_metrics(cluster.counts().await.ok()),
+        Some(counts) => cluster_metrics(counts.ok()),
     };
     // Reads all rooms and counts all open files: not on a thread that serves connections.
     let writing = tokio::task::spawn_blocking(move || {

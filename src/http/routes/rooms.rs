@@ -55,16 +55,11 @@ impl FromRequestParts<AppState> for RoomsAccess {
     )
 )]
 async fn list(State(app): State<AppState>, _: RoomsAccess) -> Result<Response, ApiError> {
-    if let Some(cluster) = &app.cluster {
-        let rooms = cluster.list().await?.into_iter();
-        let rooms: Vec<_> = rooms.map(|(room_id, users)| body(&room_id, users)).collect();
-        return Ok(Json(rooms).into_response());
-    }
+    let rooms = app.rooms.backend().list(&app.rooms).await?;
     // Off the workers, which serve calls: the list may be long.
     let list = tokio::task::spawn_blocking(move || {
-        let rooms = app.rooms.list().into_iter();
-        Json(rooms.map(|(room_id, users)| body(&room_id, users)).collect::<Vec<_>>())
-            .into_response()
+        let rooms = rooms.iter().map(|(room_id, users)| body(room_id, *users));
+        Json(rooms.collect::<Vec<_>>()).into_response()
     });
     list.await.map_err(|error| ApiError::Internal(error.into()))
 }
@@ -85,10 +80,7 @@ async fn info(
     room: Result<Path<String>, axum::extract::rejection::PathRejection>,
 ) -> Result<Json<RoomBody>, ApiError> {
     let Path(room) = room.map_err(|_| ApiError::RoomNotFound)?;
-    let users = match &app.cluster {
-        None => app.rooms.member_count(&room),
-        Some(cluster) => cluster.info(&room).await?,
-    };
+    let users = app.rooms.backend().member_count(&app.rooms, &room).await?;
     let users = users.ok_or(ApiError::RoomNotFound)?;
     Ok(Json(body(&room, users)))
 }

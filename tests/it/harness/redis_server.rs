@@ -145,7 +145,7 @@ impl RedisServer {
             for _ in 0..1_000 {
                 let mut add = redis::cmd("XADD");
                 add.arg(format!("{{sig1}}:inbox:{node}")).arg("MAXLEN").arg("~").arg(100_000);
-                pipe.add_command(add.arg("*").arg("k").arg("noise").clone());
+                pipe.add_command(add.arg("*").arg("kind").arg("noise").clone());
             }
             pipe.exec_async(&mut connection).await.unwrap();
         }

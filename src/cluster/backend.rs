@@ -1,0 +1,194 @@
+//! The cluster as rooms, REST and a shutdown see it.
+
+use std::sync::Arc;
+
+use tokio::{sync::oneshot, time::timeout};
+
+use super::{
+    ClusterGateway,
+    gateway::{ClaimReply, PendingJoin},
+    messages::ClusterCommand,
+};
+use crate::{
+    delivery::ClientQueue,
+    migration::{HandOver, MemberRecord, Migration, MigrationGuard, random_key},
+    rooms::{
+        Backend, BackendFuture, ClaimError, ClaimRequest, ClusterCounts, ClusterStatus,
+        ClusterUnavailable, JoinError, Membership, NodeUnreachable, Peer, RelayedFrame, RoomCounts,
+        RoomRegistry,
+    },
+    webhooks::WebhookEvent,
+};
+
+impl Backend for ClusterGateway {
+    fn node(&self) -> Option<&Arc<str>> {
+        Some(&self.node)
+    }
+
+    fn is_up(&self) -> bool {
+        self.all_up()
+    }
+
+    fn join<'a>(
+        &'a self,
+        _: &'a RoomRegistry,
+        room: &'a Arc<str>,
+        peer: Peer,
+        queue: ClientQueue,
+    ) -> BackendFuture<'a, Result<Membership, JoinError>> {
+        Box::pin(async {
+            let (reply, answer) = oneshot::channel();
+            self.request_join(peer, random_key(), PendingJoin { room: room.clone(), queue, reply });
+            answer.await.unwrap_or(Err(JoinError::Unavailable))
+        })
+    }
+
+    fn claim(&self, request: ClaimRequest) -> BackendFuture<'_, Result<(), ClaimError>> {
+        Box::pin(self.claim_until_answered(request))
+    }
+
+    fn leave(
+        &self,
+        room: &Arc<str>,
+        peer: Peer,
+        key: u64,
+        reason: Option<&'static str>,
+        sequence: u64,
+    ) {
+        let command = ClusterCommand::Leave { room: room.clone(), peer, key, reason, sequence };
+        self.send(room, command);
+    }
+
+    fn relay(&self, node: &Arc<str>, frame: RelayedFrame) -> Result<(), NodeUnreachable> {
+        let room = frame.room.clone();
+        self.try_send(&room, ClusterCommand::Relay { node: node.clone(), frame })
+    }
+
+    fn report_state(
+        &self,
+        node: &Arc<str>,
+        room: &Arc<str>,
+        client_id: &Arc<str>,
+        key: u64,
+        is_detached: bool,
+    ) {
+        let (node, client_id) = (node.clone(), client_id.clone());
+        let command =
+            ClusterCommand::PeerState { node, room: room.clone(), client_id, key, is_detached };
+        let _ = self.try_send(room, command);
+    }
+
+    fn publish_event(&self, room: &Arc<str>, event: WebhookEvent) -> Result<(), NodeUnreachable> {
+        self.try_send(room, ClusterCommand::Webhook { room: room.clone(), event })
+    }
+
+    fn track_migration(&self) -> Option<MigrationGuard> {
+        Some(self.migrations.track())
+    }
+
+    fn move_member(&self, migration: Migration) {
+        self.send(&migration.room.clone(), ClusterCommand::Move(migration));
+    }
+
+    fn hand_over(&self, hand_over: HandOver) {
+        self.send(&hand_over.migration.room.clone(), ClusterCommand::HandOver(hand_over));
+    }
+
+    fn status(&self) -> BackendFuture<'_, Option<ClusterStatus>> {
+        Box::pin(async {
+            let (node, is_up) = (self.node.clone(), self.all_up());
+            Some(ClusterStatus { node, is_up, nodes: self.query_nodes().await.ok() })
+        })
+    }
+
+    fn counts(&self) -> BackendFuture<'_, Result<Option<ClusterCounts>, ClusterUnavailable>> {
+        Box::pin(async { self.query_counts().await.map(Some) })
+    }
+
+    fn list<'a>(
+        &'a self,
+        _: &'a RoomRegistry,
+    ) -> BackendFuture<'a, Result<RoomCounts, ClusterUnavailable>> {
+        Box::pin(self.query_rooms())
+    }
+
+    fn member_count<'a>(
+        &'a self,
+        _: &'a RoomRegistry,
+        room: &'a str,
+    ) -> BackendFuture<'a, Result<Option<usize>, ClusterUnavailable>> {
+        Box::pin(self.query_member_count(room))
+    }
+
+    fn members<'a>(
+        &'a self,
+        room: &'a str,
+    ) -> BackendFuture<'a, Result<Vec<MemberRecord>, ClusterUnavailable>> {
+        Box::pin(self.query_members(room))
+    }
+
+    fn publish_logout<'a>(&'a self, line: &'a str) -> BackendFuture<'a, ()> {
+        Box::pin(self.send_logout(line))
+    }
+
+    fn publish_rules<'a>(&'a self, rules: &'a [String]) -> BackendFuture<'a, ()> {
+        Box::pin(self.send_rules(rules))
+    }
+
+    fn publish_announcement<'a>(&'a self, announcement: &'a str) -> BackendFuture<'a, ()> {
+        Box::pin(self.broadcast("announcement", announcement))
+    }
+
+    fn report_auth_event(&self, event: String) {
+        let _ = self.auth_events.try_send(event);
+    }
+
+    fn stop_accepting(&self) -> BackendFuture<'_, ()> {
+        Box::pin(self.stop_accepting_members())
+    }
+
+    fn other_nodes(&self) -> BackendFuture<'_, Vec<Vec<Arc<str>>>> {
+        Box::pin(self.query_other_nodes())
+    }
+
+    fn shard_of(&self, room: &str) -> usize {
+        self.engine_of(room)
+    }
+
+    fn wait_for_migrations(&self) -> BackendFuture<'_, ()> {
+        Box::pin(self.migrations.wait_until_idle())
+    }
+
+    fn deregister<'a>(&'a self, rooms: &'a RoomRegistry) -> BackendFuture<'a, ()> {
+        Box::pin(self.remove_this_node(rooms))
+    }
+}
+
+impl ClusterGateway {
+    /// Claims a membership until it is here, detached, or until it is known that it does not come.
+    async fn claim_until_answered(&self, request: ClaimRequest) -> Result<(), ClaimError> {
+        let (mut denied_by, mut ends, mut is_first) = (None, None, true);
+        loop {
+            let answer = self.request_claim(&request, ends);
+            match timeout(self.timings.claim_retry_interval(), answer).await {
+                Ok(Ok(ClaimReply::Granted)) => return Ok(()),
+                Ok(Ok(ClaimReply::NotFound)) => return Err(ClaimError::Ended),
+                Ok(Ok(ClaimReply::Denied(connection)))
+                    if denied_by.as_ref() == Some(&connection) =>
+                {
+                    return Err(ClaimError::Ended);
+                }
+                // Once only: a client that has gone back there must not be asked for again, nor the connection end of one
+                // that did so while this node waited. A client that is here asks again itself.
+                Ok(Ok(ClaimReply::Live(connection))) if is_first => ends = Some(connection),
+                Ok(Ok(ClaimReply::Live(_))) => return Err(ClaimError::Unavailable),
+                // It may have moved on to a third node, or to this one.
+                Ok(Ok(ClaimReply::Denied(connection))) => denied_by = Some(connection),
+                Ok(Err(_)) => return Err(ClaimError::Unavailable),
+                // The node that has it is slow, or gone: then the membership expires in time, and there is none.
+                Err(_elapsed) => {}
+            }
+            is_first = false;
+        }
+    }
+}

@@ -1,0 +1,372 @@
+//! The way from rooms to the other nodes: one queue of commands for each Redis, and what waits for an answer.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use bytestring::ByteString;
+use redis::aio::MultiplexedConnection;
+use tokio::{
+    sync::{Semaphore, mpsc, oneshot},
+    time::Instant,
+};
+
+use super::{
+    messages::{Claim, ClusterCommand},
+    scripts::Scripts,
+    sharding,
+};
+use crate::{
+    delivery::ClientQueue,
+    migration::{
+        ClusterTimings, ConnectionId, MigrationGuard, MigrationState, MigrationTracker, random_key,
+    },
+    rooms::{
+        AcceptedMember, ClaimRequest, ClusterUnavailable, JoinError, Membership, MigratedMember,
+        NodeUnreachable, Peer,
+    },
+};
+
+/// Frames for other nodes that may wait for one Redis. A sender gets an error for each further one.
+pub const MAX_QUEUED_COMMANDS: usize = 65_536;
+
+/// Login attempts that may wait to be sent to other nodes; of more than that at once they get a part.
+const MAX_QUEUED_AUTH_EVENTS: usize = 1_024;
+
+/// Memberships that come from other nodes, each on its way until its guard is dropped.
+pub type MigratedMembers = mpsc::UnboundedReceiver<(MigratedMember, MigrationGuard)>;
+
+/// What a gateway passes on.
+pub struct GatewayQueues {
+    /// Commands, for each Redis.
+    pub commands: Vec<mpsc::UnboundedReceiver<ClusterCommand>>,
+    /// Login attempts.
+    pub auth_events: mpsc::Receiver<String>,
+}
+
+/// The way to the other nodes, as rooms see it.
+pub struct ClusterGateway {
+    /// The name of this node.
+    pub node: Arc<str>,
+    /// The durations that the cluster keeps to.
+    pub timings: ClusterTimings,
+    pub(super) scripts: Scripts,
+    pub(super) engines: Vec<EngineState>,
+    pending_joins: Mutex<HashMap<u64, PendingJoin>>,
+    pending_claims: Mutex<HashMap<u64, PendingClaim>>,
+    incoming: Mutex<HashMap<u64, IncomingMigration>>,
+    migrated: mpsc::UnboundedSender<(MigratedMember, MigrationGuard)>,
+    pub(super) migrations: MigrationTracker,
+    pub(super) auth_events: mpsc::Sender<String>,
+    /// Has a permit for each Redis that sends no membership here any more.
+    pub(super) closed_engines: Semaphore,
+}
+
+/// One Redis.
+pub(super) struct EngineState {
+    commands: mpsc::UnboundedSender<ClusterCommand>,
+    /// How many of the commands are limited by [`MAX_QUEUED_COMMANDS`].
+    queued: AtomicUsize,
+    is_up: AtomicBool,
+    /// The connection, while there is one.
+    connection: Mutex<Option<MultiplexedConnection>>,
+}
+
+/// A client that has asked to join.
+pub(super) struct PendingJoin {
+    pub(super) room: Arc<str>,
+    pub(super) queue: ClientQueue,
+    pub(super) reply: oneshot::Sender<Result<Membership, JoinError>>,
+}
+
+/// A client that waits for a membership that is on another node.
+struct PendingClaim {
+    room: Arc<str>,
+    client_id: Arc<str>,
+    membership: u128,
+    reply: oneshot::Sender<ClaimReply>,
+}
+
+/// What has become of a claim.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum ClaimReply {
+    /// The membership is here.
+    Granted,
+    /// There is no such membership.
+    NotFound,
+    /// It was on this connection, and does not come from there.
+    Denied(ConnectionId),
+    /// Its client has a connection where it is, with this number.
+    Live(u64),
+}
+
+/// A membership whose record is on this node, and whose frames are on their way.
+struct IncomingMigration {
+    member: AcceptedMember,
+    since: Instant,
+    /// Another node claims it already.
+    deferred_claim: Option<Claim>,
+    guard: MigrationGuard,
+}
+
+impl ClusterGateway {
+    /// A node that is not connected yet to so many `engines`, what it will ask of them, and the memberships that will come to
+    /// it.
+    pub fn new(
+        node: Arc<str>,
+        engines: usize,
+        timings: ClusterTimings,
+    ) -> (Arc<Self>, GatewayQueues, MigratedMembers) {
+        let (engines, commands) = (0..engines)
+            .map(|_| {
+                let (commands, queue) = mpsc::unbounded_channel();
+                let engine = EngineState {
+                    commands,
+                    queued: AtomicUsize::new(0),
+                    is_up: AtomicBool::new(false),
+                    connection: Mutex::default(),
+                };
+                (engine, queue)
+            })
+            .unzip();
+        let (migrated, members) = mpsc::unbounded_channel();
+        let (auth_events, events) = mpsc::channel(MAX_QUEUED_AUTH_EVENTS);
+        let gateway = Self {
+            node,
+            timings,
+            scripts: Scripts::new(timings),
+            engines,
+            pending_joins: Mutex::default(),
+            pending_claims: Mutex::default(),
+            incoming: Mutex::default(),
+            migrated,
+            migrations: MigrationTracker::default(),
+            auth_events,
+            closed_engines: Semaphore::new(0),
+        };
+        (Arc::new(gateway), GatewayQueues { commands, auth_events: events }, members)
+    }
+
+    /// The number of the Redis that a room belongs to.
+    pub fn engine_of(&self, room: &str) -> usize {
+        sharding::engine_of(room, self.engines.len())
+    }
+
+    fn engine(&self, room: &str) -> Option<&EngineState> {
+        self.engines.get(self.engine_of(room))
+    }
+
+    // Connections.
+
+    /// Whether every Redis can be reached.
+    pub fn all_up(&self) -> bool {
+        self.engines.iter().all(|engine| engine.is_up.load(Ordering::SeqCst))
+    }
+
+    /// A Redis can be reached, or can no longer be: then joins and claims that wait for it fail.
+    pub fn set_engine_up(&self, number: usize, is_up: bool) {
+        let Some(engine) = self.engines.get(number) else { return };
+        engine.is_up.store(is_up, Ordering::SeqCst);
+        if !is_up {
+            self.joins().retain(|_, pending| self.engine_of(&pending.room) != number);
+            self.claims().retain(|_, pending| self.engine_of(&pending.room) != number);
+        }
+    }
+
+    /// Sets the connection to a Redis, or removes it; whether there was one.
+    pub(super) fn set_connection(
+        &self,
+        number: usize,
+        connection: Option<MultiplexedConnection>,
+    ) -> bool {
+        let Some(engine) = self.engines.get(number) else { return false };
+        let mut known = engine.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *known, connection).is_some()
+    }
+
+    /// The connection to the Redis with this number.
+    pub(super) fn connection(
+        &self,
+        number: usize,
+    ) -> Result<MultiplexedConnection, ClusterUnavailable> {
+        let engine = self.engines.get(number).ok_or(ClusterUnavailable)?;
+        let connection = engine.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        connection.clone().ok_or(ClusterUnavailable)
+    }
+
+    // Commands.
+
+    /// Sends a command that is repeated, or is part of what this node states, where it is lost.
+    pub(super) fn send(&self, room: &str, command: ClusterCommand) {
+        if let Some(engine) = self.engine(room) {
+            let _ = engine.commands.send(command);
+        }
+    }
+
+    /// Sends a command of which no more may wait than [`MAX_QUEUED_COMMANDS`].
+    pub(super) fn try_send(
+        &self,
+        room: &str,
+        command: ClusterCommand,
+    ) -> Result<(), NodeUnreachable> {
+        let engine = self.engine(room).ok_or(NodeUnreachable)?;
+        if !engine.is_up.load(Ordering::Relaxed) {
+            return Err(NodeUnreachable);
+        }
+        if engine.queued.fetch_add(1, Ordering::Relaxed) >= MAX_QUEUED_COMMANDS {
+            engine.queued.fetch_sub(1, Ordering::Relaxed);
+            return Err(NodeUnreachable);
+        }
+        engine.commands.send(command).map_err(|_| NodeUnreachable)
+    }
+
+    /// So many limited commands were taken from the queue of a Redis.
+    pub(super) fn note_dequeued(&self, number: usize, limited: usize) {
+        if let Some(engine) = self.engines.get(number) {
+            engine.queued.fetch_sub(limited, Ordering::Relaxed);
+        }
+    }
+
+    // Joins.
+
+    /// Asks to let a client in; the answer is an [`Admitted`](super::messages::ClusterEvent::Admitted), or
+    /// [`refuse_join`](Self::refuse_join).
+    pub(super) fn request_join(&self, peer: Peer, key: u64, pending: PendingJoin) {
+        let room = pending.room.clone();
+        let Some(engine) = self.engine(&room) else { return };
+        self.joins().insert(key, pending);
+        // In this order: a link that finds its Redis gone clears what waits.
+        let is_sent = engine.is_up.load(Ordering::SeqCst)
+            && engine.commands.send(ClusterCommand::Join { room, peer, key }).is_ok();
+        if !is_sent {
+            self.joins().remove(&key);
+        }
+    }
+
+    /// A client is not let in.
+    pub fn refuse_join(&self, key: u64, error: JoinError) {
+        if let Some(pending) = self.take_pending_join(key) {
+            let _ = pending.reply.send(Err(error));
+        }
+    }
+
+    pub(super) fn take_pending_join(&self, key: u64) -> Option<PendingJoin> {
+        self.joins().remove(&key)
+    }
+
+    // Claims.
+
+    /// Claims a membership that is on another node. The receiver fails where the Redis is lost meanwhile.
+    pub(super) fn request_claim(
+        &self,
+        request: &ClaimRequest,
+        ends: Option<u64>,
+    ) -> oneshot::Receiver<ClaimReply> {
+        let (reply, answer) = oneshot::channel();
+        let ClaimRequest { room, client_id, membership, context } = request.clone();
+        let Some(engine) = self.engine(&room) else { return answer };
+        let key = random_key();
+        let pending =
+            PendingClaim { room: room.clone(), client_id: client_id.clone(), membership, reply };
+        self.claims().insert(key, pending);
+        let command = ClusterCommand::Claim { room, client_id, membership, ends, key, context };
+        // In this order: a link that finds its Redis gone clears what waits.
+        let is_sent = engine.is_up.load(Ordering::SeqCst) && engine.commands.send(command).is_ok();
+        if !is_sent {
+            self.claims().remove(&key);
+        }
+        answer
+    }
+
+    /// The membership that was claimed for connection `key`: room, client id, and key of the membership.
+    pub(super) fn pending_claim(&self, key: u64) -> Option<(Arc<str>, Arc<str>, u128)> {
+        let claims = self.claims();
+        let PendingClaim { room, client_id, membership, .. } = claims.get(&key)?;
+        Some((room.clone(), client_id.clone(), *membership))
+    }
+
+    pub(super) fn answer_claim(&self, key: u64, reply: ClaimReply) {
+        if let Some(pending) = self.claims().remove(&key) {
+            let _ = pending.reply.send(reply);
+        }
+    }
+
+    // Memberships that come to this node.
+
+    /// The record of a membership is on this node; its frames are on their way.
+    pub(super) fn register_incoming(&self, key: u64, member: AcceptedMember) {
+        let (since, guard) = (Instant::now(), self.migrations.track());
+        let incoming = IncomingMigration { member, since, deferred_claim: None, guard };
+        self.incoming().insert(key, incoming);
+    }
+
+    /// Keeps a claim for a membership that is not completely here yet, or gives it back.
+    pub(super) fn defer_claim(&self, claim: Claim) -> Option<Claim> {
+        match self.incoming().get_mut(&claim.migration.from.key) {
+            Some(incoming) => {
+                incoming.deferred_claim = Some(claim);
+                None
+            }
+            None => Some(claim),
+        }
+    }
+
+    /// A membership is completely here. Returns the claim for it that came before, and whether its client is here, too.
+    pub(super) fn complete_incoming(
+        &self,
+        key: u64,
+        context: ByteString,
+        state: MigrationState,
+    ) -> Option<(Claim, bool)> {
+        let incoming = self.incoming().remove(&key)?;
+        let IncomingMigration { member, deferred_claim, guard, .. } = incoming;
+        let AcceptedMember { membership, queue, reader, others } = member;
+        let MigrationState { replay, features, is_detached_reported, known_members } = state;
+        let claimed = replay.key();
+        let changes = membership.roster_changes(&known_members, &others);
+        queue.absorb_migration(replay, changes, features, is_detached_reported);
+        let mut claims = self.claims();
+        let waiting = claims.extract_if(|_, pending| pending.membership == claimed);
+        let replies: Vec<_> = waiting.map(|(_, pending)| pending.reply).collect();
+        drop(claims);
+        let is_expected = replies.iter().any(|reply| !reply.is_closed());
+        let member = MigratedMember { membership, queue, reader, context, is_expected };
+        let _ = self.migrated.send((member, guard));
+        for reply in replies {
+            let _ = reply.send(ClaimReply::Granted);
+        }
+        deferred_claim.map(|claim| (claim, is_expected))
+    }
+
+    /// A membership is here without its client.
+    pub(super) fn deliver_migrated(&self, member: MigratedMember) {
+        let _ = self.migrated.send((member, self.migrations.track()));
+    }
+
+    /// Ends memberships whose frames do not come.
+    pub fn expire_incoming(&self, now: Instant) {
+        let timeout = self.timings.incoming_migration_timeout();
+        let is_overdue = |_: &u64, incoming: &mut IncomingMigration| {
+            now.duration_since(incoming.since) >= timeout
+        };
+        let overdue: Vec<_> = self.incoming().extract_if(is_overdue).collect();
+        // Without the lock: to drop a membership is to leave.
+        drop(overdue);
+    }
+
+    fn joins(&self) -> MutexGuard<'_, HashMap<u64, PendingJoin>> {
+        self.pending_joins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn claims(&self) -> MutexGuard<'_, HashMap<u64, PendingClaim>> {
+        self.pending_claims.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn incoming(&self) -> MutexGuard<'_, HashMap<u64, IncomingMigration>> {
+        self.incoming.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

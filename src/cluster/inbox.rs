@@ -1,0 +1,100 @@
+//! Reads the inbox of this node, and applies its entries in their order.
+
+use std::{convert::Infallible, time::Duration};
+
+use redis::{ErrorKind, RedisError, aio::MultiplexedConnection};
+
+use super::{
+    PREFIX,
+    codec::{self, InboxEntry, InboxFields},
+    link::EngineLink,
+};
+
+/// How long Redis waits for an entry, and how long this node waits for Redis.
+const READ_BLOCK: Duration = Duration::from_secs(1);
+pub(super) const READ_TIMEOUT: Duration = Duration::from_millis(2_500);
+
+/// Entries that are read at once.
+const MAX_ENTRIES_PER_READ: usize = 512;
+
+type InboxEntries = Vec<(String, InboxFields)>;
+
+/// The key of the inbox of a node.
+pub(super) fn inbox_key(node: &str) -> String {
+    format!("{PREFIX}inbox:{node}")
+}
+
+impl EngineLink {
+    /// Reads entries until an error.
+    pub(super) async fn read_inbox(
+        &self,
+        mut reader: MultiplexedConnection,
+    ) -> Result<Infallible, RedisError> {
+        let inbox = inbox_key(&self.gateway.node);
+        loop {
+            let from = self.position().clone().unwrap_or_default();
+            let mut read = redis::cmd("XREAD");
+            read.arg("COUNT")
+                .arg(MAX_ENTRIES_PER_READ)
+                .arg("BLOCK")
+                .arg(READ_BLOCK.as_millis() as u64);
+            read.arg("STREAMS").arg(&inbox).arg(&from);
+            let read: Option<Vec<(String, InboxEntries)>> = read.query_async(&mut reader).await?;
+            let entries: Vec<_> =
+                read.into_iter().flatten().flat_map(|(_, entries)| entries).collect();
+            // A node that is far behind may have missed entries.
+            if entries.len() == MAX_ENTRIES_PER_READ && has_lost(&mut reader, &inbox, &from).await?
+            {
+                *self.position() = None;
+                return Err(inbox_overrun_error());
+            }
+            let mut last = None;
+            for (id, mut entry) in entries {
+                self.apply_entry(&mut entry);
+                last = Some(id);
+            }
+            if last.is_some() {
+                *self.position() = last;
+            }
+        }
+    }
+
+    fn apply_entry(&self, entry: &mut InboxFields) {
+        let (numbered, records) = codec::decode_webhook_records(entry);
+        match codec::decode(entry) {
+            Ok(InboxEntry::Event(event)) => self.gateway.apply(&self.rooms, event),
+            Ok(InboxEntry::Logout(line)) => self.replicated.apply_logout(&line),
+            Ok(InboxEntry::AuthEvent(event)) => self.replicated.apply_auth_event(&event),
+            Ok(InboxEntry::Rule(rule)) => drop(self.replicated.apply_rule(&rule)),
+            Ok(InboxEntry::Announcement(announcement)) => {
+                self.replicated.deliver_announcement(&announcement);
+            }
+            Ok(InboxEntry::Closing) => self.gateway.closed_engines.add_permits(1),
+            Ok(InboxEntry::Unknown) => {}
+            Err(error) => tracing::warn!(%error, "an entry of the inbox is passed over"),
+        }
+        // Now, for the entry may have opened the room.
+        if let Some((room, sequence)) = numbered {
+            self.rooms.advance_webhook_seq(&room, sequence);
+        }
+        super::webhooks::emit(&self.webhooks, &self.rooms, records);
+    }
+}
+
+/// Whether an inbox has dropped entries after `position`: then it has dropped that entry as well, which is kept otherwise
+/// (`heartbeat.lua`).
+async fn has_lost(
+    connection: &mut MultiplexedConnection,
+    inbox: &str,
+    position: &str,
+) -> Result<bool, RedisError> {
+    let mut range = redis::cmd("XRANGE");
+    let found: InboxEntries =
+        range.arg(inbox).arg(position).arg(position).query_async(connection).await?;
+    Ok(found.is_empty())
+}
+
+/// More was written into the inbox than it holds, before it was read.
+fn inbox_overrun_error() -> RedisError {
+    (ErrorKind::Client, "more was said to this node than it read; it begins anew").into()
+}

@@ -1,0 +1,163 @@
+//! What REST, moderation and a shutdown ask of Redis.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use redis::{AsyncCommands, RedisResult, aio::MultiplexedConnection};
+use tokio::sync::mpsc;
+
+use super::{ClusterGateway, PREFIX, scripts::call};
+use crate::{
+    migration::MemberRecord,
+    rooms::{ClusterCounts, ClusterUnavailable, RoomCounts, RoomRegistry},
+};
+
+/// Rooms that are read at once, so that Redis is never busy for long.
+const ROOMS_AT_ONCE: usize = 1_000;
+
+impl ClusterGateway {
+    /// How many nodes there are.
+    pub(super) async fn query_nodes(&self) -> Result<usize, ClusterUnavailable> {
+        let nodes = self.connection(0)?.zcard(format!("{PREFIX}nodes")).await;
+        nodes.map_err(|_| ClusterUnavailable)
+    }
+
+    pub(super) async fn query_counts(&self) -> Result<ClusterCounts, ClusterUnavailable> {
+        let mut counts = ClusterCounts { nodes: self.query_nodes().await?, rooms: 0, members: 0 };
+        for engine in 0..self.engines.len() {
+            let mut pipe = redis::pipe();
+            pipe.hlen(format!("{PREFIX}rooms")).get(format!("{PREFIX}members"));
+            let mut connection = self.connection(engine)?;
+            let answer = pipe.query_async(&mut connection).await;
+            let (rooms, members): (usize, Option<usize>) =
+                answer.map_err(|_| ClusterUnavailable)?;
+            counts.rooms += rooms;
+            counts.members += members.unwrap_or(0);
+        }
+        Ok(counts)
+    }
+
+    pub(super) async fn query_member_count(
+        &self,
+        room: &str,
+    ) -> Result<Option<usize>, ClusterUnavailable> {
+        let mut connection = self.connection(self.engine_of(room))?;
+        connection.hget(format!("{PREFIX}rooms"), room).await.map_err(|_| ClusterUnavailable)
+    }
+
+    /// Every room, by name; an error where one Redis cannot be reached, for a part of the list would be wrong.
+    pub(super) async fn query_rooms(&self) -> Result<RoomCounts, ClusterUnavailable> {
+        let mut rooms = BTreeMap::new();
+        for engine in 0..self.engines.len() {
+            let mut connection = self.connection(engine)?;
+            let mut cursor = 0_u64;
+            loop {
+                let mut scan = redis::cmd("HSCAN");
+                scan.arg(format!("{PREFIX}rooms")).arg(cursor).arg("COUNT").arg(ROOMS_AT_ONCE);
+                let (next, found): (u64, Vec<(String, usize)>) =
+                    scan.query_async(&mut connection).await.map_err(|_| ClusterUnavailable)?;
+                // A scan may show a room twice.
+                rooms.extend(found.into_iter().map(|(room, members)| (Arc::from(room), members)));
+                cursor = next;
+                if cursor == 0 {
+                    break;
+                }
+            }
+        }
+        Ok(rooms.into_iter().collect())
+    }
+
+    pub(super) async fn query_members(
+        &self,
+        room: &str,
+    ) -> Result<Vec<MemberRecord>, ClusterUnavailable> {
+        let mut connection = self.connection(self.engine_of(room))?;
+        let members = connection.hgetall(format!("{PREFIX}room:{room}")).await;
+        let members: Vec<(String, String)> = members.map_err(|_| ClusterUnavailable)?;
+        let record =
+            |(client_id, record): (String, String)| MemberRecord::parse(&client_id, &record).ok();
+        Ok(members.into_iter().filter_map(record).collect())
+    }
+
+    pub(super) async fn query_other_nodes(&self) -> Vec<Vec<Arc<str>>> {
+        let mut others = Vec::new();
+        for engine in 0..self.engines.len() {
+            let nodes = match self.connection(engine) {
+                Ok(mut connection) => self.live_nodes(&mut connection).await.unwrap_or_default(),
+                Err(ClusterUnavailable) => Vec::new(),
+            };
+            others.push(nodes.into_iter().filter(|node| **node != *self.node).collect());
+        }
+        others
+    }
+
+    /// The nodes that are certainly up, and stay: a node that renews its lease four times in it has more than half of it
+    /// left.
+    async fn live_nodes(
+        &self,
+        connection: &mut MultiplexedConnection,
+    ) -> RedisResult<Vec<Arc<str>>> {
+        let (seconds, micros): (u64, u64) = redis::cmd("TIME").query_async(connection).await?;
+        let now = Duration::from_secs(seconds) + Duration::from_micros(micros);
+        let deadline = (now + self.timings.min_remaining_lease()).as_secs_f64();
+        let nodes: Vec<String> =
+            connection.zrangebyscore(format!("{PREFIX}nodes"), deadline, "+inf").await?;
+        let closing: HashSet<String> = connection.smembers(format!("{PREFIX}closing")).await?;
+        Ok(nodes.into_iter().filter(|node| !closing.contains(node)).map(Arc::from).collect())
+    }
+
+    pub(super) async fn send_logout(&self, line: &str) {
+        if let Ok(mut connection) = self.connection(0) {
+            let mut logout = call(&self.scripts.logout);
+            let _: RedisResult<u8> = logout.arg(line).query_async(&mut connection).await;
+        }
+    }
+
+    pub(super) async fn send_rules(&self, rules: &[String]) {
+        if let Ok(mut connection) = self.connection(0) {
+            let _ = self.scripts.publish_rules(&mut connection, rules).await;
+        }
+    }
+
+    /// Writes an entry of this `kind` into the inbox of every other node.
+    pub(super) async fn broadcast(&self, kind: &str, body: &str) {
+        if let Ok(mut connection) = self.connection(0) {
+            let mut broadcast = call(&self.scripts.broadcast);
+            broadcast.arg(&*self.node).arg(kind).arg(body);
+            let _: RedisResult<u8> = broadcast.query_async(&mut connection).await;
+        }
+    }
+
+    pub(super) async fn stop_accepting_members(&self) {
+        for engine in 0..self.engines.len() {
+            if let Ok(mut connection) = self.connection(engine) {
+                let mut stop = call(&self.scripts.stop_accepting);
+                let _: RedisResult<u8> = stop.arg(&*self.node).query_async(&mut connection).await;
+            }
+        }
+        let all = u32::try_from(self.engines.len()).unwrap_or(u32::MAX);
+        drop(self.closed_engines.acquire_many(all).await);
+    }
+
+    pub(super) async fn remove_this_node(&self, rooms: &RoomRegistry) {
+        for engine in 0..self.engines.len() {
+            if let Ok(connection) = self.connection(engine) {
+                let (node, webhooks) = (&self.node, rooms.webhooks());
+                let _ = self.scripts.reap(connection, node, true, rooms, webhooks).await;
+            }
+        }
+    }
+}
+
+/// Sends the login attempts of this node to the others, one after the other.
+pub(super) async fn publish_auth_events(
+    gateway: Arc<ClusterGateway>,
+    mut events: mpsc::Receiver<String>,
+) {
+    while let Some(event) = events.recv().await {
+        gateway.broadcast("auth_event", &event).await;
+    }
+}

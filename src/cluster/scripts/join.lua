@@ -1,0 +1,17 @@
+-- A client wants to join. ARGV: room, client, connection, username, capacity of the room. Returns: admitted, taken, full, or
+-- unknown where the node itself is not known (any more).
+local room, client, connection, username, capacity = unpack(ARGV)
+local node = node_of(connection)
+if not redis.call('ZSCORE', PREFIX .. 'nodes', node) then return 'unknown' end
+local current = redis.call('HGET', PREFIX .. 'room:' .. room, client)
+if current and username_of(current) ~= username then return 'taken' end
+if not current and redis.call('HLEN', PREFIX .. 'room:' .. room) >= tonumber(capacity) then return 'full' end
+if SEQUENCES and not is_open(room) then number_event(room, 'opened') end
+if current then leave(room, client, current, '', 'replaced') end
+local record = connection .. ' ' .. redis.call('INCR', PREFIX .. 'arrivals') .. ' ' .. username
+local sequence = number_event(room, 'joined', client, record)
+post_to_room(room, node, 'kind', 'joined', 'room', room, 'client', client, 'record', record, 'sequence', sequence)
+add(room, client, record)
+post(node, 'kind', 'admitted', 'room', room, 'client', client, 'record', record, 'members', members_of(room),
+  'webhooks', encode_webhook_records())
+return 'admitted'

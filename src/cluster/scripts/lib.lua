@@ -1,0 +1,101 @@
+-- What all scripts share; it stands in front of each, and in front of it the constants that Rust passes in: LEASE (seconds
+-- that a node may be silent), INBOX_MAX_LEN (entries), REAP_BATCH (rooms). README.md says what each key and field is.
+--
+-- KEYS[1] is the prefix of all keys, and a hash tag: one slot. KEYS[2] is the hash that numbers webhook events; only nodes
+-- that have webhooks give it, and without it nothing is numbered.
+--
+-- A record is "<node>.<key> <join order> <username>": the connection that has a client id, since when, and its user.
+local PREFIX, SEQUENCES = KEYS[1], KEYS[2]
+
+local function now()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) + tonumber(time[2]) / 1000000
+end
+
+local function node_of(record) return string.match(record, '^[^.]+') end
+local function connection_of(record) return string.match(record, '^[^ ]+') end
+local function username_of(record) return string.match(record, '^[^ ]+ %d+ (.*)$') end
+
+-- Adds an entry to the inbox of a node. A node that is gone has no inbox, and none is made for it.
+local function post(node, ...)
+  redis.call('XADD', PREFIX .. 'inbox:' .. node, 'NOMKSTREAM', 'MAXLEN', '~', INBOX_MAX_LEN, '*', ...)
+end
+
+-- The same for every node.
+local function post_to_all(...)
+  for _, node in ipairs(redis.call('ZRANGE', PREFIX .. 'nodes', 0, -1)) do post(node, ...) end
+end
+
+-- The same for every node with members in the room but one.
+local function post_to_room(room, except, ...)
+  for _, node in ipairs(redis.call('HKEYS', PREFIX .. 'on:' .. room)) do
+    if node ~= except then post(node, ...) end
+  end
+end
+
+-- All members of the room, for a node that has not followed it: a JSON object, records by client id.
+local function members_of(room)
+  local flat, members = redis.call('HGETALL', PREFIX .. 'room:' .. room), {}
+  for i = 1, #flat, 2 do members[flat[i]] = flat[i + 1] end
+  return cjson.encode(members)
+end
+
+local function add(room, client, record)
+  local node = node_of(record)
+  redis.call('HSET', PREFIX .. 'room:' .. room, client, record)
+  redis.call('HINCRBY', PREFIX .. 'on:' .. room, node, 1)
+  redis.call('HINCRBY', PREFIX .. 'rooms', room, 1)
+  redis.call('INCR', PREFIX .. 'members')
+  redis.call('SADD', PREFIX .. 'seats:' .. node, room)
+end
+
+local function remove(room, client, record)
+  local node = node_of(record)
+  redis.call('HDEL', PREFIX .. 'room:' .. room, client)
+  if redis.call('DECR', PREFIX .. 'members') <= 0 then redis.call('DEL', PREFIX .. 'members') end
+  if redis.call('HINCRBY', PREFIX .. 'on:' .. room, node, -1) <= 0 then
+    redis.call('HDEL', PREFIX .. 'on:' .. room, node)
+    redis.call('SREM', PREFIX .. 'seats:' .. node, room)
+  end
+  if redis.call('HINCRBY', PREFIX .. 'rooms', room, -1) <= 0 then redis.call('HDEL', PREFIX .. 'rooms', room) end
+end
+
+-- Webhook events, which the node that has called the script sends. The numbers begin at 1 when a room is opened.
+local webhook_records = {}
+local function number_event(room, event, client, record, reason)
+  if not SEQUENCES then return 0 end
+  local sequence = redis.call('HINCRBY', SEQUENCES, room, 1)
+  webhook_records[#webhook_records + 1] = {
+    room = room, sequence = sequence, event = event, client_id = client or '',
+    username = record and username_of(record) or '', reason = reason or '',
+  }
+  return sequence
+end
+
+-- All of them, as a JSON array.
+local function encode_webhook_records()
+  return #webhook_records == 0 and '[]' or cjson.encode(webhook_records)
+end
+
+-- Events of the room have higher numbers than this from now on.
+local function raise_sequence(room, sequence)
+  if SEQUENCES and tonumber(sequence) > tonumber(redis.call('HGET', SEQUENCES, room) or 0) then
+    redis.call('HSET', SEQUENCES, room, sequence)
+  end
+end
+
+local function is_open(room) return redis.call('HEXISTS', PREFIX .. 'rooms', room) == 1 end
+
+-- A room without members is closed.
+local function close_if_empty(room)
+  if not SEQUENCES or is_open(room) or redis.call('HEXISTS', SEQUENCES, room) == 0 then return end
+  number_event(room, 'closed')
+  redis.call('HDEL', SEQUENCES, room)
+end
+
+-- Removes a member and reports that to the nodes of the room but one.
+local function leave(room, client, record, except, reason)
+  local sequence = number_event(room, 'left', client, record, reason)
+  post_to_room(room, except, 'kind', 'left', 'room', room, 'client', client, 'record', record, 'sequence', sequence)
+  remove(room, client, record)
+end

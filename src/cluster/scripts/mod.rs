@@ -1,0 +1,159 @@
+//! The scripts that change what Redis stores, and their calls. `README.md` beside it says what each key and field is.
+
+use redis::{Cmd, RedisResult, Script, aio::MultiplexedConnection};
+
+use super::{
+    PREFIX,
+    webhooks::{self, WebhookRecord},
+};
+use crate::{migration::ClusterTimings, rooms::RoomRegistry, webhooks::Webhooks};
+
+/// Entries that an inbox holds, about; a node that is further behind has to resynchronise.
+pub const INBOX_MAX_LEN: usize = 100_000;
+
+/// Rooms whose members one call of `reap.lua` removes, so that Redis is never busy for long.
+const REAP_BATCH: usize = 32;
+
+/// Moderation rules that go in one call, for the same reason.
+const MAX_RULES_PER_CALL: usize = 64;
+
+/// Every script, with the constants and `lib.lua` in front.
+pub struct Scripts {
+    pub register: Script,
+    pub join: Script,
+    pub leave: Script,
+    pub resync: Script,
+    pub heartbeat: Script,
+    pub reap: Script,
+    pub claim: Script,
+    pub move_member: Script,
+    pub stop_accepting: Script,
+    pub broadcast: Script,
+    pub logout: Script,
+    pub report: Script,
+    pub missed_leave: Script,
+    pub close_room: Script,
+    pub rule: Script,
+}
+
+impl Scripts {
+    /// The scripts of a cluster that keeps to `timings`.
+    pub fn new(timings: ClusterTimings) -> Self {
+        let lease = timings.lease.as_secs_f64();
+        let constants = format!(
+            "local LEASE, INBOX_MAX_LEN, REAP_BATCH = {lease}, {INBOX_MAX_LEN}, {REAP_BATCH}\n"
+        );
+        let script =
+            |body: &str| Script::new(&[&constants, include_str!("lib.lua"), body].concat());
+        Self {
+            register: script(include_str!("register.lua")),
+            join: script(include_str!("join.lua")),
+            leave: script(include_str!("leave.lua")),
+            resync: script(include_str!("resync.lua")),
+            heartbeat: script(include_str!("heartbeat.lua")),
+            reap: script(include_str!("reap.lua")),
+            claim: script(include_str!("claim.lua")),
+            move_member: script(include_str!("move.lua")),
+            stop_accepting: script(include_str!("stop_accepting.lua")),
+            broadcast: script(include_str!("broadcast.lua")),
+            logout: script(include_str!("logout.lua")),
+            report: script(include_str!("report.lua")),
+            missed_leave: script(include_str!("missed_leave.lua")),
+            close_room: script(include_str!("close_room.lua")),
+            rule: script(include_str!("rule.lua")),
+        }
+    }
+
+    /// Makes a Redis know all of them.
+    ///
+    /// # Errors
+    ///
+    /// Those of the connection.
+    pub async fn load(&self, connection: &mut MultiplexedConnection) -> RedisResult<()> {
+        let Self { register, join, leave, resync, heartbeat, reap, claim, .. } = self;
+        let Self { move_member, stop_accepting, broadcast, logout, report, .. } = self;
+        let Self { missed_leave, close_room, rule, .. } = self;
+        for script in [
+            register,
+            join,
+            leave,
+            resync,
+            heartbeat,
+            reap,
+            claim,
+            move_member,
+            stop_accepting,
+            broadcast,
+            logout,
+            report,
+            missed_leave,
+            close_room,
+            rule,
+        ] {
+            script.prepare_invoke().load_async(connection).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends moderation rules to every node, each as JSON.
+    ///
+    /// # Errors
+    ///
+    /// Those of the connection.
+    pub async fn publish_rules(
+        &self,
+        connection: &mut MultiplexedConnection,
+        rules: &[String],
+    ) -> RedisResult<()> {
+        for some in rules.chunks(MAX_RULES_PER_CALL) {
+            let mut rule = call(&self.rule);
+            for line in some {
+                rule.arg(line);
+            }
+            let _: u8 = rule.query_async(connection).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes the members of a node that is gone, a few rooms at a time; `at_once` also where its lease is not over. Sends
+    /// the events of that to `webhooks`.
+    ///
+    /// # Errors
+    ///
+    /// Those of the connection.
+    pub async fn reap(
+        &self,
+        mut connection: MultiplexedConnection,
+        node: &str,
+        at_once: bool,
+        rooms: &RoomRegistry,
+        webhooks: &Webhooks,
+    ) -> RedisResult<()> {
+        loop {
+            let mut reap = call_with_webhooks(&self.reap, webhooks);
+            reap.arg(node).arg(if at_once { "gone" } else { "" });
+            let (more, records): (u8, Vec<u8>) = reap.query_async(&mut connection).await?;
+            webhooks::emit(webhooks, rooms, WebhookRecord::parse_all(&records));
+            if more == 0 {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// A call of a script that Redis knows; its arguments follow.
+pub fn call(script: &Script) -> Cmd {
+    let mut call = redis::cmd("EVALSHA");
+    call.arg(script.get_hash()).arg(1).arg(PREFIX);
+    call
+}
+
+/// The same for a script that changes memberships: where there are `webhooks`, it numbers their events.
+pub fn call_with_webhooks(script: &Script, webhooks: &Webhooks) -> Cmd {
+    if !webhooks.is_enabled() {
+        return call(script);
+    }
+    let mut call = redis::cmd("EVALSHA");
+    call.arg(script.get_hash()).arg(2).arg(PREFIX).arg(format!("{PREFIX}told"));
+    call
+}

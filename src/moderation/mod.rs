@@ -1,0 +1,21 @@
+//! What administrators have decided: which users may not enter which room, which rooms are locked, how many members a room
+//! holds.
+//!
+//! A rule applies until its time is over, or until a newer one about the same replaces it, also one that removes it. So nodes
+//! that send each other their rules, in whatever order, come to the same.
+//!
+//! `rule` is one rule, `rules` all that are kept, in memory and in a file.
+
+mod rule;
+mod rules;
+#[cfg(test)]
+mod tests;
+
+pub use self::{
+    rule::{EntryDenied, MAX_DURATION_SECONDS, ModerationRule, RuleKind, Subject},
+    rules::{MAX_RULES, ModerationRules, RuleLimitReached},
+};
+
+/// How long a rule that is over is remembered, in seconds: longer than a membership may be on its way, or a node cut off from
+/// the others.
+const RETENTION_SECONDS: u64 = 86_400;

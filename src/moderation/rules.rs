@@ -1,0 +1,163 @@
+//! All moderation rules that are kept, in memory and in a file.
+
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    io,
+    path::Path,
+    sync::{PoisonError, RwLock, RwLockReadGuard},
+};
+
+use super::{EntryDenied, ModerationRule, RuleKind, Subject};
+use crate::storage::line_file::LineFile;
+
+/// Rules that may be kept at once.
+pub const MAX_RULES: usize = 10_000;
+
+/// There are [`MAX_RULES`] already.
+#[derive(Debug, thiserror::Error)]
+#[error("as many orders stand as are kept; lift one first")]
+pub struct RuleLimitReached;
+
+/// Every rule that is kept, in memory and in a file beside the users file.
+pub struct ModerationRules {
+    file: LineFile,
+    rules: RwLock<BTreeMap<RuleKind, ModerationRule>>,
+}
+
+impl ModerationRules {
+    /// Reads the rules of earlier processes.
+    ///
+    /// # Errors
+    ///
+    /// What the system says of a file that is there and cannot be read, or that it is no such file: without it, banned users
+    /// would come in.
+    pub fn load(users_csv: &Path) -> io::Result<Self> {
+        let holds = "the orders of administrators (bans, locks, capacities)";
+        let (file, rules) = LineFile::load(users_csv, ".orders", holds, ModerationRule::parse)?;
+        let rules = rules.into_iter().map(|rule| (rule.about.clone(), rule)).collect();
+        Ok(Self { file, rules: RwLock::new(rules) })
+    }
+
+    /// A rule that is made at `now`, in milliseconds since the Unix epoch, for so many seconds: newer than any about the same.
+    ///
+    /// # Errors
+    ///
+    /// [`RuleLimitReached`].
+    pub fn create(
+        &self,
+        about: RuleKind,
+        now: u64,
+        seconds: u64,
+    ) -> Result<ModerationRule, RuleLimitReached> {
+        let rules = self.read();
+        let known = rules.get(&about).map(|rule| rule.at.saturating_add(1));
+        if known.is_none() && rules.len() >= MAX_RULES {
+            return Err(RuleLimitReached);
+        }
+        drop(rules);
+        let at = now.max(known.unwrap_or(0));
+        let until = now / 1000 + seconds;
+        Ok(ModerationRule { about, at, until, is_removed: false, members: None })
+    }
+
+    /// Adds a rule, also another node's, unless a newer one about the same is known; whether it was added.
+    pub fn merge(&self, rule: ModerationRule) -> bool {
+        let mut rules = self.rules.write().unwrap_or_else(PoisonError::into_inner);
+        match rules.entry(rule.about.clone()) {
+            Entry::Occupied(known) if known.get().rank() >= rule.rank() => return false,
+            Entry::Occupied(mut known) => drop(known.insert(rule)),
+            Entry::Vacant(entry) => drop(entry.insert(rule)),
+        }
+        drop(rules);
+        self.file.mark_dirty();
+        true
+    }
+
+    /// Why a client may not enter `room` at `now`, in seconds since the Unix epoch.
+    pub fn check_entry(
+        &self,
+        room: &str,
+        username: &str,
+        client_id: &str,
+        now: u64,
+    ) -> Option<EntryDenied> {
+        let rules = self.read();
+        // Nearly always.
+        if rules.is_empty() {
+            return None;
+        }
+        let is_active = |about: &RuleKind| rules.get(about).is_some_and(|rule| rule.is_active(now));
+        if ban_kinds(room, username, client_id).iter().any(is_active) {
+            return Some(EntryDenied::Banned);
+        }
+        drop(rules);
+        self.is_locked(room, now).then_some(EntryDenied::Locked)
+    }
+
+    /// Whether a room is locked at `now`, in seconds since the Unix epoch.
+    pub fn is_locked(&self, room: &str, now: u64) -> bool {
+        let lock = RuleKind::Lock { room: room.to_owned() };
+        self.read().get(&lock).is_some_and(|rule| rule.is_active(now))
+    }
+
+    /// Whether a rule has ended a membership that began at `since`, in milliseconds since the Unix epoch.
+    pub fn has_ended(&self, room: &str, username: &str, client_id: &str, since: u64) -> bool {
+        let rules = self.read();
+        !rules.is_empty()
+            && ban_kinds(room, username, client_id).iter().any(|about| {
+                rules.get(about).is_some_and(|rule| !rule.is_removed && since <= rule.at)
+            })
+    }
+
+    /// The rules that apply at `now`, in seconds since the Unix epoch.
+    pub fn active(&self, now: u64) -> Vec<ModerationRule> {
+        self.read().values().filter(|rule| rule.is_active(now)).cloned().collect()
+    }
+
+    /// All of them, also those that are over and remembered, for other nodes.
+    pub fn all(&self) -> Vec<ModerationRule> {
+        self.read().values().cloned().collect()
+    }
+
+    /// Drops rules that have been over for long enough; `now` in seconds since the Unix epoch. Returns them.
+    pub fn evict_expired(&self, now: u64) -> Vec<ModerationRule> {
+        let mut rules = self.rules.write().unwrap_or_else(PoisonError::into_inner);
+        let mut evicted = Vec::new();
+        rules.retain(|_, rule| {
+            let is_retained = rule.retained_until() > now;
+            if !is_retained {
+                evicted.push(rule.clone());
+            }
+            is_retained
+        });
+        drop(rules);
+        if !evicted.is_empty() {
+            self.file.mark_dirty();
+        }
+        evicted
+    }
+
+    /// Brings the file up to date. Blocks while the disk works.
+    ///
+    /// # Errors
+    ///
+    /// What the system says; the rules apply for as long as this process runs.
+    pub fn save(&self) -> io::Result<()> {
+        self.file.save(|| self.read().values().map(ModerationRule::to_line).collect())
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<RuleKind, ModerationRule>> {
+        self.rules.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Every ban that could be about a client.
+fn ban_kinds(room: &str, username: &str, client_id: &str) -> [RuleKind; 4] {
+    let of_room = |subject| RuleKind::Ban { room: Some(room.to_owned()), subject };
+    [
+        of_room(Subject::Everyone),
+        of_room(Subject::Username(username.to_owned())),
+        of_room(Subject::ClientId(client_id.to_owned())),
+        RuleKind::Ban { room: None, subject: Subject::Username(username.to_owned()) },
+    ]
+}

@@ -1,0 +1,183 @@
+//! Which rules apply, and that every node comes to the same.
+
+use proptest::prelude::*;
+
+use super::{
+    EntryDenied, MAX_RULES, ModerationRule, ModerationRules, RETENTION_SECONDS, RuleKind, Subject,
+};
+
+const NOW: u64 = 1_700_000_000;
+
+fn none() -> (tempfile::TempDir, ModerationRules) {
+    let folder = tempfile::tempdir().unwrap();
+    let rules = ModerationRules::load(&folder.path().join("users.csv")).unwrap();
+    (folder, rules)
+}
+
+fn ban(room: Option<&str>, subject: Subject) -> RuleKind {
+    RuleKind::Ban { room: room.map(str::to_owned), subject }
+}
+
+fn add(rules: &ModerationRules, about: RuleKind, seconds: u64) -> ModerationRule {
+    let rule = rules.create(about, NOW * 1000, seconds).unwrap();
+    assert!(rules.merge(rule.clone()));
+    rule
+}
+
+#[test]
+fn a_ban_applies_to_its_subject_in_its_room_until_its_end() {
+    let (_folder, rules) = none();
+    add(&rules, ban(Some("den"), Subject::Username("bob".into())), 60);
+    add(&rules, ban(None, Subject::Username("mallory".into())), 60);
+    add(&rules, ban(Some("den"), Subject::ClientId("c9".into())), 60);
+    add(&rules, ban(Some("attic"), Subject::Everyone), 60);
+    add(&rules, RuleKind::Lock { room: "cellar".into() }, 60);
+
+    let check = |room, username, client, now| rules.check_entry(room, username, client, now);
+    assert_eq!(check("den", "bob", "x", NOW + 59), Some(EntryDenied::Banned));
+    assert_eq!(check("den", "bob", "x", NOW + 60), None);
+    assert_eq!(check("hall", "bob", "x", NOW), None);
+    assert_eq!(check("hall", "mallory", "x", NOW), Some(EntryDenied::Banned));
+    assert_eq!(check("den", "alice", "c9", NOW), Some(EntryDenied::Banned));
+    assert_eq!(check("hall", "alice", "c9", NOW), None);
+    assert_eq!(check("attic", "alice", "x", NOW), Some(EntryDenied::Banned));
+    assert_eq!(check("cellar", "alice", "x", NOW), Some(EntryDenied::Locked));
+}
+
+#[test]
+fn a_kick_ends_memberships_and_denies_no_entry() {
+    let (_folder, rules) = none();
+    let kick = add(&rules, ban(Some("den"), Subject::ClientId("c1".into())), 0);
+
+    assert!(kick.ends_membership("den", "bob", "c1") && !kick.ends_membership("den", "bob", "c2"));
+    assert!(rules.has_ended("den", "bob", "c1", kick.at));
+    assert!(!rules.has_ended("den", "bob", "c1", kick.at + 1));
+    assert_eq!(rules.check_entry("den", "bob", "c1", NOW), None);
+}
+
+#[test]
+fn a_removed_rule_has_no_effect() {
+    let (_folder, rules) = none();
+    let about = ban(Some("den"), Subject::Username("bob".into()));
+    add(&rules, about.clone(), 60);
+    let removed =
+        ModerationRule { is_removed: true, ..rules.create(about, NOW * 1000, 0).unwrap() };
+
+    assert!(rules.merge(removed));
+    assert_eq!(rules.check_entry("den", "bob", "c1", NOW), None);
+    assert!(!rules.has_ended("den", "bob", "c1", 1));
+    assert_eq!(rules.active(NOW), []);
+}
+
+#[test]
+fn rules_survive_the_process_until_they_are_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let users_csv = folder.path().join("users.csv");
+    let first = ModerationRules::load(&users_csv).unwrap();
+    let long = add(&first, RuleKind::Lock { room: "Zimmer 7/é".into() }, 10 * 86_400);
+    let short = add(&first, ban(Some("den"), Subject::Everyone), 60);
+    first.save().unwrap();
+
+    let second = ModerationRules::load(&users_csv).unwrap();
+
+    assert_eq!(second.all(), [short.clone(), long.clone()]);
+    assert_eq!(second.evict_expired(NOW + RETENTION_SECONDS), [short]);
+    assert_eq!(second.evict_expired(NOW + 10 * 86_400 - 1), []);
+    second.save().unwrap();
+    assert_eq!(ModerationRules::load(&users_csv).unwrap().all(), [long]);
+}
+
+#[test]
+fn no_more_rules_are_made_than_are_kept_but_known_ones_are_changed() {
+    let (_folder, rules) = none();
+    let lock = |number: usize| RuleKind::Lock { room: number.to_string() };
+    for number in 0..MAX_RULES {
+        add(&rules, lock(number), 60);
+    }
+
+    assert!(rules.create(lock(MAX_RULES), NOW * 1000, 60).is_err());
+    add(&rules, lock(0), 120);
+}
+
+#[test]
+fn a_file_that_cannot_be_parsed_is_an_error_that_names_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let endless = format!(r#"{{"order":"lock","room":"den","at":{0},"until":{0}}}"#, u64::MAX);
+    let no_members = r#"{"order":"capacity","room":"den","at":1,"until":2,"members":0}"#;
+    for text in [r#"{"order":"dance"}"#, &endless, no_members] {
+        std::fs::write(folder.path().join("users.csv.orders"), text).unwrap();
+
+        let error = ModerationRules::load(&folder.path().join("users.csv")).err().unwrap();
+
+        assert!(error.to_string().contains("users.csv.orders: line 1"), "{error}");
+    }
+}
+
+fn some_rule() -> impl Strategy<Value = ModerationRule> {
+    let about = prop_oneof![
+        Just(ban(Some("den"), Subject::Everyone)),
+        Just(ban(None, Subject::Username("bob".into()))),
+        Just(RuleKind::Lock { room: "den".into() }),
+        Just(RuleKind::Capacity { room: "den".into() }),
+    ];
+    (about, 0..4_u64, 0..3_u64, any::<bool>(), prop::option::of(1..3_usize)).prop_map(
+        |(about, at, until, is_removed, members)| ModerationRule {
+            about,
+            at,
+            until,
+            is_removed,
+            members,
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn nodes_that_get_the_same_rules_in_any_order_come_to_the_same(
+        (rules, again) in prop::collection::vec(some_rule(), 0..20).prop_flat_map(|rules| (Just(rules.clone()), Just(rules).prop_shuffle()))
+    ) {
+        let ((_a, one), (_b, other)) = (none(), none());
+        for rule in &rules {
+            one.merge(rule.clone());
+        }
+        for rule in again.iter().chain(&again) {
+            other.merge(rule.clone());
+        }
+        prop_assert_eq!(one.all(), other.all());
+    }
+}
+
+proptest! {
+    #[test]
+    fn redis_finds_the_same_rule_newer_as_a_node_does(one in some_rule(), other in some_rule()) {
+        prop_assert_eq!(one.rank_text().cmp(&other.rank_text()), one.rank().cmp(&other.rank()));
+    }
+}
+
+#[test]
+fn a_replicated_rule_is_the_same_rule_and_names_what_it_is_about() {
+    let (_folder, rules) = none();
+    for (about, key) in [
+        (ban(None, Subject::Username("bob".into())), r#"["ban","","username","bob"]"#),
+        (ban(Some("den"), Subject::Everyone), r#"["ban","den","everyone",""]"#),
+        (RuleKind::Lock { room: "a/b".into() }, r#"["lock","a/b","",""]"#),
+    ] {
+        let rule = add(&rules, about, 60);
+        let line = rule.to_replicated_line();
+
+        assert_eq!(ModerationRule::parse(&line), Some(rule.clone()));
+        let fields: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!((&fields["key"], &fields["rank"]), (&key.into(), &rule.rank_text().into()));
+    }
+}
+
+#[test]
+fn the_lines_of_the_file_keep_their_form() {
+    for line in [
+        r#"{"order":"ban","room":"den","who":{"username":"bob"},"at":1700000000000,"until":1700000060}"#,
+        r#"{"order":"ban","room":"den","who":"everyone","at":1,"until":2,"is_lifted":true}"#,
+        r#"{"order":"capacity","room":"den","at":1,"until":2,"members":9}"#,
+    ] {
+        assert_eq!(ModerationRule::parse(line).unwrap().to_line(), line);
+    }
+}

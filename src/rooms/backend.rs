@@ -1,0 +1,346 @@
+//! WebhookEvent rooms, REST and a shutdown need of the other nodes. It is chosen once, at the start: [`SingleNode`], or the cluster
+//! gateway, which asks Redis.
+
+use std::{
+    future::{Future, ready},
+    pin::Pin,
+    sync::Arc,
+};
+
+use bytestring::ByteString;
+
+use super::{JoinError, Membership, Peer, RoomRegistry};
+use crate::{
+    delivery::ClientQueue,
+    migration::{ConnectionId, Epoch, HandOver, MemberRecord, Migration, MigrationGuard},
+    webhooks::WebhookEvent,
+};
+
+/// Rooms and how many members each has, by name.
+pub type RoomCounts = Vec<(Arc<str>, usize)>;
+
+/// A boxed future: a backend is chosen at run time.
+pub type BackendFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The other nodes, as this one needs them.
+///
+/// A room calls the synchronous methods under its lock: none of them waits, nor calls back into a room.
+pub trait Backend: Send + Sync {
+    // Which node this is.
+
+    /// The name of this node among those that share rooms; nothing on a single node, whose rooms have local members only.
+    fn node(&self) -> Option<&Arc<str>>;
+
+    /// Whether rooms can be joined.
+    fn is_up(&self) -> bool;
+
+    // Memberships.
+
+    /// Lets `peer` into `room`, as [`Membership::join`] promises.
+    fn join<'a>(
+        &'a self,
+        rooms: &'a RoomRegistry,
+        room: &'a Arc<str>,
+        peer: Peer,
+        queue: ClientQueue,
+    ) -> BackendFuture<'a, Result<Membership, JoinError>>;
+
+    /// Brings a membership here from another node, as [`Membership::claim`] promises.
+    fn claim(&self, request: ClaimRequest) -> BackendFuture<'_, Result<(), ClaimError>>;
+
+    /// Reports that a local member has left. `reason` goes to webhooks, unless another node reports it to them; `sequence`
+    /// numbers the room's last webhook event before that.
+    fn leave(
+        &self,
+        room: &Arc<str>,
+        peer: Peer,
+        key: u64,
+        reason: Option<&'static str>,
+        sequence: u64,
+    );
+
+    // Frames and events of one room.
+
+    /// Sends a frame of a local member to `node`.
+    ///
+    /// # Errors
+    ///
+    /// [`NodeUnreachable`]; then the frame is lost.
+    fn relay(&self, node: &Arc<str>, frame: RelayedFrame) -> Result<(), NodeUnreachable>;
+
+    /// Reports to `node` that a local member is detached, or is not any more. A node that misses it learns in time whether
+    /// the member has left.
+    fn report_state(
+        &self,
+        node: &Arc<str>,
+        room: &Arc<str>,
+        client_id: &Arc<str>,
+        key: u64,
+        is_detached: bool,
+    );
+
+    /// Has an event numbered and sent to webhooks that is no change of membership.
+    ///
+    /// # Errors
+    ///
+    /// [`NodeUnreachable`]; then the event is lost.
+    fn publish_event(&self, room: &Arc<str>, event: WebhookEvent) -> Result<(), NodeUnreachable>;
+
+    // Memberships that change node.
+
+    /// Counts a membership as on its way until the guard is dropped; nothing on a single node, where none moves.
+    fn track_migration(&self) -> Option<MigrationGuard>;
+
+    /// Moves the record of a membership that has been released.
+    fn move_member(&self, migration: Migration);
+
+    /// Sends the frames of a membership after it.
+    fn hand_over(&self, hand_over: HandOver);
+
+    // WebhookEvent REST, metrics and moderation need.
+
+    /// The cluster as this node sees it; nothing on a single node.
+    fn status(&self) -> BackendFuture<'_, Option<ClusterStatus>>;
+
+    /// Nodes, rooms and members of the whole cluster; nothing on a single node.
+    fn counts(&self) -> BackendFuture<'_, Result<Option<ClusterCounts>, ClusterUnavailable>>;
+
+    /// Every room and its number of members, by name.
+    fn list<'a>(
+        &'a self,
+        rooms: &'a RoomRegistry,
+    ) -> BackendFuture<'a, Result<RoomCounts, ClusterUnavailable>>;
+
+    /// How many members `room` has; nothing where it has none.
+    fn member_count<'a>(
+        &'a self,
+        rooms: &'a RoomRegistry,
+        room: &'a str,
+    ) -> BackendFuture<'a, Result<Option<usize>, ClusterUnavailable>>;
+
+    /// The members of a room that has none on this node.
+    fn members<'a>(
+        &'a self,
+        room: &'a str,
+    ) -> BackendFuture<'a, Result<Vec<MemberRecord>, ClusterUnavailable>>;
+
+    /// Sends a logout to every node. Nodes that cannot be reached get it when they can.
+    fn publish_logout<'a>(&'a self, line: &'a str) -> BackendFuture<'a, ()>;
+
+    /// Sends moderation rules to every node. Nodes that cannot be reached get them when they can.
+    fn publish_rules<'a>(&'a self, rules: &'a [String]) -> BackendFuture<'a, ()>;
+
+    /// Sends an announcement to every other node that can be reached.
+    fn publish_announcement<'a>(&'a self, announcement: &'a str) -> BackendFuture<'a, ()>;
+
+    /// Sends a login attempt to every other node that can be reached. Never waits.
+    fn report_auth_event(&self, event: String);
+
+    // Shutdown.
+
+    /// From now on no membership comes to this node; once this returns it knows all that have come. Never returns where
+    /// Redis cannot be reached.
+    fn stop_accepting(&self) -> BackendFuture<'_, ()>;
+
+    /// The other nodes that are up and stay, for each shard of rooms.
+    fn other_nodes(&self) -> BackendFuture<'_, Vec<Vec<Arc<str>>>>;
+
+    /// The shard that a room belongs to, as in [`other_nodes`](Self::other_nodes).
+    fn shard_of(&self, room: &str) -> usize;
+
+    /// Waits until no membership is on its way to another node, or to this one.
+    fn wait_for_migrations(&self) -> BackendFuture<'_, ()>;
+
+    /// Removes this node and its members, so that the others need not wait for the end of its lease.
+    fn deregister<'a>(&'a self, rooms: &'a RoomRegistry) -> BackendFuture<'a, ()>;
+}
+
+/// A membership that is to come here from another node.
+#[derive(Clone, Debug)]
+pub struct ClaimRequest {
+    /// The room.
+    pub room: Arc<str>,
+    /// The member.
+    pub client_id: Arc<str>,
+    /// Tells the membership from all others of the client id.
+    pub membership: u128,
+    /// WebhookEvent this node wants back with it.
+    pub context: ByteString,
+}
+
+/// A frame of a local member on its way to another node.
+#[derive(Debug)]
+pub struct RelayedFrame {
+    /// The room.
+    pub room: Arc<str>,
+    /// The sender.
+    pub from: Arc<str>,
+    /// The key of the sender's connection.
+    pub key: u64,
+    /// The target; nothing for every other member.
+    pub to: Option<Arc<str>>,
+    /// All changes of the room up to this one had been applied here when the frame was sent.
+    pub epoch: Epoch,
+    /// WebhookEvent the targets receive.
+    pub frame: ByteString,
+}
+
+/// Why a membership does not come from another node.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ClaimError {
+    /// There is no such membership, or no longer.
+    Ended,
+    /// Unknown: Redis cannot be reached.
+    Unavailable,
+}
+
+/// Another node cannot be reached, or has too much waiting for it.
+#[derive(Debug)]
+pub struct NodeUnreachable;
+
+/// Redis cannot be reached, so the whole cluster is not known.
+#[derive(Debug, thiserror::Error)]
+#[error("what the servers of this cluster share cannot be reached")]
+pub struct ClusterUnavailable;
+
+/// The cluster as one node sees it.
+#[derive(Clone, Debug)]
+pub struct ClusterStatus {
+    /// The name of this node.
+    pub node: Arc<str>,
+    /// Whether every Redis can be reached.
+    pub is_up: bool,
+    /// How many nodes there are, where that is known.
+    pub nodes: Option<usize>,
+}
+
+/// The size of a cluster.
+#[derive(Clone, Copy, Debug)]
+pub struct ClusterCounts {
+    /// Nodes.
+    pub nodes: usize,
+    /// Rooms that have members.
+    pub rooms: usize,
+    /// Members of all of them.
+    pub members: usize,
+}
+
+/// A node that shares no rooms.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SingleNode;
+
+impl Backend for SingleNode {
+    fn node(&self) -> Option<&Arc<str>> {
+        None
+    }
+
+    fn is_up(&self) -> bool {
+        true
+    }
+
+    fn join<'a>(
+        &'a self,
+        rooms: &'a RoomRegistry,
+        room: &'a Arc<str>,
+        peer: Peer,
+        queue: ClientQueue,
+    ) -> BackendFuture<'a, Result<Membership, JoinError>> {
+        Box::pin(ready(Membership::join_local(rooms, room, peer, queue)))
+    }
+
+    fn claim(&self, _: ClaimRequest) -> BackendFuture<'_, Result<(), ClaimError>> {
+        Box::pin(ready(Err(ClaimError::Ended)))
+    }
+
+    fn leave(&self, _: &Arc<str>, _: Peer, _: u64, _: Option<&'static str>, _: u64) {}
+
+    fn relay(&self, _: &Arc<str>, _: RelayedFrame) -> Result<(), NodeUnreachable> {
+        Err(NodeUnreachable)
+    }
+
+    fn report_state(&self, _: &Arc<str>, _: &Arc<str>, _: &Arc<str>, _: u64, _: bool) {}
+
+    fn publish_event(&self, _: &Arc<str>, _: WebhookEvent) -> Result<(), NodeUnreachable> {
+        Err(NodeUnreachable)
+    }
+
+    fn track_migration(&self) -> Option<MigrationGuard> {
+        None
+    }
+
+    fn move_member(&self, _: Migration) {}
+
+    fn hand_over(&self, _: HandOver) {}
+
+    fn status(&self) -> BackendFuture<'_, Option<ClusterStatus>> {
+        Box::pin(ready(None))
+    }
+
+    fn counts(&self) -> BackendFuture<'_, Result<Option<ClusterCounts>, ClusterUnavailable>> {
+        Box::pin(ready(Ok(None)))
+    }
+
+    fn list<'a>(
+        &'a self,
+        rooms: &'a RoomRegistry,
+    ) -> BackendFuture<'a, Result<RoomCounts, ClusterUnavailable>> {
+        // Not on a worker, which has signals to relay: the list may be long.
+        let rooms = rooms.clone();
+        let list = tokio::task::spawn_blocking(move || rooms.list());
+        Box::pin(async { list.await.map_err(|_panicked| ClusterUnavailable) })
+    }
+
+    fn member_count<'a>(
+        &'a self,
+        rooms: &'a RoomRegistry,
+        room: &'a str,
+    ) -> BackendFuture<'a, Result<Option<usize>, ClusterUnavailable>> {
+        Box::pin(ready(Ok(rooms.member_count(room))))
+    }
+
+    fn members<'a>(
+        &'a self,
+        _: &'a str,
+    ) -> BackendFuture<'a, Result<Vec<MemberRecord>, ClusterUnavailable>> {
+        Box::pin(ready(Ok(Vec::new())))
+    }
+
+    fn publish_logout<'a>(&'a self, _: &'a str) -> BackendFuture<'a, ()> {
+        Box::pin(ready(()))
+    }
+
+    fn publish_rules<'a>(&'a self, _: &'a [String]) -> BackendFuture<'a, ()> {
+        Box::pin(ready(()))
+    }
+
+    fn publish_announcement<'a>(&'a self, _: &'a str) -> BackendFuture<'a, ()> {
+        Box::pin(ready(()))
+    }
+
+    fn report_auth_event(&self, _: String) {}
+
+    fn stop_accepting(&self) -> BackendFuture<'_, ()> {
+        Box::pin(ready(()))
+    }
+
+    fn other_nodes(&self) -> BackendFuture<'_, Vec<Vec<Arc<str>>>> {
+        Box::pin(ready(Vec::new()))
+    }
+
+    fn shard_of(&self, _: &str) -> usize {
+        0
+    }
+
+    fn wait_for_migrations(&self) -> BackendFuture<'_, ()> {
+        Box::pin(ready(()))
+    }
+
+    fn deregister<'a>(&'a self, _: &'a RoomRegistry) -> BackendFuture<'a, ()> {
+        Box::pin(ready(()))
+    }
+}
+
+/// Whether `connection` is on the node of this `backend`.
+pub(super) fn is_on_this_node(backend: &dyn Backend, connection: &ConnectionId) -> bool {
+    backend.node().is_some_and(|node| *node == connection.node)
+}
