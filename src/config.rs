@@ -21,7 +21,8 @@ use tracing::level_filters::LevelFilter;
 use zeroize::Zeroizing;
 
 use crate::{
-    cluster, storage::atomic_file::sibling_path, turn::IceServerUrl, webhooks::WebhookTarget,
+    cluster, storage::atomic_file::sibling_path, tls::TlsFiles, turn::IceServerUrl,
+    webhooks::WebhookTarget,
 };
 
 /// What stands in `SECRET_KEY` until somebody sets it. No secret: it is published.
@@ -211,17 +212,6 @@ pub enum LogFormat {
     Pretty,
     /// One JSON object per line.
     Json,
-}
-
-/// Where certificate and key are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// PEM, the server's own certificate first.
-    pub certificate: PathBuf,
-    /// PEM.
-    pub key: PathBuf,
-    /// Make both for localhost where they are missing.
-    pub self_signed: bool,
 }
 
 /// The servers by whose help clients find a way to each other.
