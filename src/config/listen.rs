@@ -4,6 +4,8 @@ use std::{net::IpAddr, path::PathBuf};
 
 use ipnet::IpNet;
 
+use crate::tls::TlsFiles;
+
 use super::{
     declare::{Section, Setting},
     error::ConfigError,
@@ -24,17 +26,6 @@ pub struct ListenSettings {
     pub tls: Option<TlsFiles>,
     /// `TRUSTED_PROXIES`: whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
     pub trusted_proxies: Vec<IpNet>,
-}
-
-/// Where certificate and key are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// PEM, the server's own certificate first.
-    pub certificate: PathBuf,
-    /// PEM.
-    pub key: PathBuf,
-    /// Make both for localhost where they are missing.
-    pub self_signed: bool,
 }
 
 pub(super) const HOST: Setting<String> = Setting::new("HOST", "0.0.0.0", host)

@@ -49,7 +49,7 @@ pub use self::{
     error::{ConfigError, ConfigErrors, ConfigWarning},
     ice::{IceSettings, ReloadableIce, TurnSettings},
     limits::ReloadableLimits,
-    listen::{ListenSettings, TlsFiles},
+    listen::ListenSettings,
     process::ProcessSettings,
     reload::{SettingChanges, reload},
     rooms::{ReloadableRooms, RoomSettings},

@@ -12,8 +12,8 @@ use rustls::{
 use tokio_rustls::TlsAcceptor;
 use x509_parser::parse_x509_certificate;
 
-use super::{error::TlsError, self_signed};
-use crate::{config::TlsFiles, metrics::Metrics, storage::file_watch::FileWatch};
+use super::{error::TlsError, files::TlsFiles, self_signed};
+use crate::{metrics::Metrics, storage::file_watch::FileWatch};
 
 /// The certificate that the server presents. Connections keep the one that they began with.
 pub struct ServerCertificate {

@@ -2,8 +2,10 @@
 
 mod certificate;
 mod error;
+mod files;
 mod self_signed;
 pub mod verify;
 
 pub use certificate::{LoadedCertificate, PendingCertificate, ServerCertificate, load_certificate};
 pub use error::TlsError;
+pub use files::TlsFiles;

@@ -7,8 +7,7 @@ use std::{
     path::Path,
 };
 
-use super::error::TlsError;
-use crate::config::TlsFiles;
+use super::{error::TlsError, files::TlsFiles};
 
 /// Writes a certificate for localhost and its key to `files`, which must not exist.
 ///

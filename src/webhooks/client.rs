@@ -60,8 +60,7 @@ impl DeliveryError {
 impl From<reqwest::Error> for DeliveryError {
     fn from(error: reqwest::Error) -> Self {
         let error = error.without_url();
-        // The only timeout of the client itself is that of connecting.
-        if error.is_timeout() {
+        if error.is_connect() && error.is_timeout() {
             return Self::Connect("timed out".into());
         }
         let causes = || successors(error.source(), |&cause| cause.source());

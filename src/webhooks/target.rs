@@ -24,16 +24,16 @@ pub struct WebhookTarget {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseTargetError {
     /// It cannot be parsed, has another scheme, or no host.
-    #[error("is not an https:// URL")]
+    #[error("is no https:// URL")]
     NotHttps,
     /// Anyone on the path could read which members meet.
     #[error("is not encrypted: http:// needs WEBHOOK_ALLOW_PRIVATE=true")]
     Unencrypted,
     /// Its host is an address that is not public.
-    #[error("has the address {0}, which is not public and needs WEBHOOK_ALLOW_PRIVATE=true")]
+    #[error("leads to {0}, which is no public address and needs WEBHOOK_ALLOW_PRIVATE=true")]
     Private(IpAddr),
     /// It has a username or a password.
-    #[error("has a username or a password: remove it, and verify the signature instead")]
+    #[error("has a user name or a password: remove it, and verify the signature instead")]
     Userinfo,
 }
 
