@@ -10,12 +10,12 @@ use axum::{
     response::{Html, IntoResponse, Response},
     routing::get,
 };
+use utoipa::ToSchema;
 use utoipa::openapi::{
     Components, ContactBuilder, Content, InfoBuilder, OpenApi, OpenApiBuilder, Ref,
     ResponseBuilder,
     security::{Flow, Http, HttpAuthScheme, OAuth2, Password, Scopes, SecurityScheme},
 };
-use utoipa::ToSchema;
 
 use crate::{
     http::error::{ApiError, ErrorBody, InvalidBody},
