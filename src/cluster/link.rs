@@ -283,7 +283,8 @@ impl EngineLink {
             let entries: Vec<_> =
                 read.into_iter().flatten().flat_map(|(_, entries)| entries).collect();
             // Whoever is far behind may have missed something.
-            if entries.len() == MAX_ENTRIES_PER_READ && has_lost(&mut reader, &inbox, &from).await?
+            if entries.len() == MAX_ENTRIES_PER_READ
+                && detect_overrun(&mut reader, &inbox, &from).await?
             {
                 *self.position() = None;
                 return Err(inbox_overrun_error());
@@ -517,7 +518,7 @@ fn no_endpoint_error() -> RedisError {
 
 /// Whether an inbox has dropped something that came after `position`: then it has dropped that entry as well, which
 /// is kept otherwise (`beat.lua`).
-async fn has_lost(
+async fn detect_overrun(
     connection: &mut MultiplexedConnection,
     inbox: &str,
     position: &str,
