@@ -18,8 +18,10 @@ cargo_deb=3.8.0
 if [ "$("$out/tools/bin/cargo-deb" --version 2>/dev/null)" != "cargo-deb $cargo_deb" ]; then
     cargo install --debug --locked --no-default-features --version "$cargo_deb" --root "$out/tools" --target-dir "$out/tools/build" cargo-deb
 fi
+compression="--compress-system"
+[ "$profile" = release ] || compression="--fast"
 rm -rf "$out/package"
 mkdir -p "$out/package"
-"$out/tools/bin/cargo-deb" --no-build --no-strip --compress-system --profile "$profile" --target "$target" --output "$out/package/"
+"$out/tools/bin/cargo-deb" --no-build --no-strip "$compression" --profile "$profile" --target "$target" --output "$out/package/"
 cp "$out/$target/$profile/signaling-server" "$out/$target/$profile/manage_users" "$out/package/"
 ls -l "$out/package"

@@ -12,7 +12,7 @@ use crate::{
 
 /// What `doctor` accepts.
 #[derive(Args)]
-pub(super) struct Arguments {
+pub(super) struct DoctorArguments {
     /// Print the diagnostics as JSON
     #[arg(long)]
     json: bool,
@@ -22,7 +22,7 @@ pub(super) struct Arguments {
 }
 
 /// Prints all diagnostics; fails if one of them is a fault.
-pub(super) fn run(Arguments { json, date }: &Arguments) -> Result<(), Box<dyn Error>> {
+pub(super) fn run(DoctorArguments { json, date }: &DoctorArguments) -> Result<(), Box<dyn Error>> {
     let variable = dotenv::environment()?;
     let diagnostics = block_on(doctor::run(variable, date.as_deref()))?;
     let text = if *json {

@@ -41,12 +41,12 @@ enum Command {
     /// that these settings name, on this machine. Commands apply to all servers that share rooms, except status, timeline and
     /// drain, which concern the server that answers. The server logs each action.
     #[command(arg_required_else_help = true)]
-    Admin(Box<admin::Arguments>),
+    Admin(Box<admin::AdminArguments>),
     /// Check settings, secrets, accounts, files, certificate, port, clock, Redis, and each STUN and TURN server
     ///
     /// The exit code is 0 if nothing is at fault, else 1.
     #[command(override_usage = "signaling-server doctor [--json] [--date URL]")]
-    Doctor(doctor::Arguments),
+    Doctor(doctor::DoctorArguments),
     /// Ask the running server that the settings name whether it is ready; the exit code is 0 if it is
     Healthcheck,
     /// Print the secret with which receivers of webhooks verify signatures

@@ -51,7 +51,7 @@ pub fn save<T: Serialize>(
     retain_fitting(&mut members, bytes);
     let written = WrittenSnapshot { version: VERSION, members: &members };
     // A new file is readable by its owner only, whatever the mode of the old one.
-    if is_regular_file(path)? {
+    if check_regular_file(path)? {
         fs::remove_file(path)?;
     }
     replace_file(path, |file| {
@@ -68,7 +68,7 @@ pub fn save<T: Serialize>(
 ///
 /// The file exists and cannot be read or removed, or is no snapshot of this version.
 pub fn take<T: DeserializeOwned>(path: &Path) -> io::Result<Vec<T>> {
-    if !is_regular_file(path)? {
+    if !check_regular_file(path)? {
         return Ok(Vec::new());
     }
     let text = fs::read(path)?;
@@ -87,7 +87,7 @@ pub fn take<T: DeserializeOwned>(path: &Path) -> io::Result<Vec<T>> {
 ///
 /// What the system returns; or that `path` is a device, a pipe or a folder, which must not be read to its end or
 /// replaced.
-fn is_regular_file(path: &Path) -> io::Result<bool> {
+fn check_regular_file(path: &Path) -> io::Result<bool> {
     match fs::metadata(path) {
         Ok(found) if found.is_file() => Ok(true),
         Ok(_) => Err(io::Error::other("not a regular file")),

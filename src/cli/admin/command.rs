@@ -24,7 +24,7 @@ pub(super) enum Command {
         /// The room
         room: String,
         #[command(flatten)]
-        subject: Subject,
+        subject: SubjectArguments,
         /// Also deny entry to the room for this long
         #[arg(long, value_name = "SECONDS", default_value_t = 0)]
         ban: u64,
@@ -34,7 +34,7 @@ pub(super) enum Command {
         /// The room; without it, all rooms
         room: Option<String>,
         #[command(flatten)]
-        subject: Subject,
+        subject: SubjectArguments,
         /// How long entry is denied
         #[arg(long = "for", value_name = "SECONDS")]
         seconds: u64,
@@ -44,7 +44,7 @@ pub(super) enum Command {
         /// The room of the ban; without it, the ban from all rooms
         room: Option<String>,
         #[command(flatten)]
-        subject: Subject,
+        subject: SubjectArguments,
     },
     /// Deny entry to a room; its members stay, and may resume
     Lock {
@@ -98,7 +98,7 @@ pub(super) enum Command {
 /// The members that a command applies to.
 #[derive(Args)]
 #[group(required = true, multiple = false)]
-pub(super) struct Subject {
+pub(super) struct SubjectArguments {
     /// All members with this username, or the guest of this name
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
@@ -107,7 +107,7 @@ pub(super) struct Subject {
     client: Option<String>,
 }
 
-impl Subject {
+impl SubjectArguments {
     /// The field of the admin API that names them, and its value.
     pub(super) fn into_field(self) -> (&'static str, String) {
         match (self.user, self.client) {

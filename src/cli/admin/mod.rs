@@ -18,7 +18,7 @@ use crate::{
 
 /// What `admin` accepts.
 #[derive(Args)]
-pub struct Arguments {
+pub struct AdminArguments {
     /// The server's address, such as https://signaling.example.com
     #[arg(long, global = true)]
     url: Option<Url>,
@@ -33,8 +33,8 @@ pub struct Arguments {
 }
 
 /// Sends the command to the server and prints its answer.
-pub(super) fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
-    let Arguments { url, ca, json, command } = arguments;
+pub(super) fn run(arguments: AdminArguments) -> Result<(), Box<dyn Error>> {
+    let AdminArguments { url, ca, json, command } = arguments;
     let AdminAccess { host, port, token } = AdminAccess::read(dotenv::environment()?)?;
     let token = token
         .ok_or("ADMIN_TOKEN is not set: set the server's token in the environment or in .env")?;
