@@ -65,7 +65,7 @@ impl Intervals {
         intervals
     }
 
-    /// Takes `name=milliseconds`; a word that is none is logged, so that a test that has mistyped it is noticed.
+    /// Takes `name=milliseconds`; another word is printed, so that a typing error in a test is noticed.
     fn set(&mut self, word: &str) {
         let parsed = word.split_once('=').and_then(|(name, milliseconds)| {
             Some((name, Duration::from_millis(milliseconds.parse().ok()?)))
@@ -78,7 +78,7 @@ impl Intervals {
             Some(("body", timeout)) => self.http.body = timeout,
             Some(("write_stall", timeout)) => self.http.write_stall = timeout,
             Some(("lease", lease)) => self.cluster.lease = lease,
-            _ => tracing::error!(word, "{TEST_VARIABLE}: not an interval"),
+            _ => eprintln!("{TEST_VARIABLE}: {word} is not an interval"),
         }
     }
 }

@@ -43,7 +43,8 @@ impl EngineLink {
             let entries: Vec<_> =
                 read.into_iter().flatten().flat_map(|(_, entries)| entries).collect();
             // A node that is far behind may have missed entries.
-            if entries.len() == MAX_ENTRIES_PER_READ && has_lost(&mut reader, &inbox, &from).await?
+            if entries.len() == MAX_ENTRIES_PER_READ
+                && detect_loss(&mut reader, &inbox, &from).await?
             {
                 *self.position() = None;
                 return Err(inbox_overrun_error());
@@ -83,7 +84,7 @@ impl EngineLink {
 
 /// Whether an inbox has dropped entries after `position`: then it has dropped that entry as well, which is kept otherwise
 /// (`heartbeat.lua`).
-async fn has_lost(
+async fn detect_loss(
     connection: &mut MultiplexedConnection,
     inbox: &str,
     position: &str,

@@ -223,7 +223,7 @@ impl Room {
 
     /// The same on this node alone.
     pub(super) fn announce_state_locally(&self, client_id: &str, state: &str) {
-        let wants_state = |other: &&super::room::Member| {
+        let wants_state = |other: &&super::room::RoomMember| {
             other.queue().is_some_and(|queue| queue.features().peer_state)
         };
         push_to_all(self.others(client_id).filter(wants_state), None, || {

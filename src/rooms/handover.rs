@@ -10,7 +10,7 @@ use super::{
     Peer,
     events::RoomEvent,
     local::{Entry, NewMember},
-    room::{JoinOutcome, LOST, Location, Member, RemoteMember, Room},
+    room::{JoinOutcome, LOST, Location, RemoteMember, Room, RoomMember},
 };
 use crate::{
     delivery::{self, ClientQueue, ClientQueueReader},
@@ -32,7 +32,7 @@ impl Room {
     fn start_outgoing(
         &mut self,
         migration: Migration,
-        is_meant: impl Fn(&Member, &ClientQueue) -> bool,
+        is_meant: impl Fn(&RoomMember, &ClientQueue) -> bool,
         context: ByteString,
         now: Instant,
     ) -> bool {
@@ -70,7 +70,7 @@ impl Room {
         now: Instant,
     ) -> Result<(), Option<u64>> {
         let (key, live) = (migration.from.key, Cell::new(None));
-        let is_meant = |member: &Member, queue: &ClientQueue| {
+        let is_meant = |member: &RoomMember, queue: &ClientQueue| {
             let is_it = member.key == key && queue.membership_key() == Some(membership);
             if let Location::Local { generation, .. } = member.location
                 && is_it
@@ -97,7 +97,7 @@ impl Room {
         let Some(key) = self.find(client_id).map(|member| member.key) else { return false };
         let from = ConnectionId { node: node.clone(), key };
         let migration = Migration { room: self.id.clone(), client_id: client_id.clone(), from, to };
-        let is_meant = |member: &Member, queue: &ClientQueue| {
+        let is_meant = |member: &RoomMember, queue: &ClientQueue| {
             member.is_generation(generation) && queue.membership_key().is_some()
         };
         self.start_outgoing(migration, is_meant, context, now)
@@ -143,7 +143,7 @@ impl Room {
     }
 
     /// Whether it is a local member that has been released.
-    pub(super) fn is_migrating(&self, member: &Member) -> bool {
+    pub(super) fn is_migrating(&self, member: &RoomMember) -> bool {
         member.queue().is_some() && self.outgoing.contains(member.key)
     }
 
@@ -232,7 +232,7 @@ impl Room {
             let Migration { client_id, from, .. } = migration;
             let Ok(index) = self.position(&client_id) else { continue };
             let member = self.members.get(index);
-            let is_it = |member: &&Member| member.queue().is_some() && member.key == from.key;
+            let is_it = |member: &&RoomMember| member.queue().is_some() && member.key == from.key;
             if let Some(member) = member.filter(is_it) {
                 self.request_leave(member.peer.clone(), from.key, Some(LOST));
                 lost += usize::from(self.remove_at(index, None, LOST, now));

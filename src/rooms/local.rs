@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::{
     JoinError, Peer, Resumed,
     events::{EventMember, RoomEvent, STATE_DETACHED, peer_state_frame},
-    room::{JoinOutcome, Location, Member, Room},
+    room::{JoinOutcome, Location, Room, RoomMember},
 };
 use crate::{
     delivery::{ClientQueue, DisconnectReason, ResumeError},
@@ -150,7 +150,7 @@ impl Room {
         let join_order = join_order.unwrap_or(generation);
         let index = self.position(&peer.client_id).unwrap_or_else(|index| index);
         let location = Location::Local { queue, generation };
-        let member = Member { peer, location, join_order, key, peer_ref, since: now };
+        let member = RoomMember { peer, location, join_order, key, peer_ref, since: now };
         self.members.insert(index, member);
         generation
     }
@@ -229,7 +229,7 @@ impl Room {
             self.request_leave(member.peer.clone(), member.key, Some(reason));
         }
         if quietly {
-            self.members.iter().filter_map(Member::queue).for_each(ClientQueue::detach);
+            self.members.iter().filter_map(RoomMember::queue).for_each(ClientQueue::detach);
         }
         self.remove_at(index, None, reason, now)
     }

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use super::{
     backend::is_on_this_node,
     events::{EventMember, RoomEvent, STATE_CONNECTED, STATE_DETACHED},
-    room::{LOST, Location, Member, RemoteMember, Room},
+    room::{LOST, Location, RemoteMember, Room, RoomMember},
     routing::push_to_all,
 };
 use crate::{
@@ -25,7 +25,7 @@ impl Room {
             let remote = RemoteMember { node, is_detached: false, unconfirmed_since: None };
             let location = Location::Remote(Box::new(remote));
             let peer_ref = self.peer_ref(&peer);
-            let member = Member { peer, location, join_order, key, peer_ref, since: now };
+            let member = RoomMember { peer, location, join_order, key, peer_ref, since: now };
             self.members.insert(index, member);
         }
     }
@@ -36,7 +36,7 @@ impl Room {
         let mut replaced = false;
         if let Ok(index) = self.position(&record.peer.client_id) {
             // Also on another connection than was known: a membership that has moved is still the same.
-            if let Some(Member { location: Location::Remote(remote), key, .. }) =
+            if let Some(RoomMember { location: Location::Remote(remote), key, .. }) =
                 self.members.get_mut(index).filter(|member| member.is_same_membership(&record))
             {
                 remote.unconfirmed_since = None;
@@ -52,7 +52,7 @@ impl Room {
         self.emit(now, RoomEvent::Joined { member, connected_users });
         // The new member's node does not know yet which members are detached.
         let is_reported =
-            |member: &&Member| member.queue().is_some_and(ClientQueue::is_detached_reported);
+            |member: &&RoomMember| member.queue().is_some_and(ClientQueue::is_detached_reported);
         for detached in self.members.iter().filter(is_reported) {
             self.report_state_to(detached, &node, true);
         }
@@ -99,14 +99,14 @@ impl Room {
         }
         match to {
             None => {
-                let receives = |member: &&Member| {
+                let receives = |member: &&RoomMember| {
                     let id = &member.peer.client_id;
                     !self.arrivals.iter().any(|(arrived, since)| arrived == id && epoch < *since)
                 };
                 push_to_all(self.others(from).filter(receives), None, || frame.clone());
             }
             Some(to) => {
-                if let Some(queue) = self.find(to).and_then(Member::queue) {
+                if let Some(queue) = self.find(to).and_then(RoomMember::queue) {
                     queue.push(frame.clone(), None);
                 }
             }
@@ -126,7 +126,7 @@ impl Room {
         is_detached: bool,
     ) {
         let Ok(index) = self.position(client_id) else { return };
-        if let Some(Member { location: Location::Remote(remote), .. }) =
+        if let Some(RoomMember { location: Location::Remote(remote), .. }) =
             self.members.get_mut(index).filter(|member| member.is_on_connection(connection))
         {
             // It may be reported again, for other members of this node.
@@ -162,7 +162,7 @@ impl Room {
     /// Removes members of other nodes that were unconfirmed for too long, and local ones that were released and that no node
     /// took; how many of those there are.
     pub(super) fn expire_unconfirmed(&mut self, now: Instant, timings: ClusterTimings) -> usize {
-        let is_over = |member: &Member| match &member.location {
+        let is_over = |member: &RoomMember| match &member.location {
             Location::Remote(remote) => remote
                 .unconfirmed_since
                 .is_some_and(|since| now.duration_since(since) >= timings.unconfirmed_member_ttl()),
@@ -178,7 +178,7 @@ impl Room {
     pub(super) fn local_members(&self) -> (Epoch, Vec<MemberRecord>) {
         let Some(node) = self.backend.node() else { return (0, Vec::new()) };
         let local = self.members.iter().filter(|member| member.queue().is_some());
-        let record = |member: &Member| MemberRecord {
+        let record = |member: &RoomMember| MemberRecord {
             peer: member.peer.clone(),
             connection: ConnectionId { node: node.clone(), key: member.key },
             join_order: member.join_order,

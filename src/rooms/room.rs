@@ -61,7 +61,7 @@ pub(super) const LOST: &str = "lost";
 pub(super) struct Room {
     pub(super) id: Arc<str>,
     /// By client id, so that lists come in one order.
-    pub(super) members: Vec<Member>,
+    pub(super) members: Vec<RoomMember>,
     /// The last [generation](Location::Local) that was given to a local member.
     pub(super) last_generation: u64,
     /// The other nodes.
@@ -83,7 +83,7 @@ pub(super) struct Room {
 }
 
 /// A member of a room.
-pub(super) struct Member {
+pub(super) struct RoomMember {
     pub(super) peer: Peer,
     pub(super) location: Location,
     /// Higher for a member that joined later.
@@ -117,7 +117,7 @@ pub(super) struct RemoteMember {
     pub(super) unconfirmed_since: Option<Instant>,
 }
 
-impl Member {
+impl RoomMember {
     /// The send queue, where it is on this node.
     pub(super) fn queue(&self) -> Option<&ClientQueue> {
         match &self.location {
@@ -268,11 +268,11 @@ impl Room {
         self.members.binary_search_by(|member| (*member.peer.client_id).cmp(client_id))
     }
 
-    pub(super) fn find(&self, client_id: &str) -> Option<&Member> {
+    pub(super) fn find(&self, client_id: &str) -> Option<&RoomMember> {
         self.position(client_id).ok().and_then(|index| self.members.get(index))
     }
 
-    pub(super) fn others(&self, client_id: &str) -> impl Iterator<Item = &Member> {
+    pub(super) fn others(&self, client_id: &str) -> impl Iterator<Item = &RoomMember> {
         self.members.iter().filter(move |member| *member.peer.client_id != *client_id)
     }
 }

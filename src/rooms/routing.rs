@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{
     NodeUnreachable, Peer, RelayedFrame,
-    room::{Location, Member, Room},
+    room::{Location, Room, RoomMember},
 };
 use crate::protocol::{SenderSuffix, Signal, truncate_for_error};
 
@@ -92,7 +92,11 @@ impl Room {
     }
 
     /// Once to each node that has members here.
-    fn broadcast(&self, from: &Member, frame: impl Fn() -> ByteString) -> Result<(), RouteError> {
+    fn broadcast(
+        &self,
+        from: &RoomMember,
+        frame: impl Fn() -> ByteString,
+    ) -> Result<(), RouteError> {
         let mut is_reached = true;
         for node in self.remote_nodes() {
             is_reached &= self.relay_to_node(from, node, None, frame()).is_ok();
@@ -104,7 +108,7 @@ impl Room {
 
     fn relay_to_node(
         &self,
-        from: &Member,
+        from: &RoomMember,
         node: &Arc<str>,
         to: Option<Arc<str>>,
         frame: ByteString,
@@ -115,14 +119,14 @@ impl Room {
     }
 
     /// Reports to another node whether a member is detached.
-    pub(super) fn report_state_to(&self, member: &Member, node: &Arc<str>, is_detached: bool) {
+    pub(super) fn report_state_to(&self, member: &RoomMember, node: &Arc<str>, is_detached: bool) {
         let client_id = &member.peer.client_id;
         self.backend.report_state(node, &self.id, client_id, member.key, is_detached);
     }
 
     /// The other nodes that have members here.
     pub(super) fn remote_nodes(&self) -> BTreeSet<&Arc<str>> {
-        self.members.iter().filter_map(Member::node).collect()
+        self.members.iter().filter_map(RoomMember::node).collect()
     }
 
     /// Sends an announcement to one local member, or to all; how many received it.
@@ -156,12 +160,12 @@ impl Room {
 
 /// Encodes a frame once for all its receivers; whether it was written to a socket at once.
 pub(super) fn push_to_all<'a>(
-    receivers: impl Iterator<Item = &'a Member>,
+    receivers: impl Iterator<Item = &'a RoomMember>,
     received_at: Option<Instant>,
     encode: impl Fn() -> ByteString,
 ) -> bool {
     let (mut frame, mut at_once) = (None, false);
-    for queue in receivers.filter_map(Member::queue) {
+    for queue in receivers.filter_map(RoomMember::queue) {
         at_once |= queue.push(frame.get_or_insert_with(&encode).clone(), received_at);
     }
     at_once

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::{
     Peer, RouteError,
     events::RoomEvent,
-    room::{Member, Room},
+    room::{Room, RoomMember},
 };
 use crate::{
     delivery::ClientQueue,
@@ -37,7 +37,7 @@ pub struct MemberSnapshot {
 impl Room {
     /// The members, by client id.
     pub(super) fn member_snapshots(&self, now: Instant) -> Vec<MemberSnapshot> {
-        let snapshot = |member: &Member| {
+        let snapshot = |member: &RoomMember| {
             let (address, ping_rtt, path) =
                 member.queue().map(ClientQueue::connection_info).unwrap_or_default();
             MemberSnapshot {
@@ -55,7 +55,7 @@ impl Room {
 
     /// How many frames wait for local members, and for the one with the most.
     pub(super) fn queued_frames(&self) -> (usize, usize) {
-        let queued = self.members.iter().filter_map(Member::queue).map(ClientQueue::queued);
+        let queued = self.members.iter().filter_map(RoomMember::queue).map(ClientQueue::queued);
         queued.fold((0, 0), |(all, most), frames| (all + frames, most.max(frames)))
     }
 
@@ -100,7 +100,7 @@ impl Room {
         now: Instant,
     ) {
         let reporter = self.find(&member.client_id);
-        if let (Some(path), Some(queue)) = (report.path, reporter.and_then(Member::queue)) {
+        if let (Some(path), Some(queue)) = (report.path, reporter.and_then(RoomMember::queue)) {
             queue.set_media_path(path);
         }
         let peer_ref = reporter.map_or(0, |reporter| reporter.peer_ref);
