@@ -66,7 +66,7 @@ if [ -z "$fast" ]; then
     suite "packages" packages
 fi
 slow="client firefox bots admin cluster token"
-without_browser="cluster openapi turn proxies admin_story compose"
+without_browser="cluster openapi turn proxies admin_modules compose"
 for name in $slow; do
     case " $without_browser " in *" $name "*) ;; *) [ -z "$fast" ] || continue ;; esac
     suite "browser: $name" browser "$name.test.mjs"
