@@ -96,17 +96,21 @@ const USES: [(&str, &[&str]); 30] = [
 /// Modules that assemble the others into a process, and may use all of them.
 const PROCESS: [&str; 4] = ["bin", "cli", "lib", "main"];
 
-/// Folders in which the methods of one type stand in several files: those name the file of the type, which names them.
+/// Folders whose files may name each other: the methods of one type stand in several of them (`EngineLink`, `Room`), or a
+/// declaration and its parser do (settings).
 const SPLIT_TYPES: [&str; 3] = ["cluster", "config", "rooms"];
 
 /// Modules that decide or hold, and act only through what they are given: no sockets, no clock, no environment.
-const WITHOUT_INPUT_OR_OUTPUT: [&str; 16] = [
+const WITHOUT_INPUT_OR_OUTPUT: [&str; 19] = [
     "auth",
     "cluster",
     "client_ip",
     "limits",
     "metrics",
+    "migration",
     "moderation",
+    "peer",
+    "timeline",
     "delivery",
     "rooms",
     "session",
@@ -154,6 +158,31 @@ fn each_module_uses_what_the_table_says_and_nothing_else() {
         );
     }
     assert!(wrong.is_empty(), "the table and the code differ on {wrong:?}");
+}
+
+#[test]
+fn modules_use_their_own_layer_and_those_above_it_in_architecture_md() {
+    let text = fs::read_to_string("ARCHITECTURE.md").unwrap();
+    let rows = text.lines().skip_while(|line| !line.starts_with("| layer |")).skip(2);
+    let mut layers: BTreeMap<String, usize> = BTreeMap::new();
+    for (layer, row) in rows.take_while(|line| line.starts_with('|')).enumerate() {
+        let quoted = row.split('|').nth(2).unwrap().split('`').skip(1).step_by(2);
+        // Types in backticks describe a module.
+        for module in quoted.filter(|name| name.starts_with(char::is_lowercase)) {
+            assert_eq!(layers.insert(module.to_owned(), layer), None, "{module} is listed twice");
+        }
+    }
+
+    for (module, uses) in Modules::read().uses {
+        let top = &module[0];
+        if top == "lib" {
+            continue;
+        }
+        let layer = layers.get(top).unwrap_or_else(|| panic!("ARCHITECTURE.md has no {top}"));
+        for used in uses {
+            assert!(layers[&used[0]] <= *layer, "{} uses {}", module.join("/"), used.join("/"));
+        }
+    }
 }
 
 /// At every level: top-level modules, and the files and folders within each folder.
