@@ -35,12 +35,15 @@ fn reload(app: &AppState, tls: Option<&ServerCertificate>, log_level: &LogLevelH
             let level = app.settings().telemetry.log_level;
             // Logged at any LOG_LEVEL: an operator waits for this line.
             log_level.set(level.max(before).max(LevelFilter::INFO));
-            tracing::info!(changed, need_restart, "reloaded");
+            tracing::info!(changed, need_restart, "settings reloaded");
             log_level.set(level);
         }
         Err(error) => {
             let error = error.to_string().replace('\n', "; ");
-            tracing::error!(error, "not reloaded; everything stays as it was");
+            tracing::error!(
+                error,
+                "settings not reloaded: settings, users and certificate are unchanged"
+            );
         }
     }
 }

@@ -78,14 +78,14 @@ async fn serve(
 
     tokio::select! { () = stop_signals.next() => {}, () = app.stop.cancelled() => {} }
     let deadline = Instant::now() + app.config.process.shutdown_grace;
-    tracing::info!("closing");
+    tracing::info!("shutting down");
     notify_systemd(NotifyState::Stopping);
     server.drain(&app, &mut stop_signals).await;
     app.hand_over_members().await;
     app.save_snapshot();
     let left = deadline.saturating_duration_since(Instant::now());
     app.webhooks.close(left.min(WEBHOOK_SHUTDOWN_TIMEOUT)).await;
-    tracing::info!("closed");
+    tracing::info!("shutdown complete");
     Ok(())
 }
 
@@ -114,7 +114,7 @@ fn load_accounts(
 ) -> Result<(Users, RevokedTokens, ModerationRules), Box<dyn Error>> {
     if startup.process.debug && !startup.auth.users_csv.exists() {
         users::create_default(&startup.auth.users_csv)?;
-        tracing::warn!(file = %startup.auth.users_csv.display(), "default users made: for development only");
+        tracing::warn!(file = %startup.auth.users_csv.display(), "default users created: for development only");
     }
     let (users, faults) =
         Users::load(&startup.auth.users_csv).map_err(|error| format!("USERS_CSV: {error}"))?;
@@ -145,7 +145,7 @@ impl Listeners {
         inherited: Option<std::net::TcpListener>,
         tls: bool,
     ) -> Result<Self, Box<dyn Error>> {
-        let handles = net::raise_descriptor_limit();
+        let file_descriptors = net::raise_descriptor_limit();
         let is_inherited = inherited.is_some();
         let clients = match inherited {
             Some(socket) => net::adopt_listener(socket)
@@ -159,8 +159,8 @@ impl Listeners {
         };
         let metrics = open_metrics_listener(startup).await?;
         let (address, version) = (clients.local_addr()?, env!("CARGO_PKG_VERSION"));
-        tracing::info!(%address, is_handed_over = is_inherited, tls, handles, version, "open");
-        Ok(Self { clients, is_inherited, metrics, file_descriptors: handles })
+        tracing::info!(%address, is_inherited, tls, file_descriptors, version, "listening");
+        Ok(Self { clients, is_inherited, metrics, file_descriptors })
     }
 }
 
@@ -171,7 +171,7 @@ async fn open_metrics_listener(
     let listener = net::listen(&address.ip().to_string(), address.port()).await;
     let listener =
         listener.map_err(|error| format!("METRICS_LISTEN: cannot listen on {address}: {error}"))?;
-    tracing::info!(address = %listener.local_addr()?, "figures for Prometheus");
+    tracing::info!(address = %listener.local_addr()?, "metrics listener open");
     Ok(Some(listener))
 }
 
@@ -242,9 +242,9 @@ impl Server {
         });
         tokio::select! {
             drained = drained => if drained.is_err() {
-                tracing::warn!("closing on clients that did not leave in time");
+                tracing::warn!("clients did not disconnect in time; closing their connections");
             },
-            () = stop_signals.next() => tracing::warn!("asked twice: closing at once"),
+            () = stop_signals.next() => tracing::warn!("second stop signal; closing at once"),
         }
     }
 }
@@ -252,6 +252,6 @@ impl Server {
 /// Tells systemd, where it asks for that (`Type=notify`, sd_notify(3)).
 fn notify_systemd(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
-        tracing::warn!(%error, "systemd, which NOTIFY_SOCKET names, cannot be told");
+        tracing::warn!(%error, "cannot notify systemd through NOTIFY_SOCKET");
     }
 }

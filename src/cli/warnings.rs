@@ -11,7 +11,7 @@ use crate::{
 /// Logs a warning for each setting that is accepted and dangerous.
 pub(super) fn log_dangerous_settings(warnings: &[ConfigWarning]) {
     for warning in warnings {
-        tracing::warn!(%warning, "a setting is dangerous");
+        tracing::warn!(%warning, "dangerous setting");
     }
 }
 
@@ -20,7 +20,7 @@ pub(super) fn log_exposed_files(startup: &StartupSettings) {
         return;
     }
     for exposed in config::exposed_files(startup) {
-        tracing::warn!(%exposed, "a file with secrets is not its owner's alone");
+        tracing::warn!(%exposed, "secret file is readable by other users");
     }
 }
 
@@ -32,7 +32,7 @@ pub(super) fn log_default_passwords(app: &AppState) {
     let app = app.clone();
     spawn_blocking(move || {
         for fault in doctor::default_passwords(&app.users) {
-            tracing::warn!(%fault, "a default password is in use");
+            tracing::warn!(%fault, "account has a default password");
         }
     });
 }

@@ -72,7 +72,7 @@ impl ClusterGateway {
         let key = record.connection.key;
         let Some(PendingJoin { queue, reply, .. }) = self.take_pending_join(key) else {
             // The client does not wait any more.
-            return self.leave(room, record.peer.clone(), key, Some("gone"), 0);
+            return self.leave(room, record.peer.clone(), key, Some("connection_lost"), 0);
         };
         // A client that has gone meanwhile does not take the membership: then it is dropped, which is to leave.
         let _ = reply.send(rooms.admit(room, record, &queue, members));

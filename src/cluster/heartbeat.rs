@@ -28,7 +28,7 @@ impl EngineLink {
                 "" => {}
                 "?" => return Err(lease_lost_error()),
                 lost => {
-                    tracing::warn!(node = lost, "a node is silent for too long; its members leave");
+                    tracing::warn!(node = lost, "node lost: its lease is over; its members leave");
                     let (rooms, webhooks) = (&self.rooms, &self.webhooks);
                     scripts.reap(writer.clone(), lost, false, rooms, webhooks).await?;
                 }

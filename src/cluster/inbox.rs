@@ -72,7 +72,7 @@ impl EngineLink {
             }
             Ok(InboxEntry::Closing) => self.gateway.closed_engines.add_permits(1),
             Ok(InboxEntry::Unknown) => {}
-            Err(error) => tracing::warn!(%error, "an entry of the inbox is passed over"),
+            Err(error) => tracing::warn!(%error, "inbox entry skipped"),
         }
         // Now, for the entry may have opened the room.
         if let Some((room, sequence)) = numbered {

@@ -84,7 +84,7 @@ impl EngineLink {
             self.gateway.set_engine_up(self.number, false);
             // Once until it is back. The text may hold an address, but never a password.
             if was_up || !is_known_lost {
-                tracing::error!(engine = self.number, %error, "engine lost; who is in the rooms of others is as it was");
+                tracing::error!(engine = self.number, %error, "redis connection lost; members on other nodes stay as they were");
             }
             is_known_lost = true;
             sleep(Duration::from_millis(50 + u64::from(random_byte()))).await;
@@ -125,7 +125,7 @@ impl EngineLink {
 
         self.gateway.set_connection(self.number, Some(writer.clone()));
         self.gateway.set_engine_up(self.number, true);
-        tracing::info!(engine = self.number, node = &*self.gateway.node, "engine reached");
+        tracing::info!(engine = self.number, node = &*self.gateway.node, "redis connected");
         let (read, beat) = (self.read_inbox(reader), self.run_heartbeat(writer.clone()));
         let missed = if is_known_engine { Vec::new() } else { missed };
         let close = self.close_empty_rooms(writer.clone(), missed);

@@ -232,7 +232,7 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         if let Self::Internal(cause) = &self {
-            tracing::error!(%cause, "a request failed by our own fault");
+            tracing::error!(%cause, "request failed: internal error");
         }
         let (status, text) = (self.status(), self.to_string());
         let mut headers = HeaderMap::new();

@@ -100,7 +100,7 @@ impl Default for Metrics {
         let sent_frames = counter("sent_frames", None, "Text frames to clients");
         let joins = counter("joins", None, "Members that joined a room");
         let help = "Clients whose send queue was full";
-        let queue_overflows = counter("outbox_overflows", None, help);
+        let queue_overflows = counter("send_queue_overflows", None, help);
         let turn_credentials = counter("turn_credentials", None, "TURN credentials issued");
         let webhooks = WebhookMetrics {
             delivered: counter("webhooks_delivered", None, "Webhooks that a receiver accepted"),

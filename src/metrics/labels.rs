@@ -47,7 +47,6 @@ pub enum ResumeResult {
     /// The client's resume token was not accepted.
     Refused,
     /// A detached member did not return in time.
-    #[strum(serialize = "given_up")]
     Expired,
 }
 
@@ -85,11 +84,10 @@ pub enum LimitKind {
     /// WebSockets from an address (`MAX_CONNECTIONS_PER_IP`).
     Sockets,
     /// WebSockets that have not sent an access token yet.
-    #[strum(serialize = "strangers")]
     UnauthenticatedConnections,
     /// Connections from an address that are no WebSockets.
     Connections,
     /// Detached members from an address.
-    #[strum(serialize = "seats")]
+    #[strum(serialize = "disconnected_members")]
     DetachedMembers,
 }

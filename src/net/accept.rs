@@ -82,14 +82,14 @@ pub async fn serve(
                 Err(AddressLimitReached) => {
                     if address_full.should_log() {
                         let address = peer.ip();
-                        tracing::warn!(%address, "an address has too many connections; more are closed");
+                        tracing::warn!(%address, "too many connections from one address; closing");
                     }
                 }
             },
             Err(error) if is_about_one_connection(&error) => {}
             Err(error) => {
                 if not_accepted.should_log() {
-                    tracing::warn!(%error, "cannot accept connections; trying again");
+                    tracing::warn!(%error, "cannot accept connections; retrying");
                 }
                 tokio::time::sleep(DESCRIPTOR_RETRY_INTERVAL).await;
             }
@@ -127,7 +127,7 @@ impl AcceptedConnection {
         let _ = stream.set_nodelay(true);
         let mut stream = CountedStream::new(stream, runtime, info.slot.clone(), descriptor);
         if let Err(error) = stream.move_to_current_runtime() {
-            return tracing::warn!(%error, "a connection could not be handed on");
+            return tracing::warn!(%error, "cannot move a connection to its worker");
         }
         let Some(tls) = tls else {
             return serve_http(stream, info, service, closing).await;

@@ -67,7 +67,7 @@ impl ConnectionLimits {
             return permit;
         }
         if throttle.should_log() {
-            tracing::warn!("as many connections are open as there are handles; others wait");
+            tracing::warn!("all file descriptors are in use; connections wait");
         }
         #[expect(clippy::expect_used, reason = "see the message")]
         self.descriptors.clone().acquire_owned().await.expect("the semaphore is never closed")

@@ -114,7 +114,7 @@ impl CloseReason {
         match self {
             //                               error code              error to retry  resume  close code and reason                               sentence
             Self::ClosedByClient     => unsent("left",                                LEAVE),
-            Self::ConnectionLost     => unsent("gone",                                RESUME),
+            Self::ConnectionLost     => unsent("connection_lost",                     RESUME),
             Self::Silent             => sent("timeout",              MEMBERS, RETRY, RESUME, 1001, "Connection timed out",                       "Nothing was heard from you for too long"),
             Self::Malformed          => sent("protocol_error",       MEMBERS, FINAL, LEAVE,  1002, "Protocol error",                             "What arrived is no WebSocket frame"),
             Self::Binary             => sent("binary_frame",         MEMBERS, FINAL, LEAVE,  1003, "Binary frames are not accepted",             "Messages are JSON in text frames"),
@@ -146,7 +146,7 @@ impl CloseReason {
         }
     }
 
-    /// The `code` of the error frame, or `left` and `gone` where none is sent.
+    /// The `code` of the error frame, or `left` and `connection_lost` where none is sent.
     pub const fn as_str(self) -> &'static str {
         self.info().code
     }

@@ -149,7 +149,7 @@ impl Membership {
             suffix,
             generation,
             join_order,
-            leave_reason: "gone",
+            leave_reason: "connection_lost",
         }
     }
 

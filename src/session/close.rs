@@ -80,7 +80,7 @@ pub(super) fn log_rejection(reason: CloseReason) {
     if is_quiet {
         tracing::debug!(reason, "not let in");
     } else {
-        tracing::warn!(reason, "not let in");
+        tracing::warn!(reason, "connection rejected");
     }
 }
 

@@ -79,7 +79,7 @@ impl<D> SessionContext<D> {
             return None;
         }
         let signed = self.resume_tokens.sign(token);
-        signed.inspect_err(|error| tracing::error!(%error, "no resume token")).ok()
+        signed.inspect_err(|error| tracing::error!(%error, "resume token could not be signed")).ok()
     }
 
     pub(super) fn resume_offer<'a>(&self, token: &'a SecretString) -> ResumeOffer<'a> {

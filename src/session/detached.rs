@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// The leave reason of a member that did not resume in time.
-pub(super) const NOT_RESUMED_IN_TIME: &str = "away_too_long";
+pub(super) const NOT_RESUMED_IN_TIME: &str = "resume_timeout";
 
 /// A member without a connection, for as long as it may resume. Dropping it is leaving.
 pub struct DetachedMember {
@@ -255,7 +255,7 @@ impl DetachedMember {
         let Peer { username, client_id } = self.membership.peer();
         let (room, user, client) = (self.room(), &**username, &**client_id);
         tracing::error_span!("socket", room, user, client)
-            .in_scope(|| tracing::info!(reason, "left, being away"));
+            .in_scope(|| tracing::info!(reason, "detached member left"));
     }
 }
 

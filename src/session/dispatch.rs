@@ -50,7 +50,7 @@ impl<D: SessionServices> Member<'_, D> {
 
     /// The `error` frame for the first frame over the message rate.
     fn rate_warning(&self, frame: &str) -> ByteString {
-        self.span().in_scope(|| tracing::warn!("rate limited"));
+        self.span().in_scope(|| tracing::warn!("message rate exceeded"));
         let rate = self.context.limits.messages_per_second;
         let sentence = format!(
             "More than {rate} messages a second: this and the next are not passed on until you slow down"
@@ -163,7 +163,7 @@ impl<D: SessionServices> Member<'_, D> {
                 | AuthError::Removed),
             ) => {
                 let reason = CloseReason::from(error).as_str();
-                self.span().in_scope(|| tracing::warn!(reason, "token not refreshed"));
+                self.span().in_scope(|| tracing::warn!(reason, "token refresh refused"));
                 Err(("invalid_token", "That token is not valid; this session stays as it is"))
             }
         }

@@ -53,7 +53,7 @@ pub(super) async fn handshake<'h, D: SessionServices>(
         match resumed.unwrap_or(Err(ResumeFailure::Unavailable)) {
             Ok(ResumedMembership { membership, authorized, id, resumed }) => {
                 record_peer_in_span(membership.peer());
-                tracing::info!(replayed = resumed.replayed_frames, "resumed");
+                tracing::info!(replayed = resumed.replayed_frames, "membership resumed");
                 context.metrics.record_resume(ResumeResult::Resumed);
                 let (mut member, ice_servers, token) =
                     Member::new(context, membership, queue, reader, authorized, id);
@@ -64,7 +64,7 @@ pub(super) async fn handshake<'h, D: SessionServices>(
             Err(ResumeFailure::Unavailable) => return Err(CloseReason::Unavailable),
             Err(ResumeFailure::Refused(sentence)) => {
                 context.metrics.record_resume(ResumeResult::Refused);
-                tracing::info!(reason = sentence, "not resumed");
+                tracing::info!(reason = sentence, "resume refused");
                 socket.write(&[context.encode_error("resume_failed", &sentence, id)]).await?;
             }
         }
@@ -105,7 +105,7 @@ pub(super) async fn handshake<'h, D: SessionServices>(
         membership.set_leave_reason(reason.as_str());
         return Err(reason);
     }
-    tracing::info!("joined");
+    tracing::info!("member joined");
     context.metrics.record_join();
     let id = MembershipId { key, since };
     let (mut member, ice_servers, token) =

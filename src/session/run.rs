@@ -62,7 +62,7 @@ pub async fn run(
         ended = AssertUnwindSafe(session).catch_unwind() => match ended {
             Ok(Err(reason)) => reason,
             Err(_panic) => {
-                context.span(None).in_scope(|| tracing::error!("a session panicked"));
+                context.span(None).in_scope(|| tracing::error!("session panicked"));
                 CloseReason::Internal
             }
         },
@@ -117,8 +117,8 @@ fn leave_or_detach<D: SessionServices>(
         }
     }
     span.in_scope(|| match detached {
-        Some(_) => tracing::info!(reason, "away"),
-        None => tracing::info!(reason, "left"),
+        Some(_) => tracing::info!(reason, "member detached"),
+        None => tracing::info!(reason, "member left"),
     });
     detached
 }

@@ -612,7 +612,7 @@ async fn a_queue_overflow_is_counted_as_an_overflow_and_as_a_leave() {
     let (_, close, reason) = alice.read_to_close().await;
 
     assert_eq!((close.0, reason), (1013, CloseReason::TooSlow));
-    assert_eq!(server.metric_lines("signaling_outbox_overflows_total "), ["1"]);
+    assert_eq!(server.metric_lines("signaling_send_queue_overflows_total "), ["1"]);
     assert_eq!(server.metric_lines("signaling_leaves_total"), ["{reason=\"too_slow\"} 1"]);
     assert_eq!(server.metric_lines("signaling_closes_total"), ["{code=\"1013\"} 1"]);
 }

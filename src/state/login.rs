@@ -113,7 +113,7 @@ impl AppStateInner {
             .map_err(LoginError::Locked)
             .inspect_err(|_| self.metrics.record_limit(LimitKind::FailedLogins))?;
         let _permit = self.logins.acquire(address).ok_or_else(|| {
-            tracing::warn!(%address, "login turned away: too many wait");
+            tracing::warn!(%address, "login rejected: too many are waiting");
             self.metrics.record_limit(LimitKind::WaitingLogins);
             LoginError::Busy
         })?;

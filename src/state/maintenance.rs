@@ -21,11 +21,11 @@ impl AppState {
             match reload.unwrap_or(UsersReload::Nothing) {
                 UsersReload::Nothing => {}
                 UsersReload::Changed(faults) => {
-                    tracing::info!("users file read again");
+                    tracing::info!("users file reloaded");
                     self.end_revoked_sessions(&faults);
                 }
                 UsersReload::Refused(error) => {
-                    tracing::error!(%error, "users file not read; the accounts stay as they were");
+                    tracing::error!(%error, "users file not reloaded; accounts are unchanged");
                 }
             }
             if Instant::now() >= evict_at {
@@ -50,7 +50,7 @@ impl AppStateInner {
 
     pub(super) fn save_rules(&self) {
         if let Err(error) = self.moderation_rules.save() {
-            tracing::error!(%error, "orders of administrators not saved: a restart would undo them");
+            tracing::error!(%error, "moderation rules not saved: a restart would undo them");
         }
     }
 

@@ -80,7 +80,7 @@ impl ReplicatedState for ClusteredState {
 
     fn apply_rule(&self, rule: &str) -> bool {
         let Some(rule) = ModerationRule::parse(rule) else {
-            tracing::warn!("an order of another server is passed over");
+            tracing::warn!("moderation rule of another server skipped");
             return true;
         };
         let is_remembered = rule.retained_until() > unix_now();

@@ -40,7 +40,7 @@ impl AppState {
     pub fn keep_detached(&self, member: DetachedMember, address: IpAddr, worker: &Handle) {
         let Some(permit) = self.detached_permits.acquire(address) else {
             self.metrics.record_limit(LimitKind::DetachedMembers);
-            return tracing::warn!(%address, "a seat not kept: too many from this address are away");
+            return tracing::warn!(%address, "member not kept: too many detached members from this address");
         };
         self.spawn_resume_wait(member, Some(permit), worker);
     }
@@ -64,7 +64,7 @@ impl AppState {
         }
         let path = self.config.state_file();
         let saved = snapshot_file::take(&path).unwrap_or_else(|error| {
-            tracing::error!(%error, file = %path.display(), "nobody may go on where it was");
+            tracing::error!(%error, file = %path.display(), "detached members cannot be saved or restored");
             Vec::new()
         });
         let (now, window) = (unix_now(), self.config.rooms.resume_window);
@@ -81,7 +81,10 @@ impl AppState {
         // All are restored first, so that those who stay are told of those who do not.
         let restored: Vec<_> = restored.collect();
         if !restored.is_empty() {
-            tracing::info!(members = restored.len(), "seats of the process before are kept");
+            tracing::info!(
+                members = restored.len(),
+                "detached members of the previous process restored"
+            );
         }
         restored.iter().for_each(DetachedMember::announce_detached);
         for member in restored {

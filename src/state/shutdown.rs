@@ -45,7 +45,7 @@ impl AppState {
         loop {
             // Includes memberships that clients resumed elsewhere meanwhile, or that arrived last.
             if timeout_at(deadline, backend.wait_for_migrations()).await.is_err() {
-                tracing::warn!("not all seats have come to another server in time");
+                tracing::warn!("not all members were handed over in time");
                 break;
             }
             let mut members = self.snapshot.take();
@@ -53,7 +53,7 @@ impl AppState {
                 break;
             }
             snapshot_file::retain_fitting(&mut members, DetachedMember::bytes);
-            tracing::info!(members = members.len(), "their seats go to other servers");
+            tracing::info!(members = members.len(), "handing members over to other servers");
             for (number, member) in members.into_iter().enumerate() {
                 let nodes = other_nodes.get(backend.shard_of(member.room()));
                 // Without another node the membership is dropped, which is to leave.
@@ -82,10 +82,10 @@ impl AppState {
             Ok(saved) => {
                 // Dropping the memberships that were saved is no leave.
                 self.webhooks.mute();
-                tracing::info!(members = saved, all = total, file = %path.display(), "kept for the next process")
+                tracing::info!(members = saved, all = total, file = %path.display(), "detached members saved for the next process")
             }
             Err(error) => {
-                tracing::error!(%error, file = %path.display(), "nobody may go on where it was")
+                tracing::error!(%error, file = %path.display(), "detached members cannot be saved or restored")
             }
         }
     }

@@ -114,9 +114,9 @@ impl SpanExporter for LoggingExporter {
         let sent = self.otlp.export(batch).await;
         match (&sent, self.has_failed.swap(sent.is_err(), Ordering::Relaxed)) {
             (Err(error), false) => {
-                tracing::warn!(%error, "traces are lost: the collector does not take them")
+                tracing::warn!(%error, "traces lost; the collector does not accept them")
             }
-            (Ok(()), true) => tracing::info!("the collector takes traces again"),
+            (Ok(()), true) => tracing::info!("traces are accepted again"),
             (Err(_), true) | (Ok(()), false) => {}
         }
         sent

@@ -78,7 +78,7 @@ pub fn start(config: &Config) -> Result<Telemetry, Box<dyn Error>> {
     // The place of a panic, but not its message, which may hold anything; and not to standard error, which may be stuck.
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string);
-        tracing::error!(place, "panicked: this is a bug of ours");
+        tracing::error!(place, "panic in the server; please report it");
     }));
     Ok(Telemetry {
         log_level,

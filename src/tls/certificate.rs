@@ -91,10 +91,10 @@ impl ServerCertificate {
             tokio::time::sleep(poll_interval).await;
             let server = self.clone();
             match tokio::task::spawn_blocking(move || server.reload_if_changed()).await {
-                Ok(Ok(true)) => tracing::info!("certificate read again"),
+                Ok(Ok(true)) => tracing::info!("certificate reloaded"),
                 Ok(Ok(false)) | Err(_) => {}
                 Ok(Err(error)) => {
-                    tracing::error!(%error, "certificate not read; the old one stays in force")
+                    tracing::error!(%error, "certificate not reloaded; the previous one stays in force")
                 }
             }
         }

@@ -21,7 +21,7 @@ pub(super) fn create(files: &TlsFiles) -> Result<(), TlsError> {
         .map_err(|error| TlsError::Pem(certificate, error.to_string()))?;
     write(&files.certificate, &made.cert.pem(), 0o644)?;
     write(&files.key, &made.signing_key.serialize_pem(), 0o600)?;
-    tracing::warn!(certificate = %files.certificate.display(), "self-signed certificate made: browsers will warn");
+    tracing::warn!(certificate = %files.certificate.display(), "self-signed certificate created; browsers will warn");
     Ok(())
 }
 

@@ -214,7 +214,7 @@ pub(super) fn tls(targets: &[WebhookTarget], names_own_certificate: bool) -> Cli
         let roots = verify::system_roots(names_own_certificate);
         if roots.is_empty() {
             tracing::error!(
-                "this system has no certificates of authorities, so that no https:// webhook is delivered; install ca-certificates"
+                "no root certificates found, so no https:// webhook can be delivered; install ca-certificates"
             );
         }
         roots

@@ -118,7 +118,7 @@ impl DeliveryWorker {
             let error = match posted.unwrap_or(Err(DeliveryError::Timeout)) {
                 Ok(()) => {
                     if std::mem::take(&mut self.failures) > 0 {
-                        tracing::info!(receiver = %self.target, "webhooks are delivered again");
+                        tracing::info!(receiver = %self.target, "webhook delivery resumed");
                     }
                     return DeliveryOutcome::Delivered;
                 }
@@ -128,13 +128,13 @@ impl DeliveryWorker {
             self.failures += 1;
             // Once until the next success.
             if self.failures == 1 {
-                tracing::warn!(receiver = %self.target, fault = %error, "webhooks are not delivered; they wait");
+                tracing::warn!(receiver = %self.target, fault = %error, "webhook delivery failed; events wait and are retried");
             }
             self.retry_after = Duration::ZERO;
             if let DeliveryError::Status(status, retry_after) = error {
                 if status == StatusCode::GONE {
                     let lost = self.queue.close();
-                    tracing::error!(receiver = %self.target, lost, "the receiver wants no more webhooks (410 Gone), and gets none until the next start");
+                    tracing::error!(receiver = %self.target, lost, "webhook receiver answered 410 Gone; no events are sent to it until the next start");
                     return DeliveryOutcome::Stopped;
                 }
                 self.retry_after = retry_after.unwrap_or_default().min(self.policy.max_wait);
@@ -148,7 +148,7 @@ impl DeliveryWorker {
 
     fn give_up(&self, event: &QueuedEvent, why: &str) -> DeliveryOutcome {
         let (id, kind) = (event.envelope.id, event.envelope.event.kind());
-        tracing::warn!(receiver = %self.target, %id, kind, why, "a webhook is given up");
+        tracing::warn!(receiver = %self.target, %id, kind, why, "webhook given up");
         DeliveryOutcome::GivenUp
     }
 

@@ -134,7 +134,7 @@ impl Webhooks {
         }
         let lost: usize = self.queues.iter().map(|queue| queue.close()).sum();
         if lost > 0 {
-            tracing::warn!(lost, "webhooks not delivered before the end");
+            tracing::warn!(lost, "webhooks lost at shutdown");
         }
     }
 }

@@ -74,7 +74,7 @@ impl DeliveryQueue {
         self.changed.notify_one();
         if begins_to_overflow {
             let receiver = &self.receiver;
-            tracing::warn!(receiver, "too many webhooks wait; the oldest are dropped");
+            tracing::warn!(receiver, "webhook queue full; oldest events are dropped");
         }
     }
 

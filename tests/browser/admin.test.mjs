@@ -180,7 +180,7 @@ describe("the administrator's page", { timeout: SUITE_TIMEOUT }, () => {
   test('shows recent warnings, and asks nothing while nobody looks', async () => {
     await ask('GET', server.url, '/admin/api/status', { token: 'wrong' });
     const page = await open();
-    await page.locator('#logLines', { hasText: 'bad admin token' }).waitFor();
+    await page.locator('#logLines', { hasText: 'invalid admin token' }).waitFor();
     const hide = (hidden) => page.evaluate((is) => {
       Object.defineProperty(document, 'hidden', { configurable: true, get: () => is });
       document.dispatchEvent(new Event('visibilitychange'));
@@ -188,7 +188,7 @@ describe("the administrator's page", { timeout: SUITE_TIMEOUT }, () => {
 
     await page.clock.install();
     await page.reload();
-    await page.locator('#lines', { hasText: 'bad admin token' }).waitFor();
+    await page.locator('#lines', { hasText: 'invalid admin token' }).waitFor();
 
     await hide(true);
     let asked = 0;
@@ -251,7 +251,7 @@ describe("the administrator's page", { timeout: SUITE_TIMEOUT }, () => {
 
     assert.deepEqual((await Promise.all([second.closed, elsewhere.closed])).map(({ code }) => code), [4002, 4002]);
     await first.close();
-    await eventually(() => 'the shortest ban is over', async () => (await ask('GET', server.url, '/admin/api/orders', { token: ADMIN_TOKEN })).json.orders.length === 0);
+    await eventually(() => 'the shortest ban is over', async () => (await ask('GET', server.url, '/admin/api/rules', { token: ADMIN_TOKEN })).json.rules.length === 0);
     await page.context().close();
   });
 

@@ -37,7 +37,7 @@ describe('the diagnosis', () => {
   });
 
   test('reports how long after the offer one of the two left', () => {
-    assert.deepEqual(sentences([...offered, left(500, 'bob-2', 'gone')]),
+    assert.deepEqual(sentences([...offered, left(500, 'bob-2', 'connection_lost')]),
       ['bob-2 left (gone: its connection was lost) 300 ms after the offer of alice-1, without an answer.']);
     assert.deepEqual(sentences([...offered, left(500, 'alice-1', 'left')]),
       ['alice-1 left (left: it closed its connection) 300 ms after its offer, before bob-2 answered.']);
@@ -102,7 +102,7 @@ describe('the diagnosis', () => {
   });
 
   test('reports a member that did not reconnect in time', () => {
-    assert.equal(sentences([...both, [150, 'away', 'bob-2'], left(30_150, 'bob-2', 'away_too_long')])[0],
+    assert.equal(sentences([...both, [150, 'away', 'bob-2'], left(30_150, 'bob-2', 'resume_timeout')])[0],
       'bob-2 lost its connection and did not reconnect in time.');
   });
 
@@ -112,7 +112,7 @@ describe('the diagnosis', () => {
   });
 
   test('counts repeated findings, puts failures first, and limits their number', () => {
-    const loop = [0, 10_000, 20_000].flatMap((at) => [joined(at, 'bob-2'), signal(at + 100, 'offer', 'bob-2', 'alice-1'), left(at + 400, 'bob-2', 'gone')]);
+    const loop = [0, 10_000, 20_000].flatMap((at) => [joined(at, 'bob-2'), signal(at + 100, 'offer', 'bob-2', 'alice-1'), left(at + 400, 'bob-2', 'connection_lost')]);
     const crowd = Array.from({ length: 10 }, (_, number) => joined(number, `guest-${number}`));
 
     assert.deepEqual(sentences([joined(0, 'alice-1'), ...loop]), ['bob-2 left (gone: its connection was lost) 300 ms after its offer, before alice-1 answered. (3 times)']);

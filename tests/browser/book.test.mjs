@@ -319,17 +319,17 @@ TURNSERVER_TTL=86400
       for (const client of [alice, bob, carol]) assert.equal((await client.closed).code, 4002);
       for (const word of ['mallory', 'type=joined', 'capacity']) assert.ok(shown.includes(word), shown);
       const answers = await reader.types('ADMIN_TOKEN=');
-      assert.match(answers, /^\{"orders":\[.*\{"order":"ban","who":\{"username":"mallory"\}.*\{"done":"lift ban"\}$/s);
+      assert.match(answers, /^\{"rules":\[.*\{"rule":"ban","who":\{"username":"mallory"\}.*\{"done":"remove ban"\}$/s);
       await reader.types('signaling-server admin drain');
       await eventually(() => 'the server has ended', () => server.gone);
       assert.equal(statSync(join(reader.home, 'users.csv.orders')).mode & 0o777, 0o600);
       const acts = (await reader.types('jq')).trim().split('\n').map((line) => JSON.parse(line)[1]);
-      assert.deepEqual(acts, ['message', 'capacity', 'lock', 'unlock', 'kick', 'kick', 'ban', 'lift ban', 'close', 'lift ban', 'ban', 'lift ban', 'drain']);
+      assert.deepEqual(acts, ['message', 'capacity', 'lock', 'unlock', 'kick', 'kick', 'ban', 'remove ban', 'close', 'remove ban', 'ban', 'remove ban', 'drain']);
       const searches = inSentences('docs/run/operations.md', 'jq -c');
       assert.equal(searches.length, 2);
       for (const search of searches) {
         const { output } = await reader.terminal.type(`${search.replace('"den"', '"standup"')} server.log`);
-        assert.match(output, /"message":"joined"/, search);
+        assert.match(output, /"message":"member joined"/, search);
       }
       const found = await reader.types('signaling-server doctor');
       assert.match(found, /users: 3 can log in/);

@@ -184,10 +184,10 @@ export const waitUntilListening = (child) => ready(child, 'the server', () => op
 
 function openLine(output) {
   for (const line of output.split('\n').slice(0, -1)) {
-    if (!line.includes('"open"')) continue;
+    if (!line.includes('"listening"')) continue;
     const { fields, ...flat } = JSON.parse(line);
     const said = fields ?? flat;
-    if (said.message === 'open') return said;
+    if (said.message === 'listening') return said;
   }
   return undefined;
 }

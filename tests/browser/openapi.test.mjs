@@ -77,13 +77,13 @@ const CALLS = [
 
 /** What administrators ask, in an order that makes sense, with the body of those who act, and what else it may answer. */
 const ADMINISTRATION = [
-  ['get', 'status'], ['get', 'metrics'], ['get', 'past'], ['get', 'orders'],
+  ['get', 'status'], ['get', 'metrics'], ['get', 'closed'], ['get', 'rules'],
   ['get', 'rooms', undefined, [503]], ['get', 'rooms/{room_id}', undefined, [503]], ['get', 'rooms/{room_id}/timeline'],
   ['post', 'rooms/{room_id}/message', { data: 'hello' }, [422, 503]],
   ['post', 'rooms/{room_id}/lock'], ['post', 'rooms/{room_id}/unlock'],
   ['post', 'rooms/{room_id}/capacity', { members: 5 }, [422]],
   ['post', 'ban', { username: 'mallory', seconds: 60 }, [422]],
-  ['post', 'lift', { order: 'ban', who: { username: 'mallory' } }, [422]],
+  ['post', 'remove', { rule: 'ban', who: { username: 'mallory' } }, [422]],
   ['post', 'rooms/{room_id}/kick', { client_id: 'a' }, [422, 503]],
   ['post', 'rooms/{room_id}/close', { seconds: 0 }, [422]],
   ['post', 'drain'],

@@ -121,7 +121,7 @@ async fn redis_may_use_tls_and_its_password_is_not_logged() {
     cluster.assert_consistent(&all).await;
 
     cluster.redis.kill().await;
-    cluster.nodes[0].process.log.next_line_with("engine lost").await;
+    cluster.nodes[0].process.log.next_line_with("redis connection lost").await;
 
     assert!(!cluster.nodes[0].process.log.lines().iter().any(|line| line.contains("hunter2")));
 }

@@ -42,8 +42,8 @@ async fn a_ban_on_one_node_disconnects_on_another_and_denies_entry_on_all() {
     eventually("bob has heard of it", async || bob.events().contains(&"left a".to_owned())).await;
     for node in 0..3 {
         eventually("the ban is known", async || {
-            let orders = ask(&cluster, node, Method::GET, "orders", json!({})).await.1;
-            orders["orders"].as_array().is_some_and(|orders| orders.len() == 1)
+            let orders = ask(&cluster, node, Method::GET, "rules", json!({})).await.1;
+            orders["rules"].as_array().is_some_and(|orders| orders.len() == 1)
         })
         .await;
         let refused = cluster.try_join(node, "den", "alice", "other").await;
@@ -53,7 +53,8 @@ async fn a_ban_on_one_node_disconnects_on_another_and_denies_entry_on_all() {
             "node {node}"
         );
     }
-    done(&cluster, 2, "lift", json!({"order":"ban","room":"den","who":{"username":"alice"}})).await;
+    done(&cluster, 2, "remove", json!({"rule":"ban","room":"den","who":{"username":"alice"}}))
+        .await;
     eventually("she may come in again", async || {
         cluster.try_join(1, "den", "alice", "again").await.is_ok()
     })

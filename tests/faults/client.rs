@@ -75,7 +75,7 @@ where
     for (own, address) in addresses.into_iter().enumerate() {
         let options = Options::new(format!("http://{address}"), ROOM);
         let options = options.login("alice", PASSWORD).client_id(own.to_string());
-        let entered = timeout(TEST_TIMEOUT, connect(options)).await.expect("not let in");
+        let entered = timeout(TEST_TIMEOUT, connect(options)).await.expect("connection rejected");
         let (session, events) = entered.unwrap();
         sessions.push(session);
         all_events.push(events);

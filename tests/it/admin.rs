@@ -76,10 +76,10 @@ async fn the_admin_api_asks_for_the_admin_token_and_does_not_exist_without_one()
         let request = token.into_iter().fold(request, |request, token| request.bearer_auth(token));
         request.send().await.unwrap().status().as_u16()
     };
-    let reads = ["status", "rooms", "rooms/den", "rooms/den/timeline", "orders"];
+    let reads = ["status", "rooms", "rooms/den", "rooms/den/timeline", "rules"];
     let acts = [
         "ban",
-        "lift",
+        "remove",
         "drain",
         "rooms/den/kick",
         "rooms/den/lock",
@@ -138,7 +138,7 @@ async fn a_room_shows_its_members_with_address_and_media_path() {
 
     let room = loop {
         let room = see(&server, "rooms/den").await;
-        if room["members"][0]["is_away"] == true {
+        if room["members"][0]["is_detached"] == true {
             break room;
         }
     };
@@ -154,7 +154,7 @@ async fn a_room_shows_its_members_with_address_and_media_path() {
         (&json!("a"), &json!("alice"), &Value::Null)
     );
     assert_eq!(
-        (&b["is_away"], &b["address"], &b["path"]),
+        (&b["is_detached"], &b["address"], &b["path"]),
         (&json!(false), &json!("127.0.0.1"), &json!("relay"))
     );
     let missing = server
@@ -197,7 +197,7 @@ async fn a_detached_member_can_be_kicked_and_its_peers_receive_one_user_left() {
     let (alice, _) = resumable(&server, "den", "alice", "a").await;
     let mut bob = server.join_as("den", "bob", json!("b")).await.0;
     drop(alice);
-    while see(&server, "rooms/den").await["members"][0]["is_away"] != true {}
+    while see(&server, "rooms/den").await["members"][0]["is_detached"] != true {}
 
     done(&server, "rooms/den/kick", json!({"username":"alice"})).await;
 
@@ -225,13 +225,13 @@ async fn a_ban_of_a_user_denies_entry_under_every_client_id_until_it_is_removed(
         .unwrap();
     assert_eq!(refreshed.status(), StatusCode::OK);
     let still = refusal(&server, "den", "alice").await;
-    let orders = see(&server, "orders").await;
-    done(&server, "lift", orders["orders"][0].clone()).await;
+    let orders = see(&server, "rules").await;
+    done(&server, "remove", orders["rules"][0].clone()).await;
     server.join("den", "alice").await.leave().await;
 
     assert_eq!((kicked, refused, still), (4002, banned(), banned()));
     elsewhere.leave().await;
-    let (status, _) = act(&server, "lift", orders["orders"][0].clone()).await;
+    let (status, _) = act(&server, "remove", orders["rules"][0].clone()).await;
     assert_eq!(status, 404);
 }
 
@@ -267,7 +267,7 @@ async fn a_locked_room_admits_only_members_that_resume() {
 
     assert_eq!(refused, ("room_locked".into(), 1008, "Room is locked".into()));
     assert_eq!(resumed["type"], "resumed");
-    assert_eq!((&seen["is_locked"], &seen["orders"][0]["order"]), (&json!(true), &json!("lock")));
+    assert_eq!((&seen["is_locked"], &seen["rules"][0]["rule"]), (&json!(true), &json!("lock")));
 }
 
 #[tokio::test]
@@ -418,7 +418,7 @@ async fn a_malformed_body_is_answered_with_what_is_accepted() {
         ("ban", json!({"username":"a\u{1b}[31m","seconds":5}), "username"),
         ("ban", json!({"client_id":"<b>","seconds":5,"room_id":"den"}), "client_id"),
         ("ban", json!({"username":"alice","seconds":5,"room_id":"a\nb"}), "room_id"),
-        ("lift", json!({"order":"dance"}), "\"order\":\"ban\""),
+        ("remove", json!({"rule":"dance"}), "\"rule\":\"ban\""),
         ("rooms/den/close", json!({"seconds":-1}), "\"seconds\""),
         ("rooms/den/capacity", json!({"members":0}), "1 to 1000000"),
         ("rooms/den/message", json!({"text":"hello"}), "\"data\""),
@@ -484,9 +484,9 @@ async fn moderation_rules_outlive_the_process_and_can_be_given_from_the_command_
     assert_eq!(audit[1]["fields"]["who"], Value::Null, "nobody is nobody");
     house.restart().await;
     assert_eq!(bob.resume(house.address()).await["type"], "resumed");
-    let orders = admin(&house, &["orders"]).await;
+    let orders = admin(&house, &["rules"]).await;
     assert!(
-        text(&orders).contains("alice") && text(&orders).contains("order=lock"),
+        text(&orders).contains("alice") && text(&orders).contains("rule=lock"),
         "{}",
         text(&orders)
     );

@@ -19,7 +19,8 @@ async fn get(server: &TestServer, path: &str, token: Option<&str>) -> (u16, Stri
 async fn the_admin_page_does_not_exist_without_an_admin_token() {
     let server = TestServer::start(&[("METRICS_TOKEN", METRICS_TOKEN)]).await;
 
-    for path in ["/admin", "/admin/", "/admin/page.mjs", "/admin/api/metrics", "/admin/api/past"] {
+    for path in ["/admin", "/admin/", "/admin/page.mjs", "/admin/api/metrics", "/admin/api/closed"]
+    {
         assert_eq!(get(&server, path, None).await.0, 404, "{path}");
     }
 }
@@ -69,7 +70,7 @@ async fn each_token_opens_the_metrics_at_its_own_path_only() {
 async fn a_closed_room_is_found_with_its_timeline() {
     let server = TestServer::start(&[("ADMIN_TOKEN", ADMIN_TOKEN)]).await;
     let alice = server.join("den", "alice").await;
-    let past = async || get(&server, "/admin/api/past", Some(ADMIN_TOKEN)).await.1;
+    let past = async || get(&server, "/admin/api/closed", Some(ADMIN_TOKEN)).await.1;
     assert_eq!(past().await, "[]");
 
     alice.leave().await;
@@ -83,7 +84,7 @@ async fn a_closed_room_is_found_with_its_timeline() {
         }
     };
     let found = timeout(TEST_TIMEOUT, found).await.unwrap();
-    assert!(found.starts_with("[{\"room_id\":\"den\",\"over_for_seconds\":"), "{found}");
+    assert!(found.starts_with("[{\"room_id\":\"den\",\"closed_for_seconds\":"), "{found}");
     let (_, story) = get(&server, "/admin/api/rooms/den/timeline", Some(ADMIN_TOKEN)).await;
     assert!(story.contains("\"is_open\":false"), "{story}");
 }

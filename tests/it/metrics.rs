@@ -110,11 +110,11 @@ async fn leaves_errors_and_rejections_are_counted() {
             "signaling_rate_limited_total{kind=\"sockets\"} 1",
             "signaling_joins_total 2",
             "signaling_leaves_total{reason=\"left\"} 1",
-            "signaling_leaves_total{reason=\"gone\"} 0",
+            "signaling_leaves_total{reason=\"connection_lost\"} 0",
             "signaling_session_ends_total{reason=\"left\",was_member=\"true\"} 1",
             "signaling_turn_credentials_total 3",
             "signaling_connections 1",
-            "signaling_strangers 0",
+            "signaling_unauthenticated_connections 0",
         ],
     )
     .await;
@@ -144,7 +144,7 @@ async fn the_round_trip_time_of_a_ping_is_measured() {
 /// Where a process says that it serves figures.
 pub fn figures_at(server: &ServerProcess) -> SocketAddr {
     let lines = server.log.lines();
-    let line = lines.iter().find(|line| line.contains("figures for Prometheus")).unwrap();
+    let line = lines.iter().find(|line| line.contains("metrics listener open")).unwrap();
     let line: Value = serde_json::from_str(line).unwrap();
     line["fields"]["address"].as_str().unwrap().parse().unwrap()
 }

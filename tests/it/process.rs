@@ -173,7 +173,7 @@ async fn a_draining_server_is_not_ready_and_rejects_new_clients() {
     let slow = Client::connect(address, "den", &[]).await.unwrap();
 
     server.signal(Signal::TERM);
-    server.log.next_line_with("closing").await;
+    server.log.next_line_with("shutting down").await;
 
     assert_eq!(status(server.address, "/health/ready").await, 503);
     let late = Client::connect(address, "den", &[]).await.unwrap();
@@ -337,10 +337,10 @@ async fn sighup_reloads_the_turn_servers_and_members_receive_them() {
 
     set(&format!("{secret}TURNSERVER_URLS=nonsense\n"));
     server.signal(Signal::HUP);
-    let refused = server.log.next_line_with("not reloaded").await;
+    let refused = server.log.next_line_with("settings not reloaded").await;
     set(&format!("{secret}TURNSERVER_URLS=turn:b:3478\nTURNSERVER_TTL=600\n"));
     server.signal(Signal::HUP);
-    let read = server.log.next_line_with("\"reloaded\"").await;
+    let read = server.log.next_line_with("\"settings reloaded\"").await;
     let news = client.receive().await;
 
     assert!(refused.contains("TURNSERVER_URLS") && !refused.contains("a-secret"), "{refused}");
@@ -349,7 +349,7 @@ async fn sighup_reloads_the_turn_servers_and_members_receive_them() {
     assert_eq!(news["iceServers"][0]["urls"], json!(["turn:b:3478"]));
     assert!(news["iceServers"][0]["username"].as_str().unwrap().ends_with(":user1"));
     server.signal(Signal::HUP);
-    assert!(server.log.next_line_with("\"reloaded\"").await.contains("\"changed\":\"\""));
+    assert!(server.log.next_line_with("\"settings reloaded\"").await.contains("\"changed\":\"\""));
     assert_eq!(server.stop().await.code(), Some(0));
 }
 
@@ -392,13 +392,13 @@ async fn the_log_has_the_level_and_the_format_of_the_settings() {
         let mut log = ProcessLog::default();
         log.keep(child.stdout.take().unwrap());
 
-        log.line_with("default users made").await; // a warning; signals are handled by then
+        log.line_with("default users created").await; // a warning; signals are handled by then
         signal(&child, Signal::TERM);
         let ended = timeout(TEST_TIMEOUT, child.wait()).await.expect("still running").unwrap();
         assert_eq!(ended.code(), Some(0));
 
         let said = log.read_to_end().await.join("\n");
-        assert_eq!(said.contains("closed"), loud, "{said}");
+        assert_eq!(said.contains("shutdown complete"), loud, "{said}");
         assert_eq!(said.starts_with('{'), format == "json", "{said}");
     }
 }

@@ -46,7 +46,7 @@ impl ReloadableServer {
     async fn reloads(&mut self, dotenv: &str) -> Value {
         fs::write(self.file(".env"), dotenv).unwrap();
         self.hang_up();
-        let line = self.process.log.next_line_with("reloaded").await;
+        let line = self.process.log.next_line_with("\"message\":\"settings ").await;
         serde_json::from_str::<Value>(&line).unwrap()["fields"].clone()
     }
 
@@ -103,7 +103,10 @@ async fn reloaded_limits_apply_at_once_and_members_stay() {
     ] {
         assert!(changed.contains(change), "{changed}");
     }
-    assert_eq!((&said["message"], &said["need_restart"]), (&json!("reloaded"), &json!("")));
+    assert_eq!(
+        (&said["message"], &said["need_restart"]),
+        (&json!("settings reloaded"), &json!(""))
+    );
     assert_eq!(house.is_sent_away("den", "bob").await, "Room is full");
     assert_eq!(house.is_sent_away("attic", "bob").await, "Room not allowed");
     alice.assert_no_more_messages().await;
@@ -158,12 +161,15 @@ async fn one_fault_rejects_the_whole_reload() {
         }
         let said = house.reloads(dotenv).await;
 
-        assert_eq!(said["message"], "not reloaded; everything stays as it was");
+        assert_eq!(
+            said["message"],
+            "settings not reloaded: settings, users and certificate are unchanged"
+        );
         assert!(said["error"].as_str().unwrap().contains(named), "{said}");
         assert_eq!(house.is_sent_away("attic", "bob").await, "Room not allowed");
     }
     fs::write(house.file("users.csv"), users).unwrap();
-    assert_eq!(house.reloads("ALLOWED_ROOMS=attic\n").await["message"], "reloaded");
+    assert_eq!(house.reloads("ALLOWED_ROOMS=attic\n").await["message"], "settings reloaded");
     house.joins("attic", "bob").await;
 }
 
@@ -213,7 +219,7 @@ async fn a_reloaded_log_level_is_logged_in_both_directions() {
 
     let said =
         |word: &str| house.process.log.lines().iter().filter(|line| line.contains(word)).count();
-    assert_eq!(said("\"reloaded\""), 6);
+    assert_eq!(said("\"settings reloaded\""), 6);
     // A warning, and what only DEBUG shows.
     assert_eq!((said("login failed"), said("\"answered\"")), (4, 2));
 }
@@ -245,7 +251,10 @@ async fn a_reload_takes_up_a_certificate_and_rejects_one_that_does_not_match_its
     fs::write(&certificate, one.cert.pem()).unwrap();
     fs::write(&key, two.signing_key.serialize_pem()).unwrap();
     let refused = house.reloads("ALLOWED_ROOMS=den\n").await;
-    assert_eq!(refused["message"], "not reloaded; everything stays as it was");
+    assert_eq!(
+        refused["message"],
+        "settings not reloaded: settings, users and certificate are unchanged"
+    );
     assert!(refused["error"].as_str().unwrap().contains("SSL_CERT_FILE"), "{refused}");
     assert_eq!(shown(&house).await, before);
 

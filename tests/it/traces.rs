@@ -184,7 +184,7 @@ async fn a_collector_receives_the_spans_of_a_login_and_a_join_without_secrets() 
     let [joined, refused] = &spans["introduction"][..] else { panic!() };
     assert_eq!(hex(&joined.trace_id), TRACE);
     assert_eq!(joined.parent_span_id, upgrade.span_id);
-    assert_eq!(events(joined), ["joined"]);
+    assert_eq!(events(joined), ["member joined"]);
     for (name, value) in [("room", "den"), ("user", "alice"), ("client", &id)] {
         assert_eq!(attribute(&joined.attributes, name), value, "{name}");
     }
@@ -192,7 +192,7 @@ async fn a_collector_receives_the_spans_of_a_login_and_a_join_without_secrets() 
         attribute(&joined.attributes, "request_id"),
         attribute(&upgrade.attributes, "request_id")
     );
-    assert_eq!(events(refused), ["not let in"]);
+    assert_eq!(events(refused), ["connection rejected"]);
 
     let got = collector.got.lock().unwrap();
     assert!(got.iter().all(|(headers, _)| headers["api-key"] == API_KEY));
@@ -246,9 +246,9 @@ async fn a_collector_that_fails_is_logged_once_until_it_accepts_traces_again() {
     while collector.got.lock().unwrap().is_empty() {
         get(&server, "/").await;
     }
-    server.log.next_line_with("takes traces again").await;
+    server.log.next_line_with("traces are accepted again").await;
 
-    let lost = server.log.lines().iter().filter(|line| line.contains("traces are lost")).count();
+    let lost = server.log.lines().iter().filter(|line| line.contains("traces lost")).count();
     assert_eq!((lost, collector.spans().1), (1, "calls".to_owned()));
     assert_eq!(server.stop().await.code(), Some(0));
 }

@@ -134,12 +134,12 @@ describe('the Debian package', { timeout: SUITE_TIMEOUT }, () => {
     assert.doesNotMatch(status, /^Uid:\s+0/m);
   });
 
-  test('takes the socket of its unit, and more handles than a process has by itself', () => {
-    const open = debian.run('journalctl', '--unit', SERVICE, '--output', 'cat').split('\n').findLast((line) => line.includes('"open"'));
+  test('takes the socket of its unit, and more file descriptors than a process has by itself', () => {
+    const open = debian.run('journalctl', '--unit', SERVICE, '--output', 'cat').split('\n').findLast((line) => line.includes('"listening"'));
 
-    const { handles, is_handed_over } = JSON.parse(open).fields;
-    assert.equal(is_handed_over, true);
-    assert.ok(handles > 1024, `${handles}`);
+    const { file_descriptors: descriptors, is_inherited: isInherited } = JSON.parse(open).fields;
+    assert.equal(isInherited, true);
+    assert.ok(descriptors > 1024, `${descriptors}`);
   });
 
   test('a restart refuses nobody, the token goes on, and whoever resumes has kept the seat', async () => {

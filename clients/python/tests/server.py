@@ -128,7 +128,7 @@ class Server:
                 entry = json.loads(line)
             except ValueError:
                 continue
-            if entry.get("fields", entry).get("message") == "open":
+            if entry.get("fields", entry).get("message") == "listening":
                 is_open.set()
 
     async def end(self, number: int = signal.SIGTERM) -> None:

@@ -117,7 +117,7 @@ async fn spawn(folder: &TempDir, settings: &[(&str, String)]) -> (Child, SocketA
         loop {
             let line = log.next_line().await.unwrap().expect("the server ended at once");
             let event: Value = serde_json::from_str(&line).unwrap();
-            if event["fields"]["message"] == "open" {
+            if event["fields"]["message"] == "listening" {
                 break event["fields"]["address"].as_str().unwrap().parse().unwrap();
             }
         }

@@ -90,7 +90,7 @@ pub(super) enum Command {
         data: bool,
     },
     /// List the bans, locks and capacities in force
-    Orders,
+    Rules,
     /// Stop the server as SIGTERM does: clients move to servers that share its rooms, or reconnect when it is back
     Drain,
 }

@@ -66,11 +66,11 @@ mod tests {
 
     #[test]
     fn an_answer_becomes_lines_without_terminal_control_characters() {
-        let answer = json!({"room_id": "den  is_locked=true\u{1b}[2J\u{202e}", "members": [{"client_id": "a", "seconds": 3}], "orders": [], "at": 1_700_000_000_000_u64});
+        let answer = json!({"room_id": "den  is_locked=true\u{1b}[2J\u{202e}", "members": [{"client_id": "a", "seconds": 3}], "rules": [], "at": 1_700_000_000_000_u64});
 
         assert_eq!(
             lines(&answer),
-            "at: 2023-11-14T22:13:20Z\nmembers:\n  client_id=a  seconds=3\norders: none\nroom_id: \"den  is_locked=true\\u{1b}[2J\\u{202e}\""
+            "at: 2023-11-14T22:13:20Z\nmembers:\n  client_id=a  seconds=3\nroom_id: \"den  is_locked=true\\u{1b}[2J\\u{202e}\"\nrules: none"
         );
     }
 }

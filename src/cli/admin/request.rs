@@ -30,7 +30,7 @@ impl Request {
         Ok(match command {
             Command::Status => Self::get(&["status"]),
             Command::Rooms => Self::get(&["rooms"]),
-            Command::Orders => Self::get(&["orders"]),
+            Command::Rules => Self::get(&["rules"]),
             Command::Room { room } => Self::get(&["rooms", &room]),
             Command::Timeline { room } => Self::get(&["rooms", &room, "timeline"]),
             Command::Kick { room, subject, ban } => {
@@ -43,8 +43,8 @@ impl Request {
             }
             Command::Unban { room, subject } => {
                 let (field, name) = subject.into_field();
-                let rule = json!({"order": "ban", "room": room, "who": {field: name}});
-                Self::post(&["lift"], rule)
+                let rule = json!({"rule": "ban", "room": room, "who": {field: name}});
+                Self::post(&["remove"], rule)
             }
             Command::Lock { room } => Self::post(&["rooms", &room, "lock"], json!({})),
             Command::Unlock { room } => Self::post(&["rooms", &room, "unlock"], json!({})),
@@ -52,7 +52,7 @@ impl Request {
                 Self::post(&["rooms", &room, "close"], json!({"seconds": seconds}))
             }
             Command::Reopen { room } => {
-                Self::post(&["lift"], json!({"order": "ban", "room": room, "who": "everyone"}))
+                Self::post(&["remove"], json!({"rule": "ban", "room": room, "who": "everyone"}))
             }
             Command::Capacity { room, members } => {
                 Self::post(&["rooms", &room, "capacity"], json!({"members": members}))

@@ -7,6 +7,7 @@ mod message;
 pub(super) mod page;
 mod room_id;
 mod rooms;
+mod rule_body;
 mod rules;
 mod server;
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::room_id::RoomId;
+use super::{room_id::RoomId, rule_body::RuleBody};
 use crate::{
     clock::{unix_now, unix_now_ms},
     http::{
@@ -17,7 +17,6 @@ use crate::{
         extract::token::Administrator,
         responses::{AdminErrors, ClusterErrors, NO_STORE},
     },
-    moderation::ModerationRule,
     rooms::MemberSnapshot,
     state::AppState,
 };
@@ -47,9 +46,7 @@ struct WholeRoomBody {
     room: ManagedRoomBody,
     members: Vec<MemberBody>,
     /// Active bans, locks and capacities of this room, and active bans from all rooms.
-    #[serde(rename = "orders")]
-    #[schema(value_type = Vec<Object>)]
-    rules: Vec<ModerationRule>,
+    rules: Vec<RuleBody>,
 }
 
 /// A member of a room.
@@ -61,7 +58,6 @@ pub(super) struct MemberBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     node: Option<String>,
     /// Whether the member is detached: its connection is lost, and it may resume.
-    #[serde(rename = "is_away")]
     is_detached: bool,
     /// Seconds since the member joined on this node, or since this node knows it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -109,21 +105,21 @@ async fn list_rooms(
 
 /// A closed room.
 #[derive(Serialize, ToSchema)]
-struct PastRoomBody {
+struct ClosedRoomBody {
     room_id: String,
     /// Seconds since its last member left.
-    over_for_seconds: u64,
+    closed_for_seconds: u64,
 }
 
 /// Closed rooms whose timeline is still kept (`TIMELINE_SECONDS`).
 #[utoipa::path(
-    get, path = "/admin/api/past", tag = "Administration", security(("admin" = [])),
-    responses(AdminErrors, (status = 200, description = "Of this node, the last closed first", body = [PastRoomBody]))
+    get, path = "/admin/api/closed", tag = "Administration", security(("admin" = [])),
+    responses(AdminErrors, (status = 200, description = "Of this node, the last closed first", body = [ClosedRoomBody]))
 )]
 async fn list_closed_rooms(State(app): State<AppState>, _: Administrator) -> impl IntoResponse {
-    let closed = app.rooms.closed_rooms().into_iter().map(|(room, closed_for)| PastRoomBody {
+    let closed = app.rooms.closed_rooms().into_iter().map(|(room, closed_for)| ClosedRoomBody {
         room_id: room.to_string(),
-        over_for_seconds: closed_for.as_secs(),
+        closed_for_seconds: closed_for.as_secs(),
     });
     (NO_STORE, Json(closed.collect::<Vec<_>>()))
 }
@@ -158,7 +154,14 @@ async fn get_room(
         return Err(ApiError::RoomNotFound);
     }
     let room = room_body(&app, room, members.len());
-    Ok((NO_STORE, Json(WholeRoomBody { room, members, rules })))
+    Ok((
+        NO_STORE,
+        Json(WholeRoomBody {
+            room,
+            members,
+            rules: rules.into_iter().map(RuleBody::from).collect(),
+        }),
+    ))
 }
 
 /// The members of a room: as this node sees them, or as the cluster does where this node has none.

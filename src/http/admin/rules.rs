@@ -13,6 +13,7 @@ use super::{
     audit::{audit, audit_capacity},
     room_id::RoomId,
     rooms::{MemberBody, members_of},
+    rule_body::{RuleBody, RuleTarget},
     server::{DoneBody, done_response},
 };
 use crate::{
@@ -47,20 +48,19 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
 
 /// Active rules.
 #[derive(Serialize, ToSchema)]
-struct OrdersBody {
-    /// Bans, locks and capacities, each with its creation time (`at`, milliseconds) and its end (`until`, seconds).
-    #[serde(rename = "orders")]
-    #[schema(value_type = Vec<Object>)]
-    rules: Vec<ModerationRule>,
+struct RulesBody {
+    /// Bans, locks and capacities.
+    rules: Vec<RuleBody>,
 }
 
 /// Active bans, locks and capacities.
 #[utoipa::path(
-    get, path = "/admin/api/orders", tag = "Administration", security(("admin" = [])),
-    responses(AdminErrors, (status = 200, description = "Of all nodes", body = OrdersBody))
+    get, path = "/admin/api/rules", tag = "Administration", security(("admin" = [])),
+    responses(AdminErrors, (status = 200, description = "Of all nodes", body = RulesBody))
 )]
 async fn list_rules(State(app): State<AppState>, _: Administrator) -> impl IntoResponse {
-    (NO_STORE, Json(OrdersBody { rules: app.moderation_rules.active(unix_now()) }))
+    let rules = app.moderation_rules.active(unix_now());
+    (NO_STORE, Json(RulesBody { rules: rules.into_iter().map(RuleBody::from).collect() }))
 }
 
 /// The members to remove from a room.
@@ -88,7 +88,7 @@ impl DescribeBody for Kick {
     request_body = Kick,
     responses(
         AdminErrors, RuleErrors, BodyErrors, ClusterErrors,
-        (status = 200, description = "The rule, which applies on all nodes", body = Object),
+        (status = 200, description = "The rule, which applies on all nodes", body = RuleBody),
         (status = 404, description = "No such member is in the room and `ban_seconds` is 0, or `ADMIN_TOKEN` is not set", body = ErrorBody),
     )
 )]
@@ -142,7 +142,7 @@ impl DescribeBody for Ban {
     request_body = Ban,
     responses(
         AdminErrors, RuleErrors, BodyErrors,
-        (status = 200, description = "The rule, which applies on all nodes", body = Object),
+        (status = 200, description = "The rule, which applies on all nodes", body = RuleBody),
     )
 )]
 async fn ban(
@@ -165,19 +165,18 @@ async fn ban(
 /// The rule to remove.
 #[derive(Deserialize, ToSchema)]
 struct RemoveRule {
-    /// As `/admin/api/orders` returns it; its other fields are ignored.
+    /// As `/admin/api/rules` returns it; its other fields are ignored.
     #[serde(flatten)]
-    #[schema(value_type = Object)]
-    about: RuleKind,
+    target: RuleTarget,
 }
 
 impl DescribeBody for RemoveRule {
-    const ACCEPTED: &str = "an order as /admin/api/orders shows it, such as {\"order\":\"ban\",\"room\":\"den\",\"who\":{\"username\":\"bob\"}}";
+    const ACCEPTED: &str = "a rule as /admin/api/rules returns it, such as {\"rule\":\"ban\",\"room\":\"den\",\"who\":{\"username\":\"bob\"}}";
 }
 
 /// Removes a rule.
 #[utoipa::path(
-    post, path = "/admin/api/lift", tag = "Administration", security(("admin" = [])),
+    post, path = "/admin/api/remove", tag = "Administration", security(("admin" = [])),
     request_body = RemoveRule,
     responses(
         AdminErrors, BodyErrors,
@@ -189,9 +188,9 @@ async fn remove_rule(
     State(app): State<AppState>,
     _: Administrator,
     Extension(client): Extension<ClientEndpoint>,
-    JsonBody(RemoveRule { about }): JsonBody<RemoveRule>,
+    JsonBody(RemoveRule { target }): JsonBody<RemoveRule>,
 ) -> Result<Response, ApiError> {
-    remove(&app, &client, about).await
+    remove(&app, &client, target.into()).await
 }
 
 async fn remove(
@@ -200,9 +199,9 @@ async fn remove(
     about: RuleKind,
 ) -> Result<Response, ApiError> {
     let (act, subject) = match &about {
-        RuleKind::Ban { subject, .. } => ("lift ban", Some(subject)),
+        RuleKind::Ban { subject, .. } => ("remove ban", Some(subject)),
         RuleKind::Lock { .. } => ("unlock", None),
-        RuleKind::Capacity { .. } => ("lift capacity", None),
+        RuleKind::Capacity { .. } => ("remove capacity", None),
     };
     audit(client, act, about.room(), subject, None);
     if app.remove_rule(about).await { done_response(act) } else { Err(ApiError::RuleNotFound) }
@@ -214,7 +213,7 @@ async fn remove(
     params(("room_id" = String, Path, description = "Percent-encoded")),
     responses(
         AdminErrors, RuleErrors,
-        (status = 200, description = "The rule, which applies on all nodes", body = Object),
+        (status = 200, description = "The rule, which applies on all nodes", body = RuleBody),
         (status = 404, description = "The room id is invalid, or `ADMIN_TOKEN` is not set", body = ErrorBody),
     )
 )]
@@ -269,7 +268,7 @@ impl DescribeBody for Close {
     request_body = Close,
     responses(
         AdminErrors, RuleErrors, BodyErrors,
-        (status = 200, description = "The rule, which applies on all nodes", body = Object),
+        (status = 200, description = "The rule, which applies on all nodes", body = RuleBody),
         (status = 404, description = "The room id is invalid, or `ADMIN_TOKEN` is not set", body = ErrorBody),
     )
 )]
@@ -307,7 +306,7 @@ impl DescribeBody for Capacity {
     request_body = Capacity,
     responses(
         AdminErrors, RuleErrors, BodyErrors,
-        (status = 200, description = "The rule, which applies on all nodes", body = Object),
+        (status = 200, description = "The rule, which applies on all nodes", body = RuleBody),
         (status = 404, description = "The room id is invalid, or the room has no capacity of its own, or `ADMIN_TOKEN` is not set", body = ErrorBody),
     )
 )]
@@ -349,5 +348,5 @@ fn checked_duration(seconds: u64) -> Option<u64> {
 }
 
 fn rule_response(rule: ModerationRule) -> Result<Response, ApiError> {
-    Ok((NO_STORE, Json(rule)).into_response())
+    Ok((NO_STORE, Json(RuleBody::from(rule))).into_response())
 }

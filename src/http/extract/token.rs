@@ -35,7 +35,7 @@ impl FromRequestParts<AppState> for Administrator {
             if let (ApiError::InvalidToken, Some(client)) =
                 (error, parts.extensions.get::<ClientEndpoint>())
             {
-                tracing::warn!(address = %client.address, "bad admin token");
+                tracing::warn!(address = %client.address, "invalid admin token");
             }
         })
     }

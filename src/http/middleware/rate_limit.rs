@@ -50,7 +50,7 @@ pub(in crate::http) async fn limit_requests(
 
     let mut response = match decision.and_then(|decision| decision.wait) {
         Some(wait) => {
-            tracing::warn!(address = %client.address, "too many requests");
+            tracing::warn!(address = %client.address, "HTTP rate limit reached");
             app.metrics.record_limit(LimitKind::Requests);
             ApiError::TooManyRequests(wait).into_response()
         }

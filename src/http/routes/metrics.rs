@@ -120,17 +120,17 @@ fn server_metrics(app: &AppState) -> Registry {
     gauge(&mut now, "connections", "Open WebSockets", app.sessions.len());
     gauge(
         &mut now,
-        "strangers",
+        "unauthenticated_connections",
         "WebSockets that have not authenticated yet",
         app.unauthenticated.in_use(),
     );
     gauge(&mut now, "members", "Members of all rooms", app.rooms.member_total());
     let help = "Detached members: their connection was lost, and they may resume";
-    gauge(&mut now, "members_away", help, app.detached_count());
+    gauge(&mut now, "disconnected_members", help, app.detached_count());
     gauge(&mut now, "rooms", "Rooms that have members", app.rooms.room_count());
-    gauge(&mut now, "outbox_frames", "Frames in all send queues", waiting);
+    gauge(&mut now, "send_queue_frames", "Frames in all send queues", waiting);
     let help = "Frames in the longest send queue";
-    gauge(&mut now, "outbox_deepest_frames", help, deepest);
+    gauge(&mut now, "send_queue_longest_frames", help, deepest);
     let help = "Logins whose password is checked now or waits";
     gauge(&mut now, "hashing_queue", help, app.pending_logins());
     now

@@ -105,12 +105,12 @@ fn spawn_session(
     let (max_message_bytes, metrics) =
         (app.settings().limits.max_message_bytes, app.metrics.clone());
     let Some((mut stream, unread)) = stream_of(upgraded) else {
-        return tracing::error!("an upgraded connection is none of ours");
+        return tracing::error!("upgraded connection has an unknown stream type");
     };
     let (worker, sessions) = (workers.of(&pending.room), app.sessions.clone());
     let session = async move {
         if let Err(error) = stream.move_to_current_runtime() {
-            return tracing::warn!(%error, "a connection could not be handed on");
+            return tracing::warn!(%error, "cannot move a connection to its worker");
         }
         match stream {
             Upgraded::Plain(stream) => {

@@ -92,12 +92,12 @@ async fn a_resumed_member_is_not_counted_as_a_leave_and_an_expired_one_is_once()
     assert_eq!(
         BTreeSet::from_iter(leaves()),
         BTreeSet::from([
-            "{reason=\"away_too_long\"} 1".to_owned(),
-            "{reason=\"gone\"} 1".to_owned()
+            "{reason=\"resume_timeout\"} 1".to_owned(),
+            "{reason=\"connection_lost\"} 1".to_owned()
         ])
     );
     assert_eq!(server.rooms.member_total(), 0);
-    assert_eq!(server.metric_lines("signaling_outbox_overflows_total "), [] as [&str; 0]);
+    assert_eq!(server.metric_lines("signaling_send_queue_overflows_total "), [] as [&str; 0]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -80,9 +80,9 @@ impl TurnHealth {
                 continue;
             }
             if outcome.is_up() {
-                tracing::info!(url, verdict = %outcome, ?latency, "a TURN server relays");
+                tracing::info!(url, verdict = %outcome, ?latency, "TURN server works");
             } else {
-                tracing::warn!(url, verdict = %outcome, "a TURN server does not relay: it is handed out last");
+                tracing::warn!(url, verdict = %outcome, "TURN server does not work; clients get it last");
             }
         }
     }

@@ -340,7 +340,7 @@ impl AttackedServer {
         let log = self.process.log.read_to_end().await;
         let secrets = self.secrets.into_inner().unwrap();
         for line in &log {
-            assert!(!line.contains("did not leave in time"), "{line}");
+            assert!(!line.contains("did not disconnect in time"), "{line}");
             let expected = self.may_log.iter().any(|part| line.contains(part));
             let bad = ["panicked", "\"level\":\"ERROR\""].iter().any(|part| line.contains(part));
             assert!(!bad || expected, "{line}");

@@ -473,7 +473,7 @@ async fn without_file_descriptors_members_stay_connected_and_new_connections_wai
         .await;
     let carol = server.join("den", "carol").await;
     let crowd = crowd(100, async |_| server.raw().await).await;
-    server.wait_for_log("handles; others wait").await;
+    server.wait_for_log("all file descriptors are in use").await;
 
     manage_ok(&server.folder, &["disable", "carol"], "").await;
     assert_eq!(carol.read_to_close().await.1.0, 4003);

@@ -158,7 +158,7 @@ async fn clients_cannot_forge_log_lines() {
         let address = loop {
             let line = timeout(TEST_TIMEOUT, lines.next_line()).await.unwrap().unwrap().unwrap();
             log.push(line.clone());
-            if line.contains("open") && line.contains("127.0.0.1:") {
+            if line.contains("listening") && line.contains("127.0.0.1:") {
                 let rest = line.split_once("127.0.0.1:").unwrap().1;
                 let port: String = rest.chars().take_while(char::is_ascii_digit).collect();
                 break SocketAddr::from(([127, 0, 0, 1], port.parse().unwrap()));
@@ -244,7 +244,7 @@ async fn a_wall_clock_that_jumps_disconnects_no_member() {
         let users = fs::read_to_string(&users_csv).unwrap() + "\n";
         fs::write(&users_csv, users).unwrap();
         reloads += 1;
-        server.wait_for_log_lines("users file read again", reloads).await;
+        server.wait_for_log_lines("users file reloaded", reloads).await;
         carol.assert_no_more_messages().await;
         assert_eq!(guess().await, 429, "{jump}");
         assert_eq!((me(&fresh).await, me(&server.token("carol")).await), (200, mine), "{jump}");

@@ -146,7 +146,7 @@ async fn add_rows(server: &AttackedServer, rows: &str) {
     let path = server.folder.path().join("users.csv");
     let text = std::fs::read_to_string(&path).unwrap() + rows;
     std::fs::write(&path, text).unwrap();
-    server.wait_for_log("users file read again").await;
+    server.wait_for_log("users file reloaded").await;
 }
 
 /// E08, E09, E10, E11: what looks like a name is not that name, and every failure reads the same.
@@ -268,7 +268,7 @@ async fn a_hundred_pipelined_requests_are_answered_in_order() {
 #[tokio::test]
 async fn an_invalid_stored_hash_admits_no_login() {
     let server = AttackedServer::with(&[("AUTH_MAX_FAILURES", "1000")])
-        .may_log(&["is kept out"])
+        .may_log(&["invalid row of the users file"])
         .start()
         .await;
     let sha256 = "5e884898da28047151d0e56f8dc6292773603d0d6aabbdd62a11ef721d1542d8"; // of "password"

@@ -194,7 +194,7 @@ async fn an_expired_certificate_is_replaced_without_a_restart() {
 
     let good = fs::read(server.folder.path().join("tls.key")).unwrap();
     fs::write(server.folder.path().join("tls.key"), &good[..good.len() / 2]).unwrap();
-    server.wait_for_log("certificate not read").await;
+    server.wait_for_log("certificate not reloaded").await;
     assert!(answers(&mut connect(&server, &[]).await.unwrap()).await, "the one in force stays");
     server.assert_unharmed().await;
 }

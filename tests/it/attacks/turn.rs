@@ -105,7 +105,10 @@ async fn turn_credentials_need_a_valid_token() {
 /// script are signed as they are.
 #[tokio::test]
 async fn unusual_usernames_are_rejected_or_get_what_coturn_computes() {
-    let server = AttackedServer::with(&settings("600")).may_log(&["is kept out"]).start().await;
+    let server = AttackedServer::with(&settings("600"))
+        .may_log(&["invalid row of the users file"])
+        .start()
+        .await;
     let hash = bcrypt::hash(PASSWORD, 4).unwrap();
     let path = server.folder.path().join("users.csv");
     let odd = [
@@ -119,7 +122,7 @@ async fn unusual_usernames_are_rejected_or_get_what_coturn_computes() {
     ];
     let rows = odd.map(|name| format!("\"{name}\",x@example.com,{hash},True\n"));
     std::fs::write(&path, std::fs::read_to_string(&path).unwrap() + &rows.concat()).unwrap();
-    server.wait_for_log("users file read again").await;
+    server.wait_for_log("users file reloaded").await;
     let mut served = 0;
 
     for name in odd {

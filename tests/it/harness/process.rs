@@ -137,7 +137,7 @@ impl ServerProcess {
         if let Some(stderr) = child.stderr.take() {
             log.keep(stderr);
         }
-        let open: Value = serde_json::from_str(&log.next_line_with("\"open\"").await).unwrap();
+        let open: Value = serde_json::from_str(&log.next_line_with("\"listening\"").await).unwrap();
         let address = open["fields"]["address"].as_str().unwrap().parse().unwrap();
         Self { child, address, log }
     }
@@ -231,7 +231,7 @@ impl RestartableServer {
     pub async fn stop(&mut self) -> Vec<String> {
         assert_eq!(self.process.stop().await.code(), Some(0));
         self.process.log.read_to_end().await;
-        assert!(self.process.log.count("\"closed\"") > 0);
+        assert!(self.process.log.count("\"shutdown complete\"") > 0);
         self.process.errors()
     }
 

@@ -83,8 +83,8 @@ function analyse(events, findings) {
     if (type === 'left') {
       for (const pair of pairs) if (!pair.end && (pair.one === it || pair.other === it)) pair.end = { by: it, at, reason: outcome };
       it.isMember = it.isDetached = false;
-      if (outcome === 'away_too_long') findings.add('not resumed', true, `${it.name} lost its connection and did not reconnect in time.`);
-      else if (!['left', 'gone'].includes(outcome)) findings.add('disconnected', true, `${it.name} was disconnected (${explain(outcome)}).`);
+      if (outcome === 'resume_timeout') findings.add('not resumed', true, `${it.name} lost its connection and did not reconnect in time.`);
+      else if (!['left', 'connection_lost'].includes(outcome)) findings.add('disconnected', true, `${it.name} was disconnected (${explain(outcome)}).`);
       continue;
     }
     join(it, at);

@@ -20,7 +20,7 @@ const PLOTS = [
   { title: 'Closes per second', lines: [['', rate('signaling_session_ends_total')]], format: plain },
   { title: 'Routing', lines: histogramLines('signaling_routing_seconds'), format: seconds },
   { title: 'Ping round trip', lines: histogramLines('signaling_ping_rtt_seconds'), format: seconds },
-  { title: 'Frames in send queues', lines: [['', gauge('signaling_outbox_frames')]], format: plain },
+  { title: 'Frames in send queues', lines: [['', gauge('signaling_send_queue_frames')]], format: plain },
   { title: 'Errors per second', lines: [['', rate('signaling_errors_total')]], format: plain },
   { title: 'Logins per second', lines: [['', rate('signaling_logins_total')]], format: plain },
   { title: 'TURN credentials per second', lines: [['', rate('signaling_turn_credentials_total')]], format: plain },
@@ -113,10 +113,10 @@ function renderRooms() {
     const [name, members, capacity, state] = row.children;
     name.firstChild.href = `#rooms/${encodeURIComponent(it.room_id)}`;
     setText(name.firstChild.firstChild, it.room_id);
-    const isClosed = it.over_for_seconds !== undefined;
+    const isClosed = it.closed_for_seconds !== undefined;
     setText(members, isClosed ? '–' : plain(it.connected_users));
     setText(capacity, isClosed ? '–' : plain(it.capacity));
-    setText(state, isClosed ? `closed ${duration(it.over_for_seconds)} ago` : it.is_locked ? 'locked' : it.connected_users >= it.capacity ? 'full' : 'open');
+    setText(state, isClosed ? `closed ${duration(it.closed_for_seconds)} ago` : it.is_locked ? 'locked' : it.connected_users >= it.capacity ? 'full' : 'open');
   });
   for (const header of document.querySelectorAll('[data-sort]')) {
     const isSorted = header.dataset.sort === by;

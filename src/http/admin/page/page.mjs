@@ -43,12 +43,12 @@ async function load(id) {
   const [metrics, status, rules, ...rest] = await Promise.all([
     request('GET', apiPath('metrics')).then((response) => response.text()),
     getJson(apiPath('status')),
-    getJson(apiPath('orders')),
-    ...(id === undefined ? [getJson(apiPath('rooms')), getJson(apiPath('past'))]
+    getJson(apiPath('rules')),
+    ...(id === undefined ? [getJson(apiPath('rooms')), getJson(apiPath('closed'))]
       : [orUndefined(getJson(roomPath(id))), orUndefined(request('GET', roomPath(id, '/timeline'))
         .then(async (response) => ({ ...await response.json(), now: Date.parse(response.headers.get('date')) })))]),
   ]);
-  return { metrics, status, rules: rules.orders, rest };
+  return { metrics, status, rules: rules.rules, rest };
 }
 
 function show({ metrics, status, rules, rest }) {

@@ -9,9 +9,9 @@ const DAY = 86_400;
 /** A rule that is valid for longer, in seconds, is one without a chosen end: the server limits rules to ten years. */
 const UNLIMITED = 3649 * DAY;
 
-function describeRule({ order, who, members }) {
-  if (order === 'lock') return 'Locked: new members are refused';
-  if (order === 'capacity') return `Capacity: ${members}`;
+function describeRule({ rule, who, members }) {
+  if (rule === 'lock') return 'Locked: new members are refused';
+  if (rule === 'capacity') return `Capacity: ${members}`;
   if (who === 'everyone') return 'Closed: all clients are refused';
   return who.username !== undefined ? `Ban of user ${who.username}` : `Ban of client id ${who.client_id}`;
 }
@@ -20,8 +20,8 @@ function describeRule({ order, who, members }) {
 export function showRules(rules, roomId) {
   const shown = rules.filter(({ room }) => roomId === undefined || room === undefined || room === roomId);
   byId('rulesSection').hidden = shown.length === 0;
-  const remove = rowButton('Remove', (rule) => perform(() => request('POST', apiPath('lift'), rule), 'Rule removed.'));
-  syncChildren(byId('rules'), shown.slice(0, MAX_ROWS), ({ order, room, who }) => JSON.stringify([order, room, who]), rowOf(2, remove), (row, rule) => {
+  const remove = rowButton('Remove', (rule) => perform(() => request('POST', apiPath('remove'), rule), 'Rule removed.'));
+  syncChildren(byId('rules'), shown.slice(0, MAX_ROWS), ({ rule, room, who }) => JSON.stringify([rule, room, who]), rowOf(2, remove), (row, rule) => {
     const isUnlimited = rule.until - rule.at / 1000 > UNLIMITED;
     setCells(row, describeRule(rule), rule.room ?? 'all rooms', isUnlimited ? 'removed by an administrator' : new Date(rule.until * 1000).toLocaleString());
   });

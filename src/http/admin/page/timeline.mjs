@@ -12,7 +12,7 @@ export const PATHS = { host: 'directly', srflx: 'directly, through a NAT', relay
 
 /** The meaning of the outcomes and error codes that are not obvious. */
 const MEANINGS = {
-  gone: 'its connection was lost', left: 'it closed its connection', away_too_long: 'it lost its connection and did not reconnect in time',
+  connection_lost: 'its connection was lost', left: 'it closed its connection', resume_timeout: 'it lost its connection and did not reconnect in time',
   removed: 'by an administrator', replaced: 'by a newer connection with its client id',
   room_full: 'the room is at its capacity', room_locked: 'an administrator has locked the room', banned: 'an administrator has banned it',
   client_id_taken: 'the client id belongs to another user', too_slow: 'send queue overflow: it read too slowly',

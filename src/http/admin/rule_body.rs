@@ -1,0 +1,60 @@
+//! A moderation rule as the API reads and returns it; files and nodes of a cluster have a form of their own.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::moderation::{ModerationRule, RuleKind, Subject};
+
+/// A rule.
+#[derive(Serialize, ToSchema)]
+pub(super) struct RuleBody {
+    #[serde(flatten)]
+    target: RuleTarget,
+    /// When it was created, in milliseconds since the Unix epoch.
+    at: u64,
+    /// When it ends, in seconds since the Unix epoch.
+    until: u64,
+    /// The capacity of the room.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    members: Option<usize>,
+}
+
+/// What a rule does, and what it applies to.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[serde(tag = "rule", rename_all = "snake_case")]
+pub(super) enum RuleTarget {
+    /// Bans members from a room, or from all rooms.
+    Ban {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        room: Option<String>,
+        /// `"everyone"`, or `{"username": …}`, or `{"client_id": …}`.
+        #[schema(value_type = Object)]
+        who: Subject,
+    },
+    /// Lets no further members join a room.
+    Lock { room: String },
+    /// Sets how many members a room may have.
+    Capacity { room: String },
+}
+
+impl From<ModerationRule> for RuleBody {
+    fn from(rule: ModerationRule) -> Self {
+        let ModerationRule { about, at, until, members, is_removed: _ } = rule;
+        let target = match about {
+            RuleKind::Ban { room, subject } => RuleTarget::Ban { room, who: subject },
+            RuleKind::Lock { room } => RuleTarget::Lock { room },
+            RuleKind::Capacity { room } => RuleTarget::Capacity { room },
+        };
+        Self { target, at, until, members }
+    }
+}
+
+impl From<RuleTarget> for RuleKind {
+    fn from(target: RuleTarget) -> Self {
+        match target {
+            RuleTarget::Ban { room, who } => Self::Ban { room, subject: who },
+            RuleTarget::Lock { room } => Self::Lock { room },
+            RuleTarget::Capacity { room } => Self::Capacity { room },
+        }
+    }
+}
