@@ -181,7 +181,7 @@ mod tests {
 
         assert_eq!(revoked.users.read().unwrap()["alice"].len(), MAX_TOKENS_PER_USER);
         assert!(revoked.contains(&claims("alice", 1, NOW + 2000)), "the last to expire");
-        assert!(revoked.contains(&claims("bob", 1, NOW + 1)), "nobody else's");
+        assert!(revoked.contains(&claims("bob", 1, NOW + 1)), "another account's");
     }
 
     #[test]

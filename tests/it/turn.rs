@@ -109,7 +109,7 @@ async fn a_wrong_secret_and_a_wrong_clock_are_distinguished() {
         late.assert_finding(
             url,
             "fault",
-            "clock is ahead of ours by more than TURNSERVER_TTL",
+            "clock is ahead of this server's by more than TURNSERVER_TTL",
             "timedatectl",
         );
         rather_late.assert_finding(url, "warning", "more than a minute ahead", "timedatectl");
@@ -178,20 +178,28 @@ impl Strangers {
         let (babble, fourth) = udp_that(|_| vec![b"babble".to_vec(); 3]).await;
         let (echo, fifth) = udp_that(|asked| vec![asked.to_vec()]).await;
         let urls = vec![
-            (format!("turn:127.0.0.1:{closed}"), "the port is closed", "/udp"),
-            (format!("turn:127.0.0.1:{closed}?transport=tcp"), "the port is closed", "/tcp"),
-            (format!("turns:127.0.0.1:{closed}"), "the port is closed", "/tcp"),
-            ("turn:nowhere.invalid".into(), "its host is unknown", "getent hosts nowhere.invalid"),
-            ("turns:nowhere.invalid:443".into(), "its host is unknown", "getent hosts"),
-            (format!("turn:127.0.0.1:{silent_port}?transport=tcp"), "nothing is heard", "firewall"),
-            (format!("turns:127.0.0.1:{silent_port}"), "nothing is heard", "firewall"),
-            (format!("turn:127.0.0.1:{hole_port}"), "nothing is heard", "firewall"),
-            (format!("turn:127.0.0.1:{http}?transport=tcp"), "does not speak STUN", "ss -lnp"),
-            (format!("turns:127.0.0.1:{http}"), "no TLS can be had", "pkey="),
-            (format!("turn:127.0.0.1:{ssh}?transport=tcp"), "does not speak STUN", "ss -lnp"),
-            (format!("turn:127.0.0.1:{deaf}?transport=tcp"), "hangs up", "turns:"),
-            (format!("turn:127.0.0.1:{babble}"), "does not speak STUN", "ss -lnp"),
-            (format!("turn:127.0.0.1:{echo}"), "nothing is heard", "firewall"),
+            (format!("turn:127.0.0.1:{closed}"), "connection refused", "/udp"),
+            (format!("turn:127.0.0.1:{closed}?transport=tcp"), "connection refused", "/tcp"),
+            (format!("turns:127.0.0.1:{closed}"), "connection refused", "/tcp"),
+            (
+                "turn:nowhere.invalid".into(),
+                "its host name cannot be resolved",
+                "getent hosts nowhere.invalid",
+            ),
+            (
+                "turns:nowhere.invalid:443".into(),
+                "its host name cannot be resolved",
+                "getent hosts",
+            ),
+            (format!("turn:127.0.0.1:{silent_port}?transport=tcp"), "no answer within", "firewall"),
+            (format!("turns:127.0.0.1:{silent_port}"), "no answer within", "firewall"),
+            (format!("turn:127.0.0.1:{hole_port}"), "no answer within", "firewall"),
+            (format!("turn:127.0.0.1:{http}?transport=tcp"), "not STUN", "ss -lnp"),
+            (format!("turns:127.0.0.1:{http}"), "TLS handshake failed", "pkey="),
+            (format!("turn:127.0.0.1:{ssh}?transport=tcp"), "not STUN", "ss -lnp"),
+            (format!("turn:127.0.0.1:{deaf}?transport=tcp"), "closes the connection", "turns:"),
+            (format!("turn:127.0.0.1:{babble}"), "not STUN", "ss -lnp"),
+            (format!("turn:127.0.0.1:{echo}"), "no answer within", "firewall"),
         ];
         let tasks = vec![first, second, third, fourth, fifth];
         Self { urls, tasks, _silent: (silent, hole) }
@@ -273,9 +281,9 @@ async fn the_error_code_of_a_turn_server_is_explained() {
         (&[0][..], "ok", "relays", ""),
         (&[438, 0], "ok", "relays", ""),
         (&[438], "fault", "every nonce for an old one", "journalctl"),
-        (&[486], "fault", "486 \"so it is\": this user has as many allocations", "user-quota"),
+        (&[486], "fault", "486 \"so it is\": the user's allocation quota", "user-quota"),
         (&[508], "fault", "no port or no bandwidth", "total-quota"),
-        (&[442], "fault", "relays no UDP", "journalctl"),
+        (&[442], "fault", "does not relay UDP", "journalctl"),
         (&[300], "warning", "another server", "name the server"),
         (&[500], "fault", "500 \"so it is\"", "journalctl"),
         (&[401, 0], "warning", "minute ahead", "timedatectl"),
@@ -310,7 +318,7 @@ async fn the_error_code_of_a_turn_server_is_explained() {
     })
     .await;
     tasks.push(task);
-    cases.push((format!("turn:127.0.0.1:{port}"), "fault", "nothing is heard", "firewall"));
+    cases.push((format!("turn:127.0.0.1:{port}"), "fault", "no answer within", "firewall"));
     let urls: Vec<_> = cases.iter().map(|(url, ..)| url.as_str()).collect();
 
     let found = diagnose(&urls, &[]).await;

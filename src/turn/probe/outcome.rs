@@ -71,22 +71,22 @@ impl fmt::Display for ProbeOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Up => f.write_str("answers"),
-            Self::ClockAhead => f.write_str("relays, but its clock is more than a minute ahead of ours: credentials end early"),
-            Self::Expired => f.write_str("takes fresh credentials for expired (401): the secret is right, but its clock is ahead of ours by more than TURNSERVER_TTL"),
-            Self::WrongSecret => f.write_str("refuses fresh credentials (401), also such as end in years: it has another secret"),
-            Self::OpenRelay => f.write_str("relays for anybody, without credentials"),
-            Self::Redirects => f.write_str("sends clients to another server (300), which was not tried"),
-            Self::NoLongTermCredentials => f.write_str("asks for no credentials of the kind that are issued: its refusal names no realm"),
-            Self::Refused(code, reason) => write!(f, "says {code} {reason:?}{}", meaning(*code)),
-            Self::UnknownHost(error) => write!(f, "its host is unknown: {error}"),
-            Self::PortClosed => f.write_str("the port is closed: nobody listens"),
+            Self::ClockAhead => f.write_str("works, but its clock is more than a minute ahead of this server's: credentials expire early"),
+            Self::Expired => f.write_str("rejects new credentials as expired (401): the secret is right, but its clock is ahead of this server's by more than TURNSERVER_TTL"),
+            Self::WrongSecret => f.write_str("rejects new credentials (401), also those that expire in years: it has another secret"),
+            Self::OpenRelay => f.write_str("relays without credentials, for anyone"),
+            Self::Redirects => f.write_str("redirects clients to another server (300), which was not probed"),
+            Self::NoLongTermCredentials => f.write_str("does not ask for long-term credentials: its challenge names no realm"),
+            Self::Refused(code, reason) => write!(f, "answers {code} {reason:?}{}", meaning(*code)),
+            Self::UnknownHost(error) => write!(f, "its host name cannot be resolved: {error}"),
+            Self::PortClosed => f.write_str("connection refused: nothing listens on the port"),
             Self::Unreachable(error) => write!(f, "cannot be reached: {error}"),
-            Self::Timeout => write!(f, "nothing is heard for {} s", STEP_TIMEOUT.as_secs()),
-            Self::NotStun => f.write_str("what answers there does not speak STUN"),
-            Self::ConnectionClosed => f.write_str("hangs up without an answer"),
+            Self::Timeout => write!(f, "no answer within {} s", STEP_TIMEOUT.as_secs()),
+            Self::NotStun => f.write_str("the answer is not STUN"),
+            Self::ConnectionClosed => f.write_str("closes the connection without an answer"),
             Self::BadCertificate(fault) => write!(f, "its certificate is not accepted: {fault}"),
-            Self::TlsFailed(fault) => write!(f, "no TLS can be had: {fault}"),
-            Self::NotProbed => f.write_str("TURN over DTLS is not tried, and few clients speak it"),
+            Self::TlsFailed(fault) => write!(f, "TLS handshake failed: {fault}"),
+            Self::NotProbed => f.write_str("TURN over DTLS is not probed, and few clients support it"),
         }
     }
 }
@@ -94,12 +94,12 @@ impl fmt::Display for ProbeOutcome {
 /// What an error code means (RFC 8489 section 14.8, RFC 8656 section 19), for an operator.
 fn meaning(code: u16) -> &'static str {
     match code {
-        403 => ": this client may not relay there",
-        437 => ": it mistakes this client for another one",
-        438 => ": it takes every nonce for an old one",
-        442 => ": it relays no UDP",
-        486 => ": this user has as many allocations as it allows",
-        508 => ": it has no port or no bandwidth left",
+        403 => ": this client is not allowed to relay",
+        437 => ": it takes this client for another one",
+        438 => ": it rejects every nonce as stale",
+        442 => ": it does not relay UDP",
+        486 => ": the user's allocation quota is reached",
+        508 => ": it has no port or bandwidth left",
         _ => "",
     }
 }
