@@ -188,7 +188,7 @@ describe("the administrator's page", { timeout: SUITE_TIMEOUT }, () => {
 
     await page.clock.install();
     await page.reload();
-    await page.locator('#lines', { hasText: 'invalid admin token' }).waitFor();
+    await page.locator('#logLines', { hasText: 'invalid admin token' }).waitFor();
 
     await hide(true);
     let asked = 0;
