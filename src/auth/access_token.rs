@@ -14,7 +14,7 @@ const ISSUER: &str = "signaling-server";
 /// How far in the future a token's `nbf` may lie, in seconds: the clocks of two machines differ.
 const CLOCK_SKEW: f64 = 5.0;
 
-/// The longest token that is read, in bytes. No token of ours, or of a reasonable issuer, is longer.
+/// The longest token that is read, in bytes. Neither tokens of this server nor those of a reasonable issuer are longer.
 pub(super) const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
 /// Issues tokens and verifies them (contract section 1; RFC 7519).

@@ -53,7 +53,7 @@ pub enum DecodeError {
     #[error(transparent)]
     BadRecord(#[from] ParseRecordError),
     /// As well; what serde says may repeat the content.
-    #[error("what should be JSON is none of ours")]
+    #[error("a field is not the expected JSON")]
     BadJson(#[from] serde_json::Error),
     /// As well.
     #[error(transparent)]

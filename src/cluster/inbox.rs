@@ -97,5 +97,5 @@ async fn detect_loss(
 
 /// More was written into the inbox than it holds, before it was read.
 fn inbox_overrun_error() -> RedisError {
-    (ErrorKind::Client, "more was said to this node than it read; it begins anew").into()
+    (ErrorKind::Client, "inbox overrun: entries were dropped before they were read; resynchronising").into()
 }

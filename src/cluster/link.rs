@@ -174,11 +174,11 @@ impl EngineLink {
 
 /// Redis does not know this node any more: its lease was over, or Redis has lost its memory.
 pub(super) fn lease_lost_error() -> RedisError {
-    (ErrorKind::Client, "this node was given up meanwhile").into()
+    (ErrorKind::Client, "the lease of this node is over").into()
 }
 
 fn no_endpoint_error() -> RedisError {
-    (ErrorKind::Io, "no sentinel has said where the engine is").into()
+    (ErrorKind::Io, "no sentinel has named the address of redis").into()
 }
 
 /// Tells one life of a Redis from the next.

@@ -24,7 +24,7 @@ impl fmt::Display for ConnectionId {
 
 /// A stored membership that cannot be read.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no seat: {0:?}")]
+#[error("not a member record: {0:?}")]
 pub struct ParseRecordError(String);
 
 impl FromStr for ConnectionId {

@@ -15,7 +15,7 @@ pub const MAX_RULES: usize = 10_000;
 
 /// There are [`MAX_RULES`] already.
 #[derive(Debug, thiserror::Error)]
-#[error("as many orders stand as are kept; lift one first")]
+#[error("the limit of 10,000 moderation rules is reached; remove one first")]
 pub struct RuleLimitReached;
 
 /// Every rule that is kept, in memory and in a file beside the users file.
@@ -32,7 +32,7 @@ impl ModerationRules {
     /// What the system says of a file that is there and cannot be read, or that it is no such file: without it, banned users
     /// would come in.
     pub fn load(users_csv: &Path) -> io::Result<Self> {
-        let holds = "the orders of administrators (bans, locks, capacities)";
+        let holds = "the moderation rules of administrators (bans, locks, capacities)";
         let (file, rules) = LineFile::load(users_csv, ".orders", holds, ModerationRule::parse)?;
         let rules = rules.into_iter().map(|rule| (rule.about.clone(), rule)).collect();
         Ok(Self { file, rules: RwLock::new(rules) })

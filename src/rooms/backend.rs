@@ -200,7 +200,7 @@ pub struct NodeUnreachable;
 
 /// Redis cannot be reached, so the whole cluster is not known.
 #[derive(Debug, thiserror::Error)]
-#[error("what the servers of this cluster share cannot be reached")]
+#[error("redis cannot be reached")]
 pub struct ClusterUnavailable;
 
 /// The cluster as one node sees it.

@@ -38,7 +38,7 @@ describe('the diagnosis', () => {
 
   test('reports how long after the offer one of the two left', () => {
     assert.deepEqual(sentences([...offered, left(500, 'bob-2', 'connection_lost')]),
-      ['bob-2 left (gone: its connection was lost) 300 ms after the offer of alice-1, without an answer.']);
+      ['bob-2 left (connection_lost: its connection was lost) 300 ms after the offer of alice-1, without an answer.']);
     assert.deepEqual(sentences([...offered, left(500, 'alice-1', 'left')]),
       ['alice-1 left (left: it closed its connection) 300 ms after its offer, before bob-2 answered.']);
     assert.deepEqual(sentences([...offered, left(30_200, 'alice-1', 'left')]),
@@ -115,7 +115,7 @@ describe('the diagnosis', () => {
     const loop = [0, 10_000, 20_000].flatMap((at) => [joined(at, 'bob-2'), signal(at + 100, 'offer', 'bob-2', 'alice-1'), left(at + 400, 'bob-2', 'connection_lost')]);
     const crowd = Array.from({ length: 10 }, (_, number) => joined(number, `guest-${number}`));
 
-    assert.deepEqual(sentences([joined(0, 'alice-1'), ...loop]), ['bob-2 left (gone: its connection was lost) 300 ms after its offer, before alice-1 answered. (3 times)']);
+    assert.deepEqual(sentences([joined(0, 'alice-1'), ...loop]), ['bob-2 left (connection_lost: its connection was lost) 300 ms after its offer, before alice-1 answered. (3 times)']);
     assert.equal(sentences(crowd).length, 5);
     assert.equal(sentences(crowd)[4], 'And 41 more of this kind.');
     const mixed = diagnose(timeline(...exchanged, report(1_000, 'alice-1', 'bob-2', 'connected', 840), [2_000, 'refused', 'dave-4', { outcome: 'room_full' }]), LATER);

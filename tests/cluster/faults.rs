@@ -245,7 +245,7 @@ async fn a_node_whose_inbox_overflows_resynchronises() {
     cluster.nodes[0].signal(Signal::CONT);
 
     cluster.assert_consistent(&all).await;
-    cluster.nodes[0].process.log.next_line_with("begins anew").await;
+    cluster.nodes[0].process.log.next_line_with("inbox overrun").await;
     all[0].send(json!({"type":"message","data":"again","to":"m6"})).await;
     all[5].wait_for_message("m0", json!("again")).await;
 }
