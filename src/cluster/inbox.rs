@@ -97,5 +97,9 @@ async fn detect_loss(
 
 /// More was written into the inbox than it holds, before it was read.
 fn inbox_overrun_error() -> RedisError {
-    (ErrorKind::Client, "inbox overrun: entries were dropped before they were read; resynchronising").into()
+    (
+        ErrorKind::Client,
+        "inbox overrun: entries were dropped before they were read; resynchronising",
+    )
+        .into()
 }

@@ -294,7 +294,7 @@ TURNSERVER_TTL=86400
 
       await reader.types('OLD=');
       await reader.types('signaling-server --check-config || ');
-      assert.match(reader.terminal.complaints, /user "admin" still has the default password/);
+      assert.match(reader.terminal.complaints, /user "admin" still has the published default password/);
       await reader.types('manage_users passwd admin');
       await reader.starts('cd ~/signaling', `http://127.0.0.1:${port}/health`, reader.home);
       await reader.types('curl');

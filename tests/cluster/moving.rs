@@ -218,7 +218,7 @@ async fn a_membership_on_a_suspended_node_is_handed_over_when_the_node_continues
     cluster.nodes[0].signal(Signal::STOP);
     let asked = eventually("the node that hangs has been asked", async || {
         let inbox = cluster.redis.inbox("n0").await;
-        if inbox.contains("want") { Ok(()) } else { Err(inbox) }
+        if inbox.contains("claim") { Ok(()) } else { Err(inbox) }
     });
     tokio::select! {
         (_, answer) = alice.try_resume(cluster.nodes[1].address()) => panic!("{answer}: not known yet"),

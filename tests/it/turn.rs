@@ -232,7 +232,7 @@ async fn an_open_turn_server_is_a_fault_and_keeps_no_allocation() {
 
     let found = diagnose(&[&udp], &[]).await;
 
-    found.assert_finding(&udp, "fault", "for anybody", "no-auth");
+    found.assert_finding(&udp, "fault", "for anyone", "no-auth");
     coturn.log.line_with(GONE).await;
 }
 
@@ -280,9 +280,9 @@ async fn the_error_code_of_a_turn_server_is_explained() {
     for (codes, verdict, says, mend) in [
         (&[0][..], "ok", "relays", ""),
         (&[438, 0], "ok", "relays", ""),
-        (&[438], "fault", "every nonce for an old one", "journalctl"),
+        (&[438], "fault", "every nonce as stale", "journalctl"),
         (&[486], "fault", "486 \"so it is\": the user's allocation quota", "user-quota"),
-        (&[508], "fault", "no port or no bandwidth", "total-quota"),
+        (&[508], "fault", "no port or bandwidth", "total-quota"),
         (&[442], "fault", "does not relay UDP", "journalctl"),
         (&[300], "warning", "another server", "name the server"),
         (&[500], "fault", "500 \"so it is\"", "journalctl"),

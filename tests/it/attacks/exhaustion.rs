@@ -468,7 +468,7 @@ async fn a_client_that_does_not_read_a_response_is_disconnected() {
 async fn without_file_descriptors_members_stay_connected_and_new_connections_wait() {
     let server = AttackedServer::with(&[])
         .through(&["prlimit", "--nofile=64"])
-        .may_log(&["handles", "cannot accept"])
+        .may_log(&["file descriptors", "cannot accept"])
         .start()
         .await;
     let carol = server.join("den", "carol").await;

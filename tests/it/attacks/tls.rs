@@ -178,7 +178,7 @@ async fn invalid_and_outdated_tls_is_rejected() {
 #[tokio::test]
 async fn an_expired_certificate_is_replaced_without_a_restart() {
     let server = with_certificate(2020, 2021, "certificate_poll=50")
-        .may_log(&["certificate not read"])
+        .may_log(&["certificate not reloaded"])
         .start()
         .await;
     let expired = connect(&server, &[]).await.unwrap_err().to_string();

@@ -225,7 +225,8 @@ async fn a_name_cannot_break_the_users_file() {
 #[tokio::test]
 async fn an_invalid_users_file_leaves_the_accounts_unchanged() {
     let settings = [("AUTH_MAX_FAILURES", "1000"), FAST_POLL];
-    let server = AttackedServer::with(&settings).may_log(&["users file not read"]).start().await;
+    let server =
+        AttackedServer::with(&settings).may_log(&["users file not reloaded"]).start().await;
     let path = server.folder.path().join("users.csv");
     let good = fs::read_to_string(&path).unwrap();
     let mut carol = member(&server, "den", "carol", &server.token("carol")).await;
