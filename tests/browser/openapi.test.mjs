@@ -13,7 +13,7 @@ import { ask, cleanUp, Client, freePort, logIn, PASSWORDS, sleep, startServer, S
 const NOT_PROVOKED = {
   'get /health/ready 503': 'while draining the server takes no new connection that could ask',
   ...Object.fromEntries(['ban', 'rooms/{room_id}/kick', 'rooms/{room_id}/lock', 'rooms/{room_id}/close', 'rooms/{room_id}/capacity'].map((act) =>
-    [`post /admin/api/${act} 409`, 'only once ten thousand orders stand; a test of src/moderation.rs gives them'])),
+    [`post /admin/api/${act} 409`, 'only with ten thousand active rules, which a test in src/moderation creates'])),
 };
 
 const TURN = { TURNSERVER_SECRET: 'a secret', TURNSERVER_URLS: '["turn:127.0.0.1:3478"]', STUNSERVER_URLS: '["stun:127.0.0.1:3478"]' };

@@ -28,7 +28,7 @@ pub(super) enum RuleTarget {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         room: Option<String>,
         /// `"everyone"`, or `{"username": …}`, or `{"client_id": …}`.
-        #[schema(value_type = Object)]
+        #[schema(value_type = serde_json::Value)]
         who: Subject,
     },
     /// Lets no further members join a room.
