@@ -116,7 +116,7 @@ describe('the Debian package', { timeout: SUITE_TIMEOUT }, () => {
     const member = await enter({ type: 'auth_token', token });
     await member.receive('users_in_room');
 
-    assert.match(debian.run('journalctl', '--unit', SERVICE, '--output', 'cat'), /"joined"/);
+    assert.match(debian.run('journalctl', '--unit', SERVICE, '--output', 'cat'), /"member joined"/);
     await member.close();
   });
 
