@@ -2,7 +2,7 @@
 // them. Other ports are all that is different, and a checkout in which deploy/ has them, too.
 
 import assert from 'node:assert/strict';
-import { cpSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, readdirSync, readFileSync, readlinkSync, symlinkSync, writeFileSync } from 'node:fs';
 import net from 'node:net';
 import { dirname, join } from 'node:path';
 import { certificate, folder, MANAGE_USERS, ROOT, sleep, TEST_TIMEOUT } from './harness.mjs';
@@ -125,12 +125,20 @@ export class Reader {
     }
   }
 
-  alive() {
-    return [...this.started].filter((pid) => {
-      // One that has ended and that bash has not looked after yet is a zombie.
-      try { return !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8')); } catch { return false; }
-    });
+  /** Whether a process id is still one of ours: it may have ended, and another process may have its number since. */
+  isOurs(pid) {
+    try {
+      // A process that has ended and that bash has not waited for yet is a zombie.
+      if (/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'))) return false;
+      // nginx writes its title over its environment, but not over its arguments.
+      const said = ['environ', 'cmdline'].map((file) => readFileSync(`/proc/${pid}/${file}`, 'utf8'));
+      return [...said, readlinkSync(`/proc/${pid}/cwd`)].some((text) => text.includes(this.home));
+    } catch {
+      return false;
+    }
   }
+
+  alive() { return [...this.started].filter((pid) => this.isOurs(pid)); }
 
   kill(signal) {
     for (const pid of this.alive()) try { process.kill(pid, signal); } catch { /* it has just ended */ }

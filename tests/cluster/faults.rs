@@ -234,8 +234,7 @@ async fn a_redis_that_restarts_with_an_old_snapshot_is_resynchronised() {
 /// A node that reads too slowly misses what its inbox does not hold, and makes up for it.
 #[tokio::test]
 async fn a_node_whose_inbox_overflows_resynchronises() {
-    let mut cluster =
-        TestCluster::start(&[("WEBSOCKET_TIMEOUT", "300"), (INTERVALS, "lease=300000")]).await;
+    let mut cluster = TestCluster::start(&[("WEBSOCKET_TIMEOUT", "60")]).await;
     let mut all = join_six(&cluster).await;
 
     cluster.nodes[0].signal(Signal::STOP);

@@ -1,7 +1,6 @@
 //! Clients that go on on another node than they were on, and nobody notices.
 
 use rustix::process::Signal;
-
 use serde_json::{Value, json};
 
 use super::{SHORT_LEASE, TestCluster};
@@ -9,13 +8,14 @@ use crate::{
     faults::client::{MEMBERS, NUMBERS, talk},
     harness::{
         eventually,
+        process::INTERVALS,
         proxy::FaultyProxy,
         resumable::{RESUME, RESUME_AND_STATES, ResumableClient, of_type},
     },
 };
 
-/// In the room of [`RestartableServer::join`](crate::faults::RestartableServer::join): alice on the first node, bob on the second, carol on the
-/// third.
+/// In the room of [`RestartableServer::join`](crate::harness::process::RestartableServer::join): alice on the first node, bob
+/// on the second, carol on the third.
 async fn three(cluster: &TestCluster) -> [ResumableClient; 3] {
     let mut alice = cluster.nodes[0].join("alice", RESUME).await;
     let mut bob = cluster.nodes[1].join("bob", &[]).await;
@@ -211,7 +211,9 @@ async fn a_rolling_restart_loses_no_message_and_announces_no_leave() {
 
 #[tokio::test]
 async fn a_membership_on_a_suspended_node_is_handed_over_when_the_node_continues() {
-    let cluster = TestCluster::start(&[("WEBSOCKET_TIMEOUT", "60")]).await;
+    // So long that the node does not lose its members while it is suspended.
+    let patient = [("WEBSOCKET_TIMEOUT", "60"), (INTERVALS, "lease=60000")];
+    let cluster = TestCluster::start(&patient).await;
     let [mut alice, mut bob, _carol] = three(&cluster).await;
 
     alice.drop_connection().await;

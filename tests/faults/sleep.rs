@@ -11,7 +11,8 @@ use crate::harness::{
     resumable::{RESUME, RESUME_AND_STATES, ResumableClient, of_type},
 };
 
-const ASLEEP: Duration = Duration::from_secs(3);
+/// Longer than `WEBSOCKET_TIMEOUT` and `RESUME_WINDOW_SECONDS`.
+const ASLEEP: Duration = Duration::from_secs(5);
 
 /// Pairs in rooms of their own, so that all workers have some.
 async fn pairs(house: &RestartableServer, features: &[&str]) -> Vec<[ResumableClient; 2]> {
@@ -57,7 +58,7 @@ async fn sleeps(
 #[tokio::test]
 async fn messages_to_a_suspended_server_arrive_when_it_continues() {
     for features in [&[][..], RESUME] {
-        let house = RestartableServer::start(&[("WEBSOCKET_TIMEOUT", "2")]).await;
+        let house = RestartableServer::start(&[("WEBSOCKET_TIMEOUT", "4")]).await;
         let mut pairs = pairs(&house, features).await;
 
         let first = sleeps(&house, &mut pairs, true).await;
@@ -73,7 +74,7 @@ async fn messages_to_a_suspended_server_arrive_when_it_continues() {
 /// They would have answered its pings, had there been any.
 #[tokio::test]
 async fn silent_members_of_a_suspended_server_stay() {
-    let house = RestartableServer::start(&[("WEBSOCKET_TIMEOUT", "2")]).await;
+    let house = RestartableServer::start(&[("WEBSOCKET_TIMEOUT", "4")]).await;
     let mut pairs = pairs(&house, &[]).await;
 
     let first = sleeps(&house, &mut pairs, false).await;
@@ -83,7 +84,7 @@ async fn silent_members_of_a_suspended_server_stay() {
 
 #[tokio::test]
 async fn members_that_a_suspension_has_detached_resume_without_loss() {
-    let house = RestartableServer::start(&[("WEBSOCKET_TIMEOUT", "2")]).await;
+    let house = RestartableServer::start(&[("WEBSOCKET_TIMEOUT", "4")]).await;
     let mut pairs = pairs(&house, RESUME).await;
 
     house.signal(Signal::STOP);
@@ -105,7 +106,7 @@ async fn members_that_a_suspension_has_detached_resume_without_loss() {
 #[tokio::test]
 async fn a_member_that_was_detached_when_the_server_was_suspended_resumes() {
     let house =
-        RestartableServer::start(&[("WEBSOCKET_TIMEOUT", "30"), ("RESUME_WINDOW_SECONDS", "2")])
+        RestartableServer::start(&[("WEBSOCKET_TIMEOUT", "30"), ("RESUME_WINDOW_SECONDS", "4")])
             .await;
     let mut alice = house.join("alice", RESUME).await;
     let mut bob = house.join("bob", RESUME_AND_STATES).await;
