@@ -112,8 +112,12 @@ impl RedisServer {
                 redis::TlsCertificates { client_tls: None, root_cert },
             ),
         };
-        let client = client.unwrap();
-        client.get_multiplexed_async_connection().await.ok()
+        // By default half a second, which a busy machine needs for a SAVE alone.
+        let patient = Some(std::time::Duration::from_secs(5));
+        let config = redis::AsyncConnectionConfig::new()
+            .set_connection_timeout(patient)
+            .set_response_timeout(patient);
+        client.unwrap().get_multiplexed_async_connection_with_config(&config).await.ok()
     }
 
     /// Ends it as a crash does.
