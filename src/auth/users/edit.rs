@@ -4,14 +4,17 @@ use std::{
     fs::{self, File},
     io,
     os::unix::fs::{MetadataExt, OpenOptionsExt, fchown},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use super::{
     error::{EditError, FileError},
     file::UsersTable,
 };
-use crate::auth::password;
+use crate::{
+    auth::password,
+    storage::atomic_file::{replace_file, sibling_path},
+};
 
 /// The accounts that `DEBUG=true` and `start_dev.sh` create: username and password.
 pub const DEFAULT_ACCOUNTS: [(&str, &str); 3] =
@@ -72,54 +75,6 @@ fn open_lock_file(lock_name: &Path, users_csv: &Path) -> io::Result<File> {
         let _ = fchown(&lock, Some(users.uid()), Some(users.gid()));
     }
     Ok(lock)
-}
-
-/// The path of the users file with `suffix` appended. Symbolic links are followed: it is beside the real file.
-pub fn sibling_path(users_csv: &Path, suffix: &str) -> PathBuf {
-    let mut name =
-        fs::canonicalize(users_csv).unwrap_or_else(|_| users_csv.to_owned()).into_os_string();
-    name.push(suffix);
-    name.into()
-}
-
-/// Replaces a file in one step and keeps its owner and mode; a new file is readable by its owner only. One caller at a
-/// time: temporary files that a killed process left behind are removed.
-///
-/// # Errors
-///
-/// The error of the system; the file is then as it was.
-pub fn replace_file(
-    target: &Path,
-    write: impl FnOnce(&mut File) -> io::Result<()>,
-) -> io::Result<()> {
-    let folder = match target.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let name = target.file_name().unwrap_or_default().to_string_lossy();
-    let (start, end) = (format!(".{name}."), ".new");
-    for left in fs::read_dir(folder)?.filter_map(Result::ok) {
-        let left_name = left.file_name();
-        let left_name = left_name.to_string_lossy();
-        let middle = left_name.strip_prefix(&start).and_then(|rest| rest.strip_suffix(end));
-        // With a dot in the middle it belongs to a sibling of the target.
-        if middle.is_some_and(|middle| !middle.contains('.')) {
-            fs::remove_file(left.path())?;
-        }
-    }
-    let mut fresh = tempfile::Builder::new().prefix(&start).suffix(end).tempfile_in(folder)?; // mode 0600
-    if let Ok(old) = fs::metadata(target) {
-        let new = fresh.as_file().metadata()?;
-        if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
-            // An operator who is root must not take the file away from the server's own user.
-            fchown(fresh.as_file(), Some(old.uid()), Some(old.gid()))?;
-        }
-        fresh.as_file().set_permissions(old.permissions())?;
-    }
-    write(fresh.as_file_mut())?;
-    fresh.as_file().sync_all()?;
-    fresh.persist(target)?;
-    File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]

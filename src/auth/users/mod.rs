@@ -6,7 +6,7 @@ mod file;
 mod store;
 mod validate;
 
-pub use edit::{DEFAULT_ACCOUNTS, create_default, edit, replace_file, sibling_path};
+pub use edit::{DEFAULT_ACCOUNTS, create_default, edit};
 pub use error::{EditError, FileError};
 pub use file::{UserRow, UsersTable};
 pub use store::{Account, PendingUsers, RowFault, Users, UsersReload, accounts_of};
