@@ -7,7 +7,6 @@ use tokio::sync::mpsc;
 
 use super::{
     codec::{CONNECTED, DETACHED, field, relay_field},
-    inbox::inbox_key,
     link::{EngineLink, lease_lost_error},
     messages::ClusterCommand,
     scripts::{INBOX_MAX_LEN, call, call_with_webhooks},
@@ -100,51 +99,52 @@ impl EngineLink {
         let connection = |key: &u64| self.connection_id(*key);
         match command {
             ClusterCommand::Join { room, peer, key } => {
-                let mut join = call_with_webhooks(&scripts.join, &self.webhooks);
+                let mut join = call_with_webhooks(&self.keys, &scripts.join, &self.webhooks);
                 join.arg(&**room).arg(&*peer.client_id).arg(connection(key));
                 join.arg(&*peer.username).arg(self.rooms.capacity_of(room));
                 join
             }
             ClusterCommand::Leave { room, peer, key, reason, .. } => {
-                let mut leave = call_with_webhooks(&scripts.leave, &self.webhooks);
+                let mut leave = call_with_webhooks(&self.keys, &scripts.leave, &self.webhooks);
                 leave.arg(&**room).arg(&*peer.client_id).arg(connection(key));
                 leave.arg(reason.unwrap_or("left"));
                 leave
             }
             ClusterCommand::Webhook { room, .. } => {
-                let mut report = call_with_webhooks(&scripts.report, &self.webhooks);
+                let mut report = call_with_webhooks(&self.keys, &scripts.report, &self.webhooks);
                 report.arg(&**room);
                 report
             }
             ClusterCommand::Relay { node, frame } => self.encode_relay(node, frame),
             ClusterCommand::PeerState { node, room, client_id, key, is_detached } => {
-                let mut state = post_member(node, "peer_state", room, client_id, &connection(key));
+                let mut state =
+                    self.post_member(node, "peer_state", room, client_id, &connection(key));
                 state.arg(field::STATE).arg(if *is_detached { DETACHED } else { CONNECTED });
                 state
             }
             ClusterCommand::Claim { room, client_id, membership, ends, key, context } => {
-                let mut claim = call(&scripts.claim);
+                let mut claim = call(&self.keys, &scripts.claim);
                 claim.arg(&**room).arg(&**client_id).arg(connection(key));
                 claim.arg(membership.to_string()).arg(&**context).arg(ends.unwrap_or(0));
                 claim
             }
             ClusterCommand::Move(Migration { room, client_id, from, to }) => {
-                let mut moves = call(&scripts.move_member);
+                let mut moves = call(&self.keys, &scripts.move_member);
                 moves.arg(&**room).arg(&**client_id).arg(from.to_string()).arg(to.to_string());
                 moves
             }
             ClusterCommand::DenyClaim { migration, live } => {
-                let mut denied = post_migration(&migration.to.node, "claim_denied", migration);
+                let mut denied = self.post_migration(&migration.to.node, "claim_denied", migration);
                 denied.arg(field::LIVE).arg(live.unwrap_or(0));
                 denied
             }
             ClusterCommand::Barrier(migration) => {
-                let mut barrier = post_migration(&migration.from.node, "barrier", migration);
+                let mut barrier = self.post_migration(&migration.from.node, "barrier", migration);
                 barrier.arg(field::NODE).arg(&*self.gateway.node);
                 barrier
             }
             ClusterCommand::HandOver(HandOver { migration, context, state, .. }) => {
-                let mut handover = post_migration(&migration.to.node, "handover", migration);
+                let mut handover = self.post_migration(&migration.to.node, "handover", migration);
                 #[expect(clippy::expect_used, reason = "strings and numbers")]
                 let state = serde_json::to_string(state).expect("frames can be written");
                 handover.arg(field::CONTEXT).arg(&**context).arg(field::STATE).arg(state);
@@ -155,7 +155,7 @@ impl EngineLink {
 
     fn encode_relay(&self, node: &str, frame: &RelayedFrame) -> Cmd {
         let RelayedFrame { room, from, key, to, epoch, frame } = frame;
-        let mut relay = post(node, "relay");
+        let mut relay = self.post(node, "relay");
         relay.arg(relay_field::ROOM).arg(&**room).arg(relay_field::FROM).arg(&**from);
         relay.arg(relay_field::CONNECTION).arg(self.connection_id(*key));
         if let Some(to) = to {
@@ -168,28 +168,40 @@ impl EngineLink {
     fn connection_id(&self, key: u64) -> String {
         ConnectionId { node: self.gateway.node.clone(), key }.to_string()
     }
-}
 
-/// An entry for another node's inbox, as long as there is one; bounded as `post` in `lib.lua` does.
-fn post(node: &str, kind: &str) -> Cmd {
-    let mut add = redis::cmd("XADD");
-    add.arg(inbox_key(node)).arg("NOMKSTREAM").arg("MAXLEN").arg("~").arg(INBOX_MAX_LEN).arg("*");
-    add.arg(field::KIND).arg(kind);
-    add
-}
+    /// An entry for another node's inbox, as long as there is one; bounded as `post` in `lib.lua` does.
+    fn post(&self, node: &str, kind: &str) -> Cmd {
+        let mut add = redis::cmd("XADD");
+        add.arg(self.keys.inbox(node))
+            .arg("NOMKSTREAM")
+            .arg("MAXLEN")
+            .arg("~")
+            .arg(INBOX_MAX_LEN)
+            .arg("*");
+        add.arg(field::KIND).arg(kind);
+        add
+    }
 
-/// An entry about a member.
-fn post_member(node: &str, kind: &str, room: &str, client_id: &str, connection: &str) -> Cmd {
-    let mut add = post(node, kind);
-    add.arg(field::ROOM).arg(room).arg(field::CLIENT).arg(client_id);
-    add.arg(field::CONNECTION).arg(connection);
-    add
-}
+    /// An entry about a member.
+    fn post_member(
+        &self,
+        node: &str,
+        kind: &str,
+        room: &str,
+        client_id: &str,
+        connection: &str,
+    ) -> Cmd {
+        let mut add = self.post(node, kind);
+        add.arg(field::ROOM).arg(room).arg(field::CLIENT).arg(client_id);
+        add.arg(field::CONNECTION).arg(connection);
+        add
+    }
 
-/// An entry about a membership that moves.
-fn post_migration(node: &str, kind: &str, migration: &Migration) -> Cmd {
-    let Migration { room, client_id, from, to } = migration;
-    let mut add = post_member(node, kind, room, client_id, &from.to_string());
-    add.arg(field::TO).arg(to.to_string());
-    add
+    /// An entry about a membership that moves.
+    fn post_migration(&self, node: &str, kind: &str, migration: &Migration) -> Cmd {
+        let Migration { room, client_id, from, to } = migration;
+        let mut add = self.post_member(node, kind, room, client_id, &from.to_string());
+        add.arg(field::TO).arg(to.to_string());
+        add
+    }
 }

@@ -21,7 +21,7 @@ impl EngineLink {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let mut beat = call(&scripts.heartbeat);
+            let mut beat = call(&self.keys, &scripts.heartbeat);
             beat.arg(&*self.gateway.node).arg(self.position().clone().unwrap_or_default());
             let lost: String = beat.query_async(&mut writer).await?;
             match lost.as_str() {
@@ -30,7 +30,7 @@ impl EngineLink {
                 lost => {
                     tracing::warn!(node = lost, "node lost: its lease is over; its members leave");
                     let (rooms, webhooks) = (&self.rooms, &self.webhooks);
-                    scripts.reap(writer.clone(), lost, false, rooms, webhooks).await?;
+                    scripts.reap(&self.keys, writer.clone(), lost, false, rooms, webhooks).await?;
                 }
             }
             let now = Instant::now();

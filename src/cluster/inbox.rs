@@ -5,7 +5,6 @@ use std::{convert::Infallible, time::Duration};
 use redis::{ErrorKind, RedisError, aio::MultiplexedConnection};
 
 use super::{
-    PREFIX,
     codec::{self, InboxEntry, InboxFields},
     link::EngineLink,
 };
@@ -19,18 +18,13 @@ const MAX_ENTRIES_PER_READ: usize = 512;
 
 type InboxEntries = Vec<(String, InboxFields)>;
 
-/// The key of the inbox of a node.
-pub(super) fn inbox_key(node: &str) -> String {
-    format!("{PREFIX}inbox:{node}")
-}
-
 impl EngineLink {
     /// Reads entries until an error.
     pub(super) async fn read_inbox(
         &self,
         mut reader: MultiplexedConnection,
     ) -> Result<Infallible, RedisError> {
-        let inbox = inbox_key(&self.gateway.node);
+        let inbox = self.keys.inbox(&self.gateway.node);
         loop {
             let from = self.position().clone().unwrap_or_default();
             let mut read = redis::cmd("XREAD");

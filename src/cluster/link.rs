@@ -16,6 +16,7 @@ use super::{
     ClusterGateway, RedisEndpoint, ReplicatedState,
     commands::is_limited,
     inbox::READ_TIMEOUT,
+    keys::ShardKeys,
     messages::ClusterCommand,
     resync::MissedLeave,
     scripts::call,
@@ -33,6 +34,7 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// One Redis, and what this node has to do with it.
 pub(super) struct EngineLink {
     pub(super) number: usize,
+    pub(super) keys: ShardKeys,
     pub(super) gateway: Arc<ClusterGateway>,
     pub(super) rooms: RoomRegistry,
     pub(super) replicated: Arc<dyn ReplicatedState>,
@@ -53,6 +55,7 @@ impl EngineLink {
     ) -> Self {
         Self {
             number,
+            keys: ShardKeys::new(number),
             gateway: gateway.clone(),
             rooms: rooms.clone(),
             replicated: replicated.clone(),
@@ -109,7 +112,7 @@ impl EngineLink {
 
         let missed = self.discard_commands(commands);
         let is_known_engine = self.remember_run_id(&run_id);
-        let mut register = call(&self.gateway.scripts.register);
+        let mut register = call(&self.keys, &self.gateway.scripts.register);
         register.arg(&*self.gateway.node).arg(run_id);
         let (is_known_node, hello, rooms): (u8, String, Vec<String>) =
             register.query_async(&mut writer).await?;

@@ -9,7 +9,8 @@
 //!   `commands` writes, `heartbeat` renews the lease.
 //! - `codec`: entries of an inbox; `scripts`: the scripts, and their calls; `webhooks`: events that scripts have numbered.
 //! - `queries`: what REST and moderation ask of Redis; `replicated_state`: what is the same on every node beside rooms.
-//! - `endpoint`, `sharding`, `redis_info`: where a Redis is, which of several a room belongs to, what one says of itself.
+//! - `endpoint`, `sharding`, `redis_info`: where a Redis is, which of several a room belongs to, what one says of itself;
+//!   `keys`: the names of the keys of one.
 
 mod backend;
 mod codec;
@@ -19,6 +20,7 @@ mod events;
 pub mod gateway;
 mod heartbeat;
 mod inbox;
+mod keys;
 mod link;
 pub mod messages;
 mod queries;
@@ -40,10 +42,6 @@ pub use self::{
 
 use self::link::EngineLink;
 use crate::{rooms::RoomRegistry, webhooks::Webhooks};
-
-/// In front of every key. A hash tag, so that a Redis Cluster keeps all in one slot; the number changes with the format of
-/// what is stored.
-const PREFIX: &str = "{sig1}:";
 
 /// Connects, and stays connected, to the Redis at each endpoint. `rooms` are those whose backend `gateway` is, and `queues` came
 /// with it; `webhooks` get the events that this node has caused.

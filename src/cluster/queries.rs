@@ -9,7 +9,7 @@ use std::{
 use redis::{AsyncCommands, RedisResult, aio::MultiplexedConnection};
 use tokio::sync::mpsc;
 
-use super::{ClusterGateway, PREFIX, scripts::call};
+use super::{ClusterGateway, keys::ShardKeys, scripts::call};
 use crate::{
     migration::MemberRecord,
     rooms::{ClusterCounts, ClusterUnavailable, RoomCounts, RoomRegistry},
@@ -21,15 +21,15 @@ const ROOMS_AT_ONCE: usize = 1_000;
 impl ClusterGateway {
     /// How many nodes there are.
     pub(super) async fn query_nodes(&self) -> Result<usize, ClusterUnavailable> {
-        let nodes = self.connection(0)?.zcard(format!("{PREFIX}nodes")).await;
+        let nodes = self.connection(0)?.zcard(ShardKeys::new(0).key("nodes")).await;
         nodes.map_err(|_| ClusterUnavailable)
     }
 
     pub(super) async fn query_counts(&self) -> Result<ClusterCounts, ClusterUnavailable> {
         let mut counts = ClusterCounts { nodes: self.query_nodes().await?, rooms: 0, members: 0 };
         for engine in 0..self.engines.len() {
-            let mut pipe = redis::pipe();
-            pipe.hlen(format!("{PREFIX}rooms")).get(format!("{PREFIX}members"));
+            let (mut pipe, keys) = (redis::pipe(), ShardKeys::new(engine));
+            pipe.hlen(keys.key("rooms")).get(keys.key("members"));
             let mut connection = self.connection(engine)?;
             let answer = pipe.query_async(&mut connection).await;
             let (rooms, members): (usize, Option<usize>) =
@@ -44,8 +44,10 @@ impl ClusterGateway {
         &self,
         room: &str,
     ) -> Result<Option<usize>, ClusterUnavailable> {
-        let mut connection = self.connection(self.engine_of(room))?;
-        connection.hget(format!("{PREFIX}rooms"), room).await.map_err(|_| ClusterUnavailable)
+        let engine = self.engine_of(room);
+        let (mut connection, rooms) =
+            (self.connection(engine)?, ShardKeys::new(engine).key("rooms"));
+        connection.hget(rooms, room).await.map_err(|_| ClusterUnavailable)
     }
 
     /// Every room, by name; an error where one Redis cannot be reached, for a part of the list would be wrong.
@@ -53,10 +55,10 @@ impl ClusterGateway {
         let mut rooms = BTreeMap::new();
         for engine in 0..self.engines.len() {
             let mut connection = self.connection(engine)?;
-            let mut cursor = 0_u64;
+            let (mut cursor, key) = (0_u64, ShardKeys::new(engine).key("rooms"));
             loop {
                 let mut scan = redis::cmd("HSCAN");
-                scan.arg(format!("{PREFIX}rooms")).arg(cursor).arg("COUNT").arg(ROOMS_AT_ONCE);
+                scan.arg(&key).arg(cursor).arg("COUNT").arg(ROOMS_AT_ONCE);
                 let (next, found): (u64, Vec<(String, usize)>) =
                     scan.query_async(&mut connection).await.map_err(|_| ClusterUnavailable)?;
                 // A scan may show a room twice.
@@ -74,8 +76,9 @@ impl ClusterGateway {
         &self,
         room: &str,
     ) -> Result<Vec<MemberRecord>, ClusterUnavailable> {
-        let mut connection = self.connection(self.engine_of(room))?;
-        let members = connection.hgetall(format!("{PREFIX}room:{room}")).await;
+        let engine = self.engine_of(room);
+        let mut connection = self.connection(engine)?;
+        let members = connection.hgetall(ShardKeys::new(engine).room(room)).await;
         let members: Vec<(String, String)> = members.map_err(|_| ClusterUnavailable)?;
         let record =
             |(client_id, record): (String, String)| MemberRecord::parse(&client_id, &record).ok();
@@ -86,7 +89,9 @@ impl ClusterGateway {
         let mut others = Vec::new();
         for engine in 0..self.engines.len() {
             let nodes = match self.connection(engine) {
-                Ok(mut connection) => self.live_nodes(&mut connection).await.unwrap_or_default(),
+                Ok(mut connection) => {
+                    self.live_nodes(engine, &mut connection).await.unwrap_or_default()
+                }
                 Err(ClusterUnavailable) => Vec::new(),
             };
             others.push(nodes.into_iter().filter(|node| **node != *self.node).collect());
@@ -98,34 +103,36 @@ impl ClusterGateway {
     /// left.
     async fn live_nodes(
         &self,
+        engine: usize,
         connection: &mut MultiplexedConnection,
     ) -> RedisResult<Vec<Arc<str>>> {
         let (seconds, micros): (u64, u64) = redis::cmd("TIME").query_async(connection).await?;
         let now = Duration::from_secs(seconds) + Duration::from_micros(micros);
         let deadline = (now + self.timings.min_remaining_lease()).as_secs_f64();
+        let keys = ShardKeys::new(engine);
         let nodes: Vec<String> =
-            connection.zrangebyscore(format!("{PREFIX}nodes"), deadline, "+inf").await?;
-        let closing: HashSet<String> = connection.smembers(format!("{PREFIX}closing")).await?;
+            connection.zrangebyscore(keys.key("nodes"), deadline, "+inf").await?;
+        let closing: HashSet<String> = connection.smembers(keys.key("closing")).await?;
         Ok(nodes.into_iter().filter(|node| !closing.contains(node)).map(Arc::from).collect())
     }
 
     pub(super) async fn send_logout(&self, line: &str) {
         if let Ok(mut connection) = self.connection(0) {
-            let mut logout = call(&self.scripts.logout);
+            let mut logout = call(&ShardKeys::new(0), &self.scripts.logout);
             let _: RedisResult<u8> = logout.arg(line).query_async(&mut connection).await;
         }
     }
 
     pub(super) async fn send_rules(&self, rules: &[String]) {
         if let Ok(mut connection) = self.connection(0) {
-            let _ = self.scripts.publish_rules(&mut connection, rules).await;
+            let _ = self.scripts.publish_rules(&ShardKeys::new(0), &mut connection, rules).await;
         }
     }
 
     /// Writes an entry of this `kind` into the inbox of every other node.
     pub(super) async fn broadcast(&self, kind: &str, body: &str) {
         if let Ok(mut connection) = self.connection(0) {
-            let mut broadcast = call(&self.scripts.broadcast);
+            let mut broadcast = call(&ShardKeys::new(0), &self.scripts.broadcast);
             broadcast.arg(&*self.node).arg(kind).arg(body);
             let _: RedisResult<u8> = broadcast.query_async(&mut connection).await;
         }
@@ -134,7 +141,7 @@ impl ClusterGateway {
     pub(super) async fn stop_accepting_members(&self) {
         for engine in 0..self.engines.len() {
             if let Ok(mut connection) = self.connection(engine) {
-                let mut stop = call(&self.scripts.stop_accepting);
+                let mut stop = call(&ShardKeys::new(engine), &self.scripts.stop_accepting);
                 let _: RedisResult<u8> = stop.arg(&*self.node).query_async(&mut connection).await;
             }
         }
@@ -146,7 +153,8 @@ impl ClusterGateway {
         for engine in 0..self.engines.len() {
             if let Ok(connection) = self.connection(engine) {
                 let (node, webhooks) = (&self.node, rooms.webhooks());
-                let _ = self.scripts.reap(connection, node, true, rooms, webhooks).await;
+                let keys = ShardKeys::new(engine);
+                let _ = self.scripts.reap(&keys, connection, node, true, rooms, webhooks).await;
             }
         }
     }

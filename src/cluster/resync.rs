@@ -7,7 +7,6 @@ use serde::Serialize;
 use tokio::time::sleep;
 
 use super::{
-    PREFIX,
     link::{EngineLink, lease_lost_error},
     scripts::{call, call_with_webhooks},
 };
@@ -81,7 +80,8 @@ impl EngineLink {
                 let members: Vec<_> = members.iter().map(StatedMember::new).collect();
                 #[expect(clippy::expect_used, reason = "strings")]
                 let members = serde_json::to_string(&members).expect("members can be written");
-                let mut resync = call_with_webhooks(&self.gateway.scripts.resync, &self.webhooks);
+                let mut resync =
+                    call_with_webhooks(&self.keys, &self.gateway.scripts.resync, &self.webhooks);
                 resync.arg(&**room).arg(&*self.gateway.node).arg(*epoch);
                 resync.arg(self.rooms.webhook_seq(room));
                 resync.arg(if is_known_engine { "known" } else { "new" }).arg(members);
@@ -106,7 +106,7 @@ impl EngineLink {
             let mut pipe = redis::pipe();
             for MissedLeave { room, peer, reason, sequence } in some {
                 let script = &self.gateway.scripts.missed_leave;
-                let mut leave = call_with_webhooks(script, &self.webhooks);
+                let mut leave = call_with_webhooks(&self.keys, script, &self.webhooks);
                 leave.arg(&**room).arg(&*peer.client_id).arg(&*peer.username);
                 leave.arg(reason).arg(*sequence);
                 pipe.add_command(leave);
@@ -128,7 +128,7 @@ impl EngineLink {
             let mut pipe = redis::pipe();
             for MissedLeave { room, .. } in some {
                 let script = &self.gateway.scripts.close_room;
-                let mut close = call_with_webhooks(script, &self.webhooks);
+                let mut close = call_with_webhooks(&self.keys, script, &self.webhooks);
                 close.arg(&**room);
                 pipe.add_command(close);
             }
@@ -141,13 +141,13 @@ impl EngineLink {
     /// Sends the logouts that were made here while Redis was away, and applies those of other nodes.
     async fn publish_logouts(&self, writer: &mut MultiplexedConnection) -> Result<(), RedisError> {
         for some in self.replicated.logouts().chunks(MAX_PIPELINED_ROOMS) {
-            let mut logout = call(&self.gateway.scripts.logout);
+            let mut logout = call(&self.keys, &self.gateway.scripts.logout);
             for line in some {
                 logout.arg(line);
             }
             let _: u8 = logout.query_async(writer).await?;
         }
-        let lines: Vec<String> = writer.zrange(format!("{PREFIX}logouts"), 0, -1).await?;
+        let lines: Vec<String> = writer.zrange(self.keys.key("logouts"), 0, -1).await?;
         lines.iter().for_each(|line| self.replicated.apply_logout(line));
         Ok(())
     }
@@ -155,13 +155,13 @@ impl EngineLink {
     /// Applies the moderation rules of other nodes, and sends those that were made here while Redis was away. In this order:
     /// Redis then stores the newest of each, also where an older version has stored rules without a rank.
     async fn publish_rules(&self, writer: &mut MultiplexedConnection) -> Result<(), RedisError> {
-        let key = format!("{PREFIX}orders");
+        let key = self.keys.key("orders");
         let rules: Vec<(String, String)> = writer.hgetall(&key).await?;
         for (rule_key, rule) in rules {
             if !self.replicated.apply_rule(&rule) {
                 let _: u8 = writer.hdel(&key, rule_key).await?;
             }
         }
-        self.gateway.scripts.publish_rules(writer, &self.replicated.rules()).await
+        self.gateway.scripts.publish_rules(&self.keys, writer, &self.replicated.rules()).await
     }
 }

@@ -15,8 +15,8 @@ use redis::{Connection, RedisResult};
 
 use crate::subject::{folder, on};
 
-/// The prefix of every key (`src/cluster/mod.rs`).
-pub const PREFIX: &str = "{sig1}:";
+/// The prefix of every key of the first shard (`src/cluster/keys.rs`).
+pub const PREFIX: &str = "{sig2_0}:";
 
 /// The recommended configuration; it stores nothing on disk.
 const SETTINGS: &str = include_str!("../../../deploy/redis.conf");

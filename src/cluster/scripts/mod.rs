@@ -3,7 +3,7 @@
 use redis::{Cmd, RedisResult, Script, aio::MultiplexedConnection};
 
 use super::{
-    PREFIX,
+    keys::ShardKeys,
     webhooks::{self, WebhookRecord},
 };
 use crate::{migration::ClusterTimings, rooms::RoomRegistry, webhooks::Webhooks};
@@ -102,11 +102,12 @@ impl Scripts {
     /// Those of the connection.
     pub async fn publish_rules(
         &self,
+        keys: &ShardKeys,
         connection: &mut MultiplexedConnection,
         rules: &[String],
     ) -> RedisResult<()> {
         for some in rules.chunks(MAX_RULES_PER_CALL) {
-            let mut rule = call(&self.rule);
+            let mut rule = call(keys, &self.rule);
             for line in some {
                 rule.arg(line);
             }
@@ -123,6 +124,7 @@ impl Scripts {
     /// Those of the connection.
     pub async fn reap(
         &self,
+        keys: &ShardKeys,
         mut connection: MultiplexedConnection,
         node: &str,
         at_once: bool,
@@ -130,7 +132,7 @@ impl Scripts {
         webhooks: &Webhooks,
     ) -> RedisResult<()> {
         loop {
-            let mut reap = call_with_webhooks(&self.reap, webhooks);
+            let mut reap = call_with_webhooks(keys, &self.reap, webhooks);
             reap.arg(node).arg(if at_once { "gone" } else { "" });
             let (more, records): (u8, Vec<u8>) = reap.query_async(&mut connection).await?;
             webhooks::emit(webhooks, rooms, WebhookRecord::parse_all(&records));
@@ -142,18 +144,18 @@ impl Scripts {
 }
 
 /// A call of a script that Redis knows; its arguments follow.
-pub fn call(script: &Script) -> Cmd {
+pub fn call(keys: &ShardKeys, script: &Script) -> Cmd {
     let mut call = redis::cmd("EVALSHA");
-    call.arg(script.get_hash()).arg(1).arg(PREFIX);
+    call.arg(script.get_hash()).arg(1).arg(keys.prefix());
     call
 }
 
 /// The same for a script that changes memberships: where there are `webhooks`, it numbers their events.
-pub fn call_with_webhooks(script: &Script, webhooks: &Webhooks) -> Cmd {
+pub fn call_with_webhooks(keys: &ShardKeys, script: &Script, webhooks: &Webhooks) -> Cmd {
     if !webhooks.is_enabled() {
-        return call(script);
+        return call(keys, script);
     }
     let mut call = redis::cmd("EVALSHA");
-    call.arg(script.get_hash()).arg(2).arg(PREFIX).arg(format!("{PREFIX}told"));
+    call.arg(script.get_hash()).arg(2).arg(keys.prefix()).arg(keys.key("told"));
     call
 }

@@ -150,7 +150,7 @@ impl RedisServer {
         let mut connection = self.connection().await.expect("no connection to Redis");
         for _ in 0..entries.div_ceil(5_000) {
             let mut flood = redis::cmd("EVAL");
-            flood.arg(script).arg(1).arg(format!("{{sig1}}:inbox:{node}")).arg(5_000);
+            flood.arg(script).arg(1).arg(format!("{{sig2_0}}:inbox:{node}")).arg(5_000);
             flood.query_async::<()>(&mut connection).await.unwrap();
         }
     }
@@ -164,13 +164,13 @@ impl RedisServer {
     /// The client ids of all members, by room.
     pub async fn members(&self) -> BTreeMap<String, Vec<String>> {
         let mut connection = self.connection().await.expect("no connection to Redis");
-        let rooms: Vec<String> = connection.hkeys("{sig1}:rooms").await.unwrap();
+        // Of whatever shard it is.
+        let keys: Vec<String> = connection.keys("{sig2_?}:room:*").await.unwrap();
         let mut members = BTreeMap::new();
-        for room in rooms {
-            let mut ids: Vec<String> =
-                connection.hkeys(format!("{{sig1}}:room:{room}")).await.unwrap();
+        for key in keys {
+            let mut ids: Vec<String> = connection.hkeys(&key).await.unwrap();
             ids.sort();
-            members.insert(room, ids);
+            members.insert(key.split_once(":room:").unwrap().1.to_owned(), ids);
         }
         members
     }
@@ -186,7 +186,7 @@ impl RedisServer {
     /// When the lease of each node ends, by its clock in seconds.
     pub async fn lease_ends(&self) -> BTreeMap<String, f64> {
         let mut connection = self.connection().await.expect("no connection to Redis");
-        connection.zrange_withscores("{sig1}:nodes", 0, -1).await.unwrap()
+        connection.zrange_withscores("{sig2_0}:nodes", 0, -1).await.unwrap()
     }
 
     /// The entries of an inbox, from the oldest to the one with the id `to`.
@@ -197,13 +197,13 @@ impl RedisServer {
     }
 
     pub async fn inbox(&self, node: &str) -> String {
-        format!("{:?}", self.entries(&format!("{{sig1}}:inbox:{node}"), "+").await)
+        format!("{:?}", self.entries(&format!("{{sig2_0}}:inbox:{node}"), "+").await)
     }
 
     /// Waits until every node has read what is in its inbox now: its next heartbeat drops all but the last entry.
     pub async fn wait_until_inboxes_are_read(&self) {
         let mut connection = self.connection().await.expect("no connection to Redis");
-        let inboxes: Vec<String> = connection.keys("{sig1}:inbox:*").await.unwrap();
+        let inboxes: Vec<String> = connection.keys("{sig2_0}:inbox:*").await.unwrap();
         for inbox in inboxes {
             let entries = self.entries(&inbox, "+").await;
             let before_last = format!("({}", entries.last().unwrap().0);
@@ -219,7 +219,7 @@ impl RedisServer {
         let mut connection = self.connection().await.expect("no connection to Redis");
         let mut keys: Vec<String> = connection.keys("*").await.unwrap();
         let of_nodes = ["inbox:", "nodes", "life", "pulse", "arrivals", "logouts"];
-        keys.retain(|key| !of_nodes.iter().any(|of| key.starts_with(&format!("{{sig1}}:{of}"))));
+        keys.retain(|key| !of_nodes.iter().any(|of| key.starts_with(&format!("{{sig2_0}}:{of}"))));
         keys
     }
 }
