@@ -38,6 +38,8 @@ impl ClusterGateway {
                 }
             }
             ClusterEvent::ClaimDenied { migration, live } => {
+                // Where its record has come here all the same, its frames do not follow: it leaves.
+                self.abandon_incoming(migration.to.key);
                 let reply = live.map_or(ClaimReply::Denied(migration.from), ClaimReply::Live);
                 self.answer_claim(migration.to.key, reply);
             }
@@ -89,7 +91,10 @@ impl ClusterGateway {
     ) {
         let room = migration.room.clone();
         if migration.from.node == self.node {
-            return rooms.complete_outgoing(migration, record, epoch, nodes);
+            if !rooms.complete_outgoing(migration.clone(), record, epoch, nodes) {
+                self.send(&room, ClusterCommand::DenyClaim { migration, live: None });
+            }
+            return;
         }
         if migration.to.node == self.node {
             if let Some(member) = rooms.accept_migration(&room, &record, epoch, members) {

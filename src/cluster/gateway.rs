@@ -347,7 +347,14 @@ impl ClusterGateway {
         let _ = self.migrated.send((member, self.migrations.track()));
     }
 
-    /// Ends memberships whose frames do not come.
+    /// Ends a membership whose frames do not come.
+    pub(super) fn abandon_incoming(&self, key: u64) {
+        let abandoned = self.incoming().remove(&key);
+        // Without the lock: to drop a membership is to leave.
+        drop(abandoned);
+    }
+
+    /// Ends memberships whose frames have not come in time.
     pub fn expire_incoming(&self, now: Instant) {
         let timeout = self.timings.incoming_migration_timeout();
         let is_overdue = |_: &u64, incoming: &mut IncomingMigration| {

@@ -158,7 +158,7 @@ pub enum ClusterEvent {
     },
     /// The client of a local membership is on another node, and wants to resume there.
     Claimed(Claim),
-    /// A claim is not granted.
+    /// A claim is not granted; or the membership has moved, and its frames do not follow, for it had ended meanwhile.
     ClaimDenied {
         /// Which membership.
         migration: Migration,

@@ -134,6 +134,14 @@ impl OutgoingMigrations {
         self.0.extract_if(.., is_it).next()
     }
 
+    /// Drops one whose membership has ended here before its record has moved: its frames no longer add up.
+    pub fn abandon(&mut self, key: u64) {
+        let is_it = |outgoing: &OutgoingMigration| {
+            outgoing.migration.from.key == key && outgoing.completed.is_none()
+        };
+        self.0.retain(|outgoing| !is_it(outgoing));
+    }
+
     /// What `node` sends to the member from now on goes to its new node.
     pub fn confirm_barrier(&mut self, migration: &Migration, node: &str) {
         let outgoing = self.0.iter_mut().find(|outgoing| outgoing.migration == *migration);

@@ -103,8 +103,8 @@ impl Room {
         self.start_outgoing(migration, is_meant, context, now)
     }
 
-    /// The record of a local membership is on another node; whether the membership was still here. What is sent to it goes
-    /// there, but for frames of nodes that have not read of the move.
+    /// The record of a local membership is on another node: whether the membership was still here, and whether its frames
+    /// follow it. What is sent to it goes there, but for frames of nodes that have not read of the move.
     pub(super) fn complete_outgoing(
         &mut self,
         migration: Migration,
@@ -112,13 +112,13 @@ impl Room {
         epoch: Epoch,
         nodes: Vec<Arc<str>>,
         now: Instant,
-    ) -> bool {
+    ) -> (bool, bool) {
         self.advance_epoch(epoch);
         let others = self.others(&record.peer.client_id).map(|other| &other.peer);
         let others = others.map(|peer| (peer.client_id.to_string(), peer.username.to_string()));
         let others = others.collect();
         if !self.outgoing.complete(migration, epoch, nodes, others) {
-            return self.apply_join(record, now);
+            return (self.apply_join(record, now), false);
         }
         let index = self.position(&record.peer.client_id);
         let member = index.ok().and_then(|index| self.members.get_mut(index));
@@ -139,7 +139,7 @@ impl Room {
             None => self.apply_join(record, now),
         };
         self.send_ready_handovers();
-        was_local
+        (was_local, true)
     }
 
     /// Whether it is a local member that has been released.

@@ -118,18 +118,23 @@ impl RoomRegistry {
         room.lock().begin_handover(migration, membership, ends, context, Instant::now())
     }
 
-    /// The record of a membership of this node is on another one; `nodes` have to confirm that.
+    /// The record of a membership of this node is on another one; `nodes` have to confirm that. Whether its frames follow it:
+    /// they do not where it has ended here meanwhile.
     pub fn complete_outgoing(
         &self,
         migration: Migration,
         record: MemberRecord,
         epoch: Epoch,
         nodes: Vec<Arc<str>>,
-    ) {
-        let id = migration.room.clone();
+    ) -> bool {
+        let (id, mut is_followed) = (migration.room.clone(), false);
         self.update_room(&id, |room| {
-            room.complete_outgoing(migration, record, epoch, nodes, Instant::now())
+            let (was_local, frames_follow) =
+                room.complete_outgoing(migration, record, epoch, nodes, Instant::now());
+            is_followed = frames_follow;
+            was_local
         });
+        is_followed
     }
 
     /// `node` has read that a membership has moved.

@@ -229,8 +229,12 @@ impl Room {
     ) -> bool {
         let member = self.members.remove(index);
         self.arrivals.retain(|(arrived, _)| *arrived != member.peer.client_id);
-        if let (Some(queue), Some(disconnect)) = (member.queue(), disconnect) {
-            queue.disconnect(disconnect);
+        if let Some(queue) = member.queue() {
+            if let Some(disconnect) = disconnect {
+                queue.disconnect(disconnect);
+            }
+            // From here on it misses what happens in the room, so its frames may not follow a record that moves after all.
+            self.outgoing.abandon(member.key);
         }
         let (event_member, connected_users) = (member.as_event_member(), self.members.len());
         self.emit(now, RoomEvent::Left { member: event_member, reason, connected_users });

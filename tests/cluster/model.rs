@@ -761,6 +761,47 @@ proptest! {
     }
 }
 
+/// A released membership that is replaced before its record moves: its node reads of the replacement last, when it has
+/// stated the membership anew already, and the record moves after all. The client must not resume a list of members that
+/// nobody has kept up to date.
+#[test]
+fn a_membership_that_ends_while_it_migrates_is_not_resumed_with_an_old_member_list() {
+    let join = |node, room, id, user| Act::Join { node, room, id, user };
+    live(vec![
+        join(0, 0, 0, 0),
+        join(0, 0, 0, 0),
+        Act::Leave { member: 0 },
+        Act::Leave { member: 0 },
+        join(0, 1, 0, 0),
+        join(2, 1, 2, 0),
+        join(2, 0, 1, 1),
+        Act::Work { node: 2, asks: 2 },
+        join(0, 1, 3, 0),
+        join(2, 0, 0, 1),
+        Act::Leave { member: 7 },
+        Act::Read { node: 2, entries: 1 },
+        join(0, 0, 0, 0),
+        Act::Move { member: 3, node: 1 },
+        Act::Work { node: 2, asks: 1 },
+        Act::Leave { member: 5 },
+        join(2, 0, 0, 0),
+        join(0, 0, 0, 0),
+        join(0, 0, 0, 0),
+        Act::Work { node: 1, asks: 1 },
+        Act::Say { member: 0, to: None },
+        Act::Read { node: 2, entries: 3 },
+        join(2, 1, 2, 0),
+        Act::Work { node: 2, asks: 2 },
+        Act::Read { node: 1, entries: 1 },
+        join(0, 0, 0, 0),
+        Act::Work { node: 1, asks: 1 },
+        join(0, 0, 0, 0),
+        Act::Work { node: 2, asks: 1 },
+        Act::Cut { node: 2 },
+        join(0, 0, 0, 0),
+    ]);
+}
+
 /// A seat that was let go, and then taken over elsewhere, is in nobody's way who has the client id after it.
 #[test]
 fn a_migration_that_was_not_claimed_does_not_keep_a_newer_membership_from_resuming() {
