@@ -94,11 +94,9 @@ impl Backend for ClusterGateway {
         self.send(&hand_over.migration.room.clone(), ClusterCommand::HandOver(hand_over));
     }
 
-    fn status(&self) -> BackendFuture<'_, Option<ClusterStatus>> {
-        Box::pin(async {
-            let (node, is_up) = (self.node.clone(), self.all_up());
-            Some(ClusterStatus { node, is_up, nodes: self.query_nodes().await.ok() })
-        })
+    fn status(&self) -> Option<ClusterStatus> {
+        let (node, is_up) = (self.node.clone(), self.all_up());
+        Some(ClusterStatus { node, is_up, nodes: self.known_nodes() })
     }
 
     fn counts(&self) -> BackendFuture<'_, Result<Option<ClusterCounts>, ClusterUnavailable>> {

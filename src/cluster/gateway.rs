@@ -72,6 +72,8 @@ pub(super) struct EngineState {
     /// How many of the commands are limited by [`MAX_QUEUED_COMMANDS`].
     queued: AtomicUsize,
     is_up: AtomicBool,
+    /// How many nodes there were at the last heartbeat.
+    nodes: AtomicUsize,
     /// The connection, while there is one.
     connection: Mutex<Option<MultiplexedConnection>>,
 }
@@ -128,6 +130,7 @@ impl ClusterGateway {
                     commands,
                     queued: AtomicUsize::new(0),
                     is_up: AtomicBool::new(false),
+                    nodes: AtomicUsize::new(0),
                     connection: Mutex::default(),
                 };
                 (engine, queue)
@@ -175,6 +178,19 @@ impl ClusterGateway {
             self.joins().retain(|_, pending| self.engine_of(&pending.room) != number);
             self.claims().retain(|_, pending| self.engine_of(&pending.room) != number);
         }
+    }
+
+    /// A heartbeat has found so many nodes.
+    pub(super) fn note_nodes(&self, number: usize, nodes: usize) {
+        if let Some(engine) = self.engines.get(number) {
+            engine.nodes.store(nodes, Ordering::Relaxed);
+        }
+    }
+
+    /// How many nodes there were at the last heartbeat, while the first Redis can be reached.
+    pub(super) fn known_nodes(&self) -> Option<usize> {
+        let engine = self.engines.first()?;
+        engine.is_up.load(Ordering::SeqCst).then(|| engine.nodes.load(Ordering::Relaxed))
     }
 
     /// Sets the connection to a Redis, or removes it; whether there was one.

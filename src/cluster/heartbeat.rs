@@ -16,26 +16,36 @@ impl EngineLink {
         &self,
         mut writer: MultiplexedConnection,
     ) -> Result<Infallible, RedisError> {
-        let (scripts, timings) = (&self.gateway.scripts, self.gateway.timings);
+        let timings = self.gateway.timings;
         let mut ticks = interval(timings.heartbeat_interval());
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let mut beat = call(&self.keys, &scripts.heartbeat);
-            beat.arg(&*self.gateway.node).arg(self.position().clone().unwrap_or_default());
-            let lost: String = beat.query_async(&mut writer).await?;
-            match lost.as_str() {
-                "" => {}
-                "?" => return Err(lease_lost_error()),
-                lost => {
-                    tracing::warn!(node = lost, "node lost: its lease is over; its members leave");
-                    let (rooms, webhooks) = (&self.rooms, &self.webhooks);
-                    scripts.reap(&self.keys, writer.clone(), lost, false, rooms, webhooks).await?;
-                }
-            }
+            self.beat(&mut writer).await?;
             let now = Instant::now();
             self.rooms.expire_unconfirmed(now, timings);
             self.gateway.expire_incoming(now);
         }
+    }
+
+    /// Renews the lease once, notes how many nodes there are, and removes a node whose lease is over.
+    pub(super) async fn beat(&self, writer: &mut MultiplexedConnection) -> Result<(), RedisError> {
+        let scripts = &self.gateway.scripts;
+        let mut beat = call(&self.keys, &scripts.heartbeat);
+        beat.arg(&*self.gateway.node).arg(self.position().clone().unwrap_or_default());
+        let mut pipe = redis::pipe();
+        pipe.add_command(beat).zcard(self.keys.key("nodes"));
+        let (lost, nodes): (String, usize) = pipe.query_async(writer).await?;
+        self.gateway.note_nodes(self.number, nodes);
+        match lost.as_str() {
+            "" => {}
+            "?" => return Err(lease_lost_error()),
+            lost => {
+                tracing::warn!(node = lost, "node lost: its lease is over; its members leave");
+                let (rooms, webhooks) = (&self.rooms, &self.webhooks);
+                scripts.reap(&self.keys, writer.clone(), lost, false, rooms, webhooks).await?;
+            }
+        }
+        Ok(())
     }
 }

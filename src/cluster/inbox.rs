@@ -11,6 +11,8 @@ use super::{
 
 /// How long Redis waits for an entry, and how long this node waits for Redis.
 const READ_BLOCK: Duration = Duration::from_secs(1);
+/// The same for the read that shows whether this Redis can be read at all.
+pub(super) const FIRST_READ_BLOCK: Duration = Duration::from_millis(1);
 pub(super) const READ_TIMEOUT: Duration = Duration::from_millis(2_500);
 
 /// Entries that are read at once.
@@ -24,34 +26,38 @@ impl EngineLink {
         &self,
         mut reader: MultiplexedConnection,
     ) -> Result<Infallible, RedisError> {
-        let inbox = self.keys.inbox(&self.gateway.node);
         loop {
-            let from = self.position().clone().unwrap_or_default();
-            let mut read = redis::cmd("XREAD");
-            read.arg("COUNT")
-                .arg(MAX_ENTRIES_PER_READ)
-                .arg("BLOCK")
-                .arg(READ_BLOCK.as_millis() as u64);
-            read.arg("STREAMS").arg(&inbox).arg(&from);
-            let read: Option<Vec<(String, InboxEntries)>> = read.query_async(&mut reader).await?;
-            let entries: Vec<_> =
-                read.into_iter().flatten().flat_map(|(_, entries)| entries).collect();
-            // A node that is far behind may have missed entries.
-            if entries.len() == MAX_ENTRIES_PER_READ
-                && detect_loss(&mut reader, &inbox, &from).await?
-            {
-                *self.position() = None;
-                return Err(inbox_overrun_error());
-            }
-            let mut last = None;
-            for (id, mut entry) in entries {
-                self.apply_entry(&mut entry);
-                last = Some(id);
-            }
-            if last.is_some() {
-                *self.position() = last;
-            }
+            self.read_entries(&mut reader, READ_BLOCK).await?;
         }
+    }
+
+    /// Reads and applies the next entries; waits for the first for at most `block`.
+    pub(super) async fn read_entries(
+        &self,
+        reader: &mut MultiplexedConnection,
+        block: Duration,
+    ) -> Result<(), RedisError> {
+        let inbox = self.keys.inbox(&self.gateway.node);
+        let from = self.position().clone().unwrap_or_default();
+        let mut read = redis::cmd("XREAD");
+        read.arg("COUNT").arg(MAX_ENTRIES_PER_READ).arg("BLOCK").arg(block.as_millis() as u64);
+        read.arg("STREAMS").arg(&inbox).arg(&from);
+        let read: Option<Vec<(String, InboxEntries)>> = read.query_async(reader).await?;
+        let entries: Vec<_> = read.into_iter().flatten().flat_map(|(_, entries)| entries).collect();
+        // A node that is far behind may have missed entries.
+        if entries.len() == MAX_ENTRIES_PER_READ && detect_loss(reader, &inbox, &from).await? {
+            *self.position() = None;
+            return Err(inbox_overrun_error());
+        }
+        let mut last = None;
+        for (id, mut entry) in entries {
+            self.apply_entry(&mut entry);
+            last = Some(id);
+        }
+        if last.is_some() {
+            *self.position() = last;
+        }
+        Ok(())
     }
 
     fn apply_entry(&self, entry: &mut InboxFields) {

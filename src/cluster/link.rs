@@ -9,15 +9,16 @@ use std::{
 use redis::{AsyncConnectionConfig, ErrorKind, RedisError, aio::MultiplexedConnection};
 use tokio::{
     sync::mpsc,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{
     ClusterGateway, RedisEndpoint, ReplicatedState,
     commands::is_limited,
-    inbox::READ_TIMEOUT,
+    inbox::{FIRST_READ_BLOCK, READ_TIMEOUT},
     keys::ShardKeys,
     messages::ClusterCommand,
+    outage::{Outage, ReconnectPauses},
     resync::MissedLeave,
     scripts::call,
     webhooks::{self, WebhookRecord},
@@ -71,8 +72,10 @@ impl EngineLink {
         mut endpoint: RedisEndpoint,
         mut commands: mpsc::UnboundedReceiver<ClusterCommand>,
     ) {
-        let mut is_known_lost = false;
+        let (mut outage, mut pauses) =
+            (Outage::default(), ReconnectPauses::new(self.gateway.timings));
         loop {
+            let since = Instant::now();
             let client = timeout(FAILOVER_TIMEOUT, endpoint.client())
                 .await
                 .unwrap_or_else(|_| Err(no_endpoint_error()));
@@ -85,12 +88,9 @@ impl EngineLink {
             };
             let was_up = self.gateway.set_connection(self.number, None);
             self.gateway.set_engine_up(self.number, false);
-            // Once until it is back. The text may hold an address, but never a password.
-            if was_up || !is_known_lost {
-                tracing::error!(engine = self.number, %error, "redis connection lost; members on other nodes stay as they were");
-            }
-            is_known_lost = true;
-            sleep(Duration::from_millis(50 + u64::from(random_byte()))).await;
+            // The text may hold an address, but never a password.
+            outage.log(self.number, was_up, &error);
+            sleep(pauses.next(was_up, since.elapsed(), random_byte())).await;
         }
     }
 
@@ -106,7 +106,7 @@ impl EngineLink {
             client.get_multiplexed_async_connection_with_config(&config).await
         };
         let mut writer = connect(RESPONSE_TIMEOUT).await?;
-        let reader = connect(READ_TIMEOUT).await?;
+        let mut reader = connect(READ_TIMEOUT).await?;
         let run_id = query_run_id(&mut writer).await?;
         self.gateway.scripts.load(&mut writer).await?;
 
@@ -125,6 +125,9 @@ impl EngineLink {
             stated = self.resync(writer.clone(), rooms, is_known_engine, &missed) => stated?,
             failed = self.run_heartbeat(writer.clone()) => match failed? {},
         }
+        // Only a Redis that does what a running node needs counts as reached.
+        self.beat(&mut writer).await?;
+        self.read_entries(&mut reader, FIRST_READ_BLOCK).await?;
 
         self.gateway.set_connection(self.number, Some(writer.clone()));
         self.gateway.set_engine_up(self.number, true);

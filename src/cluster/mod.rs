@@ -23,6 +23,7 @@ mod inbox;
 mod keys;
 mod link;
 pub mod messages;
+mod outage;
 mod queries;
 mod redis_info;
 mod replicated_state;

@@ -21,6 +21,12 @@ impl ClusterTimings {
         self.lease / 4
     }
 
+    /// How long a node waits at most before it tries again to reach a Redis that fails: much shorter than the lease, for all
+    /// nodes are to be back before the first of them gives the others up.
+    pub fn max_reconnect_pause(self) -> Duration {
+        self.lease / 4
+    }
+
     /// What is left of the lease of a node that is certainly up: it has renewed it lately.
     pub fn min_remaining_lease(self) -> Duration {
         self.lease / 2
@@ -58,6 +64,7 @@ mod tests {
         let times = [
             timings.lease,
             timings.heartbeat_interval(),
+            timings.max_reconnect_pause(),
             timings.min_remaining_lease(),
             timings.unconfirmed_member_ttl(),
             timings.outgoing_migration_timeout(),
@@ -65,6 +72,6 @@ mod tests {
             timings.claim_retry_interval(),
         ];
 
-        assert_eq!(times.map(|time| time.as_secs()), [8, 2, 4, 8, 10, 15, 3]);
+        assert_eq!(times.map(|time| time.as_secs()), [8, 2, 2, 4, 8, 10, 15, 3]);
     }
 }

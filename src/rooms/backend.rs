@@ -99,8 +99,9 @@ pub trait Backend: Send + Sync {
 
     // WebhookEvent REST, metrics and moderation need.
 
-    /// The cluster as this node sees it; nothing on a single node.
-    fn status(&self) -> BackendFuture<'_, Option<ClusterStatus>>;
+    /// The cluster as this node sees it, from memory: whether a process lives must not depend on Redis. Nothing on a single
+    /// node.
+    fn status(&self) -> Option<ClusterStatus>;
 
     /// Nodes, rooms and members of the whole cluster; nothing on a single node.
     fn counts(&self) -> BackendFuture<'_, Result<Option<ClusterCounts>, ClusterUnavailable>>;
@@ -210,7 +211,7 @@ pub struct ClusterStatus {
     pub node: Arc<str>,
     /// Whether every Redis can be reached.
     pub is_up: bool,
-    /// How many nodes there are, where that is known.
+    /// How many nodes there were at the last heartbeat, while Redis can be reached.
     pub nodes: Option<usize>,
 }
 
@@ -272,8 +273,8 @@ impl Backend for SingleNode {
 
     fn hand_over(&self, _: HandOver) {}
 
-    fn status(&self) -> BackendFuture<'_, Option<ClusterStatus>> {
-        Box::pin(ready(None))
+    fn status(&self) -> Option<ClusterStatus> {
+        None
     }
 
     fn counts(&self) -> BackendFuture<'_, Result<Option<ClusterCounts>, ClusterUnavailable>> {

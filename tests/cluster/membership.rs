@@ -28,7 +28,9 @@ async fn members_on_different_nodes_join_message_and_leave_each_other() {
     alice.wait_for_error("target_not_found").await;
     for node in &cluster.nodes {
         assert_eq!(listed(node).await, [("attic".into(), 1), ("den".into(), 3)].into());
-        assert_eq!(node.health().await["cluster"]["nodes"], 3);
+        // As of its last heartbeat.
+        eventually("all nodes are counted", async || node.health().await["cluster"]["nodes"] == 3)
+            .await;
     }
 
     alice.leave().await;

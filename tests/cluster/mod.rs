@@ -1,6 +1,7 @@
 //! Several server processes and a real Redis between them: what each client has received must add up to what Redis holds,
 //! whatever happens to nodes, Redis and the network between them.
 
+mod access;
 mod doctor;
 mod faults;
 mod membership;

@@ -45,7 +45,7 @@ struct ClusterBody {
     /// Whether Redis is `up` or `down`. While it is down no client can join a room, and members stay.
     #[schema(example = "up")]
     engine: &'static str,
-    /// How many nodes there are.
+    /// How many nodes there were at the last heartbeat of this one, while Redis is `up`.
     #[serde(skip_serializing_if = "Option::is_none")]
     nodes: Option<usize>,
 }
@@ -60,7 +60,7 @@ async fn root() -> Json<RootBody> {
 #[utoipa::path(get, path = "/health", tag = "General", responses((status = 200, description = "The server runs", body = HealthBody)))]
 async fn health(State(app): State<AppState>) -> Json<HealthBody> {
     let (active_connections, rooms) = (app.rooms.member_total(), app.rooms.room_count());
-    let cluster = app.rooms.backend().status().await.map(|status| ClusterBody {
+    let cluster = app.rooms.backend().status().map(|status| ClusterBody {
         node: status.node.to_string(),
         engine: if status.is_up { "up" } else { "down" },
         nodes: status.nodes,

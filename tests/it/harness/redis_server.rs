@@ -41,6 +41,18 @@ impl RedisServer {
         Self::start_with("redis://", tempfile::tempdir().unwrap(), arguments).await
     }
 
+    /// A server with one more user, `signaling`, who has these ACL rules; see [`user_url`](Self::user_url).
+    pub async fn start_with_user(rules: &str) -> Self {
+        let mut arguments = vec!["--user", "signaling", "on", ">hunter2"];
+        arguments.extend(rules.split(' '));
+        Self::start_with("redis://", tempfile::tempdir().unwrap(), &arguments).await
+    }
+
+    /// For that user.
+    pub fn user_url(&self) -> String {
+        format!("redis://signaling:hunter2@localhost:{}", self.port)
+    }
+
     /// A server that asks for a password.
     pub async fn start_with_password(password: &str) -> Self {
         // It may become the replica of another server.
@@ -153,6 +165,14 @@ impl RedisServer {
             flood.arg(script).arg(1).arg(format!("{{sig2_0}}:inbox:{node}")).arg(5_000);
             flood.query_async::<()>(&mut connection).await.unwrap();
         }
+    }
+
+    /// How often it has run a command, by clients and in scripts.
+    pub async fn calls(&self, command: &str) -> u64 {
+        let stats = self.info("commandstats").await;
+        let line = stats.lines().find_map(|it| it.strip_prefix(&format!("cmdstat_{command}:")));
+        let calls = line.and_then(|it| it.strip_prefix("calls=")?.split(',').next()?.parse().ok());
+        calls.unwrap_or(0)
     }
 
     /// A section of its INFO.
