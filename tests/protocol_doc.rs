@@ -12,8 +12,8 @@ use serde_json::{Value, value::RawValue};
 use signaling::{
     delivery::ResumeError,
     protocol::{
-        self, ClientMessage, IceServer, ResumeOffer, RosterEntry, SenderSuffix, ServerMessage,
-        Signal, SignalKind,
+        self, ClientMessage, IceServer, MessageLimits, ResumeOffer, RosterEntry, SenderSuffix,
+        ServerMessage, Signal, SignalKind,
     },
 };
 
@@ -94,6 +94,8 @@ fn the_server_sends_every_server_message_exactly_so_and_no_other() {
         resume_token: "eyJhbGciOiJIUzI1NiJ9.eyJyb29tIjoi…",
         resume_window_seconds: 30,
     });
+    let limits =
+        MessageLimits { max_message_bytes: 65_536, messages_per_second: 50, message_burst: 250 };
     let state = |state| ServerMessage::PeerState { client_id: phone, state }.encode();
     let sent = [
         ServerMessage::AuthRequired { message, guests: false }.encode(),
@@ -102,6 +104,7 @@ fn the_server_sends_every_server_message_exactly_so_and_no_other() {
             user: alice,
             client_id: laptop,
             message: "Authentication successful",
+            limits,
             ice_servers: &ice_servers,
             resume_offer,
         }
@@ -127,6 +130,7 @@ fn the_server_sends_every_server_message_exactly_so_and_no_other() {
         ServerMessage::TokenRefreshed { expires_in: 1800, resume_offer: None }.encode(),
         ServerMessage::IceServers { ice_servers: ice_servers.get(1..).unwrap(), ttl: 86_400 }
             .encode(),
+        ServerMessage::Limits { limits }.encode(),
         ServerMessage::Announcement { data: &text }.encode(),
         ServerMessage::UserLeft { room_id, client_id: phone, username: bob, connected_users: 1 }
             .encode(),
@@ -136,6 +140,16 @@ fn the_server_sends_every_server_message_exactly_so_and_no_other() {
             id: Some(&id),
             retry: None,
             retry_after_ms: None,
+            max_message_bytes: None,
+        }
+        .encode(),
+        ServerMessage::Error {
+            message: "A message has at most 65536 bytes; this one was longer and is discarded",
+            code: "message_too_big",
+            id: None,
+            retry: None,
+            retry_after_ms: None,
+            max_message_bytes: Some(65_536),
         }
         .encode(),
         ServerMessage::Error {
@@ -144,6 +158,7 @@ fn the_server_sends_every_server_message_exactly_so_and_no_other() {
             id: None,
             retry: Some(true),
             retry_after_ms: Some(4200),
+            max_message_bytes: None,
         }
         .encode(),
         ServerMessage::ServerShutdown { reconnect_in_ms: 4200 }.encode(),
@@ -152,6 +167,7 @@ fn the_server_sends_every_server_message_exactly_so_and_no_other() {
             client_id: laptop,
             replayed: 1,
             users: vec![RosterEntry { client_id: phone, username: bob, polite: true }],
+            limits,
             ice_servers: &[],
             resume_offer,
         }
@@ -162,6 +178,7 @@ fn the_server_sends_every_server_message_exactly_so_and_no_other() {
             id: None,
             retry: None,
             retry_after_ms: None,
+            max_message_bytes: None,
         }
         .encode(),
         state("reconnecting"),

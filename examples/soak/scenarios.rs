@@ -171,7 +171,7 @@ impl Clients {
                 expect_close(socket, &[1003]).await
             }
             1 => {
-                let _ = socket.send(Message::text("x".repeat(70_000))).await; // the server closes while it receives
+                let _ = socket.send(Message::text("x".repeat(300_000))).await; // the server closes while it receives
                 expect_close(socket, &[1009, 1006]).await
             }
             2 => {

@@ -51,6 +51,7 @@ pub fn client_frame(data: &[u8]) {
                 id: parsed.id,
                 retry: None,
                 retry_after_ms: None,
+                max_message_bytes: None,
             };
             let answer = answer.encode();
             let answer = json::object(&answer).expect("an error is one JSON object");

@@ -47,13 +47,15 @@ fn decode_in_pieces(bytes: &[u8], size: usize) -> Decoding {
 fn decode_by_rfc(bytes: &[u8]) -> Decoding {
     let mut messages = Vec::new();
     let mut fragments: Option<Vec<u8>> = None;
+    // The length of the message so far; it is over the limit if there are no fragments.
+    let (mut message_length, mut within) = (0_u128, true);
     let mut at = 0;
     let byte = |at: usize| bytes.get(at).copied();
     while let (Some(first), Some(second)) = (byte(at), byte(at + 1)) {
         let (fin, opcode, short) = (first >= 128, first % 16, usize::from(second % 128));
         let control = matches!(opcode, 8..=10);
         let known = control || opcode <= 2;
-        let in_place = control || (opcode == 0) == fragments.is_some();
+        let in_place = control || (opcode == 0) == (fragments.is_some() || !within);
         if first / 16 % 8 != 0
             || second < 128
             || !known
@@ -72,11 +74,22 @@ fn decode_by_rfc(bytes: &[u8]) -> Decoding {
             let Some(digit) = byte(at + 2 + offset) else { return (messages, None) };
             length = length * 256 + u128::from(digit);
         }
-        let before = if control { 0 } else { fragments.as_ref().map_or(0, Vec::len) };
-        if !control && before as u128 + length > MAX_MESSAGE_BYTES as u128 {
-            return (messages, Some(ProtocolError::TooBig));
-        }
         let start = at + 2 + wide + 4;
+        if !control {
+            let whole = length + if opcode == 0 { message_length } else { 0 };
+            let limit = MAX_MESSAGE_BYTES as u128;
+            if whole > if opcode == 2 { limit } else { 4 * limit } {
+                return (messages, Some(ProtocolError::TooBig));
+            }
+            if bytes.len() < start {
+                return (messages, None); // the length counts once the mask is there
+            }
+            message_length = whole;
+            if whole > limit && within {
+                (fragments, within) = (None, false);
+                messages.push(Message::Discarded { length: whole as usize });
+            }
+        }
         let end = start + length as usize;
         if bytes.len() < end || bytes.len() < start {
             return (messages, None);
@@ -85,6 +98,10 @@ fn decode_by_rfc(bytes: &[u8]) -> Decoding {
             .map(|place| bytes[place] ^ bytes[start - 4 + (place - start) % 4])
             .collect();
         at = end;
+        if !control && !within {
+            within = fin;
+            continue;
+        }
         match opcode {
             8 => {
                 let code =

@@ -29,6 +29,10 @@ pub struct ReloadableLimits {
 /// What a new limit of a connection applies to.
 const NEW_CONNECTIONS: &str = "connections that start from then on";
 
+/// What a new limit of messages applies to.
+const NEW_MESSAGES: &str = "new connections, and open ones within a third of `WEBSOCKET_TIMEOUT`; members that sent \
+                            `\"features\":[\"limits\"]` are told";
+
 const RATE_LIMIT_PER_MINUTE: Setting<u32> =
     Setting::new("RATE_LIMIT_PER_MINUTE", "60", |text| number(text, 0..=u32::MAX))
         .accepts("a whole number; 0 = no limit")
@@ -41,13 +45,13 @@ const RATE_LIMIT_PER_MINUTE: Setting<u32> =
 const WEBSOCKET_MESSAGES_PER_SECOND: Setting<u32> =
     Setting::new("WEBSOCKET_MESSAGES_PER_SECOND", "50", |text| number(text, 1..=1_000_000))
         .accepts(FROM_ONE)
-        .reloadable(NEW_CONNECTIONS)
+        .reloadable(NEW_MESSAGES)
         .help("Messages per second on each connection, sustained.");
 
 const WEBSOCKET_MESSAGE_BURST: Setting<u32> =
     Setting::new("WEBSOCKET_MESSAGE_BURST", "250", |text| number(text, 1..=1_000_000))
         .accepts(FROM_ONE)
-        .reloadable(NEW_CONNECTIONS)
+        .reloadable(NEW_MESSAGES)
         .help("Messages that a connection may send at once.");
 
 const WEBSOCKET_TIMEOUT: Setting<Duration> =
@@ -61,8 +65,11 @@ const WEBSOCKET_TIMEOUT: Setting<Duration> =
 const WEBSOCKET_MAX_MESSAGE_BYTES: Setting<usize> =
     Setting::new("WEBSOCKET_MAX_MESSAGE_BYTES", "65536", |text| number(text, 1024..=16_777_216))
         .accepts("a number of bytes from 1024 to 16777216")
-        .reloadable(NEW_CONNECTIONS)
-        .help("Size of the largest message in bytes. A larger one closes the connection.");
+        .reloadable(NEW_MESSAGES)
+        .help(
+            "Size of the largest message in bytes. A larger one is discarded and answered with an error; one of more \
+             than four times the size closes the connection.",
+        );
 
 const MAX_CONNECTIONS_PER_ROOM: Setting<usize> =
     Setting::new("MAX_CONNECTIONS_PER_ROOM", "10", |text| number(text, 1..=1_000_000))

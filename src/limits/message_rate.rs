@@ -46,14 +46,19 @@ impl MessageRateLimiter {
         }
     }
 
+    /// From now on the bucket refills at `per_second` and holds `burst` messages.
+    pub fn set_rate(&mut self, per_second: u32, burst: u32, now: Instant) {
+        self.refill(now);
+        (self.per_second, self.burst) = (f64::from(per_second), f64::from(burst));
+        self.tokens = self.tokens.min(self.burst);
+    }
+
     /// Counts one message.
     ///
     /// A burst ends after a second without a rejected message. More rejected messages in one burst than the bucket holds
     /// are too many.
     pub fn check(&mut self, now: Instant) -> RateVerdict {
-        let elapsed = now.duration_since(self.refilled).as_secs_f64();
-        self.refilled = now;
-        self.tokens = (self.tokens + elapsed * self.per_second).min(self.burst);
+        self.refill(now);
         if self.tokens >= 1.0 {
             self.tokens -= 1.0;
             return RateVerdict::Pass;
@@ -68,6 +73,12 @@ impl MessageRateLimiter {
             rejected if rejected > self.burst => RateVerdict::Close,
             _ => RateVerdict::Drop,
         }
+    }
+
+    fn refill(&mut self, now: Instant) {
+        let elapsed = now.duration_since(self.refilled).as_secs_f64();
+        self.refilled = now;
+        self.tokens = (self.tokens + elapsed * self.per_second).min(self.burst);
     }
 }
 
@@ -115,6 +126,22 @@ mod tests {
 
         assert_eq!(verdicts.iter().filter(|&&verdict| verdict == RateVerdict::Warn).count(), 1);
         assert!(verdicts.contains(&RateVerdict::Close));
+    }
+
+    #[test]
+    fn a_new_rate_counts_from_then_on() {
+        let now = Instant::now();
+        let mut limiter = MessageRateLimiter::new(10, 20, now);
+        limiter.set_rate(1, 5, now);
+
+        let passed = |limiter: &mut MessageRateLimiter, now| {
+            (0..30).take_while(|_| limiter.check(now) == RateVerdict::Pass).count()
+        };
+
+        assert_eq!(passed(&mut limiter, now), 5);
+        assert_eq!(passed(&mut limiter, now + 3 * SECOND), 3);
+        limiter.set_rate(10, 20, now + 3 * SECOND);
+        assert_eq!(passed(&mut limiter, now + 9 * SECOND), 20);
     }
 
     #[test]

@@ -64,6 +64,9 @@ pub struct Features {
     pub peer_state: bool,
     /// `ice`: it receives new ICE servers before the TURN credentials expire.
     pub ice: bool,
+    /// `limits`: it receives the limits of its messages again when they change.
+    #[serde(default)] // a record of an earlier version has none
+    pub limits: bool,
 }
 
 /// The contents of a `resume`.
@@ -353,7 +356,12 @@ fn features(raw: Option<&RawValue>) -> Features {
     let named = raw.and_then(value::<Vec<&RawValue>>).unwrap_or_default();
     let names: Vec<_> = named.into_iter().filter_map(text).collect();
     let has = |name| names.iter().any(|known| known == name);
-    Features { resume: has("resume"), peer_state: has("peer_state"), ice: has("ice") }
+    Features {
+        resume: has("resume"),
+        peer_state: has("peer_state"),
+        ice: has("ice"),
+        limits: has("limits"),
+    }
 }
 
 fn value<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Option<T> {

@@ -24,7 +24,7 @@ pub use client::{
 };
 pub use close::{CloseFrame, CloseInfo, CloseReason};
 pub use ids::{RequestedId, is_client_id};
-pub use server::{IceServer, ResumeOffer, RosterEntry, ServerMessage, with_seq};
+pub use server::{IceServer, MessageLimits, ResumeOffer, RosterEntry, ServerMessage, with_seq};
 pub use signal::{SenderSuffix, Signal, SignalKind};
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ pub enum ServerMessage<'a> {
         user: &'a str,
         client_id: &'a str,
         message: &'a str,
+        limits: MessageLimits,
         #[serde(rename = "iceServers", skip_serializing_if = "<[_]>::is_empty")]
         ice_servers: &'a [IceServer],
         #[serde(flatten)]
@@ -31,6 +32,7 @@ pub enum ServerMessage<'a> {
         client_id: &'a str,
         replayed: usize,
         users: Vec<RosterEntry<'a>>,
+        limits: MessageLimits,
         #[serde(rename = "iceServers", skip_serializing_if = "<[_]>::is_empty")]
         ice_servers: &'a [IceServer],
         #[serde(flatten)]
@@ -45,6 +47,8 @@ pub enum ServerMessage<'a> {
         ice_servers: &'a [IceServer],
         ttl: u64,
     },
+    /// Replaces the limits of the client's messages.
+    Limits { limits: MessageLimits },
     /// A peer has lost its connection and may return; or it has returned.
     PeerState { client_id: &'a str, state: &'a str },
     /// The members that were in the room before the client.
@@ -79,6 +83,9 @@ pub enum ServerMessage<'a> {
         retry: Option<bool>,
         #[serde(skip_serializing_if = "Option::is_none")]
         retry_after_ms: Option<u64>,
+        /// Only with `message_too_big`: the limit.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        max_message_bytes: Option<usize>,
     },
     /// The server is stopping; the time is spread so that its clients do not all return at once.
     ServerShutdown { reconnect_in_ms: u64 },
@@ -89,6 +96,17 @@ impl ServerMessage<'_> {
     pub fn encode(&self) -> ByteString {
         to_json(self).into()
     }
+}
+
+/// How large the messages of a client may be, and how many it may send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct MessageLimits {
+    /// The longest message, in bytes: the payload of its text frame.
+    pub max_message_bytes: usize,
+    /// How many messages it may send each second, sustained.
+    pub messages_per_second: u32,
+    /// How many messages it may send at once.
+    pub message_burst: u32,
 }
 
 /// What a client needs to resume its membership.

@@ -52,6 +52,7 @@ pub(super) async fn close(
                     id: None,
                     retry: Some(retry),
                     retry_after_ms,
+                    max_message_bytes: None,
                 };
                 metrics.record_error(code);
                 socket.send(&[error.encode()]).await?;

@@ -19,7 +19,7 @@ use crate::{
     delivery::ClientQueue,
     metrics::Metrics,
     moderation::EntryDenied,
-    protocol::{IceServer, ResumeOffer, ServerMessage},
+    protocol::{IceServer, MessageLimits, ResumeOffer, ServerMessage},
     rooms::{Peer, RoomRegistry},
     websocket::FrameCounter,
 };
@@ -69,8 +69,28 @@ impl<D> SessionContext<D> {
         message: &str,
         id: Option<&RawValue>,
     ) -> ByteString {
+        self.encode_error_with(code, message, id, None)
+    }
+
+    /// As [`Self::encode_error`] for a message that is larger than `max_message_bytes`.
+    pub(super) fn encode_too_big(&self, max_message_bytes: usize) -> ByteString {
+        let message = format!(
+            "A message has at most {max_message_bytes} bytes; this one was longer and is discarded"
+        );
+        self.encode_error_with("message_too_big", &message, None, Some(max_message_bytes))
+    }
+
+    fn encode_error_with(
+        &self,
+        code: &'static str,
+        message: &str,
+        id: Option<&RawValue>,
+        max_message_bytes: Option<usize>,
+    ) -> ByteString {
         self.metrics.record_error(code);
-        ServerMessage::Error { message, code, id, retry: None, retry_after_ms: None }.encode()
+        let (retry, retry_after_ms) = (None, None);
+        ServerMessage::Error { message, code, id, retry, retry_after_ms, max_message_bytes }
+            .encode()
     }
 
     /// Signs the token with which a client resumes; `None` where no client may resume.
@@ -95,10 +115,8 @@ impl<D> SessionContext<D> {
 pub struct SessionLimits {
     /// The longest wait for the first frame, the longest silence, and the longest single write.
     pub timeout: Duration,
-    /// How fast the message budget refills.
-    pub messages_per_second: u32,
-    /// How many messages the budget holds.
-    pub message_burst: u32,
+    /// The limits of its messages at the start; [`SessionServices::message_limits`] may change them.
+    pub messages: MessageLimits,
     /// Whether a client without a token may join.
     pub guests: bool,
     /// Whether a session ends when its token expires.
@@ -139,6 +157,8 @@ pub trait SessionServices: Send + Sync {
     fn ice_servers(&self, username: Option<&str>) -> IceServerSet;
     /// A number that changes whenever the configured servers were replaced.
     fn ice_version(&self) -> u64;
+    /// The limits of each client's messages from now on.
+    fn message_limits(&self) -> MessageLimits;
 }
 
 /// ICE servers, with credentials that expire.

@@ -1,6 +1,7 @@
 //! Acts on each frame of a member: relays signals, answers pings, refreshes tokens.
 
 use bytestring::ByteString;
+use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::{
@@ -18,6 +19,14 @@ use crate::{
     websocket::Socket,
 };
 
+/// The type of a message, what was done with it, and the answer to its sender.
+type Handled = (MessageType, MessageOutcome, Option<ByteString>);
+
+/// A message over the message rate.
+fn rate_limited(reply: Option<ByteString>) -> Handled {
+    (MessageType::Other, MessageOutcome::RateLimited, reply)
+}
+
 impl<D: SessionServices> Member<'_, D> {
     /// Acts on one frame, counts it, and answers its sender where there is an answer; returns whether there was one.
     pub(super) async fn handle_frame(
@@ -27,16 +36,42 @@ impl<D: SessionServices> Member<'_, D> {
         socket: &mut TimedSocket<'_, impl Socket>,
     ) -> Result<bool, CloseReason> {
         let verdict = self.budget.check(now);
-        let (kind, outcome, reply) = match verdict {
+        let handled = match verdict {
             RateVerdict::Pass => self.dispatch(frame, now),
-            RateVerdict::Warn => {
-                (MessageType::Other, MessageOutcome::RateLimited, Some(self.rate_warning(frame)))
-            }
-            RateVerdict::Drop | RateVerdict::Close => {
-                (MessageType::Other, MessageOutcome::RateLimited, None)
-            }
+            RateVerdict::Warn => rate_limited(Some(self.rate_warning(protocol::parse(frame).id))),
+            RateVerdict::Drop | RateVerdict::Close => rate_limited(None),
         };
-        self.context.metrics.record_message(kind, outcome, frame.len());
+        self.answer(handled, frame.len(), verdict, socket).await
+    }
+
+    /// Answers a message of `length` bytes that is over the size limit. It counts against the message rate.
+    pub(super) async fn refuse_discarded(
+        &mut self,
+        length: usize,
+        now: Instant,
+        socket: &mut TimedSocket<'_, impl Socket>,
+    ) -> Result<bool, CloseReason> {
+        let verdict = self.budget.check(now);
+        let handled = match verdict {
+            RateVerdict::Pass => {
+                let reply = self.context.encode_too_big(self.message_limits.max_message_bytes);
+                (MessageType::Other, MessageOutcome::Refused, Some(reply))
+            }
+            RateVerdict::Warn => rate_limited(Some(self.rate_warning(None))),
+            RateVerdict::Drop | RateVerdict::Close => rate_limited(None),
+        };
+        self.answer(handled, length, verdict, socket).await
+    }
+
+    /// Counts a message, sends the answer to it, and returns whether there is one.
+    async fn answer(
+        &mut self,
+        (kind, outcome, reply): Handled,
+        length: usize,
+        verdict: RateVerdict,
+        socket: &mut TimedSocket<'_, impl Socket>,
+    ) -> Result<bool, CloseReason> {
+        self.context.metrics.record_message(kind, outcome, length);
         let is_answered = reply.is_some();
         match reply {
             // Frames with sequence numbers have one order.
@@ -49,21 +84,17 @@ impl<D: SessionServices> Member<'_, D> {
     }
 
     /// The `error` frame for the first frame over the message rate.
-    fn rate_warning(&self, frame: &str) -> ByteString {
+    fn rate_warning(&self, id: Option<&RawValue>) -> ByteString {
         self.span().in_scope(|| tracing::warn!("message rate exceeded"));
-        let rate = self.context.limits.messages_per_second;
+        let rate = self.message_limits.messages_per_second;
         let sentence = format!(
             "More than {rate} messages a second: this and the next are not passed on until you slow down"
         );
-        self.context.encode_error("rate_limited", &sentence, protocol::parse(frame).id)
+        self.context.encode_error("rate_limited", &sentence, id)
     }
 
-    /// Acts on one frame. Returns its type, what was done with it, and the answer to its sender.
-    fn dispatch(
-        &mut self,
-        frame: &str,
-        now: Instant,
-    ) -> (MessageType, MessageOutcome, Option<ByteString>) {
+    /// Acts on one frame.
+    fn dispatch(&mut self, frame: &str, now: Instant) -> Handled {
         let ClientFrame { id, ack, message } = protocol::parse(frame);
         if let Some(ack) = ack {
             self.queue.acknowledge(ack);

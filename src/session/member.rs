@@ -8,14 +8,14 @@ use tokio::time::{Instant, sleep_until};
 use tracing::Span;
 
 use super::{
-    Authorized, DetachedMember, IceServerSet, SessionContext, SessionLimits, SessionServices,
+    Authorized, DetachedMember, IceServerSet, SessionContext, SessionServices,
     liveness::{Liveness, TimedSocket},
 };
 use crate::{
     auth::{resume_token::ResumeToken, token_sessions::TokenSessionGuard},
     delivery::{self, ClientQueue, ClientQueueReader, DisconnectSignal},
     limits::MessageRateLimiter,
-    protocol::{CloseReason, IceServer, RosterEntry, ServerMessage},
+    protocol::{CloseReason, IceServer, MessageLimits, RosterEntry, ServerMessage},
     rooms::{Membership, Peer, Resumed},
     websocket::{Socket, SocketEvent},
 };
@@ -53,6 +53,8 @@ pub(super) struct Member<'h, D> {
     renew_ice_at: Option<Instant>,
     /// The version of the ICE servers that the client has.
     ice_version: u64,
+    /// The limits that apply to the client's messages, as it was told.
+    pub(super) message_limits: MessageLimits,
     pub(super) is_guest: bool,
     pub(super) budget: MessageRateLimiter,
     pub(super) token_session: Option<TokenSessionGuard>,
@@ -84,7 +86,8 @@ impl<'h, D: SessionServices> Member<'h, D> {
             since,
         };
         let signed = context.sign_resume_token(&resume_token);
-        let SessionLimits { messages_per_second, message_burst, .. } = context.limits;
+        let message_limits = context.limits.messages;
+        let MessageLimits { messages_per_second, message_burst, .. } = message_limits;
         let member = Member {
             context,
             membership,
@@ -95,6 +98,7 @@ impl<'h, D: SessionServices> Member<'h, D> {
             expires_at,
             renew_ice_at: ice.lifetime.filter(|_| wants_ice).and_then(renew_at),
             ice_version,
+            message_limits,
             is_guest,
             budget: MessageRateLimiter::new(messages_per_second, message_burst, Instant::now()),
             token_session: session,
@@ -109,6 +113,8 @@ impl<'h, D: SessionServices> Member<'h, D> {
         greeting: &[ByteString],
         guest_frame: Option<ByteString>,
     ) -> Result<(), CloseReason> {
+        // A reload may have been between the start of the connection and this session.
+        socket.socket.set_max_message_bytes(self.message_limits.max_message_bytes);
         socket.write(greeting).await?;
         self.is_resume_token_sent = true;
         self.reader.set_direct_writer(socket.socket.direct_writer());
@@ -155,9 +161,16 @@ impl<'h, D: SessionServices> Member<'h, D> {
                         self.context.metrics.record_ping_rtt(rtt);
                         self.queue.record_ping_rtt(rtt);
                     }
-                    if let Some(text) = text_or_close(received)?
-                        && self.handle_frame(&text, now, socket).await?
-                    {
+                    let is_answered = match received {
+                        Some(SocketEvent::Discarded { length }) => {
+                            self.refuse_discarded(length, now, socket).await?
+                        }
+                        other => match text_or_close(other)? {
+                            Some(text) => self.handle_frame(&text, now, socket).await?,
+                            None => false,
+                        },
+                    };
+                    if is_answered {
                         liveness.record_answer();
                     }
                 }
@@ -165,6 +178,7 @@ impl<'h, D: SessionServices> Member<'h, D> {
                     let now = Instant::now();
                     liveness.excuse_suspension(timer.deadline(), now);
                     self.check_deadlines(&liveness, now)?;
+                    self.follow_message_limits(socket.socket, now);
                     if liveness.is_ping_due(now) {
                         socket.ping().await?;
                         liveness.record_ping(now);
@@ -224,6 +238,20 @@ impl<'h, D: SessionServices> Member<'h, D> {
         self.queue.push(frame, None);
     }
 
+    /// Applies other limits of messages, and sends them to a client that opted in to that.
+    fn follow_message_limits(&mut self, socket: &mut impl Socket, now: Instant) {
+        let limits = self.context.services.message_limits();
+        if limits == self.message_limits {
+            return;
+        }
+        self.message_limits = limits;
+        self.budget.set_rate(limits.messages_per_second, limits.message_burst, now);
+        socket.set_max_message_bytes(limits.max_message_bytes);
+        if self.queue.features().limits {
+            self.queue.push(ServerMessage::Limits { limits }.encode(), None);
+        }
+    }
+
     /// `auth_success`, then `users_in_room`; no other frame comes before or between them.
     pub(super) fn welcome(
         &mut self,
@@ -235,6 +263,7 @@ impl<'h, D: SessionServices> Member<'h, D> {
             user: username,
             client_id,
             message: "Authentication successful",
+            limits: self.message_limits,
             ice_servers,
             resume_offer: token.map(|token| self.context.resume_offer(token)),
         };
@@ -260,6 +289,7 @@ impl<'h, D: SessionServices> Member<'h, D> {
             client_id: &self.peer().client_id,
             replayed: resumed.replayed_frames,
             users: users.collect(),
+            limits: self.message_limits,
             ice_servers,
             resume_offer: token.map(|token| self.context.resume_offer(token)),
         }
@@ -300,7 +330,7 @@ impl<'h, D: SessionServices> Member<'h, D> {
     }
 }
 
-/// The text that arrived; `None` for a ping or pong; or why nothing more arrives.
+/// The text that arrived; `None` for a ping or pong; or why nothing more is accepted.
 pub(super) fn text_or_close(
     received: Option<SocketEvent>,
 ) -> Result<Option<ByteString>, CloseReason> {
@@ -310,7 +340,7 @@ pub(super) fn text_or_close(
         Some(SocketEvent::Close) => Err(CloseReason::ClosedByClient),
         Some(SocketEvent::Binary) => Err(CloseReason::Binary),
         Some(SocketEvent::NotUtf8) => Err(CloseReason::NotUtf8),
-        Some(SocketEvent::TooBig) => Err(CloseReason::TooBig),
+        Some(SocketEvent::TooBig | SocketEvent::Discarded { .. }) => Err(CloseReason::TooBig),
         Some(SocketEvent::Malformed) => Err(CloseReason::Malformed),
         None => Err(CloseReason::ConnectionLost),
     }

@@ -1,6 +1,12 @@
 //! Sessions over a socket of two channels, on a clock that the tests move.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use bytestring::ByteString;
 use serde_json::{Value, json};
@@ -18,7 +24,7 @@ use crate::{
     delivery::{self, ClientQueue},
     metrics::Metrics,
     moderation::EntryDenied,
-    protocol::{self, ClientMessage, CloseReason},
+    protocol::{self, ClientMessage, CloseReason, MessageLimits},
     rooms::{Membership, Peer, RoomRegistry},
     websocket::{ConnectionLost, Socket, SocketEvent},
 };
@@ -28,10 +34,14 @@ mod resume;
 const TIMEOUT: Duration = Duration::from_secs(30);
 const WINDOW: Duration = Duration::from_secs(20);
 
+const MESSAGE_LIMITS: MessageLimits =
+    MessageLimits { max_message_bytes: 65_536, messages_per_second: 50, message_burst: 250 };
+
 /// The server's end of a socket.
 struct ChannelSocket {
     incoming: mpsc::Receiver<SocketEvent>,
     outgoing: mpsc::Sender<Written>,
+    max_message_bytes: Arc<AtomicUsize>,
 }
 
 /// What the server wrote.
@@ -61,6 +71,10 @@ impl Socket for ChannelSocket {
     async fn close(&mut self, code: u16, reason: &'static str) -> Result<(), ConnectionLost> {
         self.write(Written::Close(code, reason)).await
     }
+
+    fn set_max_message_bytes(&mut self, max_message_bytes: usize) {
+        self.max_message_bytes.store(max_message_bytes, Ordering::Relaxed);
+    }
 }
 
 impl ChannelSocket {
@@ -86,6 +100,10 @@ struct TestServer {
     snapshot: ShutdownSnapshot,
     closer: watch::Sender<Option<Duration>>,
     metrics: Arc<Metrics>,
+    /// The limits of messages after a reload.
+    reloaded: Arc<OnceLock<MessageLimits>>,
+    /// The size limit that was set last on a socket.
+    max_message_bytes: Arc<AtomicUsize>,
 }
 
 impl TestServer {
@@ -96,6 +114,8 @@ impl TestServer {
             snapshot: ShutdownSnapshot::default(),
             closer: watch::Sender::new(None),
             metrics: Arc::default(),
+            reloaded: Arc::default(),
+            max_message_bytes: Arc::default(),
         }
     }
 
@@ -103,6 +123,8 @@ impl TestServer {
         let (to_server, incoming) = mpsc::channel(64);
         let (outgoing, from_server) = mpsc::channel(width);
         let server = self.clone();
+        let services = TestServices { messages: limits.messages, reloaded: self.reloaded.clone() };
+        let max_message_bytes = self.max_message_bytes.clone();
         let context = SessionContext {
             rooms: self.rooms.clone(),
             room: "den".into(),
@@ -110,14 +132,14 @@ impl TestServer {
             address: [127, 0, 0, 1].into(),
             limits,
             metrics: self.metrics.clone(),
-            services: TestServices,
+            services,
             resume_tokens: self.resume_tokens.clone(),
             snapshot: self.snapshot.clone(),
             closing: self.closer.subscribe(),
         };
         let session = tokio::spawn(async move {
-            let (reason, detached) =
-                run(&mut ChannelSocket { incoming, outgoing }, &context, Span::none()).await;
+            let mut socket = ChannelSocket { incoming, outgoing, max_message_bytes };
+            let (reason, detached) = run(&mut socket, &context, Span::none()).await;
             if let Some(detached) = detached {
                 tokio::spawn(async move {
                     let TestServer { snapshot, closer, metrics, .. } = server;
@@ -147,6 +169,10 @@ impl TestServer {
         assert_eq!(success["resume_window_seconds"], 20);
         let token = success["resume_token"].as_str().unwrap().to_owned();
         (client, token)
+    }
+
+    fn size_limit(&self) -> usize {
+        self.max_message_bytes.load(Ordering::Relaxed)
     }
 
     /// The lines of one metric that are not 0.
@@ -212,7 +238,14 @@ impl Client {
 
 /// Accepts tokens of the form `<user> <seconds>`, and panics where the seconds are no number. Its TURN credentials are
 /// valid for a hundred seconds.
-struct TestServices;
+struct TestServices {
+    messages: MessageLimits,
+    reloaded: Arc<OnceLock<MessageLimits>>,
+}
+
+fn test_services() -> TestServices {
+    TestServices { messages: MESSAGE_LIMITS, reloaded: Arc::default() }
+}
 
 impl SessionServices for TestServices {
     fn authorize(
@@ -240,6 +273,10 @@ impl SessionServices for TestServices {
         0
     }
 
+    fn message_limits(&self) -> MessageLimits {
+        self.reloaded.get().copied().unwrap_or(self.messages)
+    }
+
     fn check_entry(&self, _: &str, _: &Peer) -> Option<EntryDenied> {
         None
     }
@@ -256,13 +293,17 @@ fn connect_with(limits: SessionLimits, width: usize) -> Client {
 fn limits() -> SessionLimits {
     SessionLimits {
         timeout: TIMEOUT,
-        messages_per_second: 50,
-        message_burst: 250,
+        messages: MESSAGE_LIMITS,
         guests: false,
         enforce_token_expiry: true,
         token_refresh_grace: Duration::from_secs(60),
         resume_window: WINDOW,
     }
+}
+
+fn with_rate(messages_per_second: u32, message_burst: u32) -> SessionLimits {
+    let messages = MessageLimits { messages_per_second, message_burst, ..MESSAGE_LIMITS };
+    SessionLimits { messages, ..limits() }
 }
 
 fn connect() -> Client {
@@ -505,10 +546,7 @@ async fn a_client_receives_that_the_server_stops_and_when_to_return() {
 
 #[tokio::test(start_paused = true)]
 async fn messages_over_the_rate_cause_one_warning_and_then_end_the_session() {
-    let mut client =
-        connect_with(SessionLimits { message_burst: 5, messages_per_second: 1, ..limits() }, 64)
-            .joined()
-            .await;
+    let mut client = connect_with(with_rate(1, 5), 64).joined().await;
 
     for number in 0..11 {
         client.send(json!({"type":"ping","id":number})).await;
@@ -568,6 +606,61 @@ async fn each_message_that_is_no_text_ends_the_session_with_its_own_code() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_discarded_message_is_answered_with_the_limit_and_counts_against_the_rate() {
+    let mut client = connect_with(with_rate(1, 2), 64).joined().await;
+    let discarded = || SocketEvent::Discarded { length: 70_000 };
+
+    for _ in 0..3 {
+        client.to_server.send(discarded()).await.unwrap();
+    }
+    let answers = [client.receive().await, client.receive().await, client.receive().await];
+    sleep(Duration::from_secs(5)).await;
+    client.send(json!({"type":"ping"})).await;
+
+    let codes = answers.each_ref().map(|answer| answer["code"].as_str());
+    assert_eq!(codes, [Some("message_too_big"), Some("message_too_big"), Some("rate_limited")]);
+    assert_eq!(
+        (&answers[0]["max_message_bytes"], &answers[0]["retry"]),
+        (&json!(65_536), &Value::Null)
+    );
+    assert_eq!(client.receive().await["type"], "pong", "the connection goes on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_is_discarded_before_authentication_ends_the_connection() {
+    let mut client = connect();
+    client.receive().await;
+
+    client.to_server.send(SocketEvent::Discarded { length: 70_000 }).await.unwrap();
+
+    assert_eq!(
+        client.read_to_close().await,
+        (vec![], (1009, "Message too big"), CloseReason::TooBig)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn limits_that_a_reload_changes_apply_to_members_and_are_sent_to_those_that_opted_in() {
+    let server = TestServer::new();
+    let (mut alice, _) = server.join("alice", json!(["limits"])).await;
+    let (mut bob, _) = server.join("bob", json!([])).await;
+    alice.receive().await;
+    let joined_with = alice.receive().await;
+    bob.receive().await;
+    assert_eq!((joined_with["type"].as_str(), server.size_limit()), (Some("user_joined"), 65_536));
+
+    let reloaded = MessageLimits { max_message_bytes: 1024, ..MESSAGE_LIMITS };
+    server.reloaded.set(reloaded).unwrap();
+    let told = alice.receive().await;
+    sleep(TIMEOUT / 3).await;
+
+    let limits = json!({"max_message_bytes":1024,"messages_per_second":50,"message_burst":250});
+    assert_eq!(told, json!({"type":"limits","limits":limits}));
+    assert_eq!(server.size_limit(), 1024);
+    bob.expect_no_frame().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn ice_servers_are_renewed_before_they_expire_for_clients_that_opted_in() {
     let server = TestServer::new();
     let (mut alice, _) = server.join("alice", json!(["ice"])).await;
@@ -598,7 +691,7 @@ async fn ice_servers_are_renewed_before_they_expire_for_clients_that_opted_in() 
 #[tokio::test(start_paused = true)]
 async fn a_queue_overflow_is_counted_as_an_overflow_and_as_a_leave() {
     let server = TestServer::new();
-    let limits = SessionLimits { messages_per_second: 10_000, message_burst: 10_000, ..limits() };
+    let limits = with_rate(10_000, 10_000);
     let alice = server.connect(limits.clone(), 2).joined().await;
     let mut bob = server.connect(limits, 64);
     bob.receive().await;

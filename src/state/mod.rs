@@ -215,8 +215,7 @@ impl AppStateInner {
         let limits = &self.settings().limits;
         SessionLimits {
             timeout: limits.websocket_timeout,
-            messages_per_second: limits.messages_per_second,
-            message_burst: limits.message_burst,
+            messages: self.message_limits(),
             guests: self.config.auth.allow_anonymous,
             enforce_token_expiry: self.config.auth.enforce_token_expiry,
             token_refresh_grace: self.config.intervals.token_refresh_grace,

@@ -6,6 +6,7 @@ use super::AppStateInner;
 use crate::{
     auth::users::{PendingUsers, RowFault},
     config::ReloadableSettings,
+    protocol::MessageLimits,
 };
 
 impl AppStateInner {
@@ -15,8 +16,18 @@ impl AppStateInner {
         self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Applies `settings` that were [read again](crate::config::reload). Members get other STUN and TURN servers at their next
-    /// deadline, so not all at once, and keep the limits that they joined under.
+    /// The limits of each client's messages.
+    pub fn message_limits(&self) -> MessageLimits {
+        let limits = &self.settings().limits;
+        MessageLimits {
+            max_message_bytes: limits.max_message_bytes,
+            messages_per_second: limits.messages_per_second,
+            message_burst: limits.message_burst,
+        }
+    }
+
+    /// Applies `settings` that were [read again](crate::config::reload). Members get other STUN and TURN servers and other limits
+    /// of their messages at their next deadline, so not all at once.
     pub fn apply_settings(&self, settings: ReloadableSettings) {
         let ReloadableSettings { auth, limits, .. } = &settings;
         self.http_rate.apply_settings(limits.requests_per_minute);

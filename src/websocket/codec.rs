@@ -17,11 +17,20 @@ const MASKED: u8 = 0x80;
 /// The longest payload of a control frame, in bytes (section 5.5).
 const MAX_CONTROL_PAYLOAD: usize = 125;
 
+/// A message of up to this many times the size limit is discarded; a larger one ends the connection.
+const MAX_DISCARDED_FACTOR: usize = 4;
+
 /// A message or control frame from a client.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Message {
     /// A complete text message.
     Text(ByteString),
+    /// A text message is over the size limit, according to the headers of its frames so far. Its payload is discarded as
+    /// it arrives, and the next message follows.
+    Discarded {
+        /// The length so far, in bytes.
+        length: usize,
+    },
     /// The start of a binary message. The rest is not decoded.
     Binary,
     /// A Ping. The answer is a [`pong`] with the same payload.
@@ -39,7 +48,8 @@ pub enum ProtocolError {
     Malformed,
     /// A text message, or the reason of a Close, is not UTF-8.
     NotUtf8,
-    /// A message is over the size limit, according to the headers of its frames.
+    /// A text message is over four times the size limit, or a binary one over the limit, according to the headers of its
+    /// frames.
     TooBig,
 }
 
@@ -57,8 +67,51 @@ pub struct Decoded {
 pub struct MessageDecoder {
     /// The longest message that is accepted, in bytes.
     max_message_bytes: usize,
-    /// The payload of the fragments so far; `None` between messages.
-    fragments: Option<Vec<u8>>,
+    message: PartialMessage,
+}
+
+/// What has arrived of the current message, control frames aside.
+#[derive(Debug)]
+enum PartialMessage {
+    /// Nothing: the next frame begins a message.
+    None,
+    /// The payload of its frames so far, all of them complete.
+    Fragments(Vec<u8>),
+    /// It is over the size limit.
+    Discarded {
+        /// The length of its frames so far, the current one included.
+        length: usize,
+        /// How many bytes of the current frame have not arrived yet.
+        missing: usize,
+        /// The current frame is the last one.
+        is_final: bool,
+    },
+}
+
+impl PartialMessage {
+    fn is_none(&self) -> bool {
+        matches!(self, Self::None)
+    }
+
+    /// The length of the message so far.
+    fn length(&self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::Fragments(fragments) => fragments.len(),
+            Self::Discarded { length, .. } => *length,
+        }
+    }
+
+    /// Discards what has arrived of a message that is over the size limit: how many of `available` bytes.
+    fn discard(&mut self, available: usize) -> usize {
+        let Self::Discarded { missing, is_final, .. } = self else { return 0 };
+        let discarded = available.min(*missing);
+        *missing -= discarded;
+        if *missing == 0 && *is_final {
+            *self = Self::None;
+        }
+        discarded
+    }
 }
 
 /// The header of a client's frame, once all of it has arrived.
@@ -70,12 +123,21 @@ struct ClientHeader {
     start: usize,
     /// The length of the payload.
     length: usize,
+    /// The length of the message so far, with this frame; 0 for a control frame.
+    message_length: usize,
+    /// The payload is part of a message over the size limit.
+    is_discarded: bool,
 }
 
 impl MessageDecoder {
     /// A decoder at the start of a connection, for messages of at most `max_message_bytes`.
     pub fn new(max_message_bytes: usize) -> Self {
-        Self { max_message_bytes, fragments: None }
+        Self { max_message_bytes, message: PartialMessage::None }
+    }
+
+    /// Sets the longest message that is accepted, for frames whose header is decoded from now on.
+    pub fn set_max_message_bytes(&mut self, max_message_bytes: usize) {
+        self.max_message_bytes = max_message_bytes;
     }
 
     /// Decodes frames from the start of `bytes` until one of them completes a message, and unmasks them in place. The
@@ -86,10 +148,20 @@ impl MessageDecoder {
     /// [`ProtocolError`], as soon as a header shows it; the bytes after that are meaningless.
     pub fn decode(&mut self, bytes: &mut [u8]) -> Result<Decoded, ProtocolError> {
         let mut used = 0;
-        while let Some(rest) = bytes.get_mut(used..)
-            && let Some(header) = self.parse_header(rest)?
-            && let Some(payload) = rest.get_mut(header.start..header.start + header.length)
-        {
+        loop {
+            used += self.message.discard(bytes.len() - used);
+            let Some(rest) = bytes.get_mut(used..) else { break };
+            let Some(header) = self.parse_header(rest)? else { break };
+            if header.is_discarded {
+                used += header.start;
+                let message = self.begin_discard(&header);
+                if message.is_some() {
+                    return Ok(Decoded { used, message });
+                }
+                continue;
+            }
+            let frame = header.start..header.start + header.length;
+            let Some(payload) = rest.get_mut(frame) else { break };
             used += header.start + header.length;
             unmask(payload, header.mask);
             if let Some(message) = self.complete_frame(&header, payload)? {
@@ -113,8 +185,8 @@ impl MessageDecoder {
         };
         let is_control = opcode & 0x8 != 0;
         let is_allowed = match opcode {
-            CONTINUATION => self.fragments.is_some(),
-            TEXT | BINARY => self.fragments.is_none(),
+            CONTINUATION => !self.message.is_none(),
+            TEXT | BINARY => self.message.is_none(),
             CLOSE | PING | PONG => is_final && second & !MASKED <= MAX_CONTROL_PAYLOAD as u8,
             _ => false,
         };
@@ -122,13 +194,15 @@ impl MessageDecoder {
             return Err(ProtocolError::Malformed);
         }
         let Some(length) = length else { return Ok(None) };
-        let before = if is_control { 0 } else { self.fragments.as_ref().map_or(0, Vec::len) };
-        let length = usize::try_from(length).ok().filter(|length| {
-            before
-                .checked_add(*length)
-                .is_some_and(|whole| whole <= self.max_message_bytes || is_control)
-        });
-        let length = length.ok_or(ProtocolError::TooBig)?;
+        let length = usize::try_from(length).map_err(|_| ProtocolError::TooBig)?;
+        let before = if is_control { 0 } else { self.message.length() };
+        let message_length = if is_control { 0 } else { before.saturating_add(length) };
+        let is_discarded = message_length > self.max_message_bytes
+            || (!is_control && matches!(self.message, PartialMessage::Discarded { .. }));
+        let most = if opcode == BINARY { 1 } else { MAX_DISCARDED_FACTOR };
+        if message_length > self.max_message_bytes.saturating_mul(most) {
+            return Err(ProtocolError::TooBig);
+        }
         let mask = bytes.get(after_length..after_length + 4).and_then(|mask| mask.try_into().ok());
         Ok(mask.map(|mask| ClientHeader {
             is_final,
@@ -136,7 +210,21 @@ impl MessageDecoder {
             mask,
             start: after_length + 4,
             length,
+            message_length,
+            is_discarded,
         }))
+    }
+
+    /// Discards the message from this frame on. Returns the report of it if the message was within the limit so far.
+    fn begin_discard(&mut self, header: &ClientHeader) -> Option<Message> {
+        let ClientHeader { message_length: length, length: missing, is_final, .. } = *header;
+        let discarded = PartialMessage::Discarded { length, missing, is_final };
+        match std::mem::replace(&mut self.message, discarded) {
+            PartialMessage::Discarded { .. } => None,
+            PartialMessage::None | PartialMessage::Fragments(_) => {
+                Some(Message::Discarded { length })
+            }
+        }
     }
 
     fn complete_frame(
@@ -155,10 +243,14 @@ impl MessageDecoder {
             // The usual case, which needs no second copy.
             TEXT if header.is_final => Message::Text(text_message(payload.to_vec())?),
             _text_or_continuation => {
-                let mut fragments = self.fragments.take().unwrap_or_default();
+                let before = std::mem::replace(&mut self.message, PartialMessage::None);
+                let mut fragments = match before {
+                    PartialMessage::Fragments(fragments) => fragments,
+                    PartialMessage::None | PartialMessage::Discarded { .. } => Vec::new(),
+                };
                 fragments.extend_from_slice(payload);
                 if !header.is_final {
-                    self.fragments = Some(fragments);
+                    self.message = PartialMessage::Fragments(fragments);
                     return Ok(None);
                 }
                 Message::Text(text_message(fragments)?)

@@ -34,6 +34,8 @@ pub trait Socket: Send {
         code: u16,
         reason: &'static str,
     ) -> impl Future<Output = Result<(), ConnectionLost>> + Send;
+    /// Sets the longest message that is accepted, in bytes.
+    fn set_max_message_bytes(&mut self, max_message_bytes: usize);
     /// Lets other tasks write text frames while this socket's own task sleeps, where the socket can.
     fn direct_writer(&self) -> Option<Arc<dyn DirectWriter>> {
         None
@@ -57,9 +59,14 @@ pub enum SocketEvent {
     Pong,
     /// The client closes.
     Close,
+    /// A text message over the size limit, which is discarded. More follows.
+    Discarded {
+        /// Its length as far as it is known, in bytes.
+        length: usize,
+    },
     /// A text message that is not UTF-8.
     NotUtf8,
-    /// A message over the size limit.
+    /// A message that is too long to be discarded.
     TooBig,
     /// Bytes that are no WebSocket frame.
     Malformed,
@@ -79,7 +86,7 @@ pub struct WebSocket<S, C> {
 
 impl<S: AsyncRead + AsyncWrite + Send, C> WebSocket<S, C> {
     /// A WebSocket on `stream`, from which `unread` was read already. Messages of more than `max_message_bytes` are
-    /// refused. `counter` counts the text frames that are written.
+    /// discarded, and end the connection above four times that. `counter` counts the text frames that are written.
     pub fn new(stream: S, unread: Vec<u8>, max_message_bytes: usize, counter: C) -> Self {
         let (reader, stream) = tokio::io::split(stream);
         let writer = Arc::new(SharedWriter::new(stream, counter));
@@ -135,6 +142,7 @@ impl<S: AsyncRead + AsyncWrite + Send, C> WebSocket<S, C> {
     fn accept(&mut self, message: Message) -> SocketEvent {
         match message {
             Message::Text(text) => SocketEvent::Text(text),
+            Message::Discarded { length } => SocketEvent::Discarded { length },
             Message::Binary => {
                 self.is_at_end = true;
                 SocketEvent::Binary
@@ -241,6 +249,10 @@ where
     async fn close(&mut self, code: u16, reason: &'static str) -> Result<(), ConnectionLost> {
         self.writer.lock().queue_close(&codec::close_with(code, reason));
         self.flush().await
+    }
+
+    fn set_max_message_bytes(&mut self, max_message_bytes: usize) {
+        self.decoder.set_max_message_bytes(max_message_bytes);
     }
 
     fn direct_writer(&self) -> Option<Arc<dyn DirectWriter>> {

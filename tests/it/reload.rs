@@ -124,7 +124,36 @@ async fn reloaded_limits_apply_at_once_and_members_stay() {
     alice.leave().await;
     let mut bob = house.joins("den", "bob").await;
     bob.send(json!({"type":"message","message":"x".repeat(1024)})).await;
+    assert_eq!(bob.receive().await["max_message_bytes"], 1024);
+    bob.send(json!({"type":"message","message":"x".repeat(4096)})).await;
     assert_eq!(bob.read_to_close().await.1.0, 1009);
+}
+
+#[tokio::test]
+async fn a_member_that_asked_for_it_is_told_the_reloaded_limits_of_its_messages() {
+    let mut house = ReloadableServer::with("WEBSOCKET_TIMEOUT=9\n").await;
+    let (_, login) = house.log_in("alice").await;
+    let mut alice = house.connects("den").await;
+    alice.receive().await;
+    alice
+        .send(json!({"type":"auth_token","token":login["access_token"],"features":["limits"]}))
+        .await;
+    let limits = alice.receive().await["limits"].clone();
+    assert_eq!(
+        limits,
+        json!({"max_message_bytes":65536,"messages_per_second":50,"message_burst":250})
+    );
+    alice.receive().await;
+
+    house.reloads("WEBSOCKET_TIMEOUT=9\nWEBSOCKET_MAX_MESSAGE_BYTES=1024\n").await;
+
+    let told = alice.receive().await;
+    assert_eq!(
+        told,
+        json!({"type":"limits","limits":{"max_message_bytes":1024,"messages_per_second":50,"message_burst":250}})
+    );
+    alice.send(json!({"type":"message","message":"x".repeat(1024)})).await;
+    assert_eq!(alice.receive().await["code"], "message_too_big");
 }
 
 #[tokio::test]

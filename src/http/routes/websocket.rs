@@ -25,7 +25,7 @@ use crate::{
     metrics::LimitKind,
     moderation::EntryDenied,
     net::{ConnectionInfo, Upgraded, stream_of, workers::Workers},
-    protocol::CloseReason,
+    protocol::{CloseReason, MessageLimits},
     rooms::{Peer, is_room_id},
     session::{
         self, AuthError, Authorized, Credentials, IceServerSet, SessionContext, SessionServices,
@@ -197,6 +197,10 @@ impl SessionServices for StateServices {
 
     fn ice_version(&self) -> u64 {
         self.app.ice_version()
+    }
+
+    fn message_limits(&self) -> MessageLimits {
+        self.app.message_limits()
     }
 
     fn check_entry(&self, room: &str, peer: &Peer) -> Option<EntryDenied> {

@@ -260,7 +260,7 @@ async fn members_that_may_resume_continue_in_the_next_process() {
     for member in serde_json::from_str::<Vec<SavedMember>>(&written).unwrap() {
         let detached =
             DetachedMember::restore(&next.rooms, member, 1_005, WINDOW, |token, queue| {
-                TestServices.authorize(Credentials::ResumeToken(token), queue)
+                test_services().authorize(Credentials::ResumeToken(token), queue)
             });
         let (detached, next) = (detached.unwrap(), next.clone());
         tokio::spawn(async move {
@@ -283,7 +283,7 @@ async fn members_that_may_resume_continue_in_the_next_process() {
     for (now, left) in [(1_022, Duration::ZERO), (0, WINDOW)] {
         for member in serde_json::from_str::<Vec<SavedMember>>(&written).unwrap() {
             let authorize = |token: &ResumeToken, queue: &ClientQueue| {
-                TestServices.authorize(Credentials::ResumeToken(token), queue)
+                test_services().authorize(Credentials::ResumeToken(token), queue)
             };
             let rooms = TestServer::new().rooms;
             let detached = DetachedMember::restore(&rooms, member, now, WINDOW, authorize).unwrap();
@@ -324,7 +324,7 @@ async fn the_later_peer_is_polite_also_after_a_resume_and_in_the_next_process() 
         let member = detached.to_saved(1_000).unwrap();
         let detached =
             DetachedMember::restore(&next.rooms, member, 1_000, WINDOW, |token, queue| {
-                TestServices.authorize(Credentials::ResumeToken(token), queue)
+                test_services().authorize(Credentials::ResumeToken(token), queue)
             });
         std::mem::forget(detached.unwrap());
     }

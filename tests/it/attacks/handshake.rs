@@ -1,7 +1,7 @@
 //! From the first byte to the first frame (group H of the catalogue): requests that are none, upgrades that
 //! are none, and frames whose header alone says too much.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     attacked_server::AttackedServer,
@@ -319,7 +319,7 @@ async fn a_frame_that_is_too_large_is_rejected_at_its_header() {
         [&header[..], &[1, 2, 3, 4]].concat()
     };
     let lengths =
-        [65_537, 256 << 10, 8 << 20, 32 << 20, 1 << 31, 1 << 32, 1 << 62, 1 << 63, u64::MAX];
+        [(256 << 10) + 1, 8 << 20, 32 << 20, 1 << 31, 1 << 32, 1 << 62, 1 << 63, u64::MAX];
 
     for length in lengths {
         for first in [TEXT, 0x01, 0x82] {
@@ -348,7 +348,7 @@ async fn a_frame_that_is_too_large_is_rejected_at_its_header() {
 
 /// H18, M13, J10, I03: what is too big for a message is too big in every field of it.
 #[tokio::test]
-async fn a_message_over_the_limit_is_closed_with_1009_and_not_relayed() {
+async fn a_message_over_four_times_the_limit_is_closed_with_1009_and_not_relayed() {
     let server = AttackedServer::start(&[]).await;
     let token = server.token("carol");
     let long = |length: usize| "x".repeat(length);
@@ -367,8 +367,8 @@ async fn a_message_over_the_limit_is_closed_with_1009_and_not_relayed() {
     }
     for message in [
         json!({"type":"offer","offer":{"sdp":long(4 << 20)}}),
-        json!({"type":"offer","offer":{},"to":long(200 << 10)}),
-        json!({"type":long(200 << 10)}),
+        json!({"type":"offer","offer":{},"to":long(257 << 10)}),
+        json!({"type":long(257 << 10)}),
     ] {
         let mut member = server.raw_member("den", "carol").await;
         let _ = member.raw.try_write(frame(TEXT, message.to_string().as_bytes())).await;
@@ -378,8 +378,12 @@ async fn a_message_over_the_limit_is_closed_with_1009_and_not_relayed() {
     // The same in pieces, each of which would do.
     let mut member = server.raw_member("den", "carol").await;
     let piece = frame(0x00, &[b' '; 4096]);
-    let _ = member.raw.try_write([frame(0x01, b"{"), piece.repeat(17)].concat()).await;
-    assert_eq!(member.read_to_close().await.1, Ending::Closed(1009));
+    let _ = member.raw.try_write([frame(0x01, b"{"), piece.repeat(65)].concat()).await;
+    let (told, ending) = member.read_to_close().await;
+    let told: Vec<_> = told.iter().map(|told| (&told["code"], &told["retry"])).collect();
+    let code = json!("message_too_big");
+    assert_eq!(told, [(&code, &Value::Null), (&code, &json!(false))]);
+    assert_eq!(ending, Ending::Closed(1009));
 
     server.assert_unharmed().await;
 }
@@ -402,9 +406,49 @@ async fn the_message_size_limit_is_exact_to_the_byte() {
     fits.write(frame(TEXT, said(2048).as_bytes())).await;
     fits.write(in_pieces(&said(2048))).await;
     fits.assert_no_more_messages().await;
-    exceeds.write(in_pieces(&said(2049))).await;
+    exceeds.write(in_pieces(&said(4 * 2048))).await;
+    exceeds.write(frame(TEXT, said(2049).as_bytes())).await;
+    for _ in 0..2 {
+        let told = exceeds.receive().await;
+        assert_eq!(
+            (&told["code"], &told["max_message_bytes"], &told["retry"]),
+            (&json!("message_too_big"), &json!(2048), &Value::Null)
+        );
+    }
+    exceeds.write(frame(TEXT, br#"{"type":"ping"}"#)).await;
+    assert_eq!(exceeds.receive().await["type"], "pong");
+    exceeds.write(frame(TEXT, said(4 * 2048 + 1).as_bytes())).await;
 
     assert_eq!(exceeds.read_to_close().await.1, Ending::Closed(1009));
     drop(fits);
+    server.assert_unharmed().await;
+}
+
+/// What is discarded is not kept: its payload may come in any pieces, with control frames among them.
+#[tokio::test]
+async fn a_discarded_message_is_answered_before_it_has_arrived_and_the_next_one_is_read() {
+    let server = AttackedServer::start(&[]).await;
+    let mut member = server.raw_member("den", "carol").await;
+    let long = frame(0x01, &vec![b'x'; 200 << 10]);
+    let (start, rest) = long.split_at(100);
+
+    member.write(start.to_vec()).await;
+    assert_eq!(member.receive().await["code"], "message_too_big");
+    for piece in rest.chunks(30_000) {
+        member.write(piece.to_vec()).await;
+    }
+    member
+        .write(
+            [frame(PING, b"a"), frame(0x80, b"\xff"), frame(TEXT, br#"{"type":"ping"}"#)].concat(),
+        )
+        .await;
+
+    let mut answers = Vec::new();
+    while answers.len() < 2 {
+        let answer = member.next_frame().await.unwrap();
+        answers.push((answer.first, String::from_utf8(answer.payload).unwrap()));
+    }
+    assert_eq!(answers, [(0x8a, "a".to_owned()), (TEXT, r#"{"type":"pong"}"#.to_owned())]);
+    drop(member);
     server.assert_unharmed().await;
 }
