@@ -19,6 +19,8 @@ pub struct Intervals {
     pub token_refresh_grace: Duration,
     /// Time-outs of HTTP connections.
     pub http: HttpTimeouts,
+    /// For a request's head on `METRICS_LISTEN`, and between two requests: a monitor sends its request at once.
+    pub metrics_head: Duration,
     /// What the nodes of a cluster wait for each other.
     pub cluster: ClusterTimings,
 }
@@ -41,6 +43,7 @@ impl Default for Intervals {
             certificate_poll: Duration::from_secs(1),
             token_refresh_grace: Duration::from_secs(60),
             http: HttpTimeouts::default(),
+            metrics_head: Duration::from_secs(2),
             cluster: ClusterTimings::default(),
         }
     }
@@ -75,6 +78,7 @@ impl Intervals {
             Some(("certificate_poll", interval)) => self.certificate_poll = interval,
             Some(("token_refresh_grace", grace)) => self.token_refresh_grace = grace,
             Some(("head", timeout)) => self.http.head = timeout,
+            Some(("metrics_head", timeout)) => self.metrics_head = timeout,
             Some(("body", timeout)) => self.http.body = timeout,
             Some(("write_stall", timeout)) => self.http.write_stall = timeout,
             Some(("lease", lease)) => self.cluster.lease = lease,

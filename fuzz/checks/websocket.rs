@@ -1,6 +1,6 @@
 //! WebSocket frames that arrive in pieces of any size.
 
-use signaling::websocket::{Decoded, Message, MessageDecoder, ProtocolError};
+use signaling::websocket::{Decoded, Message, MessageDecoder, ProtocolError, SHORT_FRAGMENT_BYTES};
 
 const MAX_MESSAGE_BYTES: usize = 300;
 
@@ -88,6 +88,8 @@ fn decode_by_rfc(bytes: &[u8]) -> Decoding {
             if whole > limit && within {
                 (fragments, within) = (None, false);
                 messages.push(Message::Discarded { length: whole as usize });
+            } else if !within && !fin && length < SHORT_FRAGMENT_BYTES as u128 {
+                messages.push(Message::ShortFragment);
             }
         }
         let end = start + length as usize;
@@ -130,6 +132,8 @@ fn decode_by_rfc(bytes: &[u8]) -> Decoding {
                 let mut whole = fragments.take().unwrap_or_default();
                 whole.extend(payload);
                 if !fin {
+                    // Of at most `MAX_MESSAGE_BYTES`, so each is short.
+                    messages.push(Message::ShortFragment);
                     fragments = Some(whole);
                     continue;
                 }

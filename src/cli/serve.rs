@@ -21,7 +21,7 @@ use crate::{
     clock::unix_now,
     config::{Config, StartupSettings, dotenv},
     http,
-    intervals::Intervals,
+    intervals::{HttpTimeouts, Intervals},
     moderation::ModerationRules,
     net::{self, ConnectionLimits, workers::Workers},
     state::{self, AppState},
@@ -212,8 +212,9 @@ impl Server {
         let Listeners { clients, is_inherited, metrics, file_descriptors } = listeners;
         let stop_accepting = CancellationToken::new();
         if let Some(listener) = metrics {
-            let limits = ConnectionLimits::for_metrics(app.metrics.clone())
-                .with_timeouts(app.config.intervals.http);
+            let Intervals { http, metrics_head, .. } = app.config.intervals;
+            let timeouts = HttpTimeouts { head: metrics_head, ..http };
+            let limits = ConnectionLimits::for_metrics(app.metrics.clone()).with_timeouts(timeouts);
             let (service, workers) = (http::metrics_service(app), workers.clone());
             let stop = stop_accepting.clone();
             tokio::spawn(net::serve(listener, service, None, limits, workers, stop));

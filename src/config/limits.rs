@@ -46,7 +46,10 @@ const WEBSOCKET_MESSAGES_PER_SECOND: Setting<u32> =
     Setting::new("WEBSOCKET_MESSAGES_PER_SECOND", "50", |text| number(text, 1..=1_000_000))
         .accepts(FROM_ONE)
         .reloadable(NEW_MESSAGES)
-        .help("Messages per second on each connection, sustained.");
+        .help(
+            "Messages per second on each connection, sustained. Pings, Pongs that answer no Ping of the server, and \
+             fragments of less than 1 KiB count as messages.",
+        );
 
 const WEBSOCKET_MESSAGE_BURST: Setting<u32> =
     Setting::new("WEBSOCKET_MESSAGE_BURST", "250", |text| number(text, 1..=1_000_000))
@@ -68,7 +71,8 @@ const WEBSOCKET_MAX_MESSAGE_BYTES: Setting<usize> =
         .reloadable(NEW_MESSAGES)
         .help(
             "Size of the largest message in bytes. A larger one is discarded and answered with an error; one of more \
-             than four times the size closes the connection.",
+             than four times the size closes the connection. Where no guests are allowed, the first message of a \
+             connection is at most 16 KiB.",
         );
 
 const MAX_CONNECTIONS_PER_ROOM: Setting<usize> =

@@ -9,11 +9,8 @@ use std::{
 };
 
 use axum::body::Body;
-use hyper::{body::Incoming, server::conn::http1};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -74,6 +71,7 @@ pub async fn serve(
             Ok((stream, peer)) => match limits.address_permit(peer) {
                 Ok(permit) => {
                     let slot = Arc::new(ConnectionSlot::new(permit, limits.timeouts.clone()));
+                    limits.make_room(&slot);
                     let info = ConnectionInfo { peer, tls: false, slot, workers: workers.clone() };
                     let connection = AcceptedConnection { stream, runtime, info, descriptor };
                     let (service, tls, closing) = (service.clone(), tls.clone(), closing.clone());
@@ -135,6 +133,7 @@ impl AcceptedConnection {
         let sniffed = tokio::select! {
             sniffed = timeout(info.slot.timeouts.head, sniff(stream, &tls)) => sniffed,
             () = closing.cancelled() => return,
+            () = info.slot.closed() => return,
         };
         match sniffed {
             Ok(Ok(Sniffed::Plain(stream))) => serve_http(stream, info, service, closing).await,
@@ -155,21 +154,27 @@ async fn serve_http(
     closing: CancellationToken,
 ) {
     let slot = info.slot.clone();
-    let service = service.map_request(move |request: hyper::Request<Incoming>| {
-        info.slot.has_requested.store(true, Ordering::Relaxed);
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        let in_progress = info.slot.begin_request();
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(info.clone());
-        request
+        let answer = service.clone().oneshot(request);
+        async move {
+            let answer = answer.await;
+            drop(in_progress);
+            answer
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(slot.timeouts.head)
         .max_buf_size(MAX_HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
+        .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        () = slot.closed() => return,
         () = closing.cancelled() => {
             // Browsers open connections before they need them; hyper would wait for the first request.
             if !slot.has_requested.load(Ordering::Relaxed) {

@@ -19,7 +19,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
     runtime::{self, Handle},
-    sync::OwnedSemaphorePermit,
+    sync::{Notify, OwnedSemaphorePermit},
     time::Sleep,
 };
 use tokio_rustls::server::TlsStream;
@@ -58,6 +58,10 @@ pub struct ConnectionInfo {
 #[derive(Debug, Default)]
 pub struct ConnectionSlot {
     pub(super) has_requested: AtomicBool,
+    /// A request is being answered.
+    is_answering: AtomicBool,
+    /// Notified when the connection is to be closed.
+    closing: Notify,
     is_websocket: AtomicBool,
     permit: Mutex<Option<Permit>>,
     /// How long its client may take.
@@ -70,11 +74,42 @@ impl ConnectionSlot {
         Self { permit: Mutex::new(permit), timeouts, ..Self::default() }
     }
 
+    /// A whole request head has arrived. Returns a value that is held until the answer is ready.
+    pub(super) fn begin_request(self: &Arc<Self>) -> RequestInProgress {
+        self.has_requested.store(true, Ordering::Relaxed);
+        self.is_answering.store(true, Ordering::Relaxed);
+        RequestInProgress(self.clone())
+    }
+
+    /// Whether no request is being answered: the connection waits for its client.
+    pub(super) fn is_silent(&self) -> bool {
+        !self.is_answering.load(Ordering::Relaxed)
+    }
+
+    /// Closes the connection, unless it is a WebSocket.
+    pub(super) fn close(&self) {
+        self.closing.notify_one();
+    }
+
+    /// Waits until the connection is to be closed. Cancel safe.
+    pub(super) async fn closed(&self) {
+        self.closing.notified().await;
+    }
+
     /// Marks the connection as a WebSocket: it counts against other limits from now on, and its session has deadlines of
     /// its own.
     pub fn mark_websocket(&self) {
         self.is_websocket.store(true, Ordering::Relaxed);
         self.permit.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
+/// A request that is being answered.
+pub(super) struct RequestInProgress(Arc<ConnectionSlot>);
+
+impl Drop for RequestInProgress {
+    fn drop(&mut self) {
+        self.0.is_answering.store(false, Ordering::Relaxed);
     }
 }
 

@@ -1,6 +1,9 @@
 //! How many connections there may be: over all, by file descriptors, and for each address.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
 
 use ipnet::IpNet;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -9,6 +12,7 @@ use tokio::{
     time::{Duration, Instant},
 };
 
+use super::connection::ConnectionSlot;
 use crate::{
     intervals::HttpTimeouts,
     limits::{ConcurrencyLimiter, Permit},
@@ -18,7 +22,7 @@ use crate::{
 /// Connections from one address that are no WebSocket, or not yet.
 const MAX_UNAUTHENTICATED_PER_ADDRESS: usize = 256;
 
-/// Connections to `METRICS_LISTEN`: one that is stuck blocks no other.
+/// Connections to `METRICS_LISTEN`. One more may be accepted, for which the oldest silent one is closed.
 const MAX_METRICS_CONNECTIONS: usize = 8;
 
 /// How often the log reports that connections wait or are closed.
@@ -31,6 +35,8 @@ pub struct ConnectionLimits {
     trusted_proxies: Vec<IpNet>,
     metrics: Arc<Metrics>,
     pub(super) timeouts: Arc<HttpTimeouts>,
+    /// The open connections, the oldest first, where new ones displace silent ones.
+    displaceable: Option<Mutex<Vec<Weak<ConnectionSlot>>>>,
 }
 
 impl ConnectionLimits {
@@ -40,9 +46,11 @@ impl ConnectionLimits {
         Self::with_capacity(connection_capacity(descriptors), trusted_proxies, metrics)
     }
 
-    /// The limits of `METRICS_LISTEN`: a few connections, out of the reserve that [`new`](Self::new) leaves.
+    /// The limits of `METRICS_LISTEN`: a few connections, out of the reserve that [`new`](Self::new) leaves. A further one
+    /// displaces the oldest that waits for its client, so that silent connections keep no monitor out.
     pub fn for_metrics(metrics: Arc<Metrics>) -> Self {
-        Self::with_capacity(MAX_METRICS_CONNECTIONS, &[], metrics)
+        let limits = Self::with_capacity(MAX_METRICS_CONNECTIONS + 1, &[], metrics);
+        Self { displaceable: Some(Mutex::default()), ..limits }
     }
 
     fn with_capacity(connections: usize, trusted_proxies: &[IpNet], metrics: Arc<Metrics>) -> Self {
@@ -52,6 +60,7 @@ impl ConnectionLimits {
             trusted_proxies: trusted_proxies.to_vec(),
             metrics,
             timeouts: Arc::default(),
+            displaceable: None,
         }
     }
 
@@ -71,6 +80,20 @@ impl ConnectionLimits {
         }
         #[expect(clippy::expect_used, reason = "see the message")]
         self.descriptors.clone().acquire_owned().await.expect("the semaphore is never closed")
+    }
+
+    /// Closes the oldest silent connection where the connection of `slot`, which was just accepted, is one too many.
+    pub(super) fn make_room(&self, slot: &Arc<ConnectionSlot>) {
+        let Some(open) = &self.displaceable else { return };
+        let mut open = open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|slot| slot.strong_count() > 0);
+        if open.len() >= MAX_METRICS_CONNECTIONS {
+            let slots = open.iter().filter_map(Weak::upgrade);
+            if let Some(silent) = slots.into_iter().find(|slot| slot.is_silent()) {
+                silent.close();
+            }
+        }
+        open.push(Arc::downgrade(slot));
     }
 
     /// A permit for a connection from `peer`; `Ok(None)` for a trusted proxy, which needs none.

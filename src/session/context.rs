@@ -127,6 +127,21 @@ pub struct SessionLimits {
     pub resume_window: Duration,
 }
 
+/// The longest first message of a client that is no guest, in bytes: an access token of 8 KiB, or a resume token, and a
+/// client id.
+const MAX_FIRST_MESSAGE_BYTES: usize = 16 * 1024;
+
+impl SessionLimits {
+    /// The longest message that is accepted before a client is a member, in bytes. A guest may begin with any message.
+    pub fn max_first_message_bytes(&self) -> usize {
+        if self.guests {
+            self.messages.max_message_bytes
+        } else {
+            self.messages.max_message_bytes.min(MAX_FIRST_MESSAGE_BYTES)
+        }
+    }
+}
+
 /// What a client presents to be authorized.
 pub enum Credentials<'a> {
     /// An access token, valid or not.

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     limits::RateVerdict,
-    metrics::{MessageOutcome, MessageType},
+    metrics::{LimitKind, MessageOutcome, MessageType},
     protocol::{
         self, AuthToken, ClientFrame, ClientMessage, CloseReason, ServerMessage, SignalKind,
         TokenField,
@@ -73,14 +73,46 @@ impl<D: SessionServices> Member<'_, D> {
     ) -> Result<bool, CloseReason> {
         self.context.metrics.record_message(kind, outcome, length);
         let is_answered = reply.is_some();
-        match reply {
-            // Frames with sequence numbers have one order.
-            Some(reply) if self.resume_token.is_some() => drop(self.queue.push(reply, None)),
-            // Before the queued frames of others, or a client that receives many would get its answer late.
-            Some(reply) => socket.write(&[reply]).await?,
-            None => {}
+        if let Some(reply) = reply {
+            self.send_reply(reply, socket).await?;
         }
         if verdict == RateVerdict::Close { Err(CloseReason::RateLimited) } else { Ok(is_answered) }
+    }
+
+    /// Counts a frame that is no message: a Ping, a Pong that answers no Ping, or a short fragment. Each costs as much
+    /// as a message, so they share its budget. Returns whether the client was warned.
+    pub(super) async fn count_control_frame(
+        &mut self,
+        now: Instant,
+        socket: &mut TimedSocket<'_, impl Socket>,
+    ) -> Result<bool, CloseReason> {
+        let verdict = self.budget.check(now);
+        if verdict == RateVerdict::Pass {
+            return Ok(false);
+        }
+        self.context.metrics.record_limit(LimitKind::Messages);
+        match verdict {
+            RateVerdict::Pass | RateVerdict::Drop => Ok(false),
+            RateVerdict::Warn => {
+                let warning = self.rate_warning(None);
+                self.send_reply(warning, socket).await.map(|()| true)
+            }
+            RateVerdict::Close => Err(CloseReason::RateLimited),
+        }
+    }
+
+    async fn send_reply(
+        &self,
+        reply: ByteString,
+        socket: &mut TimedSocket<'_, impl Socket>,
+    ) -> Result<(), CloseReason> {
+        // Frames with sequence numbers have one order.
+        if self.resume_token.is_some() {
+            self.queue.push(reply, None);
+            return Ok(());
+        }
+        // Before the queued frames of others, or a client that receives many would get its answer late.
+        socket.write(&[reply]).await
     }
 
     /// The `error` frame for the first frame over the message rate.

@@ -15,10 +15,11 @@ use super::{
 };
 use crate::{
     delivery::{ClientQueue, ClientQueueReader, ReplayBuffer},
+    limits::{MessageRateLimiter, RateVerdict},
     metrics::ResumeResult,
     protocol::{
         self, AuthToken, ClientFrame, ClientMessage, CloseReason, Features, FrameError,
-        RequestedId, ServerMessage, TokenField,
+        MessageLimits, RequestedId, ServerMessage, TokenField,
     },
     rooms::{Membership, Peer},
     websocket::Socket,
@@ -44,7 +45,10 @@ pub(super) async fn handshake<'h, D: SessionServices>(
     let invitation = ServerMessage::AuthRequired { message: "Authentication required", guests };
     socket.write(&[invitation.encode()]).await?;
     let deadline = Instant::now() + context.limits.timeout;
-    let mut first = first_text(socket.socket, deadline).await?;
+    let MessageLimits { max_message_bytes, messages_per_second, message_burst } =
+        context.limits.messages;
+    let mut budget = MessageRateLimiter::new(messages_per_second, message_burst, Instant::now());
+    let mut first = first_text(socket.socket, deadline, &mut budget).await?;
 
     if let ClientFrame { id, message: Ok(ClientMessage::Resume(request)), .. } =
         protocol::parse(&first)
@@ -55,6 +59,7 @@ pub(super) async fn handshake<'h, D: SessionServices>(
                 record_peer_in_span(membership.peer());
                 tracing::info!(replayed = resumed.replayed_frames, "membership resumed");
                 context.metrics.record_resume(ResumeResult::Resumed);
+                socket.socket.set_max_message_bytes(max_message_bytes);
                 let (mut member, ice_servers, token) =
                     Member::new(context, membership, queue, reader, authorized, id);
                 member.is_resume_token_sent = true;
@@ -68,7 +73,7 @@ pub(super) async fn handshake<'h, D: SessionServices>(
                 socket.write(&[context.encode_error("resume_failed", &sentence, id)]).await?;
             }
         }
-        first = first_text(socket.socket, deadline).await?;
+        first = first_text(socket.socket, deadline, &mut budget).await?;
     }
     let message = protocol::parse(&first).message;
     let (credentials, requested_id, features) = credentials_of(&message, guests)?;
@@ -105,6 +110,7 @@ pub(super) async fn handshake<'h, D: SessionServices>(
         membership.set_leave_reason(reason.as_str());
         return Err(reason);
     }
+    socket.socket.set_max_message_bytes(max_message_bytes);
     tracing::info!("member joined");
     context.metrics.record_join();
     let id = MembershipId { key, since };
@@ -147,15 +153,19 @@ fn credentials_of<'a>(
     }
 }
 
-/// The next text message, which must arrive by `deadline`. Pings do not extend it.
+/// The next text message, which must arrive by `deadline`. Pings do not extend it, and count against `budget`.
 async fn first_text(
     socket: &mut impl Socket,
     deadline: Instant,
+    budget: &mut MessageRateLimiter,
 ) -> Result<ByteString, CloseReason> {
     let text = async {
         loop {
             if let Some(text) = text_or_close(socket.receive().await)? {
                 return Ok(text);
+            }
+            if budget.check(Instant::now()) != RateVerdict::Pass {
+                return Err(CloseReason::RateLimited);
             }
         }
     };

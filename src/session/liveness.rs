@@ -22,11 +22,15 @@ pub(super) struct Liveness {
     pinged_at: Instant,
     /// When the first of the Pings was sent that are not answered.
     unanswered_since: Option<Instant>,
+    /// How many Pings were sent that are not answered.
+    unanswered: u32,
 }
 
 impl Liveness {
     pub(super) fn new(timeout: Duration, now: Instant) -> Self {
-        Self { timeout, received_at: now, sent_at: now, pinged_at: now, unanswered_since: None }
+        let (received_at, sent_at, pinged_at) = (now, now, now);
+        let (unanswered_since, unanswered) = (None, 0);
+        Self { timeout, received_at, sent_at, pinged_at, unanswered_since, unanswered }
     }
 
     pub(super) fn record_received(&mut self, now: Instant) {
@@ -45,12 +49,18 @@ impl Liveness {
 
     pub(super) fn record_ping(&mut self, now: Instant) {
         self.unanswered_since = self.unanswered_since.or(Some(now));
+        self.unanswered += 1;
         (self.pinged_at, self.sent_at) = (now, now);
     }
 
-    /// Records a Pong, and returns the time since the Ping; `None` where none was sent.
-    pub(super) fn record_pong(&mut self, now: Instant) -> Option<Duration> {
-        self.unanswered_since.take().map(|since| now.duration_since(since))
+    /// Records a Pong; whether it answers a Ping.
+    pub(super) fn record_pong(&mut self, now: Instant) -> PongOrigin {
+        if self.unanswered == 0 {
+            return PongOrigin::Unasked;
+        }
+        self.unanswered -= 1;
+        let since = self.unanswered_since.take();
+        PongOrigin::Answer { rtt: since.map(|since| now.duration_since(since)) }
     }
 
     /// The timer of `deadline` fires at `now`. The time for which the process was suspended is not the client's
@@ -78,6 +88,15 @@ impl Liveness {
         let silent_at = self.received_at + self.timeout;
         ping_at.min(silent_at)
     }
+}
+
+/// Why a client sent a Pong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PongOrigin {
+    /// It answers a Ping: the time since the first of the Pings that were not answered, with the first Pong after it.
+    Answer { rtt: Option<Duration> },
+    /// No Ping was sent that is not answered yet (RFC 6455 section 5.5.3 allows such a Pong).
+    Unasked,
 }
 
 /// A socket whose writes have a deadline.

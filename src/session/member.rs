@@ -9,7 +9,7 @@ use tracing::Span;
 
 use super::{
     Authorized, DetachedMember, IceServerSet, SessionContext, SessionServices,
-    liveness::{Liveness, TimedSocket},
+    liveness::{Liveness, PongOrigin, TimedSocket},
 };
 use crate::{
     auth::{resume_token::ResumeToken, token_sessions::TokenSessionGuard},
@@ -156,10 +156,10 @@ impl<'h, D: SessionServices> Member<'h, D> {
                     let now = Instant::now();
                     liveness.record_received(now);
                     if matches!(received, Some(SocketEvent::Pong))
-                        && let Some(rtt) = liveness.record_pong(now)
+                        && let PongOrigin::Answer { rtt } = liveness.record_pong(now)
                     {
-                        self.context.metrics.record_ping_rtt(rtt);
-                        self.queue.record_ping_rtt(rtt);
+                        self.record_ping_rtt(rtt);
+                        continue;
                     }
                     let is_answered = match received {
                         Some(SocketEvent::Discarded { length }) => {
@@ -167,7 +167,7 @@ impl<'h, D: SessionServices> Member<'h, D> {
                         }
                         other => match text_or_close(other)? {
                             Some(text) => self.handle_frame(&text, now, socket).await?,
-                            None => false,
+                            None => self.count_control_frame(now, socket).await?,
                         },
                     };
                     if is_answered {
@@ -196,6 +196,13 @@ impl<'h, D: SessionServices> Member<'h, D> {
                     frames.shrink_to(delivery::IDLE_CAPACITY);
                 }
             }
+        }
+    }
+
+    fn record_ping_rtt(&self, rtt: Option<Duration>) {
+        if let Some(rtt) = rtt {
+            self.context.metrics.record_ping_rtt(rtt);
+            self.queue.record_ping_rtt(rtt);
         }
     }
 
@@ -330,13 +337,13 @@ impl<'h, D: SessionServices> Member<'h, D> {
     }
 }
 
-/// The text that arrived; `None` for a ping or pong; or why nothing more is accepted.
+/// The text that arrived; `None` for a Ping, a Pong or a short fragment; or why nothing more is accepted.
 pub(super) fn text_or_close(
     received: Option<SocketEvent>,
 ) -> Result<Option<ByteString>, CloseReason> {
     match received {
         Some(SocketEvent::Text(text)) => Ok(Some(text)),
-        Some(SocketEvent::Ping | SocketEvent::Pong) => Ok(None),
+        Some(SocketEvent::Ping | SocketEvent::Pong | SocketEvent::ShortFragment) => Ok(None),
         Some(SocketEvent::Close) => Err(CloseReason::ClosedByClient),
         Some(SocketEvent::Binary) => Err(CloseReason::Binary),
         Some(SocketEvent::NotUtf8) => Err(CloseReason::NotUtf8),

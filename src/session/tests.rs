@@ -400,6 +400,54 @@ async fn the_time_from_a_ping_to_its_pong_is_counted_and_no_other_pong() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn frames_that_are_no_messages_use_the_message_budget() {
+    for frame in [|| SocketEvent::Ping, || SocketEvent::Pong, || SocketEvent::ShortFragment] {
+        let limits = with_rate(50, 3);
+        let mut client = connect_with(limits, 64).joined().await;
+
+        for _ in 0..7 {
+            client.to_server.send(frame()).await.unwrap();
+        }
+
+        assert_eq!(client.receive().await["code"], "rate_limited", "{:?}", frame());
+        let Some(Written::Text(last)) = client.from_server.recv().await else { panic!() };
+        assert_eq!((&last["code"], &last["retry"]), (&json!("rate_limited"), &json!(true)));
+        let close = client.from_server.recv().await;
+        assert_eq!(close, Some(Written::Close(1008, "Rate limit exceeded")));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_without_a_token_may_send_no_more_frames_than_a_member() {
+    let mut client = connect_with(with_rate(50, 3), 64);
+    assert_eq!(client.receive().await["type"], "auth_required");
+
+    for _ in 0..4 {
+        client.to_server.send(SocketEvent::Ping).await.unwrap();
+    }
+
+    let close = client.from_server.recv().await;
+    assert_eq!(close, Some(Written::Close(1008, "Rate limit exceeded")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pong_that_answers_a_ping_uses_no_budget() {
+    let limits = SessionLimits { enforce_token_expiry: false, ..with_rate(50, 1) };
+    let mut client = connect_with(limits, 64).joined().await;
+
+    // Two Pings before the first Pong: each may be answered.
+    for _ in 0..20 {
+        assert_eq!(client.from_server.recv().await, Some(Written::Ping));
+        assert_eq!(client.from_server.recv().await, Some(Written::Ping));
+        for _ in 0..2 {
+            client.to_server.send(SocketEvent::Pong).await.unwrap();
+        }
+        client.send(json!({"type":"ping"})).await;
+        assert_eq!(client.receive().await["type"], "pong");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_that_receives_more_than_it_can_read_is_still_read() {
     let limits = SessionLimits { enforce_token_expiry: false, ..limits() };
     let mut client = connect_with(limits, 1).joined().await;

@@ -19,6 +19,9 @@ const MAX_CONTROL_PAYLOAD: usize = 125;
 
 /// A message of up to this many times the size limit is discarded; a larger one ends the connection.
 const MAX_DISCARDED_FACTOR: usize = 4;
+/// A fragment of a text message is reported by itself where its payload is shorter than this: a client could send any
+/// number of them, also empty ones, without ever completing a message.
+pub const SHORT_FRAGMENT_BYTES: usize = 1024;
 
 /// A message or control frame from a client.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,6 +34,8 @@ pub enum Message {
         /// The length so far, in bytes.
         length: usize,
     },
+    /// A fragment of less than [`SHORT_FRAGMENT_BYTES`] that completes no message.
+    ShortFragment,
     /// The start of a binary message. The rest is not decoded.
     Binary,
     /// A Ping. The answer is a [`pong`] with the same payload.
@@ -140,8 +145,13 @@ impl MessageDecoder {
         self.max_message_bytes = max_message_bytes;
     }
 
-    /// Decodes frames from the start of `bytes` until one of them completes a message, and unmasks them in place. The
-    /// next call gets the bytes that were not consumed, and those that have arrived since.
+    /// Frees the fragments of a message that will not be completed.
+    pub fn discard_fragments(&mut self) {
+        self.message = PartialMessage::None;
+    }
+
+    /// Decodes frames from the start of `bytes` until one of them completes a message or is a short fragment, and unmasks
+    /// them in place. The next call gets the bytes that were not consumed, and those that have arrived since.
     ///
     /// # Errors
     ///
@@ -215,12 +225,16 @@ impl MessageDecoder {
         }))
     }
 
-    /// Discards the message from this frame on. Returns the report of it if the message was within the limit so far.
+    /// Discards the message from this frame on. Returns the report of it if the message was within the limit so far, or of
+    /// the frame if that is a short fragment.
     fn begin_discard(&mut self, header: &ClientHeader) -> Option<Message> {
         let ClientHeader { message_length: length, length: missing, is_final, .. } = *header;
         let discarded = PartialMessage::Discarded { length, missing, is_final };
         match std::mem::replace(&mut self.message, discarded) {
-            PartialMessage::Discarded { .. } => None,
+            PartialMessage::Discarded { .. } => {
+                let is_short = !is_final && missing < SHORT_FRAGMENT_BYTES;
+                is_short.then_some(Message::ShortFragment)
+            }
             PartialMessage::None | PartialMessage::Fragments(_) => {
                 Some(Message::Discarded { length })
             }
@@ -251,7 +265,8 @@ impl MessageDecoder {
                 fragments.extend_from_slice(payload);
                 if !header.is_final {
                     self.message = PartialMessage::Fragments(fragments);
-                    return Ok(None);
+                    let is_short = payload.len() < SHORT_FRAGMENT_BYTES;
+                    return Ok(is_short.then_some(Message::ShortFragment));
                 }
                 Message::Text(text_message(fragments)?)
             }

@@ -17,6 +17,10 @@ use super::{
     scratch::THREAD_SCRATCH,
 };
 
+/// The most bytes that are read and discarded after the end of a connection: a client that goes on sending would cost
+/// a core for as long as its Close frame is waited for.
+const MAX_DRAINED_BYTES: usize = 1024 * 1024;
+
 /// A WebSocket as its owner uses it. The second implementation is the one of the session's tests, over channels.
 pub trait Socket: Send {
     /// The next event; `None` when the connection is lost. Safe to cancel.
@@ -28,7 +32,7 @@ pub trait Socket: Send {
     ) -> impl Future<Output = Result<(), ConnectionLost>> + Send;
     /// Writes a Ping.
     fn ping(&mut self) -> impl Future<Output = Result<(), ConnectionLost>> + Send;
-    /// Writes a Close.
+    /// Writes a Close. Nothing that arrives after it is an event.
     fn close(
         &mut self,
         code: u16,
@@ -51,6 +55,8 @@ pub struct ConnectionLost;
 pub enum SocketEvent {
     /// A text message.
     Text(ByteString),
+    /// A short fragment of a text message, which completes none.
+    ShortFragment,
     /// A binary message.
     Binary,
     /// A Ping, which was answered already.
@@ -82,6 +88,8 @@ pub struct WebSocket<S, C> {
     /// Nothing more is decoded: the client has closed, or sent bytes that violate the protocol.
     is_at_end: bool,
     is_shut_down: bool,
+    /// How many bytes were read after the end.
+    drained: usize,
 }
 
 impl<S: AsyncRead + AsyncWrite + Send, C> WebSocket<S, C> {
@@ -91,7 +99,8 @@ impl<S: AsyncRead + AsyncWrite + Send, C> WebSocket<S, C> {
         let (reader, stream) = tokio::io::split(stream);
         let writer = Arc::new(SharedWriter::new(stream, counter));
         let decoder = MessageDecoder::new(max_message_bytes);
-        Self { reader, decoder, unread, writer, is_at_end: false, is_shut_down: false }
+        let (is_at_end, is_shut_down, drained) = (false, false, 0);
+        Self { reader, decoder, unread, writer, is_at_end, is_shut_down, drained }
     }
 
     fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<Option<SocketEvent>> {
@@ -126,7 +135,7 @@ impl<S: AsyncRead + AsyncWrite + Send, C> WebSocket<S, C> {
                 Ok(Ok(Decoded { message: None, .. })) => continue,
                 Ok(Ok(Decoded { message: Some(message), .. })) => self.accept(message),
                 Ok(Err(error)) => {
-                    self.is_at_end = true;
+                    self.end_reading();
                     match error {
                         ProtocolError::Malformed => SocketEvent::Malformed,
                         ProtocolError::NotUtf8 => SocketEvent::NotUtf8,
@@ -138,13 +147,21 @@ impl<S: AsyncRead + AsyncWrite + Send, C> WebSocket<S, C> {
         }
     }
 
+    /// Nothing more is decoded, and what has arrived in part is freed.
+    fn end_reading(&mut self) {
+        self.is_at_end = true;
+        self.unread = Vec::new();
+        self.decoder.discard_fragments();
+    }
+
     /// Queues the answer to a Ping or a Close, and returns the event of the message.
     fn accept(&mut self, message: Message) -> SocketEvent {
         match message {
             Message::Text(text) => SocketEvent::Text(text),
             Message::Discarded { length } => SocketEvent::Discarded { length },
+            Message::ShortFragment => SocketEvent::ShortFragment,
             Message::Binary => {
-                self.is_at_end = true;
+                self.end_reading();
                 SocketEvent::Binary
             }
             Message::Ping(payload) => {
@@ -153,7 +170,7 @@ impl<S: AsyncRead + AsyncWrite + Send, C> WebSocket<S, C> {
             }
             Message::Pong => SocketEvent::Pong,
             Message::Close(payload) => {
-                self.is_at_end = true;
+                self.end_reading();
                 self.writer.lock().queue_close(&codec::close(&payload));
                 SocketEvent::Close
             }
@@ -195,11 +212,10 @@ impl<S: AsyncRead + AsyncWrite + Send, C> WebSocket<S, C> {
         })
     }
 
-    /// Shuts down the writing half, and reads until the client closes its half, whatever else it sends: closing a
-    /// stream with unread data would reset the connection, and the Close frame would be lost with it (RFC 6455
-    /// section 7.1.1).
+    /// Shuts down the writing half, and reads until the client closes its half, or has sent [`MAX_DRAINED_BYTES`] of
+    /// whatever else: closing a stream with unread data would reset the connection, and the Close frame would be lost
+    /// with it (RFC 6455 section 7.1.1).
     fn poll_drain_to_eof(&mut self, context: &mut Context<'_>) -> Poll<Option<SocketEvent>> {
-        self.unread = Vec::new();
         if !self.is_shut_down {
             let shutdown = Pin::new(&mut self.writer.lock().stream).poll_shutdown(context);
             if ready!(shutdown).is_err() {
@@ -210,9 +226,11 @@ impl<S: AsyncRead + AsyncWrite + Send, C> WebSocket<S, C> {
         THREAD_SCRATCH.with_borrow_mut(|scratch| {
             loop {
                 let mut buffer = ReadBuf::new(scratch);
-                match ready!(Pin::new(&mut self.reader).poll_read(context, &mut buffer)) {
-                    Ok(()) if !buffer.filled().is_empty() => {}
-                    Ok(()) | Err(_) => return Poll::Ready(None),
+                let read = ready!(Pin::new(&mut self.reader).poll_read(context, &mut buffer));
+                self.drained += buffer.filled().len();
+                let is_over = buffer.filled().is_empty() || self.drained > MAX_DRAINED_BYTES;
+                if read.is_err() || is_over {
+                    return Poll::Ready(None);
                 }
             }
         })
@@ -247,6 +265,7 @@ where
     }
 
     async fn close(&mut self, code: u16, reason: &'static str) -> Result<(), ConnectionLost> {
+        self.end_reading();
         self.writer.lock().queue_close(&codec::close_with(code, reason));
         self.flush().await
     }

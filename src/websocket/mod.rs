@@ -31,7 +31,7 @@ mod direct_writer;
 mod handshake;
 mod scratch;
 
-pub use codec::{Decoded, Message, MessageDecoder, ProtocolError};
+pub use codec::{Decoded, Message, MessageDecoder, ProtocolError, SHORT_FRAGMENT_BYTES};
 pub use connection::{ConnectionLost, Socket, SocketEvent, WebSocket};
 pub use direct_writer::{DirectWriter, FrameCounter, WriteOutcome};
 pub use handshake::sec_websocket_accept;

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use signaling::clock::unix_now;
 use tempfile::TempDir;
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     process::{Child, Command},
     time::{Instant, sleep, timeout},
@@ -247,10 +247,28 @@ async fn seven_stuck_scrapers_delay_neither_an_eighth_nor_shutdown() {
 
 #[tokio::test]
 async fn stuck_scrapers_are_disconnected_and_others_take_their_place() {
-    let (mut server, _scrapers) = with_stuck_scrapers("head=300", 27).await;
+    let (mut server, _scrapers) = with_stuck_scrapers("metrics_head=300", 27).await;
 
     scrape(figures_at(&server)).await;
 
+    assert_eq!(server.stop().await.code(), Some(0));
+}
+
+/// Silent connections that come back as often as they are closed keep no monitor out.
+#[tokio::test]
+async fn a_further_scraper_displaces_the_oldest_silent_one() {
+    let (mut server, mut scrapers) = with_stuck_scrapers(NEVER, 40).await;
+
+    scrape(figures_at(&server)).await;
+
+    let mut rest = Vec::new();
+    let oldest = timeout(TEST_TIMEOUT, scrapers[0].read_to_end(&mut rest)).await;
+    assert!(oldest.is_ok(), "the oldest is still open");
+    // The last of them still has its place, and may finish its request.
+    scrapers[39].write_all(b"Connection: close\r\n\r\n").await.unwrap();
+    let newest = timeout(TEST_TIMEOUT, scrapers[39].read_to_end(&mut rest)).await;
+    newest.expect("no answer").unwrap();
+    assert!(rest.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&rest));
     assert_eq!(server.stop().await.code(), Some(0));
 }
 

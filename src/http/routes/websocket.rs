@@ -103,7 +103,7 @@ fn spawn_session(
     workers: &Workers,
 ) {
     let (max_message_bytes, metrics) =
-        (app.settings().limits.max_message_bytes, app.metrics.clone());
+        (app.session_limits().max_first_message_bytes(), app.metrics.clone());
     let Some((mut stream, unread)) = stream_of(upgraded) else {
         return tracing::error!("upgraded connection has an unknown stream type");
     };

@@ -122,7 +122,9 @@ async fn masks_and_lengths_are_decoded() {
 /// H13, M16.
 #[tokio::test]
 async fn every_ping_is_answered_with_its_payload_and_pongs_are_ignored() {
-    let server = AttackedServer::start(&[]).await;
+    let ample =
+        [("WEBSOCKET_MESSAGES_PER_SECOND", "100000"), ("WEBSOCKET_MESSAGE_BURST", "100000")];
+    let server = AttackedServer::start(&ample).await;
     let mut member = server.raw_member("den", "carol").await;
     let mut stranger = server.raw_socket("den").await;
     stranger.receive().await;

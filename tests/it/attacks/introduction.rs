@@ -76,6 +76,34 @@ async fn authentication_is_a_text_message_and_may_be_followed_at_once() {
     assert_eq!(server.assert_unharmed().await.visits, 1);
 }
 
+/// A first message holds a token and an id: it may be shorter than those of members.
+#[tokio::test]
+async fn a_first_message_is_at_most_16_kib_where_no_guests_are_allowed() {
+    let server = AttackedServer::with(&[]).den_may_receive(&["message"]).start().await;
+    let token = server.token("carol");
+    let filled = |length: usize| {
+        let first = json!({"type":"auth_token","token":token,"filler":""}).to_string();
+        first.replace("\"\"", &format!("\"{}\"", "x".repeat(length - first.len())))
+    };
+
+    let mut refused = server.raw_socket("den").await;
+    refused.receive().await;
+    // The header alone says that it is too long.
+    refused.write(&frame(TEXT, &[b'x'; 16_385])[..8]).await;
+    assert_eq!(refused.rejection().await, Ending::Closed(1009));
+
+    let mut member = server.connect("den").await;
+    member.receive().await;
+    member.send_text(&filled(16_384)).await;
+    assert_eq!(member.receive().await["type"], "auth_success");
+    assert_eq!(member.receive().await["type"], "users_in_room");
+    let long = "x".repeat(60_000);
+    member.send(json!({"type":"message","data":long})).await;
+    member.assert_no_more_messages().await;
+    member.leave().await;
+    assert_eq!(server.assert_unharmed().await.visits, 1);
+}
+
 /// A01: also to somebody whose own first word would be long in coming.
 #[tokio::test]
 async fn the_server_sends_auth_required_first() {

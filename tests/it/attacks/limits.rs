@@ -180,6 +180,36 @@ async fn five_thousand_messages_at_once_exceed_the_burst_and_close_the_connectio
     assert_eq!(server.assert_unharmed().await.visits, 2);
 }
 
+/// Frames that are no messages cost the server as much: a flood of them is closed like a flood of messages, also before
+/// the token, and is read no further.
+#[tokio::test]
+async fn a_flood_of_frames_that_are_no_messages_is_closed() {
+    use super::raw::{BEGIN, Ending, GO_ON, PING, PONG, TEXT, frame};
+    let server = AttackedServer::start(&[]).await;
+    let fragments = [frame(BEGIN, b""), frame(GO_ON, b"").repeat(5000)].concat();
+    let floods = [
+        ("pings", frame(PING, b"").repeat(5000)),
+        ("pongs that answer no ping", frame(PONG, b"1").repeat(5000)),
+        ("empty fragments", fragments),
+        ("empty messages", frame(TEXT, b"").repeat(5000)),
+    ];
+
+    for (name, flood) in &floods {
+        let mut member = server.raw_member("den", "carol").await;
+        let _ = member.raw.try_write(flood).await;
+        let (before, ending) = member.read_to_close().await;
+        assert_eq!(ending, Ending::Closed(1008), "{name}: {before:?}");
+        assert_eq!(before.last().unwrap()["code"], "rate_limited", "{name}");
+    }
+    for (name, flood) in &floods[..3] {
+        let mut unauthenticated = server.raw_socket("den").await;
+        unauthenticated.receive().await;
+        let _ = unauthenticated.raw.try_write(flood).await;
+        assert_eq!(unauthenticated.rejection().await, Ending::Closed(1008), "{name}");
+    }
+    assert_eq!(server.assert_unharmed().await.visits, floods.len());
+}
+
 /// L08: with ten in a room the eleventh is told that it is full, however often and however many at once
 /// he tries; whoever is in can still come back under his own id.
 #[tokio::test]

@@ -32,7 +32,7 @@ pub const DEBUG: [(&str, &str); 4] =
 pub const INTERVALS: &str = signaling::intervals::TEST_VARIABLE;
 
 /// Longer than any test takes: where a time-out is this long, nothing that the test sees is due to it.
-pub const NEVER: &str = "head=3600000 body=3600000 write_stall=3600000";
+pub const NEVER: &str = "head=3600000 metrics_head=3600000 body=3600000 write_stall=3600000";
 
 /// Stands among settings for the network namespace that the server is to run in.
 pub const IN_NAMESPACE: &str = "IN_NAMESPACE";
