@@ -9,7 +9,7 @@
 //!   `commands` writes, `heartbeat` renews the lease.
 //! - `codec`: entries of an inbox; `scripts`: the scripts, and their calls; `webhooks`: events that scripts have numbered.
 //! - `queries`: what REST and moderation ask of Redis; `replicated_state`: what is the same on every node beside rooms.
-//! - `endpoint`, `sharding`, `redis_info`: where a Redis is, which of several a room belongs to, what one says of itself;
+//! - `redis_url`, `endpoint`, `sharding`, `redis_info`: where a Redis is, which of several a room belongs to, what one says of itself;
 //!   `keys`: the names of the keys of one.
 
 mod backend;
@@ -26,6 +26,7 @@ pub mod messages;
 mod outage;
 mod queries;
 mod redis_info;
+mod redis_url;
 mod replicated_state;
 mod resync;
 mod scripts;
@@ -35,9 +36,10 @@ mod webhooks;
 use std::sync::Arc;
 
 pub use self::{
-    endpoint::{RedisEndpoint, parse_endpoints},
+    endpoint::RedisEndpoint,
     gateway::{ClusterGateway, GatewayQueues, MigratedMembers},
     redis_info::RedisInfo,
+    redis_url::{RedisUrlError, RedisUrlProblem, parse_endpoints},
     replicated_state::ReplicatedState,
 };
 

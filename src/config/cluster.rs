@@ -56,7 +56,7 @@ impl ClusterSettings {
     pub(super) fn read(reader: &mut Reader<'_>) -> Self {
         let redis_urls = reader.get(&REDIS_URL);
         if let Err(problem) = cluster::parse_endpoints(&redis_urls, None) {
-            reader.reject(&REDIS_URL.declaration, problem);
+            reader.reject(&REDIS_URL.declaration, problem.to_string());
         }
         Self {
             redis_urls,
