@@ -130,7 +130,9 @@ fn verdict(token: &str) -> Verdict {
         Some(nbf) => nbf.is_some_and(|nbf| nbf <= time + 5.0),
     };
     let username = claims.one("sub").and_then(json::string);
-    let (Some(exp), Some(username)) = (exp.filter(|exp| *exp > time), username) else {
+    // From there on it is milliseconds.
+    let fits = |exp: &f64| *exp > time && *exp < 1e11;
+    let (Some(exp), Some(username)) = (exp.filter(fits), username) else {
         return Verdict::Bad;
     };
     if !alg_fits || !nbf_fits || header.one("crit").is_some_and(|crit| crit != "null") {
@@ -151,6 +153,7 @@ fn verdict(token: &str) -> Verdict {
         && claims.is_plain
         && token.len() <= 8 * 1024
         && !near(exp, time)
+        && !near(exp, 1e11)
         && !nbf.flatten().is_some_and(|nbf| near(nbf, time + 5.0));
     let stamp = stamp.and_then(json::string);
     if plain { Verdict::Good { username, expires_at: exp as u64, stamp } } else { Verdict::Either }

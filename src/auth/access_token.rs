@@ -4,30 +4,25 @@ use std::time::Duration;
 
 use aws_lc_rs::digest;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, TokenData, Validation};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
 use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
+
+use super::{claims::PresentedClaims, jws::UnverifiedToken, token_rejection::TokenRejection};
 
 /// The `iss` claim of our tokens.
 const ISSUER: &str = "signaling-server";
 
-/// How far in the future a token's `nbf` may lie, in seconds: the clocks of two machines differ.
-const CLOCK_SKEW: f64 = 5.0;
-
-/// The longest token that is read, in bytes. Neither tokens of this server nor those of a reasonable issuer are longer.
-pub(super) const MAX_TOKEN_BYTES: usize = 8 * 1024;
-
 /// Issues tokens and verifies them (contract section 1; RFC 7519).
 ///
 /// Tokens that other services issue with the same key are accepted, if they carry `sub` and `exp`.
-/// As RFC 8725 advises, the server chooses the algorithm and not the token, and a header's claims about keys
-/// (`kid`, `jku`, `jwk`, `x5u`, `x5c`) are not read.
+/// As RFC 8725 advises, the server chooses the algorithm and not the token.
 pub struct AccessTokens {
     signing: EncodingKey,
     /// The current key, and the previous one where that still verifies.
     verifying: Vec<DecodingKey>,
-    validation: Validation,
     lifetime: Duration,
+    max_lifetime: Option<Duration>,
 }
 
 /// The claims of a valid token.
@@ -48,6 +43,15 @@ pub struct Claims {
 #[derive(Clone, Copy, Deserialize, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct TokenHash(pub [u8; 32]);
+
+impl TokenHash {
+    /// The hash of what is signed: header and claims.
+    fn of(signed: &str) -> Self {
+        let mut hash = [0; 32];
+        hash.copy_from_slice(digest::digest(&digest::SHA256, signed.as_bytes()).as_ref());
+        Self(hash)
+    }
+}
 
 impl From<TokenHash> for String {
     fn from(fingerprint: TokenHash) -> Self {
@@ -71,11 +75,6 @@ impl std::fmt::Debug for TokenHash {
     }
 }
 
-/// The token is forged, expired, not valid yet, or not a token at all. Deliberately does not say which.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("Could not validate credentials")]
-pub struct InvalidToken;
-
 #[derive(Serialize)]
 struct IssuedClaims<'a> {
     sub: &'a str,
@@ -86,31 +85,6 @@ struct IssuedClaims<'a> {
     pwd_stamp: &'a str,
 }
 
-/// RFC 7519 section 2, NumericDate: seconds, possibly with a fraction.
-#[derive(Deserialize)]
-struct PresentedClaims {
-    sub: String,
-    exp: f64,
-    #[serde(default, deserialize_with = "number")]
-    nbf: Option<f64>,
-    pwd_stamp: Option<String>,
-}
-
-/// A number, where the field is present: `null` is not a number.
-fn number<'de, D: Deserializer<'de>>(claim: D) -> Result<Option<f64>, D::Error> {
-    f64::deserialize(claim).map(Some)
-}
-
-/// Validates the signature and the algorithm, and no claim.
-pub(super) fn signature_only() -> Validation {
-    let mut validation = Validation::new(Algorithm::HS256);
-    validation.required_spec_claims.clear();
-    validation.validate_exp = false;
-    validation.validate_nbf = false;
-    validation.validate_aud = false;
-    validation
-}
-
 impl AccessTokens {
     /// Signs tokens with `secret`, valid for `lifetime`; tokens signed with `previous` stay valid.
     pub fn new(secret: &SecretString, previous: Option<&SecretString>, lifetime: Duration) -> Self {
@@ -119,10 +93,14 @@ impl AccessTokens {
         Self {
             signing: EncodingKey::from_secret(secret.expose_secret().as_bytes()),
             verifying: [Some(secret), previous].into_iter().flatten().map(key).collect(),
-            // `exp` and `nbf` are compared below, with the time that the caller gives.
-            validation: signature_only(),
             lifetime,
+            max_lifetime: None,
         }
+    }
+
+    /// Refuses tokens that are valid for more than `max_lifetime`.
+    pub fn with_max_lifetime(self, max_lifetime: Option<Duration>) -> Self {
+        Self { max_lifetime, ..self }
     }
 
     /// How long a new token is valid.
@@ -158,38 +136,54 @@ impl AccessTokens {
     ///
     /// # Errors
     ///
-    /// [`InvalidToken`], whatever is wrong with it.
-    pub fn verify(&self, token: &str, now: u64) -> Result<Claims, InvalidToken> {
-        if token.len() > MAX_TOKEN_BYTES {
-            return Err(InvalidToken);
+    /// The first thing that is wrong with it, for the log; clients are not told.
+    pub fn verify(&self, token: &str, now: u64) -> Result<Claims, TokenRejection> {
+        let token = UnverifiedToken::parse(token)?;
+        self.check_algorithm(&token)?;
+        self.check_signature(&token)?;
+        token.check_critical()?;
+        let presented: PresentedClaims = token.claims()?;
+        let expires_at = self.check_expiry(&presented, now)?;
+        presented.check_not_before(now)?;
+        let username = presented.user()?.to_owned();
+        let stamp = presented.stamp()?.map(str::to_owned);
+        Ok(Claims { username, expires_at, fingerprint: TokenHash::of(token.signed), stamp })
+    }
+
+    /// Whether the algorithm of the header is accepted.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenRejection::Algorithm`].
+    pub fn check_algorithm(&self, token: &UnverifiedToken<'_>) -> Result<(), TokenRejection> {
+        if token.algorithm == Algorithm::HS256 {
+            return Ok(());
         }
-        let decode =
-            |key| jsonwebtoken::decode::<PresentedClaims>(token, key, &self.validation).ok();
-        let decoded = self.verifying.iter().find_map(decode);
-        let TokenData { header, claims: presented, .. } = decoded.ok_or(InvalidToken)?;
-        if header.crit.is_some() {
-            return Err(InvalidToken); // an extension that must be understood, and is not (RFC 7515 section 4.1.11)
-        }
-        #[expect(clippy::cast_precision_loss, reason = "exact until the year 285 million")]
-        let time = now as f64;
-        if presented.exp <= time || presented.nbf.is_some_and(|nbf| nbf > time + CLOCK_SKEW) {
-            return Err(InvalidToken);
-        }
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "later than now, and `as` saturates"
-        )]
-        let expires_at = presented.exp as u64;
-        let (signed, _signature) = token.rsplit_once('.').ok_or(InvalidToken)?;
-        let mut fingerprint = [0; 32];
-        fingerprint.copy_from_slice(digest::digest(&digest::SHA256, signed.as_bytes()).as_ref());
-        Ok(Claims {
-            username: presented.sub,
-            expires_at,
-            fingerprint: TokenHash(fingerprint),
-            stamp: presented.pwd_stamp,
-        })
+        let accepted = vec![Algorithm::HS256];
+        Err(TokenRejection::Algorithm { found: token.algorithm, accepted })
+    }
+
+    /// Whether one of the keys has signed the token.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenRejection::WrongKey`].
+    pub fn check_signature(&self, token: &UnverifiedToken<'_>) -> Result<(), TokenRejection> {
+        let is_signed = self.verifying.iter().any(|key| token.is_signed_by(key));
+        if is_signed { Ok(()) } else { Err(TokenRejection::WrongKey) }
+    }
+
+    /// When the token expires, in whole seconds since the Unix epoch, as is `now`.
+    ///
+    /// # Errors
+    ///
+    /// As [`PresentedClaims::expires_at`].
+    pub fn check_expiry(
+        &self,
+        presented: &PresentedClaims,
+        now: u64,
+    ) -> Result<u64, TokenRejection> {
+        presented.expires_at(now, self.max_lifetime.map(|lifetime| lifetime.as_secs()))
     }
 }
 
@@ -223,7 +217,7 @@ mod tests {
 
         assert_eq!((claims.username.as_str(), claims.expires_at), ("zoë", NOW + 1800));
         assert_eq!(claims.stamp.as_deref(), Some("stamp"));
-        assert_eq!(tokens.verify(token, NOW + 1800), Err(InvalidToken));
+        assert_eq!(tokens.verify(token, NOW + 1800), Err(TokenRejection::Expired { seconds: 0 }));
     }
 
     #[test]
@@ -235,8 +229,11 @@ mod tests {
 
         assert!(rotated.verify(before.expose_secret(), NOW).is_ok());
         assert!(rotated.verify(after.expose_secret(), NOW).is_ok());
-        assert_eq!(old.verify(after.expose_secret(), NOW), Err(InvalidToken));
-        assert_eq!(tokens("new").verify(before.expose_secret(), NOW), Err(InvalidToken));
+        assert_eq!(old.verify(after.expose_secret(), NOW), Err(TokenRejection::WrongKey));
+        assert_eq!(
+            tokens("new").verify(before.expose_secret(), NOW),
+            Err(TokenRejection::WrongKey)
+        );
     }
 
     /// RFC 7515 appendix A.1: key, header and claims of an HS256 token, as published.
@@ -251,20 +248,16 @@ mod tests {
         let tokens = tokens("unused");
         let tokens = AccessTokens { verifying: vec![DecodingKey::from_secret(&key)], ..tokens };
 
-        let decoded = jsonwebtoken::decode::<serde_json::Value>(
-            token,
-            &tokens.verifying[0],
-            &tokens.validation,
-        )
-        .unwrap();
-
-        assert_eq!(decoded.claims["iss"], "joe");
-        assert_eq!(tokens.verify(token, 0), Err(InvalidToken), "it has no sub");
+        assert_eq!(
+            tokens.verify(token, 0),
+            Err(TokenRejection::MissingClaim("sub")),
+            "the signature is good"
+        );
     }
 
     #[test]
     fn a_token_from_elsewhere_with_only_sub_and_exp_is_as_good() {
-        for exp in ["1700000001", "1700000000.5", "99999999999999999999", "1e300"] {
+        for exp in ["1700000001", "1700000000.5", "99999999999", "99999999999.9"] {
             let token = minted("secret", HS256, &format!(r#"{{"sub":"alice","exp":{exp}}}"#));
 
             assert_eq!(tokens("secret").verify(&token, NOW).unwrap().username, "alice", "{exp}");
@@ -272,32 +265,59 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_token_makes_no_difference() {
+    fn what_is_wrong_with_the_claims_is_said() {
         let good = r#""sub":"alice","exp":1700000001"#;
         let bad_claims = [
-            r#"{"sub":"alice"}"#.to_owned(),
-            r#"{"exp":1700000001}"#.to_owned(),
-            r#"{"sub":"alice","exp":1700000000}"#.to_owned(),
-            r#"{"sub":"alice","exp":"9999999999"}"#.to_owned(),
-            r#"{"sub":"alice","exp":null}"#.to_owned(),
-            r#"{"sub":"alice","exp":true}"#.to_owned(),
-            r#"{"sub":"alice","exp":[1700000001]}"#.to_owned(),
-            r#"{"sub":"alice","exp":1e400}"#.to_owned(),
-            r#"{"sub":1,"exp":1700000001}"#.to_owned(),
-            r#"{"sub":["alice"],"exp":1700000001}"#.to_owned(),
-            format!(r#"{{{good},"nbf":1700000006}}"#),
-            format!(r#"{{{good},"nbf":"1700000000"}}"#),
-            format!(r#"{{{good},"nbf":null}}"#),
-            "[]".to_owned(),
-            "not json".to_owned(),
+            (r#"{"sub":"alice"}"#.to_owned(), "`exp` is missing"),
+            (r#"{"exp":1700000001}"#.to_owned(), "`sub` is missing"),
+            (r#"{"sub":"alice","exp":1699983800}"#.to_owned(), "it expired 4 h 30 min ago"),
+            (r#"{"sub":"alice","exp":-1}"#.to_owned(), "it expired 19675 days ago"),
+            (
+                r#"{"sub":"alice","exp":"9999999999"}"#.to_owned(),
+                "`exp` is a text; it must be a number of seconds",
+            ),
+            (r#"{"sub":"alice","exp":null}"#.to_owned(), "`exp` is null; it must"),
+            (r#"{"sub":"alice","exp":true}"#.to_owned(), "`exp` is a boolean; it must"),
+            (r#"{"sub":"alice","exp":[1700000001]}"#.to_owned(), "`exp` is an array; it must"),
+            (r#"{"sub":"alice","exp":1e400}"#.to_owned(), "no JSON object"),
+            (r#"{"sub":"alice","exp":1700000300000}"#.to_owned(), "`exp` is in milliseconds"),
+            (r#"{"sub":"alice","exp":100000000000}"#.to_owned(), "`exp` is in milliseconds"),
+            (r#"{"sub":"alice","exp":1e300}"#.to_owned(), "`exp` is in milliseconds"),
+            (r#"{"sub":1,"exp":1700000001}"#.to_owned(), "`sub` is a number; it must be a text"),
+            (r#"{"sub":["alice"],"exp":1700000001}"#.to_owned(), "`sub` is an array"),
+            (r#"{"sub":"alice","sub":"bob","exp":1700000001}"#.to_owned(), "each claim once"),
+            (format!(r#"{{{good},"nbf":1700000006}}"#), "`nbf` lies 6 s in the future"),
+            (format!(r#"{{{good},"nbf":1700000000000}}"#), "`nbf` is in milliseconds"),
+            (format!(r#"{{{good},"nbf":"1700000000"}}"#), "`nbf` is a text"),
+            (format!(r#"{{{good},"nbf":null}}"#), "`nbf` is null"),
+            (format!(r#"{{{good},"pwd_stamp":7}}"#), "`pwd_stamp` is a number"),
+            ("[]".to_owned(), "no JSON object"),
+            ("not json".to_owned(), "no JSON object"),
         ];
-        for claims in bad_claims {
+        for (claims, reason) in bad_claims {
             let token = minted("secret", HS256, &claims);
 
-            assert_eq!(tokens("secret").verify(&token, NOW), Err(InvalidToken), "{claims}");
+            let rejection = tokens("secret").verify(&token, NOW).unwrap_err().to_string();
+
+            assert!(rejection.contains(reason), "{claims}: {rejection}");
         }
         let early = minted("secret", HS256, &format!(r#"{{{good},"nbf":1700000005}}"#));
         assert!(tokens("secret").verify(&early, NOW).is_ok(), "within the leeway");
+    }
+
+    #[test]
+    fn a_token_that_is_valid_for_longer_than_allowed_is_refused() {
+        let tokens = tokens("secret").with_max_lifetime(Some(Duration::from_secs(3600)));
+        let verify = |exp: u64| {
+            let token = minted("secret", HS256, &format!(r#"{{"sub":"alice","exp":{exp}}}"#));
+            tokens.verify(&token, NOW).map(|claims| claims.expires_at)
+        };
+
+        assert_eq!(verify(NOW + 3605), Ok(NOW + 3605), "clocks differ by so much");
+        assert_eq!(
+            verify(NOW + 7200).unwrap_err().to_string(),
+            "it is valid for another 2 h 0 min; MAX_TOKEN_LIFETIME allows 1 h 0 min"
+        );
     }
 
     #[test]
@@ -306,25 +326,27 @@ mod tests {
         let good = minted("secret", HS256, claims);
         let (signed, _) = good.rsplit_once('.').unwrap();
         let forged = [
-            minted("other", HS256, claims),
-            minted("", HS256, claims),
-            minted("secret", r#"{"alg":"none"}"#, claims),
-            minted("secret", r#"{"alg":"HS512"}"#, claims),
-            minted("secret", r#"{"alg":"RS256"}"#, claims),
-            minted("secret", r#"{}"#, claims),
-            minted("secret", r#"{"alg":"HS256","crit":["exp"]}"#, claims),
-            format!("{signed}."),
-            signed.to_owned(),
-            format!("{good}A"),
-            format!("{good} "),
-            format!("{good}."),
-            String::new(),
-            "..".to_owned(),
-            "é.é.é".to_owned(),
-            "a".repeat(1024 * 1024),
+            (minted("other", HS256, claims), "signed with another key"),
+            (minted("", HS256, claims), "signed with another key"),
+            (minted("secret", r#"{"alg":"none"}"#, claims), "`alg` is missing, \"none\""),
+            (minted("secret", r#"{"alg":"HS512"}"#, claims), "`alg` is HS512; accepted: HS256"),
+            (minted("secret", r#"{"alg":"RS256"}"#, claims), "`alg` is RS256; accepted: HS256"),
+            (minted("secret", r#"{}"#, claims), "`alg` is missing"),
+            (minted("secret", r#"{"alg":"HS256","crit":["exp"]}"#, claims), "`crit`"),
+            (format!("{signed}."), "signed with another key"),
+            (signed.to_owned(), "three parts"),
+            (format!("{good}A"), "signed with another key"),
+            (format!("{good} "), "signed with another key"),
+            (format!("{good}."), "three parts"),
+            (String::new(), "three parts"),
+            ("..".to_owned(), "first part"),
+            ("é.é.é".to_owned(), "first part"),
+            ("a".repeat(1024 * 1024), "1048576 bytes"),
         ];
-        for token in forged {
-            assert_eq!(tokens("secret").verify(&token, NOW), Err(InvalidToken), "{token:.60}");
+        for (token, reason) in forged {
+            let rejection = tokens("secret").verify(&token, NOW).unwrap_err().to_string();
+
+            assert!(rejection.contains(reason), "{token:.60}: {rejection}");
         }
         assert!(tokens("secret").verify(&good, NOW).is_ok());
     }

@@ -1,8 +1,12 @@
 //! Accounts, passwords and tokens, and what revokes them.
 
 pub mod access_token;
+pub mod claims;
+pub mod jws;
+pub mod key_variant;
 pub mod password;
 pub mod resume_token;
 pub mod revocation;
+pub mod token_rejection;
 pub mod token_sessions;
 pub mod users;

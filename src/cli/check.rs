@@ -2,14 +2,18 @@
 
 use std::error::Error;
 
+use super::terminal;
 use crate::{
-    config::dotenv,
+    config::{self, dotenv},
     doctor::{self, Diagnostic},
 };
 
 /// Fails with a line for each fault that keeps these settings and accounts from production.
 pub(super) fn run() -> Result<(), Box<dyn Error>> {
-    let (_, faults) = doctor::settings(dotenv::environment()?);
+    let (config, faults) = doctor::settings(dotenv::environment()?);
+    for warning in config::wrapped_secrets(&config.startup, &config.reloadable) {
+        terminal::print_error(format!("warning: {warning}"));
+    }
     if faults.is_empty() {
         return Ok(());
     }

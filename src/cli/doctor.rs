@@ -1,14 +1,19 @@
 //! `signaling-server doctor`: prints the diagnostics of [`crate::doctor`] for people or as JSON.
 
-use std::error::Error;
+use std::{error::Error, io};
 
 use clap::Args;
+use secrecy::SecretString;
+use zeroize::Zeroizing;
 
 use super::{block_on, terminal};
 use crate::{
     config::dotenv,
     doctor::{self, Verdict},
 };
+
+/// The longest input that is read: more than any token has.
+const MAX_INPUT_BYTES: u64 = 1024 * 1024;
 
 /// What `doctor` accepts.
 #[derive(Args)]
@@ -19,12 +24,20 @@ pub(super) struct DoctorArguments {
     /// Compare the clock with that of a server, such as https://example.com
     #[arg(long, value_name = "URL")]
     date: Option<String>,
+    /// Check only the access token on standard input; it is not printed
+    #[arg(long, value_name = "-", value_parser = ["-"], conflicts_with = "date")]
+    token: Option<String>,
 }
 
 /// Prints all diagnostics; fails if one of them is a fault.
-pub(super) fn run(DoctorArguments { json, date }: &DoctorArguments) -> Result<(), Box<dyn Error>> {
+pub(super) fn run(
+    DoctorArguments { json, date, token }: &DoctorArguments,
+) -> Result<(), Box<dyn Error>> {
     let variable = dotenv::environment()?;
-    let diagnostics = block_on(doctor::run(variable, date.as_deref()))?;
+    let diagnostics = match token {
+        Some(_) => doctor::check_token(variable, &read_token()?),
+        None => block_on(doctor::run(variable, date.as_deref()))?,
+    };
     let text = if *json {
         serde_json::to_string_pretty(&diagnostics)?
     } else {
@@ -36,4 +49,11 @@ pub(super) fn run(DoctorArguments { json, date }: &DoctorArguments) -> Result<()
         0 => Ok(()),
         faults => Err(format!("faults found: {faults}").into()),
     }
+}
+
+/// The token on standard input: not an argument, which others see in `ps`.
+fn read_token() -> io::Result<SecretString> {
+    let mut text = Zeroizing::new(String::new());
+    io::Read::read_to_string(&mut io::Read::take(io::stdin(), MAX_INPUT_BYTES), &mut text)?;
+    Ok(text.as_str().into())
 }

@@ -12,6 +12,9 @@ use super::{
     },
 };
 
+/// The longest `MAX_TOKEN_LIFETIME` in seconds: 31 years.
+const MAX_LIFETIME: u64 = 1_000_000_000;
+
 /// What does not change while the server runs.
 #[derive(Clone, Debug)]
 pub struct AuthSettings {
@@ -23,6 +26,8 @@ pub struct AuthSettings {
     pub jwt_secret_key_previous: Option<SecretString>,
     /// `ACCESS_TOKEN_EXPIRE_MINUTES`: how long an access token is valid.
     pub token_lifetime: Duration,
+    /// `MAX_TOKEN_LIFETIME`: how long a token may still be valid; `None` for any time.
+    pub max_token_lifetime: Option<Duration>,
     /// `WEBSOCKET_ENFORCE_TOKEN_EXPIRY`: whether a session ends with its token.
     pub enforce_token_expiry: bool,
     /// `USERS_CSV`: the users file.
@@ -77,6 +82,16 @@ const ACCESS_TOKEN_EXPIRE_MINUTES: Setting<Duration> =
     .accepts(FROM_ONE)
     .help("Lifetime of an access token in minutes.");
 
+const MAX_TOKEN_LIFETIME: Setting<Option<Duration>> =
+    Setting::new("MAX_TOKEN_LIFETIME", "0", |text| {
+        seconds(text, 0..=MAX_LIFETIME).map(|lifetime| Some(lifetime).filter(|it| !it.is_zero()))
+    })
+    .accepts("a number of seconds up to 1000000000 that is no shorter than ACCESS_TOKEN_EXPIRE_MINUTES, or 0")
+    .help(
+        "Seconds that a token may still be valid; others are refused. 0: no limit. An `exp` in milliseconds is refused in \
+         any case.",
+    );
+
 const WEBSOCKET_ENFORCE_TOKEN_EXPIRY: Setting<bool> =
     Setting::new("WEBSOCKET_ENFORCE_TOKEN_EXPIRY", "false", flag).accepts(TRUE_OR_FALSE).help(
         "`true`: a session ends one minute after its token expired, unless it presents a new one.",
@@ -129,6 +144,7 @@ pub(super) const SECTION: Section = Section {
         JWT_SECRET_KEY.declaration,
         JWT_SECRET_KEY_PREVIOUS.declaration,
         ACCESS_TOKEN_EXPIRE_MINUTES.declaration,
+        MAX_TOKEN_LIFETIME.declaration,
         WEBSOCKET_ENFORCE_TOKEN_EXPIRY.declaration,
         USERS_CSV.declaration,
         ALLOW_ANONYMOUS.declaration,
@@ -141,11 +157,20 @@ pub(super) const SECTION: Section = Section {
 
 impl AuthSettings {
     pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+        let token_lifetime = reader.get(&ACCESS_TOKEN_EXPIRE_MINUTES);
+        let max_token_lifetime = reader.get(&MAX_TOKEN_LIFETIME);
+        if max_token_lifetime.is_some_and(|longest| longest < token_lifetime) {
+            reader.reject(
+                &MAX_TOKEN_LIFETIME.declaration,
+                "is shorter than ACCESS_TOKEN_EXPIRE_MINUTES, so no login would be valid",
+            );
+        }
         Self {
             secret_key: reader.get(&SECRET_KEY),
             jwt_secret_key: reader.get(&JWT_SECRET_KEY),
             jwt_secret_key_previous: reader.get(&JWT_SECRET_KEY_PREVIOUS),
-            token_lifetime: reader.get(&ACCESS_TOKEN_EXPIRE_MINUTES),
+            token_lifetime,
+            max_token_lifetime,
             enforce_token_expiry: reader.get(&WEBSOCKET_ENFORCE_TOKEN_EXPIRY),
             users_csv: reader.get(&USERS_CSV),
             allow_anonymous: reader.get(&ALLOW_ANONYMOUS),

@@ -54,7 +54,7 @@ pub use self::{
     reload::{SettingChanges, reload},
     rooms::{ReloadableRooms, RoomSettings},
     telemetry::{LogFormat, Otlp, ReloadableTelemetry, TelemetrySettings},
-    validate::{exposed_files, warnings},
+    validate::{exposed_files, warnings, wrapped_secrets},
     webhooks::WebhookSettings,
 };
 use crate::intervals::Intervals;

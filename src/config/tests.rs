@@ -511,6 +511,27 @@ fn a_start_reports_what_is_allowed_but_dangerous() {
 }
 
 #[test]
+fn secrets_with_white_space_or_quotes_at_their_ends_deserve_a_warning() {
+    let key = "9b1e48362f0a7d5ca0c7d5e9f1b2a3c4";
+    for (text, problem) in [
+        (format!("{key}\n"), Some("white space")),
+        (format!(" {key}"), Some("white space")),
+        (format!("\"{key}\""), Some("quotes")),
+        (format!("'{key}'"), Some("quotes")),
+        (format!("'{key}"), None),
+        (key.to_owned(), None),
+    ] {
+        let config = in_debug("JWT_SECRET_KEY", &text).unwrap();
+
+        let warnings = wrapped_secrets(&config.startup, &config.reloadable);
+
+        let found: Vec<_> = warnings.iter().map(ToString::to_string).collect();
+        assert_eq!(found.len(), usize::from(problem.is_some()), "{text:?}: {found:?}");
+        assert!(found.iter().all(|line| line.contains(problem.unwrap())), "{text:?}: {found:?}");
+    }
+}
+
+#[test]
 fn origins_are_compared_as_browsers_spell_them() {
     let origins =
         in_debug("CORS_ORIGINS", "https://App.example.com:443/, http://localhost:3000,null")

@@ -6,12 +6,13 @@ use std::{os::unix::fs::PermissionsExt, path::Path};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{
-    ReloadableSettings, StartupSettings,
+    Declaration, ReloadableSettings, StartupSettings,
     auth::{
         ADMIN_TOKEN, ALLOW_ANONYMOUS, JWT_SECRET_KEY, JWT_SECRET_KEY_PREVIOUS, SECRET_KEY,
         USERS_CSV,
     },
     cors::{CORS_ORIGINS, Origins},
+    declarations,
     error::{ConfigError, ConfigWarning},
     ice::{TURNSERVER_SECRET, TURNSERVER_URLS},
     telemetry::{METRICS_LISTEN, OTEL_EXPORTER_OTLP_ENDPOINT},
@@ -141,7 +142,35 @@ pub fn warnings(startup: &StartupSettings, reloadable: &ReloadableSettings) -> V
     ];
     let all = placeholders.into_iter().chain(others);
     let due = all.filter(|(is_due, ..)| *is_due);
-    due.map(|(_, name, problem, fix)| ConfigWarning::new(name, problem, fix)).collect()
+    let due = due.map(|(_, name, problem, fix)| ConfigWarning::new(name, problem, fix));
+    due.chain(wrapped_secrets(startup, reloadable)).collect()
+}
+
+/// The secrets with white space or quotes at their ends. `docker run --env-file` and files of an orchestrator pass these on,
+/// `.env` does not: two services with the same secret do not understand each other.
+pub fn wrapped_secrets(
+    startup: &StartupSettings,
+    reloadable: &ReloadableSettings,
+) -> Vec<ConfigWarning> {
+    let secrets = declarations().filter(|it| it.is_secret());
+    let wrapped = secrets.filter_map(|Declaration { name, .. }| {
+        let secret = startup.raw.get(name).or_else(|| reloadable.raw.get(name))?.expose_secret();
+        let is_quoted =
+            |quote| secret.len() > 1 && secret.starts_with(quote) && secret.ends_with(quote);
+        let problem = if secret.trim() != secret {
+            "begins or ends with white space, which is part of the secret"
+        } else if is_quoted('"') || is_quoted('\'') {
+            "stands in quotes, which are part of the secret"
+        } else {
+            return None;
+        };
+        Some(ConfigWarning::new(
+            *name,
+            problem,
+            "remove them; a file is written without a line end by `printf %s`",
+        ))
+    });
+    wrapped.collect()
 }
 
 /// The files with secrets that other users of this machine may read or change, each with the command that closes it. A

@@ -7,6 +7,7 @@ mod diagnostic;
 mod machine;
 mod redis;
 mod settings;
+mod token;
 mod turn;
 
 use std::time::Duration;
@@ -16,6 +17,7 @@ use crate::config::Config;
 pub use self::{
     diagnostic::{Diagnostic, Verdict},
     settings::{default_passwords, settings},
+    token::check_token,
 };
 
 /// How far clocks may differ. A revoked token is forgotten when it expires, by the clock that is ahead.

@@ -14,6 +14,7 @@ use crate::{
     auth::{
         access_token::Claims,
         resume_token::{ResumeToken, ResumeTokenSigner},
+        token_rejection::TokenRejection,
         token_sessions::TokenSessionGuard,
     },
     delivery::ClientQueue,
@@ -208,6 +209,29 @@ pub enum AuthError {
     NoSuchUser,
     /// An administrator has ended the membership, or a moderation rule denies its user or client id entry.
     Removed,
+}
+
+impl From<&TokenRejection> for AuthError {
+    fn from(rejection: &TokenRejection) -> Self {
+        match rejection {
+            TokenRejection::UnknownUser(_) | TokenRejection::DisabledUser(_) => Self::NoSuchUser,
+            TokenRejection::TooLong { .. }
+            | TokenRejection::Malformed(_)
+            | TokenRejection::UnknownAlgorithm
+            | TokenRejection::Algorithm { .. }
+            | TokenRejection::CriticalExtension
+            | TokenRejection::WrongKey
+            | TokenRejection::NoClaims
+            | TokenRejection::MissingClaim(_)
+            | TokenRejection::ClaimType { .. }
+            | TokenRejection::Milliseconds { .. }
+            | TokenRejection::Expired { .. }
+            | TokenRejection::NotYetValid { .. }
+            | TokenRejection::TooLongLived { .. }
+            | TokenRejection::LoggedOut
+            | TokenRejection::PasswordChanged => Self::BadToken,
+        }
+    }
 }
 
 /// The log and trace span of a connection to `room` during its handshake.

@@ -7,8 +7,7 @@ use tokio::time::Instant;
 use super::AppStateInner;
 use crate::{
     auth::{
-        access_token::{Claims, InvalidToken},
-        resume_token::ResumeToken,
+        access_token::Claims, resume_token::ResumeToken, token_rejection::TokenRejection,
         users::Account,
     },
     clock::unix_now,
@@ -21,15 +20,24 @@ use crate::{
 };
 
 impl AppStateInner {
-    /// The account and the claims of an access token.
+    /// The account and the claims of an access token that a client at `address` has sent. A refusal is logged.
     ///
     /// # Errors
     ///
     /// [`AuthError::BadToken`] and [`AuthError::NoSuchUser`].
-    pub fn identify(&self, token: &str) -> Result<(Account, Claims), AuthError> {
-        let claims =
-            self.tokens.verify(token, unix_now()).map_err(|InvalidToken| AuthError::BadToken)?;
-        self.check_account(&claims).map(|account| (account, claims))
+    pub fn identify(&self, token: &str, address: IpAddr) -> Result<(Account, Claims), AuthError> {
+        let identified = self.tokens.verify(token, unix_now());
+        let identified = identified
+            .and_then(|claims| self.check_account(&claims).map(|account| (account, claims)));
+        identified.map_err(|rejection| self.refuse_token(&rejection, address))
+    }
+
+    /// Logs why a token is refused, and returns what its client is told.
+    fn refuse_token(&self, rejection: &TokenRejection, address: IpAddr) -> AuthError {
+        if self.refusal_log.admit(address, rejection, Instant::now()) {
+            tracing::warn!(%address, reason = %rejection, "token refused");
+        }
+        AuthError::from(rejection)
     }
 
     /// Why `room` is closed to every client: the server stops, or `ALLOWED_ROOMS` does not list it.
@@ -79,15 +87,16 @@ impl AppStateInner {
         queue: &ClientQueue,
     ) -> Result<Authorized, AuthError> {
         let now = unix_now();
-        let claims = self.tokens.verify(token, now).map_err(|InvalidToken| {
+        let claims = self.tokens.verify(token, now).map_err(|rejection| {
             if self.lockouts().is_blocked(address, Instant::now()) {
                 self.metrics.record_limit(LimitKind::BadTokens);
                 return AuthError::Blocked;
             }
             self.record_auth_event(&AuthEvent::TokenRefused { address });
-            AuthError::BadToken
+            self.refuse_token(&rejection, address)
         })?;
         self.authorize_claims(claims, now, queue)
+            .map_err(|rejection| self.refuse_token(&rejection, address))
     }
 
     /// Authorizes a member to resume, with the access token that it joined with, where that is still valid.
@@ -117,6 +126,7 @@ impl AppStateInner {
             return Err(AuthError::BadToken);
         }
         self.authorize_claims(claims.clone(), now, queue)
+            .map_err(|rejection| AuthError::from(&rejection))
     }
 
     fn authorize_claims(
@@ -124,7 +134,7 @@ impl AppStateInner {
         claims: Claims,
         now: u64,
         queue: &ClientQueue,
-    ) -> Result<Authorized, AuthError> {
+    ) -> Result<Authorized, TokenRejection> {
         let session = self.token_sessions.register(&claims, queue.clone());
         let account = self.check_account(&claims)?;
         Ok(Authorized {
@@ -136,23 +146,28 @@ impl AppStateInner {
     }
 
     /// The account of a token whose signature is valid: the one place that decides this, for REST and for sockets.
-    fn check_account(&self, claims: &Claims) -> Result<Account, AuthError> {
+    fn check_account(&self, claims: &Claims) -> Result<Account, TokenRejection> {
         if self.revoked_tokens.contains(claims) {
-            return Err(AuthError::BadToken);
+            return Err(TokenRejection::LoggedOut);
         }
-        let account = self.users.active(&claims.username).ok_or(AuthError::NoSuchUser)?;
+        let username = &claims.username;
+        let account = self.users.find(username);
+        let account = account.ok_or_else(|| TokenRejection::UnknownUser(username.clone()))?;
+        if !account.is_active {
+            return Err(TokenRejection::DisabledUser(username.clone()));
+        }
         if claims.stamp.as_ref().is_some_and(|stamp| *stamp != account.stamp()) {
-            return Err(AuthError::BadToken);
+            return Err(TokenRejection::PasswordChanged);
         }
         Ok(account)
     }
 
     /// Why the sessions of these claims end, where the accounts now in force no longer allow them.
     pub(super) fn revocation_reason(&self, claims: &Claims) -> Option<DisconnectReason> {
-        match self.check_account(claims) {
-            Ok(_) => None,
-            Err(AuthError::NoSuchUser) => Some(DisconnectReason::AccountGone),
-            Err(AuthError::BadToken | AuthError::Blocked | AuthError::Removed) => {
+        let rejection = self.check_account(claims).err()?;
+        match AuthError::from(&rejection) {
+            AuthError::NoSuchUser => Some(DisconnectReason::AccountGone),
+            AuthError::BadToken | AuthError::Blocked | AuthError::Removed => {
                 Some(DisconnectReason::PasswordChanged)
             }
         }

@@ -10,11 +10,23 @@ use tracing::Instrument;
 
 use super::{AppState, AppStateInner};
 use crate::{
-    auth::{access_token::Claims, password::dummy_hash, revocation, users::Account},
+    auth::{
+        access_token::{AccessTokens, Claims},
+        password::dummy_hash,
+        revocation,
+        users::Account,
+    },
     clock::unix_now,
+    config::AuthSettings,
     limits::AuthEvent,
     metrics::{LimitKind, LoginOutcome},
 };
+
+/// Issues and verifies tokens by these settings.
+pub fn access_tokens(auth: &AuthSettings) -> AccessTokens {
+    let (key, previous) = (&auth.jwt_secret_key, auth.jwt_secret_key_previous.as_ref());
+    AccessTokens::new(key, previous, auth.token_lifetime).with_max_lifetime(auth.max_token_lifetime)
+}
 
 /// An access token, as REST returns it.
 pub struct IssuedToken {
@@ -69,10 +81,10 @@ impl AppState {
         login.await.expect("a login does not panic, and is never aborted")
     }
 
-    /// Revokes an access token and ends its sessions. Once this returns, the revocation is on disk. An invalid token is
+    /// Revokes an access token that a client at `address` has sent, and ends its sessions. Once this returns, the revocation is on disk. An invalid token is
     /// ignored.
-    pub async fn log_out(&self, token: &str) {
-        let Ok((account, claims)) = self.identify(token) else { return };
+    pub async fn log_out(&self, token: &str, address: IpAddr) {
+        let Ok((account, claims)) = self.identify(token, address) else { return };
         self.revoked_tokens.insert(&claims);
         self.token_sessions.end_token(&account.username, claims.fingerprint);
         tracing::info!(user = account.username, "logged out");

@@ -4,13 +4,14 @@ mod authorize;
 mod login;
 mod maintenance;
 mod moderation;
+mod refusal_log;
 mod reload;
 mod replication;
 mod resume;
 mod shutdown;
 mod turn;
 
-pub use login::{IssuedToken, LoginError};
+pub use login::{IssuedToken, LoginError, access_tokens};
 pub use reload::log_row_faults;
 pub use turn::TurnError;
 
@@ -44,6 +45,7 @@ use crate::{
     turn::probe::TurnHealth,
     webhooks::Webhooks,
 };
+use refusal_log::RefusalLog;
 use replication::{NodeState, open_rooms};
 
 /// Open sockets that have not authenticated yet, at most, over all addresses.
@@ -102,6 +104,7 @@ pub struct AppStateInner {
     /// Logins that are checked now or wait.
     logins: ConcurrencyLimiter,
     tokens: AccessTokens,
+    refusal_log: RefusalLog,
     /// Signs resume tokens.
     pub resume_tokens: Arc<ResumeTokenSigner>,
     /// Detached members that the next process, or another node, takes over.
@@ -191,11 +194,8 @@ impl AppState {
             passwords,
             // One address gets half of them at most, so that others are served meanwhile.
             logins: ConcurrencyLimiter::new(max_logins, max_logins / 2),
-            tokens: AccessTokens::new(
-                &startup.auth.jwt_secret_key,
-                startup.auth.jwt_secret_key_previous.as_ref(),
-                startup.auth.token_lifetime,
-            ),
+            tokens: access_tokens(&startup.auth),
+            refusal_log: RefusalLog::default(),
             resume_tokens: Arc::new(ResumeTokenSigner::new(&startup.auth.secret_key)),
             snapshot: ShutdownSnapshot::default(),
             revoked_tokens: revoked,

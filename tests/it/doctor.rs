@@ -445,6 +445,10 @@ async fn an_unknown_option_is_answered_with_the_usage() {
         let output = run(&folder, wrong, &[]).await;
 
         assert_eq!(output.status.code(), Some(1));
-        assert!(text(&output).contains("doctor [--json] [--date URL]"), "{}", text(&output));
+        assert!(
+            text(&output).contains("doctor [--json] [--date URL | --token -]"),
+            "{}",
+            text(&output)
+        );
     }
 }

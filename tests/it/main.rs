@@ -30,6 +30,7 @@ mod resume;
 mod settings;
 mod signaling;
 mod tls;
+mod tokens;
 #[cfg(feature = "otel")]
 mod traces;
 mod turn;

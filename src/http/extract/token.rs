@@ -1,5 +1,7 @@
 //! Who sent a bearer token: a user or an administrator.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use axum::{
     extract::{FromRequestParts, OptionalFromRequestParts},
@@ -19,9 +21,15 @@ impl FromRequestParts<AppState> for CurrentUser {
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
         let Bearer(token) = bearer(&parts.headers)?.ok_or(ApiError::NotAuthenticated)?;
-        let (account, _claims) = app.identify(token.expose_secret())?;
+        let (account, _claims) = app.identify(token.expose_secret(), address_of(parts))?;
         Ok(Self(account))
     }
+}
+
+/// The client's address, which a layer has put into every request.
+fn address_of(parts: &Parts) -> IpAddr {
+    let client = parts.extensions.get::<ClientEndpoint>();
+    client.map_or(Ipv4Addr::UNSPECIFIED.into(), |client| client.address)
 }
 
 /// A request with `ADMIN_TOKEN`. Where that is not set, the route does not exist.

@@ -155,9 +155,13 @@ async fn refresh(
     post, path = "/auth/logout", tag = "Authentication", security((), ("token" = [])),
     responses((status = 200, description = "Also without an access token, or with an invalid one", body = MessageBody))
 )]
-async fn logout(State(app): State<AppState>, token: Option<Bearer>) -> Json<MessageBody> {
+async fn logout(
+    State(app): State<AppState>,
+    Extension(client): Extension<ClientEndpoint>,
+    token: Option<Bearer>,
+) -> Json<MessageBody> {
     if let Some(Bearer(token)) = token {
-        app.log_out(token.expose_secret()).await;
+        app.log_out(token.expose_secret(), client.address).await;
     }
     Json(MessageBody { message: "Successfully logged out" })
 }

@@ -1,0 +1,151 @@
+//! One access token: what is right and what is wrong with it, line by line. The token itself is never shown.
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::Diagnostic;
+use crate::{
+    auth::{
+        access_token::AccessTokens, claims::PresentedClaims, jws::UnverifiedToken,
+        key_variant::KeyVariant, token_rejection::TokenRejection, users::Users,
+    },
+    clock::unix_now,
+    config::{AuthSettings, Config, ConfigError},
+    state,
+};
+
+/// Checks `token` against the settings, the users file and the tokens that were logged out.
+pub fn check_token(
+    variable: impl Fn(&str) -> Option<String>,
+    token: &SecretString,
+) -> Vec<Diagnostic> {
+    let (config, errors) = Config::read_lenient(variable);
+    // Settings that stop the start for other reasons do not change how a token is read.
+    let errors = errors.into_iter().filter(|error| error.name.starts_with("JWT_"));
+    let fault = |ConfigError { name, problem, fix }| Diagnostic::fault(name, problem, fix);
+    let mut diagnostics: Vec<_> = errors.map(fault).collect();
+    diagnostics.extend(check(&config.startup.auth, token.expose_secret().trim(), unix_now()));
+    diagnostics
+}
+
+fn check(auth: &AuthSettings, token: &str, now: u64) -> Vec<Diagnostic> {
+    let tokens = state::access_tokens(auth);
+    let token = match UnverifiedToken::parse(token) {
+        Ok(token) => token,
+        Err(rejection) => return vec![fault("token", &rejection)],
+    };
+    let mut diagnostics = vec![Diagnostic::ok("token", "three parts, and a header that is read")];
+    diagnostics.push(match tokens.check_algorithm(&token) {
+        Ok(()) => Diagnostic::ok("alg", format!("{:?}", token.algorithm)),
+        Err(rejection) => fault("alg", &rejection),
+    });
+    diagnostics.push(check_key(auth, &tokens, &token));
+    diagnostics.extend(token.check_critical().err().map(|rejection| fault("crit", &rejection)));
+    let presented: PresentedClaims = match token.claims() {
+        Ok(presented) => presented,
+        Err(rejection) => {
+            diagnostics.push(fault("claims", &rejection));
+            return diagnostics;
+        }
+    };
+    diagnostics.push(match tokens.check_expiry(&presented, now) {
+        Ok(at) => Diagnostic::ok("exp", format!("it expires in {} s", at.saturating_sub(now))),
+        Err(rejection) => fault("exp", &rejection),
+    });
+    diagnostics
+        .extend(presented.check_not_before(now).err().map(|rejection| fault("nbf", &rejection)));
+    match presented.user() {
+        Ok(username) => diagnostics.push(check_account(auth, &presented, username)),
+        Err(rejection) => diagnostics.push(fault("sub", &rejection)),
+    }
+    diagnostics
+}
+
+/// Whether one of the keys has signed the token, or else which reading of `JWT_SECRET_KEY` has.
+fn check_key(
+    auth: &AuthSettings,
+    tokens: &AccessTokens,
+    token: &UnverifiedToken<'_>,
+) -> Diagnostic {
+    const SUBJECT: &str = "key";
+    let Err(rejection) = tokens.check_signature(token) else {
+        return Diagnostic::ok(SUBJECT, "it is signed with a key of this server");
+    };
+    let (message, fix) = match KeyVariant::find(&auth.jwt_secret_key, token) {
+        Some(KeyVariant::Trimmed) => (
+            "it is signed with JWT_SECRET_KEY without the white space at its ends",
+            "remove the white space from JWT_SECRET_KEY: in the environment it is part of the key",
+        ),
+        Some(KeyVariant::WithLineEnd) => (
+            "it is signed with JWT_SECRET_KEY and a line end behind it",
+            "sign with the key alone; write its file with `printf %s`, for `echo` adds a line end",
+        ),
+        Some(KeyVariant::FromBase64) => (
+            "it is signed with what JWT_SECRET_KEY is if it is decoded from base64",
+            "sign with the bytes of the text as it stands; in a JWK `k` is the base64url of these bytes",
+        ),
+        Some(KeyVariant::FromHex) => (
+            "it is signed with what JWT_SECRET_KEY is if it is decoded from hexadecimal digits",
+            "sign with the bytes of the text as it stands",
+        ),
+        None => {
+            return Diagnostic::fault(
+                SUBJECT,
+                rejection.to_string(),
+                "sign with the JWT_SECRET_KEY of this server",
+            );
+        }
+    };
+    Diagnostic::fault(SUBJECT, message, fix)
+}
+
+fn check_account(auth: &AuthSettings, presented: &PresentedClaims, username: &str) -> Diagnostic {
+    const SUBJECT: &str = "account";
+    let (users, _) = match Users::load(&auth.users_csv) {
+        Ok(loaded) => loaded,
+        Err(error) => return Diagnostic::fault(SUBJECT, error.to_string(), "correct USERS_CSV"),
+    };
+    let Some(account) = users.find(username) else {
+        return fault(SUBJECT, &TokenRejection::UnknownUser(username.to_owned()));
+    };
+    if !account.is_active {
+        return fault(SUBJECT, &TokenRejection::DisabledUser(username.to_owned()));
+    }
+    match presented.stamp() {
+        Ok(Some(stamp)) if stamp != account.stamp() => {
+            fault(SUBJECT, &TokenRejection::PasswordChanged)
+        }
+        Ok(_) => Diagnostic::ok(SUBJECT, "it exists and is active"),
+        Err(rejection) => fault(SUBJECT, &rejection),
+    }
+}
+
+/// A fault, with what the developer of the issuing service does about it.
+fn fault(subject: &str, rejection: &TokenRejection) -> Diagnostic {
+    let fix = match rejection {
+        TokenRejection::TooLong { .. } => "leave out claims that the server does not read",
+        TokenRejection::Malformed(_) => "pass on the token exactly as the library returned it",
+        TokenRejection::UnknownAlgorithm | TokenRejection::Algorithm { .. } => {
+            "name the algorithm when you sign; some libraries choose one by the length of the key"
+        }
+        TokenRejection::CriticalExtension => "leave out `crit`",
+        TokenRejection::WrongKey => "sign with the key of this server",
+        TokenRejection::NoClaims => "sign a JSON object with `sub` and `exp`",
+        TokenRejection::MissingClaim("exp") => "set `exp` to a number of seconds since 1970",
+        TokenRejection::MissingClaim(_) => "set it; `sub` is the name of the user as a text",
+        TokenRejection::ClaimType { claim: "sub", .. } => "write the id of the user as a text",
+        TokenRejection::ClaimType { .. } => {
+            "write a number without quotes, or leave out a claim that has no value"
+        }
+        TokenRejection::Milliseconds { .. } => "divide by 1000, as with `Date.now()` in JavaScript",
+        TokenRejection::Expired { .. } => {
+            "issue a new one; check the unit of its lifetime and the time zone and clock of the issuer"
+        }
+        TokenRejection::NotYetValid { .. } => "compare the clocks of the two machines",
+        TokenRejection::TooLongLived { .. } => "issue it for a shorter time",
+        TokenRejection::LoggedOut => "log in again",
+        TokenRejection::UnknownUser(_) => "add the account with `manage_users add`",
+        TokenRejection::DisabledUser(_) => "enable it with `manage_users enable`",
+        TokenRejection::PasswordChanged => "log in again",
+    };
+    Diagnostic::fault(subject, rejection.to_string(), fix)
+}
