@@ -104,6 +104,7 @@ fn the_server_sends_every_server_message_exactly_so_and_no_other() {
             user: alice,
             client_id: laptop,
             message: "Authentication successful",
+            expires_in: Some(1800),
             limits,
             ice_servers: &ice_servers,
             resume_offer,

@@ -20,6 +20,9 @@ pub enum ServerMessage<'a> {
         user: &'a str,
         client_id: &'a str,
         message: &'a str,
+        /// How long the access token is still valid, in seconds; a guest has none.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        expires_in: Option<u64>,
         limits: MessageLimits,
         #[serde(rename = "iceServers", skip_serializing_if = "<[_]>::is_empty")]
         ice_servers: &'a [IceServer],

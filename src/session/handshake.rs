@@ -114,9 +114,10 @@ pub(super) async fn handshake<'h, D: SessionServices>(
     tracing::info!("member joined");
     context.metrics.record_join();
     let id = MembershipId { key, since };
+    let expires_in = authorized.expires_in;
     let (mut member, ice_servers, token) =
         Member::new(context, membership, queue, reader, authorized, id);
-    let greeting = member.welcome(&ice_servers, token.as_ref());
+    let greeting = member.welcome(expires_in, &ice_servers, token.as_ref());
     Ok(HandshakeOutcome { member, greeting, guest_frame: is_guest_frame.then_some(first) })
 }
 

@@ -262,6 +262,7 @@ impl<'h, D: SessionServices> Member<'h, D> {
     /// `auth_success`, then `users_in_room`; no other frame comes before or between them.
     pub(super) fn welcome(
         &mut self,
+        expires_in: Option<Duration>,
         ice_servers: &[IceServer],
         token: Option<&SecretString>,
     ) -> Vec<ByteString> {
@@ -270,6 +271,7 @@ impl<'h, D: SessionServices> Member<'h, D> {
             user: username,
             client_id,
             message: "Authentication successful",
+            expires_in: expires_in.map(|left| left.as_secs()),
             limits: self.message_limits,
             ice_servers,
             resume_offer: token.map(|token| self.context.resume_offer(token)),

@@ -58,7 +58,7 @@ async fn speaks(session: Session, own: usize, all: Vec<watch::Receiver<[usize; M
         for (_, mut heard) in all.iter().cloned().enumerate().filter(|(other, _)| *other != own) {
             heard.wait_for(|next| number < next[own] + AHEAD).await.unwrap();
         }
-        session.send(number, None);
+        session.send(number, None).unwrap();
     }
 }
 

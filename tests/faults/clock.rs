@@ -1,12 +1,13 @@
 //! Wall clocks that jump while a member is detached.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use serde_json::json;
+use signaling_client::{Event, Options, connect};
 
 use crate::harness::{
-    CHEAP, compile_clock, folder_with_users,
-    process::RestartableServer,
+    CHEAP, PASSWORD, compile_clock, folder_with_users,
+    process::{ROOM, RestartableServer},
     resumable::{RESUME, ResumableClient, client_ids},
 };
 
@@ -76,6 +77,30 @@ async fn a_wall_clock_that_repeats_a_day_does_not_lengthen_the_resume_window() {
         clocked.move_clock(0);
         bob.assert_no_more_messages().await;
         bob.client.leave().await;
+    }
+}
+
+/// Two hours between the clocks of client and server, either way. The server says how long a token is valid, and that counts
+/// from its receipt: nobody logs in or refreshes again and again, and each token is renewed in time.
+#[tokio::test]
+async fn a_client_whose_clock_is_hours_off_logs_in_once() {
+    for offset in [2 * 3600, -2 * 3600] {
+        let clocked = ClockedServer::start("60").await;
+        clocked.move_clock(offset);
+        let url = format!("http://{}", clocked.0.address());
+        let (session, mut events) =
+            connect(Options::new(&*url, ROOM).login("alice", PASSWORD)).await.unwrap();
+
+        session.send("warming up", None).unwrap();
+        let more = tokio::time::timeout(Duration::from_secs(3), async {
+            while let Some(event) = events.next().await {
+                assert!(!matches!(event, Event::Error(_) | Event::State(_)), "{offset}: {event:?}");
+            }
+        });
+        assert!(more.await.is_err(), "{offset}: the session has ended");
+        session.close().await;
+
+        assert_eq!(clocked.0.process.log.count("\"logged in\""), 1, "{offset}");
     }
 }
 

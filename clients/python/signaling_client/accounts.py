@@ -10,10 +10,10 @@ import urllib.error
 import urllib.request
 from email.message import Message
 from http.client import HTTPException
-from typing import Any
+from typing import Any, NamedTuple
 
 from .events import SignalError
-from .tokens import expiry_of
+from .tokens import lifetime_of
 
 # In seconds.
 REQUEST_TIMEOUT = 10.0
@@ -27,7 +27,15 @@ async def login(url: str, username: str, password: str) -> str:
     Raises SignalError: `unauthorized` if the username or the password is wrong, `unreachable`, or
     `http_` followed by the status; fatal if a retry would give the same result.
     """
-    return await _request_token(url, "login", body={"username": username, "password": password})
+    return (await _log_in(url, username, password)).token
+
+
+class IssuedToken(NamedTuple):
+    """A token as the server has issued it."""
+
+    token: str
+    lifetime: float | None
+    """Seconds that it is valid from its receipt on, if the server has told them."""
 
 
 class Account:
@@ -37,33 +45,41 @@ class Account:
         """Keeps the password in memory, for the case that a refresh is refused."""
         self._url, self._username, self._password = url, username, password
         self._current: str | None = None
+        # By the monotonic clock: the clocks of this machine and of the server may differ.
+        self._expires_at = math.inf
 
     async def __call__(self, renew: bool = False) -> str:
         """Returns the current token; with `renew`, or if it is about to expire, a new one."""
-        left = self._left()
+        left = self._expires_at - time.monotonic()
         if self._current and left > MIN_LIFETIME and not renew:
             return self._current
         if self._current and left > 0:
             try:
-                self._current = await _request_token(self._url, "refresh", bearer=self._current)
+                issued = await _request_token(self._url, "refresh", bearer=self._current)
             except SignalError as error:
                 if error.code != "unauthorized":
                     raise
             else:
-                return self._current
-        self._current = await login(self._url, self._username, self._password)
-        return self._current
+                return self._store(issued)
+        return self._store(await _log_in(self._url, self._username, self._password))
 
     def __repr__(self) -> str:
         """Shows the account; neither the password nor a token."""
         return f"Account({self._url!r}, {self._username!r})"
 
-    def _left(self) -> float:
-        expiry = expiry_of(self._current or "")
-        return math.inf if expiry is None else expiry - time.time()
+    def _store(self, issued: IssuedToken) -> str:
+        lifetime = math.inf if issued.lifetime is None else issued.lifetime
+        self._current, self._expires_at = issued.token, time.monotonic() + lifetime
+        return issued.token
 
 
-async def _request_token(url: str, route: str, body: Any = None, bearer: str | None = None) -> str:
+async def _log_in(url: str, username: str, password: str) -> IssuedToken:
+    return await _request_token(url, "login", body={"username": username, "password": password})
+
+
+async def _request_token(
+    url: str, route: str, body: Any = None, bearer: str | None = None
+) -> IssuedToken:
     # ws:// becomes http:// and wss:// becomes https://.
     base = f"http{url[2:]}" if url.startswith("ws") else url
     if not base.startswith(("http://", "https://")):
@@ -78,10 +94,12 @@ async def _request_token(url: str, route: str, body: Any = None, bearer: str | N
     return await asyncio.to_thread(_post, request)
 
 
-def _post(request: urllib.request.Request) -> str:
+def _post(request: urllib.request.Request) -> IssuedToken:
     try:
         with urllib.request.urlopen(request, timeout=REQUEST_TIMEOUT) as response:  # noqa: S310
-            return str(json.load(response)["access_token"])
+            answer = json.load(response)
+            token, lifetime = str(answer["access_token"]), answer.get("expires_in")
+            return IssuedToken(token, lifetime_of(token) if lifetime is None else float(lifetime))
     except urllib.error.HTTPError as refused:
         with refused:
             status = refused.code

@@ -16,7 +16,7 @@ class SignalError(Exception):
     """An error of a session or of a login.
 
     `code` is the error code of the server, or one of the client's own: `closed`, `no_token`,
-    `events_lost`, `internal_error`; from a login `unauthorized`, `unreachable`, or `http_` followed
+    `events_lost`, `internal_error`, `message_too_big`; from a login `unauthorized`, `unreachable`, or `http_` followed
     by the status. After a `fatal` error the session has ended, and reconnecting with the same
     options would fail again.
     """
@@ -57,6 +57,8 @@ class PeerJoined:
     """A peer is in the room: it has joined, or was there when this client joined."""
 
     peer: Peer
+    existing: bool = False
+    """Whether it was there when this client joined."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,16 +10,15 @@ import inspect
 import json
 import logging
 import random
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 from urllib.parse import quote, urlsplit
 
 from .events import Error, IceServers, SignalError, State, StateName
-from .reconnect import RETRIED_CODES, TOKEN_REASONS, retry_delay
+from .reconnect import RETRIED_CODES, TOKEN_ERRORS, TOKEN_REASONS, retry_delay
 from .send_buffer import Frame, SendBuffer, encode
-from .tokens import GetToken, renewal_delay, token_error
+from .tokens import GetToken, lifetime_of, renewal_delay, token_error
 from .websocket import Closed, OpenSocket, Socket, open_socket
 
 log = logging.getLogger("signaling_client")
@@ -33,7 +32,7 @@ LEAVE_TIMEOUT = 3.0
 
 ACK_AFTER = 32
 """So many unacknowledged frames make the client send a ping, which carries the acknowledgement."""
-FEATURES = ["resume", "peer_state", "ice"]
+FEATURES = ["resume", "peer_state", "ice", "limits"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +97,12 @@ class Membership:
         # Frames up to this `seq` are replayed from the previous socket.
         self._replay_end = 0
         self._buffer = SendBuffer()
+        self._max_message_bytes: int | None = None
 
         self._renew = False
         self._has_renewed = False
+        # The last token that was sent, to be renewed; None if it is fixed, or there is none.
+        self._renewable: str | None = None
         self._refresher: asyncio.Task[None] | None = None
 
     # --- called by the session --------------------------------------------------------------------
@@ -108,11 +110,11 @@ class Membership:
     def send(self, frame: Frame) -> None:
         """Sends a frame in order, also across a resume. Does nothing once the session is closed.
 
-        Raises TypeError or ValueError for what is not JSON.
+        Raises TypeError or ValueError for what is not JSON, and SignalError `message_too_big`.
         """
         if self.state == "closed":
             return
-        text = self._buffer.append(frame)
+        text = self._buffer.append(frame, self._max_message_bytes)
         if self._is_joined.is_set():
             self._enqueue(text)
 
@@ -191,8 +193,8 @@ class Membership:
             return None
         code, reason, error = closed.code, closed.reason, self._last_error
         retry = error.get("retry")
-        may_renew = self._get_token and reason in TOKEN_REASONS and not self._has_renewed
-        if may_renew:
+        is_token_refused = reason in TOKEN_REASONS or error.get("code") in TOKEN_ERRORS
+        if self._get_token and is_token_refused and not self._has_renewed:
             self._renew = self._has_renewed = True
             self._resume_token = None
         elif not (retry if retry is not None else code in RETRIED_CODES):
@@ -245,6 +247,8 @@ class Membership:
                 self.client_id, self.username = client_id, user
                 self._last_seq = self._acked = self._replay_end = 0
                 self._store_credentials(frame)
+                self._store_limits(frame)
+                self._schedule_refresh(frame.get("expires_in"))
             case {"type": "users_in_room", "users": members}:
                 # The kept frames were addressed to a membership that no longer exists.
                 if self.state == "reconnecting":
@@ -254,11 +258,19 @@ class Membership:
             case {"type": "resumed"}:
                 self._replay_end = self._last_seq + frame.get("replayed", 0)
                 self._store_credentials(frame)
+                self._store_limits(frame)
                 self._set_joined(resumed=True)
+                for error in self._buffer.remove_larger(self._max_message_bytes):
+                    self._emit(Error(error))
                 for kept in self._buffer:
                     self._enqueue(kept)
-            case {"type": "token_refreshed" | "ice_servers"}:
+            case {"type": "ice_servers"}:
                 self._store_credentials(frame)
+            case {"type": "token_refreshed"}:
+                self._store_credentials(frame)
+                self._schedule_refresh(frame.get("expires_in"))
+            case {"type": "limits"}:
+                self._store_limits(frame)
             case {"type": "pong"}:
                 # A replayed pong answers a ping on the previous socket and confirms nothing here.
                 if seq is None or seq > self._replay_end:
@@ -284,6 +296,9 @@ class Membership:
         if servers := frame.get("iceServers"):
             self.ice_servers = servers
             self._emit(IceServers(servers))
+
+    def _store_limits(self, frame: Frame) -> None:
+        self._max_message_bytes = frame.get("limits", {}).get("max_message_bytes")
 
     def _set_joined(self, *, resumed: bool) -> None:
         self._is_joined.set()
@@ -311,10 +326,7 @@ class Membership:
         fields = {"token": token, "clientId": self.client_id}
         present = {name: value for name, value in fields.items() if value is not None}
         self._enqueue(encode({"type": "auth_token", **present, "features": FEATURES}))
-        if self._refresher:
-            self._refresher.cancel()
-        if token is not None and self._get_token:
-            self._refresher = asyncio.create_task(self._refresh_token(token))
+        self._renewable = token if self._get_token else None
 
     async def _token(self, renew: bool) -> str | None:
         if self._get_token is None:
@@ -322,9 +334,18 @@ class Membership:
         token = self._get_token(renew)
         return await token if inspect.isawaitable(token) else token
 
-    async def _refresh_token(self, token: str) -> None:
-        """Sends a new token a minute before each one expires, for as long as the task runs."""
-        delay = renewal_delay(token, time.time())
+    def _schedule_refresh(self, lifetime: float | None) -> None:
+        """Renews the last token in time; `lifetime` in seconds from now, if the server told it."""
+        if self._refresher:
+            self._refresher.cancel()
+        token = self._renewable
+        if token is not None:
+            lifetime = lifetime_of(token) if lifetime is None else lifetime
+            self._refresher = asyncio.create_task(self._refresh_token(token, lifetime))
+
+    async def _refresh_token(self, token: str, lifetime: float | None) -> None:
+        """Sends a new token a minute before the old one expires, which was issued just now."""
+        delay = renewal_delay(lifetime)
         while delay is not None:
             await asyncio.sleep(delay)
             await self._is_joined.wait()  # without a network there is no new token either
@@ -337,7 +358,9 @@ class Membership:
                 continue
             await self._is_joined.wait()
             self._enqueue(encode({"type": "auth_token", "token": token}))
-            delay = renewal_delay(token, time.time())
+            self._renewable = token
+            # The answer of the server ends this task, and starts one for the new lifetime.
+            delay = renewal_delay(lifetime_of(token))
 
     # --- outgoing frames --------------------------------------------------------------------------
 

@@ -167,7 +167,8 @@ class Session:
         It does not block. Frames that were sent without a connection, or may have been lost with
         it, are sent again after a resume: the last 200. On a closed session it does nothing.
 
-        Raises TypeError or ValueError if `data` is not JSON.
+        Raises TypeError or ValueError if `data` is not JSON, and SignalError `message_too_big` if
+        it is longer than the server accepts; then nothing is sent, and the session goes on.
         """
         self._send({"type": "message", "data": data}, to)
 
@@ -244,7 +245,7 @@ class Session:
     def _handle_joined(self, members: list[Frame]) -> None:
         self._present = {member["client_id"] for member in members}
         for member in members:
-            self._add_peer(member)
+            self._add_peer(member, existing=True)
         # After a restart of the server a missing peer may reconnect later; its call goes on.
         self._remove_peers(peer for peer in self._missing_peers() if not peer.connected)
         self._cancel_missing_timer()
@@ -275,7 +276,7 @@ class Session:
                 # The end of candidates may be null, empty or left out; here it is always None.
                 self._emit(Signal(peer, "ice_candidate", frame.get("candidate") or None))
 
-    def _add_peer(self, member: Frame) -> None:
+    def _add_peer(self, member: Frame, *, existing: bool = False) -> None:
         known = self._peers.get(member["client_id"])
         if known:
             # The latest roles, which the server has sent to the peer too: they must not clash.
@@ -283,7 +284,7 @@ class Session:
             return
         peer = Peer(member["client_id"], member["username"], member["polite"])
         self._peers[peer.id] = peer
-        self._emit(PeerJoined(peer))
+        self._emit(PeerJoined(peer, existing))
 
     def _missing_peers(self) -> list[Peer]:
         return [peer for peer in self._peers.values() if peer.id not in self._present]

@@ -18,20 +18,23 @@ RENEW_BEFORE = 60.0
 """Seconds before the expiry of a token at which it is renewed."""
 
 
-def expiry_of(token: str) -> float | None:
-    """The expiry time of a JWT, in seconds since the Unix epoch; None if it states none."""
+def lifetime_of(token: str) -> float | None:
+    """How long a JWT is valid from its issue on, in seconds; None if it does not state both times.
+
+    The clock of this machine is not used: it may be wrong.
+    """
     try:
-        claims = token.split(".")[1]
-        expiry = json.loads(base64.urlsafe_b64decode(claims + "=="))["exp"]
-        return float(expiry)
+        claims = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))
+        return float(claims["exp"]) - float(claims["iat"])
     except (IndexError, KeyError, TypeError, ValueError):
         return None
 
 
-def renewal_delay(token: str, now: float) -> float | None:
-    """Seconds until a token that is valid at `now` is to be renewed; None for any other token."""
-    left = (expiry_of(token) or now) - now
-    return max(1.0, left - min(RENEW_BEFORE, left / 2)) if left > 0 else None
+def renewal_delay(lifetime: float | None) -> float | None:
+    """Seconds until a token is to be renewed that is valid for `lifetime`; None if it is not."""
+    if lifetime is None or lifetime <= 0:
+        return None
+    return max(1.0, lifetime - min(RENEW_BEFORE, lifetime / 2))
 
 
 def token_error(error: Exception, *, may_be_fatal: bool) -> SignalError:

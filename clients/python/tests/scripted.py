@@ -163,11 +163,11 @@ class ScriptedCase(IsolatedAsyncioTestCase):
         await settled()
         return self._connecting[-1]
 
-    async def join(self, **options: Any) -> Session:
+    async def join(self, welcome: Frame | None = None, **options: Any) -> Session:
         """A connected session with Bob in the room; its events from now on are in `events`."""
         connecting = await self.start(**options)
         await self.socket.receive(REQUIRED)
-        await self.socket.receive(success(), users(BOB))
+        await self.socket.receive(welcome or success(), users(BOB))
         session = await connecting
 
         async def read() -> None:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 import http.server
 import json
 import threading
 import time
+from types import SimpleNamespace
 from typing import Any
-from unittest import IsolatedAsyncioTestCase
+from unittest import IsolatedAsyncioTestCase, mock
 
 from signaling_client import Account, SignalError, login
 
 Response = tuple[int, Any]
-
-
-def jwt(lifetime: float) -> str:
-    claims = base64.urlsafe_b64encode(json.dumps({"exp": time.time() + lifetime}).encode())
-    return f"x.{claims.decode().rstrip('=')}.{lifetime}"
 
 
 class Accounts(IsolatedAsyncioTestCase):
@@ -49,8 +44,9 @@ class Accounts(IsolatedAsyncioTestCase):
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         self.url = f"ws://127.0.0.1:{server.server_port}/calls/"
 
-    def respond_with(self, token: str) -> None:
-        self.responses.append((200, {"access_token": token, "token_type": "bearer"}))
+    def respond_with(self, token: str, expires_in: float = 1800) -> None:
+        answer = {"access_token": token, "token_type": "bearer", "expires_in": expires_in}
+        self.responses.append((200, answer))
 
     async def test_login_sends_username_and_password_and_returns_the_token(self) -> None:
         self.respond_with("T")
@@ -63,13 +59,13 @@ class Accounts(IsolatedAsyncioTestCase):
         self,
     ) -> None:
         account = Account(self.url, "alice", "pw")
-        first, second, third = jwt(100), jwt(200), jwt(5)
+        first, second, third = "T1", "T2", "T3"
         self.respond_with(first)
         self.assertEqual([await account(False), await account(False)], [first, first])
         self.respond_with(second)
         self.assertEqual(await account(True), second)
         self.responses.append((401, {"detail": "Could not validate credentials"}))
-        self.respond_with(third)
+        self.respond_with(third, expires_in=5)
         self.assertEqual(await account(True), third)
         self.respond_with(first)
         self.assertEqual(await account(False), first, "a token with five seconds left is replaced")
@@ -81,6 +77,21 @@ class Accounts(IsolatedAsyncioTestCase):
             ("refresh", f"Bearer {second}"),
         ]
         self.assertEqual(paths, [*expected, ("login", None), ("refresh", f"Bearer {third}")])
+
+    async def test_token_is_kept_as_long_as_the_server_said_whatever_the_clock(self) -> None:
+        account = Account(self.url, "alice", "pw")
+        for now in (0.0, 4e9):
+            with mock.patch("time.time", lambda now=now: now):
+                self.respond_with(f"T{now}", expires_in=100)
+                token = await account(True)
+                self.assertEqual(await account(False), token)
+        later = SimpleNamespace(monotonic=lambda: time.monotonic() + 95)
+        with mock.patch("signaling_client.accounts.time", later):
+            self.respond_with("T3")
+            self.assertEqual(await account(False), "T3", "five seconds are left")
+
+        routes = [path.removeprefix("/calls/auth/") for path, _, _ in self.requests]
+        self.assertEqual(routes, ["login", "refresh", "refresh"])
 
     async def test_error_of_a_refused_login_says_whether_a_retry_can_succeed(self) -> None:
         for status, code, fatal, wait in [

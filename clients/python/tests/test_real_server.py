@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import time
 import urllib.request
 from unittest import mock
 from unittest.mock import AsyncMock
@@ -22,7 +21,7 @@ from signaling_client import (
     connect,
     login,
 )
-from signaling_client.tokens import expiry_of
+from signaling_client.accounts import IssuedToken
 
 from .server import PASSWORD, ServerCase
 
@@ -153,14 +152,14 @@ class RealServer(ServerCase):
         server = await self.serve()
         proxy = await self.proxy(server)
         short = server.token("user1", lifetime=4)
-        with mock.patch("signaling_client.accounts.login", AsyncMock(return_value=short)) as logins:
+        issued = AsyncMock(return_value=IssuedToken(short, 4))
+        with mock.patch("signaling_client.accounts._log_in", issued) as logins:
             account = Account(server.url, "user1", PASSWORD)
             session = await connect(proxy.url, "den", get_token=account)
             events = await self.record(session)
             await asyncio.sleep(4.2)
 
-        renewed = await account()
-        self.assertGreater(expiry_of(renewed) or 0, time.time() + 60)
+        self.assertNotEqual(await account(), short)
         proxy.cut()
         proxy.restore()
         await events.until_state("reconnecting")
@@ -181,6 +180,17 @@ class RealServer(ServerCase):
 
         self.assertEqual((lost.code, lost.reason), (1008, "Invalid token"))
         self.assertNotEqual(await account(), first)
+        self.assertEqual(events.of(Error), [])
+
+    async def test_message_that_the_server_would_discard_is_not_sent(self) -> None:
+        server = await self.serve(WEBSOCKET_MAX_MESSAGE_BYTES="2048")
+        session = await connect(server.url, "den", token=server.token("user1", lifetime=60))
+        events = await self.record(session)
+        with self.assertRaises(SignalError) as raised:
+            session.send("x" * 2048)
+        session.send("x" * 1900)
+        self.assertEqual(raised.exception.code, "message_too_big")
+        await session.close()
         self.assertEqual(events.of(Error), [])
 
     async def test_refused_login_raises_from_connect(self) -> None:

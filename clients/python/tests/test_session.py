@@ -6,20 +6,20 @@ import asyncio
 import base64
 import json
 import logging
-import time
 from collections.abc import Awaitable
 from pathlib import Path
-from unittest import TestCase
+from unittest import TestCase, mock
 
 from signaling_client import Error, Message, PeerJoined, Signal, SignalError, State
 from signaling_client.membership import room_url
 from signaling_client.reconnect import retry_delay
-from signaling_client.tokens import expiry_of
+from signaling_client.tokens import lifetime_of
 
+from signaling_client.send_buffer import ACK_BYTES
 from .scripted import BOB, REQUIRED, RESUME_FAILED, ScriptedCase, resumed, settled, success, users
 
 CLOSES = json.loads((Path(__file__).parents[2] / "closes.json").read_text())
-FEATURES = ["resume", "peer_state", "ice"]
+FEATURES = ["resume", "peer_state", "ice", "limits"]
 
 
 class TokenSource:
@@ -34,8 +34,11 @@ class TokenSource:
         return self.tokens[min(len(self.renewals), len(self.tokens)) - 1]
 
 
-def jwt(expiry: float) -> str:
-    claims = base64.urlsafe_b64encode(json.dumps({"exp": expiry}).encode()).decode()
+def jwt(lifetime: float) -> str:
+    """A token by a clock that is hours off, as a machine without network time may have it."""
+    issued_at = 7200
+    text = json.dumps({"iat": issued_at, "exp": issued_at + lifetime})
+    claims = base64.urlsafe_b64encode(text.encode()).decode()
     return f"x.{claims.rstrip('=')}.x"
 
 
@@ -59,10 +62,12 @@ class Decisions(TestCase):
             with self.assertRaises(ValueError):
                 room_url(url, "den")
 
-    def test_expiry_of_a_token_is_read_or_none(self) -> None:
-        self.assertEqual(expiry_of(jwt(1704067200)), 1704067200)
-        for invalid in ("", "opaque", "a.b.c", f"x.{base64.b64encode(b'[]').decode()}.x"):
-            self.assertIsNone(expiry_of(invalid))
+    def test_lifetime_of_a_token_is_read_or_none(self) -> None:
+        self.assertEqual(lifetime_of(jwt(1800)), 1800)
+        for claims in (b"[]", b'{"exp":1704067200}', b'{"exp":"a","iat":1}'):
+            self.assertIsNone(lifetime_of(f"x.{base64.b64encode(claims).decode()}.x"))
+        for invalid in ("", "opaque", "a.b.c"):
+            self.assertIsNone(lifetime_of(invalid))
 
 
 class Joining(ScriptedCase):
@@ -385,6 +390,62 @@ class Closes(ScriptedCase):
         await session.close()
         return kind
 
+    async def test_error_before_a_close_decides_where_the_close_is_hidden(self) -> None:
+        """WebKit and broken networks report 1006 without a reason."""
+        for row in (row for row in CLOSES if "error" in row):
+            with self.subTest(error=row["error"]):
+                hidden = {**row, "code": 1006, "reason": ""}
+                self.assertEqual(await self.then(hidden, has_source=True), row["then"])
+
+    async def test_shutdown_before_a_hidden_close_sets_the_delay(self) -> None:
+        await self.join()
+        await self.socket.receive({"type": "server_shutdown", "reconnect_in_ms": 7000})
+        await self.socket.drop(1006)
+
+        self.assertEqual([state.retry_in for state in self.states()], [7.0])
+
+
+class Limits(ScriptedCase):
+    async def test_message_over_the_limit_is_refused_and_not_sent(self) -> None:
+        session = await self.join(welcome=success(limits={"max_message_bytes": 200}))
+        before = len(self.socket.sent)
+        frame = len(json.dumps({"type": "message", "data": "", "id": 1}, separators=(",", ":")))
+        session.send("é" * ((200 - frame - ACK_BYTES) // 2))
+        with self.assertRaises(SignalError) as raised:
+            session.send("é" * 100)
+        await settled()
+
+        self.assertEqual((raised.exception.code, raised.exception.fatal), ("message_too_big", False))
+        self.assertEqual(len(self.socket.sent), before + 1)
+        self.assertEqual((session.state, self.errors()), ("connected", []))
+
+    async def test_limit_of_the_server_may_change(self) -> None:
+        session = await self.join(welcome=success(limits={"max_message_bytes": 1000}))
+        session.send("x" * 500)
+        await self.socket.receive(
+            {"seq": 2, "type": "limits", "limits": {"max_message_bytes": 300}}
+        )
+        with self.assertRaises(SignalError):
+            session.send("x" * 500)
+
+        await self.reconnect()
+        await self.socket.receive(resumed(limits={"max_message_bytes": 300}))
+        self.assertEqual(self.errors(), [("message_too_big", False)], "what was kept is too large")
+        self.assertEqual(self.socket.sent_of("message"), [])
+
+        await self.reconnect()
+        await self.socket.receive(resumed(limits={"max_message_bytes": 1000}))
+        session.send("x" * 500)
+        await settled()
+        self.assertEqual(len(self.socket.sent_of("message")), 1)
+
+    async def test_server_that_tells_no_limit_decides_itself(self) -> None:
+        session = await self.join()
+        session.send("x" * 100_000)
+        await settled()
+
+        self.assertEqual(len(self.socket.sent_of("message")), 1)
+
 
 class Tokens(ScriptedCase):
     async def test_refused_token_is_renewed_once(self) -> None:
@@ -420,8 +481,7 @@ class Tokens(ScriptedCase):
         self.assertEqual(session.state, "connected")
 
     async def test_new_token_is_sent_one_minute_before_the_old_one_expires(self) -> None:
-        now = time.time()
-        source = TokenSource(jwt(now + 1800), jwt(now + 3600))
+        source = TokenSource(jwt(1800), jwt(3600))
         await self.join(get_token=source)
         await self.stay_connected(1735)
         self.assertEqual(source.renewals, [False])
@@ -430,8 +490,32 @@ class Tokens(ScriptedCase):
         tokens = [frame["token"] for frame in self.socket.sent_of("auth_token")]
         self.assertEqual((tuple(tokens), source.renewals), (source.tokens, [False, True]))
 
+    async def test_lifetime_that_the_server_tells_counts_from_its_receipt(self) -> None:
+        """The token itself states another lifetime; a clock has no part in it."""
+        source = TokenSource(jwt(100_000), jwt(100_000))
+        await self.join(welcome=success(expires_in=600), get_token=source)
+        await self.stay_connected(535)
+        self.assertEqual(source.renewals, [False])
+        await self.stay_connected(10)
+        self.assertEqual(source.renewals, [False, True])
+
+        await self.socket.receive({"type": "token_refreshed", "expires_in": 300})
+        await self.stay_connected(235)
+        self.assertEqual(source.renewals, [False, True])
+        await self.stay_connected(10)
+        self.assertEqual(source.renewals, [False, True, True])
+
+    async def test_clock_of_this_machine_does_not_matter(self) -> None:
+        for now in (0.0, 4e9):
+            with mock.patch("time.time", lambda now=now: now):
+                source = TokenSource(jwt(1800))
+                session = await self.join(get_token=source)
+                await self.stay_connected(1000)
+                self.assertEqual(source.renewals, [False])
+                await session.close()
+
     async def test_short_lived_token_is_renewed_half_way(self) -> None:
-        source = TokenSource(jwt(time.time() + 60), jwt(time.time() + 600))
+        source = TokenSource(jwt(60), jwt(600))
         await self.join(get_token=source)
         await self.stay_connected(29)
         self.assertEqual(source.renewals, [False])
@@ -439,8 +523,7 @@ class Tokens(ScriptedCase):
         self.assertEqual(source.renewals, [False, True])
 
     async def test_token_renewed_while_disconnected_is_sent_after_the_resume(self) -> None:
-        expiry = time.time() + 60
-        await self.join(get_token=lambda renew: jwt(expiry + 600 * renew))
+        await self.join(get_token=lambda renew: jwt(60 + 600 * renew))
         await self.stay_connected(29)
         await self.reconnect()
         await self.clock.advance(5)
@@ -448,19 +531,18 @@ class Tokens(ScriptedCase):
         await self.socket.receive(resumed())
 
         tokens = [frame["token"] for frame in self.socket.sent_of("auth_token")]
-        self.assertEqual(tokens, [jwt(expiry + 600)])
+        self.assertEqual(tokens, [jwt(660)])
 
     async def test_renewal_survives_the_loss_of_the_socket(self) -> None:
-        expiry = time.time() + 60
         renewed = asyncio.get_running_loop().create_future()
 
         async def get_token(renew: bool) -> str:
-            return await renewed if renew else jwt(expiry)
+            return await renewed if renew else jwt(60)
 
         await self.join(get_token=get_token)
         await self.stay_connected(31)
         await self.reconnect()
-        renewed.set_result(jwt(expiry + 600))
+        renewed.set_result(jwt(660))
         await settled()
         self.assertEqual(self.socket.sent_of("auth_token"), [])
         await self.socket.receive(resumed())
@@ -468,8 +550,7 @@ class Tokens(ScriptedCase):
         self.assertEqual([frame["type"] for frame in self.socket.sent], ["resume", "auth_token"])
 
     async def test_failed_renewal_is_reported_and_retried(self) -> None:
-        expiry = time.time() + 60
-        answers: list[str | Exception] = [jwt(expiry), OSError("no route"), jwt(expiry + 600)]
+        answers: list[str | Exception] = [jwt(60), OSError("no route"), jwt(660)]
 
         async def get_token(renew: bool) -> str:
             answer = answers.pop(0)

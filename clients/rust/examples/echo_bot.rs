@@ -199,12 +199,12 @@ async fn run_calls(
         match signal {
             Some((SignalKind::Offer, offer)) => {
                 let answered = answer(&mut connection, &offer).await;
-                match answered {
-                    Ok(answer) => session.signal(SignalKind::Answer, answer, Some(&peer)),
-                    Err(error) => {
-                        println!("{peer}: cannot answer the offer: {error}");
-                        continue;
-                    }
+                let sent = answered.and_then(|answer| {
+                    Ok(session.signal(SignalKind::Answer, answer, Some(&peer))?)
+                });
+                if let Err(error) = sent {
+                    println!("{peer}: cannot answer the offer: {error}");
+                    continue;
                 }
                 if let Some(connection) = &mut connection {
                     early_candidates
@@ -212,7 +212,7 @@ async fn run_calls(
                         .for_each(|candidate| connection.add_candidate(candidate));
                 }
                 // The answer contains all local candidates.
-                session.signal(SignalKind::IceCandidate, Value::Null, Some(&peer));
+                let _ = session.signal(SignalKind::IceCandidate, Value::Null, Some(&peer)); // it is short
             }
             Some((SignalKind::IceCandidate, candidate)) => match &mut connection {
                 Some(connection) => connection.add_candidate(candidate),

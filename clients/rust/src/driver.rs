@@ -21,7 +21,7 @@ use crate::{
     events::{Error, Event},
     membership::{Effect, Input, TokenPurpose},
     shared::{SharedMembership, moment},
-    tokens::{TokenRequest, Tokens, remaining_lifetime},
+    tokens::{TokenRequest, Tokens, lifetime_of},
 };
 
 /// How long sending a Close frame and waiting for the answer may take.
@@ -154,7 +154,7 @@ async fn requested_token(token_request: &mut Option<(TokenPurpose, TokenRequest)
     let Some((purpose, request)) = token_request else { return pending().await };
     let token = match request.await {
         Ok(token) => {
-            let lifetime = token.as_deref().and_then(remaining_lifetime);
+            let lifetime = token.as_deref().and_then(lifetime_of);
             Ok((token, lifetime))
         }
         Err(error) => match error.downcast::<Error>().map(|error| *error) {

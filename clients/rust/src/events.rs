@@ -165,6 +165,14 @@ pub enum Error {
         /// The error message of the server.
         message: String,
     },
+    /// The message is longer than the server accepts. It was not sent, and the session continues.
+    #[error("a message of {length} bytes is longer than the {max} that the server accepts")]
+    TooBig {
+        /// The length of its frame in bytes.
+        length: usize,
+        /// The limit of the server.
+        max: usize,
+    },
     /// The session has ended, and reconnecting with the same options would fail again.
     #[error("{message}")]
     Closed {

@@ -8,10 +8,10 @@
 //! # async fn example() -> Result<(), signaling_client::Error> {
 //! let options = Options::new("https://signaling.example.com", "standup").login("alice", "secret");
 //! let (session, mut events) = connect(options).await?;
-//! session.send("hello", None);
+//! session.send("hello", None)?;
 //! while let Some(event) = events.next().await {
 //!     if let Event::Message { from, data, .. } = event {
-//!         session.send(data, Some(&from));
+//!         session.send(data, Some(&from))?;
 //!     }
 //! }
 //! # Ok(())

@@ -48,6 +48,10 @@ pub(crate) struct Membership {
     attempt: u32,
     received: ReceivedSequence,
     buffer: SendBuffer,
+    /// The longest frame that the server accepts, in bytes, if it has told.
+    max_message_bytes: Option<usize>,
+    /// The lifetime that the last token states.
+    token_lifetime: Option<Duration>,
     renew: bool,
     has_renewed: bool,
     is_joined: bool,
@@ -73,6 +77,8 @@ impl Membership {
             attempt: 0,
             received: ReceivedSequence::default(),
             buffer: SendBuffer::default(),
+            max_message_bytes: None,
+            token_lifetime: None,
             renew: false,
             has_renewed: false,
             is_joined: false,
@@ -128,14 +134,21 @@ impl Membership {
             Input::Token(TokenPurpose::Join, token) => self.handle_join_token(token, at),
             Input::Token(TokenPurpose::Refresh, token) => self.handle_refreshed_token(token, at),
             Input::Wakeup => self.handle_wakeup(at),
-            Input::Send(frame) => {
-                let frame = self.buffer.push(frame);
-                if self.is_joined {
-                    self.send(frame);
-                }
-            }
             Input::Leave => self.end(1000, String::new()),
         }
+    }
+
+    /// Sends a frame, or keeps it until it can be sent. [`Error::TooBig`] if the server would discard it. Does nothing
+    /// after the end.
+    pub fn queue_frame(&mut self, frame: Frame) -> Result<(), Error> {
+        if self.state == State::Closed {
+            return Ok(());
+        }
+        let frame = self.buffer.push(frame, self.max_message_bytes)?;
+        if self.is_joined {
+            self.send(frame);
+        }
+        Ok(())
     }
 
     fn open(&mut self, now: Duration) {
@@ -170,6 +183,9 @@ impl Membership {
     }
 
     fn send_kept_frames(&mut self) {
+        for error in self.buffer.remove_larger(self.max_message_bytes) {
+            self.emit(Event::Error(error));
+        }
         for frame in self.buffer.frames() {
             self.send(frame);
         }
@@ -197,7 +213,7 @@ impl Membership {
     }
 
     fn handle_text(&mut self, text: &str, at: Moment) {
-        let Ok(Value::Object(frame)) = serde_json::from_str(text) else { return };
+        let Some(frame) = frame::parse(text) else { return };
         let seq = frame.get("seq").and_then(Value::as_u64);
         let is_replayed = seq.is_some_and(|seq| self.received.receive(seq));
         if self.is_joined {
@@ -213,15 +229,23 @@ impl Membership {
                 self.username = field(&frame, "user");
                 self.received.reset();
                 self.store_credentials(&frame);
+                self.store_limits(&frame);
+                self.schedule_refresh(expires_in(&frame).or(self.token_lifetime), at.now);
             }
             "users_in_room" => self.handle_users_in_room(&frame, at.now),
             "resumed" => {
                 self.store_credentials(&frame);
+                self.store_limits(&frame);
                 self.received.expect_replay(field(&frame, "replayed").unwrap_or_default());
                 self.set_joined(true, at.now);
                 self.send_kept_frames();
             }
-            "token_refreshed" | "ice_servers" => self.store_credentials(&frame),
+            "ice_servers" => self.store_credentials(&frame),
+            "token_refreshed" => {
+                self.store_credentials(&frame);
+                self.schedule_refresh(expires_in(&frame).or(self.token_lifetime), at.now);
+            }
+            "limits" => self.store_limits(&frame),
             // It answers a ping on the previous socket and confirms nothing that was sent on this one.
             "pong" if is_replayed => {}
             "pong" => {
@@ -260,8 +284,8 @@ impl Membership {
         match token {
             Ok((token, lifetime)) => {
                 self.renew = false;
+                self.token_lifetime = lifetime;
                 self.send(frame::auth_token(token, self.client_id.clone()));
-                self.schedule_refresh(lifetime, at.now);
             }
             Err(error) => {
                 let (is_fatal, reason) = (matches!(error, Error::Closed { .. }), error.to_string());
@@ -281,6 +305,7 @@ impl Membership {
                 if self.is_joined {
                     self.send(object(json!({"type":"auth_token","token":token})));
                 }
+                self.token_lifetime = lifetime;
                 self.schedule_refresh(lifetime, at.now);
             }
             // Not fatal: the current token is valid for a while.
@@ -293,6 +318,8 @@ impl Membership {
         }
     }
 
+    /// Schedules the renewal of a token that is valid for `lifetime` from `now` on. It counts from the receipt: the
+    /// clocks of this machine and of the server are never compared.
     fn schedule_refresh(&mut self, lifetime: Option<Duration>, now: Duration) {
         self.timers.refresh_at = lifetime
             .filter(|_| self.can_renew)
@@ -308,6 +335,11 @@ impl Membership {
             self.ice_servers.clone_from(&servers);
             self.emit(Event::IceServers(servers));
         }
+    }
+
+    fn store_limits(&mut self, frame: &Frame) {
+        let limits: Option<Frame> = field(frame, "limits");
+        self.max_message_bytes = limits.and_then(|limits| field(&limits, "max_message_bytes"));
     }
 
     /// The client has joined without resuming.
@@ -358,7 +390,9 @@ impl Membership {
         self.received.expect_replay(0);
         let error = self.last_error.take();
         let retry = error.as_ref().and_then(|error| error.retry);
-        if self.can_renew && reconnect::is_token_reason(&reason) && !self.has_renewed {
+        let is_token_refused = reconnect::is_token_reason(&reason)
+            || error.as_ref().is_some_and(|error| reconnect::is_token_error(&error.code));
+        if self.can_renew && is_token_refused && !self.has_renewed {
             (self.renew, self.has_renewed) = (true, true);
             self.resume_token = None;
         } else if !retry.unwrap_or_else(|| reconnect::is_retried(code)) {
@@ -412,6 +446,11 @@ impl Membership {
     fn emit(&mut self, event: Event) {
         self.effects.push_back(Effect::Emit(event));
     }
+}
+
+/// The lifetime of a token from now on, as the server tells it.
+fn expires_in(frame: &Frame) -> Option<Duration> {
+    field(frame, "expires_in").map(Duration::from_secs)
 }
 
 #[cfg(test)]

@@ -98,21 +98,35 @@ pub struct Session {
 impl Session {
     /// Sends `data` to the peer with this client id, or to every peer. Never blocks. While the connection is lost, the
     /// last 200 frames are queued.
-    pub fn send(&self, data: impl Into<Value>, to: Option<&str>) {
-        self.send_frame(object(json!({"type":"message","data":data.into()})), to);
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooBig`] for a message that the server would discard. Before the client has joined it does not know
+    /// the limit: the error is then an event.
+    pub fn send(&self, data: impl Into<Value>, to: Option<&str>) -> Result<(), Error> {
+        self.send_frame(object(json!({"type":"message","data":data.into()})), to)
     }
 
     /// Sends a description or a candidate to the peer with this client id, or to every peer. As [`Session::send`].
-    pub fn signal(&self, kind: SignalKind, payload: impl Into<Value>, to: Option<&str>) {
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::send`].
+    pub fn signal(
+        &self,
+        kind: SignalKind,
+        payload: impl Into<Value>,
+        to: Option<&str>,
+    ) -> Result<(), Error> {
         let (name, field) = kind.names();
         let mut frame = object(json!({"type":name}));
         frame.insert(field.to_owned(), payload.into());
-        self.send_frame(frame, to);
+        self.send_frame(frame, to)
     }
 
-    fn send_frame(&self, mut frame: Frame, to: Option<&str>) {
+    fn send_frame(&self, mut frame: Frame, to: Option<&str>) -> Result<(), Error> {
         frame.extend(to.map(|to| ("to".to_owned(), to.into())));
-        self.membership.0.handle(Input::Send(frame));
+        self.membership.0.send(frame)
     }
 
     /// The other members at the moment. Events that were not read yet may be about changes that are included here.

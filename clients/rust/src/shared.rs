@@ -8,7 +8,10 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::membership::{Input, Membership, Moment};
+use crate::{
+    events::Error,
+    membership::{Frame, Input, Membership, Moment},
+};
 
 /// A membership behind a lock. The handles of a session send inputs to it; the driver carries out its effects.
 pub(crate) struct SharedMembership {
@@ -24,6 +27,13 @@ impl SharedMembership {
 
     pub fn lock(&self) -> MutexGuard<'_, Membership> {
         self.membership.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends a frame, or keeps it until it can be sent, and wakes the driver.
+    pub fn send(&self, frame: Frame) -> Result<(), Error> {
+        self.lock().queue_frame(frame)?;
+        self.changed.notify_one();
+        Ok(())
     }
 
     /// Handles an input whose effects do not depend on the time, and wakes the driver.

@@ -4,10 +4,11 @@ use std::{
     error::Error,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::endpoint::Endpoint;
 
@@ -75,27 +76,34 @@ struct Account {
     endpoint: Endpoint,
     /// The JSON body of the login request.
     login: String,
-    last: Mutex<Option<String>>,
+    last: Mutex<Option<IssuedToken>>,
+}
+
+/// A token as the server has issued it.
+#[derive(Clone)]
+struct IssuedToken {
+    token: String,
+    /// `None` if its lifetime is not known.
+    expires_at: Option<Instant>,
 }
 
 impl Account {
     async fn token(self: Arc<Self>, renew: bool) -> Result<String, TokenError> {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let last =
-            last.filter(|token| remaining_lifetime(token).is_none_or(|left| !left.is_zero()));
-        let token = match last {
-            Some(token) if !renew => return Ok(token),
-            Some(token) => match self.post("/auth/refresh", Some(&token), "").await? {
-                Ok(token) => token,
+        let last = last.filter(|it| it.expires_at.is_none_or(|at| at > Instant::now()));
+        let issued = match last {
+            Some(last) if !renew => return Ok(last.token),
+            Some(last) => match self.post("/auth/refresh", Some(&last.token), "").await? {
+                Ok(issued) => issued,
                 Err(_) => self.log_in().await?,
             },
             None => self.log_in().await?,
         };
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(token.clone());
-        Ok(token)
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(issued.clone());
+        Ok(issued.token)
     }
 
-    async fn log_in(&self) -> Result<String, TokenError> {
+    async fn log_in(&self) -> Result<IssuedToken, TokenError> {
         let response = self.post("/auth/login", None, &self.login).await?;
         response.map_err(|(status, message)| match status {
             // The same credentials would be refused again.
@@ -112,28 +120,28 @@ impl Account {
         path: &str,
         bearer: Option<&str>,
         body: &str,
-    ) -> Result<Result<String, (u16, String)>, TokenError> {
+    ) -> Result<Result<IssuedToken, (u16, String)>, TokenError> {
+        let asked_at = Instant::now();
         let (status, response) = self.endpoint.post(path, bearer, body).await?;
         let response: Value = serde_json::from_str(&response).unwrap_or_default();
         let text = |name: &str| response.get(name).and_then(Value::as_str).map(str::to_owned);
         if status == 200 {
-            return Ok(Ok(text("access_token").ok_or("the response contains no token")?));
+            let token = text("access_token").ok_or("the response contains no token")?;
+            let told = response.get("expires_in").and_then(Value::as_u64).map(Duration::from_secs);
+            let expires_at =
+                told.or(lifetime_of(&token)).and_then(|left| asked_at.checked_add(left));
+            return Ok(Ok(IssuedToken { token, expires_at }));
         }
         Ok(Err((status, text("detail").unwrap_or_else(|| format!("{path}: HTTP {status}")))))
     }
 }
 
-/// How long a JWT remains valid; `None` if it does not state its expiry.
-#[expect(clippy::disallowed_methods, reason = "the expiry of a token is a wall-clock time")]
-pub(crate) fn remaining_lifetime(token: &str) -> Option<Duration> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Some(expiry_of(token)?.saturating_sub(now))
-}
-
-/// When a JWT expires, since the Unix epoch.
-fn expiry_of(token: &str) -> Option<Duration> {
+/// How long a JWT is valid from its issue on; `None` if it does not state both times. The clock of this machine is not
+/// used: it may be wrong.
+pub(crate) fn lifetime_of(token: &str) -> Option<Duration> {
     let claims: Value = serde_json::from_slice(&base64url(token.split('.').nth(1)?)?).ok()?;
-    Duration::try_from_secs_f64(claims.get("exp")?.as_f64()?).ok()
+    let time = |name: &str| claims.get(name)?.as_f64();
+    Duration::try_from_secs_f64(time("exp")? - time("iat")?).ok()
 }
 
 /// RFC 4648 section 5, without padding.
@@ -231,26 +239,36 @@ mod tests {
         }
     }
 
-    /// `printf %s '{"sub":"zoë>?","exp":1704067200.5}' | base64 -w0 | tr +/ -_ | tr -d =`.
+    /// Whatever the clocks say: only the time since the receipt counts.
+    #[tokio::test]
+    async fn a_token_is_used_for_as_long_as_the_server_said() {
+        let lasting = |token: &str, seconds: u64| {
+            let body = json!({"access_token":token,"expires_in":seconds});
+            format!("HTTP/1.0 200 OK\r\n\r\n{body}")
+        };
+        let (endpoint, _requests) = serve(vec![lasting("T1", 0), lasting("T2", 1000)]).await;
+        let tokens = alice(&endpoint);
+
+        for expected in ["T1", "T2", "T2"] {
+            assert_eq!(tokens.request(false).await.unwrap().as_deref(), Some(expected));
+        }
+    }
+
+    /// `printf %s '{"sub":"zoë>?","iat":1000,"exp":2800.5}' | base64 -w0 | tr +/ -_ | tr -d =`.
     #[test]
-    fn expiry_of_a_token_is_read() {
-        let claims = "eyJzdWIiOiJ6b8OrPj8iLCJleHAiOjE3MDQwNjcyMDAuNX0";
+    fn lifetime_of_a_token_is_read() {
+        let claims = "eyJzdWIiOiJ6b8OrPj8iLCJpYXQiOjEwMDAsImV4cCI6MjgwMC41fQ";
 
-        let expiry = expiry_of(&format!("x.{claims}.x"));
+        let lifetime = lifetime_of(&format!("x.{claims}.x"));
 
-        assert_eq!(expiry, Some(Duration::from_millis(1_704_067_200_500)));
-        assert!(
-            remaining_lifetime(&format!("x.{claims}.x")).unwrap().is_zero(),
-            "the token has expired"
-        );
+        assert_eq!(lifetime, Some(Duration::from_millis(1_800_500)));
     }
 
     #[test]
-    fn token_without_an_expiry_has_none() {
-        for token in
-            ["", "x", "x.y", "x.!.x", "x.e30.x", "x.eyJleHAiOi0xfQ.x", "x.eyJleHAiOiJhIn0.x"]
+    fn token_that_does_not_state_both_times_has_no_lifetime() {
+        for token in ["", "x", "x.y", "x.!.x", "x.e30.x", "x.eyJleHAiOjF9.x", "x.eyJleHAiOiJhIn0.x"]
         {
-            assert_eq!(expiry_of(token), None, "{token}");
+            assert_eq!(lifetime_of(token), None, "{token}");
         }
     }
 }

@@ -258,10 +258,13 @@ async fn two_members_exchange_frames_and_one_leaves() {
     );
     assert_eq!(alice.session.peers()[0].client_id, id);
 
-    guest.session.send("to all", None);
-    alice.session.signal(SignalKind::Offer, json!({"type":"offer","sdp":"v=0"}), Some(&id));
-    alice.session.signal(SignalKind::IceCandidate, Value::Null, Some(&id));
-    alice.session.send(json!({"muted":true}), Some("unknown"));
+    guest.session.send("to all", None).unwrap();
+    alice
+        .session
+        .signal(SignalKind::Offer, json!({"type":"offer","sdp":"v=0"}), Some(&id))
+        .unwrap();
+    alice.session.signal(SignalKind::IceCandidate, Value::Null, Some(&id)).unwrap();
+    alice.session.send(json!({"muted":true}), Some("unknown")).unwrap();
 
     assert_eq!(alice.next_data().await, "to all");
     for (kind, payload) in [
@@ -274,7 +277,7 @@ async fn two_members_exchange_frames_and_one_leaves() {
     let Event::Error(Error::Refused { code, .. }) = alice.next_event().await else { panic!() };
     assert_eq!(code, "target_not_found");
 
-    guest.session.send("last", None);
+    guest.session.send("last", None).unwrap();
     guest.session.close().await;
     assert_eq!(guest.session.state(), State::Closed);
     assert_eq!(alice.next_data().await, "last");
@@ -322,7 +325,7 @@ async fn exchange(
     let sending = async {
         for number in 0..NUMBERS {
             received_by_other.wait_for(|received| number < received + AHEAD).await.unwrap();
-            session.send(number, Some(other));
+            session.send(number, Some(other)).unwrap();
         }
     };
     let receiving = async {
@@ -362,7 +365,7 @@ async fn repeated_network_loss_loses_and_duplicates_no_message() {
     let resumed = |event: &Event| matches!(event, Event::State(change) if change.is_resumed);
     assert!(alice.count(resumed) >= 5, "{}", alice.count(resumed));
     assert_eq!((alice.count(is_peer_left), bob.count(is_peer_left)), (0, 0));
-    alice.session.send("last", None);
+    alice.session.send("last", None).unwrap();
     assert_eq!(bob.next_data().await, "last", "no message is duplicated");
 }
 
@@ -372,16 +375,16 @@ async fn restart_loses_no_message_and_no_peer_leaves() {
     let mut alice = join(user(server.url(), "user1")).await;
     let mut bob = join(user(server.url(), "user2")).await;
 
-    bob.session.send("before", None);
+    bob.session.send("before", None).unwrap();
     let stopping = server.stop();
     let losing = async { tokio::join!(alice.until_reconnecting(), bob.until_reconnecting()) };
     tokio::join!(stopping, losing);
-    alice.session.send("meanwhile", None);
+    alice.session.send("meanwhile", None).unwrap();
     server.restart().await;
 
     let (alice_resumed, bob_resumed) = tokio::join!(alice.until_connected(), bob.until_connected());
     assert!(alice_resumed && bob_resumed);
-    bob.session.send("after", None);
+    bob.session.send("after", None).unwrap();
     assert_eq!(bob.next_data().await, "meanwhile");
     // The server may have stopped before it received the first message.
     while alice.next_data().await != "after" {}
@@ -402,7 +405,7 @@ async fn after_a_crash_both_join_again_with_their_client_ids() {
 
     server.child.kill().await.unwrap();
     tokio::join!(alice.until_reconnecting(), bob.until_reconnecting());
-    alice.session.send("to a room that is gone", None);
+    alice.session.send("to a room that is gone", None).unwrap();
     server.restart().await;
 
     let (alice_resumed, bob_resumed) = tokio::join!(alice.until_connected(), bob.until_connected());
@@ -414,7 +417,7 @@ async fn after_a_crash_both_join_again_with_their_client_ids() {
         }
         assert_eq!(member.session.peers()[0].client_id, other);
     }
-    alice.session.send("again", Some("user2"));
+    alice.session.send("again", Some("user2")).unwrap();
     assert_eq!(bob.next_data().await, "again");
 }
 
@@ -465,9 +468,9 @@ async fn slow_reader_misses_nothing_and_can_still_send() {
     let mut bob = join(user(server.url(), "user2")).await;
 
     for number in 0..1000 {
-        bob.session.send(number, None);
+        bob.session.send(number, None).unwrap();
     }
-    alice.session.send("from the slow reader", None);
+    alice.session.send("from the slow reader", None).unwrap();
     bob.next_data().await;
 
     for number in 0..1000 {

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{
-    events::{Error, Event},
-    membership::frame::Frame,
-};
+use crate::events::{Error, Event};
 
 /// The time of an input, and a random number for the decisions that follow from it.
 #[derive(Clone, Copy)]
@@ -33,13 +30,11 @@ pub(crate) enum Input {
     SocketClosed { code: u16, reason: String },
     /// The server answered the WebSocket handshake with this HTTP status.
     UpgradeRefused(u16),
-    /// The answer to [`Effect::RequestToken`], with the remaining lifetime if the token states it. A guest has no
-    /// token. [`Error::Closed`] if there will never be one.
+    /// The answer to [`Effect::RequestToken`], with its lifetime from the issue on if the token states it. A
+    /// guest has no token. [`Error::Closed`] if there will never be one.
     Token(TokenPurpose, Result<(Option<String>, Option<Duration>), Error>),
     /// The time that `next_wakeup` named has come.
     Wakeup,
-    /// The program sends a frame.
-    Send(Frame),
     /// The program leaves the room.
     Leave,
 }

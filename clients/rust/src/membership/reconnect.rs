@@ -23,6 +23,11 @@ pub(super) fn is_token_reason(reason: &str) -> bool {
     ["Invalid token", "Token expired"].contains(&reason)
 }
 
+/// The same for the `code` of the error before a close, because a network may hide the close.
+pub(super) fn is_token_error(code: &str) -> bool {
+    ["invalid_token", "token_expired", "logged_out", "password_changed"].contains(&code)
+}
+
 /// Whether an HTTP status in place of the upgrade is an error of the client, which a retry would repeat.
 pub(super) fn is_permanent_status(status: u16) -> bool {
     (400..500).contains(&status) && ![408, 425, 429].contains(&status)

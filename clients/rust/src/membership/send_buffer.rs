@@ -2,7 +2,10 @@
 
 use std::collections::VecDeque;
 
-use crate::membership::frame::Frame;
+use crate::{
+    events::Error,
+    membership::frame::{Frame, size_error},
+};
 
 /// How many frames are kept; beyond that the oldest is dropped.
 const MAX_FRAMES: usize = 200;
@@ -20,16 +23,19 @@ pub(super) struct SendBuffer {
 }
 
 impl SendBuffer {
-    /// Numbers a frame, keeps it, and returns it as it is to be sent.
-    pub fn push(&mut self, mut frame: Frame) -> Frame {
+    /// Numbers a frame, keeps it, and returns it as it is to be sent. [`Error::TooBig`] if it is longer than `max`.
+    pub fn push(&mut self, mut frame: Frame, max: Option<usize>) -> Result<Frame, Error> {
+        frame.insert("id".to_owned(), (self.last_id + 1).into());
+        if let Some(error) = size_error(&frame, max) {
+            return Err(error);
+        }
         self.last_id += 1;
-        frame.insert("id".to_owned(), self.last_id.into());
         self.frames.push_back(frame.clone());
         if self.frames.len() > MAX_FRAMES {
             self.frames.pop_front();
             self.pinged = self.pinged.map(|count| count.saturating_sub(1));
         }
-        frame
+        Ok(frame)
     }
 
     /// The kept frames, oldest first.
@@ -55,6 +61,18 @@ impl SendBuffer {
     /// No pong is awaited any more: the ping belonged to another socket.
     pub fn forget_ping(&mut self) {
         self.pinged = None;
+    }
+
+    /// Removes the frames that are longer than `max`, and returns an error for each. No pong may be awaited.
+    pub fn remove_larger(&mut self, max: Option<usize>) -> Vec<Error> {
+        let mut errors = Vec::new();
+        self.frames.retain(|frame| {
+            let error = size_error(frame, max);
+            let is_kept = error.is_none();
+            errors.extend(error);
+            is_kept
+        });
+        errors
     }
 
     pub fn clear(&mut self) {

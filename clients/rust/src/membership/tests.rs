@@ -83,7 +83,14 @@ impl Harness {
     }
 
     fn send(&mut self, data: impl Into<Value>) {
-        self.handle(Input::Send(object(json!({"type":"message","data":data.into()}))));
+        self.try_send(data).unwrap();
+    }
+
+    fn try_send(&mut self, data: impl Into<Value>) -> Result<(), Error> {
+        let frame = object(json!({"type":"message","data":data.into()}));
+        let queued = self.membership.queue_frame(frame);
+        self.collect_effects();
+        queued
     }
 
     fn drop_socket(&mut self, code: u16, reason: &str) {
@@ -156,7 +163,7 @@ fn authenticates_with_its_features_and_is_connected_after_users_in_room() {
     client.receive(json!({"type":"auth_required","message":"x"}));
     assert_eq!(client.effects.last(), Some(&Effect::RequestToken(TokenPurpose::Join, false)));
     client.provide_token("T", None);
-    let features = json!(["resume", "peer_state", "ice"]);
+    let features = json!(["resume", "peer_state", "ice", "limits"]);
     assert_eq!(
         client.sent,
         [json!({"type":"auth_token","token":"T","clientId":"alice-1","features":features})]
@@ -178,7 +185,7 @@ fn guest_sends_no_token() {
 
     assert_eq!(
         client.sent,
-        [json!({"type":"auth_token","features":["resume","peer_state","ice"]})]
+        [json!({"type":"auth_token","features":["resume","peer_state","ice","limits"]})]
     );
 }
 
@@ -349,6 +356,73 @@ fn unknown_and_malformed_frames_are_ignored() {
     assert_eq!((client.events, client.sent, client.effects), (vec![], vec![], vec![]));
 }
 
+/// A message that the server would discard is refused; one that was kept for a larger limit is reported.
+#[test]
+fn message_over_the_limit_is_refused_before_it_is_sent() {
+    let limits =
+        |max: usize| json!({"max_message_bytes":max,"messages_per_second":50,"message_burst":250});
+    let mut client = Harness::joined(false, None);
+    client.receive(json!({"type":"limits","limits":limits(200),"seq":2}));
+    let frame = json!({"type":"message","data":"","id":1}).to_string().len();
+    let fitting = 200 - frame - ",\"ack\":18446744073709551615".len();
+
+    let refused = client.try_send("x".repeat(fitting + 1)).unwrap_err();
+    client.send("x".repeat(fitting));
+    assert_eq!(refused, Error::TooBig { length: 201, max: 200 });
+    assert_eq!((client.sent_ids(), client.events.len()), (vec![1], 0));
+    assert!(client.sent[0].to_string().len() <= 200);
+
+    client.drop_socket(1006, "");
+    client.reopen();
+    client.receive(json!({"type":"resumed","client_id":"alice-1","replayed":0,"users":[],"limits":limits(150)}));
+    assert_eq!(client.sent_ids(), Vec::<u64>::new());
+    assert_eq!(client.events.last(), Some(&Event::Error(Error::TooBig { length: 200, max: 150 })));
+    assert_eq!(client.state(), State::Connected);
+}
+
+#[test]
+fn message_of_any_size_is_sent_while_the_limit_is_not_known() {
+    let mut client = Harness::new(None, false);
+    client.send("x".repeat(100_000));
+    client.receive(json!({"type":"auth_required"}));
+    client.provide_token("T", None);
+    client.complete_join(&["bob"]);
+
+    assert_eq!(client.sent_ids(), [1]);
+}
+
+/// The lifetime that the server tells counts from its receipt, whatever the token and any clock say.
+#[test]
+fn lifetime_counts_from_the_frame_that_tells_it() {
+    let mut client = Harness::new(None, true);
+    let request = Effect::RequestToken(TokenPurpose::Refresh, true);
+    client.receive(json!({"type":"auth_required"}));
+    client.provide_token("T", Some(Duration::from_secs(100_000)));
+    client.receive(
+        json!({"type":"auth_success","user":"alice","client_id":"alice-1","expires_in":600}),
+    );
+    client.receive(json!({"type":"users_in_room","users":[],"seq":1}));
+    let due = |client: &Harness| client.membership.timers.refresh_at.map(|at| at - client.now);
+    assert_eq!(due(&client), Some(Duration::from_secs(540)));
+
+    client.advance(Duration::from_secs(9));
+    client.receive(json!({"type":"token_refreshed","expires_in":90}));
+    assert_eq!(due(&client), Some(Duration::from_secs(45)));
+    assert!(!client.effects.contains(&request));
+}
+
+/// A peer in a browser can send half a surrogate pair.
+#[test]
+fn message_with_half_a_surrogate_pair_is_delivered() {
+    let mut client = Harness::joined(false, None);
+    let frame = r#"{"type":"message","from":"bob-1","username":"bob","data":"a\ud83db","seq":2}"#;
+    client.handle(Input::Received(frame.to_owned()));
+
+    let (from, username) = ("bob-1".to_owned(), "bob".to_owned());
+    let data = "a\u{fffd}b".into();
+    assert_eq!(client.events, [Event::Message { from, username, data }]);
+}
+
 /// Every row of `clients/closes.json`, for a member that can renew its token.
 #[test]
 fn every_close_is_handled_as_listed() {
@@ -356,7 +430,13 @@ fn every_close_is_handled_as_listed() {
     let rows: Vec<Value> = serde_json::from_str(list).unwrap();
     assert!(rows.len() > 20);
 
-    for row in rows {
+    // Some networks and WebKit report 1006 without a reason: the error before it decides alike.
+    let hidden: Vec<_> = rows.iter().filter(|row| row.get("error").is_some()).cloned().collect();
+    let hidden = hidden.into_iter().map(|mut row| {
+        (row["code"], row["reason"]) = (1006.into(), "".into());
+        row
+    });
+    for row in rows.iter().cloned().chain(hidden) {
         let mut client = Harness::joined(true, None);
         if let Some(error) = row.get("error") {
             let mut error = error.clone();
