@@ -52,6 +52,68 @@ fn logged() -> BTreeMap<String, BTreeSet<String>> {
     logged
 }
 
+/// Lines of the code that serves clients which no client can cause by being refused, and why they are not counted.
+const NO_REFUSALS: [(&str, &str); 27] = [
+    ("administrator", "with ADMIN_TOKEN only"),
+    ("all file descriptors are in use; connections wait", "every ten seconds at most"),
+    ("cannot accept connections; retrying", "every ten seconds at most"),
+    ("cannot move a connection to its worker", "a fault of the system"),
+    ("detached member left", "joins are limited"),
+    ("detached members cannot be saved or restored", "at a restart"),
+    ("detached members of the previous process restored", "at a restart"),
+    ("detached members saved for the next process", "at a restart"),
+    ("handing members over to other servers", "at a restart"),
+    ("invalid row of the users file ignored", "the operator changed the users file"),
+    ("logged in", "no refusal: a correct password"),
+    ("logged out", "no refusal: a valid token"),
+    ("logouts not saved: a restart would undo them", "a fault of the disk"),
+    ("member detached", "no refusal: a member"),
+    ("member joined", "no refusal: joins are limited"),
+    ("member left", "no refusal: joins are limited"),
+    ("membership resumed", "no refusal: a valid resume token"),
+    ("moderation rule of another server skipped", "from Redis"),
+    ("moderation rules not saved: a restart would undo them", "a fault of the disk"),
+    ("not all members were handed over in time", "at a restart"),
+    ("own membership replaced in a full room", "no refusal: joins are limited"),
+    ("request failed: internal error", "a fault of the server"),
+    ("resume token could not be signed", "a fault of the server"),
+    ("session panicked", "a fault of the server"),
+    ("upgraded connection has an unknown stream type", "a fault of the server"),
+    ("users file not reloaded; accounts are unchanged", "the operator changed the users file"),
+    ("users file reloaded", "the operator changed the users file"),
+];
+
+/// A client that is refused must not be able to fill the log: `limits::refusals` counts such lines, and says so in their
+/// field `count`.
+#[test]
+fn every_line_about_a_refusal_is_counted() {
+    let mut uncounted = BTreeSet::new();
+    for folder in
+        ["auth", "delivery", "http", "limits", "net", "rooms", "session", "state", "websocket"]
+    {
+        for path in sources(&Path::new("src").join(folder)) {
+            let text = fs::read_to_string(&path).unwrap();
+            let code = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap();
+            for level in ["info", "warn", "error"] {
+                for (at, called) in code.match_indices(&format!("{level}!(")) {
+                    let arguments = arguments(&code[at + called.len()..]);
+                    let (fields, message) =
+                        arguments.trim_end_matches('"').rsplit_once('"').unwrap();
+                    if !fields.split(',').any(|field| field.trim() == "count") {
+                        uncounted.insert(message.to_owned());
+                    }
+                }
+            }
+        }
+    }
+
+    let known = BTreeSet::from(NO_REFUSALS.map(|(message, _)| message.to_owned()));
+    assert_eq!(
+        uncounted, known,
+        "count a refusal with limits::log_refusal, or say here why it is none"
+    );
+}
+
 /// What stands before the closing parenthesis.
 fn arguments(code: &str) -> &str {
     let (mut depth, mut in_string) = (0, false);

@@ -122,6 +122,15 @@ fn the_server_sends_every_server_message_exactly_so_and_no_other() {
             polite: false,
         }
         .encode(),
+        ServerMessage::Error {
+            message: "You join rooms too often; join again after the given time",
+            code: "rate_limited",
+            id: None,
+            retry: Some(true),
+            retry_after_ms: Some(1200),
+            max_message_bytes: None,
+        }
+        .encode(),
         heard(SignalKind::Offer, &offer, (laptop, alice)),
         heard(SignalKind::Answer, &answer, (phone, bob)),
         heard(SignalKind::IceCandidate, &candidate, (laptop, alice)),

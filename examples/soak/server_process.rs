@@ -43,6 +43,8 @@ pub fn serve(runtime: &Runtime, folder: &Path) -> Result<(), TestError> {
             "CORS_ORIGINS" => "https://soak.example",
             "TRUSTED_PROXIES" => "[]",
             "WEBSOCKET_TIMEOUT" => "10",
+            // Every client joins as often as it can.
+            "JOINS_PER_MINUTE" => "0",
             _ => return None,
         };
         Some(value.to_owned())

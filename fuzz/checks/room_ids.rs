@@ -54,7 +54,7 @@ fn build() -> House {
     let config = Config::read(|name| match name {
         "DEBUG" => Some("true".into()),
         "REQUIRE_HTTPS" => Some("false".into()),
-        "RATE_LIMIT_PER_MINUTE" => Some("0".into()),
+        "RATE_LIMIT_PER_MINUTE" | "JOINS_PER_MINUTE" => Some("0".into()),
         _ => None,
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();

@@ -4,6 +4,7 @@
 use std::fmt;
 
 use jsonwebtoken::Algorithm;
+use strum::IntoStaticStr;
 
 /// Times from here on are milliseconds, which `Date.now()` and its relatives give: in seconds it is the year 5138.
 pub(super) const FIRST_MILLISECONDS: f64 = 100_000_000_000.0;
@@ -13,7 +14,8 @@ const MAX_SHOWN_CHARACTERS: usize = 128;
 
 /// Why an access token is refused. Its text repeats nothing of the token but its algorithm, its times, and the name of a
 /// user that a valid signature vouches for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum TokenRejection {
     /// It is longer than any token that is read.
     TooLong {
@@ -125,9 +127,9 @@ impl fmt::Display for TokenRejection {
 impl std::error::Error for TokenRejection {}
 
 impl TokenRejection {
-    /// The variant, as a key for a limit on log lines.
-    pub fn kind(&self) -> std::mem::Discriminant<Self> {
-        std::mem::discriminant(self)
+    /// The name of the variant, without what it says of this token.
+    pub fn kind(&self) -> &'static str {
+        self.into()
     }
 }
 

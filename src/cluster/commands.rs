@@ -98,10 +98,11 @@ impl EngineLink {
         let scripts = &self.gateway.scripts;
         let connection = |key: &u64| self.connection_id(*key);
         match command {
-            ClusterCommand::Join { room, peer, key } => {
+            ClusterCommand::Join { room, peer, key, is_guest } => {
                 let mut join = call_with_webhooks(&self.keys, &scripts.join, &self.webhooks);
                 join.arg(&**room).arg(&*peer.client_id).arg(connection(key));
                 join.arg(&*peer.username).arg(self.rooms.capacity_of(room));
+                join.arg(u8::from(*is_guest));
                 join
             }
             ClusterCommand::Leave { room, peer, key, reason, .. } => {

@@ -252,12 +252,12 @@ impl ClusterGateway {
     /// Asks to let a client in; the answer is an [`Admitted`](super::messages::ClusterEvent::Admitted), or
     /// [`refuse_join`](Self::refuse_join).
     pub(super) fn request_join(&self, peer: Peer, key: u64, pending: PendingJoin) {
-        let room = pending.room.clone();
+        let (room, is_guest) = (pending.room.clone(), pending.queue.is_guest());
         let Some(engine) = self.engine(&room) else { return };
         self.joins().insert(key, pending);
         // In this order: a link that finds its Redis gone clears what waits.
         let is_sent = engine.is_up.load(Ordering::SeqCst)
-            && engine.commands.send(ClusterCommand::Join { room, peer, key }).is_ok();
+            && engine.commands.send(ClusterCommand::Join { room, peer, key, is_guest }).is_ok();
         if !is_sent {
             self.joins().remove(&key);
         }

@@ -21,6 +21,8 @@ pub enum ClusterCommand {
         peer: Peer,
         /// The key of its connection.
         key: u64,
+        /// Whether it is a guest.
+        is_guest: bool,
     },
     /// A local member has left.
     Leave {

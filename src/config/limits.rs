@@ -12,6 +12,8 @@ use super::{
 pub struct ReloadableLimits {
     /// `RATE_LIMIT_PER_MINUTE`: HTTP requests per client address; 0 = no limit.
     pub requests_per_minute: u32,
+    /// `JOINS_PER_MINUTE`: joins per account; 0 = no limit.
+    pub joins_per_minute: u32,
     /// `WEBSOCKET_MESSAGES_PER_SECOND`: how fast the message budget of a connection refills.
     pub messages_per_second: u32,
     /// `WEBSOCKET_MESSAGE_BURST`: how many messages a connection may send at once.
@@ -42,13 +44,23 @@ const RATE_LIMIT_PER_MINUTE: Setting<u32> =
              client may burst to twice the rate in the first minute. `/health` and WebSockets are not counted.",
         );
 
+const JOINS_PER_MINUTE: Setting<u32> =
+    Setting::new("JOINS_PER_MINUTE", "60", |text| number(text, 0..=1_000_000))
+        .accepts("a whole number from 0 to 1000000; 0 = no limit on joins, of addresses neither")
+        .reloadable("every join")
+        .help(
+            "Joins per minute for each account, of which half may come at once. All guests of one address are one \
+             account. Each address may join `MAX_CONNECTIONS_PER_IP` times a minute. A resume is not a join.",
+        );
+
 const WEBSOCKET_MESSAGES_PER_SECOND: Setting<u32> =
     Setting::new("WEBSOCKET_MESSAGES_PER_SECOND", "50", |text| number(text, 1..=1_000_000))
         .accepts(FROM_ONE)
         .reloadable(NEW_MESSAGES)
         .help(
             "Messages per second on each connection, sustained. Pings, Pongs that answer no Ping of the server, and \
-             fragments of less than 1 KiB count as messages.",
+             fragments of less than 1 KiB count as messages. A client that reconnects to a room continues with the \
+             budget of its closed connection.",
         );
 
 const WEBSOCKET_MESSAGE_BURST: Setting<u32> =
@@ -91,6 +103,7 @@ pub(super) const SECTION: Section = Section {
     title: "Limits",
     settings: &[
         RATE_LIMIT_PER_MINUTE.declaration,
+        JOINS_PER_MINUTE.declaration,
         WEBSOCKET_MESSAGES_PER_SECOND.declaration,
         WEBSOCKET_MESSAGE_BURST.declaration,
         WEBSOCKET_TIMEOUT.declaration,
@@ -104,6 +117,7 @@ impl ReloadableLimits {
     pub(super) fn read(reader: &mut Reader<'_>) -> Self {
         Self {
             requests_per_minute: reader.get(&RATE_LIMIT_PER_MINUTE),
+            joins_per_minute: reader.get(&JOINS_PER_MINUTE),
             messages_per_second: reader.get(&WEBSOCKET_MESSAGES_PER_SECOND),
             message_burst: reader.get(&WEBSOCKET_MESSAGE_BURST),
             websocket_timeout: reader.get(&WEBSOCKET_TIMEOUT),

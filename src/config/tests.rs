@@ -393,7 +393,7 @@ fn debug_logs_at_debug_unless_a_level_is_set() {
 }
 
 /// A value for each reloadable setting that is accepted and is not the default.
-const OTHERS: [(&str, &str); 17] = [
+const OTHERS: [(&str, &str); 18] = [
     ("LOG_LEVEL", "ERROR"),
     ("CORS_ORIGINS", "https://a.example"),
     ("RATE_LIMIT_PER_MINUTE", "61"),
@@ -405,6 +405,7 @@ const OTHERS: [(&str, &str); 17] = [
     ("MAX_CONNECTIONS_PER_IP", "101"),
     ("AUTH_MAX_FAILURES", "6"),
     ("AUTH_LOCKOUT_SECONDS", "301"),
+    ("JOINS_PER_MINUTE", "61"),
     ("ALLOWED_ROOMS", "den"),
     ("TURNSERVER_SECRET", "hunter2-hunter2"),
     ("TURNSERVER_URL", "turn:a"),

@@ -2,7 +2,7 @@
 
 use super::{
     declare::{Section, Setting},
-    parse::{Reader, TRUE_OR_FALSE, flag, list},
+    parse::{Reader, TRUE_OR_FALSE, flag, list, number},
 };
 use crate::webhooks::WebhookTarget;
 
@@ -11,6 +11,8 @@ use crate::webhooks::WebhookTarget;
 pub struct WebhookSettings {
     /// `WEBHOOK_URLS`, as `WEBHOOK_ALLOW_PRIVATE` permits them.
     pub targets: Vec<WebhookTarget>,
+    /// `WEBHOOK_CONCURRENCY`: how many events are delivered to each at once.
+    pub concurrency: usize,
 }
 
 const WEBHOOK_URLS: Setting<Vec<String>> = Setting::new("WEBHOOK_URLS", "[]", list)
@@ -23,9 +25,22 @@ const WEBHOOK_ALLOW_PRIVATE: Setting<bool> = Setting::new("WEBHOOK_ALLOW_PRIVATE
     .accepts(TRUE_OR_FALSE)
     .help("`true`: `WEBHOOK_URLS` may also have `http://` URLs and addresses of your own network.");
 
+const WEBHOOK_CONCURRENCY: Setting<usize> =
+    Setting::new("WEBHOOK_CONCURRENCY", "1", |text| number(text, 1..=64))
+        .accepts("a whole number from 1 to 64")
+        .help(
+            "Events that are posted to each URL at once. With 1, a URL receives all events in order; with more, those of \
+             each room.",
+        )
+        .page("docs/build/webhooks.md");
+
 pub(super) const SECTION: Section = Section {
     title: "Webhooks",
-    settings: &[WEBHOOK_URLS.declaration, WEBHOOK_ALLOW_PRIVATE.declaration],
+    settings: &[
+        WEBHOOK_URLS.declaration,
+        WEBHOOK_ALLOW_PRIVATE.declaration,
+        WEBHOOK_CONCURRENCY.declaration,
+    ],
 };
 
 impl WebhookSettings {
@@ -41,6 +56,6 @@ impl WebhookSettings {
                     .reject(&WEBHOOK_URLS.declaration, format!("entry {} {problem}", number + 1)),
             }
         }
-        Self { targets }
+        Self { targets, concurrency: reader.get(&WEBHOOK_CONCURRENCY) }
     }
 }

@@ -3,8 +3,10 @@
 //! - `queue`: the send queue of a client, into which rooms and administrators push frames.
 //! - `reader`: the end of the queue that the client's connection reads.
 //! - `replay`: the frames that a client may not have received, kept until it acknowledges them or resumes.
+//! - `deferred`: those of them that came while the client had no connection.
 //! - `disconnect`: the signal by which others end a client's connection, and its reasons.
 
+mod deferred;
 mod disconnect;
 mod queue;
 mod reader;

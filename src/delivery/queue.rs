@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytestring::ByteString;
-use tokio::time::Instant;
+use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     ClientQueueReader, DisconnectReason,
@@ -55,36 +55,33 @@ impl ClientQueue {
         if state.is_closed {
             return false; // its connection is ending; the end of the membership follows
         }
-        let seq = match state.replay.as_mut().map(|replay| replay.push(frame.clone())) {
-            None => None,
-            Some(Ok(seq)) => Some(seq),
-            Some(Err(ReplayGap)) => {
-                drop(state);
-                self.disconnect(DisconnectReason::TooSlow);
-                return false;
-            }
-        };
         if state.is_detached {
+            let kept = state.replay.as_mut().map_or(Ok(()), |replay| replay.defer(frame));
+            drop(state);
+            if kept.is_err() {
+                self.disconnect(DisconnectReason::TooSlow);
+            }
             return false;
         }
         if state.frames.is_empty()
             && state.unconfirmed == 0
             && let Some(writer) = &state.direct_writer
         {
-            let outcome = match seq {
+            let outcome = match &state.replay {
                 None => writer.try_send(&frame),
-                Some(seq) => writer.try_send(&protocol::with_seq(&frame, seq)),
+                Some(replay) => writer.try_send(&protocol::with_seq(&frame, replay.next_seq())),
             };
-            match outcome {
-                WriteOutcome::Complete => return true,
-                WriteOutcome::Partial => {
-                    state.wake();
-                    return true;
+            if outcome != WriteOutcome::NotSent {
+                if let Some(replay) = &mut state.replay {
+                    replay.push_sent(frame);
                 }
-                WriteOutcome::NotSent => {}
+                if outcome == WriteOutcome::Partial {
+                    state.wake();
+                }
+                return true;
             }
         }
-        if state.frames.len() == QUEUE_MAX_FRAMES || state.bytes + frame.len() > QUEUE_MAX_BYTES {
+        if state.frames.len() >= QUEUE_MAX_FRAMES || state.bytes + frame.len() > QUEUE_MAX_BYTES {
             drop(state);
             self.disconnect(DisconnectReason::TooSlow);
             return false;
@@ -107,14 +104,19 @@ impl ClientQueue {
     /// one.
     pub fn detach(&self) {
         let mut state = self.0.lock_state();
-        if !std::mem::replace(&mut state.is_detached, true) {
-            let undelivered = state.frames.len() + state.unconfirmed;
-            if let Some(replay) = &mut state.replay {
-                replay.mark_undelivered(undelivered);
-            }
-            state.frames = VecDeque::new();
-            state.bytes = 0;
-            state.direct_writer = None;
+        if std::mem::replace(&mut state.is_detached, true) {
+            return;
+        }
+        let (unsent, unwritten) = (std::mem::take(&mut state.frames), state.unconfirmed);
+        state.bytes = 0;
+        state.direct_writer = None;
+        let kept = state.replay.as_mut().map_or(Ok(()), |replay| {
+            replay.mark_unwritten(unwritten);
+            replay.append(unsent)
+        });
+        drop(state);
+        if kept.is_err() {
+            self.disconnect(DisconnectReason::TooSlow);
         }
     }
 
@@ -182,12 +184,13 @@ impl ClientQueue {
     /// [`ResumeError`]; then nothing has changed.
     pub fn resume_into(&self, new: &Self, key: u128, last_seq: u64) -> Result<usize, ResumeError> {
         let mut old = self.0.lock_state();
-        let replay = old.replay.as_mut().filter(|replay| replay.key() == key);
+        let QueueState { replay, frames: queued, .. } = &mut *old;
+        let replay = replay.as_mut().filter(|replay| replay.key() == key);
         let replay = replay.ok_or(ResumeError::Ended)?;
         if self.0.disconnect_reason.get().is_some() {
             return Err(ResumeError::Ended);
         }
-        let frames = replay.resume_after(last_seq).map_err(|ReplayGap| ResumeError::Gap)?;
+        let frames = replay.resume_after(last_seq, queued).map_err(|ReplayGap| ResumeError::Gap)?;
         let replayed = frames.len();
         let mut fresh = new.0.lock_state();
         fresh.replay = old.replay.take();
@@ -252,6 +255,16 @@ impl ClientQueue {
         self.0.lock_state().features
     }
 
+    /// The client is a guest.
+    pub fn set_guest(&self) {
+        self.0.lock_state().is_guest = true;
+    }
+
+    /// Whether the client is a guest, which is never the same user as another connection.
+    pub fn is_guest(&self) -> bool {
+        self.0.lock_state().is_guest
+    }
+
     /// Sets the address that the connection comes from.
     pub fn set_address(&self, address: IpAddr) {
         self.0.lock_state().address = Some(address);
@@ -260,6 +273,27 @@ impl ClientQueue {
     /// Sets the media path of the client's last call.
     pub fn set_media_path(&self, path: MediaPath) {
         self.0.lock_state().media_path = Some(path);
+    }
+
+    /// Has the client's connection send a Ping. What is returned resolves when a Pong arrives, and fails when the
+    /// connection ends.
+    pub fn request_pong(&self) -> oneshot::Receiver<()> {
+        let (waiter, pong) = oneshot::channel();
+        let mut state = self.0.lock_state();
+        if !state.is_closed {
+            state.pong_waiters.get_or_insert_default().push(waiter);
+            state.is_ping_requested = true;
+            state.wake();
+        }
+        pong
+    }
+
+    /// Records that a Pong has arrived.
+    pub fn record_pong(&self) {
+        let waiters = self.0.lock_state().pong_waiters.take();
+        for waiter in waiters.into_iter().flat_map(|waiters| *waiters) {
+            let _ = waiter.send(());
+        }
     }
 
     /// Records the time from a Ping to its Pong.
@@ -317,12 +351,19 @@ pub(super) struct QueueState {
     is_detached_reported: bool,
     /// The features that the client has opted in to.
     pub(super) features: Features,
+    /// The client has no account.
+    is_guest: bool,
     /// The address that the connection comes from.
     address: Option<IpAddr>,
     /// The media path of the client's last call, as the client reports it.
     media_path: Option<MediaPath>,
     /// The time from the last answered Ping to its Pong.
     ping_rtt: Option<Duration>,
+    /// The connection is to send a Ping now.
+    pub(super) is_ping_requested: bool,
+    /// Who waits for a Pong; boxed, since nearly always nobody does.
+    #[expect(clippy::box_collection, reason = "8 bytes instead of 24 in each queue")]
+    pong_waiters: Option<Box<Vec<oneshot::Sender<()>>>>,
     /// The queue has no reader any more.
     is_closed: bool,
     /// Wakes the one task that reads and that a disconnect ends. It stays when it was used: the task is the same
@@ -342,18 +383,14 @@ impl QueueState {
         }
     }
 
-    /// Takes the first frame, with its sequence number where it has one: the queued frames are the last that were
-    /// numbered.
+    /// Takes the first frame, which gets its sequence number where it has one: it is sent now.
     pub(super) fn pop(&mut self) -> Option<ByteString> {
         let frame = self.frames.pop_front()?;
-        let behind = self.frames.len() as u64;
         self.bytes -= frame.len();
-        match &self.replay {
-            None => Some(frame),
-            Some(replay) => {
-                Some(protocol::with_seq(&frame, replay.last_seq().saturating_sub(behind)))
-            }
-        }
+        let Some(replay) = &mut self.replay else { return Some(frame) };
+        let numbered = protocol::with_seq(&frame, replay.next_seq());
+        replay.push_sent(frame);
+        Some(numbered)
     }
 
     fn wake(&self) {

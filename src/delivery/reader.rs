@@ -30,7 +30,8 @@ impl ClientQueueReader {
     }
 
     /// Moves queued frames to `frames`, as many as fit well into one write; waits while there are none. Returns
-    /// when the first of them that is a peer's signal was received. Safe to cancel.
+    /// when the first of them that is a peer's signal was received. Where there are none in `frames` after that, a Ping
+    /// was [requested](super::ClientQueue::request_pong). Safe to cancel.
     ///
     /// No frame overtakes them: the next call confirms that they were written.
     pub async fn recv_many(&mut self, frames: &mut Vec<ByteString>) -> Option<Instant> {
@@ -44,6 +45,9 @@ impl ClientQueueReader {
     ) -> Poll<Option<Instant>> {
         let mut state = self.0.lock_state();
         state.unconfirmed = 0;
+        if std::mem::take(&mut state.is_ping_requested) {
+            return Poll::Ready(None);
+        }
         if state.frames.is_empty() {
             state.register_reader(context.waker());
             return Poll::Pending;

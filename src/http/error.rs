@@ -12,7 +12,10 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use crate::{
-    moderation::RuleLimitReached, rooms::ClusterUnavailable, session::AuthError, state::LoginError,
+    moderation::RuleLimitReached,
+    rooms::ClusterUnavailable,
+    session::AuthError,
+    state::{LoginError, ModerationError, NotPersisted},
 };
 
 /// The error of a REST handler.
@@ -53,6 +56,11 @@ pub enum ApiError {
     /// 409.
     #[error(transparent)]
     RuleLimitReached(#[from] RuleLimitReached),
+    /// 503, with `Retry-After`. A command of an administrator applies, but could not be written to disk.
+    #[error(
+        "The command applies now, but could not be written to disk: a restart would undo it. Free the disk and repeat it"
+    )]
+    NotPersisted,
     /// 405, with `Allow`.
     #[error("Method Not Allowed")]
     MethodNotAllowed,
@@ -98,6 +106,11 @@ pub enum ApiError {
     /// 503, with `Retry-After`. Redis cannot be reached, so the state of the other nodes is unknown.
     #[error("Redis, which the nodes of this cluster share, cannot be reached")]
     ClusterUnavailable,
+    /// 503, with `Retry-After`. As many complete lists of rooms are being sent as may be at a time.
+    #[error(
+        "Too many complete lists of rooms are being sent. Please try again later, or ask for a page with \"limit\"."
+    )]
+    TooManyLists,
     /// 503, with `Retry-After`. More logins wait than can be checked within seconds.
     #[error("Too many logins are waiting. Please try again later.")]
     TooManyLogins,
@@ -191,6 +204,8 @@ impl ApiError {
             | Self::TooManyUnauthenticated
             | Self::Draining
             | Self::ClusterUnavailable
+            | Self::NotPersisted
+            | Self::TooManyLists
             | Self::TooManyLogins => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -202,6 +217,8 @@ impl ApiError {
             Self::TooManyUnauthenticated
             | Self::TooManyLogins
             | Self::Draining
+            | Self::NotPersisted
+            | Self::TooManyLists
             | Self::ClusterUnavailable => Some(Duration::from_secs(5)),
             // An operator has to change the settings first.
             Self::TurnNotConfigured | Self::NoTurnUrls => Some(Duration::from_secs(300)),
@@ -266,6 +283,21 @@ impl From<AuthError> for ApiError {
 impl From<ClusterUnavailable> for ApiError {
     fn from(ClusterUnavailable: ClusterUnavailable) -> Self {
         Self::ClusterUnavailable
+    }
+}
+
+impl From<NotPersisted> for ApiError {
+    fn from(NotPersisted: NotPersisted) -> Self {
+        Self::NotPersisted
+    }
+}
+
+impl From<ModerationError> for ApiError {
+    fn from(why: ModerationError) -> Self {
+        match why {
+            ModerationError::RuleLimitReached(reached) => reached.into(),
+            ModerationError::NotPersisted(NotPersisted) => Self::NotPersisted,
+        }
     }
 }
 

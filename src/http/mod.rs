@@ -5,6 +5,7 @@
 mod admin;
 mod error;
 mod extract;
+mod list;
 mod middleware;
 mod responses;
 mod router;

@@ -91,4 +91,7 @@ pub(super) enum RuleErrors {
     /// As many rules are active as the server keeps
     #[response(status = 409)]
     LimitReached(ErrorBody),
+    /// The rule applies now, but could not be written to disk: a restart would undo it
+    #[response(status = 503)]
+    NotPersisted(ErrorBody),
 }

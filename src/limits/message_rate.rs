@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::token_bucket::{BucketSize, TokenBucket};
+
 /// How long no message must have been rejected for the next rejection to begin a new burst.
 const BURST_GAP: Duration = Duration::from_secs(1);
 
 /// A token bucket for the messages of one connection.
 #[derive(Debug)]
 pub struct MessageRateLimiter {
-    per_second: f64,
-    burst: f64,
-    tokens: f64,
-    refilled: Instant,
+    size: BucketSize,
+    bucket: TokenBucket,
     /// Messages rejected in this burst, and when the last of them was.
     rejected: f64,
     rejected_at: Instant,
@@ -35,22 +35,33 @@ pub enum RateVerdict {
 impl MessageRateLimiter {
     /// A full bucket of `burst` messages that refills at `per_second`.
     pub fn new(per_second: u32, burst: u32, now: Instant) -> Self {
-        let burst = f64::from(burst);
-        Self {
-            per_second: f64::from(per_second),
-            burst,
-            tokens: burst,
-            refilled: now,
-            rejected: 0.0,
-            rejected_at: now,
-        }
+        let size = bucket_size(per_second, burst);
+        Self { size, bucket: TokenBucket::full(size, now), rejected: 0.0, rejected_at: now }
+    }
+
+    /// Another connection continues with it, under settings that may be new. A burst of rejected messages is over.
+    pub(super) fn take_over(&mut self, per_second: u32, burst: u32, now: Instant) {
+        self.set_rate(per_second, burst, now);
+        (self.rejected, self.rejected_at) = (0.0, now);
+    }
+
+    pub(super) fn is_full(&self, now: Instant) -> bool {
+        self.bucket.is_full(self.size, now)
+    }
+
+    /// Whether no message was ever counted.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.bucket.is_untouched(self.size)
+    }
+
+    pub(super) fn tokens_at(&self, now: Instant) -> f64 {
+        self.bucket.tokens_at(self.size, now)
     }
 
     /// From now on the bucket refills at `per_second` and holds `burst` messages.
     pub fn set_rate(&mut self, per_second: u32, burst: u32, now: Instant) {
-        self.refill(now);
-        (self.per_second, self.burst) = (f64::from(per_second), f64::from(burst));
-        self.tokens = self.tokens.min(self.burst);
+        self.bucket.refill(self.size, now);
+        self.size = bucket_size(per_second, burst);
     }
 
     /// Counts one message.
@@ -58,9 +69,7 @@ impl MessageRateLimiter {
     /// A burst ends after a second without a rejected message. More rejected messages in one burst than the bucket holds
     /// are too many.
     pub fn check(&mut self, now: Instant) -> RateVerdict {
-        self.refill(now);
-        if self.tokens >= 1.0 {
-            self.tokens -= 1.0;
+        if self.bucket.take(self.size, now) {
             return RateVerdict::Pass;
         }
         if now.duration_since(self.rejected_at) >= BURST_GAP {
@@ -70,16 +79,14 @@ impl MessageRateLimiter {
         self.rejected_at = now;
         match self.rejected {
             1.0 => RateVerdict::Warn,
-            rejected if rejected > self.burst => RateVerdict::Close,
+            rejected if rejected > self.size.burst => RateVerdict::Close,
             _ => RateVerdict::Drop,
         }
     }
+}
 
-    fn refill(&mut self, now: Instant) {
-        let elapsed = now.duration_since(self.refilled).as_secs_f64();
-        self.refilled = now;
-        self.tokens = (self.tokens + elapsed * self.per_second).min(self.burst);
-    }
+fn bucket_size(per_second: u32, burst: u32) -> BucketSize {
+    BucketSize { burst: f64::from(burst), per_second: f64::from(per_second) }
 }
 
 #[cfg(test)]

@@ -1,14 +1,25 @@
-//! Limits: failed logins, concurrent sockets, HTTP requests, messages. Pure decisions: `now` is an argument.
+//! Limits: failed logins, concurrent sockets, HTTP requests, joins, messages. Pure decisions: `now` is an argument.
 
+mod account;
 mod concurrency;
 mod http_rate;
+mod join_rate;
 mod lockout;
+mod message_budgets;
 mod message_rate;
+mod refusals;
+mod token_bucket;
 
+pub use account::AccountKey;
 pub use concurrency::{ConcurrencyLimiter, Permit};
 pub use http_rate::{HttpRateLimiter, RateDecision};
+pub use join_rate::JoinRateLimiter;
 pub use lockout::{AuthEvent, Lockouts};
+pub use message_budgets::{MessageBudget, MessageBudgets};
 pub use message_rate::{MessageRateLimiter, RateVerdict};
+pub use refusals::{
+    RefusalKind, count_refusal, log_counted_refusals, log_refusal, log_refusal_in_span,
+};
 
 use std::net::{IpAddr, Ipv6Addr};
 

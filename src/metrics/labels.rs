@@ -81,6 +81,8 @@ pub enum LimitKind {
     BadTokens,
     /// Logins that wait for a password to be checked.
     WaitingLogins,
+    /// Joins of an account or from an address (`JOINS_PER_MINUTE`).
+    Joins,
     /// WebSockets from an address (`MAX_CONNECTIONS_PER_IP`).
     Sockets,
     /// WebSockets that have not sent an access token yet.

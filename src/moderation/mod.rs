@@ -13,9 +13,12 @@ mod tests;
 
 pub use self::{
     rule::{EntryDenied, MAX_DURATION_SECONDS, ModerationRule, RuleKind, Subject},
-    rules::{MAX_RULES, ModerationRules, RuleLimitReached},
+    rules::{MAX_ACTIVE_RULES, ModerationRules, RuleLimitReached},
 };
 
-/// How long a rule that is over is remembered, in seconds: longer than a membership may be on its way, or a node cut off from
-/// the others.
+/// How long a rule that is over or removed is remembered, in seconds: longer than a node is cut off from the others.
 const RETENTION_SECONDS: u64 = 86_400;
+
+/// The same of a kick: longer than its membership could be resumed (`RESUME_WINDOW_SECONDS` is at most an hour), or be on its way
+/// to another node.
+const KICK_RETENTION_SECONDS: u64 = 3_600 + 300;

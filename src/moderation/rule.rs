@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::RETENTION_SECONDS;
+use super::{KICK_RETENTION_SECONDS, RETENTION_SECONDS};
 
 /// The longest that a rule may apply, in seconds: ten years.
 pub const MAX_DURATION_SECONDS: u64 = 10 * 365 * 86_400;
@@ -146,10 +146,17 @@ impl ModerationRule {
             }
     }
 
+    /// Whether it only ended memberships: it was over at once.
+    pub fn is_kick(&self) -> bool {
+        let is_ban = matches!(self.about, RuleKind::Ban { .. });
+        is_ban && !self.is_removed && self.until <= self.at / 1000
+    }
+
     /// Until when it is remembered, in seconds since the Unix epoch.
     pub fn retained_until(&self) -> u64 {
         let over = if self.is_removed { 0 } else { self.until };
-        over.max((self.at / 1000).saturating_add(RETENTION_SECONDS))
+        let retention = if self.is_kick() { KICK_RETENTION_SECONDS } else { RETENTION_SECONDS };
+        over.max((self.at / 1000).saturating_add(retention))
     }
 
     /// The rule as a line of the file.

@@ -10,12 +10,18 @@ use std::{
 use super::{EntryDenied, ModerationRule, RuleKind, Subject};
 use crate::storage::line_file::LineFile;
 
-/// Rules that may be kept at once.
-pub const MAX_RULES: usize = 10_000;
+/// Rules that may be active at once.
+pub const MAX_ACTIVE_RULES: usize = 10_000;
 
-/// There are [`MAX_RULES`] already.
+/// Rules that are kept at once, with those that are over and remembered.
+pub(super) const MAX_KEPT_RULES: usize = 2 * MAX_ACTIVE_RULES;
+
+/// How many that are over are dropped at once where too many are kept: looking for the oldest takes a while.
+const EVICTED_AT_ONCE: usize = MAX_ACTIVE_RULES / 10;
+
+/// There are [`MAX_ACTIVE_RULES`] already.
 #[derive(Debug, thiserror::Error)]
-#[error("the limit of 10,000 moderation rules is reached; remove one first")]
+#[error("the limit of 10,000 active moderation rules is reached; remove one first")]
 pub struct RuleLimitReached;
 
 /// Every rule that is kept, in memory and in a file beside the users file.
@@ -50,23 +56,29 @@ impl ModerationRules {
         seconds: u64,
     ) -> Result<ModerationRule, RuleLimitReached> {
         let rules = self.read();
-        let known = rules.get(&about).map(|rule| rule.at.saturating_add(1));
-        if known.is_none() && rules.len() >= MAX_RULES {
+        let known = rules.get(&about);
+        // A kick, or the removal of an active rule, adds none.
+        let adds_one = seconds > 0 && known.is_none_or(|rule| !rule.is_active(now / 1000));
+        let active = || rules.values().filter(|rule| rule.is_active(now / 1000)).count();
+        if adds_one && active() >= MAX_ACTIVE_RULES {
             return Err(RuleLimitReached);
         }
-        drop(rules);
-        let at = now.max(known.unwrap_or(0));
+        let at = now.max(known.map_or(0, |rule| rule.at.saturating_add(1)));
         let until = now / 1000 + seconds;
         Ok(ModerationRule { about, at, until, is_removed: false, members: None })
     }
 
-    /// Adds a rule, also another node's, unless a newer one about the same is known; whether it was added.
-    pub fn merge(&self, rule: ModerationRule) -> bool {
+    /// Adds a rule, also another node's, unless a newer one about the same is known; whether it was added. `now` in seconds
+    /// since the Unix epoch: where too many are kept, the oldest that are over by then make room, kicks before others.
+    pub fn merge(&self, rule: ModerationRule, now: u64) -> bool {
         let mut rules = self.rules.write().unwrap_or_else(PoisonError::into_inner);
         match rules.entry(rule.about.clone()) {
             Entry::Occupied(known) if known.get().rank() >= rule.rank() => return false,
             Entry::Occupied(mut known) => drop(known.insert(rule)),
             Entry::Vacant(entry) => drop(entry.insert(rule)),
+        }
+        if rules.len() > MAX_KEPT_RULES {
+            evict_oldest(&mut rules, now);
         }
         drop(rules);
         self.file.mark_dirty();
@@ -148,6 +160,17 @@ impl ModerationRules {
 
     fn read(&self) -> RwLockReadGuard<'_, BTreeMap<RuleKind, ModerationRule>> {
         self.rules.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Drops some of the rules that are over.
+fn evict_oldest(rules: &mut BTreeMap<RuleKind, ModerationRule>, now: u64) {
+    let over = rules.values().filter(|rule| !rule.is_active(now));
+    let mut over: Vec<_> =
+        over.map(|rule| (!rule.is_kick(), rule.at, rule.about.clone())).collect();
+    over.sort_unstable();
+    for (.., about) in over.into_iter().take(EVICTED_AT_ONCE) {
+        rules.remove(&about);
     }
 }
 

@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 
 use super::{
-    EntryDenied, MAX_RULES, ModerationRule, ModerationRules, RETENTION_SECONDS, RuleKind, Subject,
+    EntryDenied, KICK_RETENTION_SECONDS, MAX_ACTIVE_RULES, ModerationRule, ModerationRules,
+    RETENTION_SECONDS, RuleKind, Subject, rules::MAX_KEPT_RULES,
 };
 
 const NOW: u64 = 1_700_000_000;
@@ -20,7 +21,7 @@ fn ban(room: Option<&str>, subject: Subject) -> RuleKind {
 
 fn add(rules: &ModerationRules, about: RuleKind, seconds: u64) -> ModerationRule {
     let rule = rules.create(about, NOW * 1000, seconds).unwrap();
-    assert!(rules.merge(rule.clone()));
+    assert!(rules.merge(rule.clone(), NOW));
     rule
 }
 
@@ -63,7 +64,7 @@ fn a_removed_rule_has_no_effect() {
     let removed =
         ModerationRule { is_removed: true, ..rules.create(about, NOW * 1000, 0).unwrap() };
 
-    assert!(rules.merge(removed));
+    assert!(rules.merge(removed, NOW));
     assert_eq!(rules.check_entry("den", "bob", "c1", NOW), None);
     assert!(!rules.has_ended("den", "bob", "c1", 1));
     assert_eq!(rules.active(NOW), []);
@@ -88,15 +89,57 @@ fn rules_survive_the_process_until_they_are_over() {
 }
 
 #[test]
-fn no_more_rules_are_made_than_are_kept_but_known_ones_are_changed() {
+fn no_more_rules_are_made_than_may_be_active_but_known_ones_are_changed_and_kicks_are_none() {
     let (_folder, rules) = none();
     let lock = |number: usize| RuleKind::Lock { room: number.to_string() };
-    for number in 0..MAX_RULES {
+    for number in 0..MAX_ACTIVE_RULES {
         add(&rules, lock(number), 60);
     }
 
-    assert!(rules.create(lock(MAX_RULES), NOW * 1000, 60).is_err());
+    assert!(rules.create(lock(MAX_ACTIVE_RULES), NOW * 1000, 60).is_err());
     add(&rules, lock(0), 120);
+    add(&rules, ban(Some("den"), Subject::ClientId("c1".into())), 0);
+    let removed = rules.create(lock(1), NOW * 1000, 0).unwrap();
+    assert!(rules.merge(ModerationRule { is_removed: true, ..removed }, NOW));
+    add(&rules, lock(MAX_ACTIVE_RULES), 60);
+    let later = NOW + 60;
+    assert!(
+        rules.create(lock(MAX_ACTIVE_RULES + 1), later * 1000, 60).is_ok(),
+        "all but one are over"
+    );
+}
+
+#[test]
+fn kicks_without_end_keep_no_other_rule_out_and_are_the_first_to_be_forgotten() {
+    let (_folder, rules) = none();
+    let ended = add(&rules, ban(Some("den"), Subject::Username("over".into())), 1);
+    let banned = add(&rules, ban(None, Subject::Username("mallory".into())), 864_000);
+    let kick = |number: usize| ban(Some("den"), Subject::ClientId(number.to_string()));
+    let count = 2 * MAX_KEPT_RULES;
+    let later = NOW + 2 + count as u64;
+    for number in 0..count {
+        let kick = rules.create(kick(number), (NOW + 2) * 1000 + number as u64, 0).unwrap();
+        assert!(rules.merge(kick, later));
+    }
+
+    let kept = rules.all();
+    assert!(kept.len() <= MAX_KEPT_RULES, "{}", kept.len());
+    assert!(kept.contains(&ended) && kept.contains(&banned), "kicks go first");
+    assert!(rules.has_ended("den", "x", &(count - 1).to_string(), NOW * 1000), "the newest stay");
+    let lock = RuleKind::Lock { room: "den".into() };
+    let locked = rules.create(lock, later * 1000, 60).unwrap();
+    assert!(rules.merge(locked, later));
+    assert_eq!(rules.active(later).len(), 2);
+}
+
+#[test]
+fn a_kick_is_remembered_for_as_long_as_its_membership_could_come_back() {
+    let (_folder, rules) = none();
+    let kick = add(&rules, ban(Some("den"), Subject::ClientId("c1".into())), 0);
+
+    assert_eq!(rules.evict_expired(NOW + KICK_RETENTION_SECONDS - 1), []);
+    assert!(rules.has_ended("den", "bob", "c1", kick.at));
+    assert_eq!(rules.evict_expired(NOW + KICK_RETENTION_SECONDS), [kick]);
 }
 
 #[test]
@@ -138,10 +181,10 @@ proptest! {
     ) {
         let ((_a, one), (_b, other)) = (none(), none());
         for rule in &rules {
-            one.merge(rule.clone());
+            one.merge(rule.clone(), NOW);
         }
         for rule in again.iter().chain(&again) {
-            other.merge(rule.clone());
+            other.merge(rule.clone(), NOW);
         }
         prop_assert_eq!(one.all(), other.all());
     }

@@ -16,7 +16,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     runtime::{self, Handle},
     sync::OwnedSemaphorePermit,
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
@@ -27,7 +27,10 @@ use super::{
     sniff::{Sniffed, sniff},
     workers::Workers,
 };
-use crate::tls::ServerCertificate;
+use crate::{
+    limits::{RefusalKind, log_refusal},
+    tls::ServerCertificate,
+};
 
 /// How long to wait before accepting again, where the system has no file descriptor left.
 const DESCRIPTOR_RETRY_INTERVAL: Duration = Duration::from_millis(100);
@@ -56,8 +59,7 @@ pub async fn serve(
 ) {
     let connections = TaskTracker::new();
     let runtime = Handle::current().id();
-    let (mut no_descriptor, mut not_accepted, mut address_full) =
-        (LogThrottle::default(), LogThrottle::default(), LogThrottle::default());
+    let (mut no_descriptor, mut not_accepted) = (LogThrottle::default(), LogThrottle::default());
     loop {
         let accepting = async {
             let descriptor = limits.acquire(&mut no_descriptor).await;
@@ -78,10 +80,7 @@ pub async fn serve(
                     connections.spawn_on(connection.serve(service, tls, closing), workers.next());
                 }
                 Err(AddressLimitReached) => {
-                    if address_full.should_log() {
-                        let address = peer.ip();
-                        tracing::warn!(%address, "too many connections from one address; closing");
-                    }
+                    log_refusal(RefusalKind::AddressConnections, peer.ip(), Instant::now());
                 }
             },
             Err(error) if is_about_one_connection(&error) => {}

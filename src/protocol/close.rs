@@ -36,6 +36,8 @@ pub enum CloseReason {
     InvalidClientId,
     /// The client kept sending above its message rate.
     RateLimited,
+    /// The account or the address joins rooms too often; the next join is accepted after this time.
+    TooManyJoins(Duration),
     /// The access token expired during the session.
     TokenExpired,
     /// The access token was logged out.
@@ -138,6 +140,7 @@ impl CloseReason {
             Self::Restarting(_)      => sent("server_restarting",    ALWAYS,  RETRY, RESUME, 1012, "Server is restarting",                       "The server is restarting"),
             Self::Draining           => sent("draining",             ALWAYS,  RETRY, RESUME, 1012, "Server is restarting",                       "The server is restarting"),
             Self::Unavailable        => sent("unavailable",          ALWAYS,  RETRY, RESUME, 1013, "Try again later",                            "Rooms cannot be entered at the moment"),
+            Self::TooManyJoins(_)    => sent("rate_limited",         ALWAYS,  RETRY, RESUME, 1013, "Try again later",                            "You join rooms too often; join again after the given time"),
             Self::TooSlow            => sent("too_slow",             MEMBERS, RETRY, RESUME, 1013, "Reading too slowly",                         "Send queue overflow: the client reads too slowly"),
             Self::Replaced           => sent("replaced",             MEMBERS, FINAL, LEAVE,  4001, "Replaced by a new connection",               "The same user opened a new connection with this client id"),
             Self::Removed            => sent("removed",              ALWAYS,  FINAL, LEAVE,  4002, "Removed by an administrator",                "An administrator has removed you from this room"),

@@ -4,6 +4,7 @@
 //! - `call_report`: what a client reports on a call.
 //! - `server`: encodes what the server sends.
 //! - `signal`: offers, answers, ICE candidates and messages of the application, which the server relays.
+//! - `frame_subject`: what an encoded frame is about.
 //! - `ids`: the form of client ids.
 //! - `close`: the reasons for which a connection ends, and what its client receives for each.
 //!
@@ -13,6 +14,7 @@
 mod call_report;
 mod client;
 mod close;
+mod frame_subject;
 mod ids;
 mod server;
 mod signal;
@@ -23,6 +25,7 @@ pub use client::{
     truncate_for_error,
 };
 pub use close::{CloseFrame, CloseInfo, CloseReason};
+pub use frame_subject::{FrameSubject, connected_users, with_connected_users};
 pub use ids::{RequestedId, is_client_id};
 pub use server::{IceServer, MessageLimits, ResumeOffer, RosterEntry, ServerMessage, with_seq};
 pub use signal::{SenderSuffix, Signal, SignalKind};

@@ -200,7 +200,7 @@ pub enum ClaimError {
 pub struct NodeUnreachable;
 
 /// Redis cannot be reached, so the whole cluster is not known.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("redis cannot be reached")]
 pub struct ClusterUnavailable;
 

@@ -48,7 +48,7 @@ impl Room {
     ) -> Result<JoinOutcome, JoinError> {
         let current = self.position(&peer.client_id).ok();
         match current.and_then(|current| self.members.get(current)) {
-            Some(current) if current.peer.username != peer.username => {
+            Some(current) if current.peer.username != peer.username || queue.is_guest() => {
                 return Err(JoinError::ClientIdTaken);
             }
             None if self.members.len() >= capacity => return Err(JoinError::Full),
@@ -232,6 +232,20 @@ impl Room {
             self.members.iter().filter_map(RoomMember::queue).for_each(ClientQueue::detach);
         }
         self.remove_at(index, None, reason, now)
+    }
+
+    /// Removes a local member for another one of the same user; whether it was still there.
+    pub(super) fn evict(&mut self, client_id: &str, generation: u64, now: Instant) -> bool {
+        let Ok(index) = self.position(client_id) else { return false };
+        let Some(member) =
+            self.members.get(index).filter(|member| member.is_generation(generation))
+        else {
+            return false;
+        };
+        if self.is_shared {
+            self.request_leave(member.peer.clone(), member.key, Some("replaced"));
+        }
+        self.evict_replaced(index, now)
     }
 
     /// A local member leaves; see [`Backend::leave`](super::Backend::leave) for `reason`.

@@ -26,7 +26,7 @@ pub use self::{
         Backend, BackendFuture, ClaimError, ClaimRequest, ClusterCounts, ClusterStatus,
         ClusterUnavailable, NodeUnreachable, RelayedFrame, RoomCounts, SingleNode,
     },
-    membership::{Membership, MigratedMember},
+    membership::{Membership, MigratedMember, OldestMembership},
     registry::RoomRegistry,
     replication::AcceptedMember,
     room::{JoinError, Resumed, is_room_id},

@@ -140,16 +140,17 @@ impl RoomRegistry {
         is_meant: impl Fn(&str, &Peer, Duration) -> bool,
         action: &'static str,
     ) -> usize {
-        let rooms: Vec<_> = match room {
-            Some(room) => self.find(room).into_iter().collect(),
-            None => self.0.rooms.iter().map(|room| room.value().clone()).collect(),
-        };
-        let disconnected = rooms.into_iter().map(|room| {
+        let disconnected = self.rooms_named(room).into_iter().map(|room| {
             let mut room = room.lock();
             let id = room.id().clone();
             room.disconnect_matching(|peer, age| is_meant(&id, peer, age), action, Instant::now())
         });
         disconnected.sum()
+    }
+
+    /// Whether a member that `is_meant` selects is in `room`, or in any room of this node.
+    pub fn has_member(&self, room: Option<&str>, is_meant: &dyn Fn(&Peer) -> bool) -> bool {
+        self.rooms_named(room).iter().any(|room| room.lock().has_member(is_meant))
     }
 
     /// Sends a frame to a member of a room on this node, or to all of them; how many received it.
@@ -247,9 +248,21 @@ impl RoomRegistry {
         generation: u64,
         reason: &'static str,
     ) {
+        self.remove_from(room, |inside| {
+            let quietly = self.0.is_closing.load(Ordering::Relaxed);
+            inside.leave(client_id, generation, quietly, reason, Instant::now())
+        });
+    }
+
+    /// See [`Room::evict`].
+    pub(super) fn evict(&self, room: &Arc<RoomHandle>, client_id: &str, generation: u64) {
+        self.remove_from(room, |inside| inside.evict(client_id, generation, Instant::now()));
+    }
+
+    /// Removes a local member, where `remove` says that it did; the last one closes the room.
+    fn remove_from(&self, room: &Arc<RoomHandle>, remove: impl FnOnce(&mut Room) -> bool) {
         let mut inside = room.lock();
-        let quietly = self.0.is_closing.load(Ordering::Relaxed);
-        if inside.leave(client_id, generation, quietly, reason, Instant::now()) {
+        if remove(&mut inside) {
             self.0.members.fetch_sub(1, Ordering::Relaxed);
         }
         if inside.is_finished() {
@@ -293,6 +306,14 @@ impl RoomRegistry {
     /// From now on peers are not told that others leave: all of them do, and their calls may outlive this process.
     pub fn begin_shutdown(&self) {
         self.0.is_closing.store(true, Ordering::Relaxed);
+    }
+
+    /// The room of this id, or all.
+    fn rooms_named(&self, id: Option<&str>) -> Vec<Arc<RoomHandle>> {
+        match id {
+            Some(id) => self.find(id).into_iter().collect(),
+            None => self.0.rooms.iter().map(|room| room.value().clone()).collect(),
+        }
     }
 
     pub(super) fn find(&self, id: &str) -> Option<Arc<RoomHandle>> {

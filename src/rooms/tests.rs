@@ -252,6 +252,20 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
     prop::collection::vec(act, 1..120)
 }
 
+#[test]
+fn a_guest_is_never_the_user_of_another_connection_also_under_the_same_name() {
+    let rooms = RoomRegistry::new(10);
+    let (first, _reader) = join_as(&rooms, "den", "guest-abcdef");
+    let guest = delivery::channel().0;
+    guest.set_guest();
+
+    let taken = join(&rooms, "den", peer("guest-abcdef", "guest-abcdef"), guest.clone());
+
+    assert_eq!(taken.err(), Some(JoinError::ClientIdTaken));
+    assert!(join(&rooms, "den", peer("other", "guest-abcdef"), guest).is_ok());
+    drop(first);
+}
+
 /// A member as the test itself keeps it, with the member list that its frames add up to.
 struct Observer {
     room: String,

@@ -1,14 +1,15 @@
 //! The end of a connection: its reason, its last frames, and what is logged and counted.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use strum::IntoEnumIterator;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use super::{AuthError, detached::NOT_RESUMED_IN_TIME};
 use crate::{
     delivery::DisconnectReason,
+    limits::{RefusalKind, log_refusal_in_span},
     metrics::Metrics,
     moderation::EntryDenied,
     protocol::{CloseInfo, CloseReason, ServerMessage},
@@ -45,6 +46,9 @@ pub(super) async fn close(
                 retry_after_ms = Some(reconnect_in_ms);
                 socket.send(&[ServerMessage::ServerShutdown { reconnect_in_ms }.encode()]).await?;
             }
+            if let CloseReason::TooManyJoins(wait) = reason {
+                retry_after_ms = Some(whole_ms(wait));
+            }
             if was_member || is_sent_before_auth {
                 let error = ServerMessage::Error {
                     message: sentence,
@@ -67,21 +71,26 @@ pub(super) async fn close(
     let _ = timeout(CLOSE_TIMEOUT, closing).await;
 }
 
+/// In milliseconds, rounded up: a client that waits so long has waited long enough.
+fn whole_ms(wait: Duration) -> u64 {
+    u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).saturating_add(1)
+}
+
 /// A random time within the given one, in milliseconds, so that clients do not return all at once.
 fn random_delay_ms(within: Duration) -> u64 {
     let within = u64::try_from(within.as_millis()).unwrap_or(u64::MAX).max(1);
     Uuid::new_v4().as_u64_pair().1 % within
 }
 
-/// Logs that a connection was refused before it became a member.
-pub(super) fn log_rejection(reason: CloseReason) {
+/// Logs that a connection from `address` was refused before it became a member, in the span of its handshake.
+pub(super) fn log_rejection(reason: CloseReason, address: IpAddr) {
     // A blocked client could fill the log; its failed attempts were logged before.
     let is_quiet = reason.info().frame.is_none() || reason == CloseReason::Blocked;
     let reason = reason.as_str();
     if is_quiet {
         tracing::debug!(reason, "not let in");
     } else {
-        tracing::warn!(reason, "connection rejected");
+        log_refusal_in_span(RefusalKind::Connection(reason), address, Instant::now());
     }
 }
 

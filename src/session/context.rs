@@ -18,6 +18,7 @@ use crate::{
         token_sessions::TokenSessionGuard,
     },
     delivery::ClientQueue,
+    limits::{AccountKey, JoinRateLimiter, MessageBudgets},
     metrics::Metrics,
     moderation::EntryDenied,
     protocol::{IceServer, MessageLimits, ResumeOffer, ServerMessage},
@@ -37,6 +38,10 @@ pub struct SessionContext<D> {
     pub address: IpAddr,
     /// The settings of the session.
     pub limits: SessionLimits,
+    /// Limits how often accounts and addresses join.
+    pub joins: Arc<JoinRateLimiter>,
+    /// The message budgets of all connections.
+    pub message_budgets: MessageBudgets,
     /// Counts what happens.
     pub metrics: Arc<Metrics>,
     /// Authorizes clients, and more.
@@ -126,6 +131,8 @@ pub struct SessionLimits {
     pub token_refresh_grace: Duration,
     /// How long a client that may resume may be without a connection; zero where none may resume.
     pub resume_window: Duration,
+    /// How long a member of a full room has to answer a Ping when its own user joins on another connection.
+    pub pong_wait: Duration,
 }
 
 /// The longest first message of a client that is no guest, in bytes: an access token of 8 KiB, or a resume token, and a
@@ -196,6 +203,18 @@ pub struct Authorized {
     pub claims: Option<Claims>,
     /// Ends the session with its token or account; held as long as the session lasts.
     pub session: Option<TokenSessionGuard>,
+}
+
+impl Authorized {
+    /// Whether the client has no account.
+    pub fn is_guest(&self) -> bool {
+        self.expires_in.is_none()
+    }
+
+    /// What the limits on each account count the client at `address` as.
+    pub(super) fn account(&self, address: IpAddr) -> AccountKey {
+        AccountKey::new(&self.username, self.is_guest(), address)
+    }
 }
 
 /// Why a client is not authorized.

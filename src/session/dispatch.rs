@@ -10,7 +10,7 @@ use super::{
     member::{Member, expires_at},
 };
 use crate::{
-    limits::RateVerdict,
+    limits::{RateVerdict, RefusalKind, log_refusal_in_span},
     metrics::{LimitKind, MessageOutcome, MessageType},
     protocol::{
         self, AuthToken, ClientFrame, ClientMessage, CloseReason, ServerMessage, SignalKind,
@@ -115,9 +115,14 @@ impl<D: SessionServices> Member<'_, D> {
         socket.write(&[reply]).await
     }
 
+    fn log_refusal(&self, kind: RefusalKind) {
+        let address = self.context.address;
+        self.span().in_scope(|| log_refusal_in_span(kind, address, Instant::now()));
+    }
+
     /// The `error` frame for the first frame over the message rate.
     fn rate_warning(&self, id: Option<&RawValue>) -> ByteString {
-        self.span().in_scope(|| tracing::warn!("message rate exceeded"));
+        self.log_refusal(RefusalKind::MessageRate);
         let rate = self.message_limits.messages_per_second;
         let sentence = format!(
             "More than {rate} messages a second: this and the next are not passed on until you slow down"
@@ -226,7 +231,7 @@ impl<D: SessionServices> Member<'_, D> {
                 | AuthError::Removed),
             ) => {
                 let reason = CloseReason::from(error).as_str();
-                self.span().in_scope(|| tracing::warn!(reason, "token refresh refused"));
+                self.log_refusal(RefusalKind::TokenRefresh(reason));
                 Err(("invalid_token", "That token is not valid; this session stays as it is"))
             }
         }

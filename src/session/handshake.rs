@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytestring::ByteString;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::Span;
 use uuid::Uuid;
 
@@ -15,13 +15,13 @@ use super::{
 };
 use crate::{
     delivery::{ClientQueue, ClientQueueReader, ReplayBuffer},
-    limits::{MessageRateLimiter, RateVerdict},
-    metrics::ResumeResult,
+    limits::{MessageRateLimiter, RateVerdict, RefusalKind, count_refusal},
+    metrics::{LimitKind, ResumeResult},
     protocol::{
         self, AuthToken, ClientFrame, ClientMessage, CloseReason, Features, FrameError,
         MessageLimits, RequestedId, ServerMessage, TokenField,
     },
-    rooms::{Membership, Peer},
+    rooms::{JoinError, Membership, OldestMembership, Peer},
     websocket::Socket,
 };
 
@@ -69,7 +69,10 @@ pub(super) async fn handshake<'h, D: SessionServices>(
             Err(ResumeFailure::Unavailable) => return Err(CloseReason::Unavailable),
             Err(ResumeFailure::Refused(sentence)) => {
                 context.metrics.record_resume(ResumeResult::Refused);
-                tracing::info!(reason = sentence, "resume refused");
+                let address = context.address;
+                if let Some(count) = count_refusal(RefusalKind::Resume, address, Instant::now()) {
+                    tracing::info!(reason = sentence, count, "resume refused");
+                }
                 socket.write(&[context.encode_error("resume_failed", &sentence, id)]).await?;
             }
         }
@@ -83,12 +86,20 @@ pub(super) async fn handshake<'h, D: SessionServices>(
         RequestedId::Any => Uuid::new_v4().to_string().into(),
         RequestedId::Malformed => return Err(CloseReason::InvalidClientId),
     };
+    let account = authorized.account(context.address);
+    if let Err(wait) = context.joins.check(&account, context.address, Instant::now()) {
+        context.metrics.record_limit(LimitKind::Joins);
+        return Err(CloseReason::TooManyJoins(wait));
+    }
     let is_guest_frame = !matches!(message, Ok(ClientMessage::AuthToken(_)));
     let key = Uuid::new_v4().as_u128();
     if features.resume && !context.limits.resume_window.is_zero() {
         queue.enable_replay(Box::new(ReplayBuffer::new(key)));
     }
     queue.set_features(features);
+    if authorized.is_guest() {
+        queue.set_guest();
+    }
     let peer = Peer { client_id, username: authorized.username.clone() };
     // Also where the room has no place for the peer.
     record_peer_in_span(&peer);
@@ -103,8 +114,14 @@ pub(super) async fn handshake<'h, D: SessionServices>(
     check_entry()?;
     queue.set_address(context.address);
     let since = context.services.now();
-    let mut membership =
-        Membership::join(&context.rooms, &context.room, peer.clone(), queue.clone()).await?;
+    let join = || Membership::join(&context.rooms, &context.room, peer.clone(), queue.clone());
+    let joined = match join().await {
+        Err(JoinError::Full) if !authorized.is_guest() && evict_own(context, &peer).await => {
+            join().await
+        }
+        joined => joined,
+    };
+    let mut membership = joined?;
     // A rule that was made during the join did not find this member to remove it.
     if let Err(reason) = check_entry() {
         membership.set_leave_reason(reason.as_str());
@@ -119,6 +136,22 @@ pub(super) async fn handshake<'h, D: SessionServices>(
         Member::new(context, membership, queue, reader, authorized, id);
     let greeting = member.welcome(expires_in, &ice_servers, token.as_ref());
     Ok(HandshakeOutcome { member, greeting, guest_frame: is_guest_frame.then_some(first) })
+}
+
+/// Makes a place for a client in a full room by ending its user's oldest membership, where no client is behind that: it is
+/// detached, or its client answers no Ping. Returns whether there was such a membership.
+async fn evict_own<D>(context: &SessionContext<D>, peer: &Peer) -> bool {
+    let oldest = OldestMembership::find(&context.rooms, &context.room, &peer.username);
+    let Some(oldest) = oldest else { return false };
+    if !oldest.queue().is_detached() {
+        let pong = timeout(context.limits.pong_wait, oldest.queue().request_pong()).await;
+        if let Ok(Ok(())) = pong {
+            return false;
+        }
+    }
+    oldest.evict();
+    tracing::info!("own membership replaced in a full room");
+    true
 }
 
 /// Adds the peer to the log lines of the rest of the handshake.

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     auth::{resume_token::ResumeToken, token_sessions::TokenSessionGuard},
     delivery::{self, ClientQueue, ClientQueueReader, DisconnectSignal},
-    limits::MessageRateLimiter,
+    limits::MessageBudget,
     protocol::{CloseReason, IceServer, MessageLimits, RosterEntry, ServerMessage},
     rooms::{Membership, Peer, Resumed},
     websocket::{Socket, SocketEvent},
@@ -32,7 +32,8 @@ pub(super) struct MembershipId {
 enum MemberEvent {
     /// The socket has an event; `None` when the connection is lost.
     Received(Option<SocketEvent>),
-    /// Frames were taken from the send queue. The time is that of the oldest peer's signal among them.
+    /// Frames were taken from the send queue, or none where a Ping was requested. The time is that of the oldest peer's
+    /// signal among them.
     Queued(Option<Instant>),
     /// The timer fired.
     Deadline,
@@ -56,7 +57,7 @@ pub(super) struct Member<'h, D> {
     /// The limits that apply to the client's messages, as it was told.
     pub(super) message_limits: MessageLimits,
     pub(super) is_guest: bool,
-    pub(super) budget: MessageRateLimiter,
+    pub(super) budget: MessageBudget,
     pub(super) token_session: Option<TokenSessionGuard>,
 }
 
@@ -71,9 +72,9 @@ impl<'h, D: SessionServices> Member<'h, D> {
         MembershipId { key, since }: MembershipId,
     ) -> (Self, Vec<IceServer>, Option<SecretString>) {
         let expires_at = expires_at(&authorized, context.limits.token_refresh_grace);
-        let Authorized { expires_in, claims, session, .. } = authorized;
+        let (is_guest, account) = (authorized.is_guest(), authorized.account(context.address));
+        let Authorized { claims, session, .. } = authorized;
         let Peer { client_id, username } = membership.peer();
-        let is_guest = expires_in.is_none();
         let ice_version = context.services.ice_version();
         let ice = context.services.ice_servers((!is_guest).then_some(username));
         let wants_ice = queue.features().ice;
@@ -88,6 +89,13 @@ impl<'h, D: SessionServices> Member<'h, D> {
         let signed = context.sign_resume_token(&resume_token);
         let message_limits = context.limits.messages;
         let MessageLimits { messages_per_second, message_burst, .. } = message_limits;
+        let budget = context.message_budgets.acquire(
+            account,
+            context.room.clone(),
+            client_id,
+            (messages_per_second, message_burst),
+            Instant::now(),
+        );
         let member = Member {
             context,
             membership,
@@ -100,7 +108,7 @@ impl<'h, D: SessionServices> Member<'h, D> {
             ice_version,
             message_limits,
             is_guest,
-            budget: MessageRateLimiter::new(messages_per_second, message_burst, Instant::now()),
+            budget,
             token_session: session,
         };
         (member, ice.servers, signed)
@@ -155,6 +163,9 @@ impl<'h, D: SessionServices> Member<'h, D> {
                 MemberEvent::Received(received) => {
                     let now = Instant::now();
                     liveness.record_received(now);
+                    if matches!(received, Some(SocketEvent::Pong)) {
+                        self.queue.record_pong();
+                    }
                     if matches!(received, Some(SocketEvent::Pong))
                         && let PongOrigin::Answer { rtt } = liveness.record_pong(now)
                     {
@@ -184,6 +195,10 @@ impl<'h, D: SessionServices> Member<'h, D> {
                         liveness.record_ping(now);
                     }
                     timer.as_mut().reset(self.next_deadline(&liveness));
+                }
+                MemberEvent::Queued(_) if frames.is_empty() => {
+                    socket.ping().await?;
+                    liveness.record_ping(Instant::now());
                 }
                 MemberEvent::Queued(oldest_received_at) => {
                     socket.write(&frames).await?;

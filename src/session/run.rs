@@ -2,6 +2,7 @@
 
 use std::{
     future::{Future, poll_fn},
+    net::IpAddr,
     panic::AssertUnwindSafe,
     pin::pin,
     task::{Poll, Waker},
@@ -43,7 +44,7 @@ pub async fn run(
         let handshake =
             Box::pin(handshake(&mut socket, context, queue, reader).inspect(|outcome| {
                 if let Err(reason) = outcome {
-                    log_rejection(*reason);
+                    log_rejection(*reason, context.address);
                 }
             }));
         let HandshakeOutcome { member: entered, greeting, guest_frame } =
@@ -85,10 +86,11 @@ pub async fn run(
 pub async fn reject(
     socket: &mut impl Socket,
     reason: CloseReason,
+    address: IpAddr,
     handshake_span: Span,
     metrics: &Metrics,
 ) {
-    handshake_span.in_scope(|| log_rejection(reason));
+    handshake_span.in_scope(|| log_rejection(reason, address));
     drop(handshake_span);
     metrics.record_session_end(reason.as_str(), false);
     close(socket, reason, false, metrics).await;

@@ -22,6 +22,7 @@ use super::{close::CLOSE_TIMEOUT, *};
 use crate::{
     auth::resume_token::ResumeTokenSigner,
     delivery::{self, ClientQueue},
+    limits::{JoinRateLimiter, MessageBudgets},
     metrics::Metrics,
     moderation::EntryDenied,
     protocol::{self, ClientMessage, CloseReason, MessageLimits},
@@ -104,6 +105,8 @@ struct TestServer {
     reloaded: Arc<OnceLock<MessageLimits>>,
     /// The size limit that was set last on a socket.
     max_message_bytes: Arc<AtomicUsize>,
+    joins: Arc<JoinRateLimiter>,
+    message_budgets: MessageBudgets,
 }
 
 impl TestServer {
@@ -116,6 +119,8 @@ impl TestServer {
             metrics: Arc::default(),
             reloaded: Arc::default(),
             max_message_bytes: Arc::default(),
+            joins: Arc::new(JoinRateLimiter::new(0, 0)),
+            message_budgets: MessageBudgets::default(),
         }
     }
 
@@ -131,6 +136,8 @@ impl TestServer {
             request_id: Uuid::nil(),
             address: [127, 0, 0, 1].into(),
             limits,
+            joins: self.joins.clone(),
+            message_budgets: self.message_budgets.clone(),
             metrics: self.metrics.clone(),
             services,
             resume_tokens: self.resume_tokens.clone(),
@@ -297,6 +304,7 @@ fn limits() -> SessionLimits {
         guests: false,
         enforce_token_expiry: true,
         token_refresh_grace: Duration::from_secs(60),
+        pong_wait: Duration::from_secs(3),
         resume_window: WINDOW,
     }
 }

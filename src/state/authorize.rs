@@ -12,7 +12,7 @@ use crate::{
     },
     clock::unix_now,
     delivery::{ClientQueue, DisconnectReason},
-    limits::AuthEvent,
+    limits::{AuthEvent, RefusalKind, count_refusal},
     metrics::LimitKind,
     moderation::EntryDenied,
     protocol::CloseReason,
@@ -34,8 +34,9 @@ impl AppStateInner {
 
     /// Logs why a token is refused, and returns what its client is told.
     fn refuse_token(&self, rejection: &TokenRejection, address: IpAddr) -> AuthError {
-        if self.refusal_log.admit(address, rejection, Instant::now()) {
-            tracing::warn!(%address, reason = %rejection, "token refused");
+        let kind = RefusalKind::Token(rejection.kind());
+        if let Some(count) = count_refusal(kind, address, Instant::now()) {
+            tracing::warn!(%address, reason = %rejection, count, "token refused");
         }
         AuthError::from(rejection)
     }

@@ -8,7 +8,7 @@ use secrecy::SecretString;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use super::{AppState, AppStateInner};
+use super::{AppState, AppStateInner, NotPersisted};
 use crate::{
     auth::{
         access_token::{AccessTokens, Claims},
@@ -18,7 +18,7 @@ use crate::{
     },
     clock::unix_now,
     config::AuthSettings,
-    limits::AuthEvent,
+    limits::{AuthEvent, RefusalKind, count_refusal, log_refusal},
     metrics::{LimitKind, LoginOutcome},
 };
 
@@ -81,18 +81,23 @@ impl AppState {
         login.await.expect("a login does not panic, and is never aborted")
     }
 
-    /// Revokes an access token that a client at `address` has sent, and ends its sessions. Once this returns, the revocation is on disk. An invalid token is
-    /// ignored.
-    pub async fn log_out(&self, token: &str, address: IpAddr) {
-        let Ok((account, claims)) = self.identify(token, address) else { return };
+    /// Revokes an access token that a client at `address` has sent, and ends its sessions. Once this returns, the revocation
+    /// is on disk. An invalid token is ignored.
+    ///
+    /// # Errors
+    ///
+    /// [`NotPersisted`]; then the token is revoked for as long as this process runs.
+    pub async fn log_out(&self, token: &str, address: IpAddr) -> Result<(), NotPersisted> {
+        let Ok((account, claims)) = self.identify(token, address) else { return Ok(()) };
         self.revoked_tokens.insert(&claims);
         self.token_sessions.end_token(&account.username, claims.fingerprint);
         tracing::info!(user = account.username, "logged out");
         let app = self.clone();
-        let _ = tokio::task::spawn_blocking(move || app.save_revoked()).await;
+        let saved = tokio::task::spawn_blocking(move || app.save_revoked()).await;
         let Claims { username, expires_at, fingerprint, .. } = &claims;
         let line = revocation::line_of(username, *expires_at, fingerprint);
         self.rooms.backend().publish_logout(&line).await;
+        saved.unwrap_or(Err(NotPersisted))
     }
 }
 
@@ -125,7 +130,7 @@ impl AppStateInner {
             .map_err(LoginError::Locked)
             .inspect_err(|_| self.metrics.record_limit(LimitKind::FailedLogins))?;
         let _permit = self.logins.acquire(address).ok_or_else(|| {
-            tracing::warn!(%address, "login rejected: too many are waiting");
+            log_refusal(RefusalKind::WaitingLogins, address, Instant::now());
             self.metrics.record_limit(LimitKind::WaitingLogins);
             LoginError::Busy
         })?;
@@ -157,10 +162,11 @@ impl AppStateInner {
             }
             account => {
                 self.record_auth_event(&AuthEvent::LoginFailed { name, address });
-                // The username of an unknown account may be a password in the wrong field.
-                let user =
-                    account.map_or_else(|| "(unknown)".to_owned(), |account| account.username);
-                tracing::warn!(user, %address, "login failed");
+                if let Some(count) = count_refusal(RefusalKind::Login, address, Instant::now()) {
+                    // The username of an unknown account may be a password in the wrong field.
+                    let user = account.as_ref().map_or("(unknown)", |account| &account.username);
+                    tracing::warn!(user, %address, count, "login failed");
+                }
                 Err(LoginError::Wrong)
             }
         }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{AppState, AppStateInner};
-use crate::{auth::users::UsersReload, clock::unix_now};
+use super::{AppState, AppStateInner, NotPersisted};
+use crate::{auth::users::UsersReload, clock::unix_now, limits::log_counted_refusals};
 
 /// How often tables drop expired entries.
 const EVICTION_INTERVAL: Duration = Duration::from_secs(60);
@@ -16,6 +16,7 @@ impl AppState {
         let mut evict_at = Instant::now() + EVICTION_INTERVAL;
         loop {
             tokio::time::sleep(self.config.intervals.file_poll).await;
+            log_counted_refusals(Instant::now());
             let app = self.clone();
             let reload = tokio::task::spawn_blocking(move || app.users.poll_file()).await;
             match reload.unwrap_or(UsersReload::Nothing) {
@@ -41,22 +42,26 @@ impl AppStateInner {
     fn evict_expired(&self) {
         self.lockouts().evict_expired(Instant::now());
         self.revoked_tokens.evict_expired(unix_now());
-        self.save_revoked();
+        let _ = self.save_revoked();
         self.moderation_rules.evict_expired(unix_now());
-        self.save_rules();
+        let _ = self.save_rules();
         self.rooms.evict_expired();
         self.http_rate.evict_expired();
+        self.joins.evict_expired(Instant::now());
+        self.message_budgets.evict_expired(Instant::now());
     }
 
-    pub(super) fn save_rules(&self) {
-        if let Err(error) = self.moderation_rules.save() {
+    pub(super) fn save_rules(&self) -> Result<(), NotPersisted> {
+        self.moderation_rules.save().map_err(|error| {
             tracing::error!(%error, "moderation rules not saved: a restart would undo them");
-        }
+            NotPersisted
+        })
     }
 
-    pub(super) fn save_revoked(&self) {
-        if let Err(error) = self.revoked_tokens.save() {
+    pub(super) fn save_revoked(&self) -> Result<(), NotPersisted> {
+        self.revoked_tokens.save().map_err(|error| {
             tracing::error!(%error, "logouts not saved: a restart would undo them");
-        }
+            NotPersisted
+        })
     }
 }

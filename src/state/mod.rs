@@ -4,15 +4,17 @@ mod authorize;
 mod login;
 mod maintenance;
 mod moderation;
-mod refusal_log;
 mod reload;
 mod replication;
 mod resume;
+mod room_list;
 mod shutdown;
 mod turn;
 
 pub use login::{IssuedToken, LoginError, access_tokens};
+pub use moderation::{ModerationError, NotPersisted};
 pub use reload::log_row_faults;
+pub use room_list::{AnswerPermit, ListAudience, ListChunks, NoAnswerPermit, RoomList, RoomLists};
 pub use turn::TurnError;
 
 use std::{
@@ -37,7 +39,7 @@ use crate::{
     clock::unix_now,
     cluster::MigratedMembers,
     config::{Config, ReloadableSettings, StartupSettings},
-    limits::{ConcurrencyLimiter, HttpRateLimiter, Lockouts},
+    limits::{ConcurrencyLimiter, HttpRateLimiter, JoinRateLimiter, Lockouts, MessageBudgets},
     metrics::Metrics,
     moderation::{ModerationRules, RuleKind},
     rooms::RoomRegistry,
@@ -45,7 +47,6 @@ use crate::{
     turn::probe::TurnHealth,
     webhooks::Webhooks,
 };
-use refusal_log::RefusalLog;
 use replication::{NodeState, open_rooms};
 
 /// Open sockets that have not authenticated yet, at most, over all addresses.
@@ -53,6 +54,9 @@ pub const MAX_UNAUTHENTICATED: usize = 8192;
 
 /// The same from one address.
 const MAX_UNAUTHENTICATED_PER_ADDRESS: usize = 256;
+
+/// How long a member of a full room has to answer a Ping before its own user's next connection takes its place.
+const PONG_WAIT: Duration = Duration::from_secs(3);
 
 /// Logins that may wait for each thread that checks passwords: about eight seconds of work.
 const MAX_QUEUED_LOGINS_PER_THREAD: usize = 32;
@@ -76,6 +80,8 @@ pub struct AppStateInner {
     pub users: Users,
     /// The rooms and their members.
     pub rooms: RoomRegistry,
+    /// The list of all rooms, for all who ask.
+    pub room_lists: RoomLists,
     /// Bans, locks and capacities that administrators have set.
     pub moderation_rules: Arc<ModerationRules>,
     /// Asks the process to stop.
@@ -86,6 +92,10 @@ pub struct AppStateInner {
     pub sockets: ConcurrencyLimiter,
     /// WebSockets that have not authenticated yet.
     pub unauthenticated: ConcurrencyLimiter,
+    /// Joins for each account and address.
+    pub joins: Arc<JoinRateLimiter>,
+    /// The message budgets of connections.
+    pub message_budgets: MessageBudgets,
     /// HTTP requests for each address.
     pub http_rate: HttpRateLimiter,
     /// Every open WebSocket.
@@ -104,7 +114,6 @@ pub struct AppStateInner {
     /// Logins that are checked now or wait.
     logins: ConcurrencyLimiter,
     tokens: AccessTokens,
-    refusal_log: RefusalLog,
     /// Signs resume tokens.
     pub resume_tokens: Arc<ResumeTokenSigner>,
     /// Detached members that the next process, or another node, takes over.
@@ -148,6 +157,7 @@ impl AppState {
         let metrics = Arc::new(Metrics::default());
         let webhooks = Webhooks::start(
             &startup.webhooks.targets,
+            startup.webhooks.concurrency,
             &startup.auth.secret_key,
             Some(&*node).filter(|_| !startup.cluster.redis_urls.is_empty()),
             startup.listen.tls.is_some(),
@@ -175,6 +185,7 @@ impl AppState {
             turn_health: TurnHealth::default(),
             users,
             rooms,
+            room_lists: RoomLists::default(),
             moderation_rules: rules,
             stop: CancellationToken::new(),
             migrated: Mutex::new(migrated),
@@ -183,6 +194,11 @@ impl AppState {
                 MAX_UNAUTHENTICATED,
                 MAX_UNAUTHENTICATED_PER_ADDRESS,
             ),
+            joins: Arc::new(JoinRateLimiter::new(
+                settings.limits.joins_per_minute,
+                settings.limits.max_connections_per_ip,
+            )),
+            message_budgets: MessageBudgets::default(),
             http_rate: HttpRateLimiter::new(settings.limits.requests_per_minute),
             sessions: TaskTracker::new(),
             detached: TaskTracker::new(),
@@ -195,7 +211,6 @@ impl AppState {
             // One address gets half of them at most, so that others are served meanwhile.
             logins: ConcurrencyLimiter::new(max_logins, max_logins / 2),
             tokens: access_tokens(&startup.auth),
-            refusal_log: RefusalLog::default(),
             resume_tokens: Arc::new(ResumeTokenSigner::new(&startup.auth.secret_key)),
             snapshot: ShutdownSnapshot::default(),
             revoked_tokens: revoked,
@@ -220,6 +235,7 @@ impl AppStateInner {
             enforce_token_expiry: self.config.auth.enforce_token_expiry,
             token_refresh_grace: self.config.intervals.token_refresh_grace,
             resume_window: self.config.rooms.resume_window,
+            pong_wait: PONG_WAIT,
         }
     }
 

@@ -19,6 +19,22 @@ use crate::{
 /// How far the clocks of two nodes may differ without a member staying that was removed just after it had joined.
 const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(5);
 
+/// Why a moderation rule is not as it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum ModerationError {
+    /// Nothing has changed.
+    #[error(transparent)]
+    RuleLimitReached(#[from] RuleLimitReached),
+    /// The change applies for as long as this process runs.
+    #[error(transparent)]
+    NotPersisted(#[from] NotPersisted),
+}
+
+/// What changed could not be written to disk; the cause is in the log.
+#[derive(Debug, thiserror::Error)]
+#[error("not written to disk")]
+pub struct NotPersisted;
+
 /// A message to a room, or to one of its members, on every node.
 #[derive(Deserialize, Serialize)]
 struct Announcement {
@@ -33,19 +49,19 @@ impl AppState {
     ///
     /// # Errors
     ///
-    /// [`RuleLimitReached`]; then nothing has changed.
+    /// [`ModerationError`].
     pub async fn ban(
         &self,
         room: Option<String>,
         subject: Subject,
         seconds: u64,
-    ) -> Result<ModerationRule, RuleLimitReached> {
+    ) -> Result<ModerationRule, ModerationError> {
         let rule = self.moderation_rules.create(
             RuleKind::Ban { room, subject },
             unix_now_ms(),
             seconds,
         )?;
-        self.publish_rule(rule.clone()).await;
+        self.publish_rule(rule.clone()).await?;
         Ok(rule)
     }
 
@@ -53,14 +69,14 @@ impl AppState {
     ///
     /// # Errors
     ///
-    /// [`RuleLimitReached`]; then nothing has changed.
-    pub async fn lock(&self, room: String) -> Result<ModerationRule, RuleLimitReached> {
+    /// [`ModerationError`].
+    pub async fn lock(&self, room: String) -> Result<ModerationRule, ModerationError> {
         let rule = self.moderation_rules.create(
             RuleKind::Lock { room },
             unix_now_ms(),
             MAX_DURATION_SECONDS,
         )?;
-        self.publish_rule(rule.clone()).await;
+        self.publish_rule(rule.clone()).await?;
         Ok(rule)
     }
 
@@ -68,38 +84,56 @@ impl AppState {
     ///
     /// # Errors
     ///
-    /// [`RuleLimitReached`]; then nothing has changed.
+    /// [`ModerationError`].
     pub async fn set_capacity(
         &self,
         room: String,
         members: usize,
-    ) -> Result<ModerationRule, RuleLimitReached> {
+    ) -> Result<ModerationRule, ModerationError> {
         let rule = self.moderation_rules.create(
             RuleKind::Capacity { room },
             unix_now_ms(),
             MAX_DURATION_SECONDS,
         )?;
         let rule = ModerationRule { members: Some(members), ..rule };
-        self.publish_rule(rule.clone()).await;
+        self.publish_rule(rule.clone()).await?;
         Ok(rule)
     }
 
     /// Removes a rule; whether it was active.
-    pub async fn remove_rule(&self, about: RuleKind) -> bool {
+    ///
+    /// # Errors
+    ///
+    /// [`NotPersisted`]; then it is removed for as long as this process runs.
+    pub async fn remove_rule(&self, about: RuleKind) -> Result<bool, NotPersisted> {
         let was_active =
             self.moderation_rules.active(unix_now()).iter().any(|rule| rule.about == about);
         if was_active && let Ok(rule) = self.moderation_rules.create(about, unix_now_ms(), 0) {
-            self.publish_rule(ModerationRule { is_removed: true, ..rule }).await;
+            self.publish_rule(ModerationRule { is_removed: true, ..rule }).await?;
         }
-        was_active
+        Ok(was_active)
     }
 
-    async fn publish_rule(&self, rule: ModerationRule) {
+    /// Applies a rule here and on all other nodes, and writes it to disk.
+    async fn publish_rule(&self, rule: ModerationRule) -> Result<(), NotPersisted> {
         let line = rule.to_replicated_line();
         apply_rule(&self.moderation_rules, &self.rooms, rule);
         let app = self.clone();
-        let _ = tokio::task::spawn_blocking(move || app.save_rules()).await;
+        let saved = tokio::task::spawn_blocking(move || app.save_rules()).await;
         self.rooms.backend().publish_rules(&[line]).await;
+        saved.unwrap_or(Err(NotPersisted))
+    }
+
+    /// Whether a rule about `subject` is about anybody now: an account, or a member of `room` or of any room of this node.
+    pub fn is_known(&self, room: Option<&str>, subject: &Subject) -> bool {
+        let is_member = |is_meant: &dyn Fn(&Peer) -> bool| self.rooms.has_member(room, is_meant);
+        match subject {
+            Subject::Everyone => true,
+            Subject::Username(name) => {
+                self.users.find(name).is_some() || is_member(&|peer| *peer.username == **name)
+            }
+            Subject::ClientId(id) => is_member(&|peer| *peer.client_id == **id),
+        }
     }
 
     /// Sends a message to all members of a room, or to one; how many of them are on this node. Other nodes send it to theirs.
@@ -116,7 +150,7 @@ impl AppState {
 
 /// Merges a rule, of this node's administrator or of another's, and enforces it.
 pub(super) fn apply_rule(rules: &ModerationRules, rooms: &RoomRegistry, rule: ModerationRule) {
-    if !rules.merge(rule.clone()) {
+    if !rules.merge(rule.clone(), unix_now()) {
         return;
     }
     let is_active = rule.is_active(unix_now());

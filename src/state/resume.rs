@@ -2,13 +2,13 @@
 
 use std::{net::IpAddr, sync::PoisonError};
 
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, time::Instant};
 
 use super::AppState;
 use crate::{
     clock::unix_now,
     cluster::MigratedMembers,
-    limits::Permit,
+    limits::{Permit, RefusalKind, log_refusal},
     metrics::LimitKind,
     net::workers::Workers,
     session::{AuthError, DetachedMember},
@@ -40,7 +40,7 @@ impl AppState {
     pub fn keep_detached(&self, member: DetachedMember, address: IpAddr, worker: &Handle) {
         let Some(permit) = self.detached_permits.acquire(address) else {
             self.metrics.record_limit(LimitKind::DetachedMembers);
-            return tracing::warn!(%address, "member not kept: too many detached members from this address");
+            return log_refusal(RefusalKind::DetachedMember, address, Instant::now());
         };
         self.spawn_resume_wait(member, Some(permit), worker);
     }

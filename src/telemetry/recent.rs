@@ -1,4 +1,4 @@
-//! The last warnings and errors of the log, for the administrator's page.
+//! The last warnings and errors of the log, and the last of each kind, for the administrator's page.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -36,6 +36,26 @@ pub struct RecentEvent {
     pub message: String,
     /// The fields of the event and of its spans, by name.
     pub fields: BTreeMap<&'static str, String>,
+}
+
+impl RecentEvent {
+    /// Whether both have one message, for one reason.
+    fn is_same_kind(&self, other: &Self) -> bool {
+        self.message == other.message && self.fields.get("reason") == other.fields.get("reason")
+    }
+}
+
+/// Adds an event. Where there are too many, the oldest goes that is not the last of its kind: events that somebody can
+/// cause at will push no others out.
+fn remember(events: &mut VecDeque<RecentEvent>, event: RecentEvent) {
+    events.push_back(event);
+    if events.len() > MAX_EVENTS {
+        let has_later = |(index, event): (usize, &RecentEvent)| {
+            events.iter().skip(index + 1).any(|later| later.is_same_kind(event))
+        };
+        let superfluous = events.iter().enumerate().position(has_later).unwrap_or(0);
+        events.remove(superfluous);
+    }
 }
 
 /// The last warnings and errors, the oldest first.
@@ -81,10 +101,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for RecentEventsLayer {
         let level = event.metadata().level().as_str();
         let RecordedFields { message, by_name: fields } = fields;
         let mut recent = RECENT.lock().unwrap_or_else(PoisonError::into_inner);
-        if recent.len() == MAX_EVENTS {
-            recent.pop_front();
-        }
-        recent.push_back(RecentEvent { at: unix_now_ms(), level, message, fields });
+        remember(&mut recent, RecentEvent { at: unix_now_ms(), level, message, fields });
     }
 }
 
@@ -99,5 +116,34 @@ impl Visit for RecordedFields {
             "message" => self.message = text,
             name => drop(self.by_name.insert(name, text)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(at: u64, message: &str, reason: Option<&str>) -> RecentEvent {
+        let fields = reason.map(|reason| ("reason", reason.to_owned())).into_iter().collect();
+        RecentEvent { at, level: "WARN", message: message.to_owned(), fields }
+    }
+
+    #[test]
+    fn the_last_event_of_each_kind_stays_whatever_follows() {
+        let mut events = VecDeque::new();
+        remember(&mut events, event(0, "rare", None));
+        remember(&mut events, event(1, "connection rejected", Some("room_full")));
+        for at in 2..1_000 {
+            remember(&mut events, event(at, "connection rejected", Some("invalid_token")));
+        }
+        assert_eq!(events.len(), MAX_EVENTS);
+        let ats: Vec<_> = events.iter().map(|event| event.at).collect();
+        assert_eq!(ats, Vec::from_iter([0, 1].into_iter().chain(902..1_000)));
+
+        for at in 1_000..2_000 {
+            remember(&mut events, event(at, &at.to_string(), None));
+        }
+        assert_eq!(events.len(), MAX_EVENTS);
+        assert_eq!((events[0].at, events[MAX_EVENTS - 1].at), (1_900, 1_999), "kinds without end");
     }
 }

@@ -1,4 +1,4 @@
-//! Delivers the events of one queue: in order, and again after a failure.
+//! Delivers the events of one queue: those of a room in order, and again after a failure.
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,8 +27,10 @@ pub(super) struct DeliveryPolicy {
     pub max_age: Duration,
     /// An event that is refused this many times is given up.
     pub max_refusals: u32,
-    /// The most events that wait. Then the oldest is dropped.
+    /// The most events that wait. Then the room with the most loses its oldest.
     pub capacity: usize,
+    /// How many events are delivered to a receiver at once, each of another room.
+    pub concurrency: usize,
 }
 
 impl Default for DeliveryPolicy {
@@ -41,6 +43,7 @@ impl Default for DeliveryPolicy {
             max_refusals: 8,
             // About three megabytes.
             capacity: 10_000,
+            concurrency: 1,
         }
     }
 }
@@ -53,7 +56,7 @@ enum DeliveryOutcome {
     Stopped,
 }
 
-/// Delivers the events of one queue to one receiver.
+/// Delivers the events of one queue to one receiver, one at a time. Several of them may share a queue.
 pub(super) struct DeliveryWorker {
     target: WebhookTarget,
     queue: Arc<DeliveryQueue>,
@@ -91,7 +94,7 @@ impl DeliveryWorker {
                 DeliveryOutcome::Stopped => return,
             };
             counter.inc();
-            self.queue.finish_delivery();
+            self.queue.finish_delivery(&event);
         }
     }
 
@@ -117,7 +120,8 @@ impl DeliveryWorker {
             let posted = timeout(self.policy.attempt_timeout, posting).await;
             let error = match posted.unwrap_or(Err(DeliveryError::Timeout)) {
                 Ok(()) => {
-                    if std::mem::take(&mut self.failures) > 0 {
+                    self.failures = 0;
+                    if self.queue.stop_failing() {
                         tracing::info!(receiver = %self.target, "webhook delivery resumed");
                     }
                     return DeliveryOutcome::Delivered;
@@ -126,8 +130,7 @@ impl DeliveryWorker {
             };
             self.client.disconnect();
             self.failures += 1;
-            // Once until the next success.
-            if self.failures == 1 {
+            if self.queue.start_failing() {
                 tracing::warn!(receiver = %self.target, fault = %error, "webhook delivery failed; events wait and are retried");
             }
             self.retry_after = Duration::ZERO;

@@ -1,7 +1,7 @@
 //! Webhooks: what happens in rooms is posted to each of `WEBHOOK_URLS`.
 //!
 //! Events wait in a bounded queue for each URL, and a thread of its own posts them: webhooks never delay signaling. Delivery
-//! is at least once, and in order.
+//! is at least once, and in order within each room.
 
 mod address;
 mod client;
@@ -11,6 +11,7 @@ mod publisher;
 mod queue;
 mod signature;
 mod target;
+mod waiting;
 
 pub use event::{WebhookEnvelope, WebhookEvent};
 pub use publisher::Webhooks;

@@ -34,7 +34,8 @@ pub struct Webhooks {
 }
 
 impl Webhooks {
-    /// Starts to deliver to `targets`, on a thread of its own that lasts as long as the process.
+    /// Starts to deliver to `targets`, on a thread of its own that lasts as long as the process; to each at most
+    /// `concurrency` events at once.
     ///
     /// `node` is the name of this server in a cluster. `names_own_certificate` as in
     /// [`system_roots`](crate::tls::verify::system_roots), by which receivers are verified.
@@ -44,12 +45,13 @@ impl Webhooks {
     /// The system has no thread or no file descriptor left.
     pub fn start(
         targets: &[WebhookTarget],
+        concurrency: usize,
         secret_key: &SecretString,
         node: Option<&str>,
         names_own_certificate: bool,
         metrics: &WebhookMetrics,
     ) -> io::Result<Self> {
-        let policy = DeliveryPolicy::default();
+        let policy = DeliveryPolicy { concurrency, ..DeliveryPolicy::default() };
         Self::start_with(targets, secret_key, node, names_own_certificate, metrics, policy)
     }
 
@@ -71,16 +73,18 @@ impl Webhooks {
         let queues = targets.iter().map(|target| {
             let queue = DeliveryQueue::new(policy.capacity, metrics.clone(), target.to_string());
             let queue = Arc::new(queue);
-            let worker = DeliveryWorker::new(
-                target.clone(),
-                queue.clone(),
-                tls.clone(),
-                signer.clone(),
-                node,
-                policy,
-                closing.clone(),
-            );
-            deliveries.spawn_on(worker.run(), runtime.handle());
+            for _ in 0..policy.concurrency {
+                let worker = DeliveryWorker::new(
+                    target.clone(),
+                    queue.clone(),
+                    tls.clone(),
+                    signer.clone(),
+                    node,
+                    policy,
+                    closing.clone(),
+                );
+                deliveries.spawn_on(worker.run(), runtime.handle());
+            }
             queue
         });
         let queues = queues.collect();

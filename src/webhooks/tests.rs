@@ -42,6 +42,7 @@ const POLICY: DeliveryPolicy = DeliveryPolicy {
     max_age: Duration::from_secs(60),
     max_refusals: 4,
     capacity: 1_000,
+    concurrency: 1,
 };
 
 const SOON: Duration = Duration::from_secs(60);
@@ -160,7 +161,11 @@ fn joined() -> WebhookEvent {
 }
 
 fn publish(webhooks: &Webhooks, sequences: impl IntoIterator<Item = u64>) {
-    let room = "den".into();
+    publish_in(webhooks, "den", sequences);
+}
+
+fn publish_in(webhooks: &Webhooks, room: &str, sequences: impl IntoIterator<Item = u64>) {
+    let room = room.into();
     sequences.into_iter().for_each(|sequence| webhooks.publish(&room, sequence, joined()));
 }
 
@@ -366,6 +371,49 @@ async fn the_oldest_events_of_a_full_queue_are_dropped_and_counted() {
     eventually("the rest is delivered", || metrics.delivered.get() == 11).await;
     let expected: Vec<_> = [1, 1].into_iter().chain(42..=51).collect();
     assert_eq!((receiver.sequences(), metrics.queued.get()), (expected, 0));
+}
+
+#[tokio::test]
+async fn a_room_with_many_events_displaces_its_own_and_none_of_another_room() {
+    let receiver = Receiver::start(vec![Answer::Hang]).await;
+    let policy =
+        DeliveryPolicy { attempt_timeout: Duration::from_millis(500), capacity: 10, ..POLICY };
+    let (webhooks, metrics) = start(&[&receiver.url()], policy);
+    publish(&webhooks, 1..=1);
+    eventually("the first is on its way", || !receiver.sequences().is_empty()).await;
+
+    publish_in(&webhooks, "quiet", [1_000]);
+    publish(&webhooks, 2..=501);
+    publish_in(&webhooks, "quiet", [1_001, 1_002]);
+
+    eventually("the rest is delivered", || metrics.queued.get() == 0).await;
+    let expected: Vec<_> =
+        [1, 1, 1_000].into_iter().chain(495..=501).chain([1_001, 1_002]).collect();
+    assert_eq!(receiver.sequences(), expected);
+}
+
+#[tokio::test]
+async fn several_rooms_are_delivered_at_once_and_the_events_of_each_in_order() {
+    let receiver = Receiver::start(vec![Answer::Hang]).await;
+    let (webhooks, metrics) =
+        start(&[&receiver.url()], DeliveryPolicy { concurrency: 4, ..POLICY });
+    publish_in(&webhooks, "stuck", [1]);
+    eventually("the first is on its way", || !receiver.sequences().is_empty()).await;
+
+    publish_in(&webhooks, "stuck", [2]);
+    for room in 1..=10 {
+        publish_in(&webhooks, &room.to_string(), room * 100..room * 100 + 20);
+    }
+
+    eventually("the others are delivered", || metrics.delivered.get() == 200).await;
+    let sequences = receiver.sequences();
+    for room in 1..=10 {
+        let of_room = sequences.iter().filter(|sequence| *sequence / 100 == room);
+        assert!(of_room.copied().eq(room * 100..room * 100 + 20), "{sequences:?}");
+    }
+    assert!(!sequences.contains(&2), "the room of the first waits for it");
+    webhooks.close(Duration::ZERO).await;
+    assert_eq!((metrics.dropped.get(), metrics.queued.get()), (2, 0));
 }
 
 #[tokio::test]

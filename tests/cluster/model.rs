@@ -306,7 +306,7 @@ impl Node {
             };
             let connection = |key| ConnectionId { node: self.name.clone(), key };
             match ask {
-                ClusterCommand::Join { room, peer, key } => {
+                ClusterCommand::Join { room, peer, key, .. } => {
                     if let Err(why) = engine.join(&room, peer, connection(key)) {
                         self.gateway.refuse_join(key, why);
                     }

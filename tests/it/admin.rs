@@ -2,6 +2,7 @@
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use signaling::moderation::{RuleKind, Subject};
 
 use crate::harness::{
     Client, TestServer, join_pair,
@@ -233,6 +234,85 @@ async fn a_ban_of_a_user_denies_entry_under_every_client_id_until_it_is_removed(
     elsewhere.leave().await;
     let (status, _) = act(&server, "remove", orders["rules"][0].clone()).await;
     assert_eq!(status, 404);
+}
+
+#[tokio::test]
+async fn kicks_without_end_keep_no_rule_out() {
+    let server = open(&[]).await;
+    let now = signaling::clock::unix_now();
+    let rules = &server.app.moderation_rules;
+    for number in 0..12_000 {
+        let room = Some("den".to_owned());
+        let about = RuleKind::Ban { room, subject: Subject::ClientId(format!("evades-{number}")) };
+        let kick = rules.create(about, now * 1000, 0).unwrap();
+        rules.merge(kick, now);
+    }
+    let mut member = server.join("den", "alice").await;
+
+    done(&server, "ban", json!({"username":"mallory","seconds":600})).await;
+    for path in ["lock", "unlock", "close"] {
+        done(&server, &format!("rooms/hall/{path}"), json!({})).await;
+    }
+    done(&server, "rooms/den/capacity", json!({"members":3})).await;
+    done(&server, "rooms/den/kick", json!({"client_id":member.id})).await;
+
+    assert_eq!(member.receive().await["code"], "removed");
+    let rules = see(&server, "rules").await;
+    assert_eq!(rules["rules"].as_array().unwrap().len(), 2, "{rules}");
+}
+
+#[tokio::test]
+async fn a_ban_says_whether_it_is_about_anybody() {
+    let server = open(&[]).await;
+    let bob = server.join("den", "bob").await;
+    let ban = async |body: Value| done(&server, "ban", body).await["is_known"].clone();
+
+    assert_eq!(ban(json!({"username":"alice","seconds":60})).await, true, "an account");
+    assert_eq!(ban(json!({"username":"malory","seconds":60})).await, false);
+    let client = |id: &str| json!({"client_id":id,"room_id":"den","seconds":60});
+    assert_eq!(ban(client("nobody")).await, false);
+    assert_eq!(ban(client(&bob.id)).await, true);
+    let kick =
+        done(&server, "rooms/hall/kick", json!({"username":"malory","ban_seconds":60})).await;
+    assert_eq!(kick["is_known"], false);
+    assert!(done(&server, "rooms/den/lock", json!({})).await.get("is_known").is_none());
+    assert_eq!(refusal(&server, "den", "alice").await, banned());
+}
+
+/// A folder stands where the file must go, so that it cannot be replaced.
+#[tokio::test]
+async fn what_was_not_written_to_disk_is_not_answered_as_if_it_were() {
+    let server = open(&[]).await;
+    for file in ["users.csv.orders", "users.csv.revoked"] {
+        std::fs::create_dir(server.folder.path().join(file)).unwrap();
+    }
+    let ban = json!({"username":"alice","seconds":600});
+
+    let request = server.request(Method::POST, "/admin/api/ban").bearer_auth(TOKEN).json(&ban);
+    let answer = request.send().await.unwrap();
+    assert_eq!(
+        (answer.status().as_u16(), answer.headers()["retry-after"].to_str().unwrap()),
+        (503, "5")
+    );
+    let detail = answer.json::<Value>().await.unwrap()["detail"].to_string();
+    assert!(detail.contains("could not be written to disk"), "{detail}");
+    assert_eq!(act(&server, "rooms/den/lock", json!({})).await.0, 503);
+    assert_eq!(refusal(&server, "hall", "alice").await, banned(), "it applies all the same");
+    let log_out = async |username: &str| {
+        let request = server.request(Method::POST, "/auth/logout");
+        let answer = request.bearer_auth(server.token(username)).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        answer.json::<Value>().await.unwrap()
+    };
+    let message = "Successfully logged out";
+    assert_eq!(log_out("bob").await, json!({"message":message,"persisted":false}));
+
+    for file in ["users.csv.orders", "users.csv.revoked"] {
+        std::fs::remove_dir(server.folder.path().join(file)).unwrap();
+    }
+    done(&server, "ban", ban).await;
+    assert_eq!(act(&server, "rooms/den/unlock", json!({})).await.0, 200);
+    assert_eq!(log_out("carol").await, json!({"message":message}));
 }
 
 #[tokio::test]

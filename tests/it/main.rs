@@ -13,6 +13,7 @@
 mod admin;
 mod admin_page;
 mod attacks;
+mod budgets;
 #[path = "../cluster/mod.rs"]
 mod cluster;
 mod command_line;
@@ -23,10 +24,13 @@ mod foreign;
 mod harness;
 mod healthcheck;
 mod metrics;
+mod own_membership;
 mod process;
+mod refusals;
 mod reload;
 mod rest;
 mod resume;
+mod room_lists;
 mod settings;
 mod signaling;
 mod tls;

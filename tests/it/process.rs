@@ -368,7 +368,9 @@ async fn shutdown_does_not_wait_for_password_checks() {
     let mut logins = Vec::new();
     for number in 0..LOGINS {
         let body = format!(r#"{{"username":"slow{number}","password":"whatever"}}"#);
-        let head = "POST /auth/login HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n";
+        let head = format!(
+            "POST /auth/login HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nX-Forwarded-For: 192.0.2.{number}\r\n"
+        );
         let request = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
         let mut stream = tokio::net::TcpStream::connect(&server.address).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();

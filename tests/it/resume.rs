@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Client, TestServer};
+use crate::harness::{
+    Client, TestServer,
+    resumable::{RESUME, ResumableClient, client_ids, of_type},
+};
 
 /// A member that may resume: itself, its resume token, and whom it found there.
 async fn resumable(server: &TestServer, room: &str, username: &str) -> (Client, String, Value) {
@@ -60,7 +63,7 @@ async fn a_session_that_was_ended_cannot_resume() {
     bob.assert_no_more_messages().await;
 
     // Another token of hers is another login.
-    server.app.log_out(&access, server.address.ip()).await;
+    server.app.log_out(&access, server.address.ip()).await.unwrap();
     let (alice, told) = resumes(&server, "den", &token, 2).await;
     assert_eq!(told["type"], "resumed");
     drop(alice);
@@ -85,7 +88,7 @@ async fn a_detached_session_that_is_logged_out_cannot_resume() {
     drop(alice);
     bob.assert_no_more_messages().await;
 
-    server.app.log_out(&access, server.address.ip()).await;
+    server.app.log_out(&access, server.address.ip()).await.unwrap();
 
     assert_eq!(bob.receive().await["type"], "user_left");
     assert_eq!(resumes(&server, "den", &token, 1).await.1["code"], "resume_failed");
@@ -165,4 +168,60 @@ async fn detached_members_are_limited_per_address() {
             );
         }
     }
+}
+
+/// More joins and leaves than frames are kept.
+#[tokio::test]
+async fn members_that_come_and_go_cost_a_detached_member_neither_its_resume_nor_a_signal() {
+    let server = TestServer::start(&[("MAX_CONNECTIONS_PER_IP", "0")]).await;
+    let mut alice =
+        ResumableClient::join(server.address, "den", "alice", &server.token("alice"), RESUME).await;
+    let (mut carol, _) = server.join_as("den", "carol", json!("carol")).await;
+    assert_eq!(alice.receive_type("user_joined").await["client_id"], "carol");
+    alice.drop_connection().await;
+
+    for number in 0..600 {
+        if number == 300 {
+            carol.send(json!({"type":"message","data":"in the middle","to":"alice"})).await;
+        }
+        let id = if number % 2 == 0 { json!("bob") } else { Value::Null };
+        let (mut bob, _) = server.join_as("den", "bob", id).await;
+        if number == 299 {
+            bob.send(json!({"type":"message","data":"hello","to":"alice"})).await;
+        }
+        bob.leave().await;
+    }
+    let resumed = alice.resume(server.address).await;
+
+    let pending = alice.receive_pending().await;
+    assert_eq!(resumed["replayed"], pending.len(), "{pending:?}");
+    assert_eq!(of_type(&pending, "message", "data"), ["hello", "in the middle"]);
+    let known = of_type(&pending, "message", "from");
+    assert_eq!(of_type(&pending, "user_joined", "client_id"), known[..1], "it was heard of");
+    assert_eq!(of_type(&pending, "user_left", "client_id"), known[..1]);
+    assert_eq!(client_ids(&resumed), ["carol"]);
+}
+
+#[tokio::test]
+async fn a_peer_that_was_replaced_while_a_member_was_detached_is_seen_to_leave_and_join_once() {
+    let server = TestServer::start(&[]).await;
+    let mut alice =
+        ResumableClient::join(server.address, "den", "alice", &server.token("alice"), RESUME).await;
+    let mut bobs = vec![server.join_as("den", "bob", json!("bob")).await.0];
+    alice.receive_type("user_joined").await;
+    alice.drop_connection().await;
+
+    for _ in 0..3 {
+        bobs.push(server.join_as("den", "bob", json!("bob")).await.0);
+    }
+    bobs[3].send(json!({"type":"offer","offer":{"sdp":"new"},"to":"alice"})).await;
+    bobs[3].assert_no_more_messages().await;
+    let resumed = alice.resume(server.address).await;
+
+    assert_eq!(resumed["replayed"], 3);
+    for kind in ["user_left", "user_joined"] {
+        assert_eq!(alice.receive_type(kind).await["client_id"], "bob");
+    }
+    assert_eq!(alice.receive_type("offer").await["offer"]["sdp"], "new");
+    alice.assert_no_more_messages().await;
 }

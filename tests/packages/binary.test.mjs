@@ -30,7 +30,7 @@ describe('the static binaries, with nothing beside them', { timeout: SUITE_TIMEO
 
   test('add a user, serve what is inside them, and let the user into a room', async () => {
     run('manage_users', ['add', '--password-stdin', 'alice'], { input: 'correct horse\n' });
-    const settings = { DEBUG: 'true', REQUIRE_HTTPS: 'false', HOST: '127.0.0.1', PORT: '0', LOG_FORMAT: 'json', RATE_LIMIT_PER_MINUTE: '0' };
+    const settings = { DEBUG: 'true', REQUIRE_HTTPS: 'false', HOST: '127.0.0.1', PORT: '0', LOG_FORMAT: 'json', RATE_LIMIT_PER_MINUTE: '0', JOINS_PER_MINUTE: '0' };
     const child = launch('chroot', [root, '/signaling-server'], { env: { PATH: process.env.PATH, ...settings } });
     const address = await waitUntilListening(child);
     const url = `http://${address}`;

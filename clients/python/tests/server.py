@@ -79,6 +79,7 @@ class Server:
             "SECRET_KEY": secrets.token_hex(32),
             "JWT_SECRET_KEY": secrets.token_hex(32),
             "RATE_LIMIT_PER_MINUTE": "100000",
+            "JOINS_PER_MINUTE": "0",
             "SHUTDOWN_GRACE_SECONDS": "1",
             **settings,
         }

@@ -64,6 +64,7 @@ impl TestServer {
             ("LOG_LEVEL", "INFO"),
             ("REQUIRE_HTTPS", "false"),
             ("RATE_LIMIT_PER_MINUTE", "0"),
+            ("JOINS_PER_MINUTE", "0"),
             ("WEBSOCKET_MESSAGES_PER_SECOND", "100000"),
             ("WEBSOCKET_MESSAGE_BURST", "100000"),
             ("SHUTDOWN_GRACE_SECONDS", "2"),

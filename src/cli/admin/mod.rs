@@ -16,6 +16,9 @@ use crate::{
     http_client::LocalServer,
 };
 
+/// Beside the rule that `kick` or `ban` made.
+const UNKNOWN_SUBJECT: &str = "hint: no account, and no member on this server, has that name now: is it misspelled? The rule applies";
+
 /// What `admin` accepts.
 #[derive(Args)]
 pub struct AdminArguments {
@@ -47,6 +50,9 @@ pub(super) fn run(arguments: AdminArguments) -> Result<(), Box<dyn Error>> {
     };
     let request = Request::of(command)?;
     let answer = block_on(request.send(url, ca.as_deref(), &token))??;
+    if answer.get("is_known").is_some_and(|is_known| *is_known == false) {
+        terminal::print_error(UNKNOWN_SUBJECT);
+    }
     let text = if json { serde_json::to_string_pretty(&answer)? } else { output::lines(&answer) };
     Ok(terminal::print(text)?)
 }

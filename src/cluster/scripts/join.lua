@@ -1,10 +1,10 @@
--- A client wants to join. ARGV: room, client, connection, username, capacity of the room. Returns: admitted, taken, full, or
--- unknown where the node itself is not known (any more).
-local room, client, connection, username, capacity = unpack(ARGV)
+-- A client wants to join. ARGV: room, client, connection, username, capacity of the room, 1 for a guest (no guest is the user
+-- of another connection). Returns: admitted, taken, full, or unknown where the node itself is not known (any more).
+local room, client, connection, username, capacity, is_guest = unpack(ARGV)
 local node = node_of(connection)
 if not redis.call('ZSCORE', PREFIX .. 'nodes', node) then return 'unknown' end
 local current = redis.call('HGET', PREFIX .. 'room:' .. room, client)
-if current and username_of(current) ~= username then return 'taken' end
+if current and (is_guest == '1' or username_of(current) ~= username) then return 'taken' end
 if not current and redis.call('HLEN', PREFIX .. 'room:' .. room) >= tonumber(capacity) then return 'full' end
 if SEQUENCES and not is_open(room) then number_event(room, 'opened') end
 if current then leave(room, client, current, '', 'replaced') end

@@ -1,9 +1,11 @@
 //! Rooms, their members and their timelines, for administrators.
 
+use std::sync::Arc;
+
 use axum::{
-    Json,
+    Extension, Json,
     extract::{Path, State, rejection::PathRejection},
-    response::IntoResponse,
+    response::{IntoResponse, Response},
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -11,14 +13,16 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{room_id::RoomId, rule_body::RuleBody};
 use crate::{
+    client_ip::ClientEndpoint,
     clock::{unix_now, unix_now_ms},
     http::{
-        error::{ApiError, ErrorBody},
+        error::{ApiError, ErrorBody, InvalidBody},
         extract::token::Administrator,
+        list::{ListQuery, complete_list},
         responses::{AdminErrors, ClusterErrors, NO_STORE},
     },
     rooms::MemberSnapshot,
-    state::AppState,
+    state::{AppState, ListAudience},
 };
 
 pub(super) fn router() -> OpenApiRouter<AppState> {
@@ -89,18 +93,39 @@ impl From<MemberSnapshot> for MemberBody {
     }
 }
 
-/// All rooms that have members.
+/// The rooms that have members: all of them, or a page with one of the parameters.
 #[utoipa::path(
     get, path = "/admin/api/rooms", tag = "Administration", security(("admin" = [])),
-    responses(AdminErrors, ClusterErrors, (status = 200, description = "By name, of all nodes", body = [ManagedRoomBody]))
+    params(
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "Rooms in a page; 1000 where only another parameter is given"),
+        ("after" = Option<String>, Query, description = "The page that follows this cursor, as the `Link` of the page before has it: by name, a `room_id`"),
+        ("search" = Option<String>, Query, description = "Only rooms whose id contains this text, in any case"),
+        ("sort" = Option<String>, Query, description = "`room_id` (default), or `connected_users`: most members first"),
+    ),
+    responses(
+        AdminErrors,
+        (status = 200, description = "Of all nodes. A page has `X-Total-Count`, and where another follows a `Link` to it (RFC 8288). A list of many rooms may be a second old", body = [ManagedRoomBody]),
+        (status = 422, description = "`limit` is no number from 1 to 1000, or `sort` is no order", body = InvalidBody),
+        (status = 503, description = "Redis (`REDIS_URL`) cannot be reached, or too many complete lists of very many rooms are being sent", body = ErrorBody),
+    )
 )]
 async fn list_rooms(
     State(app): State<AppState>,
     _: Administrator,
-) -> Result<impl IntoResponse, ApiError> {
-    let counts = app.rooms.backend().list(&app.rooms).await?.into_iter();
-    let rooms = counts.map(|(room, members)| room_body(&app, room.to_string(), members));
-    Ok((NO_STORE, Json(rooms.collect::<Vec<_>>())))
+    Extension(client): Extension<ClientEndpoint>,
+    query: ListQuery,
+) -> Result<Response, ApiError> {
+    let shown = app.clone();
+    let body = move |room: &Arc<str>, members| room_body(&shown, room.to_string(), members);
+    let answer = if query.is_page() {
+        let list = app.room_list().await?;
+        // Off the workers, which serve calls: a search looks at all rooms.
+        let answer = tokio::task::spawn_blocking(move || query.answer(&list, body)).await;
+        answer.map_err(|error| ApiError::Internal(error.into()))?
+    } else {
+        complete_list(&app, client.address, ListAudience::Administrators, body).await?
+    };
+    Ok((NO_STORE, answer).into_response())
 }
 
 /// A closed room.

@@ -17,6 +17,17 @@ pub(super) struct RuleBody {
     /// The capacity of the room.
     #[serde(skip_serializing_if = "Option::is_none")]
     members: Option<usize>,
+    /// In the answer to a kick or a ban: whether an account, or a member on this server, has that name now. The rule applies in
+    /// either case.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    is_known: Option<bool>,
+}
+
+impl RuleBody {
+    /// The same with `is_known`.
+    pub(super) fn with_is_known(self, is_known: bool) -> Self {
+        Self { is_known: Some(is_known), ..self }
+    }
 }
 
 /// What a rule does, and what it applies to.
@@ -45,7 +56,7 @@ impl From<ModerationRule> for RuleBody {
             RuleKind::Lock { room } => RuleTarget::Lock { room },
             RuleKind::Capacity { room } => RuleTarget::Capacity { room },
         };
-        Self { target, at, until, members }
+        Self { target, at, until, members, is_known: None }
     }
 }
 

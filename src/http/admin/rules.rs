@@ -87,7 +87,7 @@ impl DescribeBody for Kick {
     params(("room_id" = String, Path, description = "Percent-encoded")),
     request_body = Kick,
     responses(
-        AdminErrors, RuleErrors, BodyErrors, ClusterErrors,
+        AdminErrors, BodyErrors, ClusterErrors, RuleErrors,
         (status = 200, description = "The rule, which applies on all nodes", body = RuleBody),
         (status = 404, description = "No such member is in the room and `ban_seconds` is 0, or `ADMIN_TOKEN` is not set", body = ErrorBody),
     )
@@ -114,7 +114,7 @@ async fn kick(
         }
     }
     audit(&client, "kick", Some(&room), Some(&subject), Some(seconds));
-    rule_response(app.ban(Some(room), subject, seconds).await?)
+    ban_response(&app, Some(room), subject, seconds).await
 }
 
 /// The users or clients to ban.
@@ -159,7 +159,7 @@ async fn ban(
         .ok_or(Ban::fault())?;
     let seconds = checked_duration(seconds).filter(|seconds| *seconds > 0).ok_or(Ban::fault())?;
     audit(&client, "ban", room.as_deref(), Some(&subject), Some(seconds));
-    rule_response(app.ban(room, subject, seconds).await?)
+    ban_response(&app, room, subject, seconds).await
 }
 
 /// The rule to remove.
@@ -182,6 +182,7 @@ impl DescribeBody for RemoveRule {
         AdminErrors, BodyErrors,
         (status = 200, description = "The rule is no longer active on any node", body = DoneBody),
         (status = 404, description = "No such rule is active, or `ADMIN_TOKEN` is not set", body = ErrorBody),
+        (status = 503, description = "The rule is removed, but that could not be written to disk: a restart would undo it", body = ErrorBody),
     )
 )]
 async fn remove_rule(
@@ -204,7 +205,7 @@ async fn remove(
         RuleKind::Capacity { .. } => ("remove capacity", None),
     };
     audit(client, act, about.room(), subject, None);
-    if app.remove_rule(about).await { done_response(act) } else { Err(ApiError::RuleNotFound) }
+    if app.remove_rule(about).await? { done_response(act) } else { Err(ApiError::RuleNotFound) }
 }
 
 /// Locks a room: no further members may join.
@@ -236,6 +237,7 @@ async fn lock_room(
         AdminErrors,
         (status = 200, description = "The room is unlocked on all nodes", body = DoneBody),
         (status = 404, description = "The room is not locked, or `ADMIN_TOKEN` is not set", body = ErrorBody),
+        (status = 503, description = "The rule is removed, but that could not be written to disk: a restart would undo it", body = ErrorBody),
     )
 )]
 async fn unlock_room(
@@ -345,6 +347,17 @@ fn subject_of(username: Option<String>, client_id: Option<String>) -> Option<Sub
 
 fn checked_duration(seconds: u64) -> Option<u64> {
     Some(seconds).filter(|seconds| *seconds <= MAX_DURATION_SECONDS)
+}
+
+async fn ban_response(
+    app: &AppState,
+    room: Option<String>,
+    subject: Subject,
+    seconds: u64,
+) -> Result<Response, ApiError> {
+    let is_known = app.is_known(room.as_deref(), &subject);
+    let rule = app.ban(room, subject, seconds).await?;
+    Ok((NO_STORE, Json(RuleBody::from(rule).with_is_known(is_known))).into_response())
 }
 
 fn rule_response(rule: ModerationRule) -> Result<Response, ApiError> {

@@ -8,9 +8,14 @@ use axum::{
     http::{HeaderMap, header, request::Parts},
 };
 use secrecy::{ExposeSecret, SecretString};
+use tokio::time::Instant;
 
 use crate::{
-    auth::users::Account, client_ip::ClientEndpoint, http::error::ApiError, state::AppState,
+    auth::users::Account,
+    client_ip::ClientEndpoint,
+    http::error::ApiError,
+    limits::{RefusalKind, log_refusal},
+    state::AppState,
 };
 
 /// The account that a request's bearer token authenticates (RFC 6750 section 2.1).
@@ -43,7 +48,7 @@ impl FromRequestParts<AppState> for Administrator {
             if let (ApiError::InvalidToken, Some(client)) =
                 (error, parts.extensions.get::<ClientEndpoint>())
             {
-                tracing::warn!(address = %client.address, "invalid admin token");
+                log_refusal(RefusalKind::AdminToken, client.address, Instant::now());
             }
         })
     }

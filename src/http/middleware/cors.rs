@@ -15,7 +15,7 @@ use super::{
     rate_limit::{RATE_LIMIT, RATE_LIMIT_POLICY},
     request::REQUEST_ID,
 };
-use crate::{config::Origins, state::AppState};
+use crate::{config::Origins, http::list::TOTAL_COUNT, state::AppState};
 
 /// How long a browser may cache the answer to a preflight request.
 const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(600);
@@ -53,5 +53,12 @@ fn cors_of(credentials: bool, origins: &Origins) -> CorsLayer {
         ]))
         .allow_headers(AllowHeaders::mirror_request())
         .max_age(PREFLIGHT_MAX_AGE)
-        .expose_headers([header::RETRY_AFTER, REQUEST_ID, RATE_LIMIT, RATE_LIMIT_POLICY])
+        .expose_headers([
+            header::RETRY_AFTER,
+            header::LINK,
+            TOTAL_COUNT,
+            REQUEST_ID,
+            RATE_LIMIT,
+            RATE_LIMIT_POLICY,
+        ])
 }

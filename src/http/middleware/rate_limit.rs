@@ -7,6 +7,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use tokio::time::Instant;
 
 use crate::{
     client_ip::ClientEndpoint,
@@ -17,7 +18,7 @@ use crate::{
             token::administrator,
         },
     },
-    limits::RateDecision,
+    limits::{RateDecision, RefusalKind, log_refusal},
     metrics::LimitKind,
     state::AppState,
 };
@@ -50,7 +51,7 @@ pub(in crate::http) async fn limit_requests(
 
     let mut response = match decision.and_then(|decision| decision.wait) {
         Some(wait) => {
-            tracing::warn!(address = %client.address, "HTTP rate limit reached");
+            log_refusal(RefusalKind::HttpRate, client.address, Instant::now());
             app.metrics.record_limit(LimitKind::Requests);
             ApiError::TooManyRequests(wait).into_response()
         }

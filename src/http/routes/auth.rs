@@ -22,7 +22,7 @@ use crate::{
         },
         responses::{LoginErrors, NO_STORE, TokenErrors},
     },
-    state::{AppState, IssuedToken},
+    state::{AppState, IssuedToken, NotPersisted},
 };
 
 pub(in crate::http) fn router() -> OpenApiRouter<AppState> {
@@ -77,10 +77,14 @@ struct UserBody {
     is_active: bool,
 }
 
-/// A message.
+/// The client is logged out.
 #[derive(Serialize, ToSchema)]
-struct MessageBody {
+struct LogoutBody {
+    #[schema(example = "Successfully logged out")]
     message: &'static str,
+    /// Only where it is `false`: the logout could not be written to disk, and a restart of the server would undo it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    persisted: Option<bool>,
 }
 
 /// Logs in with a username and a password.
@@ -153,17 +157,19 @@ async fn refresh(
 /// Revokes the access token of the request, if there is one, and closes its WebSockets.
 #[utoipa::path(
     post, path = "/auth/logout", tag = "Authentication", security((), ("token" = [])),
-    responses((status = 200, description = "Also without an access token, or with an invalid one", body = MessageBody))
+    responses((status = 200, description = "Also without an access token, or with an invalid one", body = LogoutBody))
 )]
 async fn logout(
     State(app): State<AppState>,
     Extension(client): Extension<ClientEndpoint>,
     token: Option<Bearer>,
-) -> Json<MessageBody> {
-    if let Some(Bearer(token)) = token {
-        app.log_out(token.expose_secret(), client.address).await;
-    }
-    Json(MessageBody { message: "Successfully logged out" })
+) -> Json<LogoutBody> {
+    let persisted = match token {
+        Some(Bearer(token)) => app.log_out(token.expose_secret(), client.address).await,
+        None => Ok(()),
+    };
+    let persisted = persisted.err().map(|NotPersisted| false);
+    Json(LogoutBody { message: "Successfully logged out", persisted })
 }
 
 fn token_response(IssuedToken { token, lifetime }: &IssuedToken) -> Response {

@@ -1,22 +1,24 @@
 //! Rooms, for users.
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{FromRequestParts, Path, State},
     http::request::Parts,
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
+    client_ip::ClientEndpoint,
     http::{
-        error::{ApiError, ErrorBody},
+        error::{ApiError, ErrorBody, InvalidBody},
         extract::token::CurrentUser,
+        list::{ListQuery, complete_list},
         responses::RoomsErrors,
     },
-    state::AppState,
+    state::{AppState, ListAudience},
 };
 
 pub(in crate::http) fn router() -> OpenApiRouter<AppState> {
@@ -46,22 +48,32 @@ impl FromRequestParts<AppState> for RoomsAccess {
     }
 }
 
-/// Lists all rooms that have members.
+/// Lists the rooms that have members: all of them, or a page with `limit` and `after`.
 #[utoipa::path(
     get, path = "/api/rooms", tag = "Rooms", security((), ("token" = [])),
+    params(
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "Rooms in a page; 1000 where only `after` is given"),
+        ("after" = Option<String>, Query, description = "The last `room_id` of the page before"),
+    ),
     responses(
         RoomsErrors,
-        (status = 200, description = "By name", body = [RoomBody]),
+        (status = 200, description = "By name. A page has `X-Total-Count`, and where another follows a `Link` to it (RFC 8288). A list of many rooms may be a second old", body = [RoomBody]),
+        (status = 422, description = "`limit` is no number from 1 to 1000", body = InvalidBody),
+        (status = 503, description = "Redis (`REDIS_URL`) cannot be reached, or too many complete lists of very many rooms are being sent", body = ErrorBody),
     )
 )]
-async fn list(State(app): State<AppState>, _: RoomsAccess) -> Result<Response, ApiError> {
-    let rooms = app.rooms.backend().list(&app.rooms).await?;
-    // Off the workers, which serve calls: the list may be long.
-    let list = tokio::task::spawn_blocking(move || {
-        let rooms = rooms.iter().map(|(room_id, users)| body(room_id, *users));
-        Json(rooms.collect::<Vec<_>>()).into_response()
-    });
-    list.await.map_err(|error| ApiError::Internal(error.into()))
+async fn list(
+    State(app): State<AppState>,
+    _: RoomsAccess,
+    Extension(client): Extension<ClientEndpoint>,
+    query: ListQuery,
+) -> Result<Response, ApiError> {
+    let query = query.for_users();
+    if query.is_page() {
+        let list = app.room_list().await?;
+        return Ok(query.answer(&list, |room, users| body(room, users)));
+    }
+    complete_list(&app, client.address, ListAudience::Users, |room, users| body(room, users)).await
 }
 
 /// Returns one room.

@@ -145,7 +145,7 @@ fn run_session(
             if reason == CloseReason::TooManyConnections {
                 app.metrics.record_limit(LimitKind::Sockets);
             }
-            return session::reject(&mut socket, reason, handshake, &app.metrics).await;
+            return session::reject(&mut socket, reason, address, handshake, &app.metrics).await;
         }
         let context = SessionContext {
             rooms: app.rooms.clone(),
@@ -153,6 +153,8 @@ fn run_session(
             request_id: request,
             address,
             limits: app.session_limits(),
+            joins: app.joins.clone(),
+            message_budgets: app.message_budgets.clone(),
             metrics: app.metrics.clone(),
             services: StateServices {
                 app: app.clone(),

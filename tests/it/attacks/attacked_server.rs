@@ -135,6 +135,7 @@ impl Builder {
                 ("DEBUG", "true"),
                 ("REQUIRE_HTTPS", "false"),
                 ("RATE_LIMIT_PER_MINUTE", "0"),
+                ("JOINS_PER_MINUTE", "0"),
                 ("LOG_FORMAT", "json"),
                 ("SECRET_KEY", SECRET_KEY),
                 ("JWT_SECRET_KEY", JWT_SECRET_KEY),

@@ -25,8 +25,13 @@ pub const SERVER: &str = env!("CARGO_BIN_EXE_signaling-server");
 pub const MANAGE_USERS: &str = env!("CARGO_BIN_EXE_manage_users");
 
 /// Settings of a server in DEBUG on a free port.
-pub const DEBUG: [(&str, &str); 4] =
-    [("DEBUG", "true"), ("REQUIRE_HTTPS", "false"), ("HOST", "127.0.0.1"), ("PORT", "0")];
+pub const DEBUG: [(&str, &str); 5] = [
+    ("DEBUG", "true"),
+    ("REQUIRE_HTTPS", "false"),
+    ("HOST", "127.0.0.1"),
+    ("PORT", "0"),
+    ("JOINS_PER_MINUTE", "0"),
+];
 
 /// The variable that shortens the intervals of a server, such as `lease=3000`.
 pub const INTERVALS: &str = signaling::intervals::TEST_VARIABLE;
@@ -193,6 +198,7 @@ impl RestartableServer {
             ("HOST", "127.0.0.1"),
             ("PORT", "0"),
             ("RATE_LIMIT_PER_MINUTE", "0"),
+            ("JOINS_PER_MINUTE", "0"),
             ("MAX_CONNECTIONS_PER_IP", "0"),
             ("TURN_PROBE_SECONDS", "0"),
             ("WEBSOCKET_MESSAGES_PER_SECOND", "100000"),

@@ -125,7 +125,26 @@ impl ResumableClient {
     pub async fn try_receive(&mut self) -> Option<Value> {
         let text = timeout(TEST_TIMEOUT, self.next_text()).await;
         let text = text.unwrap_or_else(|_| panic!("{} received nothing", self.client.id))?;
-        let message: Value = serde_json::from_str(&text).unwrap();
+        Some(self.check_number(&text))
+    }
+
+    /// All messages up to the Pong that answers our own Ping: everything that was sent before is handled then.
+    pub async fn receive_until_pong(&mut self) -> Vec<Value> {
+        self.client.send_frame(Message::Ping("handled?".into())).await;
+        let mut messages = Vec::new();
+        loop {
+            let frame = timeout(TEST_TIMEOUT, self.client.socket.next()).await;
+            match frame.expect("no Pong was received").unwrap().unwrap() {
+                Message::Text(text) => messages.push(self.check_number(text.as_str())),
+                Message::Pong(payload) if payload == "handled?" => return messages,
+                Message::Ping(_) | Message::Pong(_) => {}
+                other => panic!("{other:?} is no message"),
+            }
+        }
+    }
+
+    fn check_number(&mut self, text: &str) -> Value {
+        let message: Value = serde_json::from_str(text).unwrap();
         match message["seq"].as_u64() {
             Some(seq) => {
                 assert!(self.is_numbered && seq == self.last_seq + 1, "{}: {text}", self.last_seq);
@@ -139,7 +158,7 @@ impl ResumableClient {
                 assert!(!self.is_numbered || may_have_none, "without a number: {text}");
             }
         }
-        Some(message)
+        message
     }
 
     async fn next_text(&mut self) -> Option<String> {

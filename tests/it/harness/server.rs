@@ -48,6 +48,7 @@ impl TestServer {
             ("HOST", "127.0.0.1"),
             ("PORT", "0"),
             ("RATE_LIMIT_PER_MINUTE", "0"),
+            ("JOINS_PER_MINUTE", "0"),
             ("USERS_CSV", &path),
         ];
         all.extend(plain);

@@ -1,11 +1,15 @@
 // The overview: server status, metrics, the list of rooms, and recent warnings.
 
+import { apiPath, request } from './api.mjs';
 import { byId, h, setText, showBadges, syncChildren } from './dom.mjs';
 import { bytes, duration, formatOf, percent, plain, seconds } from './format.mjs';
 import { gauge, labelsOf, linesOf, plottableNames, quantile, rate, valueOf } from './metrics.mjs';
 import { plot } from './plot.mjs';
 
-const MAX_ROWS = 200;
+/** The open rooms of one page. */
+const PAGE_ROWS = 200;
+/** How long nothing is typed before the server searches, in milliseconds. */
+const SEARCH_DELAY = 200;
 const DAY = 86_400;
 /** The certificate badge turns red when fewer days are left. */
 const CERTIFICATE_WARNING_DAYS = 14;
@@ -87,29 +91,66 @@ byId('extraMetric').addEventListener('change', () => showMetrics(snapshots));
 
 // --- rooms -----------------------------------------------------------------------------------------
 
+/** What the last poll has loaded: open rooms of one page, and closed ones. */
 let rooms = [];
+/** How many open rooms match the search, in all pages. */
+let total = 0;
 let sort = { by: 'connected_users', isDescending: true };
+/** The cursors of the pages up to the one on view; the first page has none. */
+let cursors = [undefined];
+/** The cursor of the page after it. */
+let next;
+let handleQuery = () => {};
 
-/** Shows the open rooms, and the closed ones whose timeline is still kept. */
-export function showRooms(open, closed) {
-  const openIds = new Set(open.map(({ room_id: id }) => id));
-  rooms = [...open, ...closed.filter(({ room_id: id }) => !openIds.has(id))];
+/** Calls `handler` when the administrator asks for other rooms. */
+export function onRoomsQuery(handler) {
+  handleQuery = handler;
+}
+
+const searchText = () => byId('search').value.trim();
+
+/** Requests the page of open rooms that is on view. */
+export async function loadRooms() {
+  const query = new URLSearchParams({ limit: PAGE_ROWS, sort: sort.by === 'connected_users' ? sort.by : 'room_id' });
+  if (searchText()) query.set('search', searchText());
+  if (cursors.at(-1) !== undefined) query.set('after', cursors.at(-1));
+  const response = await request('GET', apiPath(`rooms?${query}`));
+  const link = /^<\?([^>]*)>; rel="next"$/.exec(response.headers.get('link') ?? '');
+  return {
+    rooms: await response.json(),
+    total: Number(response.headers.get('x-total-count')),
+    next: link ? new URLSearchParams(link[1]).get('after') : undefined,
+  };
+}
+
+/** Shows a page of the open rooms, and with the last one the closed rooms whose timeline is still kept. */
+export function showRooms(page, closed) {
+  ({ total, next } = page);
+  const openIds = new Set(page.rooms.map(({ room_id: id }) => id));
+  rooms = [...page.rooms, ...(next === undefined ? closed.filter(({ room_id: id }) => !openIds.has(id)) : [])];
   renderRooms();
 }
 
 export function clearOverview() {
-  rooms = [];
+  [rooms, total, cursors, next] = [[], 0, [undefined], undefined];
   for (const id of ['serverInfo', 'health', 'plots', 'rooms', 'logLines']) byId(id).replaceChildren();
 }
 
+/** Shows the first page that the search and the order ask for: at once as far as it is loaded, the rest when it comes. */
+function startQuery() {
+  cursors = [undefined];
+  renderRooms();
+  handleQuery();
+}
+
 function renderRooms() {
-  const pattern = byId('search').value.trim().toLowerCase();
+  const pattern = searchText().toLowerCase();
   const matching = rooms.filter(({ room_id: id }) => id.toLowerCase().includes(pattern));
   const { by, isDescending } = sort;
   const compare = (one, other) => ((one[by] ?? 0) < (other[by] ?? 0) ? -1 : Number((one[by] ?? 0) > (other[by] ?? 0)));
   matching.sort((one, other) => (isDescending ? -1 : 1) * compare(one, other) || (one.room_id < other.room_id ? -1 : 1));
   const create = () => h('tr', {}, h('th', { scope: 'row' }, h('a', {}, h('bdi'))), h('td'), h('td'), h('td'));
-  syncChildren(byId('rooms'), matching.slice(0, MAX_ROWS), ({ room_id: id }) => id, create, (row, it) => {
+  syncChildren(byId('rooms'), matching, ({ room_id: id }) => id, create, (row, it) => {
     const [name, members, capacity, state] = row.children;
     name.firstChild.href = `#rooms/${encodeURIComponent(it.room_id)}`;
     setText(name.firstChild.firstChild, it.room_id);
@@ -122,20 +163,40 @@ function renderRooms() {
     const isSorted = header.dataset.sort === by;
     header.parentElement.setAttribute('aria-sort', isSorted ? (isDescending ? 'descending' : 'ascending') : 'none');
   }
-  const count = `${plain(matching.length)} of ${plain(rooms.length)} rooms`;
-  setText(byId('roomsNote'), !rooms.length ? 'There are no rooms.' : matching.length > MAX_ROWS ? `${count}; the first ${MAX_ROWS} are shown.` : count);
+  const isPaged = next !== undefined || cursors.length > 1;
+  byId('roomPages').hidden = !isPaged;
+  byId('previousRooms').disabled = cursors.length === 1;
+  byId('nextRooms').disabled = next === undefined;
+  const first = (cursors.length - 1) * PAGE_ROWS;
+  const open = matching.filter(({ closed_for_seconds: closed }) => closed === undefined).length;
+  const count = isPaged ? `Rooms ${plain(first + 1)} to ${plain(first + open)} of ${plain(total)}` : `${plain(matching.length)} of ${plain(rooms.length)} rooms`;
+  setText(byId('roomsNote'), !rooms.length && !pattern ? 'There are no rooms.' : count);
 }
 
-byId('search').addEventListener('input', renderRooms);
+let searchTimer;
+byId('search').addEventListener('input', () => {
+  cursors = [undefined];
+  renderRooms();
+  clearTimeout(searchTimer);
+  searchTimer = setTimeout(handleQuery, SEARCH_DELAY);
+});
 byId('find').addEventListener('submit', (event) => {
   event.preventDefault();
-  const id = byId('search').value.trim();
+  const id = searchText();
   if (id) location.hash = `#rooms/${encodeURIComponent(id)}`;
 });
 for (const header of document.querySelectorAll('[data-sort]')) {
   header.addEventListener('click', () => {
     const by = header.dataset.sort;
     sort = { by, isDescending: sort.by === by ? !sort.isDescending : by !== 'room_id' };
-    renderRooms();
+    startQuery();
   });
 }
+byId('nextRooms').addEventListener('click', () => {
+  cursors.push(next);
+  handleQuery();
+});
+byId('previousRooms').addEventListener('click', () => {
+  cursors.pop();
+  handleQuery();
+});

@@ -4,7 +4,7 @@ import { closeDialog, onAction, openDialog } from './actions.mjs';
 import { apiPath, getJson, isSignedIn, onUnauthorized, orUndefined, removeToken, request, roomPath, storeToken } from './api.mjs';
 import { byId, setText } from './dom.mjs';
 import { parseMetrics } from './metrics.mjs';
-import { clearOverview, showMetrics, showRooms, showStatus, turnServers } from './overview.mjs';
+import { clearOverview, loadRooms, onRoomsQuery, showMetrics, showRooms, showStatus, turnServers } from './overview.mjs';
 import { MAX_RANGE } from './plot.mjs';
 import { clearRoom, openRoom, showRoom } from './room.mjs';
 import { clearRules, showRules } from './rules.mjs';
@@ -44,7 +44,7 @@ async function load(id) {
     request('GET', apiPath('metrics')).then((response) => response.text()),
     getJson(apiPath('status')),
     getJson(apiPath('rules')),
-    ...(id === undefined ? [getJson(apiPath('rooms')), getJson(apiPath('closed'))]
+    ...(id === undefined ? [loadRooms(), getJson(apiPath('closed'))]
       : [orUndefined(getJson(roomPath(id))), orUndefined(request('GET', roomPath(id, '/timeline'))
         .then(async (response) => ({ ...await response.json(), now: Date.parse(response.headers.get('date')) })))]),
   ]);
@@ -128,6 +128,7 @@ byId('drain').addEventListener('click', () => openDialog({
 }));
 
 onAction(poll);
+onRoomsQuery(poll);
 onUnauthorized(signOut);
 window.addEventListener('hashchange', navigate);
 document.addEventListener('visibilitychange', poll);

@@ -1,0 +1,212 @@
+//! Limits how often an account and an address join rooms (`JOINS_PER_MINUTE`, `MAX_CONNECTIONS_PER_IP`).
+
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    net::IpAddr,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{
+    AccountKey, MAX_TABLE_ENTRIES, address_key,
+    token_bucket::{BucketSize, TokenBucket},
+};
+
+/// A token bucket of joins for each account, and one for each address. A resume is no join.
+///
+/// An account's bucket holds half a minute's joins. That of an address holds as many as it may have connections, and
+/// refills within a minute: all its members may reconnect at once.
+pub struct JoinRateLimiter(Mutex<JoinBuckets>);
+
+struct JoinBuckets {
+    accounts: BucketTable<AccountKey>,
+    addresses: BucketTable<IpAddr>,
+}
+
+/// The buckets that are not full, by key.
+struct BucketTable<K> {
+    /// Nothing where there is no limit.
+    size: Option<BucketSize>,
+    buckets: HashMap<K, TokenBucket>,
+}
+
+impl JoinRateLimiter {
+    /// An account may join `per_minute` times a minute, an address `per_address` times. Where `per_minute` is 0, nothing
+    /// is limited; where `per_address` is 0, no address is.
+    pub fn new(per_minute: u32, per_address: usize) -> Self {
+        let (accounts, addresses) = (BucketTable::default(), BucketTable::default());
+        let limiter = Self(Mutex::new(JoinBuckets { accounts, addresses }));
+        limiter.apply_settings(per_minute, per_address);
+        limiter
+    }
+
+    /// Changes the limits, also for buckets in use.
+    pub fn apply_settings(&self, per_minute: u32, per_address: usize) {
+        let mut joins = self.lock();
+        let (account, address) = (f64::from(per_minute), per_address as f64);
+        let size =
+            |burst: f64, per_minute: f64| BucketSize { burst, per_second: per_minute / 60.0 };
+        let is_limited = per_minute > 0;
+        joins.accounts.size = is_limited.then(|| size((account / 2.0).floor().max(1.0), account));
+        joins.addresses.size = (is_limited && per_address > 0).then(|| size(address, address));
+    }
+
+    /// Counts a join of `account` from `address`.
+    ///
+    /// # Errors
+    ///
+    /// How long to wait until one is accepted; then nothing is counted.
+    pub fn check(
+        &self,
+        account: &AccountKey,
+        address: IpAddr,
+        now: Instant,
+    ) -> Result<(), Duration> {
+        let address = address_key(address);
+        let joins = &mut *self.lock();
+        let wait = joins.accounts.wait(account, now).max(joins.addresses.wait(&address, now));
+        if !wait.is_zero() {
+            return Err(wait);
+        }
+        joins.accounts.take(account.clone(), now);
+        joins.addresses.take(address, now);
+        Ok(())
+    }
+
+    /// Drops buckets that are full again.
+    pub fn evict_expired(&self, now: Instant) {
+        let joins = &mut *self.lock();
+        joins.accounts.evict_full(now);
+        joins.addresses.evict_full(now);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, JoinBuckets> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K> Default for BucketTable<K> {
+    fn default() -> Self {
+        Self { size: None, buckets: HashMap::new() }
+    }
+}
+
+impl<K: Eq + Hash> BucketTable<K> {
+    fn wait(&self, key: &K, now: Instant) -> Duration {
+        match (self.size, self.buckets.get(key)) {
+            (Some(size), Some(bucket)) => bucket.wait(size, now),
+            (Some(_), None) | (None, _) => Duration::ZERO,
+        }
+    }
+
+    fn take(&mut self, key: K, now: Instant) {
+        let Some(size) = self.size else { return };
+        if self.buckets.len() >= MAX_TABLE_ENTRIES {
+            self.evict_full(now);
+            if self.buckets.len() > MAX_TABLE_ENTRIES / 2 {
+                self.buckets.clear();
+            }
+        }
+        self.buckets.entry(key).or_insert_with(|| TokenBucket::full(size, now)).take(size, now);
+    }
+
+    fn evict_full(&mut self, now: Instant) {
+        let Some(size) = self.size else { return self.buckets.clear() };
+        self.buckets.retain(|_, bucket| !bucket.is_full(size, now));
+        self.buckets.shrink_to_fit();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv6Addr;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn user(name: &str) -> AccountKey {
+        AccountKey::User(name.into())
+    }
+
+    fn ip(number: u8) -> IpAddr {
+        [192, 0, 2, number].into()
+    }
+
+    /// How many joins in a row are accepted.
+    fn accepted(
+        limiter: &JoinRateLimiter,
+        account: &AccountKey,
+        address: IpAddr,
+        now: Instant,
+    ) -> usize {
+        (0..10_000).take_while(|_| limiter.check(account, address, now).is_ok()).count()
+    }
+
+    #[test]
+    fn an_account_has_half_a_minutes_joins_at_once_and_then_its_rate() {
+        let (limiter, now) = (JoinRateLimiter::new(60, 0), Instant::now());
+
+        assert_eq!(accepted(&limiter, &user("alice"), ip(1), now), 30);
+        let wait = limiter.check(&user("alice"), ip(2), now).unwrap_err();
+        assert!(wait > Duration::ZERO && wait <= SECOND, "{wait:?}");
+        assert_eq!(accepted(&limiter, &user("bob"), ip(1), now), 30, "another account");
+        assert_eq!(accepted(&limiter, &user("alice"), ip(1), now + wait), 1);
+        assert_eq!(accepted(&limiter, &user("alice"), ip(1), now + 60 * SECOND), 30);
+    }
+
+    #[test]
+    fn an_address_has_as_many_joins_a_minute_as_it_may_have_connections() {
+        let (limiter, now) = (JoinRateLimiter::new(60, 100), Instant::now());
+        let all = |now| {
+            (0..10)
+                .map(|name| accepted(&limiter, &user(&name.to_string()), ip(1), now))
+                .sum::<usize>()
+        };
+
+        assert_eq!(all(now), 100);
+        assert_eq!(all(now + 30 * SECOND), 50);
+        assert_eq!(accepted(&limiter, &user("9"), ip(2), now), 30, "another address");
+    }
+
+    #[test]
+    fn all_guests_of_an_address_are_one_account() {
+        let (limiter, now) = (JoinRateLimiter::new(10, 0), Instant::now());
+        let guest = |name: &str, address| AccountKey::new(&name.into(), true, address);
+
+        assert_eq!(accepted(&limiter, &guest("guest-000001", ip(1)), ip(1), now), 5);
+        assert_eq!(accepted(&limiter, &guest("guest-000002", ip(1)), ip(1), now), 0);
+        assert_eq!(accepted(&limiter, &guest("guest-000002", ip(2)), ip(2), now), 5);
+    }
+
+    #[test]
+    fn zero_is_no_limit_and_a_new_limit_applies_at_once() {
+        let (limiter, now) = (JoinRateLimiter::new(0, 3), Instant::now());
+        assert_eq!(accepted(&limiter, &user("alice"), ip(1), now), 10_000);
+
+        limiter.apply_settings(1, 0);
+        assert_eq!(accepted(&limiter, &user("alice"), ip(1), now), 1);
+        assert_eq!(accepted(&limiter, &user("alice"), ip(1), now + 60 * SECOND), 1);
+    }
+
+    #[test]
+    fn a_million_accounts_take_no_more_memory_than_the_largest_table() {
+        let (limiter, now) = (JoinRateLimiter::new(60, 100), Instant::now());
+
+        for number in 0..1_000_000_u128 {
+            let address = Ipv6Addr::from_bits(number << 64).into();
+            limiter.check(&AccountKey::GuestsOf(address), address, now).unwrap();
+        }
+
+        let sizes = || {
+            let joins = limiter.lock();
+            (joins.accounts.buckets.len(), joins.addresses.buckets.len())
+        };
+        assert!(sizes().0 <= MAX_TABLE_ENTRIES && sizes().1 <= MAX_TABLE_ENTRIES);
+        limiter.evict_expired(now + 60 * SECOND);
+        assert_eq!(sizes(), (0, 0));
+    }
+}

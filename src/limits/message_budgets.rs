@@ -1,0 +1,228 @@
+//! The message budgets of connections, kept while they are not full: a client that reconnects continues with what it
+//! had left.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::time::Instant;
+
+use super::{AccountKey, MAX_TABLE_ENTRIES, MessageRateLimiter, RateVerdict};
+
+/// The message budgets of all connections. Clones are the same.
+///
+/// A connection that an account opens to a room takes over the budget of one that it has closed there, and shares that
+/// of one that it replaces or resumes. Connections that are open at the same time have a budget each.
+#[derive(Clone, Default)]
+pub struct MessageBudgets(Arc<Mutex<HashMap<BudgetKey, Vec<KeptBudget>>>>);
+
+/// An account in a room.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct BudgetKey {
+    account: AccountKey,
+    room: Arc<str>,
+}
+
+/// A budget that a connection has, or that is not full again since its connection was closed.
+struct KeptBudget {
+    client_id: Arc<str>,
+    /// How many connections have it.
+    holders: u32,
+    limiter: Arc<Mutex<MessageRateLimiter>>,
+}
+
+/// The message budget of one connection, until it is dropped.
+pub struct MessageBudget {
+    budgets: MessageBudgets,
+    key: BudgetKey,
+    limiter: Arc<Mutex<MessageRateLimiter>>,
+}
+
+impl MessageBudgets {
+    /// The budget of a new connection: see [`MessageRateLimiter::new`] for `per_second` and `burst`.
+    pub fn acquire(
+        &self,
+        account: AccountKey,
+        room: Arc<str>,
+        client_id: &Arc<str>,
+        (per_second, burst): (u32, u32),
+        now: Instant,
+    ) -> MessageBudget {
+        let key = BudgetKey { account, room };
+        let mut budgets = self.lock();
+        if budgets.len() >= MAX_TABLE_ENTRIES && !budgets.contains_key(&key) {
+            evict(&mut budgets, |kept| kept.holders > 0);
+        }
+        let kept = budgets.entry(key.clone()).or_default();
+        let shared = kept.iter_mut().find(|kept| kept.holders > 0 && kept.client_id == *client_id);
+        let taken = match shared {
+            Some(shared) => Some(shared),
+            None => emptiest_unheld(kept, now),
+        };
+        let limiter = match taken {
+            Some(taken) => {
+                taken.holders += 1;
+                taken.client_id = client_id.clone();
+                lock(&taken.limiter).take_over(per_second, burst, now);
+                taken.limiter.clone()
+            }
+            None => {
+                let limiter = MessageRateLimiter::new(per_second, burst, now);
+                let limiter = Arc::new(Mutex::new(limiter));
+                let client_id = client_id.clone();
+                kept.push(KeptBudget { client_id, holders: 1, limiter: limiter.clone() });
+                limiter
+            }
+        };
+        MessageBudget { budgets: self.clone(), key, limiter }
+    }
+
+    /// Drops the budgets of closed connections that are full again.
+    pub fn evict_expired(&self, now: Instant) {
+        evict(&mut self.lock(), |kept| kept.holders > 0 || !lock(&kept.limiter).is_full(now));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<BudgetKey, Vec<KeptBudget>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn emptiest_unheld(kept: &mut [KeptBudget], now: Instant) -> Option<&mut KeptBudget> {
+    let unheld = kept.iter().enumerate().filter(|(_, kept)| kept.holders == 0);
+    let by_tokens = unheld.map(|(index, kept)| (lock(&kept.limiter).tokens_at(now), index));
+    let (_, index) = by_tokens.min_by(|(one, _), (other, _)| one.total_cmp(other))?;
+    kept.get_mut(index)
+}
+
+fn evict(budgets: &mut HashMap<BudgetKey, Vec<KeptBudget>>, is_kept: impl Fn(&KeptBudget) -> bool) {
+    budgets.retain(|_, kept| {
+        kept.retain(&is_kept);
+        !kept.is_empty()
+    });
+    budgets.shrink_to_fit();
+}
+
+fn lock(limiter: &Mutex<MessageRateLimiter>) -> MutexGuard<'_, MessageRateLimiter> {
+    limiter.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl MessageBudget {
+    /// See [`MessageRateLimiter::set_rate`].
+    pub fn set_rate(&self, per_second: u32, burst: u32, now: Instant) {
+        lock(&self.limiter).set_rate(per_second, burst, now);
+    }
+
+    /// Counts one message; see [`MessageRateLimiter::check`].
+    pub fn check(&self, now: Instant) -> RateVerdict {
+        lock(&self.limiter).check(now)
+    }
+}
+
+impl Drop for MessageBudget {
+    fn drop(&mut self) {
+        let mut budgets = self.budgets.lock();
+        let Some(kept) = budgets.get_mut(&self.key) else { return };
+        if let Some(index) = kept.iter().position(|kept| Arc::ptr_eq(&kept.limiter, &self.limiter))
+            && let Some(mine) = kept.get_mut(index)
+        {
+            mine.holders -= 1;
+            if mine.holders == 0 && lock(&mine.limiter).is_untouched() {
+                kept.swap_remove(index);
+            }
+        }
+        if kept.is_empty() {
+            budgets.remove(&self.key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const RATE: (u32, u32) = (10, 20);
+
+    /// How many messages in a row pass.
+    fn passed(budget: &MessageBudget, now: Instant) -> usize {
+        (0..100).take_while(|_| budget.check(now) == RateVerdict::Pass).count()
+    }
+
+    fn acquire(
+        budgets: &MessageBudgets,
+        user: &str,
+        room: &str,
+        id: &str,
+        now: Instant,
+    ) -> MessageBudget {
+        budgets.acquire(AccountKey::User(user.into()), room.into(), &id.into(), RATE, now)
+    }
+
+    #[test]
+    fn a_connection_continues_with_the_budget_of_one_that_was_closed() {
+        let (budgets, now) = (MessageBudgets::default(), Instant::now());
+        let first = acquire(&budgets, "alice", "den", "a", now);
+        assert_eq!(passed(&first, now), 20);
+        drop(first);
+
+        let second = acquire(&budgets, "alice", "den", "b", now + Duration::from_secs(1));
+        assert_eq!(passed(&second, now + Duration::from_secs(1)), 10);
+        assert_eq!(passed(&acquire(&budgets, "bob", "den", "b", now), now), 20, "another account");
+        assert_eq!(passed(&acquire(&budgets, "alice", "attic", "b", now), now), 20, "another room");
+    }
+
+    #[test]
+    fn connections_at_the_same_time_have_a_budget_each_and_leave_them_to_as_many_others() {
+        let (budgets, now) = (MessageBudgets::default(), Instant::now());
+        for expected in [20, 0] {
+            let both = ["a", "b"].map(|id| acquire(&budgets, "alice", "den", id, now));
+            assert_eq!(both.each_ref().map(|budget| passed(budget, now)), [expected; 2]);
+        }
+
+        let third = acquire(&budgets, "alice", "den", "c", now);
+        let [_fourth, fifth] = ["d", "e"].map(|id| acquire(&budgets, "alice", "den", id, now));
+        assert_eq!((passed(&third, now), passed(&fifth, now)), (0, 20));
+    }
+
+    #[test]
+    fn a_connection_that_replaces_or_resumes_another_shares_its_budget() {
+        let (budgets, now) = (MessageBudgets::default(), Instant::now());
+        let old = acquire(&budgets, "alice", "den", "a", now);
+        assert_eq!(passed(&old, now), 20);
+
+        let new = acquire(&budgets, "alice", "den", "a", now);
+        assert_eq!(passed(&new, now), 0);
+        drop(old);
+        drop(new);
+        assert_eq!(passed(&acquire(&budgets, "alice", "den", "a", now), now), 0);
+    }
+
+    #[test]
+    fn a_client_that_takes_over_an_empty_budget_is_warned_before_it_is_closed() {
+        let (budgets, now) = (MessageBudgets::default(), Instant::now());
+        let old = acquire(&budgets, "alice", "den", "a", now);
+        assert!((0..100).any(|_| old.check(now) == RateVerdict::Close));
+        drop(old);
+
+        assert_eq!(acquire(&budgets, "alice", "den", "a", now).check(now), RateVerdict::Warn);
+    }
+
+    #[test]
+    fn only_budgets_that_are_held_or_not_full_are_kept() {
+        let (budgets, now) = (MessageBudgets::default(), Instant::now());
+        drop(acquire(&budgets, "alice", "den", "a", now));
+        assert_eq!(budgets.lock().len(), 0);
+        acquire(&budgets, "alice", "den", "a", now).check(now);
+        let held = acquire(&budgets, "bob", "den", "b", now);
+        budgets.evict_expired(now);
+        assert_eq!(budgets.lock().len(), 2);
+
+        budgets.evict_expired(now + Duration::from_secs(1));
+
+        assert_eq!(budgets.lock().len(), 1);
+        drop(held);
+        assert_eq!(budgets.lock().len(), 0);
+    }
+}
