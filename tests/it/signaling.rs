@@ -18,6 +18,13 @@ async fn a_client_joins_receives_its_peers_and_is_announced() {
 
     let ticket = success.as_object_mut().unwrap().remove("resume_token").unwrap();
     assert!(!ticket.as_str().unwrap().is_empty());
+    let limits = success.as_object_mut().unwrap().remove("limits").unwrap();
+    assert_eq!(
+        limits,
+        json!({"max_message_bytes":65536,"messages_per_second":50,"message_burst":250})
+    );
+    let expires_in = success.as_object_mut().unwrap().remove("expires_in").unwrap();
+    assert!((1700..=1800).contains(&expires_in.as_u64().unwrap()), "{expires_in}");
     assert_eq!(welcome, json!({"type":"auth_required","message":"Authentication required"}));
     assert_eq!(
         success,

@@ -192,7 +192,7 @@ async fn a_collector_receives_the_spans_of_a_login_and_a_join_without_secrets() 
         attribute(&joined.attributes, "request_id"),
         attribute(&upgrade.attributes, "request_id")
     );
-    assert_eq!(events(refused), ["connection rejected"]);
+    assert_eq!(events(refused), ["token refused", "connection rejected"]);
 
     let got = collector.got.lock().unwrap();
     assert!(got.iter().all(|(headers, _)| headers["api-key"] == API_KEY));
