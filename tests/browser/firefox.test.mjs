@@ -1,146 +1,18 @@
 // The JavaScript client and the call page in a real Firefox, in calls with a real Chromium.
 
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { existsSync, writeFileSync } from 'node:fs';
-import http from 'node:http';
-import { join } from 'node:path';
 import { after, afterEach, before, describe, test } from 'node:test';
-import WebSocket from 'ws';
 import { openBrowser } from './browser.mjs';
-import { cleanUp, folder, freePort, PASSWORDS, startCoturn, startServer, eventually, SUITE_TIMEOUT } from './harness.mjs';
+import { openFirefox, startPlainPages } from './firefox.mjs';
+import { cleanUp, freePort, PASSWORDS, startCoturn, startServer, eventually, SUITE_TIMEOUT } from './harness.mjs';
 
-const FIREFOX = process.env.FIREFOX ?? '/usr/bin/firefox-esr';
 const SECRET = 'a-secret-that-server-and-coturn-share';
 const KEYS = { SECRET_KEY: 'k'.repeat(40), JWT_SECRET_KEY: 'j'.repeat(40) };
 
-// --- Firefox, by WebDriver BiDi, which it speaks itself ------------------------------------------
-
-/** What it takes beside `remote.prefs.recommended`, Firefox's own list for tests. */
-const PREFERENCES = {
-  'remote.prefs.recommended': true,
-  'media.navigator.streams.fake': true,
-  'media.navigator.permission.disabled': true,
-  'media.peerconnection.ice.loopback': true, // where lo is the only interface there is no candidate without it
-  'media.peerconnection.ice.obfuscate_host_addresses': false, // nobody answers for .local names here
-  'media.gmp-manager.updateEnabled': false, // fetches a codec
-  'services.settings.server': 'data:,#remote-settings-dummy/v1',
-  'browser.newtabpage.enabled': false,
-  'network.trr.mode': 5, // no DNS over HTTPS
-};
-
-/** An empty page to import the library into, and the proxy where requests to other machines end. */
-async function startPlainPages() {
-  const server = http.createServer((request, response) => {
-    if (request.url === '/') response.setHeader('content-type', 'text/html').end('<!doctype html><title>empty</title><link rel="icon" href="data:,">');
-    else response.writeHead(404).end();
-  }).on('connect', (request, socket) => socket.destroy());
-  await new Promise((done) => server.listen(0, '127.0.0.1', done));
-  return { port: server.address().port, url: `http://127.0.0.1:${server.address().port}/`, end: () => { server.closeAllConnections(); server.close(); } };
-}
-
-async function openFirefox(proxyPort) {
-  if (!existsSync(FIREFOX)) throw new Error(`${FIREFOX} is missing: apt-get install firefox-esr, or set FIREFOX`);
-  const home = folder();
-  const preferences = {
-    ...PREFERENCES,
-    'network.proxy.type': 1, 'network.proxy.http': '127.0.0.1', 'network.proxy.http_port': proxyPort,
-    'network.proxy.ssl': '127.0.0.1', 'network.proxy.ssl_port': proxyPort,
-  };
-  writeFileSync(join(home, 'user.js'), Object.entries(preferences)
-    .map(([name, value]) => `user_pref(${JSON.stringify(name)}, ${JSON.stringify(value)});\n`).join(''));
-  const child = spawn(FIREFOX, ['--headless', '--no-remote', '--profile', home, '--remote-debugging-port', '0', 'about:blank'], {
-    // The release build heeds `services.settings.server` only with the variable that developers set.
-    env: { PATH: process.env.PATH, HOME: home, TMPDIR: home, MOZ_CRASHREPORTER_DISABLE: '1', MOZ_REMOTE_SETTINGS_DEVTOOLS: '1' },
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
-  process.prependListener('exit', () => child.kill('SIGKILL')); // before the harness removes the profile
-  let output = '';
-  let isGone = false;
-  // Its own children hold the pipes too: once they are closed, nobody writes to the profile any more.
-  const gone = new Promise((done) => child.once('close', done).once('error', (error) => { output += error; done(); })).then(() => { isGone = true; });
-  for (const stream of [child.stdout, child.stderr]) stream.setEncoding('utf8').on('data', (text) => { output += text; });
-  const end = async () => {
-    child.kill('SIGTERM');
-    const stubborn = setTimeout(() => child.kill('SIGKILL'), 5_000);
-    await gone;
-    clearTimeout(stubborn);
-  };
-
-  try {
-    const [, address] = await eventually(() => `Firefox listens; it said: ${output}`, () => {
-      if (isGone) throw new Error(`Firefox ended at once; it said: ${output}`);
-      return /WebDriver BiDi listening on (\S+)/.exec(output);
-    });
-    return { ...await speakTo(`${address}/session`), end };
-  } catch (error) {
-    await end();
-    throw error;
-  }
-}
-
-async function speakTo(address) {
-  const socket = new WebSocket(address);
-  await new Promise((done, fail) => socket.once('open', done).once('error', fail));
-  const asked = new Map();
-  let lastId = 0;
-  const ask = (method, params) => new Promise((done, fail) => {
-    asked.set(lastId += 1, { done, fail });
-    socket.send(JSON.stringify({ id: lastId, method, params }));
-  });
-  const complaints = [];
-  const expectations = new Map();
-  const complain = (context, text) => {
-    if (!expectations.get(context)?.some((pattern) => pattern.test(text))) complaints.push(text);
-  };
-  const take = {
-    'log.entryAdded': ({ level, type, text, source }) => { if (level === 'error') complain(source.context, `${type}: ${text}`); },
-    'network.beforeRequestSent': ({ context, request }) => {
-      const { protocol, hostname } = new URL(request.url);
-      if (/^(http|ws)/.test(protocol) && hostname !== '127.0.0.1') complain(context, `request to ${request.url}`);
-    },
-    'browsingContext.userPromptOpened': ({ context, message }) => complain(context, `dialog: ${message}`),
-  };
-  socket.on('message', (text) => {
-    const { id, type, method, params, result, error, message } = JSON.parse(text);
-    if (type === 'event') return take[method]?.(params);
-    const { done, fail } = asked.get(id);
-    asked.delete(id);
-    if (type === 'success') done(result);
-    else fail(new Error(`Firefox: ${error}: ${message}`));
-  });
-  socket.on('close', () => { for (const { fail } of asked.values()) fail(new Error('Firefox is gone')); });
-  await ask('session.new', { capabilities: {} });
-  await ask('session.subscribe', { events: Object.keys(take) });
-
-  return {
-    /** A tab. `expected` are errors that belong to the story. */
-    async page(url, { expected = [] } = {}) {
-      const { context } = await ask('browsingContext.create', { type: 'tab' });
-      expectations.set(context, expected);
-      await ask('browsingContext.navigate', { context, url, wait: 'complete' });
-      return {
-        /** As Playwright's: runs `what` in the page, and brings back what it returns. */
-        async evaluate(what, argument = null) {
-          const { type, result, exceptionDetails } = await ask('script.callFunction', {
-            functionDeclaration: `async (argument) => JSON.stringify(await (${what})(...JSON.parse(argument)))`,
-            arguments: [{ type: 'string', value: JSON.stringify([argument]) }],
-            target: { context }, awaitPromise: true, userActivation: true,
-          });
-          if (type === 'exception') throw new Error(`in Firefox: ${exceptionDetails.text}`);
-          return result.value === undefined ? undefined : JSON.parse(result.value);
-        },
-        close: () => ask('browsingContext.close', { context }),
-      };
-    },
-    assertQuiet() { assert.deepEqual(complaints.splice(0), []); },
-  };
-}
-
 // --- in the page ---------------------------------------------------------------------------------
 
-/** Enters the room with a camera, and notes what happens. */
-async function enter({ url, username, password, room, rtc }) {
+/** Enters the room, with a camera unless it only listens, and notes what happens. Its first offer may be slow. */
+async function enter({ url, username, password, room, rtc, listens = false, slowness = 0 }) {
   const { connect, signIn } = await import(`${url}/client/signaling.js`);
   const session = await connect({ url, room, rtc, getToken: signIn({ url, username, password }) });
   const call = { session, left: [], errors: [], messages: [], videos: new Map(), collisions: 0 };
@@ -163,13 +35,29 @@ async function enter({ url, username, password, room, rtc }) {
     };
   });
   // Whether offers cross is a matter of milliseconds: a storm in which none did would show nothing.
-  const { setRemoteDescription } = RTCPeerConnection.prototype;
-  RTCPeerConnection.prototype.setRemoteDescription = function (description) {
-    if (description.type === 'offer' && this.signalingState === 'have-local-offer') call.collisions += 1;
-    return setRemoteDescription.call(this, description);
-  };
-  call.camera = await call.open();
-  session.publish(call.camera);
+  const { createOffer, setLocalDescription, setRemoteDescription } = RTCPeerConnection.prototype;
+  const offering = new Set();
+  Object.assign(RTCPeerConnection.prototype, {
+    async createOffer() {
+      offering.add(this);
+      const offer = await createOffer.call(this);
+      await new Promise((done) => setTimeout(done, slowness));
+      slowness = 0;
+      return offer;
+    },
+    setLocalDescription(description) {
+      if (description?.type === 'offer') offering.delete(this);
+      return setLocalDescription.call(this, description);
+    },
+    setRemoteDescription(description) {
+      if (description.type === 'offer' && offering.delete(this)) call.collisions += 1;
+      return setRemoteDescription.call(this, description);
+    },
+  });
+  if (!listens) {
+    call.camera = await call.open();
+    session.publish(call.camera);
+  }
   return session.id;
 }
 
@@ -186,6 +74,8 @@ async function status() {
   return {
     id: session.id, state: session.state, left, errors, messages, frames, collisions, polite: peer?.polite,
     connection: peer?.connection.connectionState, signaling: peer?.connection.signalingState, stats: await peer?.stats(),
+    muted: [...videos.values()].some(({ srcObject }) => srcObject.getTracks().some(({ muted }) => muted)),
+    ufrag: /a=ice-ufrag:(.*)/.exec(peer?.connection.localDescription?.sdp)?.[1],
   };
 }
 
@@ -217,12 +107,12 @@ describe('the JavaScript client in Firefox', { timeout: SUITE_TIMEOUT }, () => {
   }
 
   /** A tab of each in one room, in this order. */
-  async function meet(url, room, { rtc, browsers = [firefox, chromium], expected } = {}) {
+  async function meet(url, room, { rtc, browsers = [firefox, chromium], expected, each = [{}, {}] } = {}) {
     const tabs = [];
     for (const [number, browser] of browsers.entries()) {
       const page = await open(browser, plain.url, expected);
       const username = ['alice', 'bob'][number];
-      const id = await page.evaluate(enter, { url, username, password: PASSWORDS[username], room, rtc });
+      const id = await page.evaluate(enter, { url, username, password: PASSWORDS[username], room, rtc, ...each[number] });
       tabs.push({ page, id, name: browser === firefox ? 'Firefox' : 'Chromium' });
     }
     return tabs;
@@ -288,6 +178,51 @@ describe('the JavaScript client in Firefox', { timeout: SUITE_TIMEOUT }, () => {
     await seeEachOther(tabs, 1);
     await assertUnharmed(tabs);
   });
+
+  for (const names of [['Firefox', 'Chromium'], ['Chromium', 'Firefox']]) {
+    const inOrder = () => names.map((name) => (name === 'Firefox' ? firefox : chromium));
+
+    test(`${names[0]} was there first and listens: what it begins during the call reaches ${names[1]}`, async () => {
+      const server = await startServer();
+      const listening = async (room) => {
+        const tabs = await meet(server.url, room, { browsers: inOrder(), each: [{ listens: true }, {}] });
+        await seeEachOther([tabs[0]]);
+        return tabs;
+      };
+
+      let tabs = await listening('publishes');
+      await tabs[0].page.evaluate(async () => window.call.session.publish(await window.call.open()));
+      await seeEachOther(tabs);
+      await assertUnharmed(tabs);
+
+      tabs = await listening('opens a channel');
+      await tabs[0].page.evaluate(() => {
+        const channel = [...window.call.session.peers.values()][0].createDataChannel('late');
+        channel.onopen = () => channel.send('hello');
+      });
+      await reaches(tabs[1], 'hears the other', ({ messages }) => messages.includes('late: hello'));
+      await assertUnharmed(tabs);
+
+      tabs = await listening('restarts ICE');
+      const before = [];
+      for (const { page } of tabs) before.push((await page.evaluate(status)).ufrag);
+      await tabs[0].page.evaluate(() => [...window.call.session.peers.values()][0].restartIce());
+      for (const [number, tab] of tabs.entries()) await reaches(tab, 'restarts', ({ ufrag }) => ufrag !== before[number]);
+      await seeEachOther([tabs[0]]);
+      await assertUnharmed(tabs);
+    });
+
+    test(`${names[1]} joins ${names[0]} with an offer that is late: both offer, and no track is muted`, async () => {
+      const server = await startServer();
+      const tabs = await meet(server.url, 'late', { browsers: inOrder(), each: [{}, { slowness: 1_500 }] });
+
+      await seeEachOther(tabs);
+
+      for (const tab of tabs) await reaches(tab, 'has no muted track', ({ muted }) => !muted);
+      assert.equal((await tabs[0].page.evaluate(status)).collisions, 1);
+      await assertUnharmed(tabs);
+    });
+  }
 
   for (const names of [['Firefox', 'Chromium'], ['Chromium', 'Firefox']]) {
     test(`${names.join(' and ')} change at once ten times, and the call stands; ${names[1]} came later and gives way`, async () => {

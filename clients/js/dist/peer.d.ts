@@ -33,7 +33,9 @@ export declare class Peer extends Emitter<PeerEvents> {
     connection: RTCPeerConnection;
     private localKey;
     private remoteKey;
-    private isOffering;
+    /** The offer that was sent and is not answered yet. */
+    private offer;
+    private offers;
     private isIgnoringOffer;
     /** Candidates that arrived before a remote description. */
     private earlyCandidates;
@@ -53,8 +55,21 @@ export declare class Peer extends Emitter<PeerEvents> {
     /** Restarts ICE: searches for a new path, and keeps the old one until a new one is found. */
     restartIce(): void;
     private createConnection;
+    /** Runs `task` after the tasks before it, so that each begins and ends in the signaling state `stable`. */
+    private enqueue;
+    /**
+     * Whether the offer of this client prevails when offers cross: for the first description of a connection the offer of
+     * the member that joined later, which is the polite one; after that, the offer of the other.
+     *
+     * The offer that prevails is set at once, so that candidates are gathered early. The other is set only together with its
+     * answer, and dropped where offers cross. So nothing is rolled back: after a rollback Chromium leaves the remote tracks
+     * `muted` for good, although they play, and may gather no candidates.
+     */
+    private wins;
+    /** Sends an offer, unless one is not answered yet: the browser asks again after the answer if it does not suffice. */
+    private negotiate;
     private sendDescription;
-    /** Perfect negotiation (W3C WebRTC, section 10.7). */
+    /** Perfect negotiation (W3C WebRTC, section 10.7), with other roles for the first offers and without rollbacks. */
     private applyDescription;
     private addCandidate;
     private handleConnectionState;

@@ -20,8 +20,11 @@ export interface PeerContext {
   reportMediaError(peer: Peer, error: unknown): void;
 }
 
-/** A description as this client sends it. `pc` identifies the RTCPeerConnection among the successive ones of one peer. */
-type Description = RTCSessionDescriptionInit & { pc?: string };
+/**
+ * A description as this client sends it. `pc` identifies the RTCPeerConnection among the successive ones of one peer.
+ * `n` numbers the offers of a client, and an answer repeats the number of its offer.
+ */
+type Description = RTCSessionDescriptionInit & { pc?: string; n?: number };
 
 // All in milliseconds.
 /** How long a member that joined earlier waits for the offer of a new one. */
@@ -32,6 +35,21 @@ const ICE_START_TIMEOUT = 1_500;
 const RESTART_DELAY = 3_000;
 
 const MAX_RESTARTS = 5;
+
+const ufragOf = (description?: RTCSessionDescriptionInit | null): string | undefined =>
+  /a=ice-ufrag:(\S+)/.exec(description?.sdp ?? '')?.[1];
+
+/**
+ * An offer to restart ICE states the DTLS role that this client has. Otherwise Firefox answers it with the role that it
+ * prefers, and Chromium refuses an answer that changes the roles.
+ */
+function keepRole({ currentLocalDescription: local, currentRemoteDescription: remote }: RTCPeerConnection, sdp: string): string {
+  if (!local || !remote || ufragOf(local) === ufragOf({ type: 'offer', sdp })) return sdp;
+  const answered = local.type === 'answer';
+  const role = /a=setup:(active|passive)/.exec((answered ? local : remote).sdp)?.[1];
+  const own = answered ? role : role === 'active' ? 'passive' : 'active';
+  return role ? sdp.replace(/a=setup:actpass/g, `a=setup:${own}`) : sdp;
+}
 
 /** Stands in for RTCPeerConnection where there is no WebRTC. */
 class NoConnection {
@@ -60,7 +78,9 @@ export class Peer extends Emitter<PeerEvents> {
 
   private localKey!: string;
   private remoteKey: string | undefined;
-  private isOffering = false;
+  /** The offer that was sent and is not answered yet. */
+  private offer: Description | undefined;
+  private offers = 0;
   private isIgnoringOffer = false;
   /** Candidates that arrived before a remote description. */
   private earlyCandidates: (RTCIceCandidateInit | null)[] = [];
@@ -130,11 +150,7 @@ export class Peer extends Emitter<PeerEvents> {
   /** @internal Handles descriptions and candidates one after the other. */
   handleSignal(kind: 'offer' | 'answer' | 'ice_candidate', payload: any): void {
     if (!this.context.RTCPeerConnection) return;
-    this.work = this.work.then(() =>
-      (kind === 'ice_candidate' ? this.addCandidate(payload) : this.applyDescription(payload)).catch((error) =>
-        this.context.reportMediaError(this, error),
-      ),
-    );
+    this.enqueue(() => (kind === 'ice_candidate' ? this.addCandidate(payload) : this.applyDescription(payload)));
   }
 
   /** @internal */
@@ -161,9 +177,15 @@ export class Peer extends Emitter<PeerEvents> {
     if (!this.polite && state !== 'connected' && state !== 'new') this.restartIce();
   }
 
-  /** @internal After a new join the peer may have replaced its connection; a new offer finds out. */
-  renegotiate(): void {
-    if (this.connection.remoteDescription) this.restartIce();
+  /**
+   * @internal This client or the peer has joined anew, so an unanswered offer may be lost. After a join of this client
+   * (`restart`) the peer may have replaced its connection as well; a new offer finds out.
+   */
+  renegotiate(restart: boolean): void {
+    const wasOffering = Boolean(this.offer);
+    this.offer = undefined;
+    if (restart && this.connection.remoteDescription) this.restartIce();
+    if (wasOffering) this.negotiate();
   }
 
   /** @internal */
@@ -178,26 +200,17 @@ export class Peer extends Emitter<PeerEvents> {
     const Class = this.context.RTCPeerConnection ?? (NoConnection as unknown as typeof RTCPeerConnection);
     const pc = (this.connection = new Class(this.context.configuration));
     this.localKey = Math.random().toString(36).slice(2, 10);
-    this.isOffering = this.isIgnoringOffer = false;
+    this.offer = undefined;
+    this.isIgnoringOffer = false;
     this.earlyCandidates = [];
     this.senders.clear();
     let awaitsOffer = !this.offersFirst;
-    pc.onnegotiationneeded = async () => {
-      if (awaitsOffer) {
-        // The new member most likely sends an offer at once; the answer to it then contains the local tracks.
-        awaitsOffer = false;
-        await new Promise((resolve) => setTimeout(resolve, OFFER_TIMEOUT));
-        if (pc !== this.connection || pc.remoteDescription || pc.signalingState !== 'stable') return;
-      }
-      try {
-        this.isOffering = true;
-        await pc.setLocalDescription();
-        this.sendDescription();
-      } catch (error) {
-        if (pc === this.connection) this.context.reportMediaError(this, error);
-      } finally {
-        this.isOffering = false;
-      }
+    pc.onnegotiationneeded = () => {
+      // The new member most likely sends an offer at once; the answer to it then contains the local tracks, and the
+      // browser fires this event again if it does not contain everything.
+      if (awaitsOffer && !pc.remoteDescription) setTimeout(() => pc.remoteDescription || this.negotiate(pc), OFFER_TIMEOUT);
+      else this.negotiate(pc);
+      awaitsOffer = false;
     };
     pc.onicecandidate = ({ candidate }) => this.context.membership.send({ type: 'ice_candidate', to: this.id, candidate });
     pc.ontrack = ({ track, streams }) => this.emit('track', { peer: this, track, streams });
@@ -206,42 +219,76 @@ export class Peer extends Emitter<PeerEvents> {
     pc.onsignalingstatechange = () => {
       clearTimeout(this.startTimer);
       if (pc.signalingState !== 'stable' || pc.connectionState !== 'new') return;
-      // After a rollback of its first offer Chromium may gather no candidates; an ICE restart makes it gather.
+      // A first offer that was rolled back for an older client: an ICE restart makes Chromium gather.
       this.startTimer = setTimeout(() => pc.connectionState === 'new' && pc.restartIce(), ICE_START_TIMEOUT);
     };
     for (const stream of this.context.streams) for (const track of stream.getTracks()) this.publish(track, stream);
   }
 
-  private sendDescription(): void {
-    const { type, sdp } = this.connection.localDescription!;
-    const kind = type as 'offer' | 'answer';
-    this.context.membership.send({ type: kind, to: this.id, [kind]: { type, sdp, pc: this.localKey } });
+  /** Runs `task` after the tasks before it, so that each begins and ends in the signaling state `stable`. */
+  private enqueue(task: () => Promise<void>): void {
+    this.work = this.work.then(task).catch((error) => this.context.reportMediaError(this, error));
   }
 
-  /** Perfect negotiation (W3C WebRTC, section 10.7). */
+  /**
+   * Whether the offer of this client prevails when offers cross: for the first description of a connection the offer of
+   * the member that joined later, which is the polite one; after that, the offer of the other.
+   *
+   * The offer that prevails is set at once, so that candidates are gathered early. The other is set only together with its
+   * answer, and dropped where offers cross. So nothing is rolled back: after a rollback Chromium leaves the remote tracks
+   * `muted` for good, although they play, and may gather no candidates.
+   */
+  private wins(): boolean {
+    return this.polite !== Boolean(this.connection.remoteDescription);
+  }
+
+  /** Sends an offer, unless one is not answered yet: the browser asks again after the answer if it does not suffice. */
+  private negotiate(pc = this.connection): void {
+    this.enqueue(async () => {
+      if (pc !== this.connection || this.offer) return;
+      const { sdp } = await pc.createOffer();
+      this.offer = { type: 'offer', sdp, n: ++this.offers };
+      const sent = { ...this.offer, sdp: keepRole(pc, sdp!) };
+      if (this.wins()) await pc.setLocalDescription({ type: 'offer', sdp });
+      this.sendDescription(sent);
+    });
+  }
+
+  private sendDescription({ type, sdp, n }: Description): void {
+    this.context.membership.send({ type, to: this.id, [type]: { type, sdp, pc: this.localKey, n } });
+  }
+
+  /** Perfect negotiation (W3C WebRTC, section 10.7), with other roles for the first offers and without rollbacks. */
   private async applyDescription(description: Description): Promise<void> {
-    const { pc: remoteKey = '' } = description; // other client libraries send no key
+    const { pc: remoteKey = '', type, sdp, n } = description; // other client libraries send no key and no number
     if (this.remoteKey !== undefined && remoteKey !== this.remoteKey) {
       // The peer has replaced its connection, so this one has no other end any more.
       this.connection.close();
       this.createConnection();
-      if (description.type === 'answer') {
+      if (type === 'answer') {
         this.remoteKey = undefined;
         return;
       }
     }
     const pc = this.connection;
-    const isOffer = description.type === 'offer';
-    const collides = isOffer && (this.isOffering || pc.signalingState !== 'stable');
-    this.isIgnoringOffer = !this.polite && collides;
-    if (this.isIgnoringOffer) return;
-    if (!isOffer && pc.signalingState !== 'have-local-offer') return;
-    await pc.setRemoteDescription({ type: description.type, sdp: description.sdp });
+    const isOffer = type === 'offer';
+    const { offer } = this;
+    // Clients that do not number their offers roll back: between those and this one the polite one always yields.
+    this.isIgnoringOffer = isOffer && Boolean(offer) && (n === undefined ? !this.polite : this.wins());
+    if (this.isIgnoringOffer || (!isOffer && (!offer || (n ?? offer.n) !== offer.n))) return;
+    this.offer = undefined;
+    if (!isOffer && pc.signalingState === 'stable') await pc.setLocalDescription({ type: 'offer', sdp: offer!.sdp });
+    try {
+      await pc.setRemoteDescription({ type, sdp });
+    } catch (error) {
+      if (!isOffer) await pc.setLocalDescription({ type: 'rollback' }).catch(() => {});
+      throw error;
+    }
     this.remoteKey = remoteKey;
     for (const candidate of this.earlyCandidates.splice(0)) await this.addCandidate(candidate);
     if (isOffer) {
       await pc.setLocalDescription();
-      this.sendDescription();
+      this.sendDescription({ type: 'answer', sdp: pc.localDescription!.sdp, n });
     }
   }
 

@@ -139,7 +139,7 @@ export class Session extends Emitter<SessionEvents> {
       const known = this.peers.get(member.client_id);
       if (known) {
         known.polite = member.polite;
-        known.renegotiate();
+        known.renegotiate(true);
       } else this.addPeer(member, true);
     }
     // After a restart of the server a missing peer may only reconnect later, and its call goes on meanwhile.
@@ -157,8 +157,10 @@ export class Session extends Emitter<SessionEvents> {
     switch (frame.type) {
       case 'user_joined':
         this.present.add(frame.client_id);
-        if (peer) peer.polite = frame.polite;
-        else this.addPeer(frame, false);
+        if (peer) {
+          peer.polite = frame.polite;
+          peer.renegotiate(false);
+        } else this.addPeer(frame, false);
         break;
       case 'user_left':
         this.present.delete(frame.client_id);
