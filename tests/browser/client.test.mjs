@@ -133,6 +133,38 @@ describe('the JavaScript client', { timeout: SUITE_TIMEOUT }, () => {
     }
   });
 
+  test('a hundred screen shares leave the descriptions as they are', async () => {
+    const server = await startServer();
+    const tabs = await meet(server.url, 'shares');
+    await allSeeEachOther(tabs);
+
+    const sizes = await tabs[0].page.evaluate(async () => {
+      const { session } = window.call;
+      const [peer] = session.peers.values();
+      const screen = await navigator.mediaDevices.getUserMedia({ video: { width: 160, height: 120 }, audio: true });
+      const sent = () => peer.connection.getTransceivers().filter(({ currentDirection }) => /send/.test(currentDirection)).length;
+      const until = async (count) => {
+        while (sent() !== count) await new Promise((done) => setTimeout(done, 2));
+      };
+      const lengths = [];
+      for (let share = 0; share < 100; share += 1) {
+        session.publish(screen);
+        await until(3);
+        lengths.push(peer.connection.localDescription.sdp.length);
+        session.unpublish(screen);
+        await until(1);
+      }
+      session.publish(screen);
+      return lengths;
+    });
+
+    assert.ok(Math.max(...sizes) < 2 * sizes[0], `${sizes}`);
+    await allSeeEachOther(tabs);
+    const playing = () => [...window.call.session.peers.values()][0].connection.getReceivers().filter(({ track }) => !track.muted).length;
+    await eventually(() => 'the last share arrives, unmuted', async () => (await tabs[1].page.evaluate(playing)) === 3);
+    for (const tab of tabs) assert.deepEqual((await tab.page.evaluate(status)).errors, []);
+  });
+
   test('a server that restarts in the middle of a call costs it nothing', async () => {
     const settings = { PORT: `${await freePort()}`, ...KEYS };
     const server = await startServer(settings);

@@ -35,11 +35,21 @@ export declare class Peer extends Emitter<PeerEvents> {
     private remoteKey;
     /** The offer that was sent and is not answered yet. */
     private offer;
+    /** Whether that offer is set as the local description. */
+    private isOfferSet;
     private offers;
+    private unanswered;
+    private repairs;
+    /** Whether the peer numbers its offers, and thus understands an answer without a description. */
+    private isNumbered;
+    private answerTimer;
+    private isDetached;
     private isIgnoringOffer;
     /** Candidates that arrived before a remote description. */
     private earlyCandidates;
     private senders;
+    /** Senders whose track is unpublished; their media sections are used again. */
+    private idleSenders;
     private work;
     private restarts;
     private restartTimer;
@@ -54,6 +64,7 @@ export declare class Peer extends Emitter<PeerEvents> {
     stats(): Promise<PeerStats>;
     /** Restarts ICE: searches for a new path, and keeps the old one until a new one is found. */
     restartIce(): void;
+    private setTrack;
     private createConnection;
     /** Runs `task` after the tasks before it, so that each begins and ends in the signaling state `stable`. */
     private enqueue;
@@ -66,9 +77,15 @@ export declare class Peer extends Emitter<PeerEvents> {
      * `muted` for good, although they play, and may gather no candidates.
      */
     private wins;
+    /** Whether an offer of the peer that crosses `own` is ignored. Both ends come to the opposite answer. */
+    private ignores;
     /** Sends an offer, unless one is not answered yet: the browser asks again after the answer if it does not suffice. */
     private negotiate;
+    /** Takes back an offer that the peer refuses or has never received. */
+    private expectAnswer;
     private sendDescription;
+    /** Tells the peer which connection this client has, with an answer without a description, if it knows another one. */
+    private sendKey;
     /** Perfect negotiation (W3C WebRTC, section 10.7), with other roles for the first offers and without rollbacks. */
     private applyDescription;
     private addCandidate;

@@ -18,8 +18,10 @@ export interface ConnectOptions extends SignalOptions {
     RTCPeerConnection?: typeof RTCPeerConnection;
 }
 export interface SessionEvents {
+    /** `existing` is true for the members that were there when this client joined. */
     'peer-joined': {
         peer: Peer;
+        existing?: boolean;
     };
     'peer-left': {
         peer: Peer;
@@ -47,6 +49,12 @@ export declare class Session extends Emitter<SessionEvents> {
     /** The client ids of the members that the server lists; `peers` may also hold missing ones. */
     private present;
     private missingTimer;
+    /** Events of the first join, for listeners that are added once `connect` has resolved. */
+    private pending;
+    private hasJoined;
+    private pendingTimer;
+    /** The ICE servers, without those that the RTCPeerConnection class refuses. */
+    private iceServers;
     /** The client id of this client. */
     get id(): string;
     /** The username of this client. */
@@ -58,12 +66,22 @@ export declare class Session extends Emitter<SessionEvents> {
     unpublish(stream: MediaStream): void;
     /** Sends `next` in place of `old` (another camera), without a new negotiation; `old` is not stopped. */
     replaceTrack(old: MediaStreamTrack, next: MediaStreamTrack): Promise<void>;
-    /** Sends any JSON value through the server, to every peer or to the one with the client id `to`. */
+    /**
+     * Sends any JSON value through the server, to every peer or to the one with the client id `to`.
+     *
+     * @throws SignalError `message_too_big` for what is longer than the server accepts; the session goes on.
+     */
     send(data: unknown, { to }?: {
         to?: string;
     }): void;
     /** Leaves the room. Tracks are not stopped; they belong to the caller. */
     close(): void;
+    private report;
+    /** Calls `emit` once the listeners that follow `connect` are there, and in order. */
+    private emitLater;
+    private emitPending;
+    /** One server that the browser refuses, such as one on a port that Firefox blocks, must not cost the others. */
+    private usable;
     private handleJoined;
     private handleFrame;
     private addPeer;

@@ -1,2 +1,2 @@
-/** The expiry time of a JWT, in milliseconds since the Unix epoch; undefined if the token states none. */
-export declare function expiryOf(token: string): number | undefined;
+/** How long a JWT is valid from its issue on, in milliseconds; undefined if it does not state both times. */
+export declare function lifetimeOf(token: string): number | undefined;

@@ -1,7 +1,8 @@
 /**
  * An error of a session or of a login.
  *
- * `code` is the error code of the server, or one of the client's own: `closed`, `no_token`, `media_failed`; from `signIn`
+ * `code` is the error code of the server, or one of the client's own: `closed`, `no_token`, `no_websocket`,
+ * `message_too_big`, `media_failed`, `ice_server_refused`; from `signIn`
  * `unauthorized`, `unreachable`, or `http_` followed by the status.
  */
 export class SignalError extends Error {

@@ -1,5 +1,5 @@
 import { SignalError } from './error.js';
-import { expiryOf } from './token.js';
+import { lifetimeOf } from './token.js';
 
 export interface Account {
   /** The base URL of the server, as for `connect`. */
@@ -19,6 +19,7 @@ const MIN_LIFETIME = 10_000;
  */
 export function signIn({ url, username, password }: Account): (renew: boolean) => Promise<string> {
   let token: string | undefined;
+  let expiry = 0;
   const requestToken = async (path: string, init: RequestInit): Promise<string> => {
     const address = url.replace(/^ws/, 'http').replace(/\/$/, '') + path;
     let response: Response;
@@ -29,21 +30,26 @@ export function signIn({ url, username, password }: Account): (renew: boolean) =
     }
     const { status } = response;
     const body = await response.json().catch(() => ({}));
-    if (response.ok) return body.access_token;
+    if (response.ok) {
+      token = body.access_token as string;
+      const lifetime = body.expires_in >= 0 ? body.expires_in * 1000 : lifetimeOf(token);
+      expiry = Date.now() + (lifetime ?? Infinity);
+      return token;
+    }
     const message = typeof body.detail === 'string' ? body.detail : `${path} answered ${status}`;
     const error = new SignalError(status === 401 ? 'unauthorized' : `http_${status}`, message, status < 500 && status !== 429);
     error.retryAfter = Number(response.headers.get('Retry-After')) * 1000 || undefined;
     throw error;
   };
   return async (renew) => {
-    const left = token ? (expiryOf(token) ?? Infinity) - Date.now() : 0;
+    const left = expiry - Date.now();
     if (token && !renew && left > MIN_LIFETIME) return token;
     try {
-      if (left > 0) return (token = await requestToken('/auth/refresh', { headers: { Authorization: `Bearer ${token}` } }));
+      if (left > 0) return await requestToken('/auth/refresh', { headers: { Authorization: `Bearer ${token}` } });
     } catch (error) {
       if ((error as SignalError).code !== 'unauthorized') throw error;
     }
     const headers = { 'Content-Type': 'application/json' };
-    return (token = await requestToken('/auth/login', { headers, body: JSON.stringify({ username, password }) }));
+    return requestToken('/auth/login', { headers, body: JSON.stringify({ username, password }) });
   };
 }

@@ -1,7 +1,7 @@
 // Keeps one membership of one room over successive WebSockets (docs/build/protocol.md). It knows nothing of WebRTC.
 
 import { SignalError } from './error.js';
-import { expiryOf } from './token.js';
+import { lifetimeOf } from './token.js';
 
 /** `connecting` until the client first joins, `reconnecting` while there is no joined socket after that, `closed` at the end. */
 export type State = 'connecting' | 'connected' | 'reconnecting' | 'closed';
@@ -67,6 +67,10 @@ const MAX_KEPT_FRAMES = 200;
 const ACK_AFTER = 32;
 /** Close reasons after which the client tries once with a new token. */
 const TOKEN_REASONS = /^(Invalid token|Token expired)$/;
+/** The same as codes of the `error` before the close, where a network or a browser hides the close. */
+const TOKEN_CODES = /^(invalid_token|token_expired|logged_out|password_changed)$/;
+/** What an acknowledgement may add to a frame, in bytes. */
+const ACK_BYTES = 24;
 /** Close codes after which the client reconnects, unless an error frame before the close decides. */
 const RETRIED_CODES = new Set([1001, 1005, 1006, 1011, 1012, 1013, 1014]);
 
@@ -77,6 +81,8 @@ const retryDelay = (attempt: number): number =>
 /** Wraps what `getToken` threw. A fatal SignalError is passed on as it is, unless the session may go on without a new token. */
 const tokenError = (error: unknown, mayBeFatal = true): SignalError =>
   error instanceof SignalError && (mayBeFatal || !error.fatal) ? error : new SignalError('no_token', `getToken: ${error}`);
+
+const encoder = new TextEncoder();
 
 /** @internal */
 export class Membership {
@@ -101,6 +107,9 @@ export class Membership {
   private abandoned: WebSocket[] = [];
   /** A refreshed token that could not be sent yet. */
   private pendingToken: string | undefined;
+  private maxBytes = Infinity;
+  /** The last token of `getToken`, which is replaced before it expires. */
+  private renewable: string | undefined;
   private renew = false;
   private hasRenewed = false;
   private isJoined = false;
@@ -117,15 +126,24 @@ export class Membership {
     if (options.clientId) this.clientId = options.clientId;
     globalThis.addEventListener?.('online', this.wake);
     globalThis.addEventListener?.('pageshow', this.wake);
+    globalThis.addEventListener?.('pagehide', this.suspend);
+    globalThis.addEventListener?.('offline', this.abandon);
     globalThis.document?.addEventListener('visibilitychange', this.wake);
     this.open();
   }
 
-  /** Sends a frame in order. It is kept until it is confirmed, and repeated after a resume if it may have been lost. */
+  /**
+   * Sends a frame in order. It is kept until it is confirmed, and repeated after a resume if it may have been lost.
+   *
+   * @throws SignalError `message_too_big` for a frame that is longer than the server accepts.
+   */
   send(frame: Frame): void {
     if (this.state === 'closed') return;
     // The server discards a frame whose id it has already relayed, so a repeated frame is delivered once.
-    const kept = { ...frame, id: ++this.nextId };
+    const kept = { ...frame, id: this.nextId + 1 };
+    const error = this.sizeError(kept);
+    if (error) throw error;
+    this.nextId++;
     this.kept.push(kept);
     if (this.kept.length > MAX_KEPT_FRAMES) {
       this.kept.shift();
@@ -155,9 +173,21 @@ export class Membership {
     this.lastError = undefined;
     const { url, room, WebSocket: Socket = globalThis.WebSocket } = this.options;
     const address = `${url.replace(/^http/, 'ws').replace(/\/$/, '')}/ws/${encodeURIComponent(room)}`;
-    const socket = (this.socket = new Socket(address));
+    let socket: WebSocket;
+    try {
+      if (!Socket) throw new TypeError('there is no WebSocket class: pass one to connect()');
+      socket = this.socket = new Socket(address);
+    } catch (error) {
+      // A wrong address, or a Content-Security-Policy whose connect-src lacks it. `connect` listens after this.
+      queueMicrotask(() => this.fail('no_websocket', `Cannot open ${address}: ${error}`, 1006, ''));
+      return;
+    }
+    let isOpen = false;
+    socket.onopen = () => (isOpen = true);
     socket.onmessage = ({ data }) => socket === this.socket && this.handleFrame(data);
-    socket.onclose = ({ code, reason }) => socket === this.socket && this.handleClose(code, reason);
+    socket.onclose = ({ code, reason, wasClean }) => socket === this.socket && this.handleClose(wasClean === false ? 1006 : code || 1006, reason);
+    // Not every environment closes a socket that does not open, and in Node an error without a listener is thrown.
+    socket.onerror = () => socket === this.socket && !isOpen && this.handleClose(1006, '');
     // A socket may neither open nor fail.
     this.expectFrame(RESPONSE_TIMEOUT);
   }
@@ -165,12 +195,25 @@ export class Membership {
   /** Abandons the socket if no frame arrives within `timeout` milliseconds. */
   private expectFrame(timeout: number): void {
     clearTimeout(this.heartbeatTimer);
-    this.heartbeatTimer = setTimeout(() => {
-      const socket = this.socket;
-      if (socket) this.abandoned.push(socket);
-      this.handleClose(1006, 'No response from the server');
-    }, timeout);
+    this.heartbeatTimer = setTimeout(this.abandon, timeout);
   }
+
+  /** Goes on with another socket: this one is dead, or the device is offline. */
+  private abandon = (): void => {
+    if (!this.socket) return;
+    this.abandoned.push(this.socket);
+    this.handleClose(1006, 'No response from the server');
+  };
+
+  /** Leaves the room while the page is in the back/forward cache: no script runs there, and the socket would stay open. */
+  private suspend = ({ persisted }: PageTransitionEvent): void => {
+    const { socket } = this;
+    if (!persisted || !socket) return;
+    this.resumeToken = undefined;
+    this.lastError = undefined;
+    this.handleClose(1001, 'The page is hidden');
+    socket.close(1000);
+  };
 
   private ping = (): void => {
     this.pinged = this.kept.length;
@@ -185,6 +228,7 @@ export class Membership {
 
   private async handleFrame(data: string): Promise<void> {
     const frame: Frame = JSON.parse(data);
+    if (frame.limits && /^(auth_success|resumed|limits)$/.test(frame.type)) this.maxBytes = frame.limits.max_message_bytes ?? Infinity;
     if (frame.seq) {
       this.lastSeq = frame.seq;
       if (this.lastSeq - this.acked >= ACK_AFTER && this.pinged === undefined) this.ping();
@@ -202,6 +246,7 @@ export class Membership {
         this.lastSeq = this.acked = this.replayEnd = 0;
         this.pendingToken = undefined;
         this.storeCredentials(frame);
+        this.scheduleRefresh(frame.expires_in);
         break;
       case 'users_in_room':
         // The kept frames were addressed to a membership that no longer exists.
@@ -214,12 +259,21 @@ export class Membership {
         this.storeCredentials(frame);
         this.setJoined();
         if (this.pendingToken) this.sendToken(this.pendingToken);
+        this.kept = this.kept.filter((kept) => {
+          const error = this.sizeError(kept);
+          if (error) this.handlers.error(error);
+          return !error;
+        });
         this.kept.forEach((kept) => this.write(kept));
         this.handlers.resumed();
         break;
       case 'token_refreshed':
+        this.scheduleRefresh(frame.expires_in);
+      // falls through
       case 'ice_servers':
         this.storeCredentials(frame);
+      // falls through
+      case 'limits':
         break;
       case 'pong':
         // A replayed pong answers a ping on the previous socket and confirms nothing that was sent on this one.
@@ -257,13 +311,13 @@ export class Membership {
 
   private async authenticate(): Promise<void> {
     const socket = this.socket;
-    const features = ['resume', 'peer_state', 'ice'];
+    const features = ['resume', 'peer_state', 'ice', 'limits'];
     try {
       const token = await this.token();
       if (socket !== this.socket) return;
       this.renew = false;
+      this.renewable = this.options.getToken && token;
       this.write({ type: 'auth_token', token, clientId: this.clientId, features });
-      this.scheduleRefresh(token);
     } catch (cause) {
       if (socket !== this.socket) return;
       const error = tokenError(cause);
@@ -275,11 +329,13 @@ export class Membership {
     }
   }
 
-  /** Schedules a refresh one minute before the token expires, or after half of what is left if that is less than two minutes. */
-  private scheduleRefresh(token: string | undefined): void {
-    const expiry = this.options.getToken && token && expiryOf(token);
-    if (!expiry) return clearTimeout(this.refreshTimer);
-    const left = expiry - Date.now();
+  /**
+   * Schedules a refresh one minute before the token expires, or after half of what is left if that is less than two
+   * minutes. `seconds` is what the server has told just now.
+   */
+  private scheduleRefresh(seconds?: number): void {
+    const left = this.renewable && (seconds! >= 0 ? seconds! * 1000 : lifetimeOf(this.renewable));
+    if (!left) return clearTimeout(this.refreshTimer);
     this.refreshIn(Math.max(1_000, left - Math.min(60_000, left / 2)));
   }
 
@@ -291,8 +347,9 @@ export class Membership {
       try {
         const token = await this.options.getToken!(true);
         if (this.state === 'closed') return;
+        this.renewable = token;
         this.sendToken(token);
-        this.scheduleRefresh(token);
+        this.scheduleRefresh();
       } catch (cause) {
         if (this.state === 'closed') return;
         const error = tokenError(cause, false);
@@ -305,6 +362,12 @@ export class Membership {
   private sendToken(token: string): void {
     this.pendingToken = this.isJoined ? undefined : token;
     this.sendUnreliably({ type: 'auth_token', token });
+  }
+
+  private sizeError(frame: Frame): SignalError | undefined {
+    const bytes = encoder.encode(JSON.stringify(frame)).length + ACK_BYTES;
+    if (bytes <= this.maxBytes) return undefined;
+    return new SignalError('message_too_big', `A message of ${bytes} bytes is longer than the ${this.maxBytes} that the server accepts`);
   }
 
   private setJoined(): void {
@@ -330,13 +393,12 @@ export class Membership {
     this.isJoined = false;
     this.pinged = undefined;
     const last = this.lastError;
-    if (this.options.getToken && TOKEN_REASONS.test(reason) && !this.hasRenewed) {
+    if (this.options.getToken && (TOKEN_REASONS.test(reason) || TOKEN_CODES.test(last?.code)) && !this.hasRenewed) {
       this.renew = this.hasRenewed = true;
       this.resumeToken = undefined;
     } else if (!(last?.retry ?? RETRIED_CODES.has(code))) {
       const message = last?.message ?? (reason || `Closed with ${code}`);
-      this.handlers.error(new SignalError(last?.code ?? 'closed', message, true));
-      return this.end(code, reason);
+      return this.fail(last?.code ?? 'closed', message, code, reason);
     }
     const retryIn = this.reconnectIn ?? retryDelay(this.attempt++);
     this.reconnectIn = undefined;
@@ -353,10 +415,18 @@ export class Membership {
     else if (this.isJoined && this.pinged === undefined) this.ping();
   };
 
+  private fail(error: string, message: string, code: number, reason: string): void {
+    if (this.state === 'closed') return;
+    this.handlers.error(new SignalError(error, message, true));
+    this.end(code, reason);
+  }
+
   private end(code: number, reason: string): void {
     if (this.state === 'closed') return;
     globalThis.removeEventListener?.('online', this.wake);
     globalThis.removeEventListener?.('pageshow', this.wake);
+    globalThis.removeEventListener?.('pagehide', this.suspend);
+    globalThis.removeEventListener?.('offline', this.abandon);
     globalThis.document?.removeEventListener('visibilitychange', this.wake);
     for (const timer of [this.heartbeatTimer, this.retryTimer, this.refreshTimer]) clearTimeout(timer);
     this.isJoined = false;

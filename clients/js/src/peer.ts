@@ -16,15 +16,16 @@ export interface PeerContext {
   readonly configuration: RTCConfiguration;
   /** The streams that are published to every peer. */
   readonly streams: ReadonlySet<MediaStream>;
-  readonly membership: Pick<Membership, 'send' | 'sendUnreliably'>;
+  readonly membership: Pick<Membership, 'send' | 'sendUnreliably' | 'state'>;
   reportMediaError(peer: Peer, error: unknown): void;
 }
 
 /**
- * A description as this client sends it. `pc` identifies the RTCPeerConnection among the successive ones of one peer.
- * `n` numbers the offers of a client, and an answer repeats the number of its offer.
+ * A description as this client sends it. `pc` identifies the RTCPeerConnection among the successive ones of one peer, and
+ * `peer` the one of the receiver that it is meant for, if the sender knows it. `n` numbers the offers of a client, and an
+ * answer repeats the number of its offer.
  */
-type Description = RTCSessionDescriptionInit & { pc?: string; n?: number };
+type Description = { type: 'offer' | 'answer'; sdp?: string; pc?: string; peer?: string; n?: number };
 
 // All in milliseconds.
 /** How long a member that joined earlier waits for the offer of a new one. */
@@ -34,7 +35,14 @@ const ICE_START_TIMEOUT = 1_500;
 /** How long a disconnected connection may recover on its own. */
 const RESTART_DELAY = 3_000;
 
+/** How long an offer may stay unanswered while both members are connected to the server. */
+const ANSWER_TIMEOUT = 30_000;
+
 const MAX_RESTARTS = 5;
+/** After so many offers without an answer the peer is asked no more, until it sends a description. */
+const MAX_UNANSWERED = 3;
+/** How often a connection is replaced because a description does not fit it. */
+const MAX_REPAIRS = 5;
 
 const ufragOf = (description?: RTCSessionDescriptionInit | null): string | undefined =>
   /a=ice-ufrag:(\S+)/.exec(description?.sdp ?? '')?.[1];
@@ -80,11 +88,21 @@ export class Peer extends Emitter<PeerEvents> {
   private remoteKey: string | undefined;
   /** The offer that was sent and is not answered yet. */
   private offer: Description | undefined;
+  /** Whether that offer is set as the local description. */
+  private isOfferSet = false;
   private offers = 0;
+  private unanswered = 0;
+  private repairs = 0;
+  /** Whether the peer numbers its offers, and thus understands an answer without a description. */
+  private isNumbered = false;
+  private answerTimer: ReturnType<typeof setTimeout> | undefined;
+  private isDetached = false;
   private isIgnoringOffer = false;
   /** Candidates that arrived before a remote description. */
   private earlyCandidates: (RTCIceCandidateInit | null)[] = [];
   private senders = new Map<MediaStreamTrack, RTCRtpSender>();
+  /** Senders whose track is unpublished; their media sections are used again. */
+  private idleSenders = new Set<RTCRtpSender>();
   private work: Promise<void> = Promise.resolve();
   private restarts = 0;
   private restartTimer: ReturnType<typeof setTimeout> | undefined;
@@ -123,19 +141,49 @@ export class Peer extends Emitter<PeerEvents> {
 
   /** Restarts ICE: searches for a new path, and keeps the old one until a new one is found. */
   restartIce(): void {
-    this.connection.restartIce();
+    try {
+      this.connection.restartIce();
+    } catch (error) {
+      this.context.reportMediaError(this, error); // not every class outside browsers can
+    }
   }
 
   /** @internal */
   publish(track: MediaStreamTrack, stream: MediaStream): void {
-    if (!this.senders.has(track)) this.senders.set(track, this.connection.addTrack(track, stream));
+    if (this.senders.has(track)) return;
+    const pc = this.connection;
+    const idle = pc.getTransceivers?.().find(({ sender, receiver, currentDirection }) =>
+      this.idleSenders.has(sender) && receiver.track.kind === track.kind && currentDirection !== 'stopped');
+    try {
+      if (idle) {
+        const { sender } = idle;
+        this.idleSenders.delete(sender);
+        this.senders.set(track, sender);
+        sender.setStreams(stream);
+        this.setTrack(sender, track);
+        idle.direction = 'sendrecv';
+      } else this.senders.set(track, pc.addTrack(track, stream));
+    } catch (error) {
+      this.context.reportMediaError(this, error);
+    }
   }
 
   /** @internal */
   unpublish(track: MediaStreamTrack): void {
     const sender = this.senders.get(track);
-    if (sender && this.connection.signalingState !== 'closed') this.connection.removeTrack(sender);
     this.senders.delete(track);
+    const pc = this.connection;
+    if (!sender || pc.signalingState === 'closed') return;
+    const transceiver = pc.getTransceivers?.().find((one) => one.sender === sender);
+    if (!transceiver || !sender.setStreams) return pc.removeTrack(sender);
+    // Not removeTrack: while a track is being set, it would find none to remove.
+    this.setTrack(sender, null);
+    transceiver.direction = transceiver.direction === 'sendonly' ? 'inactive' : 'recvonly';
+    this.idleSenders.add(sender);
+  }
+
+  private setTrack(sender: RTCRtpSender, track: MediaStreamTrack | null): void {
+    sender.replaceTrack(track).catch((error) => this.context.reportMediaError(this, error));
   }
 
   /** @internal */
@@ -160,6 +208,7 @@ export class Peer extends Emitter<PeerEvents> {
 
   /** @internal */
   emitState(state: 'reconnecting' | 'connected'): void {
+    this.isDetached = state === 'reconnecting';
     this.emit('state', { peer: this, state });
   }
 
@@ -185,6 +234,7 @@ export class Peer extends Emitter<PeerEvents> {
     const wasOffering = Boolean(this.offer);
     this.offer = undefined;
     if (restart && this.connection.remoteDescription) this.restartIce();
+    else if (!restart) this.sendKey(this.remoteKey);
     if (wasOffering) this.negotiate();
   }
 
@@ -192,18 +242,28 @@ export class Peer extends Emitter<PeerEvents> {
   dispose(): void {
     clearTimeout(this.restartTimer);
     clearTimeout(this.startTimer);
+    clearTimeout(this.answerTimer);
     this.connection.close();
     this.finish();
   }
 
   private createConnection(): void {
     const Class = this.context.RTCPeerConnection ?? (NoConnection as unknown as typeof RTCPeerConnection);
-    const pc = (this.connection = new Class(this.context.configuration));
+    let pc: RTCPeerConnection;
+    try {
+      pc = new Class(this.context.configuration);
+    } catch (error) {
+      queueMicrotask(() => this.context.reportMediaError(this, error));
+      pc = new NoConnection() as unknown as RTCPeerConnection;
+    }
+    this.connection = pc;
     this.localKey = Math.random().toString(36).slice(2, 10);
+    this.remoteKey = undefined;
     this.offer = undefined;
     this.isIgnoringOffer = false;
     this.earlyCandidates = [];
     this.senders.clear();
+    this.idleSenders.clear();
     let awaitsOffer = !this.offersFirst;
     pc.onnegotiationneeded = () => {
       // The new member most likely sends an offer at once; the answer to it then contains the local tracks, and the
@@ -242,53 +302,98 @@ export class Peer extends Emitter<PeerEvents> {
     return this.polite !== Boolean(this.connection.remoteDescription);
   }
 
+  /** Whether an offer of the peer that crosses `own` is ignored. Both ends come to the opposite answer. */
+  private ignores(own: Description, other: Description): boolean {
+    // Clients that do not number their offers roll back: between those and this one the polite one always yields.
+    if (other.n === undefined) return !this.polite;
+    // An answer was lost: one end is at the first description, and the other is not.
+    if (!own.peer !== !other.peer) return !own.peer;
+    return this.polite === !own.peer;
+  }
+
   /** Sends an offer, unless one is not answered yet: the browser asks again after the answer if it does not suffice. */
   private negotiate(pc = this.connection): void {
     this.enqueue(async () => {
-      if (pc !== this.connection || this.offer) return;
+      if (pc !== this.connection || this.offer || this.unanswered >= MAX_UNANSWERED) return;
       const { sdp } = await pc.createOffer();
-      this.offer = { type: 'offer', sdp, n: ++this.offers };
-      const sent = { ...this.offer, sdp: keepRole(pc, sdp!) };
-      if (this.wins()) await pc.setLocalDescription({ type: 'offer', sdp });
+      const offer: Description = { type: 'offer', sdp, n: ++this.offers, peer: this.remoteKey || undefined };
+      const sent = { ...offer, sdp: keepRole(pc, sdp!) };
+      this.isOfferSet = this.wins();
+      if (this.isOfferSet) await pc.setLocalDescription({ type: 'offer', sdp });
+      this.offer = offer;
       this.sendDescription(sent);
+      this.expectAnswer();
     });
   }
 
+  /** Takes back an offer that the peer refuses or has never received. */
+  private expectAnswer(): void {
+    const { connection: pc, offer } = this;
+    clearTimeout(this.answerTimer);
+    const check = async (): Promise<void> => {
+      if (this.offer !== offer || pc !== this.connection) return;
+      if (this.isDetached || this.context.membership.state !== 'connected') return this.expectAnswer();
+      this.offer = undefined;
+      this.unanswered++;
+      if (pc.signalingState === 'have-local-offer') await pc.setLocalDescription({ type: 'rollback' });
+      else this.negotiate(pc);
+      throw new Error('an offer was not answered');
+    };
+    this.answerTimer = setTimeout(() => this.enqueue(check), ANSWER_TIMEOUT);
+  }
+
   private sendDescription({ type, sdp, n }: Description): void {
-    this.context.membership.send({ type, to: this.id, [type]: { type, sdp, pc: this.localKey, n } });
+    this.context.membership.send({ type, to: this.id, [type]: { type, sdp, pc: this.localKey, peer: this.remoteKey || undefined, n } });
+  }
+
+  /** Tells the peer which connection this client has, with an answer without a description, if it knows another one. */
+  private sendKey(remoteKey: string | undefined): void {
+    const answer = { type: 'answer', pc: this.localKey, peer: remoteKey };
+    if (remoteKey && this.isNumbered) this.context.membership.send({ type: 'answer', to: this.id, answer });
   }
 
   /** Perfect negotiation (W3C WebRTC, section 10.7), with other roles for the first offers and without rollbacks. */
   private async applyDescription(description: Description): Promise<void> {
-    const { pc: remoteKey = '', type, sdp, n } = description; // other client libraries send no key and no number
+    const { pc: remoteKey = '', peer, type, sdp, n } = description; // other client libraries send neither keys nor numbers
+    const isOffer = type === 'offer';
+    this.isNumbered ||= Boolean(n ?? peer);
+    if (peer && peer !== this.localKey) {
+      // Meant for a connection that is replaced.
+      if (isOffer || !sdp) this.sendKey(remoteKey);
+      return;
+    }
     if (this.remoteKey !== undefined && remoteKey !== this.remoteKey) {
       // The peer has replaced its connection, so this one has no other end any more.
       this.connection.close();
       this.createConnection();
-      if (type === 'answer') {
-        this.remoteKey = undefined;
-        return;
-      }
+      if (!isOffer) return;
     }
+    if (!sdp) return;
+    this.unanswered = 0;
     const pc = this.connection;
-    const isOffer = type === 'offer';
     const { offer } = this;
-    // Clients that do not number their offers roll back: between those and this one the polite one always yields.
-    this.isIgnoringOffer = isOffer && Boolean(offer) && (n === undefined ? !this.polite : this.wins());
+    this.isIgnoringOffer = isOffer && Boolean(offer) && this.ignores(offer!, description);
     if (this.isIgnoringOffer || (!isOffer && (!offer || (n ?? offer.n) !== offer.n))) return;
     this.offer = undefined;
-    if (!isOffer && pc.signalingState === 'stable') await pc.setLocalDescription({ type: 'offer', sdp: offer!.sdp });
     try {
+      if (!isOffer && !this.isOfferSet) await pc.setLocalDescription({ type: 'offer', sdp: offer!.sdp });
       await pc.setRemoteDescription({ type, sdp });
+      this.remoteKey = remoteKey;
+      for (const candidate of this.earlyCandidates.splice(0)) this.enqueue(() => this.addCandidate(candidate));
+      if (isOffer) {
+        await pc.setLocalDescription();
+        this.sendDescription({ type: 'answer', sdp: pc.localDescription!.sdp, n });
+      }
     } catch (error) {
-      if (!isOffer) await pc.setLocalDescription({ type: 'rollback' }).catch(() => {});
+      if (n === undefined || this.repairs++ >= MAX_REPAIRS) {
+        if (!isOffer) await pc.setLocalDescription({ type: 'rollback' }).catch(() => {});
+      } else {
+        // The descriptions of the two ends do not belong together: an answer was lost in a crash of the server.
+        this.connection.close();
+        this.createConnection();
+        this.sendKey(remoteKey);
+      }
       throw error;
-    }
-    this.remoteKey = remoteKey;
-    for (const candidate of this.earlyCandidates.splice(0)) await this.addCandidate(candidate);
-    if (isOffer) {
-      await pc.setLocalDescription();
-      this.sendDescription({ type: 'answer', sdp: pc.localDescription!.sdp, n });
     }
   }
 
@@ -301,6 +406,7 @@ export class Peer extends Emitter<PeerEvents> {
     try {
       await pc.addIceCandidate(candidate ?? undefined);
     } catch (error) {
+      if (!candidate?.candidate) return; // older browsers refuse the end of candidates
       // Candidates of an ignored offer or of a description that was rolled back fail, and that is expected.
       const ufrag = candidate?.usernameFragment;
       if (!this.isIgnoringOffer && (!ufrag || pc.remoteDescription?.sdp.includes(`a=ice-ufrag:${ufrag}`))) throw error;

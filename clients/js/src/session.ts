@@ -20,7 +20,8 @@ export interface ConnectOptions extends SignalOptions {
 }
 
 export interface SessionEvents {
-  'peer-joined': { peer: Peer };
+  /** `existing` is true for the members that were there when this client joined. */
+  'peer-joined': { peer: Peer; existing?: boolean };
   'peer-left': { peer: Peer };
   track: PeerEvents['track'];
   channel: PeerEvents['channel'];
@@ -50,12 +51,19 @@ export class Session extends Emitter<SessionEvents> {
   /** The client ids of the members that the server lists; `peers` may also hold missing ones. */
   private present = new Set<string>();
   private missingTimer: ReturnType<typeof setTimeout> | undefined;
+  /** Events of the first join, for listeners that are added once `connect` has resolved. */
+  private pending: (() => void)[] = [];
+  private hasJoined = false;
+  private pendingTimer: ReturnType<typeof setTimeout> | undefined;
+  /** The ICE servers, without those that the RTCPeerConnection class refuses. */
+  private iceServers: RTCIceServer[] = [];
 
   /** @internal */
   constructor(private options: ConnectOptions) {
     super();
     if (options.onState) this.on('state', options.onState);
     this.RTCPeerConnection = options.RTCPeerConnection ?? globalThis.RTCPeerConnection;
+    this.iceServers = this.usable(options.iceServers ?? []);
     this.membership = new Membership(options, {
       joined: (members) => this.handleJoined(members),
       resumed: () => this.peers.forEach((peer) => peer.recover()),
@@ -66,8 +74,9 @@ export class Session extends Emitter<SessionEvents> {
         if (event.state === 'closed') this.finish();
       },
       error: (error) => this.emit('error', { error }),
-      iceServers: () => {
+      iceServers: (servers) => {
         if (this.options.iceServers) return;
+        this.iceServers = this.usable(servers);
         for (const peer of this.peers.values()) {
           peer.updateIceServers(this.configuration).catch((error) => this.reportMediaError(peer, error));
         }
@@ -91,7 +100,7 @@ export class Session extends Emitter<SessionEvents> {
 
   /** @internal */
   get configuration(): RTCConfiguration {
-    return { ...this.options.rtc, iceServers: this.options.iceServers ?? this.membership.iceServers };
+    return { ...this.options.rtc, iceServers: this.iceServers };
   }
 
   /** Sends every track of `stream` to all peers, also to those that join later. */
@@ -116,7 +125,11 @@ export class Session extends Emitter<SessionEvents> {
     await Promise.all([...this.peers.values()].map((peer) => peer.replaceTrack(old, next)));
   }
 
-  /** Sends any JSON value through the server, to every peer or to the one with the client id `to`. */
+  /**
+   * Sends any JSON value through the server, to every peer or to the one with the client id `to`.
+   *
+   * @throws SignalError `message_too_big` for what is longer than the server accepts; the session goes on.
+   */
   send(data: unknown, { to }: { to?: string } = {}): void {
     this.membership.send({ type: 'message', data, to });
   }
@@ -128,9 +141,43 @@ export class Session extends Emitter<SessionEvents> {
 
   /** @internal */
   reportMediaError(peer: Peer, error: unknown): void {
-    if (this.peers.get(peer.id) === peer) {
-      this.emit('error', { error: new SignalError('media_failed', `${peer.username}: ${error}`) });
-    }
+    if (this.peers.get(peer.id) === peer) this.report('media_failed', `${peer.username}: ${error}`);
+  }
+
+  private report(code: string, message: string): void {
+    this.emitLater(() => this.emit('error', { error: new SignalError(code, message) }));
+  }
+
+  /** Calls `emit` once the listeners that follow `connect` are there, and in order. */
+  private emitLater(emit: () => void): void {
+    if (this.hasJoined) return emit();
+    this.pending.push(emit);
+  }
+
+  private emitPending(): void {
+    clearTimeout(this.pendingTimer);
+    this.hasJoined = true;
+    for (const emit of this.pending.splice(0)) emit();
+  }
+
+  /** One server that the browser refuses, such as one on a port that Firefox blocks, must not cost the others. */
+  private usable(servers: RTCIceServer[]): RTCIceServer[] {
+    const { RTCPeerConnection: Class } = this;
+    const refusal = (iceServers: RTCIceServer[]): unknown => {
+      try {
+        Class && new Class({ iceServers }).close();
+      } catch (error) {
+        return error;
+      }
+    };
+    if (!servers.length || !refusal(servers)) return servers;
+    return servers
+      .flatMap((server) => [server.urls].flat().map((urls) => ({ ...server, urls })))
+      .filter((server) => {
+        const error = refusal([server]);
+        if (error) this.report('ice_server_refused', `${server.urls}: ${error}`);
+        return !error;
+      });
   }
 
   private handleJoined(members: Member[]): void {
@@ -146,6 +193,7 @@ export class Session extends Emitter<SessionEvents> {
     for (const [id, peer] of this.peers) {
       if (!this.present.has(id) && peer.connection.connectionState !== 'connected') this.removePeer(id);
     }
+    if (!this.hasJoined) this.pendingTimer = setTimeout(() => this.emitPending());
     clearTimeout(this.missingTimer);
     this.missingTimer = setTimeout(() => {
       for (const id of this.peers.keys()) if (!this.present.has(id)) this.removePeer(id);
@@ -153,6 +201,7 @@ export class Session extends Emitter<SessionEvents> {
   }
 
   private handleFrame(frame: any): void {
+    this.emitPending();
     const peer = this.peers.get(frame.from ?? frame.client_id);
     switch (frame.type) {
       case 'user_joined':
@@ -189,12 +238,14 @@ export class Session extends Emitter<SessionEvents> {
     this.peers.set(peer.id, peer);
     for (const name of ['track', 'channel', 'message'] as const) peer.on(name, (event: any) => this.emit(name, event));
     peer.on('state', (event) => this.emit('peer', event));
-    this.emit('peer-joined', { peer });
+    const existing = !this.hasJoined;
+    this.emitLater(() => this.emit('peer-joined', existing ? { peer, existing } : { peer }));
   }
 
   private removePeer(id: string): void {
     const peer = this.peers.get(id);
     if (!peer) return;
+    this.emitPending();
     this.peers.delete(id);
     peer.dispose();
     this.emit('peer-left', { peer });

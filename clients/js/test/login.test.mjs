@@ -6,7 +6,7 @@ import { createServer } from 'node:http';
 import { after, before, beforeEach, test } from 'node:test';
 import { signIn } from '../dist/signaling.js';
 
-const jwt = (seconds, name) => `${name}.${Buffer.from(JSON.stringify({ exp: Date.now() / 1000 + seconds })).toString('base64url')}.x`;
+const jwt = (seconds, name) => `${name}.${Buffer.from(JSON.stringify({ iat: 1_000, exp: 1_000 + seconds })).toString('base64url')}.x`;
 
 let server;
 let url;
@@ -46,12 +46,29 @@ test('logs in once, refreshes an expiring token, and logs in again when a refres
 });
 
 test('logs in again when the token has expired since the last call', async () => {
-  answers = [[200, { access_token: jwt(-1, 'old') }], [200, { access_token: 'new' }]];
+  answers = [[200, { access_token: jwt(3600, 'old'), expires_in: 0 }], [200, { access_token: 'new' }]];
   const getToken = account();
   await getToken(false);
 
   assert.equal(await getToken(false), 'new');
   assert.deepEqual(requests, [LOGIN, LOGIN]);
+});
+
+test('counts the lifetime of a token from its receipt, however wrong the clock of the device is', async () => {
+  const { now } = Date;
+  try {
+    for (const hours of [-2, 2]) {
+      requests = [];
+      Date.now = () => now() + hours * 3_600_000;
+      answers = [[200, { access_token: jwt(1800, 'first'), expires_in: 1800 }]];
+      const getToken = account();
+
+      for (let call = 0; call < 3; call += 1) assert.equal(await getToken(false), jwt(1800, 'first'));
+      assert.deepEqual(requests, [LOGIN]);
+    }
+  } finally {
+    Date.now = now;
+  }
 });
 
 test('reports the error of the server and whether a retry can succeed', async () => {

@@ -62,6 +62,8 @@ class FakeConnection {
   close() { this.isClosed = true; }
 }
 
+/** A token that is valid for so many seconds from its issue on, at a time that no clock here shows. */
+const jwt = (seconds) => `x.${Buffer.from(JSON.stringify({ iat: 1_000, exp: 1_000 + seconds })).toString('base64url')}.x`;
 const BOB = { client_id: 'bob-1', username: 'bob', polite: true };
 const success = (more = {}) => ({ type: 'auth_success', user: 'alice', client_id: 'alice-1', resume_token: 'R1', resume_window_seconds: 30, ...more });
 
@@ -107,7 +109,7 @@ test('authenticates with its features, and is connected after users_in_room', as
   const { session } = await join({ clientId: 'alice-1' });
 
   assert.equal(FakeSocket.last.url, 'wss://example.com/calls/ws/Zimmer%207%2F%C3%A9');
-  assert.deepEqual(FakeSocket.last.sent, [{ type: 'auth_token', token: 'T', clientId: 'alice-1', features: ['resume', 'peer_state', 'ice'] }]);
+  assert.deepEqual(FakeSocket.last.sent, [{ type: 'auth_token', token: 'T', clientId: 'alice-1', features: ['resume', 'peer_state', 'ice', 'limits'] }]);
   assert.deepEqual([session.id, session.username, session.state, [...session.peers.keys()]], ['alice-1', 'alice', 'connected', ['bob-1']]);
   assert.equal(session.peers.get('bob-1').polite, true);
 });
@@ -155,7 +157,6 @@ test('ignores a replayed pong of the previous socket', async () => {
 });
 
 test('sends a token that was refreshed while disconnected, and takes the role of the later frame', async () => {
-  const jwt = (seconds) => `x.${Buffer.from(JSON.stringify({ exp: Date.now() / 1000 + seconds })).toString('base64url')}.x`;
   const tokens = [jwt(20), jwt(3600)];
   const second = tokens[1];
   const { session } = await join({ getToken: () => tokens.shift() });
@@ -310,8 +311,7 @@ test('renews a refused token once', async () => {
 });
 
 test('sends a new token one minute before the old one expires', async () => {
-  const jwt = (exp) => `x.${Buffer.from(JSON.stringify({ exp })).toString('base64url')}.x`;
-  const tokens = [jwt(Date.now() / 1000 + 1800), jwt(Date.now() / 1000 + 3600)];
+  const tokens = [jwt(1800), jwt(3600)];
   await join({ getToken: async () => tokens.shift() });
   const second = tokens[0];
   for (let beat = 0; beat < 116; beat += 1) {
@@ -324,8 +324,7 @@ test('sends a new token one minute before the old one expires', async () => {
 });
 
 test('retries a token refresh that failed', async () => {
-  const jwt = (exp) => `x.${Buffer.from(JSON.stringify({ exp })).toString('base64url')}.x`;
-  const tokens = [jwt(Date.now() / 1000 + 20), undefined, jwt(Date.now() / 1000 + 3600)];
+  const tokens = [jwt(20), undefined, jwt(3600)];
   const { seen } = await join({
     getToken: () => {
       const token = tokens.shift();
@@ -352,13 +351,14 @@ test('renegotiates on one connection, and creates a new one when the peer has re
 });
 
 test('sets new ICE servers on every connection', async () => {
-  await join();
+  const { session } = await join();
   const iceServers = [{ urls: ['turn:turn.example.com'], username: '1:alice', credential: 'x' }];
   await FakeSocket.last.receive({ seq: 2, type: 'ice_servers', iceServers, ttl: 60 });
 
-  assert.deepEqual(FakeConnection.all[0].configuration.iceServers, iceServers);
+  const [bob] = [...session.peers.values()];
+  assert.deepEqual(bob.connection.configuration.iceServers, iceServers);
   await FakeSocket.last.receive({ seq: 3, type: 'user_joined', client_id: 'carol-1', username: 'carol', polite: false });
-  assert.deepEqual(FakeConnection.all[1].configuration.iceServers, iceServers);
+  assert.deepEqual(session.peers.get('carol-1').connection.configuration.iceServers, iceServers);
 });
 
 test('reads the statistics of each browser, from the candidate pair in use', async () => {
@@ -399,6 +399,196 @@ test('yields every event to an iterator, and ends it with the session', async ()
   session.close();
   await iterating;
 
-  assert.deepEqual(types, ['message', 'peer-left', 'state']);
+  assert.deepEqual(types, ['peer-joined', 'message', 'peer-left', 'state']);
   assert.equal(FakeSocket.last.closedWith, 1000);
+});
+
+// --- what environments do differently --------------------------------------------------------------
+
+test('reports the members that were there when it joined, once, to listeners that follow connect', async () => {
+  const { session } = await join();
+  const joined = [];
+  session.on('peer-joined', ({ peer, existing }) => joined.push([peer.id, existing]));
+
+  await clock.advance(0);
+  await FakeSocket.last.receive({ seq: 2, type: 'user_joined', client_id: 'carol-1', username: 'carol', polite: false });
+
+  assert.deepEqual(joined, [['bob-1', true], ['carol-1', undefined]]);
+});
+
+test('refuses a message over the limit of the server, which may change, and goes on', async () => {
+  const { connecting } = start();
+  await FakeSocket.last.receive({ type: 'auth_required' });
+  await FakeSocket.last.receive(success({ limits: { max_message_bytes: 1_000 } }), { seq: 1, type: 'users_in_room', users: [BOB] });
+  const session = await connecting;
+  const errors = [];
+  session.on('error', ({ error }) => errors.push(error.code));
+  const sent = () => FakeSocket.last.sent.filter(({ type }) => type === 'message').map(({ data, id }) => [data.length, id]);
+
+  assert.throws(() => session.send('x'.repeat(1_000)), { code: 'message_too_big', fatal: false });
+  assert.throws(() => session.send('\u00e9'.repeat(500)), { code: 'message_too_big' });
+  session.send('x'.repeat(800));
+  assert.deepEqual(sent(), [[800, 1]]);
+  await FakeSocket.last.receive({ seq: 2, type: 'limits', limits: { max_message_bytes: 500 } });
+  assert.throws(() => session.send('x'.repeat(500)), { code: 'message_too_big' });
+  assert.throws(() => session.peers.get('bob-1').send('x'.repeat(500)), { code: 'message_too_big' });
+
+  await FakeSocket.last.drop();
+  await clock.advance(150);
+  await FakeSocket.last.receive({ type: 'auth_required' });
+  await FakeSocket.last.receive({ type: 'resumed', replayed: 0, users: [BOB], limits: { max_message_bytes: 300 } });
+  assert.deepEqual([sent(), errors, session.state], [[], ['message_too_big'], 'connected'], 'what was kept is too long now');
+});
+
+test('renews its token by the lifetime that the server tells, whatever the clock says', async () => {
+  const renewals = [];
+  const { connecting } = start({ getToken: (renew) => { renewals.push(renew); return jwt(1); } });
+  await settle();
+  await FakeSocket.last.receive({ type: 'auth_required' });
+  await FakeSocket.last.receive(success({ expires_in: 100 }), { seq: 1, type: 'users_in_room', users: [] });
+  await connecting;
+
+  const beat = async (ms) => {
+    for (let passed = 0; passed < ms; passed += 5_000) {
+      await clock.advance(5_000);
+      await FakeSocket.last.receive({ type: 'pong' });
+    }
+  };
+  await beat(45_000);
+  assert.deepEqual(renewals, [false]);
+  await beat(5_000);
+  assert.deepEqual(renewals, [false, true]);
+  await FakeSocket.last.receive({ seq: 2, type: 'token_refreshed', expires_in: 1_000 });
+  await beat(900_000);
+  assert.deepEqual(renewals, [false, true]);
+});
+
+test('renews a token that the error before the close names, where the close itself is hidden', async () => {
+  for (const code of ['invalid_token', 'token_expired', 'logged_out', 'password_changed']) {
+    const renewals = [];
+    const { session } = await join({ getToken: (renew) => { renewals.push(renew); return 'T'; } });
+    await FakeSocket.last.receive({ type: 'error', code, message: 'x', retry: false });
+    await FakeSocket.last.drop(1006);
+    await clock.advance(300);
+    await FakeSocket.last.receive({ type: 'auth_required' });
+
+    assert.deepEqual([FakeSocket.last.sent[0].type, renewals], ['auth_token', [false, true]], code);
+    session.close();
+  }
+});
+
+test('takes a close without a code, or one that is not clean, for a lost connection', async () => {
+  for (const close of [{ code: 0, reason: '', wasClean: false }, { code: 0, reason: '' }, { code: 1000, reason: '', wasClean: false }]) {
+    const { session, seen } = await join();
+    FakeSocket.last.onclose(close);
+    assert.deepEqual(seen.states.map(({ state, code }) => [state, code]), [['reconnecting', 1006]]);
+    session.close();
+  }
+});
+
+test('retries at once where a socket reports an error and never closes, and counts that attempt once', async () => {
+  const states = [];
+  start({ onState: ({ retryIn }) => states.push(retryIn) });
+  const first = FakeSocket.last;
+  first.onerror({});
+  first.onclose({ code: 1006, reason: '', wasClean: false });
+  assert.deepEqual(states, [150]);
+  await clock.advance(150);
+  assert.equal(FakeSocket.all.length, 2);
+
+  const { seen } = await join();
+  FakeSocket.last.onopen({});
+  FakeSocket.last.onerror({});
+  assert.deepEqual(seen.states, [], 'the close follows');
+});
+
+test('says why there is no socket, and ends', async () => {
+  class Blocked { constructor() { throw new Error('blocked by a policy'); } }
+  const { WebSocket } = globalThis;
+  delete globalThis.WebSocket;
+  try {
+    for (const [given, message] of [[Blocked, /wss:.*blocked by a policy/], [undefined, /pass one to connect/]]) {
+      const { connecting } = start({ WebSocket: given });
+      await assert.rejects(connecting, { code: 'no_websocket', fatal: true, message });
+    }
+    assert.equal(clock.timers.size, 0);
+  } finally {
+    if (WebSocket) globalThis.WebSocket = WebSocket;
+  }
+});
+
+test('leaves the room while its page is cached, joins anew after it, and reconnects as soon as it is offline', async () => {
+  const page = new EventTarget();
+  for (const name of ['addEventListener', 'removeEventListener']) globalThis[name] = page[name].bind(page);
+  const fire = (name, more) => page.dispatchEvent(Object.assign(new Event(name), more));
+  try {
+    const { session, seen } = await join();
+    fire('pagehide', { persisted: false });
+    assert.deepEqual(seen.states, []);
+    fire('pagehide', { persisted: true });
+    assert.deepEqual([FakeSocket.last.closedWith, seen.states.at(-1).state], [1000, 'reconnecting']);
+    fire('pageshow', { persisted: true });
+    await FakeSocket.last.receive({ type: 'auth_required' });
+    assert.deepEqual([FakeSocket.all.length, FakeSocket.last.sent[0].type], [2, 'auth_token']);
+    await FakeSocket.last.receive(success(), { seq: 1, type: 'users_in_room', users: [BOB] });
+
+    fire('offline');
+    assert.deepEqual([FakeSocket.last.readyState, seen.states.at(-1).state], [1, 'reconnecting']);
+    fire('online');
+    await FakeSocket.last.receive({ type: 'auth_required' });
+    assert.deepEqual([FakeSocket.all.length, FakeSocket.last.sent[0].type], [3, 'resume']);
+    session.close();
+    fire('offline');
+    assert.equal(seen.states.at(-1).state, 'closed');
+  } finally {
+    delete globalThis.addEventListener;
+    delete globalThis.removeEventListener;
+  }
+});
+
+test('goes on with the other ICE servers where the browser refuses one, and reports it', async () => {
+  class Choosy extends FakeConnection {
+    constructor(configuration) {
+      super(configuration);
+      this.setConfiguration(configuration);
+    }
+    setConfiguration({ iceServers = [] }) {
+      if (iceServers.some(({ urls }) => [urls].flat().some((url) => /:25$/.test(url)))) throw new SyntaxError('blocked port');
+      this.configuration = { iceServers };
+    }
+  }
+  const servers = [{ urls: ['stun:a:3478', 'stun:a:25'] }, { urls: 'turn:b:3478', username: 'u', credential: 'c' }];
+  const expected = [{ urls: 'stun:a:3478' }, servers[1]];
+  const { connecting } = start({ RTCPeerConnection: Choosy });
+  await FakeSocket.last.receive({ type: 'auth_required' });
+  await FakeSocket.last.receive(success({ iceServers: servers }), { seq: 1, type: 'users_in_room', users: [BOB] });
+  const session = await connecting;
+  const errors = [];
+  session.on('error', ({ error }) => errors.push([error.code, /stun:a:25.*blocked port/.test(error.message)]));
+  await clock.advance(0);
+
+  const peer = session.peers.get('bob-1');
+  assert.deepEqual([peer.connection.configuration.iceServers, errors], [expected, [['ice_server_refused', true]]]);
+  await FakeSocket.last.receive({ seq: 2, type: 'ice_servers', iceServers: servers, ttl: 60 });
+  assert.deepEqual([peer.connection.configuration.iceServers, errors.length], [expected, 2]);
+});
+
+test('reports what a connection throws, and goes on', async () => {
+  class Throwing extends FakeConnection {
+    constructor(configuration) {
+      super(configuration);
+      if (configuration.bundlePolicy === 'wrong') throw new TypeError('no such policy');
+    }
+    restartIce() { throw new Error('Not implemented'); }
+    addTrack() { throw new Error('no track'); }
+  }
+  for (const [rtc, expected] of [[{}, ['Not implemented', 'no track']], [{ bundlePolicy: 'wrong' }, ['no such policy']]]) {
+    const { session, seen } = await join({ RTCPeerConnection: Throwing, rtc });
+    await clock.advance(0);
+    session.peers.get('bob-1').restartIce();
+    session.publish({ getTracks: () => [{ kind: 'audio' }] });
+    assert.deepEqual(seen.errors.map(({ code, message }) => [code, message.split('Error: ')[1]]), expected.map((text) => ['media_failed', text]));
+    assert.equal(session.state, 'connected');
+    session.close();
+  }
 });
