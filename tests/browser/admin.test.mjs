@@ -177,6 +177,33 @@ describe("the administrator's page", { timeout: SUITE_TIMEOUT }, () => {
     await page.context().close();
   });
 
+  test('shows many rooms a page at a time, the fullest first, and searches all of them', async () => {
+    const crowded = await startServer({ ADMIN_TOKEN, MAX_CONNECTIONS_PER_IP: '0' });
+    const token = await logIn(crowded.url, 'alice');
+    const enter = (room, id) => Client.join(crowded.url, room, token, id);
+    const members = [await enter('fullest', 'a'), await enter('fullest', 'b')];
+    for (let number = 0; number < 210; number += 10) {
+      members.push(...await Promise.all(Array.from({ length: 10 }, (_, index) => enter(`room-${String(number + index).padStart(3, '0')}`, 'a'))));
+    }
+    const page = await open({ base: crowded.url });
+    const note = (text) => page.locator('#roomsNote', { hasText: text }).waitFor();
+    const names = () => page.locator('#rooms th').allInnerTexts();
+
+    await note('Rooms 1 to 200 of 211');
+    assert.deepEqual((await names()).slice(0, 2), ['fullest', 'room-000']);
+    await act(page, 'Next rooms');
+    await note('Rooms 201 to 211 of 211');
+    assert.equal((await names()).at(-1), 'room-209');
+    assert.equal(await page.getByRole('button', { name: 'Next rooms' }).isDisabled(), true);
+    await act(page, 'Previous rooms');
+    await note('Rooms 1 to 200 of 211');
+    await page.getByLabel('Find or open a room').fill('ROOM-209');
+    await row(page, 'room-209').waitFor();
+    assert.deepEqual(await names(), ['room-209']);
+    for (const member of members) await member.close();
+    await page.context().close();
+  });
+
   test('shows recent warnings, and asks nothing while nobody looks', async () => {
     await ask('GET', server.url, '/admin/api/status', { token: 'wrong' });
     const page = await open();
