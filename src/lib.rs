@@ -27,6 +27,7 @@ pub mod http;
 pub mod http_client;
 pub mod intervals;
 pub mod limits;
+pub mod memory;
 pub mod metrics;
 pub mod migration;
 pub mod moderation;

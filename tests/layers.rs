@@ -16,15 +16,15 @@ use std::{
 
 /// Each module of the library and the modules that it uses: no fewer and no more. A file with an entry of its own does
 /// not count for its folder.
-const USES: [(&str, &[&str]); 30] = [
+const USES: [(&str, &[&str]); 31] = [
     ("auth", &["storage"]),
     ("auth/token_sessions", &["delivery"]),
     ("auth/users/store", &["storage"]),
     ("client_ip", &[]),
     ("clock", &[]),
     ("cluster", &["delivery", "migration", "rooms", "webhooks"]),
-    ("config", &["cluster", "storage", "tls", "turn", "webhooks"]),
-    ("delivery", &["protocol", "websocket"]),
+    ("config", &["cluster", "memory", "storage", "tls", "turn", "webhooks"]),
+    ("delivery", &["memory", "protocol", "websocket"]),
     (
         "doctor",
         &["auth", "clock", "cluster", "config", "http_client", "net", "state", "tls", "turn"],
@@ -38,6 +38,7 @@ const USES: [(&str, &[&str]); 30] = [
             "config",
             "delivery",
             "limits",
+            "memory",
             "metrics",
             "moderation",
             "net",
@@ -52,16 +53,27 @@ const USES: [(&str, &[&str]); 30] = [
     ("http_client", &[]),
     ("intervals", &["migration"]),
     ("limits", &[]),
+    ("memory", &[]),
     ("metrics", &["protocol"]),
     ("migration", &["delivery", "peer", "protocol"]),
     ("moderation", &["storage"]),
-    ("net", &["intervals", "limits", "metrics", "tls"]),
+    ("net", &["intervals", "limits", "memory", "metrics", "tls"]),
     ("peer", &[]),
     ("protocol", &[]),
-    ("rooms", &["delivery", "migration", "protocol", "timeline", "webhooks"]),
+    ("rooms", &["delivery", "memory", "migration", "protocol", "timeline", "webhooks"]),
     (
         "session",
-        &["auth", "delivery", "limits", "metrics", "moderation", "protocol", "rooms", "websocket"],
+        &[
+            "auth",
+            "delivery",
+            "limits",
+            "memory",
+            "metrics",
+            "moderation",
+            "protocol",
+            "rooms",
+            "websocket",
+        ],
     ),
     (
         "state",
@@ -72,6 +84,7 @@ const USES: [(&str, &[&str]); 30] = [
             "config",
             "delivery",
             "limits",
+            "memory",
             "metrics",
             "moderation",
             "net",
@@ -85,12 +98,12 @@ const USES: [(&str, &[&str]); 30] = [
     ),
     ("storage", &[]),
     ("telemetry", &["clock", "config"]),
-    ("timeline", &["peer", "protocol"]),
+    ("timeline", &["memory", "peer", "protocol"]),
     ("tls", &["metrics", "storage"]),
     ("turn", &["clock", "tls"]),
-    ("webhooks", &["clock", "http_client", "metrics", "tls"]),
+    ("webhooks", &["clock", "http_client", "memory", "metrics", "tls"]),
     ("webhooks/event", &[]),
-    ("websocket", &[]),
+    ("websocket", &["memory"]),
 ];
 
 /// Modules that assemble the others into a process, and may use all of them.

@@ -53,10 +53,11 @@ fn logged() -> BTreeMap<String, BTreeSet<String>> {
 }
 
 /// Lines of the code that serves clients which no client can cause by being refused, and why they are not counted.
-const NO_REFUSALS: [(&str, &str); 27] = [
+const NO_REFUSALS: [(&str, &str); 28] = [
     ("administrator", "with ADMIN_TOKEN only"),
     ("all file descriptors are in use; connections wait", "every ten seconds at most"),
     ("cannot accept connections; retrying", "every ten seconds at most"),
+    ("cannot bound the kernel's buffers of connections", "a fault of the system, at the start"),
     ("cannot move a connection to its worker", "a fault of the system"),
     ("detached member left", "joins are limited"),
     ("detached members cannot be saved or restored", "at a restart"),

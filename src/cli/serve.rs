@@ -22,6 +22,7 @@ use crate::{
     config::{Config, StartupSettings, dotenv},
     http,
     intervals::{HttpTimeouts, Intervals},
+    memory,
     moderation::ModerationRules,
     net::{self, ConnectionLimits, workers::Workers},
     state::{self, AppState},
@@ -68,6 +69,9 @@ async fn serve(
     let listeners = Listeners::open(&config.startup, inherited, tls.is_some()).await?;
 
     let app = AppState::new(config, users, revoked, rules);
+    let budget_mib = app.memory.limit() >> 20;
+    tracing::info!(budget_mib, available_mib = memory::available() >> 20, "memory budget set");
+    memory::start_guard(&app.memory)?;
     log_default_passwords(&app);
     tokio::spawn(reload_on_hangup(hangup, app.clone(), tls.clone(), log_level));
     spawn_maintenance(&app, tls.as_ref());
@@ -221,7 +225,8 @@ impl Server {
         }
         let trusted_proxies = &app.config.listen.trusted_proxies;
         let limits = ConnectionLimits::new(file_descriptors, trusted_proxies, app.metrics.clone())
-            .with_timeouts(app.config.intervals.http);
+            .with_timeouts(app.config.intervals.http)
+            .with_memory(app.memory.clone());
         let (service, workers) = (http::http_service(app), workers.clone());
         let stop = stop_accepting.clone();
         let clients = tokio::spawn(net::serve(clients, service, tls, limits, workers, stop));

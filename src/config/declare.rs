@@ -20,8 +20,10 @@ pub struct Setting<T> {
 pub struct Declaration {
     /// The variable.
     pub name: &'static str,
-    /// The text that counts while the variable is unset or empty, as `env.example` shows it.
+    /// The text that counts while the variable is unset or empty.
     pub default: &'static str,
+    /// What `env.example` shows instead of the default: what a new installation should have, and an old one must ask for.
+    pub example: Option<&'static str>,
     /// What is accepted, as an object of "use".
     pub accepted: &'static str,
     /// What a new value applies to after SIGHUP, as an object of "for"; `None` where a new value needs a restart.
@@ -64,6 +66,7 @@ impl<T> Setting<T> {
         let declaration = Declaration {
             name,
             default,
+            example: None,
             accepted: "",
             reload: None,
             sensitivity: Sensitivity::Public,
@@ -76,6 +79,12 @@ impl<T> Setting<T> {
     /// Says which texts are accepted: "a port from 0 to 65535".
     pub(super) const fn accepts(mut self, accepted: &'static str) -> Self {
         self.declaration.accepted = accepted;
+        self
+    }
+
+    /// Says what `env.example` shows instead of the default.
+    pub(super) const fn example(mut self, example: &'static str) -> Self {
+        self.declaration.example = Some(example);
         self
     }
 

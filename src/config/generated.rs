@@ -30,12 +30,16 @@ fn env_example() -> String {
     .to_owned();
     for Section { title, settings } in SECTIONS {
         writeln!(text, "\n\n# {title}").unwrap();
-        for Declaration { name, default, accepted, help, .. } in settings {
+        for Declaration { name, default, example, accepted, help, .. } in settings {
             let mut comment = help.replace('`', "");
             if *accepted != TRUE_OR_FALSE {
                 write!(comment, " Accepts {}.", accepted.replace('`', "")).unwrap();
             }
-            write!(text, "\n{}{name}={default}\n", wrapped("# ", &comment)).unwrap();
+            if example.is_some() {
+                write!(comment, " Without this line: {default}.").unwrap();
+            }
+            let shown = example.unwrap_or(default);
+            write!(text, "\n{}{name}={shown}\n", wrapped("# ", &comment)).unwrap();
         }
     }
     text
@@ -73,8 +77,10 @@ fn reference() -> String {
 }
 
 fn row(setting: &Declaration) -> String {
-    let Declaration { name, default, accepted, reload, sensitivity, help, page } = setting;
+    let Declaration { name, default, example, accepted, reload, sensitivity, help, page } = setting;
     let default = if default.is_empty() { "empty".to_owned() } else { format!("`{default}`") };
+    let shown = example.map_or(String::new(), |example| format!("; `{example}` in `env.example`"));
+    let default = default + &shown;
     let change = reload.map_or("restart".to_owned(), |reach| format!("SIGHUP, for {reach}"));
     let secret = match sensitivity {
         Sensitivity::Public => "",

@@ -26,6 +26,8 @@ pub struct ReloadableLimits {
     pub max_connections_per_room: usize,
     /// `MAX_CONNECTIONS_PER_IP`: WebSockets per client address; 0 = no limit.
     pub max_connections_per_ip: usize,
+    /// `MAX_CONNECTIONS_PER_USER`: WebSockets per account; 0 = no limit.
+    pub max_connections_per_user: usize,
 }
 
 /// What a new limit of a connection applies to.
@@ -99,6 +101,16 @@ const MAX_CONNECTIONS_PER_IP: Setting<usize> =
         .reloadable("connections that start from then on; open ones stay")
         .help("WebSockets for each client address.");
 
+const MAX_CONNECTIONS_PER_USER: Setting<usize> =
+    Setting::new("MAX_CONNECTIONS_PER_USER", "0", |text| number(text, 0..=usize::MAX))
+        .accepts("a whole number; 0 = no limit")
+        .example("50")
+        .reloadable("clients that join from then on; members stay")
+        .help(
+            "WebSockets for each account on this server. A resume is never refused for it, and guests are counted by \
+             address alone.",
+        );
+
 pub(super) const SECTION: Section = Section {
     title: "Limits",
     settings: &[
@@ -110,10 +122,19 @@ pub(super) const SECTION: Section = Section {
         WEBSOCKET_MAX_MESSAGE_BYTES.declaration,
         MAX_CONNECTIONS_PER_ROOM.declaration,
         MAX_CONNECTIONS_PER_IP.declaration,
+        MAX_CONNECTIONS_PER_USER.declaration,
     ],
 };
 
 impl ReloadableLimits {
+    /// How many detached members an account may have: as many as connections, since all may be lost at once.
+    pub fn max_detached_per_user(&self) -> usize {
+        match self.max_connections_per_user {
+            0 => self.max_connections_per_ip,
+            limit => limit,
+        }
+    }
+
     pub(super) fn read(reader: &mut Reader<'_>) -> Self {
         Self {
             requests_per_minute: reader.get(&RATE_LIMIT_PER_MINUTE),
@@ -124,6 +145,7 @@ impl ReloadableLimits {
             max_message_bytes: reader.get(&WEBSOCKET_MAX_MESSAGE_BYTES),
             max_connections_per_room: reader.get(&MAX_CONNECTIONS_PER_ROOM),
             max_connections_per_ip: reader.get(&MAX_CONNECTIONS_PER_IP),
+            max_connections_per_user: reader.get(&MAX_CONNECTIONS_PER_USER),
         }
     }
 }

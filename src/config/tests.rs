@@ -129,6 +129,8 @@ fn env_example_sets_every_setting_to_its_default() {
     let spelled_out = Config::read(|name| match name {
         "DEBUG" => Some("true".into()),
         "API_DOCS" => None,
+        // An example that is no default.
+        "MAX_CONNECTIONS_PER_USER" => None,
         _ => listed.iter().find(|(listed, _)| listed == name).map(|(_, value)| value.clone()),
     });
 
@@ -393,7 +395,7 @@ fn debug_logs_at_debug_unless_a_level_is_set() {
 }
 
 /// A value for each reloadable setting that is accepted and is not the default.
-const OTHERS: [(&str, &str); 18] = [
+const OTHERS: [(&str, &str); 19] = [
     ("LOG_LEVEL", "ERROR"),
     ("CORS_ORIGINS", "https://a.example"),
     ("RATE_LIMIT_PER_MINUTE", "61"),
@@ -402,6 +404,7 @@ const OTHERS: [(&str, &str); 18] = [
     ("WEBSOCKET_TIMEOUT", "31"),
     ("WEBSOCKET_MAX_MESSAGE_BYTES", "65537"),
     ("MAX_CONNECTIONS_PER_ROOM", "11"),
+    ("MAX_CONNECTIONS_PER_USER", "50"),
     ("MAX_CONNECTIONS_PER_IP", "101"),
     ("AUTH_MAX_FAILURES", "6"),
     ("AUTH_LOCKOUT_SECONDS", "301"),

@@ -46,6 +46,11 @@ impl DisconnectSignal {
         self.0.disconnect_reason()
     }
 
+    /// Whether the connection is to end because too much memory is held, while its client may resume.
+    pub fn is_shed(&self) -> bool {
+        self.0.is_shed()
+    }
+
     /// Has this task woken by a disconnect, as by a frame. Check [`reason`](Self::reason) after the call.
     pub fn register_waker(&self, reader: &Waker) {
         self.0.lock_state().register_reader(reader);

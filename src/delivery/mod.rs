@@ -13,11 +13,11 @@ mod reader;
 mod replay;
 
 pub use disconnect::{DisconnectReason, DisconnectSignal};
-pub use queue::{
-    AWAITING_MIGRATION, ClientQueue, IDLE_CAPACITY, QUEUE_MAX_BYTES, QUEUE_MAX_FRAMES, channel,
-};
+pub use queue::{AWAITING_MIGRATION, ClientQueue, QUEUE_MAX_BYTES, QUEUE_MAX_FRAMES, channel};
 pub use reader::ClientQueueReader;
-pub use replay::{REPLAY_MAX_BYTES, REPLAY_MAX_FRAMES, ReplayBuffer, ReplayGap, ResumeError};
+pub use replay::{
+    IDLE_CAPACITY, REPLAY_MAX_BYTES, REPLAY_MAX_FRAMES, ReplayBuffer, ReplayGap, ResumeError,
+};
 
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,10 @@ use std::{
     collections::VecDeque,
     fmt,
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     task::Waker,
     time::Duration,
 };
@@ -14,9 +17,10 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     ClientQueueReader, DisconnectReason,
-    replay::{ReplayBuffer, ReplayGap, ResumeError},
+    replay::{FRAME_OVERHEAD, ReplayBuffer, ReplayGap, ResumeError},
 };
 use crate::{
+    memory::{Charge, Growth, MemoryAccount, MemoryBudget, MemoryHolder, MemoryKind, Shed},
     protocol::{self, Features, MediaPath},
     websocket::{DirectWriter, WriteOutcome},
 };
@@ -26,9 +30,6 @@ pub const QUEUE_MAX_FRAMES: usize = 1024;
 
 /// The most bytes in a send queue.
 pub const QUEUE_MAX_BYTES: usize = 8 * 1024 * 1024;
-
-/// An empty queue keeps room for this many frames: enough for a member of a quiet room.
-pub const IDLE_CAPACITY: usize = 4;
 
 /// The key of a replay buffer that stands in for a membership which is migrating to this server.
 pub const AWAITING_MIGRATION: u128 = 0;
@@ -52,45 +53,20 @@ impl ClientQueue {
     /// connection instead of dropping a frame; the client reconnects and rejoins.
     pub fn push(&self, frame: ByteString, received_at: Option<Instant>) -> bool {
         let mut state = self.0.lock_state();
-        if state.is_closed {
-            return false; // its connection is ending; the end of the membership follows
-        }
-        if state.is_detached {
-            let kept = state.replay.as_mut().map_or(Ok(()), |replay| replay.defer(frame));
+        let pushed = state.push(frame, received_at);
+        if state.update_charges() == Growth::Excessive {
+            let holder = state.charges.holder.clone();
             drop(state);
-            if kept.is_err() {
-                self.disconnect(DisconnectReason::TooSlow);
+            if let Some(holder) = holder {
+                holder.shed();
             }
             return false;
         }
-        if state.frames.is_empty()
-            && state.unconfirmed == 0
-            && let Some(writer) = &state.direct_writer
-        {
-            let outcome = match &state.replay {
-                None => writer.try_send(&frame),
-                Some(replay) => writer.try_send(&protocol::with_seq(&frame, replay.next_seq())),
-            };
-            if outcome != WriteOutcome::NotSent {
-                if let Some(replay) = &mut state.replay {
-                    replay.push_sent(frame);
-                }
-                if outcome == WriteOutcome::Partial {
-                    state.wake();
-                }
-                return true;
-            }
-        }
-        if state.frames.len() >= QUEUE_MAX_FRAMES || state.bytes + frame.len() > QUEUE_MAX_BYTES {
+        pushed.unwrap_or_else(|QueueOverflow| {
             drop(state);
             self.disconnect(DisconnectReason::TooSlow);
-            return false;
-        }
-        state.bytes += frame.len();
-        state.oldest_received_at = state.oldest_received_at.or(received_at);
-        state.frames.push_back(frame);
-        state.wake();
-        false
+            false
+        })
     }
 
     /// Asks the connection to end. The first reason counts.
@@ -104,20 +80,30 @@ impl ClientQueue {
     /// one.
     pub fn detach(&self) {
         let mut state = self.0.lock_state();
-        if std::mem::replace(&mut state.is_detached, true) {
-            return;
-        }
-        let (unsent, unwritten) = (std::mem::take(&mut state.frames), state.unconfirmed);
-        state.bytes = 0;
-        state.direct_writer = None;
-        let kept = state.replay.as_mut().map_or(Ok(()), |replay| {
-            replay.mark_unwritten(unwritten);
-            replay.append(unsent)
-        });
+        let kept = state.detach();
+        let _ = state.update_charges();
         drop(state);
         if kept.is_err() {
             self.disconnect(DisconnectReason::TooSlow);
         }
+    }
+
+    /// From now on what this queue holds counts for `holder`, and this queue is what is shed for it.
+    pub fn set_memory_holder(&self, holder: &Arc<MemoryHolder>) {
+        let shed: Weak<QueueShared> = Arc::downgrade(&self.0);
+        holder.set_shed(shed);
+        self.0.lock_state().charges.bill(holder);
+    }
+
+    /// From now on what this queue holds counts against an account.
+    pub fn assign_account(&self, budget: &MemoryBudget, account: &MemoryAccount) {
+        let known = self.0.lock_state().charges.holder.clone();
+        let holder = known.unwrap_or_else(|| {
+            let holder = budget.holder();
+            self.set_memory_holder(&holder);
+            holder
+        });
+        holder.assign(account);
     }
 
     /// Records that the peers were informed of the client's detachment. Returns whether they were not before.
@@ -143,7 +129,9 @@ impl ClientQueue {
 
     /// From now on frames have sequence numbers, and are kept in `replay` beyond this connection.
     pub fn enable_replay(&self, replay: Box<ReplayBuffer>) {
-        self.0.lock_state().replay = Some(replay);
+        let mut state = self.0.lock_state();
+        state.replay = Some(replay);
+        let _ = state.update_charges();
     }
 
     /// Whether the client may resume its membership when it loses its connection.
@@ -159,8 +147,10 @@ impl ClientQueue {
 
     /// The client has received every frame up to this sequence number.
     pub fn acknowledge(&self, seq: u64) {
-        if let Some(replay) = &mut self.0.lock_state().replay {
+        let mut state = self.0.lock_state();
+        if let Some(replay) = &mut state.replay {
             replay.acknowledge(seq);
+            let _ = state.update_charges();
         }
     }
 
@@ -171,8 +161,10 @@ impl ClientQueue {
 
     /// See [`ReplayBuffer::note_relayed_id`].
     pub fn note_relayed_id(&self, id: &str) {
-        if let Some(replay) = &mut self.0.lock_state().replay {
+        let mut state = self.0.lock_state();
+        if let Some(replay) = &mut state.replay {
             replay.note_relayed_id(id);
+            let _ = state.update_charges();
         }
     }
 
@@ -197,6 +189,8 @@ impl ClientQueue {
         (fresh.features, fresh.media_path) = (old.features, old.media_path);
         fresh.bytes = frames.iter().map(|frame| frame.len()).sum();
         fresh.frames = frames;
+        old.bytes = 0;
+        let _ = (old.update_charges(), fresh.update_charges());
         drop(fresh);
         old.is_closed = true;
         drop(old);
@@ -212,6 +206,10 @@ impl ClientQueue {
         let mut fresh = carrier.0.lock_state();
         (fresh.replay, fresh.features) = (old.replay.take(), old.features);
         (fresh.is_detached, fresh.is_detached_reported) = (true, old.is_detached_reported);
+        if let Some(holder) = &old.charges.holder {
+            fresh.charges.bill(holder);
+        }
+        let _ = (old.update_charges(), fresh.update_charges());
         drop(fresh);
         old.is_closed = true;
         drop(old);
@@ -239,6 +237,7 @@ impl ClientQueue {
             && later.is_none_or(|later| replay.append(later.into_frames()).is_ok());
         (state.replay, state.features) = (Some(replay), features);
         state.is_detached_reported = is_detached_reported;
+        let _ = state.update_charges();
         drop(state);
         if !is_complete {
             self.disconnect(DisconnectReason::TooSlow);
@@ -320,6 +319,8 @@ impl ClientQueue {
 pub(super) struct QueueShared {
     state: Mutex<QueueState>,
     disconnect_reason: OnceLock<DisconnectReason>,
+    /// The connection is to end because too much memory is held; its client may resume.
+    is_shed: AtomicBool,
 }
 
 impl QueueShared {
@@ -329,6 +330,63 @@ impl QueueShared {
 
     pub(super) fn disconnect_reason(&self) -> Option<DisconnectReason> {
         self.disconnect_reason.get().copied()
+    }
+
+    pub(super) fn is_shed(&self) -> bool {
+        self.is_shed.load(Ordering::Relaxed)
+    }
+}
+
+impl Shed for QueueShared {
+    /// Disconnects the client as one that reads too slowly. It can resume only where it has acknowledged every frame:
+    /// those that it has not are freed.
+    fn shed(&self) -> bool {
+        let mut state = self.lock_state();
+        let may_resume = state.frames.is_empty()
+            && state.replay.as_ref().is_some_and(|replay| replay.is_empty());
+        state.frames = VecDeque::new();
+        let _ = state.detach();
+        if may_resume {
+            let _ = state.update_charges();
+            self.is_shed.store(true, Ordering::Relaxed);
+            state.wake();
+            return false;
+        }
+        state.replay = None;
+        state.is_closed = true;
+        let _ = state.update_charges();
+        if self.disconnect_reason.set(DisconnectReason::TooSlow).is_ok() {
+            state.wake();
+        }
+        true
+    }
+}
+
+/// The client reads more slowly than its room sends: a frame would be lost.
+struct QueueOverflow;
+
+/// What a queue holds, as the memory budget counts it.
+pub(super) struct QueueCharges {
+    holder: Option<Arc<MemoryHolder>>,
+    queue: Charge,
+    replay: Charge,
+}
+
+impl Default for QueueCharges {
+    fn default() -> Self {
+        Self {
+            holder: None,
+            queue: Charge::uncounted(MemoryKind::SendQueues),
+            replay: Charge::uncounted(MemoryKind::ReplayBuffers),
+        }
+    }
+}
+
+impl QueueCharges {
+    fn bill(&mut self, holder: &Arc<MemoryHolder>) {
+        self.holder = Some(holder.clone());
+        self.queue.bill(holder);
+        self.replay.bill(holder);
     }
 }
 
@@ -343,6 +401,9 @@ pub(super) struct QueueState {
     pub(super) direct_writer: Option<Arc<dyn DirectWriter>>,
     /// How many frames were taken out and may not be written yet.
     pub(super) unconfirmed: usize,
+    /// The bytes of those.
+    pub(super) unconfirmed_bytes: usize,
+    pub(super) charges: QueueCharges,
     /// The frames that outlive this connection, where the client may resume.
     pub(super) replay: Option<Box<ReplayBuffer>>,
     /// The connection has ended or is about to end: frames are only kept for the next one.
@@ -375,6 +436,74 @@ impl QueueState {
     /// The state of a queue whose reader is gone.
     pub(super) fn closed() -> Self {
         Self { is_closed: true, ..Self::default() }
+    }
+
+    /// Sends or queues a frame; whether it was written at once.
+    fn push(
+        &mut self,
+        frame: ByteString,
+        received_at: Option<Instant>,
+    ) -> Result<bool, QueueOverflow> {
+        if self.is_closed {
+            return Ok(false); // its connection is ending; the end of the membership follows
+        }
+        if self.is_detached {
+            let kept = self.replay.as_mut().map_or(Ok(()), |replay| replay.defer(frame));
+            return kept.map(|()| false).map_err(|ReplayGap| QueueOverflow);
+        }
+        if self.frames.is_empty()
+            && self.unconfirmed == 0
+            && let Some(writer) = &self.direct_writer
+        {
+            let outcome = match &self.replay {
+                None => writer.try_send(&frame),
+                Some(replay) => writer.try_send(&protocol::with_seq(&frame, replay.next_seq())),
+            };
+            if outcome != WriteOutcome::NotSent {
+                if let Some(replay) = &mut self.replay {
+                    replay.push_sent(frame);
+                }
+                if outcome == WriteOutcome::Partial {
+                    self.wake();
+                }
+                return Ok(true);
+            }
+        }
+        if self.frames.len() >= QUEUE_MAX_FRAMES || self.bytes + frame.len() > QUEUE_MAX_BYTES {
+            return Err(QueueOverflow);
+        }
+        self.bytes += frame.len();
+        self.oldest_received_at = self.oldest_received_at.or(received_at);
+        self.frames.push_back(frame);
+        self.wake();
+        Ok(false)
+    }
+
+    /// There is no connection any more: frames are only kept for the next one.
+    fn detach(&mut self) -> Result<(), QueueOverflow> {
+        if std::mem::replace(&mut self.is_detached, true) {
+            return Ok(());
+        }
+        let (unsent, unwritten) = (std::mem::take(&mut self.frames), self.unconfirmed);
+        (self.bytes, self.unconfirmed, self.unconfirmed_bytes) = (0, 0, 0);
+        self.direct_writer = None;
+        let kept = self.replay.as_mut().map_or(Ok(()), |replay| {
+            replay.mark_unwritten(unwritten);
+            replay.append(unsent)
+        });
+        kept.map_err(|ReplayGap| QueueOverflow)
+    }
+
+    /// Counts what is held now. Call it after every change of `frames` and `replay`.
+    pub(super) fn update_charges(&mut self) -> Growth {
+        let frames = self.frames.len() + self.unconfirmed;
+        let queue = self.bytes + self.unconfirmed_bytes + frames * FRAME_OVERHEAD;
+        let replay = self.replay.as_ref().map_or(0, |replay| replay.held_bytes());
+        let grown = self.charges.queue.set(queue);
+        match self.charges.replay.set(replay) {
+            Growth::Fits => grown,
+            Growth::Excessive => Growth::Excessive,
+        }
     }
 
     pub(super) fn register_reader(&mut self, reader: &Waker) {

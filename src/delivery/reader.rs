@@ -12,12 +12,16 @@ use tokio::time::Instant;
 
 use super::{
     DisconnectSignal, ReplayBuffer,
-    queue::{IDLE_CAPACITY, QueueShared, QueueState},
+    queue::{QueueShared, QueueState},
+    replay::IDLE_CAPACITY,
 };
 use crate::{protocol::Features, websocket::DirectWriter};
 
 /// The most frames that are taken for one write.
 const MAX_BATCH_FRAMES: usize = 16;
+
+/// No further frame is taken for a write that has so many bytes: what the socket does not accept is copied.
+const MAX_BATCH_BYTES: usize = 16 * 1024;
 
 /// The end of a send queue that the client's own connection holds. All its waits belong to one task.
 #[derive(Debug)]
@@ -44,17 +48,24 @@ impl ClientQueueReader {
         frames: &mut Vec<ByteString>,
     ) -> Poll<Option<Instant>> {
         let mut state = self.0.lock_state();
-        state.unconfirmed = 0;
+        (state.unconfirmed, state.unconfirmed_bytes) = (0, 0);
         if std::mem::take(&mut state.is_ping_requested) {
             return Poll::Ready(None);
         }
         if state.frames.is_empty() {
+            let _ = state.update_charges();
             state.register_reader(context.waker());
             return Poll::Pending;
         }
-        let count = state.frames.len().min(MAX_BATCH_FRAMES);
-        state.unconfirmed = count;
-        frames.extend((0..count).map_while(|_| state.pop()));
+        while state.unconfirmed < MAX_BATCH_FRAMES
+            && state.unconfirmed_bytes < MAX_BATCH_BYTES
+            && let Some(frame) = state.pop()
+        {
+            state.unconfirmed += 1;
+            state.unconfirmed_bytes += frame.len();
+            frames.push(frame);
+        }
+        let _ = state.update_charges();
         let oldest_received_at = state.oldest_received_at.take();
         if state.frames.is_empty() && state.frames.capacity() > IDLE_CAPACITY {
             state.frames = VecDeque::new();
@@ -64,7 +75,10 @@ impl ClientQueueReader {
 
     /// Takes a queued frame, if there is one.
     pub fn try_recv(&mut self) -> Option<ByteString> {
-        self.0.lock_state().pop()
+        let mut state = self.0.lock_state();
+        let frame = state.pop();
+        let _ = state.update_charges();
+        frame
     }
 
     /// Takes the replay buffer of a detached client, for another process, and the client's features. From now on
@@ -72,7 +86,9 @@ impl ClientQueueReader {
     pub fn take_replay(&self) -> Option<(Box<ReplayBuffer>, Features)> {
         let mut state = self.0.lock_state();
         let features = state.features;
-        state.replay.take().map(|replay| (replay, features))
+        let replay = state.replay.take();
+        let _ = state.update_charges();
+        replay.map(|replay| (replay, features))
     }
 
     /// How many bytes of frames the replay buffer holds; 0 where there is none.

@@ -17,6 +17,18 @@ pub const REPLAY_MAX_BYTES: usize = 1024 * 1024;
 /// How many ids of relayed frames are kept for one client: more than it can have had in flight.
 const MAX_RELAYED_IDS: usize = 256;
 
+/// An empty queue keeps room for this many frames: enough for a member of a quiet room.
+pub const IDLE_CAPACITY: usize = 4;
+
+/// What a frame takes beside its bytes: its places in the queues, its count of references, and what the allocator adds.
+pub(super) const FRAME_OVERHEAD: usize = 128;
+
+/// What a deferred frame takes beside its bytes: as much, and whom it is about.
+const DEFERRED_OVERHEAD: usize = 256;
+
+/// What an id takes beside its bytes.
+const ID_OVERHEAD: usize = 48;
+
 /// The frames of one membership that its client may not have received, independent of the connections that carry
 /// them. A frame gets its number when it is sent; those that came while there was no connection have none yet.
 #[derive(Clone, Deserialize, Serialize)]
@@ -38,6 +50,8 @@ pub struct ReplayBuffer {
     relayed_ids: VecDeque<String>,
     /// How many of those are from before its last resume.
     relayed_before_resume: usize,
+    /// What those ids take; not of those that came from another process.
+    relayed_id_bytes: usize,
 }
 
 /// A [`ReplayBuffer`] as other processes read it, also those of earlier versions, which number all frames.
@@ -83,6 +97,7 @@ impl ReplayBuffer {
             deferred: DeferredFrames::default(),
             relayed_ids: VecDeque::new(),
             relayed_before_resume: 0,
+            relayed_id_bytes: 0,
         }
     }
 
@@ -128,10 +143,24 @@ impl ReplayBuffer {
         self.sent_bytes + self.deferred.bytes()
     }
 
+    /// How many bytes all of it takes.
+    pub(super) fn held_bytes(&self) -> usize {
+        let overhead = self.sent.len() * FRAME_OVERHEAD + self.deferred.len() * DEFERRED_OVERHEAD;
+        self.bytes() + overhead + self.relayed_id_bytes
+    }
+
+    /// Whether the client has acknowledged every frame.
+    pub(super) fn is_empty(&self) -> bool {
+        self.sent.is_empty() && self.deferred.len() == 0
+    }
+
     /// The client has received every frame up to this sequence number.
     pub fn acknowledge(&mut self, seq: u64) {
         while !self.sent.is_empty() && self.first_seq() <= seq {
             self.drop_first();
+        }
+        if self.sent.is_empty() && self.sent.capacity() > IDLE_CAPACITY {
+            self.sent = VecDeque::new();
         }
     }
 
@@ -195,9 +224,12 @@ impl ReplayBuffer {
     /// Records that a frame with this `id` was relayed.
     pub fn note_relayed_id(&mut self, id: &str) {
         if self.relayed_ids.len() == MAX_RELAYED_IDS {
-            self.relayed_ids.pop_front();
+            let oldest = self.relayed_ids.pop_front();
+            let freed = oldest.map_or(0, |id| ID_OVERHEAD + id.len());
+            self.relayed_id_bytes = self.relayed_id_bytes.saturating_sub(freed);
             self.relayed_before_resume = self.relayed_before_resume.saturating_sub(1);
         }
+        self.relayed_id_bytes += ID_OVERHEAD + id.len();
         self.relayed_ids.push_back(id.to_owned());
     }
 

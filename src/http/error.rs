@@ -100,6 +100,9 @@ pub enum ApiError {
     /// 503, with `Retry-After`. The limit of unauthenticated connections is reached.
     #[error("Too many connections are waiting to authenticate. Please try again later.")]
     TooManyUnauthenticated,
+    /// 503, with `Retry-After`. The memory budget is used up.
+    #[error("The server holds as much as it may. Please try again later.")]
+    Overloaded,
     /// 503, with `Retry-After`. The server is stopping.
     #[error("The server is restarting")]
     Draining,
@@ -202,6 +205,7 @@ impl ApiError {
             Self::TurnNotConfigured
             | Self::NoTurnUrls
             | Self::TooManyUnauthenticated
+            | Self::Overloaded
             | Self::Draining
             | Self::ClusterUnavailable
             | Self::NotPersisted
@@ -216,6 +220,7 @@ impl ApiError {
             Self::LockedOut(wait) | Self::TooManyRequests(wait) => Some(*wait),
             Self::TooManyUnauthenticated
             | Self::TooManyLogins
+            | Self::Overloaded
             | Self::Draining
             | Self::NotPersisted
             | Self::TooManyLists
@@ -275,6 +280,7 @@ impl From<AuthError> for ApiError {
             AuthError::BadToken
             | AuthError::Blocked
             | AuthError::NoSuchUser
+            | AuthError::TooManyConnections
             | AuthError::Removed => Self::InvalidToken,
         }
     }

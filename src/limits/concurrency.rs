@@ -1,52 +1,66 @@
-//! Limits how many sockets, connections or logins exist at one time, over all and for each address.
+//! Limits how many sockets, connections or logins exist at one time, over all and for each address or account.
 
 use std::{
     collections::HashMap,
+    hash::Hash,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use super::address_key;
 
-/// Limits how many permits are held at one time, over all addresses and for each: WebSockets, unauthenticated
-/// connections, connections, logins.
+/// Limits how many permits are held at one time, over all keys and for each. A key is an address (WebSockets,
+/// unauthenticated connections, connections, logins), or the name of an account (WebSockets).
 #[derive(Clone)]
-pub struct ConcurrencyLimiter {
+pub struct ConcurrencyLimiter<K: Eq + Hash = IpAddr> {
     over_all: usize,
-    held: Arc<Mutex<PermitCounts>>,
+    held: Arc<Mutex<PermitCounts<K>>>,
 }
 
-#[derive(Debug, Default)]
-struct PermitCounts {
-    per_address: usize,
+#[derive(Debug)]
+struct PermitCounts<K> {
+    per_key: usize,
     over_all: usize,
-    by_address: HashMap<IpAddr, usize>,
+    by_key: HashMap<K, usize>,
 }
 
 impl ConcurrencyLimiter {
-    /// At most `over_all` permits, and `per_address` for one address; 0 = no limit.
-    pub fn new(over_all: usize, per_address: usize) -> Self {
-        let limiter = Self { over_all: zero_as_unlimited(over_all), held: Arc::default() };
-        limiter.apply_settings(per_address);
+    /// Takes a permit for `address`, until it is dropped; `None` at the limit.
+    pub fn acquire(&self, address: IpAddr) -> Option<Permit> {
+        self.acquire_for(address_key(address))
+    }
+}
+
+impl<K: Clone + Eq + Hash> ConcurrencyLimiter<K> {
+    /// At most `over_all` permits, and `per_key` for one key; 0 = no limit.
+    pub fn new(over_all: usize, per_key: usize) -> Self {
+        let held = PermitCounts { per_key: 0, over_all: 0, by_key: HashMap::new() };
+        let held = Arc::new(Mutex::new(held));
+        let limiter = Self { over_all: zero_as_unlimited(over_all), held };
+        limiter.apply_settings(per_key);
         limiter
     }
 
-    /// Changes the limit for one address; 0 = no limit. Permits that are held already stay.
-    pub fn apply_settings(&self, per_address: usize) {
-        self.lock().per_address = zero_as_unlimited(per_address);
+    /// Changes the limit for one key; 0 = no limit. Permits that are held already stay.
+    pub fn apply_settings(&self, per_key: usize) {
+        self.lock().per_key = zero_as_unlimited(per_key);
     }
 
-    /// Takes a permit for `address`, until it is dropped; `None` at the limit.
-    pub fn acquire(&self, address: IpAddr) -> Option<Permit> {
-        let address = address_key(address);
+    /// Takes a permit for `key`, until it is dropped; `None` at the limit.
+    pub fn acquire_for(&self, key: K) -> Option<Permit<K>> {
         let mut held = self.lock();
-        let by_address = held.by_address.get(&address).copied().unwrap_or_default();
-        if held.over_all >= self.over_all || by_address >= held.per_address {
+        let of_key = held.by_key.get(&key).copied().unwrap_or_default();
+        if held.over_all >= self.over_all || of_key >= held.per_key {
             return None;
         }
-        held.over_all += 1;
-        held.by_address.insert(address, by_address + 1);
-        Some(Permit { held: self.held.clone(), address })
+        held.count(key.clone());
+        Some(Permit { held: self.held.clone(), key })
+    }
+
+    /// Takes a permit for `key` also at the limit.
+    pub fn acquire_beyond_limit(&self, key: K) -> Permit<K> {
+        self.lock().count(key.clone());
+        Permit { held: self.held.clone(), key }
     }
 
     /// How many permits are held.
@@ -54,8 +68,15 @@ impl ConcurrencyLimiter {
         self.lock().over_all
     }
 
-    fn lock(&self) -> MutexGuard<'_, PermitCounts> {
+    fn lock(&self) -> MutexGuard<'_, PermitCounts<K>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Eq + Hash> PermitCounts<K> {
+    fn count(&mut self, key: K) {
+        self.over_all += 1;
+        *self.by_key.entry(key).or_default() += 1;
     }
 }
 
@@ -65,19 +86,19 @@ fn zero_as_unlimited(limit: usize) -> usize {
 
 /// One permit, held until it is dropped.
 #[derive(Debug)]
-pub struct Permit {
-    held: Arc<Mutex<PermitCounts>>,
-    address: IpAddr,
+pub struct Permit<K: Eq + Hash = IpAddr> {
+    held: Arc<Mutex<PermitCounts<K>>>,
+    key: K,
 }
 
-impl Drop for Permit {
+impl<K: Eq + Hash> Drop for Permit<K> {
     fn drop(&mut self) {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.over_all -= 1;
-        if let Some(count) = held.by_address.get_mut(&self.address) {
+        if let Some(count) = held.by_key.get_mut(&self.key) {
             *count -= 1;
             if *count == 0 {
-                held.by_address.remove(&self.address);
+                held.by_key.remove(&self.key);
             }
         }
     }
@@ -122,7 +143,7 @@ mod tests {
 
         drop(all);
         let held = limiter.held.lock().unwrap();
-        assert!(held.over_all == 0 && held.by_address.is_empty());
+        assert!(held.over_all == 0 && held.by_key.is_empty());
     }
 
     #[test]

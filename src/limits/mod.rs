@@ -8,6 +8,7 @@ mod lockout;
 mod message_budgets;
 mod message_rate;
 mod refusals;
+mod resume_slots;
 mod token_bucket;
 
 pub use account::AccountKey;
@@ -20,6 +21,7 @@ pub use message_rate::{MessageRateLimiter, RateVerdict};
 pub use refusals::{
     RefusalKind, count_refusal, log_counted_refusals, log_refusal, log_refusal_in_span,
 };
+pub use resume_slots::{NoSlot, ResumeSlot, ResumeSlots};
 
 use std::net::{IpAddr, Ipv6Addr};
 

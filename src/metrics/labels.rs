@@ -85,10 +85,14 @@ pub enum LimitKind {
     Joins,
     /// WebSockets from an address (`MAX_CONNECTIONS_PER_IP`).
     Sockets,
+    /// WebSockets of an account (`MAX_CONNECTIONS_PER_USER`).
+    UserSockets,
     /// WebSockets that have not sent an access token yet.
     UnauthenticatedConnections,
     /// Connections from an address that are no WebSockets.
     Connections,
+    /// Requests and WebSockets that were refused because too much memory is held (`MEMORY_BUDGET_MIB`).
+    Memory,
     /// Detached members from an address.
     #[strum(serialize = "disconnected_members")]
     DetachedMembers,

@@ -32,6 +32,10 @@ use crate::{
     tls::ServerCertificate,
 };
 
+/// What the kernel may buffer of a connection in each direction, in bytes; it doubles the number for its own records. Many times
+/// what signaling has on the way, and enough for a megabyte a second over 100 ms.
+const KERNEL_BUFFER_BYTES: usize = 128 * 1024;
+
 /// How long to wait before accepting again, where the system has no file descriptor left.
 const DESCRIPTOR_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -41,8 +45,21 @@ const DESCRIPTOR_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 /// a client that finds the backlog full retries only after 1 s, then 3, 7 and 15 s.
 pub async fn listen(host: &str, port: u16) -> io::Result<TcpListener> {
     let listener = TcpListener::bind((host, port)).await?;
+    bound_kernel_buffers(&listener);
     rustix::net::listen(&listener, i32::MAX)?;
     Ok(listener)
+}
+
+/// Bounds the kernel's buffers of every connection that `listener` accepts, which inherit this (socket(7)): left to itself the
+/// kernel lets a client that does not read have several MiB, and a control group's limit counts them.
+pub(super) fn bound_kernel_buffers(listener: &TcpListener) {
+    let bounded = rustix::net::sockopt::set_socket_send_buffer_size(listener, KERNEL_BUFFER_BYTES)
+        .and_then(|()| {
+            rustix::net::sockopt::set_socket_recv_buffer_size(listener, KERNEL_BUFFER_BYTES)
+        });
+    if let Err(error) = bounded {
+        tracing::warn!(%error, "cannot bound the kernel's buffers of connections");
+    }
 }
 
 /// Serves `service` on `listener` until `closing`; then finishes the requests that have begun.
@@ -72,7 +89,8 @@ pub async fn serve(
         match accepted {
             Ok((stream, peer)) => match limits.address_permit(peer) {
                 Ok(permit) => {
-                    let slot = Arc::new(ConnectionSlot::new(permit, limits.timeouts.clone()));
+                    let timeouts = limits.timeouts.clone();
+                    let slot = ConnectionSlot::new(permit, timeouts, &limits.memory);
                     limits.make_room(&slot);
                     let info = ConnectionInfo { peer, tls: false, slot, workers: workers.clone() };
                     let connection = AcceptedConnection { stream, runtime, info, descriptor };

@@ -2,12 +2,13 @@
 
 use std::{
     convert::Infallible,
+    fmt,
     io::{self, IoSlice},
     net::SocketAddr,
     os::fd::AsFd,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, ready},
@@ -26,14 +27,20 @@ use tokio_rustls::server::TlsStream;
 use tower::util::BoxCloneSyncService;
 
 use super::workers::Workers;
-use crate::intervals::HttpTimeouts;
-use crate::limits::Permit;
+use crate::{
+    intervals::HttpTimeouts,
+    limits::Permit,
+    memory::{Charge, MemoryBudget, MemoryKind, Shed},
+};
 
 /// A service that answers every request, for [`serve`](super::serve).
 pub type HttpService = BoxCloneSyncService<Request, Response, Infallible>;
 
 /// The largest request head, in bytes. Hyper rejects one that is much longer, and a layer rejects the rest.
 pub const MAX_HEAD_BYTES: usize = 32 * 1024;
+
+/// The most bytes that count for one request: what is read of a body that is too large is not kept.
+const MAX_REQUEST_BYTES: usize = 96 * 1024;
 
 /// The start of a connection of a client that assumes HTTP/2 (RFC 9113 section 3.4). Hyper would close it without an
 /// answer.
@@ -62,7 +69,10 @@ pub struct ConnectionSlot {
     is_answering: AtomicBool,
     /// Notified when the connection is to be closed.
     closing: Notify,
+    /// Counts the bytes of a request that were read before its answer is ready.
+    request: Mutex<RequestCharge>,
     is_websocket: AtomicBool,
+    is_reset_at_end: AtomicBool,
     permit: Mutex<Option<Permit>>,
     /// How long its client may take.
     pub timeouts: Arc<HttpTimeouts>,
@@ -70,8 +80,31 @@ pub struct ConnectionSlot {
 
 impl ConnectionSlot {
     /// A connection that was accepted with `permit`.
-    pub(super) fn new(permit: Option<Permit>, timeouts: Arc<HttpTimeouts>) -> Self {
-        Self { permit: Mutex::new(permit), timeouts, ..Self::default() }
+    pub(super) fn new(
+        permit: Option<Permit>,
+        timeouts: Arc<HttpTimeouts>,
+        memory: &MemoryBudget,
+    ) -> Arc<Self> {
+        let slot = Arc::new(Self { permit: Mutex::new(permit), timeouts, ..Self::default() });
+        let holder = memory.holder();
+        let shed: Weak<Self> = Arc::downgrade(&slot);
+        holder.set_shed(shed);
+        slot.request_charge().0 = Some(holder.charge(MemoryKind::PartialRequests));
+        slot
+    }
+
+    /// Counts bytes that were read.
+    fn record_read(&self, bytes: usize) {
+        if self.is_websocket.load(Ordering::Relaxed) {
+            return;
+        }
+        if let Some(charge) = &mut self.request_charge().0 {
+            let _ = charge.set((charge.bytes() + bytes).min(MAX_REQUEST_BYTES));
+        }
+    }
+
+    fn request_charge(&self) -> MutexGuard<'_, RequestCharge> {
+        self.request.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A whole request head has arrived. Returns a value that is held until the answer is ready.
@@ -96,11 +129,35 @@ impl ConnectionSlot {
         self.closing.notified().await;
     }
 
+    /// From now on the end of the connection is a reset, and the kernel keeps nothing for a client that does not read.
+    pub fn reset_at_end(&self) {
+        self.is_reset_at_end.store(true, Ordering::Relaxed);
+    }
+
     /// Marks the connection as a WebSocket: it counts against other limits from now on, and its session has deadlines of
     /// its own.
     pub fn mark_websocket(&self) {
         self.is_websocket.store(true, Ordering::Relaxed);
+        *self.request_charge() = RequestCharge::default();
         self.permit.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
+impl Shed for ConnectionSlot {
+    fn shed(&self) -> bool {
+        self.reset_at_end();
+        self.close();
+        true
+    }
+}
+
+/// The charge of a connection's request; none once it is a WebSocket.
+#[derive(Default)]
+struct RequestCharge(Option<Charge>);
+
+impl fmt::Debug for RequestCharge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RequestCharge").field(&self.0.as_ref().map(Charge::bytes)).finish()
     }
 }
 
@@ -110,6 +167,9 @@ pub(super) struct RequestInProgress(Arc<ConnectionSlot>);
 impl Drop for RequestInProgress {
     fn drop(&mut self) {
         self.0.is_answering.store(false, Ordering::Relaxed);
+        if let Some(charge) = &mut self.0.request_charge().0 {
+            let _ = charge.set(0);
+        }
     }
 }
 
@@ -197,13 +257,23 @@ impl CountedStream {
     }
 }
 
+impl Drop for CountedStream {
+    fn drop(&mut self) {
+        if self.slot.is_reset_at_end.load(Ordering::Relaxed) {
+            let _ = self.tcp.set_zero_linger();
+        }
+    }
+}
+
 impl AsyncRead for CountedStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
         ready!(Pin::new(&mut self.tcp).poll_read(context, buffer))?;
+        self.slot.record_read(buffer.filled().len() - before);
         if !self.has_read {
             self.has_read = true;
             if buffer.filled().starts_with(HTTP2_PREFACE) {

@@ -16,6 +16,7 @@ use super::connection::ConnectionSlot;
 use crate::{
     intervals::HttpTimeouts,
     limits::{ConcurrencyLimiter, Permit},
+    memory::MemoryBudget,
     metrics::{LimitKind, Metrics},
 };
 
@@ -34,6 +35,7 @@ pub struct ConnectionLimits {
     by_address: ConcurrencyLimiter,
     trusted_proxies: Vec<IpNet>,
     metrics: Arc<Metrics>,
+    pub(super) memory: MemoryBudget,
     pub(super) timeouts: Arc<HttpTimeouts>,
     /// The open connections, the oldest first, where new ones displace silent ones.
     displaceable: Option<Mutex<Vec<Weak<ConnectionSlot>>>>,
@@ -59,6 +61,7 @@ impl ConnectionLimits {
             by_address: ConcurrencyLimiter::new(0, MAX_UNAUTHENTICATED_PER_ADDRESS),
             trusted_proxies: trusted_proxies.to_vec(),
             metrics,
+            memory: MemoryBudget::default(),
             timeouts: Arc::default(),
             displaceable: None,
         }
@@ -68,6 +71,12 @@ impl ConnectionLimits {
     #[must_use]
     pub fn with_timeouts(self, timeouts: HttpTimeouts) -> Self {
         Self { timeouts: Arc::new(timeouts), ..self }
+    }
+
+    /// The same limits, where what connections hold counts against `memory`.
+    #[must_use]
+    pub fn with_memory(self, memory: MemoryBudget) -> Self {
+        Self { memory, ..self }
     }
 
     /// Waits for a free file descriptor. Cancel safe.

@@ -5,6 +5,8 @@ use std::io;
 use listenfd::ListenFd;
 use tokio::net::TcpListener;
 
+use super::accept::bound_kernel_buffers;
+
 /// The listening socket that systemd hands over (`LISTEN_FDS`, sd_listen_fds(3)): it stays open while one process follows
 /// another. Removes the variables from the environment: call it once, before there are threads.
 ///
@@ -26,5 +28,7 @@ pub fn inherited_listener() -> io::Result<Option<std::net::TcpListener>> {
 /// The error of the system.
 pub fn adopt_listener(listener: std::net::TcpListener) -> io::Result<TcpListener> {
     listener.set_nonblocking(true)?;
-    TcpListener::from_std(listener)
+    let listener = TcpListener::from_std(listener)?;
+    bound_kernel_buffers(&listener);
+    Ok(listener)
 }

@@ -16,6 +16,8 @@ pub enum CloseReason {
     Silent,
     /// The state that the nodes of a cluster share cannot be reached.
     Unavailable,
+    /// The server holds as much memory as it may.
+    Overloaded,
     /// The first frame was no `auth_token`, or did not arrive in time.
     AuthRequired,
     /// The access token is not valid.
@@ -28,6 +30,8 @@ pub enum CloseReason {
     RoomNotAllowed,
     /// The address has as many connections as it may.
     TooManyConnections,
+    /// The account has as many connections as it may.
+    TooManyUserConnections,
     /// The room has as many members as it may.
     RoomFull,
     /// Another user has the client id in this room.
@@ -130,6 +134,7 @@ impl CloseReason {
             Self::Blocked            => sent("blocked",              MEMBERS, FINAL, LEAVE,  1008, "IP blocked due to security violations",      "Too many invalid tokens came from your address; come back later, or with a valid one"),
             Self::RateLimited        => sent("rate_limited",         MEMBERS, RETRY, RESUME, 1008, "Rate limit exceeded",                        "You went on sending more messages than are passed on"),
             Self::TooManyConnections => sent("too_many_connections", ALWAYS,  RETRY, RESUME, 1008, "Too many connections",                       "Your address has as many connections open as it may"),
+            Self::TooManyUserConnections => sent("too_many_connections", ALWAYS, RETRY, RESUME, 1008, "Too many connections",                    "Your account has as many connections open as it may"),
             Self::RoomNotAllowed     => sent("room_not_allowed",     ALWAYS,  FINAL, LEAVE,  1008, "Room not allowed",                           "This server does not have that room"),
             Self::RoomFull           => sent("room_full",            ALWAYS,  RETRY, RESUME, 1008, "Room is full",                               "Room is full"),
             Self::RoomLocked         => sent("room_locked",          ALWAYS,  RETRY, RESUME, 1008, "Room is locked",                             "The room is locked: no client may join now"),
@@ -141,6 +146,7 @@ impl CloseReason {
             Self::Draining           => sent("draining",             ALWAYS,  RETRY, RESUME, 1012, "Server is restarting",                       "The server is restarting"),
             Self::Unavailable        => sent("unavailable",          ALWAYS,  RETRY, RESUME, 1013, "Try again later",                            "Rooms cannot be entered at the moment"),
             Self::TooManyJoins(_)    => sent("rate_limited",         ALWAYS,  RETRY, RESUME, 1013, "Try again later",                            "You join rooms too often; join again after the given time"),
+            Self::Overloaded         => sent("unavailable",          ALWAYS,  RETRY, RESUME, 1013, "Try again later",                            "The server holds as much as it may at the moment"),
             Self::TooSlow            => sent("too_slow",             MEMBERS, RETRY, RESUME, 1013, "Reading too slowly",                         "Send queue overflow: the client reads too slowly"),
             Self::Replaced           => sent("replaced",             MEMBERS, FINAL, LEAVE,  4001, "Replaced by a new connection",               "The same user opened a new connection with this client id"),
             Self::Removed            => sent("removed",              ALWAYS,  FINAL, LEAVE,  4002, "Removed by an administrator",                "An administrator has removed you from this room"),

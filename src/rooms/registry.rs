@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     delivery::{ClientQueue, ResumeError},
+    memory::{MemoryBudget, MemoryKind},
     migration::{ConnectionId, random_key},
     timeline::{Timeline, TimelineArchive, TimelineEntry, TimelineView},
     webhooks::Webhooks,
@@ -39,6 +40,7 @@ pub(super) struct RegistryState {
     /// How long the timelines of closed rooms are kept; zero where there are none.
     timelines: Duration,
     archive: Mutex<TimelineArchive>,
+    memory: MemoryBudget,
 }
 
 /// A room as all its members share it. Once its last member has gone it is finished, and never entered again: the next
@@ -60,21 +62,32 @@ impl RoomRegistry {
 
     /// The same, on a node that shares them with those that `backend` reaches.
     pub fn with_backend(capacity: usize, backend: Arc<dyn Backend>) -> Self {
-        Self::from_parts(capacity, backend, Duration::ZERO, Webhooks::default())
+        let (webhooks, memory) = (Webhooks::default(), MemoryBudget::default());
+        Self::from_parts(capacity, backend, Duration::ZERO, webhooks, memory)
     }
 
     /// The same rooms with timelines, which are kept for so long after a room is closed. Call it before the first join.
     #[must_use]
     pub fn with_timelines(self, kept: Duration) -> Self {
         let capacity = self.0.capacity.load(Ordering::Relaxed);
-        Self::from_parts(capacity, self.0.backend.clone(), kept, self.0.webhooks.clone())
+        let (backend, memory) = (self.0.backend.clone(), self.0.memory.clone());
+        Self::from_parts(capacity, backend, kept, self.0.webhooks.clone(), memory)
+    }
+
+    /// The same rooms, whose timelines count against `memory`. Call it before the first join.
+    #[must_use]
+    pub fn with_memory(self, memory: MemoryBudget) -> Self {
+        let capacity = self.0.capacity.load(Ordering::Relaxed);
+        let (backend, webhooks) = (self.0.backend.clone(), self.0.webhooks.clone());
+        Self::from_parts(capacity, backend, self.0.timelines, webhooks, memory)
     }
 
     /// The same rooms, whose events go to `webhooks`. Call it before the first join.
     #[must_use]
     pub fn with_webhooks(self, webhooks: Webhooks) -> Self {
         let capacity = self.0.capacity.load(Ordering::Relaxed);
-        Self::from_parts(capacity, self.0.backend.clone(), self.0.timelines, webhooks)
+        let (backend, memory) = (self.0.backend.clone(), self.0.memory.clone());
+        Self::from_parts(capacity, backend, self.0.timelines, webhooks, memory)
     }
 
     fn from_parts(
@@ -82,6 +95,7 @@ impl RoomRegistry {
         backend: Arc<dyn Backend>,
         timelines: Duration,
         webhooks: Webhooks,
+        memory: MemoryBudget,
     ) -> Self {
         Self(Arc::new(RegistryState {
             rooms: DashMap::new(),
@@ -93,6 +107,7 @@ impl RoomRegistry {
             webhooks,
             timelines,
             archive: Mutex::default(),
+            memory,
         }))
     }
 
@@ -327,7 +342,8 @@ impl RoomRegistry {
             (inside.id().clone(), inside.take_timeline())
         };
         if let Some(timeline) = timeline {
-            self.archive().insert(shared_id, timeline, Instant::now());
+            let is_too_much = || self.0.memory.is_eighth_used_by(MemoryKind::Timelines);
+            self.archive().insert(shared_id, timeline, Instant::now(), is_too_much);
         }
         self.0.rooms.remove_if(id, |_, known| Arc::ptr_eq(known, room));
     }
@@ -340,7 +356,10 @@ impl RoomRegistry {
             return None;
         }
         let known = self.archive().remove(id);
-        known.or_else(|| Some(Box::new(Timeline::new(Instant::now()))))
+        known.or_else(|| {
+            let charge = self.0.memory.server_charge(MemoryKind::Timelines);
+            Some(Box::new(Timeline::new(Instant::now()).with_charge(charge)))
+        })
     }
 
     /// The timeline of a room on this node, also for a while after it is closed. `unix_ms` is the time, in milliseconds since

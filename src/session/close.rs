@@ -20,6 +20,11 @@ use crate::{
 /// How long a client may take to read the last frames and to close its side.
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// After which time clients come back that were refused because too much memory is held: this long in milliseconds, and a
+/// random part of the other.
+const OVERLOAD_RETRY_MS: u64 = 1000;
+const OVERLOAD_RETRY_SPREAD: Duration = Duration::from_secs(4);
+
 /// Registers in `metrics` every reason with which a session may end. Call it once, before the first session.
 pub fn preregister_metrics(metrics: &Metrics) {
     for reason in CloseReason::iter() {
@@ -48,6 +53,9 @@ pub(super) async fn close(
             }
             if let CloseReason::TooManyJoins(wait) = reason {
                 retry_after_ms = Some(whole_ms(wait));
+            }
+            if reason == CloseReason::Overloaded {
+                retry_after_ms = Some(OVERLOAD_RETRY_MS + random_delay_ms(OVERLOAD_RETRY_SPREAD));
             }
             if was_member || is_sent_before_auth {
                 let error = ServerMessage::Error {
@@ -132,6 +140,7 @@ impl From<AuthError> for CloseReason {
             AuthError::BadToken => Self::InvalidToken,
             AuthError::Blocked => Self::Blocked,
             AuthError::NoSuchUser => Self::NoSuchUser,
+            AuthError::TooManyConnections => Self::TooManyUserConnections,
             AuthError::Removed => Self::Banned,
         }
     }

@@ -19,6 +19,7 @@ use crate::{
     },
     delivery::ClientQueue,
     limits::{AccountKey, JoinRateLimiter, MessageBudgets},
+    memory::MemoryHolder,
     metrics::Metrics,
     moderation::EntryDenied,
     protocol::{IceServer, MessageLimits, ResumeOffer, ServerMessage},
@@ -44,6 +45,8 @@ pub struct SessionContext<D> {
     pub message_budgets: MessageBudgets,
     /// Counts what happens.
     pub metrics: Arc<Metrics>,
+    /// Counts the memory that the connection holds.
+    pub memory: Arc<MemoryHolder>,
     /// Authorizes clients, and more.
     pub services: D,
     /// Signs and verifies resume tokens.
@@ -226,6 +229,8 @@ pub enum AuthError {
     Blocked,
     /// The token is valid, but its account does not exist or is disabled.
     NoSuchUser,
+    /// The account has as many connections as it may.
+    TooManyConnections,
     /// An administrator has ended the membership, or a moderation rule denies its user or client id entry.
     Removed,
 }

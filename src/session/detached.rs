@@ -202,6 +202,12 @@ impl DetachedMember {
         &self.resume_token.room
     }
 
+    /// The account that it counts against; `None` for a guest.
+    pub fn account(&self) -> Option<Arc<str>> {
+        let username = &self.membership.peer().username;
+        self.resume_token.claims.as_ref().map(|_| username.clone())
+    }
+
     /// How long it may still be without a connection.
     pub(super) fn remaining(&self) -> Duration {
         self.deadline.saturating_duration_since(Instant::now())

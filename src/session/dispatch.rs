@@ -228,6 +228,7 @@ impl<D: SessionServices> Member<'_, D> {
                 error @ (AuthError::BadToken
                 | AuthError::Blocked
                 | AuthError::NoSuchUser
+                | AuthError::TooManyConnections
                 | AuthError::Removed),
             ) => {
                 let reason = CloseReason::from(error).as_str();

@@ -36,6 +36,7 @@ pub async fn run(
     handshake_span: Span,
 ) -> (CloseReason, Option<DetachedMember>) {
     let (queue, reader) = delivery::channel();
+    queue.set_memory_holder(&context.memory);
     let end = disconnect_requested(reader.disconnect_signal(), context.closing.clone());
     let mut member = None;
     let session = async {
@@ -144,6 +145,9 @@ async fn disconnect_requested(
         }
         if let Some(reason) = signal.reason() {
             return Poll::Ready(reason.into());
+        }
+        if signal.is_shed() {
+            return Poll::Ready(CloseReason::TooSlow);
         }
         if is_registered && !has_changed {
             return Poll::Pending;

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -23,6 +23,7 @@ use crate::{
     auth::resume_token::ResumeTokenSigner,
     delivery::{self, ClientQueue},
     limits::{JoinRateLimiter, MessageBudgets},
+    memory::{MemoryBudget, MemoryHolder},
     metrics::Metrics,
     moderation::EntryDenied,
     protocol::{self, ClientMessage, CloseReason, MessageLimits},
@@ -30,6 +31,7 @@ use crate::{
     websocket::{ConnectionLost, Socket, SocketEvent},
 };
 
+mod memory;
 mod resume;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -107,6 +109,9 @@ struct TestServer {
     max_message_bytes: Arc<AtomicUsize>,
     joins: Arc<JoinRateLimiter>,
     message_budgets: MessageBudgets,
+    memory: MemoryBudget,
+    /// Counts the memory of the last connection.
+    last_holder: Arc<Mutex<Option<Arc<MemoryHolder>>>>,
 }
 
 impl TestServer {
@@ -121,6 +126,8 @@ impl TestServer {
             max_message_bytes: Arc::default(),
             joins: Arc::new(JoinRateLimiter::new(0, 0)),
             message_budgets: MessageBudgets::default(),
+            memory: MemoryBudget::default(),
+            last_holder: Arc::default(),
         }
     }
 
@@ -130,6 +137,8 @@ impl TestServer {
         let server = self.clone();
         let services = TestServices { messages: limits.messages, reloaded: self.reloaded.clone() };
         let max_message_bytes = self.max_message_bytes.clone();
+        let memory = self.memory.holder();
+        *self.last_holder.lock().unwrap() = Some(memory.clone());
         let context = SessionContext {
             rooms: self.rooms.clone(),
             room: "den".into(),
@@ -139,6 +148,7 @@ impl TestServer {
             joins: self.joins.clone(),
             message_budgets: self.message_budgets.clone(),
             metrics: self.metrics.clone(),
+            memory: memory.clone(),
             services,
             resume_tokens: self.resume_tokens.clone(),
             snapshot: self.snapshot.clone(),

@@ -12,7 +12,8 @@ use crate::{
     },
     clock::unix_now,
     delivery::{ClientQueue, DisconnectReason},
-    limits::{AuthEvent, RefusalKind, count_refusal},
+    limits::{AuthEvent, RefusalKind, address_key, count_refusal},
+    memory::MemoryAccount,
     metrics::LimitKind,
     moderation::EntryDenied,
     protocol::CloseReason,
@@ -63,11 +64,24 @@ impl AppStateInner {
         address: IpAddr,
         queue: &ClientQueue,
     ) -> Result<Authorized, AuthError> {
-        match credentials {
-            Credentials::Guest => Ok(self.authorize_guest()),
-            Credentials::Token(token) => self.authorize_user(token, address, queue),
-            Credentials::ResumeToken(token) => self.authorize_resume(token, queue),
-        }
+        let authorized = match credentials {
+            Credentials::Guest => self.authorize_guest(),
+            Credentials::Token(token) => self.authorize_user(token, address, queue)?,
+            Credentials::ResumeToken(token) => self.authorize_resume(token, queue)?,
+        };
+        queue.assign_account(&self.memory, &memory_account(&authorized, address));
+        Ok(authorized)
+    }
+
+    /// The same for a membership that was restored or has come from another node: its client has no connection here.
+    pub(super) fn authorize_detached(
+        &self,
+        resume_token: &ResumeToken,
+        queue: &ClientQueue,
+    ) -> Result<Authorized, AuthError> {
+        let authorized = self.authorize_resume(resume_token, queue)?;
+        queue.assign_account(&self.memory, &MemoryAccount::User(authorized.username.clone()));
+        Ok(authorized)
     }
 
     fn authorize_guest(&self) -> Authorized {
@@ -101,7 +115,7 @@ impl AppStateInner {
     }
 
     /// Authorizes a member to resume, with the access token that it joined with, where that is still valid.
-    pub(super) fn authorize_resume(
+    fn authorize_resume(
         &self,
         resume_token: &ResumeToken,
         queue: &ClientQueue,
@@ -168,9 +182,19 @@ impl AppStateInner {
         let rejection = self.check_account(claims).err()?;
         match AuthError::from(&rejection) {
             AuthError::NoSuchUser => Some(DisconnectReason::AccountGone),
-            AuthError::BadToken | AuthError::Blocked | AuthError::Removed => {
-                Some(DisconnectReason::PasswordChanged)
-            }
+            AuthError::BadToken
+            | AuthError::Blocked
+            | AuthError::TooManyConnections
+            | AuthError::Removed => Some(DisconnectReason::PasswordChanged),
         }
+    }
+}
+
+/// The account whose share of the memory budget a client at `address` uses. All guests of one address are one account.
+fn memory_account(authorized: &Authorized, address: IpAddr) -> MemoryAccount {
+    if authorized.is_guest() {
+        MemoryAccount::GuestsOf(address_key(address))
+    } else {
+        MemoryAccount::User(authorized.username.clone())
     }
 }

@@ -39,7 +39,10 @@ use crate::{
     clock::unix_now,
     cluster::MigratedMembers,
     config::{Config, ReloadableSettings, StartupSettings},
-    limits::{ConcurrencyLimiter, HttpRateLimiter, JoinRateLimiter, Lockouts, MessageBudgets},
+    limits::{
+        ConcurrencyLimiter, HttpRateLimiter, JoinRateLimiter, Lockouts, MessageBudgets, ResumeSlots,
+    },
+    memory::MemoryBudget,
     metrics::Metrics,
     moderation::{ModerationRules, RuleKind},
     rooms::RoomRegistry,
@@ -90,20 +93,25 @@ pub struct AppStateInner {
     migrated: Mutex<Option<MigratedMembers>>,
     /// WebSockets for each address.
     pub sockets: ConcurrencyLimiter,
+    /// WebSockets of members for each account.
+    pub user_sockets: ConcurrencyLimiter<Arc<str>>,
     /// WebSockets that have not authenticated yet.
     pub unauthenticated: ConcurrencyLimiter,
     /// Joins for each account and address.
     pub joins: Arc<JoinRateLimiter>,
     /// The message budgets of connections.
     pub message_budgets: MessageBudgets,
+    /// What is held for clients.
+    pub memory: MemoryBudget,
     /// HTTP requests for each address.
     pub http_rate: HttpRateLimiter,
     /// Every open WebSocket.
     pub sessions: TaskTracker,
     /// Detached members: their connection was lost, and they may resume.
     detached: TaskTracker,
-    /// Detached members for each address that they connected from.
-    detached_permits: ConcurrencyLimiter,
+    /// Detached members for each account, and for each address that they connected from. A member that has to give up its
+    /// slot for another is notified.
+    resume_slots: ResumeSlots<Arc<Notify>>,
     /// When the server started.
     pub started: Instant,
     /// Counters and histograms.
@@ -155,6 +163,7 @@ impl AppState {
         let random_id = || format!("{:016x}", uuid::Uuid::new_v4().as_u64_pair().1);
         let node = startup.cluster.node_id.clone().unwrap_or_else(random_id);
         let metrics = Arc::new(Metrics::default());
+        let memory = MemoryBudget::new(startup.process.memory_budget());
         let webhooks = Webhooks::start(
             &startup.webhooks.targets,
             startup.webhooks.concurrency,
@@ -165,14 +174,15 @@ impl AppState {
         );
         #[expect(clippy::expect_used, reason = "see the message")]
         let webhooks = webhooks
-            .expect("the system has a thread and a few file descriptors for a process that starts");
+            .expect("the system has a thread and a few file descriptors for a process that starts")
+            .with_memory(memory.clone());
         let replicated = NodeState {
             revoked_tokens: revoked.clone(),
             token_sessions: token_sessions.clone(),
             lockouts: lockouts.clone(),
             moderation_rules: rules.clone(),
         };
-        let (rooms, migrated) = open_rooms(&config, node.into(), &webhooks, replicated);
+        let (rooms, migrated) = open_rooms(&config, node.into(), &webhooks, &memory, replicated);
         for rule in rules.active(unix_now()) {
             if let RuleKind::Capacity { room } = &rule.about {
                 rooms.set_room_capacity(room, rule.members);
@@ -190,6 +200,7 @@ impl AppState {
             stop: CancellationToken::new(),
             migrated: Mutex::new(migrated),
             sockets: ConcurrencyLimiter::new(0, settings.limits.max_connections_per_ip),
+            user_sockets: ConcurrencyLimiter::new(0, settings.limits.max_connections_per_user),
             unauthenticated: ConcurrencyLimiter::new(
                 MAX_UNAUTHENTICATED,
                 MAX_UNAUTHENTICATED_PER_ADDRESS,
@@ -199,11 +210,15 @@ impl AppState {
                 settings.limits.max_connections_per_ip,
             )),
             message_budgets: MessageBudgets::default(),
+            memory,
             http_rate: HttpRateLimiter::new(settings.limits.requests_per_minute),
             sessions: TaskTracker::new(),
             detached: TaskTracker::new(),
             // As many as an address may have connections: all of them may be lost at once.
-            detached_permits: ConcurrencyLimiter::new(0, settings.limits.max_connections_per_ip),
+            resume_slots: ResumeSlots::new(
+                settings.limits.max_detached_per_user(),
+                settings.limits.max_connections_per_ip,
+            ),
             started: Instant::now(),
             metrics,
             webhooks,

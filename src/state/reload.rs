@@ -34,7 +34,9 @@ impl AppStateInner {
         self.joins.apply_settings(limits.joins_per_minute, limits.max_connections_per_ip);
         self.lockouts().apply_settings(auth.max_failures, auth.lockout);
         self.sockets.apply_settings(limits.max_connections_per_ip);
-        self.detached_permits.apply_settings(limits.max_connections_per_ip);
+        self.user_sockets.apply_settings(limits.max_connections_per_user);
+        self.resume_slots
+            .apply_settings(limits.max_detached_per_user(), limits.max_connections_per_ip);
         self.rooms.set_default_capacity(limits.max_connections_per_room);
         let mut current = self.settings.write().unwrap_or_else(PoisonError::into_inner);
         let has_other_ice = current.ice != settings.ice;

@@ -11,6 +11,7 @@ use crate::{
     cluster::{self, ClusterGateway, MigratedMembers, ReplicatedState},
     config::Config,
     limits::Lockouts,
+    memory::MemoryBudget,
     moderation::{ModerationRule, ModerationRules},
     rooms::RoomRegistry,
     webhooks::Webhooks,
@@ -22,13 +23,14 @@ pub(super) fn open_rooms(
     config: &Config,
     node: Arc<str>,
     webhooks: &Webhooks,
+    memory: &MemoryBudget,
     state: NodeState,
 ) -> (RoomRegistry, Option<MigratedMembers>) {
     let Config { startup, reloadable } = config;
     let capacity = reloadable.limits.max_connections_per_room;
     let retention = startup.rooms.timeline_retention;
     if startup.cluster.redis_urls.is_empty() {
-        let rooms = RoomRegistry::new(capacity);
+        let rooms = RoomRegistry::new(capacity).with_memory(memory.clone());
         return (rooms.with_timelines(retention).with_webhooks(webhooks.clone()), None);
     }
     #[expect(clippy::expect_used, reason = "Config::read refuses others")]
@@ -39,7 +41,7 @@ pub(super) fn open_rooms(
     .expect("the URLs and the certificate were checked");
     let (gateway, queues, migrated) =
         ClusterGateway::new(node, endpoints.len(), startup.intervals.cluster);
-    let rooms = RoomRegistry::with_backend(capacity, gateway.clone());
+    let rooms = RoomRegistry::with_backend(capacity, gateway.clone()).with_memory(memory.clone());
     let rooms = rooms.with_timelines(retention).with_webhooks(webhooks.clone());
     let state = Arc::new(ClusteredState { state, rooms: rooms.clone() });
     cluster::start(&gateway, queues, endpoints, &rooms, state, webhooks);

@@ -1,14 +1,17 @@
 //! Detached members: those whose connection was lost, who came from another node, or were saved by the process before.
 
-use std::{net::IpAddr, sync::PoisonError};
+use std::{
+    net::IpAddr,
+    sync::{Arc, PoisonError},
+};
 
-use tokio::{runtime::Handle, time::Instant};
+use tokio::{runtime::Handle, sync::Notify, time::Instant};
 
 use super::AppState;
 use crate::{
     clock::unix_now,
     cluster::MigratedMembers,
-    limits::{Permit, RefusalKind, log_refusal},
+    limits::{NoSlot, RefusalKind, ResumeSlot, log_refusal},
     metrics::LimitKind,
     net::workers::Workers,
     session::{AuthError, DetachedMember},
@@ -22,7 +25,7 @@ impl AppState {
             let detached = DetachedMember::from_migration(
                 member,
                 self.config.rooms.resume_window,
-                |token, queue| self.authorize_resume(token, queue),
+                |token, queue| self.authorize_detached(token, queue),
             );
             match detached {
                 Some(member) if self.is_closing() => self.snapshot.push(member),
@@ -36,20 +39,43 @@ impl AppState {
     }
 
     /// Keeps a member whose connection from `address` was lost until it resumes or its time is over, unless too many
-    /// members from this address are detached already. `worker` is the one of its room.
+    /// members of its account or from this address are detached already. `worker` is the one of its room.
     pub fn keep_detached(&self, member: DetachedMember, address: IpAddr, worker: &Handle) {
-        let Some(permit) = self.detached_permits.acquire(address) else {
-            self.metrics.record_limit(LimitKind::DetachedMembers);
-            return log_refusal(RefusalKind::DetachedMember, address, Instant::now());
-        };
-        self.spawn_resume_wait(member, Some(permit), worker);
+        let displaced = Arc::new(Notify::new());
+        match self.resume_slots.acquire(address, member.account(), displaced.clone()) {
+            Ok((slot, displaces)) => {
+                if let Some(other) = displaces {
+                    self.record_not_kept(address);
+                    other.notify_one();
+                }
+                self.spawn_resume_wait(member, Some((slot, displaced)), worker);
+            }
+            Err(NoSlot) => self.record_not_kept(address),
+        }
     }
 
-    fn spawn_resume_wait(&self, member: DetachedMember, permit: Option<Permit>, worker: &Handle) {
+    fn record_not_kept(&self, address: IpAddr) {
+        self.metrics.record_limit(LimitKind::DetachedMembers);
+        log_refusal(RefusalKind::DetachedMember, address, Instant::now());
+    }
+
+    fn spawn_resume_wait(
+        &self,
+        member: DetachedMember,
+        slot: Option<(ResumeSlot<Arc<Notify>>, Arc<Notify>)>,
+        worker: &Handle,
+    ) {
         let app = self.clone();
         let wait = async move {
-            member.wait_for_resume(app.closing(), &app.snapshot, &app.metrics).await;
-            drop(permit);
+            let resumed = member.wait_for_resume(app.closing(), &app.snapshot, &app.metrics);
+            match slot {
+                None => resumed.await,
+                // Where it is displaced it is dropped, which is leaving.
+                Some((_slot, displaced)) => tokio::select! {
+                    () = resumed => {}
+                    () = displaced.notified() => {}
+                },
+            }
         };
         self.detached.spawn_on(wait, worker);
     }
@@ -72,7 +98,7 @@ impl AppState {
             DetachedMember::restore(&self.rooms, member, now, window, |token, queue| {
                 let is_allowed = self.check_room_open(&token.room).is_none();
                 if is_allowed {
-                    self.authorize_resume(token, queue)
+                    self.authorize_detached(token, queue)
                 } else {
                     Err(AuthError::BadToken)
                 }

@@ -23,11 +23,19 @@ pub struct TimelineArchive {
 }
 
 impl TimelineArchive {
-    /// Keeps the timeline of a room that is closed at `now`; the oldest go where there are too many.
-    pub fn insert(&mut self, room: Arc<str>, timeline: Box<Timeline>, now: Instant) {
+    /// Keeps the timeline of a room that is closed at `now`; the oldest go where there are too many, or while they hold too
+    /// much memory.
+    pub fn insert(
+        &mut self,
+        room: Arc<str>,
+        timeline: Box<Timeline>,
+        now: Instant,
+        is_too_much: impl Fn() -> bool,
+    ) {
         self.order.push_back((now, room.clone()));
         self.rooms.insert(room, (now, timeline));
-        while self.order.len() > MAX_ARCHIVED_TIMELINES {
+        while self.order.len() > MAX_ARCHIVED_TIMELINES || (!self.order.is_empty() && is_too_much())
+        {
             self.evict_oldest();
         }
     }

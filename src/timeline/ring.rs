@@ -5,13 +5,22 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::{PeerRef, TimelineEntry, TimelineEvent, TimelineView};
-use crate::peer::Peer;
+use crate::{
+    memory::{Charge, MemoryKind},
+    peer::Peer,
+};
 
 /// Events that are kept of one room: as many as the set-up of a mesh of eight takes.
 pub(super) const MAX_EVENTS: usize = 512;
 
 /// Peers that are remembered beside those that an event names.
 pub(super) const MAX_PEERS: usize = 1024;
+
+/// What the names of a peer take: both are counted references.
+fn name_bytes(peer: &Peer) -> usize {
+    const COUNTS: usize = 16;
+    2 * COUNTS + peer.client_id.len() + peer.username.len()
+}
 
 /// What has happened in one room.
 pub struct Timeline {
@@ -22,13 +31,38 @@ pub struct Timeline {
     dropped: u64,
     /// By reference, which only grows.
     peers: Vec<(PeerRef, Peer)>,
+    /// The bytes of the names of those.
+    name_bytes: usize,
     last_ref: PeerRef,
+    charge: Charge,
 }
 
 impl Timeline {
     /// An empty one that begins at `now`.
     pub fn new(now: Instant) -> Self {
-        Self { began: now, events: VecDeque::new(), dropped: 0, peers: Vec::new(), last_ref: 0 }
+        Self {
+            began: now,
+            events: VecDeque::new(),
+            dropped: 0,
+            peers: Vec::new(),
+            name_bytes: 0,
+            last_ref: 0,
+            charge: Charge::uncounted(MemoryKind::Timelines),
+        }
+    }
+
+    /// From now on what it holds counts as `charge`.
+    #[must_use]
+    pub fn with_charge(mut self, charge: Charge) -> Self {
+        self.charge = charge;
+        self.update_charge();
+        self
+    }
+
+    fn update_charge(&mut self) {
+        let events = self.events.capacity() * size_of::<(u64, TimelineEntry)>();
+        let peers = self.peers.capacity() * size_of::<(PeerRef, Peer)>();
+        let _ = self.charge.set(size_of::<Self>() + events + peers + self.name_bytes);
     }
 
     /// Adds an event; the oldest goes where there are too many.
@@ -38,7 +72,11 @@ impl Timeline {
             self.events.pop_front();
             self.dropped += 1;
         }
+        let capacity = self.events.capacity();
         self.events.push_back((u64::try_from(at).unwrap_or(u64::MAX), entry));
+        if self.events.capacity() != capacity {
+            self.update_charge();
+        }
     }
 
     /// The reference of a peer, which is remembered from now on. `is_present` says of which references the peer is in the
@@ -55,9 +93,12 @@ impl Timeline {
             self.peers.retain(|(peer_ref, _)| {
                 named.binary_search(peer_ref).is_ok() || is_present(*peer_ref)
             });
+            self.name_bytes = self.peers.iter().map(|(_, peer)| name_bytes(peer)).sum();
         }
         self.last_ref += 1;
         self.peers.push((self.last_ref, peer.clone()));
+        self.name_bytes += name_bytes(peer);
+        self.update_charge();
         self.last_ref
     }
 

@@ -5,10 +5,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{
-    PeerRef, Timeline, TimelineEntry,
+    PeerRef, Timeline, TimelineArchive, TimelineEntry,
     ring::{MAX_EVENTS, MAX_PEERS},
 };
-use crate::{peer::Peer, protocol::SignalKind};
+use crate::{
+    memory::{MemoryBudget, MemoryKind},
+    peer::Peer,
+    protocol::SignalKind,
+};
 
 fn peer(number: usize) -> Peer {
     Peer { client_id: format!("c{number}").into(), username: "alice".into() }
@@ -68,4 +72,24 @@ fn a_room_that_lives_for_years_keeps_no_more_than_its_last_events() {
 #[test]
 fn an_event_is_small() {
     assert!(size_of::<(u64, TimelineEntry)>() <= 48, "{}", size_of::<(u64, TimelineEntry)>());
+}
+
+/// The latest stays where the others are enough.
+#[test]
+fn timelines_of_closed_rooms_give_way_where_they_hold_too_much() {
+    let budget = MemoryBudget::new(64 << 10);
+    let now = Instant::now();
+    let mut archive = TimelineArchive::default();
+    for number in 0..20 {
+        let charge = budget.server_charge(MemoryKind::Timelines);
+        let mut timeline = Timeline::new(now).with_charge(charge);
+        (0..30).for_each(|_| timeline.record(now, TimelineEntry::Opened));
+        let is_too_much = || budget.is_eighth_used_by(MemoryKind::Timelines);
+        archive.insert(format!("room{number}").into(), Box::new(timeline), now, is_too_much);
+    }
+
+    let kept: Vec<_> = archive.closed_rooms().map(|(room, _)| room.to_string()).collect();
+
+    assert!(budget.held() < 8 << 10, "{} bytes", budget.held());
+    assert!((2..19).contains(&kept.len()) && kept[0] == "room19", "{kept:?}");
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use secrecy::SecretString;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
@@ -22,13 +22,14 @@ use super::{
     signature::Signer,
     target::WebhookTarget,
 };
-use crate::{clock::unix_now_ms, metrics::WebhookMetrics};
+use crate::{clock::unix_now_ms, memory::MemoryBudget, metrics::WebhookMetrics};
 
 /// The receivers of webhooks. Clones share their queues; the default has no receivers.
 #[derive(Clone, Debug, Default)]
 pub struct Webhooks {
     queues: Arc<[Arc<DeliveryQueue>]>,
     is_muted: Arc<AtomicBool>,
+    memory: MemoryBudget,
     closing: CancellationToken,
     deliveries: TaskTracker,
 }
@@ -96,7 +97,14 @@ impl Webhooks {
             // Without waiting for a name lookup that is still running.
             runtime.shutdown_background();
         })?;
-        Ok(Self { queues, is_muted: Arc::default(), closing, deliveries })
+        let memory = MemoryBudget::default();
+        Ok(Self { queues, is_muted: Arc::default(), memory, closing, deliveries })
+    }
+
+    /// The same receivers; events that wait for them count against `memory`.
+    #[must_use]
+    pub fn with_memory(self, memory: MemoryBudget) -> Self {
+        Self { memory, ..self }
     }
 
     /// Whether there are receivers.
@@ -111,7 +119,7 @@ impl Webhooks {
         }
         let (id, room) = (Uuid::new_v4(), room.clone());
         let envelope = WebhookEnvelope { id, at: unix_now_ms(), room, sequence, event };
-        let queued = Arc::new(QueuedEvent { envelope, since: Instant::now() });
+        let queued = Arc::new(QueuedEvent::new(envelope, &self.memory));
         for queue in self.queues.iter() {
             queue.push(queued.clone());
         }

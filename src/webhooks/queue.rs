@@ -12,13 +12,29 @@ use super::{
     event::{WebhookEnvelope, WebhookEvent},
     waiting::WaitingByRoom,
 };
-use crate::metrics::WebhookMetrics;
+use crate::{
+    memory::{Charge, MemoryBudget, MemoryKind},
+    metrics::WebhookMetrics,
+};
 
 /// An event that waits for its delivery.
 #[derive(Debug)]
 pub(super) struct QueuedEvent {
     pub envelope: WebhookEnvelope,
     pub since: Instant,
+    /// All waiting events together hold as much memory as they may.
+    is_over_share: bool,
+    _charge: Charge,
+}
+
+impl QueuedEvent {
+    /// An event that happened now; what it takes counts against `memory`.
+    pub(super) fn new(envelope: WebhookEnvelope, memory: &MemoryBudget) -> Self {
+        let mut charge = memory.server_charge(MemoryKind::WebhookQueues);
+        let _ = charge.set(envelope.held_bytes());
+        let is_over_share = memory.is_eighth_used_by(MemoryKind::WebhookQueues);
+        Self { envelope, since: Instant::now(), is_over_share, _charge: charge }
+    }
 }
 
 /// The events that wait for one URL.
@@ -65,7 +81,8 @@ impl DeliveryQueue {
             return;
         }
         let mut begins_to_overflow = false;
-        if state.waiting.len() >= self.capacity {
+        if state.waiting.len() >= self.capacity || (event.is_over_share && state.waiting.len() > 0)
+        {
             state.waiting.drop_one();
             begins_to_overflow = !std::mem::replace(&mut state.is_overflowing, true);
             self.metrics.dropped.inc();

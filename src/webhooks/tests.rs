@@ -26,13 +26,18 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    WebhookEvent, delivery::DeliveryPolicy, event::WebhookEnvelope, publisher::Webhooks,
+    WebhookEvent,
+    delivery::DeliveryPolicy,
+    event::WebhookEnvelope,
+    publisher::Webhooks,
+    queue::{DeliveryQueue, QueuedEvent},
     target::WebhookTarget,
 };
-use crate::metrics::WebhookMetrics;
+use crate::{memory::MemoryBudget, metrics::WebhookMetrics};
 
 /// Fast, so that tests are.
 const POLICY: DeliveryPolicy = DeliveryPolicy {
@@ -533,4 +538,28 @@ fn an_events_json_is_as_documented_also_with_unusual_names() {
         read,
         json!({"id":"00000000-0000-0000-0000-000000000001","type":"member.left","time":"2025-11-26T19:00:00.007Z","room_id":"Zimmer \"7\"/é","sequence":3,"node":"n1","client_id":"a","username":"zoë \u{202e}","reason":"left"})
     );
+}
+
+/// Events of any length take no more than an eighth of the memory budget: the oldest are dropped before that.
+#[tokio::test]
+async fn waiting_events_hold_no_more_than_an_eighth_of_the_memory_budget() {
+    let budget = MemoryBudget::new(64 << 10);
+    let metrics = WebhookMetrics::default();
+    let queue = DeliveryQueue::new(10_000, metrics.clone(), "receiver".into());
+    for sequence in 1..=200 {
+        let client_id = "c".repeat(128).into();
+        let event = WebhookEvent::MemberJoined { client_id, username: "alice".into() };
+        let id = Uuid::new_v4();
+        let envelope = WebhookEnvelope { id, at: 0, room: "den".into(), sequence, event };
+        queue.push(Arc::new(QueuedEvent::new(envelope, &budget)));
+    }
+
+    let waiting = metrics.queued.get();
+    assert!(budget.held() < 9 << 10 && waiting > 5, "{} bytes in {waiting}", budget.held());
+    assert_eq!(metrics.dropped.get(), 200 - waiting as u64);
+    let first = queue.next(&CancellationToken::new()).await.unwrap();
+    assert_eq!(first.envelope.sequence, 200 - waiting as u64 + 1);
+    drop(first);
+    queue.close();
+    assert_eq!(budget.held(), 0);
 }

@@ -145,6 +145,14 @@ impl MessageDecoder {
         self.max_message_bytes = max_message_bytes;
     }
 
+    /// How many bytes are allocated for fragments.
+    pub(super) fn fragment_capacity(&self) -> usize {
+        match &self.message {
+            PartialMessage::Fragments(fragments) => fragments.capacity(),
+            PartialMessage::None | PartialMessage::Discarded { .. } => 0,
+        }
+    }
+
     /// Frees the fragments of a message that will not be completed.
     pub fn discard_fragments(&mut self) {
         self.message = PartialMessage::None;

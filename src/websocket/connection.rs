@@ -16,6 +16,7 @@ use super::{
     direct_writer::{DirectWriter, FrameCounter, SharedWriter},
     scratch::THREAD_SCRATCH,
 };
+use crate::memory::{Charge, MemoryHolder, MemoryKind};
 
 /// The most bytes that are read and discarded after the end of a connection: a client that goes on sending would cost
 /// a core for as long as its Close frame is waited for.
@@ -84,6 +85,8 @@ pub struct WebSocket<S, C> {
     decoder: MessageDecoder,
     /// Bytes that have arrived and are not decoded yet.
     unread: Vec<u8>,
+    /// Counts what has arrived in part.
+    partial: Charge,
     writer: Arc<SharedWriter<S, C>>,
     /// Nothing more is decoded: the client has closed, or sent bytes that violate the protocol.
     is_at_end: bool,
@@ -100,7 +103,16 @@ impl<S: AsyncRead + AsyncWrite + Send, C> WebSocket<S, C> {
         let writer = Arc::new(SharedWriter::new(stream, counter));
         let decoder = MessageDecoder::new(max_message_bytes);
         let (is_at_end, is_shut_down, drained) = (false, false, 0);
-        Self { reader, decoder, unread, writer, is_at_end, is_shut_down, drained }
+        let partial = Charge::uncounted(MemoryKind::PartialFrames);
+        Self { reader, decoder, unread, partial, writer, is_at_end, is_shut_down, drained }
+    }
+
+    /// From now on what it holds counts for `holder`.
+    #[must_use]
+    pub fn with_memory_holder(mut self, holder: &Arc<MemoryHolder>) -> Self {
+        self.partial.bill(holder);
+        self.writer.lock().set_memory_holder(holder);
+        self
     }
 
     fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<Option<SocketEvent>> {
@@ -109,6 +121,8 @@ impl<S: AsyncRead + AsyncWrite + Send, C> WebSocket<S, C> {
             if ready!(self.writer.lock().poll_flush(context)).is_err() {
                 return Poll::Ready(None);
             }
+            // What is excessive here is shed by the guard: this task may hold a member's locks.
+            let _ = self.partial.set(self.unread.capacity() + self.decoder.fragment_capacity());
             if self.is_at_end {
                 return self.poll_drain_to_eof(context);
             }
@@ -152,6 +166,7 @@ impl<S: AsyncRead + AsyncWrite + Send, C> WebSocket<S, C> {
         self.is_at_end = true;
         self.unread = Vec::new();
         self.decoder.discard_fragments();
+        let _ = self.partial.set(0);
     }
 
     /// Queues the answer to a Ping or a Close, and returns the event of the message.

@@ -11,6 +11,7 @@ use bytestring::ByteString;
 use tokio::io::{AsyncRead, AsyncWrite, WriteHalf};
 
 use super::{codec::FrameHeader, scratch::THREAD_SCRATCH};
+use crate::memory::{Charge, MemoryHolder, MemoryKind};
 
 /// Writes text frames to a client at once, past its send queue, while nothing is queued for it.
 pub trait DirectWriter: Send + Sync {
@@ -51,6 +52,7 @@ pub(super) struct WriteState<S> {
     pub(super) stream: WriteHalf<S>,
     /// The rest of a frame, or of several, that was written in part.
     unsent: Vec<u8>,
+    unsent_charge: Charge,
     /// The socket's own task has to write the rest and waits until it can. No other task may write then, or the
     /// waiting one would not be woken.
     flush_pending: bool,
@@ -59,8 +61,13 @@ pub(super) struct WriteState<S> {
 
 impl<S: AsyncRead + AsyncWrite + Send, C> SharedWriter<S, C> {
     pub(super) fn new(stream: WriteHalf<S>, counter: C) -> Self {
-        let state =
-            WriteState { stream, unsent: Vec::new(), flush_pending: false, is_close_queued: false };
+        let state = WriteState {
+            stream,
+            unsent: Vec::new(),
+            unsent_charge: Charge::uncounted(MemoryKind::UnsentRemainders),
+            flush_pending: false,
+            is_close_queued: false,
+        };
         Self { state: Mutex::new(state), counter }
     }
 }
@@ -81,12 +88,24 @@ impl<S: AsyncRead + AsyncWrite + Send, C: FrameCounter> DirectWriter for SharedW
     }
 }
 
+impl<S> WriteState<S> {
+    pub(super) fn set_memory_holder(&mut self, holder: &Arc<MemoryHolder>) {
+        self.unsent_charge.bill(holder);
+    }
+
+    /// Counts the bytes that are not sent yet; the task of a peer may have kept them.
+    fn update_charge(&mut self) {
+        let _ = self.unsent_charge.set(self.unsent.capacity());
+    }
+}
+
 impl<S: AsyncRead + AsyncWrite> WriteState<S> {
     /// Queues a control frame behind the bytes that are not sent yet. After a Close nothing is sent any more (section
     /// 5.5.1).
     pub(super) fn queue_control(&mut self, frame: &[u8]) {
         if !self.is_close_queued {
             self.unsent.extend_from_slice(frame);
+            self.update_charge();
         }
     }
 
@@ -108,6 +127,7 @@ impl<S: AsyncRead + AsyncWrite> WriteState<S> {
             self.unsent.drain(..written);
             if self.unsent.is_empty() {
                 self.unsent = Vec::new();
+                self.update_charge();
             }
         }
         ready!(Pin::new(&mut self.stream).poll_flush(context))?;
@@ -149,6 +169,7 @@ impl<S: AsyncRead + AsyncWrite> WriteState<S> {
                 self.unsent.extend_from_slice(FrameHeader::text(text.len()).bytes());
                 self.unsent.extend_from_slice(text.as_bytes());
             }
+            self.update_charge();
             Poll::Ready(Ok(()))
         })
     }
@@ -179,6 +200,7 @@ impl<S: AsyncRead + AsyncWrite> WriteState<S> {
                 return WriteOutcome::Complete; // the next read or write reports an error of the flush
             }
             self.flush_pending = true;
+            self.update_charge();
             WriteOutcome::Partial
         })
     }

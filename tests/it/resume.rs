@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Client, TestServer,
+    Client, TestServer, eventually,
     resumable::{RESUME, ResumableClient, client_ids, of_type},
 };
 
@@ -224,4 +224,31 @@ async fn a_peer_that_was_replaced_while_a_member_was_detached_is_seen_to_leave_a
     }
     assert_eq!(alice.receive_type("offer").await["offer"]["sdp"], "new");
     alice.assert_no_more_messages().await;
+}
+
+/// One account that breaks all its connections takes no slot from another behind the same address.
+#[tokio::test]
+async fn an_account_that_uses_all_slots_of_an_address_gives_one_up_for_a_neighbour() {
+    let server = TestServer::start(&[("MAX_CONNECTIONS_PER_IP", "4")]).await;
+    for number in 0..3 {
+        drop(resumable(&server, &format!("room{number}"), "carol").await);
+    }
+    let detached = async |count: usize| {
+        eventually(&format!("{count} are detached"), async || match server.app.detached_count() {
+            found if found == count => Ok(()),
+            found => Err(found),
+        })
+        .await;
+    };
+    detached(3).await;
+    drop(resumable(&server, "room3", "carol").await);
+    detached(4).await;
+
+    let (alice, token, _) = resumable(&server, "den", "alice").await;
+    drop(alice);
+
+    let oldest_gone = async || server.app.rooms.member_count("room0").is_none();
+    eventually("the oldest of carol has left", oldest_gone).await;
+    detached(4).await;
+    assert_eq!(resumes(&server, "den", &token, 1).await.1["type"], "resumed");
 }

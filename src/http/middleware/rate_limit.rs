@@ -43,6 +43,10 @@ pub(in crate::http) async fn limit_requests(
         || path == "/metrics"
         || is_websocket
         || (path.starts_with("/admin/api/") && administrator(&app, request.headers()).is_ok());
+    if !is_exempt && app.memory.is_exhausted() {
+        app.metrics.record_limit(LimitKind::Memory);
+        return ApiError::Overloaded.into_response();
+    }
     let decision = if is_exempt { None } else { app.http_rate.check(client.address) };
     let declared_length = request
         .headers()

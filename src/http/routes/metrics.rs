@@ -7,7 +7,7 @@ use axum::{Extension, Router, extract::State, http::header, response::IntoRespon
 use prometheus_client::{
     encoding::EncodeGaugeValue,
     metrics::{
-        counter::Counter,
+        counter::{ConstCounter, Counter},
         family::Family,
         gauge::{ConstGauge, Gauge},
     },
@@ -22,6 +22,7 @@ use crate::{
         extract::token::{Administrator, Bearer},
         responses::{AdminErrors, NO_STORE},
     },
+    memory::MemoryBudget,
     net::{ConnectionInfo, workers::Workers},
     rooms::ClusterCounts,
     state::AppState,
@@ -133,7 +134,27 @@ fn server_metrics(app: &AppState) -> Registry {
     gauge(&mut now, "send_queue_longest_frames", help, deepest);
     let help = "Logins whose password is checked now or waits";
     gauge(&mut now, "hashing_queue", help, app.pending_logins());
+    register_memory(&mut now, &app.memory);
     now
+}
+
+/// The memory budget, what is held of it by kind, and how many clients it has cost their connections.
+fn register_memory(now: &mut Registry, memory: &MemoryBudget) {
+    let help = "Memory that may be held for clients";
+    now.register_with_unit(
+        "memory_budget",
+        help,
+        Unit::Bytes,
+        ConstGauge::new(memory.limit() as u64),
+    );
+    let held = Family::<[(&str, &str); 1], Gauge>::default();
+    for (kind, bytes) in memory.held_by_kind() {
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        held.get_or_create(&[("kind", kind.into())]).set(bytes);
+    }
+    now.register_with_unit("memory_held", "Memory held for clients, by kind", Unit::Bytes, held);
+    let help = "Clients that were disconnected because too much memory was held";
+    now.register("memory_shed_clients", help, ConstCounter::new(memory.shed_count()));
 }
 
 /// Gauges of the whole cluster; while Redis is down, only that it cannot be reached.

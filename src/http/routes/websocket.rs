@@ -2,7 +2,7 @@
 
 use std::{
     net::IpAddr,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use axum::{
@@ -22,9 +22,10 @@ use crate::{
     delivery::ClientQueue,
     http::{error::ApiError, middleware::request::RequestId},
     limits::Permit,
+    memory::MemoryHolder,
     metrics::LimitKind,
     moderation::EntryDenied,
-    net::{ConnectionInfo, Upgraded, stream_of, workers::Workers},
+    net::{ConnectionInfo, ConnectionSlot, Upgraded, stream_of, workers::Workers},
     protocol::{CloseReason, MessageLimits},
     rooms::{Peer, is_room_id},
     session::{
@@ -65,7 +66,9 @@ pub(in crate::http) async fn upgrade(
 
     let handshake = session::handshake_span(id, &room, client.address);
     TraceContext::current().set_parent(&handshake);
-    let socket = PendingSocket { address: client.address, request: id, room, handshake, permit };
+    let slot = connection.slot.clone();
+    let socket =
+        PendingSocket { address: client.address, request: id, room, handshake, permit, slot };
     let sessions = app.sessions.clone();
     sessions.spawn(async move {
         match upgrade.await {
@@ -93,6 +96,8 @@ struct PendingSocket {
     handshake: Span,
     /// Counts it as unauthenticated.
     permit: Permit,
+    /// Its connection.
+    slot: Arc<ConnectionSlot>,
 }
 
 /// Moves the connection to the worker of its room, as a task that keeps nothing of its request.
@@ -107,6 +112,7 @@ fn spawn_session(
     let Some((mut stream, unread)) = stream_of(upgraded) else {
         return tracing::error!("upgraded connection has an unknown stream type");
     };
+    let memory = app.memory.holder();
     let (worker, sessions) = (workers.of(&pending.room), app.sessions.clone());
     let session = async move {
         if let Err(error) = stream.move_to_current_runtime() {
@@ -114,12 +120,14 @@ fn spawn_session(
         }
         match stream {
             Upgraded::Plain(stream) => {
-                let socket = WebSocket::new(stream, unread, max_message_bytes, metrics);
-                run_session(app, pending, socket).await;
+                let socket = WebSocket::new(stream, unread, max_message_bytes, metrics)
+                    .with_memory_holder(&memory);
+                run_session(app, pending, socket, memory).await;
             }
             Upgraded::Tls(stream) => {
-                let socket = WebSocket::new(stream, unread, max_message_bytes, metrics);
-                run_session(app, pending, socket).await;
+                let socket = WebSocket::new(stream, unread, max_message_bytes, metrics)
+                    .with_memory_holder(&memory);
+                run_session(app, pending, socket, memory).await;
             }
         }
     };
@@ -134,16 +142,21 @@ fn run_session(
     app: AppState,
     pending: PendingSocket,
     mut socket: impl Socket,
+    memory: Arc<MemoryHolder>,
 ) -> impl Future<Output = ()> + Send {
     async move {
-        let PendingSocket { address, request, room, handshake, permit } = pending;
+        let PendingSocket { address, request, room, handshake, permit, slot } = pending;
         let address_permit = app.sockets.acquire(address);
         let close_reason = app
             .check_room_open(&room)
-            .or(address_permit.is_none().then_some(CloseReason::TooManyConnections));
+            .or(address_permit.is_none().then_some(CloseReason::TooManyConnections))
+            .or(app.memory.is_exhausted().then_some(CloseReason::Overloaded));
         if let Some(reason) = close_reason {
             if reason == CloseReason::TooManyConnections {
                 app.metrics.record_limit(LimitKind::Sockets);
+            }
+            if reason == CloseReason::Overloaded {
+                app.metrics.record_limit(LimitKind::Memory);
             }
             return session::reject(&mut socket, reason, address, handshake, &app.metrics).await;
         }
@@ -156,16 +169,21 @@ fn run_session(
             joins: app.joins.clone(),
             message_budgets: app.message_budgets.clone(),
             metrics: app.metrics.clone(),
+            memory,
             services: StateServices {
                 app: app.clone(),
                 address,
                 unauthenticated: Mutex::new(Some(permit)),
+                of_account: Mutex::new(None),
             },
             resume_tokens: app.resume_tokens.clone(),
             snapshot: app.snapshot.clone(),
             closing: app.closing(),
         };
         let (_, detached) = session::run(&mut socket, &context, handshake).await;
+        if context.memory.is_shed() {
+            slot.reset_at_end();
+        }
         // A member without a connection holds no permit for one: this task ends.
         if let Some(member) = detached {
             app.keep_detached(member, address, &Handle::current());
@@ -178,6 +196,28 @@ struct StateServices {
     app: AppState,
     address: IpAddr,
     unauthenticated: Mutex<Option<Permit>>,
+    /// Counts the connection for its account, once it is authorized.
+    of_account: Mutex<Option<Permit<Arc<str>>>>,
+}
+
+impl StateServices {
+    /// Counts the connection for its account, once. A resume is never refused: its membership counted before.
+    fn count_for_account(&self, username: &Arc<str>, is_resume: bool) -> Result<(), AuthError> {
+        let mut permit = self.of_account.lock().unwrap_or_else(PoisonError::into_inner);
+        if permit.is_some() {
+            return Ok(());
+        }
+        let sockets = &self.app.user_sockets;
+        let acquired = match is_resume {
+            true => Some(sockets.acquire_beyond_limit(username.clone())),
+            false => sockets.acquire_for(username.clone()),
+        };
+        *permit = Some(acquired.ok_or_else(|| {
+            self.app.metrics.record_limit(LimitKind::UserSockets);
+            AuthError::TooManyConnections
+        })?);
+        Ok(())
+    }
 }
 
 impl SessionServices for StateServices {
@@ -186,7 +226,11 @@ impl SessionServices for StateServices {
         credentials: Credentials<'_>,
         queue: &ClientQueue,
     ) -> Result<Authorized, AuthError> {
+        let is_resume = matches!(credentials, Credentials::ResumeToken(_));
         let authorized = self.app.authorize(credentials, self.address, queue)?;
+        if authorized.claims.is_some() {
+            self.count_for_account(&authorized.username, is_resume)?;
+        }
         self.unauthenticated.lock().unwrap_or_else(PoisonError::into_inner).take();
         Ok(authorized)
     }

@@ -265,6 +265,42 @@ async fn an_address_may_have_a_hundred_sockets() {
     server.assert_unharmed().await;
 }
 
+/// An account may have so many sockets, from whatever addresses; others are not concerned, and a place is free again when
+/// one has gone.
+#[tokio::test]
+async fn an_account_may_have_so_many_sockets() {
+    let server = AttackedServer::with(&[("MAX_CONNECTIONS_PER_USER", "3")]).start().await;
+    let token = server.token("carol");
+    let connect = async |number: usize| {
+        let address = format!("198.51.100.{number}");
+        let headers = [("x-forwarded-for", &*address)];
+        let mut client = server.connect_with("attic-of-carol", &headers).await.unwrap();
+        assert_eq!(client.receive().await["type"], "auth_required");
+        client.send(json!({"type":"auth_token","token":token})).await;
+        client
+    };
+    let mut members = Vec::new();
+    for number in 0..3 {
+        let mut member = connect(number).await;
+        assert_eq!(member.receive().await["type"], "auth_success");
+        members.push(member);
+    }
+
+    let (before, close) = connect(3).await.read_to_close().await;
+
+    assert_eq!((&before[0]["code"], close.0), (&json!("too_many_connections"), 1008));
+    assert_eq!(before[0]["retry"], true);
+    server.join("attic-of-carol", "dave").await.leave().await;
+    members.pop().unwrap().leave().await;
+    let is_free = async || match connect(4).await.receive().await {
+        reply if reply["type"] == "auth_success" => Ok(()),
+        reply => Err(reply),
+    };
+    eventually("a place is free again", is_free).await;
+    drop(members);
+    server.assert_unharmed().await;
+}
+
 /// L10: rooms that are not on the list are none, also where they almost are.
 #[tokio::test]
 async fn only_listed_rooms_may_be_joined() {

@@ -15,6 +15,7 @@ mod identity;
 mod introduction;
 mod jwt;
 mod limits;
+mod memory;
 mod origins;
 mod process;
 pub mod raw;

@@ -72,7 +72,8 @@ impl TestServer {
         let app = AppState::new(config, users, revoked, orders);
         let proxies = &app.config.listen.trusted_proxies;
         let gate =
-            ConnectionLimits::new(net::raise_descriptor_limit(), proxies, app.metrics.clone());
+            ConnectionLimits::new(net::raise_descriptor_limit(), proxies, app.metrics.clone())
+                .with_memory(app.memory.clone());
         let mut tasks = vec![tokio::spawn(app.clone().run_maintenance())];
         let interval = app.config.intervals.certificate_poll;
         tasks.extend(
