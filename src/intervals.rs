@@ -15,6 +15,8 @@ pub struct Intervals {
     pub file_poll: Duration,
     /// The same for the certificate.
     pub certificate_poll: Duration,
+    /// How often the server looks whether the wall clock was set.
+    pub clock_poll: Duration,
     /// How long after its token a session may still present a new one, where sessions end with their tokens.
     pub token_refresh_grace: Duration,
     /// Time-outs of HTTP connections.
@@ -41,6 +43,7 @@ impl Default for Intervals {
         Self {
             file_poll: Duration::from_millis(500),
             certificate_poll: Duration::from_secs(1),
+            clock_poll: Duration::from_secs(10),
             token_refresh_grace: Duration::from_secs(60),
             http: HttpTimeouts::default(),
             metrics_head: Duration::from_secs(2),
@@ -76,6 +79,7 @@ impl Intervals {
         match parsed {
             Some(("file_poll", interval)) => self.file_poll = interval,
             Some(("certificate_poll", interval)) => self.certificate_poll = interval,
+            Some(("clock_poll", interval)) => self.clock_poll = interval,
             Some(("token_refresh_grace", grace)) => self.token_refresh_grace = grace,
             Some(("head", timeout)) => self.http.head = timeout,
             Some(("metrics_head", timeout)) => self.metrics_head = timeout,

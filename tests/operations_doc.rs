@@ -82,6 +82,7 @@ const NO_REFUSALS: [(&str, &str); 28] = [
     ("upgraded connection has an unknown stream type", "a fault of the server"),
     ("users file not reloaded; accounts are unchanged", "the operator changed the users file"),
     ("users file reloaded", "the operator changed the users file"),
+    ("wall clock was set; members get new TURN credentials", "nothing of a client"),
 ];
 
 /// A client that is refused must not be able to fill the log: `limits::refusals` counts such lines, and says so in their

@@ -183,6 +183,7 @@ async fn open_metrics_listener(
 fn spawn_maintenance(app: &AppState, tls: Option<&Arc<ServerCertificate>>) {
     tokio::spawn(app.clone().run_maintenance());
     tokio::spawn(app.clone().run_turn_probe());
+    tokio::spawn(app.clone().run_clock_watch());
     if let Some(tls) = tls {
         tokio::spawn(
             tls.clone().run_reload(app.metrics.clone(), app.config.intervals.certificate_poll),

@@ -82,7 +82,7 @@ const TURNSERVER_TTL: Setting<Duration> =
         .reloadable(NEW_ANSWERS)
         .help("Seconds that TURN credentials are valid.");
 
-const STUNSERVER_URLS: Setting<Vec<String>> =
+pub(super) const STUNSERVER_URLS: Setting<Vec<String>> =
     Setting::new("STUNSERVER_URLS", "[]", |text| list_of(text, |url| url_of(url, false)))
         .accepts("a list of URLs such as stun:stun.example.com:3478 (RFC 7064)")
         .reloadable(NEW_ANSWERS)
@@ -124,7 +124,7 @@ impl ReloadableIce {
     }
 }
 
-/// A URL that a browser takes, of a server that relays or of one that does not.
+/// A well-formed URL, of a server that relays or of one that does not.
 fn url_of(text: &str, relays: bool) -> Option<String> {
     let url = IceServerUrl::parse(text)?;
     (url.is_turn == relays).then(|| text.to_owned())

@@ -171,11 +171,18 @@ pub fn list(text: &str) -> Parsed<Vec<String>> {
         Some(rest) => found(rest.strip_suffix(']'))?,
         None => text,
     };
-    if inner.contains(['"', '[', ']', '{', '}']) {
-        return Err(Rejected::Value);
-    }
     let entries = inner.split(',').map(str::trim).filter(|entry| !entry.is_empty());
-    Ok(entries.map(str::to_owned).collect())
+    let are_plain = !inner.contains(['"', '{', '}']) && entries.clone().all(has_paired_brackets);
+    found(are_plain.then(|| entries.map(str::to_owned).collect()))
+}
+
+/// Whether each `[` of an entry has its `]`, as those around an IPv6 address in a URL have.
+fn has_paired_brackets(entry: &str) -> bool {
+    let mut is_open = false;
+    entry
+        .matches(['[', ']'])
+        .all(|bracket| std::mem::replace(&mut is_open, bracket == "[") != (bracket == "["))
+        && !is_open
 }
 
 /// A list whose entries are each of a kind; all entries that are not are rejected by themselves.

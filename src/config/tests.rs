@@ -373,6 +373,43 @@ fn lists_come_as_json_or_with_commas() {
 }
 
 #[test]
+fn a_list_may_hold_ipv6_addresses_in_brackets() {
+    let urls = |text: &str| in_debug("TURNSERVER_URLS", text).unwrap().reloadable.ice.turn.urls;
+    let (one, two) = ("turn:[2001:db8::1]:3478", "turns:[::1]?transport=tcp");
+
+    assert_eq!(in_debug("TURNSERVER_URL", one).unwrap().reloadable.ice.turn.urls, [one]);
+    assert_eq!(urls(&format!("{one}, {two}")), [one, two]);
+    assert_eq!(urls(&format!("[{one},{two}]")), [one, two]);
+    assert_eq!(urls(&format!("[\"{one}\",\"{two}\"]")), [one, two]);
+    for wrong in [
+        "turn:[::1",
+        "turn:::1]",
+        "turn:[[::1]]",
+        "[turn:a",
+        "turn:a]",
+        "[turn:a],[turn:b]",
+        "[[turn:a]]",
+    ] {
+        assert!(in_debug("TURNSERVER_URLS", wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn urls_that_a_browser_does_not_use_are_warned_about() {
+    let warned = |name, url| {
+        let config = in_debug(name, url).unwrap();
+        let of_url = |it: &ConfigWarning| it.problem.starts_with(url);
+        let warnings: Vec<_> = config.warnings().into_iter().filter(of_url).collect();
+        warnings.into_iter().map(|it| it.name.into_owned()).collect::<Vec<_>>()
+    };
+
+    assert_eq!(warned("TURNSERVER_URLS", "turn:a:444"), ["TURNSERVER_URLS"]);
+    assert_eq!(warned("STUNSERVER_URLS", "stuns:a"), ["STUNSERVER_URLS"]);
+    assert_eq!(warned("TURNSERVER_URLS", "turn:a:443"), Vec::<String>::new());
+    assert!(in_debug("STUNSERVER_URLS", "stun:256.1.1.1").is_err(), "no browser takes it");
+}
+
+#[test]
 fn the_single_turn_url_is_used_where_the_list_is_empty() {
     let single = in_debug("TURNSERVER_URL", "turn:a:3478").unwrap().reloadable.ice.turn.urls;
     let both = read(&[

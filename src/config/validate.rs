@@ -14,9 +14,10 @@ use super::{
     cors::{CORS_ORIGINS, Origins},
     declarations,
     error::{ConfigError, ConfigWarning},
-    ice::{TURNSERVER_SECRET, TURNSERVER_URLS},
+    ice::{ReloadableIce, STUNSERVER_URLS, TURNSERVER_SECRET, TURNSERVER_URLS},
     telemetry::{METRICS_LISTEN, OTEL_EXPORTER_OTLP_ENDPOINT},
 };
+use crate::turn::IceServerUrl;
 
 /// RFC 7518 section 3.2: an HS256 key has at least as many bits as the hash. In bytes.
 const SHORTEST_SECRET: usize = 32;
@@ -143,7 +144,20 @@ pub fn warnings(startup: &StartupSettings, reloadable: &ReloadableSettings) -> V
     let all = placeholders.into_iter().chain(others);
     let due = all.filter(|(is_due, ..)| *is_due);
     let due = due.map(|(_, name, problem, fix)| ConfigWarning::new(name, problem, fix));
-    due.chain(wrapped_secrets(startup, reloadable)).collect()
+    let others = wrapped_secrets(startup, reloadable).into_iter();
+    due.chain(others).chain(browser_warnings(&reloadable.ice)).collect()
+}
+
+/// The STUN and TURN URLs that a browser refuses or does not use.
+fn browser_warnings(ice: &ReloadableIce) -> impl Iterator<Item = ConfigWarning> {
+    let turn = ice.turn.urls.iter().map(|url| (TURNSERVER_URLS.name(), url));
+    let stun = ice.stun_urls.iter().map(|url| (STUNSERVER_URLS.name(), url));
+    let all = turn.chain(stun);
+    let parsed = all.filter_map(|(name, url)| Some((name, url, IceServerUrl::parse(url)?)));
+    parsed.flat_map(|(name, url, parsed)| {
+        let limits = parsed.browser_limits().into_iter();
+        limits.map(move |limit| ConfigWarning::new(name, format!("{url}: {limit}"), limit.fix()))
+    })
 }
 
 /// The secrets with white space or quotes at their ends. `docker run --env-file` and files of an orchestrator pass these on,

@@ -7,8 +7,8 @@ use crate::{
     clock::unix_now,
     config::{Config, TurnSettings},
     turn::{
-        IceServerUrl, StunTransport,
-        probe::{self, ProbeOutcome as Outcome, ProbeReport},
+        IceServerUrl, LAST_EXPIRY, StunTransport,
+        probe::{self, ProbeOutcome as Outcome, ProbeReport, Prober},
     },
 };
 
@@ -19,11 +19,18 @@ pub(super) async fn check(config: &Config) -> Vec<Diagnostic> {
     let mut diagnostics = Vec::new();
     if !has_secret {
         diagnostics.push(without_secret(urls));
+    } else if unix_now().saturating_add(ttl.as_secs()) > LAST_EXPIRY {
+        diagnostics.push(Diagnostic::warning(
+            "TURNSERVER_TTL",
+            "credentials end on 2038-01-19, whatever the setting: coturn refuses every later expiry",
+            "use a TURN server that counts further",
+        ));
     }
     let turn_urls = if has_secret { urls.as_slice() } else { &[] };
     let urls: Vec<_> = config.reloadable.ice.stun_urls.iter().chain(turn_urls).collect();
     let reports =
-        probe::probe_all(&urls, secret, *ttl, "doctor", config.startup.listen.tls.is_some()).await;
+        probe::probe_all(&urls, secret, *ttl, Prober::Doctor, config.startup.listen.tls.is_some())
+            .await;
     for (url, report) in urls.into_iter().zip(reports) {
         if let Some(parsed) = IceServerUrl::parse(url) {
             diagnostics.extend(judge(url, &parsed, &report, unix_now()));
@@ -72,9 +79,9 @@ fn judge(url: &str, parsed: &IceServerUrl, report: &ProbeReport, now: u64) -> Ve
 fn verdict(outcome: &Outcome) -> Verdict {
     match outcome {
         Outcome::Up => Verdict::Ok,
-        Outcome::ClockAhead | Outcome::Redirects => Verdict::Warning,
-        Outcome::NotProbed => Verdict::NotChecked,
+        Outcome::ClockAhead | Outcome::Redirects | Outcome::IgnoresExpiry => Verdict::Warning,
         Outcome::OpenRelay
+        | Outcome::StunOnly
         | Outcome::Expired
         | Outcome::WrongSecret
         | Outcome::NoLongTermCredentials
@@ -98,20 +105,22 @@ fn fix(outcome: &Outcome, url: &IceServerUrl) -> String {
         Outcome::ClockAhead | Outcome::Expired => {
             "synchronise both clocks with NTP: `timedatectl` here and on the TURN server".into()
         }
-        Outcome::WrongSecret => "set the same value here in TURNSERVER_SECRET and there as static-auth-secret (/etc/turnserver.conf), then `systemctl restart coturn`".into(),
-        Outcome::OpenRelay => "anyone can relay at your cost: set `use-auth-secret`, and not `no-auth`, in /etc/turnserver.conf".into(),
+        Outcome::WrongSecret => "set the same value here in TURNSERVER_SECRET and there as static-auth-secret (/etc/turnserver.conf; all that follows `=` counts, comments and quotes, too), with use-auth-secret and without lt-cred-mech, then `systemctl restart coturn`".into(),
+        Outcome::OpenRelay => "programs relay at your cost, and calls do not: set `use-auth-secret`, and not `no-auth`, in /etc/turnserver.conf".into(),
+        Outcome::IgnoresExpiry => "whoever has had credentials relays until the secret is replaced: change TURNSERVER_SECRET regularly, or use a server that checks the expiry, such as coturn".into(),
+        Outcome::StunOnly => "remove `stun-only` from /etc/turnserver.conf, or name another server: this one does not relay".into(),
         Outcome::Redirects => "name the server that it redirects to, so that it is probed".into(),
         Outcome::NoLongTermCredentials => "set `use-auth-secret`, `static-auth-secret=` and `realm=` in /etc/turnserver.conf (deploy/turnserver.conf)".into(),
-        Outcome::Refused(486 | 508, _) => "raise user-quota, total-quota, or the range from min-port to max-port in /etc/turnserver.conf, or wait until calls end".into(),
+        Outcome::Refused(486, _) => "raise user-quota or total-quota in /etc/turnserver.conf, or wait until calls end".into(),
+        Outcome::Refused(508, _) => "behind NAT set external-ip=<public address>/<private address> and no relay-ip in /etc/turnserver.conf; otherwise raise the range from min-port to max-port".into(),
         Outcome::Refused(..) => "the TURN server's log says why: `journalctl -u coturn`".into(),
         Outcome::UnknownHost(_) => format!("check its spelling; `getent hosts {host}` asks the same name servers"),
         Outcome::PortClosed => format!("start it (`systemctl status coturn`) with {port} among its ports, or open the port: `ufw allow {port}/{protocol}`"),
         Outcome::Unreachable(_) => format!("check `ip route get` and the firewall of this machine: {host} port {port}, {protocol}"),
-        Outcome::Timeout => format!("a firewall drops the packets: open {port}/{protocol} on the TURN server (`ufw allow {port}/{protocol}`) and at its provider"),
+        Outcome::Timeout => format!("a firewall drops the packets, or no server runs there: open {port}/{protocol} on the TURN server (`ufw allow {port}/{protocol}`) and at its provider"),
         Outcome::NotStun => format!("`ss -lnp 'sport = :{port}'` on that machine shows what listens there; set a port of the TURN server"),
         Outcome::ConnectionClosed => "the port may need TLS (`turns:`), or a proxy is in front of it; the TURN server's log says more".into(),
         Outcome::BadCertificate(_) => format!("install one for {host} from an authority that browsers trust, with its chain (fullchain.pem) as `cert=`; `openssl s_client -connect {host}:{port}` shows it"),
         Outcome::TlsFailed(_) => "set `cert=` and `pkey=` in /etc/turnserver.conf to files that the TURN server's user can read; its log says more".into(),
-        Outcome::NotProbed => "use `turns:` with `?transport=tcp`, which every browser supports".into(),
     }
 }

@@ -1,6 +1,6 @@
 //! Applies settings and accounts that were read again.
 
-use std::sync::{Arc, PoisonError, atomic::Ordering};
+use std::sync::{Arc, PoisonError};
 
 use super::AppStateInner;
 use crate::{
@@ -42,8 +42,7 @@ impl AppStateInner {
         let has_other_ice = current.ice != settings.ice;
         *current = Arc::new(settings);
         if has_other_ice {
-            self.ice_version.fetch_add(1, Ordering::Relaxed);
-            self.ice_replaced.notify_one();
+            self.replace_ice_servers();
         }
     }
 

@@ -3,11 +3,11 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use secrecy::ExposeSecret;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{AppState, AppStateInner};
 use crate::{
-    clock::unix_now,
+    clock::{ClockWatch, unix_now, unix_now_ms},
     config::TurnSettings,
     protocol::IceServer,
     turn::{self, TurnCredentials},
@@ -40,7 +40,29 @@ impl AppState {
     }
 }
 
+impl AppState {
+    /// Sends new TURN credentials to members after the wall clock was set, for as long as it is polled: the expiry of the
+    /// old ones was counted by the old time.
+    pub async fn run_clock_watch(self) {
+        let mut watch = ClockWatch::new(unix_now_ms(), Instant::now());
+        loop {
+            sleep(self.config.intervals.clock_poll).await;
+            let Some(seconds) = watch.take_jump(unix_now_ms(), Instant::now()) else { continue };
+            tracing::warn!(seconds, "wall clock was set; members get new TURN credentials");
+            if !self.settings().ice.turn.secret.expose_secret().is_empty() {
+                self.replace_ice_servers();
+            }
+        }
+    }
+}
+
 impl AppStateInner {
+    /// Makes members that opted in to it receive the STUN and TURN servers anew at their next deadline, and probes them.
+    pub(super) fn replace_ice_servers(&self) {
+        self.ice_version.fetch_add(1, Ordering::Relaxed);
+        self.ice_replaced.notify_one();
+    }
+
     /// Issues TURN credentials for an account. Returns them, the URLs that they are for, and how long they are valid.
     ///
     /// # Errors

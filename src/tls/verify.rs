@@ -3,8 +3,12 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use rustls::{
-    ClientConfig, Error, RootCertStore,
-    client::verify_server_cert_signed_by_trust_anchor,
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    client::{
+        WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        verify_server_cert_signed_by_trust_anchor,
+    },
     crypto::aws_lc_rs::default_provider,
     pki_types::{CertificateDer, ServerName, UnixTime},
     server::ParsedCertificate,
@@ -23,7 +27,13 @@ const NO_EXPIRY: u64 = 253_402_300_799;
 /// `SSL_CERT_FILE` names them, if it is set. Where it `names_own_certificate`, that of this server, the system's usual
 /// bundles and folder are read instead.
 pub fn system_roots(names_own_certificate: bool) -> RootCertStore {
-    let found = if names_own_certificate {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(trusted_certificates(names_own_certificate));
+    roots
+}
+
+fn trusted_certificates(names_own_certificate: bool) -> Vec<CertificateDer<'static>> {
+    if names_own_certificate {
         let bundles = BUNDLES.into_iter().map(|bundle| (Some(Path::new(bundle)), None));
         let folder = openssl_probe::candidate_cert_dirs().next();
         let places = bundles.chain([(None, folder)]);
@@ -31,20 +41,128 @@ pub fn system_roots(names_own_certificate: bool) -> RootCertStore {
         places.flat_map(|place| load(place).certs).collect()
     } else {
         rustls_native_certs::load_native_certs().certs
-    };
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(found);
-    roots
+    }
 }
 
-/// TLS as clients on this system use it, with the [roots of the system](system_roots). Without any roots it rejects every
-/// certificate.
+/// TLS as clients on this system use it, with the [roots of the system](system_roots). As browsers do, it also accepts a
+/// certificate that is itself among them. Without any roots it rejects every certificate.
 pub async fn client_config(names_own_certificate: bool) -> Arc<ClientConfig> {
-    let load = move || system_roots(names_own_certificate);
-    let roots = tokio::task::spawn_blocking(load).await;
-    let roots = roots.unwrap_or_else(|_| RootCertStore::empty());
-    let config = ClientConfig::builder().with_root_certificates(roots);
+    let load = move || trusted_certificates(names_own_certificate);
+    let trusted = tokio::task::spawn_blocking(load).await.unwrap_or_default();
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(trusted.iter().cloned());
+    // Without roots there is no verifier.
+    let Ok(verifier) = WebPkiServerVerifier::builder(Arc::new(roots)).build() else {
+        let config = ClientConfig::builder().with_root_certificates(RootCertStore::empty());
+        return Arc::new(config.with_no_client_auth());
+    };
+    let verifier = Arc::new(TrustingVerifier { verifier, trusted });
+    let config = ClientConfig::builder().dangerous().with_custom_certificate_verifier(verifier);
     Arc::new(config.with_no_client_auth())
+}
+
+/// A verifier that also accepts a certificate that is itself trusted: one that `openssl req -x509` makes says that it is
+/// an authority, and is none of a chain.
+#[derive(Debug)]
+struct TrustingVerifier {
+    verifier: Arc<WebPkiServerVerifier>,
+    trusted: Vec<CertificateDer<'static>>,
+}
+
+impl ServerCertVerifier for TrustingVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let verified = self.verifier.verify_server_cert(
+            end_entity,
+            intermediates,
+            server_name,
+            ocsp_response,
+            now,
+        );
+        if verified.is_err() && self.trusted.iter().any(|trusted| trusted == end_entity) {
+            check_validity(end_entity, now.as_secs())?;
+            let parsed = ParsedCertificate::try_from(end_entity)?;
+            rustls::client::verify_server_name(&parsed, server_name)?;
+            return Ok(ServerCertVerified::assertion());
+        }
+        verified
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.verifier.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.verifier.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier.supported_verify_schemes()
+    }
+}
+
+/// Whether a certificate is valid at `now`, in whole seconds since the Unix epoch.
+fn check_validity(certificate: &CertificateDer<'_>, now: u64) -> Result<(), CertificateError> {
+    let (_, parsed) =
+        parse_x509_certificate(certificate).map_err(|_| CertificateError::BadEncoding)?;
+    let now = i64::try_from(now).unwrap_or(i64::MAX);
+    if now < parsed.validity().not_before.timestamp() {
+        return Err(CertificateError::NotValidYet);
+    }
+    if now > parsed.validity().not_after.timestamp() {
+        return Err(CertificateError::Expired);
+    }
+    Ok(())
+}
+
+/// What is wrong with a certificate, for an operator.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the enum of another crate, not exhaustive")]
+pub fn describe(error: &CertificateError) -> String {
+    let words = match error {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "it has expired",
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "it is not valid yet: is one of the clocks wrong?"
+        }
+        CertificateError::Revoked => "it is revoked",
+        CertificateError::UnknownIssuer => {
+            "no authority that this system trusts has issued it, or its chain is not complete"
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            "it is issued for another name"
+        }
+        CertificateError::BadSignature => "its signature is wrong",
+        CertificateError::UnsupportedSignatureAlgorithmContext { .. }
+        | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+            "it is signed with an algorithm that is not supported, or by an authority with another kind of key"
+        }
+        CertificateError::BadEncoding => "it cannot be read",
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            "it is not for servers"
+        }
+        // rustls has no variant for it.
+        CertificateError::Other(error) if error.to_string().contains("CaUsedAsEndEntity") => {
+            "it says that it is an authority, and this system does not trust it"
+        }
+        // The errors of others: their text is all that there is.
+        other => return other.to_string(),
+    };
+    words.to_owned()
 }
 
 /// When a certificate expires, in whole seconds since the Unix epoch. `None` if it cannot be parsed or never expires.

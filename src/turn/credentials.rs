@@ -1,16 +1,19 @@
 //! Credentials that a TURN server accepts until they expire.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use hmac::{Hmac, Mac};
 use secrecy::{ExposeSecret, SecretString};
 use sha1::Sha1;
 
+/// The last expiry that coturn accepts, 2038-01-19: it reads the time as a signed number of 32 bits.
+pub const LAST_EXPIRY: u64 = i32::MAX as u64;
+
 /// A username and a credential that coturn accepts until the time in the username has passed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TurnCredentials {
-    /// `<expiry>:<account>`; the expiry in whole seconds since the Unix epoch.
+    /// `<expiry>:<account>`; the expiry in whole seconds since the Unix epoch, the account as [`mint`] writes it.
     pub username: String,
     /// base64 of the HMAC-SHA1 of `username`.
     pub credential: String,
@@ -18,14 +21,42 @@ pub struct TurnCredentials {
 
 /// Mints credentials for `account` that expire `ttl` after `now` (whole seconds since the Unix epoch).
 ///
-/// `secret` is the TURN server's `static-auth-secret`. The same inputs always give the same output.
+/// `secret` is the TURN server's `static-auth-secret`. The same inputs always give the same output. The expiry is at most
+/// [`LAST_EXPIRY`] before that day. Characters that coturn refuses in a username are percent-encoded: it only signs the
+/// name, and any other name works as well.
 ///
 /// Source: the TURN REST API, draft-uberti-behave-turn-rest-00 section 2.2, as coturn's `use-auth-secret` reads it;
 /// contract section 1.
 pub fn mint(secret: &SecretString, account: &str, ttl: Duration, now: u64) -> TurnCredentials {
-    let username = format!("{}:{account}", now.saturating_add(ttl.as_secs()));
+    let expiry = now.saturating_add(ttl.as_secs());
+    let expiry = if now < LAST_EXPIRY { expiry.min(LAST_EXPIRY) } else { expiry };
+    let username = format!("{expiry}:{}", encode_account(account));
     let credential = sign(secret.expose_secret(), &username);
     TurnCredentials { username, credential }
+}
+
+/// `account` in the alphabet that coturn accepts. It answers 400 to a name with a space, `'`, `"`, `\`, a tab or a line
+/// break, or with both "union" and "select" in any case (`is_secure_string` in coturn 4.6).
+fn encode_account(account: &str) -> Cow<'_, str> {
+    let lower = account.to_ascii_lowercase();
+    let looks_like_sql = lower.contains("union") && lower.contains("select");
+    let is_refused = |char: char| {
+        char.is_ascii_control()
+            || matches!(char, ' ' | '\'' | '"' | '\\')
+            || (looks_like_sql && matches!(char, 'u' | 'U'))
+    };
+    if !account.contains(is_refused) {
+        return account.into();
+    }
+    let mut encoded = String::with_capacity(account.len() + 16);
+    for char in account.chars() {
+        if is_refused(char) {
+            encoded += &format!("%{:02X}", u32::from(char));
+        } else {
+            encoded.push(char);
+        }
+    }
+    encoded.into()
 }
 
 fn sign(secret: &str, username: &str) -> String {
@@ -81,6 +112,40 @@ mod tests {
                 (username, credential)
             );
         }
+    }
+
+    #[test]
+    fn what_coturn_refuses_in_a_name_is_encoded_and_nothing_else() {
+        let user = |account: &str| {
+            let minted = mint(&"north".into(), account, Duration::ZERO, 7);
+            minted.username.strip_prefix("7:").unwrap().to_owned()
+        };
+        for plain in ["admin", "zoë", "a.b-c_d@e", "50%", "a;b", "union", "preselected", "日本"]
+        {
+            assert_eq!(user(plain), plain);
+        }
+        for (account, encoded) in [
+            ("anna maria", "anna%20maria"),
+            ("o'neil", "o%27neil"),
+            ("a\"b\\c", "a%22b%5Cc"),
+            ("tab\there\r\n", "tab%09here%0D%0A"),
+            ("Union.Select", "%55nion.Select"),
+            ("ö'", "ö%27"),
+        ] {
+            assert_eq!(user(account), encoded);
+        }
+    }
+
+    #[test]
+    fn no_credentials_expire_after_the_last_day_of_coturn() {
+        let expiry = |now, ttl| {
+            let minted = mint(&"north".into(), "a", Duration::from_secs(ttl), now);
+            minted.username.split(':').next().unwrap().parse::<u64>().unwrap()
+        };
+
+        assert_eq!(expiry(1_833_000_000, 315_360_000), 2_147_483_647, "ten years from 2028");
+        assert_eq!(expiry(LAST_EXPIRY - 10, 10), LAST_EXPIRY);
+        assert_eq!(expiry(LAST_EXPIRY, 10), LAST_EXPIRY + 10, "then nothing is to be saved");
     }
 
     /// RFC 2202 section 3, all seven test cases.

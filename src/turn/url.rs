@@ -1,6 +1,6 @@
 //! STUN and TURN URLs (RFC 7064, RFC 7065).
 
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Where a STUN or TURN server listens, and over which transport.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,14 +24,14 @@ pub enum StunTransport {
     Tcp,
     /// `turns:` and `stuns:`.
     Tls,
-    /// `turns:…?transport=udp`.
+    /// `turns:…?transport=udp`, which browsers send over TLS on TCP like [`Self::Tls`].
     Dtls,
 }
 
 impl IceServerUrl {
     /// Parses `scheme:host[:port][?transport=udp|tcp]`, the transport for TURN alone (RFC 7064 section 3.1, RFC 7065
-    /// section 3.1). `None` if a browser would not accept it: with one bad URL, `new RTCPeerConnection` throws in
-    /// every client.
+    /// section 3.1). `None` if it is malformed: with one such URL `new RTCPeerConnection` throws in every browser. What a
+    /// browser does not use is in [`Self::browser_limits`].
     pub fn parse(url: &str) -> Option<Self> {
         let (scheme, rest) = url.split_once(':')?;
         let (is_turn, is_secure) = match scheme {
@@ -61,14 +61,25 @@ impl IceServerUrl {
             None if is_secure => 5349,
             None => 3478,
         };
+        // A host that ends in a number is an IPv4 address or nothing (URL standard, host parser).
+        let ends_in_number =
+            host.rsplit('.').find(|label| !label.is_empty()).is_some_and(|label| {
+                label.bytes().all(|byte| byte.is_ascii_digit()) || label.starts_with("0x")
+            });
         let is_name = !host.is_empty()
-            && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
+            && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+            && (!ends_in_number || host.parse::<Ipv4Addr>().is_ok());
         let ip_v6 = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         let host = match ip_v6 {
             Some(host) => host.parse::<Ipv6Addr>().is_ok().then_some(host)?,
             None => is_name.then_some(host)?,
         };
         Some(Self { is_turn, transport, host: host.to_owned(), port })
+    }
+
+    /// Whether the host is an IP address.
+    pub fn is_address(&self) -> bool {
+        self.host.parse::<IpAddr>().is_ok()
     }
 }
 
@@ -101,6 +112,10 @@ mod tests {
             "turn:a b",
             "turn:u@a",
             "turn:a/b",
+            "turn:256.1.1.1",
+            "turn:1.2.3",
+            "turn:a.1:3478",
+            "turn:a.0x7f",
             "stun:a?transport=udp",
             "http:a",
             "",

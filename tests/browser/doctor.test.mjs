@@ -61,6 +61,21 @@ describe('the TURN doctor', { timeout: SUITE_TIMEOUT }, () => {
     await page.context().close();
   });
 
+  test('tells the address that this browser does not use from one that does not answer', async () => {
+    const [low, blocked] = ['turn:127.0.0.1:444', 'turn:127.0.0.1:993?transport=tcp'];
+    const server = await serve(low, blocked);
+
+    const { page, verdicts } = await diagnose(`${server.url}/${PAGE}`);
+    const text = (url) => page.locator(`#results [data-url="${url}"]`).innerText();
+
+    assert.equal(verdicts[blocked], 'unused');
+    assert.match(await text(blocked), /This browser did not use the address.*Firefox refuses port 993/s);
+    // Over UDP it does not tell that it has ended.
+    assert.match(verdicts[low], /^(unused|timeout)$/);
+    assert.match(await text(low), /Chromium uses no TURN server on port 444/);
+    await page.context().close();
+  });
+
   test('finds the relay that gives addresses and passes nothing on', async () => {
     const strict = await startCoturn({ secret: SECRET, toLoopback: false });
     const server = await serve(`turn:127.0.0.1:${strict.port}`);

@@ -5,10 +5,10 @@ use std::{fs, net::SocketAddr, time::Duration};
 use serde_json::{Value, json};
 use signaling::{clock::unix_now, turn};
 use stun_types::{
-    attribute::{AttributeType, ErrorCode, Nonce, Realm},
+    attribute::{AttributeType, ErrorCode, Nonce, RawAttribute, Realm, Username},
     message::{
         IntegrityAlgorithm, LongTermKeyCredentials, Message, MessageIntegrityCredentials,
-        MessageWrite, MessageWriteExt, MessageWriteVec,
+        MessageWrite, MessageWriteExt, MessageWriteVec, Method,
     },
 };
 use tempfile::TempDir;
@@ -221,7 +221,9 @@ async fn each_failure_of_a_turn_server_has_its_own_message_and_fix() {
         found.assert_finding(url, "fault", says, mend);
     }
     found.assert_finding(&tls, "fault", "certificate is not accepted", "openssl s_client");
-    found.assert_finding(&dtls, "not_checked", "DTLS", "transport=tcp");
+    found.assert_finding(&dtls, "fault", "certificate is not accepted", "openssl s_client");
+    let warned = found.about("TURNSERVER_URLS");
+    assert!(warned.iter().any(|it| it.1.contains("no browser uses DTLS")), "{warned:?}");
     assert!(!found.is_well);
 }
 
@@ -232,8 +234,181 @@ async fn an_open_turn_server_is_a_fault_and_keeps_no_allocation() {
 
     let found = diagnose(&[&udp], &[]).await;
 
-    found.assert_finding(&udp, "fault", "for anyone", "no-auth");
+    found.assert_finding(&udp, "fault", "no browser takes one", "no-auth");
     coturn.log.line_with(GONE).await;
+}
+
+/// An operator of coturn can get each of these wrong, and `doctor` says which.
+#[tokio::test]
+async fn each_way_to_configure_coturn_wrongly_has_its_own_message_and_fix() {
+    let secret = ("REPLACE_WITH_TURNSERVER_SECRET", coturn::SECRET);
+    let commented = format!("{}  # must match .env", coturn::SECRET);
+    let line = "static-auth-secret=REPLACE_WITH_TURNSERVER_SECRET";
+    let use_secret = "\nuse-auth-secret\n";
+    for (changes, verdict, says, fix) in [
+        (
+            &[(use_secret, "\nuse-auth-secret\nstun-only\n"), secret][..],
+            "fault",
+            "answers STUN",
+            "stun-only",
+        ),
+        (
+            &[(use_secret, "\nlt-cred-mech\nuser=a:b\n"), (line, "")],
+            "fault",
+            "another way",
+            "lt-cred-mech",
+        ),
+        (&[(secret.0, &*commented)], "fault", "another secret", "comments and quotes"),
+        (
+            &[("\nrelay-ip=127.0.0.1\n", "\nrelay-ip=192.0.2.1\n"), secret],
+            "fault",
+            "508",
+            "external-ip",
+        ),
+        (&[("stale-nonce=600", "stale-nonce=1"), secret], "ok", "relays", ""),
+        (
+            &[("\nno-tcp-relay\n", "\nno-tcp-relay\nno-udp\n"), secret],
+            "fault",
+            "connection refused",
+            "ufw allow",
+        ),
+    ] {
+        let coturn = Coturn::start_with(changes).await;
+        let [udp, ..] = coturn.urls();
+
+        let found = diagnose(&[&udp], &[]).await;
+
+        found.assert_finding(&udp, verdict, says, fix);
+    }
+}
+
+/// Sends an Allocate for `account` over UDP, and returns the socket that holds the allocation, or the error code.
+async fn allocate(coturn: &Coturn, account: &str) -> Result<UdpSocket, u16> {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    socket.connect(("127.0.0.1", coturn.port)).await.unwrap();
+    let ask = async |request: Vec<u8>| {
+        socket.send(&request).await.unwrap();
+        let mut answer = vec![0; 2048];
+        let length = socket.recv(&mut answer).await.unwrap();
+        answer.truncate(length);
+        answer
+    };
+    let request = || {
+        let mut request = Message::builder_request(Method::new(0x003), MessageWriteVec::new());
+        let udp = RawAttribute::new(AttributeType::new(0x0019), &[17, 0, 0, 0]);
+        request.add_attribute(&udp).unwrap();
+        request
+    };
+    let challenge = ask(request().finish()).await;
+    let challenge = Message::from_bytes(&challenge).unwrap();
+    let (realm, nonce) =
+        (challenge.attribute::<Realm>().unwrap(), challenge.attribute::<Nonce>().unwrap());
+    let minted = turn::mint(&coturn::SECRET.into(), account, Duration::from_secs(600), unix_now());
+    let mut proven = request();
+    proven.add_attribute(&Username::new(&minted.username).unwrap()).unwrap();
+    proven.add_attribute(&realm).unwrap();
+    proven.add_attribute(&nonce).unwrap();
+    let key =
+        LongTermKeyCredentials::new(minted.username, minted.credential, realm.realm().to_owned());
+    let key = MessageIntegrityCredentials::LongTerm(key);
+    proven.add_message_integrity(&key, IntegrityAlgorithm::Sha1).unwrap();
+    let answer = ask(proven.finish()).await;
+    let answer = Message::from_bytes(&answer).unwrap();
+    match answer.attribute::<ErrorCode>() {
+        Ok(error) => Err(error.code()),
+        Err(_) => Ok(socket),
+    }
+}
+
+/// Every name that `manage_users` accepts.
+#[tokio::test]
+async fn every_account_gets_an_address_from_coturn() {
+    let coturn = Coturn::start().await;
+
+    for account in [
+        "anna maria",
+        "o'neil",
+        "a\"b",
+        "a\\b",
+        "union select",
+        "Ünïön Sélect 日本 😀",
+        "100% a;b,c=d&e?f#g/h@i",
+        "<b>`$(x)`{|}~^*!()[]",
+        "é ".repeat(32).trim(),
+    ] {
+        assert!(allocate(&coturn, account).await.is_ok(), "{account}");
+    }
+}
+
+#[tokio::test]
+async fn a_quota_that_is_reached_is_told() {
+    let secret = ("REPLACE_WITH_TURNSERVER_SECRET", coturn::SECRET);
+    let coturn = Coturn::start_with(&[("total-quota=1200", "total-quota=1"), secret]).await;
+    let _held = allocate(&coturn, "alice").await.unwrap();
+    let [udp, ..] = coturn.urls();
+
+    let found = diagnose(&[&udp], &[]).await;
+
+    found.assert_finding(&udp, "fault", "486", "total-quota");
+}
+
+/// A URL that one browser does not use is tried like any other, and told at the start and by `doctor`.
+#[tokio::test]
+async fn urls_that_a_browser_does_not_use_are_told() {
+    let coturn = Coturn::start().await;
+    let by_address = format!("turns:127.0.0.1:{}", coturn.tls_port);
+    let over_udp = format!("turns:localhost:{}?transport=udp", coturn.tls_port);
+    let trusted = ("SSL_CERT_FILE", coturn.certificate.to_str().unwrap());
+
+    let found = diagnose(
+        &[&by_address, &over_udp],
+        &[trusted, ("STUNSERVER_URLS", "stuns:a.invalid:5060")],
+    )
+    .await;
+
+    for url in [&by_address, &over_udp] {
+        found.assert_finding(url, "ok", "relays", "");
+    }
+    let told = |subject: &str, sentence: &str| {
+        let about = found.about(subject);
+        let is_told = about.iter().any(|it| it.0 == "warning" && it.1.contains(sentence));
+        assert!(is_told, "{sentence}: {about:?}");
+    };
+    told(
+        "TURNSERVER_URLS",
+        &format!("{by_address}: Firefox uses no turns: server by its IP address"),
+    );
+    told("TURNSERVER_URLS", &format!("{over_udp}: no browser uses DTLS"));
+    told("STUNSERVER_URLS", "Firefox refuses stuns:");
+    told("STUNSERVER_URLS", "Firefox refuses port 5060");
+    let folder = tempfile::tempdir().unwrap();
+    let settings = [
+        ("TURNSERVER_SECRET", coturn::SECRET),
+        ("TURNSERVER_URL", "turn:[2001:db8::1]:444"),
+        ("TURN_PROBE_SECONDS", "0"),
+        ("LOG_LEVEL", "INFO"),
+    ];
+    let mut server = ServerProcess::start(&folder, &[&DEBUG[..], &settings].concat()).await;
+    server.log.line_with("turn:[2001:db8::1]:444: Chromium uses no TURN server on port 444").await;
+    assert_eq!(server.stop().await.code(), Some(0));
+}
+
+/// `openssl req -x509` makes a certificate that says that it is an authority.
+#[tokio::test]
+async fn a_trusted_certificate_of_its_own_is_accepted_and_an_untrusted_one_explained() {
+    let coturn = Coturn::start_with_authority().await;
+    let [_, _, tls] = coturn.urls();
+
+    let trusted =
+        diagnose(&[&tls], &[("SSL_CERT_FILE", coturn.certificate.to_str().unwrap())]).await;
+    let untrusted = diagnose(&[&tls], &[]).await;
+
+    trusted.assert_finding(&tls, "ok", "relays", "");
+    let (_, message, _) = untrusted.one(&tls);
+    assert!(
+        message.contains("certificate is not accepted") && !message.contains(['{', '(']),
+        "{message}"
+    );
 }
 
 /// The method of RFC 8656 section 17 that a Refresh has, and where a request has it.
@@ -245,7 +420,7 @@ async fn turn_that_says(codes: &'static [u16]) -> (u16, JoinHandle<()>) {
 }
 
 /// Answers as a relay does that has these codes, one for each request with credentials, the last one again and again. 0 is
-/// success.
+/// success, unless the credentials have expired, and 1 is success whatever they say.
 fn speaks_turn(codes: &'static [u16]) -> impl FnMut(&[u8]) -> Vec<Vec<u8>> + Send + 'static {
     let mut proven = 0;
     move |asked| {
@@ -253,10 +428,14 @@ fn speaks_turn(codes: &'static [u16]) -> impl FnMut(&[u8]) -> Vec<Vec<u8>> + Sen
         let is_proven = request.attribute::<Realm>().is_ok();
         let code = if is_proven { codes[proven.min(codes.len() - 1)] } else { 401 };
         proven += usize::from(is_proven);
-        if code == 0 || asked.starts_with(&REFRESH) {
+        let name = request.raw_attribute(AttributeType::new(6));
+        let name = name.map(|name| String::from_utf8(name.value.to_vec()).unwrap());
+        let name = name.unwrap_or_default();
+        let expiry = name.split(':').next().and_then(|expiry| expiry.parse().ok());
+        let has_expired = expiry.is_some_and(|expiry: u64| expiry < unix_now());
+        let code = if code == 0 && has_expired { 401 } else { code };
+        if code <= 1 || asked.starts_with(&REFRESH) {
             let mut answer = Message::builder_success(&request, MessageWriteVec::new());
-            let name = request.raw_attribute(AttributeType::new(6)).unwrap();
-            let name = String::from_utf8(name.value.to_vec()).unwrap();
             let (_, account) = name.split_once(':').unwrap();
             let until: u64 = name.split(':').next().unwrap().parse().unwrap();
             let minted = turn::mint(&coturn::SECRET.into(), account, Duration::ZERO, until);
@@ -280,9 +459,11 @@ async fn the_error_code_of_a_turn_server_is_explained() {
     for (codes, verdict, says, mend) in [
         (&[0][..], "ok", "relays", ""),
         (&[438, 0], "ok", "relays", ""),
+        (&[1], "warning", "never checks the expiry", "TURNSERVER_SECRET"),
         (&[438], "fault", "every nonce as stale", "journalctl"),
         (&[486], "fault", "486 \"so it is\": the user's allocation quota", "user-quota"),
-        (&[508], "fault", "no port or bandwidth", "total-quota"),
+        (&[508], "fault", "relay-ip= is no address of its machine", "external-ip"),
+        (&[400], "fault", "the user name", "journalctl"),
         (&[442], "fault", "does not relay UDP", "journalctl"),
         (&[300], "warning", "another server", "name the server"),
         (&[500], "fault", "500 \"so it is\"", "journalctl"),
@@ -522,4 +703,41 @@ async fn no_turn_server_is_probed_where_probes_are_off() {
     assert_eq!(server.stop().await.code(), Some(0));
     assert!(!server.log.lines().iter().any(|line| line.contains("a TURN server")));
     serving.abort();
+}
+
+/// A machine without a battery starts in 2020 and hears the time from NTP later: credentials of 2020 are not kept for most of
+/// their lifetime.
+#[tokio::test]
+async fn a_clock_that_is_set_after_the_start_makes_members_get_new_credentials() {
+    let folder = tempfile::tempdir().unwrap();
+    let [library, offset] = clock(&folder, -200_000_000).await;
+    let settings = [
+        ("TURNSERVER_SECRET", coturn::SECRET),
+        ("TURNSERVER_URLS", "turn:turn.example.com:3478"),
+        ("TURN_PROBE_SECONDS", "0"),
+        ("WEBSOCKET_TIMEOUT", "9"),
+        ("LOG_LEVEL", "INFO"),
+        ("SIGNALING_TEST_INTERVALS", "clock_poll=200"),
+        (library.0, &*library.1),
+        (offset.0, &*offset.1),
+    ];
+    let mut server = ServerProcess::start(&folder, &[&DEBUG[..], &settings].concat()).await;
+    let told = Told::by(&server).await;
+    let mut client = Client::connect(server.address, "den", &[]).await.unwrap();
+    client.receive().await;
+    client.send(json!({"type": "auth_token", "token": told.token, "features": ["ice"]})).await;
+    let expiry = |frame: &Value| -> u64 {
+        let username = frame["iceServers"][0]["username"].as_str().unwrap();
+        username.split(':').next().unwrap().parse().unwrap()
+    };
+    assert!(expiry(&client.receive().await) < unix_now() - 100_000_000);
+    assert_eq!(client.receive().await["type"], "users_in_room");
+
+    fs::write(folder.path().join("offset"), "0").unwrap();
+
+    let news = client.receive().await;
+    assert_eq!(news["type"], "ice_servers");
+    assert!(expiry(&news) > unix_now());
+    server.log.line_with("wall clock was set").await;
+    assert_eq!(server.stop().await.code(), Some(0));
 }

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     clock::unix_now,
-    turn::{self, IceServerUrl, StunTransport},
+    turn::{self, IceServerUrl, TurnCredentials},
 };
 
 /// The longest that one address is probed.
@@ -25,7 +25,7 @@ const ADDRESS_TIMEOUT: Duration = Duration::from_secs(8);
 /// The lifetime of the first credentials of a probe: a server whose clock is further ahead takes them for expired.
 const SHORT_LIFETIME: Duration = Duration::from_secs(60);
 
-/// The lifetime of the last credentials, ten years: no clock is that wrong.
+/// The lifetime of the last credentials, ten years but at most until [`turn::LAST_EXPIRY`]: no clock is that wrong.
 const LONG_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
 /// What the credentials of a probe are minted from, as for clients.
@@ -37,6 +37,21 @@ pub(super) struct CredentialSource<'a> {
     pub ttl: Duration,
     /// The account in the credentials, by which the TURN server's log names the probe.
     pub account: &'a str,
+    /// Whether to try expired credentials, too, which the TURN server's log shows as an attack.
+    pub tries_expired: bool,
+}
+
+impl CredentialSource<'_> {
+    /// Credentials that last `lifetime` from now on.
+    fn mint(&self, lifetime: Duration) -> TurnCredentials {
+        turn::mint(self.secret, self.account, lifetime, unix_now())
+    }
+
+    /// Credentials that expired a day ago.
+    fn mint_expired(&self) -> TurnCredentials {
+        let yesterday = unix_now().saturating_sub(24 * 60 * 60);
+        turn::mint(self.secret, self.account, Duration::ZERO, yesterday)
+    }
 }
 
 /// Probes `url`: a STUN server with a Binding request, a TURN server with an allocation, which is released at once. `tls`
@@ -46,9 +61,6 @@ pub(super) async fn probe(
     credentials: CredentialSource<'_>,
     tls: &Arc<ClientConfig>,
 ) -> ProbeReport {
-    if url.transport == StunTransport::Dtls {
-        return ProbeReport::new(ProbeOutcome::NotProbed);
-    }
     let addresses = match resolve(url).await {
         Ok(addresses) => addresses,
         Err(error) => return ProbeReport::new(ProbeOutcome::UnknownHost(error)),
@@ -120,8 +132,17 @@ impl Attempt<'_> {
             if lifetime == ttl && outcome == ProbeOutcome::ClockAhead && ttl <= SHORT_LIFETIME {
                 continue;
             }
-            if let Some(allocated) = self.allocate(lifetime).await? {
-                return Ok(if allocated == ProbeOutcome::Up { outcome } else { allocated });
+            match self.allocate(&self.credentials.mint(lifetime)).await? {
+                Some(ProbeOutcome::Up) if self.credentials.tries_expired => {
+                    self.release().await;
+                    return Ok(match self.allocate(&self.credentials.mint_expired()).await {
+                        Ok(Some(ProbeOutcome::Up)) => ProbeOutcome::IgnoresExpiry,
+                        Ok(_) | Err(_) => outcome,
+                    });
+                }
+                Some(ProbeOutcome::Up) => return Ok(outcome),
+                Some(refused) => return Ok(refused),
+                None => {}
             }
         }
         Ok(ProbeOutcome::WrongSecret)
@@ -145,27 +166,39 @@ impl Attempt<'_> {
         Ok(response)
     }
 
-    /// Allocates a relay address with credentials that last `lifetime`; `None` if they are refused. On a connection of
-    /// its own each time: coturn lets no client change its username on one.
-    async fn allocate(&mut self, lifetime: Duration) -> Result<Option<ProbeOutcome>, ProbeOutcome> {
+    /// Allocates a relay address with these credentials; `None` if they are refused. On a connection of its own each
+    /// time: coturn lets no client change its username on one.
+    async fn allocate(
+        &mut self,
+        credentials: &TurnCredentials,
+    ) -> Result<Option<ProbeOutcome>, ProbeOutcome> {
         let mut connection = self.connect().await?;
-        let (code, reason, challenge) =
-            match self.send_first(&mut connection, &messages::allocate(None)).await? {
-                StunResponse::Success => {
-                    self.allocation = Some((connection, None));
-                    return Ok(Some(ProbeOutcome::OpenRelay));
-                }
-                StunResponse::Error { code, reason, challenge } => (code, reason, challenge),
-            };
+        let first = match self.send_first(&mut connection, &messages::allocate(None)).await {
+            // A STUN server that does not relay may ignore the request.
+            Err(ProbeOutcome::Timeout) => {
+                let answers_stun = connection.request(&messages::binding(), None).await.is_ok();
+                return Err(if answers_stun {
+                    ProbeOutcome::StunOnly
+                } else {
+                    ProbeOutcome::Timeout
+                });
+            }
+            first => first?,
+        };
+        let (code, reason, challenge) = match first {
+            StunResponse::Success => {
+                self.allocation = Some((connection, None));
+                return Ok(Some(ProbeOutcome::OpenRelay));
+            }
+            StunResponse::Error { code, reason, challenge } => (code, reason, challenge),
+        };
         if code != 401 {
             return Ok(Some(refused(code, reason)));
         }
         let mut challenge = challenge.ok_or(ProbeOutcome::NoLongTermCredentials)?;
-        let CredentialSource { secret, account, .. } = self.credentials;
-        let minted = turn::mint(secret, account, lifetime, unix_now());
         let mut nonce_was_stale = false;
         loop {
-            let auth = challenge.answer(&minted.username, &minted.credential);
+            let auth = challenge.answer(&credentials.username, &credentials.credential);
             let auth = auth.ok_or(ProbeOutcome::NoLongTermCredentials)?;
             match connection.request(&messages::allocate(Some(&auth)), Some(&auth)).await? {
                 StunResponse::Success => {

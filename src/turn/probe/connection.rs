@@ -63,7 +63,7 @@ impl ProbeConnection {
                 Ok(Self::Udp(socket))
             }
             StunTransport::Tcp => Ok(Self::Tcp(connect(address).await?)),
-            StunTransport::Tls => {
+            StunTransport::Tls | StunTransport::Dtls => {
                 let stream = connect(address).await?;
                 let name = ServerName::try_from(url.host.clone())
                     .map_err(|error| ProbeOutcome::TlsFailed(error.to_string()))?;
@@ -72,7 +72,6 @@ impl ProbeConnection {
                 let stream = stream.map_err(|_| ProbeOutcome::Timeout)?;
                 Ok(Self::Tls(Box::new(stream.map_err(|error| handshake_failure(&error))?)))
             }
-            StunTransport::Dtls => Err(ProbeOutcome::NotProbed),
         }
     }
 
@@ -121,7 +120,7 @@ fn unreachable(error: io::Error) -> ProbeOutcome {
 fn handshake_failure(error: &io::Error) -> ProbeOutcome {
     match error.get_ref().and_then(|inner| inner.downcast_ref()) {
         Some(rustls::Error::InvalidCertificate(problem)) => {
-            ProbeOutcome::BadCertificate(problem.to_string())
+            ProbeOutcome::BadCertificate(verify::describe(problem))
         }
         Some(other) => ProbeOutcome::TlsFailed(other.to_string()),
         None => ProbeOutcome::TlsFailed(error.to_string()),

@@ -9,13 +9,10 @@ use std::{
 use secrecy::SecretString;
 
 use super::{
-    batch::probe_all,
+    batch::{Prober, probe_all},
     outcome::{ProbeOutcome, ProbeReport},
 };
-use crate::{
-    clock::unix_now,
-    turn::{IceServerUrl, StunTransport},
-};
+use crate::clock::unix_now;
 
 /// What the last probe of a TURN server has found.
 #[derive(Clone, Debug)]
@@ -57,14 +54,11 @@ impl TurnHealth {
         ttl: Duration,
         names_own_certificate: bool,
     ) {
-        let is_probed = |url: &&String| {
-            IceServerUrl::parse(url).is_some_and(|url| url.transport != StunTransport::Dtls)
-        };
-        let urls: Vec<_> = urls.iter().filter(is_probed).collect();
+        let urls: Vec<_> = urls.iter().collect();
         let reports = if urls.is_empty() {
             Vec::new()
         } else {
-            probe_all(&urls, secret, ttl, "probe", names_own_certificate).await
+            probe_all(&urls, secret, ttl, Prober::Server, names_own_certificate).await
         };
         let at = unix_now();
         let results = urls.into_iter().zip(reports).map(|(url, report)| {

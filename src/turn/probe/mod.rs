@@ -7,6 +7,6 @@ mod health;
 mod messages;
 mod outcome;
 
-pub use batch::probe_all;
+pub use batch::{Prober, probe_all};
 pub use health::{ProbeResult, TurnHealth};
 pub use outcome::{ProbeOutcome, ProbeReport};

@@ -16,8 +16,12 @@ pub enum ProbeOutcome {
     Expired,
     /// The server refuses issued credentials, whatever their expiry.
     WrongSecret,
-    /// The server allocates relay addresses without credentials.
+    /// The server allocates relay addresses without credentials, which no browser accepts.
     OpenRelay,
+    /// The server relays, also with credentials that have expired.
+    IgnoresExpiry,
+    /// The server answers STUN, and no request to relay.
+    StunOnly,
     /// The server redirects clients to another server (300), which was not probed.
     Redirects,
     /// The server does not ask for long-term credentials: its challenge names no realm.
@@ -40,18 +44,16 @@ pub enum ProbeOutcome {
     BadCertificate(String),
     /// The TLS handshake failed; what was reported.
     TlsFailed(String),
-    /// TURN over DTLS is not probed.
-    NotProbed,
 }
 
 impl ProbeOutcome {
     /// Whether the server can be expected to work for clients.
     pub fn is_up(&self) -> bool {
         match self {
-            Self::Up | Self::ClockAhead | Self::OpenRelay | Self::Redirects | Self::NotProbed => {
-                true
-            }
-            Self::Expired
+            Self::Up | Self::ClockAhead | Self::IgnoresExpiry | Self::Redirects => true,
+            Self::OpenRelay
+            | Self::StunOnly
+            | Self::Expired
             | Self::WrongSecret
             | Self::NoLongTermCredentials
             | Self::Refused(..)
@@ -73,8 +75,10 @@ impl fmt::Display for ProbeOutcome {
             Self::Up => f.write_str("answers"),
             Self::ClockAhead => f.write_str("works, but its clock is more than a minute ahead of this server's: credentials expire early"),
             Self::Expired => f.write_str("rejects new credentials as expired (401): the secret is right, but its clock is ahead of this server's by more than TURNSERVER_TTL"),
-            Self::WrongSecret => f.write_str("rejects new credentials (401), also those that expire in years: it has another secret"),
-            Self::OpenRelay => f.write_str("relays without credentials, for anyone"),
+            Self::WrongSecret => f.write_str("rejects new credentials (401), also those that expire in years: it has another secret, or authenticates in another way than coturn's use-auth-secret"),
+            Self::OpenRelay => f.write_str("gives addresses to anyone without credentials, and no browser takes one so"),
+            Self::IgnoresExpiry => f.write_str("relays, and never checks the expiry: credentials that ended a day ago work"),
+            Self::StunOnly => f.write_str("answers STUN, but no request to relay"),
             Self::Redirects => f.write_str("redirects clients to another server (300), which was not probed"),
             Self::NoLongTermCredentials => f.write_str("does not ask for long-term credentials: its challenge names no realm"),
             Self::Refused(code, reason) => write!(f, "answers {code} {reason:?}{}", meaning(*code)),
@@ -86,7 +90,6 @@ impl fmt::Display for ProbeOutcome {
             Self::ConnectionClosed => f.write_str("closes the connection without an answer"),
             Self::BadCertificate(fault) => write!(f, "its certificate is not accepted: {fault}"),
             Self::TlsFailed(fault) => write!(f, "TLS handshake failed: {fault}"),
-            Self::NotProbed => f.write_str("TURN over DTLS is not probed, and few clients support it"),
         }
     }
 }
@@ -99,7 +102,8 @@ fn meaning(code: u16) -> &'static str {
         438 => ": it rejects every nonce as stale",
         442 => ": it does not relay UDP",
         486 => ": the user's allocation quota is reached",
-        508 => ": it has no port or bandwidth left",
+        400 => ": it does not accept the request, for example the user name",
+        508 => ": it has no port left, or relay-ip= is no address of its machine",
         _ => "",
     }
 }

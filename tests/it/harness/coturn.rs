@@ -7,6 +7,7 @@ use std::{
     process::Stdio,
 };
 
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
@@ -49,17 +50,30 @@ impl Coturn {
         Self::start_with(&[("\nuse-auth-secret\n", "\nno-auth\n"), (secret, "")]).await
     }
 
+    /// A coturn whose self-signed certificate says that it is an authority.
+    pub async fn start_with_authority() -> Self {
+        let is_authority = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self::start_as(&[("REPLACE_WITH_TURNSERVER_SECRET", SECRET)], is_authority).await
+    }
+
     /// A coturn whose configuration has the second text of each pair in place of the first.
-    async fn start_with(changes: &[(&str, &str)]) -> Self {
+    pub async fn start_with(changes: &[(&str, &str)]) -> Self {
+        Self::start_as(changes, IsCa::NoCa).await
+    }
+
+    async fn start_as(changes: &[(&str, &str)], is_ca: IsCa) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().display().to_string();
-        let made =
-            rcgen::generate_simple_self_signed(["localhost", "127.0.0.1"].map(str::to_owned))
-                .unwrap();
-        fs::write(folder.path().join("fullchain.pem"), made.cert.pem()).unwrap();
-        fs::write(folder.path().join("privkey.pem"), made.signing_key.serialize_pem()).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let mut params =
+            CertificateParams::new(["localhost", "127.0.0.1"].map(str::to_owned)).unwrap();
+        params.is_ca = is_ca;
+        let certificate = params.self_signed(&key).unwrap();
+        fs::write(folder.path().join("fullchain.pem"), certificate.pem()).unwrap();
+        fs::write(folder.path().join("privkey.pem"), key.serialize_pem()).unwrap();
         let (port, tls_port) = (free_port(), free_port());
         let mut text = fs::read_to_string("deploy/turnserver.conf").unwrap();
+        text += "\nlistening-ip=127.0.0.1\nrelay-ip=127.0.0.1\nverbose\n";
         let ours = [
             ("tls-listening-port=5349", format!("tls-listening-port={tls_port}")),
             ("\nlistening-port=3478", format!("\nlistening-port={port}")),
@@ -70,7 +84,6 @@ impl Coturn {
             assert!(text.contains(from), "{from}");
             text = text.replace(from, &to);
         }
-        text += "\nlistening-ip=127.0.0.1\nrelay-ip=127.0.0.1\nverbose\n";
         text += &format!("userdb={path}/turndb\npidfile={path}/pid\n");
         fs::write(folder.path().join("turnserver.conf"), text).unwrap();
         Self::run(folder, port, tls_port).await
