@@ -45,7 +45,6 @@ async function enter({ url, username, password, room, clientId }) {
   session.on('error', ({ error }) => call.errors.push(`${error.code} ${error.message}`));
   session.on('peer', ({ state }) => call.states.push(state));
   session.on('peer-joined', ({ peer }) => call.open(peer, 'first'));
-  for (const peer of session.peers.values()) call.open(peer, 'first');
 }
 
 /** In the page: how it stands. */
