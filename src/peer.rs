@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 /// A member of a room, as its peers see it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Peer {
     /// Unique in its room.
     pub client_id: Arc<str>,

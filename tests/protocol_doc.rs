@@ -88,7 +88,8 @@ fn the_server_sends_every_server_message_exactly_so_and_no_other() {
         ("alice", "alice-laptop", "bob", "bob-phone", "standup");
     let message = "Authentication required";
     let heard = |kind, payload, (from, username)| {
-        Signal { kind, payload, to: None }.encode_for_peers(&SenderSuffix::new(from, username))
+        Signal { kind, payload, to: None, id: None }
+            .encode_for_peers(&SenderSuffix::new(from, username))
     };
     let resume_offer = Some(ResumeOffer {
         resume_token: "eyJhbGciOiJIUzI1NiJ9.eyJyb29tIjoi…",

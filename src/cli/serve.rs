@@ -80,7 +80,14 @@ async fn serve(
     let server = Server::start(&app, listeners, tls, &workers);
     notify_systemd(NotifyState::Ready);
 
-    tokio::select! { () = stop_signals.next() => {}, () = app.stop.cancelled() => {} }
+    let failure = tokio::select! {
+        () = stop_signals.next() => None,
+        () = app.stop.cancelled() => None,
+        reason = app.rooms.backend().failure() => {
+            tracing::error!(reason, "this server cannot be part of the cluster");
+            Some(reason)
+        }
+    };
     let deadline = Instant::now() + app.config.process.shutdown_grace;
     tracing::info!("shutting down");
     notify_systemd(NotifyState::Stopping);
@@ -90,7 +97,7 @@ async fn serve(
     let left = deadline.saturating_duration_since(Instant::now());
     app.webhooks.close(left.min(WEBHOOK_SHUTDOWN_TIMEOUT)).await;
     tracing::info!("shutdown complete");
-    Ok(())
+    failure.map_or(Ok(()), |reason| Err(reason.into()))
 }
 
 /// SIGINT and SIGTERM.

@@ -37,9 +37,16 @@ impl Backend for ClusterGateway {
         queue: ClientQueue,
     ) -> BackendFuture<'a, Result<Membership, JoinError>> {
         Box::pin(async {
-            let (reply, answer) = oneshot::channel();
-            self.request_join(peer, random_key(), PendingJoin { room: room.clone(), queue, reply });
-            answer.await.unwrap_or(Err(JoinError::Unavailable))
+            let ((reply, answer), key) = (oneshot::channel(), random_key());
+            self.request_join(peer, key, PendingJoin { room: room.clone(), queue, reply });
+            match timeout(self.timings.join_timeout(), answer).await {
+                Ok(answer) => answer.unwrap_or(Err(JoinError::Unavailable)),
+                // A client that Redis lets in all the same is not waited for, and leaves.
+                Err(_elapsed) => {
+                    self.take_pending_join(key);
+                    Err(JoinError::Unavailable)
+                }
+            }
         })
     }
 
@@ -60,8 +67,11 @@ impl Backend for ClusterGateway {
     }
 
     fn relay(&self, node: &Arc<str>, frame: RelayedFrame) -> Result<(), NodeUnreachable> {
-        let room = frame.room.clone();
-        self.try_send(&room, ClusterCommand::Relay { node: node.clone(), frame })
+        self.send_signal(node, frame)
+    }
+
+    fn was_answered(&self, room: &str, key: u64, id: &str) -> bool {
+        self.was_signal_answered(room, key, id)
     }
 
     fn report_state(
@@ -97,6 +107,14 @@ impl Backend for ClusterGateway {
     fn status(&self) -> Option<ClusterStatus> {
         let (node, is_up) = (self.node.clone(), self.all_up());
         Some(ClusterStatus { node, is_up, nodes: self.known_nodes() })
+    }
+
+    fn failure(&self) -> BackendFuture<'_, String> {
+        Box::pin(self.wait_for_failure())
+    }
+
+    fn repairs(&self) -> Option<u64> {
+        Some(self.repair_count())
     }
 
     fn counts(&self) -> BackendFuture<'_, Result<Option<ClusterCounts>, ClusterUnavailable>> {

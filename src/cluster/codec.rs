@@ -4,6 +4,7 @@ use std::{collections::HashMap, num::ParseIntError, str::FromStr, sync::Arc};
 
 use super::{
     messages::{Claim, ClusterEvent},
+    receipts::{SignalNumber, SignalReceipts},
     webhooks::WebhookRecord,
 };
 use crate::migration::{ConnectionId, MemberRecord, Migration, ParseRecordError};
@@ -20,6 +21,9 @@ pub mod field {
     pub const LIVE: &str = "live";
     pub const NODE: &str = "node";
     pub const CONTEXT: &str = "context";
+    pub const ENGINE: &str = "engine";
+    pub const DELIVERED: &str = "delivered";
+    pub const UNDELIVERABLE: &str = "undeliverable";
 }
 
 /// The fields of a `relay`. One is written for each message, whose names must not be longer than what it says: over a slow
@@ -31,6 +35,8 @@ pub mod relay_field {
     pub const TARGET: &str = "t";
     pub const EPOCH: &str = "e";
     pub const FRAME: &str = "f";
+    pub const NUMBER: &str = "n";
+    pub const BEFORE: &str = "b";
 }
 
 /// The `state` of a `peer_state`.
@@ -106,6 +112,18 @@ pub fn decode(entry: &mut InboxFields) -> Result<InboxEntry, DecodeError> {
             to: optional(entry, relay_field::TARGET)?.map(Arc::from),
             epoch: number(entry, relay_field::EPOCH)?,
             frame: text(entry, relay_field::FRAME)?.into(),
+            number: SignalNumber {
+                number: number(entry, relay_field::NUMBER)?,
+                before: before(entry)?,
+            },
+        },
+        "confirmed" => ClusterEvent::Confirmed {
+            node: name(entry, field::NODE)?,
+            engine: number(entry, field::ENGINE)?,
+            receipts: SignalReceipts {
+                delivered: number(entry, field::DELIVERED)?,
+                undeliverable: number(entry, field::UNDELIVERABLE)?,
+            },
         },
         "peer_state" => ClusterEvent::PeerState {
             room: name(entry, field::ROOM)?,
@@ -159,6 +177,13 @@ pub fn decode_webhook_records(
     let numbered = room.zip(sequence).map(|(room, sequence)| (room.to_owned(), sequence));
     let records = entry.remove("webhooks").map(|json| WebhookRecord::parse_all(&json));
     (numbered, records.unwrap_or_default())
+}
+
+/// The numbers of a signal that is repeated.
+fn before(entry: &mut InboxFields) -> Result<Vec<u64>, DecodeError> {
+    let numbers = optional(entry, relay_field::BEFORE)?.unwrap_or_default();
+    let numbers = numbers.split(',').filter(|number| !number.is_empty());
+    Ok(numbers.map(str::parse).collect::<Result<_, _>>()?)
 }
 
 fn moved(entry: &mut InboxFields) -> Result<ClusterEvent, DecodeError> {

@@ -2,18 +2,21 @@
 
 use std::convert::Infallible;
 
-use redis::{Cmd, Pipeline, RedisError, Value, aio::MultiplexedConnection};
+use redis::{Cmd, Pipeline, RedisError, RedisResult, Value, aio::MultiplexedConnection};
 use tokio::sync::mpsc;
 
 use super::{
+    ClusterGateway,
     codec::{CONNECTED, DETACHED, field, relay_field},
+    keys::ShardKeys,
     link::{EngineLink, lease_lost_error},
     messages::ClusterCommand,
-    scripts::{INBOX_MAX_LEN, call, call_with_webhooks},
+    receipts::{SignalNumber, SignalReceipts},
+    scripts::{call, call_with_webhooks},
 };
 use crate::{
     migration::{ConnectionId, HandOver, Migration},
-    rooms::{JoinError, RelayedFrame},
+    rooms::{JoinError, RelayedFrame, RelayedSignal},
 };
 
 /// Commands in one pipeline.
@@ -47,17 +50,57 @@ impl EngineLink {
             for command in &commands {
                 pipe.add_command(self.encode(command));
             }
-            let answers: Vec<Value> = pipe.query_async(&mut writer).await?;
+            pipe.ignore_errors();
+            let answers: Vec<RedisResult<Value>> = pipe.query_async(&mut writer).await?;
             for (command, answer) in commands.drain(..).zip(answers) {
-                self.apply_answer(command, answer)?;
+                match answer {
+                    Ok(answer) => self.apply_answer(command, answer)?,
+                    Err(error) => self.apply_refusal(command, error)?,
+                }
             }
         }
+    }
+
+    /// Redis does not run a command, perhaps because its memory is full: what can be answered is answered, and whatever else
+    /// would be lost is stated anew.
+    fn apply_refusal(&self, command: ClusterCommand, error: RedisError) -> Result<(), RedisError> {
+        match command {
+            ClusterCommand::Relay { node, number, .. } => {
+                self.fail_signal(&node, number.number);
+                Ok(())
+            }
+            ClusterCommand::Join { key, .. } if is_out_of_memory(&error) => {
+                self.gateway.refuse_join(key, JoinError::Unavailable);
+                Ok(())
+            }
+            // Another node asks again, or learns in time whether the member has left.
+            ClusterCommand::PeerState { .. } | ClusterCommand::Confirm { .. } => Ok(()),
+            ClusterCommand::Webhook { .. } => {
+                self.webhooks.record_missed();
+                Ok(())
+            }
+            ClusterCommand::Join { .. }
+            | ClusterCommand::Leave { .. }
+            | ClusterCommand::Claim { .. }
+            | ClusterCommand::DenyClaim { .. }
+            | ClusterCommand::Move(_)
+            | ClusterCommand::Barrier(_)
+            | ClusterCommand::HandOver(_) => Err(error),
+        }
+    }
+
+    fn fail_signal(&self, node: &str, number: u64) {
+        let rooms = &self.rooms;
+        self.gateway.update_unconfirmed(self.number, rooms, |unconfirmed, now| {
+            unconfirmed.fail(node, number, now).into_iter().collect()
+        });
     }
 
     fn apply_answer(&self, command: ClusterCommand, answer: Value) -> Result<(), RedisError> {
         match (command, answer) {
             (ClusterCommand::Join { key, .. }, Value::BulkString(answer)) => match &*answer {
                 b"admitted" => {}
+                b"damaged" => self.gateway.refuse_join(key, JoinError::Unavailable),
                 b"full" => self.gateway.refuse_join(key, JoinError::Full),
                 b"taken" => self.gateway.refuse_join(key, JoinError::ClientIdTaken),
                 _ => return Err(lease_lost_error()),
@@ -73,6 +116,12 @@ impl EngineLink {
             (ClusterCommand::Webhook { room, event }, Value::Int(sequence @ 1..)) => {
                 self.webhooks.publish(&room, sequence.unsigned_abs(), event);
             }
+            // The node has no inbox, and reads nothing.
+            (ClusterCommand::Relay { node, .. }, Value::Nil) => {
+                self.gateway.update_unconfirmed(self.number, &self.rooms, |unconfirmed, now| {
+                    unconfirmed.fail_node(&node, now)
+                });
+            }
             (ClusterCommand::Move(migration), Value::Int(2)) => {
                 self.gateway.cancel_outgoing(&self.rooms, &migration);
             }
@@ -83,6 +132,7 @@ impl EngineLink {
                 ClusterCommand::Leave { .. }
                 | ClusterCommand::Webhook { .. }
                 | ClusterCommand::Relay { .. }
+                | ClusterCommand::Confirm { .. }
                 | ClusterCommand::PeerState { .. }
                 | ClusterCommand::DenyClaim { .. }
                 | ClusterCommand::Move(_)
@@ -116,7 +166,10 @@ impl EngineLink {
                 report.arg(&**room);
                 report
             }
-            ClusterCommand::Relay { node, frame } => self.encode_relay(node, frame),
+            ClusterCommand::Relay { node, frame, number } => self.encode_relay(node, frame, number),
+            ClusterCommand::Confirm { node, receipts } => {
+                confirmation(&self.gateway, self.number, node, receipts)
+            }
             ClusterCommand::PeerState { node, room, client_id, key, is_detached } => {
                 let mut state =
                     self.post_member(node, "peer_state", room, client_id, &connection(key));
@@ -154,15 +207,23 @@ impl EngineLink {
         }
     }
 
-    fn encode_relay(&self, node: &str, frame: &RelayedFrame) -> Cmd {
-        let RelayedFrame { room, from, key, to, epoch, frame } = frame;
-        let mut relay = self.post(node, "relay");
+    fn encode_relay(&self, node: &str, frame: &RelayedFrame, number: &SignalNumber) -> Cmd {
+        let RelayedFrame { signal, epoch, frame } = frame;
+        let RelayedSignal { room, from, key, to, .. } = &**signal;
+        // Not by a script, for most commands are such. Redis refuses it where it has no memory left.
+        let mut relay = redis::cmd("XADD");
+        relay.arg(self.keys.inbox(node)).arg("NOMKSTREAM").arg("*").arg(field::KIND).arg("relay");
         relay.arg(relay_field::ROOM).arg(&**room).arg(relay_field::FROM).arg(&**from);
         relay.arg(relay_field::CONNECTION).arg(self.connection_id(*key));
         if let Some(to) = to {
             relay.arg(relay_field::TARGET).arg(&**to);
         }
         relay.arg(relay_field::EPOCH).arg(*epoch).arg(relay_field::FRAME).arg(&**frame);
+        relay.arg(relay_field::NUMBER).arg(number.number);
+        if !number.before.is_empty() {
+            let before: Vec<_> = number.before.iter().map(u64::to_string).collect();
+            relay.arg(relay_field::BEFORE).arg(before.join(","));
+        }
         relay
     }
 
@@ -170,17 +231,11 @@ impl EngineLink {
         ConnectionId { node: self.gateway.node.clone(), key }.to_string()
     }
 
-    /// An entry for another node's inbox, as long as there is one; bounded as `post` in `lib.lua` does.
+    /// An entry for another node's inbox, as long as there is one; also where Redis has no memory left.
     fn post(&self, node: &str, kind: &str) -> Cmd {
-        let mut add = redis::cmd("XADD");
-        add.arg(self.keys.inbox(node))
-            .arg("NOMKSTREAM")
-            .arg("MAXLEN")
-            .arg("~")
-            .arg(INBOX_MAX_LEN)
-            .arg("*");
-        add.arg(field::KIND).arg(kind);
-        add
+        let mut post = call(&self.keys, &self.gateway.scripts.post);
+        post.arg(node).arg(field::KIND).arg(kind);
+        post
     }
 
     /// An entry about a member.
@@ -205,4 +260,25 @@ impl EngineLink {
         add.arg(field::TO).arg(to.to_string());
         add
     }
+}
+
+/// Tells `node` which of its signals through the Redis with this `number` were read here.
+pub(super) fn confirmation(
+    gateway: &ClusterGateway,
+    number: usize,
+    node: &str,
+    receipts: &SignalReceipts,
+) -> Cmd {
+    let SignalReceipts { delivered, undeliverable } = receipts;
+    let mut confirmed = call(&ShardKeys::new(number), &gateway.scripts.post);
+    confirmed.arg(node).arg(field::KIND).arg("confirmed");
+    confirmed.arg(field::NODE).arg(&*gateway.node).arg(field::ENGINE).arg(number);
+    confirmed.arg(field::DELIVERED).arg(delivered.to_string());
+    confirmed.arg(field::UNDELIVERABLE).arg(undeliverable.to_string());
+    confirmed
+}
+
+/// Whether Redis has no memory for a command, and may have some later.
+fn is_out_of_memory(error: &RedisError) -> bool {
+    error.code() == Some("OOM")
 }

@@ -6,6 +6,7 @@ use super::{
     ClusterGateway,
     gateway::{ClaimReply, PendingJoin},
     messages::{Claim, ClusterCommand, ClusterEvent},
+    receipts::SignalReceipts,
 };
 use crate::{
     migration::{ConnectionId, Epoch, MemberRecord, Migration},
@@ -23,8 +24,16 @@ impl ClusterGateway {
             ClusterEvent::Left { room, client_id, connection } => {
                 rooms.apply_leave(&room, &client_id, &connection);
             }
-            ClusterEvent::Relayed { room, from, connection, to, epoch, frame } => {
-                rooms.deliver_remote(&room, &from, &connection, to.as_deref(), epoch, &frame);
+            ClusterEvent::Relayed { room, from, connection, to, epoch, frame, number } => {
+                self.receive_signal(&room, &connection.node, &number, || {
+                    rooms.deliver_remote(&room, &from, &connection, to.as_deref(), epoch, &frame)
+                });
+            }
+            ClusterEvent::Confirmed { node, engine, receipts } => {
+                let SignalReceipts { delivered, undeliverable } = receipts;
+                self.update_unconfirmed(engine, rooms, |unconfirmed, now| {
+                    unconfirmed.confirm(&node, &delivered, &undeliverable, now)
+                });
             }
             ClusterEvent::PeerState { room, client_id, connection, is_detached } => {
                 rooms.apply_remote_state(&room, &client_id, &connection, is_detached);
@@ -103,6 +112,8 @@ impl ClusterGateway {
         } else {
             rooms.apply_move(&room, record, epoch);
         }
+        // Its old node knows then of every signal of the member that was read here.
+        self.confirm_signals(self.engine_of(&room));
         // After the change, so that what a member here has sent before is in front of this.
         self.send(&room, ClusterCommand::Barrier(migration));
     }

@@ -4,19 +4,20 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
 use bytestring::ByteString;
 use redis::aio::MultiplexedConnection;
 use tokio::{
-    sync::{Semaphore, mpsc, oneshot},
+    sync::{Notify, Semaphore, mpsc, oneshot, watch},
     time::Instant,
 };
 
 use super::{
     messages::{Claim, ClusterCommand},
+    receipts::{ReceivedSignals, SignalNumber, SignalReceipts, UnconfirmedSignals},
     scripts::Scripts,
     sharding,
 };
@@ -27,7 +28,7 @@ use crate::{
     },
     rooms::{
         AcceptedMember, ClaimRequest, ClusterUnavailable, JoinError, Membership, MigratedMember,
-        NodeUnreachable, Peer,
+        NodeUnreachable, Peer, RelayedFrame, RelayedSignal, RoomRegistry,
     },
 };
 
@@ -64,6 +65,10 @@ pub struct ClusterGateway {
     pub(super) auth_events: mpsc::Sender<String>,
     /// Has a permit for each Redis that sends no membership here any more.
     pub(super) closed_engines: Semaphore,
+    /// Why this node cannot be part of the cluster.
+    failure: watch::Sender<Option<String>>,
+    /// How many rooms, members and counts Redis had lost.
+    repairs: AtomicU64,
 }
 
 /// One Redis.
@@ -76,6 +81,11 @@ pub(super) struct EngineState {
     nodes: AtomicUsize,
     /// The connection, while there is one.
     connection: Mutex<Option<MultiplexedConnection>>,
+    /// Signals of this node that others have not confirmed.
+    unconfirmed: Mutex<UnconfirmedSignals>,
+    /// Signals of others that were read, and which of them are to be confirmed.
+    received: Mutex<ReceivedSignals>,
+    has_receipts: Notify,
 }
 
 /// A client that has asked to join.
@@ -132,6 +142,9 @@ impl ClusterGateway {
                     is_up: AtomicBool::new(false),
                     nodes: AtomicUsize::new(0),
                     connection: Mutex::default(),
+                    unconfirmed: Mutex::default(),
+                    received: Mutex::default(),
+                    has_receipts: Notify::new(),
                 };
                 (engine, queue)
             })
@@ -150,6 +163,8 @@ impl ClusterGateway {
             migrations: MigrationTracker::default(),
             auth_events,
             closed_engines: Semaphore::new(0),
+            failure: watch::Sender::default(),
+            repairs: AtomicU64::new(0),
         };
         (Arc::new(gateway), GatewayQueues { commands, auth_events: events }, members)
     }
@@ -214,6 +229,29 @@ impl ClusterGateway {
         connection.clone().ok_or(ClusterUnavailable)
     }
 
+    /// This node cannot be part of the cluster, for this reason.
+    pub(super) fn give_up(&self, reason: String) {
+        self.failure.send_replace(Some(reason));
+    }
+
+    /// Waits until this node cannot be part of the cluster; why not.
+    pub(super) async fn wait_for_failure(&self) -> String {
+        let mut failure = self.failure.subscribe();
+        let failed = failure.wait_for(Option::is_some).await;
+        // The sender lasts as long as this.
+        failed.map_or_else(|_| String::new(), |reason| reason.clone().unwrap_or_default())
+    }
+
+    /// Redis had lost so much of what this node knows.
+    pub(super) fn note_repairs(&self, repairs: u64) {
+        self.repairs.fetch_add(repairs, Ordering::Relaxed);
+    }
+
+    /// What Redis has lost until now.
+    pub(super) fn repair_count(&self) -> u64 {
+        self.repairs.load(Ordering::Relaxed)
+    }
+
     // Commands.
 
     /// Sends a command that is repeated, or is part of what this node states, where it is lost.
@@ -245,6 +283,92 @@ impl ClusterGateway {
         if let Some(engine) = self.engines.get(number) {
             engine.queued.fetch_sub(limited, Ordering::Relaxed);
         }
+    }
+
+    // Signals to other nodes.
+
+    /// Sends a signal to `node`, which has to confirm it.
+    ///
+    /// # Errors
+    ///
+    /// Redis cannot be reached, or too much waits for the node; then it was not sent there.
+    pub(super) fn send_signal(
+        &self,
+        node: &Arc<str>,
+        frame: RelayedFrame,
+    ) -> Result<(), NodeUnreachable> {
+        let RelayedFrame { signal, frame: text, .. } = &frame;
+        let (signal, now) = (signal.clone(), Instant::now());
+        let engine = self.engine(&signal.room).ok_or(NodeUnreachable)?;
+        let numbered = engine.unconfirmed().insert(node, &signal, text.len(), now);
+        let Ok(number) = numbered else {
+            signal.mark_answered();
+            engine.unconfirmed().note_answered(&signal, now);
+            return Err(NodeUnreachable);
+        };
+        let last = number.number;
+        let command = ClusterCommand::Relay { node: node.clone(), frame, number };
+        // In this order: a link that finds its Redis gone answers what is unconfirmed, perhaps this one already.
+        if self.try_send(&signal.room, command).is_err()
+            && engine.unconfirmed().fail(node, last, now).is_some()
+        {
+            return Err(NodeUnreachable);
+        }
+        Ok(())
+    }
+
+    /// See [`UnconfirmedSignals::was_answered`].
+    pub(super) fn was_signal_answered(&self, room: &str, key: u64, id: &str) -> bool {
+        self.engine(room).is_some_and(|engine| engine.unconfirmed().was_answered(key, id))
+    }
+
+    /// Changes what is unconfirmed at a Redis; the senders of the signals that `change` returns get an error.
+    pub fn update_unconfirmed(
+        &self,
+        number: usize,
+        rooms: &RoomRegistry,
+        change: impl FnOnce(&mut UnconfirmedSignals, Instant) -> Vec<Arc<RelayedSignal>>,
+    ) -> usize {
+        let Some(engine) = self.engines.get(number) else { return 0 };
+        let answered = change(&mut engine.unconfirmed(), Instant::now());
+        // Without the lock: rooms send signals under theirs.
+        answered.iter().for_each(|signal| rooms.answer_unreachable(signal));
+        answered.len()
+    }
+
+    /// Delivers a signal of `node` by `deliver`, unless it has been delivered before, and notes that it is to be confirmed.
+    pub(super) fn receive_signal(
+        &self,
+        room: &str,
+        node: &Arc<str>,
+        number: &SignalNumber,
+        deliver: impl FnOnce() -> bool,
+    ) {
+        let Some(engine) = self.engine(room) else { return };
+        let is_delivered = engine.received().is_repeated(node, number) || deliver();
+        engine.received().note(node, number.number, is_delivered);
+        engine.has_receipts.notify_one();
+    }
+
+    /// Waits until another node is to be told which of its signals were read here.
+    pub(super) async fn wait_for_receipts(&self, number: usize) {
+        match self.engines.get(number) {
+            Some(engine) => engine.has_receipts.notified().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Tells the other nodes which of their signals were read here.
+    pub fn confirm_signals(&self, number: usize) {
+        let Some(engine) = self.engines.get(number) else { return };
+        for (node, receipts) in self.take_receipts(number) {
+            let _ = engine.commands.send(ClusterCommand::Confirm { node, receipts });
+        }
+    }
+
+    /// What the other nodes have not been told of their signals.
+    pub(super) fn take_receipts(&self, number: usize) -> Vec<(Arc<str>, SignalReceipts)> {
+        self.engines.get(number).map_or_else(Vec::new, |engine| engine.received().take_unsent())
     }
 
     // Joins.
@@ -391,5 +515,15 @@ impl ClusterGateway {
 
     fn incoming(&self) -> MutexGuard<'_, HashMap<u64, IncomingMigration>> {
         self.incoming.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl EngineState {
+    fn unconfirmed(&self) -> MutexGuard<'_, UnconfirmedSignals> {
+        self.unconfirmed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn received(&self) -> MutexGuard<'_, ReceivedSignals> {
+        self.received.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

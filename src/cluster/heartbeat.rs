@@ -1,14 +1,11 @@
 //! Renews the lease of this node, and removes nodes whose lease is over.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, sync::atomic::Ordering};
 
 use redis::{RedisError, aio::MultiplexedConnection};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::{
-    link::{EngineLink, lease_lost_error},
-    scripts::call,
-};
+use super::{link::EngineLink, scripts::call};
 
 impl EngineLink {
     /// Renews the lease until an error.
@@ -20,7 +17,11 @@ impl EngineLink {
         let mut ticks = interval(timings.heartbeat_interval());
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
+            // Sooner where much was read: it stays in Redis until then.
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = self.has_read_much.notified() => {}
+            }
             self.beat(&mut writer).await?;
             let now = Instant::now();
             self.rooms.expire_unconfirmed(now, timings);
@@ -31,20 +32,22 @@ impl EngineLink {
     /// Renews the lease once, notes how many nodes there are, and removes a node whose lease is over.
     pub(super) async fn beat(&self, writer: &mut MultiplexedConnection) -> Result<(), RedisError> {
         let scripts = &self.gateway.scripts;
+        self.read_bytes.store(0, Ordering::Relaxed);
         let mut beat = call(&self.keys, &scripts.heartbeat);
-        beat.arg(&*self.gateway.node).arg(self.position().clone().unwrap_or_default());
+        beat.arg(&*self.gateway.node).arg(&self.identity.process).arg(self.identity.facts_json());
+        beat.arg(self.position().clone().unwrap_or_default()).arg(&self.identity.fingerprint);
+        beat.arg(self.rooms.highest_epoch());
         let mut pipe = redis::pipe();
         pipe.add_command(beat).zcard(self.keys.key("nodes"));
-        let (lost, nodes): (String, usize) = pipe.query_async(writer).await?;
+        let ((fault, lost), nodes): ((String, String), usize) = pipe.query_async(writer).await?;
+        if let Some(error) = self.heartbeat_fault(&fault) {
+            return Err(error);
+        }
         self.gateway.note_nodes(self.number, nodes);
-        match lost.as_str() {
-            "" => {}
-            "?" => return Err(lease_lost_error()),
-            lost => {
-                tracing::warn!(node = lost, "node lost: its lease is over; its members leave");
-                let (rooms, webhooks) = (&self.rooms, &self.webhooks);
-                scripts.reap(&self.keys, writer.clone(), lost, false, rooms, webhooks).await?;
-            }
+        if !lost.is_empty() {
+            tracing::warn!(node = lost, "node lost: its lease is over; its members leave");
+            let (rooms, webhooks) = (&self.rooms, &self.webhooks);
+            scripts.reap(&self.keys, writer.clone(), &lost, false, rooms, webhooks).await?;
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Reads the inbox of this node, and applies its entries in their order.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, sync::atomic::Ordering, time::Duration};
 
 use redis::{ErrorKind, RedisError, aio::MultiplexedConnection};
 
@@ -14,6 +14,9 @@ const READ_BLOCK: Duration = Duration::from_secs(1);
 /// The same for the read that shows whether this Redis can be read at all.
 pub(super) const FIRST_READ_BLOCK: Duration = Duration::from_millis(1);
 pub(super) const READ_TIMEOUT: Duration = Duration::from_millis(2_500);
+
+/// After so many bytes the next heartbeat comes early, and drops them from the inbox.
+const EARLY_HEARTBEAT_BYTES: usize = 1 << 20;
 
 /// Entries that are read at once.
 const MAX_ENTRIES_PER_READ: usize = 512;
@@ -50,6 +53,7 @@ impl EngineLink {
             return Err(inbox_overrun_error());
         }
         let mut last = None;
+        self.note_read(&entries);
         for (id, mut entry) in entries {
             self.apply_entry(&mut entry);
             last = Some(id);
@@ -58,6 +62,14 @@ impl EngineLink {
             *self.position() = last;
         }
         Ok(())
+    }
+
+    /// Has the next heartbeat come early where much was read since the last one.
+    fn note_read(&self, entries: &InboxEntries) {
+        let bytes: usize = entries.iter().flat_map(|(_, entry)| entry.values()).map(Vec::len).sum();
+        if self.read_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes >= EARLY_HEARTBEAT_BYTES {
+            self.has_read_much.notify_one();
+        }
     }
 
     fn apply_entry(&self, entry: &mut InboxFields) {
@@ -96,7 +108,7 @@ async fn detect_loss(
 }
 
 /// More was written into the inbox than it holds, before it was read.
-fn inbox_overrun_error() -> RedisError {
+pub(super) fn inbox_overrun_error() -> RedisError {
     (
         ErrorKind::Client,
         "inbox overrun: entries were dropped before they were read; resynchronising",

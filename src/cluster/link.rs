@@ -1,26 +1,29 @@
 //! The link to one Redis: connects, resynchronises, runs, reconnects.
 
 use std::{
+    collections::BTreeSet,
     convert::Infallible,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicUsize},
     time::Duration,
 };
 
 use redis::{AsyncConnectionConfig, ErrorKind, RedisError, aio::MultiplexedConnection};
 use tokio::{
-    sync::mpsc,
-    time::{Instant, sleep, timeout},
+    sync::{Notify, mpsc},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 
 use super::{
     ClusterGateway, RedisEndpoint, ReplicatedState,
     commands::is_limited,
+    identity::NodeIdentity,
     inbox::{FIRST_READ_BLOCK, READ_TIMEOUT},
     keys::ShardKeys,
     messages::ClusterCommand,
     outage::{Outage, ReconnectPauses},
+    receipts::UnconfirmedSignals,
+    registration::Registration,
     resync::MissedLeave,
-    scripts::call,
     webhooks::{self, WebhookRecord},
 };
 use crate::{rooms::RoomRegistry, webhooks::Webhooks};
@@ -42,6 +45,14 @@ pub(super) struct EngineLink {
     pub(super) webhooks: Webhooks,
     /// The id of the last entry of the inbox that was read.
     position: Mutex<Option<String>>,
+    pub(super) identity: Arc<NodeIdentity>,
+    /// What was read from the inbox since the last heartbeat, and that it is much.
+    pub(super) read_bytes: AtomicUsize,
+    pub(super) has_read_much: Notify,
+    /// Since when another process has the name of this node.
+    pub(super) refused_since: Mutex<Option<Instant>>,
+    /// Nodes with other settings, and which, that the log has named.
+    pub(super) differences: Mutex<BTreeSet<(String, String)>>,
     /// The run id of the Redis that was connected to last.
     run_id: Mutex<Option<String>>,
 }
@@ -53,6 +64,7 @@ impl EngineLink {
         rooms: &RoomRegistry,
         replicated: &Arc<dyn ReplicatedState>,
         webhooks: &Webhooks,
+        identity: &Arc<NodeIdentity>,
     ) -> Self {
         Self {
             number,
@@ -62,6 +74,11 @@ impl EngineLink {
             replicated: replicated.clone(),
             webhooks: webhooks.clone(),
             position: Mutex::default(),
+            identity: identity.clone(),
+            read_bytes: AtomicUsize::new(0),
+            has_read_much: Notify::new(),
+            refused_since: Mutex::default(),
+            differences: Mutex::default(),
             run_id: Mutex::default(),
         }
     }
@@ -88,6 +105,8 @@ impl EngineLink {
             };
             let was_up = self.gateway.set_connection(self.number, None);
             self.gateway.set_engine_up(self.number, false);
+            // Whether it arrives is not known, and will not be.
+            self.gateway.update_unconfirmed(self.number, &self.rooms, UnconfirmedSignals::fail_all);
             // The text may hold an address, but never a password.
             outage.log(self.number, was_up, &error);
             sleep(pauses.next(was_up, since.elapsed(), random_byte())).await;
@@ -112,12 +131,9 @@ impl EngineLink {
 
         let missed = self.discard_commands(commands);
         let is_known_engine = self.remember_run_id(&run_id);
-        let mut register = call(&self.keys, &self.gateway.scripts.register);
-        register.arg(&*self.gateway.node).arg(run_id);
-        let (is_known_node, hello, rooms): (u8, String, Vec<String>) =
-            register.query_async(&mut writer).await?;
+        let Registration { is_known, hello, rooms } = self.register(&mut writer, &run_id).await?;
         // The position in a stream that is gone, or in which entries are missing, is no place to go on from.
-        if is_known_node == 0 || self.position().is_none() {
+        if !is_known || self.position().is_none() {
             *self.position() = Some(hello);
         }
         // With heartbeats, for a node with many members takes a while to state them.
@@ -135,8 +151,33 @@ impl EngineLink {
         let (read, beat) = (self.read_inbox(reader), self.run_heartbeat(writer.clone()));
         let missed = if is_known_engine { Vec::new() } else { missed };
         let close = self.close_empty_rooms(writer.clone(), missed);
-        let (never, ..) =
-            tokio::try_join!(read, beat, self.write_commands(writer, commands), close)?;
+        let checks = self.run_checks(writer.clone());
+        let write = self.write_commands(writer, commands);
+        let (never, ..) = tokio::try_join!(read, beat, write, close, checks, self.run_receipts())?;
+        match never {}
+    }
+
+    /// Confirms the signals of other nodes, and answers those of this one that others have not confirmed in time.
+    async fn run_receipts(&self) -> Result<Infallible, RedisError> {
+        let (gateway, timings) = (&self.gateway, self.gateway.timings);
+        let confirm = async {
+            loop {
+                gateway.wait_for_receipts(self.number).await;
+                gateway.confirm_signals(self.number);
+                sleep(timings.confirm_interval()).await;
+            }
+        };
+        let expire = async {
+            let mut ticks = interval(timings.confirm_timeout() / 8);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                gateway.update_unconfirmed(self.number, &self.rooms, |unconfirmed, now| {
+                    unconfirmed.expire(timings.confirm_timeout(), now)
+                });
+            }
+        };
+        let (never, _): (Infallible, Infallible) = tokio::join!(confirm, expire);
         match never {}
     }
 

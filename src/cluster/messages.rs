@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 
+use super::receipts::{SignalNumber, SignalReceipts};
 use crate::{
     migration::{ConnectionId, Epoch, HandOver, MemberRecord, Migration, MigrationState},
     rooms::{Peer, RelayedFrame},
@@ -50,6 +51,15 @@ pub enum ClusterCommand {
         node: Arc<str>,
         /// The frame.
         frame: RelayedFrame,
+        /// What that node confirms.
+        number: SignalNumber,
+    },
+    /// Signals of another node were read here.
+    Confirm {
+        /// That node.
+        node: Arc<str>,
+        /// Which.
+        receipts: SignalReceipts,
     },
     /// See [`ClusterEvent::PeerState`].
     PeerState {
@@ -137,6 +147,17 @@ pub enum ClusterEvent {
         epoch: Epoch,
         /// WebhookEvent the targets receive.
         frame: ByteString,
+        /// What its node wants to be told of.
+        number: SignalNumber,
+    },
+    /// Another node has read signals of this one.
+    Confirmed {
+        /// That node.
+        node: Arc<str>,
+        /// The Redis that they went through.
+        engine: usize,
+        /// Which.
+        receipts: SignalReceipts,
     },
     /// The connection of a member of another node is gone, and may come back; or is back.
     PeerState {

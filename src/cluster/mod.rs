@@ -8,25 +8,30 @@
 //! - `link`: the connections to one Redis, for as long as the process lives: `resync` states what is true, `inbox` reads,
 //!   `commands` writes, `heartbeat` renews the lease.
 //! - `codec`: entries of an inbox; `scripts`: the scripts, and their calls; `webhooks`: events that scripts have numbered.
+//! - `receipts`: which signals have arrived on other nodes, and which have to be answered.
 //! - `queries`: what REST and moderation ask of Redis; `replicated_state`: what is the same on every node beside rooms.
 //! - `redis_url`, `endpoint`, `sharding`, `redis_info`: where a Redis is, which of several a room belongs to, what one says of itself;
 //!   `keys`: the names of the keys of one.
 
 mod backend;
+mod checks;
 mod codec;
 mod commands;
 mod endpoint;
 mod events;
 pub mod gateway;
 mod heartbeat;
+pub mod identity;
 mod inbox;
 mod keys;
 mod link;
 pub mod messages;
 mod outage;
 mod queries;
+pub mod receipts;
 mod redis_info;
 mod redis_url;
+mod registration;
 mod replicated_state;
 mod resync;
 mod scripts;
@@ -38,6 +43,7 @@ use std::sync::Arc;
 pub use self::{
     endpoint::RedisEndpoint,
     gateway::{ClusterGateway, GatewayQueues, MigratedMembers},
+    identity::NodeIdentity,
     redis_info::RedisInfo,
     redis_url::{RedisUrlError, RedisUrlProblem, parse_endpoints},
     replicated_state::ReplicatedState,
@@ -47,7 +53,7 @@ use self::link::EngineLink;
 use crate::{rooms::RoomRegistry, webhooks::Webhooks};
 
 /// Connects, and stays connected, to the Redis at each endpoint. `rooms` are those whose backend `gateway` is, and `queues` came
-/// with it; `webhooks` get the events that this node has caused.
+/// with it; `webhooks` get the events that this node has caused. To Redis the node is `identity`.
 pub fn start(
     gateway: &Arc<ClusterGateway>,
     queues: GatewayQueues,
@@ -55,9 +61,11 @@ pub fn start(
     rooms: &RoomRegistry,
     replicated: Arc<dyn ReplicatedState>,
     webhooks: &Webhooks,
+    identity: NodeIdentity,
 ) {
+    let identity = Arc::new(identity);
     for (number, (endpoint, commands)) in endpoints.into_iter().zip(queues.commands).enumerate() {
-        let link = EngineLink::new(number, gateway, rooms, &replicated, webhooks);
+        let link = EngineLink::new(number, gateway, rooms, &replicated, webhooks, &identity);
         tokio::spawn(link.run(endpoint, commands));
     }
     tokio::spawn(queries::publish_auth_events(gateway.clone(), queues.auth_events));

@@ -9,7 +9,7 @@ use std::{
 use redis::{AsyncCommands, RedisResult, aio::MultiplexedConnection};
 use tokio::sync::mpsc;
 
-use super::{ClusterGateway, keys::ShardKeys, scripts::call};
+use super::{ClusterGateway, commands::confirmation, keys::ShardKeys, scripts::call};
 use crate::{
     migration::MemberRecord,
     rooms::{ClusterCounts, ClusterUnavailable, RoomCounts, RoomRegistry},
@@ -17,6 +17,9 @@ use crate::{
 
 /// Rooms that are read at once, so that Redis is never busy for long.
 const ROOMS_AT_ONCE: usize = 1_000;
+
+/// How often the list of nodes is asked for until it cannot be read.
+const NODE_LIST_TRIES: usize = 5;
 
 impl ClusterGateway {
     /// How many nodes there are.
@@ -88,15 +91,29 @@ impl ClusterGateway {
     pub(super) async fn query_other_nodes(&self) -> Vec<Vec<Arc<str>>> {
         let mut others = Vec::new();
         for engine in 0..self.engines.len() {
-            let nodes = match self.connection(engine) {
-                Ok(mut connection) => {
-                    self.live_nodes(engine, &mut connection).await.unwrap_or_default()
-                }
-                Err(ClusterUnavailable) => Vec::new(),
-            };
+            let nodes = self.live_nodes_patiently(engine).await.unwrap_or_else(|error| {
+                tracing::warn!(engine, %error, "list of servers cannot be read; detached members leave");
+                Vec::new()
+            });
             others.push(nodes.into_iter().filter(|node| **node != *self.node).collect());
         }
         others
+    }
+
+    /// The same after some tries: an error is no empty list, and this is asked once, when the server stops.
+    async fn live_nodes_patiently(
+        &self,
+        engine: usize,
+    ) -> Result<Vec<Arc<str>>, ClusterUnavailable> {
+        for _ in 0..NODE_LIST_TRIES {
+            if let Ok(mut connection) = self.connection(engine)
+                && let Ok(nodes) = self.live_nodes(engine, &mut connection).await
+            {
+                return Ok(nodes);
+            }
+            tokio::time::sleep(self.timings.confirm_interval()).await;
+        }
+        Err(ClusterUnavailable)
     }
 
     /// The nodes that are certainly up, and stay: a node that renews its lease four times in it has more than half of it
@@ -151,9 +168,14 @@ impl ClusterGateway {
 
     pub(super) async fn remove_this_node(&self, rooms: &RoomRegistry) {
         for engine in 0..self.engines.len() {
-            if let Ok(connection) = self.connection(engine) {
+            if let Ok(mut connection) = self.connection(engine) {
                 let (node, webhooks) = (&self.node, rooms.webhooks());
                 let keys = ShardKeys::new(engine);
+                // What was read here was delivered: its senders must not get errors.
+                for (sender, receipts) in self.take_receipts(engine) {
+                    let confirmed = confirmation(self, engine, &sender, &receipts);
+                    let _: RedisResult<u8> = confirmed.query_async(&mut connection).await;
+                }
                 let _ = self.scripts.reap(&keys, connection, node, true, rooms, webhooks).await;
             }
         }

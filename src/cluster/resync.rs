@@ -74,6 +74,17 @@ impl EngineLink {
         let stored = stored_rooms.into_iter().map(Arc::from);
         let gone = stored.filter(|room: &Arc<str>| !known.contains(room));
         rooms.extend(gone.map(|room| (room, 0, Vec::new())));
+        let knowledge = if is_known_engine { "known" } else { "new" };
+        self.state_rooms(writer, &rooms, knowledge).await
+    }
+
+    /// States the local members of these rooms: `knowledge` is what resync.lua says of it.
+    pub(super) async fn state_rooms(
+        &self,
+        writer: &mut MultiplexedConnection,
+        rooms: &[(Arc<str>, Epoch, Vec<MemberRecord>)],
+        knowledge: &str,
+    ) -> Result<(), RedisError> {
         for some in rooms.chunks(MAX_PIPELINED_ROOMS) {
             let mut pipe = redis::pipe();
             for (room, epoch, members) in some {
@@ -84,7 +95,7 @@ impl EngineLink {
                     call_with_webhooks(&self.keys, &self.gateway.scripts.resync, &self.webhooks);
                 resync.arg(&**room).arg(&*self.gateway.node).arg(*epoch);
                 resync.arg(self.rooms.webhook_seq(room));
-                resync.arg(if is_known_engine { "known" } else { "new" }).arg(members);
+                resync.arg(knowledge).arg(members);
                 pipe.add_command(resync);
             }
             let stated: Vec<(u8, Vec<u8>)> = pipe.query_async(writer).await?;

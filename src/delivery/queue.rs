@@ -168,6 +168,13 @@ impl ClientQueue {
         }
     }
 
+    /// See [`ReplayBuffer::forget_relayed_id`].
+    pub fn forget_relayed_id(&self, id: &str) {
+        if let Some(replay) = &mut self.0.lock_state().replay {
+            replay.forget_relayed_id(id);
+        }
+    }
+
     /// Resumes the membership with `key` on `new`, a fresh queue, with the frames that the client has not received
     /// after `last_seq`; returns their number. This queue is closed and its connection disconnected.
     ///

@@ -233,6 +233,16 @@ impl ReplayBuffer {
         self.relayed_ids.push_back(id.to_owned());
     }
 
+    /// A frame with this `id` may not have arrived after all, and may be sent again.
+    pub fn forget_relayed_id(&mut self, id: &str) {
+        if let Some(index) = self.relayed_ids.iter().rposition(|relayed| relayed == id) {
+            self.relayed_ids.remove(index);
+            if index < self.relayed_before_resume {
+                self.relayed_before_resume -= 1;
+            }
+        }
+    }
+
     /// The sequence number of the oldest frame that was sent and is kept, or of the next frame where none is.
     fn first_seq(&self) -> u64 {
         self.next_seq().saturating_sub(self.sent.len() as u64)

@@ -40,7 +40,7 @@ impl FromStr for ConnectionId {
 }
 
 /// A member, its connection, and when it joined.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct MemberRecord {
     /// The member.
     pub peer: Peer,

@@ -47,6 +47,22 @@ impl ClusterTimings {
         self.lease * 15 / 8
     }
 
+    /// How long a signal may be on its way to another node before its sender gets an error: with the time until that is
+    /// noticed, less than five seconds.
+    pub fn confirm_timeout(self) -> Duration {
+        self.lease / 2
+    }
+
+    /// How long a client may wait for Redis to let it in.
+    pub fn join_timeout(self) -> Duration {
+        self.lease / 2
+    }
+
+    /// How often a node confirms the signals of the others at most.
+    pub fn confirm_interval(self) -> Duration {
+        self.lease / 40
+    }
+
     /// After so long without an answer a node is asked again for a membership.
     pub fn claim_retry_interval(self) -> Duration {
         self.lease * 3 / 8

@@ -128,8 +128,7 @@ pub fn parse(frame: &str) -> ClientFrame<'_> {
         Ok(envelope) => envelope,
         Err(error) => return ClientFrame { id: None, ack: None, message: Err(error) },
     };
-    let id =
-        envelope.id.filter(|id| id.get().len() <= MAX_FRAME_ID_BYTES && is_string_or_number(id));
+    let id = envelope.frame_id();
     ClientFrame { id, ack: envelope.ack.and_then(value), message: envelope.message() }
 }
 
@@ -260,6 +259,11 @@ fn nests_too_deep(frame: &str) -> bool {
 }
 
 impl<'a> Envelope<'a> {
+    /// The `id` that errors about the frame repeat.
+    fn frame_id(&self) -> Option<&'a RawValue> {
+        self.id.filter(|id| id.get().len() <= MAX_FRAME_ID_BYTES && is_string_or_number(id))
+    }
+
     fn message(&self) -> Result<ClientMessage<'a>, FrameError> {
         let kind = self.kind.and_then(text).ok_or_else(|| field("type", "a string"))?;
         match &*kind {
@@ -328,7 +332,7 @@ impl<'a> Envelope<'a> {
             }
         };
         let to = to.filter(|to| !to.is_empty());
-        Ok(ClientMessage::Signal(Signal { kind, payload, to }))
+        Ok(ClientMessage::Signal(Signal { kind, payload, to, id: self.frame_id() }))
     }
 }
 

@@ -17,6 +17,8 @@ pub struct Signal<'a> {
     pub payload: &'a RawValue,
     /// The client id of the peer that it is for; `None` for every other member of the room.
     pub to: Option<Cow<'a, str>>,
+    /// The `id` that its sender gave it, for the error that it may get.
+    pub id: Option<&'a RawValue>,
 }
 
 /// The type of a signal.

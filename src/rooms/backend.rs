@@ -4,7 +4,10 @@
 use std::{
     future::{Future, ready},
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bytestring::ByteString;
@@ -13,6 +16,7 @@ use super::{JoinError, Membership, Peer, RoomRegistry};
 use crate::{
     delivery::ClientQueue,
     migration::{ConnectionId, Epoch, HandOver, MemberRecord, Migration, MigrationGuard},
+    protocol::{Signal, SignalKind},
     webhooks::WebhookEvent,
 };
 
@@ -61,12 +65,17 @@ pub trait Backend: Send + Sync {
 
     // Frames and events of one room.
 
-    /// Sends a frame of a local member to `node`.
+    /// Sends a frame of a local member to `node`. Where that node does not confirm in time that it has delivered it, the
+    /// sender gets an error: [`RoomRegistry::answer_unreachable`].
     ///
     /// # Errors
     ///
     /// [`NodeUnreachable`]; then the frame is lost.
     fn relay(&self, node: &Arc<str>, frame: RelayedFrame) -> Result<(), NodeUnreachable>;
+
+    /// Whether the member with this key got an error lately for a signal with this `id`, which may have arrived all the same:
+    /// it is repeated now.
+    fn was_answered(&self, room: &str, key: u64, id: &str) -> bool;
 
     /// Reports to `node` that a local member is detached, or is not any more. A node that misses it learns in time whether
     /// the member has left.
@@ -102,6 +111,12 @@ pub trait Backend: Send + Sync {
     /// The cluster as this node sees it, from memory: whether a process lives must not depend on Redis. Nothing on a single
     /// node.
     fn status(&self) -> Option<ClusterStatus>;
+
+    /// Waits until this node cannot be part of the cluster, and says why not; for ever on a single node.
+    fn failure(&self) -> BackendFuture<'_, String>;
+
+    /// How many rooms, members and counts Redis had lost and got again; nothing on a single node.
+    fn repairs(&self) -> Option<u64>;
 
     /// Nodes, rooms and members of the whole cluster; nothing on a single node.
     fn counts(&self) -> BackendFuture<'_, Result<Option<ClusterCounts>, ClusterUnavailable>>;
@@ -169,9 +184,9 @@ pub struct ClaimRequest {
     pub context: ByteString,
 }
 
-/// A frame of a local member on its way to another node.
+/// A signal of a local member that has targets on other nodes: what an error about it has to say.
 #[derive(Debug)]
-pub struct RelayedFrame {
+pub struct RelayedSignal {
     /// The room.
     pub room: Arc<str>,
     /// The sender.
@@ -180,6 +195,76 @@ pub struct RelayedFrame {
     pub key: u64,
     /// The target; nothing for every other member.
     pub to: Option<Arc<str>>,
+    /// The type of the payload.
+    pub kind: SignalKind,
+    /// The size of the payload in bytes.
+    pub bytes: usize,
+    /// The `id` that the sender gave it, as JSON.
+    pub id: Option<Box<str>>,
+    is_answered: AtomicBool,
+    /// The nodes that it was sent to, each with the number that it has there.
+    sent: Mutex<Vec<(Arc<str>, u64)>>,
+}
+
+impl RelayedSignal {
+    /// A signal that was not answered.
+    pub(super) fn new(
+        room: &Arc<str>,
+        from: (&Arc<str>, u64),
+        to: Option<Arc<str>>,
+        signal: &Signal<'_>,
+    ) -> Self {
+        Self {
+            room: room.clone(),
+            from: from.0.clone(),
+            key: from.1,
+            to,
+            kind: signal.kind,
+            bytes: signal.payload.get().len(),
+            id: signal.id.map(|id| id.get().into()),
+            is_answered: AtomicBool::new(false),
+            sent: Mutex::default(),
+        }
+    }
+
+    /// It is sent to `node` under this number.
+    pub fn note_sent(&self, node: &Arc<str>, number: u64) {
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner).push((node.clone(), number));
+    }
+
+    /// The numbers under which it was sent to `node`.
+    pub fn numbers_at(&self, node: &str) -> Vec<u64> {
+        let sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        let to_node = sent.iter().filter(|(sent_to, _)| **sent_to == *node);
+        to_node.map(|(_, number)| *number).collect()
+    }
+
+    /// Its sender gets an error; false where it has got one, for another node.
+    pub fn mark_answered(&self) -> bool {
+        !self.is_answered.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether its sender has got an error.
+    pub fn is_answered(&self) -> bool {
+        self.is_answered.load(Ordering::Relaxed)
+    }
+
+    /// A broadcast of the member with this key.
+    #[cfg(test)]
+    pub fn for_tests(key: u64, id: &str) -> Self {
+        let (room, from) = ("den".into(), "a".into());
+        let (kind, id, is_answered) =
+            (SignalKind::Message, Some(id.into()), AtomicBool::new(false));
+        let sent = Mutex::default();
+        Self { room, from, key, to: None, kind, bytes: 1, id, is_answered, sent }
+    }
+}
+
+/// A frame of a local member on its way to another node.
+#[derive(Debug)]
+pub struct RelayedFrame {
+    /// What it is part of.
+    pub signal: Arc<RelayedSignal>,
     /// All changes of the room up to this one had been applied here when the frame was sent.
     pub epoch: Epoch,
     /// WebhookEvent the targets receive.
@@ -259,6 +344,10 @@ impl Backend for SingleNode {
         Err(NodeUnreachable)
     }
 
+    fn was_answered(&self, _: &str, _: u64, _: &str) -> bool {
+        false
+    }
+
     fn report_state(&self, _: &Arc<str>, _: &Arc<str>, _: &Arc<str>, _: u64, _: bool) {}
 
     fn publish_event(&self, _: &Arc<str>, _: WebhookEvent) -> Result<(), NodeUnreachable> {
@@ -274,6 +363,14 @@ impl Backend for SingleNode {
     fn hand_over(&self, _: HandOver) {}
 
     fn status(&self) -> Option<ClusterStatus> {
+        None
+    }
+
+    fn failure(&self) -> BackendFuture<'_, String> {
+        Box::pin(std::future::pending())
+    }
+
+    fn repairs(&self) -> Option<u64> {
         None
     }
 

@@ -24,7 +24,7 @@ mod tests;
 pub use self::{
     backend::{
         Backend, BackendFuture, ClaimError, ClaimRequest, ClusterCounts, ClusterStatus,
-        ClusterUnavailable, NodeUnreachable, RelayedFrame, RoomCounts, SingleNode,
+        ClusterUnavailable, NodeUnreachable, RelayedFrame, RelayedSignal, RoomCounts, SingleNode,
     },
     membership::{Membership, MigratedMember, OldestMembership},
     registry::RoomRegistry,

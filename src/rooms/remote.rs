@@ -84,7 +84,8 @@ impl Room {
         true
     }
 
-    /// Delivers a frame from a member of another node to local members.
+    /// Delivers a frame from a member of another node to local members; false where its target is not here, or its sender is
+    /// not in the room as far as this node knows.
     pub(super) fn deliver_remote(
         &self,
         from: &str,
@@ -92,11 +93,12 @@ impl Room {
         to: Option<&str>,
         epoch: Epoch,
         frame: &ByteString,
-    ) {
+    ) -> bool {
         // Not of a member that has left meanwhile, or has expired.
         if !self.find(from).is_some_and(|member| member.is_on_connection(connection)) {
-            return;
+            return false;
         }
+        let mut is_delivered = to.is_none();
         match to {
             None => {
                 let receives = |member: &&RoomMember| {
@@ -108,14 +110,17 @@ impl Room {
             Some(to) => {
                 if let Some(queue) = self.find(to).and_then(RoomMember::queue) {
                     queue.push(frame.clone(), None);
+                    is_delivered = true;
                 }
             }
         }
         for outgoing in self.outgoing.iter().filter(|outgoing| outgoing.receives_epoch(epoch)) {
             if to.is_none_or(|to| to == &*outgoing.migration.client_id) {
                 outgoing.queue.push(frame.clone(), None);
+                is_delivered = true;
             }
         }
+        is_delivered
     }
 
     /// The connection of a member of another node is gone, or back.

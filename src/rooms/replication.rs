@@ -9,7 +9,8 @@ use bytestring::ByteString;
 use tokio::time::Instant;
 
 use super::{
-    JoinError, Membership, MigratedMember, Peer, RoomRegistry, handover::ReturnedMember, room::Room,
+    JoinError, Membership, MigratedMember, Peer, RelayedSignal, RoomRegistry,
+    handover::ReturnedMember, room::Room,
 };
 use crate::{
     delivery::{self, ClientQueue, ClientQueueReader},
@@ -58,7 +59,7 @@ impl RoomRegistry {
         self.update_room(room, |room| room.apply_leave(client_id, connection, Instant::now()));
     }
 
-    /// A member of another node has sent a frame.
+    /// A member of another node has sent a frame. False where a target is not here: its sender has to know.
     pub fn deliver_remote(
         &self,
         room: &str,
@@ -67,9 +68,17 @@ impl RoomRegistry {
         to: Option<&str>,
         epoch: Epoch,
         frame: &ByteString,
-    ) {
-        if let Some(room) = self.find(room) {
-            room.lock().deliver_remote(from, connection, to, epoch, frame);
+    ) -> bool {
+        // In a room without members here no broadcast has a target.
+        self.find(room).map_or(to.is_none(), |room| {
+            room.lock().deliver_remote(from, connection, to, epoch, frame)
+        })
+    }
+
+    /// Another node has not confirmed a signal of a member of this one: the sender gets an error.
+    pub fn answer_unreachable(&self, signal: &RelayedSignal) {
+        if let Some(room) = self.find(&signal.room) {
+            room.lock().answer_unreachable(signal, Instant::now());
         }
     }
 
@@ -202,6 +211,11 @@ impl RoomRegistry {
             (id, epoch, members)
         });
         local.filter(|(.., members)| !members.is_empty()).collect()
+    }
+
+    /// The highest epoch that was applied to a room.
+    pub fn highest_epoch(&self) -> Epoch {
+        self.all().into_iter().map(|(_, room)| room.lock().epoch).max().unwrap_or(0)
     }
 
     /// Removes members of other nodes that were unconfirmed for too long, and local ones that were too long on their way.

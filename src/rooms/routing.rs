@@ -3,13 +3,15 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use bytestring::ByteString;
+use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::{
-    NodeUnreachable, Peer, RelayedFrame,
+    NodeUnreachable, Peer, RelayedFrame, RelayedSignal,
+    events::RoomEvent,
     room::{Location, Room, RoomMember},
 };
-use crate::protocol::{SenderSuffix, Signal, truncate_for_error};
+use crate::protocol::{SenderSuffix, ServerMessage, Signal, truncate_for_error};
 
 /// Why a signal was not routed.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,6 +31,11 @@ pub enum RouteError {
 }
 
 impl RouteError {
+    /// A broadcast has not reached every node.
+    fn member_unreachable() -> Self {
+        Self::TargetUnreachable("A member of this room".into())
+    }
+
     /// The error code; nothing where the client gets no error.
     pub fn code(&self) -> Option<&'static str> {
         match self {
@@ -64,9 +71,10 @@ impl Room {
         match signal.to.as_deref() {
             None => {
                 let frame = || signal.encode_for_peers(suffix);
-                let at_once = self.push_to_others(&from.client_id, received_at, frame);
+                let at_once = !self.is_repeated(sender, signal)
+                    && self.push_to_others(&from.client_id, received_at, frame);
                 if self.is_shared {
-                    self.broadcast(sender, frame)?;
+                    self.broadcast(sender, signal, frame)?;
                 }
                 Ok(at_once)
             }
@@ -80,7 +88,8 @@ impl Room {
                     Location::Local { queue, .. } => Ok(queue.push(frame, received_at)),
                     Location::Remote(remote) => {
                         let to = Some(target.peer.client_id.clone());
-                        let sent = self.relay_to_node(sender, &remote.node, to, frame);
+                        let relayed = self.relayed_signal(sender, to, signal);
+                        let sent = self.relay_to_node(&relayed, &remote.node, frame);
                         sent.map(|()| false).map_err(|NodeUnreachable| {
                             let target = truncate_for_error(&target.peer.client_id);
                             RouteError::TargetUnreachable(target)
@@ -95,27 +104,72 @@ impl Room {
     fn broadcast(
         &self,
         from: &RoomMember,
+        signal: &Signal<'_>,
         frame: impl Fn() -> ByteString,
     ) -> Result<(), RouteError> {
-        let mut is_reached = true;
-        for node in self.remote_nodes() {
-            is_reached &= self.relay_to_node(from, node, None, frame()).is_ok();
+        let (mut is_reached, nodes) = (true, self.remote_nodes());
+        if nodes.is_empty() {
+            return Ok(());
         }
-        is_reached
-            .then_some(())
-            .ok_or_else(|| RouteError::TargetUnreachable("A member of this room".into()))
+        let relayed = self.relayed_signal(from, None, signal);
+        for node in nodes {
+            is_reached &= self.relay_to_node(&relayed, node, frame()).is_ok();
+        }
+        is_reached.then_some(()).ok_or_else(RouteError::member_unreachable)
+    }
+
+    fn relayed_signal(
+        &self,
+        from: &RoomMember,
+        to: Option<Arc<str>>,
+        signal: &Signal<'_>,
+    ) -> Arc<RelayedSignal> {
+        Arc::new(RelayedSignal::new(&self.id, (&from.peer.client_id, from.key), to, signal))
     }
 
     fn relay_to_node(
         &self,
-        from: &RoomMember,
+        signal: &Arc<RelayedSignal>,
         node: &Arc<str>,
-        to: Option<Arc<str>>,
         frame: ByteString,
     ) -> Result<(), NodeUnreachable> {
-        let (room, sender) = (self.id.clone(), from.peer.client_id.clone());
-        let (key, epoch) = (from.key, self.epoch);
-        self.backend.relay(node, RelayedFrame { room, from: sender, key, to, epoch, frame })
+        self.backend.relay(node, RelayedFrame { signal: signal.clone(), epoch: self.epoch, frame })
+    }
+
+    /// Whether a broadcast is repeated because another node may not have received it: the members here have.
+    fn is_repeated(&self, from: &RoomMember, signal: &Signal<'_>) -> bool {
+        let is_known = |id: &RawValue| self.backend.was_answered(&self.id, from.key, id.get());
+        self.is_shared && signal.id.is_some_and(is_known)
+    }
+
+    /// Answers a signal that another node has not confirmed.
+    pub(super) fn answer_unreachable(&mut self, signal: &RelayedSignal, now: Instant) {
+        let sender = self.find(&signal.from).filter(|sender| sender.key == signal.key);
+        let local = sender.and_then(RoomMember::queue);
+        // Or on its way to another node, with its queue.
+        let moving =
+            self.outgoing.iter().find(|outgoing| outgoing.migration.from.key == signal.key);
+        let Some(queue) = local.or(moving.map(|outgoing| &outgoing.queue)) else { return };
+        let sender = sender.map_or(0, |sender| sender.peer_ref);
+        let error = match &signal.to {
+            Some(to) => RouteError::TargetUnreachable(truncate_for_error(to)),
+            None => RouteError::member_unreachable(),
+        };
+        let code = error.code().unwrap_or_default();
+        let id = signal.id.as_deref();
+        if let Some(id) = id {
+            queue.forget_relayed_id(id);
+        }
+        let id = id.and_then(|id| serde_json::from_str(id).ok());
+        let message = &error.to_string();
+        let (retry, retry_after_ms, max_message_bytes) = (None, None, None);
+        let error =
+            ServerMessage::Error { message, code, id, retry, retry_after_ms, max_message_bytes };
+        queue.push(error.encode(), None);
+        let peer_ref = |client_id: &str| self.find(client_id).map_or(0, |member| member.peer_ref);
+        let (from, to) = (sender, signal.to.as_deref().map_or(0, peer_ref));
+        let (kind, bytes) = (signal.kind, signal.bytes);
+        self.emit(now, RoomEvent::Signal { kind, bytes, from, to, outcome: code });
     }
 
     /// Reports to another node whether a member is detached.
@@ -142,7 +196,7 @@ impl Room {
         }
         if receivers > 0 {
             let member = first.filter(|_| to.is_some()).unwrap_or(0);
-            self.emit(now, super::events::RoomEvent::Moderated { action: "message", member });
+            self.emit(now, RoomEvent::Moderated { action: "message", member });
         }
         receivers
     }

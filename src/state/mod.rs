@@ -182,7 +182,8 @@ impl AppState {
             lockouts: lockouts.clone(),
             moderation_rules: rules.clone(),
         };
-        let (rooms, migrated) = open_rooms(&config, node.into(), &webhooks, &memory, replicated);
+        let (rooms, migrated) =
+            open_rooms(&config, node.into(), &webhooks, &memory, replicated, &digest_key);
         for rule in rules.active(unix_now()) {
             if let RuleKind::Capacity { room } = &rule.about {
                 rooms.set_room_capacity(room, rule.members);

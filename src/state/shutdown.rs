@@ -40,8 +40,7 @@ impl AppState {
         if backend.node().is_none() {
             return;
         }
-        let (other_nodes, deadline) =
-            (backend.other_nodes().await, Instant::now() + HAND_OVER_TIMEOUT);
+        let (mut other_nodes, deadline) = (None, Instant::now() + HAND_OVER_TIMEOUT);
         loop {
             // Includes memberships that clients resumed elsewhere meanwhile, or that arrived last.
             if timeout_at(deadline, backend.wait_for_migrations()).await.is_err() {
@@ -54,8 +53,11 @@ impl AppState {
             }
             snapshot_file::retain_fitting(&mut members, DetachedMember::bytes);
             tracing::info!(members = members.len(), "handing members over to other servers");
+            if other_nodes.is_none() {
+                other_nodes = Some(backend.other_nodes().await);
+            }
             for (number, member) in members.into_iter().enumerate() {
-                let nodes = other_nodes.get(backend.shard_of(member.room()));
+                let nodes = other_nodes.iter().flatten().nth(backend.shard_of(member.room()));
                 // Without another node the membership is dropped, which is to leave.
                 if let Some(node) = nodes.and_then(|nodes| nodes.get(number % nodes.len().max(1))) {
                     member.migrate_to(node.clone());

@@ -26,7 +26,7 @@ pub async fn join_six(cluster: &TestCluster) -> Vec<RoomObserver> {
     all
 }
 
-fn events_of(members: &[RoomObserver]) -> Vec<Vec<String>> {
+pub fn events_of(members: &[RoomObserver]) -> Vec<Vec<String>> {
     members.iter().map(RoomObserver::events).collect()
 }
 

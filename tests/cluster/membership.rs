@@ -145,19 +145,24 @@ async fn each_node_reports_the_metrics_of_the_whole_cluster() {
     };
 
     for node in &cluster.nodes {
-        assert_eq!(figures(node).await, ["up 1", "nodes 3", "rooms 2", "members 3"]);
+        assert_eq!(
+            figures(node).await,
+            ["up 1", "repairs_total 0", "nodes 3", "rooms 2", "members 3"]
+        );
     }
     all.pop().unwrap().leave().await;
     eventually("nobody is in the attic", async || {
-        figures(&cluster.nodes[2]).await == ["up 1", "nodes 3", "rooms 1", "members 2"]
+        figures(&cluster.nodes[2]).await
+            == ["up 1", "repairs_total 0", "nodes 3", "rooms 1", "members 2"]
     })
     .await;
     cluster.redis.kill().await;
     cluster.wait_for_redis(0, "down").await;
-    assert_eq!(figures(&cluster.nodes[0]).await, ["up 0"]);
+    assert_eq!(figures(&cluster.nodes[0]).await, ["up 0", "repairs_total 0"]);
     cluster.redis.restart().await;
     eventually("all have told again", async || {
-        figures(&cluster.nodes[0]).await == ["up 1", "nodes 3", "rooms 1", "members 2"]
+        figures(&cluster.nodes[0]).await
+            == ["up 1", "repairs_total 0", "nodes 3", "rooms 1", "members 2"]
     })
     .await;
 }

@@ -18,13 +18,14 @@ use signaling::{
     cluster::{
         ClusterGateway, MigratedMembers,
         messages::{Claim, ClusterCommand, ClusterEvent},
+        receipts::UnconfirmedSignals,
     },
     delivery::{self, ClientQueueReader, ReplayBuffer},
     migration::{ClusterTimings, ConnectionId, Epoch, HandOver, MemberRecord, Migration},
     protocol::{self, ClientMessage},
     rooms::{
-        ClaimError, JoinError, Membership, MigratedMember, Peer, RelayedFrame, RoomRegistry,
-        RouteError,
+        ClaimError, JoinError, Membership, MigratedMember, Peer, RelayedFrame, RelayedSignal,
+        RoomRegistry, RouteError,
     },
 };
 use tokio::{runtime::Runtime, sync::mpsc::UnboundedReceiver, time::Instant};
@@ -315,12 +316,25 @@ impl Node {
                     engine.leave(&room, &peer.client_id, &connection(key))
                 }
                 ClusterCommand::Webhook { .. } => {}
-                ClusterCommand::Relay { node, frame: relayed } => {
-                    let RelayedFrame { room, from, key, to, epoch, frame } = relayed;
-                    let connection = connection(key);
+                ClusterCommand::Relay { node, frame: relayed, number } => {
+                    let RelayedFrame { signal, epoch, frame } = relayed;
+                    let RelayedSignal { room, from, key, to, .. } = &*signal;
+                    let (room, from, to) = (room.clone(), from.clone(), to.clone());
+                    let connection = connection(*key);
+                    let relayed =
+                        ClusterEvent::Relayed { room, from, connection, to, epoch, frame, number };
+                    if engine.inboxes.contains_key(&node) {
+                        engine.post(&node, relayed);
+                    } else {
+                        self.answers(|unconfirmed, now| unconfirmed.fail_node(&node, now));
+                    }
+                }
+                ClusterCommand::Confirm { node, receipts } => {
+                    let to = node;
+                    let (node, engine_number) = (self.name.clone(), 0);
                     engine.post(
-                        &node,
-                        ClusterEvent::Relayed { room, from, connection, to, epoch, frame },
+                        &to,
+                        ClusterEvent::Confirmed { node, engine: engine_number, receipts },
                     );
                 }
                 ClusterCommand::PeerState { node, room, client_id, key, is_detached } => {
@@ -365,6 +379,13 @@ impl Node {
         }
     }
 
+    fn answers(
+        &self,
+        change: impl FnOnce(&mut UnconfirmedSignals, Instant) -> Vec<Arc<RelayedSignal>>,
+    ) {
+        self.gateway.update_unconfirmed(0, &self.rooms, change);
+    }
+
     fn reads(&mut self, engine: &mut RedisModel, entries: usize) {
         for _ in 0..entries {
             let inbox = engine.inboxes.get_mut(&self.name).filter(|_| self.is_up);
@@ -374,11 +395,13 @@ impl Node {
                 self.kept.push(arrival);
             }
         }
+        self.gateway.confirm_signals(0);
     }
 
     fn is_cut(&mut self) {
         self.is_up = false;
         self.gateway.set_engine_up(0, false);
+        self.answers(UnconfirmedSignals::fail_all);
     }
 
     fn heals(&mut self, engine: &mut RedisModel) {
@@ -424,6 +447,8 @@ struct Member {
     got: u64,
     /// What it was told, and by whom.
     heard: Vec<(String, u64)>,
+    /// What it was told may not have arrived.
+    answered: BTreeSet<u64>,
 }
 
 fn poll<T>(waiting: &mut Pin<Box<dyn Future<Output = T>>>) -> Option<T> {
@@ -452,6 +477,7 @@ impl Member {
             key,
             got: 0,
             heard: Vec::new(),
+            answered: BTreeSet::new(),
         }
     }
 
@@ -531,6 +557,10 @@ impl Member {
                     assert!(self.sees.contains(&id("from")), "a stranger spoke: {news}");
                     self.heard.push((id("from"), news["data"].as_u64().unwrap()));
                 }
+                "error" => {
+                    assert_eq!(news["code"], "target_unreachable");
+                    self.answered.insert(news["id"].as_u64().unwrap());
+                }
                 other => panic!("{other}"),
             }
             assert!(!self.sees.contains(&*self.peer.client_id), "sees itself");
@@ -542,8 +572,8 @@ impl Member {
 }
 
 fn say(seat: &Membership, data: u64, to: Option<usize>) -> Result<bool, RouteError> {
-    let frame =
-        json!({"type":"message","data":data,"to":to.map(|to| format!("c{to}"))}).to_string();
+    let frame = json!({"type":"message","data":data,"id":data,"to":to.map(|to| format!("c{to}"))})
+        .to_string();
     match protocol::parse(&frame).message.unwrap() {
         ClientMessage::Signal(signal) => seat.send(&signal, Instant::now()),
         other => panic!("{other:?}"),
@@ -565,6 +595,7 @@ fn live(acts: Vec<Act>) {
         node.heals(&mut engine);
     }
 
+    let mut said = Vec::new();
     for act in acts {
         match act {
             Act::Join { node, room, id, user } => {
@@ -586,8 +617,29 @@ fn live(acts: Vec<Act>) {
                 }
             }
             Act::Say { member, to } => {
-                if let Some(seat) = members.get(member).and_then(|member| member.seat.as_ref()) {
-                    let _ = say(seat, 1, to);
+                let speaker = members.get(member).filter(|member| member.fetching.is_none());
+                let (number, speaker_number) = (said.len() as u64, member);
+                if let Some((speaker, seat)) =
+                    speaker.and_then(|speaker| Some((speaker, speaker.seat.as_ref()?)))
+                {
+                    let is_sent = say(seat, number, to).is_ok();
+                    let is_meant = |(_, other): &(usize, &Member)| {
+                        let id = &other.peer.client_id;
+                        is_sent
+                            && other.is_in
+                            && other.room == speaker.room
+                            && speaker.sees.contains(&**id)
+                            && to.is_none_or(|to| **id == *format!("c{to}"))
+                    };
+                    let targets = members.iter().enumerate().filter(is_meant);
+                    let targets: Vec<_> = targets.map(|(target, _)| target).collect();
+                    // Of two that have one client id, one has been replaced, and does not know yet.
+                    let is_alone = |target: &usize| {
+                        let id = |member: &usize| members[*member].peer.client_id.clone();
+                        targets.iter().filter(|other| id(other) == id(target)).count() == 1
+                    };
+                    let targets: Vec<_> = targets.iter().copied().filter(is_alone).collect();
+                    said.push((speaker_number, targets));
                 }
             }
             Act::Work { node, asks } => nodes[node].works(&mut engine, asks),
@@ -625,11 +677,29 @@ fn live(acts: Vec<Act>) {
                 + timings.outgoing_migration_timeout();
             node.rooms.expire_unconfirmed(later, timings);
             node.gateway.expire_incoming(later);
+            node.answers(|unconfirmed, now| {
+                unconfirmed.expire(timings.confirm_timeout(), now + timings.confirm_timeout())
+            });
             // Whoever has not come back until now does not.
             node.kept.clear();
         }
     }
     assert!(members.iter().all(|member| member.joining.is_none() && member.fetching.is_none()));
+
+    // Delivered or answered, as far as those who could have heard it are still there.
+    for (number, (speaker, targets)) in said.iter().enumerate() {
+        let (number, speaker) = (number as u64, &members[*speaker]);
+        let targets = targets.iter().map(|target| &members[*target]);
+        for target in targets.filter(|target| target.is_in && speaker.is_in) {
+            let is_heard = target.heard.contains(&(speaker.peer.client_id.to_string(), number));
+            assert!(
+                is_heard || speaker.answered.contains(&number),
+                "{number} of {} to {} is neither heard nor answered",
+                speaker.peer.client_id,
+                target.peer.client_id,
+            );
+        }
+    }
 
     let inside: Vec<_> = members.iter().filter(|member| member.is_in).collect();
     let mut table = BTreeMap::<_, BTreeSet<String>>::new();
@@ -744,11 +814,20 @@ fn wander(steps: Vec<Step>) {
             heard.entry(from.clone()).or_default().push(*data);
         }
         assert_eq!(heard, expected, "what {} has heard", member.peer.client_id);
+        assert!(member.answered.is_empty());
+    }
+}
+
+/// A thousand schedules, or as many as `PROPTEST_CASES` says.
+fn schedules() -> ProptestConfig {
+    match std::env::var_os("PROPTEST_CASES") {
+        Some(_) => ProptestConfig::default(),
+        None => ProptestConfig::with_cases(1_000),
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1_000))]
+    #![proptest_config(schedules())]
 
     #[test]
     fn members_that_migrate_between_nodes_lose_no_message_and_are_not_announced(steps in steps()) {

@@ -125,6 +125,13 @@ impl RoomObserver {
         self.received.lock().unwrap().messages.clone()
     }
 
+    /// The ids of its messages that may not have arrived.
+    pub fn unreachable_ids(&self) -> BTreeSet<u64> {
+        let received = self.received.lock().unwrap();
+        let errors = received.errors.iter().filter(|error| error["code"] == "target_unreachable");
+        errors.filter_map(|error| error["id"].as_u64()).collect()
+    }
+
     pub fn announcements(&self) -> Vec<Value> {
         self.received.lock().unwrap().announcements.clone()
     }

@@ -17,7 +17,7 @@ use super::{
 macro_rules! script {
     ($name:literal) => {
         concat!(
-            "local LEASE, INBOX_MAX_LEN, REAP_BATCH = 8, 100000, 32\n",
+            "local LEASE, INBOX_MAX_LEN, REAP_BATCH, SWEEP_BATCH = 8, 10000000, 32, 32\n",
             include_str!("../../../src/cluster/scripts/lib.lua"),
             include_str!(concat!("../../../src/cluster/scripts/", $name))
         )
@@ -89,7 +89,13 @@ impl<'a> SimulatedNodes<'a> {
     /// Registers a node.
     pub fn register_node(&mut self, node: usize) -> Outcome<()> {
         let mut enter = self.call(ENTER);
-        enter.arg(node_name(node)).arg("one life");
+        enter
+            .arg(node_name(node))
+            .arg("one life")
+            .arg("process")
+            .arg("{}")
+            .arg("deployment")
+            .arg("1");
         let _: Value = enter.query(&mut self.connection)?;
         Ok(())
     }
@@ -153,12 +159,12 @@ impl<'a> SimulatedNodes<'a> {
         for (node, entries) in last.iter().enumerate() {
             let (read, _) = entries.first().ok_or("an inbox is empty")?;
             let mut beat = self.call(BEAT);
-            beat.arg(node_name(node)).arg(read);
+            beat.arg(node_name(node)).arg("process").arg("{}").arg(read).arg("deployment").arg("0");
             beats.add_command(beat);
         }
-        let answers: Vec<String> = beats.query(&mut self.connection)?;
+        let answers: Vec<(String, String)> = beats.query(&mut self.connection)?;
         self.last_heartbeat = Instant::now();
-        if answers.iter().any(|answer| !answer.is_empty()) {
+        if answers.iter().any(|(fault, lost)| !fault.is_empty() || !lost.is_empty()) {
             return Err("a node was reaped although it sends heartbeats".into());
         }
         Ok(())

@@ -1,8 +1,14 @@
 -- A client wants to join. ARGV: room, client, connection, username, capacity of the room, 1 for a guest (no guest is the user
--- of another connection). Returns: admitted, taken, full, or unknown where the node itself is not known (any more).
+-- of another connection). Returns: admitted, taken, full, damaged, or
+-- unknown where the node itself is not known (any more).
 local room, client, connection, username, capacity, is_guest = unpack(ARGV)
 local node = node_of(connection)
 if not redis.call('ZSCORE', PREFIX .. 'nodes', node) then return 'unknown' end
+local members = redis.call('HLEN', PREFIX .. 'room:' .. room)
+local counted = tonumber(redis.call('HGET', PREFIX .. 'rooms', room) or 0)
+-- A member was lost, and its node has not stated it again: nobody knows how many there are.
+if members < counted then return 'damaged' end
+if members > counted then recount(room) end
 local current = redis.call('HGET', PREFIX .. 'room:' .. room, client)
 if current and (is_guest == '1' or username_of(current) ~= username) then return 'taken' end
 if not current and redis.call('HLEN', PREFIX .. 'room:' .. room) >= tonumber(capacity) then return 'full' end

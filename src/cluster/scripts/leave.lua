@@ -1,4 +1,5 @@
 -- A member leaves, if it is still on that connection. ARGV: room, client, connection, reason. Returns the webhook records.
+begin_essential()
 local room, client, connection, reason = unpack(ARGV)
 local current = redis.call('HGET', PREFIX .. 'room:' .. room, client)
 if current and connection_of(current) == connection then

@@ -16,9 +16,30 @@ local function node_of(record) return string.match(record, '^[^.]+') end
 local function connection_of(record) return string.match(record, '^[^ ]+') end
 local function username_of(record) return string.match(record, '^[^ ]+ %d+ (.*)$') end
 
--- Adds an entry to the inbox of a node. A node that is gone has no inbox, and none is made for it.
+-- The process of an entry of `processes`: "<process> <what others may know of the node>".
+local function process_of(holder) return string.match(holder, '^[^ ]+') end
+
+-- The fingerprint of the deployment stands as long as the lease of its last node.
+local function hold_fingerprint(fingerprint)
+  redis.call('SET', PREFIX .. 'fingerprint', fingerprint, 'PX', string.format('%.0f', LEASE * 1000))
+end
+
+-- A change of members that comes from now on has a higher epoch than this.
+local function raise_epoch(epoch)
+  if tonumber(epoch) > tonumber(redis.call('GET', PREFIX .. 'arrivals') or 0) then
+    redis.call('SET', PREFIX .. 'arrivals', string.format('%.0f', tonumber(epoch)))
+  end
+end
+
+-- Lets a script run also where Redis has no memory left. Redis refuses a command that may need some only as the first write
+-- of a script (`scriptVerifyOOM` in its script.c), and this write needs none. What keeps the cluster true begins with it, and
+-- what lets something in that is new does not: a full Redis must not look like one whose nodes are silent.
+local function begin_essential() redis.call('DEL', PREFIX .. 'none') end
+
+-- Adds an entry to the inbox of a node. A node that is gone has no inbox, and none is made for it. Nothing is ever trimmed
+-- that was not read: heartbeat.lua drops what was.
 local function post(node, ...)
-  redis.call('XADD', PREFIX .. 'inbox:' .. node, 'NOMKSTREAM', 'MAXLEN', '~', INBOX_MAX_LEN, '*', ...)
+  redis.call('XADD', PREFIX .. 'inbox:' .. node, 'NOMKSTREAM', '*', ...)
 end
 
 -- The same for every node.
@@ -26,8 +47,45 @@ local function post_to_all(...)
   for _, node in ipairs(redis.call('ZRANGE', PREFIX .. 'nodes', 0, -1)) do post(node, ...) end
 end
 
--- The same for every node with members in the room but one.
+-- Makes the counts of a room what its members add up to, where a key was lost; how many were wrong.
+local function recount(room)
+  local stored, nodes, wrong = redis.call('HGETALL', PREFIX .. 'room:' .. room), {}, 0
+  for i = 2, #stored, 2 do
+    local node = node_of(stored[i])
+    nodes[node] = (nodes[node] or 0) + 1
+  end
+  local counted = redis.call('HGETALL', PREFIX .. 'on:' .. room)
+  for i = 1, #counted, 2 do
+    if not nodes[counted[i]] then
+      redis.call('HDEL', PREFIX .. 'on:' .. room, counted[i])
+      wrong = wrong + 1
+    end
+  end
+  for node, members in pairs(nodes) do
+    if tonumber(redis.call('HGET', PREFIX .. 'on:' .. room, node) or 0) ~= members then
+      redis.call('HSET', PREFIX .. 'on:' .. room, node, members)
+      wrong = wrong + 1
+    end
+    redis.call('SADD', PREFIX .. 'seats:' .. node, room)
+  end
+  if tonumber(redis.call('HGET', PREFIX .. 'rooms', room) or 0) ~= #stored / 2 then
+    if #stored == 0 then redis.call('HDEL', PREFIX .. 'rooms', room)
+    else redis.call('HSET', PREFIX .. 'rooms', room, #stored / 2) end
+    wrong = wrong + 1
+  end
+  return wrong
+end
+
+-- The same where the list of a room's nodes was lost: nobody would be told of what happens there.
+local function recount_if_lost(room)
+  if redis.call('EXISTS', PREFIX .. 'on:' .. room) == 0 and redis.call('EXISTS', PREFIX .. 'room:' .. room) == 1 then
+    recount(room)
+  end
+end
+
+-- Adds an entry to the inbox of every node with members in the room but one.
 local function post_to_room(room, except, ...)
+  recount_if_lost(room)
   for _, node in ipairs(redis.call('HKEYS', PREFIX .. 'on:' .. room)) do
     if node ~= except then post(node, ...) end
   end

@@ -8,11 +8,14 @@ use super::{
 };
 use crate::{migration::ClusterTimings, rooms::RoomRegistry, webhooks::Webhooks};
 
-/// Entries that an inbox holds, about; a node that is further behind has to resynchronise.
+/// Entries that may wait in an inbox; a node that is further behind has to resynchronise.
 pub const INBOX_MAX_LEN: usize = 100_000;
 
 /// Rooms whose members one call of `reap.lua` removes, so that Redis is never busy for long.
 const REAP_BATCH: usize = 32;
+
+/// Rooms that one call of `sweep.lua` looks through, about.
+const SWEEP_BATCH: usize = 32;
 
 /// Moderation rules that go in one call, for the same reason.
 const MAX_RULES_PER_CALL: usize = 64;
@@ -34,6 +37,9 @@ pub struct Scripts {
     pub missed_leave: Script,
     pub close_room: Script,
     pub rule: Script,
+    pub post: Script,
+    pub check: Script,
+    pub sweep: Script,
 }
 
 impl Scripts {
@@ -41,7 +47,7 @@ impl Scripts {
     pub fn new(timings: ClusterTimings) -> Self {
         let lease = timings.lease.as_secs_f64();
         let constants = format!(
-            "local LEASE, INBOX_MAX_LEN, REAP_BATCH = {lease}, {INBOX_MAX_LEN}, {REAP_BATCH}\n"
+            "local LEASE, INBOX_MAX_LEN, REAP_BATCH, SWEEP_BATCH = {lease}, {INBOX_MAX_LEN}, {REAP_BATCH}, {SWEEP_BATCH}\n"
         );
         let script =
             |body: &str| Script::new(&[&constants, include_str!("lib.lua"), body].concat());
@@ -61,6 +67,9 @@ impl Scripts {
             missed_leave: script(include_str!("missed_leave.lua")),
             close_room: script(include_str!("close_room.lua")),
             rule: script(include_str!("rule.lua")),
+            post: script(include_str!("post.lua")),
+            check: script(include_str!("check.lua")),
+            sweep: script(include_str!("sweep.lua")),
         }
     }
 
@@ -72,7 +81,7 @@ impl Scripts {
     pub async fn load(&self, connection: &mut MultiplexedConnection) -> RedisResult<()> {
         let Self { register, join, leave, resync, heartbeat, reap, claim, .. } = self;
         let Self { move_member, stop_accepting, broadcast, logout, report, .. } = self;
-        let Self { missed_leave, close_room, rule, .. } = self;
+        let Self { missed_leave, close_room, rule, post, check, sweep, .. } = self;
         for script in [
             register,
             join,
@@ -89,6 +98,9 @@ impl Scripts {
             missed_leave,
             close_room,
             rule,
+            post,
+            check,
+            sweep,
         ] {
             script.prepare_invoke().load_async(connection).await?;
         }

@@ -2,6 +2,7 @@
 -- one that it will be on. The node that it comes to gets the member list; the one that it leaves, the nodes that may not
 -- have read of the move. Returns: 1, 0 where the member is not on that connection, or 2 where the other node does not take
 -- it.
+begin_essential()
 local room, client, from, to = unpack(ARGV)
 local current = redis.call('HGET', PREFIX .. 'room:' .. room, client)
 if not current or connection_of(current) ~= from then return 0 end
@@ -9,6 +10,7 @@ local target = node_of(to)
 if not redis.call('ZSCORE', PREFIX .. 'nodes', target) or redis.call('SISMEMBER', PREFIX .. 'closing', target) == 1 then
   return 2
 end
+recount_if_lost(room)
 local record = to .. string.sub(current, #from + 1)
 local epoch = redis.call('INCR', PREFIX .. 'arrivals')
 remove(room, client, current)

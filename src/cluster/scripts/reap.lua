@@ -1,5 +1,6 @@
 -- The members of a node that is gone leave, a few rooms at a time. ARGV: node, "gone" where it says so itself.
 -- Returns: whether there are more, and the webhook records.
+begin_essential()
 local node, cause = unpack(ARGV)
 local deadline = redis.call('ZSCORE', PREFIX .. 'nodes', node)
 if not deadline or (cause ~= 'gone' and tonumber(deadline) > now()) then return { 0, encode_webhook_records() } end
@@ -17,6 +18,9 @@ for _, room in ipairs(redis.call('SRANDMEMBER', PREFIX .. 'seats:' .. node, REAP
 end
 if redis.call('EXISTS', PREFIX .. 'seats:' .. node) == 1 then return { 1, encode_webhook_records() } end
 redis.call('ZREM', PREFIX .. 'nodes', node)
+redis.call('HDEL', PREFIX .. 'processes', node)
+-- The next deployment need not wait.
+if redis.call('EXISTS', PREFIX .. 'nodes') == 0 then redis.call('DEL', PREFIX .. 'fingerprint') end
 redis.call('SREM', PREFIX .. 'closing', node)
 redis.call('DEL', PREFIX .. 'inbox:' .. node)
 return { 0, encode_webhook_records() }

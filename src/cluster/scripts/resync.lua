@@ -1,18 +1,19 @@
 -- A node states its members of a room, exactly. ARGV: room, node, epoch that the node knows, number of the last webhook event
--- that it knows, "known" where this Redis has known of the members before (or "new" where it is another one), and the
--- members: a JSON array of objects with client_id and record. The node gets the member list through its inbox, and which of
+-- that it knows, "known" where this Redis has known of the members before ("new" where it is another one, "repair" where it has
+-- lost some: then nobody is removed, for who is not stated may be about to join), and the members: a JSON array of objects with client_id and record. The node gets the member list through its inbox, and which of
 -- its own members have lost their client id meanwhile.
 -- Returns: 0 where the node is not known (any more), for nothing would remove what it states; and the webhook records. There
 -- are none of members that only this Redis has not known.
+begin_essential()
 local room, node, epoch, sequence, knowledge, members = unpack(ARGV)
 if not redis.call('ZSCORE', PREFIX .. 'nodes', node) then return { 0, encode_webhook_records() } end
-local stated, latest, is_news = cjson.decode(members), tonumber(epoch), knowledge == 'known'
+local stated, is_news = cjson.decode(members), knowledge == 'known'
 local record_of = {}
 for _, member in ipairs(stated) do record_of[member.client_id] = member.record end
 local stored = redis.call('HGETALL', PREFIX .. 'room:' .. room)
 for i = 1, #stored, 2 do
   local client, record = stored[i], stored[i + 1]
-  if node_of(record) == node and record_of[client] ~= record then leave(room, client, record, node, 'lost') end
+  if node_of(record) == node and record_of[client] ~= record and knowledge ~= 'repair' then leave(room, client, record, node, 'lost') end
 end
 if not is_news and #stated > 0 then raise_sequence(room, sequence) end
 for _, member in ipairs(stated) do
@@ -28,9 +29,8 @@ for _, member in ipairs(stated) do
   end
 end
 -- A client that joins from now on has joined later.
-if latest > tonumber(redis.call('GET', PREFIX .. 'arrivals') or 0) then
-  redis.call('SET', PREFIX .. 'arrivals', string.format('%d', latest))
-end
+raise_epoch(epoch)
+recount(room)
 if #stated > 0 then
   post(node, 'kind', 'snapshot', 'room', room, 'epoch', redis.call('GET', PREFIX .. 'arrivals') or 0,
     'members', members_of(room))

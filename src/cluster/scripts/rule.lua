@@ -1,6 +1,7 @@
 -- Moderation rules. ARGV: each as a JSON object, with its "key", which rules about the same thing share, and its "rank", a
 -- text that is greater for a newer rule: Rust decides which is newer, this only compares. The newest rule of each key is
 -- stored, and every node gets it.
+begin_essential()
 for _, line in ipairs(ARGV) do
   local rule = cjson.decode(line)
   local known = redis.call('HGET', PREFIX .. 'orders', rule.key)

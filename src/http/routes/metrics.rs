@@ -97,7 +97,7 @@ fn check_token(known: &SecretString, bearer: Option<Bearer>) -> Result<(), ApiEr
 async fn render(app: AppState, workers: Workers) -> Result<impl IntoResponse, ApiError> {
     let cluster = match app.rooms.backend().counts().await.transpose() {
         None => Registry::default(),
-        Some(counts) => cluster_metrics(counts.ok()),
+        Some(counts) => cluster_metrics(counts.ok(), app.rooms.backend().repairs()),
     };
     // Reads all rooms and counts all open files: not on a thread that serves connections.
     let writing = tokio::task::spawn_blocking(move || {
@@ -158,10 +158,12 @@ fn register_memory(now: &mut Registry, memory: &MemoryBudget) {
 }
 
 /// Gauges of the whole cluster; while Redis is down, only that it cannot be reached.
-fn cluster_metrics(counts: Option<ClusterCounts>) -> Registry {
+fn cluster_metrics(counts: Option<ClusterCounts>, repairs: Option<u64>) -> Registry {
     let mut now = own_registry();
     let help = "Whether Redis can be reached";
     gauge(&mut now, "cluster_up", help, usize::from(counts.is_some()));
+    let help = "Rooms, members and counts that Redis had lost and got again";
+    now.register("cluster_repairs", help, ConstCounter::new(repairs.unwrap_or(0)));
     if let Some(ClusterCounts { nodes, rooms, members }) = counts {
         gauge(&mut now, "cluster_nodes", "Nodes of the cluster", nodes);
         gauge(&mut now, "cluster_rooms", "Rooms that have members, on all nodes", rooms);

@@ -175,6 +175,76 @@ impl RedisServer {
         calls.unwrap_or(0)
     }
 
+    /// Runs a command.
+    pub async fn run(&self, command: &[&str]) {
+        let mut connection = self.connection().await.expect("no connection to Redis");
+        let mut to_run = redis::cmd(command[0]);
+        to_run.arg(&command[1..]).query_async::<redis::Value>(&mut connection).await.unwrap();
+    }
+
+    /// Deletes keys of the first shard, by their names without the prefix.
+    pub async fn delete(&self, keys: &[&str]) {
+        let keys: Vec<_> = keys.iter().map(|key| format!("{{sig2_0}}:{key}")).collect();
+        let mut delete = vec!["DEL"];
+        delete.extend(keys.iter().map(String::as_str));
+        self.run(&delete).await;
+    }
+
+    /// Drops all entries of a node's inbox.
+    pub async fn trim_inbox(&self, node: &str) {
+        self.run(&["XTRIM", &format!("{{sig2_0}}:inbox:{node}"), "MAXLEN", "0"]).await;
+    }
+
+    /// A number in a hash.
+    pub async fn count(&self, key: &str, field: &str) -> usize {
+        let mut connection = self.connection().await.expect("no connection to Redis");
+        let count: Option<usize> =
+            connection.hget(format!("{{sig2_0}}:{key}"), field).await.unwrap();
+        count.unwrap_or(0)
+    }
+
+    /// A connection to one of its databases.
+    async fn database(&self, number: usize) -> MultiplexedConnection {
+        let client = redis::Client::open(format!("{}/{number}", self.url())).unwrap();
+        client.get_multiplexed_async_connection().await.unwrap()
+    }
+
+    /// Empties a database.
+    pub async fn flush(&self, database: usize) {
+        let mut connection = self.database(database).await;
+        redis::cmd("FLUSHDB").query_async::<()>(&mut connection).await.unwrap();
+    }
+
+    /// Deletes a key of the first shard in a database.
+    pub async fn delete_in(&self, database: usize, key: &str) {
+        let mut connection = self.database(database).await;
+        connection.del::<_, ()>(format!("{{sig2_0}}:{key}")).await.unwrap();
+    }
+
+    /// The client ids of the members of a room in a database.
+    pub async fn members_in(
+        &self,
+        database: usize,
+        room: &str,
+    ) -> std::collections::BTreeSet<String> {
+        let mut connection = self.database(database).await;
+        connection.hkeys(format!("{{sig2_0}}:room:{room}")).await.unwrap()
+    }
+
+    /// The bytes that it uses.
+    pub async fn used_memory(&self) -> usize {
+        let info = self.info("memory").await;
+        let used = info.lines().find_map(|line| line.strip_prefix("used_memory:"));
+        used.unwrap().trim().parse().unwrap()
+    }
+
+    /// Sets one of its settings.
+    pub async fn configure(&self, name: &str, value: &str) {
+        let mut connection = self.connection().await.expect("no connection to Redis");
+        let mut set = redis::cmd("CONFIG");
+        set.arg("SET").arg(name).arg(value).query_async::<()>(&mut connection).await.unwrap();
+    }
+
     /// A section of its INFO.
     pub async fn info(&self, section: &str) -> String {
         let mut connection = self.connection().await.expect("no connection to Redis");
@@ -238,7 +308,8 @@ impl RedisServer {
     pub async fn room_keys(&self) -> Vec<String> {
         let mut connection = self.connection().await.expect("no connection to Redis");
         let mut keys: Vec<String> = connection.keys("*").await.unwrap();
-        let of_nodes = ["inbox:", "nodes", "life", "pulse", "arrivals", "logouts"];
+        let of_nodes =
+            ["inbox:", "nodes", "life", "pulse", "arrivals", "logouts", "processes", "fingerprint"];
         keys.retain(|key| !of_nodes.iter().any(|of| key.starts_with(&format!("{{sig2_0}}:{of}"))));
         keys
     }

@@ -1,0 +1,38 @@
+-- Removes members of nodes that nobody knows any more, and makes counts right that a lost key has made wrong, a few rooms at
+-- a time. ARGV: where the sweep before this one has stopped, 0 to begin. Returns: where this one stops, how many members and
+-- counts it has changed, and the webhook records.
+begin_essential()
+local scan = redis.call('HSCAN', PREFIX .. 'rooms', ARGV[1], 'COUNT', SWEEP_BATCH)
+local changed, time = 0, now()
+-- Whether something has been so for a lease: whoever knows better has had the time to state it.
+local function has_lasted(name)
+  redis.call('HSETNX', PREFIX .. 'ghosts', name, string.format('%.3f', time))
+  return time - tonumber(redis.call('HGET', PREFIX .. 'ghosts', name)) > LEASE
+end
+for i = 1, #scan[2], 2 do
+  local room = scan[2][i]
+  local stored = redis.call('HGETALL', PREFIX .. 'room:' .. room)
+  for j = 1, #stored, 2 do
+    local client, record = stored[j], stored[j + 1]
+    local node = node_of(record)
+    if not redis.call('ZSCORE', PREFIX .. 'nodes', node) and has_lasted(node) then
+      leave(room, client, record, node, 'node_lost')
+      changed = changed + 1
+    end
+  end
+  if #stored > 0 then
+    redis.call('HDEL', PREFIX .. 'ghosts', 'room:' .. room)
+    changed = changed + recount(room)
+    close_if_empty(room)
+  elseif has_lasted('room:' .. room) then
+    redis.call('HDEL', PREFIX .. 'ghosts', 'room:' .. room)
+    changed = changed + recount(room)
+    close_if_empty(room)
+  end
+end
+if scan[1] == '0' then
+  local members = 0
+  for _, count in ipairs(redis.call('HVALS', PREFIX .. 'rooms')) do members = members + tonumber(count) end
+  if members == 0 then redis.call('DEL', PREFIX .. 'members') else redis.call('SET', PREFIX .. 'members', members) end
+end
+return { scan[1], changed, encode_webhook_records() }
