@@ -229,6 +229,7 @@ describe('the book', { timeout: SUITE_TIMEOUT, concurrency: 3 }, () => {
       const [upgrade] = inSentences('docs/run/operations.md', 'curl -i');
       const { output } = await reader.terminal.type(upgrade.replace('https://…/ws/room', `${server.url}/ws/room`));
       assert.match(output, /^HTTP\/1.1 101 /);
+      assert.match(await reader.types('curl -si'), /^x-total-count: 0/i);
       reader.ends();
     } },
     { page: 'docs/reference/command-line.md', async told() {
@@ -313,6 +314,8 @@ TURNSERVER_TTL=86400
       const server = await reader.serve('signaling-server > server.log', `${url}/health`, reader.home);
       const [alice, bob, carol] = await Promise.all(['alice', 'bob', 'carol'].map(async (name) => (
         Client.join(url, 'standup', await logIn(url, name, 'correct-horse'), name))));
+
+      writeFileSync(join(reader.home, 'token.txt'), await logIn(url, 'alice', 'correct-horse'), { mode: 0o600 });
 
       const shown = await reader.types('signaling-server admin status');
       assert.equal((await alice.receive('server_message')).data, 'We close in a minute');
