@@ -1,25 +1,119 @@
-//! Where a Redis is: at one address, or at the one that sentinels name.
+//! Where a Redis is: at one address, at the one that sentinels name, or on a node of a Redis Cluster.
 
-use redis::{Client, RedisResult, sentinel::SentinelClient};
+use std::time::Duration;
+
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, RedisError, RedisResult,
+    TlsCertificates, sentinel::SentinelClient,
+};
+
+use super::redis_cluster::{ClusterEndpoint, NodeAddress};
+
+/// How long a Redis may take to say whether it belongs to a Redis Cluster.
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How to reach one Redis.
-pub enum RedisEndpoint {
+pub struct RedisEndpoint(Location);
+
+enum Location {
     /// At one address.
-    Single(Client),
+    Single(SingleEndpoint),
     /// At the address that sentinels name.
     Sentinels(SentinelClient),
+    /// On the node of a Redis Cluster that serves one slot.
+    Cluster(ClusterEndpoint),
+}
+
+struct SingleEndpoint {
+    client: Client,
+    certificates: Option<TlsCertificates>,
+    /// The slot of the keys, in case this turns out to be a node of a Redis Cluster.
+    slot: u16,
+    /// Whether it is known that it is none.
+    is_alone: bool,
 }
 
 impl RedisEndpoint {
+    /// At one address, or, where that is a node of a Redis Cluster, on the node that serves `slot`.
+    pub(super) fn single(client: Client, certificates: Option<TlsCertificates>, slot: u16) -> Self {
+        Self(Location::Single(SingleEndpoint { client, certificates, slot, is_alone: false }))
+    }
+
+    /// At the address that sentinels name.
+    pub(super) fn sentinels(client: SentinelClient) -> Self {
+        Self(Location::Sentinels(client))
+    }
+
+    /// On a node of a Redis Cluster.
+    pub(super) fn cluster(endpoint: ClusterEndpoint) -> Self {
+        Self(Location::Cluster(endpoint))
+    }
+
     /// A client for the address that counts now.
     ///
     /// # Errors
     ///
-    /// Those of the sentinels, or that none of them knows.
+    /// Those of the sentinels or of the nodes, or that none of them knows.
     pub(super) async fn client(&mut self) -> RedisResult<Client> {
-        match self {
-            Self::Single(client) => Ok(client.clone()),
-            Self::Sentinels(sentinels) => sentinels.async_get_client().await,
+        if let Location::Single(single) = &mut self.0
+            && let Some(cluster) = single.detect_cluster().await?
+        {
+            self.0 = Location::Cluster(cluster);
+        }
+        match &mut self.0 {
+            Location::Single(single) => Ok(single.client.clone()),
+            Location::Sentinels(sentinels) => sentinels.async_get_client().await,
+            Location::Cluster(cluster) => cluster.client().await,
         }
     }
+
+    /// Takes notice of an error of a connection: a node of a Redis Cluster may have said where the slot has gone.
+    pub(super) fn follow(&mut self, error: &RedisError) {
+        match &mut self.0 {
+            Location::Cluster(cluster) => cluster.follow(error),
+            Location::Single(_) | Location::Sentinels(_) => {}
+        }
+    }
+}
+
+impl SingleEndpoint {
+    /// The Redis Cluster that this Redis belongs to, if any.
+    async fn detect_cluster(&mut self) -> RedisResult<Option<ClusterEndpoint>> {
+        let info = self.client.get_connection_info();
+        let Some(seed) = address_of(info.addr()).filter(|_| !self.is_alone) else {
+            return Ok(None);
+        };
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(TIMEOUT))
+            .set_response_timeout(Some(TIMEOUT));
+        let mut connection =
+            self.client.get_multiplexed_async_connection_with_config(&config).await?;
+        let about = redis::cmd("INFO").arg("cluster").query_async(&mut connection).await;
+        let about: String = match about {
+            Ok(about) => about,
+            // The user may not ask. What needs it says so.
+            Err(error) if is_refusal(&error) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        if about.lines().any(|line| line == "cluster_enabled:1") {
+            let (login, certificates) = (info.clone(), self.certificates.clone());
+            return Ok(Some(ClusterEndpoint::new(login, certificates, self.slot, [seed])));
+        }
+        self.is_alone = true;
+        Ok(None)
+    }
+}
+
+fn is_refusal(error: &RedisError) -> bool {
+    use redis::ServerErrorKind::{NoPerm, ResponseError};
+    matches!(error.kind(), ErrorKind::Server(NoPerm | ResponseError))
+}
+
+/// Host and port, where it has any.
+pub(super) fn address_of(address: &ConnectionAddr) -> Option<NodeAddress> {
+    let (ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. }) = address
+    else {
+        return None;
+    };
+    Some((host.clone(), *port))
 }

@@ -1,5 +1,7 @@
 //! The names of the keys of one shard.
 
+use super::redis_cluster::slot_of;
+
 /// The keys of the rooms that belong to one entry of `REDIS_URL`.
 ///
 /// All begin with one hash tag, so that a Redis Cluster keeps them in one slot, on one node. Each shard has another tag, so
@@ -14,6 +16,11 @@ impl ShardKeys {
     /// The keys of the shard with this number. The number behind `sig` changes with the format of what is stored.
     pub fn new(shard: usize) -> Self {
         Self { prefix: format!("{{sig2_{shard}}}:") }
+    }
+
+    /// The slot of a Redis Cluster that has all of them.
+    pub fn slot(&self) -> u16 {
+        slot_of(self.prefix.trim_start_matches('{').trim_end_matches("}:"))
     }
 
     /// What is in front of every key.
@@ -40,6 +47,13 @@ impl ShardKeys {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_slots_of_the_first_shards_are_in_different_thirds_of_all_slots() {
+        let thirds: Vec<_> = (0..3).map(|shard| ShardKeys::new(shard).slot() / 5_462).collect();
+
+        assert_eq!(thirds, [2, 1, 0]);
+    }
 
     #[test]
     fn a_shard_has_one_hash_tag_of_its_own() {

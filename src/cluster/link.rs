@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{rooms::RoomRegistry, webhooks::Webhooks};
 
-/// How long sentinels may take to say where Redis is.
+/// How long sentinels or nodes may take to say where Redis is.
 const FAILOVER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long connecting may take, and any answer.
@@ -103,6 +103,7 @@ impl EngineLink {
                 }
                 Err(error) => error,
             };
+            endpoint.follow(&error);
             let was_up = self.gateway.set_connection(self.number, None);
             self.gateway.set_engine_up(self.number, false);
             // Whether it arrives is not known, and will not be.
@@ -225,7 +226,7 @@ pub(super) fn lease_lost_error() -> RedisError {
 }
 
 fn no_endpoint_error() -> RedisError {
-    (ErrorKind::Io, "no sentinel has named the address of redis").into()
+    (ErrorKind::Io, "nothing has named the address of redis in time").into()
 }
 
 /// Tells one life of a Redis from the next.

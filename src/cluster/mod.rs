@@ -10,8 +10,8 @@
 //! - `codec`: entries of an inbox; `scripts`: the scripts, and their calls; `webhooks`: events that scripts have numbered.
 //! - `receipts`: which signals have arrived on other nodes, and which have to be answered.
 //! - `queries`: what REST and moderation ask of Redis; `replicated_state`: what is the same on every node beside rooms.
-//! - `redis_url`, `endpoint`, `sharding`, `redis_info`: where a Redis is, which of several a room belongs to, what one says of itself;
-//!   `keys`: the names of the keys of one.
+//! - `redis_url`, `endpoint`, `redis_cluster`, `sharding`: where a Redis is, and which of several a room belongs to; `keys`: the names of the keys
+//!   of one; `outage`: one that cannot be used; `probe`, `refusal`: what `doctor` finds of one.
 
 mod backend;
 mod checks;
@@ -27,10 +27,12 @@ mod keys;
 mod link;
 pub mod messages;
 mod outage;
+mod probe;
 mod queries;
 pub mod receipts;
-mod redis_info;
+mod redis_cluster;
 mod redis_url;
+mod refusal;
 mod registration;
 mod replicated_state;
 mod resync;
@@ -44,8 +46,9 @@ pub use self::{
     endpoint::RedisEndpoint,
     gateway::{ClusterGateway, GatewayQueues, MigratedMembers},
     identity::NodeIdentity,
-    redis_info::RedisInfo,
+    probe::{RedisInfo, RedisProbe},
     redis_url::{RedisUrlError, RedisUrlProblem, parse_endpoints},
+    refusal::{Refusal, RefusalReason},
     replicated_state::ReplicatedState,
 };
 

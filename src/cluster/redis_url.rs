@@ -1,16 +1,19 @@
 //! The entries of `REDIS_URL`.
 
 use redis::{
-    Client, ConnectionInfo, IntoConnectionInfo, RedisResult, TlsCertificates, TlsMode,
+    Client, ConnectionInfo, ErrorKind, IntoConnectionInfo, RedisResult, TlsCertificates, TlsMode,
     io::tcp::TcpSettings,
     sentinel::{SentinelClientBuilder, SentinelServerType},
 };
 use secrecy::{ExposeSecret, SecretString};
 
-use super::RedisEndpoint;
+use super::{RedisEndpoint, endpoint::address_of, keys::ShardKeys, redis_cluster::ClusterEndpoint};
 
 /// The end of the scheme in a URL of sentinels.
 const SENTINELS: &str = "+sentinel://";
+
+/// The same for the nodes of a Redis Cluster.
+const NODES: &str = "+cluster://";
 
 /// The port of sentinels, where the URL names none.
 const SENTINEL_PORT: u16 = 26379;
@@ -49,7 +52,8 @@ pub enum RedisUrlProblem {
 }
 
 /// Parses the URLs of `REDIS_URL`: `redis[s]://[user:password@]host[:port][/number]`, or for a Redis that sentinels watch
-/// `redis[s]+sentinel://[user:password@]host[:port][;host[:port]]…/service`, with user and password of the Redis.
+/// `redis[s]+sentinel://[user:password@]host[:port][;host[:port]]…/service`, with user and password of the Redis; for a
+/// Redis Cluster `redis[s]+cluster://[user:password@]host[:port][;host[:port]]…`, with some of its nodes.
 /// `authority` is the certificate authority to trust (PEM); without it, those that the system trusts.
 ///
 /// # Errors
@@ -60,30 +64,36 @@ pub fn parse_endpoints(
     authority: Option<&[u8]>,
 ) -> Result<Vec<RedisEndpoint>, RedisUrlError> {
     let endpoint = |(number, url): (usize, &SecretString)| {
-        let parsed = parse_endpoint(url.expose_secret(), authority);
+        let parsed = parse_endpoint(number, url.expose_secret(), authority);
         parsed.map_err(|problem| RedisUrlError { entry: number + 1, problem })
     };
     urls.iter().enumerate().map(endpoint).collect()
 }
 
-fn parse_endpoint(url: &str, authority: Option<&[u8]>) -> Result<RedisEndpoint, RedisUrlProblem> {
+fn parse_endpoint(
+    shard: usize,
+    url: &str,
+    authority: Option<&[u8]>,
+) -> Result<RedisEndpoint, RedisUrlProblem> {
     check_credentials(url)?;
     let scheme = url.split_once("://").ok_or(RedisUrlProblem::Scheme)?.0;
-    if !SCHEMES.contains(&scheme.trim_end_matches("+sentinel")) {
+    if !SCHEMES.contains(&scheme.trim_end_matches("+sentinel").trim_end_matches("+cluster")) {
         return Err(RedisUrlProblem::Scheme);
     }
+    let slot = ShardKeys::new(shard).slot();
     let certificates = authority
         .filter(|_| has_tls(scheme))
         .map(|pem| TlsCertificates { client_tls: None, root_cert: Some(pem.to_vec()) });
-    let parsed = match url.split_once(SENTINELS) {
-        Some((scheme, rest)) => {
+    let parsed = match (url.split_once(SENTINELS), url.split_once(NODES)) {
+        (Some((scheme, rest)), _) => {
             let (hosts, service) = rest.rsplit_once('/').unwrap_or((rest, ""));
             if service.is_empty() {
                 return Err(RedisUrlProblem::Service);
             }
             sentinel_endpoint(scheme, hosts, service, certificates)
         }
-        None => single_endpoint(url, certificates),
+        (None, Some((scheme, rest))) => cluster_endpoint(scheme, rest, certificates, slot),
+        (None, None) => single_endpoint(url, certificates, slot),
     };
     parsed.map_err(|_| RedisUrlProblem::Address)
 }
@@ -106,13 +116,36 @@ fn tcp_settings() -> TcpSettings {
     TcpSettings::default().set_nodelay(true)
 }
 
-fn single_endpoint(url: &str, certificates: Option<TlsCertificates>) -> RedisResult<RedisEndpoint> {
+fn single_endpoint(
+    url: &str,
+    certificates: Option<TlsCertificates>,
+    slot: u16,
+) -> RedisResult<RedisEndpoint> {
     let info = url.into_connection_info()?.set_tcp_settings(tcp_settings());
-    let client = match certificates {
-        Some(certificates) => Client::build_with_tls(info, certificates),
-        None => Client::open(info),
+    let client = match certificates.clone() {
+        Some(certificates) => Client::build_with_tls(info, certificates)?,
+        None => Client::open(info)?,
     };
-    client.map(RedisEndpoint::Single)
+    Ok(RedisEndpoint::single(client, certificates, slot))
+}
+
+fn cluster_endpoint(
+    scheme: &str,
+    rest: &str,
+    certificates: Option<TlsCertificates>,
+    slot: u16,
+) -> RedisResult<RedisEndpoint> {
+    let (credentials, nodes) = rest.rsplit_once('@').unwrap_or(("", rest));
+    let login = format!("{scheme}://{credentials}@localhost").into_connection_info()?;
+    let login = login.set_tcp_settings(tcp_settings());
+    let address = |host: &str| {
+        let info = format!("{scheme}://{host}").into_connection_info()?;
+        let is_numbered = info.redis_settings().db() != 0;
+        let address = address_of(info.addr()).filter(|_| !is_numbered);
+        address.ok_or_else(|| (ErrorKind::InvalidClientConfig, "no address").into())
+    };
+    let nodes = nodes.split(';').map(address).collect::<RedisResult<Vec<_>>>()?;
+    Ok(RedisEndpoint::cluster(ClusterEndpoint::new(login, certificates, slot, nodes)))
 }
 
 fn sentinel_endpoint(
@@ -151,7 +184,7 @@ fn sentinel_endpoint(
                 .set_client_to_redis_certificates(certificates);
         }
     }
-    builder.build().map(RedisEndpoint::Sentinels)
+    builder.build().map(RedisEndpoint::sentinels)
 }
 
 #[cfg(test)]
@@ -159,7 +192,7 @@ mod tests {
     use super::*;
 
     fn problem(url: &str) -> Option<RedisUrlProblem> {
-        parse_endpoint(url, None).err()
+        parse_endpoint(0, url, None).err()
     }
 
     #[test]
@@ -170,6 +203,8 @@ mod tests {
             "rediss://user:p%40ss%2Fw%23rd@a",
             "redis://:semi;colon%2Cplus+100%@a?protocol=resp3",
             "valkey://[::1]:6379",
+            "redis+cluster://a",
+            "rediss+cluster://u:p%40@a:7000;[::1]:7001;b",
             "redis+sentinel://a/den",
             "rediss+sentinel://u:p%40@a:1;[::1];b:26379/den",
         ] {
@@ -204,6 +239,10 @@ mod tests {
             ("redis://a:port", Address),
             ("redis://", Address),
             ("redis://:pa", Address),
+            ("redis+cluster://", Address),
+            ("redis+cluster://a;b/5", Address),
+            ("redis+cluster://a:port", Address),
+            ("http+cluster://a", Scheme),
             ("redis+sentinel:///den", Address),
             ("redis+sentinel://a;b", Service),
         ] {

@@ -24,13 +24,15 @@ pub struct ClusterSettings {
 
 const REDIS_URL: Setting<Vec<SecretString>> = Setting::new("REDIS_URL", "", urls)
     .accepts(
-        "redis://[user:password@]host:port[/number] or redis+sentinel://[user:password@]host:port;host:port/service",
+        "redis://[user:password@]host:port[/number], redis+sentinel://[user:password@]host:port;host:port/service or \
+         redis+cluster://[user:password@]host:port;host:port",
     )
     .holds_credentials()
     .help(
         "Redis that several servers share, such as `redis://:password@10.0.0.5:6379`, with TLS `rediss://`, or by \
-         its sentinels `redis+sentinel://:password@10.0.0.6;10.0.0.7;10.0.0.8/signaling`. A list with commas shares \
-         the rooms out. Empty: a single server.",
+         its sentinels `redis+sentinel://:password@10.0.0.6;10.0.0.7;10.0.0.8/signaling`, or a Redis Cluster by some \
+         of its nodes `redis+cluster://:password@10.0.0.6;10.0.0.7`. Special characters of the password are \
+         percent-encoded (`%40` for `@`). A list with commas shares the rooms out. Empty: a single server.",
     )
     .page("docs/run/scaling.md#several-servers");
 

@@ -1,6 +1,6 @@
 //! The settings and what they name on this machine: secrets, users, files, and how clients reach the server.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use secrecy::{ExposeSecret, SecretString};
 
@@ -18,6 +18,10 @@ const FEWEST_CHARACTERS: usize = 9;
 
 /// A shorter token can be guessed. In bytes.
 const SHORTEST_TOKEN: usize = 16;
+
+/// Idle members are pinged after a third of `WEBSOCKET_TIMEOUT`: before a proxy (nginx, HAProxy, cloud load balancers) cuts
+/// them, which most do after 60 s.
+const MAX_WEBSOCKET_TIMEOUT: Duration = Duration::from_secs(150);
 
 const USERS: &str = "users";
 
@@ -107,6 +111,7 @@ pub(super) fn more(config: &Config, found: &[Diagnostic]) -> Vec<Diagnostic> {
     more.extend(files(&config.startup));
     more.push(https(&config.startup));
     more.extend(origins(&config.reloadable.cors.origins));
+    more.extend(ping_interval(config.reloadable.limits.websocket_timeout));
     more
 }
 
@@ -138,6 +143,18 @@ fn weak_secrets(secrets: &[(&'static str, &SecretString)]) -> Vec<Diagnostic> {
 
 fn is_key(name: &str) -> bool {
     name.contains("SECRET_KEY")
+}
+
+/// Warns where an idle member is pinged so seldom that a proxy on the way takes its connection for dead.
+fn ping_interval(websocket_timeout: Duration) -> Option<Diagnostic> {
+    (websocket_timeout > MAX_WEBSOCKET_TIMEOUT).then(|| {
+        let seconds = websocket_timeout.as_secs() / 3;
+        Diagnostic::warning(
+            "WEBSOCKET_TIMEOUT",
+            format!("an idle member is pinged every {seconds} s, and proxies cut connections that are silent for 60 s"),
+            "set it to 150 or less, or raise the limit of every proxy on the way (nginx: `proxy_read_timeout`)",
+        )
+    })
 }
 
 fn active_users(startup: &StartupSettings, found: &[Diagnostic]) -> Option<Diagnostic> {

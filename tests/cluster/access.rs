@@ -1,8 +1,8 @@
 //! What a server needs of Redis, and what it does with one that refuses it.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::TestCluster;
+use super::{TestCluster, doctor::findings, faults::join_six};
 use crate::harness::{eventually, process::RestartableServer, redis_server::RedisServer};
 
 #[tokio::test]
@@ -50,4 +50,30 @@ async fn a_redis_that_cannot_be_read_is_never_reported_as_reached() {
     );
     // It was neither reached nor lost.
     assert_eq!(node.process.log.count("redis"), 1, "{:?}", node.process.log.lines());
+}
+
+/// The line that the documents give.
+fn documented_rules() -> String {
+    let page = include_str!("../../docs/run/scaling.md");
+    let line = page.lines().find(|line| line.starts_with("ACL SETUSER ")).unwrap();
+    line.replace("REPLACE_WITH_PASSWORD", "hunter2")
+}
+
+#[tokio::test]
+async fn the_access_rules_of_the_documents_are_all_that_a_server_needs() {
+    let redis = RedisServer::start().await;
+    redis.execute(&documented_rules()).await;
+    let url = redis.user_url();
+    let (is_well, found) = findings(&[("REDIS_URL", &url)]).await;
+    assert!(is_well, "{found:?}");
+
+    let cluster = TestCluster::start_on(redis, &[], |_, _| url.clone()).await;
+    let mut all = join_six(&cluster).await;
+    all[0].send(json!({"type":"message","data":"to all"})).await;
+    for member in &all[1..] {
+        member.wait_for_message("m0", json!("to all")).await;
+    }
+    assert_eq!(super::listed(&cluster.nodes[1]).await, [("den".into(), 6)].into());
+    all.pop().unwrap().leave().await;
+    cluster.assert_consistent(&all).await;
 }

@@ -23,7 +23,7 @@ async fn doctor(arguments: &[&str], settings: &[(&str, &str)]) -> Output {
 }
 
 /// What it found of Redis: subject, verdict, what it says.
-async fn findings(settings: &[(&str, &str)]) -> (bool, Vec<(String, String, String)>) {
+pub async fn findings(settings: &[(&str, &str)]) -> (bool, Vec<(String, String, String)>) {
     let output = doctor(&["--json"], settings).await;
     let found: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
     let text = |finding: &Value, name: &str| finding[name].as_str().unwrap().to_owned();
@@ -41,7 +41,7 @@ async fn a_redis_with_tls_and_a_password_has_no_faults() {
         findings(&[("REDIS_URL", &url), ("REDIS_CA_FILE", authority.to_str().unwrap())]).await;
 
     assert!(is_well, "{found:?}");
-    assert_eq!(found.len(), 5);
+    assert_eq!(found.len(), 6);
     assert!(found.iter().all(|(subject, verdict, _)| subject == "Redis 1" && verdict != "fault"));
 }
 
@@ -76,4 +76,86 @@ async fn faults_of_redis_are_named_with_their_fixes() {
 async fn a_single_node_without_redis_is_no_fault() {
     let (is_well, found) = findings(&[]).await;
     assert!(is_well && found.len() == 1 && found[0].2.contains("single node"), "{found:?}");
+}
+
+/// What is at fault with Redis, and what to do about it.
+async fn faults(url: &str, more: &[(&str, &str)]) -> (String, String) {
+    let settings = [&[("REDIS_URL", url)], more].concat();
+    let output = doctor(&["--json"], &settings).await;
+    let found: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let at_fault = found.iter().filter(|it| it["verdict"] == "fault");
+    let [fault] = at_fault.collect::<Vec<_>>()[..] else { panic!("{found:#?}") };
+    assert!(!output.status.success());
+    let text = |name: &str| fault[name].as_str().unwrap().to_owned();
+    (text("message"), text("fix"))
+}
+
+#[tokio::test]
+async fn what_an_acl_user_lacks_is_named_as_a_line_that_mends_it() {
+    for (rules, lacks) in [
+        ("~* +@all -@scripting", "+evalsha +script|load"),
+        ("~app:* +@all", "~{sig2_*}:*"),
+        ("~* +@all -@blocking", "+xread"),
+        ("~* +@all -info", "+info"),
+        ("~* +@all -hincrby -xtrim", "+hincrby +xtrim"),
+    ] {
+        let redis = RedisServer::start_with_user(rules).await;
+
+        let (message, fix) = faults(&redis.user_url(), &[]).await;
+
+        assert_eq!(message, format!("the user signaling lacks {lacks}"), "{rules}");
+        let line = fix.split_once(" (").unwrap().0;
+        assert_eq!(line, format!("ACL SETUSER signaling {lacks}"), "{rules}");
+        redis.execute(line).await;
+        let (is_well, found) = findings(&[("REDIS_URL", &redis.user_url())]).await;
+        assert!(is_well, "{rules}: {found:?}");
+        assert!(redis.keys().await.is_empty(), "doctor leaves keys behind");
+    }
+}
+
+#[tokio::test]
+async fn a_redis_that_refuses_what_a_server_does_is_at_fault_in_words() {
+    for (settings, message) in [
+        ("--rename-command SCRIPT q", "does not know script|load"),
+        ("--rename-command EVALSHA q", "does not know evalsha"),
+        ("--rename-command XTRIM q", "does not know xtrim"),
+        ("--maxmemory 100kb", "is full"),
+        ("--min-replicas-to-write 1", "min-replicas-to-write"),
+    ] {
+        let arguments: Vec<_> = settings.split(' ').collect();
+        let redis = RedisServer::start_with_settings(&arguments).await;
+
+        let (found, _) = faults(&redis.url(), &[]).await;
+
+        assert!(found.contains(message), "{settings}: {found}");
+    }
+}
+
+#[tokio::test]
+async fn only_where_nothing_answers_redis_cannot_be_reached() {
+    let tls = RedisServer::start_tls().await;
+    let plain = RedisServer::start_with_password("hunter2").await;
+    let authority = tls.ca_file();
+    let with_authority = [("REDIS_CA_FILE", authority.to_str().unwrap())];
+    let wrong_name = tls.url().replace("localhost", "127.0.0.1");
+    let wrong_database = format!("{}/99", plain.url());
+    let wrong_password = plain.url().replace("hunter2", "hunter3");
+    let no_password = format!("redis://{}", plain.address());
+    let tls_without = format!("redis://:hunter2@{}", tls.address());
+
+    for (url, settings, message, fix) in [
+        ("redis://127.0.0.1:1", &[][..], "cannot be reached", "REDIS_URL"),
+        ("redis://no-such-host.invalid", &[], "cannot be reached", "REDIS_URL"),
+        (&*tls.url(), &[], "answers, and TLS fails", "REDIS_CA_FILE"),
+        (&wrong_name, &with_authority, "answers, and TLS fails", "as the certificate does"),
+        (&tls_without, &[], "closes the connection", "rediss://"),
+        (&wrong_password, &[], "answers, and refuses user or password", "percent-encoded"),
+        (&no_password, &[], "answers, and asks for a password", "percent-encoded"),
+        (&wrong_database, &[], "answers, and refuses the connection", "database number"),
+    ] {
+        let (found, mend) = faults(url, settings).await;
+
+        assert!(found.starts_with(message) && mend.contains(fix), "{url}: {found}; {mend}");
+        assert!(!found.contains("hunter"), "{found}");
+    }
 }

@@ -13,6 +13,7 @@ mod moderation;
 mod moving;
 mod namespace;
 mod observer;
+mod redis_cluster;
 mod schedules;
 mod sentinel;
 mod webhooks;

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 use super::{LEASE, SHORT_LEASE, TestCluster, faults::join_six};
-use crate::harness::redis_server::free_port;
+use crate::harness::redis_server::{binary, free_port};
 use crate::harness::{eventually, redis_server::RedisServer};
 
 const PASSWORD: &str = "hunter2";
@@ -32,7 +32,7 @@ impl Sentinel {
             .replace("signaling 3000", "signaling 1000");
         let file = folder.path().join("sentinel.conf");
         std::fs::write(&file, settings).unwrap();
-        let mut command = Command::new("redis-server");
+        let mut command = Command::new(binary());
         command.arg(file).arg("--sentinel").stdout(Stdio::null()).kill_on_drop(true);
         Self { port, process: command.spawn().unwrap(), _folder: folder }
     }

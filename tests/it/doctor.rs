@@ -230,6 +230,7 @@ async fn plain_http_and_cors_origins_are_checked() {
         (&[("TRUSTED_PROXIES", "10.0.0.0/8")], "HTTPS", "ok", "trusted proxy"),
         (&[("CORS_ORIGINS", "*")], "CORS_ORIGINS", "warning", "any site"),
         (&[("CORS_ORIGINS", "[]")], "CORS_ORIGINS", "warning", "no web page"),
+        (&[("WEBSOCKET_TIMEOUT", "151")], "WEBSOCKET_TIMEOUT", "warning", "pinged every 50 s"),
         (&[("ALLOW_ANONYMOUS", "true")], "ALLOW_ANONYMOUS", "warning", "as a guest"),
     ] {
         let found = Findings::of(&folder, settings).await;

@@ -20,6 +20,47 @@ const SWEEP_BATCH: usize = 32;
 /// Moderation rules that go in one call, for the same reason.
 const MAX_RULES_PER_CALL: usize = 64;
 
+/// A script that runs the commands in its arguments, and returns those that are refused, each with the error.
+pub const PROBE_SCRIPT: &str = include_str!("probe.lua");
+
+/// Every command that the scripts run, with arguments, for [`PROBE_SCRIPT`]. `@` stands for the beginning of a key. The last one
+/// removes what the others have written.
+pub const SCRIPT_COMMANDS: [&str; 33] = [
+    "TIME",
+    "SET @text 1",
+    "GET @text",
+    "INCR @text",
+    "DECR @text",
+    "EXISTS @text",
+    "HSET @hash field 1",
+    "HGET @hash field",
+    "HINCRBY @hash field 1",
+    "HEXISTS @hash field",
+    "HGETALL @hash",
+    "HKEYS @hash",
+    "HVALS @hash",
+    "HSCAN @hash 0 COUNT 10",
+    "HSETNX @hash field 1",
+    "HLEN @hash",
+    "HDEL @hash other",
+    "SADD @set member",
+    "SISMEMBER @set member",
+    "SMEMBERS @set",
+    "SRANDMEMBER @set 1",
+    "SREM @set other",
+    "ZADD @sorted 1 member",
+    "ZSCORE @sorted member",
+    "ZRANGE @sorted 0 -1",
+    "ZRANGEBYSCORE @sorted -inf 1 LIMIT 0 1",
+    "ZREM @sorted other",
+    "ZREMRANGEBYSCORE @sorted -inf 0",
+    "XADD @stream MAXLEN ~ 1000 * kind hello",
+    "XLEN @stream",
+    "XRANGE @stream - +",
+    "XTRIM @stream MINID 0",
+    "DEL @text @hash @set @sorted @stream",
+];
+
 /// Every script, with the constants and `lib.lua` in front.
 pub struct Scripts {
     pub register: Script,
@@ -170,4 +211,31 @@ pub fn call_with_webhooks(keys: &ShardKeys, script: &Script, webhooks: &Webhooks
     let mut call = redis::cmd("EVALSHA");
     call.arg(script.get_hash()).arg(2).arg(keys.prefix()).arg(keys.key("told"));
     call
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, fs};
+
+    use super::*;
+
+    /// The commands that `text` runs.
+    fn commands_in(text: &str) -> BTreeSet<String> {
+        let calls = text.split("redis.call('").skip(1);
+        calls.filter_map(|call| call.split('\'').next()).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn doctor_tries_every_command_that_a_script_runs() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/cluster/scripts");
+        let scripts = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let scripts = scripts.filter(|path| path.extension().is_some_and(|it| it == "lua"));
+        let run: BTreeSet<_> =
+            scripts.flat_map(|path| commands_in(&fs::read_to_string(path).unwrap())).collect();
+        let first_word = |line: &str| line.split(' ').next().unwrap().to_owned();
+        let tried: BTreeSet<_> = SCRIPT_COMMANDS.map(first_word).into();
+
+        assert!(run.len() > 20, "{run:?}");
+        assert_eq!(run, tried);
+    }
 }

@@ -167,6 +167,42 @@ impl RedisServer {
         }
     }
 
+    /// A node for a Redis Cluster, which has no slot yet.
+    pub async fn start_cluster_node() -> Self {
+        let bus = free_port().to_string();
+        let arguments = "--cluster-enabled yes --cluster-node-timeout 2000 --cluster-port";
+        let arguments: Vec<_> = arguments.split(' ').chain([bus.as_str()]).collect();
+        Self::start_with("redis://", tempfile::tempdir().unwrap(), &arguments).await
+    }
+
+    /// Of a node of a Redis Cluster.
+    pub fn bus_port(&self) -> &str {
+        self.arguments.last().unwrap()
+    }
+
+    /// Runs a command line.
+    pub async fn execute(&self, line: &str) {
+        self.try_execute(line).await.unwrap();
+    }
+
+    /// The same, where it may be refused.
+    pub async fn try_execute(&self, line: &str) -> Result<(), redis::RedisError> {
+        let mut connection = self.connection().await.expect("no connection to Redis");
+        command_line(line).query_async(&mut connection).await
+    }
+
+    /// What it answers to a command line.
+    pub async fn ask<T: redis::FromRedisValue>(&self, line: &str) -> T {
+        let mut connection = self.connection().await.expect("no connection to Redis");
+        command_line(line).query_async(&mut connection).await.unwrap()
+    }
+
+    /// All keys.
+    pub async fn keys(&self) -> Vec<String> {
+        let mut connection = self.connection().await.expect("no connection to Redis");
+        connection.keys("*").await.unwrap()
+    }
+
     /// How often it has run a command, by clients and in scripts.
     pub async fn calls(&self, command: &str) -> u64 {
         let stats = self.info("commandstats").await;
@@ -315,13 +351,28 @@ impl RedisServer {
     }
 }
 
+/// The program; `TEST_REDIS_SERVER` names that of another version.
+#[expect(clippy::disallowed_methods, reason = "no setting of the server")]
+pub fn binary() -> String {
+    std::env::var("TEST_REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned())
+}
+
+fn command_line(line: &str) -> redis::Cmd {
+    let mut words = line.split(' ');
+    let mut command = redis::cmd(words.next().unwrap());
+    for word in words {
+        command.arg(word);
+    }
+    command
+}
+
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 fn launch(port: u16, folder: &TempDir, scheme: &str, arguments: &[String]) -> Child {
     let port = port.to_string();
-    let mut command = Command::new("redis-server");
+    let mut command = Command::new(binary());
     // A copy: sentinels make a Redis write what they have changed into its file.
     let settings = folder.path().join("redis.conf");
     std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/redis.conf"), &settings).unwrap();
