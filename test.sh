@@ -18,7 +18,8 @@ done
 tools="cc:gcc /usr/include/stdio.h:libc6-dev
     openssl:openssl node:nodejs npm:npm nginx:nginx-light turnserver:coturn /usr/bin/python3:python3 redis-server:redis-server ip:iproute2
     haproxy:haproxy prometheus:prometheus caddy:caddy curl:curl jq:jq docker-compose:docker-compose /usr/lib/python3/dist-packages/yaml:python3-yaml
-    /usr/lib/python3/dist-packages/websockets:python3-websockets /usr/lib/python3/dist-packages/aiortc:python3-aiortc"
+    /usr/lib/python3/dist-packages/websockets:python3-websockets /usr/lib/python3/dist-packages/aiortc:python3-aiortc
+    /usr/lib/python3/dist-packages/jwt:python3-jwt"
 [ -n "$fast" ] || tools="$tools chromium:chromium firefox-esr:firefox-esr /usr/share/fonts/truetype/dejavu:fonts-dejavu-core
     musl-gcc:musl-tools xz:xz-utils pip3:python3-pip mmdebstrap:mmdebstrap systemd-nspawn:systemd-container"
 # shellcheck disable=SC2086  # several words on purpose
@@ -66,7 +67,7 @@ if [ -z "$fast" ]; then
     suite "packages" packages
 fi
 slow="client firefox bots admin cluster token"
-without_browser="cluster openapi turn proxies admin_modules compose"
+without_browser="cluster openapi turn proxies admin_modules compose issuer"
 for name in $slow; do
     case " $without_browser " in *" $name "*) ;; *) [ -z "$fast" ] || continue ;; esac
     suite "browser: $name" browser "$name.test.mjs"

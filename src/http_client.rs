@@ -1,4 +1,8 @@
 //! HTTP requests that the programs send themselves: to the server on this machine, and to one whose clock is compared.
+//! `address` and `resolver` keep requests away from private networks.
+
+pub mod address;
+pub mod resolver;
 
 use std::{
     error::Error,

@@ -23,8 +23,21 @@ pub struct Intervals {
     pub http: HttpTimeouts,
     /// For a request's head on `METRICS_LISTEN`, and between two requests: a monitor sends its request at once.
     pub metrics_head: Duration,
+    /// How often the keys of an issuer are fetched.
+    pub issuer: IssuerIntervals,
     /// What the nodes of a cluster wait for each other.
     pub cluster: ClusterTimings,
+}
+
+/// How often the keys of an issuer are fetched.
+#[derive(Clone, Copy, Debug)]
+pub struct IssuerIntervals {
+    /// After a success.
+    pub refresh: Duration,
+    /// After the first failure; twice as long after each further one, up to `refresh`.
+    pub retry: Duration,
+    /// At least between a fetch and another one that a token with an unknown key causes.
+    pub unknown_key: Duration,
 }
 
 /// How long an HTTP connection may take, for what a client does at its own pace.
@@ -47,8 +60,16 @@ impl Default for Intervals {
             token_refresh_grace: Duration::from_secs(60),
             http: HttpTimeouts::default(),
             metrics_head: Duration::from_secs(2),
+            issuer: IssuerIntervals::default(),
             cluster: ClusterTimings::default(),
         }
+    }
+}
+
+impl Default for IssuerIntervals {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self { refresh: seconds(600), retry: seconds(5), unknown_key: seconds(60) }
     }
 }
 
@@ -85,6 +106,9 @@ impl Intervals {
             Some(("metrics_head", timeout)) => self.metrics_head = timeout,
             Some(("body", timeout)) => self.http.body = timeout,
             Some(("write_stall", timeout)) => self.http.write_stall = timeout,
+            Some(("issuer_refresh", interval)) => self.issuer.refresh = interval,
+            Some(("issuer_retry", interval)) => self.issuer.retry = interval,
+            Some(("issuer_unknown_key", interval)) => self.issuer.unknown_key = interval,
             Some(("lease", lease)) => self.cluster.lease = lease,
             _ => eprintln!("{TEST_VARIABLE}: {word} is not an interval"),
         }

@@ -26,6 +26,7 @@ pub mod doctor;
 pub mod http;
 pub mod http_client;
 pub mod intervals;
+pub mod issuer;
 pub mod limits;
 pub mod memory;
 pub mod metrics;

@@ -16,14 +16,14 @@ use std::{
 
 /// Each module of the library and the modules that it uses: no fewer and no more. A file with an entry of its own does
 /// not count for its folder.
-const USES: [(&str, &[&str]); 31] = [
+const USES: [(&str, &[&str]); 32] = [
     ("auth", &["storage"]),
     ("auth/token_sessions", &["delivery"]),
     ("auth/users/store", &["storage"]),
     ("client_ip", &[]),
     ("clock", &[]),
     ("cluster", &["delivery", "migration", "rooms", "webhooks"]),
-    ("config", &["cluster", "memory", "storage", "tls", "turn", "webhooks"]),
+    ("config", &["cluster", "issuer", "memory", "storage", "tls", "turn", "webhooks"]),
     ("delivery", &["memory", "protocol", "websocket"]),
     (
         "doctor",
@@ -52,6 +52,7 @@ const USES: [(&str, &[&str]); 31] = [
     ),
     ("http_client", &[]),
     ("intervals", &["migration"]),
+    ("issuer", &["http_client"]),
     ("limits", &[]),
     ("memory", &[]),
     ("metrics", &["protocol"]),
@@ -83,6 +84,8 @@ const USES: [(&str, &[&str]); 31] = [
             "cluster",
             "config",
             "delivery",
+            "intervals",
+            "issuer",
             "limits",
             "memory",
             "metrics",
@@ -92,6 +95,7 @@ const USES: [(&str, &[&str]); 31] = [
             "rooms",
             "session",
             "storage",
+            "tls",
             "turn",
             "webhooks",
         ],

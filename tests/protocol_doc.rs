@@ -41,6 +41,7 @@ fn the_server_understands_every_client_message() {
             ClientMessage::Ping => "ping".to_owned(),
             ClientMessage::Resume(_) => "resume".to_owned(),
             ClientMessage::CallReport(_) => "call_report".to_owned(),
+            ClientMessage::Moderate(request) => request.as_str().to_owned(),
             ClientMessage::Signal(signal) => format!("{:?}", signal.kind),
         });
     }
@@ -55,8 +56,11 @@ fn the_server_understands_every_client_message() {
             "Offer",
             "auth_token",
             "call_report",
+            "kick",
+            "lock",
             "ping",
-            "resume"
+            "resume",
+            "unlock"
         ],
         "a kind of message is not documented"
     );
@@ -97,6 +101,7 @@ fn the_server_sends_every_server_message_exactly_so_and_no_other() {
     });
     let limits =
         MessageLimits { max_message_bytes: 65_536, messages_per_second: 50, message_burst: 250 };
+    let moderation_id = RawValue::from_string("8".to_owned()).unwrap();
     let state = |state| ServerMessage::PeerState { client_id: phone, state }.encode();
     let sent = [
         ServerMessage::AuthRequired { message, guests: false }.encode(),
@@ -108,6 +113,8 @@ fn the_server_sends_every_server_message_exactly_so_and_no_other() {
             expires_in: Some(1800),
             limits,
             ice_servers: &ice_servers,
+            ice_transport_policy: None,
+            permissions: None,
             resume_offer,
         }
         .encode(),
@@ -142,6 +149,7 @@ fn the_server_sends_every_server_message_exactly_so_and_no_other() {
         ServerMessage::IceServers { ice_servers: ice_servers.get(1..).unwrap(), ttl: 86_400 }
             .encode(),
         ServerMessage::Limits { limits }.encode(),
+        ServerMessage::Moderated { action: "kick", id: Some(&moderation_id) }.encode(),
         ServerMessage::Announcement { data: &text }.encode(),
         ServerMessage::UserLeft { room_id, client_id: phone, username: bob, connected_users: 1 }
             .encode(),
@@ -180,6 +188,8 @@ fn the_server_sends_every_server_message_exactly_so_and_no_other() {
             users: vec![RosterEntry { client_id: phone, username: bob, polite: true }],
             limits,
             ice_servers: &[],
+            ice_transport_policy: None,
+            permissions: None,
             resume_offer,
         }
         .encode(),

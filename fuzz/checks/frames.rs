@@ -12,8 +12,19 @@ use super::json::{self, Fault};
 const LONGEST_ERROR: usize = 300;
 
 /// The fields of a message that the server reads; each may occur once.
-const KNOWN: [&str; 10] =
-    ["type", "id", "to", "token", "clientId", "client_id", "offer", "answer", "candidate", "data"];
+const KNOWN: [&str; 11] = [
+    "type",
+    "id",
+    "to",
+    "token",
+    "clientId",
+    "client_id",
+    "offer",
+    "answer",
+    "candidate",
+    "data",
+    "ban_seconds",
+];
 
 /// What a frame means by the contract.
 enum Meaning<'a> {

@@ -78,8 +78,14 @@ fn check_accounts(table: &UsersTable, rows: &[Row]) {
     for row in rows {
         let active = match row.is_active.as_deref().map(|flag| flag.trim().to_ascii_lowercase()) {
             None => Some(true),
-            Some(flag) if ["true", "1", "yes", "on"].contains(&&*flag) => Some(true),
-            Some(flag) if ["false", "0", "no", "off"].contains(&&*flag) => Some(false),
+            Some(flag) if ["true", "1", "yes", "on", "t", "y", "1.0", "wahr"].contains(&&*flag) => {
+                Some(true)
+            }
+            Some(flag)
+                if ["false", "0", "no", "off", "f", "n", "0.0", "falsch"].contains(&&*flag) =>
+            {
+                Some(false)
+            }
             Some(_) => None,
         };
         let named = !row.username.is_empty() && !row.username.contains(is_control);

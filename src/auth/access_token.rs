@@ -1,14 +1,23 @@
 //! Access tokens: JSON Web Tokens (RFC 7519) that authenticate a user for `ACCESS_TOKEN_EXPIRE_MINUTES`.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use aws_lc_rs::digest;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, EncodingKey, Header};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
-use super::{claims::PresentedClaims, jws::UnverifiedToken, token_rejection::TokenRejection};
+use super::{
+    claims::{IssuerRules, PresentedClaims},
+    issuer_keys::IssuerKeys,
+    jws::UnverifiedToken,
+    permissions::{CapabilitySet, Permissions},
+    token_rejection::TokenRejection,
+};
 
 /// The `iss` claim of our tokens.
 const ISSUER: &str = "signaling-server";
@@ -23,6 +32,20 @@ pub struct AccessTokens {
     verifying: Vec<DecodingKey>,
     lifetime: Duration,
     max_lifetime: Option<Duration>,
+    /// The algorithms that are accepted.
+    algorithms: Vec<Algorithm>,
+    rules: IssuerRules,
+    /// Replaced as a whole; `None` until they are known.
+    issuer_keys: RwLock<Option<Arc<IssuerKeys>>>,
+}
+
+/// Whose key has signed a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenOrigin {
+    /// `JWT_SECRET_KEY`: this server, or a service that shares the key.
+    Secret,
+    /// A key of the issuer.
+    Issuer,
 }
 
 /// The claims of a valid token.
@@ -37,6 +60,39 @@ pub struct Claims {
     /// The [`Account::stamp`](super::users::Account::stamp) at the login that it was issued for; `None`
     /// where another service issued it.
     pub stamp: Option<String>,
+    /// Whether a key of the issuer has signed it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_from_issuer: bool,
+    /// When it was issued, in whole seconds since the Unix epoch, where it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issued_at: Option<u64>,
+    /// The session that it belongs to with those that it was refreshed from; only our tokens have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub family: Option<String>,
+    /// The hash of its `jti`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<TokenHash>,
+    /// What it allows; `None` for what all tokens allow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub permissions: Option<Box<Permissions>>,
+}
+
+impl Claims {
+    /// What the user may do in the rooms that the token allows.
+    pub fn capabilities(&self) -> CapabilitySet {
+        self.permissions.as_ref().map_or(CapabilitySet::MEMBER, |permissions| permissions.can)
+    }
+
+    /// Whether media may go through TURN servers only.
+    pub fn is_relay_only(&self) -> bool {
+        self.permissions.as_ref().is_some_and(|permissions| permissions.is_relay_only)
+    }
+
+    /// Whether the user may be a member of `room`.
+    pub fn allow_membership(&self, room: &str) -> bool {
+        self.capabilities().has_all(CapabilitySet::JOIN)
+            && self.permissions.as_ref().is_none_or(|permissions| permissions.allow_room(room))
+    }
 }
 
 /// Identifies a token: the SHA-256 of what is signed. It does not authenticate.
@@ -45,6 +101,16 @@ pub struct Claims {
 pub struct TokenHash(pub [u8; 32]);
 
 impl TokenHash {
+    /// The hash that stands for a session family.
+    pub(super) fn of_family(family: &str) -> Self {
+        Self::of(&format!("family:{family}"))
+    }
+
+    /// The hash that stands for a `jti`.
+    pub(super) fn of_id(jti: &str) -> Self {
+        Self::of(&format!("jti:{jti}"))
+    }
+
     /// The hash of what is signed: header and claims.
     fn of(signed: &str) -> Self {
         let mut hash = [0; 32];
@@ -83,6 +149,55 @@ struct IssuedClaims<'a> {
     jti: String,
     iss: &'a str,
     pwd_stamp: &'a str,
+    fam: &'a str,
+}
+
+/// A token for any user, as an administrator asks for it.
+#[derive(Clone, Debug)]
+pub struct MintRequest {
+    /// The user.
+    pub username: String,
+    /// How long it is valid; `None` for as long as a login.
+    pub lifetime: Option<Duration>,
+    /// The claim `signaling`; `None` for none.
+    pub signaling: Option<serde_json::Value>,
+}
+
+/// Why a token is not minted.
+#[derive(Debug, thiserror::Error)]
+pub enum MintError {
+    /// Its own server would refuse it.
+    #[error("such a token would be refused: {0}")]
+    Refused(#[from] TokenRejection),
+    /// Signing failed.
+    #[error(transparent)]
+    Signing(#[from] jsonwebtoken::errors::Error),
+}
+
+#[derive(Serialize)]
+struct MintedClaims<'a> {
+    sub: &'a str,
+    exp: u64,
+    iat: u64,
+    jti: String,
+    iss: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signaling: Option<&'a serde_json::Value>,
+}
+
+/// What a new token says.
+#[derive(Clone, Copy, Debug)]
+pub struct NewToken<'a> {
+    /// The account.
+    pub username: &'a str,
+    /// Its [`Account::stamp`](super::users::Account::stamp).
+    pub stamp: &'a str,
+    /// The session that it continues; `None` for a new one.
+    pub family: Option<&'a str>,
+    /// When it is issued, in whole seconds since the Unix epoch.
+    pub issued_at: u64,
+    /// From when on its lifetime counts, in whole seconds since the Unix epoch.
+    pub now: u64,
 }
 
 impl AccessTokens {
@@ -95,6 +210,9 @@ impl AccessTokens {
             verifying: [Some(secret), previous].into_iter().flatten().map(key).collect(),
             lifetime,
             max_lifetime: None,
+            algorithms: vec![Algorithm::HS256],
+            rules: IssuerRules::default(),
+            issuer_keys: RwLock::new(None),
         }
     }
 
@@ -103,12 +221,32 @@ impl AccessTokens {
         Self { max_lifetime, ..self }
     }
 
+    /// Accepts these algorithms, and the tokens of an issuer that follow `rules`.
+    pub fn with_issuer(self, algorithms: Vec<Algorithm>, rules: IssuerRules) -> Self {
+        Self { algorithms, rules, ..self }
+    }
+
+    /// Replaces the keys of the issuer.
+    pub fn set_issuer_keys(&self, keys: IssuerKeys) {
+        let mut current = self.issuer_keys.write().unwrap_or_else(PoisonError::into_inner);
+        *current = Some(Arc::new(keys));
+    }
+
+    /// Whether `token` would need a key that is not known, and that the issuer may have by now.
+    pub fn needs_unknown_key(&self, token: &str) -> bool {
+        let Ok(token) = UnverifiedToken::parse(token) else { return false };
+        matches!(
+            self.check_algorithm(&token).and_then(|()| self.check_signature(&token)),
+            Err(TokenRejection::NoKeys | TokenRejection::UnknownKey)
+        )
+    }
+
     /// How long a new token is valid.
     pub fn lifetime(&self) -> Duration {
         self.lifetime
     }
 
-    /// Issues a token for `username`, who logged in when the account had this `stamp`. `now` in whole
+    /// Issues a token for `username`, who logged in when the account had this `stamp`, in a session of its own. `now` in whole
     /// seconds since the Unix epoch.
     ///
     /// # Errors
@@ -120,16 +258,62 @@ impl AccessTokens {
         stamp: &str,
         now: u64,
     ) -> Result<SecretString, jsonwebtoken::errors::Error> {
+        self.issue_in(NewToken { username, stamp, family: None, issued_at: now, now })
+    }
+
+    /// Issues a token, perhaps in the session of another one.
+    ///
+    /// # Errors
+    ///
+    /// Only if signing itself fails.
+    pub fn issue_in(
+        &self,
+        NewToken { username, stamp, family, issued_at, now }: NewToken<'_>,
+    ) -> Result<SecretString, jsonwebtoken::errors::Error> {
+        let new_family;
+        let fam = match family {
+            Some(family) => family,
+            None => {
+                new_family = uuid::Uuid::new_v4().simple().to_string();
+                new_family.as_str()
+            }
+        };
         let claims = IssuedClaims {
             sub: username,
             exp: now + self.lifetime.as_secs(),
-            iat: now,
+            iat: issued_at,
             jti: uuid::Uuid::new_v4().to_string(),
             iss: ISSUER,
             pwd_stamp: stamp,
+            fam,
         };
         jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.signing)
             .map(SecretString::from)
+    }
+
+    /// Mints a token that is no login: it ends with no password, and is not refreshed. Returns it and how long it is valid.
+    ///
+    /// # Errors
+    ///
+    /// [`MintError`].
+    pub fn mint(
+        &self,
+        request: &MintRequest,
+        now: u64,
+    ) -> Result<(SecretString, Duration), MintError> {
+        let lifetime = request.lifetime.unwrap_or(self.lifetime);
+        let claims = MintedClaims {
+            sub: &request.username,
+            exp: now + lifetime.as_secs(),
+            iat: now,
+            jti: uuid::Uuid::new_v4().to_string(),
+            iss: ISSUER,
+            signaling: request.signaling.as_ref(),
+        };
+        let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.signing)?;
+        let token = SecretString::from(token);
+        self.verify(token.expose_secret(), now)?;
+        Ok((token, lifetime))
     }
 
     /// The claims of `token`, if it is valid at `now` (whole seconds since the Unix epoch).
@@ -140,14 +324,49 @@ impl AccessTokens {
     pub fn verify(&self, token: &str, now: u64) -> Result<Claims, TokenRejection> {
         let token = UnverifiedToken::parse(token)?;
         self.check_algorithm(&token)?;
-        self.check_signature(&token)?;
+        let origin = self.check_signature(&token)?;
         token.check_critical()?;
         let presented: PresentedClaims = token.claims()?;
         let expires_at = self.check_expiry(&presented, now)?;
         presented.check_not_before(now)?;
-        let username = presented.user()?.to_owned();
-        let stamp = presented.stamp()?.map(str::to_owned);
-        Ok(Claims { username, expires_at, fingerprint: TokenHash::of(token.signed), stamp })
+        let username = self.user_of(&presented, origin)?.to_owned();
+        let is_from_issuer = origin == TokenOrigin::Issuer;
+        // The stamp is ours alone: an issuer's claim of that name is another thing.
+        let stamp = if is_from_issuer { None } else { presented.stamp()?.map(str::to_owned) };
+        let fingerprint = TokenHash::of(token.signed);
+        let family = presented.text("fam").filter(|_| stamp.is_some()).map(str::to_owned);
+        let (issued_at, id) = (presented.issued_at(), presented.text("jti").map(TokenHash::of_id));
+        let permissions = presented.permissions()?.map(Box::new);
+        Ok(Claims {
+            username,
+            expires_at,
+            fingerprint,
+            stamp,
+            is_from_issuer,
+            issued_at,
+            family,
+            id,
+            permissions,
+        })
+    }
+
+    /// The user that the claims name, where a token of `origin` may name one.
+    ///
+    /// # Errors
+    ///
+    /// The claim is missing or no text; or the token is of another issuer, or for another audience.
+    pub fn user_of<'a>(
+        &self,
+        presented: &'a PresentedClaims,
+        origin: TokenOrigin,
+    ) -> Result<&'a str, TokenRejection> {
+        match origin {
+            TokenOrigin::Secret => presented.user(),
+            TokenOrigin::Issuer => {
+                presented.check_issuer(&self.rules)?;
+                presented.issuer_user(&self.rules)
+            }
+        }
     }
 
     /// Whether the algorithm of the header is accepted.
@@ -156,21 +375,34 @@ impl AccessTokens {
     ///
     /// [`TokenRejection::Algorithm`].
     pub fn check_algorithm(&self, token: &UnverifiedToken<'_>) -> Result<(), TokenRejection> {
-        if token.algorithm == Algorithm::HS256 {
+        if self.algorithms.contains(&token.algorithm) {
             return Ok(());
         }
-        let accepted = vec![Algorithm::HS256];
+        let accepted = self.algorithms.clone();
         Err(TokenRejection::Algorithm { found: token.algorithm, accepted })
     }
 
-    /// Whether one of the keys has signed the token.
+    /// Whose key has signed the token.
     ///
     /// # Errors
     ///
-    /// [`TokenRejection::WrongKey`].
-    pub fn check_signature(&self, token: &UnverifiedToken<'_>) -> Result<(), TokenRejection> {
-        let is_signed = self.verifying.iter().any(|key| token.is_signed_by(key));
-        if is_signed { Ok(()) } else { Err(TokenRejection::WrongKey) }
+    /// [`TokenRejection::WrongKey`], and that the issuer's key is not known.
+    pub fn check_signature(
+        &self,
+        token: &UnverifiedToken<'_>,
+    ) -> Result<TokenOrigin, TokenRejection> {
+        if AlgorithmFamily::Hmac.algorithms().contains(&token.algorithm) {
+            let is_signed = self.verifying.iter().any(|key| token.is_signed_by(key));
+            return if is_signed { Ok(TokenOrigin::Secret) } else { Err(TokenRejection::WrongKey) };
+        }
+        let keys = self.issuer_keys.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let keys = keys.ok_or(TokenRejection::NoKeys)?;
+        let candidates = keys.candidates(token.algorithm, token.key_id.as_deref());
+        if candidates.is_empty() {
+            return Err(TokenRejection::UnknownKey);
+        }
+        let is_signed = candidates.into_iter().any(|key| token.is_signed_by(key));
+        if is_signed { Ok(TokenOrigin::Issuer) } else { Err(TokenRejection::WrongKey) }
     }
 
     /// When the token expires, in whole seconds since the Unix epoch, as is `now`.

@@ -16,6 +16,8 @@ pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
 pub struct UnverifiedToken<'a> {
     /// The algorithm that the header names. It selects among the keys, and is never trusted beyond that.
     pub algorithm: Algorithm,
+    /// The name of the key. It selects among known keys, and is never looked up anywhere else.
+    pub key_id: Option<String>,
     /// What is signed: header and claims.
     pub signed: &'a str,
     claims: &'a str,
@@ -28,6 +30,7 @@ pub struct UnverifiedToken<'a> {
 #[derive(Deserialize)]
 struct Header {
     alg: Option<Value>,
+    kid: Option<Value>,
     crit: Option<Value>,
 }
 
@@ -51,11 +54,12 @@ impl<'a> UnverifiedToken<'a> {
             return Err(TokenRejection::Malformed("it is not three parts with dots between them"));
         };
         let (signed, _) = token.rsplit_once('.').unwrap_or_default();
-        let Header { alg, crit } = decode_part(header)
+        let Header { alg, kid, crit } = decode_part(header)
             .ok_or(TokenRejection::Malformed("its first part is no JSON object in base64url"))?;
         let algorithm = alg.as_ref().and_then(Value::as_str).map(Algorithm::from_str);
         let algorithm = algorithm.and_then(Result::ok).ok_or(TokenRejection::UnknownAlgorithm)?;
-        Ok(Self { algorithm, signed, claims, signature, is_critical: crit.is_some() })
+        let key_id = kid.as_ref().and_then(Value::as_str).map(str::to_owned);
+        Ok(Self { algorithm, key_id, signed, claims, signature, is_critical: crit.is_some() })
     }
 
     /// Whether `key` has signed it with the algorithm of its header.

@@ -2,9 +2,11 @@
 
 pub mod access_token;
 pub mod claims;
+pub mod issuer_keys;
 pub mod jws;
 pub mod key_variant;
 pub mod password;
+pub mod permissions;
 pub mod resume_token;
 pub mod revocation;
 pub mod token_rejection;

@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{access_token::Claims, jws::MAX_TOKEN_BYTES};
 
+/// The longest resume token that is read, in bytes: it repeats what an access token allows.
+const MAX_RESUME_TOKEN_BYTES: usize = 2 * MAX_TOKEN_BYTES;
+
 /// Names a membership, and the access token that it was joined with.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct ResumeToken {
@@ -76,7 +79,7 @@ impl ResumeTokenSigner {
     ///
     /// [`InvalidResumeToken`].
     pub fn verify(&self, token: &str) -> Result<ResumeToken, InvalidResumeToken> {
-        if token.len() > MAX_TOKEN_BYTES {
+        if token.len() > MAX_RESUME_TOKEN_BYTES {
             return Err(InvalidResumeToken);
         }
         let decoded = jsonwebtoken::decode(token, &self.verifying, &self.validation);
@@ -117,7 +120,7 @@ mod tests {
         );
         let (head, _) = signed.expose_secret().rsplit_once('.').unwrap();
         assert_eq!(signer.verify(&format!("{head}.")), Err(InvalidResumeToken));
-        assert_eq!(signer.verify(&"x".repeat(MAX_TOKEN_BYTES + 1)), Err(InvalidResumeToken));
+        assert_eq!(signer.verify(&"x".repeat(MAX_RESUME_TOKEN_BYTES + 1)), Err(InvalidResumeToken));
     }
 
     #[test]

@@ -37,6 +37,10 @@ pub enum TokenRejection {
     CriticalExtension,
     /// It is signed with another key.
     WrongKey,
+    /// No key of the issuer could be fetched yet.
+    NoKeys,
+    /// The issuer has no key of that name or kind.
+    UnknownKey,
     /// Its claims are no JSON object, or one of them stands there twice.
     NoClaims,
     /// A claim is missing.
@@ -72,7 +76,21 @@ pub enum TokenRejection {
         /// What is allowed, in seconds.
         allowed: u64,
     },
-    /// It was ended by a logout.
+    /// It is of another issuer than `JWT_ISSUER`.
+    OtherIssuer(String),
+    /// It is for another audience than `JWT_AUDIENCE`.
+    OtherAudience(String),
+    /// The claim of `JWT_USER_CLAIM` is missing or no text.
+    NoUser(String),
+    /// The user is an email address that the issuer has not verified.
+    EmailNotVerified,
+    /// The user is no name that a member can have.
+    BadName,
+    /// An account of the users file has the name, so a user of an issuer cannot have it.
+    NameTaken(String),
+    /// Its claim `signaling` is not understood.
+    Permissions(&'static str),
+    /// It was ended: by a logout, with its account, or by an administrator.
     LoggedOut,
     /// The users file has no such account.
     UnknownUser(String),
@@ -98,6 +116,8 @@ impl fmt::Display for TokenRejection {
                 f.write_str("`crit` asks for an extension that is not known")
             }
             Self::WrongKey => f.write_str("it is signed with another key"),
+            Self::NoKeys => f.write_str("the keys of its issuer could not be fetched yet"),
+            Self::UnknownKey => f.write_str("the issuer has no key of its `kid` and `alg`"),
             Self::NoClaims => f.write_str("its claims are no JSON object with each claim once"),
             Self::MissingClaim(claim) => write!(f, "`{claim}` is missing"),
             Self::ClaimType { claim, expected, found } => {
@@ -114,7 +134,28 @@ impl fmt::Display for TokenRejection {
                 let (left, allowed) = (Span(*seconds), Span(*allowed));
                 write!(f, "it is valid for another {left}; MAX_TOKEN_LIFETIME allows {allowed}")
             }
-            Self::LoggedOut => f.write_str("it was logged out"),
+            Self::OtherIssuer(found) => {
+                write!(f, "`iss` is \"{}\", JWT_ISSUER is another one", shown(found))
+            }
+            Self::OtherAudience(found) => {
+                write!(f, "`aud` is \"{}\", JWT_AUDIENCE is another one", shown(found))
+            }
+            Self::NoUser(claim) => {
+                write!(f, "`{}`, which JWT_USER_CLAIM names, is no text in it", shown(claim))
+            }
+            Self::EmailNotVerified => f.write_str("`email_verified` is not true"),
+            Self::BadName => f.write_str(
+                "its user has not 1 to 128 characters, or control characters or spaces at the ends",
+            ),
+            Self::NameTaken(name) => write!(
+                f,
+                "\"{}\" is an account of the users file, so the issuer's user cannot have that name",
+                shown(name)
+            ),
+            Self::Permissions(problem) => f.write_str(problem),
+            Self::LoggedOut => f.write_str(
+                "it was ended: by a logout, when its account was disabled, or by an administrator",
+            ),
             Self::UnknownUser(name) => {
                 write!(f, "the users file has no account \"{}\"", shown(name))
             }

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::access_token::{Claims, TokenHash};
+use super::access_token::Claims;
 use crate::delivery::{ClientQueue, DisconnectReason};
 
 /// Every session that was authorized with an access token.
@@ -48,11 +48,11 @@ impl TokenSessions {
         TokenSessionGuard { sessions: self.clone(), username: username.clone(), number }
     }
 
-    /// Ends the sessions of one token.
-    pub fn end_token(&self, username: &str, fingerprint: TokenHash) {
+    /// Ends the sessions of a user whose tokens are ended.
+    pub fn end_of_user(&self, username: &str, is_ended: impl Fn(&Claims) -> bool) {
         let table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for entry in table.by_user.get(username).into_iter().flatten() {
-            if entry.claims.fingerprint == fingerprint {
+            if is_ended(&entry.claims) {
                 entry.queue.disconnect(DisconnectReason::LoggedOut);
             }
         }

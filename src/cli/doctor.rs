@@ -35,7 +35,7 @@ pub(super) fn run(
 ) -> Result<(), Box<dyn Error>> {
     let variable = dotenv::environment()?;
     let diagnostics = match token {
-        Some(_) => doctor::check_token(variable, &read_token()?),
+        Some(_) => block_on(doctor::check_token(variable, &read_token()?))?,
         None => block_on(doctor::run(variable, date.as_deref()))?,
     };
     let text = if *json {

@@ -7,6 +7,7 @@ pub mod healthcheck;
 mod reload;
 mod serve;
 pub mod terminal;
+mod token;
 mod warnings;
 
 use std::{error::Error, io, process::ExitCode};
@@ -49,6 +50,8 @@ enum Command {
     Doctor(doctor::DoctorArguments),
     /// Ask the running server that the settings name whether it is ready; the exit code is 0 if it is
     Healthcheck,
+    /// Print an access token for a user of your application, signed with JWT_SECRET_KEY
+    Token(token::TokenArguments),
     /// Print the secret with which receivers of webhooks verify signatures
     WebhookSecret,
 }
@@ -77,6 +80,7 @@ fn run(command_line: CommandLine) -> Result<(), Box<dyn Error>> {
         Some(Command::Admin(arguments)) => admin::run(*arguments),
         Some(Command::Doctor(arguments)) => doctor::run(&arguments),
         Some(Command::Healthcheck) => healthcheck::run(),
+        Some(Command::Token(arguments)) => token::run(arguments),
         Some(Command::WebhookSecret) => print_webhook_secret(),
     }
 }

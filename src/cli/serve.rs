@@ -72,6 +72,8 @@ async fn serve(
     let budget_mib = app.memory.limit() >> 20;
     tracing::info!(budget_mib, available_mib = memory::available() >> 20, "memory budget set");
     memory::start_guard(&app.memory)?;
+    app.load_issuer_keys()?;
+    app.end_tokens_of_disabled();
     log_default_passwords(&app);
     tokio::spawn(reload_on_hangup(hangup, app.clone(), tls.clone(), log_level));
     spawn_maintenance(&app, tls.as_ref());
@@ -127,8 +129,9 @@ fn load_accounts(
         users::create_default(&startup.auth.users_csv)?;
         tracing::warn!(file = %startup.auth.users_csv.display(), "default users created: for development only");
     }
-    let (users, faults) =
-        Users::load(&startup.auth.users_csv).map_err(|error| format!("USERS_CSV: {error}"))?;
+    let users_csv = &startup.auth.users_csv;
+    let load = if startup.tokens.users_required { Users::load } else { Users::load_optional };
+    let (users, faults) = load(users_csv).map_err(|error| format!("USERS_CSV: {error}"))?;
     state::log_row_faults(&faults);
     let revoked = RevokedTokens::load(&startup.auth.users_csv, unix_now())?;
     let rules = ModerationRules::load(&startup.auth.users_csv)?;
@@ -191,6 +194,7 @@ fn spawn_maintenance(app: &AppState, tls: Option<&Arc<ServerCertificate>>) {
     tokio::spawn(app.clone().run_maintenance());
     tokio::spawn(app.clone().run_turn_probe());
     tokio::spawn(app.clone().run_clock_watch());
+    tokio::spawn(app.clone().run_issuer_keys());
     if let Some(tls) = tls {
         tokio::spawn(
             tls.clone().run_reload(app.metrics.clone(), app.config.intervals.certificate_poll),

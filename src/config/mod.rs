@@ -8,7 +8,7 @@
 //! | `error` | errors and warnings |
 //! | `validate` | what stops a start in production, and what deserves a warning |
 //! | `reload` | what SIGHUP changes |
-//! | `process`, `listen`, `cors`, `auth`, `limits`, `rooms`, `ice`, `cluster`, `webhooks`, `telemetry` | the settings of a section |
+//! | `process`, `listen`, `cors`, `auth`, `tokens`, `limits`, `rooms`, `ice`, `cluster`, `webhooks`, `telemetry` | the settings of a section |
 //! | `generated` (tests) | `env.example` and the reference table |
 //!
 //! What does not change while the server runs is in [`StartupSettings`]; what SIGHUP may change is in
@@ -28,6 +28,7 @@ mod process;
 mod reload;
 mod rooms;
 mod telemetry;
+mod tokens;
 mod validate;
 mod webhooks;
 
@@ -54,17 +55,19 @@ pub use self::{
     reload::{SettingChanges, reload},
     rooms::{ReloadableRooms, RoomSettings},
     telemetry::{LogFormat, Otlp, ReloadableTelemetry, TelemetrySettings},
+    tokens::TokenSettings,
     validate::{exposed_files, warnings, wrapped_secrets},
     webhooks::WebhookSettings,
 };
 use crate::intervals::Intervals;
 
 /// Every section, in the order of `env.example` and the reference table.
-pub const SECTIONS: [Section; 10] = [
+pub const SECTIONS: [Section; 11] = [
     process::SECTION,
     listen::SECTION,
     cors::SECTION,
     auth::SECTION,
+    tokens::SECTION,
     limits::SECTION,
     rooms::SECTION,
     ice::SECTION,
@@ -98,6 +101,8 @@ pub struct StartupSettings {
     pub cors: CorsSettings,
     /// Users, tokens and secrets.
     pub auth: AuthSettings,
+    /// Tokens that another service issues.
+    pub tokens: TokenSettings,
     /// What is kept of members and rooms that are gone.
     pub rooms: RoomSettings,
     /// How TURN servers are probed.
@@ -174,6 +179,7 @@ impl StartupSettings {
             listen: ListenSettings::read(reader),
             cors: CorsSettings::read(reader),
             auth: AuthSettings::read(reader),
+            tokens: TokenSettings::read(reader),
             rooms: RoomSettings::read(reader),
             ice: IceSettings::read(reader),
             cluster: ClusterSettings::read(reader),

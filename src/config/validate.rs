@@ -60,7 +60,8 @@ pub(super) fn production_errors(startup: &StartupSettings) -> Vec<ConfigError> {
             "make one with `openssl rand -hex 32`, or leave it empty: then there is no /admin/",
         ));
     }
-    if !auth.users_csv.exists() {
+    let needs_users = startup.tokens.users_required || startup.tokens.password_login;
+    if needs_users && !auth.users_csv.exists() {
         errors.push(ConfigError::new(
             USERS_CSV.name(),
             format!("there is no file {}", auth.users_csv.display()),

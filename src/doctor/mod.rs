@@ -4,6 +4,7 @@
 mod certificate;
 mod clock;
 mod diagnostic;
+mod issuer;
 mod machine;
 mod redis;
 mod settings;
@@ -43,6 +44,9 @@ pub async fn run(variable: impl Fn(&str) -> Option<String>, date: Option<&str>) 
     }
     diagnostics.push(machine::check_file_descriptors(reloadable));
     diagnostics.extend(clock::check(date).await);
+    if are_accepted(&["JWT_PUBLIC_KEY_FILE", "JWT_JWKS_URL", "JWT_ISSUER"]) {
+        diagnostics.extend(issuer::check(startup).await);
+    }
     if are_accepted(&["REDIS_URL", "REDIS_CA_FILE"]) {
         diagnostics.extend(redis::check(&startup.cluster).await);
     }

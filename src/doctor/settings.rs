@@ -108,6 +108,7 @@ pub(super) fn more(config: &Config, found: &[Diagnostic]) -> Vec<Diagnostic> {
     }
     more.extend(weak);
     more.extend(active_users(&config.startup, found));
+    more.extend(suspicious_users(&config.startup));
     more.extend(files(&config.startup));
     more.push(https(&config.startup));
     more.extend(origins(&config.reloadable.cors.origins));
@@ -171,6 +172,40 @@ fn active_users(startup: &StartupSettings, found: &[Diagnostic]) -> Option<Diagn
             Diagnostic::ok(USERS, format!("{number} can log in, none with a published password"))
         }
     })
+}
+
+/// Warns of accounts that a spreadsheet has renamed, and of hashes whose cost differs from new ones.
+fn suspicious_users(startup: &StartupSettings) -> Vec<Diagnostic> {
+    let Ok((users, _)) = Users::load(&startup.auth.users_csv) else { return Vec::new() };
+    let renamed = users.names().into_iter().filter(|name| is_from_spreadsheet(name)).map(|name| {
+        Diagnostic::warning(
+            "user names",
+            format!("\"{name}\" looks like what a spreadsheet makes of a number or a formula"),
+            "compare the users file with its last copy; a spreadsheet must read its columns as text",
+        )
+    });
+    let unusual = users.unusual_costs();
+    let named: Vec<_> =
+        unusual.iter().map(|(name, cost)| format!("{name} ({cost})")).take(10).collect();
+    let costs = (!unusual.is_empty()).then(|| {
+        let (count, cost, named) = (unusual.len(), password::COST, named.join(", "));
+        Diagnostic::warning(
+            "password hashes",
+            format!("{count} with another bcrypt cost than {cost}: {named}; lower ones are easier to guess"),
+            "`manage_users passwd <username>` makes a new one",
+        )
+    });
+    renamed.chain(costs).collect()
+}
+
+/// `1.2E+16`, `#NAME?`.
+fn is_from_spreadsheet(name: &str) -> bool {
+    let number = name.split_once("E+").filter(|(digits, power)| {
+        let are_digits =
+            |text: &str| text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+        !digits.is_empty() && !power.is_empty() && are_digits(digits) && are_digits(power)
+    });
+    number.is_some() || (name.starts_with('#') && name.ends_with(['?', '!']))
 }
 
 fn files(startup: &StartupSettings) -> Vec<Diagnostic> {

@@ -1,20 +1,25 @@
 //! One access token: what is right and what is wrong with it, line by line. The token itself is never shown.
 
+use jsonwebtoken::AlgorithmFamily;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::Diagnostic;
+use super::{Diagnostic, issuer};
 use crate::{
     auth::{
-        access_token::AccessTokens, claims::PresentedClaims, jws::UnverifiedToken,
-        key_variant::KeyVariant, token_rejection::TokenRejection, users::Users,
+        access_token::{AccessTokens, TokenOrigin},
+        claims::{PresentedClaims, check_foreign_name},
+        jws::UnverifiedToken,
+        key_variant::KeyVariant,
+        token_rejection::TokenRejection,
+        users::Users,
     },
     clock::unix_now,
-    config::{AuthSettings, Config, ConfigError},
+    config::{AuthSettings, Config, ConfigError, StartupSettings},
     state,
 };
 
 /// Checks `token` against the settings, the users file and the tokens that were logged out.
-pub fn check_token(
+pub async fn check_token(
     variable: impl Fn(&str) -> Option<String>,
     token: &SecretString,
 ) -> Vec<Diagnostic> {
@@ -23,12 +28,22 @@ pub fn check_token(
     let errors = errors.into_iter().filter(|error| error.name.starts_with("JWT_"));
     let fault = |ConfigError { name, problem, fix }| Diagnostic::fault(name, problem, fix);
     let mut diagnostics: Vec<_> = errors.map(fault).collect();
-    diagnostics.extend(check(&config.startup.auth, token.expose_secret().trim(), unix_now()));
+    let (keys, about_keys) = issuer::load(&config.startup).await;
+    diagnostics.extend(about_keys);
+    let tokens = state::access_tokens(&config.startup);
+    keys.into_iter().for_each(|keys| tokens.set_issuer_keys(keys));
+    let (token, now) = (token.expose_secret().trim(), unix_now());
+    diagnostics.extend(check(&config.startup, &tokens, token, now));
     diagnostics
 }
 
-fn check(auth: &AuthSettings, token: &str, now: u64) -> Vec<Diagnostic> {
-    let tokens = state::access_tokens(auth);
+fn check(
+    startup: &StartupSettings,
+    tokens: &AccessTokens,
+    token: &str,
+    now: u64,
+) -> Vec<Diagnostic> {
+    let auth = &startup.auth;
     let token = match UnverifiedToken::parse(token) {
         Ok(token) => token,
         Err(rejection) => return vec![fault("token", &rejection)],
@@ -38,7 +53,21 @@ fn check(auth: &AuthSettings, token: &str, now: u64) -> Vec<Diagnostic> {
         Ok(()) => Diagnostic::ok("alg", format!("{:?}", token.algorithm)),
         Err(rejection) => fault("alg", &rejection),
     });
-    diagnostics.push(check_key(auth, &tokens, &token));
+    let origin = match tokens.check_signature(&token) {
+        Ok(origin) => {
+            let owner = match origin {
+                TokenOrigin::Secret => "this server",
+                TokenOrigin::Issuer => "the issuer",
+            };
+            diagnostics.push(Diagnostic::ok("key", format!("it is signed with a key of {owner}")));
+            origin
+        }
+        Err(rejection) => {
+            diagnostics.push(explain_key(auth, &rejection, &token));
+            let is_secret = AlgorithmFamily::Hmac.algorithms().contains(&token.algorithm);
+            if is_secret { TokenOrigin::Secret } else { TokenOrigin::Issuer }
+        }
+    };
     diagnostics.extend(token.check_critical().err().map(|rejection| fault("crit", &rejection)));
     let presented: PresentedClaims = match token.claims() {
         Ok(presented) => presented,
@@ -53,23 +82,33 @@ fn check(auth: &AuthSettings, token: &str, now: u64) -> Vec<Diagnostic> {
     });
     diagnostics
         .extend(presented.check_not_before(now).err().map(|rejection| fault("nbf", &rejection)));
-    match presented.user() {
-        Ok(username) => diagnostics.push(check_account(auth, &presented, username)),
-        Err(rejection) => diagnostics.push(fault("sub", &rejection)),
+    match presented.permissions() {
+        Ok(None) => {}
+        Ok(Some(permissions)) => {
+            let can: Vec<_> = permissions.can.names().collect();
+            let rooms =
+                permissions.rooms.as_ref().map_or("all rooms".to_owned(), |it| it.join(", "));
+            diagnostics.push(Diagnostic::ok("signaling", format!("{rooms}: {}", can.join(", "))));
+        }
+        Err(rejection) => diagnostics.push(fault("signaling", &rejection)),
+    }
+    match tokens.user_of(&presented, origin) {
+        Ok(username) => diagnostics.push(check_account(startup, &presented, username, origin)),
+        Err(rejection) => diagnostics.push(fault("user", &rejection)),
     }
     diagnostics
 }
 
-/// Whether one of the keys has signed the token, or else which reading of `JWT_SECRET_KEY` has.
-fn check_key(
+/// Why none of the keys has signed the token: perhaps another reading of `JWT_SECRET_KEY` has.
+fn explain_key(
     auth: &AuthSettings,
-    tokens: &AccessTokens,
+    rejection: &TokenRejection,
     token: &UnverifiedToken<'_>,
 ) -> Diagnostic {
     const SUBJECT: &str = "key";
-    let Err(rejection) = tokens.check_signature(token) else {
-        return Diagnostic::ok(SUBJECT, "it is signed with a key of this server");
-    };
+    if *rejection != TokenRejection::WrongKey {
+        return fault(SUBJECT, rejection);
+    }
     let (message, fix) = match KeyVariant::find(&auth.jwt_secret_key, token) {
         Some(KeyVariant::Trimmed) => (
             "it is signed with JWT_SECRET_KEY without the white space at its ends",
@@ -98,15 +137,31 @@ fn check_key(
     Diagnostic::fault(SUBJECT, message, fix)
 }
 
-fn check_account(auth: &AuthSettings, presented: &PresentedClaims, username: &str) -> Diagnostic {
+fn check_account(
+    startup: &StartupSettings,
+    presented: &PresentedClaims,
+    username: &str,
+    origin: TokenOrigin,
+) -> Diagnostic {
     const SUBJECT: &str = "account";
-    let (users, _) = match Users::load(&auth.users_csv) {
+    let is_required = startup.tokens.users_required;
+    let load = if is_required { Users::load } else { Users::load_optional };
+    let (users, _) = match load(&startup.auth.users_csv) {
         Ok(loaded) => loaded,
         Err(error) => return Diagnostic::fault(SUBJECT, error.to_string(), "correct USERS_CSV"),
     };
     let Some(account) = users.find(username) else {
-        return fault(SUBJECT, &TokenRejection::UnknownUser(username.to_owned()));
+        if is_required {
+            return fault(SUBJECT, &TokenRejection::UnknownUser(username.to_owned()));
+        }
+        return match check_foreign_name(username) {
+            Ok(()) => Diagnostic::ok(SUBJECT, "none is needed"),
+            Err(rejection) => fault(SUBJECT, &rejection),
+        };
     };
+    if !is_required && origin == TokenOrigin::Issuer {
+        return fault(SUBJECT, &TokenRejection::NameTaken(username.to_owned()));
+    }
     if !account.is_active {
         return fault(SUBJECT, &TokenRejection::DisabledUser(username.to_owned()));
     }
@@ -142,8 +197,25 @@ fn fault(subject: &str, rejection: &TokenRejection) -> Diagnostic {
         }
         TokenRejection::NotYetValid { .. } => "compare the clocks of the two machines",
         TokenRejection::TooLongLived { .. } => "issue it for a shorter time",
+        TokenRejection::NoKeys => "see the line about the issuer",
+        TokenRejection::UnknownKey => "compare `kid` with the JWK set of the issuer",
+        TokenRejection::OtherIssuer(_) => {
+            "set JWT_ISSUER to exactly that text, if it is your issuer"
+        }
+        TokenRejection::OtherAudience(_) => "add it to JWT_AUDIENCE, if tokens for it are meant",
+        TokenRejection::NoUser(_) => "set JWT_USER_CLAIM to a claim that it has, such as sub",
+        TokenRejection::EmailNotVerified => {
+            "verify the address at the issuer, or use another claim"
+        }
+        TokenRejection::BadName => "use a claim that is a name or an id",
+        TokenRejection::NameTaken(_) => {
+            "remove that account, or set USERS_REQUIRED=true: then the token stands for the account"
+        }
+        TokenRejection::Permissions(_) => "write it as docs/build/your-own-users.md shows",
         TokenRejection::LoggedOut => "log in again",
-        TokenRejection::UnknownUser(_) => "add the account with `manage_users add`",
+        TokenRejection::UnknownUser(_) => {
+            "add the account with `manage_users add`, or set USERS_REQUIRED=false"
+        }
         TokenRejection::DisabledUser(_) => "enable it with `manage_users enable`",
         TokenRejection::PasswordChanged => "log in again",
     };

@@ -35,6 +35,15 @@ pub enum ApiError {
     /// 401. The username or the password is wrong; the client is not told which.
     #[error("Incorrect username or password")]
     WrongPassword,
+    /// 403. The permissions of the token lack the room.
+    #[error("The permissions of this token lack that room")]
+    RoomNotPermitted,
+    /// 403. `PASSWORD_LOGIN` is `false`.
+    #[error("This server has no password login")]
+    NoPasswordLogin,
+    /// 403. A token that this server did not issue cannot be refreshed here.
+    #[error("This token is no login; whoever has issued it also renews it")]
+    ForeignToken,
     /// 403. `REQUIRE_HTTPS`.
     #[error("HTTPS required")]
     HttpsRequired,
@@ -187,7 +196,11 @@ impl ApiError {
             Self::NotAuthenticated | Self::InvalidToken | Self::WrongPassword => {
                 StatusCode::UNAUTHORIZED
             }
-            Self::HttpsRequired | Self::OriginNotAllowed => StatusCode::FORBIDDEN,
+            Self::RoomNotPermitted
+            | Self::NoPasswordLogin
+            | Self::ForeignToken
+            | Self::HttpsRequired
+            | Self::OriginNotAllowed => StatusCode::FORBIDDEN,
             Self::NotFound | Self::RoomNotFound | Self::MemberNotFound | Self::RuleNotFound => {
                 StatusCode::NOT_FOUND
             }
@@ -231,6 +244,9 @@ impl ApiError {
             | Self::NotAuthenticated
             | Self::InvalidToken
             | Self::WrongPassword
+            | Self::RoomNotPermitted
+            | Self::NoPasswordLogin
+            | Self::ForeignToken
             | Self::HttpsRequired
             | Self::OriginNotAllowed
             | Self::NotFound
@@ -313,6 +329,7 @@ impl From<LoginError> for ApiError {
             LoginError::Wrong => Self::WrongPassword,
             LoginError::Locked(wait) => Self::LockedOut(wait),
             LoginError::Busy => Self::TooManyLogins,
+            LoginError::SwitchedOff => Self::NoPasswordLogin,
             LoginError::Internal(cause) => Self::Internal(cause.into()),
         }
     }

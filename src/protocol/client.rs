@@ -18,6 +18,9 @@ const MAX_ECHOED_CHARS: usize = 64;
 /// The longest `id` that an error repeats, in bytes of JSON.
 const MAX_FRAME_ID_BYTES: usize = 128;
 
+/// The longest ban, in seconds: ten years, as for administrators.
+const MAX_BAN_SECONDS: u64 = 10 * 365 * 86_400;
+
 /// A frame from a client: its message, or the error, and the `id` for the answer.
 #[derive(Debug)]
 pub struct ClientFrame<'a> {
@@ -42,6 +45,35 @@ pub enum ClientMessage<'a> {
     Ping,
     /// `call_report`: the result of a call.
     CallReport(CallReport<'a>),
+    /// `kick`, `lock` or `unlock`: a moderator acts on the room.
+    Moderate(ModerationRequest<'a>),
+}
+
+/// What a moderator asks for in its room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ModerationRequest<'a> {
+    /// Removes a member, and perhaps keeps it out.
+    Kick {
+        /// Its client id.
+        client_id: Cow<'a, str>,
+        /// For how long it may not come back, in seconds.
+        ban_seconds: u64,
+    },
+    /// Lets no more members in.
+    Lock,
+    /// Lets members in again.
+    Unlock,
+}
+
+impl ModerationRequest<'_> {
+    /// The `type` of such a message.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Kick { .. } => "kick",
+            Self::Lock => "lock",
+            Self::Unlock => "unlock",
+        }
+    }
 }
 
 /// The contents of an `auth_token`.
@@ -179,6 +211,8 @@ struct Envelope<'a> {
     candidate: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     data: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    ban_seconds: Option<&'a RawValue>,
 }
 
 /// A field that is present, `null` included; serde's own `Option` would read `null` as absent.
@@ -274,6 +308,9 @@ impl<'a> Envelope<'a> {
             })),
             "ping" => Ok(ClientMessage::Ping),
             "call_report" => self.call_report().map(ClientMessage::CallReport),
+            "kick" => self.kick().map(ClientMessage::Moderate),
+            "lock" => Ok(ClientMessage::Moderate(ModerationRequest::Lock)),
+            "unlock" => Ok(ClientMessage::Moderate(ModerationRequest::Unlock)),
             "offer" => self.signal(SignalKind::Offer, object("offer", self.offer)?),
             "answer" => self.signal(SignalKind::Answer, object("answer", self.answer)?),
             "ice_candidate" => {
@@ -314,6 +351,18 @@ impl<'a> Envelope<'a> {
         };
         // A `peer` that is not a string names no peer.
         Ok(CallReport { peer: self.peer.and_then(text), outcome, ms, path })
+    }
+
+    fn kick(&self) -> Result<ModerationRequest<'a>, FrameError> {
+        let client_id = self.to.and_then(text).filter(|to| is_client_id(to));
+        let client_id = client_id.ok_or_else(|| field("to", "the client id of a member"))?;
+        let ban_seconds = match self.ban_seconds.filter(|raw| !is_null(raw)) {
+            None => 0,
+            Some(raw) => value::<u64>(raw)
+                .filter(|seconds| *seconds <= MAX_BAN_SECONDS)
+                .ok_or_else(|| field("ban_seconds", "a whole number of seconds up to 315360000"))?,
+        };
+        Ok(ModerationRequest::Kick { client_id, ban_seconds })
     }
 
     fn signal(

@@ -26,6 +26,8 @@ pub enum CloseReason {
     NoSuchUser,
     /// Too many invalid tokens came from this address.
     Blocked,
+    /// The permissions of the token lack the room, or joining.
+    Forbidden,
     /// The room is not one of `ALLOWED_ROOMS`.
     RoomNotAllowed,
     /// The address has as many connections as it may.
@@ -133,6 +135,7 @@ impl CloseReason {
             Self::NoSuchUser         => sent("user_inactive",        MEMBERS, FINAL, LEAVE,  1008, "User not found or inactive",                 "There is no such active user"),
             Self::Blocked            => sent("blocked",              MEMBERS, FINAL, LEAVE,  1008, "IP blocked due to security violations",      "Too many invalid tokens came from your address; come back later, or with a valid one"),
             Self::RateLimited        => sent("rate_limited",         MEMBERS, RETRY, RESUME, 1008, "Rate limit exceeded",                        "You went on sending more messages than are passed on"),
+            Self::Forbidden          => sent("forbidden",            ALWAYS,  FINAL, LEAVE,  1008, "Forbidden",                                  "The permissions of your token lack this room, or \"join\""),
             Self::TooManyConnections => sent("too_many_connections", ALWAYS,  RETRY, RESUME, 1008, "Too many connections",                       "Your address has as many connections open as it may"),
             Self::TooManyUserConnections => sent("too_many_connections", ALWAYS, RETRY, RESUME, 1008, "Too many connections",                    "Your account has as many connections open as it may"),
             Self::RoomNotAllowed     => sent("room_not_allowed",     ALWAYS,  FINAL, LEAVE,  1008, "Room not allowed",                           "This server does not have that room"),

@@ -5,6 +5,7 @@
 //! - `server`: encodes what the server sends.
 //! - `signal`: offers, answers, ICE candidates and messages of the application, which the server relays.
 //! - `frame_subject`: what an encoded frame is about.
+//! - `relay_only`: signals without the addresses of their sender.
 //! - `ids`: the form of client ids.
 //! - `close`: the reasons for which a connection ends, and what its client receives for each.
 //!
@@ -16,18 +17,22 @@ mod client;
 mod close;
 mod frame_subject;
 mod ids;
+mod relay_only;
 mod server;
 mod signal;
 
 pub use call_report::{CallOutcome, CallReport, MediaPath};
 pub use client::{
-    AuthToken, ClientFrame, ClientMessage, Features, FrameError, ResumeRequest, TokenField, parse,
-    truncate_for_error,
+    AuthToken, ClientFrame, ClientMessage, Features, FrameError, ModerationRequest, ResumeRequest,
+    TokenField, parse, truncate_for_error,
 };
 pub use close::{CloseFrame, CloseInfo, CloseReason};
 pub use frame_subject::{FrameSubject, connected_users, with_connected_users};
 pub use ids::{RequestedId, is_client_id};
-pub use server::{IceServer, MessageLimits, ResumeOffer, RosterEntry, ServerMessage, with_seq};
+pub use relay_only::{RelayOnly, relay_only};
+pub use server::{
+    GrantedPermissions, IceServer, MessageLimits, ResumeOffer, RosterEntry, ServerMessage, with_seq,
+};
 pub use signal::{SenderSuffix, Signal, SignalKind};
 
 #[cfg(test)]

@@ -26,6 +26,12 @@ pub enum ServerMessage<'a> {
         limits: MessageLimits,
         #[serde(rename = "iceServers", skip_serializing_if = "<[_]>::is_empty")]
         ice_servers: &'a [IceServer],
+        /// `relay` where the client must use TURN servers only.
+        #[serde(rename = "iceTransportPolicy", skip_serializing_if = "Option::is_none")]
+        ice_transport_policy: Option<&'static str>,
+        /// Only where the token limits them.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        permissions: Option<GrantedPermissions<'a>>,
         #[serde(flatten)]
         resume_offer: Option<ResumeOffer<'a>>,
     },
@@ -38,6 +44,12 @@ pub enum ServerMessage<'a> {
         limits: MessageLimits,
         #[serde(rename = "iceServers", skip_serializing_if = "<[_]>::is_empty")]
         ice_servers: &'a [IceServer],
+        /// `relay` where the client must use TURN servers only.
+        #[serde(rename = "iceTransportPolicy", skip_serializing_if = "Option::is_none")]
+        ice_transport_policy: Option<&'static str>,
+        /// Only where the token limits them.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        permissions: Option<GrantedPermissions<'a>>,
         #[serde(flatten)]
         resume_offer: Option<ResumeOffer<'a>>,
     },
@@ -69,6 +81,12 @@ pub enum ServerMessage<'a> {
     UserLeft { room_id: &'a str, client_id: &'a str, username: &'a str, connected_users: usize },
     /// The answer to `ping`.
     Pong,
+    /// What a moderator asked for is in force.
+    Moderated {
+        action: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<&'a RawValue>,
+    },
     /// The session now lasts as long as the new token; `expires_in` in seconds.
     TokenRefreshed {
         expires_in: u64,
@@ -110,6 +128,16 @@ pub struct MessageLimits {
     pub messages_per_second: u32,
     /// How many messages it may send at once.
     pub message_burst: u32,
+}
+
+/// What the token of a client allows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct GrantedPermissions<'a> {
+    /// The rooms, or beginnings of their names with `*`; absent for all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rooms: Option<&'a [String]>,
+    /// `join`, `send`, `broadcast`, `moderate`.
+    pub can: Vec<&'static str>,
 }
 
 /// What a client needs to resume its membership.

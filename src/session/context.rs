@@ -22,7 +22,7 @@ use crate::{
     memory::MemoryHolder,
     metrics::Metrics,
     moderation::EntryDenied,
-    protocol::{IceServer, MessageLimits, ResumeOffer, ServerMessage},
+    protocol::{IceServer, MessageLimits, ModerationRequest, ResumeOffer, ServerMessage},
     rooms::{Peer, RoomRegistry},
     websocket::FrameCounter,
 };
@@ -130,6 +130,8 @@ pub struct SessionLimits {
     pub guests: bool,
     /// Whether a session ends when its token expires.
     pub enforce_token_expiry: bool,
+    /// Whether tokens may be signed with keys of an issuer, which are fetched.
+    pub has_issuer: bool,
     /// How long after its token such a session may still present a new one.
     pub token_refresh_grace: Duration,
     /// How long a client that may resume may be without a connection; zero where none may resume.
@@ -175,6 +177,24 @@ pub trait SessionServices: Send + Sync {
         credentials: Credentials<'_>,
         queue: &ClientQueue,
     ) -> Result<Authorized, AuthError>;
+    /// Whether `token` needs a key of an issuer that is not known, and that may be fetched now.
+    fn needs_issuer_key(&self, _token: &str) -> bool {
+        false
+    }
+    /// Waits until the keys of the issuer were fetched again, or could not be.
+    fn fetch_issuer_key(&self) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
+    /// Carries out what a moderator asks for in `room`, and queues `answer` once it is in force on this node.
+    fn moderate(
+        &self,
+        _room: Arc<str>,
+        _request: &ModerationRequest<'_>,
+        queue: ClientQueue,
+        answer: ByteString,
+    ) {
+        queue.push(answer, None);
+    }
     /// The moderation rule by which an authorized client may not enter this room now, if there is one.
     fn check_entry(&self, room: &str, peer: &Peer) -> Option<EntryDenied>;
     /// The time, in milliseconds since the Unix epoch.
@@ -252,6 +272,15 @@ impl From<&TokenRejection> for AuthError {
             | TokenRejection::Expired { .. }
             | TokenRejection::NotYetValid { .. }
             | TokenRejection::TooLongLived { .. }
+            | TokenRejection::NoKeys
+            | TokenRejection::UnknownKey
+            | TokenRejection::OtherIssuer(_)
+            | TokenRejection::OtherAudience(_)
+            | TokenRejection::NoUser(_)
+            | TokenRejection::EmailNotVerified
+            | TokenRejection::BadName
+            | TokenRejection::NameTaken(_)
+            | TokenRejection::Permissions(_)
             | TokenRejection::LoggedOut
             | TokenRejection::PasswordChanged => Self::BadToken,
         }

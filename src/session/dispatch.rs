@@ -10,11 +10,12 @@ use super::{
     member::{Member, expires_at},
 };
 use crate::{
+    auth::{access_token::Claims, permissions::CapabilitySet},
     limits::{RateVerdict, RefusalKind, log_refusal_in_span},
     metrics::{LimitKind, MessageOutcome, MessageType},
     protocol::{
-        self, AuthToken, ClientFrame, ClientMessage, CloseReason, ServerMessage, SignalKind,
-        TokenField,
+        self, AuthToken, ClientFrame, ClientMessage, CloseReason, RelayOnly, ServerMessage, Signal,
+        SignalKind, TokenField, relay_only,
     },
     websocket::Socket,
 };
@@ -37,7 +38,13 @@ impl<D: SessionServices> Member<'_, D> {
     ) -> Result<bool, CloseReason> {
         let verdict = self.budget.check(now);
         let handled = match verdict {
-            RateVerdict::Pass => self.dispatch(frame, now),
+            RateVerdict::Pass => {
+                if self.awaits_issuer_key(frame) {
+                    // Boxed: a member's task must not be larger for it.
+                    Box::pin(self.context.services.fetch_issuer_key()).await;
+                }
+                self.dispatch(frame, now)
+            }
             RateVerdict::Warn => rate_limited(Some(self.rate_warning(protocol::parse(frame).id))),
             RateVerdict::Drop | RateVerdict::Close => rate_limited(None),
         };
@@ -130,6 +137,26 @@ impl<D: SessionServices> Member<'_, D> {
         self.context.encode_error("rate_limited", &sentence, id)
     }
 
+    /// What the token would have to allow for this signal.
+    fn missing_capability(&self, signal: &Signal<'_>) -> Option<&'static str> {
+        let (wanted, name) = match signal.to {
+            Some(_) => (CapabilitySet::SEND, "send"),
+            None => (CapabilitySet::BROADCAST, "broadcast"),
+        };
+        (!self.can.has_all(wanted)).then_some(name)
+    }
+
+    /// Whether a frame is a new token whose key must be fetched first.
+    fn awaits_issuer_key(&self, frame: &str) -> bool {
+        self.context.limits.has_issuer
+            && frame.contains("auth_token")
+            && matches!(
+                protocol::parse(frame).message,
+                Ok(ClientMessage::AuthToken(AuthToken { token: TokenField::Text(token), .. }))
+                    if self.context.services.needs_issuer_key(&token)
+            )
+    }
+
     /// Acts on one frame.
     fn dispatch(&mut self, frame: &str, now: Instant) -> Handled {
         let ClientFrame { id, ack, message } = protocol::parse(frame);
@@ -151,6 +178,20 @@ impl<D: SessionServices> Member<'_, D> {
                 self.context.metrics.record_call_report(&report);
                 self.membership.record_call_report(&report, now);
                 (MessageType::CallReport, MessageOutcome::Done, None)
+            }
+            ClientMessage::Moderate(request) => {
+                if !self.can.has_all(CapabilitySet::MODERATE) {
+                    let sentence =
+                        "Your token does not allow this: \"moderate\" is not in its permissions";
+                    let reply = self.context.encode_error("forbidden", sentence, id);
+                    return (MessageType::Other, MessageOutcome::Refused, Some(reply));
+                }
+                let action = request.as_str();
+                self.span().in_scope(|| tracing::info!(action, "moderator acts"));
+                let answer = ServerMessage::Moderated { action, id }.encode();
+                let room = self.context.room.clone();
+                self.context.services.moderate(room, &request, self.queue.clone(), answer);
+                (MessageType::Other, MessageOutcome::Done, None)
             }
             ClientMessage::Resume(_) => {
                 let sentence = "A resume is the first message of a connection; this one is in";
@@ -175,6 +216,24 @@ impl<D: SessionServices> Member<'_, D> {
                 if id_to_note.is_some_and(|id| self.queue.is_duplicate_id(id.get())) {
                     return (kind, MessageOutcome::Repeated, None);
                 }
+                if let Some(missing) = self.missing_capability(&signal) {
+                    let sentence = format!(
+                        "Your token does not allow this: \"{missing}\" is not in its permissions"
+                    );
+                    let reply = self.context.encode_error("forbidden", &sentence, id);
+                    return (kind, MessageOutcome::Refused, Some(reply));
+                }
+                let without_addresses;
+                let signal = if self.is_relay_only {
+                    match relay_only(signal.kind, signal.payload) {
+                        RelayOnly::Payload(payload) => without_addresses = payload,
+                        // The client sends it and need not know: its peers connect through the TURN server.
+                        RelayOnly::Nothing => return (kind, MessageOutcome::Done, None),
+                    }
+                    Signal { payload: &without_addresses, ..signal }
+                } else {
+                    signal
+                };
                 match self.membership.send(&signal, now) {
                     Ok(is_written) => {
                         if is_written {
@@ -210,6 +269,13 @@ impl<D: SessionServices> Member<'_, D> {
         };
         match self.context.services.authorize(Credentials::Token(token), &self.queue) {
             Ok(authorized) if authorized.username == self.peer().username => {
+                let claims = authorized.claims.as_ref();
+                if claims.is_some_and(|claims| !claims.allow_membership(&self.context.room)) {
+                    let sentence = "The permissions of that token lack this room, or \"join\"; this session stays as it is";
+                    return Err(("forbidden", sentence));
+                }
+                self.can = claims.map_or(CapabilitySet::MEMBER, Claims::capabilities);
+                self.is_relay_only = claims.is_some_and(Claims::is_relay_only);
                 let expires_in = authorized.expires_in.unwrap_or_default().as_secs();
                 let grace = self.context.limits.token_refresh_grace;
                 self.expires_at = expires_at(&authorized, grace);

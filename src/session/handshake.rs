@@ -60,10 +60,10 @@ pub(super) async fn handshake<'h, D: SessionServices>(
                 tracing::info!(replayed = resumed.replayed_frames, "membership resumed");
                 context.metrics.record_resume(ResumeResult::Resumed);
                 socket.socket.set_max_message_bytes(max_message_bytes);
-                let (mut member, ice_servers, token) =
+                let (mut member, told) =
                     Member::new(context, membership, queue, reader, authorized, id);
                 member.is_resume_token_sent = true;
-                let greeting = vec![member.resumed(&resumed, &ice_servers, token.as_ref())];
+                let greeting = vec![member.resumed(&resumed, &told)];
                 return Ok(HandshakeOutcome { member, greeting, guest_frame: None });
             }
             Err(ResumeFailure::Unavailable) => return Err(CloseReason::Unavailable),
@@ -80,7 +80,16 @@ pub(super) async fn handshake<'h, D: SessionServices>(
     }
     let message = protocol::parse(&first).message;
     let (credentials, requested_id, features) = credentials_of(&message, guests)?;
+    if let Credentials::Token(token) = credentials
+        && context.services.needs_issuer_key(token)
+    {
+        let fetched = context.services.fetch_issuer_key();
+        timeout_at(deadline, fetched).await.map_err(|_elapsed| CloseReason::InvalidToken)?;
+    }
     let authorized = context.services.authorize(credentials, &queue)?;
+    if authorized.claims.as_ref().is_some_and(|claims| !claims.allow_membership(&context.room)) {
+        return Err(CloseReason::Forbidden);
+    }
     let client_id: Arc<str> = match requested_id {
         RequestedId::This(id) => id.as_ref().into(),
         RequestedId::Any => Uuid::new_v4().to_string().into(),
@@ -132,9 +141,8 @@ pub(super) async fn handshake<'h, D: SessionServices>(
     context.metrics.record_join();
     let id = MembershipId { key, since };
     let expires_in = authorized.expires_in;
-    let (mut member, ice_servers, token) =
-        Member::new(context, membership, queue, reader, authorized, id);
-    let greeting = member.welcome(expires_in, &ice_servers, token.as_ref());
+    let (mut member, told) = Member::new(context, membership, queue, reader, authorized, id);
+    let greeting = member.welcome(expires_in, &told);
     Ok(HandshakeOutcome { member, greeting, guest_frame: is_guest_frame.then_some(first) })
 }
 
@@ -181,7 +189,8 @@ fn credentials_of<'a>(
             ClientMessage::Signal(_)
             | ClientMessage::Ping
             | ClientMessage::Resume(_)
-            | ClientMessage::CallReport(_),
+            | ClientMessage::CallReport(_)
+            | ClientMessage::Moderate(_),
         )
         | Err(_) => Err(CloseReason::AuthRequired),
     }

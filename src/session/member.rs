@@ -12,10 +12,17 @@ use super::{
     liveness::{Liveness, PongOrigin, TimedSocket},
 };
 use crate::{
-    auth::{resume_token::ResumeToken, token_sessions::TokenSessionGuard},
+    auth::{
+        access_token::Claims,
+        permissions::{CapabilitySet, Permissions},
+        resume_token::ResumeToken,
+        token_sessions::TokenSessionGuard,
+    },
     delivery::{self, ClientQueue, ClientQueueReader, DisconnectSignal},
     limits::MessageBudget,
-    protocol::{CloseReason, IceServer, MessageLimits, RosterEntry, ServerMessage},
+    protocol::{
+        CloseReason, GrantedPermissions, IceServer, MessageLimits, RosterEntry, ServerMessage,
+    },
     rooms::{Membership, Peer, Resumed},
     websocket::{Socket, SocketEvent},
 };
@@ -26,6 +33,15 @@ pub(super) struct MembershipId {
     pub(super) key: u128,
     /// When it began, in milliseconds since the Unix epoch.
     pub(super) since: u64,
+}
+
+/// What a member is told first.
+pub(super) struct Welcome {
+    ice_servers: Vec<IceServer>,
+    /// The signed resume token.
+    resume_token: Option<SecretString>,
+    /// What its token says that it allows.
+    permissions: Option<Box<Permissions>>,
 }
 
 /// What a member's task has to handle.
@@ -57,12 +73,29 @@ pub(super) struct Member<'h, D> {
     /// The limits that apply to the client's messages, as it was told.
     pub(super) message_limits: MessageLimits,
     pub(super) is_guest: bool,
+    /// What its token allows.
+    pub(super) can: CapabilitySet,
+    /// Its signals are passed on without its addresses.
+    pub(super) is_relay_only: bool,
     pub(super) budget: MessageBudget,
     pub(super) token_session: Option<TokenSessionGuard>,
 }
 
+impl Welcome {
+    fn permissions(&self) -> Option<GrantedPermissions<'_>> {
+        self.permissions.as_ref().map(|permissions| GrantedPermissions {
+            rooms: permissions.rooms.as_deref(),
+            can: permissions.can.names().collect(),
+        })
+    }
+
+    fn ice_transport_policy(&self) -> Option<&'static str> {
+        self.permissions.as_ref().filter(|it| it.is_relay_only).map(|_| "relay")
+    }
+}
+
 impl<'h, D: SessionServices> Member<'h, D> {
-    /// The member of `membership`, its ICE servers, and its signed resume token.
+    /// The member of `membership`, and what it is told first.
     pub(super) fn new(
         context: &'h SessionContext<D>,
         membership: Membership,
@@ -70,14 +103,17 @@ impl<'h, D: SessionServices> Member<'h, D> {
         reader: ClientQueueReader,
         authorized: Authorized,
         MembershipId { key, since }: MembershipId,
-    ) -> (Self, Vec<IceServer>, Option<SecretString>) {
+    ) -> (Self, Welcome) {
         let expires_at = expires_at(&authorized, context.limits.token_refresh_grace);
         let (is_guest, account) = (authorized.is_guest(), authorized.account(context.address));
         let Authorized { claims, session, .. } = authorized;
+        let can = claims.as_ref().map_or(CapabilitySet::MEMBER, Claims::capabilities);
+        let is_relay_only = claims.as_ref().is_some_and(Claims::is_relay_only);
         let Peer { client_id, username } = membership.peer();
         let ice_version = context.services.ice_version();
         let ice = context.services.ice_servers((!is_guest).then_some(username));
         let wants_ice = queue.features().ice;
+        let permissions = claims.as_ref().and_then(|claims| claims.permissions.clone());
         let resume_token = ResumeToken {
             room: context.room.to_string(),
             client_id: client_id.to_string(),
@@ -108,10 +144,13 @@ impl<'h, D: SessionServices> Member<'h, D> {
             ice_version,
             message_limits,
             is_guest,
+            can,
+            is_relay_only,
             budget,
             token_session: session,
         };
-        (member, ice.servers, signed)
+        let welcome = Welcome { ice_servers: ice.servers, resume_token: signed, permissions };
+        (member, welcome)
     }
 
     /// Sends the greeting to a member that has just joined or resumed, and handles the first frame of a guest.
@@ -278,8 +317,7 @@ impl<'h, D: SessionServices> Member<'h, D> {
     pub(super) fn welcome(
         &mut self,
         expires_in: Option<Duration>,
-        ice_servers: &[IceServer],
-        token: Option<&SecretString>,
+        told: &Welcome,
     ) -> Vec<ByteString> {
         let Peer { client_id, username } = self.membership.peer();
         let success = ServerMessage::AuthSuccess {
@@ -288,8 +326,10 @@ impl<'h, D: SessionServices> Member<'h, D> {
             message: "Authentication successful",
             expires_in: expires_in.map(|left| left.as_secs()),
             limits: self.message_limits,
-            ice_servers,
-            resume_offer: token.map(|token| self.context.resume_offer(token)),
+            ice_servers: &told.ice_servers,
+            ice_transport_policy: told.ice_transport_policy(),
+            permissions: told.permissions(),
+            resume_offer: told.resume_token.as_ref().map(|token| self.context.resume_offer(token)),
         };
         let mut frames = vec![success.encode()];
         frames.extend(self.reader.try_recv());
@@ -297,12 +337,7 @@ impl<'h, D: SessionServices> Member<'h, D> {
     }
 
     /// `resumed`. The frames that the client has not received are in its send queue.
-    pub(super) fn resumed(
-        &self,
-        resumed: &Resumed,
-        ice_servers: &[IceServer],
-        token: Option<&SecretString>,
-    ) -> ByteString {
+    pub(super) fn resumed(&self, resumed: &Resumed, told: &Welcome) -> ByteString {
         let others = resumed.others.iter();
         let users = others.map(|(peer, came_before)| RosterEntry {
             client_id: &peer.client_id,
@@ -314,8 +349,10 @@ impl<'h, D: SessionServices> Member<'h, D> {
             replayed: resumed.replayed_frames,
             users: users.collect(),
             limits: self.message_limits,
-            ice_servers,
-            resume_offer: token.map(|token| self.context.resume_offer(token)),
+            ice_servers: &told.ice_servers,
+            ice_transport_policy: told.ice_transport_policy(),
+            permissions: told.permissions(),
+            resume_offer: told.resume_token.as_ref().map(|token| self.context.resume_offer(token)),
         }
         .encode()
     }

@@ -91,5 +91,8 @@ fn verify_resume<D: SessionServices>(
     }
     let authorized = context.services.authorize(Credentials::ResumeToken(&token), queue);
     let authorized = authorized.map_err(|_| MEMBERSHIP_VOID)?;
+    if authorized.claims.as_ref().is_some_and(|claims| !claims.allow_membership(&token.room)) {
+        return Err(MEMBERSHIP_VOID.into());
+    }
     Ok((token, last_seq, authorized))
 }

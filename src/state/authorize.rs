@@ -7,8 +7,8 @@ use tokio::time::Instant;
 use super::AppStateInner;
 use crate::{
     auth::{
-        access_token::Claims, resume_token::ResumeToken, token_rejection::TokenRejection,
-        users::Account,
+        access_token::Claims, claims::check_foreign_name, resume_token::ResumeToken,
+        token_rejection::TokenRejection, users::Account,
     },
     clock::unix_now,
     delivery::{ClientQueue, DisconnectReason},
@@ -161,15 +161,28 @@ impl AppStateInner {
     }
 
     /// The account of a token whose signature is valid: the one place that decides this, for REST and for sockets.
-    fn check_account(&self, claims: &Claims) -> Result<Account, TokenRejection> {
-        if self.revoked_tokens.contains(claims) {
-            return Err(TokenRejection::LoggedOut);
-        }
+    pub(super) fn check_account(&self, claims: &Claims) -> Result<Account, TokenRejection> {
         let username = &claims.username;
-        let account = self.users.find(username);
-        let account = account.ok_or_else(|| TokenRejection::UnknownUser(username.clone()))?;
+        let is_account_required = self.config.tokens.users_required;
+        let account = match self.users.find(username) {
+            Some(_) if claims.is_from_issuer && !is_account_required => {
+                return Err(TokenRejection::NameTaken(username.clone()));
+            }
+            Some(account) => account,
+            // A token with a stamp is ours, and its account is gone.
+            None if is_account_required || claims.stamp.is_some() => {
+                return Err(TokenRejection::UnknownUser(username.clone()));
+            }
+            None => {
+                check_foreign_name(username)?;
+                Account::foreign(username.clone())
+            }
+        };
         if !account.is_active {
             return Err(TokenRejection::DisabledUser(username.clone()));
+        }
+        if self.revoked_tokens.contains(claims) {
+            return Err(TokenRejection::LoggedOut);
         }
         if claims.stamp.as_ref().is_some_and(|stamp| *stamp != account.stamp()) {
             return Err(TokenRejection::PasswordChanged);

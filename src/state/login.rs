@@ -4,28 +4,52 @@ use std::{net::IpAddr, time::Duration};
 
 use aws_lc_rs::hmac;
 use base64::{Engine, prelude::BASE64_STANDARD};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::{AppState, AppStateInner, NotPersisted};
 use crate::{
     auth::{
-        access_token::{AccessTokens, Claims},
+        access_token::{AccessTokens, MintError, MintRequest, NewToken},
+        claims::IssuerRules,
         password::dummy_hash,
-        revocation,
+        revocation::{Revocation, RevokedTokens},
+        token_sessions::TokenSessions,
         users::Account,
     },
     clock::unix_now,
-    config::AuthSettings,
+    config::{StartupSettings, TokenSettings},
+    delivery::DisconnectReason,
     limits::{AuthEvent, RefusalKind, count_refusal, log_refusal},
     metrics::{LimitKind, LoginOutcome},
 };
 
 /// Issues and verifies tokens by these settings.
-pub fn access_tokens(auth: &AuthSettings) -> AccessTokens {
+pub fn access_tokens(startup: &StartupSettings) -> AccessTokens {
+    let StartupSettings { auth, tokens, .. } = startup;
     let (key, previous) = (&auth.jwt_secret_key, auth.jwt_secret_key_previous.as_ref());
-    AccessTokens::new(key, previous, auth.token_lifetime).with_max_lifetime(auth.max_token_lifetime)
+    let TokenSettings { issuer, audience, user_claim, .. } = tokens.clone();
+    AccessTokens::new(key, previous, auth.token_lifetime)
+        .with_max_lifetime(auth.max_token_lifetime)
+        .with_issuer(tokens.algorithms.clone(), IssuerRules { issuer, audience, user_claim })
+}
+
+/// How long it is kept that a user's tokens were ended, where `MAX_TOKEN_LIFETIME` does not say how long tokens are valid.
+const LONGEST_TOKEN: Duration = Duration::from_secs(400 * 86_400);
+
+/// Applies a revocation, and ends the sessions that it concerns.
+pub(super) fn end_revoked(
+    revoked: &RevokedTokens,
+    sessions: &TokenSessions,
+    revocation: &Revocation,
+) {
+    revoked.insert(revocation);
+    match revocation.username() {
+        Some(username) => sessions.end_of_user(username, |claims| revoked.contains(claims)),
+        None => sessions
+            .end_revoked(|claims| revoked.contains(claims).then_some(DisconnectReason::LoggedOut)),
+    }
 }
 
 /// An access token, as REST returns it.
@@ -45,6 +69,8 @@ pub enum LoginError {
     Locked(Duration),
     /// Too many logins are waiting.
     Busy,
+    /// `PASSWORD_LOGIN` is `false`.
+    SwitchedOff,
     /// The token could not be signed.
     Internal(jsonwebtoken::errors::Error),
 }
@@ -64,6 +90,9 @@ impl AppState {
         password: SecretString,
         address: IpAddr,
     ) -> Result<IssuedToken, LoginError> {
+        if !self.config.tokens.password_login {
+            return Err(LoginError::SwitchedOff);
+        }
         let app = self.clone();
         let login = async move {
             let issued = app.queue_login(&username, password, address).await;
@@ -72,7 +101,7 @@ impl AppState {
                 Err(LoginError::Wrong) => LoginOutcome::WrongCredentials,
                 Err(LoginError::Locked(_)) => LoginOutcome::LockedOut,
                 Err(LoginError::Busy) => LoginOutcome::Busy,
-                Err(LoginError::Internal(_)) => LoginOutcome::Failed,
+                Err(LoginError::SwitchedOff | LoginError::Internal(_)) => LoginOutcome::Failed,
             });
             issued
         };
@@ -81,22 +110,45 @@ impl AppState {
         login.await.expect("a login does not panic, and is never aborted")
     }
 
-    /// Revokes an access token that a client at `address` has sent, and ends its sessions. Once this returns, the revocation
-    /// is on disk. An invalid token is ignored.
+    /// Ends an access token that a client at `address` has sent, with all tokens of its session, or with `all` tokens of its user
+    /// that have been issued until now. Their WebSockets are closed. Once this returns, the revocation is on disk. An invalid
+    /// token is ignored.
     ///
     /// # Errors
     ///
-    /// [`NotPersisted`]; then the token is revoked for as long as this process runs.
-    pub async fn log_out(&self, token: &str, address: IpAddr) -> Result<(), NotPersisted> {
+    /// [`NotPersisted`]; then the tokens are ended for as long as this process runs.
+    pub async fn log_out(
+        &self,
+        token: &str,
+        address: IpAddr,
+        all: bool,
+    ) -> Result<(), NotPersisted> {
         let Ok((account, claims)) = self.identify(token, address) else { return Ok(()) };
-        self.revoked_tokens.insert(&claims);
-        self.token_sessions.end_token(&account.username, claims.fingerprint);
-        tracing::info!(user = account.username, "logged out");
+        let now = unix_now();
+        // No token of the session outlives the last one that it can have been refreshed to.
+        let lifetime = self.tokens.lifetime().as_secs();
+        let mut revocations = vec![Revocation::of_session(&claims, now + lifetime)];
+        if all {
+            revocations.push(self.end_issued_until(&account.username, now));
+        }
+        tracing::info!(user = account.username, all, "logged out");
+        self.revoke(&revocations).await
+    }
+
+    /// Applies revocations here and on all nodes, ends the sessions that they concern, and saves them.
+    ///
+    /// # Errors
+    ///
+    /// [`NotPersisted`]; then they apply for as long as this process runs.
+    pub async fn revoke(&self, revocations: &[Revocation]) -> Result<(), NotPersisted> {
+        for revocation in revocations {
+            end_revoked(&self.revoked_tokens, &self.token_sessions, revocation);
+        }
         let app = self.clone();
         let saved = tokio::task::spawn_blocking(move || app.save_revoked()).await;
-        let Claims { username, expires_at, fingerprint, .. } = &claims;
-        let line = revocation::line_of(username, *expires_at, fingerprint);
-        self.rooms.backend().publish_logout(&line).await;
+        for revocation in revocations {
+            self.rooms.backend().publish_logout(&revocation.to_line()).await;
+        }
         saved.unwrap_or(Err(NotPersisted))
     }
 }
@@ -109,8 +161,47 @@ impl AppStateInner {
     ///
     /// Only if signing itself fails.
     pub fn issue(&self, account: &Account) -> Result<IssuedToken, jsonwebtoken::errors::Error> {
-        let token = self.tokens.issue(&account.username, &account.stamp(), unix_now())?;
+        self.issue_in(account, None)
+    }
+
+    /// The same in the session of another token, whose family this is.
+    ///
+    /// # Errors
+    ///
+    /// Only if signing itself fails.
+    pub fn issue_in(
+        &self,
+        account: &Account,
+        family: Option<&str>,
+    ) -> Result<IssuedToken, jsonwebtoken::errors::Error> {
+        let (username, stamp, now) = (account.username.as_str(), &account.stamp(), unix_now());
+        // Not among those that were just ended.
+        let issued_at = now.max(self.revoked_tokens.earliest_issue(username));
+        let token = self.tokens.issue_in(NewToken { username, stamp, family, issued_at, now })?;
         Ok(IssuedToken { token, lifetime: self.tokens.lifetime() })
+    }
+
+    /// Mints a token for any user.
+    ///
+    /// # Errors
+    ///
+    /// [`MintError`], also where the user would need an account and has none.
+    pub fn mint(&self, request: &MintRequest) -> Result<IssuedToken, MintError> {
+        let now = unix_now();
+        let (token, lifetime) = self.tokens.mint(request, now)?;
+        let claims = self.tokens.verify(token.expose_secret(), now)?;
+        self.check_account(&claims)?;
+        Ok(IssuedToken { token, lifetime })
+    }
+
+    /// What ends all tokens of a user that were issued until `now`, in whole seconds since the Unix epoch.
+    pub fn end_issued_until(&self, username: &str, now: u64) -> Revocation {
+        Revocation::of_issued_before(username, now + 1, self.longest_expiry(unix_now()))
+    }
+
+    /// When the last token expires that is valid at `now`, in whole seconds since the Unix epoch.
+    pub fn longest_expiry(&self, now: u64) -> u64 {
+        now + self.config.auth.max_token_lifetime.unwrap_or(LONGEST_TOKEN).as_secs()
     }
 
     /// How many logins are checked now or wait.
@@ -148,7 +239,7 @@ impl AppStateInner {
         let account = self.users.find(username);
         let hash = match &account {
             Some(account) => account.hashed_password.clone(),
-            None => dummy_hash(self.users.usual_cost()),
+            None => dummy_hash(self.users.highest_cost()),
         };
         let checked = self.passwords.check(password, hash, still_allowed).await;
         let matches = checked

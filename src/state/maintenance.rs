@@ -5,7 +5,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{AppState, AppStateInner, NotPersisted};
-use crate::{auth::users::UsersReload, clock::unix_now, limits::log_counted_refusals};
+use crate::{
+    auth::users::{UserChanges, UsersReload},
+    clock::unix_now,
+    limits::log_counted_refusals,
+};
 
 /// How often tables drop expired entries.
 const EVICTION_INTERVAL: Duration = Duration::from_secs(60);
@@ -21,8 +25,8 @@ impl AppState {
             let reload = tokio::task::spawn_blocking(move || app.users.poll_file()).await;
             match reload.unwrap_or(UsersReload::Nothing) {
                 UsersReload::Nothing => {}
-                UsersReload::Changed(faults) => {
-                    tracing::info!("users file reloaded");
+                UsersReload::Changed(UserChanges { added, removed, changed }, faults) => {
+                    tracing::info!(added, removed, changed, "users file reloaded");
                     self.end_revoked_sessions(&faults);
                 }
                 UsersReload::Refused(error) => {

@@ -1,6 +1,7 @@
 //! The state that all handlers share, built once from the settings.
 
 mod authorize;
+mod issuer;
 mod login;
 mod maintenance;
 mod moderation;
@@ -11,6 +12,7 @@ mod room_list;
 mod shutdown;
 mod turn;
 
+pub use issuer::{IssuerKeysError, fetch_keys, issuer_client, read_key_file};
 pub use login::{IssuedToken, LoginError, access_tokens};
 pub use moderation::{ModerationError, NotPersisted};
 pub use reload::log_row_faults;
@@ -50,6 +52,7 @@ use crate::{
     turn::probe::TurnHealth,
     webhooks::Webhooks,
 };
+use issuer::IssuerState;
 use replication::{NodeState, open_rooms};
 
 /// Open sockets that have not authenticated yet, at most, over all addresses.
@@ -122,6 +125,7 @@ pub struct AppStateInner {
     /// Logins that are checked now or wait.
     logins: ConcurrencyLimiter,
     tokens: AccessTokens,
+    issuer: IssuerState,
     /// Signs resume tokens.
     pub resume_tokens: Arc<ResumeTokenSigner>,
     /// Detached members that the next process, or another node, takes over.
@@ -226,7 +230,8 @@ impl AppState {
             passwords,
             // One address gets half of them at most, so that others are served meanwhile.
             logins: ConcurrencyLimiter::new(max_logins, max_logins / 2),
-            tokens: access_tokens(&startup.auth),
+            tokens: access_tokens(startup),
+            issuer: IssuerState::new(startup.intervals.issuer),
             resume_tokens: Arc::new(ResumeTokenSigner::new(&startup.auth.secret_key)),
             snapshot: ShutdownSnapshot::default(),
             revoked_tokens: revoked,
@@ -249,6 +254,7 @@ impl AppStateInner {
             messages: self.message_limits(),
             guests: self.config.auth.allow_anonymous,
             enforce_token_expiry: self.config.auth.enforce_token_expiry,
+            has_issuer: self.config.tokens.key_source.is_some(),
             token_refresh_grace: self.config.intervals.token_refresh_grace,
             resume_window: self.config.rooms.resume_window,
             pong_wait: PONG_WAIT,

@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 use super::AppStateInner;
 use crate::{
     auth::users::{PendingUsers, RowFault},
+    clock::unix_now,
     config::ReloadableSettings,
     protocol::MessageLimits,
 };
@@ -49,14 +50,28 @@ impl AppStateInner {
     /// Applies accounts that were read again, and ends the sessions of those that are no longer valid. Returns whether any
     /// account changed.
     pub fn apply_users(&self, pending: PendingUsers<'_>) -> bool {
-        let (has_changed, faults) = pending.apply();
+        let (changes, faults) = pending.apply();
         self.end_revoked_sessions(&faults);
-        has_changed
+        changes.is_any()
     }
 
     pub(super) fn end_revoked_sessions(&self, faults: &[RowFault]) {
         log_row_faults(faults);
+        self.end_tokens_of_disabled();
         self.token_sessions.end_revoked(|claims| self.revocation_reason(claims));
+    }
+}
+
+impl AppStateInner {
+    /// Ends the tokens of disabled accounts that were issued until now, so that they stay ended when the account is enabled
+    /// again.
+    pub fn end_tokens_of_disabled(&self) {
+        let now = unix_now();
+        for username in self.users.inactive_names() {
+            self.revoked_tokens.insert(&self.end_issued_until(&username, now));
+        }
+        // Logged where it fails; the next eviction tries again.
+        let _ = self.save_revoked();
     }
 }
 

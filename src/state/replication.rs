@@ -5,9 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use aws_lc_rs::hmac;
 use tokio::time::Instant;
 
-use super::moderation;
+use super::{login::end_revoked, moderation};
 use crate::{
-    auth::{revocation::RevokedTokens, token_sessions::TokenSessions},
+    auth::{
+        revocation::{Revocation, RevokedTokens},
+        token_sessions::TokenSessions,
+    },
     clock::unix_now,
     cluster::{self, ClusterGateway, MigratedMembers, NodeIdentity, ReplicatedState},
     config::Config,
@@ -72,8 +75,9 @@ pub(super) struct ClusteredState {
 
 impl ReplicatedState for ClusteredState {
     fn apply_logout(&self, line: &str) {
-        if let Some((username, fingerprint)) = self.state.revoked_tokens.insert_line(line) {
-            self.state.token_sessions.end_token(&username, fingerprint);
+        if let Some(revocation) = Revocation::parse(line) {
+            let NodeState { revoked_tokens, token_sessions, .. } = &self.state;
+            end_revoked(revoked_tokens, token_sessions, &revocation);
         }
     }
 

@@ -5,17 +5,20 @@ use std::{error::Error, io, iter::successors, net::IpAddr, time::Duration};
 use hyper::body::Bytes;
 use reqwest::{
     Client, Response, StatusCode,
-    dns::{Addrs, Name, Resolve, Resolving},
     header::{CONTENT_TYPE, RETRY_AFTER},
 };
 use rustls::{ClientConfig, RootCertStore};
-use tokio::{net::lookup_host, time::timeout};
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::{signature::Signer, target::WebhookTarget};
 use crate::{
     clock::unix_now,
-    http_client::{direct, root_cause},
+    http_client::{
+        direct,
+        resolver::{CheckedResolver, ResolveError},
+        root_cause,
+    },
     tls::verify,
 };
 
@@ -146,7 +149,7 @@ fn http_client(target: &WebhookTarget, tls: &ClientConfig, connect_timeout: Dura
     let client = direct()
         .user_agent(concat!("signaling-server/", env!("CARGO_PKG_VERSION")))
         .tls_backend_preconfigured(tls.clone())
-        .dns_resolver(CheckedResolver(target.clone()))
+        .dns_resolver(CheckedResolver { allows_private: target.allows_private })
         .connect_timeout(connect_timeout)
         .http1_only()
         .referer(false)
@@ -175,36 +178,6 @@ async fn drain_body(response: &mut Response) -> bool {
 fn retry_after_of(response: &Response) -> Option<Duration> {
     let seconds = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds))
-}
-
-/// Looks the name up anew for each connection, and passes on only addresses to which events may be posted: whatever the
-/// name resolves to the next time, the client connects to an address that was checked.
-struct CheckedResolver(WebhookTarget);
-
-/// Why a name has no address to connect to.
-#[derive(Debug, thiserror::Error)]
-enum ResolveError {
-    #[error(transparent)]
-    Lookup(#[from] io::Error),
-    #[error("{0} is not public")]
-    Private(IpAddr),
-}
-
-impl Resolve for CheckedResolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        let target = self.0.clone();
-        Box::pin(async move {
-            // The client puts in the port.
-            let found = lookup_host((name.as_str(), 0)).await.map_err(ResolveError::from)?;
-            let (allowed, private): (Vec<_>, Vec<_>) =
-                found.partition(|address| target.is_allowed(address.ip()));
-            match (allowed.is_empty(), private.first()) {
-                (false, _) => Ok(Box::new(allowed.into_iter()) as Addrs),
-                (true, Some(address)) => Err(ResolveError::Private(address.ip()).into()),
-                (true, None) => Err(ResolveError::Lookup(io::ErrorKind::NotFound.into()).into()),
-            }
-        })
-    }
 }
 
 /// TLS for receivers. The system's root certificates are read if one of the URLs is `https://`; `names_own_certificate` as

@@ -3,7 +3,6 @@
 //! Events wait in a bounded queue for each URL, and a thread of its own posts them: webhooks never delay signaling. Delivery
 //! is at least once, and in order within each room.
 
-mod address;
 mod client;
 mod delivery;
 mod event;

@@ -5,7 +5,7 @@ use std::{fmt, net::IpAddr};
 use hyper::Uri;
 use url::{Host, Url};
 
-use super::address::is_public;
+use crate::http_client::address::is_public;
 
 /// One of `WEBHOOK_URLS`. Path and query may hold a secret, and are never displayed.
 #[derive(Clone, PartialEq, Eq)]

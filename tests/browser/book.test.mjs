@@ -33,6 +33,7 @@ const ELSEWHERE = [
   { page: 'clients/python/README.md', begins: 'pip install', why: 'it takes websockets from PyPI' },
   { page: 'clients/python/README.md', begins: 'PYTHONPATH=.', by: 'tests/browser/bots.test.mjs', says: 'clients/python/examples/echo_bot.py' },
   { page: 'clients/rust/README.md', begins: 'cargo run -p signaling-client --example echo_bot', by: 'tests/browser/bots.test.mjs', says: 'examples/echo_bot' },
+  { page: 'docs/build/your-own-users.md', kind: 'bash', by: 'tests/it/own_users.rs', says: 'run_commands' },
   { page: 'docs/start/getting-started.md', kind: 'bash build', why: 'it installs packages, and builds for minutes' },
   { page: 'docs/inside/performance.md', begins: 'cargo build --release --workspace', why: 'it takes minutes and an idle machine; test.sh runs the bench briefly' },
   { page: 'docs/run/deployment.md', kind: 'bash build', by: 'test.sh', says: 'scripts/package.sh' },
@@ -157,7 +158,7 @@ describe('the book', { timeout: SUITE_TIMEOUT, concurrency: 3 }, () => {
   });
 
   test('has no commands in blocks that do not say so', () => {
-    const known = /^(bash( (look|server|call|build|deb|haproxy|compose|docker|kubernetes|kubectl|install))?|text|ini|js|ts|html|rust|python|yaml|json( \w+)?|)$/;
+    const known = /^(bash( (look|server|call|build|deb|haproxy|compose|docker|kubernetes|kubectl|install))?|text|ini|js|ts|html|rust|python|php|go|ruby|java|yaml|json( \w+)?|)$/;
     const looksTyped = /^\s*(\$ |sudo |curl |cargo |npm |docker |signaling-server |manage_users )/m;
 
     for (const { page, line, kind, commands } of ALL) {

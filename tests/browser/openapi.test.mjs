@@ -68,6 +68,10 @@ const CALLS = [
   ['get /auth/me 401', ({ open }) => open.ask('GET', '/auth/me')],
   ['get /auth/me 401', ({ open }) => open.ask('GET', '/auth/me', { token: 'forged' })],
   ['post /auth/refresh 200', ({ open, token }) => open.ask('POST', '/auth/refresh', { token })],
+  ['post /auth/refresh 403', async ({ administered }) => {
+    const minted = await administered.ask('POST', '/admin/api/tokens', { token: ADMIN_TOKEN, json: { username: 'alice', can: ['join'] } });
+    return administered.ask('POST', '/auth/refresh', { token: minted.json.access_token });
+  }],
   ['post /auth/refresh 401', ({ open }) => open.ask('POST', '/auth/refresh')],
   ['post /auth/logout 200', ({ open }) => open.ask('POST', '/auth/logout')],
   ['get /auth/turn-credentials 200', ({ open, token }) => open.ask('GET', '/auth/turn-credentials', { token })],
@@ -89,6 +93,8 @@ const ADMINISTRATION = [
   ['post', 'remove', { rule: 'ban', who: { username: 'mallory' } }, [422]],
   ['post', 'rooms/{room_id}/kick', { client_id: 'a' }, [422, 503]],
   ['post', 'rooms/{room_id}/close', { seconds: 0 }, [422]],
+  ['post', 'tokens', { username: 'alice' }, [422]],
+  ['post', 'sessions/end', { username: 'mallory' }, [422]],
   ['post', 'drain'],
 ];
 for (const [method, path, json, also = []] of ADMINISTRATION) {

@@ -63,7 +63,7 @@ async fn a_session_that_was_ended_cannot_resume() {
     bob.assert_no_more_messages().await;
 
     // Another token of hers is another login.
-    server.app.log_out(&access, server.address.ip()).await.unwrap();
+    server.app.log_out(&access, server.address.ip(), false).await.unwrap();
     let (alice, told) = resumes(&server, "den", &token, 2).await;
     assert_eq!(told["type"], "resumed");
     drop(alice);
@@ -88,7 +88,7 @@ async fn a_detached_session_that_is_logged_out_cannot_resume() {
     drop(alice);
     bob.assert_no_more_messages().await;
 
-    server.app.log_out(&access, server.address.ip()).await.unwrap();
+    server.app.log_out(&access, server.address.ip(), false).await.unwrap();
 
     assert_eq!(bob.receive().await["type"], "user_left");
     assert_eq!(resumes(&server, "den", &token, 1).await.1["code"], "resume_failed");

@@ -13,8 +13,11 @@ use tokio::{io::AsyncWriteExt, time::timeout};
 use crate::{
     doctor::{SOUND, home},
     harness::{
-        Client, TEST_TIMEOUT, http,
-        process::{RestartableServer, SERVER, ServerProcess, command, start_err, text},
+        Client, PASSWORD, TEST_TIMEOUT, http,
+        process::{
+            INTERVALS, RestartableServer, SERVER, ServerProcess, command, manage_ok, start_err,
+            text,
+        },
     },
 };
 
@@ -165,6 +168,259 @@ async fn doctor_says_line_by_line_what_is_right_and_wrong_with_a_token() {
     assert!(message.contains("without the white space"), "{message}");
     let (is_well, found) = diagnose(&folder, "Bearer x", &[]).await;
     assert!(!is_well && found.len() == 1, "{found:#?}");
+}
+
+async fn post(server: &ServerProcess, path: &str, token: &str, body: Value) -> (StatusCode, Value) {
+    let url = format!("http://{}{path}", server.address);
+    let answer = http().build().unwrap().post(url).bearer_auth(token).json(&body).send().await;
+    let answer = answer.unwrap();
+    (answer.status(), answer.json().await.unwrap())
+}
+
+async fn log_in(server: &ServerProcess, username: &str) -> String {
+    let login = json!({"username": username, "password": PASSWORD});
+    let (_, body) = post(server, "/auth/login", "", login).await;
+    body["access_token"].as_str().unwrap_or_else(|| panic!("{body}")).to_owned()
+}
+
+async fn refresh(server: &ServerProcess, token: &str) -> String {
+    let (_, body) = post(server, "/auth/refresh", token, Value::Null).await;
+    body["access_token"].as_str().unwrap_or_else(|| panic!("{body}")).to_owned()
+}
+
+#[tokio::test]
+async fn a_logout_ends_the_whole_session_and_with_all_every_session() {
+    let mut server = RestartableServer::start(&[]).await;
+    let process = &server.process;
+    let first = log_in(process, "alice").await;
+    let second = refresh(process, &first).await;
+    let third = refresh(process, &second).await;
+    let other_device = log_in(process, "alice").await;
+    let mut socket = Client::connect(process.address, "den", &[]).await.unwrap();
+    socket.authenticate("alice", &third, Value::Null).await;
+
+    post(process, "/auth/logout", &first, Value::Null).await;
+
+    assert_eq!(socket.read_to_close().await.1, (1008, "Invalid token".to_owned()));
+    for token in [&first, &second, &third] {
+        assert_eq!(status_of(process, token).await, 401);
+    }
+    assert_eq!(status_of(process, &other_device).await, 200);
+
+    let bob = log_in(process, "bob").await;
+    post(process, "/auth/logout", &log_in(process, "alice").await, json!({"all":true})).await;
+    let after = log_in(process, "alice").await;
+    server.process.kill().await;
+    server.restart().await;
+    let process = &server.process;
+    assert_eq!(status_of(process, &other_device).await, 401);
+    assert_eq!(status_of(process, &after).await, 200, "a login after it counts");
+    assert_eq!(status_of(process, &bob).await, 200);
+}
+
+#[tokio::test]
+async fn a_token_from_before_an_account_was_disabled_stays_ended() {
+    let mut server = RestartableServer::start(&[(INTERVALS, "file_poll=20")]).await;
+    let before = log_in(&server.process, "alice").await;
+
+    manage_ok(&server.folder, &["disable", "alice"], "").await;
+    server.process.log.next_line_with("users file reloaded").await;
+    manage_ok(&server.folder, &["enable", "alice"], "").await;
+    server.process.log.next_line_with("users file reloaded").await;
+
+    assert_eq!(status_of(&server.process, &before).await, 401);
+    let after = log_in(&server.process, "alice").await;
+    assert_eq!(status_of(&server.process, &after).await, 200);
+}
+
+#[tokio::test]
+async fn an_administrator_ends_tokens_by_their_id_their_user_and_their_time() {
+    const ADMIN: &str = "admin-token-of-this-test-0123456789abcdef";
+    let mut server =
+        RestartableServer::start(&[("ADMIN_TOKEN", ADMIN), ("USERS_REQUIRED", "false")]).await;
+    let process = &server.process;
+    let now = unix_now();
+    let token = |user: &str, issued_at: u64, jti: &str| {
+        hs256(KEY, &json!({"sub":user,"exp":now + 300,"iat":issued_at,"jti":jti}))
+    };
+    let (stolen, older, newer) =
+        (token("u1", now, "stolen"), token("u2", now - 100, "a"), token("u2", now - 10, "b"));
+    let mut socket = Client::connect(process.address, "den", &[]).await.unwrap();
+    socket.authenticate("u1", &stolen, Value::Null).await;
+
+    for (body, status) in [
+        (json!({"jti":"stolen"}), 200),
+        (json!({"username":"u2","issued_before":now - 50}), 200),
+        (json!({"username":"u2","jti":"x"}), 422),
+        (json!({}), 422),
+    ] {
+        let (found, answer) = post(process, "/admin/api/sessions/end", ADMIN, body).await;
+        assert_eq!(found, status, "{answer}");
+    }
+
+    assert_eq!(socket.read_to_close().await.1.0, 1008);
+    server.process.kill().await;
+    server.restart().await;
+    let process = &server.process;
+    assert_eq!(status_of(process, &stolen).await, 401);
+    assert_eq!(status_of(process, &older).await, 401);
+    assert_eq!(status_of(process, &newer).await, 200);
+    post(process, "/admin/api/sessions/end", ADMIN, json!({"username":"u2"})).await;
+    assert_eq!(status_of(process, &newer).await, 401);
+}
+
+/// A connection to `room` on which a token with the claim `signaling` was presented.
+async fn present(server: &ServerProcess, room: &str, user: &str, signaling: Value) -> Client {
+    let token = hs256(KEY, &json!({"sub":user,"exp":unix_now() + 300,"signaling":signaling}));
+    let mut client = Client::connect(server.address, room, &[]).await.unwrap();
+    assert_eq!(client.receive().await["type"], "auth_required");
+    client.send(json!({"type":"auth_token","token":token,"clientId":user})).await;
+    client
+}
+
+#[tokio::test]
+async fn a_token_allows_the_rooms_and_messages_that_it_names() {
+    let mut server = RestartableServer::start(&[("USERS_REQUIRED", "false")]).await.process;
+    for (room, signaling) in
+        [("attic", json!({"rooms":["den","team-*"]})), ("den", json!({"can":["send"]}))]
+    {
+        let (before, close) = present(&server, room, "u1", signaling).await.read_to_close().await;
+        assert_eq!((before.len(), &before[0]["code"]), (1, &json!("forbidden")));
+        assert_eq!(close, (1008, "Forbidden".to_owned()));
+    }
+    let misspelled = present(&server, "den", "u1", json!({"can":["sned"]})).await;
+    assert_eq!(misspelled.rejection().await.0, 1008);
+    assert!(reason(&mut server).await.contains("`signaling.can` is no list"));
+
+    let mut full = present(&server, "team-7", "u0", json!({})).await;
+    assert_eq!(full.receive().await["type"], "auth_success");
+    full.receive().await;
+    let signaling = json!({"rooms":["den","team-*"],"can":["join","send"]});
+    let mut limited = present(&server, "team-7", "u1", signaling).await;
+    let success = limited.receive().await;
+    let permissions = json!({"rooms":["den","team-*"],"can":["join","send"]});
+    assert_eq!(success["permissions"], permissions, "{success}");
+    limited.receive().await;
+    full.receive().await;
+    let error = limited.error_after(r#"{"type":"message","data":1,"id":7}"#).await;
+    assert_eq!((&error["code"], &error["id"]), (&json!("forbidden"), &json!(7)), "{error}");
+    assert!(error["message"].as_str().unwrap().contains("\"broadcast\""), "{error}");
+    limited.send(json!({"type":"message","data":2,"to":"u0"})).await;
+    assert_eq!(full.receive().await["data"], 2);
+
+    let token = hs256(KEY, &json!({"sub":"u1","exp":unix_now() + 300}));
+    limited.send(json!({"type":"auth_token","token":token})).await;
+    assert_eq!(limited.receive().await["type"], "token_refreshed");
+    limited.send(json!({"type":"message","data":3})).await;
+    assert_eq!(full.receive().await["data"], 3);
+}
+
+#[tokio::test]
+async fn a_moderator_kicks_and_locks_and_nobody_else_does() {
+    let server = RestartableServer::start(&[("USERS_REQUIRED", "false")]).await.process;
+    let mut moderator = present(&server, "den", "boss", json!({"can":["join","moderate"]})).await;
+    moderator.receive().await;
+    moderator.receive().await;
+    let mut member = present(&server, "den", "u1", json!({})).await;
+    member.receive().await;
+    member.receive().await;
+    moderator.receive().await;
+
+    let error = member.error_after(r#"{"type":"kick","to":"boss","id":1}"#).await;
+    assert_eq!((&error["code"], &error["id"]), (&json!("forbidden"), &json!(1)), "{error}");
+    let error = moderator.error_after(r#"{"type":"kick","id":2}"#).await;
+    assert_eq!(error["code"], "invalid_message");
+    moderator.send(json!({"type":"kick","to":"u1","ban_seconds":60,"id":3})).await;
+    assert_eq!(member.read_to_close().await.1.0, 4002);
+    let mut answers = [moderator.receive().await, moderator.receive().await];
+    answers.sort_by_key(|answer| answer["type"].to_string());
+    assert_eq!(answers[0], json!({"type":"moderated","action":"kick","id":3}));
+    assert_eq!(answers[1]["type"], "user_left");
+    let (before, _) = present(&server, "den", "u1", json!({})).await.read_to_close().await;
+    assert_eq!(before[0]["code"], "banned");
+
+    moderator.send(json!({"type":"lock"})).await;
+    assert_eq!(moderator.receive().await["action"], "lock");
+    let (before, _) = present(&server, "den", "u2", json!({})).await.read_to_close().await;
+    assert_eq!(before[0]["code"], "room_locked");
+    moderator.send(json!({"type":"unlock"})).await;
+    assert_eq!(moderator.receive().await["action"], "unlock");
+    let mut later = present(&server, "den", "u2", json!({})).await;
+    assert_eq!(later.receive().await["type"], "auth_success");
+}
+
+#[tokio::test]
+async fn a_relay_only_token_hides_the_addresses_of_its_user() {
+    let server = RestartableServer::start(&[("USERS_REQUIRED", "false")]).await.process;
+    let mut hidden = present(&server, "den", "u1", json!({"ice":"relay"})).await;
+    assert_eq!(hidden.receive().await["iceTransportPolicy"], "relay");
+    hidden.receive().await;
+    let mut peer = present(&server, "den", "u2", json!({})).await;
+    assert_eq!(peer.receive().await["iceTransportPolicy"], Value::Null);
+    peer.receive().await;
+    hidden.receive().await;
+
+    let sdp = "v=0\r\no=- 1 2 IN IP4 192.168.7.7\r\ns=-\r\nt=0 0\r\nm=audio 4444 RTP 0\r\nc=IN IP4 192.168.7.7\r\n\
+        a=candidate:1 1 udp 2 192.168.7.7 4444 typ host\r\n\
+        a=candidate:2 1 udp 1 198.51.100.3 5555 typ relay raddr 192.168.7.7 rport 4444\r\n";
+    hidden.send(json!({"type":"offer","offer":{"type":"offer","sdp":sdp}})).await;
+    for line in [
+        "candidate:1 1 udp 2 192.168.7.7 4444 typ host",
+        "candidate:1 1 udp 2 192.168.7.7 4444 typ srflx raddr 10.0.0.1 rport 1",
+        "candidate:2 1 udp 1 198.51.100.3 5555 typ relay raddr 192.168.7.7 rport 4444",
+        "",
+    ] {
+        hidden
+            .send(json!({"type":"ice_candidate","candidate":{"candidate":line,"sdpMid":"0"}}))
+            .await;
+    }
+
+    let mut received = Vec::new();
+    for _ in 0..3 {
+        received.push(peer.receive_text().await);
+    }
+    peer.assert_no_more_messages().await;
+    assert!(
+        received.iter().all(|frame| !frame.contains("192.168") && !frame.contains("10.0.0")),
+        "{received:?}"
+    );
+    assert!(received.iter().take(2).all(|frame| frame.contains("198.51.100.3")), "{received:?}");
+    assert!(received[2].contains(r#""candidate":"""#), "the end of candidates: {received:?}");
+}
+
+#[tokio::test]
+async fn tokens_are_minted_over_rest_and_on_the_command_line() {
+    const ADMIN: &str = "admin-token-of-this-test-0123456789abcdef";
+    let settings = [("ADMIN_TOKEN", ADMIN), ("USERS_REQUIRED", "false"), ("JWT_SECRET_KEY", KEY)];
+    let server = RestartableServer::start(&settings).await;
+    let body = json!({"username":"u-17","rooms":["den"],"can":["join"],"seconds":60});
+    let (status, minted) = post(&server.process, "/admin/api/tokens", ADMIN, body).await;
+    assert_eq!((status, &minted["expires_in"]), (StatusCode::OK, &json!(60)), "{minted}");
+    let over_rest = minted["access_token"].as_str().unwrap().to_owned();
+    for (body, fault) in [
+        (json!({"username":"u","can":["dance"]}), "`signaling.can`"),
+        (json!({"username":"x".repeat(200)}), "1 to 128 characters"),
+        (json!({"username":"u","seconds":0}), "1 to 31536000"),
+    ] {
+        let (status, refusal) = post(&server.process, "/admin/api/tokens", ADMIN, body).await;
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+        assert!(refusal.to_string().contains(fault), "{refusal}");
+    }
+
+    let mut minting = command(SERVER, &server.folder);
+    minting.args(["token", "--user", "u-17", "--room", "den", "--can", "join", "--seconds", "60"]);
+    let printed = minting.env("DEBUG", "true").env("JWT_SECRET_KEY", KEY).output().await.unwrap();
+    let printed = String::from_utf8(printed.stdout).unwrap().trim().to_owned();
+
+    for token in [over_rest, printed] {
+        let mut client = Client::connect(server.process.address, "den", &[]).await.unwrap();
+        client.receive().await;
+        client.send(json!({"type":"auth_token","token":token})).await;
+        let success = client.receive().await;
+        assert_eq!(success["permissions"], json!({"rooms":["den"],"can":["join"]}), "{success}");
+        let (status, _) = post(&server.process, "/auth/refresh", &token, Value::Null).await;
+        assert_eq!(status, StatusCode::FORBIDDEN);
+    }
 }
 
 #[tokio::test]

@@ -64,8 +64,15 @@ pub fn edit(
         Ok(true) | Err(_) => UsersTable::read(&target)?,
     };
     change(&mut table)?;
-    replace_file(&target, |file| table.write_to(file)).map_err(io)?;
-    Ok(())
+    replace_file(&target, |file| table.write_to(file)).map_err(|error| {
+        // A mount point cannot be replaced, and a file that is written in place could be read when it is half written.
+        if error.kind() == io::ErrorKind::ResourceBusy {
+            let target = target.display();
+            let fault = "is a mount point and cannot be replaced; mount its folder, not the file";
+            return EditError::Refused(format!("{target} {fault}"));
+        }
+        io(error).into()
+    })
 }
 
 /// A new lock file, with the owner of the users file.

@@ -13,6 +13,20 @@ pub enum FileError {
         /// The error of the system.
         source: io::Error,
     },
+    /// Its rows are at fault, and too many accounts would be lost by that.
+    #[error("{path}: {lost} of {known} accounts would be lost to invalid rows; line {line}: {fault}", path = path.display())]
+    TooManyFaults {
+        /// The file.
+        path: PathBuf,
+        /// Accounts that are in force and would be gone.
+        lost: usize,
+        /// Accounts that are in force.
+        known: usize,
+        /// The first line at fault.
+        line: u64,
+        /// What is wrong with it.
+        fault: String,
+    },
     /// It is not a table of users.
     #[error("{path}, line {line}: {fault}", path = path.display())]
     Syntax {

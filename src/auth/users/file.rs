@@ -67,6 +67,10 @@ impl UsersTable {
     /// The line (from 1) and what is wrong there.
     pub fn parse(bytes: &[u8]) -> Result<Self, (u64, String)> {
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+        // It swallows every row below it.
+        if let Some(line) = unclosed_quote(bytes) {
+            return Err((line, "a quote is opened here and not closed".to_owned()));
+        }
         let mut reader =
             csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(bytes);
         let mut records = reader.records().map(|record| match record {
@@ -88,23 +92,21 @@ impl UsersTable {
         let headers: StringRecord = first.iter().map(|header| header.trim_matches(blank)).collect();
         for column in ["username", "hashed_password"] {
             if !headers.iter().any(|header| header == column) {
-                return Err((
-                    1,
-                    format!("no column \"{column}\"; the first line is {}", COLUMNS.join(",")),
-                ));
+                let wanted = COLUMNS.join(",");
+                let found = if first.len() == 1 { first.get(0) } else { None };
+                let separators = [(";", ";"), ("\t", "a tab")];
+                let has = |separator: &str| found.is_some_and(|line| line.contains(separator));
+                let separator = separators.into_iter().find(|(it, _)| has(it));
+                let fault = match separator {
+                    Some((_, name)) => format!(
+                        "this file has {name} between its cells, it must have \",\"; the first line must be {wanted}"
+                    ),
+                    None => format!("no column \"{column}\"; the first line must be {wanted}"),
+                };
+                return Err((1, fault));
             }
         }
-        let table = Self { headers, rows: records.collect::<Result<_, _>>()? };
-        // A quote that is never closed swallows every row below it.
-        let swallows = |row: &UserRow<'_>| {
-            [row.username, row.email, row.hashed_password, row.is_active.unwrap_or_default()]
-                .iter()
-                .any(|cell| cell.contains('\n'))
-        };
-        let swallower = table.rows().find(swallows).map(|row| row.line);
-        swallower.map_or(Ok(table), |line| {
-            Err((line, "a quote is opened here and not closed".to_owned()))
-        })
+        Ok(Self { headers, rows: records.collect::<Result<_, _>>()? })
     }
 
     /// The rows, in the order of the file.
@@ -212,6 +214,26 @@ impl UsersTable {
     }
 }
 
+/// The line with a quote that is still open at the end of the file (RFC 4180 section 2: a quoted cell may span lines).
+fn unclosed_quote(bytes: &[u8]) -> Option<u64> {
+    let (mut line, mut opened, mut is_cell_start) = (1, None, true);
+    let mut rest = bytes.iter().peekable();
+    while let Some(byte) = rest.next() {
+        match (byte, opened) {
+            (b'"', Some(_)) if rest.peek() == Some(&&b'"') => {
+                rest.next();
+            }
+            (b'"', Some(_)) => opened = None,
+            (b'"', None) if is_cell_start => opened = Some(line),
+            _ => {}
+        }
+        is_cell_start = opened.is_none() && b",\r\n".contains(byte);
+        let is_line_end = *byte == b'\n' || (*byte == b'\r' && rest.peek() != Some(&&b'\n'));
+        line += u64::from(is_line_end);
+    }
+    opened
+}
+
 /// Where a row really begins: the reader stands before the empty lines above it.
 fn past_empty_lines(bytes: &[u8], position: &csv::Position) -> csv::Position {
     let before = usize::try_from(position.byte()).ok().and_then(|at| bytes.get(at..));
@@ -261,12 +283,25 @@ mod tests {
     }
 
     #[test]
+    fn a_quoted_cell_may_span_lines() {
+        let text =
+            "username,hashed_password,note\nalice,h1,\"two\nlines, \"\"quoted\"\"\"\nbob,h2,a\"b\n";
+
+        let table = UsersTable::parse(text.as_bytes()).unwrap();
+
+        let names: Vec<_> = table.rows().map(|row| (row.username, row.line)).collect();
+        assert_eq!(names, [("alice", 2), ("bob", 4)]);
+    }
+
+    #[test]
     fn an_invalid_file_is_an_error_that_names_the_line() {
         for (bytes, line, word) in [
             (&b""[..], 1, "empty"),
             (b"\n\n", 1, "empty"),
             (b"{\"users\":[]}", 1, "username"),
             (b"username,email\nalice,a@b\n", 1, "hashed_password"),
+            (b"username;hashed_password\nalice;x\n", 1, "it must have \",\""),
+            (b"username\thashed_password\nalice\tx\n", 1, "has a tab"),
             (b"username,hashed_password\nalice,x\n\xff\xfe,y\n", 3, "UTF-8"),
             (b"username,email,hashed_password\nalice,\"a@b,x\nbob,b@b,y\n", 2, "quote"),
             (b"username,hashed_password\nalice,x\n\"bob,y\ncarol,z\n", 3, "quote"),

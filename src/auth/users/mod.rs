@@ -9,5 +9,5 @@ mod validate;
 pub use edit::{DEFAULT_ACCOUNTS, create_default, edit};
 pub use error::{EditError, FileError};
 pub use file::{UserRow, UsersTable};
-pub use store::{Account, PendingUsers, RowFault, Users, UsersReload, accounts_of};
-pub use validate::{check_email, check_password, check_username};
+pub use store::{Account, PendingUsers, RowFault, UserChanges, Users, UsersReload, accounts_of};
+pub use validate::{check_email, check_password, check_username, is_possible_username};

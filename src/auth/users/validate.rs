@@ -1,5 +1,6 @@
 //! What a username, a password and an email address may be (contract section 4).
 
+use icu_properties::{CodePointMapData, props::GeneralCategory};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::error::EditError;
@@ -11,6 +12,12 @@ use crate::auth::password::MAX_PASSWORD_BYTES;
 ///
 /// Says what is accepted.
 pub fn check_username(username: &str) -> Result<(), EditError> {
+    if let Some(char) = username.chars().find(|char| is_invisible(*char)) {
+        let code = u32::from(char);
+        return Err(EditError::Refused(format!(
+            "a username has no invisible and no unassigned characters; this one has U+{code:04X}"
+        )));
+    }
     let fits = (3..=64).contains(&username.chars().count())
         && username.trim() == username
         && !username.chars().any(|char| char == ':' || char.is_control());
@@ -20,6 +27,24 @@ pub fn check_username(username: &str) -> Result<(), EditError> {
     Err(EditError::Refused(
         "a username has 3 to 64 characters, no \":\", no control characters and no space at either end".into(),
     ))
+}
+
+/// Whether a user may have this name: an account, a guest, or a user of an issuer. Accounts that exist already keep names that
+/// [`check_username`] would refuse for a new one.
+pub fn is_possible_username(username: &str) -> bool {
+    (1..=128).contains(&username.chars().count()) && !username.chars().any(char::is_control)
+}
+
+/// Format characters, such as zero-width ones and those that turn the direction of a text, separators of lines, and characters
+/// that Unicode has not assigned: names with them look like others.
+fn is_invisible(char: char) -> bool {
+    matches!(
+        CodePointMapData::<GeneralCategory>::new().get(char),
+        GeneralCategory::Format
+            | GeneralCategory::Unassigned
+            | GeneralCategory::LineSeparator
+            | GeneralCategory::ParagraphSeparator
+    )
 }
 
 /// Checks a new password (contract section 4).
@@ -63,7 +88,18 @@ mod tests {
         for good in ["abc", "zoë", "a b", &"é".repeat(64)] {
             assert!(check_username(good).is_ok(), "{good}");
         }
-        for bad in ["", "ab", "a:b", " abc", "abc ", "a\nb", &"a".repeat(65)] {
+        for bad in [
+            "",
+            "ab",
+            "a:b",
+            " abc",
+            "abc ",
+            "a\nb",
+            "ad\u{200b}min",
+            "a\u{202e}nimda",
+            "abc\u{378}",
+            &"a".repeat(65),
+        ] {
             assert!(check_username(bad).is_err(), "{bad}");
         }
         for (password, fits) in [

@@ -10,6 +10,8 @@ mod rooms;
 mod rule_body;
 mod rules;
 mod server;
+mod sessions;
+mod tokens;
 
 use utoipa_axum::router::OpenApiRouter;
 
@@ -22,4 +24,6 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
         .merge(rooms::router())
         .merge(rules::router())
         .merge(message::router())
+        .merge(sessions::router())
+        .merge(tokens::router())
 }

@@ -17,7 +17,7 @@ use super::{
     server::{DoneBody, done_response},
 };
 use crate::{
-    auth::users::check_username,
+    auth::users::is_possible_username,
     client_ip::ClientEndpoint,
     clock::unix_now,
     http::{
@@ -339,7 +339,7 @@ fn subject_of(username: Option<String>, client_id: Option<String>) -> Option<Sub
     };
     let is_valid = match &subject {
         Subject::Everyone => true,
-        Subject::Username(name) => check_username(name).is_ok(),
+        Subject::Username(name) => is_possible_username(name),
         Subject::ClientId(id) => is_client_id(id),
     };
     is_valid.then_some(subject)

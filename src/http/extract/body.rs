@@ -41,7 +41,8 @@ impl<S: Send + Sync, T: DescribeBody> FromRequest<S> for JsonBody<T> {
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         refuse_other_than_json(request.headers())?;
         let bytes = read(request.into_body()).await?;
-        let bytes: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
+        let bytes = without_mark(&bytes);
+        let bytes: &[u8] = if bytes.is_empty() { b"{}" } else { bytes };
         json_object(bytes)?;
         // From the text, since payloads are passed on byte for byte.
         serde_json::from_slice(bytes).map(Self).map_err(|_| T::fault())
@@ -89,7 +90,13 @@ pub(in crate::http) async fn discard(mut body: BodyDataStream) {
     let _ = tokio::time::timeout(DISCARD_TIMEOUT, reading).await;
 }
 
+/// Without a byte order mark, which a text may begin with (RFC 8259 section 8.1).
+fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
+}
+
 pub(super) fn json_object(bytes: &[u8]) -> Result<Map<String, Value>, ApiError> {
+    let bytes = without_mark(bytes);
     let whole_body = |kind, msg: &str| {
         ApiError::Invalid(vec![FieldError { kind, loc: vec![json!("body")], msg: msg.into() }])
     };

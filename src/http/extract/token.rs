@@ -11,23 +11,27 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
 
 use crate::{
-    auth::users::Account,
+    auth::{access_token::Claims, users::Account},
     client_ip::ClientEndpoint,
     http::error::ApiError,
     limits::{RefusalKind, log_refusal},
     state::AppState,
 };
 
-/// The account that a request's bearer token authenticates (RFC 6750 section 2.1).
-pub(in crate::http) struct CurrentUser(pub(in crate::http) Account);
+/// The account and the claims that a request's bearer token authenticates (RFC 6750 section 2.1).
+pub(in crate::http) struct CurrentUser(pub(in crate::http) Account, pub(in crate::http) Claims);
 
 impl FromRequestParts<AppState> for CurrentUser {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
         let Bearer(token) = bearer(&parts.headers)?.ok_or(ApiError::NotAuthenticated)?;
-        let (account, _claims) = app.identify(token.expose_secret(), address_of(parts))?;
-        Ok(Self(account))
+        let token = token.expose_secret();
+        if app.needs_issuer_key(token) {
+            app.fetch_issuer_key().await;
+        }
+        let (account, claims) = app.identify(token, address_of(parts))?;
+        Ok(Self(account, claims))
     }
 }
 

@@ -2,12 +2,13 @@
 
 use axum::{
     Extension, Json,
+    body::Bytes,
     extract::State,
     http::header,
     response::{IntoResponse, Response},
 };
 use secrecy::ExposeSecret;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -137,7 +138,7 @@ async fn token(
     get, path = "/auth/me", tag = "Authentication", security(("token" = [])),
     responses(TokenErrors, (status = 200, description = "The account", body = UserBody))
 )]
-async fn me(CurrentUser(account): CurrentUser) -> Json<UserBody> {
+async fn me(CurrentUser(account, _): CurrentUser) -> Json<UserBody> {
     let Account { username, email, is_active, .. } = account;
     Json(UserBody { username, email, is_active })
 }
@@ -145,27 +146,48 @@ async fn me(CurrentUser(account): CurrentUser) -> Json<UserBody> {
 /// Returns a new access token; the old one stays valid until it expires.
 #[utoipa::path(
     post, path = "/auth/refresh", tag = "Authentication", security(("token" = [])),
-    responses(TokenErrors, (status = 200, description = "An access token", body = TokenBody))
+    responses(
+        TokenErrors,
+        (status = 200, description = "An access token", body = TokenBody),
+        (status = 403, description = "The token is no login: it is of another issuer, or has permissions", body = ErrorBody),
+    )
 )]
 async fn refresh(
     State(app): State<AppState>,
-    CurrentUser(account): CurrentUser,
+    CurrentUser(account, claims): CurrentUser,
 ) -> Result<Response, ApiError> {
-    Ok(token_response(&app.issue(&account)?))
+    // A login may do everything: a token that may not must not become one.
+    if claims.is_from_issuer || account.is_foreign() || claims.permissions.is_some() {
+        return Err(ApiError::ForeignToken);
+    }
+    Ok(token_response(&app.issue_in(&account, claims.family.as_deref())?))
 }
 
-/// Revokes the access token of the request, if there is one, and closes its WebSockets.
+/// How to log out.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(default)]
+struct Logout {
+    /// `true`: ends all tokens of the user, also those of other devices.
+    all: bool,
+}
+
+/// Ends the access token of the request, if there is one, with those that it was refreshed from and to, and closes their
+/// WebSockets.
 #[utoipa::path(
     post, path = "/auth/logout", tag = "Authentication", security((), ("token" = [])),
+    request_body(content = Option<Logout>, description = "Optional"),
     responses((status = 200, description = "Also without an access token, or with an invalid one", body = LogoutBody))
 )]
 async fn logout(
     State(app): State<AppState>,
     Extension(client): Extension<ClientEndpoint>,
     token: Option<Bearer>,
+    body: Bytes,
 ) -> Json<LogoutBody> {
+    // Clients send all kinds of bodies here, which count for nothing.
+    let Logout { all } = serde_json::from_slice(&body).unwrap_or_default();
     let persisted = match token {
-        Some(Bearer(token)) => app.log_out(token.expose_secret(), client.address).await,
+        Some(Bearer(token)) => app.log_out(token.expose_secret(), client.address, all).await,
         None => Ok(()),
     };
     let persisted = persisted.err().map(|NotPersisted| false);

@@ -135,6 +135,11 @@ fn server_metrics(app: &AppState) -> Registry {
     let help = "Logins whose password is checked now or waits";
     gauge(&mut now, "hashing_queue", help, app.pending_logins());
     register_memory(&mut now, &app.memory);
+    if let Some(age) = app.issuer_keys_age() {
+        let help = "Time since the keys of the issuer of tokens were fetched";
+        let age = ConstGauge::new(age.as_secs_f64());
+        now.register_with_unit("issuer_keys_age", help, Unit::Seconds, age);
+    }
     now
 }
 

@@ -4,13 +4,14 @@ use axum::{
     Extension, Json,
     extract::{FromRequestParts, Path, State},
     http::request::Parts,
-    response::Response,
+    response::{IntoResponse, Response},
 };
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
+    auth::access_token::Claims,
     client_ip::ClientEndpoint,
     http::{
         error::{ApiError, ErrorBody, InvalidBody},
@@ -35,16 +36,31 @@ struct RoomBody {
 }
 
 /// Permission to list rooms: every client has it, or with `ROOMS_API_REQUIRE_AUTH=true` those with an access token.
-struct RoomsAccess;
+struct RoomsAccess(Option<Claims>);
+
+impl RoomsAccess {
+    /// Whether the token is for some rooms only.
+    fn is_limited(&self) -> bool {
+        let permissions = self.0.as_ref().and_then(|claims| claims.permissions.as_ref());
+        permissions.is_some_and(|permissions| permissions.rooms.is_some())
+    }
+
+    /// Whether the token, where there is one, is for this room.
+    fn allow(&self, room: &str) -> bool {
+        let permissions = self.0.as_ref().and_then(|claims| claims.permissions.as_ref());
+        permissions.is_none_or(|permissions| permissions.allow_room(room))
+    }
+}
 
 impl FromRequestParts<AppState> for RoomsAccess {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
-        if app.config.auth.rooms_api_require_auth {
-            CurrentUser::from_request_parts(parts, app).await?;
+        if !app.config.auth.rooms_api_require_auth {
+            return Ok(Self(None));
         }
-        Ok(Self)
+        let CurrentUser(_, claims) = CurrentUser::from_request_parts(parts, app).await?;
+        Ok(Self(Some(claims)))
     }
 }
 
@@ -64,11 +80,18 @@ impl FromRequestParts<AppState> for RoomsAccess {
 )]
 async fn list(
     State(app): State<AppState>,
-    _: RoomsAccess,
+    access: RoomsAccess,
     Extension(client): Extension<ClientEndpoint>,
     query: ListQuery,
 ) -> Result<Response, ApiError> {
     let query = query.for_users();
+    if access.is_limited() {
+        // Few rooms: neither a page nor the list that all clients share.
+        let list = app.room_list().await?;
+        let rooms = list.rooms.iter().filter(|(room, _)| access.allow(room));
+        let rooms: Vec<_> = rooms.map(|(room, users)| body(room, *users)).collect();
+        return Ok(Json(rooms).into_response());
+    }
     if query.is_page() {
         let list = app.room_list().await?;
         return Ok(query.answer(&list, |room, users| body(room, users)));
@@ -88,10 +111,13 @@ async fn list(
 )]
 async fn info(
     State(app): State<AppState>,
-    _: RoomsAccess,
+    access: RoomsAccess,
     room: Result<Path<String>, axum::extract::rejection::PathRejection>,
 ) -> Result<Json<RoomBody>, ApiError> {
     let Path(room) = room.map_err(|_| ApiError::RoomNotFound)?;
+    if !access.allow(&room) {
+        return Err(ApiError::RoomNotPermitted);
+    }
     let users = app.rooms.backend().member_count(&app.rooms, &room).await?;
     let users = users.ok_or(ApiError::RoomNotFound)?;
     Ok(Json(body(&room, users)))

@@ -44,6 +44,9 @@ struct IceServersBody {
     ice_servers: Vec<IceServer>,
     /// How long the credentials are valid, in seconds.
     ttl: u64,
+    /// `relay` where the token allows TURN servers only; otherwise absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ice_transport_policy: Option<&'static str>,
 }
 
 /// Issues TURN credentials for the user of the token.
@@ -57,7 +60,7 @@ struct IceServersBody {
 )]
 async fn turn_credentials(
     State(app): State<AppState>,
-    CurrentUser(account): CurrentUser,
+    CurrentUser(account, _): CurrentUser,
 ) -> Result<Response, ApiError> {
     let (minted, urls, ttl) =
         app.turn_credentials(&account.username).map_err(|error| match error {
@@ -78,8 +81,12 @@ async fn turn_credentials(
     get, path = "/auth/ice-servers", tag = "TURN", security(("token" = [])),
     responses(TokenErrors, (status = 200, description = "Servers with credentials", body = IceServersBody))
 )]
-async fn ice_servers(State(app): State<AppState>, CurrentUser(account): CurrentUser) -> Response {
+async fn ice_servers(
+    State(app): State<AppState>,
+    CurrentUser(account, claims): CurrentUser,
+) -> Response {
     let (ice_servers, ttl) = app.ice_servers(Some(&account.username));
-    let body = IceServersBody { ice_servers, ttl: ttl.as_secs() };
+    let policy = claims.is_relay_only().then_some("relay");
+    let body = IceServersBody { ice_servers, ttl: ttl.as_secs(), ice_transport_policy: policy };
     (NO_STORE, Json(body)).into_response()
 }

@@ -11,6 +11,7 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
+use bytestring::ByteString;
 use hyper::upgrade::OnUpgrade;
 use tokio::runtime::Handle;
 use tracing::Span;
@@ -24,14 +25,14 @@ use crate::{
     limits::Permit,
     memory::MemoryHolder,
     metrics::LimitKind,
-    moderation::EntryDenied,
+    moderation::{EntryDenied, RuleKind, Subject},
     net::{ConnectionInfo, ConnectionSlot, Upgraded, stream_of, workers::Workers},
-    protocol::{CloseReason, MessageLimits},
+    protocol::{CloseReason, MessageLimits, ModerationRequest},
     rooms::{Peer, is_room_id},
     session::{
         self, AuthError, Authorized, Credentials, IceServerSet, SessionContext, SessionServices,
     },
-    state::AppState,
+    state::{AppState, ModerationError},
     telemetry::TraceContext,
     websocket::{Socket, WebSocket, sec_websocket_accept},
 };
@@ -191,6 +192,13 @@ fn run_session(
     }
 }
 
+/// A [`ModerationRequest`] that owns its parts.
+enum ModeratorAct {
+    Ban(Subject, u64),
+    Lock,
+    Unlock,
+}
+
 /// The services for one connection. Drops its permit for unauthenticated connections once it is authorized.
 struct StateServices {
     app: AppState,
@@ -233,6 +241,48 @@ impl SessionServices for StateServices {
         }
         self.unauthenticated.lock().unwrap_or_else(PoisonError::into_inner).take();
         Ok(authorized)
+    }
+
+    fn needs_issuer_key(&self, token: &str) -> bool {
+        self.app.needs_issuer_key(token)
+    }
+
+    async fn fetch_issuer_key(&self) {
+        self.app.fetch_issuer_key().await;
+    }
+
+    fn moderate(
+        &self,
+        room: Arc<str>,
+        request: &ModerationRequest<'_>,
+        queue: ClientQueue,
+        answer: ByteString,
+    ) {
+        let (app, room) = (self.app.clone(), room.to_string());
+        let act = match request {
+            ModerationRequest::Kick { client_id, ban_seconds } => {
+                ModeratorAct::Ban(Subject::ClientId(client_id.to_string()), *ban_seconds)
+            }
+            ModerationRequest::Lock => ModeratorAct::Lock,
+            ModerationRequest::Unlock => ModeratorAct::Unlock,
+        };
+        // A session does not wait for the disk and for other nodes.
+        tokio::spawn(async move {
+            let done = match act {
+                ModeratorAct::Ban(subject, seconds) => {
+                    app.ban(Some(room), subject, seconds).await.map(drop)
+                }
+                ModeratorAct::Lock => app.lock(room).await.map(drop),
+                ModeratorAct::Unlock => {
+                    let removed = app.remove_rule(RuleKind::Lock { room }).await;
+                    removed.map(drop).map_err(ModerationError::from)
+                }
+            };
+            match done {
+                Ok(()) => drop(queue.push(answer, None)),
+                Err(error) => tracing::warn!(%error, "moderation refused"),
+            }
+        });
     }
 
     fn ice_servers(&self, username: Option<&str>) -> IceServerSet {

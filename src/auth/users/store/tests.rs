@@ -68,7 +68,9 @@ fn a_changed_file_is_reloaded_once_it_has_settled() {
     edit(&path, |table| table.add("bob", "", HASH)).unwrap();
 
     assert!(matches!(users.poll_file(), UsersReload::Nothing), "seen for the first time");
-    assert!(matches!(users.poll_file(), UsersReload::Changed(faults) if faults.is_empty()));
+    assert!(
+        matches!(users.poll_file(), UsersReload::Changed(changes, faults) if faults.is_empty() && changes.added == 1)
+    );
     assert!(users.active("bob").is_some());
     assert!(matches!(users.poll_file(), UsersReload::Nothing));
 }
@@ -84,7 +86,7 @@ fn a_file_that_becomes_readable_is_read() {
     fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
     users.poll_file();
 
-    assert!(matches!(users.poll_file(), UsersReload::Changed(_)), "owner or mode changed");
+    assert!(matches!(users.poll_file(), UsersReload::Changed(..)), "owner or mode changed");
 }
 
 #[test]
@@ -104,4 +106,46 @@ fn a_file_that_is_invalid_or_gone_leaves_the_last_valid_accounts_in_force() {
         assert!(matches!(users.poll_file(), UsersReload::Nothing), "reported once");
         assert!(users.active("alice").is_some());
     }
+}
+
+#[test]
+fn a_file_that_loses_most_accounts_to_invalid_rows_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("users.csv");
+    let file = |flags: &[&str]| {
+        let rows = flags.iter().enumerate();
+        let rows = rows.map(|(number, flag)| format!("user{number},{HASH},{flag}\n"));
+        format!("username,hashed_password,is_active\n{}", rows.collect::<String>())
+    };
+    fs::write(&path, file(&["True"; 4])).unwrap();
+    let (users, _) = Users::load(&path).unwrap();
+    let active = |flags: &[&str]| {
+        fs::write(&path, file(flags)).unwrap();
+        let applied = users.reload().map(|pending| pending.apply().1.len());
+        applied.map(|_| users.active_count())
+    };
+
+    for (flags, lost) in [(["?"; 4], "4 of 4"), (["?", "?", "?", "True"], "3 of 4")] {
+        let refused = active(&flags).unwrap_err().to_string();
+        assert!(refused.contains(lost) && refused.contains("line 2: is_active"), "{refused}");
+        assert_eq!(users.active_count(), 4);
+    }
+    assert_eq!(active(&["t", "y", "1.0", "WAHR"]).unwrap(), 4, "spellings of other programs");
+    assert_eq!(active(&["f", "n", "0.0", "FALSCH"]).unwrap(), 0, "nobody is lost by a fault");
+    assert_eq!(active(&["?", "?", "True", "True"]).unwrap(), 2, "half of them may be");
+    assert_eq!(active(&["True"]).unwrap(), 1, "rows that were removed are no fault");
+}
+
+#[test]
+fn an_unknown_name_costs_what_the_most_expensive_account_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("users.csv");
+    let expensive = HASH.replace("$04$", "$13$").replace("$12$", "$13$");
+    let rows = format!("username,hashed_password\nann,{HASH}\nbob,{HASH}\ncarl,{expensive}\n");
+    fs::write(&path, rows).unwrap();
+
+    let (users, _) = Users::load(&path).unwrap();
+
+    assert_eq!(users.highest_cost(), 13);
+    assert_eq!(users.unusual_costs().get("carl"), Some(&13));
 }

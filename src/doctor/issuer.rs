@@ -1,0 +1,47 @@
+//! The keys of the issuer of tokens: in a file, or fetched as the server fetches them.
+
+use super::Diagnostic;
+use crate::{auth::issuer_keys::IssuerKeys, config::StartupSettings, state};
+
+/// The keys, if there is an issuer and it has keys, and what is to be said about them.
+pub(super) async fn load(startup: &StartupSettings) -> (Option<IssuerKeys>, Option<Diagnostic>) {
+    const SUBJECT: &str = "issuer";
+    let tokens = &startup.tokens;
+    let loaded = if let Some(path) = &tokens.public_key_file {
+        state::read_key_file(path)
+            .map_err(|error| (error, "make the file readable; it holds keys in PEM or a JWK set"))
+    } else if let Some(source) = tokens.key_source.clone() {
+        let own_tls = startup.listen.tls.is_some();
+        let client = state::issuer_client(source, tokens.allows_private, own_tls).await;
+        let keys = state::fetch_keys(&client).await;
+        keys.map_err(|error| {
+            (
+                error.to_string(),
+                "check JWT_ISSUER and JWT_JWKS_URL, and that this machine reaches them",
+            )
+        })
+    } else {
+        return (None, None);
+    };
+    match loaded {
+        Ok(keys) => {
+            let message = format!("it has {} keys that can sign tokens", keys.count());
+            (Some(keys), Some(Diagnostic::ok(SUBJECT, message)))
+        }
+        Err((message, fix)) => (None, Some(Diagnostic::fault(SUBJECT, message, fix))),
+    }
+}
+
+/// What is to be said about the issuer, and that its tokens are for any audience.
+pub(super) async fn check(startup: &StartupSettings) -> Vec<Diagnostic> {
+    let (_, found) = load(startup).await;
+    let is_open = found.is_some() && startup.tokens.audience.is_empty();
+    let open = is_open.then(|| {
+        Diagnostic::warning(
+            "JWT_AUDIENCE",
+            "is empty: tokens that the issuer made for other services are accepted, too",
+            "set it to the `aud` of your tokens",
+        )
+    });
+    found.into_iter().chain(open).collect()
+}

@@ -1,0 +1,332 @@
+//! Tokens that an identity provider signs with keys of its own.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use rcgen::KeyPair;
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use signaling::clock::unix_now;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
+
+use crate::{
+    doctor::{Findings, home},
+    harness::{
+        Client, eventually, http,
+        process::{INTERVALS, RestartableServer, ServerProcess, start_err},
+    },
+};
+
+/// An ES256 key, and its name.
+struct SigningKey {
+    id: &'static str,
+    pair: KeyPair,
+}
+
+impl SigningKey {
+    fn new(id: &'static str) -> Self {
+        Self { id, pair: KeyPair::generate().unwrap() }
+    }
+
+    fn jwk(&self) -> Value {
+        let point = self.pair.public_key_raw();
+        let [x, y] = [&point[1..33], &point[33..]].map(|half| BASE64_URL_SAFE_NO_PAD.encode(half));
+        json!({"kty":"EC","crv":"P-256","use":"sig","alg":"ES256","kid":self.id,"x":x,"y":y})
+    }
+
+    fn sign(&self, claims: &Value) -> String {
+        let header = Header { kid: Some(self.id.to_owned()), ..Header::new(Algorithm::ES256) };
+        let key = EncodingKey::from_ec_der(&self.pair.serialize_der());
+        jsonwebtoken::encode(&header, claims, &key).unwrap()
+    }
+}
+
+/// Answers by path: a status with headers, and a body.
+type Answers = Arc<Mutex<BTreeMap<String, (String, String)>>>;
+
+/// An identity provider on loopback.
+struct Issuer {
+    url: String,
+    answers: Answers,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Issuer {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address: SocketAddr = listener.local_addr().unwrap();
+        let (answers, asked) = (Answers::default(), Arc::new(Mutex::new(Vec::new())));
+        let issuer = Self {
+            url: format!("http://{address}"),
+            answers: answers.clone(),
+            asked: asked.clone(),
+        };
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut head = Vec::new();
+                while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+                    if stream.read_buf(&mut head).await.unwrap_or(0) == 0 {
+                        break;
+                    }
+                }
+                let head = String::from_utf8_lossy(&head).into_owned();
+                let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
+                let missing = || ("404 Not Found".to_owned(), String::new());
+                let answer = answers.lock().unwrap().get(&path).cloned();
+                let (status, body) = answer.unwrap_or_else(missing);
+                asked.lock().unwrap().push(path);
+                let length = body.len();
+                let answer = format!(
+                    "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+                );
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        let document = json!({"issuer": issuer.url, "jwks_uri": format!("{}/keys", issuer.url)});
+        issuer.answer("/.well-known/openid-configuration", "200 OK", &document.to_string());
+        issuer
+    }
+
+    fn answer(&self, path: &str, status: &str, body: &str) {
+        self.answers.lock().unwrap().insert(path.to_owned(), (status.to_owned(), body.to_owned()));
+    }
+
+    fn serve_keys(&self, keys: &[&SigningKey]) {
+        let keys: Vec<_> = keys.iter().map(|key| key.jwk()).collect();
+        self.answer("/keys", "200 OK", &json!({ "keys": keys }).to_string());
+    }
+
+    fn times_asked(&self, path: &str) -> usize {
+        self.asked.lock().unwrap().iter().filter(|asked| *asked == path).count()
+    }
+
+    fn claims(&self, user: &str) -> Value {
+        json!({"iss":self.url,"aud":"calls","sub":user,"exp":unix_now() + 300})
+    }
+
+    /// A server that finds the keys by discovery, whose users need no account.
+    async fn server(&self, more: &[(&str, &str)]) -> ServerProcess {
+        let mut settings = vec![
+            ("JWT_ISSUER", self.url.as_str()),
+            ("JWT_AUDIENCE", "calls"),
+            ("JWT_ALGORITHMS", "HS256,ES256"),
+            ("JWT_JWKS_ALLOW_PRIVATE", "true"),
+            ("USERS_REQUIRED", "false"),
+        ];
+        settings.extend(more);
+        RestartableServer::start(&settings).await.process
+    }
+}
+
+async fn status_of(server: &ServerProcess, token: &str) -> StatusCode {
+    ask(server, Method::GET, "/auth/me", token).await.0
+}
+
+async fn ask(
+    server: &ServerProcess,
+    method: Method,
+    path: &str,
+    token: &str,
+) -> (StatusCode, Value) {
+    let url = format!("http://{}{path}", server.address);
+    let answer = http().build().unwrap().request(method, url).bearer_auth(token).send().await;
+    let answer = answer.unwrap();
+    (answer.status(), answer.json().await.unwrap())
+}
+
+/// The reason of the next line about a refused token.
+async fn reason(server: &mut ServerProcess) -> String {
+    let line = server.log.next_line_with("\"token refused\"").await;
+    let line: Value = serde_json::from_str(&line).unwrap();
+    line["fields"]["reason"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn users_of_an_issuer_join_without_an_account() {
+    let (issuer, key) = (Issuer::start().await, SigningKey::new("one"));
+    issuer.serve_keys(&[&key]);
+    let mut server = issuer.server(&[]).await;
+
+    let token = key.sign(&issuer.claims("auth0|5f7c:8"));
+    let (status, me) = ask(&server, Method::GET, "/auth/me", &token).await;
+    assert_eq!((status, &me["username"]), (StatusCode::OK, &json!("auth0|5f7c:8")), "{me}");
+    let mut client = Client::connect(server.address, "den", &[]).await.unwrap();
+    client.authenticate("auth0|5f7c:8", &token, Value::Null).await;
+
+    let (status, refusal) = ask(&server, Method::POST, "/auth/refresh", &token).await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    assert!(refusal["detail"].as_str().unwrap().contains("no login"), "{refusal}");
+
+    let with = |name: &str, value: Value| {
+        let mut claims = issuer.claims("u1");
+        claims[name] = value;
+        claims
+    };
+    for (claims, expected) in [
+        (with("aud", json!(["other", "service"])), "`aud` is \"other, service\""),
+        (with("iss", json!("https://id.example.com")), "`iss` is \"https://id.example.com\""),
+        (with("exp", json!(unix_now() - 60)), "it expired 1 min"),
+        (with("sub", json!(17)), "`sub` is a number; it must be a text"),
+        (with("sub", json!("x".repeat(129))), "1 to 128 characters"),
+        (with("sub", json!("alice")), "\"alice\" is an account of the users file"),
+    ] {
+        assert_eq!(status_of(&server, &key.sign(&claims)).await, 401, "{claims}");
+        let reason = reason(&mut server).await;
+        assert!(reason.contains(expected), "{claims}: {reason}");
+    }
+    let stranger = SigningKey::new("one");
+    assert_eq!(status_of(&server, &stranger.sign(&issuer.claims("u1"))).await, 401);
+    assert_eq!(reason(&mut server).await, "it is signed with another key");
+    let metrics =
+        server.log.lines().iter().filter(|line| line.contains("issuer keys fetched")).count();
+    assert_eq!(metrics, 1);
+}
+
+#[tokio::test]
+async fn a_public_key_is_no_secret_and_a_user_can_be_mapped_to_an_account() {
+    let (issuer, key) = (Issuer::start().await, SigningKey::new("one"));
+    issuer.serve_keys(&[&key]);
+    let more = [("USERS_REQUIRED", "true"), ("JWT_USER_CLAIM", "email")];
+    let mut server = issuer.server(&more).await;
+    let claims = |email: &str, verified: Value| {
+        let mut claims = issuer.claims("17");
+        (claims["email"], claims["email_verified"]) = (json!(email), verified);
+        claims
+    };
+
+    assert_eq!(status_of(&server, &key.sign(&claims("alice", json!(true)))).await, 200);
+    assert_eq!(status_of(&server, &key.sign(&claims("alice", json!(false)))).await, 401);
+    assert_eq!(reason(&mut server).await, "`email_verified` is not true");
+    assert_eq!(status_of(&server, &key.sign(&claims("nobody", json!(true)))).await, 401);
+    assert_eq!(reason(&mut server).await, "the users file has no account \"nobody\"");
+
+    // RFC 8725 section 2.1: the public key as the secret of an HMAC.
+    let header = Header::new(Algorithm::HS256);
+    for secret in [key.pair.public_key_pem(), key.jwk().to_string()] {
+        let key = EncodingKey::from_secret(secret.as_bytes());
+        let token = jsonwebtoken::encode(&header, &claims("alice", json!(true)), &key).unwrap();
+        assert_eq!(status_of(&server, &token).await, 401);
+    }
+    assert_eq!(reason(&mut server).await, "it is signed with another key");
+}
+
+#[tokio::test]
+async fn a_new_key_is_fetched_when_a_token_names_it_and_the_last_keys_outlive_an_outage() {
+    let (issuer, old, new) =
+        (Issuer::start().await, SigningKey::new("old"), SigningKey::new("new"));
+    issuer.serve_keys(&[&old]);
+    let mut server = issuer.server(&[(INTERVALS, "issuer_unknown_key=0")]).await;
+    assert_eq!(status_of(&server, &old.sign(&issuer.claims("u1"))).await, 200);
+    let mut client = Client::connect(server.address, "den", &[]).await.unwrap();
+    client.authenticate("u1", &old.sign(&issuer.claims("u1")), Value::Null).await;
+
+    issuer.serve_keys(&[&old, &new]);
+    client.send(json!({"type":"auth_token","token":new.sign(&issuer.claims("u1"))})).await;
+    assert_eq!(client.receive().await["type"], "token_refreshed");
+    assert_eq!(issuer.times_asked("/keys"), 2);
+
+    issuer.answer("/keys", "503 Service Unavailable", "");
+    let unknown = SigningKey::new("unknown");
+    assert_eq!(status_of(&server, &unknown.sign(&issuer.claims("u1"))).await, 401);
+    let line = server.log.next_line_with("issuer keys not fetched").await;
+    assert!(line.contains("it answered 503"), "{line}");
+    assert_eq!(reason(&mut server).await, "the issuer has no key of its `kid` and `alg`");
+    for key in [&old, &new] {
+        assert_eq!(status_of(&server, &key.sign(&issuer.claims("u2"))).await, 200);
+    }
+}
+
+#[tokio::test]
+async fn unknown_keys_cause_no_flood_of_requests() {
+    let (issuer, key) = (Issuer::start().await, SigningKey::new("one"));
+    issuer.serve_keys(&[&key]);
+    let server = issuer.server(&[]).await;
+    let fetched = async || server.log.lines().iter().any(|line| line.contains("keys fetched"));
+    eventually("the keys are fetched", fetched).await;
+
+    for _ in 0..10 {
+        let unknown = SigningKey::new("unknown");
+        assert_eq!(status_of(&server, &unknown.sign(&issuer.claims("u1"))).await, 401);
+    }
+
+    assert_eq!(issuer.times_asked("/keys"), 1, "the last one was less than a minute ago");
+}
+
+#[tokio::test]
+async fn doctor_says_why_the_keys_of_an_issuer_are_not_there() {
+    let (issuer, key, folder) = (Issuer::start().await, SigningKey::new("one"), home());
+    issuer.serve_keys(&[&key]);
+    let settings = [
+        ("JWT_ISSUER", issuer.url.as_str()),
+        ("JWT_ALGORITHMS", "HS256,ES256"),
+        ("JWT_JWKS_ALLOW_PRIVATE", "true"),
+    ];
+    let found = Findings::of(&folder, &settings).await;
+    found.assert_finding("issuer", "ok", "1 keys that can sign", "");
+    found.assert_finding("JWT_AUDIENCE", "warning", "is empty", "`aud`");
+
+    let other = json!({"issuer":"https://other.example.com","jwks_uri":issuer.url});
+    for (path, status, body, message) in [
+        ("/keys", "200 OK", "{\"keys\":[]}".to_owned(), "no public key"),
+        ("/keys", "200 OK", "<html>".to_owned(), "neither PEM nor a JWK set"),
+        ("/keys", "302 Found\r\nLocation: /elsewhere", String::new(), "it answered 302"),
+        ("/keys", "200 OK", " ".repeat(600 * 1024), "more than 512 KiB"),
+        ("/.well-known/openid-configuration", "200 OK", other.to_string(), "JWT_ISSUER is another"),
+        ("/.well-known/openid-configuration", "200 OK", "{}".to_owned(), "no discovery document"),
+    ] {
+        issuer.answer(path, status, &body);
+        let found = Findings::of(&folder, &settings).await;
+        found.assert_finding("issuer", "fault", message, "check JWT_ISSUER");
+    }
+
+    let said = start_err(
+        &folder,
+        &[("JWT_ISSUER", "http://id.example.com"), ("JWT_ALGORITHMS", "HS256,RS256")],
+        &["--check-config"],
+    )
+    .await;
+    assert!(said.contains("JWT_ISSUER: is not encrypted"), "{said}");
+    let said = start_err(&folder, &[("JWT_ISSUER", "https://id.example.com")], &["--check-config"]);
+    assert!(said.await.contains("JWT_ALGORITHMS: has no algorithm of the issuer's keys"));
+}
+
+#[tokio::test]
+async fn keys_come_from_a_file_and_passwords_can_be_switched_off() {
+    let key = SigningKey::new("one");
+    let folder = home();
+    let certificate = rcgen::CertificateParams::new(vec!["id.example.com".into()]).unwrap();
+    let certificate = certificate.self_signed(&key.pair).unwrap();
+    let set = json!({"keys":[key.jwk()]}).to_string();
+    std::fs::remove_file(folder.path().join("users.csv")).unwrap();
+    let settings = [
+        ("DEBUG", "false"),
+        ("SECRET_KEY", "2f0a7d5c9b1e4836a0c7d5e9f1b2a3c4"),
+        ("JWT_SECRET_KEY", "9b1e48362f0a7d5ca0c7d5e9f1b2a3c4"),
+        ("JWT_PUBLIC_KEY_FILE", "{folder}/keys"),
+        ("JWT_ALGORITHMS", "ES256"),
+        ("USERS_REQUIRED", "false"),
+        ("PASSWORD_LOGIN", "false"),
+    ];
+    let mut folder = Some(folder);
+    for text in [key.pair.public_key_pem(), certificate.pem(), set] {
+        let home = folder.take().unwrap();
+        std::fs::write(home.path().join("keys"), text).unwrap();
+        let mut server = RestartableServer::start_in(home, &settings).await;
+        let token = key.sign(&json!({"sub":"u1","exp":unix_now() + 60}));
+        assert_eq!(status_of(&server.process, &token).await, 200);
+        let url = format!("http://{}/auth/login", server.process.address);
+        let login = json!({"username":"u1","password":"secret"});
+        let answer = http().build().unwrap().post(url).json(&login).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::FORBIDDEN);
+        server.process.kill().await;
+        folder = Some(server.folder);
+    }
+}
