@@ -53,7 +53,7 @@ fn logged() -> BTreeMap<String, BTreeSet<String>> {
 }
 
 /// Lines of the code that serves clients which no client can cause by being refused, and why they are not counted.
-const NO_REFUSALS: [(&str, &str); 29] = [
+const NO_REFUSALS: [(&str, &str); 33] = [
     ("administrator", "with ADMIN_TOKEN only"),
     ("all file descriptors are in use; connections wait", "every ten seconds at most"),
     ("cannot accept connections; retrying", "every ten seconds at most"),
@@ -65,6 +65,11 @@ const NO_REFUSALS: [(&str, &str); 29] = [
     ("detached members saved for the next process", "at a restart"),
     ("handing members over to other servers", "at a restart"),
     ("invalid row of the users file ignored", "the operator changed the users file"),
+    ("issuer keys fetched", "of the issuer of tokens, at most once a minute"),
+    (
+        "issuer keys not fetched; the last ones stay in force",
+        "of the issuer of tokens, at most once a minute",
+    ),
     ("logged in", "no refusal: a correct password"),
     ("logged out", "no refusal: a valid token"),
     ("logouts not saved: a restart would undo them", "a fault of the disk"),
@@ -72,8 +77,10 @@ const NO_REFUSALS: [(&str, &str); 29] = [
     ("member joined", "no refusal: joins are limited"),
     ("member left", "no refusal: joins are limited"),
     ("membership resumed", "no refusal: a valid resume token"),
+    ("moderation refused", "a moderator's request, within the message limits"),
     ("moderation rule of another server skipped", "from Redis"),
     ("moderation rules not saved: a restart would undo them", "a fault of the disk"),
+    ("moderator acts", "no refusal: a moderator, within the message limits"),
     ("not all members were handed over in time", "at a restart"),
     ("own membership replaced in a full room", "no refusal: joins are limited"),
     ("request failed: internal error", "a fault of the server"),

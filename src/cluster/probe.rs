@@ -15,7 +15,7 @@ use super::{
 };
 
 /// How long anything may take.
-const TIMEOUT: Duration = Duration::from_secs(3);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often the round trip is measured.
 const ROUND_TRIPS: usize = 21;
@@ -83,7 +83,7 @@ impl RedisEndpoint {
     pub async fn probe(&mut self, shard: usize) -> RedisResult<RedisProbe> {
         let client = timeout(TIMEOUT, self.client())
             .await
-            .unwrap_or_else(|_| Err((redis::ErrorKind::Io, "no answer within 3 s").into()))?;
+            .unwrap_or_else(|_| Err((redis::ErrorKind::Io, "no answer within 5 s").into()))?;
         let settings = client.get_connection_info().redis_settings();
         let user = settings.username().unwrap_or("default").to_owned();
         let config = AsyncConnectionConfig::new()

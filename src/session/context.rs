@@ -185,13 +185,15 @@ pub trait SessionServices: Send + Sync {
     fn fetch_issuer_key(&self) -> impl Future<Output = ()> + Send {
         std::future::ready(())
     }
-    /// Carries out what a moderator asks for in `room`, and queues `answer` once it is in force on this node.
+    /// Carries out what a moderator asks for in `room`, and queues `answer` once it is in force on this node and kept, else
+    /// `failure`.
     fn moderate(
         &self,
         _room: Arc<str>,
         _request: &ModerationRequest<'_>,
         queue: ClientQueue,
         answer: ByteString,
+        _failure: ByteString,
     ) {
         queue.push(answer, None);
     }

@@ -189,8 +189,17 @@ impl<D: SessionServices> Member<'_, D> {
                 let action = request.as_str();
                 self.span().in_scope(|| tracing::info!(action, "moderator acts"));
                 let answer = ServerMessage::Moderated { action, id }.encode();
-                let room = self.context.room.clone();
-                self.context.services.moderate(room, &request, self.queue.clone(), answer);
+                let failure = ServerMessage::Error {
+                    message: "This could not be done, or would not outlast a restart; the server's log says why",
+                    code: "unavailable",
+                    id,
+                    retry: None,
+                    retry_after_ms: None,
+                    max_message_bytes: None,
+                }
+                .encode();
+                let (room, queue) = (self.context.room.clone(), self.queue.clone());
+                self.context.services.moderate(room, &request, queue, answer, failure);
                 (MessageType::Other, MessageOutcome::Done, None)
             }
             ClientMessage::Resume(_) => {

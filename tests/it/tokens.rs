@@ -138,7 +138,7 @@ async fn doctor_says_line_by_line_what_is_right_and_wrong_with_a_token() {
     for (subject, message, fix) in [
         ("exp", "milliseconds", "divide by 1000"),
         ("nbf", "is a text", "without quotes"),
-        ("sub", "`sub` is a number; it must be a text", "as a text"),
+        ("user", "`sub` is a number; it must be a text", "as a text"),
     ] {
         let found = about(&found, subject);
         assert_eq!(found["verdict"], "fault");
@@ -317,11 +317,12 @@ async fn a_token_allows_the_rooms_and_messages_that_it_names() {
 
 #[tokio::test]
 async fn a_moderator_kicks_and_locks_and_nobody_else_does() {
-    let server = RestartableServer::start(&[("USERS_REQUIRED", "false")]).await.process;
-    let mut moderator = present(&server, "den", "boss", json!({"can":["join","moderate"]})).await;
+    let running = RestartableServer::start(&[("USERS_REQUIRED", "false")]).await;
+    let server = &running.process;
+    let mut moderator = present(server, "den", "boss", json!({"can":["join","moderate"]})).await;
     moderator.receive().await;
     moderator.receive().await;
-    let mut member = present(&server, "den", "u1", json!({})).await;
+    let mut member = present(server, "den", "u1", json!({})).await;
     member.receive().await;
     member.receive().await;
     moderator.receive().await;
@@ -336,16 +337,16 @@ async fn a_moderator_kicks_and_locks_and_nobody_else_does() {
     answers.sort_by_key(|answer| answer["type"].to_string());
     assert_eq!(answers[0], json!({"type":"moderated","action":"kick","id":3}));
     assert_eq!(answers[1]["type"], "user_left");
-    let (before, _) = present(&server, "den", "u1", json!({})).await.read_to_close().await;
+    let (before, _) = present(server, "den", "u1", json!({})).await.read_to_close().await;
     assert_eq!(before[0]["code"], "banned");
 
     moderator.send(json!({"type":"lock"})).await;
     assert_eq!(moderator.receive().await["action"], "lock");
-    let (before, _) = present(&server, "den", "u2", json!({})).await.read_to_close().await;
+    let (before, _) = present(server, "den", "u2", json!({})).await.read_to_close().await;
     assert_eq!(before[0]["code"], "room_locked");
     moderator.send(json!({"type":"unlock"})).await;
     assert_eq!(moderator.receive().await["action"], "unlock");
-    let mut later = present(&server, "den", "u2", json!({})).await;
+    let mut later = present(server, "den", "u2", json!({})).await;
     assert_eq!(later.receive().await["type"], "auth_success");
 }
 

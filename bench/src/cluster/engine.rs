@@ -157,7 +157,8 @@ impl Engine {
 
     /// Waits up to 10 s until only the keys of the nodes themselves are left; an error if others remain.
     pub fn expect_empty(&self) -> Result<(), Box<dyn Error>> {
-        const NODE_KEYS: [&str; 6] = ["inbox:", "nodes", "life", "pulse", "arrivals", "logouts"];
+        const NODE_KEYS: [&str; 8] =
+            ["inbox:", "nodes", "life", "pulse", "arrivals", "logouts", "fingerprint", "processes"];
         let deadline = Instant::now() + Duration::from_secs(10);
         let mut connection = self.connection()?;
         loop {

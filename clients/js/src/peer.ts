@@ -317,7 +317,8 @@ export class Peer extends Emitter<PeerEvents> {
       if (pc !== this.connection || this.offer || this.unanswered >= MAX_UNANSWERED) return;
       const { sdp } = await pc.createOffer();
       const offer: Description = { type: 'offer', sdp, n: ++this.offers, peer: this.remoteKey || undefined };
-      const sent = { ...offer, sdp: keepRole(pc, sdp!) };
+      // Other libraries may refuse an offer that is not `actpass`, as aiortc does.
+      const sent = { ...offer, sdp: this.isNumbered ? keepRole(pc, sdp!) : sdp };
       this.isOfferSet = this.wins();
       if (this.isOfferSet) await pc.setLocalDescription({ type: 'offer', sdp });
       this.offer = offer;

@@ -257,6 +257,7 @@ impl SessionServices for StateServices {
         request: &ModerationRequest<'_>,
         queue: ClientQueue,
         answer: ByteString,
+        failure: ByteString,
     ) {
         let (app, room) = (self.app.clone(), room.to_string());
         let act = match request {
@@ -280,7 +281,10 @@ impl SessionServices for StateServices {
             };
             match done {
                 Ok(()) => drop(queue.push(answer, None)),
-                Err(error) => tracing::warn!(%error, "moderation refused"),
+                Err(error) => {
+                    tracing::warn!(%error, "moderation refused");
+                    queue.push(failure, None);
+                }
             }
         });
     }

@@ -93,7 +93,8 @@ async fn a_killed_manage_users_leaves_the_old_file_or_the_new_one() {
 
     assert!(killed > 100 && finished > 100, "{killed} killed, {finished} finished");
     manage_ok(&server.folder, &["enable", "alice"], "").await;
-    assert_eq!(files(server.folder.path()), ["users.csv", "users.csv.lock"], "leftovers");
+    let expected = ["users.csv", "users.csv.lock", "users.csv.revoked"];
+    assert_eq!(files(server.folder.path()), expected, "leftovers");
     server.assert_unharmed().await;
 }
 
