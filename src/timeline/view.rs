@@ -28,7 +28,7 @@ pub struct TimelineEvent {
     /// In milliseconds since the Unix epoch.
     pub at: u64,
     /// `opened`, `closed`, `joined`, `left`, `away`, `resumed`, `moved`, `arrived`, `refused`, `call_report`, `moderated`, or the type of a
-    /// message: `offer`, `answer`, `ice_candidate`, `message`.
+    /// message between members, as its `SignalKind` is called on the wire.
     #[serde(rename = "type")]
     pub kind: &'static str,
     /// The member that the event is about.

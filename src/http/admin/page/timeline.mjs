@@ -5,8 +5,6 @@ import { bytes, seconds } from './format.mjs';
 /** The time without events after which the diagram shows a pause, in milliseconds. */
 const PAUSE = 2_000;
 
-const SIGNALS = ['offer', 'answer', 'ice_candidate', 'message'];
-
 /** How a call goes, by the path that a client reports. */
 export const PATHS = { host: 'directly', srflx: 'directly, through a NAT', relay: 'through a TURN server' };
 
@@ -25,7 +23,8 @@ const MEANINGS = {
 /** An outcome or error code with its meaning. */
 export const explain = (code) => (MEANINGS[code] ? `${code}: ${MEANINGS[code]}` : code);
 
-export const isSignal = ({ type }) => SIGNALS.includes(type);
+/** Whether an event is a message between members: only those have a length. */
+export const isSignal = ({ bytes }) => bytes !== undefined;
 export const isDelivered = ({ outcome }) => outcome === 'sent' || outcome === 'queued';
 
 /** Whether an event is a failure. */
