@@ -6,8 +6,8 @@ use tokio::{sync::oneshot, time::timeout};
 
 use super::{
     ClusterGateway,
-    gateway::{ClaimReply, PendingJoin},
     messages::ClusterCommand,
+    pending::{ClaimReply, PendingJoin},
 };
 use crate::{
     delivery::ClientQueue,

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::{
     ClusterGateway,
-    gateway::{ClaimReply, PendingJoin},
     messages::{Claim, ClusterCommand, ClusterEvent},
+    pending::{ClaimReply, PendingJoin},
     receipts::SignalReceipts,
 };
 use crate::{

@@ -6,7 +6,7 @@ use std::{
     task::{Poll, Waker},
 };
 
-use super::queue::QueueShared;
+use super::queue_state::QueueShared;
 
 /// Why a client's connection is ended by another task than its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::{
     DisconnectSignal, ReplayBuffer,
-    queue::{QueueShared, QueueState},
+    queue_state::{QueueShared, QueueState},
     replay::IDLE_CAPACITY,
 };
 use crate::{protocol::Features, websocket::DirectWriter};
