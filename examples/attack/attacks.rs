@@ -69,7 +69,7 @@ async fn repeat<F: Future<Output = Result<(), TestError>>>(until: Instant, what:
 }
 
 /// L1: eight accounts, each from an address of its own with three rooms, where one member writes as fast as it may to nine
-/// that do not read. Whoever is disconnected comes back.
+/// that do not read. A client that is disconnected comes back.
 async fn slow_readers(target: Arc<Target>, until: Instant) -> Result<String, TestError> {
     let (mut tasks, written) = (JoinSet::new(), Arc::<AtomicU64>::default());
     for number in 0..8_u8 {

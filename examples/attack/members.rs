@@ -101,7 +101,7 @@ async fn converse(mut member: RawSocket, observed: Arc<Mutex<Observed>>) {
                 let latency = epoch.elapsed().saturating_sub(Duration::from_micros(sent_at));
                 let mut observed = lock(&observed);
                 observed.latencies.push(latency);
-                // Before the first message of the other, some may have been sent to nobody.
+                // Before the first message of the other, some may have been sent to an empty room.
                 observed.lost += expected.map_or(0, |expected: u64| heard.abs_diff(expected));
                 expected = Some(heard + 1);
             }),

@@ -58,7 +58,7 @@ impl Revocation {
         Self { username, until, ended: EndedTokens::Hash(hash) }
     }
 
-    /// Ends the token with this `jti`, whoever its user is.
+    /// Ends the token with this `jti`, of any user.
     pub fn of_id(jti: &str, until: u64) -> Self {
         let ended = EndedTokens::Hash(TokenHash::of_id(jti));
         Self { username: ANY_USER.to_owned(), until, ended }

@@ -1,4 +1,4 @@
-//! Why an access token is refused: for the log and for `doctor`. Clients are not told, so that nobody learns from it how to
+//! Why an access token is refused: for the log and for `doctor`. Clients are not told, so that no attacker learns from it how to
 //! forge one.
 
 use std::fmt;

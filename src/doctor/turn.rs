@@ -107,7 +107,7 @@ fn fix(outcome: &Outcome, url: &IceServerUrl) -> String {
         }
         Outcome::WrongSecret => "set the same value here in TURNSERVER_SECRET and there as static-auth-secret (/etc/turnserver.conf; all that follows `=` counts, comments and quotes, too), with use-auth-secret and without lt-cred-mech, then `systemctl restart coturn`".into(),
         Outcome::OpenRelay => "programs relay at your cost, and calls do not: set `use-auth-secret`, and not `no-auth`, in /etc/turnserver.conf".into(),
-        Outcome::IgnoresExpiry => "whoever has had credentials relays until the secret is replaced: change TURNSERVER_SECRET regularly, or use a server that checks the expiry, such as coturn".into(),
+        Outcome::IgnoresExpiry => "a client that has had credentials relays until the secret is replaced: change TURNSERVER_SECRET regularly, or use a server that checks the expiry, such as coturn".into(),
         Outcome::StunOnly => "remove `stun-only` from /etc/turnserver.conf, or name another server: this one does not relay".into(),
         Outcome::Redirects => "name the server that it redirects to, so that it is probed".into(),
         Outcome::NoLongTermCredentials => "set `use-auth-secret`, `static-auth-secret=` and `realm=` in /etc/turnserver.conf (deploy/turnserver.conf)".into(),

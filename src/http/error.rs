@@ -42,7 +42,7 @@ pub enum ApiError {
     #[error("This server has no password login")]
     NoPasswordLogin,
     /// 403. A token that this server did not issue cannot be refreshed here.
-    #[error("This token is no login; whoever has issued it also renews it")]
+    #[error("This token is no login; the service that has issued it also renews it")]
     ForeignToken,
     /// 403. `REQUIRE_HTTPS`.
     #[error("HTTPS required")]

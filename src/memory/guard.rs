@@ -1,4 +1,4 @@
-//! The thread that sheds: whoever finds that too much is held has locks of its own, and workers may be busy.
+//! The thread that sheds: the task that finds that too much is held has locks of its own, and workers may be busy.
 
 use std::{
     io,

@@ -1,4 +1,4 @@
-//! WebhookEvent rooms, REST and a shutdown need of the other nodes. It is chosen once, at the start: [`SingleNode`], or the cluster
+//! What rooms, REST and a shutdown need of the other nodes. It is chosen once, at the start: [`SingleNode`], or the cluster
 //! gateway, which asks Redis.
 
 use std::{

@@ -45,7 +45,7 @@ impl RecentEvent {
     }
 }
 
-/// Adds an event. Where there are too many, the oldest goes that is not the last of its kind: events that somebody can
+/// Adds an event. Where there are too many, the oldest goes that is not the last of its kind: events that a client can
 /// cause at will push no others out.
 fn remember(events: &mut VecDeque<RecentEvent>, event: RecentEvent) {
     events.push_back(event);

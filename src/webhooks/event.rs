@@ -78,7 +78,7 @@ impl WebhookEvent {
 }
 
 impl WebhookEnvelope {
-    /// How many bytes it takes while it waits, about: its names belong to nobody else once their members have left.
+    /// How many bytes it takes while it waits, about: its names have no other owner once their members have left.
     pub(super) fn held_bytes(&self) -> usize {
         let names = match &self.event {
             WebhookEvent::RoomOpened {} | WebhookEvent::RoomClosed {} => 0,

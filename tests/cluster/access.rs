@@ -8,7 +8,7 @@ use crate::harness::{eventually, process::RestartableServer, redis_server::Redis
 
 #[tokio::test]
 async fn health_is_answered_from_memory() {
-    const ASKED: u64 = 500;
+    const ASKED: u64 = 100;
     let cluster = TestCluster::start(&[]).await;
     let commands = async || {
         let mut total = 0;

@@ -6,7 +6,7 @@ local node = node_of(connection)
 if not redis.call('ZSCORE', PREFIX .. 'nodes', node) then return 'unknown' end
 local members = redis.call('HLEN', PREFIX .. 'room:' .. room)
 local counted = tonumber(redis.call('HGET', PREFIX .. 'rooms', room) or 0)
--- A member was lost, and its node has not stated it again: nobody knows how many there are.
+-- A member was lost, and its node has not stated it again: how many there are is unknown.
 if members < counted then return 'damaged' end
 if members > counted then recount(room) end
 local current = redis.call('HGET', PREFIX .. 'room:' .. room, client)

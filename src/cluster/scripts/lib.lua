@@ -76,7 +76,7 @@ local function recount(room)
   return wrong
 end
 
--- The same where the list of a room's nodes was lost: nobody would be told of what happens there.
+-- The same where the list of a room's nodes was lost: no node would receive what happens there.
 local function recount_if_lost(room)
   if redis.call('EXISTS', PREFIX .. 'on:' .. room) == 0 and redis.call('EXISTS', PREFIX .. 'room:' .. room) == 1 then
     recount(room)

@@ -1,6 +1,6 @@
 -- A node states its members of a room, exactly. ARGV: room, node, epoch that the node knows, number of the last webhook event
 -- that it knows, "known" where this Redis has known of the members before ("new" where it is another one, "repair" where it has
--- lost some: then nobody is removed, for who is not stated may be about to join), and the members: a JSON array of objects with client_id and record. The node gets the member list through its inbox, and which of
+-- lost some: then no member is removed, for who is not stated may be about to join), and the members: a JSON array of objects with client_id and record. The node gets the member list through its inbox, and which of
 -- its own members have lost their client id meanwhile.
 -- Returns: 0 where the node is not known (any more), for nothing would remove what it states; and the webhook records. There
 -- are none of members that only this Redis has not known.

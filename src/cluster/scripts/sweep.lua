@@ -1,10 +1,10 @@
--- Removes members of nodes that nobody knows any more, and makes counts right that a lost key has made wrong, a few rooms at
+-- Removes members of nodes that are not registered any more, and makes counts right that a lost key has made wrong, a few rooms at
 -- a time. ARGV: where the sweep before this one has stopped, 0 to begin. Returns: where this one stops, how many members and
 -- counts it has changed, and the webhook records.
 begin_essential()
 local scan = redis.call('HSCAN', PREFIX .. 'rooms', ARGV[1], 'COUNT', SWEEP_BATCH)
 local changed, time = 0, now()
--- Whether something has been so for a lease: whoever knows better has had the time to state it.
+-- Whether something has been so for a lease: a node that knows better has had the time to state it.
 local function has_lasted(name)
   redis.call('HSETNX', PREFIX .. 'ghosts', name, string.format('%.3f', time))
   return time - tonumber(redis.call('HGET', PREFIX .. 'ghosts', name)) > LEASE

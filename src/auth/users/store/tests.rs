@@ -131,7 +131,7 @@ fn a_file_that_loses_most_accounts_to_invalid_rows_is_refused() {
         assert_eq!(users.active_count(), 4);
     }
     assert_eq!(active(&["t", "y", "1.0", "WAHR"]).unwrap(), 4, "spellings of other programs");
-    assert_eq!(active(&["f", "n", "0.0", "FALSCH"]).unwrap(), 0, "nobody is lost by a fault");
+    assert_eq!(active(&["f", "n", "0.0", "FALSCH"]).unwrap(), 0, "no account is lost by a fault");
     assert_eq!(active(&["?", "?", "True", "True"]).unwrap(), 2, "half of them may be");
     assert_eq!(active(&["True"]).unwrap(), 1, "rows that were removed are no fault");
 }
