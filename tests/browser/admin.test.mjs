@@ -173,8 +173,8 @@ describe("the administrator's page", { timeout: SUITE_TIMEOUT }, () => {
     const cells = await row(page, 'alice-1').locator('th, td').allInnerTexts();
     assert.match(cells.join('|'), /^alice\|alice-1\|connected\|\d+ s\|127\.0\.0\.1\|\|TURN\|/);
     assert.equal(await page.getByRole('heading', { name: 'Room den' }).evaluate((title) => title === document.activeElement), true);
-    for (const client of [first, second, third]) await client.close();
     await page.context().close();
+    for (const client of [first, second, third]) await client.close();
   });
 
   test('shows many rooms a page at a time, the fullest first, and searches all of them', async () => {
@@ -200,8 +200,8 @@ describe("the administrator's page", { timeout: SUITE_TIMEOUT }, () => {
     await page.getByLabel('Find or open a room').fill('ROOM-209');
     await row(page, 'room-209').waitFor();
     assert.deepEqual(await names(), ['room-209']);
-    for (const member of members) await member.close();
     await page.context().close();
+    for (const member of members) await member.close();
   });
 
   test('shows recent warnings, and asks nothing while nobody looks', async () => {
@@ -263,8 +263,8 @@ describe("the administrator's page", { timeout: SUITE_TIMEOUT }, () => {
     await news(page, 'Rule removed.');
     const again = await Client.join(server.url, 'kicked', bob, 'bob-2');
     await row(page, 'bob-2').waitFor();
-    for (const client of [first, again]) await client.close();
     await page.context().close();
+    for (const client of [first, again]) await client.close();
   });
 
   test('throws an account out of every room', async () => {
@@ -400,8 +400,8 @@ describe("the administrator's page", { timeout: SUITE_TIMEOUT }, () => {
     await page.locator('#diagram line.life.detached').waitFor({ state: 'attached' });
     first.send({ type: 'offer', offer: { type: 'offer', sdp: 'v=0' }, to: 'bob-2' });
     await page.locator('#diagnosis li.wrong', { hasText: 'alice-1 offered to bob-2, which is disconnected' }).waitFor();
-    await first.close();
     await page.context().close();
+    await first.close();
   });
 
   // --- for everybody, and against some -----------------------------------------------------------
@@ -424,8 +424,8 @@ describe("the administrator's page", { timeout: SUITE_TIMEOUT }, () => {
     assert.equal(await page.locator('img').count(), 0);
     assert.equal(await page.locator('svg[onload]').count(), 0);
     assert.equal(await page.evaluate(() => document.documentElement.scrollWidth > document.documentElement.clientWidth), false);
-    for (const client of [evil, other]) await client.close();
     await page.context().close();
+    for (const client of [evil, other]) await client.close();
   });
 
   test('is accessible in both themes, and fits a phone', async () => {
@@ -475,7 +475,7 @@ describe("the administrator's page", { timeout: SUITE_TIMEOUT }, () => {
     await page.keyboard.press('Enter');
 
     assert.equal((await both[1].receive('server_message')).data, 'hello');
-    for (const client of both) await client.close();
     await page.context().close();
+    for (const client of both) await client.close();
   });
 });
