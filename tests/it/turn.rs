@@ -260,7 +260,14 @@ async fn each_way_to_configure_coturn_wrongly_has_its_own_message_and_fix() {
         ),
         (&[(secret.0, &*commented)], "fault", "another secret", "comments and quotes"),
         (
-            &[("\nrelay-ip=127.0.0.1\n", "\nrelay-ip=192.0.2.1\n"), secret],
+            // coturn tries each port before it answers.
+            &[
+                (
+                    "\nrelay-ip=127.0.0.1\n",
+                    "\nrelay-ip=192.0.2.1\nmin-port=50000\nmax-port=50015\n",
+                ),
+                secret,
+            ],
             "fault",
             "508",
             "external-ip",
