@@ -90,6 +90,7 @@ fn verdict(outcome: &Outcome) -> Verdict {
         | Outcome::PortClosed
         | Outcome::Unreachable(_)
         | Outcome::Timeout
+        | Outcome::AllocationTimeout
         | Outcome::NotStun
         | Outcome::ConnectionClosed
         | Outcome::BadCertificate(_)
@@ -112,7 +113,7 @@ fn fix(outcome: &Outcome, url: &IceServerUrl) -> String {
         Outcome::Redirects => "name the server that it redirects to, so that it is probed".into(),
         Outcome::NoLongTermCredentials => "set `use-auth-secret`, `static-auth-secret=` and `realm=` in /etc/turnserver.conf (deploy/turnserver.conf)".into(),
         Outcome::Refused(486, _) => "raise user-quota or total-quota in /etc/turnserver.conf, or wait until calls end".into(),
-        Outcome::Refused(508, _) => "behind NAT set external-ip=<public address>/<private address> and no relay-ip in /etc/turnserver.conf; otherwise raise the range from min-port to max-port".into(),
+        Outcome::Refused(508, _) | Outcome::AllocationTimeout => "behind NAT set external-ip=<public address>/<private address> and no relay-ip in /etc/turnserver.conf; otherwise raise the range from min-port to max-port".into(),
         Outcome::Refused(..) => "the TURN server's log says why: `journalctl -u coturn`".into(),
         Outcome::UnknownHost(_) => format!("check its spelling; `getent hosts {host}` asks the same name servers"),
         Outcome::PortClosed => format!("start it (`systemctl status coturn`) with {port} among its ports, or open the port: `ufw allow {port}/{protocol}`"),

@@ -97,9 +97,13 @@ impl ConnectionLimits {
         let mut open = open.lock().unwrap_or_else(PoisonError::into_inner);
         open.retain(|slot| slot.strong_count() > 0);
         if open.len() >= MAX_METRICS_CONNECTIONS {
-            let slots = open.iter().filter_map(Weak::upgrade);
-            if let Some(silent) = slots.into_iter().find(|slot| slot.is_silent()) {
-                silent.close();
+            let is_silent =
+                |slot: &Weak<ConnectionSlot>| slot.upgrade().is_some_and(|slot| slot.is_silent());
+            if let Some(oldest) = open.iter().position(is_silent) {
+                // Off the list at once: its task may take a while to end, and the next connection needs another one closed.
+                if let Some(oldest) = open.remove(oldest).upgrade() {
+                    oldest.close();
+                }
             }
         }
         open.push(Arc::downgrade(slot));
@@ -155,5 +159,33 @@ impl LogThrottle {
             self.0 = Some(Instant::now());
         }
         is_due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn each_further_connection_closes_another_silent_one_though_the_closed_ones_still_end() {
+        let limits = ConnectionLimits::for_metrics(Arc::default());
+        let slots: Vec<_> = (0..MAX_METRICS_CONNECTIONS + 3)
+            .map(|_| {
+                let slot = ConnectionSlot::new(None, Arc::default(), &MemoryBudget::default());
+                limits.make_room(&slot);
+                slot
+            })
+            .collect();
+
+        let (closed, open) = slots.split_at(3);
+
+        for slot in closed {
+            assert!(slot.closed().now_or_never().is_some());
+        }
+        for slot in open {
+            assert!(slot.closed().now_or_never().is_none());
+        }
     }
 }

@@ -200,7 +200,8 @@ impl Attempt<'_> {
         loop {
             let auth = challenge.answer(&credentials.username, &credentials.credential);
             let auth = auth.ok_or(ProbeOutcome::NoLongTermCredentials)?;
-            match connection.request(&messages::allocate(Some(&auth)), Some(&auth)).await? {
+            let answer = connection.request(&messages::allocate(Some(&auth)), Some(&auth)).await;
+            match answer.map_err(after_the_challenge)? {
                 StunResponse::Success => {
                     self.allocation = Some((connection, Some(auth)));
                     return Ok(Some(ProbeOutcome::Up));
@@ -224,6 +225,11 @@ impl Attempt<'_> {
             let _ = connection.request(&messages::release(auth.as_ref()), auth.as_ref()).await;
         }
     }
+}
+
+/// What no answer to an authenticated request means: no firewall drops it, for the server answered the one before.
+fn after_the_challenge(failure: ProbeOutcome) -> ProbeOutcome {
+    if failure == ProbeOutcome::Timeout { ProbeOutcome::AllocationTimeout } else { failure }
 }
 
 fn refused(code: u16, reason: String) -> ProbeOutcome {

@@ -36,6 +36,9 @@ pub enum ProbeOutcome {
     Unreachable(String),
     /// No answer came within [`STEP_TIMEOUT`].
     Timeout,
+    /// The server asked for credentials, and answered the request that carries them not within [`STEP_TIMEOUT`]: coturn tries
+    /// every port of its range before it says that it has none.
+    AllocationTimeout,
     /// The answer is no STUN message.
     NotStun,
     /// The server closed the connection without an answer.
@@ -61,6 +64,7 @@ impl ProbeOutcome {
             | Self::PortClosed
             | Self::Unreachable(_)
             | Self::Timeout
+            | Self::AllocationTimeout
             | Self::NotStun
             | Self::ConnectionClosed
             | Self::BadCertificate(_)
@@ -86,6 +90,7 @@ impl fmt::Display for ProbeOutcome {
             Self::PortClosed => f.write_str("connection refused: nothing listens on the port"),
             Self::Unreachable(error) => write!(f, "cannot be reached: {error}"),
             Self::Timeout => write!(f, "no answer within {} s", STEP_TIMEOUT.as_secs()),
+            Self::AllocationTimeout => write!(f, "asks for credentials, and does not answer them within {} s{NO_PORT}", STEP_TIMEOUT.as_secs()),
             Self::NotStun => f.write_str("the answer is not STUN"),
             Self::ConnectionClosed => f.write_str("closes the connection without an answer"),
             Self::BadCertificate(fault) => write!(f, "its certificate is not accepted: {fault}"),
@@ -93,6 +98,9 @@ impl fmt::Display for ProbeOutcome {
         }
     }
 }
+
+/// Why a server does not find a port to relay from.
+const NO_PORT: &str = ": it has no port left, or relay-ip= is no address of its machine";
 
 /// What an error code means (RFC 8489 section 14.8, RFC 8656 section 19), for an operator.
 fn meaning(code: u16) -> &'static str {
@@ -103,7 +111,7 @@ fn meaning(code: u16) -> &'static str {
         442 => ": it does not relay UDP",
         486 => ": the user's allocation quota is reached",
         400 => ": it does not accept the request, for example the user name",
-        508 => ": it has no port left, or relay-ip= is no address of its machine",
+        508 => NO_PORT,
         _ => "",
     }
 }
