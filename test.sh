@@ -66,7 +66,7 @@ suite "rust" rust
 if [ -z "$fast" ]; then
     suite "packages" packages
 fi
-slow="client firefox bots admin cluster token"
+slow="client firefox bots admin cluster token programs"
 without_browser="cluster openapi turn proxies admin_modules compose issuer"
 for name in $slow; do
     case " $without_browser " in *" $name "*) ;; *) [ -z "$fast" ] || continue ;; esac

@@ -58,7 +58,7 @@ process.on('exit', () => {
 });
 for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit(1));
 // A hook that never ran must not keep a whole test run waiting for our children.
-setTimeout(() => process.exit(1), SUITE_TIMEOUT + TEST_TIMEOUT).unref();
+if (process.env.NODE_TEST_CONTEXT) setTimeout(() => process.exit(1), SUITE_TIMEOUT + TEST_TIMEOUT).unref();
 
 export function folder() {
   const path = mkdtempSync(join(tmpdir(), 'signaling-test-'));

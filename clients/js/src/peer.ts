@@ -317,7 +317,7 @@ export class Peer extends Emitter<PeerEvents> {
       if (pc !== this.connection || this.offer || this.unanswered >= MAX_UNANSWERED) return;
       const { sdp } = await pc.createOffer();
       const offer: Description = { type: 'offer', sdp, n: ++this.offers, peer: this.remoteKey || undefined };
-      // Other libraries may refuse an offer that is not `actpass`, as aiortc does.
+      // Other libraries may refuse an offer that is not `actpass`, as aiortc 1.4 does (1.9 accepts it).
       const sent = { ...offer, sdp: this.isNumbered ? keepRole(pc, sdp!) : sdp };
       this.isOfferSet = this.wins();
       if (this.isOfferSet) await pc.setLocalDescription({ type: 'offer', sdp });
