@@ -20,14 +20,14 @@ use tokio::runtime::Runtime;
 use tower::ServiceExt;
 
 /// One server for all inputs, and the runtime that it runs on.
-struct House {
+struct Server {
     app: AppState,
-    doors: HttpService,
+    service: HttpService,
     runtime: Runtime,
 }
 
 thread_local! {
-    static HOUSE: OnceCell<House> = const { OnceCell::new() };
+    static SERVER: OnceCell<Server> = const { OnceCell::new() };
 }
 
 /// Any bytes as the segment of a URL that names a room, percent-encoded or not.
@@ -41,16 +41,16 @@ pub fn room_id(data: &[u8]) {
     }
     let Ok(uri) = format!("/ws/{segment}").parse::<Uri>() else { return };
     let room = String::from_utf8(decoded(segment)).ok().filter(|room| may_be_room(room));
-    HOUSE.with(|house| house.get_or_init(build).check(uri, segment, room));
+    SERVER.with(|server| server.get_or_init(build).check(uri, segment, room));
 }
 
-fn build() -> House {
+fn build() -> Server {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("users.csv");
     std::fs::write(&path, "username,hashed_password\n").unwrap();
     let (users, _) = Users::load(&path).unwrap();
     let revoked = RevokedTokens::load(&path, 0).unwrap();
-    let orders = ModerationRules::load(&path).unwrap();
+    let rules = ModerationRules::load(&path).unwrap();
     let config = Config::read(|name| match name {
         "DEBUG" => Some("true".into()),
         "REQUIRE_HTTPS" => Some("false".into()),
@@ -58,11 +58,11 @@ fn build() -> House {
         _ => None,
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    let app = runtime.block_on(async { AppState::new(config.unwrap(), users, revoked, orders) });
-    House { doors: http::http_service(&app), app, runtime }
+    let app = runtime.block_on(async { AppState::new(config.unwrap(), users, revoked, rules) });
+    Server { service: http::http_service(&app), app, runtime }
 }
 
-impl House {
+impl Server {
     fn check(&self, uri: Uri, segment: &str, room: Option<String>) {
         // Nothing here asks for a WebSocket: a good room is refused for that, a bad one for itself.
         let (status, answer) = self.ask(uri);
@@ -76,11 +76,11 @@ impl House {
         };
         let (outbox, _mailbox) = delivery::channel();
         let peer = Peer { client_id: "a".into(), username: "alice".into() };
-        let seat =
+        let membership =
             Membership::join_local(&self.app.rooms, &Arc::from(&*room), peer, outbox).unwrap();
         let (status, answer) = self.ask(info);
-        drop(seat);
-        assert_eq!(status, StatusCode::OK, "somebody is in {room:?}");
+        drop(membership);
+        assert_eq!(status, StatusCode::OK, "a member is in {room:?}");
         assert_eq!(
             (answer["room_id"].as_str(), &answer["connected_users"]),
             (Some(&*room), &1.into())
@@ -93,7 +93,7 @@ impl House {
             let (peer, slot) = (([192, 0, 2, 1], 80).into(), Arc::default());
             let transport = ConnectionInfo { peer, tls: false, slot, workers };
             let request = Request::get(uri).header("host", "fuzzed").extension(transport);
-            let answered = self.doors.clone().oneshot(request.body(Body::empty()).unwrap()).await;
+            let answered = self.service.clone().oneshot(request.body(Body::empty()).unwrap()).await;
             let Ok(answer) = answered;
             let status = answer.status();
             let body = to_bytes(answer.into_body(), 64 * 1024).await.unwrap();

@@ -9,6 +9,7 @@ pub mod password;
 pub mod permissions;
 pub mod resume_token;
 pub mod revocation;
+pub mod token_hash;
 pub mod token_rejection;
 pub mod token_sessions;
 pub mod users;

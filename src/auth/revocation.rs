@@ -8,7 +8,7 @@ use std::{
     sync::{PoisonError, RwLock},
 };
 
-use super::access_token::{Claims, TokenHash};
+use super::{access_token::Claims, token_hash::TokenHash};
 use crate::storage::line_file::LineFile;
 
 /// How many revoked tokens of one user are kept until they expire. With more, those that expire soonest become valid again

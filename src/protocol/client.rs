@@ -3,11 +3,15 @@
 use std::borrow::Cow;
 
 use memchr::memchr2_iter;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use strum::IntoStaticStr;
 
-use super::{CallReport, RequestedId, Signal, SignalKind, is_client_id};
+use super::{
+    CallReport, RequestedId, Signal, SignalKind,
+    fields::{field, is_null, is_string_or_number, object, present, starts_with_any, text, value},
+    is_client_id,
+};
 
 /// How deep a frame may nest: the 64 levels of a payload, and the message's own braces around it.
 const MAX_DEPTH: usize = 65;
@@ -215,15 +219,6 @@ struct Envelope<'a> {
     ban_seconds: Option<&'a RawValue>,
 }
 
-/// A field that is present, `null` included; serde's own `Option` would read `null` as absent.
-fn present<'de, D: Deserializer<'de>>(field: D) -> Result<Option<&'de RawValue>, D::Error> {
-    <&RawValue>::deserialize(field).map(Some)
-}
-
-/// A string in a frame. Borrowed where it has no escapes; a plain `&str` would not accept those.
-#[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-
 fn parse_envelope(frame: &str) -> Result<Envelope<'_>, FrameError> {
     if nests_too_deep(frame) {
         return Err(FrameError::NotAMessage("Nested deeper than 64 levels".into()));
@@ -385,18 +380,6 @@ impl<'a> Envelope<'a> {
     }
 }
 
-fn object<'a>(name: &'static str, raw: Option<&'a RawValue>) -> Result<&'a RawValue, FrameError> {
-    raw.filter(|raw| starts_with_any(raw, "{")).ok_or_else(|| field(name, "an object"))
-}
-
-fn field(name: &str, wanted: &str) -> FrameError {
-    FrameError::NotAMessage(format!("Field \"{name}\" must be {wanted}").into())
-}
-
-fn text(raw: &RawValue) -> Option<Cow<'_, str>> {
-    serde_json::from_str::<Text<'_>>(raw.get()).ok().map(|Text(text)| text)
-}
-
 fn token(raw: Option<&RawValue>) -> TokenField<'_> {
     match raw {
         None => TokenField::Absent,
@@ -415,20 +398,4 @@ fn features(raw: Option<&RawValue>) -> Features {
         ice: has("ice"),
         limits: has("limits"),
     }
-}
-
-fn value<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Option<T> {
-    serde_json::from_str(raw.get()).ok()
-}
-
-fn is_null(raw: &RawValue) -> bool {
-    raw.get() == "null"
-}
-
-fn is_string_or_number(raw: &RawValue) -> bool {
-    starts_with_any(raw, "\"-0123456789")
-}
-
-fn starts_with_any(raw: &RawValue, starts: &str) -> bool {
-    raw.get().starts_with(|first| starts.contains(first))
 }

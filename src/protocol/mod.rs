@@ -1,6 +1,6 @@
 //! The frames that clients and server exchange (docs/build/protocol.md), as values: no socket, no clock, no state.
 //!
-//! - `client`: parses what a client sends.
+//! - `client`: parses what a client sends, `fields` its single fields.
 //! - `call_report`: what a client reports on a call.
 //! - `server`: encodes what the server sends.
 //! - `signal`: offers, answers, ICE candidates and messages of the application, which the server relays.
@@ -15,6 +15,7 @@
 mod call_report;
 mod client;
 mod close;
+mod fields;
 mod frame_subject;
 mod ids;
 mod relay_only;

@@ -1,28 +1,24 @@
-//! A member with a connection: the loop in which its session waits, and the frames that greet it.
+//! A member with a connection: the loop in which its session waits.
 
 use std::{convert::Infallible, future::poll_fn, pin::pin, task::Poll, time::Duration};
 
 use bytestring::ByteString;
-use secrecy::SecretString;
 use tokio::time::{Instant, sleep_until};
 use tracing::Span;
 
 use super::{
     Authorized, DetachedMember, IceServerSet, SessionContext, SessionServices,
     liveness::{Liveness, PongOrigin, TimedSocket},
+    welcome::Welcome,
 };
 use crate::{
     auth::{
-        access_token::Claims,
-        permissions::{CapabilitySet, Permissions},
-        resume_token::ResumeToken,
+        access_token::Claims, permissions::CapabilitySet, resume_token::ResumeToken,
         token_sessions::TokenSessionGuard,
     },
     delivery::{self, ClientQueue, ClientQueueReader, DisconnectSignal},
     limits::MessageBudget,
-    protocol::{
-        CloseReason, GrantedPermissions, IceServer, MessageLimits, RosterEntry, ServerMessage,
-    },
+    protocol::{CloseReason, MessageLimits, ServerMessage},
     rooms::{Membership, Peer, Resumed},
     websocket::{Socket, SocketEvent},
 };
@@ -33,15 +29,6 @@ pub(super) struct MembershipId {
     pub(super) key: u128,
     /// When it began, in milliseconds since the Unix epoch.
     pub(super) since: u64,
-}
-
-/// What a member is told first.
-pub(super) struct Welcome {
-    ice_servers: Vec<IceServer>,
-    /// The signed resume token.
-    resume_token: Option<SecretString>,
-    /// What its token says that it allows.
-    permissions: Option<Box<Permissions>>,
 }
 
 /// What a member's task has to handle.
@@ -79,19 +66,6 @@ pub(super) struct Member<'h, D> {
     pub(super) is_relay_only: bool,
     pub(super) budget: MessageBudget,
     pub(super) token_session: Option<TokenSessionGuard>,
-}
-
-impl Welcome {
-    fn permissions(&self) -> Option<GrantedPermissions<'_>> {
-        self.permissions.as_ref().map(|permissions| GrantedPermissions {
-            rooms: permissions.rooms.as_deref(),
-            can: permissions.can.names().collect(),
-        })
-    }
-
-    fn ice_transport_policy(&self) -> Option<&'static str> {
-        self.permissions.as_ref().filter(|it| it.is_relay_only).map(|_| "relay")
-    }
 }
 
 impl<'h, D: SessionServices> Member<'h, D> {
@@ -317,44 +291,18 @@ impl<'h, D: SessionServices> Member<'h, D> {
     pub(super) fn welcome(
         &mut self,
         expires_in: Option<Duration>,
-        told: &Welcome,
+        contents: &Welcome,
     ) -> Vec<ByteString> {
-        let Peer { client_id, username } = self.membership.peer();
-        let success = ServerMessage::AuthSuccess {
-            user: username,
-            client_id,
-            message: "Authentication successful",
-            expires_in: expires_in.map(|left| left.as_secs()),
-            limits: self.message_limits,
-            ice_servers: &told.ice_servers,
-            ice_transport_policy: told.ice_transport_policy(),
-            permissions: told.permissions(),
-            resume_offer: told.resume_token.as_ref().map(|token| self.context.resume_offer(token)),
-        };
-        let mut frames = vec![success.encode()];
+        let peer = self.membership.peer();
+        let success = contents.auth_success(self.context, peer, expires_in, self.message_limits);
+        let mut frames = vec![success];
         frames.extend(self.reader.try_recv());
         frames
     }
 
     /// `resumed`. The frames that the client has not received are in its send queue.
-    pub(super) fn resumed(&self, resumed: &Resumed, told: &Welcome) -> ByteString {
-        let others = resumed.others.iter();
-        let users = others.map(|(peer, came_before)| RosterEntry {
-            client_id: &peer.client_id,
-            username: &peer.username,
-            polite: *came_before,
-        });
-        ServerMessage::Resumed {
-            client_id: &self.peer().client_id,
-            replayed: resumed.replayed_frames,
-            users: users.collect(),
-            limits: self.message_limits,
-            ice_servers: &told.ice_servers,
-            ice_transport_policy: told.ice_transport_policy(),
-            permissions: told.permissions(),
-            resume_offer: told.resume_token.as_ref().map(|token| self.context.resume_offer(token)),
-        }
-        .encode()
+    pub(super) fn resumed(&self, resumed: &Resumed, contents: &Welcome) -> ByteString {
+        contents.resumed(self.context, self.peer(), resumed, self.message_limits)
     }
 
     pub(super) fn peer(&self) -> &Peer {

@@ -4,7 +4,7 @@
 //! - `context`: what a session is given, and the services that it calls.
 //! - `handshake`: from the first frame to a membership.
 //! - `resume`: from a resume token to the membership that it stands for.
-//! - `member`: the loop of a member, and the frames that greet it.
+//! - `member`: the loop of a member; `welcome` is its first frames.
 //! - `dispatch`: acts on each frame of a member.
 //! - `liveness`: silence, pings and the deadlines of writes.
 //! - `close`: the last frames of a connection.
@@ -19,6 +19,7 @@ mod liveness;
 mod member;
 mod resume;
 mod run;
+mod welcome;
 
 pub use close::preregister_metrics;
 pub use context::{

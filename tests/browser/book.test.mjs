@@ -220,7 +220,7 @@ describe('the book', { timeout: SUITE_TIMEOUT, concurrency: 3 }, () => {
   });
 
   const STORIES = [
-    { page: 'docs/build/rest.md', async told() {
+    { page: 'docs/build/rest.md', async run() {
       const server = await startServer({ DEBUG: 'true', USERS_CSV: 'demo.csv' });
       const reader = new Reader('docs/build/rest.md', [['localhost:8080', `localhost:${server.port}`]]);
 
@@ -233,7 +233,7 @@ describe('the book', { timeout: SUITE_TIMEOUT, concurrency: 3 }, () => {
       assert.match(await reader.types('curl -si'), /^x-total-count: 0/i);
       reader.ends();
     } },
-    { page: 'docs/reference/command-line.md', async told() {
+    { page: 'docs/reference/command-line.md', async run() {
       const reader = new Reader('docs/reference/command-line.md');
 
       await reader.types('manage_users add alice');
@@ -242,7 +242,7 @@ describe('the book', { timeout: SUITE_TIMEOUT, concurrency: 3 }, () => {
       assert.doesNotMatch(readFileSync(join(reader.home, 'users.csv'), 'utf8'), /bob/);
       reader.ends();
     } },
-    { page: 'docs/start/getting-started.md', async told() {
+    { page: 'docs/start/getting-started.md', async run() {
       const [port, pagePort] = [await freePort(), await freePort()];
       const reader = new Reader('docs/start/getting-started.md', [['8080', port], ['8090', pagePort]]);
       const home = join(reader.home, 'signaling');
@@ -263,7 +263,7 @@ describe('the book', { timeout: SUITE_TIMEOUT, concurrency: 3 }, () => {
       browser.assertQuiet();
       reader.ends();
     } },
-    { page: 'docs/start/moving-over.md', async told() {
+    { page: 'docs/start/moving-over.md', async run() {
       const port = await freePort();
       const reader = new Reader('docs/start/moving-over.md', [['8001', port]]);
       const old = join(reader.home, 'webrtc-server');
@@ -304,7 +304,7 @@ TURNSERVER_TTL=86400
       assert.equal(readFileSync(join(old, 'users.csv'), 'utf8'), untouched);
       reader.ends();
     } },
-    { page: 'docs/run/operations.md', async told() {
+    { page: 'docs/run/operations.md', async run() {
       const port = await freePort();
       const clock = await startServer();
       const reader = new Reader('docs/run/operations.md', [['localhost:8080', `localhost:${port}`], ['https://example.com', clock.url]]);
@@ -341,7 +341,7 @@ TURNSERVER_TTL=86400
 
       reader.ends();
     } },
-    { page: 'docs/build/webhooks.md', async told() {
+    { page: 'docs/build/webhooks.md', async run() {
       const reader = new Reader('docs/build/webhooks.md');
       writeFileSync(join(reader.home, '.env'), env({ SECRET_KEY: secret(), JWT_SECRET_KEY: secret() }), { mode: 0o600 });
       await reader.terminal.type('manage_users add alice:correct-horse > /dev/null 2>&1');
@@ -352,7 +352,7 @@ TURNSERVER_TTL=86400
     } },
   ];
 
-  for (const { page, told } of STORIES) test(`${page}: its commands do what stands there`, told);
+  for (const { page, run } of STORIES) test(`${page}: its commands do what stands there`, run);
 });
 
 const browserPages = [];

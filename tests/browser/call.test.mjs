@@ -76,8 +76,8 @@ describe('two browsers in a call', { timeout: SUITE_TIMEOUT }, () => {
     const { heard } = await reaches(call.alice, 'hears that Bob left', (status) => status.heard.some(({ type }) => type === 'user_left'));
     const left = heard.filter(({ type }) => type === 'user_left');
     assert.deepEqual(left, [{ type: 'user_left', room_id: 'direct', client_id: 'bob-1', username: 'bob', connected_users: 1 }]);
-    const strangers = heard.filter(({ from }) => from && from !== 'bob-1');
-    assert.deepEqual(strangers, [], 'only Bob spoke to her');
+    const others = heard.filter(({ from }) => from && from !== 'bob-1');
+    assert.deepEqual(others, [], 'only Bob spoke to her');
   });
 
   const relays = {

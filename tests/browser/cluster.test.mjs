@@ -93,7 +93,7 @@ describe('docs/run/three-nodes.md', { timeout: SUITE_TIMEOUT }, () => {
     test(`${balancer}: a made-up X-Forwarded-For is not believed`, async () => {
       const lines = () => [1, 2, 3].flatMap((node) => reader.log(node).split('\n'));
       const spoofing = { from: OUTSIDE, headers: { 'x-forwarded-for': MADE_UP } };
-      const told = (what) => lines().filter((line) => line.includes(what) && line.includes(`"address":"${OUTSIDE}"`)).length;
+      const logged = (what) => lines().filter((line) => line.includes(what) && line.includes(`"address":"${OUTSIDE}"`)).length;
 
       const guess = await ask('POST', url(), '/auth/login', { json: { username: 'alice', password: 'a guess' }, ...spoofing });
       const refused = enter(toRoom('den'), 'no token', { localAddress: OUTSIDE, headers: spoofing.headers });
@@ -101,7 +101,7 @@ describe('docs/run/three-nodes.md', { timeout: SUITE_TIMEOUT }, () => {
       assert.equal(guess.status, 401);
       await assert.rejects(refused, /closed with 1008/);
       await eventually(() => 'both are logged with the address that they came from', () =>
-        told('login failed') > 0 && told('invalid_token') > 0);
+        logged('login failed') > 0 && logged('invalid_token') > 0);
       assert.deepEqual(lines().filter((line) => line.includes(MADE_UP)), []);
     });
 

@@ -40,11 +40,11 @@ describe('the TURN doctor', { timeout: SUITE_TIMEOUT }, () => {
   }
 
   test('tells a good relay from one with another secret and from a dead port', async () => {
-    const stranger = await startCoturn({ secret: 'the-secret-of-somebody-else' });
+    const other = await startCoturn({ secret: 'the-secret-of-another-server' });
     const urls = {
       good: `turn:127.0.0.1:${coturn.port}`,
       overTcp: `turn:127.0.0.1:${coturn.port}?transport=tcp`,
-      stranger: `turn:127.0.0.1:${stranger.port}`,
+      other: `turn:127.0.0.1:${other.port}`,
       dead: `turn:127.0.0.1:${await freePort()}?transport=tcp`,
     };
     const server = await serve(...Object.values(urls));
@@ -53,7 +53,7 @@ describe('the TURN doctor', { timeout: SUITE_TIMEOUT }, () => {
 
     assert.equal(verdicts[urls.good], 'relay');
     assert.equal(verdicts[urls.overTcp], 'relay');
-    assert.equal(verdicts[urls.stranger], 'refused');
+    assert.equal(verdicts[urls.other], 'refused');
     assert.match(verdicts[urls.dead], /^(unreachable|timeout)$/);
     assert.deepEqual(calls, ['relay']);
     assert.match(await page.locator('#call').innerText(), /Round trip through the TURN server\s+[\d.]+ ms\s+Throughput\s+[1-9]\d* kbit/);

@@ -45,9 +45,9 @@ describe('TURN credentials', { timeout: SUITE_TIMEOUT }, () => {
     });
 
     test(`are refused over ${transport} when they were made with another secret`, async () => {
-      const strangers = await mint(coturn, { TURNSERVER_SECRET: 'not-the-secret-of-this-coturn-at-all' });
+      const others = await mint(coturn, { TURNSERVER_SECRET: 'not-the-secret-of-this-coturn-at-all' });
 
-      assertRefused(await relay(coturn, strangers, flags));
+      assertRefused(await relay(coturn, others, flags));
     });
 
     test(`are refused over ${transport} once they have expired`, async () => {

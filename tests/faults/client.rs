@@ -96,11 +96,11 @@ where
 /// and the server restarts under them. None of them does anything for it.
 #[tokio::test]
 async fn clients_neither_lose_nor_repeat_messages_through_cuts_and_a_restart() {
-    let mut house = RestartableServer::start(&[("SHUTDOWN_GRACE_SECONDS", "2")]).await;
-    let network = FaultyProxy::before(house.address()).await;
+    let mut server = RestartableServer::start(&[("SHUTDOWN_GRACE_SECONDS", "2")]).await;
+    let network = FaultyProxy::before(server.address()).await;
     // Some are where nothing is cut.
     let addresses =
-        [0, 1, 2, 3, 4, 5].map(|own| if own % 3 == 0 { house.address() } else { network.address });
+        [0, 1, 2, 3, 4, 5].map(|own| if own % 3 == 0 { server.address() } else { network.address });
 
     let (stories, _sessions) = talk(addresses, async |mut heard_by_last| {
         let kinds =
@@ -110,8 +110,8 @@ async fn clients_neither_lose_nor_repeat_messages_through_cuts_and_a_restart() {
             heard_by_last.wait_for(|next| next[0] >= so_far).await.unwrap();
             network.set_open(kind);
             if step == 6 {
-                assert_eq!(house.stop().await, [] as [&str; 0]);
-                house.restart().await;
+                assert_eq!(server.stop().await, [] as [&str; 0]);
+                server.restart().await;
             }
         }
     })
@@ -121,5 +121,5 @@ async fn clients_neither_lose_nor_repeat_messages_through_cuts_and_a_restart() {
         let times = if own % 3 == 0 { 1 } else { 3 };
         assert!(story.resumed >= times, "{own}: {story:?}");
     }
-    assert_eq!(house.health().await["active_connections"], MEMBERS);
+    assert_eq!(server.health().await["active_connections"], MEMBERS);
 }

@@ -80,8 +80,8 @@ impl Visitor {
         let mut socket = RawSocket::open(self.address, &self.room).await;
         assert_eq!(socket.receive().await["type"], "auth_required");
         socket.send(&json!({"type":"resume","resume_token":ticket,"last_seq":1})).await;
-        let told = socket.receive().await;
-        (socket, told)
+        let answer = socket.receive().await;
+        (socket, answer)
     }
 
     /// How often it has come back.
@@ -121,14 +121,14 @@ impl Visitor {
                 socket.raw.reset();
                 let times = if matches!(whim, Whim::AndReturns) { 1 } else { 2 };
                 for time in 1..=times {
-                    let (mut socket, mut told) = self.resume(&ticket).await;
-                    if told["type"] != "resumed" {
+                    let (mut socket, mut answer) = self.resume(&ticket).await;
+                    if answer["type"] != "resumed" {
                         // Later than the second that the window is long: it left meanwhile.
-                        assert_eq!(told["code"], "resume_failed", "{told}");
+                        assert_eq!(answer["code"], "resume_failed", "{answer}");
                         break;
                     }
                     returns += 1;
-                    ticket = told["resume_token"].take();
+                    ticket = answer["resume_token"].take();
                     if time == 1 && times == 1 {
                         socket.write(frame(CLOSE, &[])).await;
                     }
@@ -223,14 +223,14 @@ async fn some_visits(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_ten_thousand_broken_connections_all_members_have_the_same_list() {
-    let house = RestartableServer::start(&[
+    let server = RestartableServer::start(&[
         ("RESUME_WINDOW_SECONDS", "1"),
         ("MAX_CONNECTIONS_PER_ROOM", "50"),
         ("WEBSOCKET_TIMEOUT", "120"),
         ("LOG_LEVEL", "INFO"),
     ])
     .await;
-    let (address, token) = (house.address(), house.token("alice").await);
+    let (address, token) = (server.address(), server.token("alice").await);
     let mut observers = Vec::new();
     let mut staying = Vec::new();
     let mut returns = 0;
@@ -253,7 +253,7 @@ async fn after_ten_thousand_broken_connections_all_members_have_the_same_list() 
     }
     let there = observers.len() + staying.len();
     eventually(&format!("{there} are there"), async || {
-        let health = house.health().await;
+        let health = server.health().await;
         let is_right =
             (&health["active_connections"], &health["rooms"]) == (&json!(there), &json!(ROOMS));
         if is_right { Ok(()) } else { Err(health) }

@@ -16,25 +16,25 @@ const IMPATIENT: [(&str, &str); 2] = [("WEBSOCKET_TIMEOUT", "2"), ("RESUME_WINDO
 
 /// Alice, whose network may break, and bob, whose does not.
 async fn pair(
-    house: &RestartableServer,
+    server: &RestartableServer,
     features: &[&str],
 ) -> (FaultyProxy, ResumableClient, ResumableClient) {
-    let network = FaultyProxy::before(house.address()).await;
-    let mut alice = house.join_through(network.address, "alice", RESUME).await;
-    let bob = house.join("bob", features).await;
+    let network = FaultyProxy::before(server.address()).await;
+    let mut alice = server.join_through(network.address, "alice", RESUME).await;
+    let bob = server.join("bob", features).await;
     alice.receive_type("user_joined").await;
     (network, alice, bob)
 }
 
-fn replayed(told: &Value) -> u64 {
-    told["replayed"].as_u64().unwrap()
+fn replayed(answer: &Value) -> u64 {
+    answer["replayed"].as_u64().unwrap()
 }
 
 /// Alice hears as many numbers from bob as there are, each once and in order, while her network breaks
 /// again and again; she comes back each time, and bob notices nothing.
 async fn is_told_everything(numbers: u64, cuts: impl IntoIterator<Item = LinkState>) {
-    let house = RestartableServer::start(&[]).await;
-    let (network, mut alice, mut bob) = pair(&house, &[]).await;
+    let server = RestartableServer::start(&[]).await;
+    let (network, mut alice, mut bob) = pair(&server, &[]).await;
     let (heard, progress) = watch::channel(0);
     let mut cuts = cuts.into_iter().collect::<Vec<_>>();
     let between = numbers / (cuts.len() as u64 + 1);
@@ -74,7 +74,7 @@ async fn is_told_everything(numbers: u64, cuts: impl IntoIterator<Item = LinkSta
     tokio::join!(speaking, listening);
 
     // The last cut may have come after the last number.
-    alice.resume(house.address()).await;
+    alice.resume(server.address()).await;
     alice.assert_no_more_messages().await;
     bob.assert_no_more_messages().await;
 }
@@ -98,8 +98,8 @@ async fn twenty_one_cuts_of_all_kinds_lose_no_message() {
 
 #[tokio::test]
 async fn a_slow_network_loses_no_message() {
-    let house = RestartableServer::start(&[]).await;
-    let (network, mut alice, mut bob) = pair(&house, &[]).await;
+    let server = RestartableServer::start(&[]).await;
+    let (network, mut alice, mut bob) = pair(&server, &[]).await;
     let delay = Duration::from_millis(300);
     network.set_open(LinkState::Delayed(delay));
 
@@ -121,8 +121,8 @@ async fn a_slow_network_loses_no_message() {
 async fn messages_that_are_repeated_after_a_resume_arrive_once() {
     const ROUNDS: u64 = 20;
     const EACH: u64 = 100;
-    let house = RestartableServer::start(&[]).await;
-    let (network, mut alice, mut bob) = pair(&house, &[]).await;
+    let server = RestartableServer::start(&[]).await;
+    let (network, mut alice, mut bob) = pair(&server, &[]).await;
     let say = |number: u64| json!({"type":"message","data":number,"to":"bob","id":number});
 
     let speaking = async {
@@ -162,14 +162,14 @@ async fn messages_that_are_repeated_after_a_resume_arrive_once() {
 /// "Not passed on a second time": what was refused was not passed on the first time.
 #[tokio::test]
 async fn a_rejected_message_may_be_sent_again_after_a_resume() {
-    let house = RestartableServer::start(&[]).await;
-    let mut alice = house.join("alice", RESUME).await;
+    let server = RestartableServer::start(&[]).await;
+    let mut alice = server.join("alice", RESUME).await;
     let offer = json!({"type":"offer","offer":{},"to":"bob","id":1});
     alice.send(offer.clone()).await;
     assert_eq!(alice.receive_type("error").await["code"], "target_not_found");
-    let mut bob = house.join("bob", &[]).await;
+    let mut bob = server.join("bob", &[]).await;
 
-    alice.resume(house.address()).await;
+    alice.resume(server.address()).await;
     alice.receive_type("user_joined").await;
     alice.send(offer).await;
 
@@ -182,9 +182,9 @@ async fn a_rejected_message_may_be_sent_again_after_a_resume() {
 #[tokio::test]
 async fn peers_of_a_dead_connection_receive_reconnecting_at_the_timeout_and_user_left_after_the_window()
  {
-    let house = RestartableServer::start(&IMPATIENT).await;
-    let (network, mut alice, mut bob) = pair(&house, &["peer_state"]).await;
-    let mut dave = house.join_through(network.address, "dave", &[]).await;
+    let server = RestartableServer::start(&IMPATIENT).await;
+    let (network, mut alice, mut bob) = pair(&server, &["peer_state"]).await;
+    let mut dave = server.join_through(network.address, "dave", &[]).await;
     bob.receive_type("user_joined").await;
     alice.receive_type("user_joined").await;
     alice.assert_no_more_messages().await;
@@ -208,15 +208,15 @@ async fn peers_of_a_dead_connection_receive_reconnecting_at_the_timeout_and_user
 
 #[tokio::test]
 async fn a_resume_before_the_timeout_is_not_announced() {
-    let house = RestartableServer::start(&[]).await;
-    let (network, mut old, mut bob) = pair(&house, RESUME_AND_STATES).await;
+    let server = RestartableServer::start(&[]).await;
+    let (network, mut old, mut bob) = pair(&server, RESUME_AND_STATES).await;
     network.set_open(LinkState::Silent);
     bob.send(json!({"type":"message","data":"into the void"})).await;
     bob.assert_no_more_messages().await;
 
-    let (mut alice, told) = old.try_resume(house.address()).await;
+    let (mut alice, answer) = old.try_resume(server.address()).await;
 
-    assert_eq!((&told["type"], &told["replayed"]), (&json!("resumed"), &json!(1)));
+    assert_eq!((&answer["type"], &answer["replayed"]), (&json!("resumed"), &json!(1)));
     assert_eq!(alice.receive_data().await, "into the void");
     bob.send(json!({"type":"message","data":"welcome back"})).await;
     assert_eq!(alice.receive_data().await, "welcome back");

@@ -12,12 +12,12 @@ use crate::harness::{
 
 /// Members of one room, all of whom have heard of each other.
 async fn members<const N: usize>(
-    house: &RestartableServer,
+    server: &RestartableServer,
     who: [(&str, &[&str]); N],
 ) -> [ResumableClient; N] {
     let mut members: Vec<ResumableClient> = Vec::new();
     for (username, features) in who {
-        members.push(house.join(username, features).await);
+        members.push(server.join(username, features).await);
     }
     for member in &mut members {
         member.receive_pending().await;
@@ -27,43 +27,43 @@ async fn members<const N: usize>(
 
 #[tokio::test]
 async fn after_a_crash_no_client_resumes_and_all_join_anew_on_the_same_sockets() {
-    let mut house = RestartableServer::start(&[]).await;
-    let [mut alice, mut bob] = members(&house, [("alice", RESUME), ("bob", RESUME)]).await;
-    let tokens = [house.token("alice").await, house.token("bob").await];
+    let mut server = RestartableServer::start(&[]).await;
+    let [mut alice, mut bob] = members(&server, [("alice", RESUME), ("bob", RESUME)]).await;
+    let tokens = [server.token("alice").await, server.token("bob").await];
 
-    house.process.kill().await;
+    server.process.kill().await;
     assert_eq!(alice.receive_until_closed().await, [] as [Value; 0]);
-    house.restart().await;
-    alice.assert_resume_fails(house.address()).await;
-    bob.assert_resume_fails(house.address()).await;
+    server.restart().await;
+    alice.assert_resume_fails(server.address()).await;
+    bob.assert_resume_fails(server.address()).await;
 
     assert_eq!(alice.authenticate("alice", &tokens[0], RESUME).await, [] as [&str; 0]);
     assert_eq!(bob.authenticate("bob", &tokens[1], RESUME).await, ["alice"]);
     assert_eq!(alice.receive_type("user_joined").await["client_id"], "bob");
     bob.send(json!({"type":"message","data":"again","to":"alice"})).await;
     assert_eq!(alice.receive_data().await, "again");
-    assert_eq!(house.health().await["active_connections"], 2);
+    assert_eq!(server.health().await["active_connections"], 2);
 }
 
 /// Alice does not read what bob says just before the end, and bob does not know whether it arrived.
 #[tokio::test]
 async fn a_restart_loses_no_message_and_announces_no_leave() {
-    let mut house = RestartableServer::start(&[("STATE_FILE", "seats")]).await;
+    let mut server = RestartableServer::start(&[("STATE_FILE", "seats")]).await;
     let who = [("alice", RESUME), ("bob", RESUME), ("carol", &[])];
-    let [mut alice, mut bob, mut carol] = members(&house, who).await;
-    let state_file = house.folder.path().join("seats");
+    let [mut alice, mut bob, mut carol] = members(&server, who).await;
+    let state_file = server.folder.path().join("seats");
     let say = |number| json!({"type":"message","data":number,"id":number,"to":"alice"});
 
     for number in 0..100 {
         bob.send(say(number)).await;
     }
     let (errors, bobs_end, carols_end) =
-        tokio::join!(house.stop(), bob.receive_until_closed(), carol.receive_until_closed());
+        tokio::join!(server.stop(), bob.receive_until_closed(), carol.receive_until_closed());
     let mode = fs::metadata(&state_file).unwrap().permissions().mode();
-    house.restart().await;
-    alice.resume(house.address()).await;
+    server.restart().await;
+    alice.resume(server.address()).await;
     let is_gone = !state_file.exists();
-    bob.resume(house.address()).await;
+    bob.resume(server.address()).await;
     for number in 0..100 {
         bob.send(say(number)).await;
     }
@@ -84,7 +84,7 @@ async fn a_restart_loses_no_message_and_announces_no_leave() {
         assert_eq!(of_type(&heard, "user_left", "client_id"), ["carol"]);
         assert_eq!(of_type(&heard, "user_joined", "client_id"), [] as [Value; 0]);
     }
-    assert_eq!(house.health().await["active_connections"], 2);
+    assert_eq!(server.health().await["active_connections"], 2);
 }
 
 /// The window is 100 seconds. The wall clock is moved by 50 while there is no process, and by 49 more while there is none again.
@@ -116,56 +116,56 @@ async fn a_resume_window_spans_two_restarts_and_its_end_is_announced_once() {
 
 #[tokio::test]
 async fn a_user_disabled_between_two_processes_cannot_resume_and_its_leave_is_announced() {
-    let mut house = RestartableServer::start(&[]).await;
+    let mut server = RestartableServer::start(&[]).await;
     let who = [("alice", RESUME), ("dave", RESUME)];
-    let [mut alice, mut dave] = members(&house, who).await;
+    let [mut alice, mut dave] = members(&server, who).await;
 
-    tokio::join!(house.stop(), alice.receive_until_closed(), dave.receive_until_closed());
-    manage_ok(&house.folder, &["disable", "dave"], "").await;
-    house.restart().await;
-    dave.assert_resume_fails(house.address()).await;
-    let told = alice.resume(house.address()).await;
+    tokio::join!(server.stop(), alice.receive_until_closed(), dave.receive_until_closed());
+    manage_ok(&server.folder, &["disable", "dave"], "").await;
+    server.restart().await;
+    dave.assert_resume_fails(server.address()).await;
+    let answer = alice.resume(server.address()).await;
     let heard = alice.receive_pending().await;
 
-    assert_eq!(client_ids(&told), [] as [&str; 0]);
+    assert_eq!(client_ids(&answer), [] as [&str; 0]);
     assert_eq!(of_type(&heard, "user_left", "client_id"), ["dave"], "{heard:?}");
 }
 
 #[tokio::test]
 async fn a_resume_window_that_ends_between_two_processes_is_announced_to_those_that_resume() {
-    let mut house = RestartableServer::start(&[("STATE_FILE", "seats")]).await;
+    let mut server = RestartableServer::start(&[("STATE_FILE", "seats")]).await;
     let who = [("alice", RESUME), ("dave", RESUME)];
-    let [mut alice, mut dave] = members(&house, who).await;
+    let [mut alice, mut dave] = members(&server, who).await;
 
-    tokio::join!(house.stop(), alice.receive_until_closed(), dave.receive_until_closed());
-    let state_file = house.folder.path().join("seats");
+    tokio::join!(server.stop(), alice.receive_until_closed(), dave.receive_until_closed());
+    let state_file = server.folder.path().join("seats");
     let seats = fs::read_to_string(&state_file).unwrap();
     let (before, of_dave) = seats.split_once(r#""client_id":"dave""#).unwrap();
     let (until, rest) = of_dave.split_once(r#""until":"#).unwrap();
     let rest = rest.trim_start_matches(|char: char| char.is_ascii_digit());
     fs::write(&state_file, format!(r#"{before}"client_id":"dave"{until}"until":1{rest}"#)).unwrap();
-    house.restart().await;
-    let told = alice.resume(house.address()).await;
+    server.restart().await;
+    let answer = alice.resume(server.address()).await;
     let heard = alice.receive_pending().await;
 
-    assert_eq!(client_ids(&told), [] as [&str; 0]);
+    assert_eq!(client_ids(&answer), [] as [&str; 0]);
     assert_eq!(of_type(&heard, "user_left", "client_id"), ["dave"], "{heard:?}");
 }
 
 #[tokio::test]
 async fn the_first_client_to_resume_after_a_restart_receives_which_peers_are_detached() {
-    let mut house = RestartableServer::start(&[]).await;
+    let mut server = RestartableServer::start(&[]).await;
     let who = [("alice", RESUME_AND_STATES), ("bob", RESUME)];
-    let [mut alice, mut bob] = members(&house, who).await;
+    let [mut alice, mut bob] = members(&server, who).await;
 
-    tokio::join!(house.stop(), alice.receive_until_closed(), bob.receive_until_closed());
-    house.restart().await;
-    let told = alice.resume(house.address()).await;
+    tokio::join!(server.stop(), alice.receive_until_closed(), bob.receive_until_closed());
+    server.restart().await;
+    let answer = alice.resume(server.address()).await;
     let before = alice.receive_pending().await;
-    bob.resume(house.address()).await;
+    bob.resume(server.address()).await;
     let after = alice.receive_pending().await;
 
-    assert_eq!(client_ids(&told), ["bob"]);
+    assert_eq!(client_ids(&answer), ["bob"]);
     assert_eq!(of_type(&before, "peer_state", "state"), ["reconnecting"], "{before:?}");
     assert_eq!(of_type(&after, "peer_state", "state"), ["connected"], "{after:?}");
 }

@@ -12,9 +12,9 @@ use crate::harness::{
 /// A grace that no test waits out.
 const LONG_GRACE: (&str, &str) = ("SHUTDOWN_GRACE_SECONDS", "600");
 
-async fn pair(house: &RestartableServer) -> [ResumableClient; 2] {
-    let mut alice = house.join("alice", RESUME).await;
-    let bob = house.join("bob", RESUME).await;
+async fn pair(server: &RestartableServer) -> [ResumableClient; 2] {
+    let mut alice = server.join("alice", RESUME).await;
+    let bob = server.join("bob", RESUME).await;
     alice.receive_type("user_joined").await;
     [alice, bob]
 }
@@ -22,28 +22,28 @@ async fn pair(house: &RestartableServer) -> [ResumableClient; 2] {
 /// The server stops long before its grace is over though it cannot save its members, logs that once, and the next process
 /// has no members.
 async fn stops_without_keeping_anybody(
-    house: &mut RestartableServer,
+    server: &mut RestartableServer,
     members: [ResumableClient; 2],
     named: &str,
 ) {
     let [mut alice, mut bob] = members;
 
     let (errors, ..) =
-        tokio::join!(house.stop(), alice.receive_until_closed(), bob.receive_until_closed());
-    house.restart().await;
-    alice.assert_resume_fails(house.address()).await;
-    bob.assert_resume_fails(house.address()).await;
+        tokio::join!(server.stop(), alice.receive_until_closed(), bob.receive_until_closed());
+    server.restart().await;
+    alice.assert_resume_fails(server.address()).await;
+    bob.assert_resume_fails(server.address()).await;
 
     assert!(matches!(&errors[..], [error] if error.contains(named)), "{errors:?}");
-    assert_eq!(house.stop().await, [] as [&str; 0]);
+    assert_eq!(server.stop().await, [] as [&str; 0]);
 }
 
 #[tokio::test]
 async fn a_state_file_in_a_missing_folder_is_logged_and_loses_only_the_memberships() {
-    let mut house = RestartableServer::start(&[("STATE_FILE", "nowhere/seats"), LONG_GRACE]).await;
-    let members = pair(&house).await;
+    let mut server = RestartableServer::start(&[("STATE_FILE", "nowhere/seats"), LONG_GRACE]).await;
+    let members = pair(&server).await;
 
-    stops_without_keeping_anybody(&mut house, members, "nowhere/seats").await;
+    stops_without_keeping_anybody(&mut server, members, "nowhere/seats").await;
 }
 
 /// A file system of its own that is as small as can be.
@@ -68,16 +68,16 @@ impl Drop for FullDisk {
 
 #[tokio::test]
 async fn a_full_disk_loses_only_the_memberships() {
-    let mut house = RestartableServer::start(&[("STATE_FILE", "disk/seats"), LONG_GRACE]).await;
-    let Some(disk) = FullDisk::mount(house.folder.path().join("disk")) else {
+    let mut server = RestartableServer::start(&[("STATE_FILE", "disk/seats"), LONG_GRACE]).await;
+    let Some(disk) = FullDisk::mount(server.folder.path().join("disk")) else {
         return eprintln!("SKIPPED: only root may mount a disk that is full");
     };
-    let [alice, mut bob] = pair(&house).await;
+    let [alice, mut bob] = pair(&server).await;
     let large = "x".repeat(8 * 1024);
     bob.send(json!({"type":"message","data":large,"to":"alice"})).await;
     bob.assert_no_more_messages().await;
 
-    stops_without_keeping_anybody(&mut house, [alice, bob], "disk/seats").await;
+    stops_without_keeping_anybody(&mut server, [alice, bob], "disk/seats").await;
 
     assert_eq!(fs::read_dir(&disk.0).unwrap().count(), 0, "half a file is left");
 }
@@ -85,24 +85,24 @@ async fn a_full_disk_loses_only_the_memberships() {
 /// As a service may be started that is to write little (`LimitFSIZE=`).
 #[tokio::test]
 async fn a_limit_on_file_sizes_loses_only_the_memberships() {
-    let mut house = RestartableServer::start(&[("STATE_FILE", "seats"), LONG_GRACE]).await;
-    let members = pair(&house).await;
-    let pid = house.process.child.id().unwrap().to_string();
+    let mut server = RestartableServer::start(&[("STATE_FILE", "seats"), LONG_GRACE]).await;
+    let members = pair(&server).await;
+    let pid = server.process.child.id().unwrap().to_string();
     let limited = Command::new("prlimit").args(["--fsize=100", "--pid", &pid]).status();
     assert!(limited.unwrap().success());
 
-    stops_without_keeping_anybody(&mut house, members, "seats").await;
+    stops_without_keeping_anybody(&mut server, members, "seats").await;
 }
 
 #[tokio::test]
 async fn a_damaged_state_file_is_named_not_quoted_and_no_member_resumes() {
     const SAID: &str = "what bob said to alice";
-    let mut house = RestartableServer::start(&[("STATE_FILE", "seats"), LONG_GRACE]).await;
-    let path = house.folder.path().join("seats");
-    let [alice, mut bob] = pair(&house).await;
+    let mut server = RestartableServer::start(&[("STATE_FILE", "seats"), LONG_GRACE]).await;
+    let path = server.folder.path().join("seats");
+    let [alice, mut bob] = pair(&server).await;
     bob.send(json!({"type":"message","data":SAID,"to":"alice"})).await;
     bob.assert_no_more_messages().await;
-    tokio::join!(house.stop(), bob.receive_until_closed());
+    tokio::join!(server.stop(), bob.receive_until_closed());
     let whole = fs::read_to_string(&path).unwrap();
     assert!(whole.contains(SAID));
 
@@ -116,28 +116,28 @@ async fn a_damaged_state_file_is_named_not_quoted_and_no_member_resumes() {
     for text in cases.into_iter().map(String::into_bytes).chain([binary]) {
         fs::write(&path, &text).unwrap();
 
-        house.restart().await;
+        server.restart().await;
         for member in [&alice, &bob] {
-            let (_, told) = member.try_resume(house.address()).await;
-            assert_eq!(told["code"], "resume_failed");
+            let (_, answer) = member.try_resume(server.address()).await;
+            assert_eq!(answer["code"], "resume_failed");
         }
-        let errors = house.stop().await;
+        let errors = server.stop().await;
 
         assert!(!path.exists(), "it would be named at every start");
         assert!(matches!(&errors[..], [error] if error.contains("seats")), "{errors:?}");
-        assert!(!house.process.log.lines().join("\n").contains(SAID));
+        assert!(!server.process.log.lines().join("\n").contains(SAID));
     }
 }
 
 #[tokio::test]
 async fn the_state_file_is_readable_by_its_owner_only() {
-    let mut house = RestartableServer::start(&[("STATE_FILE", "seats"), LONG_GRACE]).await;
-    let path = house.folder.path().join("seats");
-    let [_alice, mut bob] = pair(&house).await;
+    let mut server = RestartableServer::start(&[("STATE_FILE", "seats"), LONG_GRACE]).await;
+    let path = server.folder.path().join("seats");
+    let [_alice, mut bob] = pair(&server).await;
     fs::write(&path, "something else").unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
 
-    tokio::join!(house.stop(), bob.receive_until_closed());
+    tokio::join!(server.stop(), bob.receive_until_closed());
 
     let mode = fs::metadata(&path).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);

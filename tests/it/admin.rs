@@ -204,8 +204,8 @@ async fn a_detached_member_can_be_kicked_and_its_peers_receive_one_user_left() {
 
     assert_eq!(bob.receive().await["type"], "user_left");
     bob.assert_no_more_messages().await;
-    let (status, told) = act(&server, "rooms/den/kick", json!({"username":"alice"})).await;
-    assert_eq!((status, &told["detail"]), (404, &json!("No such member is in this room")));
+    let (status, answer) = act(&server, "rooms/den/kick", json!({"username":"alice"})).await;
+    assert_eq!((status, &answer["detail"]), (404, &json!("No such member is in this room")));
 }
 
 #[tokio::test]
@@ -505,33 +505,36 @@ async fn a_malformed_body_is_answered_with_what_is_accepted() {
     ];
 
     for (path, body, says) in cases {
-        let (status, told) = act(&server, path, body.clone()).await;
-        assert_eq!(status, 422, "{path} {body}: {told}");
-        assert!(told["detail"][0]["msg"].as_str().unwrap().contains(says), "{path} {body}: {told}");
+        let (status, answer) = act(&server, path, body.clone()).await;
+        assert_eq!(status, 422, "{path} {body}: {answer}");
+        assert!(
+            answer["detail"][0]["msg"].as_str().unwrap().contains(says),
+            "{path} {body}: {answer}"
+        );
     }
     server.join_as("den", "bob", json!("b")).await.0.leave().await;
 }
 
 #[tokio::test]
 async fn moderation_rules_outlive_the_process_and_can_be_given_from_the_command_line() {
-    let mut house =
+    let mut server =
         RestartableServer::start(&[("ADMIN_TOKEN", TOKEN), ("RESUME_WINDOW_SECONDS", "30")]).await;
-    let mut alice = house.join("alice", RESUME).await;
-    let mut bob = house.join("bob", RESUME).await;
-    let admin = async |house: &RestartableServer, arguments: &[&str]| {
-        let mut command = command(env!("CARGO_BIN_EXE_signaling-server"), &house.folder);
-        let port = house.address().port().to_string();
+    let mut alice = server.join("alice", RESUME).await;
+    let mut bob = server.join("bob", RESUME).await;
+    let admin = async |server: &RestartableServer, arguments: &[&str]| {
+        let mut command = command(env!("CARGO_BIN_EXE_signaling-server"), &server.folder);
+        let port = server.address().port().to_string();
         let command = command.env("HOST", "127.0.0.1").env("PORT", port).env("ADMIN_TOKEN", TOKEN);
         command.arg("admin").args(arguments).output().await.unwrap()
     };
 
     alice.receive_type("user_joined").await;
 
-    let rooms = admin(&house, &["rooms"]).await;
-    let said = admin(&house, &["say", "den", "closing soon"]).await;
+    let rooms = admin(&server, &["rooms"]).await;
+    let said = admin(&server, &["say", "den", "closing soon"]).await;
     assert_eq!(alice.receive_type("server_message").await["data"], "closing soon");
-    let locked = admin(&house, &["lock", "den"]).await;
-    let banned = admin(&house, &["ban", "den", "--user", "alice", "--for", "600", "--json"]).await;
+    let locked = admin(&server, &["lock", "den"]).await;
+    let banned = admin(&server, &["ban", "den", "--user", "alice", "--for", "600", "--json"]).await;
     bob.receive_type("server_message").await;
     bob.receive_type("user_left").await;
     for output in [&rooms, &said, &locked, &banned] {
@@ -546,9 +549,9 @@ async fn moderation_rules_outlive_the_process_and_can_be_given_from_the_command_
     assert_eq!(order["who"], json!({"username":"alice"}));
 
     bob.drop_connection().await;
-    house.stop().await;
+    server.stop().await;
     let is_audit = |line: &&String| line.contains("signaling::audit");
-    let audit: Vec<Value> = house
+    let audit: Vec<Value> = server
         .process
         .log
         .lines()
@@ -562,22 +565,22 @@ async fn moderation_rules_outlive_the_process_and_can_be_given_from_the_command_
         (&json!("ban"), &json!("den"), &json!("username alice"), &json!(600))
     );
     assert_eq!(audit[1]["fields"]["who"], Value::Null, "nobody is nobody");
-    house.restart().await;
-    assert_eq!(bob.resume(house.address()).await["type"], "resumed");
-    let orders = admin(&house, &["rules"]).await;
+    server.restart().await;
+    assert_eq!(bob.resume(server.address()).await["type"], "resumed");
+    let orders = admin(&server, &["rules"]).await;
     assert!(
         text(&orders).contains("alice") && text(&orders).contains("rule=lock"),
         "{}",
         text(&orders)
     );
-    let unbanned = admin(&house, &["unban", "den", "--user", "alice"]).await;
+    let unbanned = admin(&server, &["unban", "den", "--user", "alice"]).await;
     assert!(unbanned.status.success(), "{}", text(&unbanned));
-    let nobody = admin(&house, &["kick", "den", "--client", "nobody"]).await;
+    let nobody = admin(&server, &["kick", "den", "--client", "nobody"]).await;
     assert_eq!(nobody.status.code(), Some(1));
     assert!(text(&nobody).contains("No such member is in this room"), "{}", text(&nobody));
 
-    let drained = admin(&house, &["drain"]).await;
+    let drained = admin(&server, &["drain"]).await;
     assert!(drained.status.success(), "{}", text(&drained));
     assert_eq!(bob.receive_type("server_shutdown").await["type"], "server_shutdown");
-    assert!(house.process.wait().await.success());
+    assert!(server.process.wait().await.success());
 }

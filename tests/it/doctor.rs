@@ -270,7 +270,7 @@ async fn a_certificate_is_checked_for_validity_key_name_and_issuer() {
     issue(-1);
     let over = Findings::of(&folder, &settings).await;
     fs::write(&key, KeyPair::generate().unwrap().serialize_pem()).unwrap();
-    let stranger = Findings::of(&folder, &settings).await;
+    let of_another_pair = Findings::of(&folder, &settings).await;
     fs::remove_file(&certificate).unwrap();
     let gone = Findings::of(&folder, &settings).await;
 
@@ -286,7 +286,7 @@ async fn a_certificate_is_checked_for_validity_key_name_and_issuer() {
     said(&misnamed, "warning", "not issued for HOST=signaling.example.com");
     assert!(!short.about("certificate").iter().any(|it| it.1.contains("HOST=")));
     said(&over, "fault", "has expired");
-    said(&stranger, "fault", "a.pem");
+    said(&of_another_pair, "fault", "a.pem");
     said(&gone, "fault", "a.pem");
     let made = Findings::of(&folder, &[("SSL_SELF_SIGNED", "true")]).await;
     said(&made, "warning", "self-signed certificate will be created");

@@ -182,8 +182,8 @@ async fn users_of_an_issuer_join_without_an_account() {
         let reason = reason(&mut server).await;
         assert!(reason.contains(expected), "{claims}: {reason}");
     }
-    let stranger = SigningKey::new("one");
-    assert_eq!(status_of(&server, &stranger.sign(&issuer.claims("u1"))).await, 401);
+    let other = SigningKey::new("one");
+    assert_eq!(status_of(&server, &other.sign(&issuer.claims("u1"))).await, 401);
     assert_eq!(reason(&mut server).await, "it is signed with another key");
     let metrics =
         server.log.lines().iter().filter(|line| line.contains("issuer keys fetched")).count();

@@ -93,8 +93,8 @@ async fn leaves_errors_and_rejections_are_counted() {
     let (mut alice, bob) = join_pair(&server, "den").await;
 
     assert_eq!(alice.error_after(r#"{"type":"dance"}"#).await["code"], "unknown_type");
-    let (told, close) = server.connect("den").await.read_to_close().await;
-    assert_eq!((&told[0]["code"], close.0), (&json!("too_many_connections"), 1008));
+    let (frames, close) = server.connect("den").await.read_to_close().await;
+    assert_eq!((&frames[0]["code"], close.0), (&json!("too_many_connections"), 1008));
     bob.leave().await;
     assert_eq!(alice.receive().await["type"], "user_left");
     assert_eq!(server.get_as("alice", "/auth/turn-credentials").await.status(), 200);

@@ -177,8 +177,8 @@ async fn a_draining_server_is_not_ready_and_rejects_new_clients() {
 
     assert_eq!(status(server.address, "/health/ready").await, 503);
     let late = Client::connect(address, "den", &[]).await.unwrap();
-    let (told, close) = late.read_to_close().await;
-    assert_eq!((&told[0]["code"], close.0), (&"draining".into(), 1012));
+    let (frames, close) = late.read_to_close().await;
+    assert_eq!((&frames[0]["code"], close.0), (&"draining".into(), 1012));
     drop(slow);
     let ended = timeout(TEST_TIMEOUT, server.child.wait()).await.unwrap().unwrap();
     assert_eq!(ended.code(), Some(0));
@@ -211,21 +211,23 @@ async fn systemd_is_notified_when_the_server_is_ready_and_when_it_stops() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("notify");
     let systemd = UnixDatagram::bind(&path).unwrap();
-    let told = async || {
+    let notified = async || {
         let mut state = [0; 64];
-        let length =
-            timeout(TEST_TIMEOUT, systemd.recv(&mut state)).await.expect("nothing told").unwrap();
+        let length = timeout(TEST_TIMEOUT, systemd.recv(&mut state))
+            .await
+            .expect("no notification")
+            .unwrap();
         String::from_utf8(state[..length].to_vec()).unwrap()
     };
     let mut settings = DEBUG.to_vec();
     settings.push(("NOTIFY_SOCKET", path.to_str().unwrap()));
 
     let mut server = ServerProcess::start(&folder, &settings).await;
-    assert_eq!(told().await.trim_end(), "READY=1");
+    assert_eq!(notified().await.trim_end(), "READY=1");
     assert_eq!(status(server.address, "/health").await, 200);
 
     assert_eq!(server.stop().await.code(), Some(0));
-    assert_eq!(told().await.trim_end(), "STOPPING=1");
+    assert_eq!(notified().await.trim_end(), "STOPPING=1");
 }
 
 /// A listener that is none, or another kind of socket, is no reason to listen elsewhere.

@@ -87,10 +87,10 @@ impl ReloadableServer {
 
 #[tokio::test]
 async fn reloaded_limits_apply_at_once_and_members_stay() {
-    let mut house = ReloadableServer::with("").await;
-    let mut alice = house.joins("den", "alice").await;
+    let mut server = ReloadableServer::with("").await;
+    let mut alice = server.joins("den", "alice").await;
 
-    let said = house
+    let said = server
         .reloads(
             "MAX_CONNECTIONS_PER_ROOM=1\nALLOWED_ROOMS=den\nWEBSOCKET_MAX_MESSAGE_BYTES=1024\n\
              CORS_ORIGINS=https://a.example\nRATE_LIMIT_PER_MINUTE=1000\nWEBSOCKET_MESSAGES_PER_SECOND=7\n",
@@ -112,22 +112,22 @@ async fn reloaded_limits_apply_at_once_and_members_stay() {
         (&said["message"], &said["need_restart"]),
         (&json!("settings reloaded"), &json!(""))
     );
-    assert_eq!(house.is_sent_away("den", "bob").await, "Room is full");
-    assert_eq!(house.is_sent_away("attic", "bob").await, "Room not allowed");
+    assert_eq!(server.is_sent_away("den", "bob").await, "Room is full");
+    assert_eq!(server.is_sent_away("attic", "bob").await, "Room not allowed");
     alice.assert_no_more_messages().await;
-    let url = format!("http://{}/health", house.process.address);
+    let url = format!("http://{}/health", server.process.address);
     let shared = async |origin| {
         let asked =
             http().build().unwrap().get(&url).header("origin", origin).send().await.unwrap();
         asked.headers().contains_key("access-control-allow-origin")
     };
     assert!(shared("https://a.example").await && !shared("https://b.example").await);
-    let address = house.process.address;
+    let address = server.process.address;
     let foreign = Client::connect(address, "den", &[("origin", "https://b.example")]).await;
     assert!(foreign.is_err(), "a socket of a page that is none of ours");
 
     alice.leave().await;
-    let mut bob = house.joins("den", "bob").await;
+    let mut bob = server.joins("den", "bob").await;
     bob.send(json!({"type":"message","message":"x".repeat(1024)})).await;
     assert_eq!(bob.receive().await["max_message_bytes"], 1024);
     bob.send(json!({"type":"message","message":"x".repeat(4096)})).await;
@@ -136,9 +136,9 @@ async fn reloaded_limits_apply_at_once_and_members_stay() {
 
 #[tokio::test]
 async fn a_member_that_asked_for_it_is_told_the_reloaded_limits_of_its_messages() {
-    let mut house = ReloadableServer::with("WEBSOCKET_TIMEOUT=9\n").await;
-    let (_, login) = house.log_in("alice").await;
-    let mut alice = house.connects("den").await;
+    let mut server = ReloadableServer::with("WEBSOCKET_TIMEOUT=9\n").await;
+    let (_, login) = server.log_in("alice").await;
+    let mut alice = server.connects("den").await;
     alice.receive().await;
     alice
         .send(json!({"type":"auth_token","token":login["access_token"],"features":["limits"]}))
@@ -150,11 +150,11 @@ async fn a_member_that_asked_for_it_is_told_the_reloaded_limits_of_its_messages(
     );
     alice.receive().await;
 
-    house.reloads("WEBSOCKET_TIMEOUT=9\nWEBSOCKET_MAX_MESSAGE_BYTES=1024\n").await;
+    server.reloads("WEBSOCKET_TIMEOUT=9\nWEBSOCKET_MAX_MESSAGE_BYTES=1024\n").await;
 
-    let told = alice.receive().await;
+    let answer = alice.receive().await;
     assert_eq!(
-        told,
+        answer,
         json!({"type":"limits","limits":{"max_message_bytes":1024,"messages_per_second":50,"message_burst":250}})
     );
     alice.send(json!({"type":"message","message":"x".repeat(1024)})).await;
@@ -163,25 +163,27 @@ async fn a_member_that_asked_for_it_is_told_the_reloaded_limits_of_its_messages(
 
 #[tokio::test]
 async fn the_last_reload_sets_the_limits_of_sockets_requests_and_failed_logins() {
-    let mut house = ReloadableServer::with("RATE_LIMIT_PER_MINUTE=0\n").await;
-    let _alice = house.joins("den", "alice").await;
-    let wrong = async |house: &ReloadableServer| house.log_in("nobody").await.0;
-    assert_eq!(wrong(&house).await, 401);
+    let mut server = ReloadableServer::with("RATE_LIMIT_PER_MINUTE=0\n").await;
+    let _alice = server.joins("den", "alice").await;
+    let wrong = async |server: &ReloadableServer| server.log_in("nobody").await.0;
+    assert_eq!(wrong(&server).await, 401);
 
-    house.reloads("RATE_LIMIT_PER_MINUTE=0\nMAX_CONNECTIONS_PER_IP=1\nAUTH_MAX_FAILURES=1\n").await;
+    server
+        .reloads("RATE_LIMIT_PER_MINUTE=0\nMAX_CONNECTIONS_PER_IP=1\nAUTH_MAX_FAILURES=1\n")
+        .await;
 
-    assert_eq!(house.is_sent_away("den", "bob").await, "Too many connections");
-    assert_eq!(wrong(&house).await, 429, "the failure before counts");
-    house.reloads("RATE_LIMIT_PER_MINUTE=1\nAUTH_MAX_FAILURES=2\n").await;
-    assert_eq!([wrong(&house).await, wrong(&house).await], [401, 429]);
-    let _bob = house.connects("den").await;
+    assert_eq!(server.is_sent_away("den", "bob").await, "Too many connections");
+    assert_eq!(wrong(&server).await, 429, "the failure before counts");
+    server.reloads("RATE_LIMIT_PER_MINUTE=1\nAUTH_MAX_FAILURES=2\n").await;
+    assert_eq!([wrong(&server).await, wrong(&server).await], [401, 429]);
+    let _bob = server.connects("den").await;
 }
 
 #[tokio::test]
 async fn one_fault_rejects_the_whole_reload() {
-    let mut house = ReloadableServer::with("ALLOWED_ROOMS=den\n").await;
-    let users = fs::read_to_string(house.file("users.csv")).unwrap();
-    let _alice = house.joins("den", "alice").await;
+    let mut server = ReloadableServer::with("ALLOWED_ROOMS=den\n").await;
+    let users = fs::read_to_string(server.file("users.csv")).unwrap();
+    let _alice = server.joins("den", "alice").await;
 
     let faulty = [
         ("ALLOWED_ROOMS=attic\nWEBSOCKET_TIMEOUT=soon\n", None, "WEBSOCKET_TIMEOUT: \"soon\""),
@@ -191,71 +193,71 @@ async fn one_fault_rejects_the_whole_reload() {
     ];
     for (dotenv, broken, named) in faulty {
         if let Some(broken) = broken {
-            fs::write(house.file("users.csv"), broken).unwrap();
+            fs::write(server.file("users.csv"), broken).unwrap();
         }
-        let said = house.reloads(dotenv).await;
+        let said = server.reloads(dotenv).await;
 
         assert_eq!(
             said["message"],
             "settings not reloaded: settings, users and certificate are unchanged"
         );
         assert!(said["error"].as_str().unwrap().contains(named), "{said}");
-        assert_eq!(house.is_sent_away("attic", "bob").await, "Room not allowed");
+        assert_eq!(server.is_sent_away("attic", "bob").await, "Room not allowed");
     }
-    fs::write(house.file("users.csv"), users).unwrap();
-    assert_eq!(house.reloads("ALLOWED_ROOMS=attic\n").await["message"], "settings reloaded");
-    house.joins("attic", "bob").await;
+    fs::write(server.file("users.csv"), users).unwrap();
+    assert_eq!(server.reloads("ALLOWED_ROOMS=attic\n").await["message"], "settings reloaded");
+    server.joins("attic", "bob").await;
 }
 
 #[tokio::test]
 async fn reloaded_users_apply_at_once_and_removed_users_are_disconnected() {
-    let mut house = ReloadableServer::with("").await;
-    let alice = house.joins("den", "alice").await;
+    let mut server = ReloadableServer::with("").await;
+    let alice = server.joins("den", "alice").await;
 
-    fs::write(house.file("users.csv"), users_file(&["bob", "carol"], 4)).unwrap();
-    let said = house.reloads("").await;
+    fs::write(server.file("users.csv"), users_file(&["bob", "carol"], 4)).unwrap();
+    let said = server.reloads("").await;
 
     // Also where the file was noticed before.
     assert!(["", "the users file"].contains(&said["changed"].as_str().unwrap()), "{said}");
-    assert_eq!(house.log_in("carol").await.0, 200);
+    assert_eq!(server.log_in("carol").await.0, 200);
     assert_eq!(alice.read_to_close().await.1.0, 4003);
 }
 
 #[tokio::test]
 async fn a_reload_logs_the_names_of_changed_secrets_and_of_settings_that_need_a_restart() {
-    let mut house = ReloadableServer::with("").await;
+    let mut server = ReloadableServer::with("").await;
 
-    let said = house
+    let said = server
         .reloads(&format!(
             "TURNSERVER_SECRET={TURN_SECRET}\nTURNSERVER_URLS=turn:a:3478\nMETRICS_TOKEN={TURN_SECRET}\n"
         ))
         .await;
-    let (_, login) = house.log_in("alice").await;
-    let url = format!("http://{}/auth/turn-credentials", house.process.address);
+    let (_, login) = server.log_in("alice").await;
+    let url = format!("http://{}/auth/turn-credentials", server.process.address);
     let token = login["access_token"].as_str().unwrap();
     let turn = http().build().unwrap().get(url).bearer_auth(token).send().await.unwrap();
 
     assert_eq!(said["changed"], "TURNSERVER_SECRET, TURNSERVER_URLS: (default) → turn:a:3478");
     assert_eq!(said["need_restart"], "METRICS_TOKEN");
     assert_eq!(turn.json::<Value>().await.unwrap()["urls"], json!(["turn:a:3478"]));
-    assert!(!house.process.log.lines().concat().contains(TURN_SECRET));
+    assert!(!server.process.log.lines().concat().contains(TURN_SECRET));
 }
 
 #[tokio::test]
 async fn a_reloaded_log_level_is_logged_in_both_directions() {
-    let mut house = ReloadableServer::with("").await;
+    let mut server = ReloadableServer::with("").await;
 
     for (number, level) in
         ["DEBUG", "ERROR", "WARNING", "DEBUG", "INFO", "ERROR"].iter().enumerate()
     {
-        let said = house.reloads(&format!("LOG_LEVEL={level}\n")).await;
+        let said = server.reloads(&format!("LOG_LEVEL={level}\n")).await;
         assert!(said["changed"].as_str().unwrap().ends_with(level), "{said}");
         // Each from another address: a second failure of one address within a minute has no line.
-        house.log_in_from(&format!("192.0.2.{number}"), "nobody").await;
+        server.log_in_from(&format!("192.0.2.{number}"), "nobody").await;
     }
 
     let said =
-        |word: &str| house.process.log.lines().iter().filter(|line| line.contains(word)).count();
+        |word: &str| server.process.log.lines().iter().filter(|line| line.contains(word)).count();
     assert_eq!(said("\"settings reloaded\""), 6);
     // A warning, and what only DEBUG shows.
     assert_eq!((said("login failed"), said("\"answered\"")), (4, 2));
@@ -275,29 +277,29 @@ async fn a_reload_takes_up_a_certificate_and_rejects_one_that_does_not_match_its
         ],
     )
     .await;
-    let mut house = ReloadableServer { folder, process };
+    let mut server = ReloadableServer { folder, process };
     let make = || rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let (one, two) = (make(), make());
-    let ssl = |file: &str| house.folder.path().join("ssl").join(file);
+    let ssl = |file: &str| server.folder.path().join("ssl").join(file);
     let (certificate, key) = (ssl("server.crt"), ssl("server.key"));
-    let shown = async |house: &ReloadableServer| {
-        super::tls::certificate_of(TcpStream::connect(&house.process.address).await.unwrap()).await
+    let shown = async |server: &ReloadableServer| {
+        super::tls::certificate_of(TcpStream::connect(&server.process.address).await.unwrap()).await
     };
-    let before = shown(&house).await;
+    let before = shown(&server).await;
 
     fs::write(&certificate, one.cert.pem()).unwrap();
     fs::write(&key, two.signing_key.serialize_pem()).unwrap();
-    let refused = house.reloads("ALLOWED_ROOMS=den\n").await;
+    let refused = server.reloads("ALLOWED_ROOMS=den\n").await;
     assert_eq!(
         refused["message"],
         "settings not reloaded: settings, users and certificate are unchanged"
     );
     assert!(refused["error"].as_str().unwrap().contains("SSL_CERT_FILE"), "{refused}");
-    assert_eq!(shown(&house).await, before);
+    assert_eq!(shown(&server).await, before);
 
     fs::write(&key, one.signing_key.serialize_pem()).unwrap();
-    let said = house.reloads("ALLOWED_ROOMS=den\n").await;
+    let said = server.reloads("ALLOWED_ROOMS=den\n").await;
     let changed = said["changed"].as_str().unwrap();
     assert!(changed.starts_with("ALLOWED_ROOMS: (default) → den"), "{said}");
-    assert_eq!(shown(&house).await, one.cert.der().to_vec());
+    assert_eq!(shown(&server).await, one.cert.der().to_vec());
 }

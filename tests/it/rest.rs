@@ -79,10 +79,10 @@ async fn call_reports_and_resumes_are_counted() {
     ] {
         assert_eq!(alice.error_after(&wrong.to_string()).await["code"], "invalid_message");
     }
-    let mut stranger = server.connect("den").await;
-    stranger.receive().await;
-    stranger.send(json!({"type":"resume","resume_token":"nonsense","last_seq":0})).await;
-    assert_eq!(stranger.receive().await["code"], "resume_failed");
+    let mut unauthenticated = server.connect("den").await;
+    unauthenticated.receive().await;
+    unauthenticated.send(json!({"type":"resume","resume_token":"nonsense","last_seq":0})).await;
+    assert_eq!(unauthenticated.receive().await["code"], "resume_failed");
 
     let request = server.request(Method::GET, "/metrics").bearer_auth("a-token-for-figures");
     let text = request.send().await.unwrap().text().await.unwrap();
@@ -316,7 +316,7 @@ async fn bodies_of_the_wrong_size_or_type_are_rejected() {
 async fn a_bearer_token_is_required_and_verified() {
     let server = TestServer::start(&[]).await;
     let token = server.token("alice");
-    let stranger = server.token("nobody");
+    let unknown = server.token("nobody");
     for (path, method) in [
         ("/auth/me", Method::GET),
         ("/auth/refresh", Method::POST),
@@ -328,7 +328,7 @@ async fn a_bearer_token_is_required_and_verified() {
             ("Basic YWxpY2U6eA==", "Not authenticated"),
             ("Bearer", "Not authenticated"),
             ("Bearer x.y.z", "Could not validate credentials"),
-            (&format!("Bearer {stranger}"), "Could not validate credentials"),
+            (&format!("Bearer {unknown}"), "Could not validate credentials"),
             (&format!("Bearer {token} {token}"), "Could not validate credentials"),
         ] {
             let mut request = server.request(method.clone(), path);

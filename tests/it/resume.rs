@@ -24,8 +24,8 @@ async fn resumes(server: &TestServer, room: &str, token: &str, last_seq: u64) ->
     let mut client = server.connect(room).await;
     client.receive().await;
     client.send(json!({"type":"resume","resume_token":token,"last_seq":last_seq})).await;
-    let told = client.receive().await;
-    (client, told)
+    let answer = client.receive().await;
+    (client, answer)
 }
 
 #[tokio::test]
@@ -40,10 +40,10 @@ async fn a_broken_connection_that_resumes_is_not_announced_and_loses_no_message(
     }
     bob.assert_no_more_messages().await;
     let health: Value = server.get("/health").await.json().await.unwrap();
-    let (mut alice, told) = resumes(&server, "den", &token, 1).await;
+    let (mut alice, answer) = resumes(&server, "den", &token, 1).await;
 
     assert_eq!(health["active_connections"], 2);
-    assert_eq!((&told["type"], &told["replayed"]), (&json!("resumed"), &json!(101)));
+    assert_eq!((&answer["type"], &answer["replayed"]), (&json!("resumed"), &json!(101)));
     assert_eq!(alice.receive().await["type"], "user_joined");
     for number in 0..100 {
         let heard = alice.receive().await;
@@ -64,16 +64,16 @@ async fn a_session_that_was_ended_cannot_resume() {
 
     // Another token of hers is another login.
     server.app.log_out(&access, server.address.ip(), false).await.unwrap();
-    let (alice, told) = resumes(&server, "den", &token, 2).await;
-    assert_eq!(told["type"], "resumed");
+    let (alice, answer) = resumes(&server, "den", &token, 2).await;
+    assert_eq!(answer["type"], "resumed");
     drop(alice);
     let users = std::fs::read_to_string(server.users_csv()).unwrap();
     let without: Vec<_> = users.lines().filter(|line| !line.starts_with("alice,")).collect();
     std::fs::write(server.users_csv(), without.join("\n") + "\n").unwrap();
 
     assert_eq!(bob.receive().await["type"], "user_left");
-    let (_, told) = resumes(&server, "den", &token, 2).await;
-    assert_eq!(told["code"], "resume_failed");
+    let (_, answer) = resumes(&server, "den", &token, 2).await;
+    assert_eq!(answer["code"], "resume_failed");
 }
 
 #[tokio::test]
@@ -123,9 +123,9 @@ async fn a_detached_member_counts_against_the_capacity_of_its_room() {
     let mut bob = server.connect("den").await;
     bob.receive().await;
     bob.send(json!({"type":"auth_token","token":server.token("bob")})).await;
-    let (told, _) = bob.read_to_close().await;
+    let (frames, _) = bob.read_to_close().await;
 
-    assert_eq!(told[0]["code"], "room_full");
+    assert_eq!(frames[0]["code"], "room_full");
     assert_eq!(resumes(&server, "den", &token, 1).await.1["type"], "resumed");
 }
 

@@ -110,7 +110,7 @@ async fn a_signal_with_a_target_reaches_only_the_target_unchanged() {
 async fn a_signal_without_a_target_reaches_all_other_members_of_the_room() {
     let server = TestServer::start(&[]).await;
     let (mut alice, mut bob) = join_pair(&server, "den").await;
-    let mut stranger = server.join("attic", "carol").await;
+    let mut outside = server.join("attic", "carol").await;
 
     for to in [None, Some(Value::Null), Some(json!(""))] {
         let mut message = json!({"type":"message","data":{"muted":true}});
@@ -125,7 +125,7 @@ async fn a_signal_without_a_target_reaches_all_other_members_of_the_room() {
         );
     }
     alice.assert_no_more_messages().await;
-    stranger.assert_no_more_messages().await;
+    outside.assert_no_more_messages().await;
 }
 
 #[tokio::test]
@@ -338,13 +338,13 @@ async fn members_receive_no_user_left_at_shutdown() {
 async fn shutdown_closes_every_session() {
     let server = TestServer::start(&[]).await;
     let alice = server.join("den", "alice").await;
-    let mut stranger = server.connect("den").await;
-    stranger.receive().await;
+    let mut unauthenticated = server.connect("den").await;
+    unauthenticated.receive().await;
 
-    let (farewell, abroad, ()) =
-        tokio::join!(alice.read_to_close(), stranger.read_to_close(), server.app.close());
+    let (from_member, from_unauthenticated, ()) =
+        tokio::join!(alice.read_to_close(), unauthenticated.read_to_close(), server.app.close());
 
-    let (before, close) = farewell;
+    let (before, close) = from_member;
     assert_eq!(close, (1012, "Server is restarting".to_owned()));
     assert_eq!(
         before.iter().map(|news| news["type"].as_str().unwrap()).collect::<Vec<_>>(),
@@ -352,10 +352,10 @@ async fn shutdown_closes_every_session() {
     );
     assert!(before[0]["reconnect_in_ms"].as_u64().unwrap() < 10_000);
     assert_eq!(before[1]["retry"], true);
-    assert_eq!(abroad.1.0, 1012);
+    assert_eq!(from_unauthenticated.1.0, 1012);
     assert!(server.app.rooms.member_count("den").is_none());
 
     let late = server.connect("den").await;
-    let (told, close) = late.read_to_close().await;
-    assert_eq!((&told[0]["code"], told.len(), close.0), (&json!("draining"), 1, 1012));
+    let (frames, close) = late.read_to_close().await;
+    assert_eq!((&frames[0]["code"], frames.len(), close.0), (&json!("draining"), 1, 1012));
 }

@@ -96,8 +96,8 @@ async fn a_wrong_secret_and_a_wrong_clock_are_distinguished() {
         Findings::of(&folder, &settings).await
     };
 
-    let other = diagnose("the-secret-of-somebody-else-altogether", 0).await;
-    let other_and_late = diagnose("the-secret-of-somebody-else-altogether", -100_000).await;
+    let other = diagnose("the-secret-of-another-server-altogether", 0).await;
+    let other_and_late = diagnose("the-secret-of-another-server-altogether", -100_000).await;
     let late = diagnose(coturn::SECRET, -100_000).await;
     let rather_late = diagnose(coturn::SECRET, -600).await;
     let hardly_late = diagnose(coturn::SECRET, -30).await;
@@ -118,13 +118,13 @@ async fn a_wrong_secret_and_a_wrong_clock_are_distinguished() {
 }
 
 /// Servers that are none, each on a port of its own.
-struct Strangers {
+struct BrokenServers {
     urls: Vec<(String, &'static str, &'static str)>,
     tasks: Vec<JoinHandle<()>>,
     _silent: (TcpListener, UdpSocket),
 }
 
-impl Drop for Strangers {
+impl Drop for BrokenServers {
     fn drop(&mut self) {
         self.tasks.iter().for_each(JoinHandle::abort);
     }
@@ -165,7 +165,7 @@ async fn udp_that(
     (port, serving)
 }
 
-impl Strangers {
+impl BrokenServers {
     async fn start() -> Self {
         let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let hole = UdpSocket::bind("127.0.0.1:0").await.unwrap();
@@ -208,16 +208,16 @@ impl Strangers {
 
 #[tokio::test]
 async fn each_failure_of_a_turn_server_has_its_own_message_and_fix() {
-    let strangers = Strangers::start().await;
+    let broken = BrokenServers::start().await;
     let coturn = Coturn::start().await;
     let [_, _, tls] = coturn.urls();
-    let mut urls: Vec<_> = strangers.urls.iter().map(|(url, ..)| url.as_str()).collect();
+    let mut urls: Vec<_> = broken.urls.iter().map(|(url, ..)| url.as_str()).collect();
     let dtls = format!("turns:localhost:{}?transport=udp", coturn.tls_port);
     urls.extend([&*tls, &*dtls]);
 
     let found = diagnose(&urls, &[]).await;
 
-    for (url, says, mend) in &strangers.urls {
+    for (url, says, mend) in &broken.urls {
         found.assert_finding(url, "fault", says, mend);
     }
     found.assert_finding(&tls, "fault", "certificate is not accepted", "openssl s_client");
@@ -376,18 +376,18 @@ async fn urls_that_a_browser_does_not_use_are_told() {
     for url in [&by_address, &over_udp] {
         found.assert_finding(url, "ok", "relays", "");
     }
-    let told = |subject: &str, sentence: &str| {
+    let assert_warned = |subject: &str, sentence: &str| {
         let about = found.about(subject);
-        let is_told = about.iter().any(|it| it.0 == "warning" && it.1.contains(sentence));
-        assert!(is_told, "{sentence}: {about:?}");
+        let has_warning = about.iter().any(|it| it.0 == "warning" && it.1.contains(sentence));
+        assert!(has_warning, "{sentence}: {about:?}");
     };
-    told(
+    assert_warned(
         "TURNSERVER_URLS",
         &format!("{by_address}: Firefox uses no turns: server by its IP address"),
     );
-    told("TURNSERVER_URLS", &format!("{over_udp}: no browser uses DTLS"));
-    told("STUNSERVER_URLS", "Firefox refuses stuns:");
-    told("STUNSERVER_URLS", "Firefox refuses port 5060");
+    assert_warned("TURNSERVER_URLS", &format!("{over_udp}: no browser uses DTLS"));
+    assert_warned("STUNSERVER_URLS", "Firefox refuses stuns:");
+    assert_warned("STUNSERVER_URLS", "Firefox refuses port 5060");
     let folder = tempfile::tempdir().unwrap();
     let settings = [
         ("TURNSERVER_SECRET", coturn::SECRET),
@@ -506,7 +506,7 @@ async fn the_error_code_of_a_turn_server_is_explained() {
     })
     .await;
     tasks.push(task);
-    cases.push((format!("turn:127.0.0.1:{port}"), "fault", "no answer within", "firewall"));
+    cases.push((format!("turn:127.0.0.1:{port}"), "fault", "does not answer them", "external-ip"));
     let urls: Vec<_> = cases.iter().map(|(url, ..)| url.as_str()).collect();
 
     let found = diagnose(&urls, &[]).await;
@@ -555,12 +555,12 @@ async fn urls_without_a_secret_are_a_fault() {
 }
 
 /// What a server says of its relays: by REST, in a session, and to Prometheus.
-struct Told {
+struct Member {
     token: String,
     address: SocketAddr,
 }
 
-impl Told {
+impl Member {
     async fn by(server: &ServerProcess) -> Self {
         let address = server.address;
         let login = json!({"username": "admin", "password": "admin123"});
@@ -616,32 +616,32 @@ async fn turn_servers_that_failed_are_listed_last_until_they_relay_again() {
     ];
     let began = unix_now();
     let mut server = ServerProcess::start(&folder, &[&DEBUG[..], &probe].concat()).await;
-    let told = Told::by(&server).await;
+    let member = Member::by(&server).await;
     for _ in &urls {
         server.log.next_line_with("TURN server works").await;
     }
     let up = |url: &str, is_up: u8| format!("signaling_turn_up{{url=\"{url}\"}} {is_up}\n");
 
-    let metrics = told.metrics().await;
+    let metrics = member.metrics().await;
     assert!(urls.iter().all(|url| metrics.contains(&up(url, 1))), "{metrics}");
     let latency = format!("signaling_turn_latency_seconds{{url=\"{}\"}} 0.", urls[0]);
     assert!(metrics.contains(&latency), "{metrics}");
-    assert_eq!(told.urls().await, urls);
+    assert_eq!(member.urls().await, urls);
 
     let dead = first.kill().await;
     for _ in 0..2 {
         server.log.next_line_with("TURN server does not work").await;
     }
-    let metrics = told.metrics().await;
+    let metrics = member.metrics().await;
     let seen = [up(&urls[0], 0), up(&urls[1], 0), up(&urls[2], 1)];
     assert!(seen.iter().all(|line| metrics.contains(line)), "{metrics}");
-    assert_eq!(told.urls().await, [&*urls[2], &*urls[0], &*urls[1]]);
+    assert_eq!(member.urls().await, [&*urls[2], &*urls[0], &*urls[1]]);
 
     let _alive = dead.restart().await;
     for _ in 0..2 {
         server.log.next_line_with("TURN server works").await;
     }
-    assert_eq!(told.urls().await, urls);
+    assert_eq!(member.urls().await, urls);
     // The other one was tried all the while, and there was nothing to say of it.
     second.log.lines_with(GIVEN_BACK, 3).await;
     let about = |line: &&String| line.contains("TURN server") && line.contains(&urls[2]);
@@ -670,24 +670,24 @@ async fn a_reload_probes_other_turn_servers_at_once() {
     let settings = [&DEBUG[..], &[("TURN_PROBE_SECONDS", "86400"), ("LOG_LEVEL", "INFO")]].concat();
     write(&[], "");
     let mut server = ServerProcess::start(&folder, &settings).await;
-    let told = Told::by(&server).await;
-    assert!(!told.metrics().await.contains("turn_up"), "nothing to try");
+    let member = Member::by(&server).await;
+    assert!(!member.metrics().await.contains("turn_up"), "nothing to try");
 
     write(&[&udp], coturn::SECRET);
     server.signal(Signal::HUP);
     assert!(server.log.next_line_with("TURN server works").await.contains(&udp));
-    write(&[&tcp], "the-secret-of-somebody-else");
+    write(&[&tcp], "the-secret-of-another-server");
     server.signal(Signal::HUP);
     let refused = server.log.next_line_with("TURN server does not work").await;
 
     assert!(refused.contains(&tcp) && refused.contains("another secret"), "{refused}");
-    let metrics = told.metrics().await;
+    let metrics = member.metrics().await;
     assert!(metrics.contains(&format!("signaling_turn_up{{url=\"{tcp}\"}} 0\n")), "{metrics}");
     assert!(
         !metrics.contains(&format!("\"{udp}\"")),
         "what is not configured any more is forgotten: {metrics}"
     );
-    assert_eq!(told.urls().await, [tcp], "never none");
+    assert_eq!(member.urls().await, [tcp], "never none");
 }
 
 #[tokio::test]
@@ -703,10 +703,10 @@ async fn no_turn_server_is_probed_where_probes_are_off() {
         ("LOG_LEVEL", "INFO"),
     ];
     let mut server = ServerProcess::start(&folder, &[&DEBUG[..], &off].concat()).await;
-    let told = Told::by(&server).await;
+    let member = Member::by(&server).await;
 
-    assert_eq!(told.urls().await, [url]);
-    assert!(!told.metrics().await.contains("turn_up"));
+    assert_eq!(member.urls().await, [url]);
+    assert!(!member.metrics().await.contains("turn_up"));
     assert_eq!(server.stop().await.code(), Some(0));
     assert!(!server.log.lines().iter().any(|line| line.contains("a TURN server")));
     serving.abort();
@@ -729,10 +729,10 @@ async fn a_clock_that_is_set_after_the_start_makes_members_get_new_credentials()
         (offset.0, &*offset.1),
     ];
     let mut server = ServerProcess::start(&folder, &[&DEBUG[..], &settings].concat()).await;
-    let told = Told::by(&server).await;
+    let member = Member::by(&server).await;
     let mut client = Client::connect(server.address, "den", &[]).await.unwrap();
     client.receive().await;
-    client.send(json!({"type": "auth_token", "token": told.token, "features": ["ice"]})).await;
+    client.send(json!({"type": "auth_token", "token": member.token, "features": ["ice"]})).await;
     let expiry = |frame: &Value| -> u64 {
         let username = frame["iceServers"][0]["username"].as_str().unwrap();
         username.split(':').next().unwrap().parse().unwrap()

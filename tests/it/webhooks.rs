@@ -103,7 +103,7 @@ async fn webhook_events_have_the_documented_form() {
     alice.leave().await;
     eventually("seven events arrive", async || receiver.events().len() == 7).await;
 
-    let told = receiver.events();
+    let events = receiver.events();
     let shape = |event: &Value| {
         let mut event = event.clone();
         let object = event.as_object_mut().unwrap();
@@ -114,13 +114,13 @@ async fn webhook_events_have_the_documented_form() {
         event
     };
     for event in &documented {
-        assert!(told.iter().any(|told| shape(told) == shape(event)), "{event} among {told:#?}");
+        assert!(events.iter().any(|sent| shape(sent) == shape(event)), "{event} among {events:#?}");
     }
     let of_two_servers = documented.iter().find(|event| !event["node"].is_null());
     assert!(of_two_servers.is_some(), "no example has a node");
-    assert!(told.iter().all(|event| event["node"].is_null()));
-    let ids: BTreeSet<_> = told.iter().map(|event| event["id"].to_string()).collect();
-    assert_eq!(ids.len(), told.len());
+    assert!(events.iter().all(|event| event["node"].is_null()));
+    let ids: BTreeSet<_> = events.iter().map(|event| event["id"].to_string()).collect();
+    assert_eq!(ids.len(), events.len());
 }
 
 /// The receivers of the page, in Python and in Node, on a webhook of a real server; and openssl.
@@ -129,8 +129,8 @@ async fn a_webhook_signature_is_verified_by_the_documented_code_and_by_openssl()
     let receiver = WebhookReceiver::start().await;
     let url = receiver.url();
     let settings = [("WEBHOOK_URLS", &*url), ("WEBHOOK_ALLOW_PRIVATE", "true")];
-    let house = RestartableServer::start(&settings).await;
-    let _alice = house.join("alice", &[]).await;
+    let server = RestartableServer::start(&settings).await;
+    let _alice = server.join("alice", &[]).await;
     receiver.wait_for_events("den", &["room.opened", "member.joined alice"]).await;
     let delivered = receiver.delivered()[1].clone();
     let header = |name: &str| delivered.headers[name].to_str().unwrap().to_owned();
@@ -205,12 +205,12 @@ async fn webhooks_report_a_leave_only_for_members_that_do_not_resume() {
     let url = receiver.url();
     let mut settings = vec![("WEBHOOK_URLS", &*url), ("WEBHOOK_ALLOW_PRIVATE", "true")];
     settings.push(("RESUME_WINDOW_SECONDS", "2"));
-    let house = RestartableServer::start(&settings).await;
-    let mut alice = house.join("alice", RESUME).await;
-    let mut bob = house.join("bob", RESUME).await;
+    let server = RestartableServer::start(&settings).await;
+    let mut alice = server.join("alice", RESUME).await;
+    let mut bob = server.join("bob", RESUME).await;
 
     alice.drop_connection().await;
-    alice.resume(house.address()).await;
+    alice.resume(server.address()).await;
     bob.drop_connection().await;
 
     let so_far = ["room.opened", "member.joined alice", "member.joined bob"];
@@ -225,17 +225,17 @@ async fn webhook_numbers_continue_after_a_restart_without_events_for_members_tha
     let receiver = WebhookReceiver::start().await;
     let url = receiver.url();
     let settings = [("WEBHOOK_URLS", &*url), ("WEBHOOK_ALLOW_PRIVATE", "true")];
-    let mut house = RestartableServer::start(&settings).await;
-    let mut alice = house.join("alice", RESUME).await;
-    let _bob = house.join("bob", &[]).await;
+    let mut server = RestartableServer::start(&settings).await;
+    let mut alice = server.join("alice", RESUME).await;
+    let _bob = server.join("bob", &[]).await;
 
-    assert_eq!(house.stop().await, [] as [String; 0]);
+    assert_eq!(server.stop().await, [] as [String; 0]);
     let before = ["room.opened", "member.joined alice", "member.joined bob"];
     let before = [&before[..], &["member.left bob server_restarting"]].concat();
     receiver.wait_for_events("den", &before).await;
-    house.restart().await;
-    alice.resume(house.address()).await;
-    let _carol = house.join("carol", &[]).await;
+    server.restart().await;
+    alice.resume(server.address()).await;
+    let _carol = server.join("carol", &[]).await;
 
     receiver.wait_for_events("den", &[&before[..], &["member.joined carol"]].concat()).await;
 }

@@ -127,9 +127,10 @@ impl Account {
         let text = |name: &str| response.get(name).and_then(Value::as_str).map(str::to_owned);
         if status == 200 {
             let token = text("access_token").ok_or("the response contains no token")?;
-            let told = response.get("expires_in").and_then(Value::as_u64).map(Duration::from_secs);
+            let stated =
+                response.get("expires_in").and_then(Value::as_u64).map(Duration::from_secs);
             let expires_at =
-                told.or(lifetime_of(&token)).and_then(|left| asked_at.checked_add(left));
+                stated.or(lifetime_of(&token)).and_then(|left| asked_at.checked_add(left));
             return Ok(Ok(IssuedToken { token, expires_at }));
         }
         Ok(Err((status, text("detail").unwrap_or_else(|| format!("{path}: HTTP {status}")))))

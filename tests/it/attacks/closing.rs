@@ -29,11 +29,11 @@ async fn a_valid_close_frame_is_answered_with_the_same_code() {
 
     for payload in &cases {
         let mut member = server.raw_member("den", "carol").await;
-        let mut stranger = server.raw_socket("den").await;
-        stranger.receive().await;
+        let mut unauthenticated = server.raw_socket("den").await;
+        unauthenticated.receive().await;
 
         assert_eq!(&answer_to(&mut member, &frame(CLOSE, payload)).await, payload);
-        assert_eq!(&answer_to(&mut stranger, &frame(CLOSE, payload)).await, payload);
+        assert_eq!(&answer_to(&mut unauthenticated, &frame(CLOSE, payload)).await, payload);
     }
 
     // 1014 was registered after RFC 6455; not every library knows it.
@@ -56,13 +56,13 @@ async fn an_invalid_close_frame_is_a_protocol_error() {
 
     for payload in &cases {
         let mut member = server.raw_member("den", "carol").await;
-        let mut stranger = server.raw_socket("den").await;
-        stranger.receive().await;
+        let mut unauthenticated = server.raw_socket("den").await;
+        unauthenticated.receive().await;
         member.write(frame(CLOSE, payload)).await;
-        stranger.write(frame(CLOSE, payload)).await;
+        unauthenticated.write(frame(CLOSE, payload)).await;
 
         assert_eq!(member.read_to_close().await.1, Ending::Closed(1002), "{payload:x?}");
-        assert_eq!(stranger.read_to_close().await.1, Ending::Closed(1002), "{payload:x?}");
+        assert_eq!(unauthenticated.read_to_close().await.1, Ending::Closed(1002), "{payload:x?}");
     }
 
     assert_eq!(server.assert_unharmed().await.visits, cases.len());
@@ -137,8 +137,8 @@ async fn a_client_that_is_still_sending_receives_the_close_reason() {
         let mut member = server.raw_member("den", "carol").await;
         member.write([wrong, more.clone()].concat()).await;
 
-        let told = member.receive().await;
-        assert_eq!((&told["type"], &told["retry"]), (&json!("error"), &json!(false)));
+        let answer = member.receive().await;
+        assert_eq!((&answer["type"], &answer["retry"]), (&json!("error"), &json!(false)));
         let close = member.next_frame().await.unwrap();
         assert_eq!((close.first, &close.payload[..2]), (CLOSE, &closing(code, b"")[..]));
         member.write(frame(CLOSE, &close.payload)).await;

@@ -126,11 +126,11 @@ async fn every_ping_is_answered_with_its_payload_and_pongs_are_ignored() {
         [("WEBSOCKET_MESSAGES_PER_SECOND", "100000"), ("WEBSOCKET_MESSAGE_BURST", "100000")];
     let server = AttackedServer::start(&ample).await;
     let mut member = server.raw_member("den", "carol").await;
-    let mut stranger = server.raw_socket("den").await;
-    stranger.receive().await;
+    let mut unauthenticated = server.raw_socket("den").await;
+    unauthenticated.receive().await;
     let payload: Vec<u8> = (0..=125).map(|byte| byte * 2 + 1).collect();
 
-    for socket in [&mut member, &mut stranger] {
+    for socket in [&mut member, &mut unauthenticated] {
         for length in 0..=125 {
             socket.write(frame(PONG, &payload[..length])).await;
             socket.write(frame(PING, &payload[..length])).await;
@@ -147,7 +147,7 @@ async fn every_ping_is_answered_with_its_payload_and_pongs_are_ignored() {
     }
 
     member.assert_no_more_messages().await;
-    drop((member, stranger));
+    drop((member, unauthenticated));
     server.assert_unharmed().await;
 }
 
@@ -210,14 +210,14 @@ async fn a_protocol_violation_is_closed_with_1002_and_not_relayed() {
 
     for (case, bytes) in &cases {
         let mut member = server.raw_member("den", "carol").await;
-        let mut stranger = server.raw_socket("den").await;
-        stranger.receive().await;
+        let mut unauthenticated = server.raw_socket("den").await;
+        unauthenticated.receive().await;
         member.write(bytes).await;
-        stranger.write(bytes).await;
+        unauthenticated.write(bytes).await;
 
-        let (told, ending) = member.read_to_close().await;
-        assert_eq!((told, ending), (vec![last_words.clone()], Ending::Closed(1002)), "{case}");
-        assert_eq!(stranger.rejection().await, Ending::Closed(1002), "{case}");
+        let (frames, ending) = member.read_to_close().await;
+        assert_eq!((frames, ending), (vec![last_words.clone()], Ending::Closed(1002)), "{case}");
+        assert_eq!(unauthenticated.rejection().await, Ending::Closed(1002), "{case}");
     }
 
     assert_eq!(server.assert_unharmed().await.visits, cases.len());
@@ -236,16 +236,16 @@ async fn a_binary_message_is_closed_with_1003() {
     }];
     for bytes in &cases {
         let mut member = server.raw_member("den", "carol").await;
-        let mut stranger = server.raw_socket("den").await;
-        stranger.receive().await;
+        let mut unauthenticated = server.raw_socket("den").await;
+        unauthenticated.receive().await;
         member.write(bytes).await;
-        stranger.write(bytes).await;
+        unauthenticated.write(bytes).await;
 
-        let (told, ending) = member.read_to_close().await;
-        let told = told.iter().map(|news| (&news["code"], &news["retry"])).collect::<Vec<_>>();
-        assert_eq!(told, [(&json!("binary_frame"), &json!(false))]);
+        let (frames, ending) = member.read_to_close().await;
+        let frames = frames.iter().map(|news| (&news["code"], &news["retry"])).collect::<Vec<_>>();
+        assert_eq!(frames, [(&json!("binary_frame"), &json!(false))]);
         assert_eq!(
-            (ending, stranger.rejection().await),
+            (ending, unauthenticated.rejection().await),
             (Ending::Closed(1003), Ending::Closed(1003))
         );
     }

@@ -324,7 +324,7 @@ async fn invented_addresses_cost_no_memory() {
         seen
     };
 
-    let strangers = crowd(800, async |number| {
+    let statuses = crowd(800, async |number| {
         visit(number, format!("198.18.{}.{}", number / 250, number % 250)).await
     })
     .await;
@@ -335,7 +335,7 @@ async fn invented_addresses_cost_no_memory() {
     .await;
     let refilled = 1 + began.elapsed().as_secs() as usize;
 
-    assert!(strangers.iter().all(|status| *status == 200), "each has its own bucket");
+    assert!(statuses.iter().all(|status| *status == 200), "each has its own bucket");
     let let_in = household.iter().filter(|status| **status == 200).count();
     assert!((60..=60 + refilled).contains(&let_in), "one network, one bucket: {let_in}");
     server.assert_unharmed().await;

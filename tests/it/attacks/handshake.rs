@@ -326,15 +326,16 @@ async fn a_frame_that_is_too_large_is_rejected_at_its_header() {
             let mut member = server.raw_member("den", "carol").await;
             member.write(declares(first, length)).await;
 
-            let (told, ending) = member.read_to_close().await;
-            let told: Vec<_> = told.iter().map(|news| (&news["code"], &news["retry"])).collect();
-            assert_eq!(told, [(&json!("message_too_big"), &json!(false))], "{length}");
+            let (frames, ending) = member.read_to_close().await;
+            let frames: Vec<_> =
+                frames.iter().map(|news| (&news["code"], &news["retry"])).collect();
+            assert_eq!(frames, [(&json!("message_too_big"), &json!(false))], "{length}");
             assert_eq!(ending, Ending::Closed(1009), "{length}");
         }
-        let mut stranger = server.raw_socket("den").await;
-        stranger.receive().await;
-        stranger.write(declares(TEXT, length)).await;
-        assert_eq!(stranger.rejection().await, Ending::Closed(1009), "{length}");
+        let mut unauthenticated = server.raw_socket("den").await;
+        unauthenticated.receive().await;
+        unauthenticated.write(declares(TEXT, length)).await;
+        assert_eq!(unauthenticated.rejection().await, Ending::Closed(1009), "{length}");
     }
     // H17: the same with some of the payload, which then stops.
     let mut stalls = server.raw_socket("den").await;
@@ -359,11 +360,12 @@ async fn a_message_over_four_times_the_limit_is_closed_with_1009_and_not_relayed
         json!({"type":"auth_token","token":long(64 << 10)}),
         json!({"type":"auth_token","token":token,"clientId":long(1 << 20)}),
     ] {
-        let mut stranger = server.raw_socket("den").await;
-        stranger.receive().await;
-        let _ = stranger.raw.try_write(frame(TEXT, introduction.to_string().as_bytes())).await;
+        let mut unauthenticated = server.raw_socket("den").await;
+        unauthenticated.receive().await;
+        let _ =
+            unauthenticated.raw.try_write(frame(TEXT, introduction.to_string().as_bytes())).await;
 
-        assert_eq!(stranger.rejection().await, Ending::Closed(1009));
+        assert_eq!(unauthenticated.rejection().await, Ending::Closed(1009));
     }
     for message in [
         json!({"type":"offer","offer":{"sdp":long(4 << 20)}}),
@@ -379,10 +381,10 @@ async fn a_message_over_four_times_the_limit_is_closed_with_1009_and_not_relayed
     let mut member = server.raw_member("den", "carol").await;
     let piece = frame(0x00, &[b' '; 4096]);
     let _ = member.raw.try_write([frame(0x01, b"{"), piece.repeat(65)].concat()).await;
-    let (told, ending) = member.read_to_close().await;
-    let told: Vec<_> = told.iter().map(|told| (&told["code"], &told["retry"])).collect();
+    let (frames, ending) = member.read_to_close().await;
+    let frames: Vec<_> = frames.iter().map(|frame| (&frame["code"], &frame["retry"])).collect();
     let code = json!("message_too_big");
-    assert_eq!(told, [(&code, &Value::Null), (&code, &json!(false))]);
+    assert_eq!(frames, [(&code, &Value::Null), (&code, &json!(false))]);
     assert_eq!(ending, Ending::Closed(1009));
 
     server.assert_unharmed().await;
@@ -409,9 +411,9 @@ async fn the_message_size_limit_is_exact_to_the_byte() {
     exceeds.write(in_pieces(&said(4 * 2048))).await;
     exceeds.write(frame(TEXT, said(2049).as_bytes())).await;
     for _ in 0..2 {
-        let told = exceeds.receive().await;
+        let answer = exceeds.receive().await;
         assert_eq!(
-            (&told["code"], &told["max_message_bytes"], &told["retry"]),
+            (&answer["code"], &answer["max_message_bytes"], &answer["retry"]),
             (&json!("message_too_big"), &json!(2048), &Value::Null)
         );
     }

@@ -16,9 +16,9 @@ async fn refusal(
     client.receive().await;
     let token = server.token(username);
     client.send(json!({"type":"auth_token","token":token,"clientId":id})).await;
-    let (told, close) = client.read_to_close().await;
-    assert_eq!(told.len(), 1, "{told:?}");
-    (told[0]["code"].clone(), close)
+    let (frames, close) = client.read_to_close().await;
+    assert_eq!(frames.len(), 1, "{frames:?}");
+    (frames[0]["code"].clone(), close)
 }
 
 fn offer(number: usize) -> Value {
@@ -62,10 +62,10 @@ async fn the_same_user_with_the_same_client_id_replaces_the_old_connection() {
 
     for _ in 0..3 {
         let (new, there) = server.join_as("hall", "carol", json!("tab-1")).await;
-        let (told, close) = old.read_to_close().await;
+        let (frames, close) = old.read_to_close().await;
 
         assert_eq!(there, json!([{"client_id":others.id,"username":"dave","polite":true}]));
-        assert_eq!((&told[0]["code"], &told[0]["retry"]), (&json!("replaced"), &json!(false)));
+        assert_eq!((&frames[0]["code"], &frames[0]["retry"]), (&json!("replaced"), &json!(false)));
         assert_eq!(close, (4001, "Replaced by a new connection".into()));
         for (kind, count) in [("user_left", 1), ("user_joined", 2)] {
             let mut news = json!({"type":kind,"room_id":"hall","client_id":"tab-1","username":"carol","connected_users":count});

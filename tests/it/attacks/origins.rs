@@ -37,8 +37,8 @@ async fn cors_headers_are_consistent_in_every_setting() {
 
         for origin in [OURS, "https://evil.example", "null"] {
             for headers in [read_from(&server, origin).await, preflight(&server, origin).await] {
-                let told = |name: &str| headers.get(name).map(|value| value.to_str().unwrap());
-                let granted = told("access-control-allow-origin");
+                let header = |name: &str| headers.get(name).map(|value| value.to_str().unwrap());
+                let granted = header("access-control-allow-origin");
 
                 let any = origins != OURS;
                 let expected = match (any, credentials) {
@@ -47,7 +47,7 @@ async fn cors_headers_are_consistent_in_every_setting() {
                     (false, _) => (origin == OURS).then_some(OURS),
                 };
                 assert_eq!(granted, expected, "{origin} with {settings:?}");
-                let with_credentials = told("access-control-allow-credentials") == Some("true");
+                let with_credentials = header("access-control-allow-credentials") == Some("true");
                 assert!(!with_credentials || granted != Some("*"), "{settings:?}");
                 assert_eq!(
                     granted.is_some() && with_credentials,
@@ -58,8 +58,8 @@ async fn cors_headers_are_consistent_in_every_setting() {
                     .filter_map(|vary| vary.to_str().ok())
                     .any(|vary| vary.to_lowercase().contains("origin"));
                 assert!(varies || granted == Some("*"), "{origin} with {settings:?}: {headers:?}");
-                assert_eq!(told("access-control-allow-private-network"), None);
-                assert_eq!(told("set-cookie"), None, "nothing here hangs on a cookie");
+                assert_eq!(header("access-control-allow-private-network"), None);
+                assert_eq!(header("set-cookie"), None, "nothing here hangs on a cookie");
             }
         }
         server.assert_unharmed().await;

@@ -42,7 +42,7 @@ async fn token(address: SocketAddr, username: &str) -> String {
     body["access_token"].as_str().unwrap().to_owned()
 }
 
-async fn seat(address: SocketAddr, room: &str, username: &str, token: &str) -> Client {
+async fn join(address: SocketAddr, room: &str, username: &str, token: &str) -> Client {
     let mut client = Client::connect(address, room, &[]).await.unwrap();
     client.authenticate(username, token, Value::Null).await;
     client
@@ -74,7 +74,7 @@ async fn a_server_that_was_killed_can_be_restarted_again_and_again() {
         let mut server = ServerProcess::start(&folder, &DEBUG).await;
         let token = token(server.address, "alice").await;
         let arriving = (0..40).map(async |number| {
-            seat(server.address, &format!("room{}", number % 8), "alice", &token).await
+            join(server.address, &format!("room{}", number % 8), "alice", &token).await
         });
         let members = join_all(arriving).await;
 
@@ -118,7 +118,7 @@ async fn every_member_is_told_when_to_reconnect() {
     let token = token(server.address, "alice").await;
     let mut members = Vec::new();
     for number in 0..240 {
-        members.push(seat(server.address, &format!("room{}", number % 40), "alice", &token).await);
+        members.push(join(server.address, &format!("room{}", number % 40), "alice", &token).await);
     }
 
     let listening = join_all(members.into_iter().map(Client::read_to_close));
@@ -188,7 +188,7 @@ async fn clients_cannot_forge_log_lines() {
             raw.write(head).await;
             raw.answer().await.unwrap();
         }
-        let mut client = seat(address, "FORGED%5B31m%E2%80%A8den", "alice", &good).await;
+        let mut client = join(address, "FORGED%5B31m%E2%80%A8den", "alice", &good).await;
         client.error_after(&json!({"type":FORGED}).to_string()).await;
         client.error_after(&json!({"type":"offer","offer":{},"to":FORGED}).to_string()).await;
         client.leave().await;

@@ -281,13 +281,13 @@ async fn a_client_that_does_not_read_delays_no_peer_and_is_disconnected() {
 #[tokio::test]
 async fn pings_of_a_client_that_does_not_read_fill_no_memory() {
     let server = AttackedServer::start(&[]).await;
-    let mut stranger = server.raw_socket("den").await;
-    stranger.receive().await;
+    let mut unauthenticated = server.raw_socket("den").await;
+    unauthenticated.receive().await;
     let member = server.raw_member("den", "carol").await;
     let pings = frame(PING, &[b'x'; 125]).repeat(8 << 10);
     let before = server.resident();
 
-    let mut sockets = [stranger, member];
+    let mut sockets = [unauthenticated, member];
     for socket in &mut sockets {
         for _ in 0..64 {
             // 64 MiB at most; a server that stops reading or hangs up is as good.

@@ -75,13 +75,13 @@ async fn turn_credentials_need_a_valid_token() {
     with_guests.push(("ALLOW_ANONYMOUS", "true"));
     let server = AttackedServer::start(&with_guests).await;
     let good = server.token("carol");
-    let (stranger, ended) = (server.token("nobody"), server.token("carol"));
+    let (unknown, ended) = (server.token("nobody"), server.token("carol"));
     let out =
         server.request(Method::POST, "/auth/logout").bearer_auth(&ended).send().await.unwrap();
     assert_eq!(out.status(), 200);
     let (head, tail) = good.rsplit_once('.').unwrap();
 
-    for token in ["", "x", &stranger, &ended, head, &format!("{head}."), &format!("{head}.{tail}x")]
+    for token in ["", "x", &unknown, &ended, head, &format!("{head}."), &format!("{head}.{tail}x")]
     {
         for path in ["/auth/turn-credentials", "/auth/ice-servers"] {
             let request = server.request(Method::GET, path).bearer_auth(token);

@@ -95,16 +95,16 @@ async fn invalid_utf8_is_closed_with_1007_and_not_relayed() {
 
     for bytes in &cases {
         let mut member = server.raw_member("den", "carol").await;
-        let mut stranger = server.raw_socket("den").await;
-        stranger.receive().await;
+        let mut unauthenticated = server.raw_socket("den").await;
+        unauthenticated.receive().await;
         member.write(bytes).await;
-        stranger.write(bytes).await;
+        unauthenticated.write(bytes).await;
 
-        let (told, ending) = member.read_to_close().await;
-        let told = told.iter().map(|news| (&news["code"], &news["retry"])).collect::<Vec<_>>();
+        let (frames, ending) = member.read_to_close().await;
+        let frames = frames.iter().map(|news| (&news["code"], &news["retry"])).collect::<Vec<_>>();
         let last_words = (&json!("invalid_utf8"), &json!(false));
-        assert_eq!((told, ending), (vec![last_words], Ending::Closed(1007)), "{bytes:x?}");
-        assert_eq!(stranger.rejection().await, Ending::Closed(1007), "{bytes:x?}");
+        assert_eq!((frames, ending), (vec![last_words], Ending::Closed(1007)), "{bytes:x?}");
+        assert_eq!(unauthenticated.rejection().await, Ending::Closed(1007), "{bytes:x?}");
     }
 
     assert_eq!(server.assert_unharmed().await.visits, cases.len());
