@@ -1,6 +1,6 @@
 //! The log lines about refusals, which a hostile client can cause in any number: one for each kind, address and minute.
 //!
-//! Every line that a client can cause by being refused goes through here; `tests/operations_doc.rs` finds others.
+//! Every line that a client can cause by being refused goes through here; `tests/log_lines_doc.rs` finds others.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},

@@ -113,7 +113,12 @@ for (const [method, path, json, also = []] of ADMINISTRATION) {
 const BUSY = /^(?!get \/(health|metrics))/;
 const busyCall = (operation) => {
   const [method, path] = operation.split(' ');
-  return [`${operation} 429`, ({ busy }) => busy.ask(method.toUpperCase(), path.replace('{room_id}', 'den'))];
+  const ask = ({ busy }) => busy.ask(method.toUpperCase(), path.replace('{room_id}', 'den'));
+  // Where a minute has passed since the last one, the first is allowed.
+  return [`${operation} 429`, async (world) => {
+    const answer = await ask(world);
+    return answer.status === 429 ? answer : ask(world);
+  }];
 };
 
 describe('the OpenAPI document', { timeout: SUITE_TIMEOUT }, () => {

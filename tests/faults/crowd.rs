@@ -37,7 +37,7 @@ enum Whim {
     AndReturnsTwice,
 }
 
-const WHIMS: [Whim; 10] = [
+const WAYS_TO_BREAK: [Whim; 10] = [
     Whim::BeforeTheHandshake,
     Whim::BeforeItsToken,
     Whim::InTheMiddleOfItsToken,
@@ -174,7 +174,7 @@ struct RoomObserver {
 }
 
 impl RoomObserver {
-    async fn sits_down(address: SocketAddr, room: usize, id: &str, token: &str) -> Self {
+    async fn join(address: SocketAddr, room: usize, id: &str, token: &str) -> Self {
         let room = format!("room{room}");
         let (mut member, there) =
             ResumableClient::join_and_list(address, &room, id, token, RESUME).await;
@@ -183,7 +183,7 @@ impl RoomObserver {
         let watching = tokio::spawn(async move {
             loop {
                 tokio::select! {
-                    message = member.receive() => picture.fold(&message),
+                    message = member.watch() => picture.fold(&message),
                     _ = &mut is_asked => break,
                 }
             }
@@ -193,7 +193,7 @@ impl RoomObserver {
         Self { asked, watching }
     }
 
-    async fn tells(self) -> Picture {
+    async fn finish(self) -> Picture {
         self.asked.send(()).unwrap();
         timeout(TEST_TIMEOUT, self.watching).await.expect("still watching").unwrap()
     }
@@ -214,8 +214,9 @@ async fn some_visits(
             let (socket, _) = visitor.join(&[]).await;
             staying.push((room, visitor.id, socket));
         } else {
-            // Not the same whims in a room over and over.
-            returns += visitor.visits(WHIMS[(number + number / 7) % WHIMS.len()]).await;
+            // Not the same way in a room each time.
+            returns +=
+                visitor.visits(WAYS_TO_BREAK[(number + number / 7) % WAYS_TO_BREAK.len()]).await;
         }
     }
     (staying, returns)
@@ -239,7 +240,7 @@ async fn after_ten_thousand_broken_connections_all_members_have_the_same_list() 
     for half in 0..2 {
         for room in 0..ROOMS {
             let id = format!("observer-{half}-{room}");
-            observers.push((room, RoomObserver::sits_down(address, room, &id, &token).await));
+            observers.push((room, RoomObserver::join(address, room, &id, &token).await));
         }
         let visits = (0..AT_A_TIME).map(|first| {
             let numbers = (half * VISITS / 2..(half + 1) * VISITS / 2).skip(first);
@@ -262,7 +263,7 @@ async fn after_ten_thousand_broken_connections_all_members_have_the_same_list() 
 
     let mut seen = 0;
     for (number, (room, observer)) in observers.into_iter().enumerate() {
-        let picture = observer.tells().await;
+        let picture = observer.finish().await;
         let others = staying.iter().filter(|(other, ..)| *other == room);
         let mut expected: BTreeSet<_> = others.map(|(_, id, _)| id.clone()).collect();
         expected.insert(format!("observer-{}-{room}", usize::from(number < ROOMS)));

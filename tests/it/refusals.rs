@@ -56,6 +56,8 @@ async fn refusals_of_one_address_are_one_line_for_each_kind_and_push_no_other_of
         ("AUTH_MAX_FAILURES", "100000"),
         ("MAX_CONNECTIONS_PER_ROOM", "1"),
         ("ALLOWED_ROOMS", "den"),
+        // The member keeps the room full without answering a Ping, however long the attempts take.
+        ("WEBSOCKET_TIMEOUT", "3600"),
     ];
     let server = RestartableServer::start(&settings).await;
     let token = server.token("alice").await;

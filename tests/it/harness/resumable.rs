@@ -128,6 +128,12 @@ impl ResumableClient {
         Some(self.check_number(&text))
     }
 
+    /// The next message, however long nothing happens in the room.
+    pub async fn watch(&mut self) -> Value {
+        let text = self.next_text().await.expect("the connection is gone");
+        self.check_number(&text)
+    }
+
     /// All messages up to the Pong that answers our own Ping: everything that was sent before is handled then.
     pub async fn receive_until_pong(&mut self) -> Vec<Value> {
         self.client.send_frame(Message::Ping("handled?".into())).await;
