@@ -27,7 +27,18 @@ const USES: [(&str, &[&str]); 32] = [
     ("delivery", &["memory", "protocol", "websocket"]),
     (
         "doctor",
-        &["auth", "clock", "cluster", "config", "http_client", "net", "state", "tls", "turn"],
+        &[
+            "auth",
+            "clock",
+            "cluster",
+            "config",
+            "http_client",
+            "moderation",
+            "net",
+            "state",
+            "tls",
+            "turn",
+        ],
     ),
     (
         "http",

@@ -8,7 +8,7 @@ use std::{
 };
 
 use secrecy::ExposeSecret;
-use signaling::config::{Config, ConfigError, ConfigErrors, Origins, dotenv};
+use signaling::config::{Config, ConfigError, ConfigErrors, Environment, Origins};
 
 /// Stands in every secret, and must never be seen again.
 const MARK: &str = "m4rk-of-a-secret";
@@ -21,12 +21,17 @@ pub fn settings(data: &[u8]) {
     let _folder = InFolder::enter();
     check_values_come_back(data);
     fs::write(".env", data).unwrap();
-    let read = dotenv::environment();
+    let read = Environment::read(None);
     let Ok(text) = str::from_utf8(data) else {
         return assert!(read.is_err(), "no text, and yet it was read");
     };
     match read {
-        Ok(variable) => {
+        Ok(environment) => {
+            for warning in environment.ignored_lines() {
+                let line = warning.to_string();
+                assert!(!line.contains(char::is_control), "{line:?} is more than one line");
+            }
+            let variable = |name: &str| environment.variable(name);
             check_simple_lines(text, &variable);
             check_config(text, variable);
         }
@@ -75,11 +80,11 @@ fn check_values_come_back(data: &[u8]) {
     }
     fs::write(".env", format!("\u{feff}{OURS}_0=other\n{}", lines.concat())).unwrap();
 
-    let variable = dotenv::environment().expect("well-formed");
+    let environment = Environment::read(None).expect("well-formed");
 
     for line in lines {
         let name = line.split('=').next().unwrap().trim_start_matches("export ").trim();
-        assert_eq!(variable(name).as_deref(), Some(&*value), "{line:?}");
+        assert_eq!(environment.variable(name).as_deref(), Some(&*value), "{line:?}");
     }
 }
 

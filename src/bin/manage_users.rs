@@ -17,7 +17,7 @@ use signaling::{
         },
     },
     cli::terminal,
-    config::{self, dotenv},
+    config::{self, Environment},
 };
 use zeroize::Zeroizing;
 
@@ -28,6 +28,9 @@ use zeroize::Zeroizing;
 #[derive(Parser)]
 #[command(name = "manage_users", version, arg_required_else_help = true)]
 struct CommandLine {
+    /// Read USERS_CSV from this file instead of .env in the working folder
+    #[arg(long, global = true, value_name = "FILE")]
+    env_file: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -77,11 +80,11 @@ struct PasswordSource {
 }
 
 fn main() -> ExitCode {
-    let CommandLine { command } = match terminal::parse() {
+    let CommandLine { env_file, command } = match terminal::parse(|_| Ok(())) {
         Ok(command_line) => command_line,
         Err(code) => return code,
     };
-    match run(command) {
+    match run(env_file.as_deref(), command) {
         Ok(message) => match terminal::print(message) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
@@ -97,8 +100,8 @@ fn main() -> ExitCode {
 }
 
 /// Runs `command`, and returns what to print.
-fn run(command: Command) -> Result<String, EditError> {
-    let path = users_csv()?;
+fn run(env_file: Option<&Path>, command: Command) -> Result<String, EditError> {
+    let path = users_csv(env_file)?;
     match command {
         Command::Add { user, email, password } => add(&path, &user, email, &password),
         Command::Passwd { username, password } => set_password(&path, &username, &password),
@@ -121,10 +124,10 @@ fn run(command: Command) -> Result<String, EditError> {
     }
 }
 
-fn users_csv() -> Result<PathBuf, EditError> {
-    let variable =
-        dotenv::environment().map_err(|errors| EditError::Refused(errors.to_string()))?;
-    Ok(config::users_csv(variable))
+fn users_csv(env_file: Option<&Path>) -> Result<PathBuf, EditError> {
+    let environment =
+        Environment::read(env_file).map_err(|errors| EditError::Refused(errors.to_string()))?;
+    Ok(config::users_csv(|name| environment.variable(name)))
 }
 
 /// Only `add` creates a file; for every other command a missing one is an error.

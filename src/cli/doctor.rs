@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use super::{block_on, terminal};
 use crate::{
-    config::dotenv,
+    config::Environment,
     doctor::{self, Verdict},
 };
 
@@ -32,11 +32,11 @@ pub(super) struct DoctorArguments {
 /// Prints all diagnostics; fails if one of them is a fault.
 pub(super) fn run(
     DoctorArguments { json, date, token }: &DoctorArguments,
+    environment: &Environment,
 ) -> Result<(), Box<dyn Error>> {
-    let variable = dotenv::environment()?;
     let diagnostics = match token {
-        Some(_) => block_on(doctor::check_token(variable, &read_token()?))?,
-        None => block_on(doctor::run(variable, date.as_deref()))?,
+        Some(_) => block_on(doctor::check_token(environment, &read_token()?))?,
+        None => block_on(doctor::run(environment, date.as_deref()))?,
     };
     let text = if *json {
         serde_json::to_string_pretty(&diagnostics)?

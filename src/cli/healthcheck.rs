@@ -6,11 +6,8 @@ use std::{error::Error, time::Duration};
 use reqwest::StatusCode;
 use tokio::time::timeout;
 
-use super::block_on;
-use crate::{
-    config::{Config, dotenv},
-    http_client::LocalServer,
-};
+use super::{block_on, read_settings};
+use crate::{config::Environment, http_client::LocalServer};
 
 /// How long the whole check may take. The time-out of Docker's health check is longer and says less.
 const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(3);
@@ -29,8 +26,8 @@ pub enum NotHealthy {
     TimedOut(LocalServer),
 }
 
-pub(super) fn run() -> Result<(), Box<dyn Error>> {
-    let listen = Config::read(dotenv::environment()?)?.startup.listen;
+pub(super) fn run(environment: &Environment) -> Result<(), Box<dyn Error>> {
+    let listen = read_settings(environment)?.startup.listen;
     Ok(block_on(check(&listen.host, listen.port))??)
 }
 

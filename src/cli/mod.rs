@@ -10,13 +10,13 @@ pub mod terminal;
 mod token;
 mod warnings;
 
-use std::{error::Error, io, process::ExitCode};
+use std::{error::Error, io, path::PathBuf, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 use secrecy::ExposeSecret;
 
 use crate::{
-    config::{Config, dotenv},
+    config::{Config, ConfigErrors, Environment},
     webhooks,
 };
 
@@ -25,11 +25,17 @@ use crate::{
 /// Without a command it serves. Settings come from the environment and from .env in the working folder; env.example lists
 /// them.
 #[derive(Parser)]
-#[command(name = "signaling-server", version, args_conflicts_with_subcommands = true)]
+#[command(name = "signaling-server", version)]
 struct CommandLine {
-    /// Check settings and accounts for production use, list what must change, and exit
+    /// Check settings, accounts and files for production use, list what must change, and exit
     #[arg(long)]
     check_config: bool,
+    /// With --check-config: lines of .env that have no effect, and secrets in quotes or white space, are faults, too
+    #[arg(long, requires = "check_config")]
+    strict: bool,
+    /// Read the settings from this file instead of .env in the working folder
+    #[arg(long, global = true, value_name = "FILE")]
+    env_file: Option<PathBuf>,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -58,7 +64,7 @@ enum Command {
 
 /// Parses the command line, runs the command, and returns the exit code: 0, or 1 after a fault or a usage error.
 pub fn main() -> ExitCode {
-    let command_line: CommandLine = match terminal::parse() {
+    let command_line: CommandLine = match terminal::parse(check_conflicts) {
         Ok(command_line) => command_line,
         Err(code) => return code,
     };
@@ -71,23 +77,47 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(command_line: CommandLine) -> Result<(), Box<dyn Error>> {
-    if command_line.check_config {
-        return check::run();
+/// `--check-config` stands alone, which a declaration cannot say beside options that all commands have.
+fn check_conflicts(command_line: &CommandLine) -> Result<(), clap::Error> {
+    if command_line.check_config && command_line.command.is_some() {
+        let message = "'--check-config' cannot be used with a command";
+        return Err(CommandLine::command().error(ErrorKind::ArgumentConflict, message));
     }
-    match command_line.command {
-        None => serve::run(),
-        Some(Command::Admin(arguments)) => admin::run(*arguments),
-        Some(Command::Doctor(arguments)) => doctor::run(&arguments),
-        Some(Command::Healthcheck) => healthcheck::run(),
-        Some(Command::Token(arguments)) => token::run(arguments),
-        Some(Command::WebhookSecret) => print_webhook_secret(),
+    Ok(())
+}
+
+fn run(command_line: CommandLine) -> Result<(), Box<dyn Error>> {
+    let CommandLine { check_config, strict, env_file, command } = command_line;
+    let environment = Environment::read(env_file.as_deref())?;
+    match command {
+        None if check_config => check::run(&environment, strict),
+        None => serve::run(env_file, environment),
+        Some(Command::Admin(arguments)) => admin::run(*arguments, &environment),
+        Some(Command::Doctor(arguments)) => doctor::run(&arguments, &environment),
+        Some(Command::Healthcheck) => healthcheck::run(&environment),
+        Some(Command::Token(arguments)) => token::run(arguments, &environment),
+        Some(Command::WebhookSecret) => print_webhook_secret(&environment),
     }
 }
 
+/// The settings of this process.
+///
+/// # Errors
+///
+/// Lines for the operator: which file is missing, which of its lines have no effect, and each fault of the settings.
+fn read_settings(environment: &Environment) -> Result<Config, String> {
+    Config::read(|name| environment.variable(name)).map_err(|ConfigErrors(errors)| {
+        let ignored = environment.ignored_lines().into_iter();
+        let ignored = ignored.map(|warning| format!("warning: {warning}"));
+        let errors = errors.iter().map(ToString::to_string);
+        let lines = environment.missing_file().into_iter().chain(ignored).chain(errors);
+        lines.collect::<Vec<_>>().join("\n")
+    })
+}
+
 /// Derived from `SECRET_KEY`, which receivers must not know.
-fn print_webhook_secret() -> Result<(), Box<dyn Error>> {
-    let config = Config::read(dotenv::environment()?)?;
+fn print_webhook_secret(environment: &Environment) -> Result<(), Box<dyn Error>> {
+    let config = read_settings(environment)?;
     Ok(terminal::print(webhooks::receiver_secret(&config.startup.auth.secret_key).expose_secret())?)
 }
 

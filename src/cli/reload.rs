@@ -1,13 +1,17 @@
 //! SIGHUP: reads settings, users file and certificate again, and applies all of them or none.
 
-use std::{error::Error, sync::Arc};
+use std::{
+    error::Error,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use tokio::signal::unix::Signal;
 use tracing::level_filters::LevelFilter;
 
-use super::warnings::log_dangerous_settings;
+use super::warnings::{log_dangerous_settings, log_ignored_lines};
 use crate::{
-    config::{self, SettingChanges, dotenv},
+    config::{self, Environment, SettingChanges},
     state::AppState,
     telemetry::LogLevelHandle,
     tls::{PendingCertificate, ServerCertificate},
@@ -16,20 +20,27 @@ use crate::{
 /// Reloads at each `hangup`, for as long as it is polled. Without a reload, a closed terminal would end calls.
 pub(super) async fn reload_on_hangup(
     mut hangup: Signal,
+    env_file: Option<PathBuf>,
     app: AppState,
     tls: Option<Arc<ServerCertificate>>,
     log_level: LogLevelHandle,
 ) {
     while hangup.recv().await.is_some() {
         let (app, tls, log_level) = (app.clone(), tls.clone(), log_level.clone());
-        let reload = move || reload(&app, tls.as_deref(), &log_level);
+        let env_file = env_file.clone();
+        let reload = move || reload(&app, env_file.as_deref(), tls.as_deref(), &log_level);
         let _ = tokio::task::spawn_blocking(reload).await;
     }
 }
 
-fn reload(app: &AppState, tls: Option<&ServerCertificate>, log_level: &LogLevelHandle) {
+fn reload(
+    app: &AppState,
+    env_file: Option<&Path>,
+    tls: Option<&ServerCertificate>,
+    log_level: &LogLevelHandle,
+) {
     let before = app.settings().telemetry.log_level;
-    match try_reload(app, tls) {
+    match try_reload(app, env_file, tls) {
         Ok(SettingChanges { changed, need_restart }) => {
             let (changed, need_restart) = (changed.join(", "), need_restart.join(", "));
             let level = app.settings().telemetry.log_level;
@@ -50,16 +61,19 @@ fn reload(app: &AppState, tls: Option<&ServerCertificate>, log_level: &LogLevelH
 
 fn try_reload(
     app: &AppState,
+    env_file: Option<&Path>,
     tls: Option<&ServerCertificate>,
 ) -> Result<SettingChanges, Box<dyn Error>> {
+    let environment = Environment::read(env_file)?;
     let (settings, mut changes) =
-        config::reload(&app.config, &app.settings(), dotenv::environment()?)?;
+        config::reload(&app.config, &app.settings(), |name| environment.variable(name))?;
     let users = app.users.reload().map_err(|error| format!("USERS_CSV: {error}"))?;
     let certificate = tls.map(ServerCertificate::reload).transpose();
     let certificate =
         certificate.map_err(|error| format!("SSL_CERT_FILE, SSL_KEY_FILE: {error}"))?;
 
     // From here on nothing fails.
+    log_ignored_lines(&environment);
     if !changes.changed.is_empty() {
         log_dangerous_settings(&config::warnings(&app.config, &settings));
     }

@@ -1,6 +1,6 @@
 //! `signaling-server` without a command: the life of the server process, in the order in which it happens.
 
-use std::{error::Error, io, sync::Arc, time::Duration};
+use std::{error::Error, io, path::PathBuf, sync::Arc, time::Duration};
 
 use rustix::process::Signal as SignalNumber;
 use sd_notify::NotifyState;
@@ -13,13 +13,18 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    read_settings,
     reload::reload_on_hangup,
-    warnings::{log_dangerous_settings, log_default_passwords, log_exposed_files},
+    warnings::{
+        log_dangerous_settings, log_default_passwords, log_env_file, log_file_modes,
+        log_ignored_lines,
+    },
 };
 use crate::{
     auth::{revocation::RevokedTokens, users, users::Users},
     clock::unix_now,
-    config::{Config, StartupSettings, dotenv},
+    config::{Config, Environment, StartupSettings},
+    doctor::{self, Diagnostic},
     http,
     intervals::{HttpTimeouts, Intervals},
     memory,
@@ -37,17 +42,22 @@ const WEBHOOK_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 const DRAIN_SHARE: f64 = 0.8;
 
 /// Serves until SIGTERM, SIGINT or `POST /admin/api/drain`.
-pub(super) fn run() -> Result<(), Box<dyn Error>> {
+pub(super) fn run(
+    env_file: Option<PathBuf>,
+    environment: Environment,
+) -> Result<(), Box<dyn Error>> {
     // Before there is a second thread: this changes the environment.
     let inherited = net::inherited_listener().map_err(|error| format!("LISTEN_FDS: {error}"))?;
-    let variable = dotenv::environment()?;
-    let mut config = Config::read(&variable)?;
-    config.startup.intervals = Intervals::from_environment(variable);
+    let mut config = read_settings(&environment)?;
+    config.startup.intervals = Intervals::from_environment(|name| environment.variable(name));
     let telemetry = telemetry::start(&config)?;
+    log_env_file(&environment);
+    log_ignored_lines(&environment);
     let trace_timeout = config.startup.process.shutdown_grace / 10;
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default(); // before anything signs or encrypts
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let served = runtime.block_on(serve(config, inherited, telemetry.log_level.clone()));
+    let settings = (env_file, environment);
+    let served = runtime.block_on(serve(config, settings, inherited, telemetry.log_level.clone()));
     // Does not wait for passwords that are still being hashed: their clients are disconnected.
     runtime.shutdown_background();
     telemetry.shut_down(trace_timeout);
@@ -56,6 +66,7 @@ pub(super) fn run() -> Result<(), Box<dyn Error>> {
 
 async fn serve(
     config: Config,
+    (env_file, environment): (Option<PathBuf>, Environment),
     inherited: Option<std::net::TcpListener>,
     log_level: LogLevelHandle,
 ) -> Result<(), Box<dyn Error>> {
@@ -63,9 +74,15 @@ async fn serve(
     // Where file sizes are limited, a write fails; without a handler the signal would end the process.
     let _file_too_large = signal(SignalKind::from_raw(SignalNumber::XFSZ.as_raw()))?;
     log_dangerous_settings(&config.warnings());
+    let faults = doctor::start_faults(&config, &[]);
+    if !faults.is_empty() {
+        let lines: Vec<_> = faults.iter().map(Diagnostic::line).collect();
+        return Err(lines.join("\n").into());
+    }
     let (users, revoked, rules) = load_accounts(&config.startup)?;
     let tls = load_tls(&config.startup)?;
-    log_exposed_files(&config.startup);
+    log_file_modes(&config.startup, &environment);
+    drop(environment); // and the secrets in it
     let listeners = Listeners::open(&config.startup, inherited, tls.is_some()).await?;
 
     let app = AppState::new(config, users, revoked, rules);
@@ -75,7 +92,7 @@ async fn serve(
     app.load_issuer_keys()?;
     app.end_tokens_of_disabled();
     log_default_passwords(&app);
-    tokio::spawn(reload_on_hangup(hangup, app.clone(), tls.clone(), log_level));
+    tokio::spawn(reload_on_hangup(hangup, env_file, app.clone(), tls.clone(), log_level));
     spawn_maintenance(&app, tls.as_ref());
     let workers = start_workers(app.config.process.workers)?;
     app.restore(&workers);
@@ -131,7 +148,8 @@ fn load_accounts(
     }
     let users_csv = &startup.auth.users_csv;
     let load = if startup.tokens.users_required { Users::load } else { Users::load_optional };
-    let (users, faults) = load(users_csv).map_err(|error| format!("USERS_CSV: {error}"))?;
+    let (users, faults) =
+        load(users_csv).map_err(|error| doctor::users_file_fault(error).line())?;
     state::log_row_faults(&faults);
     let revoked = RevokedTokens::load(&startup.auth.users_csv, unix_now())?;
     let rules = ModerationRules::load(&startup.auth.users_csv)?;

@@ -14,14 +14,15 @@ use clap::{
     error::{ContextKind, ContextValue},
 };
 
-/// Parses the command line of this process.
+/// Parses the command line of this process; `check` says what clap cannot declare.
 ///
 /// # Errors
 ///
 /// The exit code, after the text is printed: 0 for `--help` and `--version` (standard output), 1 for a usage error
 /// (standard error), which names the usage of the command.
-pub fn parse<P: Parser>() -> Result<P, ExitCode> {
-    P::try_parse().map_err(|mut error| {
+pub fn parse<P: Parser>(check: impl Fn(&P) -> Result<(), clap::Error>) -> Result<P, ExitCode> {
+    let parsed = P::try_parse().and_then(|parsed| check(&parsed).map(|()| parsed));
+    parsed.map_err(|mut error| {
         if !error.use_stderr() {
             let _ = error.print();
             return ExitCode::SUCCESS;

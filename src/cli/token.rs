@@ -6,13 +6,8 @@ use clap::Args;
 use secrecy::ExposeSecret;
 use serde_json::{Map, Value};
 
-use super::terminal;
-use crate::{
-    auth::access_token::MintRequest,
-    clock::unix_now,
-    config::{Config, dotenv},
-    state,
-};
+use super::{read_settings, terminal};
+use crate::{auth::access_token::MintRequest, clock::unix_now, config::Environment, state};
 
 /// What `token` accepts.
 #[derive(Args)]
@@ -37,8 +32,9 @@ pub(super) struct TokenArguments {
 /// Prints the token. Whether the user has an account is not checked here.
 pub(super) fn run(
     TokenArguments { user, room, can, ice, seconds }: TokenArguments,
+    environment: &Environment,
 ) -> Result<(), Box<dyn Error>> {
-    let config = Config::read(dotenv::environment()?)?;
+    let config = read_settings(environment)?;
     let list = |list: Vec<String>| (!list.is_empty()).then(|| Value::from(list));
     let fields = [("rooms", list(room)), ("can", list(can)), ("ice", ice.map(Value::from))];
     let fields = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));

@@ -3,7 +3,7 @@
 use tokio::task::spawn_blocking;
 
 use crate::{
-    config::{self, ConfigWarning, StartupSettings},
+    config::{self, ConfigWarning, Environment, StartupSettings},
     doctor,
     state::AppState,
 };
@@ -15,11 +15,33 @@ pub(super) fn log_dangerous_settings(warnings: &[ConfigWarning]) {
     }
 }
 
-pub(super) fn log_exposed_files(startup: &StartupSettings) {
+/// Logs a warning for each line of `.env` that has no effect.
+pub(super) fn log_ignored_lines(environment: &Environment) {
+    for warning in environment.ignored_lines() {
+        tracing::warn!(%warning, "line of .env has no effect");
+    }
+}
+
+/// Logs which file the settings come from.
+pub(super) fn log_env_file(environment: &Environment) {
+    match environment.found_file() {
+        Some(file) => tracing::info!(file = %file.display(), "settings read"),
+        None => {
+            let folder = environment.folder();
+            tracing::info!(folder, "no .env: settings come from the environment and defaults");
+        }
+    }
+}
+
+/// Logs the files that others may read, and the folders in which the server cannot write.
+pub(super) fn log_file_modes(startup: &StartupSettings, environment: &Environment) {
+    for warning in config::unwritable_folders(startup) {
+        tracing::warn!(%warning, "folder cannot be written");
+    }
     if startup.process.debug {
         return;
     }
-    for exposed in config::exposed_files(startup) {
+    for exposed in config::exposed_files(startup, environment.file()) {
         tracing::warn!(%exposed, "secret file is readable by other users");
     }
 }

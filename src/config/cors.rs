@@ -77,7 +77,8 @@ fn origin(text: &str) -> Option<String> {
     let usual_port = if plain.starts_with("https:") { ":443" } else { ":80" };
     let plain = plain.strip_suffix(usual_port).map_or(plain.clone(), str::to_owned);
     let host = plain.split_once("://").map(|(_, host)| host);
-    let is_well_formed =
-        host.is_some_and(|host| !host.is_empty() && !host.contains(['/', ' ', '*']));
+    let is_well_formed = host.is_some_and(|host| {
+        !host.is_empty() && !host.contains(['/', ' ', '*', '\'', '"', '`', '<', '>'])
+    });
     (is_well_formed || plain == "null").then_some(plain)
 }

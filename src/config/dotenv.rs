@@ -1,53 +1,44 @@
-//! Where settings come from: the environment, and `.env` in the working folder.
+//! The lines of `.env`.
 //!
 //! The reader is our own because `dotenvy` changes values that python-dotenv, and so an `.env` of the FastAPI server, keeps
 //! as they are: it removes the quotes of `["*"]` and replaces `$HOME` in a secret. A test below shows it.
 
-use std::{collections::HashMap, path::Path};
-
-use secrecy::{ExposeSecret, SecretString};
-use zeroize::Zeroizing;
+use secrecy::SecretString;
 
 use super::error::{ConfigError, ConfigErrors};
 
-/// The variables of the process's environment, and those of `.env` in the working folder that the environment lacks.
+/// A line of `.env` that assigns a value.
+#[derive(Debug)]
+pub(super) struct Assignment {
+    /// Its number, from 1 on.
+    pub line: usize,
+    /// The variable.
+    pub name: String,
+    /// Its value.
+    pub value: SecretString,
+}
+
+/// The assignments of a whole file, in order; `path` names it in errors.
 ///
 /// # Errors
 ///
-/// [`ConfigErrors`] if `.env` cannot be read, or for each line that is no assignment.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "for the two binaries, which hand it to everything else"
-)]
-pub fn environment() -> Result<impl Fn(&str) -> Option<String>, ConfigErrors> {
-    let file = read_file(Path::new(".env"))?;
-    let in_file = move |name: &str| file.get(name).map(|value| value.expose_secret().to_owned());
-    Ok(move |name: &str| std::env::var(name).ok().or_else(|| in_file(name)))
-}
-
-fn read_file(path: &Path) -> Result<HashMap<String, SecretString>, ConfigErrors> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => Zeroizing::new(text),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(HashMap::new()),
-        Err(error) => {
-            let (name, fix) =
-                (path.display().to_string(), "make it UTF-8 text that the server may read");
-            return Err(ConfigErrors(vec![ConfigError::new(name, error.to_string(), fix)]));
-        }
-    };
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    let (mut variables, mut errors) = (HashMap::new(), Vec::new());
-    for (number, line) in text.lines().enumerate() {
-        match parse_line(line) {
-            Ok(Some((name, value))) => _ = variables.insert(name, value.into()),
+/// [`ConfigErrors`] for each line that is no assignment.
+pub(super) fn parse_file(path: &str, text: &str) -> Result<Vec<Assignment>, ConfigErrors> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let (mut assignments, mut errors) = (Vec::new(), Vec::new());
+    for (line, content) in (1..).zip(text.lines()) {
+        match parse_line(content) {
+            Ok(Some((name, value))) => {
+                assignments.push(Assignment { line, name, value: value.into() });
+            }
             Ok(None) => {}
             Err(error) => {
-                let name = format!("{}, line {}", path.display(), number + 1);
+                let name = format!("{path}, line {line}");
                 errors.push(ConfigError::new(name, error.to_string(), error.fix()));
             }
         }
     }
-    if errors.is_empty() { Ok(variables) } else { Err(ConfigErrors(errors)) }
+    if errors.is_empty() { Ok(assignments) } else { Err(ConfigErrors(errors)) }
 }
 
 /// Why a line of `.env` is no assignment. It repeats nothing of the line, which may hold a secret.

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `declare` | a setting, a section; how to add a setting |
 //! | `parse` | from texts to values |
-//! | `dotenv` | the environment, and `.env` |
+//! | `environment`, `dotenv`, `names` | the environment and `.env`: its lines, and the names in it |
 //! | `error` | errors and warnings |
 //! | `validate` | what stops a start in production, and what deserves a warning |
 //! | `reload` | what SIGHUP changes |
@@ -18,11 +18,13 @@ mod auth;
 mod cluster;
 mod cors;
 mod declare;
-pub mod dotenv;
+mod dotenv;
+mod environment;
 mod error;
 mod ice;
 mod limits;
 mod listen;
+mod names;
 mod parse;
 mod process;
 mod reload;
@@ -47,6 +49,7 @@ pub use self::{
     cluster::ClusterSettings,
     cors::{CorsSettings, Origins, ReloadableCors},
     declare::{Declaration, Section, Sensitivity},
+    environment::{Environment, Source},
     error::{ConfigError, ConfigErrors, ConfigWarning},
     ice::{IceSettings, ReloadableIce, TurnSettings},
     limits::ReloadableLimits,
@@ -56,7 +59,7 @@ pub use self::{
     rooms::{ReloadableRooms, RoomSettings},
     telemetry::{LogFormat, Otlp, ReloadableTelemetry, TelemetrySettings},
     tokens::TokenSettings,
-    validate::{exposed_files, warnings, wrapped_secrets},
+    validate::{exposed_files, unwritable_folders, warnings, wrapped_secrets},
     webhooks::WebhookSettings,
 };
 use crate::intervals::Intervals;

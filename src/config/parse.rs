@@ -162,7 +162,7 @@ pub fn bearer_token(text: &str) -> Parsed<Option<SecretString>> {
     })
 }
 
-/// A list: JSON, JSON whose quotes a shell has removed, or entries with commas between them.
+/// A list: JSON, JSON whose quotes a shell has removed or that has single quotes, or entries with commas between them.
 pub fn list(text: &str) -> Parsed<Vec<String>> {
     if let Ok(list) = serde_json::from_str(text) {
         return Ok(list);
@@ -172,8 +172,22 @@ pub fn list(text: &str) -> Parsed<Vec<String>> {
         None => text,
     };
     let entries = inner.split(',').map(str::trim).filter(|entry| !entry.is_empty());
-    let are_plain = !inner.contains(['"', '{', '}']) && entries.clone().all(has_paired_brackets);
-    found(are_plain.then(|| entries.map(str::to_owned).collect()))
+    let entries = entries.map(|entry| found(unquoted(entry)));
+    let entries = entries.collect::<Parsed<Vec<_>>>()?;
+    let are_plain =
+        !inner.contains(['"', '{', '}']) && entries.iter().all(|entry| has_paired_brackets(entry));
+    found(are_plain.then(|| entries.into_iter().map(str::to_owned).collect()))
+}
+
+/// An entry without the single quotes around it, as Python writes them. `None` where a quotation mark is at one end only, or
+/// is of a kind that a word processor makes.
+fn unquoted(entry: &str) -> Option<&str> {
+    const MARKS: [char; 6] = ['\'', '`', '\u{2018}', '\u{2019}', '\u{201c}', '\u{201d}'];
+    let quoted = entry.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\''));
+    let plain = quoted.map_or(entry, str::trim);
+    let is_quoted_inside = quoted.is_some() && plain.contains('\'');
+    (!plain.starts_with(MARKS) && !plain.ends_with(MARKS) && !is_quoted_inside && !plain.is_empty())
+        .then_some(plain)
 }
 
 /// Whether each `[` of an entry has its `]`, as those around an IPv6 address in a URL have.

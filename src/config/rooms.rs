@@ -38,7 +38,7 @@ const RESUME_WINDOW_SECONDS: Setting<Duration> =
         .help("Seconds that a client that resumes may be disconnected.")
         .page("docs/build/protocol.md#5-resuming");
 
-const STATE_FILE: Setting<Option<PathBuf>> = Setting::new("STATE_FILE", "", path)
+pub(super) const STATE_FILE: Setting<Option<PathBuf>> = Setting::new("STATE_FILE", "", path)
     .accepts("the path of a file in a folder that the server may write")
     .help(
         "File that stores the members that may resume while the server restarts. Empty: `USERS_CSV` with `.state` \

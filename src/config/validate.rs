@@ -15,9 +15,10 @@ use super::{
     declarations,
     error::{ConfigError, ConfigWarning},
     ice::{ReloadableIce, STUNSERVER_URLS, TURNSERVER_SECRET, TURNSERVER_URLS},
+    rooms::STATE_FILE,
     telemetry::{METRICS_LISTEN, OTEL_EXPORTER_OTLP_ENDPOINT},
 };
-use crate::turn::IceServerUrl;
+use crate::{storage::atomic_file::sibling_path, turn::IceServerUrl};
 
 /// RFC 7518 section 3.2: an HS256 key has at least as many bits as the hash. In bytes.
 const SHORTEST_SECRET: usize = 32;
@@ -31,8 +32,16 @@ pub(super) fn production_errors(startup: &StartupSettings) -> Vec<ConfigError> {
     let previous = auth.jwt_secret_key_previous.as_ref().map(SecretString::expose_secret);
     let previous_name = JWT_SECRET_KEY_PREVIOUS.name();
     let mut errors = Vec::new();
-    errors.extend(weak_key(SECRET_KEY.name(), own, MAKE_ONE));
-    errors.extend(weak_key(JWT_SECRET_KEY.name(), jwt, MAKE_ONE));
+    for (name, key) in [(SECRET_KEY.name(), own), (JWT_SECRET_KEY.name(), jwt)] {
+        errors.extend(match startup.raw.get(name) {
+            Some(_) => weak_key(name, key, MAKE_ONE),
+            None => Some(ConfigError::new(
+                name,
+                "is not set, and its default is the published placeholder, so anyone can sign with it",
+                MAKE_ONE,
+            )),
+        });
+    }
     errors.extend(previous.and_then(|previous| {
         let fix = "leave it empty: users who have such a token log in again";
         weak_key(previous_name, previous, fix)
@@ -190,9 +199,9 @@ pub fn wrapped_secrets(
 
 /// The files with secrets that other users of this machine may read or change, each with the command that closes it. A
 /// group may read them, because the server may not be their owner.
-pub fn exposed_files(startup: &StartupSettings) -> Vec<ConfigWarning> {
+pub fn exposed_files(startup: &StartupSettings, env_file: &Path) -> Vec<ConfigWarning> {
     let key = startup.listen.tls.as_ref().map(|tls| tls.key.as_path());
-    let files = [Some(Path::new(".env")), Some(startup.auth.users_csv.as_path()), key];
+    let files = [Some(env_file), Some(startup.auth.users_csv.as_path()), key];
     let exposed = files.into_iter().flatten().filter_map(|path| {
         let mode = path.metadata().ok()?.permissions().mode() & 0o777;
         let path = path.display().to_string();
@@ -201,4 +210,37 @@ pub fn exposed_files(startup: &StartupSettings) -> Vec<ConfigWarning> {
         (mode & 0o027 != 0).then(|| ConfigWarning::new(path, problem, fix))
     });
     exposed.collect()
+}
+
+/// The folders in which the server cannot write, though it writes files there: beside the users file, and of `STATE_FILE`.
+pub fn unwritable_folders(startup: &StartupSettings) -> Vec<ConfigWarning> {
+    let users_csv = &startup.auth.users_csv;
+    let revoked = sibling_path(users_csv, ".revoked");
+    let keeps_members =
+        startup.cluster.redis_urls.is_empty() && !startup.rooms.resume_window.is_zero();
+    let files = [
+        (
+            USERS_CSV.name(),
+            Some(revoked),
+            "tokens that were logged out are valid again after a restart",
+        ),
+        (
+            STATE_FILE.name(),
+            keeps_members.then(|| startup.state_file()),
+            "a restart ends the calls of clients that would resume",
+        ),
+    ];
+    let unwritable = files.into_iter().filter_map(|(name, file, effect)| {
+        let file = file?;
+        let folder = folder_of(&file);
+        let error = tempfile::tempfile_in(folder).err()?;
+        let problem = format!("no file can be written in {}: {error}; {effect}", folder.display());
+        let fix = "make it a folder that the user of the server may write";
+        Some(ConfigWarning::new(name, problem, fix))
+    });
+    unwritable.collect()
+}
+
+fn folder_of(file: &Path) -> &Path {
+    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

@@ -5,7 +5,7 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject},
 };
 
-use super::Diagnostic;
+use super::{Diagnostic, start};
 use crate::{
     clock::unix_now,
     config::ListenSettings,
@@ -37,14 +37,15 @@ pub(super) fn judge_expiry(subject: &str, end: Option<u64>, now: u64, fix: &str)
 /// certificate is issued.
 pub(super) fn check(listen: &ListenSettings) -> Vec<Diagnostic> {
     let Some(files) = &listen.tls else { return Vec::new() };
-    let will_be_created = files.self_signed && !files.certificate.exists() && !files.key.exists();
-    if will_be_created {
+    if files.will_be_created() {
+        if let Some(fault) = start::self_signed_fault(files) {
+            return vec![fault];
+        }
         let message = "a self-signed certificate will be created at the start; browsers warn of it";
         return vec![Diagnostic::warning(SUBJECT, message, "set SSL_CERT_FILE and SSL_KEY_FILE")];
     }
     if let Err(error) = tls::load_certificate(files) {
-        let fix = "name a PEM file with the chain, the server's own certificate first, and one with its key";
-        return vec![Diagnostic::fault(SUBJECT, error.to_string(), fix)];
+        return vec![Diagnostic::fault(SUBJECT, error.to_string(), tls::PAIR_FIX)];
     }
     let chain = CertificateDer::pem_file_iter(&files.certificate).into_iter().flatten().flatten();
     let chain: Vec<_> = chain.collect();

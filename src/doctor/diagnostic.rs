@@ -61,6 +61,11 @@ impl Diagnostic {
         Self::new(subject, Verdict::Fault, message, fix)
     }
 
+    /// Subject, message and fix on one line.
+    pub fn line(&self) -> String {
+        format!("{}; {}", self.headline(), self.fix)
+    }
+
     /// Subject and message on one line.
     pub fn headline(&self) -> String {
         let Self { subject, message, .. } = self;

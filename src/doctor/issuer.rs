@@ -3,13 +3,15 @@
 use super::Diagnostic;
 use crate::{auth::issuer_keys::IssuerKeys, config::StartupSettings, state};
 
+/// What to do where `JWT_PUBLIC_KEY_FILE` has no keys that can be used.
+pub(super) const KEY_FILE_FIX: &str = "make the file readable; it holds keys in PEM or a JWK set";
+
 /// The keys, if there is an issuer and it has keys, and what is to be said about them.
 pub(super) async fn load(startup: &StartupSettings) -> (Option<IssuerKeys>, Option<Diagnostic>) {
     const SUBJECT: &str = "issuer";
     let tokens = &startup.tokens;
     let loaded = if let Some(path) = &tokens.public_key_file {
-        state::read_key_file(path)
-            .map_err(|error| (error, "make the file readable; it holds keys in PEM or a JWK set"))
+        state::read_key_file(path).map_err(|error| (error, KEY_FILE_FIX))
     } else if let Some(source) = tokens.key_source.clone() {
         let own_tls = startup.listen.tls.is_some();
         let client = state::issuer_client(source, tokens.allows_private, own_tls).await;

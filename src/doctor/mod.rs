@@ -8,30 +8,35 @@ mod issuer;
 mod machine;
 mod redis;
 mod settings;
+mod start;
 mod token;
 mod turn;
 
 use std::time::Duration;
 
-use crate::config::Config;
+use crate::config::{Config, Environment};
 
 pub use self::{
     diagnostic::{Diagnostic, Verdict},
     settings::{default_passwords, settings},
+    start::{start_faults, users_file_fault},
     token::check_token,
 };
 
 /// How far clocks may differ. A revoked token is forgotten when it expires, by the clock that is ahead.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
 
-/// Checks everything that `variable` names. `date` is the URL of a server whose clock is compared with this machine's.
-pub async fn run(variable: impl Fn(&str) -> Option<String>, date: Option<&str>) -> Vec<Diagnostic> {
-    let (config, mut diagnostics) = settings(&variable);
+/// Checks everything that the settings name. `date` is the URL of a server whose clock is compared with this machine's.
+pub async fn run(environment: &Environment, date: Option<&str>) -> Vec<Diagnostic> {
+    let (config, found) = settings(environment);
     let Config { startup, reloadable } = &config;
     // A setting that is not accepted names nothing that could be checked.
-    let faults: Vec<_> = diagnostics.iter().map(|it| it.subject.clone()).collect();
+    let faults: Vec<_> = found.iter().map(|it| it.subject.clone()).collect();
     let are_accepted = |names: &[&str]| !faults.iter().any(|it| names.contains(&it.as_str()));
-    diagnostics.extend(settings::more(&config, &diagnostics));
+    let mut diagnostics = vec![settings::env_file(environment)];
+    diagnostics.extend(settings::more(&config, environment, &found));
+    diagnostics.splice(1..1, found);
+    diagnostics.extend(start::file_faults(startup));
     if are_accepted(&["SSL_CERT_FILE", "SSL_KEY_FILE"]) {
         diagnostics.extend(certificate::check(&startup.listen));
     }

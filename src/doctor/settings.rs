@@ -4,13 +4,13 @@ use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::Diagnostic;
+use super::{Diagnostic, users_file_fault};
 use crate::{
     auth::{
         password,
         users::{DEFAULT_ACCOUNTS, Users},
     },
-    config::{self, Config, ConfigError, ConfigWarning, Origins, StartupSettings},
+    config::{self, Config, ConfigError, ConfigWarning, Environment, Origins, StartupSettings},
 };
 
 /// A random secret has more different characters than this, however it is written: 32 hexadecimal digits have 14 on average.
@@ -23,11 +23,12 @@ const SHORTEST_TOKEN: usize = 16;
 /// them, which most do after 60 s.
 const MAX_WEBSOCKET_TIMEOUT: Duration = Duration::from_secs(150);
 
-const USERS: &str = "users";
+/// The subject of what is said about the users file.
+pub(super) const USERS: &str = "users";
 
 /// The settings, each with its default if it is not accepted, and what keeps settings and users from production.
-pub fn settings(variable: impl Fn(&str) -> Option<String>) -> (Config, Vec<Diagnostic>) {
-    let (config, errors) = Config::read_lenient(variable);
+pub fn settings(environment: &Environment) -> (Config, Vec<Diagnostic>) {
+    let (config, errors) = Config::read_lenient(|name| environment.variable(name));
     let mut faults = Vec::new();
     if config.startup.process.debug {
         faults.push(Diagnostic::fault(
@@ -61,11 +62,7 @@ fn user_faults(startup: &StartupSettings) -> Vec<Diagnostic> {
                 });
             rows.chain(published).collect()
         }
-        Err(error) => vec![Diagnostic::fault(
-            USERS,
-            format!("USERS_CSV: {error}"),
-            "make its first line username,email,hashed_password,is_active; `manage_users add` makes such a file",
-        )],
+        Err(error) => vec![users_file_fault(error)],
     }
 }
 
@@ -86,22 +83,39 @@ pub fn default_passwords(users: &Users) -> impl Iterator<Item = ConfigWarning> {
     })
 }
 
+/// Which file the settings come from.
+pub(super) fn env_file(environment: &Environment) -> Diagnostic {
+    const SUBJECT: &str = "env file";
+    let found = || environment.found_file().unwrap_or_default().display().to_string();
+    Diagnostic::ok(SUBJECT, environment.missing_file().unwrap_or_else(found))
+}
+
 /// What else there is to say about the settings, after what `found` has said.
-pub(super) fn more(config: &Config, found: &[Diagnostic]) -> Vec<Diagnostic> {
+pub(super) fn more(
+    config: &Config,
+    environment: &Environment,
+    found: &[Diagnostic],
+) -> Vec<Diagnostic> {
     // An error is not repeated as a warning.
     let is_found = |name: &str| found.iter().any(|it| it.subject == name);
     let warnings = config.warnings().into_iter().filter(|warning| !is_found(&warning.name));
-    let mut more: Vec<_> = warnings
+    let ignored = environment.ignored_lines();
+    let are_accepted = found.is_empty() && ignored.is_empty();
+    let unwritable = config::unwritable_folders(&config.startup);
+    let mut more: Vec<_> = ignored
+        .into_iter()
+        .chain(warnings)
+        .chain(unwritable)
         .map(|ConfigWarning { name, problem, fix }| Diagnostic::warning(name, problem, fix))
         .collect();
-    if found.is_empty() {
+    if are_accepted {
         more.push(Diagnostic::ok("settings", "all are accepted"));
     }
     let secrets = config.secrets();
     let weak = weak_secrets(&secrets);
     let is_about_secret =
         |it: &Diagnostic| secrets.iter().any(|(name, _)| it.subject.as_str() == *name);
-    if weak.is_empty() && !found.iter().chain(&more).any(is_about_secret) {
+    if !secrets.is_empty() && weak.is_empty() && !found.iter().chain(&more).any(is_about_secret) {
         let names: Vec<_> = secrets.iter().map(|(name, _)| *name).collect();
         let message = format!("{}: set, strong and different", names.join(", "));
         more.push(Diagnostic::ok("secrets", message));
@@ -109,7 +123,7 @@ pub(super) fn more(config: &Config, found: &[Diagnostic]) -> Vec<Diagnostic> {
     more.extend(weak);
     more.extend(active_users(&config.startup, found));
     more.extend(suspicious_users(&config.startup));
-    more.extend(files(&config.startup));
+    more.extend(files(&config.startup, environment));
     more.push(https(&config.startup));
     more.extend(origins(&config.reloadable.cors.origins));
     more.extend(ping_interval(config.reloadable.limits.websocket_timeout));
@@ -208,8 +222,8 @@ fn is_from_spreadsheet(name: &str) -> bool {
     number.is_some() || (name.starts_with('#') && name.ends_with(['?', '!']))
 }
 
-fn files(startup: &StartupSettings) -> Vec<Diagnostic> {
-    let exposed = config::exposed_files(startup);
+fn files(startup: &StartupSettings, environment: &Environment) -> Vec<Diagnostic> {
+    let exposed = config::exposed_files(startup, environment.file());
     if exposed.is_empty() {
         return vec![Diagnostic::ok("files", "those with secrets are closed to others")];
     }

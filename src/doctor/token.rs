@@ -14,16 +14,13 @@ use crate::{
         users::Users,
     },
     clock::unix_now,
-    config::{AuthSettings, Config, ConfigError, StartupSettings},
+    config::{AuthSettings, Config, ConfigError, Environment, StartupSettings},
     state,
 };
 
 /// Checks `token` against the settings, the users file and the tokens that were logged out.
-pub async fn check_token(
-    variable: impl Fn(&str) -> Option<String>,
-    token: &SecretString,
-) -> Vec<Diagnostic> {
-    let (config, errors) = Config::read_lenient(variable);
+pub async fn check_token(environment: &Environment, token: &SecretString) -> Vec<Diagnostic> {
+    let (config, errors) = Config::read_lenient(|name| environment.variable(name));
     // Settings that stop the start for other reasons do not change how a token is read.
     let errors = errors.into_iter().filter(|error| error.name.starts_with("JWT_"));
     let fault = |ConfigError { name, problem, fix }| Diagnostic::fault(name, problem, fix);

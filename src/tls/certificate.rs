@@ -56,7 +56,7 @@ impl ServerCertificate {
     ///
     /// [`TlsError`].
     pub fn load(files: TlsFiles) -> Result<Self, TlsError> {
-        if files.self_signed && !files.certificate.exists() && !files.key.exists() {
+        if files.will_be_created() {
             self_signed::create(&files)?;
         }
         let watch = FileWatch::new([files.certificate.clone(), files.key.clone()]);

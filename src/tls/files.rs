@@ -12,3 +12,10 @@ pub struct TlsFiles {
     /// Whether to create both for localhost if neither exists.
     pub self_signed: bool,
 }
+
+impl TlsFiles {
+    /// Whether the next start creates both files.
+    pub fn will_be_created(&self) -> bool {
+        self.self_signed && !self.certificate.exists() && !self.key.exists()
+    }
+}

@@ -6,6 +6,10 @@ mod files;
 mod self_signed;
 pub mod verify;
 
+/// What to do where certificate and key cannot be served.
+pub const PAIR_FIX: &str =
+    "name a PEM file with the chain, the server's own certificate first, and one with its key";
+
 pub use certificate::{LoadedCertificate, PendingCertificate, ServerCertificate, load_certificate};
 pub use error::TlsError;
 pub use files::TlsFiles;

@@ -18,6 +18,7 @@ mod budgets;
 mod cluster;
 mod command_line;
 mod doctor;
+mod env_file;
 #[path = "../faults/mod.rs"]
 mod faults;
 mod foreign;

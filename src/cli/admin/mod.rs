@@ -12,7 +12,7 @@ use reqwest::Url;
 use self::{command::Command, request::Request};
 use super::{block_on, terminal};
 use crate::{
-    config::{AdminAccess, dotenv},
+    config::{AdminAccess, Environment},
     http_client::LocalServer,
 };
 
@@ -36,11 +36,16 @@ pub struct AdminArguments {
 }
 
 /// Sends the command to the server and prints its answer.
-pub(super) fn run(arguments: AdminArguments) -> Result<(), Box<dyn Error>> {
+pub(super) fn run(
+    arguments: AdminArguments,
+    environment: &Environment,
+) -> Result<(), Box<dyn Error>> {
     let AdminArguments { url, ca, json, command } = arguments;
-    let AdminAccess { host, port, token } = AdminAccess::read(dotenv::environment()?)?;
-    let token = token
-        .ok_or("ADMIN_TOKEN is not set: set the server's token in the environment or in .env")?;
+    let AdminAccess { host, port, token } = AdminAccess::read(|name| environment.variable(name))?;
+    let token = token.ok_or_else(|| {
+        let missing = environment.missing_file().map_or(String::new(), |said| said + "\n");
+        missing + "ADMIN_TOKEN is not set: set the server's token in the environment or in .env"
+    })?;
     let url = match url {
         Some(url) => url,
         None => {
