@@ -2,8 +2,13 @@
 
 pub mod admin;
 mod check;
+mod config;
 mod doctor;
+#[cfg(test)]
+mod generated;
 pub mod healthcheck;
+mod init;
+pub mod manage_users;
 mod reload;
 mod serve;
 pub mod terminal;
@@ -49,6 +54,8 @@ enum Command {
     /// drain, which concern the server that answers. The server logs each action.
     #[command(arg_required_else_help = true)]
     Admin(Box<admin::AdminArguments>),
+    /// Print the settings in force and where each comes from; secrets as set or not set
+    Config(config::ConfigArguments),
     /// Check settings, secrets, accounts, files, certificate, port, clock, Redis, and each STUN and TURN server
     ///
     /// The exit code is 0 if nothing is at fault, else 1.
@@ -56,10 +63,23 @@ enum Command {
     Doctor(doctor::DoctorArguments),
     /// Ask the running server that the settings name whether it is ready; the exit code is 0 if it is
     Healthcheck,
+    /// Write settings with fresh secrets, an account, and the files of proxy, TURN server and service for a domain
+    ///
+    /// Writes into the working folder, changes nothing that exists there, and prints what remains to be done.
+    Init(init::InitArguments),
     /// Print an access token for a user of your application, signed with JWT_SECRET_KEY
     Token(token::TokenArguments),
     /// Print the secret with which receivers of webhooks verify signatures
     WebhookSecret,
+}
+
+/// The command lines of both programs, complete.
+#[cfg(test)]
+fn programs() -> [clap::Command; 2] {
+    [CommandLine::command(), manage_users::command()].map(|mut command| {
+        command.build();
+        command
+    })
 }
 
 /// Parses the command line, runs the command, and returns the exit code: 0, or 1 after a fault or a usage error.
@@ -94,6 +114,8 @@ fn run(command_line: CommandLine) -> Result<(), Box<dyn Error>> {
         None => serve::run(env_file, environment),
         Some(Command::Admin(arguments)) => admin::run(*arguments, &environment),
         Some(Command::Doctor(arguments)) => doctor::run(&arguments, &environment),
+        Some(Command::Config(arguments)) => config::run(&arguments, &environment),
+        Some(Command::Init(arguments)) => init::run(arguments, &environment),
         Some(Command::Healthcheck) => healthcheck::run(&environment),
         Some(Command::Token(arguments)) => token::run(arguments, &environment),
         Some(Command::WebhookSecret) => print_webhook_secret(&environment),

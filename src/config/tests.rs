@@ -573,6 +573,30 @@ fn secrets_with_white_space_or_quotes_at_their_ends_deserve_a_warning() {
 }
 
 #[test]
+fn lists_may_have_single_quotes_and_never_keep_them() {
+    let rooms = |text: &str| in_debug("ALLOWED_ROOMS", text).map(|it| it.reloadable.rooms.allowed);
+    for (text, expected) in [
+        ("['a','b']", ["a", "b"]),
+        ("[ 'a' , b ]", ["a", "b"]),
+        ("'a','b'", ["a", "b"]),
+        ("bob's room, attic", ["bob's room", "attic"]),
+        ("[\"'a'\", \"b\"]", ["'a'", "b"]),
+    ] {
+        assert_eq!(rooms(text).unwrap(), expected, "{text}");
+    }
+    for text in
+        ["['a,'b']", "['a", "a','b", "['a']'", "[`a`]", "[\u{2018}a\u{2019}]", "['it's']", "['']"]
+    {
+        let errors = errors_of(in_debug("ALLOWED_ROOMS", text));
+        assert!(errors[0].contains("is not accepted; use a list such as"), "{text}: {errors:?}");
+    }
+    for text in ["[\"'https://a.example'\"]", "'https://a.example", "https://a.example'"] {
+        let errors = errors_of(in_debug("CORS_ORIGINS", text));
+        assert!(errors[0].contains("use a list of origins"), "{text}: {errors:?}");
+    }
+}
+
+#[test]
 fn origins_are_compared_as_browsers_spell_them() {
     let origins =
         in_debug("CORS_ORIGINS", "https://App.example.com:443/, http://localhost:3000,null")

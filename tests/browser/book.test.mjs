@@ -28,6 +28,12 @@ const COMMANDS = ALL.filter(({ kind }) => /^(bash|sh|shell|console)\b/.test(kind
  */
 const ELSEWHERE = [
   { page: 'README.md', begins: './start_dev.sh', why: 'they build, and the second one is what runs this' },
+  { page: 'README.md', kind: 'bash machine', why: 'it installs the package; debian.test.mjs runs init in a Debian with it' },
+  { page: 'docs/run/backup.md', kind: 'bash machine', why: 'it stops a service and unpacks into the root of a machine' },
+  { page: 'docs/run/certificates.md', kind: 'bash machine', why: 'it needs a public authority and two domains' },
+  { page: 'docs/run/ports-and-firewall.md', kind: 'bash machine', why: 'it opens the ports of a machine' },
+  { page: 'docs/run/runbook.md', kind: 'bash machine', why: 'journalctl shows what a service logs; debian.test.mjs runs the others' },
+  { page: 'docs/run/upgrade.md', kind: 'bash machine', why: 'debian.test.mjs upgrades the package with dpkg' },
   { page: 'docs/run/deployment.md', begins: 'sudo apt-get install coturn', why: 'it sets up a machine as a relay; turn.test.mjs runs coturn with that file' },
   { page: 'docs/run/deployment.md', begins: 'cp env.example .env', why: 'it sets up a machine for production; proxies.test.mjs runs nginx with that file' },
   { page: 'clients/python/README.md', begins: 'pip install', why: 'it takes websockets from PyPI' },
@@ -88,6 +94,14 @@ class Reader {
     const all = this.blocks.map(({ commands }) => commands).join('');
     for (const [written] of others) assert.ok(all.includes(written), `${page} has no ${written}`);
     Object.assign(this, opens(this.home, { translate: (commands) => this.translate(commands) }));
+  }
+
+  /** From now on only the programs of this folder and the system's are found, in every terminal. */
+  hasPrograms(folderOfPrograms) {
+    const env = { ...this.env, PATH: `${folderOfPrograms}:/usr/local/bin:/usr/bin:/bin` };
+    const terminal = new Terminal({ cwd: this.home, env, translate: (commands) => this.translate(commands) });
+    terminals.push(terminal);
+    Object.assign(this, { env, terminal });
   }
 
   translate(commands) {
@@ -158,7 +172,7 @@ describe('the book', { timeout: SUITE_TIMEOUT, concurrency: 3 }, () => {
   });
 
   test('has no commands in blocks that do not say so', () => {
-    const known = /^(bash( (look|server|call|build|deb|haproxy|compose|docker|kubernetes|kubectl|install))?|text|ini|js|ts|html|rust|python|php|go|ruby|java|yaml|json( \w+)?|)$/;
+    const known = /^(bash( (look|server|call|build|deb|haproxy|compose|docker|kubernetes|kubectl|install|machine))?|text|ini|js|ts|html|rust|python|php|go|ruby|java|yaml|json( \w+)?|)$/;
     const looksTyped = /^\s*(\$ |sudo |curl |cargo |npm |docker |signaling-server |manage_users )/m;
 
     for (const { page, line, kind, commands } of ALL) {
@@ -245,15 +259,19 @@ describe('the book', { timeout: SUITE_TIMEOUT, concurrency: 3 }, () => {
     { page: 'docs/start/getting-started.md', async run() {
       const [port, pagePort] = [await freePort(), await freePort()];
       const reader = new Reader('docs/start/getting-started.md', [['8080', port], ['8090', pagePort]]);
-      const home = join(reader.home, 'signaling');
-
+      // Each terminal has what a person's has: the system's programs, and those that the page has installed.
+      const install = COMMANDS.find(({ page, kind }) => page === 'docs/start/getting-started.md' && kind === 'bash build').commands.match(/^sudo (install .*)$/m)[1];
+      const installed = join(folder(), 'bin');
+      mkdirSync(installed);
+      execFileSync('sh', ['-c', install.replaceAll('target/release/', `${dirname(MANAGE_USERS)}/`).replace('/usr/local/bin/', `${installed}/`)]);
+      reader.hasPrograms(installed);
       await reader.types('signaling-server --version');
       await reader.types('mkdir signaling');
-      await reader.starts('signaling-server\n', `http://127.0.0.1:${port}/health`, home);
+      await reader.starts('cd signaling\nsignaling-server\n', `http://127.0.0.1:${port}/health`, reader.home);
       await reader.types('signaling-server healthcheck');
       await reader.types('TOKEN=');
       await reader.types('mkdir page');
-      await reader.starts('python3', `http://127.0.0.1:${pagePort}`, home);
+      await reader.starts('cd signaling\npython3', `http://127.0.0.1:${pagePort}`, reader.home);
       for (const [name, password] of Object.entries(PASSWORDS)) await joinsOnPage(await browser.page(`http://localhost:${pagePort}`), name, password);
       for (const page of browserPages) await eventually(() => 'both pictures move', () => page.evaluate(() => (
         [...document.querySelectorAll('video')].filter((video) => video.videoWidth > 0 && video.currentTime > 0.2).length === 2)));

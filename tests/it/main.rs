@@ -24,6 +24,7 @@ mod faults;
 mod foreign;
 mod harness;
 mod healthcheck;
+mod init;
 mod issuer;
 mod metrics;
 mod own_membership;
