@@ -65,6 +65,8 @@ packages() {
 suite "rust" rust
 if [ -z "$fast" ]; then
     suite "packages" packages
+    suite "packages of the clients" tests/packages/clients.sh
+    suite "supply chain" scripts/supply_chain.sh
 fi
 slow="client firefox bots admin cluster token programs"
 without_browser="cluster openapi turn proxies admin_modules compose issuer"
