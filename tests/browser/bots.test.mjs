@@ -16,6 +16,7 @@ const BOTS = [
     args: [join(ROOT, 'clients/python/examples/echo_bot.py')],
     env: { PYTHONPATH: join(ROOT, 'clients/python') },
   },
+  { name: 'the JavaScript bot', command: process.execPath, args: [join(ROOT, 'clients/js/examples/echo_bot.mjs')], env: {} },
   // Beside the server, where `cargo build --example echo_bot` puts it.
   { name: 'the Rust bot', command: join(dirname(MANAGE_USERS), 'examples/echo_bot'), args: [], env: {} },
 ];
@@ -50,11 +51,15 @@ async function enter({ url, username, password, room, clientId }) {
 /** In the page: how it stands. */
 function status() {
   const { session, channels, echoes, errors, states } = window.call;
-  return { echoes, errors, states, peers: [...session.peers.keys()], open: channels.map(({ readyState }) => readyState) };
+  return { echoes, errors, states, state: session.state, peers: [...session.peers.keys()], open: channels.map(({ readyState }) => readyState) };
 }
 
 /** What both echoes of a channel to `peer` look like. */
 const echoesOf = (label, peer) => [[label, peer, `wörld by ${label}`], [label, peer, [0, 1, 255]]];
+
+/** What keeps tokens valid through a crash of the server. */
+const SAME_KEYS = { SECRET_KEY: 'k'.repeat(40), JWT_SECRET_KEY: 'j'.repeat(40) };
+const LOST = [/WebSocket connection to|ERR_/];
 
 describe('bots and the JavaScript client', { timeout: SUITE_TIMEOUT }, () => {
   let browser;
@@ -79,8 +84,8 @@ describe('bots and the JavaScript client', { timeout: SUITE_TIMEOUT }, () => {
   process.on('exit', () => { for (const bot of running) bot.process.kill('SIGKILL'); });
 
   /** Starts a bot; it may take its time to enter. */
-  function start({ command, args, env }, room) {
-    const whom = ['--url', server.url, '--room', room, '--username', 'bob', '--password', PASSWORDS.bob];
+  function start({ command, args, env }, room, { url } = server) {
+    const whom = ['--url', url, '--room', room, '--username', 'bob', '--password', PASSWORDS.bob];
     const bot = { log: '', process: spawn(command, [...args, ...whom], { stdio: ['ignore', 'pipe', 'pipe'], env: { PATH: process.env.PATH, ...env } }) };
     for (const stream of [bot.process.stdout, bot.process.stderr]) stream.on('data', (data) => { bot.log += data; });
     const gone = new Promise((done) => {
@@ -97,13 +102,13 @@ describe('bots and the JavaScript client', { timeout: SUITE_TIMEOUT }, () => {
     return bot;
   }
 
-  const open = async (room, clientId) => {
-    const page = await browser.page(`${server.url}/health`, { bypassCSP: true });
+  const open = async (room, clientId, { url } = server) => {
+    const page = await browser.page(`${url}/health`, { bypassCSP: true, expected: LOST });
     pages.push(page);
-    await joins(page, room, clientId);
+    await joins(page, room, clientId, url);
     return page;
   };
-  const joins = (page, room, clientId) => page.evaluate(enter, { url: server.url, username: 'alice', password: PASSWORDS.alice, room, clientId });
+  const joins = (page, room, clientId, url = server.url) => page.evaluate(enter, { url, username: 'alice', password: PASSWORDS.alice, room, clientId });
 
   async function reaches(page, bot, what, condition) {
     let last;
@@ -176,6 +181,23 @@ describe('bots and the JavaScript client', { timeout: SUITE_TIMEOUT }, () => {
         await page.evaluate(() => window.call.channels[0].send('still the first'));
         await reaches(page, bot, 'the first channel goes on', ({ echoes }) => echoes.some(([, , data]) => data === 'still the first'));
         assert.deepEqual([now.peers, now.open], [peers, ['open', 'open', 'open']]);
+      });
+
+      test('goes on with its call through a crash of the server, and answers a new channel after it', async () => {
+        const own = await startServer(SAME_KEYS);
+        const page = await open('crash', 'alice-1', own);
+        const bot = start(kind, 'crash', own);
+        const { peers } = await hearsEchoes(page, bot);
+
+        own.child.process.kill('SIGKILL');
+        await own.end();
+        await startServer({ ...SAME_KEYS, PORT: `${own.port}` }, own.home);
+        await page.evaluate(() => window.call.channels[0].send('without a server'));
+        await reaches(page, bot, 'the first channel goes on', ({ echoes }) => echoes.some(([, , data]) => data === 'without a server'));
+        await reaches(page, bot, 'both are back', ({ state, peers: present }) => state === 'connected' && `${present}` === `${peers}`);
+        await eventually(() => `the bot is back:\n${bot.log}`, async () => (await (await fetch(`${own.url}/api/rooms/crash/info`)).json()).connected_users === 2);
+        await page.evaluate(() => { for (const peer of window.call.session.peers.values()) window.call.open(peer, 'after'); });
+        await hearsEchoes(page, bot, 'after');
       });
 
       test('hears two pages at once, each on its own', async () => {

@@ -1,9 +1,10 @@
 // A real Chromium that tells on its pages: what they print as errors, throw, or fetch from elsewhere.
 
 import assert from 'node:assert/strict';
-import { existsSync } from 'node:fs';
+import { existsSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { chromium } from 'playwright-core';
-import { certificate, TEST_TIMEOUT } from './harness.mjs';
+import { certificate, ROOT, TEST_TIMEOUT } from './harness.mjs';
 
 const CHROMIUM = process.env.CHROMIUM ?? '/usr/bin/chromium';
 
@@ -17,11 +18,13 @@ const FLAGS = [
 /** Where pages may go: this machine, by whatever name. */
 const HERE = new Set(['localhost', '127.0.0.1', '[::1]']);
 
-export async function openBrowser() {
+/** `options` are Playwright's. */
+export async function openBrowser(options = {}) {
   if (!existsSync(CHROMIUM)) throw new Error(`${CHROMIUM} is missing: apt-get install chromium, or set CHROMIUM`);
   const browser = await chromium.launch({
     executablePath: CHROMIUM,
     headless: true,
+    ...options,
     // `ignoreHTTPSErrors` does not reach turns:, so the certificate is trusted by its key.
     args: [...FLAGS, `--ignore-certificate-errors-spki-list=${certificate().spkiHash}`],
   });
@@ -50,6 +53,12 @@ export async function openBrowser() {
     },
     close: () => browser.close(),
   };
+}
+
+/** The picture of a page in docs/images. It is taken in every run, and written only where WRITE_IMAGES is set. */
+export async function takeImage(page, name, options) {
+  const picture = await page.screenshot(options);
+  if (process.env.WRITE_IMAGES) writeFileSync(join(ROOT, 'docs/images', name), picture);
 }
 
 const complaints = [];

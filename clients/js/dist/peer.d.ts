@@ -1,11 +1,15 @@
 import { Emitter } from './events.js';
 import { type PeerStats } from './stats.js';
+export interface RemoteTrack {
+    peer: Peer;
+    track: MediaStreamTrack;
+    streams: readonly MediaStream[];
+    /** What the peer has passed to `publish` with the stream. */
+    label?: string;
+}
 export interface PeerEvents {
-    track: {
-        peer: Peer;
-        track: MediaStreamTrack;
-        streams: readonly MediaStream[];
-    };
+    track: RemoteTrack;
+    'track-removed': RemoteTrack;
     channel: {
         peer: Peer;
         channel: RTCDataChannel;
@@ -31,6 +35,9 @@ export declare class Peer extends Emitter<PeerEvents> {
     polite: boolean;
     /** Replaced when the peer starts a new RTCPeerConnection. */
     connection: RTCPeerConnection;
+    /** What this peer publishes at the moment. */
+    readonly tracks: Map<MediaStreamTrack, RemoteTrack>;
+    private labels;
     private localKey;
     private remoteKey;
     /** The offer that was sent and is not answered yet. */
@@ -66,6 +73,8 @@ export declare class Peer extends Emitter<PeerEvents> {
     restartIce(): void;
     private setTrack;
     private createConnection;
+    private removeTrack;
+    private replaceConnection;
     /** Runs `task` after the tasks before it, so that each begins and ends in the signaling state `stable`. */
     private enqueue;
     /**
@@ -83,6 +92,7 @@ export declare class Peer extends Emitter<PeerEvents> {
     private negotiate;
     /** Takes back an offer that the peer refuses or has never received. */
     private expectAnswer;
+    private setLocal;
     private sendDescription;
     /** Tells the peer which connection this client has, with an answer without a description, if it knows another one. */
     private sendKey;

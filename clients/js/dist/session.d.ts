@@ -18,15 +18,17 @@ export interface ConnectOptions extends SignalOptions {
     RTCPeerConnection?: typeof RTCPeerConnection;
 }
 export interface SessionEvents {
-    /** `existing` is true for the members that were there when this client joined. */
+    /** `existing` is true for the members that were there when this client joined, or joined again. */
     'peer-joined': {
         peer: Peer;
-        existing?: boolean;
+        existing: boolean;
     };
     'peer-left': {
         peer: Peer;
     };
     track: PeerEvents['track'];
+    /** The peer publishes this track no longer, or its connection is replaced. */
+    'track-removed': PeerEvents['track-removed'];
     channel: PeerEvents['channel'];
     /** `peer` has sent `data` through the server. */
     message: PeerEvents['message'];
@@ -60,8 +62,11 @@ export declare class Session extends Emitter<SessionEvents> {
     /** The username of this client. */
     get username(): string;
     get state(): State;
-    /** Sends every track of `stream` to all peers, also to those that join later. */
-    publish(stream: MediaStream): void;
+    /**
+     * Sends every track of `stream` to all peers, also to those that join later. They receive `label` with each track, for
+     * example to tell a shared screen from a camera.
+     */
+    publish(stream: MediaStream, label?: string | undefined): void;
     /** Stops sending the tracks of `stream`. The tracks themselves are not stopped. */
     unpublish(stream: MediaStream): void;
     /** Sends `next` in place of `old` (another camera), without a new negotiation; `old` is not stopped. */

@@ -2,8 +2,17 @@ import { Emitter } from './events.js';
 import type { Member, Membership } from './membership.js';
 import { readStats, type PeerStats } from './stats.js';
 
+export interface RemoteTrack {
+  peer: Peer;
+  track: MediaStreamTrack;
+  streams: readonly MediaStream[];
+  /** What the peer has passed to `publish` with the stream. */
+  label?: string;
+}
+
 export interface PeerEvents {
-  track: { peer: Peer; track: MediaStreamTrack; streams: readonly MediaStream[] };
+  track: RemoteTrack;
+  'track-removed': RemoteTrack;
   channel: { peer: Peer; channel: RTCDataChannel };
   /** The state of the RTCPeerConnection, or `reconnecting` while the peer has no connection to the server. */
   state: { peer: Peer; state: RTCPeerConnectionState | 'reconnecting' };
@@ -14,8 +23,8 @@ export interface PeerEvents {
 export interface PeerContext {
   readonly RTCPeerConnection: typeof RTCPeerConnection | undefined;
   readonly configuration: RTCConfiguration;
-  /** The streams that are published to every peer. */
-  readonly streams: ReadonlySet<MediaStream>;
+  /** The streams that are published to every peer, with their labels. */
+  readonly streams: ReadonlyMap<MediaStream, string | undefined>;
   readonly membership: Pick<Membership, 'send' | 'sendUnreliably' | 'state'>;
   reportMediaError(peer: Peer, error: unknown): void;
 }
@@ -23,9 +32,9 @@ export interface PeerContext {
 /**
  * A description as this client sends it. `pc` identifies the RTCPeerConnection among the successive ones of one peer, and
  * `peer` the one of the receiver that it is meant for, if the sender knows it. `n` numbers the offers of a client, and an
- * answer repeats the number of its offer.
+ * answer repeats the number of its offer. `labels` are those of the published streams, by stream id.
  */
-type Description = { type: 'offer' | 'answer'; sdp?: string; pc?: string; peer?: string; n?: number };
+type Description = { type: 'offer' | 'answer'; sdp?: string; pc?: string; peer?: string; n?: number; labels?: Record<string, string> };
 
 // All in milliseconds.
 /** How long a member that joined earlier waits for the offer of a new one. */
@@ -43,6 +52,15 @@ const MAX_RESTARTS = 5;
 const MAX_UNANSWERED = 3;
 /** How often a connection is replaced because a description does not fit it. */
 const MAX_REPAIRS = 5;
+
+/**
+ * An offer without header extensions whose number has another meaning in it. Chromium (156) remembers the numbers of an offer
+ * that it has made and not set; if the peer has chosen others since, it makes an offer that it refuses to set.
+ */
+function withoutCollisions(sdp = ''): string {
+  const meanings: Record<string, string> = {};
+  return sdp.replace(/^a=extmap:(\d+)\S* (\S+).*\r\n/gm, (line, id, meaning) => ((meanings[id] ??= meaning) === meaning ? line : ''));
+}
 
 const ufragOf = (description?: RTCSessionDescriptionInit | null): string | undefined =>
   /a=ice-ufrag:(\S+)/.exec(description?.sdp ?? '')?.[1];
@@ -83,7 +101,10 @@ export class Peer extends Emitter<PeerEvents> {
   polite: boolean;
   /** Replaced when the peer starts a new RTCPeerConnection. */
   connection!: RTCPeerConnection;
+  /** What this peer publishes at the moment. */
+  readonly tracks = new Map<MediaStreamTrack, RemoteTrack>();
 
+  private labels: Record<string, string> = {};
   private localKey!: string;
   private remoteKey: string | undefined;
   /** The offer that was sent and is not answered yet. */
@@ -256,6 +277,7 @@ export class Peer extends Emitter<PeerEvents> {
       queueMicrotask(() => this.context.reportMediaError(this, error));
       pc = new NoConnection() as unknown as RTCPeerConnection;
     }
+    for (const track of this.tracks.keys()) this.removeTrack(track);
     this.connection = pc;
     this.localKey = Math.random().toString(36).slice(2, 10);
     this.remoteKey = undefined;
@@ -273,7 +295,12 @@ export class Peer extends Emitter<PeerEvents> {
       awaitsOffer = false;
     };
     pc.onicecandidate = ({ candidate }) => this.context.membership.send({ type: 'ice_candidate', to: this.id, candidate });
-    pc.ontrack = ({ track, streams }) => this.emit('track', { peer: this, track, streams });
+    pc.ontrack = ({ track, streams }) => {
+      this.removeTrack(track); // it has moved to another stream
+      const remote: RemoteTrack = { peer: this, track, streams, label: this.labels[streams[0]?.id!] };
+      this.tracks.set(track, remote);
+      this.emit('track', remote);
+    };
     pc.ondatachannel = ({ channel }) => this.emit('channel', { peer: this, channel });
     pc.onconnectionstatechange = () => this.handleConnectionState();
     pc.onsignalingstatechange = () => {
@@ -282,7 +309,17 @@ export class Peer extends Emitter<PeerEvents> {
       // A first offer that was rolled back for an older client: an ICE restart makes Chromium gather.
       this.startTimer = setTimeout(() => pc.connectionState === 'new' && pc.restartIce(), ICE_START_TIMEOUT);
     };
-    for (const stream of this.context.streams) for (const track of stream.getTracks()) this.publish(track, stream);
+    for (const stream of this.context.streams.keys()) for (const track of stream.getTracks()) this.publish(track, stream);
+  }
+
+  private removeTrack(track: MediaStreamTrack): void {
+    const remote = this.tracks.get(track);
+    if (this.tracks.delete(track)) this.emit('track-removed', remote!);
+  }
+
+  private replaceConnection(): void {
+    this.connection.close();
+    this.createConnection();
   }
 
   /** Runs `task` after the tasks before it, so that each begins and ends in the signaling state `stable`. */
@@ -315,15 +352,20 @@ export class Peer extends Emitter<PeerEvents> {
   private negotiate(pc = this.connection): void {
     this.enqueue(async () => {
       if (pc !== this.connection || this.offer || this.unanswered >= MAX_UNANSWERED) return;
-      const { sdp } = await pc.createOffer();
-      const offer: Description = { type: 'offer', sdp, n: ++this.offers, peer: this.remoteKey || undefined };
-      // Other libraries may refuse an offer that is not `actpass`, as aiortc 1.4 does (1.9 accepts it).
-      const sent = { ...offer, sdp: this.isNumbered ? keepRole(pc, sdp!) : sdp };
-      this.isOfferSet = this.wins();
-      if (this.isOfferSet) await pc.setLocalDescription({ type: 'offer', sdp });
-      this.offer = offer;
-      this.sendDescription(sent);
-      this.expectAnswer();
+      try {
+        const sdp = withoutCollisions((await pc.createOffer()).sdp);
+        const offer: Description = { type: 'offer', sdp, n: ++this.offers, peer: this.remoteKey || undefined };
+        // Other libraries may refuse an offer that is not `actpass`, as aiortc 1.4 does (1.9 accepts it).
+        const sent = { ...offer, sdp: this.isNumbered ? keepRole(pc, sdp) : sdp };
+        this.isOfferSet = this.wins();
+        if (this.isOfferSet) await this.setLocal({ type: 'offer', sdp });
+        this.offer = offer;
+        this.sendDescription(sent);
+        this.expectAnswer();
+      } catch (error) {
+        if (pc === this.connection && this.isNumbered && this.repairs++ < MAX_REPAIRS) this.replaceConnection();
+        throw error;
+      }
     });
   }
 
@@ -343,8 +385,18 @@ export class Peer extends Emitter<PeerEvents> {
     this.answerTimer = setTimeout(() => this.enqueue(check), ANSWER_TIMEOUT);
   }
 
+  private async setLocal(description?: RTCLocalSessionDescriptionInit): Promise<void> {
+    await this.connection.setLocalDescription(description);
+    // Chromium (156) gives its senders the streams of the description, also if they have others since it was made.
+    for (const [track, sender] of this.senders) {
+      const stream = [...this.context.streams.keys()].find((one) => one.getTracks().includes(track));
+      if (stream) sender.setStreams?.(stream);
+    }
+  }
+
   private sendDescription({ type, sdp, n }: Description): void {
-    this.context.membership.send({ type, to: this.id, [type]: { type, sdp, pc: this.localKey, peer: this.remoteKey || undefined, n } });
+    const labels = Object.fromEntries([...this.context.streams].map(([{ id }, label]) => [id, label]));
+    this.context.membership.send({ type, to: this.id, [type]: { type, sdp, pc: this.localKey, peer: this.remoteKey || undefined, n, labels } });
   }
 
   /** Tells the peer which connection this client has, with an answer without a description, if it knows another one. */
@@ -355,7 +407,7 @@ export class Peer extends Emitter<PeerEvents> {
 
   /** Perfect negotiation (W3C WebRTC, section 10.7), with other roles for the first offers and without rollbacks. */
   private async applyDescription(description: Description): Promise<void> {
-    const { pc: remoteKey = '', peer, type, sdp, n } = description; // other client libraries send neither keys nor numbers
+    const { pc: remoteKey = '', peer, type, sdp, n, labels = {} } = description; // other client libraries send `type` and `sdp` only
     const isOffer = type === 'offer';
     this.isNumbered ||= Boolean(n ?? peer);
     if (peer && peer !== this.localKey) {
@@ -365,8 +417,7 @@ export class Peer extends Emitter<PeerEvents> {
     }
     if (this.remoteKey !== undefined && remoteKey !== this.remoteKey) {
       // The peer has replaced its connection, so this one has no other end any more.
-      this.connection.close();
-      this.createConnection();
+      this.replaceConnection();
       if (!isOffer) return;
     }
     if (!sdp) return;
@@ -377,21 +428,24 @@ export class Peer extends Emitter<PeerEvents> {
     if (this.isIgnoringOffer || (!isOffer && (!offer || (n ?? offer.n) !== offer.n))) return;
     this.offer = undefined;
     try {
-      if (!isOffer && !this.isOfferSet) await pc.setLocalDescription({ type: 'offer', sdp: offer!.sdp });
+      this.labels = labels;
+      if (!isOffer && !this.isOfferSet) await this.setLocal({ type: 'offer', sdp: offer!.sdp });
       await pc.setRemoteDescription({ type, sdp });
       this.remoteKey = remoteKey;
       for (const candidate of this.earlyCandidates.splice(0)) this.enqueue(() => this.addCandidate(candidate));
       if (isOffer) {
-        await pc.setLocalDescription();
+        await this.setLocal();
         this.sendDescription({ type: 'answer', sdp: pc.localDescription!.sdp, n });
+      }
+      for (const { receiver, currentDirection } of pc.getTransceivers?.() ?? []) {
+        if (!/recv/.test(currentDirection!)) this.removeTrack(receiver.track);
       }
     } catch (error) {
       if (n === undefined || this.repairs++ >= MAX_REPAIRS) {
         if (!isOffer) await pc.setLocalDescription({ type: 'rollback' }).catch(() => {});
       } else {
         // The descriptions of the two ends do not belong together: an answer was lost in a crash of the server.
-        this.connection.close();
-        this.createConnection();
+        this.replaceConnection();
         this.sendKey(remoteKey);
       }
       throw error;

@@ -20,10 +20,12 @@ export interface ConnectOptions extends SignalOptions {
 }
 
 export interface SessionEvents {
-  /** `existing` is true for the members that were there when this client joined. */
-  'peer-joined': { peer: Peer; existing?: boolean };
+  /** `existing` is true for the members that were there when this client joined, or joined again. */
+  'peer-joined': { peer: Peer; existing: boolean };
   'peer-left': { peer: Peer };
   track: PeerEvents['track'];
+  /** The peer publishes this track no longer, or its connection is replaced. */
+  'track-removed': PeerEvents['track-removed'];
   channel: PeerEvents['channel'];
   /** `peer` has sent `data` through the server. */
   message: PeerEvents['message'];
@@ -42,8 +44,8 @@ const MISSING_PEER_TIMEOUT = 30_000;
 export class Session extends Emitter<SessionEvents> {
   /** The other members, by client id. */
   readonly peers = new Map<string, Peer>();
-  /** The published streams, for peers that join later. @internal */
-  readonly streams = new Set<MediaStream>();
+  /** The published streams and their labels, for peers that join later. @internal */
+  readonly streams = new Map<MediaStream, string | undefined>();
   /** @internal */
   readonly membership: Membership;
   /** @internal */
@@ -103,9 +105,12 @@ export class Session extends Emitter<SessionEvents> {
     return { ...this.options.rtc, iceServers: this.iceServers };
   }
 
-  /** Sends every track of `stream` to all peers, also to those that join later. */
-  publish(stream: MediaStream): void {
-    this.streams.add(stream);
+  /**
+   * Sends every track of `stream` to all peers, also to those that join later. They receive `label` with each track, for
+   * example to tell a shared screen from a camera.
+   */
+  publish(stream: MediaStream, label = this.streams.get(stream)): void {
+    this.streams.set(stream, label);
     for (const peer of this.peers.values()) for (const track of stream.getTracks()) peer.publish(track, stream);
   }
 
@@ -117,7 +122,7 @@ export class Session extends Emitter<SessionEvents> {
 
   /** Sends `next` in place of `old` (another camera), without a new negotiation; `old` is not stopped. */
   async replaceTrack(old: MediaStreamTrack, next: MediaStreamTrack): Promise<void> {
-    for (const stream of this.streams) {
+    for (const stream of this.streams.keys()) {
       if (!stream.getTracks().includes(old)) continue;
       stream.removeTrack(old);
       stream.addTrack(next);
@@ -236,10 +241,9 @@ export class Session extends Emitter<SessionEvents> {
   private addPeer(member: Member, offersFirst: boolean): void {
     const peer = new Peer(this, member, offersFirst);
     this.peers.set(peer.id, peer);
-    for (const name of ['track', 'channel', 'message'] as const) peer.on(name, (event: any) => this.emit(name, event));
+    for (const name of ['track', 'track-removed', 'channel', 'message'] as const) peer.on(name, (event: any) => this.emit(name, event));
     peer.on('state', (event) => this.emit('peer', event));
-    const existing = !this.hasJoined;
-    this.emitLater(() => this.emit('peer-joined', existing ? { peer, existing } : { peer }));
+    this.emitLater(() => this.emit('peer-joined', { peer, existing: offersFirst }));
   }
 
   private removePeer(id: string): void {

@@ -68,6 +68,7 @@ export function modelOf(browser, queue) {
     pendingLocalDescription = null;
     pendingRemoteDescription = null;
     transceivers = [];
+    remoteStreams = new Map();
     channels = [];
     announced = new Set();
     operations = 0;
@@ -232,6 +233,11 @@ export function modelOf(browser, queue) {
         this.note(sdp);
         this.pendingLocalDescription = { type, sdp };
         const { sections } = read(sdp);
+        // Chromium gives its senders the streams of the description, also if they have others since it was made.
+        for (const { mid, direction, streams } of browser === 'chromium' ? sections : []) {
+          const sender = this.transceivers.find((one) => one.mid === mid)?.sender;
+          if (sender && sends(direction)) sender.streams = streams.map((id) => ({ id }));
+        }
         if (type === 'offer') {
           for (const { mid, kind } of sections) {
             if (kind === 'application' || this.transceivers.some((one) => one.mid === mid)) continue;
@@ -270,10 +276,19 @@ export function modelOf(browser, queue) {
       });
     }
 
+    /** Section 4.4.1.5: removed tracks are told before added ones. */
     receive({ receiver, remote }, streams) {
+      const { track } = receiver;
+      const gone = remote.streams.filter((id) => !streams.includes(id)).map((id) => this.remoteStream(id));
       const isNew = streams.some((id) => !remote.streams.includes(id));
       remote.streams = streams;
-      if (isNew) queue(() => this.signalingState !== 'closed' && this.ontrack?.({ track: receiver.track, streams: streams.map((id) => ({ id })) }));
+      if (gone.length) queue(() => { for (const stream of gone) if (this.signalingState !== 'closed') stream.onremovetrack?.({ track }); });
+      if (isNew) queue(() => this.signalingState !== 'closed' && this.ontrack?.({ track, streams: streams.map((id) => this.remoteStream(id)) }));
+    }
+
+    remoteStream(id) {
+      if (!this.remoteStreams.has(id)) this.remoteStreams.set(id, { id });
+      return this.remoteStreams.get(id);
     }
 
     setRole(role) {

@@ -24,7 +24,7 @@ async function run(seed) {
       publish(page) {
         const stream = new Stream(...world.pick([['audio'], ['video'], ['audio', 'video']]));
         page.streams.push(stream);
-        page.session.publish(stream);
+        page.session.publish(stream, `label ${stream.id}`);
       },
       unpublish(page) {
         const [stream] = page.streams.splice(Math.floor(world.random() * page.streams.length), 1);
@@ -67,6 +67,8 @@ async function run(seed) {
       const streams = received.map(({ kind, remote }) => `${kind} of ${remote.streams}`).sort();
       const published = other.streams.flatMap((stream) => stream.getTracks().map(({ kind }) => `${kind} of ${stream.id}`)).sort();
       assert.deepEqual(streams, published, what);
+      const told = [...peerOf(page).tracks.values()].map(({ track, streams: [{ id }], label }) => (label === `label ${id}` ? `${track.kind} of ${id}` : label)).sort();
+      assert.deepEqual(told, published, `${what}: the tracks of the peer`);
       assert.ok(mayCrash || received.every(({ remote }) => !remote.isMuted), `${what}: a track is muted`);
       if (published.length + page.streams.length) assert.equal(pc.other, peerOf(other).connection, `${what}: the ends do not belong together`);
       const open = other.channels.filter((one) => one.pc === peerOf(other).connection).map(({ channel }) => channel.label);

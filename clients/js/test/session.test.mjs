@@ -231,6 +231,41 @@ test('does after every close what clients/closes.json lists', async () => {
   }
 });
 
+const EVENTS = JSON.parse(readFileSync(new URL('../../events.json', import.meta.url), 'utf8'));
+
+test('reports of every frame what clients/events.json lists, but for signals, which it handles itself', async () => {
+  const seen = [];
+  const { connecting } = start({ onState: ({ state }) => seen.push({ event: 'state', state }) });
+  let seq = 0;
+  const enter = async (users) => {
+    await FakeSocket.last.receive({ type: 'auth_required' });
+    if (seq) await FakeSocket.last.receive({ type: 'error', code: 'resume_failed', message: 'x' });
+    await FakeSocket.last.receive(success(), { seq: (seq = 1), type: 'users_in_room', users });
+    await clock.advance(0);
+  };
+  connecting.then((session) => {
+    const normal = {
+      'peer-joined': ({ peer, existing }) => ({ id: peer.id, existing }), 'peer-left': ({ peer }) => ({ id: peer.id }),
+      peer: ({ peer, state }) => ({ id: peer.id, state }), message: ({ peer, data }) => ({ id: peer.id, data }),
+      'server-message': ({ data }) => ({ data }), error: ({ error }) => ({ code: error.code }),
+    };
+    for (const [event, fields] of Object.entries(normal)) session.on(event, (one) => seen.push({ event, ...fields(one) }));
+  });
+  for (const { join: users, frame, close, events } of EVENTS) {
+    if (seq === 0) await settle();
+    seen.length = 0;
+    if (frame) await FakeSocket.last.receive({ ...frame, seq: (seq += 1) });
+    else if (close) await FakeSocket.last.drop(close);
+    else {
+      if (seq) await clock.advance(300);
+      seen.length = 0;
+      await enter(users);
+    }
+    const expected = events.filter(({ event }) => !['signal', 'ice-servers'].includes(event));
+    assert.deepEqual(seen, expected, JSON.stringify(frame ?? close ?? users));
+  }
+});
+
 test('ends on a fatal getToken error, and waits retryAfter after another one', async () => {
   const busy = Object.assign(new SignalError('http_429', 'Slow down'), { retryAfter: 5_000 });
   const failures = [busy, new SignalError('unauthorized', 'Wrong password', true)];
@@ -413,7 +448,7 @@ test('reports the members that were there when it joined, once, to listeners tha
   await clock.advance(0);
   await FakeSocket.last.receive({ seq: 2, type: 'user_joined', client_id: 'carol-1', username: 'carol', polite: false });
 
-  assert.deepEqual(joined, [['bob-1', true], ['carol-1', undefined]]);
+  assert.deepEqual(joined, [['bob-1', true], ['carol-1', false]]);
 });
 
 test('refuses a message over the limit of the server, which may change, and goes on', async () => {
@@ -591,4 +626,69 @@ test('reports what a connection throws, and goes on', async () => {
     assert.equal(session.state, 'connected');
     session.close();
   }
+});
+
+// --- offers ----------------------------------------------------------------------------------------
+
+/** A connection that can make offers, and notes the descriptions that it is given. */
+class OfferingConnection extends FakeConnection {
+  set = [];
+  sdp = 'v=0';
+  getTransceivers() { return []; }
+  async createOffer() { return { type: 'offer', sdp: this.sdp }; }
+  async setLocalDescription(description) {
+    this.set.push(description.type);
+    this.signalingState = description.type === 'rollback' ? 'stable' : 'have-local-offer';
+  }
+}
+
+const offersOf = (socket) => socket.sent.filter(({ type }) => type === 'offer');
+
+/** Fifteen seconds of a connection that lives. */
+async function beat() {
+  await clock.advance(15_000);
+  await FakeSocket.last.receive({ type: 'pong', seq: (FakeSocket.last.seq = (FakeSocket.last.seq ?? 1) + 1) });
+}
+
+test('takes an offer back that is not answered for 30 s, reports it, and gives up after three', async () => {
+  const { seen } = await join({ RTCPeerConnection: OfferingConnection });
+  const pc = FakeConnection.all.at(-1);
+  for (let round = 1; round <= 4; round += 1) {
+    pc.onnegotiationneeded(); // as a browser fires it again after a rollback
+    await settle();
+    const made = Math.min(round, 3);
+    assert.equal(offersOf(FakeSocket.last).length, made, `round ${round}`);
+    await beat();
+    await clock.advance(14_900);
+    assert.equal(pc.set.filter((type) => type === 'rollback').length, made - (round <= 3 ? 1 : 0), 'not before 30 s');
+    await clock.advance(100);
+    await FakeSocket.last.receive({ type: 'pong', seq: (FakeSocket.last.seq += 1) });
+    assert.equal(pc.set.filter((type) => type === 'rollback').length, made);
+  }
+  assert.deepEqual(seen.errors.map(({ code, message }) => [code, message]), Array(3).fill(['media_failed', 'bob: Error: an offer was not answered']));
+  assert.equal(pc.signalingState, 'stable');
+});
+
+test('waits longer for an answer while the peer has no connection to the server', async () => {
+  const { seen } = await join({ RTCPeerConnection: OfferingConnection });
+  const pc = FakeConnection.all.at(-1);
+  pc.onnegotiationneeded();
+  await settle();
+  await FakeSocket.last.receive({ type: 'peer_state', client_id: 'bob-1', username: 'bob', state: 'reconnecting' });
+  for (let round = 0; round < 3; round += 1) await beat();
+  assert.deepEqual([pc.set, seen.errors], [['offer'], []]);
+  await FakeSocket.last.receive({ type: 'peer_state', client_id: 'bob-1', username: 'bob', state: 'connected' });
+  for (let round = 0; round < 3; round += 1) await beat();
+  assert.deepEqual([pc.set, seen.errors.length], [['offer', 'rollback'], 1]);
+});
+
+test('sends no offer in which one number means two header extensions', async () => {
+  await join({ RTCPeerConnection: OfferingConnection });
+  const pc = FakeConnection.all.at(-1);
+  const kept = ['m=audio 9', 'a=extmap:1 urn:level', 'a=extmap:7 urn:transport', 'm=video 9', 'a=extmap:7/sendonly urn:transport', 'a=extmap:8 urn:color', ''];
+  const colliding = [...kept.slice(0, 5), 'a=extmap:7 urn:timing', ...kept.slice(5)];
+  pc.sdp = colliding.join('\r\n');
+  pc.onnegotiationneeded();
+  await settle();
+  assert.equal(offersOf(FakeSocket.last)[0].offer.sdp, kept.join('\r\n'));
 });

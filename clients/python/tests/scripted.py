@@ -169,6 +169,12 @@ class ScriptedCase(IsolatedAsyncioTestCase):
         await self.socket.receive(REQUIRED)
         await self.socket.receive(welcome or success(), users(BOB))
         session = await connecting
+        await self.read(session)
+        self.events.clear()
+        return session
+
+    async def read(self, session: Session) -> None:
+        """Adds the events of a new session to `events`, from its beginning."""
 
         async def read() -> None:
             async for event in session:
@@ -176,8 +182,6 @@ class ScriptedCase(IsolatedAsyncioTestCase):
 
         self._reader = asyncio.create_task(read())
         await settled()
-        self.events.clear()
-        return session
 
     async def reconnect(self, after: float = 0.15) -> None:
         """Drops the socket, and opens the next one up to `auth_required`."""

@@ -10,7 +10,19 @@ from collections.abc import Awaitable
 from pathlib import Path
 from unittest import TestCase, mock
 
-from signaling_client import Error, Message, PeerJoined, Signal, SignalError, State
+from signaling_client import (
+    Error,
+    Event,
+    IceServers,
+    Message,
+    PeerJoined,
+    PeerLeft,
+    PeerState,
+    ServerMessage,
+    Signal,
+    SignalError,
+    State,
+)
 from signaling_client.membership import room_url
 from signaling_client.reconnect import retry_delay
 from signaling_client.tokens import lifetime_of
@@ -19,6 +31,7 @@ from signaling_client.send_buffer import ACK_BYTES
 from .scripted import BOB, REQUIRED, RESUME_FAILED, ScriptedCase, resumed, settled, success, users
 
 CLOSES = json.loads((Path(__file__).parents[2] / "closes.json").read_text())
+EVENTS = json.loads((Path(__file__).parents[2] / "events.json").read_text())
 FEATURES = ["resume", "peer_state", "ice", "limits"]
 
 
@@ -126,6 +139,54 @@ class Joining(ScriptedCase):
         self.assertEqual(len(self.sockets), 1)
         await self.clock.advance(0.1)
         self.assertEqual(len(self.sockets), 2)
+
+
+def as_listed(event: Event) -> dict[str, Any]:
+    """An event in the form of `clients/events.json`."""
+    match event:
+        case State(state):
+            return {"event": "state", "state": state}
+        case PeerJoined(peer, existing):
+            return {"event": "peer-joined", "id": peer.id, "existing": existing}
+        case PeerLeft(peer):
+            return {"event": "peer-left", "id": peer.id}
+        case PeerState(peer, state):
+            return {"event": "peer", "id": peer.id, "state": state}
+        case Message(peer, data):
+            return {"event": "message", "id": peer.id, "data": data}
+        case ServerMessage(data):
+            return {"event": "server-message", "data": data}
+        case Signal(peer, kind, payload):
+            return {"event": "signal", "id": peer.id, "kind": kind, "payload": payload}
+        case IceServers(servers):
+            return {"event": "ice-servers", "urls": [url for one in servers for url in one["urls"]]}
+        case Error(error):
+            return {"event": "error", "code": error.code}
+    raise AssertionError(event)
+
+
+class Events(ScriptedCase):
+    async def test_every_frame_is_reported_as_listed(self) -> None:
+        connecting = await self.start()
+        await self.socket.receive(REQUIRED)
+        seq = 0
+        for row in EVENTS:
+            self.events.clear()
+            if "join" in row:
+                is_first, seq = seq == 0, 1
+                if not is_first:
+                    await self.clock.advance(0.15)
+                    self.events.clear()
+                    await self.socket.receive(REQUIRED, RESUME_FAILED)
+                await self.socket.receive(success(), users(*row["join"]))
+                if is_first:
+                    await self.read(await connecting)
+            elif "close" in row:
+                await self.socket.drop(row["close"])
+            else:
+                seq += 1
+                await self.socket.receive({"seq": seq, **row["frame"]})
+            self.assertEqual([as_listed(event) for event in self.events], row["events"], row)
 
 
 class Reconnecting(ScriptedCase):

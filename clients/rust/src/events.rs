@@ -10,7 +10,7 @@ use serde_json::Value;
 pub enum Event {
     /// The session has changed its state, or has lost another socket.
     State(Change),
-    /// A peer is in the room: it has joined, or was there when this client joined.
+    /// A peer is in the room: it has joined, or was there when this client joined ([`Member::existing`]).
     PeerJoined(Member),
     /// A peer is no longer in the room.
     PeerLeft {
@@ -97,6 +97,9 @@ pub struct Member {
     /// Whether this client is the polite one of the pair: on an offer collision it accepts the member's offer.
     #[serde(default)]
     pub polite: bool,
+    /// Whether it was in the room when this client joined, or joined again.
+    #[serde(skip)]
+    pub existing: bool,
 }
 
 /// The connection of a peer to the server.

@@ -25,7 +25,9 @@ impl Roster {
 
     /// Takes the list of a new join. Returns an event for each member that is missing from it, and for each that is new.
     pub fn replace(&mut self, members: Vec<Member>) -> Vec<Event> {
-        let listed = members.into_iter().map(|member| (member.client_id.clone(), member));
+        let listed = members
+            .into_iter()
+            .map(|member| (member.client_id.clone(), Member { existing: true, ..member }));
         let before = std::mem::replace(&mut self.0, listed.collect());
         let missing = before.iter().filter(|(id, _)| !self.0.contains_key(*id));
         let missing =

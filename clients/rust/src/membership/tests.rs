@@ -144,7 +144,74 @@ fn member(name: &str) -> Value {
 }
 
 fn peer(name: &str) -> Member {
-    Member { client_id: format!("{name}-1"), username: name.to_owned(), polite: true }
+    let (client_id, username) = (format!("{name}-1"), name.to_owned());
+    Member { client_id, username, polite: true, existing: true }
+}
+
+fn newcomer(name: &str) -> Member {
+    Member { existing: false, ..peer(name) }
+}
+
+/// An event in the form of `clients/events.json`.
+fn as_listed(event: &Event) -> Value {
+    match event {
+        Event::State(change) => {
+            json!({"event":"state","state":format!("{:?}", change.state).to_lowercase()})
+        }
+        Event::PeerJoined(peer) => {
+            json!({"event":"peer-joined","id":peer.client_id,"existing":peer.existing})
+        }
+        Event::PeerLeft { peer, .. } => json!({"event":"peer-left","id":peer.client_id}),
+        Event::PeerState { client_id, state } => {
+            json!({"event":"peer","id":client_id,"state":format!("{state:?}").to_lowercase()})
+        }
+        Event::Signal { from, kind, payload, .. } => {
+            json!({"event":"signal","id":from,"kind":kind.names().0,"payload":payload})
+        }
+        Event::Message { from, data, .. } => json!({"event":"message","id":from,"data":data}),
+        Event::ServerMessage { data } => json!({"event":"server-message","data":data}),
+        Event::IceServers(servers) => {
+            let urls: Vec<_> = servers.iter().flat_map(|server| &server.urls).collect();
+            json!({"event":"ice-servers","urls":urls})
+        }
+        Event::Error(Error::Refused { code, .. } | Error::Closed { code, .. }) => {
+            json!({"event":"error","code":code})
+        }
+        Event::Error(error) => panic!("{error}"),
+    }
+}
+
+/// Every row of `clients/events.json`, in order.
+#[test]
+fn every_frame_is_reported_as_listed() {
+    let rows: Vec<Value> = serde_json::from_str(include_str!("../../../events.json")).unwrap();
+    assert!(rows.len() > 12);
+    let mut client = Harness::new(None, false);
+    client.receive(json!({"type":"auth_required"}));
+    client.provide_token("T", None);
+    let mut seq = 0;
+    for row in rows {
+        client.events.clear();
+        if let Some(users) = row.get("join") {
+            if seq > 0 {
+                client.reopen();
+                client.receive(json!({"type":"error","code":"resume_failed","message":"x"}));
+                client.provide_token("T", None);
+            }
+            client.receive(json!({"type":"auth_success","user":"alice","client_id":"alice-1","resume_token":"R1"}));
+            client.receive(json!({"type":"users_in_room","users":users,"seq":1}));
+            seq = 1;
+        } else if let Some(code) = row.get("close") {
+            client.drop_socket(u16::try_from(code.as_u64().unwrap()).unwrap(), "");
+        } else {
+            seq += 1;
+            let mut frame = row["frame"].clone();
+            frame["seq"] = seq.into();
+            client.receive(frame);
+        }
+        let events: Vec<_> = client.events.iter().map(as_listed).collect();
+        assert_eq!(json!(events), row["events"], "{row}");
+    }
 }
 
 fn connected(is_resumed: bool) -> Event {
@@ -305,8 +372,8 @@ fn join_and_leave_of_a_peer_are_reported_once() {
     assert_eq!(
         client.events,
         [
-            Event::PeerJoined(peer("carol")),
-            Event::PeerLeft { peer: peer("carol"), is_missing: false },
+            Event::PeerJoined(newcomer("carol")),
+            Event::PeerLeft { peer: newcomer("carol"), is_missing: false },
             Event::PeerState { client_id: "bob-1".to_owned(), state: lost },
         ]
     );
