@@ -318,7 +318,7 @@ describe('the JavaScript client in Firefox', { timeout: SUITE_TIMEOUT }, () => {
         name: tile?.querySelector('.name').textContent,
         picture: video?.videoWidth && !tile.classList.contains('no-picture') ? canvas.toDataURL() : null,
         isMuted: Boolean(tile?.querySelector('[aria-label=muted]')),
-        how: document.querySelector('#users .how')?.textContent, chat: document.querySelector('#messages').textContent,
+        how: document.querySelector('#users li:not([data-client-id=me]) .how')?.textContent, chat: document.querySelector('#messages').textContent,
       };
     };
     const sees = (tab, what, condition) => {

@@ -7,13 +7,47 @@ import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { pathToFileURL } from 'node:url';
-import { openBrowser } from './browser.mjs';
+import { openBrowser, takeImage } from './browser.mjs';
 import { ask, cleanUp, Client, logIn, MANAGE_USERS, ROOT, startCoturn, startServer, eventually, SUITE_TIMEOUT } from './harness.mjs';
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const SECRET = 'a-secret-that-server-and-coturn-share';
 /** What does harm wherever it is taken for HTML: the dialog, and the request for x, are noticed. */
 const HTML = '<img src=x onerror=alert(1)>';
+
+/** In the page, before its script: the camera films a face. */
+function drawFace([, background, skin, hair]) {
+  const canvas = Object.assign(document.createElement('canvas'), { width: 480, height: 360 });
+  const pen = canvas.getContext('2d');
+  const round = (color, ...ellipse) => { pen.fillStyle = color; pen.beginPath(); pen.ellipse(...ellipse, 0, 0, 7); pen.fill(); };
+  const draw = () => {
+    const light = pen.createLinearGradient(0, 0, 480, 360);
+    light.addColorStop(0, background);
+    light.addColorStop(1, '#2d3f55');
+    pen.fillStyle = light;
+    pen.fillRect(0, 0, 480, 360);
+    const sway = Math.sin(performance.now() / 700) * 6;
+    round(hair, 240 + sway, 150, 84, 96);
+    round(background, 240, 390, 140, 110);
+    pen.fillStyle = skin;
+    pen.fillRect(215 + sway, 230, 50, 60);
+    round(skin, 240 + sway, 175, 66, 84);
+    for (const x of [216, 264]) round('#222', x + sway, 168, 6, 7);
+    pen.strokeStyle = '#6d3a2c';
+    pen.lineWidth = 5;
+    pen.beginPath();
+    pen.arc(240 + sway, 205, 22, 0.3, 2.84);
+    pen.stroke();
+  };
+  draw();
+  setInterval(draw, 100);
+  const open = navigator.mediaDevices?.getUserMedia.bind(navigator.mediaDevices);
+  if (!open) return;
+  navigator.mediaDevices.getUserMedia = async (wanted) => {
+    const tracks = wanted.audio ? (await open({ audio: wanted.audio })).getTracks() : [];
+    return new MediaStream([...tracks, ...(wanted.video ? canvas.captureStream(10).getTracks() : [])]);
+  };
+}
 
 describe('the example pages', { timeout: SUITE_TIMEOUT }, () => {
   let coturn;
@@ -39,7 +73,7 @@ describe('the example pages', { timeout: SUITE_TIMEOUT }, () => {
   // --- what a person does and sees ---------------------------------------------------------------
 
   const state = (page, name) => page.locator(`#status[data-state="${name}"]`).waitFor();
-  const others = (page) => page.locator('#users li[data-client-id]');
+  const others = (page) => page.locator('#users li[data-client-id]:not([data-client-id="me"])');
   const remote = (page) => page.locator('#videos figure[data-client-id]:not([data-client-id="me"])');
 
   async function count(locator, expected) {
@@ -61,8 +95,11 @@ describe('the example pages', { timeout: SUITE_TIMEOUT }, () => {
   }
 
   async function logInAndJoin(page, { username, password, room } = {}) {
-    if (username) await page.locator('#username').fill(username);
-    if (password) await page.locator('#password').fill(password);
+    if (username !== undefined) {
+      await page.locator('#account summary').click();
+      await page.locator('#username').fill(username);
+      if (password !== undefined) await page.locator('#password').fill(password);
+    }
     if (room) await page.locator('#room').fill(room);
     await page.locator('#join').click();
     await state(page, 'joined');
@@ -112,7 +149,10 @@ describe('the example pages', { timeout: SUITE_TIMEOUT }, () => {
       await page.locator('#raw').fill('{"type":"somersault"}');
       await page.locator('#sendRaw').click();
 
-      await page.getByText('Unknown message type: somersault').first().waitFor();
+      await page.locator('#error', { hasText: 'Unknown message type: somersault' }).waitFor();
+      await page.locator('#disconnect').click();
+      await page.locator('#status', { hasText: 'You have left the room.' }).waitFor();
+      assert.equal(await page.locator('#send').isDisabled(), true);
       await page.context().close();
     });
 
@@ -183,6 +223,128 @@ describe('the example pages', { timeout: SUITE_TIMEOUT }, () => {
       await first.context().close();
     });
 
+    /** The tiles: what each shows, its size, and how far its shape is from the shape of its picture. */
+    const tiles = (page) => page.locator('#videos figure').evaluateAll((figures) => figures.map((figure) => {
+      const { width, height } = figure.getBoundingClientRect();
+      const video = figure.querySelector('video');
+      const shape = video.videoWidth ? Math.abs(width / height / (video.videoWidth / video.videoHeight) - 1) : 0;
+      return { name: figure.querySelector('.name').textContent, area: width * height, shape, fit: getComputedStyle(video).objectFit };
+    }));
+    /** The name of the tile that is much larger than the others. */
+    const largest = async (page) => {
+      const [first, second] = (await tiles(page)).sort((one, other) => other.area - one.area);
+      return first.area > 3 * second.area ? first.name : null;
+    };
+    const becomesLarge = (page, name) => eventually(() => `the largest tile is ${name}`, async () => (await largest(page)) === name);
+
+    test('shows every picture whole, and a shared screen large until another tile is chosen', async () => {
+      const first = await logInAndJoin(await browser.page(served('secure_client.html')), { room: 'large' });
+      const second = await logInAndJoin(await invite(first), { username: 'user2', password: 'password123' });
+      await sees(second, 1);
+      await becomesLarge(second, null);
+
+      await first.locator('#screen').click();
+      await becomesLarge(second, 'user1: screen');
+      await becomesLarge(first, null); // one's own screen stays small
+      for (const viewport of [{ width: 1280, height: 720 }, { width: 390, height: 844 }]) {
+        await second.setViewportSize(viewport);
+        await eventually(() => `tiles have the shape of their pictures at ${viewport.width}`, async () => (await tiles(second)).every(({ shape }) => shape < 0.05));
+        assert.ok((await tiles(second)).every(({ fit }) => fit === 'contain'));
+      }
+      await second.setViewportSize({ width: 1280, height: 720 });
+      await second.locator('figure.screen').dblclick();
+      await becomesLarge(second, null);
+      await second.getByRole('button', { name: 'Enlarge user1', exact: true }).click();
+      await becomesLarge(second, 'user1');
+      assert.equal(await second.getByRole('button', { name: 'Enlarge user1', exact: true }).getAttribute('aria-pressed'), 'true');
+      await first.locator('#screen').click();
+      await count(second.locator('figure.screen'), 0);
+      await becomesLarge(second, 'user1');
+      await first.context().close();
+    });
+
+    test('shows the camera before joining, and joins with it off if it was turned off', async () => {
+      const first = await browser.page(served('secure_client.html', '?room=preview'));
+      await eventually(() => 'the camera is seen in the lobby', () => first.locator('#mirror video').evaluate((video) => video.videoWidth > 0));
+      await first.locator('#lobbyCamera').click();
+      await first.getByText('Your camera is off.').waitFor();
+      assert.equal(await first.locator('#password').isVisible(), false, 'it is behind "Sign in"');
+      await logInAndJoin(first);
+      const second = await logInAndJoin(await invite(first), { username: 'user2' });
+
+      await count(remote(second), 1);
+      await second.locator('#videos figure.no-picture[data-client-id]:not([data-client-id="me"])').waitFor();
+      await first.locator('#camera').click();
+      await sees(second, 1);
+      await first.context().close();
+    });
+
+    test('lists everybody with the state of their link, oneself first, and tells who comes and goes', async () => {
+      const first = await logInAndJoin(await browser.page(served('secure_client.html')), { room: 'people' });
+      const people = () => first.locator('#users li').evaluateAll((items) => items.map(({ innerText }) => innerText.replace(/\s+/g, ' ').trim()));
+      assert.deepEqual(await people(), ['user1 (you) connected to the server']);
+      await first.getByText('Nobody else is here.').waitFor();
+
+      const second = await logInAndJoin(await invite(first), { username: 'user2' });
+      await eventually(() => 'the link to user2 is shown', async () => /^user2 direct · \d+ ms/.test((await people())[1]));
+      assert.match((await people())[0], /^user1 \(you\)/);
+      assert.equal(await first.locator('#announcement').innerText(), 'user2 has joined.');
+      await second.locator('#leave').click();
+      await eventually(() => 'the leave is told', async () => (await first.locator('#announcement').innerText()) === 'user2 has left.');
+      assert.equal(await first.locator('#alone').isVisible(), true);
+      await first.context().close();
+    });
+
+    test('has a red button to hang up within reach, on a phone and in both themes', async () => {
+      const page = await logInAndJoin(await browser.page(served('secure_client.html')), { room: 'hang-up' });
+      const colors = new Set();
+      for (const viewport of [{ width: 1280, height: 720 }, { width: 390, height: 844 }, { width: 844, height: 390 }]) {
+        await page.setViewportSize(viewport);
+        for (const colorScheme of ['light', 'dark']) {
+          await page.emulateMedia({ colorScheme });
+          for (let press = 0; press < 2; press += 1) {
+            await page.locator('#people').click(); // with and without the panel
+            colors.add(await page.locator('#leave').evaluate((button) => {
+              const { left, top, width, height } = button.getBoundingClientRect();
+              const isOnTop = button.contains(document.elementFromPoint(left + width / 2, top + height / 2));
+              return isOnTop ? getComputedStyle(button).backgroundColor : 'covered';
+            }));
+          }
+        }
+      }
+      assert.deepEqual([...colors], ['rgb(197, 34, 31)']);
+      await page.locator('#leave').click();
+      await state(page, 'closed');
+      await page.context().close();
+    });
+
+    test('looks as the picture in the documents', async () => {
+      const room = 'standup';
+      const faces = [['alice', '#4b7ba6', '#e6b893', '#3b2417'], ['bob', '#b07a50', '#c68c60', '#201a17'], ['carol', '#6fa080', '#efc8a4', '#a5512b'], ['dora', '#8f7ab5', '#8c5a38', '#111']];
+      for (const [name] of faces) execFileSync(MANAGE_USERS, ['add', `${name}:password123`], { cwd: server.home, env: { PATH: process.env.PATH }, stdio: 'ignore' });
+      await eventually(() => 'the server knows the new users', () => logIn(server.url, 'dora', 'password123').catch(() => undefined));
+      const pages = [];
+      for (const face of faces) {
+        const page = await browser.page();
+        await page.addInitScript(drawFace, face);
+        await page.setViewportSize({ width: 1180, height: 680 });
+        await page.goto(served('secure_client.html', `?room=${room}${face[0] === 'carol' ? '&relay' : ''}`));
+        pages.push(await logInAndJoin(page, { username: face[0], password: 'password123' }));
+      }
+      const [alice, bob, carol, dora] = pages;
+      await sees(alice, 3);
+      await alice.locator('#videos figure[data-path="relay"]').waitFor();
+      await dora.locator('#mic').click();
+      await say(bob, 'Morning! Shall we begin?');
+      await alice.getByText('Shall we begin?').waitFor();
+      await say(carol, 'I am behind a hotel\u2019s firewall, so through TURN today');
+      await alice.getByText('hotel').waitFor();
+      await say(alice, 'Loud and clear');
+      await remote(alice).getByRole('img', { name: 'muted' }).waitFor();
+      await takeImage(alice, 'call.png');
+      for (const page of pages) await page.context().close();
+    });
+
     test('sends another camera without a new negotiation', async () => {
       const first = await logInAndJoin(await browser.page(served('secure_client.html')), { room: 'cameras' });
       const second = await logInAndJoin(await invite(first), { username: 'user2' });
@@ -215,12 +377,14 @@ describe('the example pages', { timeout: SUITE_TIMEOUT }, () => {
     test('says so when the password is wrong', async () => {
       const page = await browser.page(served('secure_client.html'), { expected: [/401 \(Unauthorized\)/] });
 
+      await page.locator('#account summary').click();
       await page.locator('#password').fill('not the password');
+      await page.locator('#account summary').click();
       await page.locator('#join').click();
 
       await state(page, 'error');
       assert.match(await page.locator('#status').innerText(), /password/i);
-      assert.equal(await page.locator('#lobby').isVisible(), true);
+      assert.equal(await page.locator('#password').isVisible(), true, 'where it can be corrected');
       await page.context().close();
     });
 
