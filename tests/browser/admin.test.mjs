@@ -5,7 +5,7 @@ import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { after, afterEach, before, describe, test } from 'node:test';
-import { openBrowser } from './browser.mjs';
+import { openBrowser, takeImage } from './browser.mjs';
 import { ask, cleanUp, Client, freePort, logIn, MANAGE_USERS, startCoturn, startServer, eventually, SUITE_TIMEOUT } from './harness.mjs';
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
@@ -402,6 +402,48 @@ describe("the administrator's page", { timeout: SUITE_TIMEOUT }, () => {
     await page.locator('#diagnosis li.wrong', { hasText: 'alice-1 offered to bob-2, which is disconnected' }).waitFor();
     await page.context().close();
     await first.close();
+  });
+
+  test('looks as the picture in the documents', async () => {
+    const room = 'standup-42';
+    const laptop = await Client.join(server.url, room, alice, 'alice-laptop');
+    const phone = await Client.join(server.url, room, bob, 'bob-phone');
+    const send = async (from, type, to) => {
+      const names = new Map([[laptop, 'alice-laptop'], [phone, 'bob-phone']]);
+      const description = { type, sdp: 'v=0'.padEnd(1_540) };
+      from.send({ type, ...(type === 'ice_candidate' ? { candidate: { candidate: 'candidate:1'.padEnd(60) } } : { [type]: description }), to: names.get(to) ?? to });
+      if (names.has(to)) await to.receive(type);
+    };
+    await send(phone, 'offer', laptop);
+    for (let number = 0; number < 5; number += 1) await send(phone, 'ice_candidate', laptop);
+    await send(laptop, 'answer', phone);
+    for (let number = 0; number < 4; number += 1) await send(laptop, 'ice_candidate', phone);
+    const tablet = new Client(server.url, room);
+    await tablet.receive('auth_required');
+    tablet.send({ type: 'auth_token', token: bob, clientId: 'bob-tablet', features: ['resume'] });
+    await tablet.receive('users_in_room');
+    tablet.send({ type: 'offer', offer: { type: 'offer', sdp: 'v=0'.padEnd(1_540) }, to: 'alice-laptop' });
+    await laptop.receive('offer');
+    laptop.send({ type: 'answer', answer: { type: 'answer', sdp: 'v=0'.padEnd(1_540) }, to: 'bob-tablet' });
+    await tablet.receive('answer');
+    laptop.send({ type: 'call_report', peer: 'bob-tablet', outcome: 'connected', ms: 640, path: 'srflx' });
+    tablet.socket.terminate();
+    await eventually(() => 'the tablet is away', async () => {
+      const answer = await ask('GET', server.url, `/admin/api/rooms/${room}`, { token: ADMIN_TOKEN });
+      return answer.text.includes('"is_detached":true');
+    });
+    await send(phone, 'offer', 'bob-tablet');
+    await send(laptop, 'offer', 'carol-laptop');
+    phone.send({ type: 'call_report', peer: 'alice-laptop', outcome: 'failed', ms: 15_200 });
+
+    const page = await browser.page(`${server.url}/admin/#rooms/${room}`);
+    await page.setViewportSize({ width: 1000, height: 700 });
+    await signIn(page);
+    await page.locator('#diagram g.call_report').nth(1).waitFor();
+    await page.locator('#diagnosis li.wrong').nth(2).waitFor();
+    await takeImage(page, 'admin.png', { fullPage: true });
+    await page.context().close();
+    for (const client of [laptop, phone]) await client.close();
   });
 
   // --- for everybody, and against some -----------------------------------------------------------
