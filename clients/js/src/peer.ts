@@ -1,3 +1,6 @@
+// Another member of the room: its RTCPeerConnection, and the negotiation of its descriptions. The negotiation is one state machine whose
+// steps share their state, so this file is longer than others.
+
 import { Emitter } from './events.js';
 import type { Member, Membership } from './membership.js';
 import { readStats, type PeerStats } from './stats.js';
