@@ -191,9 +191,9 @@ describe('bots and the JavaScript client', { timeout: SUITE_TIMEOUT }, () => {
 
         own.child.process.kill('SIGKILL');
         await own.end();
-        await startServer({ ...SAME_KEYS, PORT: `${own.port}` }, own.home);
         await page.evaluate(() => window.call.channels[0].send('without a server'));
         await reaches(page, bot, 'the first channel goes on', ({ echoes }) => echoes.some(([, , data]) => data === 'without a server'));
+        await startServer({ ...SAME_KEYS, PORT: `${own.port}` }, own.home);
         await reaches(page, bot, 'both are back', ({ state, peers: present }) => state === 'connected' && `${present}` === `${peers}`);
         await eventually(() => `the bot is back:\n${bot.log}`, async () => (await (await fetch(`${own.url}/api/rooms/crash/info`)).json()).connected_users === 2);
         await page.evaluate(() => { for (const peer of window.call.session.peers.values()) window.call.open(peer, 'after'); });
