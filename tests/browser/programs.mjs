@@ -98,7 +98,7 @@ function report() {
     has: [...peer()?.tracks.values() ?? []].map(({ track, label }) => `${track.kind} of ${label}`).sort(),
     received: received.length, muted: received.filter(({ receiver }) => receiver.track.muted).length,
     channels: channels.filter(({ connection }) => connection === pc).map(({ channel }) => channel.label),
-    sections: transceivers.length,
+    sections: transceivers.length, lines: pc?.localDescription?.sdp.match(/^m=\w+/gm), open: channels.map(({ connection, channel }) => [channel.label, channel.readyState, connection === pc]).slice(-3),
   };
 }
 

@@ -71,11 +71,16 @@ fn set_muted(rtc: &mut Rtc, section: Mid, is_muted: bool) -> Option<(SdpPendingO
 
 // recipe: Device change
 /// The frames of any device go into the same section, with times that go on: no negotiation.
-fn write_frame(rtc: &mut Rtc, section: Mid, at: MediaTime, frame: Vec<u8>) -> Result<(), RtcError> {
+fn write_frame(
+    rtc: &mut Rtc,
+    section: Mid,
+    (now, at): (Instant, MediaTime),
+    frame: Vec<u8>,
+) -> Result<(), RtcError> {
     let Some(writer) = rtc.writer(section) else { return Ok(()) }; // not negotiated yet
     let payload_type = writer.payload_params().next().map(PayloadParams::pt);
     match payload_type {
-        Some(payload_type) => writer.write(payload_type, Instant::now(), at, frame),
+        Some(payload_type) => writer.write(payload_type, now, at, frame),
         None => Ok(()),
     }
 }
@@ -106,7 +111,7 @@ struct Pair {
 
 impl Pair {
     fn new() -> Self {
-        let now = Instant::now();
+        let now = tokio::time::Instant::now().into_std();
         Self { caller: End::new(1, now), called: End::new(2, now), now }
     }
 
@@ -227,7 +232,7 @@ fn frames_of_two_devices_arrive_in_one_section() {
     pair.run_until(|pair| pair.caller.rtc.is_connected() && pair.called.rtc.is_connected());
     for (number, device) in [b"first", b"other"].into_iter().enumerate() {
         let at = MediaTime::new(960 * number as u64, str0m::media::Frequency::FORTY_EIGHT_KHZ);
-        write_frame(&mut pair.caller.rtc, section, at, device.to_vec()).unwrap();
+        write_frame(&mut pair.caller.rtc, section, (pair.now, at), device.to_vec()).unwrap();
         pair.run_until(|pair| {
             pair.called.events.iter().any(|event| matches!(event, RtcEvent::MediaData(data) if data.mid == section && *data.data == *device))
         });
