@@ -99,8 +99,12 @@ fn the_server_sends_every_server_message_exactly_so_and_no_other() {
         resume_token: "eyJhbGciOiJIUzI1NiJ9.eyJyb29tIjoi…",
         resume_window_seconds: 30,
     });
-    let limits =
-        MessageLimits { max_message_bytes: 65_536, messages_per_second: 50, message_burst: 250 };
+    let limits = MessageLimits {
+        max_message_bytes: 65_536,
+        messages_per_second: 50,
+        message_burst: 250,
+        bytes_per_second: 1_048_576,
+    };
     let moderation_id = RawValue::from_string("8".to_owned()).unwrap();
     let state = |state| ServerMessage::PeerState { client_id: phone, state }.encode();
     let sent = [

@@ -108,6 +108,7 @@ impl Subject {
                 // Limits are on, and high enough for all clients on one machine.
                 ("WEBSOCKET_MESSAGES_PER_SECOND", "1000000"),
                 ("WEBSOCKET_MESSAGE_BURST", "1000000"),
+                ("WEBSOCKET_BYTES_PER_SECOND", "1000000000"),
                 ("RATE_LIMIT_PER_MINUTE", "1000000"),
                 ("JOINS_PER_MINUTE", "0"),
                 ("AUTH_MAX_FAILURES", "1000000"),

@@ -18,6 +18,8 @@ pub struct ReloadableLimits {
     pub messages_per_second: u32,
     /// `WEBSOCKET_MESSAGE_BURST`: how many messages a connection may send at once.
     pub message_burst: u32,
+    /// `WEBSOCKET_BYTES_PER_SECOND`: how fast the byte budget of a connection refills.
+    pub bytes_per_second: u32,
     /// `WEBSOCKET_TIMEOUT`: how long a connection may take for its first message, and may be silent.
     pub websocket_timeout: Duration,
     /// `WEBSOCKET_MAX_MESSAGE_BYTES`: the longest message.
@@ -71,6 +73,15 @@ const WEBSOCKET_MESSAGE_BURST: Setting<u32> =
         .reloadable(NEW_MESSAGES)
         .help("Messages that a connection may send at once.");
 
+const WEBSOCKET_BYTES_PER_SECOND: Setting<u32> =
+    Setting::new("WEBSOCKET_BYTES_PER_SECOND", "1048576", |text| number(text, 1024..=1_000_000_000))
+        .accepts("a number of bytes from 1024 to 1000000000")
+        .reloadable(NEW_MESSAGES)
+        .help(
+            "Bytes of messages per second on each connection, sustained. The bytes of 16 seconds may come at once. The \
+             budget is kept and exceeded as that of `WEBSOCKET_MESSAGES_PER_SECOND`.",
+        );
+
 const WEBSOCKET_TIMEOUT: Setting<Duration> =
     Setting::new("WEBSOCKET_TIMEOUT", "30", |text| seconds(text, UP_TO_A_MILLION))
         .accepts(FROM_ONE)
@@ -118,6 +129,7 @@ pub(super) const SECTION: Section = Section {
         JOINS_PER_MINUTE.declaration,
         WEBSOCKET_MESSAGES_PER_SECOND.declaration,
         WEBSOCKET_MESSAGE_BURST.declaration,
+        WEBSOCKET_BYTES_PER_SECOND.declaration,
         WEBSOCKET_TIMEOUT.declaration,
         WEBSOCKET_MAX_MESSAGE_BYTES.declaration,
         MAX_CONNECTIONS_PER_ROOM.declaration,
@@ -141,6 +153,7 @@ impl ReloadableLimits {
             joins_per_minute: reader.get(&JOINS_PER_MINUTE),
             messages_per_second: reader.get(&WEBSOCKET_MESSAGES_PER_SECOND),
             message_burst: reader.get(&WEBSOCKET_MESSAGE_BURST),
+            bytes_per_second: reader.get(&WEBSOCKET_BYTES_PER_SECOND),
             websocket_timeout: reader.get(&WEBSOCKET_TIMEOUT),
             max_message_bytes: reader.get(&WEBSOCKET_MAX_MESSAGE_BYTES),
             max_connections_per_room: reader.get(&MAX_CONNECTIONS_PER_ROOM),

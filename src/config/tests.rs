@@ -432,12 +432,13 @@ fn debug_logs_at_debug_unless_a_level_is_set() {
 }
 
 /// A value for each reloadable setting that is accepted and is not the default.
-const OTHERS: [(&str, &str); 19] = [
+const OTHERS: [(&str, &str); 20] = [
     ("LOG_LEVEL", "ERROR"),
     ("CORS_ORIGINS", "https://a.example"),
     ("RATE_LIMIT_PER_MINUTE", "61"),
     ("WEBSOCKET_MESSAGES_PER_SECOND", "51"),
     ("WEBSOCKET_MESSAGE_BURST", "251"),
+    ("WEBSOCKET_BYTES_PER_SECOND", "1048577"),
     ("WEBSOCKET_TIMEOUT", "31"),
     ("WEBSOCKET_MAX_MESSAGE_BYTES", "65537"),
     ("MAX_CONNECTIONS_PER_ROOM", "11"),

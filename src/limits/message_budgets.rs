@@ -8,7 +8,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{AccountKey, MAX_TABLE_ENTRIES, MessageRateLimiter, RateVerdict};
+use super::{AccountKey, MAX_TABLE_ENTRIES, MessageRate, MessageRateLimiter, RateVerdict};
 
 /// The message budgets of all connections. Clones are the same.
 ///
@@ -40,13 +40,13 @@ pub struct MessageBudget {
 }
 
 impl MessageBudgets {
-    /// The budget of a new connection: see [`MessageRateLimiter::new`] for `per_second` and `burst`.
+    /// The budget of a new connection.
     pub fn acquire(
         &self,
         account: AccountKey,
         room: Arc<str>,
         client_id: &Arc<str>,
-        (per_second, burst): (u32, u32),
+        rate: MessageRate,
         now: Instant,
     ) -> MessageBudget {
         let key = BudgetKey { account, room };
@@ -64,11 +64,11 @@ impl MessageBudgets {
             Some(taken) => {
                 taken.holders += 1;
                 taken.client_id = client_id.clone();
-                lock(&taken.limiter).take_over(per_second, burst, now);
+                lock(&taken.limiter).take_over(rate, now);
                 taken.limiter.clone()
             }
             None => {
-                let limiter = MessageRateLimiter::new(per_second, burst, now);
+                let limiter = MessageRateLimiter::new(rate, now);
                 let limiter = Arc::new(Mutex::new(limiter));
                 let client_id = client_id.clone();
                 kept.push(KeptBudget { client_id, holders: 1, limiter: limiter.clone() });
@@ -90,8 +90,8 @@ impl MessageBudgets {
 
 fn emptiest_unheld(kept: &mut [KeptBudget], now: Instant) -> Option<&mut KeptBudget> {
     let unheld = kept.iter().enumerate().filter(|(_, kept)| kept.holders == 0);
-    let by_tokens = unheld.map(|(index, kept)| (lock(&kept.limiter).tokens_at(now), index));
-    let (_, index) = by_tokens.min_by(|(one, _), (other, _)| one.total_cmp(other))?;
+    let by_level = unheld.map(|(index, kept)| (lock(&kept.limiter).fill_level(now), index));
+    let (_, index) = by_level.min_by(|(one, _), (other, _)| one.total_cmp(other))?;
     kept.get_mut(index)
 }
 
@@ -109,13 +109,13 @@ fn lock(limiter: &Mutex<MessageRateLimiter>) -> MutexGuard<'_, MessageRateLimite
 
 impl MessageBudget {
     /// See [`MessageRateLimiter::set_rate`].
-    pub fn set_rate(&self, per_second: u32, burst: u32, now: Instant) {
-        lock(&self.limiter).set_rate(per_second, burst, now);
+    pub fn set_rate(&self, rate: MessageRate, now: Instant) {
+        lock(&self.limiter).set_rate(rate, now);
     }
 
-    /// Counts one message; see [`MessageRateLimiter::check`].
-    pub fn check(&self, now: Instant) -> RateVerdict {
-        lock(&self.limiter).check(now)
+    /// Counts one message of so many bytes; see [`MessageRateLimiter::check`].
+    pub fn check(&self, length: usize, now: Instant) -> RateVerdict {
+        lock(&self.limiter).check(length, now)
     }
 }
 
@@ -141,13 +141,14 @@ impl Drop for MessageBudget {
 mod tests {
     use std::time::Duration;
 
-    use super::*;
+    use super::{super::ExceededRate, *};
 
-    const RATE: (u32, u32) = (10, 20);
+    const RATE: MessageRate =
+        MessageRate { messages_per_second: 10, message_burst: 20, bytes_per_second: 1_048_576 };
 
     /// How many messages in a row pass.
     fn passed(budget: &MessageBudget, now: Instant) -> usize {
-        (0..100).take_while(|_| budget.check(now) == RateVerdict::Pass).count()
+        (0..100).take_while(|_| budget.check(100, now) == RateVerdict::Pass).count()
     }
 
     fn acquire(
@@ -203,10 +204,13 @@ mod tests {
     fn a_client_that_takes_over_an_empty_budget_is_warned_before_it_is_closed() {
         let (budgets, now) = (MessageBudgets::default(), Instant::now());
         let old = acquire(&budgets, "alice", "den", "a", now);
-        assert!((0..100).any(|_| old.check(now) == RateVerdict::Close));
+        assert!((0..100).any(|_| old.check(100, now) == RateVerdict::Close));
         drop(old);
 
-        assert_eq!(acquire(&budgets, "alice", "den", "a", now).check(now), RateVerdict::Warn);
+        assert_eq!(
+            acquire(&budgets, "alice", "den", "a", now).check(100, now),
+            RateVerdict::Warn(ExceededRate::Messages)
+        );
     }
 
     #[test]
@@ -214,7 +218,7 @@ mod tests {
         let (budgets, now) = (MessageBudgets::default(), Instant::now());
         drop(acquire(&budgets, "alice", "den", "a", now));
         assert_eq!(budgets.lock().len(), 0);
-        acquire(&budgets, "alice", "den", "a", now).check(now);
+        acquire(&budgets, "alice", "den", "a", now).check(100, now);
         let held = acquire(&budgets, "bob", "den", "b", now);
         budgets.evict_expired(now);
         assert_eq!(budgets.lock().len(), 2);

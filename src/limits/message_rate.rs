@@ -1,4 +1,5 @@
-//! Limits the messages of one connection (`WEBSOCKET_MESSAGES_PER_SECOND`, `WEBSOCKET_MESSAGE_BURST`).
+//! Limits the messages of one connection, by number and by bytes (`WEBSOCKET_MESSAGES_PER_SECOND`, `WEBSOCKET_MESSAGE_BURST`,
+//! `WEBSOCKET_BYTES_PER_SECOND`).
 
 use std::time::Duration;
 
@@ -9,11 +10,26 @@ use super::token_bucket::{BucketSize, TokenBucket};
 /// How long no message must have been rejected for the next rejection to begin a new burst.
 const BURST_GAP: Duration = Duration::from_secs(1);
 
-/// A token bucket for the messages of one connection.
+/// The seconds of its byte rate that a connection may send at once.
+const BYTE_BURST_SECONDS: f64 = 16.0;
+
+/// How much a connection may send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MessageRate {
+    /// How fast the messages refill.
+    pub messages_per_second: u32,
+    /// Messages at once.
+    pub message_burst: u32,
+    /// How fast the bytes refill; at once it may send those of 16 seconds.
+    pub bytes_per_second: u32,
+}
+
+/// Token buckets for the messages of one connection and for their bytes.
 #[derive(Debug)]
 pub struct MessageRateLimiter {
-    size: BucketSize,
-    bucket: TokenBucket,
+    rate: MessageRate,
+    messages: TokenBucket,
+    bytes: TokenBucket,
     /// Messages rejected in this burst, and when the last of them was.
     rejected: f64,
     rejected_at: Instant,
@@ -25,68 +41,94 @@ pub enum RateVerdict {
     /// Handle the message.
     Pass,
     /// Reject the message and warn the client: it is the first of this burst.
-    Warn,
+    Warn(ExceededRate),
     /// Reject the message; the client has been warned.
     Drop,
     /// The client does not slow down: close the connection.
     Close,
 }
 
+/// Which rate a message is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExceededRate {
+    /// That of messages.
+    Messages,
+    /// That of bytes.
+    Bytes,
+}
+
+impl MessageRate {
+    fn messages(self) -> BucketSize {
+        let (burst, per_second) = (self.message_burst.into(), self.messages_per_second.into());
+        BucketSize { burst, per_second }
+    }
+
+    fn bytes(self) -> BucketSize {
+        let per_second = f64::from(self.bytes_per_second);
+        BucketSize { burst: per_second * BYTE_BURST_SECONDS, per_second }
+    }
+}
+
 impl MessageRateLimiter {
-    /// A full bucket of `burst` messages that refills at `per_second`.
-    pub fn new(per_second: u32, burst: u32, now: Instant) -> Self {
-        let size = bucket_size(per_second, burst);
-        Self { size, bucket: TokenBucket::full(size, now), rejected: 0.0, rejected_at: now }
+    /// Full buckets.
+    pub fn new(rate: MessageRate, now: Instant) -> Self {
+        let messages = TokenBucket::full(rate.messages(), now);
+        let bytes = TokenBucket::full(rate.bytes(), now);
+        Self { rate, messages, bytes, rejected: 0.0, rejected_at: now }
     }
 
     /// Another connection continues with it, under settings that may be new. A burst of rejected messages is over.
-    pub(super) fn take_over(&mut self, per_second: u32, burst: u32, now: Instant) {
-        self.set_rate(per_second, burst, now);
+    pub(super) fn take_over(&mut self, rate: MessageRate, now: Instant) {
+        self.set_rate(rate, now);
         (self.rejected, self.rejected_at) = (0.0, now);
     }
 
     pub(super) fn is_full(&self, now: Instant) -> bool {
-        self.bucket.is_full(self.size, now)
+        self.fill_level(now) >= 1.0
     }
 
     /// Whether no message was ever counted.
     pub(super) fn is_untouched(&self) -> bool {
-        self.bucket.is_untouched(self.size)
+        self.messages.is_untouched(self.rate.messages())
     }
 
-    pub(super) fn tokens_at(&self, now: Instant) -> f64 {
-        self.bucket.tokens_at(self.size, now)
+    /// How much is left of what may be sent at once: 0 is nothing, 1 all of it.
+    pub(super) fn fill_level(&self, now: Instant) -> f64 {
+        let level =
+            |bucket: &TokenBucket, size: BucketSize| bucket.tokens_at(size, now) / size.burst;
+        level(&self.messages, self.rate.messages()).min(level(&self.bytes, self.rate.bytes()))
     }
 
-    /// From now on the bucket refills at `per_second` and holds `burst` messages.
-    pub fn set_rate(&mut self, per_second: u32, burst: u32, now: Instant) {
-        self.bucket.refill(self.size, now);
-        self.size = bucket_size(per_second, burst);
+    /// From now on the buckets refill at this rate.
+    pub fn set_rate(&mut self, rate: MessageRate, now: Instant) {
+        self.messages.refill(self.rate.messages(), now);
+        self.bytes.refill(self.rate.bytes(), now);
+        self.rate = rate;
     }
 
-    /// Counts one message.
+    /// Counts one message of so many bytes.
     ///
-    /// A burst ends after a second without a rejected message. More rejected messages in one burst than the bucket holds
-    /// are too many.
-    pub fn check(&mut self, now: Instant) -> RateVerdict {
-        if self.bucket.take(self.size, now) {
+    /// A burst ends after a second without a rejected message. More rejected messages in one burst than a connection may send
+    /// at once are too many.
+    pub fn check(&mut self, length: usize, now: Instant) -> RateVerdict {
+        let exceeded = if !self.messages.take(self.rate.messages(), now) {
+            ExceededRate::Messages
+        } else if !self.bytes.take_many(length as f64, self.rate.bytes(), now) {
+            ExceededRate::Bytes
+        } else {
             return RateVerdict::Pass;
-        }
+        };
         if now.duration_since(self.rejected_at) >= BURST_GAP {
             self.rejected = 0.0;
         }
         self.rejected += 1.0;
         self.rejected_at = now;
         match self.rejected {
-            1.0 => RateVerdict::Warn,
-            rejected if rejected > self.size.burst => RateVerdict::Close,
+            1.0 => RateVerdict::Warn(exceeded),
+            rejected if rejected > f64::from(self.rate.message_burst) => RateVerdict::Close,
             _ => RateVerdict::Drop,
         }
     }
-}
-
-fn bucket_size(per_second: u32, burst: u32) -> BucketSize {
-    BucketSize { burst: f64::from(burst), per_second: f64::from(per_second) }
 }
 
 #[cfg(test)]
@@ -95,15 +137,62 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
+    fn rate(messages_per_second: u32, message_burst: u32) -> MessageRate {
+        MessageRate { messages_per_second, message_burst, bytes_per_second: 1_048_576 }
+    }
+
+    fn limiter(messages_per_second: u32, message_burst: u32, now: Instant) -> MessageRateLimiter {
+        MessageRateLimiter::new(rate(messages_per_second, message_burst), now)
+    }
+
+    #[test]
+    fn bytes_are_limited_as_messages_are() {
+        let now = Instant::now();
+        let bytes = |now, limiter: &mut MessageRateLimiter| {
+            (0..1_000).take_while(|_| limiter.check(65_536, now) == RateVerdict::Pass).count()
+        };
+        let mut limiter = limiter(1_000, 1_000, now);
+
+        assert_eq!(bytes(now, &mut limiter), 256, "sixteen seconds' worth");
+        assert_eq!(limiter.check(65_536, now), RateVerdict::Drop);
+        assert_eq!(bytes(now + SECOND, &mut limiter), 16);
+        let warned = limiter.check(65_536, now + 3 * SECOND);
+        assert_eq!(warned, RateVerdict::Pass);
+        assert_eq!(limiter.check(100, now + 3 * SECOND), RateVerdict::Pass);
+    }
+
+    #[test]
+    fn a_client_that_sends_too_many_bytes_for_long_is_warned_once_and_then_closed() {
+        let now = Instant::now();
+        let mut limiter = limiter(50, 250, now);
+
+        let send = |turn| limiter.check(65_536, now + turn * Duration::from_millis(20));
+        let verdicts: Vec<_> = (0..2_000).map(send).collect();
+
+        let warning = RateVerdict::Warn(ExceededRate::Bytes);
+        assert_eq!(verdicts.iter().filter(|&&verdict| verdict == warning).count(), 1);
+        assert!(verdicts.contains(&RateVerdict::Close));
+    }
+
+    #[test]
+    fn a_message_larger_than_all_that_may_be_sent_at_once_passes_a_full_bucket() {
+        let (now, bytes_per_second) = (Instant::now(), 1_024);
+        let rate = MessageRate { bytes_per_second, ..rate(50, 250) };
+        let mut limiter = MessageRateLimiter::new(rate, now);
+
+        assert_eq!(limiter.check(65_536, now), RateVerdict::Pass);
+        assert_eq!(limiter.check(1, now), RateVerdict::Warn(ExceededRate::Bytes));
+    }
+
     #[test]
     fn a_burst_is_warned_once_then_dropped_then_closed() {
         let now = Instant::now();
-        let mut limiter = MessageRateLimiter::new(10, 20, now);
+        let mut limiter = limiter(10, 20, now);
 
-        let verdicts: Vec<_> = (0..41).map(|_| limiter.check(now)).collect();
+        let verdicts: Vec<_> = (0..41).map(|_| limiter.check(100, now)).collect();
 
         assert!(verdicts[..20].iter().all(|&verdict| verdict == RateVerdict::Pass));
-        assert_eq!(verdicts[20], RateVerdict::Warn);
+        assert_eq!(verdicts[20], RateVerdict::Warn(ExceededRate::Messages));
         assert!(verdicts[21..40].iter().all(|&verdict| verdict == RateVerdict::Drop));
         assert_eq!(verdicts[40], RateVerdict::Close);
     }
@@ -111,55 +200,61 @@ mod tests {
     #[test]
     fn a_second_without_rejections_ends_a_burst() {
         let now = Instant::now();
-        let mut limiter = MessageRateLimiter::new(10, 20, now);
+        let mut limiter = limiter(10, 20, now);
         let verdicts = |limiter: &mut MessageRateLimiter, now| {
-            (0..25).map(|_| limiter.check(now)).collect::<Vec<_>>()
+            (0..25).map(|_| limiter.check(100, now)).collect::<Vec<_>>()
         };
 
         let (first, second) =
             (verdicts(&mut limiter, now), verdicts(&mut limiter, now + 2 * SECOND));
 
         assert_eq!(first, second);
-        assert_eq!(first[20], RateVerdict::Warn);
+        assert_eq!(first[20], RateVerdict::Warn(ExceededRate::Messages));
     }
 
     #[test]
     fn a_client_that_is_slightly_too_fast_for_long_is_warned_once_and_then_closed() {
         let now = Instant::now();
-        let mut limiter = MessageRateLimiter::new(50, 250, now);
+        let mut limiter = limiter(50, 250, now);
 
-        let verdicts: Vec<_> =
-            (0..6000).map(|turn| limiter.check(now + turn * Duration::from_millis(16))).collect();
+        let verdicts: Vec<_> = (0..6000)
+            .map(|turn| limiter.check(100, now + turn * Duration::from_millis(16)))
+            .collect();
 
-        assert_eq!(verdicts.iter().filter(|&&verdict| verdict == RateVerdict::Warn).count(), 1);
+        assert_eq!(
+            verdicts
+                .iter()
+                .filter(|&&verdict| verdict == RateVerdict::Warn(ExceededRate::Messages))
+                .count(),
+            1
+        );
         assert!(verdicts.contains(&RateVerdict::Close));
     }
 
     #[test]
     fn a_new_rate_counts_from_then_on() {
         let now = Instant::now();
-        let mut limiter = MessageRateLimiter::new(10, 20, now);
-        limiter.set_rate(1, 5, now);
+        let mut limiter = limiter(10, 20, now);
+        limiter.set_rate(rate(1, 5), now);
 
         let passed = |limiter: &mut MessageRateLimiter, now| {
-            (0..30).take_while(|_| limiter.check(now) == RateVerdict::Pass).count()
+            (0..30).take_while(|_| limiter.check(100, now) == RateVerdict::Pass).count()
         };
 
         assert_eq!(passed(&mut limiter, now), 5);
         assert_eq!(passed(&mut limiter, now + 3 * SECOND), 3);
-        limiter.set_rate(10, 20, now + 3 * SECOND);
+        limiter.set_rate(rate(10, 20), now + 3 * SECOND);
         assert_eq!(passed(&mut limiter, now + 9 * SECOND), 20);
     }
 
     #[test]
     fn a_steady_sender_within_its_rate_is_never_rejected() {
         let now = Instant::now();
-        let mut limiter = MessageRateLimiter::new(50, 1, now);
+        let mut limiter = limiter(50, 1, now);
 
         assert!(
-            (1..1000)
-                .all(|turn| limiter.check(now + turn * Duration::from_millis(21))
-                    == RateVerdict::Pass)
+            (1..1000).all(|turn| limiter.check(100, now + turn * Duration::from_millis(21))
+                == RateVerdict::Pass)
         );
     }
 }

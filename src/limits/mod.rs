@@ -17,7 +17,7 @@ pub use http_rate::{HttpRateLimiter, RateDecision};
 pub use join_rate::JoinRateLimiter;
 pub use lockout::{AuthEvent, Lockouts};
 pub use message_budgets::{MessageBudget, MessageBudgets};
-pub use message_rate::{MessageRateLimiter, RateVerdict};
+pub use message_rate::{ExceededRate, MessageRate, MessageRateLimiter, RateVerdict};
 pub use refusals::{
     RefusalKind, count_refusal, log_counted_refusals, log_refusal, log_refusal_in_span,
 };

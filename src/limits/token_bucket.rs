@@ -25,12 +25,18 @@ impl TokenBucket {
 
     /// Takes a token, where there is one.
     pub(super) fn take(&mut self, size: BucketSize, now: Instant) -> bool {
+        self.take_many(1.0, size, now)
+    }
+
+    /// Takes so many tokens, where there are as many; of more than the bucket holds, a full bucket.
+    pub(super) fn take_many(&mut self, tokens: f64, size: BucketSize, now: Instant) -> bool {
         self.refill(size, now);
-        let has_token = self.tokens >= 1.0;
-        if has_token {
-            self.tokens -= 1.0;
+        let tokens = tokens.min(size.burst);
+        let is_enough = self.tokens >= tokens;
+        if is_enough {
+            self.tokens -= tokens;
         }
-        has_token
+        is_enough
     }
 
     /// How long until there is a token; zero where there is one.

@@ -128,6 +128,8 @@ pub struct MessageLimits {
     pub messages_per_second: u32,
     /// How many messages it may send at once.
     pub message_burst: u32,
+    /// How many bytes of messages it may send each second, sustained.
+    pub bytes_per_second: u32,
 }
 
 /// What the token of a client allows it.

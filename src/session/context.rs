@@ -18,7 +18,7 @@ use crate::{
         token_sessions::TokenSessionGuard,
     },
     delivery::ClientQueue,
-    limits::{AccountKey, JoinRateLimiter, MessageBudgets},
+    limits::{AccountKey, JoinRateLimiter, MessageBudgets, MessageRate},
     memory::MemoryHolder,
     metrics::Metrics,
     moderation::EntryDenied,
@@ -143,6 +143,12 @@ pub struct SessionLimits {
 /// The longest first message of a client that is no guest, in bytes: an access token of 8 KiB, or a resume token, and a
 /// client id.
 const MAX_FIRST_MESSAGE_BYTES: usize = 16 * 1024;
+
+/// What limits of messages allow a connection to send.
+pub(super) fn message_rate(limits: MessageLimits) -> MessageRate {
+    let MessageLimits { messages_per_second, message_burst, bytes_per_second, .. } = limits;
+    MessageRate { messages_per_second, message_burst, bytes_per_second }
+}
 
 impl SessionLimits {
     /// The longest message that is accepted before a client is a member, in bytes. A guest may begin with any message.

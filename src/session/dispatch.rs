@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     auth::{access_token::Claims, permissions::CapabilitySet},
-    limits::{RateVerdict, RefusalKind, log_refusal_in_span},
+    limits::{ExceededRate, RateVerdict, RefusalKind, log_refusal_in_span},
     metrics::{LimitKind, MessageOutcome, MessageType},
     protocol::{
         self, AuthToken, ClientFrame, ClientMessage, CloseReason, RelayOnly, ServerMessage, Signal,
@@ -36,7 +36,7 @@ impl<D: SessionServices> Member<'_, D> {
         now: Instant,
         socket: &mut TimedSocket<'_, impl Socket>,
     ) -> Result<bool, CloseReason> {
-        let verdict = self.budget.check(now);
+        let verdict = self.budget.check(frame.len(), now);
         let handled = match verdict {
             RateVerdict::Pass => {
                 if self.awaits_issuer_key(frame) {
@@ -45,7 +45,9 @@ impl<D: SessionServices> Member<'_, D> {
                 }
                 self.dispatch(frame, now)
             }
-            RateVerdict::Warn => rate_limited(Some(self.rate_warning(protocol::parse(frame).id))),
+            RateVerdict::Warn(rate) => {
+                rate_limited(Some(self.rate_warning(rate, protocol::parse(frame).id)))
+            }
             RateVerdict::Drop | RateVerdict::Close => rate_limited(None),
         };
         self.answer(handled, frame.len(), verdict, socket).await
@@ -58,13 +60,13 @@ impl<D: SessionServices> Member<'_, D> {
         now: Instant,
         socket: &mut TimedSocket<'_, impl Socket>,
     ) -> Result<bool, CloseReason> {
-        let verdict = self.budget.check(now);
+        let verdict = self.budget.check(length, now);
         let handled = match verdict {
             RateVerdict::Pass => {
                 let reply = self.context.encode_too_big(self.message_limits.max_message_bytes);
                 (MessageType::Other, MessageOutcome::Refused, Some(reply))
             }
-            RateVerdict::Warn => rate_limited(Some(self.rate_warning(None))),
+            RateVerdict::Warn(rate) => rate_limited(Some(self.rate_warning(rate, None))),
             RateVerdict::Drop | RateVerdict::Close => rate_limited(None),
         };
         self.answer(handled, length, verdict, socket).await
@@ -93,15 +95,15 @@ impl<D: SessionServices> Member<'_, D> {
         now: Instant,
         socket: &mut TimedSocket<'_, impl Socket>,
     ) -> Result<bool, CloseReason> {
-        let verdict = self.budget.check(now);
+        let verdict = self.budget.check(0, now);
         if verdict == RateVerdict::Pass {
             return Ok(false);
         }
         self.context.metrics.record_limit(LimitKind::Messages);
         match verdict {
             RateVerdict::Pass | RateVerdict::Drop => Ok(false),
-            RateVerdict::Warn => {
-                let warning = self.rate_warning(None);
+            RateVerdict::Warn(rate) => {
+                let warning = self.rate_warning(rate, None);
                 self.send_reply(warning, socket).await.map(|()| true)
             }
             RateVerdict::Close => Err(CloseReason::RateLimited),
@@ -128,11 +130,14 @@ impl<D: SessionServices> Member<'_, D> {
     }
 
     /// The `error` frame for the first frame over the message rate.
-    fn rate_warning(&self, id: Option<&RawValue>) -> ByteString {
+    fn rate_warning(&self, exceeded: ExceededRate, id: Option<&RawValue>) -> ByteString {
         self.log_refusal(RefusalKind::MessageRate);
-        let rate = self.message_limits.messages_per_second;
+        let (rate, unit) = match exceeded {
+            ExceededRate::Messages => (self.message_limits.messages_per_second, "messages"),
+            ExceededRate::Bytes => (self.message_limits.bytes_per_second, "bytes"),
+        };
         let sentence = format!(
-            "More than {rate} messages a second: this and the next are not passed on until you slow down"
+            "More than {rate} {unit} a second: this and the next are not passed on until you slow down"
         );
         self.context.encode_error("rate_limited", &sentence, id)
     }

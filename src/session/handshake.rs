@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::{
     Credentials, SessionContext, SessionServices,
+    context::message_rate,
     liveness::TimedSocket,
     member::{Member, MembershipId, text_or_close},
     resume::{ResumeFailure, ResumedMembership, resume},
@@ -19,7 +20,7 @@ use crate::{
     metrics::{LimitKind, ResumeResult},
     protocol::{
         self, AuthToken, ClientFrame, ClientMessage, CloseReason, Features, FrameError,
-        MessageLimits, RequestedId, ServerMessage, TokenField,
+        RequestedId, ServerMessage, TokenField,
     },
     rooms::{JoinError, Membership, OldestMembership, Peer},
     websocket::Socket,
@@ -45,9 +46,8 @@ pub(super) async fn handshake<'h, D: SessionServices>(
     let invitation = ServerMessage::AuthRequired { message: "Authentication required", guests };
     socket.write(&[invitation.encode()]).await?;
     let deadline = Instant::now() + context.limits.timeout;
-    let MessageLimits { max_message_bytes, messages_per_second, message_burst } =
-        context.limits.messages;
-    let mut budget = MessageRateLimiter::new(messages_per_second, message_burst, Instant::now());
+    let max_message_bytes = context.limits.messages.max_message_bytes;
+    let mut budget = MessageRateLimiter::new(message_rate(context.limits.messages), Instant::now());
     let mut first = first_text(socket.socket, deadline, &mut budget).await?;
 
     if let ClientFrame { id, message: Ok(ClientMessage::Resume(request)), .. } =
@@ -207,7 +207,7 @@ async fn first_text(
             if let Some(text) = text_or_close(socket.receive().await)? {
                 return Ok(text);
             }
-            if budget.check(Instant::now()) != RateVerdict::Pass {
+            if budget.check(0, Instant::now()) != RateVerdict::Pass {
                 return Err(CloseReason::RateLimited);
             }
         }

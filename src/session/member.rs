@@ -8,6 +8,7 @@ use tracing::Span;
 
 use super::{
     Authorized, DetachedMember, IceServerSet, SessionContext, SessionServices,
+    context::message_rate,
     liveness::{Liveness, PongOrigin, TimedSocket},
     welcome::Welcome,
 };
@@ -98,12 +99,11 @@ impl<'h, D: SessionServices> Member<'h, D> {
         };
         let signed = context.sign_resume_token(&resume_token);
         let message_limits = context.limits.messages;
-        let MessageLimits { messages_per_second, message_burst, .. } = message_limits;
         let budget = context.message_budgets.acquire(
             account,
             context.room.clone(),
             client_id,
-            (messages_per_second, message_burst),
+            message_rate(message_limits),
             Instant::now(),
         );
         let member = Member {
@@ -280,7 +280,7 @@ impl<'h, D: SessionServices> Member<'h, D> {
             return;
         }
         self.message_limits = limits;
-        self.budget.set_rate(limits.messages_per_second, limits.message_burst, now);
+        self.budget.set_rate(message_rate(limits), now);
         socket.set_max_message_bytes(limits.max_message_bytes);
         if self.queue.features().limits {
             self.queue.push(ServerMessage::Limits { limits }.encode(), None);

@@ -37,8 +37,12 @@ mod resume;
 const TIMEOUT: Duration = Duration::from_secs(30);
 const WINDOW: Duration = Duration::from_secs(20);
 
-const MESSAGE_LIMITS: MessageLimits =
-    MessageLimits { max_message_bytes: 65_536, messages_per_second: 50, message_burst: 250 };
+const MESSAGE_LIMITS: MessageLimits = MessageLimits {
+    max_message_bytes: 65_536,
+    messages_per_second: 50,
+    message_burst: 250,
+    bytes_per_second: 1_048_576,
+};
 
 /// The server's end of a socket.
 struct ChannelSocket {
@@ -437,6 +441,24 @@ async fn frames_that_are_no_messages_use_the_message_budget() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_that_sends_too_many_bytes_is_warned_with_the_id_of_the_message_and_may_go_on() {
+    let messages = MessageLimits { bytes_per_second: 1_024, ..MESSAGE_LIMITS };
+    let mut client = connect_with(SessionLimits { messages, ..limits() }, 64).joined().await;
+    let padding = "x".repeat(10_000);
+
+    for id in [1, 2] {
+        client.send(json!({"type":"ping","padding":padding,"id":id})).await;
+    }
+
+    assert_eq!(client.receive().await["type"], "pong");
+    let warning = client.receive().await;
+    assert_eq!((&warning["code"], &warning["id"]), (&json!("rate_limited"), &json!(2)));
+    assert!(warning["message"].as_str().unwrap().starts_with("More than 1024 bytes a second"));
+    client.send(json!({"type":"ping"})).await;
+    assert_eq!(client.receive().await["type"], "pong", "a small one is within the rate");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_without_a_token_may_send_no_more_frames_than_a_member() {
     let mut client = connect_with(with_rate(50, 3), 64);
     assert_eq!(client.receive().await["type"], "auth_required");
@@ -721,7 +743,7 @@ async fn limits_that_a_reload_changes_apply_to_members_and_are_sent_to_those_tha
     let told = alice.receive().await;
     sleep(TIMEOUT / 3).await;
 
-    let limits = json!({"max_message_bytes":1024,"messages_per_second":50,"message_burst":250});
+    let limits = json!({"max_message_bytes":1024,"messages_per_second":50,"message_burst":250,"bytes_per_second":1048576});
     assert_eq!(told, json!({"type":"limits","limits":limits}));
     assert_eq!(server.size_limit(), 1024);
     bob.expect_no_frame().await;

@@ -24,6 +24,7 @@ impl AppStateInner {
             max_message_bytes: limits.max_message_bytes,
             messages_per_second: limits.messages_per_second,
             message_burst: limits.message_burst,
+            bytes_per_second: limits.bytes_per_second,
         }
     }
 

@@ -146,7 +146,7 @@ async fn a_member_that_asked_for_it_is_told_the_reloaded_limits_of_its_messages(
     let limits = alice.receive().await["limits"].clone();
     assert_eq!(
         limits,
-        json!({"max_message_bytes":65536,"messages_per_second":50,"message_burst":250})
+        json!({"max_message_bytes":65536,"messages_per_second":50,"message_burst":250,"bytes_per_second":1048576})
     );
     alice.receive().await;
 
@@ -155,7 +155,7 @@ async fn a_member_that_asked_for_it_is_told_the_reloaded_limits_of_its_messages(
     let answer = alice.receive().await;
     assert_eq!(
         answer,
-        json!({"type":"limits","limits":{"max_message_bytes":1024,"messages_per_second":50,"message_burst":250}})
+        json!({"type":"limits","limits":{"max_message_bytes":1024,"messages_per_second":50,"message_burst":250,"bytes_per_second":1048576}})
     );
     alice.send(json!({"type":"message","message":"x".repeat(1024)})).await;
     assert_eq!(alice.receive().await["code"], "message_too_big");

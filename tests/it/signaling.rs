@@ -21,7 +21,7 @@ async fn a_client_joins_receives_its_peers_and_is_announced() {
     let limits = success.as_object_mut().unwrap().remove("limits").unwrap();
     assert_eq!(
         limits,
-        json!({"max_message_bytes":65536,"messages_per_second":50,"message_burst":250})
+        json!({"max_message_bytes":65536,"messages_per_second":50,"message_burst":250,"bytes_per_second":1048576})
     );
     let expires_in = success.as_object_mut().unwrap().remove("expires_in").unwrap();
     assert!((1700..=1800).contains(&expires_in.as_u64().unwrap()), "{expires_in}");

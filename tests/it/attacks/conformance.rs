@@ -15,8 +15,11 @@ use crate::harness::Client;
 const WORDS: &str = "aé€😀";
 
 /// As many messages as a test likes to say.
-const TALKATIVE: [(&str, &str); 2] =
-    [("WEBSOCKET_MESSAGES_PER_SECOND", "100000"), ("WEBSOCKET_MESSAGE_BURST", "100000")];
+const TALKATIVE: [(&str, &str); 3] = [
+    ("WEBSOCKET_MESSAGES_PER_SECOND", "100000"),
+    ("WEBSOCKET_MESSAGE_BURST", "100000"),
+    ("WEBSOCKET_BYTES_PER_SECOND", "1000000000"),
+];
 
 /// Somebody whose frames are made by hand, and who hears him, in a room of their own.
 async fn pair(server: &AttackedServer) -> (RawSocket, Client) {

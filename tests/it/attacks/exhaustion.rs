@@ -52,8 +52,11 @@ async fn knock(server: &AttackedServer, room: &str, address: &str) -> (u16, Raw)
 }
 
 /// For a member that sends without a pause.
-const FAST_MESSAGES: [(&str, &str); 2] =
-    [("WEBSOCKET_MESSAGES_PER_SECOND", "100000"), ("WEBSOCKET_MESSAGE_BURST", "100000")];
+const FAST_MESSAGES: [(&str, &str); 3] = [
+    ("WEBSOCKET_MESSAGES_PER_SECOND", "100000"),
+    ("WEBSOCKET_MESSAGE_BURST", "100000"),
+    ("WEBSOCKET_BYTES_PER_SECOND", "1000000000"),
+];
 
 /// The starts of requests that never end.
 const UNFINISHED: [&str; 2] = [

@@ -11,13 +11,14 @@ use crate::harness::{Client, TestServer, eventually, join_pair};
 const MIB: usize = 1 << 20;
 
 /// The least budget: an account may hold 8 MiB of it, all connections without a token together 16 MiB.
-const SMALL: [(&str, &str); 6] = [
+const SMALL: [(&str, &str); 7] = [
     ("MEMORY_BUDGET_MIB", "64"),
     ("TIMELINE_SECONDS", "0"),
     ("MAX_CONNECTIONS_PER_IP", "0"),
     ("MAX_CONNECTIONS_PER_ROOM", "100"),
     ("WEBSOCKET_MESSAGES_PER_SECOND", "100000"),
     ("WEBSOCKET_MESSAGE_BURST", "100000"),
+    ("WEBSOCKET_BYTES_PER_SECOND", "1000000000"),
 ];
 
 async fn small_server() -> TestServer {

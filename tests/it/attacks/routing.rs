@@ -13,9 +13,10 @@ use super::{
 use crate::harness::Client;
 
 /// As many messages, and as large, as a test likes.
-const TALKATIVE: [(&str, &str); 3] = [
+const TALKATIVE: [(&str, &str); 4] = [
     ("WEBSOCKET_MESSAGES_PER_SECOND", "100000"),
     ("WEBSOCKET_MESSAGE_BURST", "100000"),
+    ("WEBSOCKET_BYTES_PER_SECOND", "1000000000"),
     ("WEBSOCKET_MAX_MESSAGE_BYTES", "1048576"),
 ];
 

@@ -203,6 +203,7 @@ impl RestartableServer {
             ("TURN_PROBE_SECONDS", "0"),
             ("WEBSOCKET_MESSAGES_PER_SECOND", "100000"),
             ("WEBSOCKET_MESSAGE_BURST", "100000"),
+            ("WEBSOCKET_BYTES_PER_SECOND", "1000000000"),
             ("SECRET_KEY", "own-key-of-the-server-0123456789abcdef"),
             ("JWT_SECRET_KEY", "jwt-key-of-the-server-0123456789abcdef"),
         ];

@@ -426,8 +426,7 @@ fn unknown_and_malformed_frames_are_ignored() {
 /// A message that the server would discard is refused; one that was kept for a larger limit is reported.
 #[test]
 fn message_over_the_limit_is_refused_before_it_is_sent() {
-    let limits =
-        |max: usize| json!({"max_message_bytes":max,"messages_per_second":50,"message_burst":250});
+    let limits = |max: usize| json!({"max_message_bytes":max,"messages_per_second":50,"message_burst":250,"bytes_per_second":1048576});
     let mut client = Harness::joined(false, None);
     client.receive(json!({"type":"limits","limits":limits(200),"seq":2}));
     let frame = json!({"type":"message","data":"","id":1}).to_string().len();
