@@ -14,8 +14,8 @@ use crate::{
     migration::{HandOver, MemberRecord, Migration, MigrationGuard, random_key},
     rooms::{
         Backend, BackendFuture, ClaimError, ClaimRequest, ClusterCounts, ClusterStatus,
-        ClusterUnavailable, JoinError, Membership, NodeUnreachable, Peer, RelayedFrame, RoomCounts,
-        RoomRegistry,
+        ClusterUnavailable, JoinError, Membership, NodeUnreachable, Peer, Reach, RelayedFrame,
+        RoomCounts, RoomRegistry,
     },
     webhooks::WebhookEvent,
 };
@@ -117,8 +117,8 @@ impl Backend for ClusterGateway {
         Some(self.repair_count())
     }
 
-    fn counts(&self) -> BackendFuture<'_, Result<Option<ClusterCounts>, ClusterUnavailable>> {
-        Box::pin(async { self.query_counts().await.map(Some) })
+    fn counts(&self) -> Option<Result<ClusterCounts, ClusterUnavailable>> {
+        Some(self.known_counts())
     }
 
     fn list<'a>(
@@ -147,12 +147,15 @@ impl Backend for ClusterGateway {
         Box::pin(self.send_logout(line))
     }
 
-    fn publish_rules<'a>(&'a self, rules: &'a [String]) -> BackendFuture<'a, ()> {
-        Box::pin(self.send_rules(rules))
+    fn publish_rules<'a>(&'a self, rules: &'a [String]) -> BackendFuture<'a, Option<Reach>> {
+        Box::pin(async { Some(self.send_rules(rules).await) })
     }
 
-    fn publish_announcement<'a>(&'a self, announcement: &'a str) -> BackendFuture<'a, ()> {
-        Box::pin(self.broadcast("announcement", announcement))
+    fn publish_announcement<'a>(
+        &'a self,
+        announcement: &'a str,
+    ) -> BackendFuture<'a, Option<Reach>> {
+        Box::pin(async { Some(self.send_announcement(announcement).await) })
     }
 
     fn report_auth_event(&self, event: String) {

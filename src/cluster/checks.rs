@@ -1,7 +1,7 @@
 //! Compares what this node knows of its members with what Redis stores, and states again what is missing there.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     convert::Infallible,
     sync::Arc,
 };
@@ -11,17 +11,32 @@ use sha1::{Digest, Sha1};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::{
+    inbox::EntryId,
     link::EngineLink,
     messages::ClusterCommand,
+    resync::MAX_PIPELINED_ROOMS,
     scripts::{call, call_with_webhooks},
 };
-use crate::migration::{Epoch, MemberRecord};
+use crate::migration::MemberRecord;
 
 /// Rooms that are compared in one call, so that Redis is never busy for long.
 const ROOMS_PER_CALL: usize = 128;
 
-/// The local members of some rooms, each with the epoch that was applied to the room.
-type LocalMembers = BTreeMap<Arc<str>, (Epoch, Vec<MemberRecord>)>;
+/// Members that only this node or only Redis knows, by room. An entry on its way may explain that, but none after the id that
+/// stands with it: that was the newest one of the inbox when the difference was first seen.
+type Suspects = HashMap<Suspect, EntryId>;
+
+/// A room, and a member of it.
+type Suspect = (Arc<str>, MemberRecord);
+
+/// What check.lua finds.
+#[derive(Debug, Default)]
+struct Differences {
+    /// Rooms in which other members are stored than this node knows of its own.
+    rooms: BTreeSet<Arc<str>>,
+    /// Rooms whose counts are not those of the stored members: a key was lost.
+    damaged: BTreeSet<Arc<str>>,
+}
 
 impl EngineLink {
     /// Compares and repairs at each heartbeat, until an error.
@@ -32,18 +47,17 @@ impl EngineLink {
         let timings = self.gateway.timings;
         let mut ticks = interval(timings.heartbeat_interval());
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut cursor, mut stale, mut was_right) = ("0".to_owned(), HashSet::new(), true);
+        let (mut cursor, mut suspects, mut was_right) = ("0".to_owned(), Suspects::new(), true);
         loop {
             ticks.tick().await;
-            let mut different = self.find_differences(&mut writer, |_| true).await?;
-            if !different.is_empty() {
-                // A join or a leave that is under way has arrived by then.
+            let mut repairs = self.compare(&mut writer, &mut suspects, |_| true).await?;
+            if !suspects.is_empty() {
+                // What is on its way has arrived by then, as a rule.
                 sleep(timings.confirm_interval() * 2).await;
-                different =
-                    self.find_differences(&mut writer, |room| different.contains(room)).await?;
+                let rooms: HashSet<_> = suspects.keys().map(|(room, _)| room.clone()).collect();
+                repairs +=
+                    self.compare(&mut writer, &mut suspects, |room| rooms.contains(room)).await?;
             }
-            let mut repairs = self.state_missing(&mut writer, &different).await?;
-            stale = self.remove_stale(&mut writer, &different, stale, &mut repairs).await?;
             let (next, swept) = self.sweep(&mut writer, &cursor).await?;
             cursor = next;
             repairs += swept;
@@ -59,89 +73,129 @@ impl EngineLink {
         }
     }
 
-    /// The local members of the rooms of this Redis that `is_meant`, also of rooms in which only Redis knows of some.
-    async fn local_rooms(
+    /// Looks for differences in the rooms that are meant, and repairs those that no entry on its way explains; how many those
+    /// were. The others are the suspects of the next look.
+    async fn compare(
+        &self,
+        writer: &mut MultiplexedConnection,
+        suspects: &mut Suspects,
+        is_meant: impl Fn(&str) -> bool,
+    ) -> RedisResult<u64> {
+        let Differences { rooms, damaged } = self.find_differences(writer, is_meant).await?;
+        let (mut repairs, mut missing) = (damaged.len(), damaged);
+        let known = std::mem::take(suspects);
+        for some in Vec::from_iter(rooms).chunks(MAX_PIPELINED_ROOMS) {
+            for (suspect, since, is_certain) in self.look(writer, some, &known).await? {
+                let (room, record) = &suspect;
+                if !is_certain {
+                    suspects.insert(suspect, since);
+                    continue;
+                }
+                repairs += 1;
+                if self.rooms.local_members_of(room).1.contains(record) {
+                    missing.insert(room.clone());
+                } else {
+                    self.remove_stored(room, record);
+                }
+            }
+        }
+        self.state_missing(writer, missing).await?;
+        Ok(repairs as u64)
+    }
+
+    /// The members of this node in these rooms that only one side knows, each with the id behind which no entry explains it,
+    /// and whether everything up to that was read.
+    async fn look(
+        &self,
+        writer: &mut MultiplexedConnection,
+        rooms: &[Arc<str>],
+        known: &Suspects,
+    ) -> RedisResult<Vec<(Suspect, EntryId, bool)>> {
+        let mut pipe = redis::pipe();
+        for room in rooms {
+            pipe.hgetall(self.keys.room(room));
+        }
+        let stored: Vec<BTreeMap<String, String>> = pipe.query_async(writer).await?;
+        // After that: what has changed what was stored is not newer.
+        let newest = self.newest_entry(writer).await?;
+        // Before the local members: they are as of this entry, or of a later one.
+        let read = self.position().as_deref().map_or(EntryId::MIN, EntryId::parse);
+        let mut found = Vec::new();
+        for (room, stored) in rooms.iter().zip(stored) {
+            let stored =
+                stored.iter().filter_map(|(id, record)| MemberRecord::parse(id, record).ok());
+            let stored: HashSet<_> =
+                stored.filter(|record| record.connection.node == self.gateway.node).collect();
+            let local: HashSet<_> = self.rooms.local_members_of(room).1.into_iter().collect();
+            for record in stored.symmetric_difference(&local) {
+                let suspect = (room.clone(), record.clone());
+                let since = known.get(&suspect).copied();
+                let is_certain = since.is_some_and(|since| read >= since);
+                found.push((suspect, since.unwrap_or(newest), is_certain));
+            }
+        }
+        Ok(found)
+    }
+
+    /// The rooms of this Redis that are meant and in which this node has members, or Redis thinks so.
+    async fn known_rooms(
         &self,
         writer: &mut MultiplexedConnection,
         is_meant: impl Fn(&str) -> bool,
-    ) -> RedisResult<LocalMembers> {
+    ) -> RedisResult<BTreeSet<Arc<str>>> {
         let seats = self.keys.key(&format!("seats:{}", self.gateway.node));
         let stored: Vec<String> = writer.smembers(seats).await?;
         let is_of_engine =
             |room: &str| self.gateway.engine_of(room) == self.number && is_meant(room);
-        let stored = stored.iter().filter(|room| is_meant(room));
-        let mut rooms: LocalMembers =
-            stored.map(|room| (Arc::from(&**room), (0, Vec::new()))).collect();
-        let local = self.rooms.local_members(is_of_engine).into_iter();
-        rooms.extend(local.map(|(room, epoch, members)| (room, (epoch, members))));
-        Ok(rooms)
+        let local = self.rooms.local_members(is_of_engine).into_iter().map(|(room, ..)| room);
+        let stored = stored.into_iter().filter(|room| is_meant(room)).map(Arc::from);
+        Ok(stored.chain(local).collect())
     }
 
     async fn find_differences(
         &self,
         writer: &mut MultiplexedConnection,
         is_meant: impl Fn(&str) -> bool,
-    ) -> RedisResult<BTreeSet<String>> {
-        let rooms: Vec<_> = self.local_rooms(writer, is_meant).await?.into_iter().collect();
-        let mut different = BTreeSet::new();
+    ) -> RedisResult<Differences> {
+        let rooms = Vec::from_iter(self.known_rooms(writer, is_meant).await?);
+        let mut differences = Differences::default();
         for some in rooms.chunks(ROOMS_PER_CALL) {
             let mut check = call(&self.keys, &self.gateway.scripts.check);
             check.arg(&*self.gateway.node);
-            for (room, (_, members)) in some {
+            for room in some {
+                let (_, members) = self.rooms.local_members_of(room);
                 check.arg(&**room).arg(members.iter().map(digest).sum::<u64>());
             }
-            let found: Vec<String> = check.query_async(writer).await?;
-            different.extend(found);
+            let (different, damaged): (Vec<String>, Vec<String>) =
+                check.query_async(writer).await?;
+            differences.rooms.extend(different.into_iter().map(Arc::from));
+            differences.damaged.extend(damaged.into_iter().map(Arc::from));
         }
-        Ok(different)
+        Ok(differences)
     }
 
-    /// States the members of rooms in which some are missing, and makes their counts right; how many rooms those are.
+    /// States the members of rooms in which some are missing, and makes their counts right.
     async fn state_missing(
         &self,
         writer: &mut MultiplexedConnection,
-        different: &BTreeSet<String>,
-    ) -> RedisResult<u64> {
-        if different.is_empty() {
-            return Ok(0);
+        rooms: BTreeSet<Arc<str>>,
+    ) -> RedisResult<()> {
+        for some in Vec::from_iter(rooms).chunks(MAX_PIPELINED_ROOMS) {
+            let of_room = |room: &Arc<str>| {
+                let (epoch, members) = self.rooms.local_members_of(room);
+                (room.clone(), epoch, members)
+            };
+            let rooms: Vec<_> = some.iter().map(of_room).collect();
+            self.state_rooms(writer, &rooms, "repair").await?;
         }
-        let rooms = self.local_rooms(writer, |room| different.contains(room)).await?;
-        let rooms: Vec<_> =
-            rooms.into_iter().map(|(room, (epoch, members))| (room, epoch, members)).collect();
-        self.state_rooms(writer, &rooms, "repair").await?;
-        Ok(different.len() as u64)
+        Ok(())
     }
 
-    /// Removes members of this node that only Redis knows, also at the check before this one: an entry that would say so has
-    /// been read by now. Returns those of this check.
-    async fn remove_stale(
-        &self,
-        writer: &mut MultiplexedConnection,
-        different: &BTreeSet<String>,
-        before: HashSet<(String, MemberRecord)>,
-        repairs: &mut u64,
-    ) -> RedisResult<HashSet<(String, MemberRecord)>> {
-        let mut stale = HashSet::new();
-        for room in different {
-            let stored: BTreeMap<String, String> = writer.hgetall(self.keys.room(room)).await?;
-            let local = self.local_rooms(writer, |other| other == room).await?;
-            let local = local.get(&**room).map_or(&[][..], |(_, members)| members.as_slice());
-            for (client_id, record) in stored {
-                let Ok(record) = MemberRecord::parse(&client_id, &record) else { continue };
-                if record.connection.node == self.gateway.node && !local.contains(&record) {
-                    stale.insert((room.clone(), record));
-                }
-            }
-        }
-        for (room, record) in stale.intersection(&before) {
-            let (room, key): (Arc<str>, _) = (room.as_str().into(), record.connection.key);
-            let (peer, reason) = (record.peer.clone(), Some("lost"));
-            let leave =
-                ClusterCommand::Leave { room: room.clone(), peer, key, reason, sequence: 0 };
-            self.gateway.send(&room, leave);
-            *repairs += 1;
-        }
-        Ok(stale)
+    /// Has Redis remove a member of this node that only Redis knows.
+    fn remove_stored(&self, room: &Arc<str>, record: &MemberRecord) {
+        let (peer, key, reason) = (record.peer.clone(), record.connection.key, Some("lost"));
+        let leave = ClusterCommand::Leave { room: room.clone(), peer, key, reason, sequence: 0 };
+        self.gateway.send(room, leave);
     }
 
     /// Has Redis look through some rooms for members of nodes that are gone; where it has stopped, and what it has changed.

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, num::ParseIntError, str::FromStr, sync::Arc};
 
 use super::{
-    messages::{Claim, ClusterEvent},
+    messages::{Claim, ClusterEvent, EffectReceipt},
     receipts::{SignalNumber, SignalReceipts},
     webhooks::WebhookRecord,
 };
@@ -22,6 +22,7 @@ pub mod field {
     pub const NODE: &str = "node";
     pub const CONTEXT: &str = "context";
     pub const ENGINE: &str = "engine";
+    pub const NUMBER: &str = "number";
     pub const DELIVERED: &str = "delivered";
     pub const UNDELIVERABLE: &str = "undeliverable";
 }
@@ -75,9 +76,11 @@ pub enum InboxEntry {
     /// A login was attempted.
     AuthEvent(String),
     /// A moderation rule.
-    Rule(String),
+    Rule(String, Option<EffectReceipt>),
     /// An administrator's message to a room.
-    Announcement(String),
+    Announcement(String, Option<EffectReceipt>),
+    /// Another node has applied the rule or the announcement with this number.
+    Effective(u64),
     /// No membership comes to this node any more.
     Closing,
     /// Nothing that this version knows.
@@ -159,8 +162,11 @@ pub fn decode(entry: &mut InboxFields) -> Result<InboxEntry, DecodeError> {
         "closing" => return Ok(InboxEntry::Closing),
         "logout" => return text(entry, "body").map(InboxEntry::Logout),
         "auth_event" => return text(entry, "body").map(InboxEntry::AuthEvent),
-        "rule" => return text(entry, "body").map(InboxEntry::Rule),
-        "announcement" => return text(entry, "body").map(InboxEntry::Announcement),
+        "rule" => return Ok(InboxEntry::Rule(text(entry, "body")?, effect_receipt(entry)?)),
+        "announcement" => {
+            return Ok(InboxEntry::Announcement(text(entry, "body")?, effect_receipt(entry)?));
+        }
+        "effective" => return number(entry, field::NUMBER).map(InboxEntry::Effective),
         _ => return Ok(InboxEntry::Unknown),
     };
     Ok(InboxEntry::Event(event))
@@ -177,6 +183,13 @@ pub fn decode_webhook_records(
     let numbered = room.zip(sequence).map(|(room, sequence)| (room.to_owned(), sequence));
     let records = entry.remove("webhooks").map(|json| WebhookRecord::parse_all(&json));
     (numbered, records.unwrap_or_default())
+}
+
+/// The node that is to be told that the entry has taken effect.
+fn effect_receipt(entry: &mut InboxFields) -> Result<Option<EffectReceipt>, DecodeError> {
+    let number = optional(entry, field::NUMBER)?.filter(|number| !number.is_empty());
+    let Some(number) = number else { return Ok(None) };
+    Ok(Some(EffectReceipt { node: name(entry, field::NODE)?, number: number.parse()? }))
 }
 
 /// The numbers of a signal that is repeated.

@@ -10,7 +10,7 @@ use super::{
     codec::{CONNECTED, DETACHED, field, relay_field},
     keys::ShardKeys,
     link::{EngineLink, lease_lost_error},
-    messages::ClusterCommand,
+    messages::{ClusterCommand, EffectReceipt},
     receipts::{SignalNumber, SignalReceipts},
     scripts::{call, call_with_webhooks},
 };
@@ -74,7 +74,9 @@ impl EngineLink {
                 Ok(())
             }
             // Another node asks again, or learns in time whether the member has left.
-            ClusterCommand::PeerState { .. } | ClusterCommand::Confirm { .. } => Ok(()),
+            ClusterCommand::PeerState { .. }
+            | ClusterCommand::Confirm { .. }
+            | ClusterCommand::ConfirmEffect(_) => Ok(()),
             ClusterCommand::Webhook { .. } => {
                 self.webhooks.record_missed();
                 Ok(())
@@ -133,6 +135,7 @@ impl EngineLink {
                 | ClusterCommand::Webhook { .. }
                 | ClusterCommand::Relay { .. }
                 | ClusterCommand::Confirm { .. }
+                | ClusterCommand::ConfirmEffect(_)
                 | ClusterCommand::PeerState { .. }
                 | ClusterCommand::DenyClaim { .. }
                 | ClusterCommand::Move(_)
@@ -169,6 +172,11 @@ impl EngineLink {
             ClusterCommand::Relay { node, frame, number } => self.encode_relay(node, frame, number),
             ClusterCommand::Confirm { node, receipts } => {
                 confirmation(&self.gateway, self.number, node, receipts)
+            }
+            ClusterCommand::ConfirmEffect(EffectReceipt { node, number }) => {
+                let mut effective = self.post(node, "effective");
+                effective.arg(field::NUMBER).arg(*number);
+                effective
             }
             ClusterCommand::PeerState { node, room, client_id, key, is_detached } => {
                 let mut state =

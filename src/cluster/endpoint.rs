@@ -9,8 +9,9 @@ use redis::{
 
 use super::redis_cluster::{ClusterEndpoint, NodeAddress};
 
-/// How long a Redis may take to say whether it belongs to a Redis Cluster.
-const TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a Redis may take to say whether it belongs to a Redis Cluster. Its callers wait no longer than this themselves, and a
+/// TLS handshake with a busy machine takes its time.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How to reach one Redis.
 pub struct RedisEndpoint(Location);

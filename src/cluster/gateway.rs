@@ -17,6 +17,7 @@ use tokio::{
 use super::{
     messages::ClusterCommand,
     pending::{IncomingMigration, PendingClaim, PendingJoin},
+    reach::PendingReach,
     receipts::{ReceivedSignals, SignalNumber, SignalReceipts, UnconfirmedSignals},
     scripts::Scripts,
     sharding,
@@ -24,8 +25,8 @@ use super::{
 use crate::{
     migration::{ClusterTimings, MigrationGuard, MigrationTracker},
     rooms::{
-        ClusterUnavailable, MigratedMember, NodeUnreachable, RelayedFrame, RelayedSignal,
-        RoomRegistry,
+        ClusterCounts, ClusterUnavailable, MigratedMember, NodeUnreachable, RelayedFrame,
+        RelayedSignal, RoomRegistry,
     },
 };
 
@@ -56,6 +57,7 @@ pub struct ClusterGateway {
     pub(super) engines: Vec<EngineState>,
     pub(super) pending_joins: Mutex<HashMap<u64, PendingJoin>>,
     pub(super) pending_claims: Mutex<HashMap<u64, PendingClaim>>,
+    pub(super) pending_reach: Mutex<PendingReach>,
     pub(super) incoming: Mutex<HashMap<u64, IncomingMigration>>,
     pub(super) migrated: mpsc::UnboundedSender<(MigratedMember, MigrationGuard)>,
     pub(super) migrations: MigrationTracker,
@@ -74,8 +76,8 @@ pub(super) struct EngineState {
     /// How many of the commands are limited by [`MAX_QUEUED_COMMANDS`].
     queued: AtomicUsize,
     pub(super) is_up: AtomicBool,
-    /// How many nodes there were at the last heartbeat.
-    nodes: AtomicUsize,
+    /// What there was at the last heartbeat.
+    pub(super) counts: Mutex<ClusterCounts>,
     /// The connection, while there is one.
     connection: Mutex<Option<MultiplexedConnection>>,
     /// Signals of this node that others have not confirmed.
@@ -100,7 +102,7 @@ impl ClusterGateway {
                     commands,
                     queued: AtomicUsize::new(0),
                     is_up: AtomicBool::new(false),
-                    nodes: AtomicUsize::new(0),
+                    counts: Mutex::default(),
                     connection: Mutex::default(),
                     unconfirmed: Mutex::default(),
                     received: Mutex::default(),
@@ -118,6 +120,7 @@ impl ClusterGateway {
             engines,
             pending_joins: Mutex::default(),
             pending_claims: Mutex::default(),
+            pending_reach: Mutex::default(),
             incoming: Mutex::default(),
             migrated,
             migrations: MigrationTracker::default(),
@@ -155,17 +158,36 @@ impl ClusterGateway {
         }
     }
 
-    /// A heartbeat has found so many nodes.
-    pub(super) fn note_nodes(&self, number: usize, nodes: usize) {
+    /// A heartbeat has found so much at a Redis.
+    pub(super) fn note_counts(&self, number: usize, counts: ClusterCounts) {
         if let Some(engine) = self.engines.get(number) {
-            engine.nodes.store(nodes, Ordering::Relaxed);
+            *engine.counts.lock().unwrap_or_else(PoisonError::into_inner) = counts;
         }
     }
 
     /// How many nodes there were at the last heartbeat, while the first Redis can be reached.
     pub(super) fn known_nodes(&self) -> Option<usize> {
         let engine = self.engines.first()?;
-        engine.is_up.load(Ordering::SeqCst).then(|| engine.nodes.load(Ordering::Relaxed))
+        engine.is_up.load(Ordering::SeqCst).then(|| engine.last_counts().nodes)
+    }
+
+    /// The same with rooms and members, while every Redis can be reached.
+    pub(super) fn known_counts(&self) -> Result<ClusterCounts, ClusterUnavailable> {
+        let mut counts = ClusterCounts { nodes: self.last_nodes(), ..ClusterCounts::default() };
+        for engine in &self.engines {
+            if !engine.is_up.load(Ordering::SeqCst) {
+                return Err(ClusterUnavailable);
+            }
+            let ClusterCounts { rooms, members, .. } = engine.last_counts();
+            counts.rooms += rooms;
+            counts.members += members;
+        }
+        Ok(counts)
+    }
+
+    /// How many nodes there were when that was known last.
+    pub(super) fn last_nodes(&self) -> usize {
+        self.engines.first().map_or(0, |engine| engine.last_counts().nodes)
     }
 
     /// Sets the connection to a Redis, or removes it; whether there was one.
@@ -333,6 +355,10 @@ impl ClusterGateway {
 }
 
 impl EngineState {
+    fn last_counts(&self) -> ClusterCounts {
+        *self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn unconfirmed(&self) -> MutexGuard<'_, UnconfirmedSignals> {
         self.unconfirmed.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -6,6 +6,7 @@ use redis::{RedisError, aio::MultiplexedConnection};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{link::EngineLink, scripts::call};
+use crate::rooms::ClusterCounts;
 
 impl EngineLink {
     /// Renews the lease until an error.
@@ -29,7 +30,7 @@ impl EngineLink {
         }
     }
 
-    /// Renews the lease once, notes how many nodes there are, and removes a node whose lease is over.
+    /// Renews the lease once, notes what there is in the cluster, and removes a node whose lease is over.
     pub(super) async fn beat(&self, writer: &mut MultiplexedConnection) -> Result<(), RedisError> {
         let scripts = &self.gateway.scripts;
         self.read_bytes.store(0, Ordering::Relaxed);
@@ -39,11 +40,18 @@ impl EngineLink {
         beat.arg(self.rooms.highest_epoch());
         let mut pipe = redis::pipe();
         pipe.add_command(beat).zcard(self.keys.key("nodes"));
-        let ((fault, lost), nodes): ((String, String), usize) = pipe.query_async(writer).await?;
+        pipe.hlen(self.keys.key("rooms")).get(self.keys.key("members"));
+        let ((fault, lost), nodes, rooms, members): (
+            (String, String),
+            usize,
+            usize,
+            Option<usize>,
+        ) = pipe.query_async(writer).await?;
         if let Some(error) = self.heartbeat_fault(&fault) {
             return Err(error);
         }
-        self.gateway.note_nodes(self.number, nodes);
+        let members = members.unwrap_or(0);
+        self.gateway.note_counts(self.number, ClusterCounts { nodes, rooms, members });
         if !lost.is_empty() {
             tracing::warn!(node = lost, "node lost: its lease is over; its members leave");
             let (rooms, webhooks) = (&self.rooms, &self.webhooks);

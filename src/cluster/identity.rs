@@ -1,5 +1,7 @@
 //! Which process and which deployment this node is, and what it tells the other nodes of its settings.
 
+use aws_lc_rs::hmac;
+use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
 use crate::migration::{ClusterTimings, random_key};
@@ -17,6 +19,12 @@ pub struct NodeFacts {
     pub shards: usize,
     /// How many members a room holds.
     pub room_capacity: usize,
+    /// The machine or container that the process runs on, by its host name. May differ.
+    #[serde(default)]
+    pub host: String,
+    /// The number of the process there. May differ.
+    #[serde(default)]
+    pub pid: u32,
 }
 
 /// Who this node is, for a Redis that another one may use as well.
@@ -45,6 +53,8 @@ impl NodeIdentity {
             lease_ms: u64::try_from(timings.lease.as_millis()).unwrap_or(u64::MAX),
             shards,
             room_capacity,
+            host: host_name(),
+            pid: std::process::id(),
         };
         Self { process: format!("{:016x}", random_key()), fingerprint, facts }
     }
@@ -54,6 +64,19 @@ impl NodeIdentity {
         #[expect(clippy::expect_used, reason = "strings and numbers")]
         serde_json::to_string(&self.facts).expect("facts can be written")
     }
+}
+
+/// The host name of this machine or container.
+pub fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// What stands for the deployment with this `SECRET_KEY` in Redis: it tells one deployment from another, and nothing of the key.
+pub fn deployment_fingerprint(secret_key: &SecretString) -> String {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret_key.expose_secret().as_bytes());
+    let digest = hmac::sign(&key, b"signaling cluster fingerprint");
+    let first = digest.as_ref().first_chunk().copied().unwrap_or_default();
+    format!("{:016x}", u64::from_be_bytes(first))
 }
 
 impl NodeFacts {

@@ -23,6 +23,24 @@ const MAX_ENTRIES_PER_READ: usize = 512;
 
 type InboxEntries = Vec<(String, InboxFields)>;
 
+/// The id of an entry: later entries of an inbox have greater ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct EntryId(u64, u64);
+
+impl EntryId {
+    pub(super) const MIN: Self = Self(0, 0);
+    /// Greater than that of any entry.
+    pub(super) const MAX: Self = Self(u64::MAX, u64::MAX);
+
+    /// The id with the text `<milliseconds>-<number>`; what is none is the least.
+    pub(super) fn parse(text: &str) -> Self {
+        let parts = text.split_once('-');
+        let parts =
+            parts.and_then(|(time, number)| Some(Self(time.parse().ok()?, number.parse().ok()?)));
+        parts.unwrap_or(Self::MIN)
+    }
+}
+
 impl EngineLink {
     /// Reads entries until an error.
     pub(super) async fn read_inbox(
@@ -64,6 +82,17 @@ impl EngineLink {
         Ok(())
     }
 
+    /// The id of the newest entry of the inbox; the greatest where there is no inbox, for nothing is known of it then.
+    pub(super) async fn newest_entry(
+        &self,
+        connection: &mut MultiplexedConnection,
+    ) -> Result<EntryId, RedisError> {
+        let mut newest = redis::cmd("XREVRANGE");
+        newest.arg(self.keys.inbox(&self.gateway.node)).arg("+").arg("-").arg("COUNT").arg(1);
+        let found: InboxEntries = newest.query_async(connection).await?;
+        Ok(found.first().map_or(EntryId::MAX, |(id, _)| EntryId::parse(id)))
+    }
+
     /// Has the next heartbeat come early where much was read since the last one.
     fn note_read(&self, entries: &InboxEntries) {
         let bytes: usize = entries.iter().flat_map(|(_, entry)| entry.values()).map(Vec::len).sum();
@@ -78,10 +107,15 @@ impl EngineLink {
             Ok(InboxEntry::Event(event)) => self.gateway.apply(&self.rooms, event),
             Ok(InboxEntry::Logout(line)) => self.replicated.apply_logout(&line),
             Ok(InboxEntry::AuthEvent(event)) => self.replicated.apply_auth_event(&event),
-            Ok(InboxEntry::Rule(rule)) => drop(self.replicated.apply_rule(&rule)),
-            Ok(InboxEntry::Announcement(announcement)) => {
-                self.replicated.deliver_announcement(&announcement);
+            Ok(InboxEntry::Rule(rule, receipt)) => {
+                self.replicated.apply_rule(&rule);
+                self.gateway.confirm_effect(receipt);
             }
+            Ok(InboxEntry::Announcement(announcement, receipt)) => {
+                self.replicated.deliver_announcement(&announcement);
+                self.gateway.confirm_effect(receipt);
+            }
+            Ok(InboxEntry::Effective(number)) => self.gateway.note_effect(number),
             Ok(InboxEntry::Closing) => self.gateway.closed_engines.add_permits(1),
             Ok(InboxEntry::Unknown) => {}
             Err(error) => tracing::warn!(%error, "inbox entry skipped"),
@@ -114,4 +148,17 @@ pub(super) fn inbox_overrun_error() -> RedisError {
         "inbox overrun: entries were dropped before they were read; resynchronising",
     )
         .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_ordered_by_time_and_then_by_number() {
+        let ids = ["", "9-12", "10-0", "10-9", "10-10"].map(EntryId::parse);
+
+        assert!(ids.is_sorted(), "{ids:?}");
+        assert!(ids.iter().all(|id| *id < EntryId::MAX));
+    }
 }

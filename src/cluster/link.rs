@@ -31,8 +31,8 @@ use crate::{rooms::RoomRegistry, webhooks::Webhooks};
 /// How long sentinels or nodes may take to say where Redis is.
 const FAILOVER_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long connecting may take, and any answer.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long connecting may take, with a TLS handshake where there is one, and any answer.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const RESPONSE_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// One Redis, and what this node has to do with it.
@@ -45,6 +45,8 @@ pub(super) struct EngineLink {
     pub(super) webhooks: Webhooks,
     /// The id of the last entry of the inbox that was read.
     position: Mutex<Option<String>>,
+    /// The id of the entry that the last registration has made.
+    registration: Mutex<String>,
     pub(super) identity: Arc<NodeIdentity>,
     /// What was read from the inbox since the last heartbeat, and that it is much.
     pub(super) read_bytes: AtomicUsize,
@@ -74,6 +76,7 @@ impl EngineLink {
             replicated: replicated.clone(),
             webhooks: webhooks.clone(),
             position: Mutex::default(),
+            registration: Mutex::default(),
             identity: identity.clone(),
             read_bytes: AtomicUsize::new(0),
             has_read_much: Notify::new(),
@@ -213,6 +216,10 @@ impl EngineLink {
     fn remember_run_id(&self, run_id: &str) -> bool {
         let mut known = self.run_id.lock().unwrap_or_else(PoisonError::into_inner);
         known.replace(run_id.to_owned()).is_some_and(|known| known == run_id)
+    }
+
+    pub(super) fn registration(&self) -> MutexGuard<'_, String> {
+        self.registration.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn position(&self) -> MutexGuard<'_, Option<String>> {

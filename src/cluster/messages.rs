@@ -61,6 +61,8 @@ pub enum ClusterCommand {
         /// Which.
         receipts: SignalReceipts,
     },
+    /// A rule or an announcement of another node has taken effect here.
+    ConfirmEffect(EffectReceipt),
     /// See [`ClusterEvent::PeerState`].
     PeerState {
         /// The node that is to know.
@@ -231,4 +233,13 @@ pub struct Claim {
     pub ends: Option<u64>,
     /// WebhookEvent its new node wants back with it.
     pub context: ByteString,
+}
+
+/// Which node is to be told that an entry has taken effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EffectReceipt {
+    /// The node that has written the entry.
+    pub node: Arc<str>,
+    /// The number that it has given it.
+    pub number: u64,
 }

@@ -31,6 +31,7 @@ mod outage;
 mod pending;
 mod probe;
 mod queries;
+mod reach;
 pub mod receipts;
 mod redis_cluster;
 mod redis_url;
@@ -47,8 +48,8 @@ use std::sync::Arc;
 pub use self::{
     endpoint::RedisEndpoint,
     gateway::{ClusterGateway, GatewayQueues, MigratedMembers},
-    identity::NodeIdentity,
-    probe::{RedisInfo, RedisProbe},
+    identity::{NodeFacts, NodeIdentity, deployment_fingerprint, host_name},
+    probe::{OtherServers, RedisInfo, RedisProbe},
     redis_url::{RedisUrlError, RedisUrlProblem, parse_endpoints},
     refusal::{Refusal, RefusalReason},
     replicated_state::ReplicatedState,

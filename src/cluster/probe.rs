@@ -3,12 +3,14 @@
 use std::time::{Duration, SystemTime};
 
 use redis::{
-    AsyncConnectionConfig, Cmd, RedisError, RedisResult, Script, Value, aio::MultiplexedConnection,
+    AsyncCommands, AsyncConnectionConfig, Cmd, RedisError, RedisResult, Script, Value,
+    aio::MultiplexedConnection,
 };
 use tokio::time::{Instant, timeout};
 
 use super::{
     RedisEndpoint,
+    identity::NodeFacts,
     keys::ShardKeys,
     refusal::Refusal,
     scripts::{PROBE_SCRIPT, SCRIPT_COMMANDS},
@@ -22,9 +24,10 @@ const ROUND_TRIPS: usize = 21;
 
 /// The commands that a server sends besides calls of scripts, and that no script runs, or that need an entry to read. `@`
 /// stands for the probe's own key.
-const SERVER_COMMANDS: [&str; 3] = [
+const SERVER_COMMANDS: [&str; 4] = [
     "XADD @inbox MAXLEN ~ 1000 * kind hello",
     "XREAD COUNT 1 BLOCK 1 STREAMS @inbox 0",
+    "XREVRANGE @inbox + - COUNT 1",
     "ZCARD @sorted",
 ];
 
@@ -39,6 +42,17 @@ pub struct RedisProbe {
     pub refusals: Vec<Refusal>,
     /// The median round trip time, and the difference between its clock and this machine's in either direction.
     pub timing: Option<(Duration, Duration)>,
+    /// The servers that use it now.
+    pub others: OtherServers,
+}
+
+/// The servers that use a Redis, as far as its keys say so.
+#[derive(Debug, Default)]
+pub struct OtherServers {
+    /// Made of the `SECRET_KEY` of their deployment; nothing where there is none.
+    pub fingerprint: Option<String>,
+    /// The one that has a certain name, while its lease lasts.
+    pub holder: Option<NodeFacts>,
 }
 
 /// What a Redis says of itself.
@@ -75,12 +89,12 @@ impl RedisInfo {
 }
 
 impl RedisEndpoint {
-    /// Does what a server with the rooms of this `shard` does. Leaves nothing behind.
+    /// Does what a server with the rooms of this `shard` does, and looks for one with the name `node_id`. Leaves nothing behind.
     ///
     /// # Errors
     ///
     /// That of the way to Redis, and of the login.
-    pub async fn probe(&mut self, shard: usize) -> RedisResult<RedisProbe> {
+    pub async fn probe(&mut self, shard: usize, node_id: Option<&str>) -> RedisResult<RedisProbe> {
         let client = timeout(TIMEOUT, self.client())
             .await
             .unwrap_or_else(|_| Err((redis::ErrorKind::Io, "no answer within 5 s").into()))?;
@@ -90,13 +104,15 @@ impl RedisEndpoint {
             .set_connection_timeout(Some(TIMEOUT))
             .set_response_timeout(Some(TIMEOUT));
         let connection = client.get_multiplexed_async_connection_with_config(&config).await?;
-        let key = ShardKeys::new(shard).key(&format!("doctor:{}:", uuid::Uuid::new_v4().simple()));
+        let keys = ShardKeys::new(shard);
+        let key = keys.key(&format!("doctor:{}:", uuid::Uuid::new_v4().simple()));
         let mut probing = Probing { connection, key, refusals: Vec::new() };
         let info: Option<String> = probing.run("INFO", &redis::cmd("INFO")).await;
         probing.run_commands().await;
         let timing = probing.measure().await;
         let info = info.as_deref().map(RedisInfo::parse);
-        Ok(RedisProbe { user, info, refusals: probing.refusals, timing })
+        let others = probing.find_others(&keys, node_id).await;
+        Ok(RedisProbe { user, info, refusals: probing.refusals, timing, others })
     }
 }
 
@@ -107,6 +123,9 @@ fn text_of(error: &RedisError) -> String {
         _ => error.to_string(),
     }
 }
+
+/// The clock of Redis (seconds, microseconds), when a lease ends by it, and the entry of `processes`.
+type ClockAndLease = ((u64, u64), Option<f64>, Option<String>);
 
 /// A probe under way.
 struct Probing {
@@ -161,6 +180,21 @@ impl Probing {
         let mut delete = redis::cmd("DEL");
         delete.arg(format!("{}inbox", self.key));
         let _: RedisResult<u8> = delete.query_async(&mut self.connection).await;
+    }
+
+    /// What the servers have written that use this Redis. What cannot be read is not there: the commands were tried before.
+    async fn find_others(&mut self, keys: &ShardKeys, node_id: Option<&str>) -> OtherServers {
+        let connection = &mut self.connection;
+        let fingerprint = connection.get(keys.key("fingerprint")).await.unwrap_or_default();
+        let Some(node) = node_id else { return OtherServers { fingerprint, holder: None } };
+        let mut pipe = redis::pipe();
+        pipe.cmd("TIME").zscore(keys.key("nodes"), node).hget(keys.key("processes"), node);
+        let found: RedisResult<ClockAndLease> = pipe.query_async(connection).await;
+        let holder = found.ok().and_then(|((seconds, _), deadline, entry)| {
+            deadline.filter(|deadline| *deadline > seconds as f64)?;
+            NodeFacts::parse_entry(&entry?)
+        });
+        OtherServers { fingerprint, holder }
     }
 
     /// The median round trip time, and how far the clock is off.

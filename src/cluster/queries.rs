@@ -6,13 +6,13 @@ use std::{
     time::Duration,
 };
 
-use redis::{AsyncCommands, RedisResult, aio::MultiplexedConnection};
+use redis::{AsyncCommands, ErrorKind, RedisError, RedisResult, aio::MultiplexedConnection};
 use tokio::sync::mpsc;
 
 use super::{ClusterGateway, commands::confirmation, keys::ShardKeys, scripts::call};
 use crate::{
     migration::MemberRecord,
-    rooms::{ClusterCounts, ClusterUnavailable, RoomCounts, RoomRegistry},
+    rooms::{ClusterUnavailable, Reach, RoomCounts, RoomRegistry},
 };
 
 /// Rooms that are read at once, so that Redis is never busy for long.
@@ -22,27 +22,6 @@ const ROOMS_AT_ONCE: usize = 1_000;
 const NODE_LIST_TRIES: usize = 5;
 
 impl ClusterGateway {
-    /// How many nodes there are.
-    pub(super) async fn query_nodes(&self) -> Result<usize, ClusterUnavailable> {
-        let nodes = self.connection(0)?.zcard(ShardKeys::new(0).key("nodes")).await;
-        nodes.map_err(|_| ClusterUnavailable)
-    }
-
-    pub(super) async fn query_counts(&self) -> Result<ClusterCounts, ClusterUnavailable> {
-        let mut counts = ClusterCounts { nodes: self.query_nodes().await?, rooms: 0, members: 0 };
-        for engine in 0..self.engines.len() {
-            let (mut pipe, keys) = (redis::pipe(), ShardKeys::new(engine));
-            pipe.hlen(keys.key("rooms")).get(keys.key("members"));
-            let mut connection = self.connection(engine)?;
-            let answer = pipe.query_async(&mut connection).await;
-            let (rooms, members): (usize, Option<usize>) =
-                answer.map_err(|_| ClusterUnavailable)?;
-            counts.rooms += rooms;
-            counts.members += members.unwrap_or(0);
-        }
-        Ok(counts)
-    }
-
     pub(super) async fn query_member_count(
         &self,
         room: &str,
@@ -140,19 +119,29 @@ impl ClusterGateway {
         }
     }
 
-    pub(super) async fn send_rules(&self, rules: &[String]) {
-        if let Ok(mut connection) = self.connection(0) {
-            let _ = self.scripts.publish_rules(&ShardKeys::new(0), &mut connection, rules).await;
-        }
+    pub(super) async fn send_rules(&self, rules: &[String]) -> Reach {
+        let publish = async |number| {
+            let mut connection = self.connection(0).map_err(unavailable)?;
+            let (keys, receipt) = (ShardKeys::new(0), (&*self.node, Some(number)));
+            self.scripts.publish_rules(&keys, &mut connection, rules, receipt).await
+        };
+        self.publish_and_count(publish).await
     }
 
-    /// Writes an entry of this `kind` into the inbox of every other node.
-    pub(super) async fn broadcast(&self, kind: &str, body: &str) {
-        if let Ok(mut connection) = self.connection(0) {
-            let mut broadcast = call(&ShardKeys::new(0), &self.scripts.broadcast);
-            broadcast.arg(&*self.node).arg(kind).arg(body);
-            let _: RedisResult<u8> = broadcast.query_async(&mut connection).await;
-        }
+    pub(super) async fn send_announcement(&self, announcement: &str) -> Reach {
+        let publish = async |number: u64| {
+            self.broadcast("announcement", announcement, &number.to_string()).await
+        };
+        self.publish_and_count(publish).await
+    }
+
+    /// Writes an entry of this `kind` into the inbox of every other node, and returns how many those are. They confirm it
+    /// where it has a number.
+    async fn broadcast(&self, kind: &str, body: &str, number: &str) -> RedisResult<usize> {
+        let mut connection = self.connection(0).map_err(unavailable)?;
+        let mut broadcast = call(&ShardKeys::new(0), &self.scripts.broadcast);
+        broadcast.arg(&*self.node).arg(kind).arg(body).arg(number);
+        broadcast.query_async(&mut connection).await
     }
 
     pub(super) async fn stop_accepting_members(&self) {
@@ -182,12 +171,16 @@ impl ClusterGateway {
     }
 }
 
+fn unavailable(error: ClusterUnavailable) -> RedisError {
+    (ErrorKind::Io, "redis cannot be reached", error.to_string()).into()
+}
+
 /// Sends the login attempts of this node to the others, one after the other.
 pub(super) async fn publish_auth_events(
     gateway: Arc<ClusterGateway>,
     mut events: mpsc::Receiver<String>,
 ) {
     while let Some(event) = events.recv().await {
-        gateway.broadcast("auth_event", &event).await;
+        let _ = gateway.broadcast("auth_event", &event, "").await;
     }
 }

@@ -7,8 +7,9 @@ use redis::{
     RedisResult, TlsCertificates, Value,
 };
 
-/// How long one node may take to say which node serves what.
-const TIMEOUT: Duration = Duration::from_secs(1);
+/// How long one node may take to say which node serves what, with a TLS handshake where there is one. The next one is asked
+/// after it.
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Host and port of a node.
 pub type NodeAddress = (String, u16);

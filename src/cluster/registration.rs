@@ -39,6 +39,7 @@ impl EngineLink {
             _ => {}
         }
         *self.refused_since.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
+        self.registration().clone_from(&hello);
         self.log_differences(&nodes);
         Ok(Registration { is_known: status == "known", hello, rooms })
     }

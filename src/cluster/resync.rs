@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Rooms that are stated in one pipeline: few, for a hundred nodes may do so at once, and each is to be answered in time.
-const MAX_PIPELINED_ROOMS: usize = 32;
+pub(super) const MAX_PIPELINED_ROOMS: usize = 32;
 
 /// A local member that has left while Redis could not be reached.
 pub(super) struct MissedLeave {
@@ -95,7 +95,7 @@ impl EngineLink {
                     call_with_webhooks(&self.keys, &self.gateway.scripts.resync, &self.webhooks);
                 resync.arg(&**room).arg(&*self.gateway.node).arg(*epoch);
                 resync.arg(self.rooms.webhook_seq(room));
-                resync.arg(knowledge).arg(members);
+                resync.arg(knowledge).arg(&*self.registration()).arg(members);
                 pipe.add_command(resync);
             }
             let stated: Vec<(u8, Vec<u8>)> = pipe.query_async(writer).await?;
@@ -173,6 +173,8 @@ impl EngineLink {
                 let _: u8 = writer.hdel(&key, rule_key).await?;
             }
         }
-        self.gateway.scripts.publish_rules(&self.keys, writer, &self.replicated.rules()).await
+        let (rules, receipt) = (self.replicated.rules(), (&*self.gateway.node, None));
+        self.gateway.scripts.publish_rules(&self.keys, writer, &rules, receipt).await?;
+        Ok(())
     }
 }

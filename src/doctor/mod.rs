@@ -53,7 +53,7 @@ pub async fn run(environment: &Environment, date: Option<&str>) -> Vec<Diagnosti
         diagnostics.extend(issuer::check(startup).await);
     }
     if are_accepted(&["REDIS_URL", "REDIS_CA_FILE"]) {
-        diagnostics.extend(redis::check(&startup.cluster).await);
+        diagnostics.extend(redis::check(&startup.cluster, &startup.auth.secret_key).await);
     }
     if are_accepted(&["TURNSERVER_URL", "TURNSERVER_URLS", "STUNSERVER_URLS"]) {
         diagnostics.extend(turn::check(&config).await);

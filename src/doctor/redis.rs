@@ -3,10 +3,11 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use redis::{ErrorKind, RedisError};
+use secrecy::SecretString;
 
 use super::{CLOCK_TOLERANCE, Diagnostic, Verdict};
 use crate::{
-    cluster::{self, RedisInfo, RedisProbe, Refusal, RefusalReason},
+    cluster::{self, NodeFacts, OtherServers, RedisInfo, RedisProbe, Refusal, RefusalReason},
     config::ClusterSettings,
 };
 
@@ -19,15 +20,23 @@ const MAX_LATENCY: Duration = Duration::from_millis(5);
 /// Where the access rules are named that a server needs.
 const ACL_PAGE: &str = "docs/run/scaling.md#redis";
 
-/// Does with each Redis of `REDIS_URL` what a server does.
-pub(super) async fn check(settings: &ClusterSettings) -> Vec<Diagnostic> {
+/// Does with each Redis of `REDIS_URL` what a server does, whose deployment has this `SECRET_KEY`.
+pub(super) async fn check(
+    settings: &ClusterSettings,
+    secret_key: &SecretString,
+) -> Vec<Diagnostic> {
     let mut diagnostics = Vec::new();
     let endpoints =
         cluster::parse_endpoints(&settings.redis_urls, settings.redis_authority.as_deref());
     for (number, mut endpoint) in endpoints.into_iter().flatten().enumerate() {
         let subject = format!("Redis {}", number + 1);
-        match endpoint.probe(number).await {
-            Ok(probe) => diagnostics.extend(judge(&subject, &probe)),
+        match endpoint.probe(number, settings.node_id.as_deref()).await {
+            Ok(probe) => {
+                diagnostics.extend(judge(&subject, &probe));
+                let fingerprint = cluster::deployment_fingerprint(secret_key);
+                let host = cluster::host_name();
+                diagnostics.extend(judge_others(&subject, &probe.others, &fingerprint, &host));
+            }
             Err(error) => diagnostics.push(judge_error(&subject, &error)),
         }
     }
@@ -147,6 +156,38 @@ fn judge_info(subject: &str, info: &RedisInfo) -> [Diagnostic; 3] {
     ]
 }
 
+/// What the servers say of themselves that use this Redis now, where it concerns one on `host` of the deployment with this
+/// `fingerprint`.
+fn judge_others(
+    subject: &str,
+    others: &OtherServers,
+    fingerprint: &str,
+    host: &str,
+) -> Vec<Diagnostic> {
+    let mut diagnostics = Vec::new();
+    if others.fingerprint.as_ref().is_some_and(|theirs| theirs != fingerprint) {
+        diagnostics.push(Diagnostic::fault(
+            subject,
+            "servers with another SECRET_KEY use this database, so this one is refused".to_owned(),
+            "give each deployment a database of its own, such as redis://host:6379/1; the servers of one deployment need \
+             the same SECRET_KEY",
+        ));
+    }
+    if let Some(NodeFacts { node, host: theirs, pid, .. }) = &others.holder {
+        let holder = format!("process {pid} on {theirs:?}");
+        diagnostics.push(if theirs == host {
+            Diagnostic::ok(subject, format!("NODE_ID {node}: {holder}, this machine, runs under it"))
+        } else {
+            Diagnostic::fault(
+                subject,
+                format!("NODE_ID {node}: a running server, {holder}, has that name, so this one is refused"),
+                "give each server a NODE_ID of its own, or none; a server that was moved here has to end there first",
+            )
+        });
+    }
+    diagnostics
+}
+
 /// One diagnostic for each reason, which names all commands that are refused for it.
 fn judge_refusals(subject: &str, probe: &RedisProbe, is_replica: bool) -> Vec<Diagnostic> {
     let commands = |is_reason: fn(&RefusalReason) -> bool| -> Vec<&str> {
@@ -251,6 +292,8 @@ fn diagnostic(subject: &str, verdict: Verdict, message: String, fix: &str) -> Di
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn judged(change: impl FnOnce(&mut RedisProbe)) -> Vec<Diagnostic> {
@@ -266,6 +309,7 @@ mod tests {
             info: Some(info),
             refusals: Vec::new(),
             timing: Some((Duration::from_micros(200), Duration::from_millis(3))),
+            others: OtherServers::default(),
         };
         change(&mut probe);
         judge("Redis 1", &probe)
@@ -319,6 +363,24 @@ mod tests {
         assert!(
             faults[0].fix.starts_with("ACL SETUSER signaling +script|load +xtrim ~{sig2_*}:* ")
         );
+    }
+
+    #[test]
+    fn a_name_that_another_machine_has_and_another_deployment_are_faults() {
+        let holder = |host: &str| {
+            let entry = json!({"node":"n0","version":"1","lease_ms":8000,"shards":1,"room_capacity":10,"host":host,"pid":7});
+            NodeFacts::parse_entry(&format!("f00 {entry}"))
+        };
+        let verdicts = |fingerprint: Option<&str>, holder| {
+            let others = OtherServers { fingerprint: fingerprint.map(str::to_owned), holder };
+            let judged = judge_others("Redis 1", &others, "ours", "here");
+            judged.iter().map(|it| it.verdict).collect::<Vec<_>>()
+        };
+
+        assert_eq!(verdicts(None, None), []);
+        assert_eq!(verdicts(Some("ours"), holder("here")), [Verdict::Ok]);
+        assert_eq!(verdicts(Some("ours"), holder("there")), [Verdict::Fault]);
+        assert_eq!(verdicts(Some("theirs"), holder("there")), [Verdict::Fault; 2]);
     }
 
     #[test]

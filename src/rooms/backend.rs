@@ -118,8 +118,8 @@ pub trait Backend: Send + Sync {
     /// How many rooms, members and counts Redis had lost and got again; nothing on a single node.
     fn repairs(&self) -> Option<u64>;
 
-    /// Nodes, rooms and members of the whole cluster; nothing on a single node.
-    fn counts(&self) -> BackendFuture<'_, Result<Option<ClusterCounts>, ClusterUnavailable>>;
+    /// Nodes, rooms and members of the whole cluster at the last heartbeat; nothing on a single node.
+    fn counts(&self) -> Option<Result<ClusterCounts, ClusterUnavailable>>;
 
     /// Every room and its number of members, by name.
     fn list<'a>(
@@ -143,11 +143,15 @@ pub trait Backend: Send + Sync {
     /// Sends a logout to every node. Nodes that cannot be reached get it when they can.
     fn publish_logout<'a>(&'a self, line: &'a str) -> BackendFuture<'a, ()>;
 
-    /// Sends moderation rules to every node. Nodes that cannot be reached get them when they can.
-    fn publish_rules<'a>(&'a self, rules: &'a [String]) -> BackendFuture<'a, ()>;
+    /// Sends moderation rules to every node. Nodes that cannot be reached get them when they can. Returns where the last one
+    /// has taken effect until then; nothing on a single node.
+    fn publish_rules<'a>(&'a self, rules: &'a [String]) -> BackendFuture<'a, Option<Reach>>;
 
-    /// Sends an announcement to every other node that can be reached.
-    fn publish_announcement<'a>(&'a self, announcement: &'a str) -> BackendFuture<'a, ()>;
+    /// Sends an announcement to every other node that can be reached, and returns the same.
+    fn publish_announcement<'a>(
+        &'a self,
+        announcement: &'a str,
+    ) -> BackendFuture<'a, Option<Reach>>;
 
     /// Sends a login attempt to every other node that can be reached. Never waits.
     fn report_auth_event(&self, event: String);
@@ -300,8 +304,17 @@ pub struct ClusterStatus {
     pub nodes: Option<usize>,
 }
 
+/// Where something has taken effect that an administrator did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reach {
+    /// On how many nodes, this one among them.
+    pub applied_on: usize,
+    /// How many nodes there are, as far as this one knows.
+    pub nodes: usize,
+}
+
 /// The size of a cluster.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct ClusterCounts {
     /// Nodes.
     pub nodes: usize,

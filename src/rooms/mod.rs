@@ -27,7 +27,7 @@ mod tests;
 pub use self::{
     backend::{
         Backend, BackendFuture, ClaimError, ClaimRequest, ClusterCounts, ClusterStatus,
-        ClusterUnavailable, NodeUnreachable, RelayedFrame, RelayedSignal, RoomCounts,
+        ClusterUnavailable, NodeUnreachable, Reach, RelayedFrame, RelayedSignal, RoomCounts,
     },
     membership::{Membership, MigratedMember, OldestMembership},
     registry::RoomRegistry,

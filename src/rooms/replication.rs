@@ -213,6 +213,11 @@ impl RoomRegistry {
         local.filter(|(.., members)| !members.is_empty()).collect()
     }
 
+    /// The same of one room, which may have none.
+    pub fn local_members_of(&self, room: &str) -> (Epoch, Vec<MemberRecord>) {
+        self.find(room).map_or_else(Default::default, |room| room.lock().local_members())
+    }
+
     /// The highest epoch that was applied to a room.
     pub fn highest_epoch(&self) -> Epoch {
         self.all().into_iter().map(|(_, room)| room.lock().epoch).max().unwrap_or(0)

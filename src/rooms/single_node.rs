@@ -4,8 +4,8 @@ use std::{future::ready, sync::Arc};
 
 use super::{
     Backend, BackendFuture, ClaimError, ClaimRequest, ClusterCounts, ClusterStatus,
-    ClusterUnavailable, JoinError, Membership, NodeUnreachable, Peer, RelayedFrame, RoomCounts,
-    RoomRegistry,
+    ClusterUnavailable, JoinError, Membership, NodeUnreachable, Peer, Reach, RelayedFrame,
+    RoomCounts, RoomRegistry,
 };
 use crate::{
     delivery::ClientQueue,
@@ -76,8 +76,8 @@ impl Backend for SingleNode {
         None
     }
 
-    fn counts(&self) -> BackendFuture<'_, Result<Option<ClusterCounts>, ClusterUnavailable>> {
-        Box::pin(ready(Ok(None)))
+    fn counts(&self) -> Option<Result<ClusterCounts, ClusterUnavailable>> {
+        None
     }
 
     fn list<'a>(
@@ -109,12 +109,12 @@ impl Backend for SingleNode {
         Box::pin(ready(()))
     }
 
-    fn publish_rules<'a>(&'a self, _: &'a [String]) -> BackendFuture<'a, ()> {
-        Box::pin(ready(()))
+    fn publish_rules<'a>(&'a self, _: &'a [String]) -> BackendFuture<'a, Option<Reach>> {
+        Box::pin(ready(None))
     }
 
-    fn publish_announcement<'a>(&'a self, _: &'a str) -> BackendFuture<'a, ()> {
-        Box::pin(ready(()))
+    fn publish_announcement<'a>(&'a self, _: &'a str) -> BackendFuture<'a, Option<Reach>> {
+        Box::pin(ready(None))
     }
 
     fn report_auth_event(&self, _: String) {}

@@ -14,7 +14,7 @@ mod turn;
 
 pub use issuer::{IssuerKeysError, fetch_keys, issuer_client, read_key_file};
 pub use login::{IssuedToken, LoginError, access_tokens};
-pub use moderation::{ModerationError, NotPersisted};
+pub use moderation::{ModerationError, NotPersisted, PublishedRule, RemovedRule};
 pub use reload::log_row_faults;
 pub use room_list::{AnswerPermit, ListAudience, ListChunks, NoAnswerPermit, RoomList, RoomLists};
 pub use turn::TurnError;
@@ -186,8 +186,7 @@ impl AppState {
             lockouts: lockouts.clone(),
             moderation_rules: rules.clone(),
         };
-        let (rooms, migrated) =
-            open_rooms(&config, node.into(), &webhooks, &memory, replicated, &digest_key);
+        let (rooms, migrated) = open_rooms(&config, node.into(), &webhooks, &memory, replicated);
         for rule in rules.active(unix_now()) {
             if let RuleKind::Capacity { room } = &rule.about {
                 rooms.set_room_capacity(room, rule.members);

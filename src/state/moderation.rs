@@ -13,7 +13,7 @@ use crate::{
         MAX_DURATION_SECONDS, ModerationRule, ModerationRules, RuleKind, RuleLimitReached, Subject,
     },
     protocol::ServerMessage,
-    rooms::{Peer, RoomRegistry},
+    rooms::{Peer, Reach, RoomRegistry},
 };
 
 /// How far the clocks of two nodes may differ without a member staying that was removed just after it had joined.
@@ -35,6 +35,20 @@ pub enum ModerationError {
 #[error("not written to disk")]
 pub struct NotPersisted;
 
+/// A rule that is in force.
+pub struct PublishedRule {
+    /// The rule.
+    pub rule: ModerationRule,
+    /// On how many nodes, where there are others.
+    pub reach: Option<Reach>,
+}
+
+/// A rule is not in force any more.
+pub struct RemovedRule {
+    /// On how many nodes, where there are others.
+    pub reach: Option<Reach>,
+}
+
 /// A message to a room, or to one of its members, on every node.
 #[derive(Deserialize, Serialize)]
 struct Announcement {
@@ -55,14 +69,13 @@ impl AppState {
         room: Option<String>,
         subject: Subject,
         seconds: u64,
-    ) -> Result<ModerationRule, ModerationError> {
+    ) -> Result<PublishedRule, ModerationError> {
         let rule = self.moderation_rules.create(
             RuleKind::Ban { room, subject },
             unix_now_ms(),
             seconds,
         )?;
-        self.publish_rule(rule.clone()).await?;
-        Ok(rule)
+        Ok(self.publish_rule(rule).await?)
     }
 
     /// Locks a room: only its members stay in it.
@@ -70,14 +83,13 @@ impl AppState {
     /// # Errors
     ///
     /// [`ModerationError`].
-    pub async fn lock(&self, room: String) -> Result<ModerationRule, ModerationError> {
+    pub async fn lock(&self, room: String) -> Result<PublishedRule, ModerationError> {
         let rule = self.moderation_rules.create(
             RuleKind::Lock { room },
             unix_now_ms(),
             MAX_DURATION_SECONDS,
         )?;
-        self.publish_rule(rule.clone()).await?;
-        Ok(rule)
+        Ok(self.publish_rule(rule).await?)
     }
 
     /// Has a room hold so many members, also where others hold more or fewer. Its members stay.
@@ -89,39 +101,43 @@ impl AppState {
         &self,
         room: String,
         members: usize,
-    ) -> Result<ModerationRule, ModerationError> {
+    ) -> Result<PublishedRule, ModerationError> {
         let rule = self.moderation_rules.create(
             RuleKind::Capacity { room },
             unix_now_ms(),
             MAX_DURATION_SECONDS,
         )?;
-        let rule = ModerationRule { members: Some(members), ..rule };
-        self.publish_rule(rule.clone()).await?;
-        Ok(rule)
+        Ok(self.publish_rule(ModerationRule { members: Some(members), ..rule }).await?)
     }
 
-    /// Removes a rule; whether it was active.
+    /// Removes a rule and says where; nothing where it was not active.
     ///
     /// # Errors
     ///
     /// [`NotPersisted`]; then it is removed for as long as this process runs.
-    pub async fn remove_rule(&self, about: RuleKind) -> Result<bool, NotPersisted> {
+    pub async fn remove_rule(&self, about: RuleKind) -> Result<Option<RemovedRule>, NotPersisted> {
         let was_active =
             self.moderation_rules.active(unix_now()).iter().any(|rule| rule.about == about);
-        if was_active && let Ok(rule) = self.moderation_rules.create(about, unix_now_ms(), 0) {
-            self.publish_rule(ModerationRule { is_removed: true, ..rule }).await?;
+        if !was_active {
+            return Ok(None);
         }
-        Ok(was_active)
+        let Ok(rule) = self.moderation_rules.create(about, unix_now_ms(), 0) else {
+            return Ok(Some(RemovedRule { reach: None }));
+        };
+        let rule = ModerationRule { is_removed: true, ..rule };
+        let PublishedRule { reach, .. } = self.publish_rule(rule).await?;
+        Ok(Some(RemovedRule { reach }))
     }
 
     /// Applies a rule here and on all other nodes, and writes it to disk.
-    async fn publish_rule(&self, rule: ModerationRule) -> Result<(), NotPersisted> {
+    async fn publish_rule(&self, rule: ModerationRule) -> Result<PublishedRule, NotPersisted> {
         let line = rule.to_replicated_line();
-        apply_rule(&self.moderation_rules, &self.rooms, rule);
+        apply_rule(&self.moderation_rules, &self.rooms, rule.clone());
         let app = self.clone();
         let saved = tokio::task::spawn_blocking(move || app.save_rules()).await;
-        self.rooms.backend().publish_rules(&[line]).await;
-        saved.unwrap_or(Err(NotPersisted))
+        let reach = self.rooms.backend().publish_rules(&[line]).await;
+        saved.unwrap_or(Err(NotPersisted))?;
+        Ok(PublishedRule { rule, reach })
     }
 
     /// Whether a rule about `subject` is about anybody now: an account, or a member of `room` or of any room of this node.
@@ -136,15 +152,19 @@ impl AppState {
         }
     }
 
-    /// Sends a message to all members of a room, or to one; how many of them are on this node. Other nodes send it to theirs.
-    pub async fn announce(&self, room: String, to: Option<String>, data: &RawValue) -> usize {
+    /// Sends a message to all members of a room, or to one. Other nodes send it to theirs; on how many that was done, where there
+    /// are others.
+    pub async fn announce(
+        &self,
+        room: String,
+        to: Option<String>,
+        data: &RawValue,
+    ) -> Option<Reach> {
         let frame = ServerMessage::Announcement { data }.encode();
-        let receivers = self.rooms.announce(&room, to.as_deref(), &frame);
+        self.rooms.announce(&room, to.as_deref(), &frame);
         let announcement = Announcement { room, to, frame: frame.to_string() };
-        if let Ok(announcement) = serde_json::to_string(&announcement) {
-            self.rooms.backend().publish_announcement(&announcement).await;
-        }
-        receivers
+        let announcement = serde_json::to_string(&announcement).ok()?;
+        self.rooms.backend().publish_announcement(&announcement).await
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use aws_lc_rs::hmac;
 use tokio::time::Instant;
 
 use super::{login::end_revoked, moderation};
@@ -29,7 +28,6 @@ pub(super) fn open_rooms(
     webhooks: &Webhooks,
     memory: &MemoryBudget,
     state: NodeState,
-    digest_key: &hmac::Key,
 ) -> (RoomRegistry, Option<MigratedMembers>) {
     let Config { startup, reloadable } = config;
     let capacity = reloadable.limits.max_connections_per_room;
@@ -49,9 +47,7 @@ pub(super) fn open_rooms(
     let rooms = RoomRegistry::with_backend(capacity, gateway.clone()).with_memory(memory.clone());
     let rooms = rooms.with_timelines(retention).with_webhooks(webhooks.clone());
     let state = Arc::new(ClusteredState { state, rooms: rooms.clone() });
-    let digest = hmac::sign(digest_key, b"signaling cluster fingerprint");
-    let first = digest.as_ref().first_chunk().copied().unwrap_or_default();
-    let fingerprint = format!("{:016x}", u64::from_be_bytes(first));
+    let fingerprint = cluster::deployment_fingerprint(&startup.auth.secret_key);
     let timings = startup.intervals.cluster;
     let identity =
         NodeIdentity::new(fingerprint, &gateway.node, timings, endpoints.len(), capacity);

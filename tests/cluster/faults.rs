@@ -297,3 +297,36 @@ async fn a_node_that_shuts_down_announces_that_its_members_leave() {
     }
     cluster.assert_consistent(&all).await;
 }
+
+/// Leases are times of Redis's clock, which an administrator or a virtual machine may move.
+#[tokio::test]
+async fn a_clock_of_redis_that_moves_removes_no_member_and_keeps_none() {
+    let redis = RedisServer::start_with_clock().await;
+    let mut cluster = TestCluster::start_on(redis, &[SHORT_LEASE], |_, url| url).await;
+    let mut all = join_six(&cluster).await;
+    let before = events_of(&all);
+
+    for hours in [-1, 2, 0] {
+        cluster.redis.move_clock(hours * 3_600);
+        let ends = async || cluster.redis.lease_ends().await.into_values();
+        eventually("the leases are those of this clock", async || {
+            let now = cluster.redis.time().await;
+            ends().await.all(|end| (now..now + 1.5 * LEASE).contains(&end))
+        })
+        .await;
+        cluster.wait_until_expired(LEASE).await;
+        assert_eq!(events_of(&all), before, "{hours} hours from the real time");
+        cluster.assert_consistent(&all).await;
+    }
+
+    cluster.nodes[1].process.kill().await;
+    cluster.redis.move_clock(-3_600);
+    all.retain(|member| !["m1", "m4"].contains(&member.client_id.as_str()));
+    for member in &all {
+        eventually("both have left", async || member.peers_left() == 2).await;
+    }
+    cluster.nodes[1].restart().await;
+    cluster.wait_for_redis(1, "up").await;
+    all.push(cluster.join(1, "den", "alice", "m1").await);
+    cluster.assert_consistent(&all).await;
+}

@@ -5,7 +5,7 @@
 //! After each step every member's frames must add up; in the end all must agree with the engine.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -99,6 +99,8 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
 struct RedisModel {
     rooms: BTreeMap<Arc<str>, BTreeMap<Arc<str>, MemberRecord>>,
     inboxes: BTreeMap<Arc<str>, VecDeque<ClusterEvent>>,
+    /// Connections whose membership has ended for good.
+    ended: HashSet<ConnectionId>,
     arrivals: u64,
 }
 
@@ -162,7 +164,10 @@ impl RedisModel {
             None if self.rooms.get(room).is_some_and(|room| room.len() >= CAPACITY) => {
                 return Err(JoinError::Full);
             }
-            Some(held) => self.left(room, held, ""),
+            Some(held) => {
+                self.left(room, held, "");
+                self.ended.insert(held.connection.clone());
+            }
             None => {}
         }
         self.arrivals += 1;
@@ -180,6 +185,7 @@ impl RedisModel {
     }
 
     fn leave(&mut self, room: &Arc<str>, client_id: &str, connection: &ConnectionId) {
+        self.ended.insert(connection.clone());
         if let Some(held) = self.held(room, client_id).filter(|held| held.connection == *connection)
         {
             self.left(room, &held, &connection.node);
@@ -210,6 +216,7 @@ impl RedisModel {
         if !self.inboxes.contains_key(&to.node) {
             return false;
         }
+        self.ended.insert(from.clone());
         let record = MemberRecord { connection: to.clone(), ..held };
         self.add(room, record.clone());
         self.arrivals += 1;
@@ -240,7 +247,7 @@ impl RedisModel {
         }
         for record in stated {
             match self.held(room, &record.peer.client_id) {
-                None => {
+                None if !self.ended.contains(&record.connection) => {
                     self.tell(
                         room,
                         node,
@@ -249,7 +256,7 @@ impl RedisModel {
                     self.add(room, record.clone());
                 }
                 Some(held) if held == *record => {}
-                Some(_) => {
+                None | Some(_) => {
                     let (client_id, connection) =
                         (record.peer.client_id.clone(), record.connection.clone());
                     self.post(
@@ -315,7 +322,7 @@ impl Node {
                 ClusterCommand::Leave { room, peer, key, .. } => {
                     engine.leave(&room, &peer.client_id, &connection(key))
                 }
-                ClusterCommand::Webhook { .. } => {}
+                ClusterCommand::Webhook { .. } | ClusterCommand::ConfirmEffect(_) => {}
                 ClusterCommand::Relay { node, frame: relayed, number } => {
                     let RelayedFrame { signal, epoch, frame } = relayed;
                     let RelayedSignal { room, from, key, to, .. } = &*signal;

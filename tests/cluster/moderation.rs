@@ -1,6 +1,7 @@
 //! What an administrator does on one node holds on all.
 
 use reqwest::Method;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::TestCluster;
@@ -129,5 +130,36 @@ async fn a_moderation_rule_made_without_redis_applies_everywhere_when_redis_is_b
             Some((4002, "Removed by an administrator".into())),
             "node {node}"
         );
+    }
+}
+
+/// What an administrator did is in force on all servers that answer; the answer says on how many.
+#[tokio::test]
+async fn the_answer_says_on_how_many_servers_a_rule_and_a_message_took_effect() {
+    let cluster = open().await;
+    let _alice = cluster.join(0, "den", "alice", "a").await;
+    let reach = async |path: &str, body: Value| {
+        let (status, answer) = ask(&cluster, 0, Method::POST, path, body).await;
+        assert_eq!(status, 200, "{answer}");
+        (answer["applied_on"].clone(), answer["nodes"].clone())
+    };
+    for (path, body) in [
+        ("rooms/den/lock", json!({})),
+        ("rooms/den/unlock", json!({})),
+        ("rooms/den/capacity", json!({"members":5})),
+        ("rooms/den/message", json!({"data":"hello"})),
+        ("ban", json!({"username":"mallory","seconds":60})),
+    ] {
+        assert_eq!(reach(path, body).await, (json!(3), json!(3)), "{path}");
+    }
+
+    for path in ["rooms/den/lock", "rooms/den/message"] {
+        cluster.nodes[2].signal(Signal::STOP);
+        assert_eq!(reach(path, json!({"data":"hello"})).await, (json!(2), json!(3)), "{path}");
+        cluster.nodes[2].signal(Signal::CONT);
+        eventually("it is back", async || {
+            reach("rooms/den/capacity", json!({"members":6})).await == (json!(3), json!(3))
+        })
+        .await;
     }
 }

@@ -3,7 +3,11 @@
 use serde_json::json;
 
 use super::{
-    LEASE, SHORT_LEASE, TestCluster, doctor::findings, faults::join_six, observer::RoomObserver,
+    LEASE, SHORT_LEASE, TestCluster,
+    delivery::{assert_none_lost, talk_during},
+    doctor::findings,
+    faults::join_six,
+    observer::RoomObserver,
 };
 use crate::harness::{eventually, redis_server::RedisServer};
 
@@ -62,6 +66,20 @@ async fn move_slot(from: &RedisServer, to: &RedisServer, others: [&RedisServer; 
     }
 }
 
+/// Has one of the members talk while something goes on: each of its messages is delivered or answered.
+async fn assert_delivered_or_answered(
+    all: &mut [RoomObserver],
+    speaker: usize,
+    fault: impl Future<Output = ()>,
+) {
+    all.rotate_left(speaker);
+    if let [speaker, others @ ..] = all {
+        let said = talk_during(speaker, &others[0], fault).await;
+        assert_none_lost(speaker, said, &others[0].client_id, others).await;
+    }
+    all.rotate_right(speaker);
+}
+
 /// Everybody hears everybody, and nobody has been reported as gone.
 async fn assert_whole(cluster: &TestCluster, all: &mut [RoomObserver], news: &str) {
     cluster.wait_until_up().await;
@@ -84,20 +102,25 @@ async fn a_slot_that_moves_and_a_primary_that_fails_announce_no_leave() {
     let mut all = join_six(&cluster).await;
     assert_whole(&cluster, &mut all, "at first").await;
 
-    move_slot(&cluster.redis, &first, [&second]).await;
+    let moving = move_slot(&cluster.redis, &first, [&second]);
+    assert_delivered_or_answered(&mut all, 0, moving).await;
     let third = std::mem::replace(&mut cluster.redis, first);
     assert_whole(&cluster, &mut all, "on the first node").await;
 
-    move_slot(&cluster.redis, &third, [&second]).await;
+    let moving = move_slot(&cluster.redis, &third, [&second]);
+    assert_delivered_or_answered(&mut all, 1, moving).await;
     let first = std::mem::replace(&mut cluster.redis, third);
     assert_whole(&cluster, &mut all, "on the third node again").await;
 
-    cluster.redis.kill().await;
-    cluster.redis = replica;
-    eventually("the replica has taken over", async || {
-        cluster.redis.info("replication").await.contains("role:master")
+    assert_delivered_or_answered(&mut all, 2, async {
+        cluster.redis.kill().await;
+        eventually("the replica has taken over", async || {
+            replica.info("replication").await.contains("role:master")
+        })
+        .await;
     })
     .await;
+    cluster.redis = replica;
     assert_whole(&cluster, &mut all, "on the replica").await;
     let late = cluster.join(1, "den", "bob", "late").await;
     all.push(late);

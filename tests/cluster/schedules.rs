@@ -5,9 +5,9 @@
 //! while its node can reach Redis.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -65,6 +65,7 @@ enum Act {
     },
     Heal {
         node: usize,
+        is_late: bool,
     },
     /// Keys vanish.
     Delete {
@@ -111,7 +112,8 @@ impl Random {
             19..24 => Act::Pause,
             24 => Act::Cut { node, state: LinkState::Reset },
             25 => Act::Cut { node, state: LinkState::Silent },
-            26 | 27 => Act::Heal { node },
+            26 => Act::Heal { node, is_late: false },
+            27 => Act::Heal { node, is_late: true },
             _ => Act::Delete { key: KEYS[self.below(KEYS.len())] },
         }
     }
@@ -165,13 +167,17 @@ impl Node {
 #[derive(Debug, Default)]
 struct View {
     peers: BTreeSet<String>,
-    left: Vec<String>,
+    /// How often it was told that a member with this client id has left.
+    left: BTreeMap<String, usize>,
     heard: BTreeSet<(String, u64)>,
     answered: BTreeSet<u64>,
+    /// The frames about members, for a person to read.
+    story: Vec<String>,
 }
 
 struct Member {
     peer: Peer,
+    node: usize,
     joining: Option<JoinHandle<Result<Membership, JoinError>>>,
     membership: Option<Membership>,
     reader: ClientQueueReader,
@@ -181,15 +187,16 @@ struct Member {
 }
 
 impl Member {
-    fn join(node: &Node, id: usize, user: usize) -> Self {
+    fn join(nodes: &[Node], node: usize, id: usize, user: usize) -> Self {
         let (queue, reader) = delivery::channel();
         let peer = Peer { client_id: format!("c{id}").into(), username: format!("u{user}").into() };
-        let (rooms, who) = (node.rooms.clone(), peer.clone());
+        let (rooms, who) = (nodes[node].rooms.clone(), peer.clone());
         let joining =
             tokio::spawn(async move { Membership::join(&rooms, &"den".into(), who, queue).await });
         let (view, membership) = (View::default(), None);
         Self {
             peer,
+            node,
             joining: Some(joining),
             membership,
             reader,
@@ -213,6 +220,9 @@ impl Member {
             let news: Value = serde_json::from_str(&frame).unwrap();
             let id = |field: &str| news[field].as_str().unwrap_or_default().to_owned();
             let view = &mut self.view;
+            if !id("client_id").is_empty() || !news["users"].is_null() {
+                view.story.push(format!("{:?} {frame}", time::OffsetDateTime::now_utc().time()));
+            }
             match news["type"].as_str().unwrap() {
                 "users_in_room" => {
                     assert!(!self.has_list, "a second list: {news}");
@@ -226,7 +236,7 @@ impl Member {
                 }
                 "user_left" => {
                     assert!(view.peers.remove(&id("client_id")), "was not there: {news}");
-                    view.left.push(id("client_id"));
+                    *view.left.entry(id("client_id")).or_default() += 1;
                 }
                 "message" => {
                     assert!(view.peers.contains(&id("from")), "a stranger spoke: {news}");
@@ -255,29 +265,83 @@ struct Schedule<'a> {
     nodes: Vec<Node>,
     members: Vec<Member>,
     said: Vec<Said>,
-    has_cut: bool,
     has_lost: bool,
 }
 
-impl Schedule<'_> {
+impl<'a> Schedule<'a> {
+    /// Three nodes that are up, on an empty database.
+    async fn start(redis: &'a RedisServer, database: usize) -> Self {
+        redis.flush(database).await;
+        let mut nodes = Vec::new();
+        for number in 0..NODES {
+            nodes.push(Node::start(number, redis, database).await);
+        }
+        eventually("all nodes are up", async || {
+            nodes.iter().all(|node| node.rooms.backend().is_up())
+        })
+        .await;
+        let (members, said, has_lost) = (Vec::new(), Vec::new(), false);
+        Self { redis, database, nodes, members, said, has_lost }
+    }
+
+    /// Waits until it is so.
+    async fn wait_until(&mut self, what: &str, is_so: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            self.catch_up().await;
+            if is_so(self) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "waited in vain until {what}");
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Waits until nothing is wrong.
+    async fn wait_until_consistent(&mut self) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let wrong = self.faults().await;
+            if wrong.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{wrong:#?}");
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     async fn catch_up(&mut self) {
         for member in &mut self.members {
             member.catch_up().await;
         }
     }
 
-    /// Whether a membership under a client id has ended, or may have: the reason for a leave that others see.
-    fn has_ended(&self, id: &str) -> bool {
-        let has_ended = |member: &Member| {
-            *member.peer.client_id == *id && !member.is_in() && !member.is_refused
-        };
-        self.members.iter().any(has_ended)
+    /// The leaves that a client was told of and that did not happen: each has to be the end of one membership, or of one that
+    /// may have been, where a join was neither granted nor refused.
+    fn false_leaves(&self) -> Vec<String> {
+        let mut ended = BTreeMap::<&str, usize>::new();
+        for member in self.members.iter().filter(|member| !member.is_in() && !member.is_refused) {
+            *ended.entry(&member.peer.client_id).or_default() += 1;
+        }
+        let mut false_leaves = Vec::new();
+        for member in &self.members {
+            for (id, told) in &member.view.left {
+                let ended = ended.get(id.as_str()).copied().unwrap_or_default();
+                if *told > ended {
+                    let of = &member.peer.client_id;
+                    false_leaves.push(format!(
+                        "{of} was told of {told} leaves of {id}, which has left {ended} times"
+                    ));
+                }
+            }
+        }
+        false_leaves
     }
 
     async fn act(&mut self, act: Act) {
         match act {
             Act::Join { node, id, user } => {
-                self.members.push(Member::join(&self.nodes[node], id, user));
+                self.members.push(Member::join(&self.nodes, node, id, user));
             }
             Act::Leave { member } => {
                 if let Some(member) = self.members.get_mut(member) {
@@ -286,10 +350,9 @@ impl Schedule<'_> {
             }
             Act::Say { member, to } => self.say(member, to),
             Act::Cut { node, state } => {
-                self.has_cut = true;
                 self.nodes[node].proxy.set_all(state);
             }
-            Act::Heal { node } => self.heal(node),
+            Act::Heal { node, is_late } => self.heal(node, is_late),
             Act::Delete { key } => {
                 self.has_lost = true;
                 self.redis.delete_in(self.database, key).await;
@@ -300,10 +363,12 @@ impl Schedule<'_> {
         self.catch_up().await;
     }
 
-    fn heal(&self, node: usize) {
+    /// The network of a node carries everything again; what was held back may come now, or never.
+    fn heal(&self, node: usize, is_late: bool) {
         self.nodes[node].proxy.set_all(LinkState::Normal);
-        // What was held back would come late, as no network does after so long.
-        self.nodes[node].proxy.set_open(LinkState::Reset);
+        if !is_late {
+            self.nodes[node].proxy.set_open(LinkState::Reset);
+        }
     }
 
     fn say(&mut self, speaker: usize, to: Option<usize>) {
@@ -332,6 +397,16 @@ impl Schedule<'_> {
         let targets = self.members.iter().enumerate().filter(is_meant);
         let targets = targets.map(|(target, _)| target).collect();
         self.said.push(Said { speaker, targets });
+    }
+
+    /// What the members have received, and what the nodes have logged.
+    fn story(&self, log: &Log) -> String {
+        let told = |(number, member): (usize, &Member)| {
+            let (id, node, state) = (&member.peer.client_id, member.node, member.is_in());
+            format!("member {number} {id} on n{node}, in: {state}: {:#?}\n", member.view.story)
+        };
+        let members: String = self.members.iter().enumerate().map(told).collect();
+        members + &log.text()
     }
 
     /// What is wrong now, once everything is healed and at rest.
@@ -375,17 +450,51 @@ impl Schedule<'_> {
     }
 }
 
-async fn run(redis: &RedisServer, database: usize, seed: u64) {
-    redis.flush(database).await;
-    let mut nodes = Vec::new();
-    for number in 0..NODES {
-        nodes.push(Node::start(number, redis, database).await);
+/// What the nodes of a schedule log, in the thread that runs it.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    /// Collects what is logged in this thread from now on.
+    fn collect(&self) -> tracing::subscriber::DefaultGuard {
+        let log = self.clone();
+        let collected = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_max_level(tracing::Level::DEBUG)
+            .with_writer(move || log.clone());
+        tracing::subscriber::set_default(collected.finish())
     }
-    eventually("all nodes are up", async || nodes.iter().all(|node| node.rooms.backend().is_up()))
-        .await;
-    let (members, said) = (Vec::new(), Vec::new());
-    let (has_cut, has_lost) = (false, false);
-    let mut schedule = Schedule { redis, database, nodes, members, said, has_cut, has_lost };
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+    }
+
+    /// How often a node has lost Redis, or its lease.
+    fn losses(&self) -> usize {
+        let text = self.text();
+        text.matches("connection lost").count() + text.matches("node lost").count()
+    }
+
+    /// Whether the lease of a node was over: its members have left then.
+    fn has_lost_node(&self) -> bool {
+        self.text().contains("node lost")
+    }
+}
+
+impl std::io::Write for Log {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(line)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+async fn run(redis: &RedisServer, database: usize, seed: u64) {
+    let log = Log::default();
+    let _collecting = log.collect();
+    let mut schedule = Schedule::start(redis, database).await;
     let mut random = Random(seed);
     // A third of the schedules has no faults, a third those of the network alone.
     let faults = [0, 4, 6][random.below(3)];
@@ -394,28 +503,47 @@ async fn run(redis: &RedisServer, database: usize, seed: u64) {
         schedule.act(act).await;
     }
     for node in 0..NODES {
-        schedule.heal(node);
+        schedule.heal(node, random.below(2) == 0);
     }
 
-    // Consistent, and still so a little later: on a busy machine a heartbeat may be late, and its node has to heal again.
+    // A connection that was reset may look sound until it is used.
+    let (healed, _) = redis.leases_in(database).await;
+    eventually("every node has sent a heartbeat since", async || {
+        let (_, ends) = redis.leases_in(database).await;
+        let is_later = |end: &f64| *end > healed + LEASE.as_secs_f64();
+        ends.len() == NODES && ends.values().all(is_later)
+    })
+    .await;
+
     let deadline = Instant::now() + Duration::from_secs(60);
-    let mut has_been_consistent = false;
-    loop {
+    'resting: loop {
+        let losses = log.losses();
         let wrong = schedule.faults().await;
-        if wrong.is_empty() && has_been_consistent {
-            break;
+        if !wrong.is_empty() {
+            let is_late = Instant::now() > deadline;
+            assert!(!is_late, "seed {seed}: {wrong:#?}\n{acts:#?}\n{}", schedule.story(&log));
+            sleep(Duration::from_millis(50)).await;
+            continue;
         }
-        assert!(Instant::now() < deadline, "seed {seed}: {wrong:#?}\n{acts:#?}");
-        has_been_consistent = wrong.is_empty();
-        sleep(if has_been_consistent { LEASE / 8 } else { Duration::from_millis(50) }).await;
-    }
-    if !schedule.has_cut {
-        for member in &schedule.members {
-            for id in &member.view.left {
-                let is_true = schedule.has_ended(id);
-                assert!(is_true, "seed {seed}: {id} left, and is still there\n{acts:#?}");
+        // Without a fault it stays so. A busy machine may be one.
+        let until = Instant::now() + LEASE / 3;
+        while Instant::now() < until {
+            sleep(Duration::from_millis(50)).await;
+            let wrong = schedule.faults().await;
+            if log.losses() != losses {
+                continue 'resting;
             }
+            assert!(
+                wrong.is_empty(),
+                "seed {seed}: later {wrong:#?}\n{acts:#?}\n{}",
+                schedule.story(&log)
+            );
         }
+        break;
+    }
+    if !log.has_lost_node() {
+        let wrong = schedule.false_leaves();
+        assert!(wrong.is_empty(), "seed {seed}: {wrong:#?}\n{acts:#?}\n{}", schedule.story(&log));
     }
     if !schedule.has_lost {
         let inside = schedule.members.iter().filter(|member| member.is_in()).count();
@@ -452,4 +580,29 @@ fn every_schedule_with_faults_ends_in_one_consistent_state_on_a_real_redis() {
         worker.join().unwrap();
     }
     own.block_on(async move { drop(redis) });
+}
+
+/// The node of a member that was replaced states it anew before it reads that it was replaced.
+#[tokio::test]
+async fn a_member_that_was_replaced_while_its_node_was_cut_off_does_not_come_back() {
+    let redis = RedisServer::start().await;
+    let mut schedule = Schedule::start(&redis, 0).await;
+    for (node, id, user) in [(1, 1, 1), (0, 0, 0)] {
+        schedule.act(Act::Join { node, id, user }).await;
+        schedule.wait_until_consistent().await;
+    }
+
+    schedule.act(Act::Cut { node: 0, state: LinkState::Reset }).await;
+    let is_up = |schedule: &Schedule<'_>| schedule.nodes[0].rooms.backend().is_up();
+    schedule.wait_until("the first node is cut off", |it| !is_up(it)).await;
+    schedule.act(Act::Join { node: 1, id: 0, user: 0 }).await;
+    schedule.wait_until("the new one is in", |it| it.members[2].is_in()).await;
+    schedule.act(Act::Leave { member: 2 }).await;
+    let told = |it: &Schedule<'_>| it.members[0].view.left.get("c0").copied();
+    schedule.wait_until("both have left", |it| told(it) == Some(2)).await;
+    schedule.act(Act::Heal { node: 0, is_late: false }).await;
+    schedule.wait_until("the first one is told", |it| !it.members[1].is_in()).await;
+    schedule.wait_until_consistent().await;
+
+    assert_eq!(told(&schedule), Some(2), "{:#?}", schedule.members[0].view.story);
 }

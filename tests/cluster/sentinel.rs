@@ -7,7 +7,11 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-use super::{LEASE, SHORT_LEASE, TestCluster, faults::join_six};
+use super::{
+    LEASE, SHORT_LEASE, TestCluster,
+    delivery::{assert_none_lost, talk_during},
+    faults::join_six,
+};
 use crate::harness::redis_server::{binary, free_port};
 use crate::harness::{eventually, redis_server::RedisServer};
 
@@ -62,11 +66,15 @@ async fn a_failover_of_redis_announces_no_leave() {
     let mut all = join_six(&cluster).await;
     let before: Vec<_> = all.iter().map(|member| member.events()).collect();
 
-    first.kill().await;
-    cluster.wait_for_redis(0, "down").await;
-    all[0].send(json!({"type":"message","data":"here","to":"m3"})).await;
-    all[3].wait_for_message("m0", json!("here")).await;
-    cluster.wait_until_up().await;
+    let (speaker, others) = all.split_first_mut().unwrap();
+    let said = talk_during(speaker, &others[0], async {
+        first.kill().await;
+        cluster.wait_for_redis(0, "down").await;
+        cluster.wait_until_up().await;
+    })
+    .await;
+    assert_none_lost(speaker, said, "m1", others).await;
+    assert!(!speaker.unreachable_ids().is_empty());
     cluster.wait_until_expired(LEASE).await;
 
     all[0].send(json!({"type":"message","data":"again"})).await;

@@ -157,8 +157,19 @@ impl Engine {
 
     /// Waits up to 10 s until only the keys of the nodes themselves are left; an error if others remain.
     pub fn expect_empty(&self) -> Result<(), Box<dyn Error>> {
-        const NODE_KEYS: [&str; 8] =
-            ["inbox:", "nodes", "life", "pulse", "arrivals", "logouts", "fingerprint", "processes"];
+        const NODE_KEYS: [&str; 10] = [
+            "inbox:",
+            "nodes",
+            "life",
+            "pulse",
+            "arrivals",
+            "logouts",
+            "fingerprint",
+            "processes",
+            "registrations",
+            // Memberships that have ended, for two leases.
+            "ended",
+        ];
         let deadline = Instant::now() + Duration::from_secs(10);
         let mut connection = self.connection()?;
         loop {

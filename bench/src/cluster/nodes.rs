@@ -105,7 +105,7 @@ impl<'a> SimulatedNodes<'a> {
         let join = |nodes: &Self, member: &Member| {
             let mut join = nodes.call(JOIN);
             join.arg(room_name(member.room)).arg(client_id(member)).arg(conn(member));
-            join.arg(username(member)).arg(capacity);
+            join.arg(username(member)).arg(capacity).arg(0).arg("");
             join
         };
         self.call_for_all(members, join, |answer: &String| answer == "admitted")
@@ -197,11 +197,16 @@ impl<'a> SimulatedNodes<'a> {
         let mut cost = Cost::default();
         let meter = self.meter()?;
         let rooms: Vec<_> = members.0.iter().collect();
+        let mut registration = redis::cmd("HGET");
+        registration.arg(format!("{PREFIX}registrations")).arg(node_name(node));
+        let registration: Option<String> = registration.query(&mut self.connection)?;
+        let registration = registration.unwrap_or_default();
         for some in rooms.chunks(ROOMS_AT_ONCE) {
             let mut pipe = redis::pipe();
             for (room, members) in some {
                 let mut sync = self.call(SYNC);
                 sync.arg(room_name(**room)).arg(node_name(node)).arg(0).arg(0).arg("known");
+                sync.arg(&registration);
                 let members = members
                     .iter()
                     .map(|(client_id, record)| json!({ "client_id": client_id, "record": record }));

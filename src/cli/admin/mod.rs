@@ -58,6 +58,42 @@ pub(super) fn run(
     if answer.get("is_known").is_some_and(|is_known| *is_known == false) {
         terminal::print_error(UNKNOWN_SUBJECT);
     }
+    if let Some(hint) = partial_reach(&answer) {
+        terminal::print_error(&hint);
+    }
     let text = if json { serde_json::to_string_pretty(&answer)? } else { output::lines(&answer) };
     Ok(terminal::print(text)?)
+}
+
+/// What to say of a command that has not taken effect on all servers yet.
+fn partial_reach(answer: &serde_json::Value) -> Option<String> {
+    let (applied_on, nodes) = (answer.get("applied_on")?.as_u64()?, answer.get("nodes")?.as_u64()?);
+    let advice = match answer.get("done").and_then(|done| done.as_str()) {
+        Some("message") => "members of the others have not received it: send it again",
+        _ => "the others follow when they can be reached",
+    };
+    (applied_on < nodes)
+        .then(|| format!("hint: took effect on {applied_on} of {nodes} servers; {advice}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_command_that_has_not_reached_all_servers_says_so() {
+        let hint = |answer| partial_reach(&answer);
+
+        assert_eq!(hint(json!({"done":"unlock"})), None);
+        assert_eq!(hint(json!({"done":"unlock","applied_on":3,"nodes":3})), None);
+        assert_eq!(
+            hint(json!({"rule":"lock","applied_on":2,"nodes":3})).unwrap(),
+            "hint: took effect on 2 of 3 servers; the others follow when they can be reached"
+        );
+        assert!(
+            hint(json!({"done":"message","applied_on":1,"nodes":2})).unwrap().contains("again")
+        );
+    }
 }

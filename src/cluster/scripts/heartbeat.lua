@@ -18,14 +18,12 @@ if time - tonumber(redis.call('GET', PREFIX .. 'pulse') or 0) > LEASE / 2 then
     redis.call('ZADD', PREFIX .. 'nodes', time + LEASE, other)
   end
 end
--- A clock that was moved back would make a lease last for as long.
-for _, other in ipairs(redis.call('ZRANGEBYSCORE', PREFIX .. 'nodes', time + LEASE * 1.5, '+inf')) do
-  redis.call('ZADD', PREFIX .. 'nodes', time + LEASE, other)
-end
+shorten_leases(time)
 redis.call('SET', PREFIX .. 'pulse', string.format('%.3f', time))
 redis.call('ZADD', PREFIX .. 'nodes', time + LEASE, node)
 redis.call('HSET', PREFIX .. 'processes', node, process .. ' ' .. facts)
 hold_fingerprint(fingerprint)
 raise_epoch(epoch)
 redis.call('XTRIM', inbox, 'MINID', read)
+redis.call('ZREMRANGEBYSCORE', PREFIX .. 'ended', '-inf', string.format('%.3f', time))
 return { '', redis.call('ZRANGEBYSCORE', PREFIX .. 'nodes', '-inf', time, 'LIMIT', 0, 1)[1] or '' }

@@ -13,7 +13,10 @@ local current = redis.call('HGET', PREFIX .. 'room:' .. room, client)
 if current and (is_guest == '1' or username_of(current) ~= username) then return 'taken' end
 if not current and redis.call('HLEN', PREFIX .. 'room:' .. room) >= tonumber(capacity) then return 'full' end
 if SEQUENCES and not is_open(room) then number_event(room, 'opened') end
-if current then leave(room, client, current, '', 'replaced') end
+if current then
+  leave(room, client, current, '', 'replaced')
+  end_for_good(connection_of(current))
+end
 local record = connection .. ' ' .. redis.call('INCR', PREFIX .. 'arrivals') .. ' ' .. username
 local sequence = number_event(room, 'joined', client, record)
 post_to_room(room, node, 'kind', 'joined', 'room', room, 'client', client, 'record', record, 'sequence', sequence)

@@ -2,6 +2,7 @@
 begin_essential()
 local room, client, connection, reason = unpack(ARGV)
 local current = redis.call('HGET', PREFIX .. 'room:' .. room, client)
+end_for_good(connection)
 if current and connection_of(current) == connection then
   leave(room, client, current, node_of(connection), reason)
   close_if_empty(room)

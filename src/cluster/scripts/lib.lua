@@ -31,6 +31,13 @@ local function raise_epoch(epoch)
   end
 end
 
+-- A clock that was moved back would make leases last for as long.
+local function shorten_leases(time)
+  for _, node in ipairs(redis.call('ZRANGEBYSCORE', PREFIX .. 'nodes', time + LEASE * 1.5, '+inf')) do
+    redis.call('ZADD', PREFIX .. 'nodes', time + LEASE, node)
+  end
+end
+
 -- Lets a script run also where Redis has no memory left. Redis refuses a command that may need some only as the first write
 -- of a script (`scriptVerifyOOM` in its script.c), and this write needs none. What keeps the cluster true begins with it, and
 -- what lets something in that is new does not: a full Redis must not look like one whose nodes are silent.
@@ -42,9 +49,11 @@ local function post(node, ...)
   redis.call('XADD', PREFIX .. 'inbox:' .. node, 'NOMKSTREAM', '*', ...)
 end
 
--- The same for every node.
+-- The same for every node; how many those are.
 local function post_to_all(...)
-  for _, node in ipairs(redis.call('ZRANGE', PREFIX .. 'nodes', 0, -1)) do post(node, ...) end
+  local nodes = redis.call('ZRANGE', PREFIX .. 'nodes', 0, -1)
+  for _, node in ipairs(nodes) do post(node, ...) end
+  return #nodes
 end
 
 -- Makes the counts of a room what its members add up to, where a key was lost; how many were wrong.
@@ -150,6 +159,14 @@ local function close_if_empty(room)
   number_event(room, 'closed')
   redis.call('HDEL', SEQUENCES, room)
 end
+
+-- The membership on a connection has ended for good. A node that does not know yet may still state it, and must not bring it
+-- back (resync.lua): it has two leases to learn of it.
+local function end_for_good(connection)
+  redis.call('ZADD', PREFIX .. 'ended', string.format('%.3f', now() + 2 * LEASE), connection)
+end
+
+local function has_ended(connection) return redis.call('ZSCORE', PREFIX .. 'ended', connection) end
 
 -- Removes a member and reports that to the nodes of the room but one.
 local function leave(room, client, record, except, reason)

@@ -25,7 +25,7 @@ pub const PROBE_SCRIPT: &str = include_str!("probe.lua");
 
 /// Every command that the scripts run, with arguments, for [`PROBE_SCRIPT`]. `@` stands for the beginning of a key. The last one
 /// removes what the others have written.
-pub const SCRIPT_COMMANDS: [&str; 33] = [
+pub const SCRIPT_COMMANDS: [&str; 32] = [
     "TIME",
     "SET @text 1",
     "GET @text",
@@ -40,7 +40,6 @@ pub const SCRIPT_COMMANDS: [&str; 33] = [
     "HKEYS @hash",
     "HVALS @hash",
     "HSCAN @hash 0 COUNT 10",
-    "HSETNX @hash field 1",
     "HLEN @hash",
     "HDEL @hash other",
     "SADD @set member",
@@ -148,7 +147,8 @@ impl Scripts {
         Ok(())
     }
 
-    /// Sends moderation rules to every node, each as JSON.
+    /// Sends moderation rules to every node, each as JSON; how many other nodes get the last one. They confirm that to the node
+    /// of the `receipt`, where it has a number.
     ///
     /// # Errors
     ///
@@ -158,15 +158,18 @@ impl Scripts {
         keys: &ShardKeys,
         connection: &mut MultiplexedConnection,
         rules: &[String],
-    ) -> RedisResult<()> {
+        (node, number): (&str, Option<u64>),
+    ) -> RedisResult<usize> {
+        let mut others = 0;
         for some in rules.chunks(MAX_RULES_PER_CALL) {
             let mut rule = call(keys, &self.rule);
+            rule.arg(node).arg(number.map_or_else(String::new, |number| number.to_string()));
             for line in some {
                 rule.arg(line);
             }
-            let _: u8 = rule.query_async(connection).await?;
+            others = rule.query_async(connection).await?;
         }
-        Ok(())
+        Ok(others)
     }
 
     /// Removes the members of a node that is gone, a few rooms at a time; `at_once` also where its lease is not over. Sends

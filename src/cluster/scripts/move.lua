@@ -13,6 +13,7 @@ end
 recount_if_lost(room)
 local record = to .. string.sub(current, #from + 1)
 local epoch = redis.call('INCR', PREFIX .. 'arrivals')
+end_for_good(from)
 remove(room, client, current)
 add(room, client, record)
 local nodes = {}

@@ -19,6 +19,7 @@ end
 if redis.call('EXISTS', PREFIX .. 'seats:' .. node) == 1 then return { 1, encode_webhook_records() } end
 redis.call('ZREM', PREFIX .. 'nodes', node)
 redis.call('HDEL', PREFIX .. 'processes', node)
+redis.call('HDEL', PREFIX .. 'registrations', node)
 -- The next deployment need not wait.
 if redis.call('EXISTS', PREFIX .. 'nodes') == 0 then redis.call('DEL', PREFIX .. 'fingerprint') end
 redis.call('SREM', PREFIX .. 'closing', node)

@@ -14,10 +14,11 @@ if redis.call('GET', PREFIX .. 'life') ~= run_id then
     redis.call('DEL', PREFIX .. 'inbox:' .. other, PREFIX .. 'seats:' .. other)
   end
   redis.call('DEL', PREFIX .. 'rooms', PREFIX .. 'nodes', PREFIX .. 'closing', PREFIX .. 'pulse', PREFIX .. 'members',
-    PREFIX .. 'told', PREFIX .. 'processes', PREFIX .. 'ghosts')
+    PREFIX .. 'told', PREFIX .. 'processes', PREFIX .. 'registrations', PREFIX .. 'ghosts')
   redis.call('SET', PREFIX .. 'life', run_id)
 end
 local time, holder = now(), redis.call('HGET', PREFIX .. 'processes', node)
+shorten_leases(time)
 local deadline = tonumber(redis.call('ZSCORE', PREFIX .. 'nodes', node) or 0)
 local is_same = holder and process_of(holder) == process
 if holder and not is_same and deadline > time then return { 'taken', '', {}, {} } end
@@ -31,5 +32,6 @@ redis.call('HSET', PREFIX .. 'processes', node, process .. ' ' .. facts)
 redis.call('HDEL', PREFIX .. 'ghosts', node)
 hold_fingerprint(fingerprint)
 local hello = redis.call('XADD', PREFIX .. 'inbox:' .. node, '*', 'kind', 'hello')
+redis.call('HSET', PREFIX .. 'registrations', node, hello)
 return { is_known and 'known' or 'new', hello, redis.call('SMEMBERS', PREFIX .. 'seats:' .. node),
   redis.call('HVALS', PREFIX .. 'processes') }

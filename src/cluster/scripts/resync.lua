@@ -1,12 +1,17 @@
--- A node states its members of a room, exactly. ARGV: room, node, epoch that the node knows, number of the last webhook event
--- that it knows, "known" where this Redis has known of the members before ("new" where it is another one, "repair" where it has
--- lost some: then no member is removed, for who is not stated may be about to join), and the members: a JSON array of objects with client_id and record. The node gets the member list through its inbox, and which of
--- its own members have lost their client id meanwhile.
--- Returns: 0 where the node is not known (any more), for nothing would remove what it states; and the webhook records. There
--- are none of members that only this Redis has not known.
+-- A node states its members of a room, exactly. ARGV: room; node; epoch that the node knows; number of the last webhook event
+-- that it knows; "known" where this Redis has known of the members before, "new" where it is another one, "repair" where it
+-- has lost some (then no member is removed: what is not stated may be about to join); the id that register.lua has returned;
+-- and the members, a JSON array of objects with client_id and record. The node gets the member list through its inbox, and
+-- which of its own members have lost their client id meanwhile.
+-- Returns: 0 where the node is not known (any more), for nothing would remove what it states, and where it has registered
+-- anew, for this was stated before and comes late; and the webhook records. There are none of members that only this Redis
+-- has not known.
 begin_essential()
-local room, node, epoch, sequence, knowledge, members = unpack(ARGV)
-if not redis.call('ZSCORE', PREFIX .. 'nodes', node) then return { 0, encode_webhook_records() } end
+local room, node, epoch, sequence, knowledge, registration, members = unpack(ARGV)
+if not redis.call('ZSCORE', PREFIX .. 'nodes', node)
+  or (redis.call('HGET', PREFIX .. 'registrations', node) or registration) ~= registration then
+  return { 0, encode_webhook_records() }
+end
 local stated, is_news = cjson.decode(members), knowledge == 'known'
 local record_of = {}
 for _, member in ipairs(stated) do record_of[member.client_id] = member.record end
@@ -19,7 +24,10 @@ if not is_news and #stated > 0 then raise_sequence(room, sequence) end
 for _, member in ipairs(stated) do
   local client, record = member.client_id, member.record
   local current = redis.call('HGET', PREFIX .. 'room:' .. room, client)
-  if not current then
+  if has_ended(connection_of(record)) then
+    -- Perhaps the entry that said so is lost.
+    post(node, 'kind', 'left', 'room', room, 'client', client, 'record', record)
+  elseif not current then
     if is_news and not is_open(room) then number_event(room, 'opened') end
     local number = is_news and number_event(room, 'joined', client, record) or 0
     post_to_room(room, node, 'kind', 'joined', 'room', room, 'client', client, 'record', record, 'sequence', number)

@@ -6,8 +6,10 @@ local scan = redis.call('HSCAN', PREFIX .. 'rooms', ARGV[1], 'COUNT', SWEEP_BATC
 local changed, time = 0, now()
 -- Whether something has been so for a lease: a node that knows better has had the time to state it.
 local function has_lasted(name)
-  redis.call('HSETNX', PREFIX .. 'ghosts', name, string.format('%.3f', time))
-  return time - tonumber(redis.call('HGET', PREFIX .. 'ghosts', name)) > LEASE
+  local since = tonumber(redis.call('HGET', PREFIX .. 'ghosts', name) or time)
+  -- Later than now: the clock was moved back.
+  if since >= time then redis.call('HSET', PREFIX .. 'ghosts', name, string.format('%.3f', time)) end
+  return time - since > LEASE
 end
 for i = 1, #scan[2], 2 do
   local room = scan[2][i]

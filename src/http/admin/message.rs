@@ -74,6 +74,6 @@ async fn send_message(
     }
     let subject = to.clone().map_or(Subject::Everyone, Subject::ClientId);
     audit(&client, "message", Some(&room), Some(&subject), None);
-    app.announce(room, to, &data).await;
-    done_response("message")
+    let reach = app.announce(room, to, &data).await;
+    done_response("message", reach)
 }

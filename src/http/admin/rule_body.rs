@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::moderation::{ModerationRule, RuleKind, Subject};
+use crate::{
+    moderation::{ModerationRule, RuleKind, Subject},
+    state::PublishedRule,
+};
 
 /// A rule.
 #[derive(Serialize, ToSchema)]
@@ -21,6 +24,12 @@ pub(super) struct RuleBody {
     /// either case.
     #[serde(skip_serializing_if = "Option::is_none")]
     is_known: Option<bool>,
+    /// In the answer to a request, in a cluster: on how many servers it has taken effect, this one among them. The answer waits a few seconds for the others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    applied_on: Option<usize>,
+    /// Likewise: how many servers there are. The rule comes into force on the others when they can be reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nodes: Option<usize>,
 }
 
 impl RuleBody {
@@ -56,7 +65,14 @@ impl From<ModerationRule> for RuleBody {
             RuleKind::Lock { room } => RuleTarget::Lock { room },
             RuleKind::Capacity { room } => RuleTarget::Capacity { room },
         };
-        Self { target, at, until, members, is_known: None }
+        Self { target, at, until, members, is_known: None, applied_on: None, nodes: None }
+    }
+}
+
+impl From<PublishedRule> for RuleBody {
+    fn from(PublishedRule { rule, reach }: PublishedRule) -> Self {
+        let (applied_on, nodes) = (reach.map(|it| it.applied_on), reach.map(|it| it.nodes));
+        Self { applied_on, nodes, ..Self::from(rule) }
     }
 }
 

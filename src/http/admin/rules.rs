@@ -28,10 +28,10 @@ use crate::{
         },
         responses::{AdminErrors, BodyErrors, ClusterErrors, NO_STORE, RuleErrors},
     },
-    moderation::{MAX_DURATION_SECONDS, ModerationRule, RuleKind, Subject},
+    moderation::{MAX_DURATION_SECONDS, RuleKind, Subject},
     protocol::is_client_id,
     rooms::is_room_id,
-    state::AppState,
+    state::{AppState, PublishedRule, RemovedRule},
 };
 
 pub(super) fn router() -> OpenApiRouter<AppState> {
@@ -205,7 +205,8 @@ async fn remove(
         RuleKind::Capacity { .. } => ("remove capacity", None),
     };
     audit(client, act, about.room(), subject, None);
-    if app.remove_rule(about).await? { done_response(act) } else { Err(ApiError::RuleNotFound) }
+    let RemovedRule { reach } = app.remove_rule(about).await?.ok_or(ApiError::RuleNotFound)?;
+    done_response(act, reach)
 }
 
 /// Locks a room: no further members may join.
@@ -360,6 +361,6 @@ async fn ban_response(
     Ok((NO_STORE, Json(RuleBody::from(rule).with_is_known(is_known))).into_response())
 }
 
-fn rule_response(rule: ModerationRule) -> Result<Response, ApiError> {
+fn rule_response(rule: PublishedRule) -> Result<Response, ApiError> {
     Ok((NO_STORE, Json(RuleBody::from(rule))).into_response())
 }

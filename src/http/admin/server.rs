@@ -17,6 +17,7 @@ use crate::{
         extract::token::Administrator,
         responses::{AdminErrors, NO_STORE},
     },
+    rooms::Reach,
     state::AppState,
     telemetry,
 };
@@ -72,10 +73,22 @@ async fn status(State(app): State<AppState>, _: Administrator) -> impl IntoRespo
 pub(super) struct DoneBody {
     #[schema(example = "unlock")]
     done: &'static str,
+    /// In a cluster: on how many servers it has taken effect, this one among them. The answer waits a few seconds for the others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    applied_on: Option<usize>,
+    /// In a cluster: how many servers there are. Rules come into force on the others when they can be reached; a
+    /// message is lost for their members.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nodes: Option<usize>,
 }
 
-pub(super) fn done_response(done: &'static str) -> Result<Response, ApiError> {
-    Ok((NO_STORE, Json(DoneBody { done })).into_response())
+pub(super) fn done_response(
+    done: &'static str,
+    reach: Option<Reach>,
+) -> Result<Response, ApiError> {
+    let (applied_on, nodes) = (reach.map(|it| it.applied_on), reach.map(|it| it.nodes));
+    let body = DoneBody { done, applied_on, nodes };
+    Ok((NO_STORE, Json(body)).into_response())
 }
 
 /// Stops this server as a signal does: it refuses new connections, tells its clients when to reconnect (in a cluster
@@ -91,5 +104,5 @@ async fn drain(
 ) -> Result<Response, ApiError> {
     audit(&client, "drain", None, None, None);
     app.stop.cancel();
-    done_response("drain")
+    done_response("drain", None)
 }

@@ -79,5 +79,5 @@ async fn end_sessions(
         (Some(_) | None, _) => return Err(EndSessions::fault()),
     };
     app.revoke(&[revocation]).await?;
-    done_response("end sessions")
+    done_response("end sessions", None)
 }

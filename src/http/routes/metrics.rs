@@ -95,7 +95,7 @@ fn check_token(known: &SecretString, bearer: Option<Bearer>) -> Result<(), ApiEr
 }
 
 async fn render(app: AppState, workers: Workers) -> Result<impl IntoResponse, ApiError> {
-    let cluster = match app.rooms.backend().counts().await.transpose() {
+    let cluster = match app.rooms.backend().counts() {
         None => Registry::default(),
         Some(counts) => cluster_metrics(counts.ok(), app.rooms.backend().repairs()),
     };

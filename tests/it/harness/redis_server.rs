@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-use super::{eventually, process};
+use super::{compile_clock, eventually, process};
 
 pub struct RedisServer {
     port: u16,
@@ -58,6 +58,18 @@ impl RedisServer {
         // It may become the replica of another server.
         let arguments = ["--requirepass", password, "--masterauth", password];
         Self::start_with("redis://", tempfile::tempdir().unwrap(), &arguments).await
+    }
+
+    /// A server whose wall clock a test can [move](Self::move_clock).
+    pub async fn start_with_clock() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        compile_clock(&folder).await;
+        Self::start_with("redis://", folder, &[]).await
+    }
+
+    /// Moves its wall clock by so many seconds from the real time.
+    pub fn move_clock(&self, seconds: i64) {
+        std::fs::write(self.folder.path().join("offset"), seconds.to_string()).unwrap();
     }
 
     /// A server that takes TLS alone, and asks for a password.
@@ -124,12 +136,7 @@ impl RedisServer {
                 redis::TlsCertificates { client_tls: None, root_cert },
             ),
         };
-        // By default half a second, which a busy machine needs for a SAVE alone.
-        let patient = Some(std::time::Duration::from_secs(5));
-        let config = redis::AsyncConnectionConfig::new()
-            .set_connection_timeout(patient)
-            .set_response_timeout(patient);
-        client.unwrap().get_multiplexed_async_connection_with_config(&config).await.ok()
+        client.unwrap().get_multiplexed_async_connection_with_config(&patient()).await.ok()
     }
 
     /// Ends it as a crash does.
@@ -242,7 +249,7 @@ impl RedisServer {
     /// A connection to one of its databases.
     async fn database(&self, number: usize) -> MultiplexedConnection {
         let client = redis::Client::open(format!("{}/{number}", self.url())).unwrap();
-        client.get_multiplexed_async_connection().await.unwrap()
+        client.get_multiplexed_async_connection_with_config(&patient()).await.unwrap()
     }
 
     /// Empties a database.
@@ -267,6 +274,15 @@ impl RedisServer {
         connection.hkeys(format!("{{sig2_0}}:room:{room}")).await.unwrap()
     }
 
+    /// Its clock, and when the lease of each node in a database ends by it, in seconds.
+    pub async fn leases_in(&self, database: usize) -> (f64, BTreeMap<String, f64>) {
+        let mut connection = self.database(database).await;
+        let (seconds, micros): (f64, f64) =
+            redis::cmd("TIME").query_async(&mut connection).await.unwrap();
+        let ends = connection.zrange_withscores("{sig2_0}:nodes", 0, -1).await.unwrap();
+        (seconds + micros / 1_000_000.0, ends)
+    }
+
     /// The bytes that it uses.
     pub async fn used_memory(&self) -> usize {
         let info = self.info("memory").await;
@@ -283,8 +299,13 @@ impl RedisServer {
 
     /// A section of its INFO.
     pub async fn info(&self, section: &str) -> String {
-        let mut connection = self.connection().await.expect("no connection to Redis");
-        redis::cmd("INFO").arg(section).query_async(&mut connection).await.unwrap()
+        // A failover ends connections.
+        eventually("Redis answers INFO", async || {
+            let mut connection = self.connection().await.ok_or("no connection")?;
+            let info = redis::cmd("INFO").arg(section).query_async(&mut connection).await;
+            info.map_err(|_| "no answer")
+        })
+        .await
     }
 
     /// The client ids of all members, by room.
@@ -345,8 +366,10 @@ impl RedisServer {
         let mut connection = self.connection().await.expect("no connection to Redis");
         let mut keys: Vec<String> = connection.keys("*").await.unwrap();
         let of_nodes =
-            ["inbox:", "nodes", "life", "pulse", "arrivals", "logouts", "processes", "fingerprint"];
-        keys.retain(|key| !of_nodes.iter().any(|of| key.starts_with(&format!("{{sig2_0}}:{of}"))));
+            "inbox: nodes life pulse arrivals ended logouts processes registrations fingerprint";
+        keys.retain(|key| {
+            !of_nodes.split(' ').any(|of| key.starts_with(&format!("{{sig2_0}}:{of}")))
+        });
         keys
     }
 }
@@ -355,6 +378,14 @@ impl RedisServer {
 #[expect(clippy::disallowed_methods, reason = "no setting of the server")]
 pub fn binary() -> String {
     std::env::var("TEST_REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned())
+}
+
+/// By default a connection waits half a second, which a busy machine needs for a SAVE alone.
+fn patient() -> redis::AsyncConnectionConfig {
+    let patient = Some(std::time::Duration::from_secs(10));
+    redis::AsyncConnectionConfig::new()
+        .set_connection_timeout(patient)
+        .set_response_timeout(patient)
 }
 
 fn command_line(line: &str) -> redis::Cmd {
@@ -383,6 +414,10 @@ fn launch(port: u16, folder: &TempDir, scheme: &str, arguments: &[String]) -> Ch
         command.args(["--port", &port, "--requirepass", ""]);
     }
     command.args(arguments).current_dir(folder.path());
+    let clock = folder.path().join("clock.so");
+    if clock.exists() {
+        command.env("LD_PRELOAD", clock).env("CLOCK_OFFSET", folder.path().join("offset"));
+    }
     command.arg("--dir").arg(folder.path()).stdout(Stdio::null()).kill_on_drop(true);
     command.spawn().expect("redis-server is missing: apt-get install redis-server")
 }
