@@ -70,7 +70,7 @@ const USES: [(&str, &[&str]); 32] = [
     ("migration", &["delivery", "peer", "protocol"]),
     ("moderation", &["storage"]),
     ("net", &["intervals", "limits", "memory", "metrics", "tls"]),
-    ("peer", &[]),
+    ("peer", &["protocol"]),
     ("protocol", &[]),
     ("rooms", &["delivery", "memory", "migration", "protocol", "timeline", "webhooks"]),
     (

@@ -123,14 +123,24 @@ fn the_server_sends_every_server_message_exactly_so_and_no_other() {
         }
         .encode(),
         ServerMessage::UsersInRoom {
-            users: vec![RosterEntry { client_id: phone, username: bob, polite: true }],
+            users: vec![RosterEntry { client_id: phone, username: bob, name: None, polite: true }],
         }
         .encode(),
         ServerMessage::UserJoined {
             room_id,
             username: alice,
             client_id: laptop,
+            name: None,
             connected_users: 2,
+            polite: false,
+        }
+        .encode(),
+        ServerMessage::UserJoined {
+            room_id,
+            username: "u-17",
+            client_id: "ada-phone",
+            name: Some("Ada Lovelace"),
+            connected_users: 3,
             polite: false,
         }
         .encode(),
@@ -189,7 +199,7 @@ fn the_server_sends_every_server_message_exactly_so_and_no_other() {
         ServerMessage::Resumed {
             client_id: laptop,
             replayed: 1,
-            users: vec![RosterEntry { client_id: phone, username: bob, polite: true }],
+            users: vec![RosterEntry { client_id: phone, username: bob, name: None, polite: true }],
             limits,
             ice_servers: &[],
             ice_transport_policy: None,

@@ -87,6 +87,11 @@ impl Claims {
         self.permissions.as_ref().is_some_and(|permissions| permissions.is_relay_only)
     }
 
+    /// What the members of a room see beside the username.
+    pub fn display_name(&self) -> Option<&str> {
+        self.permissions.as_ref().and_then(|permissions| permissions.name.as_deref())
+    }
+
     /// Whether the user may be a member of `room`.
     pub fn allow_membership(&self, room: &str) -> bool {
         self.capabilities().has_all(CapabilitySet::JOIN)

@@ -1,10 +1,17 @@
 //! What a token allows beyond authenticating its user: the claim `signaling`.
 
+use icu_properties::{
+    CodePointMapData, CodePointSetData,
+    props::{BidiControl, GeneralCategory},
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// The most rooms or patterns of a token.
 const MAX_ROOMS: usize = 100;
+
+/// The longest display name, in characters.
+const MAX_NAME: usize = 64;
 
 /// What a member may do, as a set of bits: it is checked on every frame.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
@@ -59,6 +66,9 @@ pub struct Permissions {
     /// Media may go through TURN servers only.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_relay_only: bool,
+    /// What the members of a room see beside the username.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
 }
 
 impl Permissions {
@@ -73,7 +83,8 @@ impl Permissions {
         if fields.keys().any(|name| !known.contains(&name.as_str())) {
             return Err("`signaling` has a field other than rooms, can, ice and name");
         }
-        Ok(Self { rooms: rooms(fields)?, can: can(fields)?, is_relay_only: ice(fields)? })
+        let (rooms, can, name) = (rooms(fields)?, can(fields)?, name(fields)?);
+        Ok(Self { rooms, can, is_relay_only: ice(fields)?, name })
     }
 
     /// Whether the user may enter this room.
@@ -106,6 +117,34 @@ fn ice(fields: &Map<String, Value>) -> Result<bool, &'static str> {
         Some(Some("relay")) => Ok(true),
         Some(_) => Err("`signaling.ice` is neither \"all\" nor \"relay\""),
     }
+}
+
+fn name(fields: &Map<String, Value>) -> Result<Option<String>, &'static str> {
+    const FAULT: &str = "`signaling.name` is no text of 1 to 64 visible characters, without control characters and those that turn the direction of a text";
+    let Some(name) = fields.get("name") else { return Ok(None) };
+    let name = name.as_str().filter(|name| is_display_name(name)).ok_or(FAULT)?;
+    Ok(Some(name.to_owned()))
+}
+
+/// Whether members may see this name. Two members may have the same one, so what only looks like another name is allowed; what
+/// changes how the text around it looks is not (Unicode Standard Annex 9, section 2).
+fn is_display_name(name: &str) -> bool {
+    let categories = CodePointMapData::<GeneralCategory>::new();
+    let controls_direction = CodePointSetData::new::<BidiControl>();
+    let is_allowed = |char: char| {
+        !char.is_control()
+            && !controls_direction.contains(char)
+            && !matches!(
+                categories.get(char),
+                GeneralCategory::LineSeparator | GeneralCategory::ParagraphSeparator
+            )
+    };
+    let is_visible =
+        |char: char| !char.is_whitespace() && categories.get(char) != GeneralCategory::Format;
+    (1..=MAX_NAME).contains(&name.chars().count())
+        && name.trim() == name
+        && name.chars().all(is_allowed)
+        && name.chars().any(is_visible)
 }
 
 #[cfg(test)]
@@ -146,6 +185,32 @@ mod tests {
     }
 
     #[test]
+    fn a_display_name_is_visible_and_does_not_change_the_text_around_it() {
+        for (name, is_allowed) in [
+            ("Zoë Müller", true),
+            ("علي", true),
+            ("👩\u{200d}🔬 Ada", true),
+            (&*"é".repeat(64), true),
+            (&*"é".repeat(65), false),
+            ("", false),
+            (" Ada", false),
+            ("\u{200b}\u{200d}", false),
+            ("Ada\n", false),
+            ("A\u{7f}da", false),
+            ("A\u{2028}da", false),
+            ("A\u{202e}da", false),
+            ("A\u{2067}da", false),
+            ("A\u{200f}da", false),
+            ("A\u{61c}da", false),
+        ] {
+            let parsed = Permissions::parse(&json!({"name": name}));
+            assert_eq!(parsed.is_ok(), is_allowed, "{name:?}");
+            let expected = is_allowed.then(|| name.to_owned());
+            assert_eq!(parsed.ok().and_then(|parsed| parsed.name), expected);
+        }
+    }
+
+    #[test]
     fn a_claim_that_is_misspelled_is_refused() {
         for (claim, fault) in [
             (json!("den"), "no object"),
@@ -158,6 +223,7 @@ mod tests {
             (json!({"can": null}), "signaling.can"),
             (json!({"ice": "relays"}), "signaling.ice"),
             (json!({"ice": null}), "signaling.ice"),
+            (json!({"name": null}), "signaling.name"),
         ] {
             let found = Permissions::parse(&claim).unwrap_err();
             assert!(found.contains(fault), "{claim}: {found}");

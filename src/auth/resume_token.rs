@@ -18,6 +18,9 @@ pub struct ResumeToken {
     pub client_id: String,
     /// The account, or the guest's name.
     pub username: String,
+    /// The display name of the member. The access token that it was refreshed with may have another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// Identifies this membership, also among those of the same client.
     pub key: u128,
     /// The access token that the member joined with; `None` for a guest.
@@ -101,6 +104,7 @@ mod tests {
             room: "Zimmer 7/é".into(),
             client_id: "a:b".into(),
             username: "zoë".into(),
+            name: Some("Zoë".into()),
             key: u128::MAX,
             claims: Some(tokens.verify(token.expose_secret(), 1_000).unwrap()),
             since: 1_000_000,

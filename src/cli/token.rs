@@ -24,6 +24,9 @@ pub(super) struct TokenArguments {
     /// Whether media may go through TURN servers only: all or relay
     #[arg(long)]
     ice: Option<String>,
+    /// The display name that the members of a room see
+    #[arg(long)]
+    name: Option<String>,
     /// How long the token is valid, in seconds. Default: ACCESS_TOKEN_EXPIRE_MINUTES
     #[arg(long)]
     seconds: Option<u64>,
@@ -31,12 +34,17 @@ pub(super) struct TokenArguments {
 
 /// Prints the token. Whether the user has an account is not checked here.
 pub(super) fn run(
-    TokenArguments { user, room, can, ice, seconds }: TokenArguments,
+    TokenArguments { user, room, can, ice, name, seconds }: TokenArguments,
     environment: &Environment,
 ) -> Result<(), Box<dyn Error>> {
     let config = read_settings(environment)?;
     let list = |list: Vec<String>| (!list.is_empty()).then(|| Value::from(list));
-    let fields = [("rooms", list(room)), ("can", list(can)), ("ice", ice.map(Value::from))];
+    let fields = [
+        ("rooms", list(room)),
+        ("can", list(can)),
+        ("ice", ice.map(Value::from)),
+        ("name", name.map(Value::from)),
+    ];
     let fields = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
     let signaling = Some(fields.collect::<Map<_, _>>()).filter(|fields| !fields.is_empty());
     let request = MintRequest {

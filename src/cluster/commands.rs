@@ -155,7 +155,7 @@ impl EngineLink {
                 let mut join = call_with_webhooks(&self.keys, &scripts.join, &self.webhooks);
                 join.arg(&**room).arg(&*peer.client_id).arg(connection(key));
                 join.arg(&*peer.username).arg(self.rooms.capacity_of(room));
-                join.arg(u8::from(*is_guest));
+                join.arg(u8::from(*is_guest)).arg(peer.name.as_deref().unwrap_or_default());
                 join
             }
             ClusterCommand::Leave { room, peer, key, reason, .. } => {

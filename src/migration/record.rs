@@ -51,9 +51,16 @@ pub struct MemberRecord {
 }
 
 impl MemberRecord {
-    /// As Redis stores it under the client id: `<node>.<key> <join order> <username>`.
+    /// As Redis stores it under the client id: `<node>.<key> <join order> <username>`, and a display name in a line after it.
     pub fn to_record(&self) -> String {
-        format!("{} {} {}", self.connection, self.join_order, self.peer.username)
+        let Peer { username, name, .. } = &self.peer;
+        let mut record = format!("{} {} {username}", self.connection, self.join_order);
+        if let Some(name) = name {
+            // Neither has control characters.
+            record.push('\n');
+            record.push_str(name);
+        }
+        record
     }
 
     /// Reads what [`to_record`](Self::to_record) writes.
@@ -66,7 +73,11 @@ impl MemberRecord {
         let mut next = || parts.next().ok_or_else(|| ParseRecordError(record.to_owned()));
         let (connection, join_order, username) = (next()?, next()?, next()?);
         let join_order = join_order.parse().map_err(|_| ParseRecordError(record.to_owned()))?;
-        let peer = Peer { client_id: client_id.into(), username: username.into() };
+        let (username, name) = match username.split_once('\n') {
+            Some((username, name)) => (username, Some(name.into())),
+            None => (username, None),
+        };
+        let peer = Peer { client_id: client_id.into(), username: username.into(), name };
         Ok(Self { peer, connection: connection.parse()?, join_order })
     }
 }
@@ -82,15 +93,19 @@ mod tests {
 
     #[test]
     fn a_record_is_written_and_read_the_same() {
-        let peer = Peer { client_id: "alice-1".into(), username: "alice of the hill".into() };
-        let record = MemberRecord {
-            peer,
-            connection: ConnectionId { node: "n1".into(), key: 0xfeed },
-            join_order: 7,
-        };
+        let username = "alice of the hill";
+        for (name, stored) in [
+            (None, "n1.000000000000feed 7 alice of the hill"),
+            (Some("Alice B."), "n1.000000000000feed 7 alice of the hill\nAlice B."),
+        ] {
+            let name = name.map(Into::into);
+            let peer = Peer { client_id: "alice-1".into(), username: username.into(), name };
+            let connection = ConnectionId { node: "n1".into(), key: 0xfeed };
+            let record = MemberRecord { peer, connection, join_order: 7 };
 
-        assert_eq!(record.to_record(), "n1.000000000000feed 7 alice of the hill");
-        assert_eq!(MemberRecord::parse("alice-1", &record.to_record()), Ok(record));
+            assert_eq!(record.to_record(), stored);
+            assert_eq!(MemberRecord::parse("alice-1", stored), Ok(record));
+        }
         for wrong in ["", "n1", "n1.x 7 alice", "n1.1 x alice", "n1.1 7"] {
             assert!(MemberRecord::parse("alice-1", wrong).is_err(), "{wrong}");
         }

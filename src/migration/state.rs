@@ -95,6 +95,7 @@ pub fn roster_changes(room: &str, known: &[(String, String)], present: &[Peer]) 
         room_id: room,
         username: &peer.username,
         client_id: &peer.client_id,
+        name: peer.name.as_deref(),
         connected_users,
         polite: false,
     });

@@ -80,6 +80,7 @@ mod tests {
             room_id,
             client_id,
             username,
+            name: None,
             connected_users: 2,
             polite: false,
         };

@@ -73,6 +73,9 @@ pub enum ServerMessage<'a> {
         room_id: &'a str,
         username: &'a str,
         client_id: &'a str,
+        /// As in [`RosterEntry`].
+        #[serde(skip_serializing_if = "Option::is_none")]
+        name: Option<&'a str>,
         connected_users: usize,
         /// As in [`RosterEntry`].
         polite: bool,
@@ -164,6 +167,9 @@ pub struct RosterEntry<'a> {
     pub client_id: &'a str,
     /// Its user.
     pub username: &'a str,
+    /// The display name that its token gives it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<&'a str>,
     /// Whether the reader of the list is the polite peer towards it (perfect negotiation, W3C WebRTC 10.7): when
     /// both offer at once, the one that came later gives way.
     pub polite: bool,

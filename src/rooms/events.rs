@@ -93,7 +93,7 @@ impl RoomEvent<'_> {
     /// The event as webhooks receive it, where they do.
     fn to_webhook(self) -> Option<WebhookEvent> {
         let names = |member: EventMember<'_>| {
-            let Peer { client_id, username } = member.peer.clone();
+            let Peer { client_id, username, .. } = member.peer.clone();
             (client_id, username)
         };
         match self {
@@ -166,7 +166,7 @@ impl Room {
                 self.announce_join(member.peer, connected_users);
             }
             RoomEvent::Left { member, connected_users, .. } => {
-                let Peer { client_id, username } = member.peer;
+                let Peer { client_id, username, .. } = member.peer;
                 self.push_to_others(client_id, None, || {
                     let message = ServerMessage::UserLeft {
                         room_id: &self.id,
@@ -202,6 +202,7 @@ impl Room {
                 room_id: &self.id,
                 username: &peer.username,
                 client_id: &peer.client_id,
+                name: peer.name.as_deref(),
                 connected_users,
                 polite: false,
             };

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     delivery::{ClientQueue, DisconnectReason, ResumeError},
     migration::MemberRecord,
-    protocol::{RosterEntry, ServerMessage},
+    protocol::ServerMessage,
 };
 
 /// A local member that is about to be inserted.
@@ -87,11 +87,7 @@ impl Room {
     /// Sends a new member the list of the others, and reports it to them.
     fn add_local(&mut self, member: NewMember, is_continued: bool, now: Instant) -> u64 {
         let users = self.members.iter().map(|member| &member.peer);
-        let users = users.map(|peer| RosterEntry {
-            client_id: &peer.client_id,
-            username: &peer.username,
-            polite: true,
-        });
+        let users = users.map(|peer| peer.to_roster_entry(true));
         let queue = &member.queue;
         queue.push(ServerMessage::UsersInRoom { users: users.collect() }.encode(), None);
         if queue.features().peer_state {

@@ -14,7 +14,7 @@ use crate::{
 };
 
 fn peer(client_id: &str, username: &str) -> Peer {
-    Peer { client_id: client_id.into(), username: username.into() }
+    Peer { client_id: client_id.into(), username: username.into(), name: None }
 }
 
 fn join(

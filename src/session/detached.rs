@@ -135,6 +135,7 @@ impl DetachedMember {
         let peer = Peer {
             client_id: resume_token.client_id.as_str().into(),
             username: resume_token.username.as_str().into(),
+            name: resume_token.name.as_deref().map(Arc::from),
         };
         let room = resume_token.room.as_str().into();
         let membership = Membership::restore(rooms, &room, peer, queue, join_order).ok()?;
@@ -258,7 +259,7 @@ impl DetachedMember {
             metrics.record_queue_overflow();
         }
         metrics.record_leave(reason);
-        let Peer { username, client_id } = self.membership.peer();
+        let Peer { username, client_id, .. } = self.membership.peer();
         let (room, user, client) = (self.room(), &**username, &**client_id);
         tracing::error_span!("socket", room, user, client)
             .in_scope(|| tracing::info!(reason, "detached member left"));

@@ -15,6 +15,7 @@ use super::{
     resume::{ResumeFailure, ResumedMembership, resume},
 };
 use crate::{
+    auth::access_token::Claims,
     delivery::{ClientQueue, ClientQueueReader, ReplayBuffer},
     limits::{MessageRateLimiter, RateVerdict, RefusalKind, count_refusal},
     metrics::{LimitKind, ResumeResult},
@@ -109,7 +110,8 @@ pub(super) async fn handshake<'h, D: SessionServices>(
     if authorized.is_guest() {
         queue.set_guest();
     }
-    let peer = Peer { client_id, username: authorized.username.clone() };
+    let name = authorized.claims.as_ref().and_then(Claims::display_name).map(Arc::from);
+    let peer = Peer { client_id, username: authorized.username.clone(), name };
     // Also where the room has no place for the peer.
     record_peer_in_span(&peer);
     let check_entry = || match context.services.check_entry(&context.room, &peer) {
@@ -163,7 +165,7 @@ async fn evict_own<D>(context: &SessionContext<D>, peer: &Peer) -> bool {
 }
 
 /// Adds the peer to the log lines of the rest of the handshake.
-fn record_peer_in_span(Peer { username, client_id }: &Peer) {
+fn record_peer_in_span(Peer { username, client_id, .. }: &Peer) {
     Span::current().record("user", &**username).record("client", &**client_id);
 }
 

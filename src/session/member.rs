@@ -84,7 +84,7 @@ impl<'h, D: SessionServices> Member<'h, D> {
         let Authorized { claims, session, .. } = authorized;
         let can = claims.as_ref().map_or(CapabilitySet::MEMBER, Claims::capabilities);
         let is_relay_only = claims.as_ref().is_some_and(Claims::is_relay_only);
-        let Peer { client_id, username } = membership.peer();
+        let Peer { client_id, username, name } = membership.peer();
         let ice_version = context.services.ice_version();
         let ice = context.services.ice_servers((!is_guest).then_some(username));
         let wants_ice = queue.features().ice;
@@ -93,6 +93,7 @@ impl<'h, D: SessionServices> Member<'h, D> {
             room: context.room.to_string(),
             client_id: client_id.to_string(),
             username: username.to_string(),
+            name: name.as_deref().map(str::to_owned),
             key,
             claims,
             since,

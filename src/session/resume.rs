@@ -40,7 +40,11 @@ pub(super) async fn resume<D: SessionServices>(
     let (token, last_seq, authorized) =
         verify_resume(context, request, queue).map_err(ResumeFailure::Refused)?;
     let client_id: Arc<str> = token.client_id.as_str().into();
-    let peer = Peer { client_id: client_id.clone(), username: authorized.username.clone() };
+    let peer = Peer {
+        client_id: client_id.clone(),
+        username: authorized.username.clone(),
+        name: token.name.as_deref().map(Arc::from),
+    };
     let (rooms, room, key) = (&context.rooms, &context.room, token.key);
     let resume_here =
         || Membership::resume(rooms, room, peer.clone(), key, queue.clone(), last_seq);

@@ -493,7 +493,7 @@ async fn a_client_that_receives_more_than_it_can_read_is_still_read() {
     let limits = SessionLimits { enforce_token_expiry: false, ..limits() };
     let mut client = connect_with(limits, 1).joined().await;
     let (bob, _reader) = delivery::channel();
-    let peer = Peer { client_id: "b".into(), username: "bob".into() };
+    let peer = Peer { client_id: "b".into(), username: "bob".into(), name: None };
     let bob = Membership::join_local(&client.rooms, &"den".into(), peer, bob).unwrap();
     let chatter = tokio::spawn(async move {
         loop {
@@ -609,7 +609,7 @@ async fn a_member_that_is_disconnected_during_a_write_leaves_at_once() {
     }
     sleep(Duration::from_secs(1)).await;
 
-    let newer = Peer { client_id: "a".into(), username: "alice".into() };
+    let newer = Peer { client_id: "a".into(), username: "alice".into(), name: None };
     let _membership =
         Membership::join_local(&client.rooms, &"den".into(), newer, delivery::channel().0).unwrap();
     let reason = client.session.await.unwrap();

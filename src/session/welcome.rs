@@ -8,7 +8,7 @@ use secrecy::SecretString;
 use super::SessionContext;
 use crate::{
     auth::permissions::Permissions,
-    protocol::{GrantedPermissions, IceServer, MessageLimits, RosterEntry, ServerMessage},
+    protocol::{GrantedPermissions, IceServer, MessageLimits, ServerMessage},
     rooms::{Peer, Resumed},
 };
 
@@ -64,11 +64,7 @@ impl Welcome {
         limits: MessageLimits,
     ) -> ByteString {
         let others = resumed.others.iter();
-        let users = others.map(|(peer, came_before)| RosterEntry {
-            client_id: &peer.client_id,
-            username: &peer.username,
-            polite: *came_before,
-        });
+        let users = others.map(|(peer, came_before)| peer.to_roster_entry(*came_before));
         ServerMessage::Resumed {
             client_id: &peer.client_id,
             replayed: resumed.replayed_frames,

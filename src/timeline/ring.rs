@@ -16,10 +16,11 @@ pub(super) const MAX_EVENTS: usize = 512;
 /// Peers that are remembered beside those that an event names.
 pub(super) const MAX_PEERS: usize = 1024;
 
-/// What the names of a peer take: both are counted references.
-fn name_bytes(peer: &Peer) -> usize {
+/// What the names of a peer take: they are counted references.
+fn name_bytes(Peer { client_id, username, name }: &Peer) -> usize {
     const COUNTS: usize = 16;
-    2 * COUNTS + peer.client_id.len() + peer.username.len()
+    let counted = |name: &Arc<str>| COUNTS + name.len();
+    counted(client_id) + counted(username) + name.as_ref().map_or(0, counted)
 }
 
 /// What has happened in one room.

@@ -15,7 +15,7 @@ use crate::{
 };
 
 fn peer(number: usize) -> Peer {
-    Peer { client_id: format!("c{number}").into(), username: "alice".into() }
+    Peer { client_id: format!("c{number}").into(), username: "alice".into(), name: None }
 }
 
 fn offer(from: PeerRef, to: PeerRef) -> TimelineEntry {

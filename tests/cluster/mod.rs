@@ -3,6 +3,7 @@
 
 mod access;
 mod delivery;
+mod display_names;
 mod doctor;
 mod faults;
 mod healing;

@@ -608,7 +608,7 @@ fn live(acts: Vec<Act>) {
             Act::Join { node, room, id, user } => {
                 let (room, client_id): (Arc<str>, Arc<str>) =
                     (format!("room {room}").into(), format!("c{id}").into());
-                let peer = Peer { client_id, username: format!("u{user}").into() };
+                let peer = Peer { client_id, username: format!("u{user}").into(), name: None };
                 let key = members.len() as u128 + 1;
                 members.push(Member::joins(&nodes[node], node, room, peer, key));
             }
@@ -774,7 +774,8 @@ fn wander(steps: Vec<Step>) {
         node.heals(&mut engine);
     }
     let joins = |number: usize| {
-        let peer = Peer { client_id: format!("c{number}").into(), username: "u".into() };
+        let peer =
+            Peer { client_id: format!("c{number}").into(), username: "u".into(), name: None };
         Member::joins(
             &nodes[number % NODES],
             number % NODES,
@@ -899,7 +900,7 @@ fn a_migration_that_was_not_claimed_does_not_keep_a_newer_membership_from_resumi
         node.heals(&mut engine);
     }
     let joins = |nodes: &[Node], node: usize, key| {
-        let peer = Peer { client_id: "c".into(), username: "u".into() };
+        let peer = Peer { client_id: "c".into(), username: "u".into(), name: None };
         Member::joins(&nodes[node], node, "room".into(), peer, key)
     };
     let mut members = vec![joins(&nodes, 0, 1)];

@@ -189,7 +189,11 @@ struct Member {
 impl Member {
     fn join(nodes: &[Node], node: usize, id: usize, user: usize) -> Self {
         let (queue, reader) = delivery::channel();
-        let peer = Peer { client_id: format!("c{id}").into(), username: format!("u{user}").into() };
+        let peer = Peer {
+            client_id: format!("c{id}").into(),
+            username: format!("u{user}").into(),
+            name: None,
+        };
         let (rooms, who) = (nodes[node].rooms.clone(), peer.clone());
         let joining =
             tokio::spawn(async move { Membership::join(&rooms, &"den".into(), who, queue).await });

@@ -12,12 +12,10 @@ use tokio::{io::AsyncWriteExt, process::Command, time::timeout};
 
 use crate::harness::{
     TEST_TIMEOUT, http,
-    process::{RestartableServer, SERVER, text},
+    process::{KEY, RestartableServer, SERVER, text},
 };
 
 const PAGE: &str = include_str!("../../docs/build/your-own-users.md");
-
-const KEY: &str = "jwt-key-of-the-server-0123456789abcdef";
 
 const ADMIN: &str = "admin-token-of-this-test-0123456789abcdef";
 

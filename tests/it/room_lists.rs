@@ -18,7 +18,8 @@ const ADMIN_TOKEN: &str = "0123456789abcdef0123456789abcdef";
 fn open_room(server: &TestServer, room: &str, members: usize) -> Vec<Membership> {
     let room: Arc<str> = room.into();
     let member = |number: usize| {
-        let peer = Peer { client_id: number.to_string().into(), username: "alice".into() };
+        let peer =
+            Peer { client_id: number.to_string().into(), username: "alice".into(), name: None };
         Membership::join_local(&server.app.rooms, &room, peer, delivery::channel().0).unwrap()
     };
     (0..members).map(member).collect()

@@ -15,14 +15,11 @@ use crate::{
     harness::{
         Client, PASSWORD, TEST_TIMEOUT, http,
         process::{
-            INTERVALS, RestartableServer, SERVER, ServerProcess, command, manage_ok, start_err,
-            text,
+            INTERVALS, KEY, RestartableServer, SERVER, ServerProcess, command, manage_ok,
+            start_err, text,
         },
     },
 };
-
-/// As [`RestartableServer`] has it.
-const KEY: &str = "jwt-key-of-the-server-0123456789abcdef";
 
 /// A token that no library has made.
 fn minted(key: &[u8], header: &Value, claims: &Value) -> String {
@@ -32,7 +29,7 @@ fn minted(key: &[u8], header: &Value, claims: &Value) -> String {
     format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(tag))
 }
 
-fn hs256(key: &str, claims: &Value) -> String {
+pub fn hs256(key: &str, claims: &Value) -> String {
     minted(key.as_bytes(), &json!({"alg": "HS256"}), claims)
 }
 

@@ -26,6 +26,8 @@ export interface SignalOptions {
 export interface Member {
     client_id: string;
     username: string;
+    /** The display name that the token of the member gives it. */
+    name?: string;
     /** Whether this client is the polite one of the pair: on an offer collision it accepts the other's offer. */
     polite: boolean;
 }

@@ -31,6 +31,8 @@ export declare class Peer extends Emitter<PeerEvents> {
     private offersFirst;
     readonly id: string;
     readonly username: string;
+    /** The display name that the peer's token gives it; undefined if it gives none. */
+    name: string | undefined;
     /** Whether this client is the polite one of the pair: on an offer collision it accepts the other's offer. */
     polite: boolean;
     /** Replaced when the peer starts a new RTCPeerConnection. */

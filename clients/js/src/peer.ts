@@ -100,8 +100,10 @@ class NoConnection {
 export class Peer extends Emitter<PeerEvents> {
   readonly id: string;
   readonly username: string;
+  /** The display name that the peer's token gives it; undefined if it gives none. */
+  name: string | undefined;
   /** Whether this client is the polite one of the pair: on an offer collision it accepts the other's offer. */
-  polite: boolean;
+  polite!: boolean;
   /** Replaced when the peer starts a new RTCPeerConnection. */
   connection!: RTCPeerConnection;
   /** What this peer publishes at the moment. */
@@ -144,8 +146,14 @@ export class Peer extends Emitter<PeerEvents> {
     super();
     this.id = member.client_id;
     this.username = member.username;
-    this.polite = member.polite;
+    this.update(member);
     this.createConnection();
+  }
+
+  /** @internal The member has joined anew: roles that the server has told both sides, and perhaps another token. */
+  update({ name, polite }: Member): void {
+    this.name = name;
+    this.polite = polite;
   }
 
   /** Creates a data channel to this peer, which receives it as a `channel` event. */

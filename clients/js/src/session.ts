@@ -190,7 +190,7 @@ export class Session extends Emitter<SessionEvents> {
     for (const member of members) {
       const known = this.peers.get(member.client_id);
       if (known) {
-        known.polite = member.polite;
+        known.update(member);
         known.renegotiate(true);
       } else this.addPeer(member, true);
     }
@@ -212,7 +212,7 @@ export class Session extends Emitter<SessionEvents> {
       case 'user_joined':
         this.present.add(frame.client_id);
         if (peer) {
-          peer.polite = frame.polite;
+          peer.update(frame);
           peer.renegotiate(false);
         } else this.addPeer(frame, false);
         break;

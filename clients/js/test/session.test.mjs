@@ -189,6 +189,16 @@ test('joins again when a resume fails, and keeps its peer connections', async ()
   assert.deepEqual([seen.left, FakeConnection.all.length], [[], 1], 'Bob joined later and kept his connection');
 });
 
+test('gives peers the display names of their tokens', async () => {
+  const { session } = await join();
+  const carol = { client_id: 'carol-1', username: 'carol', polite: false, name: 'Carol C.' };
+  await FakeSocket.last.receive({ seq: 2, type: 'user_joined', ...carol });
+
+  assert.deepEqual([...session.peers.values()].map(({ name }) => name), [undefined, 'Carol C.']);
+  await FakeSocket.last.receive({ seq: 3, type: 'user_joined', ...carol, name: 'C.' });
+  assert.equal(session.peers.get('carol-1').name, 'C.');
+});
+
 test('removes a peer that does not return after a server crash', async () => {
   const { session, seen } = await join();
   session.peers.get('bob-1').connection.connectionState = 'connected';

@@ -50,6 +50,8 @@ class Peer:
     """Set by the program while a connection to this peer exists. If the peer is missing after a
     crash of the server, it then has 30 seconds to return before it is removed, because the call
     continues meanwhile."""
+    name: str | None = None
+    """The display name that its token gives it; None if it gives none."""
 
 
 @dataclass(frozen=True, slots=True)

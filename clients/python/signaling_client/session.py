@@ -281,8 +281,11 @@ class Session:
         if known:
             # The latest roles, which the server has sent to the peer too: they must not clash.
             known.username, known.polite = member["username"], member["polite"]
+            known.name = member.get("name")
             return
-        peer = Peer(member["client_id"], member["username"], member["polite"])
+        peer = Peer(
+            member["client_id"], member["username"], member["polite"], name=member.get("name")
+        )
         self._peers[peer.id] = peer
         self._emit(PeerJoined(peer, existing))
 

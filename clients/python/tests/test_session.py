@@ -724,6 +724,17 @@ class Room(ScriptedCase):
             (len(self.events), self.left(), list(session.peers)), (2, ["bob-1"], ["carol-1"])
         )
 
+    async def test_peer_has_the_display_name_of_its_token(self) -> None:
+        session = await self.join()
+        carol = {"client_id": "carol-1", "username": "carol", "polite": False, "name": "Carol C."}
+        await self.socket.receive({"seq": 2, "type": "user_joined", **carol})
+        names = [peer.name for peer in session.peers.values()]
+        self.assertEqual(names, [None, "Carol C."])
+        await self.reconnect()
+        await self.socket.receive(RESUME_FAILED, success(), users({**carol, "name": "C."}))
+
+        self.assertEqual(session.peers["carol-1"].name, "C.")
+
     async def test_after_a_crash_a_missing_peer_is_removed_later_if_it_was_connected(self) -> None:
         for connected, after in ((False, []), (True, ["bob-1"])):
             self.events.clear()

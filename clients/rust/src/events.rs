@@ -94,6 +94,9 @@ pub struct Member {
     pub client_id: String,
     /// The account of the member, or the name of the guest.
     pub username: String,
+    /// The display name that the token of the member gives it; `None` if it gives none.
+    #[serde(default)]
+    pub name: Option<String>,
     /// Whether this client is the polite one of the pair: on an offer collision it accepts the member's offer.
     #[serde(default)]
     pub polite: bool,

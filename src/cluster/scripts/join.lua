@@ -1,7 +1,7 @@
 -- A client wants to join. ARGV: room, client, connection, username, capacity of the room, 1 for a guest (no guest is the user
--- of another connection). Returns: admitted, taken, full, damaged, or
+-- of another connection), display name or nothing. Returns: admitted, taken, full, damaged, or
 -- unknown where the node itself is not known (any more).
-local room, client, connection, username, capacity, is_guest = unpack(ARGV)
+local room, client, connection, username, capacity, is_guest, name = unpack(ARGV)
 local node = node_of(connection)
 if not redis.call('ZSCORE', PREFIX .. 'nodes', node) then return 'unknown' end
 local members = redis.call('HLEN', PREFIX .. 'room:' .. room)
@@ -18,6 +18,7 @@ if current then
   end_for_good(connection_of(current))
 end
 local record = connection .. ' ' .. redis.call('INCR', PREFIX .. 'arrivals') .. ' ' .. username
+if name ~= '' then record = record .. '\n' .. name end
 local sequence = number_event(room, 'joined', client, record)
 post_to_room(room, node, 'kind', 'joined', 'room', room, 'client', client, 'record', record, 'sequence', sequence)
 add(room, client, record)

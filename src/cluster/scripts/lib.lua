@@ -5,6 +5,7 @@
 -- that have webhooks give it, and without it nothing is numbered.
 --
 -- A record is "<node>.<key> <join order> <username>": the connection that has a client id, since when, and its user.
+-- A display name follows in a line of its own.
 local PREFIX, SEQUENCES = KEYS[1], KEYS[2]
 
 local function now()
@@ -14,7 +15,7 @@ end
 
 local function node_of(record) return string.match(record, '^[^.]+') end
 local function connection_of(record) return string.match(record, '^[^ ]+') end
-local function username_of(record) return string.match(record, '^[^ ]+ %d+ (.*)$') end
+local function username_of(record) return string.match(record, '^[^ ]+ %d+ ([^\n]*)') end
 
 -- The process of an entry of `processes`: "<process> <what others may know of the node>".
 local function process_of(holder) return string.match(holder, '^[^ ]+') end

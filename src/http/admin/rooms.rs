@@ -58,6 +58,9 @@ struct WholeRoomBody {
 pub(super) struct MemberBody {
     pub(super) client_id: String,
     pub(super) username: String,
+    /// The display name that its token gives it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) name: Option<String>,
     /// The node that the member is on, where it is another one; that node knows more.
     #[serde(skip_serializing_if = "Option::is_none")]
     node: Option<String>,
@@ -83,6 +86,7 @@ impl From<MemberSnapshot> for MemberBody {
         Self {
             client_id: peer.client_id.to_string(),
             username: peer.username.to_string(),
+            name: peer.name.map(|name| name.to_string()),
             node: node.map(|node| node.to_string()),
             is_detached,
             seconds: Some(age.as_secs()),
@@ -204,6 +208,7 @@ pub(super) async fn members_of(app: &AppState, room: &str) -> Result<Vec<MemberB
         .map(|record| MemberBody {
             client_id: record.peer.client_id.to_string(),
             username: record.peer.username.to_string(),
+            name: record.peer.name.map(|name| name.to_string()),
             node: Some(record.connection.node.to_string()),
             ..MemberBody::default()
         })

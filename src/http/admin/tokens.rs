@@ -48,13 +48,15 @@ struct Mint {
     can: Option<Vec<String>>,
     /// `all` or `relay`. Default: `all`.
     ice: Option<String>,
+    /// The display name that the members of a room see, of 1 to 64 characters.
+    name: Option<String>,
     /// How long it is valid. Default: as a login.
     #[schema(minimum = 1, maximum = 31_536_000)]
     seconds: Option<u64>,
 }
 
 impl DescribeBody for Mint {
-    const ACCEPTED: &str = "an object with \"username\", and perhaps \"rooms\", \"can\" (lists of strings), \"ice\" and \"seconds\" (1 to 31536000)";
+    const ACCEPTED: &str = "an object with \"username\", and perhaps \"rooms\", \"can\" (lists of strings), \"ice\", \"name\" and \"seconds\" (1 to 31536000)";
 }
 
 /// An access token for a user.
@@ -80,7 +82,7 @@ async fn mint(
     State(app): State<AppState>,
     _: Administrator,
     Extension(client): Extension<ClientEndpoint>,
-    JsonBody(Mint { username, rooms, can, ice, seconds }): JsonBody<Mint>,
+    JsonBody(Mint { username, rooms, can, ice, name, seconds }): JsonBody<Mint>,
 ) -> Result<Response, ApiError> {
     if seconds.is_some_and(|seconds| !(1..=MAX_LIFETIME).contains(&seconds)) {
         return Err(Mint::fault());
@@ -89,6 +91,7 @@ async fn mint(
         ("rooms", rooms.map(Value::from)),
         ("can", can.map(Value::from)),
         ("ice", ice.map(Value::from)),
+        ("name", name.map(Value::from)),
     ];
     let fields = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
     let signaling = Some(fields.collect::<Map<_, _>>()).filter(|fields| !fields.is_empty());

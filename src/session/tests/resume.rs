@@ -220,7 +220,7 @@ async fn a_detached_member_that_misses_too_much_has_left() {
     bob.receive().await;
     lose_connection(alice).await;
 
-    let peer = Peer { client_id: "carol".into(), username: "carol".into() };
+    let peer = Peer { client_id: "carol".into(), username: "carol".into(), name: None };
     let carol =
         Membership::join_local(&server.rooms, &"den".into(), peer, delivery::channel().0).unwrap();
     assert_eq!(bob.receive().await["type"], "user_joined");

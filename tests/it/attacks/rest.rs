@@ -335,7 +335,7 @@ async fn a_list_of_thousands_of_rooms_delays_no_member() {
         let server = TestServer::start(&[("ROOMS_API_REQUIRE_AUTH", needs_token)]).await;
         let (outbox, _mailbox) = signaling::delivery::channel();
         let sit_down = |number| {
-            let peer = Peer { client_id: "x".into(), username: "dave".into() };
+            let peer = Peer { client_id: "x".into(), username: "dave".into(), name: None };
             Membership::join_local(
                 &server.app.rooms,
                 &format!("room{number}").into(),

@@ -183,6 +183,9 @@ pub struct RestartableServer {
     settings: Vec<(String, String)>,
 }
 
+/// The `JWT_SECRET_KEY` of a [`RestartableServer`].
+pub const KEY: &str = "jwt-key-of-the-server-0123456789abcdef";
+
 impl RestartableServer {
     pub async fn start(settings: &[(&str, &str)]) -> Self {
         Self::start_in(folder_with_users(CHEAP), settings).await
@@ -205,7 +208,7 @@ impl RestartableServer {
             ("WEBSOCKET_MESSAGE_BURST", "100000"),
             ("WEBSOCKET_BYTES_PER_SECOND", "1000000000"),
             ("SECRET_KEY", "own-key-of-the-server-0123456789abcdef"),
-            ("JWT_SECRET_KEY", "jwt-key-of-the-server-0123456789abcdef"),
+            ("JWT_SECRET_KEY", KEY),
         ];
         let place = |text: &str| text.replace("{folder}", folder.path().to_str().unwrap());
         let settings = usual.iter().chain(settings);

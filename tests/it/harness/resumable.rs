@@ -86,6 +86,11 @@ impl ResumableClient {
         (new, answer)
     }
 
+    /// Resumes with the token of this message from now on.
+    pub fn keep_resume_token(&mut self, message: &Value) {
+        self.resume_token = message["resume_token"].as_str().unwrap().to_owned();
+    }
+
     /// Resumes on a new socket; the `resumed` message.
     pub async fn resume(&mut self, address: SocketAddr) -> Value {
         let (new, answer) = self.try_resume(address).await;

@@ -145,7 +145,7 @@ fn member(name: &str) -> Value {
 
 fn peer(name: &str) -> Member {
     let (client_id, username) = (format!("{name}-1"), name.to_owned());
-    Member { client_id, username, polite: true, existing: true }
+    Member { client_id, username, name: None, polite: true, existing: true }
 }
 
 fn newcomer(name: &str) -> Member {
@@ -378,6 +378,18 @@ fn join_and_leave_of_a_peer_are_reported_once() {
         ]
     );
     assert_eq!(client.membership.peers().collect::<Vec<_>>(), [&peer("bob")]);
+}
+
+#[test]
+fn a_member_has_the_display_name_of_its_token() {
+    let mut client = Harness::joined(false, None);
+    let mut joined = member("carol");
+    (joined["type"], joined["name"]) = ("user_joined".into(), "Carol C.".into());
+
+    client.receive(joined);
+
+    let names = client.membership.peers().map(|peer| peer.name.as_deref());
+    assert_eq!(names.collect::<Vec<_>>(), [None, Some("Carol C.")]);
 }
 
 #[test]

@@ -40,7 +40,7 @@ export function showRoom(details, timeline, failedTurnServers) {
   setText(document.querySelector('[data-act="lock"]'), details?.is_locked ? 'Unlock' : 'Lock');
   const actions = [rowButton('Message…', sendMessage), rowButton('Kick…', kick)];
   syncChildren(byId('members'), details?.members ?? [], ({ client_id: id }) => id, rowOf(6, ...actions), (row, it) => {
-    setCells(row, it.username, it.client_id, `${it.is_detached ? 'disconnected' : 'connected'}${it.node === undefined ? '' : `, on ${it.node}`}`,
+    setCells(row, it.name === undefined ? it.username : `${it.name} (${it.username})`, it.client_id, `${it.is_detached ? 'disconnected' : 'connected'}${it.node === undefined ? '' : `, on ${it.node}`}`,
       it.seconds === undefined ? '' : duration(it.seconds), it.address, it.ping_rtt_ms === undefined ? '' : seconds(it.ping_rtt_ms / 1000), PATH_NAMES[it.path]);
   });
   showTimeline(timeline, failedTurnServers);
