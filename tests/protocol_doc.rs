@@ -159,7 +159,13 @@ fn the_server_sends_every_server_message_exactly_so_and_no_other() {
         heard(SignalKind::IceCandidate, RawValue::NULL, (laptop, alice)),
         heard(SignalKind::Message, &muted, (laptop, alice)),
         ServerMessage::Pong.encode(),
-        ServerMessage::TokenRefreshed { expires_in: 1800, resume_offer: None }.encode(),
+        ServerMessage::TokenRefreshed {
+            expires_in: 1800,
+            ice_transport_policy: None,
+            permissions: None,
+            resume_offer: None,
+        }
+        .encode(),
         ServerMessage::IceServers { ice_servers: ice_servers.get(1..).unwrap(), ttl: 86_400 }
             .encode(),
         ServerMessage::Limits { limits }.encode(),

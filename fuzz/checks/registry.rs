@@ -144,7 +144,7 @@ impl World {
     }
 
     fn join(&mut self, room: &'static str, client_id: &str, username: &str) {
-        let peer = Peer { client_id: client_id.into(), username: username.into() };
+        let peer = Peer { client_id: client_id.into(), username: username.into(), name: None };
         let (queue, reader) = delivery::channel();
         let disconnect_signal = reader.disconnect_signal();
 

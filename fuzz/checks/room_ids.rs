@@ -75,7 +75,7 @@ impl Server {
             return assert_eq!(self.ask(info).0, StatusCode::NOT_FOUND);
         };
         let (outbox, _mailbox) = delivery::channel();
-        let peer = Peer { client_id: "a".into(), username: "alice".into() };
+        let peer = Peer { client_id: "a".into(), username: "alice".into(), name: None };
         let membership =
             Membership::join_local(&self.app.rooms, &Arc::from(&*room), peer, outbox).unwrap();
         let (status, answer) = self.ask(info);

@@ -93,6 +93,12 @@ pub enum ServerMessage<'a> {
     /// The session now lasts as long as the new token; `expires_in` in seconds.
     TokenRefreshed {
         expires_in: u64,
+        /// As in [`Self::AuthSuccess`].
+        #[serde(rename = "iceTransportPolicy", skip_serializing_if = "Option::is_none")]
+        ice_transport_policy: Option<&'static str>,
+        /// As in [`Self::AuthSuccess`].
+        #[serde(skip_serializing_if = "Option::is_none")]
+        permissions: Option<GrantedPermissions<'a>>,
         #[serde(flatten)]
         resume_offer: Option<ResumeOffer<'a>>,
     },

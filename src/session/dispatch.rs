@@ -8,6 +8,7 @@ use super::{
     AuthError, Credentials, SessionServices,
     liveness::TimedSocket,
     member::{Member, expires_at},
+    welcome::{granted, ice_transport_policy},
 };
 use crate::{
     auth::{access_token::Claims, permissions::CapabilitySet},
@@ -240,11 +241,14 @@ impl<D: SessionServices> Member<'_, D> {
                 let without_addresses;
                 let signal = if self.is_relay_only {
                     match relay_only(signal.kind, signal.payload) {
-                        RelayOnly::Payload(payload) => without_addresses = payload,
+                        RelayOnly::Unchanged => signal,
+                        RelayOnly::Payload(payload) => {
+                            without_addresses = payload;
+                            Signal { payload: &without_addresses, ..signal }
+                        }
                         // The client sends it and need not know: its peers connect through the TURN server.
                         RelayOnly::Nothing => return (kind, MessageOutcome::Done, None),
                     }
-                    Signal { payload: &without_addresses, ..signal }
                 } else {
                     signal
                 };
@@ -290,6 +294,7 @@ impl<D: SessionServices> Member<'_, D> {
                 }
                 self.can = claims.map_or(CapabilitySet::MEMBER, Claims::capabilities);
                 self.is_relay_only = claims.is_some_and(Claims::is_relay_only);
+                let permissions = claims.and_then(|claims| claims.permissions.clone());
                 let expires_in = authorized.expires_in.unwrap_or_default().as_secs();
                 let grace = self.context.limits.token_refresh_grace;
                 self.expires_at = expires_at(&authorized, grace);
@@ -299,7 +304,13 @@ impl<D: SessionServices> Member<'_, D> {
                     self.context.sign_resume_token(token)
                 });
                 let resume_offer = signed.as_ref().map(|token| self.context.resume_offer(token));
-                Ok(ServerMessage::TokenRefreshed { expires_in, resume_offer }.encode())
+                let answer = ServerMessage::TokenRefreshed {
+                    expires_in,
+                    ice_transport_policy: ice_transport_policy(permissions.as_deref()),
+                    permissions: granted(permissions.as_deref()),
+                    resume_offer,
+                };
+                Ok(answer.encode())
             }
             Ok(_) => {
                 Err(("invalid_token", "That token is another user's; this session stays as it is"))

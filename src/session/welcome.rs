@@ -21,18 +21,20 @@ pub(super) struct Welcome {
     pub(super) permissions: Option<Box<Permissions>>,
 }
 
+/// What a client is told of the permissions of its token.
+pub(super) fn granted(permissions: Option<&Permissions>) -> Option<GrantedPermissions<'_>> {
+    permissions.map(|permissions| GrantedPermissions {
+        rooms: permissions.rooms.as_deref(),
+        can: permissions.can.names().collect(),
+    })
+}
+
+/// The `iceTransportPolicy` that a client must use.
+pub(super) fn ice_transport_policy(permissions: Option<&Permissions>) -> Option<&'static str> {
+    permissions.filter(|permissions| permissions.is_relay_only).map(|_| "relay")
+}
+
 impl Welcome {
-    fn permissions(&self) -> Option<GrantedPermissions<'_>> {
-        self.permissions.as_ref().map(|permissions| GrantedPermissions {
-            rooms: permissions.rooms.as_deref(),
-            can: permissions.can.names().collect(),
-        })
-    }
-
-    fn ice_transport_policy(&self) -> Option<&'static str> {
-        self.permissions.as_ref().filter(|it| it.is_relay_only).map(|_| "relay")
-    }
-
     /// `auth_success` for `peer`, whose token expires after `expires_in`.
     pub(super) fn auth_success<D>(
         &self,
@@ -48,8 +50,8 @@ impl Welcome {
             expires_in: expires_in.map(|left| left.as_secs()),
             limits,
             ice_servers: &self.ice_servers,
-            ice_transport_policy: self.ice_transport_policy(),
-            permissions: self.permissions(),
+            ice_transport_policy: ice_transport_policy(self.permissions.as_deref()),
+            permissions: granted(self.permissions.as_deref()),
             resume_offer: self.resume_token.as_ref().map(|token| context.resume_offer(token)),
         }
         .encode()
@@ -71,8 +73,8 @@ impl Welcome {
             users: users.collect(),
             limits,
             ice_servers: &self.ice_servers,
-            ice_transport_policy: self.ice_transport_policy(),
-            permissions: self.permissions(),
+            ice_transport_policy: ice_transport_policy(self.permissions.as_deref()),
+            permissions: granted(self.permissions.as_deref()),
             resume_offer: self.resume_token.as_ref().map(|token| context.resume_offer(token)),
         }
         .encode()

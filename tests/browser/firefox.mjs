@@ -34,11 +34,11 @@ export async function startPlainPages() {
   return { port: server.address().port, url: `http://127.0.0.1:${server.address().port}/`, end: () => { server.closeAllConnections(); server.close(); } };
 }
 
-export async function openFirefox(proxyPort) {
+export async function openFirefox(proxyPort, more = {}) {
   if (!existsSync(FIREFOX)) throw new Error(`${FIREFOX} is missing: apt-get install firefox-esr, or set FIREFOX`);
   const home = folder();
   const preferences = {
-    ...PREFERENCES,
+    ...PREFERENCES, ...more,
     'network.proxy.type': 1, 'network.proxy.http': '127.0.0.1', 'network.proxy.http_port': proxyPort,
     'network.proxy.ssl': '127.0.0.1', 'network.proxy.ssl_port': proxyPort,
   };

@@ -197,8 +197,9 @@ function openLine(output) {
 /**
  * Starts coturn with deploy/turnserver.conf. As shipped it refuses to relay to this machine, as it
  * should; `toLoopback` adds what lets two peers on it meet. `previous` is a secret that still counts.
+ * `relayIp`, in 127.0.0.0/8, is the address of the relayed candidates.
  */
-export async function startCoturn({ secret, previous, toLoopback = true }) {
+export async function startCoturn({ secret, previous, toLoopback = true, relayIp = '127.0.0.1' }) {
   return onFreePorts(async () => {
     const home = folder();
     const [port, tlsPort] = [await freePort(), await freePort()];
@@ -208,9 +209,9 @@ export async function startCoturn({ secret, previous, toLoopback = true }) {
       ['REPLACE_WITH_TURNSERVER_SECRET', secret],
       ['/etc/letsencrypt/live/turn.example.com', certificate().folder],
     ]);
-    conf += `\nlistening-ip=127.0.0.1\nrelay-ip=127.0.0.1\nuserdb=${home}/turndb\npidfile=${home}/pid\n`;
+    conf += `\nlistening-ip=127.0.0.1\nrelay-ip=${relayIp}\nuserdb=${home}/turndb\npidfile=${home}/pid\n`;
     if (previous) conf += `static-auth-secret=${previous}\n`;
-    if (toLoopback) conf += 'allow-loopback-peers\nallowed-peer-ip=127.0.0.1\n';
+    if (toLoopback) conf += 'allow-loopback-peers\nallowed-peer-ip=127.0.0.0-127.0.0.255\n';
     writeFileSync(join(home, 'turnserver.conf'), conf);
 
     const child = launch('turnserver', ['-c', join(home, 'turnserver.conf')], { cwd: home });

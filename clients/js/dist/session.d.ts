@@ -5,7 +5,7 @@ import { Peer, type PeerEvents } from './peer.js';
 export interface ConnectOptions extends SignalOptions {
     /** Used in place of the ICE servers that the server provides. */
     iceServers?: RTCIceServer[];
-    /** Configuration of every RTCPeerConnection, such as `{ iceTransportPolicy: 'relay' }`. */
+    /** Configuration of every RTCPeerConnection, such as `{ iceTransportPolicy: 'relay' }`. A token may demand that, too. */
     rtc?: RTCConfiguration;
     /** Called for every state, also before the client has joined. */
     onState?: (event: StateEvent) => void;

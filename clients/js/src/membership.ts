@@ -51,7 +51,8 @@ export interface MembershipHandlers {
   frame(frame: Frame): void;
   state(event: StateEvent): void;
   error(error: SignalError): void;
-  iceServers(servers: RTCIceServer[]): void;
+  /** Other ICE servers, or the same with another policy: `isNewPolicy`. */
+  iceServers(servers: RTCIceServer[], isNewPolicy: boolean): void;
 }
 
 // All in milliseconds.
@@ -91,6 +92,8 @@ export class Membership {
   clientId?: string;
   username?: string;
   iceServers: RTCIceServer[] = [];
+  /** `relay` where the token allows TURN servers only. */
+  iceTransportPolicy?: RTCIceTransportPolicy;
   state: State = 'connecting';
 
   private socket: WebSocket | undefined;
@@ -301,9 +304,12 @@ export class Membership {
     }
   }
 
-  private storeCredentials({ iceServers, resume_token }: Frame): void {
+  private storeCredentials({ type, iceServers, iceTransportPolicy, resume_token }: Frame): void {
     this.resumeToken = resume_token ?? this.resumeToken;
-    if (iceServers) this.handlers.iceServers((this.iceServers = iceServers));
+    const isNewPolicy = type !== 'ice_servers' && iceTransportPolicy !== this.iceTransportPolicy;
+    if (isNewPolicy) this.iceTransportPolicy = iceTransportPolicy;
+    this.iceServers = iceServers ?? this.iceServers;
+    if (iceServers || isNewPolicy) this.handlers.iceServers(this.iceServers, isNewPolicy);
   }
 
   private async token(): Promise<string | undefined> {

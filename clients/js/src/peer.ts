@@ -245,8 +245,10 @@ export class Peer extends Emitter<PeerEvents> {
   }
 
   /** @internal Sets new ICE servers, and moves a connection that uses an old TURN allocation. */
-  async updateIceServers(configuration: RTCConfiguration): Promise<void> {
+  async updateIceServers(configuration: RTCConfiguration, isNewPolicy: boolean): Promise<void> {
     this.connection.setConfiguration(configuration);
+    // With another policy the candidates in use may not be used any more.
+    if (isNewPolicy) return this.restartIce();
     const { path } = await this.stats();
     // Firefox may not report the pair in use; the connection may then be relayed.
     if (!this.polite && (path === 'relay' || (!path && this.connection.connectionState === 'connected'))) this.restartIce();

@@ -6,7 +6,7 @@ import { Peer, type PeerEvents } from './peer.js';
 export interface ConnectOptions extends SignalOptions {
   /** Used in place of the ICE servers that the server provides. */
   iceServers?: RTCIceServer[];
-  /** Configuration of every RTCPeerConnection, such as `{ iceTransportPolicy: 'relay' }`. */
+  /** Configuration of every RTCPeerConnection, such as `{ iceTransportPolicy: 'relay' }`. A token may demand that, too. */
   rtc?: RTCConfiguration;
   /** Called for every state, also before the client has joined. */
   onState?: (event: StateEvent) => void;
@@ -76,11 +76,11 @@ export class Session extends Emitter<SessionEvents> {
         if (event.state === 'closed') this.finish();
       },
       error: (error) => this.emit('error', { error }),
-      iceServers: (servers) => {
-        if (this.options.iceServers) return;
-        this.iceServers = this.usable(servers);
+      iceServers: (servers, isNewPolicy) => {
+        if (!this.options.iceServers) this.iceServers = this.usable(servers);
+        else if (!isNewPolicy) return;
         for (const peer of this.peers.values()) {
-          peer.updateIceServers(this.configuration).catch((error) => this.reportMediaError(peer, error));
+          peer.updateIceServers(this.configuration, isNewPolicy).catch((error) => this.reportMediaError(peer, error));
         }
       },
     });
@@ -102,7 +102,8 @@ export class Session extends Emitter<SessionEvents> {
 
   /** @internal */
   get configuration(): RTCConfiguration {
-    return { ...this.options.rtc, iceServers: this.iceServers };
+    const { iceTransportPolicy } = this.membership;
+    return { ...this.options.rtc, iceServers: this.iceServers, ...(iceTransportPolicy && { iceTransportPolicy }) };
   }
 
   /**

@@ -406,6 +406,24 @@ test('sets new ICE servers on every connection', async () => {
   assert.deepEqual(session.peers.get('carol-1').connection.configuration.iceServers, iceServers);
 });
 
+test('uses TURN servers alone while its token demands that, whatever the application has configured', async () => {
+  const iceServers = [{ urls: ['turn:own.example.com'], username: '1:alice', credential: 'x' }];
+  const { connecting } = start({ iceServers, rtc: { iceTransportPolicy: 'all', bundlePolicy: 'max-bundle' } });
+  await settle();
+  await FakeSocket.last.receive({ type: 'auth_required' });
+  await FakeSocket.last.receive(success({ iceTransportPolicy: 'relay' }), { seq: 1, type: 'users_in_room', users: [BOB] });
+  const { connection } = (await connecting).peers.get('bob-1');
+  const configured = () => [connection.configuration.iceTransportPolicy, connection.configuration.bundlePolicy, connection.configuration.iceServers, connection.restarts];
+
+  assert.deepEqual(configured(), ['relay', 'max-bundle', iceServers, undefined]);
+  await FakeSocket.last.receive({ seq: 2, type: 'ice_servers', iceServers: [], ttl: 60 });
+  assert.deepEqual(configured(), ['relay', 'max-bundle', iceServers, undefined]);
+  await FakeSocket.last.receive({ seq: 3, type: 'token_refreshed', expires_in: 60 });
+  assert.deepEqual(configured(), ['all', 'max-bundle', iceServers, 1], 'another token allows everything');
+  await FakeSocket.last.receive({ seq: 4, type: 'token_refreshed', expires_in: 60, iceTransportPolicy: 'relay' });
+  assert.deepEqual(configured(), ['relay', 'max-bundle', iceServers, 2]);
+});
+
 test('reads the statistics of each browser, from the candidate pair in use', async () => {
   const { session } = await join();
   const peer = session.peers.get('bob-1');

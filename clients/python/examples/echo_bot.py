@@ -193,9 +193,12 @@ async def main() -> int:
     parser.add_argument("--room", required=True)
     parser.add_argument("--username", help="without it the bot joins as a guest")
     parser.add_argument("--password")
+    parser.add_argument("--token", help="an access token, in place of a username and a password")
     args = parser.parse_args()
     if (args.username is None) != (args.password is None):
         parser.error("--username and --password go together")
+    if args.token and args.username:
+        parser.error("give a --token, or a --username and a --password")
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s")
     for name in (log.name, "signaling_client"):
         logging.getLogger(name).setLevel(logging.INFO)
@@ -203,7 +206,10 @@ async def main() -> int:
     account = Account(args.url, args.username, args.password) if args.username else None
 
     async def run() -> None:
-        async with connect(args.url, args.room, get_token=account) as session:
+        async with connect(args.url, args.room, token=args.token, get_token=account) as session:
+            if session.ice_transport_policy == "relay":
+                reason = "the token allows TURN servers only, and aiortc 1.4 cannot be held to that"
+                raise SignalError("relay_only", reason)
             log.info("joined %r as %s (%s)", args.room, session.username, session.id)
             await echo(session)
 

@@ -9,6 +9,9 @@ StateName: TypeAlias = Literal["connecting", "connected", "reconnecting", "close
 """`connecting` until the client first joins, `reconnecting` while there is no joined socket after
 that, `closed` at the end."""
 
+IceTransportPolicy: TypeAlias = Literal["all", "relay"]
+"""`relay` if the token of this client allows connections through TURN servers only."""
+
 SignalType: TypeAlias = Literal["offer", "answer", "ice_candidate"]
 
 
@@ -104,7 +107,8 @@ class Signal:
 
 @dataclass(frozen=True, slots=True)
 class IceServers:
-    """ICE servers with new credentials, for every connection."""
+    """ICE servers with new credentials, or another `ice_transport_policy` of the session: for every
+    connection."""
 
     servers: list[dict[str, Any]] = field(repr=False)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 from urllib.parse import quote, urlsplit
 
-from .events import Error, IceServers, SignalError, State, StateName
+from .events import Error, IceServers, IceTransportPolicy, SignalError, State, StateName
 from .reconnect import RETRIED_CODES, TOKEN_ERRORS, TOKEN_REASONS, retry_delay
 from .send_buffer import Frame, SendBuffer, encode
 from .tokens import GetToken, lifetime_of, renewal_delay, token_error
@@ -74,6 +74,7 @@ class Membership:
         self.client_id = client_id
         self.username: str | None = None
         self.ice_servers: list[Frame] = []
+        self.ice_transport_policy: IceTransportPolicy = "all"
         self.state: StateName = "connecting"
 
         self._url = room_url(url, room)
@@ -293,9 +294,14 @@ class Membership:
 
     def _store_credentials(self, frame: Frame) -> None:
         self._resume_token = frame.get("resume_token", self._resume_token)
-        if servers := frame.get("iceServers"):
-            self.ice_servers = servers
-            self._emit(IceServers(servers))
+        policy = self.ice_transport_policy
+        if frame["type"] != "ice_servers":
+            is_relay = frame.get("iceTransportPolicy") == "relay"
+            self.ice_transport_policy = "relay" if is_relay else "all"
+        servers = frame.get("iceServers")
+        self.ice_servers = servers or self.ice_servers
+        if servers or policy != self.ice_transport_policy:
+            self._emit(IceServers(self.ice_servers))
 
     def _store_limits(self, frame: Frame) -> None:
         self._max_message_bytes = frame.get("limits", {}).get("max_message_bytes")

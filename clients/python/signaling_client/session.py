@@ -13,6 +13,7 @@ from .events import (
     Error,
     Event,
     IceServers,
+    IceTransportPolicy,
     Message,
     Peer,
     PeerJoined,
@@ -160,6 +161,11 @@ class Session:
     def ice_servers(self) -> list[dict[str, Any]]:
         """The ICE servers in the JSON of RTCPeerConnection; empty if the server provides none."""
         return self._membership.ice_servers
+
+    @property
+    def ice_transport_policy(self) -> IceTransportPolicy:
+        """The `iceTransportPolicy` of every RTCPeerConnection: `relay` if the token demands it."""
+        return self._membership.ice_transport_policy
 
     def send(self, data: Any, to: str | None = None) -> None:
         """Sends any JSON value to every peer, or to the one with the client id `to`.

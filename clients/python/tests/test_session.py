@@ -778,6 +778,22 @@ class Room(ScriptedCase):
         self.assertEqual((session.ice_servers, len(self.events)), (servers, 1))
         self.assertNotIn("c5ed", repr(self.events))
 
+    async def test_ice_transport_policy_is_that_of_the_last_token(self) -> None:
+        session = await self.join()
+        self.assertEqual(session.ice_transport_policy, "all")
+        refreshed = {"type": "token_refreshed", "expires_in": 60}
+        for seq, (frame, policy, events) in enumerate(
+            [
+                ({**refreshed, "iceTransportPolicy": "relay"}, "relay", 1),
+                ({"type": "ice_servers", "iceServers": [], "ttl": 60}, "relay", 1),
+                ({**refreshed, "iceTransportPolicy": "relay"}, "relay", 1),
+                (refreshed, "all", 2),
+            ],
+            start=2,
+        ):
+            await self.socket.receive({"seq": seq, **frame})
+            self.assertEqual((session.ice_transport_policy, len(self.events)), (policy, events))
+
     async def test_error_without_a_close_is_reported_and_the_session_continues(self) -> None:
         session = await self.join()
         await self.socket.receive(

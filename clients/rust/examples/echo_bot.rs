@@ -20,7 +20,9 @@ use std::{
 
 use clap::Parser;
 use serde_json::{Value, json};
-use signaling_client::{Change, Event, Options, Session, SignalKind, State, start};
+use signaling_client::{
+    Change, Event, IceTransportPolicy, Options, Session, SignalKind, State, start,
+};
 use str0m::{
     Candidate, Event as RtcEvent, IceConnectionState, Input, Output, Rtc, RtcConfig, RtcError,
     change::SdpOffer,
@@ -65,14 +67,20 @@ struct Arguments {
     username: Option<String>,
     #[arg(long, requires = "username")]
     password: Option<String>,
+    /// An access token of your own, in place of a username and a password
+    #[arg(long, conflicts_with = "username")]
+    token: Option<String>,
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), BotError> {
-    let Arguments { url, room, username, password } = Arguments::parse();
+    let Arguments { url, room, username, password, token } = Arguments::parse();
     let mut options = Options::new(url, room);
     if let (Some(username), Some(password)) = (username, password) {
         options = options.login(username, password);
+    }
+    if let Some(token) = token {
+        options = options.token(token);
     }
     let (session, mut events) = start(options)?;
     let mut bot = Bot { session: session.clone(), calls: BTreeMap::new() };
@@ -137,6 +145,10 @@ impl Bot {
                 return Err(format!("session ended: {}", reason.unwrap_or_default()).into());
             }
             Event::State(Change { state: State::Connected, .. }) => {
+                if self.session.ice_transport_policy() == IceTransportPolicy::Relay {
+                    let reason = "the token allows TURN servers only, and this bot uses none";
+                    return Err(reason.into());
+                }
                 println!("joined as {}", self.session.id());
             }
             Event::State(Change { retry_in, reason, .. }) => {

@@ -53,7 +53,8 @@ pub enum Event {
         /// Any JSON value.
         data: Value,
     },
-    /// ICE servers for every connection from now on.
+    /// ICE servers for every connection from now on; or the same, and
+    /// [`Session::ice_transport_policy`](crate::Session::ice_transport_policy) is another one.
     IceServers(Vec<IceServer>),
     /// An error. [`Error::Closed`] ends the session, and only the state [`State::Closed`] follows.
     Error(Error),
@@ -135,6 +136,17 @@ impl SignalKind {
             Self::IceCandidate => ("ice_candidate", "candidate"),
         }
     }
+}
+
+/// Which candidates a connection may use: the `iceTransportPolicy` of `RTCConfiguration`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IceTransportPolicy {
+    /// All.
+    #[default]
+    All,
+    /// Those of TURN servers alone: the token keeps the addresses of this client from its peers.
+    Relay,
 }
 
 /// A STUN or TURN server, in the form of `RTCIceServer`.

@@ -31,6 +31,8 @@ mod session;
 mod shared;
 mod tokens;
 
-pub use events::{Change, Error, Event, IceServer, Member, PeerState, SignalKind, State};
+pub use events::{
+    Change, Error, Event, IceServer, IceTransportPolicy, Member, PeerState, SignalKind, State,
+};
 pub use options::Options;
 pub use session::{Events, Session, connect, start};

@@ -26,7 +26,7 @@ use self::{
     sequence::ReceivedSequence,
     timers::{OnSilence, Timers},
 };
-use crate::events::{Change, Error, Event, IceServer, Member, State};
+use crate::events::{Change, Error, Event, IceServer, IceTransportPolicy, Member, State};
 
 /// How long before its expiry a token is renewed; half of its lifetime if that is shorter.
 const RENEW_BEFORE: Duration = Duration::from_secs(60);
@@ -44,6 +44,7 @@ pub(crate) struct Membership {
     username: Option<String>,
     roster: Roster,
     ice_servers: Vec<IceServer>,
+    ice_transport_policy: IceTransportPolicy,
     resume_token: Option<String>,
     attempt: u32,
     received: ReceivedSequence,
@@ -73,6 +74,7 @@ impl Membership {
             username: None,
             roster: Roster::default(),
             ice_servers: Vec::new(),
+            ice_transport_policy: IceTransportPolicy::All,
             resume_token: None,
             attempt: 0,
             received: ReceivedSequence::default(),
@@ -106,6 +108,10 @@ impl Membership {
 
     pub fn peers(&self) -> impl Iterator<Item = &Member> {
         self.roster.members()
+    }
+
+    pub fn ice_transport_policy(&self) -> IceTransportPolicy {
+        self.ice_transport_policy
     }
 
     pub fn ice_servers(&self) -> &[IceServer] {
@@ -331,9 +337,14 @@ impl Membership {
         if let Some(token) = field(frame, "resume_token") {
             self.resume_token = Some(token);
         }
-        if let Some(servers) = field::<Vec<IceServer>>(frame, "iceServers") {
-            self.ice_servers.clone_from(&servers);
-            self.emit(Event::IceServers(servers));
+        let policy = self.ice_transport_policy;
+        if frame.get("type").is_none_or(|kind| kind != "ice_servers") {
+            self.ice_transport_policy = field(frame, "iceTransportPolicy").unwrap_or_default();
+        }
+        let servers = field::<Vec<IceServer>>(frame, "iceServers");
+        if servers.is_some() || policy != self.ice_transport_policy {
+            self.ice_servers = servers.unwrap_or_else(|| self.ice_servers.clone());
+            self.emit(Event::IceServers(self.ice_servers.clone()));
         }
     }
 

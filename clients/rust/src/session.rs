@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 use crate::{
     driver::Driver,
     endpoint::Endpoint,
-    events::{Change, Error, Event, IceServer, Member, SignalKind, State},
+    events::{Change, Error, Event, IceServer, IceTransportPolicy, Member, SignalKind, State},
     membership::{Frame, Input, Membership, object},
     options::Options,
     shared::SharedMembership,
@@ -152,6 +152,11 @@ impl Session {
     /// The ICE servers to use from now on.
     pub fn ice_servers(&self) -> Vec<IceServer> {
         self.membership.0.lock().ice_servers().to_vec()
+    }
+
+    /// Which candidates connections may use from now on: it is [`IceTransportPolicy::Relay`] if the token demands that.
+    pub fn ice_transport_policy(&self) -> IceTransportPolicy {
+        self.membership.0.lock().ice_transport_policy()
     }
 
     /// Leaves the room, and waits until the Close frame is sent and answered: at most two seconds.

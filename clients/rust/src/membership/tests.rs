@@ -923,6 +923,27 @@ fn ice_servers_are_reported_and_stored_and_debug_output_hides_credentials() {
 }
 
 #[test]
+fn ice_transport_policy_is_that_of_the_last_token() {
+    let mut client = Harness::joined(false, None);
+    assert_eq!(client.membership.ice_transport_policy(), IceTransportPolicy::All);
+    let refreshed = json!({"type":"token_refreshed","expires_in":60});
+    let mut relay_only = refreshed.clone();
+    relay_only["iceTransportPolicy"] = "relay".into();
+    let renewed = json!({"type":"ice_servers","iceServers":[],"ttl":60});
+    for (frame, policy, events) in [
+        (relay_only.clone(), IceTransportPolicy::Relay, 1),
+        (renewed, IceTransportPolicy::Relay, 2),
+        (relay_only, IceTransportPolicy::Relay, 2),
+        (refreshed, IceTransportPolicy::All, 3),
+    ] {
+        client.receive(frame);
+
+        let found = (client.membership.ice_transport_policy(), client.events.len());
+        assert_eq!(found, (policy, events));
+    }
+}
+
+#[test]
 fn after_leaving_all_inputs_are_ignored() {
     let mut client = Harness::joined(true, Some(ms(60_000)));
     client.send("last");
