@@ -58,9 +58,11 @@ fn the_server_understands_every_client_message() {
             "call_report",
             "kick",
             "lock",
+            "mute",
             "ping",
             "resume",
-            "unlock"
+            "unlock",
+            "unmute"
         ],
         "a kind of message is not documented"
     );

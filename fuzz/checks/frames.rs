@@ -12,7 +12,7 @@ use super::json::{self, Fault};
 const LONGEST_ERROR: usize = 300;
 
 /// The fields of a message that the server reads; each may occur once.
-const KNOWN: [&str; 11] = [
+const KNOWN: [&str; 12] = [
     "type",
     "id",
     "to",
@@ -24,6 +24,7 @@ const KNOWN: [&str; 11] = [
     "candidate",
     "data",
     "ban_seconds",
+    "seconds",
 ];
 
 /// What a frame means by the contract.

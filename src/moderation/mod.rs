@@ -1,5 +1,5 @@
-//! What administrators have decided: which users may not enter which room, which rooms are locked, how many members a room
-//! holds.
+//! What administrators have decided: which users may not enter which room, which rooms are locked, which members are muted, how
+//! many members a room holds.
 //!
 //! A rule applies until its time is over, or until a newer one about the same replaces it, also one that removes it. So nodes
 //! that send each other their rules, in whatever order, come to the same.

@@ -48,6 +48,14 @@ pub enum RuleKind {
         /// This room.
         room: String,
     },
+    /// What these members send to everyone, and their messages, are not passed on.
+    Mute {
+        /// In this room.
+        room: String,
+        /// The members that it is about.
+        #[serde(rename = "who")]
+        subject: Subject,
+    },
     /// The room holds more, or fewer, members than others.
     Capacity {
         /// This room.
@@ -60,26 +68,26 @@ impl RuleKind {
     pub fn room(&self) -> Option<&str> {
         match self {
             Self::Ban { room, .. } => room.as_deref(),
-            Self::Lock { room } | Self::Capacity { room } => Some(room),
+            Self::Lock { room } | Self::Mute { room, .. } | Self::Capacity { room } => Some(room),
         }
     }
 
     /// What rules about the same share on every node: a JSON array of kind, room, kind of subject, and name.
     fn replication_key(&self) -> String {
         let room = self.room().unwrap_or_default();
-        let parts = match self {
-            Self::Ban { subject: Subject::Everyone, .. } => ["ban", room, "everyone", ""],
-            Self::Ban { subject: Subject::Username(name), .. } => ["ban", room, "username", name],
-            Self::Ban { subject: Subject::ClientId(id), .. } => ["ban", room, "client_id", id],
-            Self::Lock { .. } => ["lock", room, "", ""],
-            Self::Capacity { .. } => ["capacity", room, "", ""],
+        let (kind, [kind_of_subject, name]) = match self {
+            Self::Ban { subject, .. } => ("ban", subject.key_parts()),
+            Self::Lock { .. } => ("lock", ["", ""]),
+            Self::Mute { subject, .. } => ("mute", subject.key_parts()),
+            Self::Capacity { .. } => ("capacity", ["", ""]),
         };
+        let parts = [kind, room, kind_of_subject, name];
         #[expect(clippy::expect_used, reason = "strings")]
         serde_json::to_string(&parts).expect("texts can be written")
     }
 }
 
-/// The members that a ban is about.
+/// The members that a ban or a mute is about.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Subject {
@@ -89,6 +97,17 @@ pub enum Subject {
     Username(String),
     /// The member with this client id.
     ClientId(String),
+}
+
+impl Subject {
+    /// Its kind and its name, as replication keys have them.
+    fn key_parts(&self) -> [&str; 2] {
+        match self {
+            Self::Everyone => ["everyone", ""],
+            Self::Username(name) => ["username", name],
+            Self::ClientId(id) => ["client_id", id],
+        }
+    }
 }
 
 /// As the log has it.

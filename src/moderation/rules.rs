@@ -4,7 +4,10 @@ use std::{
     collections::{BTreeMap, btree_map::Entry},
     io,
     path::Path,
-    sync::{PoisonError, RwLock, RwLockReadGuard},
+    sync::{
+        PoisonError, RwLock, RwLockReadGuard,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use super::{EntryDenied, ModerationRule, RuleKind, Subject};
@@ -28,6 +31,8 @@ pub struct RuleLimitReached;
 pub struct ModerationRules {
     file: LineFile,
     rules: RwLock<BTreeMap<RuleKind, ModerationRule>>,
+    /// How many of them mute and are not removed: every message asks for that.
+    mutes: AtomicUsize,
 }
 
 impl ModerationRules {
@@ -41,7 +46,8 @@ impl ModerationRules {
         let holds = "the moderation rules of administrators (bans, locks, capacities)";
         let (file, rules) = LineFile::load(users_csv, ".orders", holds, ModerationRule::parse)?;
         let rules = rules.into_iter().map(|rule| (rule.about.clone(), rule)).collect();
-        Ok(Self { file, rules: RwLock::new(rules) })
+        let mutes = AtomicUsize::new(count_mutes(&rules));
+        Ok(Self { file, rules: RwLock::new(rules), mutes })
     }
 
     /// A rule that is made at `now`, in milliseconds since the Unix epoch, for so many seconds: newer than any about the same.
@@ -72,6 +78,7 @@ impl ModerationRules {
     /// since the Unix epoch: where too many are kept, the oldest that are over by then make room, kicks before others.
     pub fn merge(&self, rule: ModerationRule, now: u64) -> bool {
         let mut rules = self.rules.write().unwrap_or_else(PoisonError::into_inner);
+        let is_mute = matches!(rule.about, RuleKind::Mute { .. });
         match rules.entry(rule.about.clone()) {
             Entry::Occupied(known) if known.get().rank() >= rule.rank() => return false,
             Entry::Occupied(mut known) => drop(known.insert(rule)),
@@ -79,6 +86,9 @@ impl ModerationRules {
         }
         if rules.len() > MAX_KEPT_RULES {
             evict_oldest(&mut rules, now);
+        }
+        if is_mute {
+            self.mutes.store(count_mutes(&rules), Ordering::Relaxed);
         }
         drop(rules);
         self.file.mark_dirty();
@@ -112,6 +122,21 @@ impl ModerationRules {
         self.read().get(&lock).is_some_and(|rule| rule.is_active(now))
     }
 
+    /// Whether any rule mutes somebody, perhaps no longer.
+    pub fn has_mutes(&self) -> bool {
+        self.mutes.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether a member of `room` is muted at `now`, in seconds since the Unix epoch.
+    pub fn is_muted(&self, room: &str, username: &str, client_id: &str, now: u64) -> bool {
+        let rules = self.read();
+        let subjects =
+            [Subject::Username(username.to_owned()), Subject::ClientId(client_id.to_owned())];
+        let mut kinds =
+            subjects.into_iter().map(|subject| RuleKind::Mute { room: room.to_owned(), subject });
+        kinds.any(|about| rules.get(&about).is_some_and(|rule| rule.is_active(now)))
+    }
+
     /// Whether a rule has ended a membership that began at `since`, in milliseconds since the Unix epoch.
     pub fn has_ended(&self, room: &str, username: &str, client_id: &str, since: u64) -> bool {
         let rules = self.read();
@@ -142,6 +167,7 @@ impl ModerationRules {
             }
             is_retained
         });
+        self.mutes.store(count_mutes(&rules), Ordering::Relaxed);
         drop(rules);
         if !evicted.is_empty() {
             self.file.mark_dirty();
@@ -161,6 +187,12 @@ impl ModerationRules {
     fn read(&self) -> RwLockReadGuard<'_, BTreeMap<RuleKind, ModerationRule>> {
         self.rules.read().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn count_mutes(rules: &BTreeMap<RuleKind, ModerationRule>) -> usize {
+    let is_mute =
+        |rule: &&ModerationRule| matches!(rule.about, RuleKind::Mute { .. }) && !rule.is_removed;
+    rules.values().filter(is_mute).count()
 }
 
 /// Drops some of the rules that are over.

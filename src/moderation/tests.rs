@@ -57,6 +57,33 @@ fn a_kick_ends_memberships_and_denies_no_entry() {
 }
 
 #[test]
+fn a_mute_applies_to_its_subject_in_its_room_until_its_end_also_in_the_next_process() {
+    let (folder, rules) = none();
+    assert!(!rules.has_mutes());
+    let mute = |subject| RuleKind::Mute { room: "den".into(), subject };
+    add(&rules, mute(Subject::ClientId("c1".into())), 60);
+    let bob = add(&rules, mute(Subject::Username("bob".into())), 60);
+    rules.save().unwrap();
+
+    let next = ModerationRules::load(&folder.path().join("users.csv")).unwrap();
+    for rules in [&rules, &next] {
+        assert!(rules.has_mutes());
+        assert!(rules.is_muted("den", "bob", "x", NOW + 59));
+        assert!(!rules.is_muted("den", "bob", "x", NOW + 60));
+        assert!(!rules.is_muted("attic", "bob", "x", NOW));
+        assert!(
+            rules.is_muted("den", "alice", "c1", NOW) && !rules.is_muted("den", "alice", "c2", NOW)
+        );
+        assert_eq!(rules.check_entry("den", "bob", "c1", NOW), None);
+        assert!(!rules.has_ended("den", "bob", "c1", 0));
+    }
+    assert!(rules.merge(ModerationRule { at: bob.at + 1, is_removed: true, ..bob }, NOW));
+    assert!(!rules.is_muted("den", "bob", "x", NOW) && rules.has_mutes());
+    let evicted = rules.evict_expired(NOW + RETENTION_SECONDS + 60);
+    assert_eq!((evicted.len(), rules.has_mutes()), (2, false));
+}
+
+#[test]
 fn a_removed_rule_has_no_effect() {
     let (_folder, rules) = none();
     let about = ban(Some("den"), Subject::Username("bob".into()));

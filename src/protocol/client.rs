@@ -22,8 +22,8 @@ const MAX_ECHOED_CHARS: usize = 64;
 /// The longest `id` that an error repeats, in bytes of JSON.
 const MAX_FRAME_ID_BYTES: usize = 128;
 
-/// The longest ban, in seconds: ten years, as for administrators.
-const MAX_BAN_SECONDS: u64 = 10 * 365 * 86_400;
+/// The longest ban or mute, in seconds: ten years, as for administrators.
+const MAX_RULE_SECONDS: u64 = 10 * 365 * 86_400;
 
 /// A frame from a client: its message, or the error, and the `id` for the answer.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ pub enum ClientMessage<'a> {
     Ping,
     /// `call_report`: the result of a call.
     CallReport(CallReport<'a>),
-    /// `kick`, `lock` or `unlock`: a moderator acts on the room.
+    /// `kick`, `mute`, `unmute`, `lock` or `unlock`: a moderator acts on the room.
     Moderate(ModerationRequest<'a>),
 }
 
@@ -63,6 +63,18 @@ pub enum ModerationRequest<'a> {
         /// For how long it may not come back, in seconds.
         ban_seconds: u64,
     },
+    /// Has nothing that a member sends to everyone passed on, and none of its messages.
+    Mute {
+        /// Its client id.
+        client_id: Cow<'a, str>,
+        /// For how long, in seconds; `None` until it is taken back.
+        seconds: Option<u64>,
+    },
+    /// Takes that back.
+    Unmute {
+        /// Its client id.
+        client_id: Cow<'a, str>,
+    },
     /// Lets no more members in.
     Lock,
     /// Lets members in again.
@@ -74,6 +86,8 @@ impl ModerationRequest<'_> {
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Kick { .. } => "kick",
+            Self::Mute { .. } => "mute",
+            Self::Unmute { .. } => "unmute",
             Self::Lock => "lock",
             Self::Unlock => "unlock",
         }
@@ -217,6 +231,8 @@ struct Envelope<'a> {
     data: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     ban_seconds: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    seconds: Option<&'a RawValue>,
 }
 
 fn parse_envelope(frame: &str) -> Result<Envelope<'_>, FrameError> {
@@ -304,6 +320,11 @@ impl<'a> Envelope<'a> {
             "ping" => Ok(ClientMessage::Ping),
             "call_report" => self.call_report().map(ClientMessage::CallReport),
             "kick" => self.kick().map(ClientMessage::Moderate),
+            "mute" => self.mute().map(ClientMessage::Moderate),
+            "unmute" => {
+                let client_id = self.moderated_client()?;
+                Ok(ClientMessage::Moderate(ModerationRequest::Unmute { client_id }))
+            }
             "lock" => Ok(ClientMessage::Moderate(ModerationRequest::Lock)),
             "unlock" => Ok(ClientMessage::Moderate(ModerationRequest::Unlock)),
             "offer" => self.signal(SignalKind::Offer, object("offer", self.offer)?),
@@ -349,15 +370,33 @@ impl<'a> Envelope<'a> {
     }
 
     fn kick(&self) -> Result<ModerationRequest<'a>, FrameError> {
-        let client_id = self.to.and_then(text).filter(|to| is_client_id(to));
-        let client_id = client_id.ok_or_else(|| field("to", "the client id of a member"))?;
+        let client_id = self.moderated_client()?;
         let ban_seconds = match self.ban_seconds.filter(|raw| !is_null(raw)) {
             None => 0,
             Some(raw) => value::<u64>(raw)
-                .filter(|seconds| *seconds <= MAX_BAN_SECONDS)
+                .filter(|seconds| *seconds <= MAX_RULE_SECONDS)
                 .ok_or_else(|| field("ban_seconds", "a whole number of seconds up to 315360000"))?,
         };
         Ok(ModerationRequest::Kick { client_id, ban_seconds })
+    }
+
+    fn mute(&self) -> Result<ModerationRequest<'a>, FrameError> {
+        let client_id = self.moderated_client()?;
+        let seconds = match self.seconds.filter(|raw| !is_null(raw)) {
+            None => None,
+            Some(raw) => Some(
+                value::<u64>(raw)
+                    .filter(|seconds| (1..=MAX_RULE_SECONDS).contains(seconds))
+                    .ok_or_else(|| field("seconds", "a whole number from 1 to 315360000"))?,
+            ),
+        };
+        Ok(ModerationRequest::Mute { client_id, seconds })
+    }
+
+    /// The member that a moderator's message is about.
+    fn moderated_client(&self) -> Result<Cow<'a, str>, FrameError> {
+        let client_id = self.to.and_then(text).filter(|to| is_client_id(to));
+        client_id.ok_or_else(|| field("to", "the client id of a member"))
     }
 
     fn signal(

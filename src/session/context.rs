@@ -205,6 +205,10 @@ pub trait SessionServices: Send + Sync {
     }
     /// The moderation rule by which an authorized client may not enter this room now, if there is one.
     fn check_entry(&self, room: &str, peer: &Peer) -> Option<EntryDenied>;
+    /// Whether what this member of the room sends to everyone, and its messages, are not passed on now.
+    fn is_muted(&self, _room: &str, _peer: &Peer) -> bool {
+        false
+    }
     /// The time, in milliseconds since the Unix epoch.
     fn now(&self) -> u64;
     /// The servers for this user's `new RTCPeerConnection(…)` from now on; `None` for a guest.

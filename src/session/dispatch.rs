@@ -238,6 +238,14 @@ impl<D: SessionServices> Member<'_, D> {
                     let reply = self.context.encode_error("forbidden", &sentence, id);
                     return (kind, MessageOutcome::Refused, Some(reply));
                 }
+                let is_refused_to_muted = signal.to.is_none() || signal.kind == SignalKind::Message;
+                if is_refused_to_muted
+                    && self.context.services.is_muted(&self.context.room, self.membership.peer())
+                {
+                    let sentence = "You are muted: what you send to everyone, and your messages, are not passed on";
+                    let reply = self.context.encode_error("muted", sentence, id);
+                    return (kind, MessageOutcome::Refused, Some(reply));
+                }
                 let without_addresses;
                 let signal = if self.is_relay_only {
                     match relay_only(signal.kind, signal.payload) {

@@ -92,6 +92,23 @@ impl AppState {
         Ok(self.publish_rule(rule).await?)
     }
 
+    /// Mutes members of a room for so many seconds.
+    ///
+    /// # Errors
+    ///
+    /// [`ModerationError`].
+    pub async fn mute(
+        &self,
+        room: String,
+        subject: Subject,
+        seconds: u64,
+    ) -> Result<ModerationRule, ModerationError> {
+        let about = RuleKind::Mute { room, subject };
+        let rule = self.moderation_rules.create(about, unix_now_ms(), seconds)?;
+        self.publish_rule(rule.clone()).await?;
+        Ok(rule)
+    }
+
     /// Has a room hold so many members, also where others hold more or fewer. Its members stay.
     ///
     /// # Errors
@@ -187,6 +204,9 @@ pub(super) fn apply_rule(rules: &ModerationRules, rooms: &RoomRegistry, rule: Mo
         }
         RuleKind::Lock { room } => {
             rooms.record_moderation(room, if is_active { "lock" } else { "unlock" })
+        }
+        RuleKind::Mute { room, .. } => {
+            rooms.record_moderation(room, if is_active { "mute" } else { "unmute" })
         }
         RuleKind::Capacity { room } => {
             rooms.set_room_capacity(room, rule.members.filter(|_| is_active))

@@ -12,9 +12,9 @@ import { ask, cleanUp, Client, freePort, logIn, PASSWORDS, sleep, startServer, S
 /** Documented answers that no test can have, each with the reason. */
 const NOT_PROVOKED = {
   'get /health/ready 503': 'while draining the server takes no new connection that could ask',
-  ...Object.fromEntries(['ban', 'rooms/{room_id}/kick', 'rooms/{room_id}/lock', 'rooms/{room_id}/close', 'rooms/{room_id}/capacity'].map((act) =>
+  ...Object.fromEntries(['ban', 'rooms/{room_id}/kick', 'rooms/{room_id}/mute', 'rooms/{room_id}/lock', 'rooms/{room_id}/close', 'rooms/{room_id}/capacity'].map((act) =>
     [`post /admin/api/${act} 409`, 'only with ten thousand active rules, which a test in src/moderation creates'])),
-  ...Object.fromEntries(['ban', 'remove', 'rooms/{room_id}/lock', 'rooms/{room_id}/unlock', 'rooms/{room_id}/close', 'rooms/{room_id}/capacity'].map((act) =>
+  ...Object.fromEntries(['ban', 'remove', 'rooms/{room_id}/mute', 'rooms/{room_id}/unmute', 'rooms/{room_id}/lock', 'rooms/{room_id}/unlock', 'rooms/{room_id}/close', 'rooms/{room_id}/capacity'].map((act) =>
     [`post /admin/api/${act} 503`, 'only where the disk takes nothing, which a test in tests/it/admin.rs sees to'])),
 };
 
@@ -88,6 +88,7 @@ const ADMINISTRATION = [
   ['get', 'rooms', undefined, [422, 503]], ['get', 'rooms/{room_id}', undefined, [503]], ['get', 'rooms/{room_id}/timeline'],
   ['post', 'rooms/{room_id}/message', { data: 'hello' }, [422, 503]],
   ['post', 'rooms/{room_id}/lock'], ['post', 'rooms/{room_id}/unlock'],
+  ['post', 'rooms/{room_id}/mute', { client_id: 'a' }, [422]], ['post', 'rooms/{room_id}/unmute', { client_id: 'a' }, [422]],
   ['post', 'rooms/{room_id}/capacity', { members: 5 }, [422]],
   ['post', 'ban', { username: 'mallory', seconds: 60 }, [422]],
   ['post', 'remove', { rule: 'ban', who: { username: 'mallory' } }, [422]],

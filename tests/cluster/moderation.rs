@@ -163,3 +163,29 @@ async fn the_answer_says_on_how_many_servers_a_rule_and_a_message_took_effect() 
         .await;
     }
 }
+
+#[tokio::test]
+async fn a_mute_on_one_node_applies_on_another() {
+    let cluster = open().await;
+    let mut alice = cluster.join(1, "den", "alice", "a").await;
+    let bob = cluster.join(2, "den", "bob", "b").await;
+
+    done(&cluster, 0, "rooms/den/mute", json!({"client_id":"a"})).await;
+    eventually("alice is muted", async || {
+        let rules = ask(&cluster, 1, Method::GET, "rules", json!({})).await.1;
+        rules["rules"][0]["rule"] == "mute"
+    })
+    .await;
+    alice.send(json!({"type":"message","data":"unheard"})).await;
+    alice.wait_for_error("muted").await;
+    done(&cluster, 2, "rooms/den/unmute", json!({"client_id":"a"})).await;
+    eventually("alice is unmuted", async || {
+        let rules = ask(&cluster, 1, Method::GET, "rules", json!({})).await.1;
+        rules["rules"] == json!([])
+    })
+    .await;
+    alice.send(json!({"type":"message","data":"heard"})).await;
+
+    bob.wait_for_message("a", "heard".into()).await;
+    assert_eq!(bob.messages(), [("a".to_owned(), json!("heard"))]);
+}

@@ -83,6 +83,8 @@ async fn the_admin_api_asks_for_the_admin_token_and_does_not_exist_without_one()
         "remove",
         "drain",
         "rooms/den/kick",
+        "rooms/den/mute",
+        "rooms/den/unmute",
         "rooms/den/lock",
         "rooms/den/unlock",
         "rooms/den/close",

@@ -133,7 +133,7 @@ async fn doctor_says_line_by_line_what_is_right_and_wrong_with_a_token() {
     assert!(!is_well);
     assert_eq!(about(&found, "key")["verdict"], "ok");
     for (subject, message, fix) in [
-        ("exp", "milliseconds", "divide by 1000"),
+        ("exp", "milliseconds", "convert it"),
         ("nbf", "is a text", "without quotes"),
         ("user", "`sub` is a number; it must be a text", "as a text"),
     ] {
@@ -345,6 +345,72 @@ async fn a_moderator_kicks_and_locks_and_nobody_else_does() {
     assert_eq!(moderator.receive().await["action"], "unlock");
     let mut later = present(server, "den", "u2", json!({})).await;
     assert_eq!(later.receive().await["type"], "auth_success");
+}
+
+/// boss, who may moderate, and u1.
+async fn moderator_and_member(server: &ServerProcess) -> (Client, Client) {
+    let mut boss = present(server, "den", "boss", json!({"can":["join","moderate"]})).await;
+    assert_eq!(boss.receive().await["type"], "auth_success");
+    boss.receive().await;
+    let mut member = present(server, "den", "u1", json!({})).await;
+    assert_eq!(member.receive().await["type"], "auth_success");
+    member.receive().await;
+    assert_eq!(boss.receive().await["type"], "user_joined");
+    (boss, member)
+}
+
+#[tokio::test]
+async fn a_moderator_mutes_a_member_whose_calls_go_on() {
+    const ADMIN: &str = "admin-token-of-this-test-0123456789abcdef";
+    let settings = [("USERS_REQUIRED", "false"), ("ADMIN_TOKEN", ADMIN)];
+    let mut running = RestartableServer::start(&settings).await;
+    let server = &running.process;
+    let (mut boss, mut member) = moderator_and_member(server).await;
+    let error = member.error_after(r#"{"type":"mute","to":"boss","id":1}"#).await;
+    assert_eq!(error["code"], "forbidden");
+    for wrong in [r#"{"type":"mute"}"#, r#"{"type":"mute","to":"u1","seconds":0}"#] {
+        assert_eq!(boss.error_after(wrong).await["code"], "invalid_message", "{wrong}");
+    }
+
+    boss.send(json!({"type":"mute","to":"u1","seconds":600,"id":2})).await;
+    assert_eq!(boss.receive().await, json!({"type":"moderated","action":"mute","id":2}));
+    for muted in [
+        r#"{"type":"message","data":1,"id":3}"#,
+        r#"{"type":"message","data":1,"to":"boss","id":3}"#,
+        r#"{"type":"offer","offer":{},"id":3}"#,
+        r#"{"type":"ice_candidate","candidate":null,"id":3}"#,
+    ] {
+        let error = member.error_after(muted).await;
+        assert_eq!((&error["code"], &error["id"]), (&json!("muted"), &json!(3)), "{muted}");
+    }
+    for (kind, field) in [("offer", "offer"), ("answer", "answer"), ("ice_candidate", "candidate")]
+    {
+        member.send(json!({"type":kind,field:{"sdp":"v=0"},"to":"boss"})).await;
+        assert_eq!(boss.receive().await["type"], kind);
+    }
+    boss.assert_no_more_messages().await;
+
+    running.process.kill().await;
+    running.restart().await;
+    let server = &running.process;
+    let (mut boss, mut member) = moderator_and_member(server).await;
+    assert_eq!(member.error_after(r#"{"type":"message","data":1}"#).await["code"], "muted");
+    boss.send(json!({"type":"unmute","to":"u1"})).await;
+    assert_eq!(boss.receive().await["action"], "unmute");
+    member.send(json!({"type":"message","data":2})).await;
+    assert_eq!(boss.receive().await["data"], 2);
+
+    // By its account, as an administrator may.
+    let body = json!({"username":"u1"});
+    let (status, rule) = post(server, "/admin/api/rooms/den/mute", ADMIN, body.clone()).await;
+    assert_eq!((status, &rule["rule"]), (StatusCode::OK, &json!("mute")), "{rule}");
+    assert_eq!(member.error_after(r#"{"type":"message","data":1}"#).await["code"], "muted");
+    let (status, _) = post(server, "/admin/api/rooms/den/unmute", ADMIN, body.clone()).await;
+    assert_eq!(status, StatusCode::OK);
+    let (status, _) = post(server, "/admin/api/rooms/den/unmute", ADMIN, body).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    member.send(json!({"type":"message","data":3})).await;
+    assert_eq!(boss.receive().await["data"], 3);
 }
 
 #[tokio::test]

@@ -46,6 +46,23 @@ pub(super) enum Command {
         #[command(flatten)]
         subject: SubjectArguments,
     },
+    /// Pass on neither a member's messages nor what it sends to everyone
+    Mute {
+        /// The room
+        room: String,
+        #[command(flatten)]
+        subject: SubjectArguments,
+        /// For how long; without it, until `unmute`
+        #[arg(long = "for", value_name = "SECONDS")]
+        seconds: Option<u64>,
+    },
+    /// Pass them on again
+    Unmute {
+        /// The room
+        room: String,
+        #[command(flatten)]
+        subject: SubjectArguments,
+    },
     /// Deny entry to a room; its members stay, and may resume
     Lock {
         /// The room
@@ -89,7 +106,7 @@ pub(super) enum Command {
         #[arg(long)]
         data: bool,
     },
-    /// List the bans, locks and capacities in force
+    /// List the bans, locks, mutes and capacities in force
     Rules,
     /// Stop the server as SIGTERM does: clients move to servers that share its rooms, or reconnect when it is back
     Drain,

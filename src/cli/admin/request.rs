@@ -46,6 +46,14 @@ impl Request {
                 let rule = json!({"rule": "ban", "room": room, "who": {field: name}});
                 Self::post(&["remove"], rule)
             }
+            Command::Mute { room, subject, seconds } => {
+                let (field, name) = subject.into_field();
+                Self::post(&["rooms", &room, "mute"], json!({field: name, "seconds": seconds}))
+            }
+            Command::Unmute { room, subject } => {
+                let (field, name) = subject.into_field();
+                Self::post(&["rooms", &room, "unmute"], json!({field: name}))
+            }
             Command::Lock { room } => Self::post(&["rooms", &room, "lock"], json!({})),
             Command::Unlock { room } => Self::post(&["rooms", &room, "unlock"], json!({})),
             Command::Close { room, seconds } => {

@@ -20,7 +20,7 @@ pub(super) struct RuleBody {
     /// The capacity of the room.
     #[serde(skip_serializing_if = "Option::is_none")]
     members: Option<usize>,
-    /// In the answer to a kick or a ban: whether an account, or a member on this server, has that name now. The rule applies in
+    /// In the answer to a kick, a ban or a mute: whether an account, or a member on this server, has that name now. The rule applies in
     /// either case.
     #[serde(skip_serializing_if = "Option::is_none")]
     is_known: Option<bool>,
@@ -53,6 +53,13 @@ pub(super) enum RuleTarget {
     },
     /// Lets no further members join a room.
     Lock { room: String },
+    /// Has nothing that members of a room send to everyone passed on, and none of their messages.
+    Mute {
+        room: String,
+        /// `{"username": …}` or `{"client_id": …}`.
+        #[schema(value_type = serde_json::Value)]
+        who: Subject,
+    },
     /// Sets how many members a room may have.
     Capacity { room: String },
 }
@@ -63,6 +70,7 @@ impl From<ModerationRule> for RuleBody {
         let target = match about {
             RuleKind::Ban { room, subject } => RuleTarget::Ban { room, who: subject },
             RuleKind::Lock { room } => RuleTarget::Lock { room },
+            RuleKind::Mute { room, subject } => RuleTarget::Mute { room, who: subject },
             RuleKind::Capacity { room } => RuleTarget::Capacity { room },
         };
         Self { target, at, until, members, is_known: None, applied_on: None, nodes: None }
@@ -81,6 +89,7 @@ impl From<RuleTarget> for RuleKind {
         match target {
             RuleTarget::Ban { room, who } => Self::Ban { room, subject: who },
             RuleTarget::Lock { room } => Self::Lock { room },
+            RuleTarget::Mute { room, who } => Self::Mute { room, subject: who },
             RuleTarget::Capacity { room } => Self::Capacity { room },
         }
     }

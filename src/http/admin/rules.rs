@@ -1,4 +1,4 @@
-//! Moderation rules: kicks, bans, locks, closed rooms and capacities, on all nodes.
+//! Moderation rules: kicks, bans, locks, mutes, closed rooms and capacities, on all nodes.
 
 use axum::{
     Extension, Json,
@@ -40,6 +40,8 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
         .routes(routes!(ban))
         .routes(routes!(remove_rule))
         .routes(routes!(kick))
+        .routes(routes!(mute))
+        .routes(routes!(unmute))
         .routes(routes!(lock_room))
         .routes(routes!(unlock_room))
         .routes(routes!(close_room))
@@ -49,11 +51,11 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
 /// Active rules.
 #[derive(Serialize, ToSchema)]
 struct RulesBody {
-    /// Bans, locks and capacities.
+    /// Bans, locks, mutes and capacities.
     rules: Vec<RuleBody>,
 }
 
-/// Active bans, locks and capacities.
+/// Active bans, locks, mutes and capacities.
 #[utoipa::path(
     get, path = "/admin/api/rules", tag = "Administration", security(("admin" = [])),
     responses(AdminErrors, (status = 200, description = "Of all nodes", body = RulesBody))
@@ -202,11 +204,95 @@ async fn remove(
     let (act, subject) = match &about {
         RuleKind::Ban { subject, .. } => ("remove ban", Some(subject)),
         RuleKind::Lock { .. } => ("unlock", None),
+        RuleKind::Mute { subject, .. } => ("unmute", Some(subject)),
         RuleKind::Capacity { .. } => ("remove capacity", None),
     };
     audit(client, act, about.room(), subject, None);
     let RemovedRule { reach } = app.remove_rule(about).await?.ok_or(ApiError::RuleNotFound)?;
     done_response(act, reach)
+}
+
+/// The members to mute.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Mute {
+    /// Either one client id,
+    client_id: Option<String>,
+    /// or the username of an account or a guest.
+    username: Option<String>,
+    /// For how long. Default: until it is taken back.
+    #[schema(minimum = 1, maximum = 315_360_000)]
+    seconds: Option<u64>,
+}
+
+impl DescribeBody for Mute {
+    const ACCEPTED: &str = "an object with \"client_id\" or \"username\" (a string), and perhaps \"seconds\" (1 to 315360000)";
+}
+
+/// Mutes members of a room: what they send to everyone, and their messages, are not passed on.
+#[utoipa::path(
+    post, path = "/admin/api/rooms/{room_id}/mute", tag = "Administration", security(("admin" = [])),
+    params(("room_id" = String, Path, description = "Percent-encoded")),
+    request_body = Mute,
+    responses(
+        AdminErrors, BodyErrors, RuleErrors,
+        (status = 200, description = "The rule, which applies on all nodes", body = RuleBody),
+        (status = 404, description = "The room id is invalid, or `ADMIN_TOKEN` is not set", body = ErrorBody),
+    )
+)]
+async fn mute(
+    State(app): State<AppState>,
+    _: Administrator,
+    Extension(client): Extension<ClientEndpoint>,
+    room: Result<Path<String>, PathRejection>,
+    JsonBody(Mute { client_id, username, seconds }): JsonBody<Mute>,
+) -> Result<Response, ApiError> {
+    let RoomId(room) = room.try_into()?;
+    let subject = subject_of(username, client_id).ok_or(Mute::fault())?;
+    let duration = checked_duration(seconds.unwrap_or(MAX_DURATION_SECONDS));
+    let duration = duration.filter(|seconds| *seconds > 0).ok_or(Mute::fault())?;
+    audit(&client, "mute", Some(&room), Some(&subject), seconds);
+    let is_known = app.is_known(Some(&room), &subject);
+    let rule = app.mute(room, subject, duration).await?;
+    Ok((NO_STORE, Json(RuleBody::from(rule).with_is_known(is_known))).into_response())
+}
+
+/// The members to unmute.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Unmute {
+    /// Either one client id,
+    client_id: Option<String>,
+    /// or the username of an account or a guest.
+    username: Option<String>,
+}
+
+impl DescribeBody for Unmute {
+    const ACCEPTED: &str = "an object with \"client_id\" or \"username\" (a string)";
+}
+
+/// Unmutes members of a room.
+#[utoipa::path(
+    post, path = "/admin/api/rooms/{room_id}/unmute", tag = "Administration", security(("admin" = [])),
+    params(("room_id" = String, Path, description = "Percent-encoded")),
+    request_body = Unmute,
+    responses(
+        AdminErrors, BodyErrors,
+        (status = 200, description = "They are unmuted on all nodes", body = DoneBody),
+        (status = 404, description = "No such rule is active, or `ADMIN_TOKEN` is not set", body = ErrorBody),
+        (status = 503, description = "The rule is removed, but that could not be written to disk: a restart would undo it", body = ErrorBody),
+    )
+)]
+async fn unmute(
+    State(app): State<AppState>,
+    _: Administrator,
+    Extension(client): Extension<ClientEndpoint>,
+    room: Result<Path<String>, PathRejection>,
+    JsonBody(Unmute { client_id, username }): JsonBody<Unmute>,
+) -> Result<Response, ApiError> {
+    let RoomId(room) = room.try_into()?;
+    let subject = subject_of(username, client_id).ok_or(Unmute::fault())?;
+    remove(&app, &client, RuleKind::Mute { room, subject }).await
 }
 
 /// Locks a room: no further members may join.

@@ -25,7 +25,7 @@ use crate::{
     limits::Permit,
     memory::MemoryHolder,
     metrics::LimitKind,
-    moderation::{EntryDenied, RuleKind, Subject},
+    moderation::{EntryDenied, MAX_DURATION_SECONDS, RuleKind, Subject},
     net::{ConnectionInfo, ConnectionSlot, Upgraded, stream_of, workers::Workers},
     protocol::{CloseReason, MessageLimits, ModerationRequest},
     rooms::{Peer, is_room_id},
@@ -195,6 +195,8 @@ fn run_session(
 /// A [`ModerationRequest`] that owns its parts.
 enum ModeratorAct {
     Ban(Subject, u64),
+    Mute(Subject, u64),
+    Unmute(Subject),
     Lock,
     Unlock,
 }
@@ -264,6 +266,13 @@ impl SessionServices for StateServices {
             ModerationRequest::Kick { client_id, ban_seconds } => {
                 ModeratorAct::Ban(Subject::ClientId(client_id.to_string()), *ban_seconds)
             }
+            ModerationRequest::Mute { client_id, seconds } => {
+                let seconds = seconds.unwrap_or(MAX_DURATION_SECONDS);
+                ModeratorAct::Mute(Subject::ClientId(client_id.to_string()), seconds)
+            }
+            ModerationRequest::Unmute { client_id } => {
+                ModeratorAct::Unmute(Subject::ClientId(client_id.to_string()))
+            }
             ModerationRequest::Lock => ModeratorAct::Lock,
             ModerationRequest::Unlock => ModeratorAct::Unlock,
         };
@@ -272,6 +281,13 @@ impl SessionServices for StateServices {
             let done = match act {
                 ModeratorAct::Ban(subject, seconds) => {
                     app.ban(Some(room), subject, seconds).await.map(drop)
+                }
+                ModeratorAct::Mute(subject, seconds) => {
+                    app.mute(room, subject, seconds).await.map(drop)
+                }
+                ModeratorAct::Unmute(subject) => {
+                    let removed = app.remove_rule(RuleKind::Mute { room, subject }).await;
+                    removed.map(drop).map_err(ModerationError::from)
                 }
                 ModeratorAct::Lock => app.lock(room).await.map(drop),
                 ModeratorAct::Unlock => {
@@ -305,6 +321,12 @@ impl SessionServices for StateServices {
 
     fn check_entry(&self, room: &str, peer: &Peer) -> Option<EntryDenied> {
         self.app.moderation_rules.check_entry(room, &peer.username, &peer.client_id, unix_now())
+    }
+
+    fn is_muted(&self, room: &str, peer: &Peer) -> bool {
+        let rules = &self.app.moderation_rules;
+        // Every message asks.
+        rules.has_mutes() && rules.is_muted(room, &peer.username, &peer.client_id, unix_now())
     }
 
     fn now(&self) -> u64 {

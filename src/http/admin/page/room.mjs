@@ -9,7 +9,7 @@ import { drawDiagram } from './diagram.mjs';
 import { concerns, describeEvent, displayName, isFailure, layout } from './timeline.mjs';
 
 const PATH_NAMES = { host: 'direct', srflx: 'through NAT', relay: 'TURN' };
-/** Durations of a ban, in seconds. */
+/** Durations of a ban or a mute, in seconds. */
 const DURATIONS = [['600', 'for 10 minutes'], ['3600', 'for an hour'], ['86400', 'for a day'], ['2592000', 'for 30 days'], ['315360000', 'until it is removed']];
 
 /** The room on view: its id, what the server last reported of it, and the events that are drawn. */
@@ -38,7 +38,7 @@ export function showRoom(details, timeline, failedTurnServers) {
   }
   room.details = details;
   setText(document.querySelector('[data-act="lock"]'), details?.is_locked ? 'Unlock' : 'Lock');
-  const actions = [rowButton('Message…', sendMessage), rowButton('Kick…', kick)];
+  const actions = [rowButton('Message…', sendMessage), rowButton('Mute…', mute), rowButton('Kick…', kick)];
   syncChildren(byId('members'), details?.members ?? [], ({ client_id: id }) => id, rowOf(6, ...actions), (row, it) => {
     setCells(row, it.name === undefined ? it.username : `${it.name} (${it.username})`, it.client_id, `${it.is_detached ? 'disconnected' : 'connected'}${it.node === undefined ? '' : `, on ${it.node}`}`,
       it.seconds === undefined ? '' : duration(it.seconds), it.address, it.ping_rtt_ms === undefined ? '' : seconds(it.ping_rtt_ms / 1000), PATH_NAMES[it.path]);
@@ -89,6 +89,21 @@ function sendMessage(member) {
     fields: [{ name: 'data', label: 'Text', rows: 3, required: true }],
     button: 'Send', message: 'The message was sent.',
     action: ({ data }) => request('POST', roomPath(id, '/message'), { data, to: member?.client_id }),
+  });
+}
+
+function mute({ client_id: clientId, username }) {
+  const { id } = room;
+  openDialog({
+    title: `Mute ${clientId}`,
+    text: 'Messages of the client, and what it sends to everyone, are not passed on. Audio and video do not go through the server.',
+    fields: [
+      { name: 'target', label: 'Target', options: [['client', `client id ${clientId}`], ['user', `user ${username}`]] },
+      { name: 'seconds', label: 'Mute', options: DURATIONS },
+    ],
+    button: 'Mute', message: `${clientId} is muted.`,
+    action: ({ target, seconds: value }) =>
+      request('POST', roomPath(id, '/mute'), { ...(target === 'user' ? { username } : { client_id: clientId }), seconds: Number(value) }),
   });
 }
 

@@ -1,4 +1,4 @@
-// The moderation rules: bans, locks and capacities.
+// The moderation rules: bans, locks, mutes and capacities.
 
 import { perform } from './actions.mjs';
 import { apiPath, request } from './api.mjs';
@@ -13,7 +13,8 @@ function describeRule({ rule, who, members }) {
   if (rule === 'lock') return 'Locked: new members are refused';
   if (rule === 'capacity') return `Capacity: ${members}`;
   if (who === 'everyone') return 'Closed: all clients are refused';
-  return who.username !== undefined ? `Ban of user ${who.username}` : `Ban of client id ${who.client_id}`;
+  const name = rule === 'mute' ? 'Mute' : 'Ban';
+  return who.username !== undefined ? `${name} of user ${who.username}` : `${name} of client id ${who.client_id}`;
 }
 
 /** Shows the rules that apply to a room, or all of them if `roomId` is undefined. */
