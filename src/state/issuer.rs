@@ -15,7 +15,10 @@ use tokio::{
 
 use super::{AppState, AppStateInner};
 use crate::{
-    auth::issuer_keys::{IssuerKeys, KeyError},
+    auth::{
+        access_token::AccessTokens,
+        issuer_keys::{IssuerKeys, KeyError},
+    },
     config::TokenSettings,
     intervals::IssuerIntervals,
     issuer::{FetchError, IssuerClient, KeySource},
@@ -100,6 +103,53 @@ impl IssuerState {
     fn schedule(&self) -> MutexGuard<'_, FetchSchedule> {
         self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Fetches keys for `tokens` when they are due, and when one is wanted, for as long as it is polled.
+    async fn run<F>(&self, tokens: &AccessTokens, fetch: impl Fn() -> F)
+    where
+        F: Future<Output = Result<IssuerKeys, IssuerKeysError>>,
+    {
+        loop {
+            let next = self.schedule().next(Instant::now());
+            tokio::select! {
+                () = sleep_until(next) => {}
+                () = self.wanted.notified() => {
+                    if !self.schedule().may_fetch_for_token(Instant::now()) {
+                        continue;
+                    }
+                }
+            }
+            let fetched = fetch().await;
+            self.schedule().record(fetched.is_ok(), Instant::now());
+            match fetched {
+                Ok(keys) => {
+                    tracing::info!(keys = keys.count(), "issuer keys fetched");
+                    tokens.set_issuer_keys(keys);
+                }
+                Err(error) => {
+                    tracing::error!(%error, "issuer keys not fetched; the last ones stay in force");
+                }
+            }
+            self.ended.send_modify(|ended| *ended += 1);
+        }
+    }
+
+    /// Whether a key that `token` names is unknown, and may be fetched now.
+    fn needs_key(&self, tokens: &AccessTokens, token: &str) -> bool {
+        self.schedule().may_fetch_for_token(Instant::now()) && tokens.needs_unknown_key(token)
+    }
+
+    /// Waits until the keys have been fetched again, or could not be.
+    async fn fetch_now(&self) {
+        let mut ended = self.ended.subscribe();
+        self.wanted.notify_one();
+        let _ = timeout(KEY_TIMEOUT, ended.changed()).await;
+    }
+
+    /// How old the keys are; `None` where none could be fetched yet.
+    fn keys_age(&self) -> Option<Duration> {
+        self.schedule().fetched_at.map(|at| at.elapsed())
+    }
 }
 
 impl AppState {
@@ -108,29 +158,7 @@ impl AppState {
         let TokenSettings { key_source, allows_private, .. } = &self.config.tokens;
         let Some(source) = key_source.clone() else { return };
         let client = issuer_client(source, *allows_private, self.config.listen.tls.is_some()).await;
-        loop {
-            let next = self.issuer.schedule().next(Instant::now());
-            tokio::select! {
-                () = sleep_until(next) => {}
-                () = self.issuer.wanted.notified() => {
-                    if !self.issuer.schedule().may_fetch_for_token(Instant::now()) {
-                        continue;
-                    }
-                }
-            }
-            let fetched = fetch_keys(&client).await;
-            self.issuer.schedule().record(fetched.is_ok(), Instant::now());
-            match fetched {
-                Ok(keys) => {
-                    tracing::info!(keys = keys.count(), "issuer keys fetched");
-                    self.tokens.set_issuer_keys(keys);
-                }
-                Err(error) => {
-                    tracing::error!(%error, "issuer keys not fetched; the last ones stay in force");
-                }
-            }
-            self.issuer.ended.send_modify(|ended| *ended += 1);
-        }
+        self.issuer.run(&self.tokens, || fetch_keys(&client)).await;
     }
 }
 
@@ -148,22 +176,18 @@ impl AppStateInner {
 
     /// Whether a key that `token` names is unknown, and may be fetched now.
     pub fn needs_issuer_key(&self, token: &str) -> bool {
-        self.config.tokens.key_source.is_some()
-            && self.issuer.schedule().may_fetch_for_token(Instant::now())
-            && self.tokens.needs_unknown_key(token)
+        self.config.tokens.key_source.is_some() && self.issuer.needs_key(&self.tokens, token)
     }
 
     /// Waits until the keys of the issuer have been fetched again, or could not be. Call it where
     /// [`needs_issuer_key`](Self::needs_issuer_key) says so.
     pub async fn fetch_issuer_key(&self) {
-        let mut ended = self.issuer.ended.subscribe();
-        self.issuer.wanted.notify_one();
-        let _ = timeout(KEY_TIMEOUT, ended.changed()).await;
+        self.issuer.fetch_now().await;
     }
 
     /// How old the keys of the issuer are; `None` where there is none, or none could be fetched yet.
     pub fn issuer_keys_age(&self) -> Option<Duration> {
-        self.issuer.schedule().fetched_at.map(|at| at.elapsed())
+        self.issuer.keys_age()
     }
 }
 
@@ -199,7 +223,88 @@ pub async fn fetch_keys(client: &IssuerClient) -> Result<IssuerKeys, IssuerKeysE
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+    use jsonwebtoken::{Algorithm, EncodingKey, Header};
+    use rcgen::KeyPair;
+    use serde_json::json;
+    use tokio::time::sleep;
+
     use super::*;
+    use crate::auth::{claims::IssuerRules, token_rejection::TokenRejection};
+
+    /// A JWK set with one ES256 key, and a token that it verifies at `NOW`.
+    fn key_and_token(id: &str) -> (String, String) {
+        let pair = KeyPair::generate().unwrap();
+        let point = pair.public_key_raw();
+        let [x, y] = [&point[1..33], &point[33..]].map(|half| BASE64_URL_SAFE_NO_PAD.encode(half));
+        let jwk = json!({"kty":"EC","crv":"P-256","alg":"ES256","kid":id,"x":x,"y":y});
+        let header = Header { kid: Some(id.to_owned()), ..Header::new(Algorithm::ES256) };
+        let key = EncodingKey::from_ec_der(&pair.serialize_der());
+        let claims = json!({"sub":"u1","exp":NOW + 60});
+        (json!({"keys":[jwk]}).to_string(), jsonwebtoken::encode(&header, &claims, &key).unwrap())
+    }
+
+    const NOW: u64 = 1_700_000_000;
+
+    /// An issuer that answers with a set of keys, or not at all, on a clock that the test moves.
+    #[tokio::test(start_paused = true)]
+    async fn the_last_keys_outlive_an_hour_without_the_issuer_and_new_ones_follow_it_within_a_minute()
+     {
+        let ((old_set, old), (new_set, new)) = (key_and_token("old"), key_and_token("new"));
+        let rules = IssuerRules { user_claim: "sub".into(), ..IssuerRules::default() };
+        let tokens = AccessTokens::new(&"secret".into(), None, Duration::from_secs(60));
+        let tokens = Arc::new(tokens.with_issuer(vec![Algorithm::ES256], rules));
+        let state = Arc::new(IssuerState::new(IssuerIntervals::default()));
+        let answer = Arc::new(Mutex::new(Some(old_set)));
+        let fetches = Arc::new(AtomicUsize::new(0));
+        let running = {
+            let (state, tokens) = (state.clone(), tokens.clone());
+            let (answer, fetches) = (answer.clone(), fetches.clone());
+            tokio::spawn(async move {
+                let fetch = || {
+                    fetches.fetch_add(1, Ordering::Relaxed);
+                    let answer = answer.lock().unwrap().clone();
+                    async move {
+                        let url = "https://id.example.com/keys".parse().unwrap();
+                        let set = answer.ok_or(FetchError::Timeout(url))?;
+                        Ok::<_, IssuerKeysError>(IssuerKeys::from_jwk_set(set.as_bytes())?)
+                    }
+                };
+                state.run(&tokens, fetch).await;
+            })
+        };
+        let is_valid = |token: &str| tokens.verify(token, NOW).map(drop);
+        sleep(SECOND).await;
+        assert_eq!(is_valid(&old), Ok(()));
+
+        *answer.lock().unwrap() = None;
+        for minute in 1..=60_u32 {
+            sleep(60 * SECOND).await;
+            // Traffic: of users with good tokens, and of one whose token names a key that nobody has.
+            if state.needs_key(&tokens, &new) {
+                state.fetch_now().await;
+            }
+            assert_eq!(is_valid(&old), Ok(()), "minute {minute}");
+            assert_eq!(is_valid(&new), Err(TokenRejection::UnknownKey));
+            assert!(state.keys_age() >= Some(60 * minute * SECOND));
+        }
+        let during = fetches.load(Ordering::Relaxed) - 1;
+        assert!((25..=70).contains(&during), "at most one a minute, for the unknown key: {during}");
+
+        *answer.lock().unwrap() = Some(new_set);
+        sleep(61 * SECOND).await;
+        if state.needs_key(&tokens, &new) {
+            state.fetch_now().await;
+        }
+        assert_eq!((is_valid(&new), is_valid(&old)), (Ok(()), Err(TokenRejection::UnknownKey)));
+        assert!(state.keys_age() <= Some(60 * SECOND));
+        running.abort();
+    }
 
     const SECOND: Duration = Duration::from_secs(1);
 

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
@@ -242,6 +243,75 @@ async fn a_new_key_is_fetched_when_a_token_names_it_and_the_last_keys_outlive_an
     for key in [&old, &new] {
         assert_eq!(status_of(&server, &key.sign(&issuer.claims("u2"))).await, 200);
     }
+}
+
+#[tokio::test]
+async fn each_fault_of_an_issuer_has_its_log_line_and_costs_no_user_with_a_known_key() {
+    let (issuer, known, unknown) =
+        (Issuer::start().await, SigningKey::new("known"), SigningKey::new("unknown"));
+    issuer.serve_keys(&[&known]);
+    let mut server = issuer.server(&[(INTERVALS, "issuer_unknown_key=0")]).await;
+    server.log.next_line_with("issuer keys fetched").await;
+    let (good, bad) = (known.sign(&issuer.claims("u1")), unknown.sign(&issuer.claims("u1")));
+    let with_space =
+        json!({"keys":[known.jwk(), unknown.jwk()]}).to_string() + &" ".repeat(600_000);
+    let document = "/.well-known/openid-configuration";
+    let other = json!({"issuer":"https://other.example.com","jwks_uri":issuer.url}).to_string();
+    let elsewhere = json!({"issuer":issuer.url,"jwks_uri":"ftp://id.example.com/keys"}).to_string();
+
+    for (path, status, body, logged) in [
+        ("/keys", "200 OK", with_space.as_str(), "its answer has more than 512 KiB"),
+        ("/keys", "302 Found\r\nLocation: /elsewhere", "", "/keys: it answered 302 Found"),
+        ("/keys", "503 Service Unavailable", "", "/keys: it answered 503"),
+        ("/keys", "200 OK", "<html>", "the JWK set of the issuer: it is neither PEM nor a JWK set"),
+        ("/keys", "200 OK", "{\"keys\":[]}", "no public key"),
+        (document, "200 OK", &other, "its `issuer` is \\\"https://other.example.com\\\""),
+        (document, "200 OK", &elsewhere, "is no https:// URL"),
+        (document, "200 OK", "{}", "no discovery document"),
+    ] {
+        issuer.answer(path, status, body);
+        // While a fetch runs, a further token starts none.
+        eventually(logged, async || {
+            assert_eq!(status_of(&server, &bad).await, 401, "{logged}");
+            let is_logged =
+                |line: &String| line.contains("issuer keys not fetched") && line.contains(logged);
+            server.log.lines().iter().any(is_logged)
+        })
+        .await;
+        assert_eq!(status_of(&server, &good).await, 200, "{logged}");
+    }
+    assert_eq!(issuer.times_asked("/elsewhere"), 0, "no redirect is followed");
+}
+
+/// A key that is unknown causes a fetch once a minute, which takes 200 ms here.
+async fn wait_until_fetches_are_allowed() {
+    tokio::time::sleep(Duration::from_millis(250)).await;
+}
+
+#[tokio::test]
+async fn keys_change_under_traffic_and_no_valid_token_is_refused() {
+    let keys = ["1", "2", "3", "4"].map(SigningKey::new);
+    let issuer = Issuer::start().await;
+    issuer.serve_keys(&[&keys[0]]);
+    let mut server = issuer.server(&[(INTERVALS, "issuer_unknown_key=200")]).await;
+    server.log.next_line_with("issuer keys fetched").await;
+    let token = |number: usize| keys[number].sign(&issuer.claims("u1"));
+
+    for (number, pair) in keys.windows(2).enumerate() {
+        issuer.serve_keys(&[&pair[0], &pair[1]]);
+        let (old, new) = (token(number), token(number + 1));
+        wait_until_fetches_are_allowed().await;
+        // All at once: those with the new key wait for one fetch, those with the old one do not.
+        let requests = (0..20).map(|at| status_of(&server, if at % 2 == 0 { &old } else { &new }));
+        let answers = futures_util::future::join_all(requests).await;
+        assert!(answers.iter().all(|status| *status == StatusCode::OK), "{answers:?}");
+    }
+
+    issuer.serve_keys(&[&keys[3]]);
+    wait_until_fetches_are_allowed().await;
+    assert_eq!(status_of(&server, &SigningKey::new("5").sign(&issuer.claims("u1"))).await, 401);
+    assert_eq!(status_of(&server, &token(3)).await, 200);
+    assert_eq!(status_of(&server, &token(0)).await, 401, "a key that the issuer took back");
 }
 
 #[tokio::test]
