@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::{
     jws::present,
     permissions::Permissions,
-    token_rejection::{FIRST_MILLISECONDS, TokenRejection},
+    token_rejection::{FIRST_MILLISECONDS, TokenRejection, unit_of},
 };
 
 /// How far in the future a token's `nbf` may lie, in seconds: the clocks of two machines differ.
@@ -150,7 +150,7 @@ impl PresentedClaims {
         let exp = self.exp.as_ref().ok_or(TokenRejection::MissingClaim("exp"))?;
         let (exp, time) = (number("exp", exp)?, seconds(now));
         if exp >= FIRST_MILLISECONDS {
-            return Err(TokenRejection::Milliseconds { claim: "exp" });
+            return Err(TokenRejection::Milliseconds { claim: "exp", unit: unit_of(exp) });
         }
         if exp <= time {
             return Err(TokenRejection::Expired { seconds: whole(time - exp) });
@@ -173,7 +173,7 @@ impl PresentedClaims {
         let Some(nbf) = &self.nbf else { return Ok(()) };
         let (nbf, time) = (number("nbf", nbf)?, seconds(now));
         if nbf >= FIRST_MILLISECONDS {
-            return Err(TokenRejection::Milliseconds { claim: "nbf" });
+            return Err(TokenRejection::Milliseconds { claim: "nbf", unit: unit_of(nbf) });
         }
         if nbf > time + CLOCK_SKEW {
             return Err(TokenRejection::NotYetValid { seconds: whole(nbf - time) });

@@ -9,6 +9,17 @@ use strum::IntoStaticStr;
 /// Times from here on are milliseconds, which `Date.now()` and its relatives give: in seconds it is the year 5138.
 pub(super) const FIRST_MILLISECONDS: f64 = 100_000_000_000.0;
 
+/// The unit of a time that is at least [`FIRST_MILLISECONDS`], where it means a time of this century.
+pub(super) fn unit_of(time: f64) -> &'static str {
+    if time < 1000.0 * FIRST_MILLISECONDS {
+        "milliseconds"
+    } else if time < 1_000_000.0 * FIRST_MILLISECONDS {
+        "microseconds"
+    } else {
+        "nanoseconds"
+    }
+}
+
 /// The most characters of a name that are repeated.
 const MAX_SHOWN_CHARACTERS: usize = 128;
 
@@ -54,10 +65,12 @@ pub enum TokenRejection {
         /// The type that it has.
         found: &'static str,
     },
-    /// A time is in milliseconds.
+    /// A time is in milliseconds, or in a smaller unit.
     Milliseconds {
         /// The claim.
         claim: &'static str,
+        /// The unit.
+        unit: &'static str,
     },
     /// It has expired.
     Expired {
@@ -123,8 +136,8 @@ impl fmt::Display for TokenRejection {
             Self::ClaimType { claim, expected, found } => {
                 write!(f, "`{claim}` is {found}; it must be {expected}")
             }
-            Self::Milliseconds { claim } => {
-                write!(f, "`{claim}` is in milliseconds; it must be in seconds")
+            Self::Milliseconds { claim, unit } => {
+                write!(f, "`{claim}` is in {unit}; it must be in seconds")
             }
             Self::Expired { seconds } => write!(f, "it expired {} ago", Span(*seconds)),
             Self::NotYetValid { seconds } => {

@@ -188,7 +188,9 @@ fn fault(subject: &str, rejection: &TokenRejection) -> Diagnostic {
         TokenRejection::ClaimType { .. } => {
             "write a number without quotes, or leave out a claim that has no value"
         }
-        TokenRejection::Milliseconds { .. } => "divide by 1000, as with `Date.now()` in JavaScript",
+        TokenRejection::Milliseconds { .. } => {
+            "convert it: `Date.now()` in JavaScript, for example, is in milliseconds"
+        }
         TokenRejection::Expired { .. } => {
             "issue a new one; check the unit of its lifetime and the time zone and clock of the issuer"
         }

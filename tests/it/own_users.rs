@@ -25,6 +25,26 @@ fn blocks(kind: &str) -> Vec<&'static str> {
     PAGE.split(&start).skip(1).map(|rest| rest.split("\n```").next().unwrap()).collect()
 }
 
+/// Debian's package of golang-jwt has no module.
+const RUN_GO: &str = "cat > main.go && GO111MODULE=off GOPATH=/usr/share/gocode go run main.go";
+
+fn go_program(body: &str) -> String {
+    format!(
+        "package main\nimport (\n\"fmt\"\n\"os\"\n\"time\"\n\"github.com/golang-jwt/jwt\"\n)\n\
+         var _, _, _ = fmt.Println, os.Getenv, time.Now\nfunc main() {{\n{body}\n}}\n"
+    )
+}
+
+const RUN_JAVA: &str = "cat > Token.java && java Token.java";
+
+fn java_program(body: &str) -> String {
+    format!(
+        "import java.time.Instant;\nimport java.util.Base64;\nimport javax.crypto.Mac;\n\
+         import javax.crypto.spec.SecretKeySpec;\nimport static java.nio.charset.StandardCharsets.UTF_8;\n\
+         public class Token {{\npublic static void main(String[] arguments) throws Exception {{\n{body}\n}}\n}}\n"
+    )
+}
+
 /// How an example is run.
 struct Example {
     program: &'static str,
@@ -46,7 +66,8 @@ async fn run(folder: &TempDir, program: &str, arguments: &[&str], code: &str) ->
     command.kill_on_drop(true).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().ok()?;
     child.stdin.take().unwrap().write_all(code.as_bytes()).await.ok()?;
-    Some(timeout(TEST_TIMEOUT, child.wait_with_output()).await.expect("it hangs").unwrap())
+    // A compiler may take its time on a busy machine.
+    Some(timeout(5 * TEST_TIMEOUT, child.wait_with_output()).await.expect("it hangs").unwrap())
 }
 
 #[tokio::test]
@@ -61,6 +82,7 @@ async fn the_examples_of_the_page_make_tokens_that_the_server_takes() {
     };
     let [jose, jsonwebtoken] = blocks("js")[..] else { panic!("two examples of Node") };
     let [python, php, ruby] = ["python", "php", "ruby"].map(|kind| blocks(kind)[0]);
+    let [go, java] = ["go", "java"].map(|kind| blocks(kind)[0]);
     let examples = [
         node("jose", jose),
         node("jsonwebtoken", jsonwebtoken),
@@ -81,6 +103,20 @@ async fn the_examples_of_the_page_make_tokens_that_the_server_takes() {
             arguments: &["-rjwt"],
             probe: String::new(),
             code: format!("user_id = 17\n{ruby}\nputs token"),
+        },
+        Example {
+            program: "sh",
+            arguments: &["-c", RUN_GO],
+            probe: go_program("_ = jwt.SigningMethodHS256"),
+            code: go_program(&format!(
+                "userID := \"17\"\n{go}\nif err != nil {{ panic(err) }}\nfmt.Println(token)"
+            )),
+        },
+        Example {
+            program: "sh",
+            arguments: &["-c", RUN_JAVA],
+            probe: java_program(""),
+            code: java_program(&format!("var userId = 17;\n{java}\nSystem.out.println(token);")),
         },
     ];
     let mut tried = Vec::new();
