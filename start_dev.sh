@@ -24,6 +24,10 @@ sources() {
 }
 
 announce() {
+    if [ -n "$socket" ]; then
+        echo "  For a proxy on this machine, on the Unix socket $socket. Ctrl-C ends it."
+        return
+    fi
     cat <<TEXT
 
   A video call with yourself: open this twice   http://localhost:$PORT/examples/secure_client.html
@@ -39,13 +43,15 @@ TEXT
 }
 
 # The address for health checks: a wildcard listen address cannot be connected to.
+socket=""
 case "$HOST" in
+    unix:*) socket="${HOST#unix:}" address=localhost ;;
     0.0.0.0 | ::) address=127.0.0.1 ;;
     *:*) address="[$HOST]" ;;
     *) address=$HOST ;;
 esac
 answers() {
-    curl -s -o /dev/null --noproxy '*' --max-time 2 "http://$address:$PORT/health"
+    curl -s -o /dev/null --noproxy '*' ${socket:+--unix-socket "$socket"} --max-time 2 "http://$address:$PORT/health"
 }
 
 # Waits until the server listens; fails if it exits first.
@@ -57,7 +63,7 @@ listens() {
 }
 
 if answers; then
-    echo "port $PORT is taken: stop what listens there, or take another port: PORT=8081 ./start_dev.sh" >&2
+    echo "${socket:-port $PORT} is taken: stop what listens there, or take another port: PORT=8081 ./start_dev.sh" >&2
     exit 1
 fi
 

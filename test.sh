@@ -17,6 +17,7 @@ done
 
 tools="cc:gcc /usr/include/stdio.h:libc6-dev
     openssl:openssl node:nodejs npm:npm nginx:nginx-light turnserver:coturn /usr/bin/python3:python3 redis-server:redis-server ip:iproute2
+    apache2:apache2-bin lighttpd:lighttpd /usr/lib/lighttpd/mod_openssl.so:lighttpd-mod-openssl stunnel:stunnel4
     haproxy:haproxy prometheus:prometheus caddy:caddy curl:curl jq:jq docker-compose:docker-compose /usr/lib/python3/dist-packages/yaml:python3-yaml
     /usr/lib/python3/dist-packages/websockets:python3-websockets /usr/lib/python3/dist-packages/aiortc:python3-aiortc
     /usr/lib/python3/dist-packages/jwt:python3-jwt"

@@ -1,6 +1,6 @@
 //! Finds the address and the scheme of a request's client behind any number of trusted proxies.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use axum::http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
@@ -12,19 +12,29 @@ pub struct ClientEndpoint {
     pub address: IpAddr,
     /// Whether the client used TLS, to this server or to a trusted proxy.
     pub https: bool,
+    /// The trusted proxy that the request came from, where it did not say in `X-Forwarded-Proto` whether the client used
+    /// TLS.
+    pub silent_proxy: Option<IpAddr>,
 }
 
 impl ClientEndpoint {
-    /// Finds the client of a request with `headers` that came from `peer`; `tls` if over this server's own TLS.
+    /// Finds the client of a request with `headers` that came from `peer`, which is none on a Unix socket: a trusted proxy
+    /// of this machine. `tls` if over this server's own TLS.
     ///
     /// `X-Forwarded-For` and `X-Forwarded-Proto` count if `peer` is in `trusted`, else they are ignored. Other headers
     /// of proxies (`Forwarded`, RFC 7239) are never read: a header that the proxy in front does not write is the
     /// client's own (contract section 3, `TRUSTED_PROXIES`).
-    pub fn from_headers(headers: &HeaderMap, peer: IpAddr, tls: bool, trusted: &[IpNet]) -> Self {
+    pub fn from_headers(
+        headers: &HeaderMap,
+        peer: Option<IpAddr>,
+        tls: bool,
+        trusted: &[IpNet],
+    ) -> Self {
         let is_trusted = |address: IpAddr| trusted.iter().any(|net| net.contains(&address));
-        let peer = peer.to_canonical();
-        if !is_trusted(peer) {
-            return Self { address: peer, https: tls };
+        let is_local = peer.is_none();
+        let peer = peer.unwrap_or(Ipv4Addr::LOCALHOST.into()).to_canonical();
+        if !is_local && !is_trusted(peer) {
+            return Self { address: peer, https: tls, silent_proxy: None };
         }
         // From the right: each proxy has appended the address of its own peer, and the client may have written
         // anything to the left of that.
@@ -36,11 +46,16 @@ impl ClientEndpoint {
                 break;
             }
         }
-        let forwarded = list_entries(headers, "x-forwarded-proto")
-            .last()
-            .is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"https"));
-        Self { address, https: tls || forwarded }
+        let schemes = list_entries(headers, "x-forwarded-proto");
+        let scheme = schemes.last().filter(|scheme| !scheme.is_empty());
+        let https = tls || scheme.is_some_and(|scheme| is_tls_scheme(scheme));
+        Self { address, https, silent_proxy: scheme.is_none().then_some(peer) }
     }
+}
+
+/// Whether a URL scheme stands for TLS. Traefik writes `wss` for the handshake of a WebSocket.
+fn is_tls_scheme(scheme: &[u8]) -> bool {
+    scheme.eq_ignore_ascii_case(b"https") || scheme.eq_ignore_ascii_case(b"wss")
 }
 
 /// The entries of a list header, over all its lines, in order (RFC 9110 section 5.3).
@@ -71,7 +86,7 @@ mod tests {
             map.append(*name, HeaderValue::from_static(value));
         }
         let peer = peer.trim_matches(['[', ']']).parse().unwrap();
-        let client = ClientEndpoint::from_headers(&map, peer, tls, &trusted);
+        let client = ClientEndpoint::from_headers(&map, Some(peer), tls, &trusted);
         (client.address.to_string(), client.https)
     }
 
@@ -125,9 +140,11 @@ mod tests {
             headers.append(name, HeaderValue::from_bytes(value).unwrap());
         }
 
-        let client = ClientEndpoint::from_headers(&headers, [127, 0, 0, 1].into(), false, &trusted);
+        let client =
+            ClientEndpoint::from_headers(&headers, Some([127, 0, 0, 1].into()), false, &trusted);
 
-        assert_eq!(client, ClientEndpoint { address: [192, 0, 2, 9].into(), https: true });
+        let address = [192, 0, 2, 9].into();
+        assert_eq!(client, ClientEndpoint { address, https: true, silent_proxy: None });
     }
 
     #[test]
@@ -135,6 +152,13 @@ mod tests {
         for (scheme, https) in [
             ("https", true),
             ("HTTPS", true),
+            ("wss", true),
+            ("WSS", true),
+            ("ws", false),
+            ("wss, ws", false),
+            ("ws, wss", true),
+            ("wsss", false),
+            ("", false),
             ("http", false),
             ("https, http", false),
             ("http, https", true),
@@ -146,5 +170,41 @@ mod tests {
             );
         }
         assert!(endpoint("203.0.113.5", true, &[]).1, "the server's own TLS");
+    }
+
+    #[test]
+    fn a_trusted_proxy_that_reports_no_scheme_is_named() {
+        let trusted = ["127.0.0.0/8".parse().unwrap()];
+        let silent = |peer: [u8; 4], scheme: Option<&'static str>| {
+            let headers = scheme.map(|scheme| {
+                (
+                    axum::http::HeaderName::from_static("x-forwarded-proto"),
+                    HeaderValue::from_static(scheme),
+                )
+            });
+            let headers = headers.into_iter().collect();
+            ClientEndpoint::from_headers(&headers, Some(peer.into()), false, &trusted).silent_proxy
+        };
+
+        assert_eq!(silent([127, 0, 0, 1], None), Some([127, 0, 0, 1].into()));
+        assert_eq!(silent([127, 0, 0, 1], Some("")), Some([127, 0, 0, 1].into()));
+        assert_eq!(silent([127, 0, 0, 1], Some("http")), None);
+        assert_eq!(silent([203, 0, 113, 5], None), None, "not a trusted proxy");
+    }
+
+    #[test]
+    fn a_peer_on_a_unix_socket_is_a_trusted_proxy_of_this_machine() {
+        let mut headers = HeaderMap::new();
+        let client = |headers: &HeaderMap| ClientEndpoint::from_headers(headers, None, false, &[]);
+        let local = [127, 0, 0, 1].into();
+
+        assert_eq!(
+            client(&headers),
+            ClientEndpoint { address: local, https: false, silent_proxy: Some(local) }
+        );
+        headers.insert("x-forwarded-for", HeaderValue::from_static("evil, 192.0.2.9"));
+        headers.insert("x-forwarded-proto", HeaderValue::from_static("https"));
+        let address = [192, 0, 2, 9].into();
+        assert_eq!(client(&headers), ClientEndpoint { address, https: true, silent_proxy: None });
     }
 }

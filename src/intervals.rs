@@ -43,7 +43,7 @@ pub struct IssuerIntervals {
 /// How long an HTTP connection may take, for what a client does at its own pace.
 #[derive(Clone, Copy, Debug)]
 pub struct HttpTimeouts {
-    /// For a TLS handshake, for a request's head, and between two requests.
+    /// For a PROXY header, for a TLS handshake, for a request's head, and between two requests.
     pub head: Duration,
     /// For a request's body to arrive.
     pub body: Duration,

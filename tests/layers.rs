@@ -23,7 +23,7 @@ const USES: [(&str, &[&str]); 32] = [
     ("client_ip", &[]),
     ("clock", &[]),
     ("cluster", &["delivery", "migration", "rooms", "webhooks"]),
-    ("config", &["cluster", "issuer", "memory", "storage", "tls", "turn", "webhooks"]),
+    ("config", &["cluster", "issuer", "memory", "net", "storage", "tls", "turn", "webhooks"]),
     ("delivery", &["memory", "protocol", "websocket"]),
     (
         "doctor",

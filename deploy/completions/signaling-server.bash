@@ -61,6 +61,9 @@ _signaling__server() {
             signaling__server__subcmd__admin,lock)
                 cmd="signaling__server__subcmd__admin__subcmd__lock"
                 ;;
+            signaling__server__subcmd__admin,mute)
+                cmd="signaling__server__subcmd__admin__subcmd__mute"
+                ;;
             signaling__server__subcmd__admin,reopen)
                 cmd="signaling__server__subcmd__admin__subcmd__reopen"
                 ;;
@@ -88,6 +91,9 @@ _signaling__server() {
             signaling__server__subcmd__admin,unlock)
                 cmd="signaling__server__subcmd__admin__subcmd__unlock"
                 ;;
+            signaling__server__subcmd__admin,unmute)
+                cmd="signaling__server__subcmd__admin__subcmd__unmute"
+                ;;
             signaling__server__subcmd__admin__subcmd__help,ban)
                 cmd="signaling__server__subcmd__admin__subcmd__help__subcmd__ban"
                 ;;
@@ -108,6 +114,9 @@ _signaling__server() {
                 ;;
             signaling__server__subcmd__admin__subcmd__help,lock)
                 cmd="signaling__server__subcmd__admin__subcmd__help__subcmd__lock"
+                ;;
+            signaling__server__subcmd__admin__subcmd__help,mute)
+                cmd="signaling__server__subcmd__admin__subcmd__help__subcmd__mute"
                 ;;
             signaling__server__subcmd__admin__subcmd__help,reopen)
                 cmd="signaling__server__subcmd__admin__subcmd__help__subcmd__reopen"
@@ -135,6 +144,9 @@ _signaling__server() {
                 ;;
             signaling__server__subcmd__admin__subcmd__help,unlock)
                 cmd="signaling__server__subcmd__admin__subcmd__help__subcmd__unlock"
+                ;;
+            signaling__server__subcmd__admin__subcmd__help,unmute)
+                cmd="signaling__server__subcmd__admin__subcmd__help__subcmd__unmute"
                 ;;
             signaling__server__subcmd__help,admin)
                 cmd="signaling__server__subcmd__help__subcmd__admin"
@@ -178,6 +190,9 @@ _signaling__server() {
             signaling__server__subcmd__help__subcmd__admin,lock)
                 cmd="signaling__server__subcmd__help__subcmd__admin__subcmd__lock"
                 ;;
+            signaling__server__subcmd__help__subcmd__admin,mute)
+                cmd="signaling__server__subcmd__help__subcmd__admin__subcmd__mute"
+                ;;
             signaling__server__subcmd__help__subcmd__admin,reopen)
                 cmd="signaling__server__subcmd__help__subcmd__admin__subcmd__reopen"
                 ;;
@@ -205,6 +220,9 @@ _signaling__server() {
             signaling__server__subcmd__help__subcmd__admin,unlock)
                 cmd="signaling__server__subcmd__help__subcmd__admin__subcmd__unlock"
                 ;;
+            signaling__server__subcmd__help__subcmd__admin,unmute)
+                cmd="signaling__server__subcmd__help__subcmd__admin__subcmd__unmute"
+                ;;
             *)
                 ;;
         esac
@@ -230,7 +248,7 @@ _signaling__server() {
             return 0
             ;;
         signaling__subcmd__server__subcmd__admin)
-            opts="-h --url --ca --json --env-file --help status rooms room timeline kick ban unban lock unlock close reopen capacity say rules drain help"
+            opts="-h --url --ca --insecure --json --env-file --help status rooms room timeline kick ban unban mute unmute lock unlock close reopen capacity say rules drain help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -256,7 +274,7 @@ _signaling__server() {
             return 0
             ;;
         signaling__subcmd__server__subcmd__admin__subcmd__ban)
-            opts="-h --user --client --for --url --ca --json --env-file --help"
+            opts="-h --user --client --for --url --ca --insecure --json --env-file --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -294,7 +312,7 @@ _signaling__server() {
             return 0
             ;;
         signaling__subcmd__server__subcmd__admin__subcmd__capacity)
-            opts="-h --url --ca --json --env-file --help"
+            opts="-h --url --ca --insecure --json --env-file --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -320,7 +338,7 @@ _signaling__server() {
             return 0
             ;;
         signaling__subcmd__server__subcmd__admin__subcmd__close)
-            opts="-h --for --url --ca --json --env-file --help"
+            opts="-h --for --url --ca --insecure --json --env-file --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -350,7 +368,7 @@ _signaling__server() {
             return 0
             ;;
         signaling__subcmd__server__subcmd__admin__subcmd__drain)
-            opts="-h --url --ca --json --env-file --help"
+            opts="-h --url --ca --insecure --json --env-file --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -376,7 +394,7 @@ _signaling__server() {
             return 0
             ;;
         signaling__subcmd__server__subcmd__admin__subcmd__help)
-            opts="status rooms room timeline kick ban unban lock unlock close reopen capacity say rules drain help"
+            opts="status rooms room timeline kick ban unban mute unmute lock unlock close reopen capacity say rules drain help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -474,6 +492,20 @@ _signaling__server() {
             return 0
             ;;
         signaling__subcmd__server__subcmd__admin__subcmd__help__subcmd__lock)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        signaling__subcmd__server__subcmd__admin__subcmd__help__subcmd__mute)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -613,8 +645,22 @@ _signaling__server() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        signaling__subcmd__server__subcmd__admin__subcmd__help__subcmd__unmute)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         signaling__subcmd__server__subcmd__admin__subcmd__kick)
-            opts="-h --user --client --ban --url --ca --json --env-file --help"
+            opts="-h --user --client --ban --url --ca --insecure --json --env-file --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -652,7 +698,7 @@ _signaling__server() {
             return 0
             ;;
         signaling__subcmd__server__subcmd__admin__subcmd__lock)
-            opts="-h --url --ca --json --env-file --help"
+            opts="-h --url --ca --insecure --json --env-file --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -677,8 +723,46 @@ _signaling__server() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        signaling__subcmd__server__subcmd__admin__subcmd__mute)
+            opts="-h --user --client --for --url --ca --insecure --json --env-file --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --user)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --client)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --for)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --url)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --ca)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --env-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         signaling__subcmd__server__subcmd__admin__subcmd__reopen)
-            opts="-h --url --ca --json --env-file --help"
+            opts="-h --url --ca --insecure --json --env-file --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -704,7 +788,7 @@ _signaling__server() {
             return 0
             ;;
         signaling__subcmd__server__subcmd__admin__subcmd__room)
-            opts="-h --url --ca --json --env-file --help"
+            opts="-h --url --ca --insecure --json --env-file --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -730,7 +814,7 @@ _signaling__server() {
             return 0
             ;;
         signaling__subcmd__server__subcmd__admin__subcmd__rooms)
-            opts="-h --url --ca --json --env-file --help"
+            opts="-h --url --ca --insecure --json --env-file --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -756,7 +840,7 @@ _signaling__server() {
             return 0
             ;;
         signaling__subcmd__server__subcmd__admin__subcmd__rules)
-            opts="-h --url --ca --json --env-file --help"
+            opts="-h --url --ca --insecure --json --env-file --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -782,7 +866,7 @@ _signaling__server() {
             return 0
             ;;
         signaling__subcmd__server__subcmd__admin__subcmd__say)
-            opts="-h --to --data --url --ca --json --env-file --help"
+            opts="-h --to --data --url --ca --insecure --json --env-file --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -812,7 +896,7 @@ _signaling__server() {
             return 0
             ;;
         signaling__subcmd__server__subcmd__admin__subcmd__status)
-            opts="-h --url --ca --json --env-file --help"
+            opts="-h --url --ca --insecure --json --env-file --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -838,7 +922,7 @@ _signaling__server() {
             return 0
             ;;
         signaling__subcmd__server__subcmd__admin__subcmd__timeline)
-            opts="-h --url --ca --json --env-file --help"
+            opts="-h --url --ca --insecure --json --env-file --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -864,7 +948,7 @@ _signaling__server() {
             return 0
             ;;
         signaling__subcmd__server__subcmd__admin__subcmd__unban)
-            opts="-h --user --client --url --ca --json --env-file --help"
+            opts="-h --user --client --url --ca --insecure --json --env-file --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -898,12 +982,46 @@ _signaling__server() {
             return 0
             ;;
         signaling__subcmd__server__subcmd__admin__subcmd__unlock)
-            opts="-h --url --ca --json --env-file --help"
+            opts="-h --url --ca --insecure --json --env-file --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --url)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --ca)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --env-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        signaling__subcmd__server__subcmd__admin__subcmd__unmute)
+            opts="-h --user --client --url --ca --insecure --json --env-file --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --user)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --client)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --url)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -942,13 +1060,21 @@ _signaling__server() {
             return 0
             ;;
         signaling__subcmd__server__subcmd__doctor)
-            opts="-h --json --date --token --env-file --help"
+            opts="-h --json --date --url --slow --ca --token --env-file --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --date)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --url)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --ca)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1000,7 +1126,7 @@ _signaling__server() {
             return 0
             ;;
         signaling__subcmd__server__subcmd__help__subcmd__admin)
-            opts="status rooms room timeline kick ban unban lock unlock close reopen capacity say rules drain"
+            opts="status rooms room timeline kick ban unban mute unmute lock unlock close reopen capacity say rules drain"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1084,6 +1210,20 @@ _signaling__server() {
             return 0
             ;;
         signaling__subcmd__server__subcmd__help__subcmd__admin__subcmd__lock)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        signaling__subcmd__server__subcmd__help__subcmd__admin__subcmd__mute)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1210,6 +1350,20 @@ _signaling__server() {
             return 0
             ;;
         signaling__subcmd__server__subcmd__help__subcmd__admin__subcmd__unlock)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        signaling__subcmd__server__subcmd__help__subcmd__admin__subcmd__unmute)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1360,7 +1514,7 @@ _signaling__server() {
             return 0
             ;;
         signaling__subcmd__server__subcmd__token)
-            opts="-h --user --room --can --ice --seconds --env-file --help"
+            opts="-h --user --room --can --ice --name --seconds --env-file --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1379,6 +1533,10 @@ _signaling__server() {
                     return 0
                     ;;
                 --ice)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --name)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

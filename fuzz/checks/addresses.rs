@@ -38,7 +38,7 @@ pub fn forwarded(data: &[u8]) {
         }
     }
 
-    let client = ClientEndpoint::from_headers(&headers, peer, tls, &trusted);
+    let client = ClientEndpoint::from_headers(&headers, Some(peer), tls, &trusted);
 
     let trusts = |address: IpAddr| trusted.iter().any(|net| is_in(net, address));
     let peer = peer.to_canonical();
@@ -48,7 +48,11 @@ pub fn forwarded(data: &[u8]) {
     {
         address = hop;
     }
-    let says_https = schemes.last().is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"https"));
+    let says_https = schemes.last().is_some_and(|scheme| {
+        scheme.eq_ignore_ascii_case(b"https") || scheme.eq_ignore_ascii_case(b"wss")
+    });
+    let is_silent = trusts(peer) && schemes.last().is_none_or(|scheme| scheme.is_empty());
+    assert_eq!(client.silent_proxy, is_silent.then_some(peer));
     assert_eq!(client.address, address);
     assert_eq!(client.https, tls || (trusts(peer) && says_https));
     if !trusts(peer) {

@@ -12,7 +12,7 @@ use signaling::{
     config::Config,
     delivery, http,
     moderation::ModerationRules,
-    net::{ConnectionInfo, HttpService, workers::Workers},
+    net::{ConnectionInfo, HttpService, PeerAddress, workers::Workers},
     rooms::{Membership, Peer, is_room_id},
     state::AppState,
 };
@@ -90,8 +90,8 @@ impl Server {
     fn ask(&self, uri: Uri) -> (StatusCode, Value) {
         self.runtime.block_on(async {
             let workers = Workers::start(1).unwrap();
-            let (peer, slot) = (([192, 0, 2, 1], 80).into(), Arc::default());
-            let transport = ConnectionInfo { peer, tls: false, slot, workers };
+            let (peer, slot) = (PeerAddress::Ip(([192, 0, 2, 1], 80).into()), Arc::default());
+            let transport = ConnectionInfo { peer, tls: false, tcp_proxy: None, slot, workers };
             let request = Request::get(uri).header("host", "fuzzed").extension(transport);
             let answered = self.service.clone().oneshot(request.body(Body::empty()).unwrap()).await;
             let Ok(answer) = answered;
@@ -102,8 +102,11 @@ impl Server {
     }
 }
 
-/// Contract section 2.
+/// Contract section 2, without the segments that URLs cannot have (RFC 3986 section 3.3).
 fn may_be_room(room: &str) -> bool {
+    if room == "." || room == ".." {
+        return false;
+    }
     let is_control = |char| matches!(char, '\0'..='\x1f' | '\x7f'..='\u{9f}');
     (1..=128).contains(&room.chars().count()) && !room.chars().any(is_control)
 }

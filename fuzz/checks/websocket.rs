@@ -56,6 +56,9 @@ fn decode_by_rfc(bytes: &[u8]) -> Decoding {
         let control = matches!(opcode, 8..=10);
         let known = control || opcode <= 2;
         let in_place = control || (opcode == 0) == (fragments.is_some() || !within);
+        if first == 128 + 8 && second < 128 {
+            return (messages, Some(ProtocolError::UnmaskedClose));
+        }
         if first / 16 % 8 != 0
             || second < 128
             || !known

@@ -7,6 +7,7 @@ pub mod jws;
 pub mod key_variant;
 pub mod password;
 pub mod permissions;
+pub mod probe_token;
 pub mod resume_token;
 pub mod revocation;
 pub mod token_hash;

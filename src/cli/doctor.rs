@@ -1,15 +1,16 @@
 //! `signaling-server doctor`: prints the diagnostics of [`crate::doctor`] for people or as JSON.
 
-use std::{error::Error, io};
+use std::{error::Error, io, path::PathBuf};
 
 use clap::Args;
+use reqwest::Url;
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
 use super::{block_on, terminal};
 use crate::{
     config::Environment,
-    doctor::{self, Verdict},
+    doctor::{self, PublicAddress, Verdict},
 };
 
 /// The longest input that is read: more than any token has.
@@ -24,19 +25,32 @@ pub(super) struct DoctorArguments {
     /// Compare the clock with that of a server, such as https://example.com
     #[arg(long, value_name = "URL")]
     date: Option<String>,
+    /// Also ask the server through its public address, such as https://signaling.example.com: what its proxies tell it
+    #[arg(long, value_name = "URL")]
+    url: Option<Url>,
+    /// Also leave a WebSocket idle for 60 s there
+    #[arg(long, requires = "url")]
+    slow: bool,
+    /// A PEM file with the authority that issued the certificate there, where the system does not trust it
+    #[arg(long, value_name = "FILE", requires = "url")]
+    ca: Option<PathBuf>,
     /// Check only the access token on standard input; it is not printed
-    #[arg(long, value_name = "-", value_parser = ["-"], conflicts_with = "date")]
+    #[arg(long, value_name = "-", value_parser = ["-"], conflicts_with_all = ["date", "url"])]
     token: Option<String>,
 }
 
 /// Prints all diagnostics; fails if one of them is a fault.
 pub(super) fn run(
-    DoctorArguments { json, date, token }: &DoctorArguments,
+    DoctorArguments { json, date, url, slow, ca, token }: &DoctorArguments,
     environment: &Environment,
 ) -> Result<(), Box<dyn Error>> {
     let diagnostics = match token {
         Some(_) => block_on(doctor::check_token(environment, &read_token()?))?,
-        None => block_on(doctor::run(environment, date.as_deref()))?,
+        None => {
+            let public =
+                url.clone().map(|url| PublicAddress { url, ca: ca.clone(), is_slow: *slow });
+            block_on(doctor::run(environment, date.as_deref(), public.as_ref()))?
+        }
     };
     let text = if *json {
         serde_json::to_string_pretty(&diagnostics)?

@@ -28,16 +28,16 @@ pub enum NotHealthy {
 
 pub(super) fn run(environment: &Environment) -> Result<(), Box<dyn Error>> {
     let listen = read_settings(environment)?.startup.listen;
-    Ok(block_on(check(&listen.host, listen.port))??)
+    let server = LocalServer::new(&listen.host, listen.port);
+    Ok(block_on(check(server.with_proxy_protocol(listen.proxy_protocol)))??)
 }
 
-/// Requests `/health/ready` of the server that listens on `host` and `port`, for at most 3 s.
+/// Requests `/health/ready` of `server`, for at most 3 s.
 ///
 /// # Errors
 ///
 /// [`NotHealthy`].
-pub async fn check(host: &str, port: u16) -> Result<(), NotHealthy> {
-    let server = LocalServer::new(host, port);
+pub async fn check(server: LocalServer) -> Result<(), NotHealthy> {
     match timeout(HEALTHCHECK_TIMEOUT, server.get("/health/ready")).await {
         Ok(Ok(answer)) if answer.status() == StatusCode::OK => Ok(()),
         Ok(Ok(answer)) => Err(NotHealthy::NotReady(server, answer.status())),

@@ -59,7 +59,9 @@ enum Command {
     /// Check settings, secrets, accounts, files, certificate, port, clock, Redis, and each STUN and TURN server
     ///
     /// The exit code is 0 if nothing is at fault, else 1.
-    #[command(override_usage = "signaling-server doctor [--json] [--date URL | --token -]")]
+    #[command(
+        override_usage = "signaling-server doctor [--json] [--date URL] [--url URL [--slow] [--ca FILE]] [--token -]"
+    )]
     Doctor(doctor::DoctorArguments),
     /// Ask the running server that the settings name whether it is ready; the exit code is 0 if it is
     Healthcheck,

@@ -23,13 +23,13 @@ use super::{
 use crate::{
     auth::{revocation::RevokedTokens, users, users::Users},
     clock::unix_now,
-    config::{Config, Environment, StartupSettings},
+    config::{Config, Environment, ListenSettings, StartupSettings},
     doctor::{self, Diagnostic},
     http,
     intervals::{HttpTimeouts, Intervals},
     memory,
     moderation::ModerationRules,
-    net::{self, ConnectionLimits, workers::Workers},
+    net::{self, ConnectionLimits, InheritedListener, Listener, UnixSocketGuard, workers::Workers},
     state::{self, AppState},
     telemetry::{self, LogLevelHandle},
     tls::ServerCertificate,
@@ -67,7 +67,7 @@ pub(super) fn run(
 async fn serve(
     config: Config,
     (env_file, environment): (Option<PathBuf>, Environment),
-    inherited: Option<std::net::TcpListener>,
+    inherited: Option<InheritedListener>,
     log_level: LogLevelHandle,
 ) -> Result<(), Box<dyn Error>> {
     let (mut stop_signals, hangup) = (StopSignals::register()?, signal(SignalKind::hangup())?);
@@ -163,7 +163,9 @@ fn load_tls(startup: &StartupSettings) -> Result<Option<Arc<ServerCertificate>>,
 
 /// The sockets that the server accepts connections on.
 struct Listeners {
-    clients: TcpListener,
+    clients: Listener,
+    /// Removes the Unix socket that the server has made for `clients`.
+    socket_file: Option<UnixSocketGuard>,
     /// Whether `clients` was inherited (`LISTEN_FDS`): it then stays open while the next process starts.
     is_inherited: bool,
     metrics: Option<TcpListener>,
@@ -174,26 +176,50 @@ struct Listeners {
 impl Listeners {
     async fn open(
         startup: &StartupSettings,
-        inherited: Option<std::net::TcpListener>,
+        inherited: Option<InheritedListener>,
         tls: bool,
     ) -> Result<Self, Box<dyn Error>> {
         let file_descriptors = net::raise_descriptor_limit();
         let is_inherited = inherited.is_some();
-        let clients = match inherited {
-            Some(socket) => net::adopt_listener(socket)
-                .map_err(|error| format!("cannot listen on the socket of LISTEN_FDS: {error}"))?,
-            None => {
-                let (host, port) = (startup.listen.host.as_str(), startup.listen.port);
-                net::listen(host, port)
-                    .await
-                    .map_err(|error| format!("cannot listen on {host}:{port}: {error}"))?
+        let (clients, socket_file) = match inherited {
+            Some(socket) => {
+                let socket = net::adopt_listener(socket).map_err(|error| {
+                    format!("cannot listen on the socket of LISTEN_FDS: {error}")
+                })?;
+                (socket, None)
             }
+            None => listen(&startup.listen).await?,
         };
+        if tls && matches!(clients, Listener::Unix(_)) {
+            return Err("LISTEN_FDS: the server has TLS of its own on TCP only; leave SSL_CERT_FILE, SSL_KEY_FILE and \
+                        SSL_SELF_SIGNED empty"
+                .into());
+        }
         let metrics = open_metrics_listener(startup).await?;
-        let (address, version) = (clients.local_addr()?, env!("CARGO_PKG_VERSION"));
-        tracing::info!(%address, is_inherited, tls, file_descriptors, version, "listening");
-        Ok(Self { clients, is_inherited, metrics, file_descriptors })
+        // The system names a socket by the path that it was made at, before it was moved to its place.
+        let address = match socket_file {
+            Some(_) => startup.listen.host.clone(),
+            None => clients.address()?,
+        };
+        let version = env!("CARGO_PKG_VERSION");
+        tracing::info!(address, is_inherited, tls, file_descriptors, version, "listening");
+        Ok(Self { clients, socket_file, is_inherited, metrics, file_descriptors })
     }
+}
+
+/// Listens where `HOST` and `PORT` say.
+async fn listen(
+    settings: &ListenSettings,
+) -> Result<(Listener, Option<UnixSocketGuard>), Box<dyn Error>> {
+    if let Some(file) = settings.unix_socket() {
+        let (listener, guard) = net::listen_on_unix_socket(&file)
+            .map_err(|error| format!("cannot listen on {}: {error}", settings.host))?;
+        return Ok((listener.into(), Some(guard)));
+    }
+    let ListenSettings { host, port, .. } = settings;
+    let listener = net::listen(host, *port).await;
+    let listener = listener.map_err(|error| format!("cannot listen on {host}:{port}: {error}"))?;
+    Ok((listener.into(), None))
 }
 
 async fn open_metrics_listener(
@@ -234,6 +260,7 @@ struct Server {
     clients: JoinHandle<()>,
     stop_accepting: CancellationToken,
     is_inherited: bool,
+    _socket_file: Option<UnixSocketGuard>,
 }
 
 impl Server {
@@ -243,7 +270,7 @@ impl Server {
         tls: Option<Arc<ServerCertificate>>,
         workers: &Workers,
     ) -> Self {
-        let Listeners { clients, is_inherited, metrics, file_descriptors } = listeners;
+        let Listeners { clients, socket_file, is_inherited, metrics, file_descriptors } = listeners;
         let stop_accepting = CancellationToken::new();
         if let Some(listener) = metrics {
             let Intervals { http, metrics_head, .. } = app.config.intervals;
@@ -256,11 +283,12 @@ impl Server {
         let trusted_proxies = &app.config.listen.trusted_proxies;
         let limits = ConnectionLimits::new(file_descriptors, trusted_proxies, app.metrics.clone())
             .with_timeouts(app.config.intervals.http)
-            .with_memory(app.memory.clone());
+            .with_memory(app.memory.clone())
+            .with_proxy_headers(app.config.listen.proxy_protocol);
         let (service, workers) = (http::http_service(app), workers.clone());
         let stop = stop_accepting.clone();
         let clients = tokio::spawn(net::serve(clients, service, tls, limits, workers, stop));
-        Self { clients, stop_accepting, is_inherited }
+        Self { clients, stop_accepting, is_inherited, _socket_file: socket_file }
     }
 
     /// Ends all sessions and connections, until [`DRAIN_SHARE`] of `SHUTDOWN_GRACE_SECONDS` is over or another signal

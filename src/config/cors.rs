@@ -76,9 +76,21 @@ fn origin(text: &str) -> Option<String> {
     let plain = text.trim_end_matches('/').to_ascii_lowercase();
     let usual_port = if plain.starts_with("https:") { ":443" } else { ":80" };
     let plain = plain.strip_suffix(usual_port).map_or(plain.clone(), str::to_owned);
-    let host = plain.split_once("://").map(|(_, host)| host);
-    let is_well_formed = host.is_some_and(|host| {
-        !host.is_empty() && !host.contains(['/', ' ', '*', '\'', '"', '`', '<', '>'])
-    });
-    (is_well_formed || plain == "null").then_some(plain)
+    if plain == "null" {
+        return Some(plain);
+    }
+    let (scheme, host) = plain.split_once("://")?;
+    let is_well_formed =
+        !host.is_empty() && !host.contains(['/', ' ', '*', '\'', '"', '`', '<', '>']);
+    is_well_formed.then(|| in_ascii(host)).flatten().map(|host| format!("{scheme}://{host}"))
+}
+
+/// A host with or without port as browsers spell it: an international name in Punycode (RFC 5891).
+fn in_ascii(host: &str) -> Option<String> {
+    if host.is_ascii() {
+        return Some(host.to_owned());
+    }
+    let (name, port) =
+        host.split_once(':').map_or((host, ""), |(name, _)| host.split_at(name.len()));
+    Some(url::Host::parse(name).ok()?.to_string() + port)
 }

@@ -4,18 +4,18 @@ use std::{net::IpAddr, path::PathBuf};
 
 use ipnet::IpNet;
 
-use crate::tls::TlsFiles;
+use crate::{net::UnixSocketFile, tls::TlsFiles};
 
 use super::{
     declare::{Section, Setting},
     error::ConfigError,
-    parse::{Parsed, Reader, TRUE_OR_FALSE, flag, found, list_of, number, path},
+    parse::{Parsed, Reader, TRUE_OR_FALSE, flag, found, list_of, number, optional, path},
 };
 
 /// How clients reach the server.
 #[derive(Clone, Debug)]
 pub struct ListenSettings {
-    /// `HOST`: an address or a host name, IPv6 without brackets.
+    /// `HOST`: an address or a host name, IPv6 without brackets; or `unix:` and a path.
     pub host: String,
     /// `PORT`; 0 lets the system choose.
     pub port: u16,
@@ -24,15 +24,43 @@ pub struct ListenSettings {
     pub require_https: bool,
     /// `SSL_CERT_FILE`, `SSL_KEY_FILE`, `SSL_SELF_SIGNED`: TLS on the listening port.
     pub tls: Option<TlsFiles>,
+    /// `UNIX_SOCKET_MODE`: the permissions of a Unix socket.
+    pub unix_socket_mode: u32,
+    /// `UNIX_SOCKET_GROUP`: its group.
+    pub unix_socket_group: Option<String>,
+    /// `PROXY_PROTOCOL`: whether each connection begins with a PROXY header of a trusted proxy.
+    pub proxy_protocol: bool,
     /// `TRUSTED_PROXIES`: whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
     pub trusted_proxies: Vec<IpNet>,
 }
 
+/// Stands before the path of a Unix socket.
+const UNIX_PREFIX: &str = "unix:";
+
+/// The longest path of a Unix socket, in bytes (unix(7)), less what its unfinished file has in addition.
+const MAX_SOCKET_PATH: usize = 90;
+
 pub(super) const HOST: Setting<String> = Setting::new("HOST", "0.0.0.0", host)
-    .accepts("an address such as 127.0.0.1 or ::, or a host name")
+    .accepts("an address such as 127.0.0.1 or ::, a host name, or unix: and an absolute path")
     .help(
-        "Address to listen on: an IP address, or a host name. `0.0.0.0` is every IPv4 address of the machine.",
+        "Address to listen on: an IP address, or a host name. `0.0.0.0` is every IPv4 address of the machine. \
+         `unix:/run/signaling/socket` is a Unix socket for a proxy on this machine, which is always trusted.",
     );
+
+const UNIX_SOCKET_MODE: Setting<u32> = Setting::new("UNIX_SOCKET_MODE", "660", mode)
+    .accepts("an octal number from 600 to 777, such as 660")
+    .help("Permissions of the Unix socket in `HOST`: who may write to it may connect.");
+
+const UNIX_SOCKET_GROUP: Setting<Option<String>> =
+    Setting::new("UNIX_SOCKET_GROUP", "", |text| optional(text, |text| Ok(text.to_owned())))
+        .accepts("the name or the number of a group")
+        .help("Group of the Unix socket in `HOST`, such as the group of the proxy. Empty: the group of the server.");
+
+pub(super) const PROXY_PROTOCOL: Setting<bool> =
+    Setting::new("PROXY_PROTOCOL", "false", flag).accepts(TRUE_OR_FALSE).help(
+        "Reads the client's address from the header of the PROXY protocol (version 1 or 2), which each connection must \
+         begin with. Only `TRUSTED_PROXIES` may send it; other connections are closed.",
+    ).page("docs/run/proxies.md#tcp-proxies");
 
 pub(super) const PORT: Setting<u16> = Setting::new("PORT", "8000", |text| number(text, 0..=65_535))
     .accepts("a port from 0 to 65535")
@@ -76,23 +104,55 @@ pub(super) const SECTION: Section = Section {
     settings: &[
         HOST.declaration,
         PORT.declaration,
+        UNIX_SOCKET_MODE.declaration,
+        UNIX_SOCKET_GROUP.declaration,
         REQUIRE_HTTPS.declaration,
         SSL_CERT_FILE.declaration,
         SSL_KEY_FILE.declaration,
         SSL_SELF_SIGNED.declaration,
         TRUSTED_PROXIES.declaration,
+        PROXY_PROTOCOL.declaration,
     ],
 };
 
 impl ListenSettings {
     pub(super) fn read(reader: &mut Reader<'_>) -> Self {
-        Self {
+        let listen = Self {
             host: reader.get(&HOST),
             port: reader.get(&PORT),
+            unix_socket_mode: reader.get(&UNIX_SOCKET_MODE),
+            unix_socket_group: reader.get(&UNIX_SOCKET_GROUP),
             require_https: reader.get(&REQUIRE_HTTPS),
             tls: tls(reader),
             trusted_proxies: reader.get(&TRUSTED_PROXIES),
+            proxy_protocol: reader.get(&PROXY_PROTOCOL),
+        };
+        let is_unix = listen.unix_socket().is_some();
+        if is_unix && listen.tls.is_some() {
+            reader.errors.push(ConfigError::new(
+                HOST.name(),
+                "is a Unix socket, and the server has TLS of its own on TCP only",
+                "leave SSL_CERT_FILE, SSL_KEY_FILE and SSL_SELF_SIGNED empty: the proxy terminates TLS",
+            ));
         }
+        if listen.proxy_protocol && !is_unix && listen.trusted_proxies.is_empty() {
+            reader.errors.push(ConfigError::new(
+                PROXY_PROTOCOL.name(),
+                "closes every connection while TRUSTED_PROXIES is empty",
+                "name the address of the proxy in TRUSTED_PROXIES",
+            ));
+        }
+        listen
+    }
+
+    /// The file of the Unix socket to listen on, if `HOST` names one.
+    pub fn unix_socket(&self) -> Option<UnixSocketFile> {
+        let path = self.host.strip_prefix(UNIX_PREFIX)?.into();
+        Some(UnixSocketFile {
+            path,
+            mode: self.unix_socket_mode,
+            group: self.unix_socket_group.clone(),
+        })
     }
 }
 
@@ -119,11 +179,24 @@ fn tls(reader: &mut Reader<'_>) -> Option<TlsFiles> {
 }
 
 fn host(text: &str) -> Parsed<String> {
+    if let Some(path) = text.strip_prefix(UNIX_PREFIX) {
+        let fits = path.starts_with('/')
+            && !path.ends_with('/')
+            && path.len() <= MAX_SOCKET_PATH
+            && !path.contains(char::is_control);
+        return found(fits.then(|| text.to_owned()));
+    }
     let host = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     let fits = !host.is_empty()
         && !host.contains(['/', ' ', '[', ']'])
         && !host.contains(char::is_control);
     found(fits.then(|| host.to_owned()))
+}
+
+/// File permissions. Without the owner's own right to write the server could not connect to itself.
+fn mode(text: &str) -> Parsed<u32> {
+    let mode = u32::from_str_radix(text, 8).ok();
+    found(mode.filter(|mode| (0o600..=0o777).contains(mode) && mode & 0o600 == 0o600))
 }
 
 fn network(text: &str) -> Option<IpNet> {

@@ -220,6 +220,8 @@ pub struct AdminAccess {
     pub host: String,
     /// `PORT` of the server.
     pub port: u16,
+    /// `PROXY_PROTOCOL` of the server.
+    pub proxy_protocol: bool,
     /// `ADMIN_TOKEN`.
     pub token: Option<SecretString>,
 }
@@ -233,8 +235,13 @@ impl AdminAccess {
     pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigErrors> {
         let mut reader = Reader::new(&variable);
         let (host, port) = (reader.get(&listen::HOST), reader.get(&listen::PORT));
+        let proxy_protocol = reader.get(&listen::PROXY_PROTOCOL);
         let token = reader.get(&auth::ADMIN_TOKEN);
         let errors = reader.errors;
-        if errors.is_empty() { Ok(Self { host, port, token }) } else { Err(ConfigErrors(errors)) }
+        if errors.is_empty() {
+            Ok(Self { host, port, proxy_protocol, token })
+        } else {
+            Err(ConfigErrors(errors))
+        }
     }
 }

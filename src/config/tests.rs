@@ -600,7 +600,7 @@ fn lists_may_have_single_quotes_and_never_keep_them() {
 #[test]
 fn origins_are_compared_as_browsers_spell_them() {
     let origins =
-        in_debug("CORS_ORIGINS", "https://App.example.com:443/, http://localhost:3000,null")
+        in_debug("CORS_ORIGINS", "https://App.example.com:443/, http://localhost:3000,null,https://BÜCHER.example:8443,capacitor://localhost")
             .unwrap()
             .reloadable
             .cors
@@ -610,6 +610,8 @@ fn origins_are_compared_as_browsers_spell_them() {
         origins.allow("https://app.example.com")
             && origins.allow("http://localhost:3000")
             && origins.allow("null")
+            && origins.allow("https://xn--bcher-kva.example:8443")
+            && origins.allow("capacitor://localhost")
     );
     assert!(
         !origins.allow("https://app.example.com.evil.example")

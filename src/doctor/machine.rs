@@ -3,6 +3,7 @@
 use std::{
     io::{self, ErrorKind},
     net::SocketAddr,
+    path::Path,
     time::Duration,
 };
 
@@ -10,7 +11,10 @@ use tokio::time::timeout;
 
 use super::Diagnostic;
 use crate::{
-    config::ReloadableSettings, http_client::LocalServer, net, state::MAX_UNAUTHENTICATED,
+    config::{ListenSettings, ReloadableSettings},
+    http_client::LocalServer,
+    net::{self, UnixSocketFile},
+    state::MAX_UNAUTHENTICATED,
 };
 
 /// For the answer of a server that has a port already.
@@ -34,23 +38,66 @@ const METRICS: Identity = Identity {
 };
 
 /// Checks that a server can listen on `HOST` and `PORT`.
-pub(super) async fn check_server_port(host: &str, port: u16) -> Diagnostic {
-    check_port("PORT", host, port, &SERVER).await
+pub(super) async fn check_server_port(listen: &ListenSettings) -> Diagnostic {
+    let server = LocalServer::new(&listen.host, listen.port);
+    let server = server.with_proxy_protocol(listen.proxy_protocol);
+    match listen.unix_socket() {
+        Some(file) => check_socket_file(&file, &server).await,
+        None => check_port("PORT", &server, &listen.host, &SERVER).await,
+    }
+}
+
+/// Checks that a server can make its Unix socket, or that a server answers on it.
+async fn check_socket_file(file: &UnixSocketFile, server: &LocalServer) -> Diagnostic {
+    const SUBJECT: &str = "HOST";
+    let path = file.path.display();
+    let folder = file.path.parent().unwrap_or(Path::new("/"));
+    match net::check_replaceable(&file.path) {
+        Ok(()) if folder.is_dir() => Diagnostic::ok(SUBJECT, format!("{path} is free")),
+        Ok(()) => Diagnostic::fault(
+            SUBJECT,
+            format!("there is no folder {}", folder.display()),
+            "create it for the server, for example with `RuntimeDirectory=` in the unit",
+        ),
+        Err(error) if error.kind() == ErrorKind::AddrInUse => {
+            if check_identity(server, &SERVER).await {
+                return Diagnostic::ok(SUBJECT, format!("a signaling-server answers on {path}"));
+            }
+            Diagnostic::fault(
+                SUBJECT,
+                format!("another program listens on {path}"),
+                "name another path, or stop that program; `ss -lxp` shows it",
+            )
+        }
+        Err(error) => Diagnostic::fault(
+            SUBJECT,
+            format!("cannot listen on {path}: {error}"),
+            "name a path in a folder that the server may write, such as /run/signaling/socket",
+        ),
+    }
 }
 
 /// Checks that a server can listen on `METRICS_LISTEN`.
 pub(super) async fn check_metrics_port(address: SocketAddr) -> Diagnostic {
-    check_port("METRICS_LISTEN", &address.ip().to_string(), address.port(), &METRICS).await
+    let host = address.ip().to_string();
+    let server = LocalServer::new(&host, address.port());
+    check_port("METRICS_LISTEN", &server, &host, &METRICS).await
 }
 
-async fn check_port(variable: &str, host: &str, port: u16, identity: &Identity) -> Diagnostic {
+async fn check_port(
+    variable: &str,
+    server: &LocalServer,
+    host: &str,
+    identity: &Identity,
+) -> Diagnostic {
+    let port = server.port();
     if port == 0 {
         return Diagnostic::ok(variable, "0: the system chooses a free one");
     }
     match net::listen(host, port).await {
         Ok(_) => Diagnostic::ok(variable, format!("{host} port {port} is free")),
         Err(error) if error.kind() == ErrorKind::AddrInUse => {
-            if check_identity(&LocalServer::new(host, port), identity).await {
+            if check_identity(server, identity).await {
                 let message = format!("a signaling-server answers on {host} port {port}");
                 return Diagnostic::ok(variable, message);
             }

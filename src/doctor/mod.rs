@@ -6,11 +6,13 @@ mod clock;
 mod diagnostic;
 mod issuer;
 mod machine;
+mod public_url;
 mod redis;
 mod settings;
 mod start;
 mod token;
 mod turn;
+mod web_socket;
 
 use std::time::Duration;
 
@@ -18,6 +20,7 @@ use crate::config::{Config, Environment};
 
 pub use self::{
     diagnostic::{Diagnostic, Verdict},
+    public_url::PublicAddress,
     settings::{default_passwords, settings},
     start::{start_faults, users_file_fault},
     token::check_token,
@@ -26,8 +29,13 @@ pub use self::{
 /// How far clocks may differ. A revoked token is forgotten when it expires, by the clock that is ahead.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
 
-/// Checks everything that the settings name. `date` is the URL of a server whose clock is compared with this machine's.
-pub async fn run(environment: &Environment, date: Option<&str>) -> Vec<Diagnostic> {
+/// Checks everything that the settings name. `date` is the URL of a server whose clock is compared with this machine's; `public`
+/// is the address at which clients reach the server.
+pub async fn run(
+    environment: &Environment,
+    date: Option<&str>,
+    public: Option<&PublicAddress>,
+) -> Vec<Diagnostic> {
     let (config, found) = settings(environment);
     let Config { startup, reloadable } = &config;
     // A setting that is not accepted names nothing that could be checked.
@@ -41,8 +49,10 @@ pub async fn run(environment: &Environment, date: Option<&str>) -> Vec<Diagnosti
         diagnostics.extend(certificate::check(&startup.listen));
     }
     if are_accepted(&["HOST", "PORT"]) {
-        diagnostics
-            .push(machine::check_server_port(&startup.listen.host, startup.listen.port).await);
+        diagnostics.push(machine::check_server_port(&startup.listen).await);
+    }
+    if let Some(public) = public {
+        diagnostics.extend(public_url::check(&config, public).await);
     }
     if let Some(address) = startup.telemetry.metrics_listen {
         diagnostics.push(machine::check_metrics_port(address).await);

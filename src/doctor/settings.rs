@@ -237,7 +237,9 @@ fn https(startup: &StartupSettings) -> Diagnostic {
     const SUBJECT: &str = "HTTPS";
     let listen = &startup.listen;
     let trusts_all = listen.trusted_proxies.iter().any(|net| net.prefix_len() == 0);
-    let is_loopback = listen.host == "localhost"
+    let is_unix = listen.unix_socket().is_some();
+    let is_loopback = is_unix
+        || listen.host == "localhost"
         || listen.host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
     if trusts_all {
         return Diagnostic::fault(
@@ -253,14 +255,14 @@ fn https(startup: &StartupSettings) -> Diagnostic {
         );
     }
     match (listen.require_https, is_loopback) {
-        (true, _) if listen.trusted_proxies.is_empty() => Diagnostic::fault(
+        (true, _) if listen.trusted_proxies.is_empty() && !is_unix => Diagnostic::fault(
             SUBJECT,
             "REQUIRE_HTTPS=true without a certificate and without TRUSTED_PROXIES: every request is refused",
             "name the proxy in TRUSTED_PROXIES, or give SSL_CERT_FILE and SSL_KEY_FILE",
         ),
         (true, _) => Diagnostic::ok(
             SUBJECT,
-            "in force: only requests that came to a trusted proxy by HTTPS are served",
+            "in force: only requests are served of which a trusted proxy says X-Forwarded-Proto: https",
         ),
         (false, true) => Diagnostic::warning(
             SUBJECT,

@@ -1,6 +1,6 @@
 //! Errors of REST requests, as the client gets them.
 
-use std::{any::Any, time::Duration};
+use std::{any::Any, net::IpAddr, time::Duration};
 
 use axum::{
     Json,
@@ -45,11 +45,17 @@ pub enum ApiError {
     #[error("This token is no login; the service that has issued it also renews it")]
     ForeignToken,
     /// 403. `REQUIRE_HTTPS`.
-    #[error("HTTPS required")]
-    HttpsRequired,
-    /// 403. The page's origin is not one of `CORS_ORIGINS`.
-    #[error("Origin not allowed")]
-    OriginNotAllowed,
+    #[error("HTTPS required{}", missing_scheme(*silent_proxy))]
+    HttpsRequired {
+        /// The trusted proxy that did not say whether the client used TLS.
+        silent_proxy: Option<SilentProxy>,
+    },
+    /// 403. The `Origin` of a WebSocket is not one of `CORS_ORIGINS`; the text of it, if there is just one.
+    #[error("Origin not allowed: {}", refused_origin(origin.as_deref()))]
+    OriginNotAllowed {
+        /// The refused origin; none where the request has several.
+        origin: Option<String>,
+    },
     /// 404.
     #[error("Not Found")]
     NotFound,
@@ -131,6 +137,38 @@ pub enum ApiError {
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+/// A trusted proxy that did not say whether its client used TLS.
+#[derive(Clone, Copy, Debug)]
+pub enum SilentProxy {
+    /// It sent no `X-Forwarded-Proto`.
+    Http(IpAddr),
+    /// Its PROXY header has no TLS information.
+    Tcp(IpAddr),
+}
+
+fn missing_scheme(silent_proxy: Option<SilentProxy>) -> String {
+    match silent_proxy {
+        None => String::new(),
+        Some(SilentProxy::Http(proxy)) => {
+            format!(": the proxy at {proxy} sent no header X-Forwarded-Proto: https")
+        }
+        Some(SilentProxy::Tcp(proxy)) => {
+            format!(": the PROXY header of {proxy} does not say that the client used TLS")
+        }
+    }
+}
+
+fn refused_origin(origin: Option<&str>) -> String {
+    origin.map_or_else(
+        || "the request has more than one header Origin".to_owned(),
+        |origin| {
+            format!(
+                "\"{origin}\" is not one of CORS_ORIGINS; a client that is no web page need not send an Origin"
+            )
+        },
+    )
+}
+
 /// One error in a request body, in the format of FastAPI. It never repeats the wrong value.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct FieldError {
@@ -199,8 +237,8 @@ impl ApiError {
             Self::RoomNotPermitted
             | Self::NoPasswordLogin
             | Self::ForeignToken
-            | Self::HttpsRequired
-            | Self::OriginNotAllowed => StatusCode::FORBIDDEN,
+            | Self::HttpsRequired { .. }
+            | Self::OriginNotAllowed { .. } => StatusCode::FORBIDDEN,
             Self::NotFound | Self::RoomNotFound | Self::MemberNotFound | Self::RuleNotFound => {
                 StatusCode::NOT_FOUND
             }
@@ -247,8 +285,8 @@ impl ApiError {
             | Self::RoomNotPermitted
             | Self::NoPasswordLogin
             | Self::ForeignToken
-            | Self::HttpsRequired
-            | Self::OriginNotAllowed
+            | Self::HttpsRequired { .. }
+            | Self::OriginNotAllowed { .. }
             | Self::NotFound
             | Self::RoomNotFound
             | Self::MemberNotFound

@@ -13,7 +13,9 @@ use super::{
     admin,
     error::{self, ApiError},
     middleware::{client, cors, head, rate_limit, request},
-    routes::{auth, client_library, docs, examples, health, metrics, rooms, turn, websocket},
+    routes::{
+        auth, client_library, connection, docs, examples, health, metrics, rooms, turn, websocket,
+    },
 };
 use crate::{net::HttpService, state::AppState};
 
@@ -49,8 +51,10 @@ pub fn metrics_service(app: &AppState) -> HttpService {
 
 fn router(app: &AppState) -> Router {
     let (documented, spec) = api_router().split_for_parts();
-    let mut router =
-        documented.route("/ws/{room_id}", get(websocket::upgrade)).merge(client_library::router());
+    let mut router = documented
+        .route("/ws/{room_id}", get(websocket::upgrade))
+        .merge(client_library::router())
+        .merge(connection::router());
     if app.config.auth.admin_token.is_some() {
         router = router.merge(admin::page::router());
     }

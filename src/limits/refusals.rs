@@ -25,6 +25,14 @@ const MAX_LINES_PER_KIND: u32 = 60;
 pub enum RefusalKind {
     /// An HTTP request: too many came from its address.
     HttpRate,
+    /// A request that must come by HTTPS: the trusted proxy at this address did not say whether it did.
+    SilentProxy,
+    /// The same where the proxy's PROXY header does not say so.
+    SilentTcpProxy,
+    /// A connection without a PROXY header of a trusted proxy, for this reason.
+    ProxyHeader(&'static str),
+    /// The handshake of a WebSocket: its `Origin` is not one of `CORS_ORIGINS`.
+    Origin,
     /// A request with a bearer token that is not `ADMIN_TOKEN`.
     AdminToken,
     /// A login with a wrong username or password.
@@ -53,6 +61,25 @@ impl RefusalKind {
         let address = address.map(display);
         match self {
             Self::HttpRate => tracing::warn!(address, count, "HTTP rate limit reached"),
+            Self::SilentProxy => tracing::warn!(
+                address,
+                count,
+                "HTTPS required, and this proxy sent no X-Forwarded-Proto"
+            ),
+            Self::SilentTcpProxy => tracing::warn!(
+                address,
+                count,
+                "HTTPS required, and this proxy's PROXY header does not say that the client used TLS"
+            ),
+            Self::ProxyHeader(reason) => {
+                tracing::warn!(
+                    reason,
+                    address,
+                    count,
+                    "connection without a valid PROXY header closed"
+                )
+            }
+            Self::Origin => tracing::warn!(address, count, "origin refused"),
             Self::AdminToken => tracing::warn!(address, count, "invalid admin token"),
             Self::Login => tracing::warn!(address, count, "login failed"),
             Self::Token(reason) => tracing::warn!(reason, address, count, "token refused"),

@@ -4,6 +4,7 @@
 
 use std::{
     io,
+    net::Ipv4Addr,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -13,7 +14,7 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     runtime::{self, Handle},
     sync::OwnedSemaphorePermit,
     time::{Instant, timeout},
@@ -22,9 +23,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
 use super::{
+    answer::AnswerStream,
     connection::{ConnectionInfo, ConnectionSlot, CountedStream, HttpService, MAX_HEAD_BYTES},
-    limits::{AddressLimitReached, ConnectionLimits, LogThrottle},
+    limits::{ConnectionLimits, LogThrottle},
+    proxy_header::read_proxy_header,
     sniff::{Sniffed, sniff},
+    socket::{Listener, PeerAddress, StreamSocket},
     workers::Workers,
 };
 use crate::{
@@ -67,13 +71,14 @@ pub(super) fn bound_kernel_buffers(listener: &TcpListener) {
 /// With `tls`, a client that speaks plain HTTP to the same port is served too, with
 /// [`ConnectionInfo::tls`] false: it can be redirected.
 pub async fn serve(
-    listener: TcpListener,
+    listener: impl Into<Listener>,
     service: HttpService,
     tls: Option<Arc<ServerCertificate>>,
     limits: ConnectionLimits,
     workers: Workers,
     closing: CancellationToken,
 ) {
+    let (listener, limits) = (listener.into(), Arc::new(limits));
     let connections = TaskTracker::new();
     let runtime = Handle::current().id();
     let (mut no_descriptor, mut not_accepted) = (LogThrottle::default(), LogThrottle::default());
@@ -87,20 +92,21 @@ pub async fn serve(
             () = closing.cancelled() => break,
         };
         match accepted {
-            Ok((stream, peer)) => match limits.address_permit(peer) {
-                Ok(permit) => {
-                    let timeouts = limits.timeouts.clone();
-                    let slot = ConnectionSlot::new(permit, timeouts, &limits.memory);
-                    limits.make_room(&slot);
-                    let info = ConnectionInfo { peer, tls: false, slot, workers: workers.clone() };
-                    let connection = AcceptedConnection { stream, runtime, info, descriptor };
-                    let (service, tls, closing) = (service.clone(), tls.clone(), closing.clone());
-                    connections.spawn_on(connection.serve(service, tls, closing), workers.next());
-                }
-                Err(AddressLimitReached) => {
-                    log_refusal(RefusalKind::AddressConnections, peer.ip(), Instant::now());
-                }
-            },
+            Ok((socket, peer)) => {
+                let Ok(permit) = limits.address_permit(peer) else {
+                    log_address_limit(peer);
+                    continue;
+                };
+                let slot = ConnectionSlot::new(permit, limits.timeouts.clone(), &limits.memory);
+                limits.make_room(&slot);
+                let workers = workers.clone();
+                let worker = workers.next().clone();
+                let info = ConnectionInfo { peer, tls: false, tcp_proxy: None, slot, workers };
+                let limits = limits.clone();
+                let connection = AcceptedConnection { socket, runtime, info, descriptor, limits };
+                let (service, tls, closing) = (service.clone(), tls.clone(), closing.clone());
+                connections.spawn_on(connection.serve(service, tls, closing), &worker);
+            }
             Err(error) if is_about_one_connection(&error) => {}
             Err(error) => {
                 if not_accepted.should_log() {
@@ -115,6 +121,12 @@ pub async fn serve(
     connections.wait().await;
 }
 
+fn log_address_limit(peer: PeerAddress) {
+    if let Some(address) = peer.ip() {
+        log_refusal(RefusalKind::AddressConnections, address, Instant::now());
+    }
+}
+
 /// Whether `accept` failed because the connection is gone already.
 fn is_about_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
@@ -123,11 +135,12 @@ fn is_about_one_connection(error: &io::Error) -> bool {
 
 /// An accepted connection, on its way to its worker.
 struct AcceptedConnection {
-    stream: TcpStream,
+    socket: StreamSocket,
     /// The runtime that accepted it.
     runtime: runtime::Id,
     info: ConnectionInfo,
     descriptor: OwnedSemaphorePermit,
+    limits: Arc<ConnectionLimits>,
 }
 
 impl AcceptedConnection {
@@ -137,12 +150,21 @@ impl AcceptedConnection {
         tls: Option<Arc<ServerCertificate>>,
         closing: CancellationToken,
     ) {
-        let Self { stream, runtime, mut info, descriptor } = self;
-        // Signaling messages are small, and a call waits for each.
-        let _ = stream.set_nodelay(true);
-        let mut stream = CountedStream::new(stream, runtime, info.slot.clone(), descriptor);
+        let Self { socket, runtime, mut info, descriptor, limits } = self;
+        socket.set_nodelay();
+        let mut stream = CountedStream::new(socket, runtime, info.slot.clone(), descriptor);
         if let Err(error) = stream.move_to_current_runtime() {
             return tracing::warn!(%error, "cannot move a connection to its worker");
+        }
+        if limits.has_proxy_headers {
+            let slot = info.slot.clone();
+            let named = tokio::select! {
+                named = read_client(&mut stream.socket, info, &limits) => named,
+                () = closing.cancelled() => return,
+                () = slot.closed() => return,
+            };
+            let Some(named) = named else { return };
+            info = named;
         }
         let Some(tls) = tls else {
             return serve_http(stream, info, service, closing).await;
@@ -162,6 +184,43 @@ impl AcceptedConnection {
             Err(_elapsed) => tracing::debug!("TLS handshake took too long"),
         }
     }
+}
+
+/// Reads the PROXY header of a connection, and makes the client that it names the peer. Nothing where the connection is to
+/// be closed: it has no header, or its header does not come from a trusted proxy. Programs of this machine may speak for
+/// themselves, as a health check does.
+async fn read_client(
+    socket: &mut StreamSocket,
+    info: ConnectionInfo,
+    limits: &ConnectionLimits,
+) -> Option<ConnectionInfo> {
+    let proxy = info.peer;
+    let refuse = |reason| {
+        let address = proxy.ip().unwrap_or(Ipv4Addr::LOCALHOST.into());
+        log_refusal(RefusalKind::ProxyHeader(reason), address, Instant::now());
+        None
+    };
+    let is_trusted = limits.is_trusted(proxy);
+    if !is_trusted && !proxy.ip().is_some_and(|address| address.is_loopback()) {
+        return refuse("proxy_not_trusted");
+    }
+    let header = match timeout(limits.timeouts.head, read_proxy_header(socket)).await {
+        Ok(Ok(header)) => header,
+        Ok(Err(error)) => return refuse(error.as_str()),
+        Err(_elapsed) => return refuse("header_late"),
+    };
+    let Some(client) = header.client else { return Some(info) };
+    if !is_trusted {
+        return refuse("proxy_not_trusted");
+    }
+    let peer = PeerAddress::Ip(client);
+    let Ok(permit) = limits.address_permit(peer) else {
+        log_address_limit(peer);
+        return None;
+    };
+    info.slot.set_permit(permit);
+    let tcp_proxy = Some(proxy.ip().unwrap_or(Ipv4Addr::LOCALHOST.into()));
+    Some(ConnectionInfo { peer, tls: header.tls, tcp_proxy, ..info })
 }
 
 async fn serve_http(
@@ -186,7 +245,7 @@ async fn serve_http(
         .timer(TokioTimer::new())
         .header_read_timeout(slot.timeouts.head)
         .max_buf_size(MAX_HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(AnswerStream::new(stream)), service)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {

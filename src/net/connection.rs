@@ -4,8 +4,7 @@ use std::{
     convert::Infallible,
     fmt,
     io::{self, IoSlice},
-    net::SocketAddr,
-    os::fd::AsFd,
+    net::IpAddr,
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
@@ -18,7 +17,6 @@ use axum::{extract::Request, response::Response};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     runtime::{self, Handle},
     sync::{Notify, OwnedSemaphorePermit},
     time::Sleep,
@@ -26,7 +24,11 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 use tower::util::BoxCloneSyncService;
 
-use super::workers::Workers;
+use super::{
+    answer::AnswerStream,
+    socket::{PeerAddress, StreamSocket},
+    workers::Workers,
+};
 use crate::{
     intervals::HttpTimeouts,
     limits::Permit,
@@ -51,10 +53,12 @@ const HTTP2_REFUSAL: &[u8] =
 /// The connection that a request came on; every request carries one as an extension.
 #[derive(Clone, Debug)]
 pub struct ConnectionInfo {
-    /// The address of the other end: the client or a proxy.
-    pub peer: SocketAddr,
-    /// Whether the connection is TLS.
+    /// The other end: the client or a proxy. With PROXY headers, the one that the header names.
+    pub peer: PeerAddress,
+    /// Whether the connection is TLS, or a PROXY header says that the client's connection is.
     pub tls: bool,
+    /// The TCP proxy that named `peer` in a PROXY header.
+    pub tcp_proxy: Option<IpAddr>,
     /// The connection itself, for an upgrade to a WebSocket.
     pub slot: Arc<ConnectionSlot>,
     /// The workers of the server.
@@ -134,6 +138,11 @@ impl ConnectionSlot {
         self.is_reset_at_end.store(true, Ordering::Relaxed);
     }
 
+    /// Holds `permit` until the connection is a WebSocket or ends.
+    pub(super) fn set_permit(&self, permit: Option<Permit>) {
+        *self.permit.lock().unwrap_or_else(PoisonError::into_inner) = permit;
+    }
+
     /// Marks the connection as a WebSocket: it counts against other limits from now on, and its session has deadlines of
     /// its own.
     pub fn mark_websocket(&self) {
@@ -175,7 +184,7 @@ impl Drop for RequestInProgress {
 
 /// A connection after an upgrade.
 pub enum Upgraded {
-    /// Plain TCP.
+    /// Without TLS.
     Plain(CountedStream),
     /// Our own TLS.
     Tls(Box<TlsStream<CountedStream>>),
@@ -198,11 +207,16 @@ impl Upgraded {
 /// The connection without hyper's wrapper, and the bytes that hyper had read already.
 pub fn stream_of(upgraded: hyper::upgrade::Upgraded) -> Option<(Upgraded, Vec<u8>)> {
     // A copy of the bytes: the buffer itself takes 8 KB, which the WebSocket would keep.
-    match upgraded.downcast::<TokioIo<CountedStream>>() {
-        Ok(parts) => Some((Upgraded::Plain(parts.io.into_inner()), parts.read_buf.to_vec())),
+    match upgraded.downcast::<TokioIo<AnswerStream<CountedStream>>>() {
+        Ok(parts) => {
+            let stream = parts.io.into_inner().into_inner();
+            Some((Upgraded::Plain(stream), parts.read_buf.to_vec()))
+        }
         Err(upgraded) => {
-            let parts = upgraded.downcast::<TokioIo<Box<TlsStream<CountedStream>>>>().ok()?;
-            Some((Upgraded::Tls(parts.io.into_inner()), parts.read_buf.to_vec()))
+            let parts = upgraded.downcast::<TokioIo<AnswerStream<Box<TlsStream<CountedStream>>>>>();
+            let parts = parts.ok()?;
+            let stream = parts.io.into_inner().into_inner();
+            Some((Upgraded::Tls(stream), parts.read_buf.to_vec()))
         }
     }
 }
@@ -210,7 +224,7 @@ pub fn stream_of(upgraded: hyper::upgrade::Upgraded) -> Option<(Upgraded, Vec<u8
 /// The stream of an accepted connection. Holds its file descriptor permit until it is closed, and fails when the client
 /// reads nothing of a response for too long: hyper would wait forever.
 pub struct CountedStream {
-    pub(super) tcp: TcpStream,
+    pub(super) socket: StreamSocket,
     /// The runtime that the socket is registered with.
     runtime: runtime::Id,
     slot: Arc<ConnectionSlot>,
@@ -222,21 +236,20 @@ pub struct CountedStream {
 
 impl CountedStream {
     pub(super) fn new(
-        tcp: TcpStream,
+        socket: StreamSocket,
         runtime: runtime::Id,
         slot: Arc<ConnectionSlot>,
         descriptor: OwnedSemaphorePermit,
     ) -> Self {
         let (has_read, stalled) = (false, None);
-        Self { tcp, runtime, slot, has_read, stalled, _descriptor: descriptor }
+        Self { socket, runtime, slot, has_read, stalled, _descriptor: descriptor }
     }
 
     /// See [`Upgraded::move_to_current_runtime`].
     pub(super) fn move_to_current_runtime(&mut self) -> io::Result<()> {
         let current = Handle::current().id();
         if self.runtime != current {
-            let duplicate = self.tcp.as_fd().try_clone_to_owned()?;
-            self.tcp = TcpStream::from_std(duplicate.into())?;
+            self.socket = self.socket.on_current_runtime()?;
             self.runtime = current;
         }
         Ok(())
@@ -260,7 +273,7 @@ impl CountedStream {
 impl Drop for CountedStream {
     fn drop(&mut self) {
         if self.slot.is_reset_at_end.load(Ordering::Relaxed) {
-            let _ = self.tcp.set_zero_linger();
+            self.socket.discard_unsent_at_close();
         }
     }
 }
@@ -272,12 +285,12 @@ impl AsyncRead for CountedStream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.tcp).poll_read(context, buffer))?;
+        ready!(Pin::new(&mut self.socket).poll_read(context, buffer))?;
         self.slot.record_read(buffer.filled().len() - before);
         if !self.has_read {
             self.has_read = true;
             if buffer.filled().starts_with(HTTP2_PREFACE) {
-                let _ = self.tcp.try_write(HTTP2_REFUSAL);
+                let _ = self.socket.try_write(HTTP2_REFUSAL);
                 buffer.clear();
             }
         }
@@ -291,7 +304,7 @@ impl AsyncWrite for CountedStream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.tcp).poll_write(context, bytes);
+        let written = Pin::new(&mut self.socket).poll_write(context, bytes);
         self.with_stall_timeout(context, written)
     }
 
@@ -300,19 +313,19 @@ impl AsyncWrite for CountedStream {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.tcp).poll_write_vectored(context, slices);
+        let written = Pin::new(&mut self.socket).poll_write_vectored(context, slices);
         self.with_stall_timeout(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.tcp.is_write_vectored()
+        self.socket.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_flush(context)
+        Pin::new(&mut self.socket).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_shutdown(context)
+        Pin::new(&mut self.socket).poll_shutdown(context)
     }
 }

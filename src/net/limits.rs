@@ -1,7 +1,7 @@
 //! How many connections there may be: over all, by file descriptors, and for each address.
 
 use std::{
-    net::SocketAddr,
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
@@ -12,7 +12,7 @@ use tokio::{
     time::{Duration, Instant},
 };
 
-use super::connection::ConnectionSlot;
+use super::{connection::ConnectionSlot, socket::PeerAddress};
 use crate::{
     intervals::HttpTimeouts,
     limits::{ConcurrencyLimiter, Permit},
@@ -34,6 +34,8 @@ pub struct ConnectionLimits {
     descriptors: Arc<Semaphore>,
     by_address: ConcurrencyLimiter,
     trusted_proxies: Vec<IpNet>,
+    /// Whether each connection begins with a header of the PROXY protocol.
+    pub(super) has_proxy_headers: bool,
     metrics: Arc<Metrics>,
     pub(super) memory: MemoryBudget,
     pub(super) timeouts: Arc<HttpTimeouts>,
@@ -60,6 +62,7 @@ impl ConnectionLimits {
             descriptors: Arc::new(Semaphore::new(connections)),
             by_address: ConcurrencyLimiter::new(0, MAX_UNAUTHENTICATED_PER_ADDRESS),
             trusted_proxies: trusted_proxies.to_vec(),
+            has_proxy_headers: false,
             metrics,
             memory: MemoryBudget::default(),
             timeouts: Arc::default(),
@@ -77,6 +80,12 @@ impl ConnectionLimits {
     #[must_use]
     pub fn with_memory(self, memory: MemoryBudget) -> Self {
         Self { memory, ..self }
+    }
+
+    /// The same limits, where each connection begins with a header of the PROXY protocol, which only a trusted proxy may send.
+    #[must_use]
+    pub fn with_proxy_headers(self, has_proxy_headers: bool) -> Self {
+        Self { has_proxy_headers, ..self }
     }
 
     /// Waits for a free file descriptor. Cancel safe.
@@ -112,20 +121,25 @@ impl ConnectionLimits {
     /// A permit for a connection from `peer`; `Ok(None)` for a trusted proxy, which needs none.
     pub(super) fn address_permit(
         &self,
-        peer: SocketAddr,
+        peer: PeerAddress,
     ) -> Result<Option<Permit>, AddressLimitReached> {
-        let address = peer.ip().to_canonical();
-        if self.trusted_proxies.iter().any(|net| net.contains(&address)) {
-            return Ok(None);
-        }
+        let Some(address) = peer.ip().filter(|_| !self.is_trusted(peer)) else { return Ok(None) };
         self.by_address.acquire(address).map(Some).ok_or_else(|| {
             self.metrics.record_limit(LimitKind::Connections);
             AddressLimitReached
         })
     }
+
+    /// Whether a peer is a trusted proxy.
+    pub(super) fn is_trusted(&self, peer: PeerAddress) -> bool {
+        let is_listed =
+            |address: IpAddr| self.trusted_proxies.iter().any(|net| net.contains(&address));
+        peer.ip().is_none_or(is_listed)
+    }
 }
 
 /// The address has as many connections as it may have.
+#[derive(Debug)]
 pub(super) struct AddressLimitReached;
 
 /// How many connections fit into so many file descriptors.

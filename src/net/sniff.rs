@@ -19,7 +19,7 @@ pub(super) enum Sniffed {
 /// Looks at the first byte of `stream` without consuming it, and completes a TLS handshake where it begins one.
 pub(super) async fn sniff(stream: CountedStream, tls: &ServerCertificate) -> io::Result<Sniffed> {
     let mut first_byte = [0];
-    stream.tcp.peek(&mut first_byte).await?;
+    stream.socket.peek(&mut first_byte).await?;
     if first_byte != [TLS_HANDSHAKE] {
         return Ok(Sniffed::Plain(stream));
     }

@@ -15,9 +15,12 @@ use crate::{
     webhooks::Webhooks,
 };
 
-/// Whether `room` may name a room: 1 to 128 characters, none of them a control character.
+/// Whether `room` may name a room: 1 to 128 characters, none of them a control character, and neither `.` nor `..`, which
+/// are no segment of a URL's path (RFC 3986 section 3.3): clients and proxies remove them, also percent-encoded.
 pub fn is_room_id(room: &str) -> bool {
-    (1..=128).contains(&room.chars().count()) && !room.chars().any(char::is_control)
+    (1..=128).contains(&room.chars().count())
+        && !room.chars().any(char::is_control)
+        && !matches!(room, "." | "..")
 }
 
 /// Why a client does not become a member.

@@ -212,7 +212,10 @@ fn a_room_id_has_one_form() {
             && !is_room_id(&"é".repeat(129))
             && !is_room_id("a\nb")
             && !is_room_id("\u{7f}")
+            && !is_room_id(".")
+            && !is_room_id("..")
     );
+    assert!(is_room_id("...") && is_room_id(".a") && is_room_id("%2e") && is_room_id("./."));
 }
 
 #[derive(Clone, Debug)]

@@ -56,6 +56,9 @@ pub enum ProtocolError {
     /// A text message is over four times the size limit, or a binary one over the limit, according to the headers of its
     /// frames.
     TooBig,
+    /// A Close without a mask. Clients mask every frame (section 5.1), so a proxy wrote it when it gave the connection up:
+    /// the client did not close.
+    UnmaskedClose,
 }
 
 /// What was decoded from the start of some bytes.
@@ -193,6 +196,9 @@ impl MessageDecoder {
     fn parse_header(&self, bytes: &[u8]) -> Result<Option<ClientHeader>, ProtocolError> {
         let [first, second, ..] = *bytes else { return Ok(None) };
         let (is_final, opcode) = (first & FIN != 0, first & 0x0f);
+        if second & MASKED == 0 && first == FIN | CLOSE {
+            return Err(ProtocolError::UnmaskedClose);
+        }
         if first & RESERVED_BITS != 0 || second & MASKED == 0 {
             return Err(ProtocolError::Malformed);
         }

@@ -154,6 +154,7 @@ impl<S: AsyncRead + AsyncWrite + Send, C> WebSocket<S, C> {
                         ProtocolError::Malformed => SocketEvent::Malformed,
                         ProtocolError::NotUtf8 => SocketEvent::NotUtf8,
                         ProtocolError::TooBig => SocketEvent::TooBig,
+                        ProtocolError::UnmaskedClose => return Poll::Ready(None),
                     }
                 }
             };

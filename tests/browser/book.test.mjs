@@ -49,6 +49,7 @@ const ELSEWHERE = [
   { page: 'docs/run/deployment.md', kind: 'bash docker', why: 'there is no Docker' },
   { page: 'docs/run/deployment.md', kind: 'bash kubernetes', by: 'tests/packages/kubernetes.test.mjs', says: "blocks('kubernetes')" },
   { page: 'docs/run/deployment.md', kind: 'bash kubectl', why: 'there is no Kubernetes; kubernetes.test.mjs looks at the names in them' },
+  { page: 'docs/run/proxies.md', begins: 'signaling-server doctor --url', by: 'tests/browser/proxies.test.mjs', says: "'--url', url" },
   { page: 'docs/run/three-nodes.md', kind: 'bash install', why: 'it installs packages; cluster.test.mjs compares them with those of test.sh' },
   { page: 'docs/run/three-nodes.md', kind: 'bash', section: /^([1-9]|10)\. /, by: 'tests/browser/cluster.test.mjs', says: '/^([1-9]|10)\\. /' },
   { page: 'docs/run/three-nodes.md', kind: 'bash look', section: /^([1-9]|10)\. /, by: 'tests/browser/cluster.test.mjs', says: '/^([1-9]|10)\\. /' },
@@ -172,7 +173,7 @@ describe('the book', { timeout: SUITE_TIMEOUT, concurrency: 3 }, () => {
   });
 
   test('has no commands in blocks that do not say so', () => {
-    const known = /^(bash( (look|server|call|build|deb|haproxy|compose|docker|kubernetes|kubectl|install|machine))?|text|ini|js|ts|html|rust|python|php|go|ruby|java|yaml|json( \w+)?|)$/;
+    const known = /^(bash( (look|server|call|build|deb|haproxy|compose|docker|kubernetes|kubectl|install|machine))?|text|ini|js|ts|html|rust|python|php|go|ruby|java|yaml|json( \w+)?|(python|javascript|go|java|csharp|c|ruby|perl) [\w-]+|)$/;
     const looksTyped = /^\s*(\$ |sudo |curl |cargo |npm |docker |signaling-server |manage_users )/m;
 
     for (const { page, line, kind, commands } of ALL) {
@@ -346,7 +347,7 @@ TURNSERVER_TTL=86400
       await eventually(() => 'the server has ended', () => server.gone);
       assert.equal(statSync(join(reader.home, 'users.csv.orders')).mode & 0o777, 0o600);
       const acts = (await reader.types('jq')).trim().split('\n').map((line) => JSON.parse(line)[1]);
-      assert.deepEqual(acts, ['message', 'capacity', 'lock', 'unlock', 'kick', 'kick', 'ban', 'remove ban', 'close', 'remove ban', 'ban', 'remove ban', 'drain']);
+      assert.deepEqual(acts, ['message', 'capacity', 'lock', 'unlock', 'mute', 'unmute', 'kick', 'kick', 'ban', 'remove ban', 'close', 'remove ban', 'ban', 'remove ban', 'drain']);
       const searches = inSentences('docs/run/operations.md', 'jq -c');
       assert.equal(searches.length, 2);
       for (const search of searches) {

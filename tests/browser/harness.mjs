@@ -14,7 +14,7 @@ import WebSocket from 'ws';
 
 const HERE = dirname(fileURLToPath(import.meta.url));
 export const ROOT = resolve(HERE, '../..');
-const SERVER = resolve(process.env.SIGNALING_SERVER ?? join(ROOT, 'target/debug/signaling-server'));
+export const SERVER = resolve(process.env.SIGNALING_SERVER ?? join(ROOT, 'target/debug/signaling-server'));
 export const MANAGE_USERS = join(dirname(SERVER), 'manage_users');
 /** Longer than anything takes, also on a loaded machine; nothing waits for it to pass. */
 export const TEST_TIMEOUT = 60_000;
@@ -87,7 +87,7 @@ export function launch(command, args, options = {}) {
 }
 
 /** Waits until a child is ready; ends it and says what it printed if it never is. */
-async function ready(child, name, condition) {
+export async function ready(child, name, condition) {
   try {
     return await eventually(() => `${name} is ready`, async () => {
       if (child.gone) throw new Error(`${name} ended at once`);
@@ -110,14 +110,14 @@ export async function freePort() {
   return port;
 }
 
-const accepts = (port) => new Promise((done) => {
+export const accepts = (port) => new Promise((done) => {
   const probe = net.connect(port, '127.0.0.1')
     .once('connect', () => { probe.destroy(); done(true); })
     .once('error', () => done(false));
 });
 
 /** A port is not reserved between finding and binding it: a start that loses it tries another. */
-async function onFreePorts(start) {
+export async function onFreePorts(start) {
   for (let attempt = 1; ; attempt += 1) {
     try {
       return await start();
@@ -134,6 +134,7 @@ export function certificate() {
   const [cert, key] = [join(path, 'fullchain.pem'), join(path, 'privkey.pem')];
   execFileSync('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes',
     '-days', '2', '-subj', '/CN=localhost', '-addext', 'subjectAltName=DNS:localhost,IP:127.0.0.1',
+    '-addext', 'basicConstraints=critical,CA:FALSE', // rustls takes no authority for a server
     '-keyout', key, '-out', cert], { stdio: 'ignore' });
   const ca = readFileSync(cert);
   const spki = new X509Certificate(ca).publicKey.export({ type: 'spki', format: 'der' });
@@ -176,7 +177,7 @@ export async function startServer(settings = {}, home = folder()) {
   };
   const child = launch(SERVER, [], { cwd: home, env });
   const address = await waitUntilListening(child);
-  return { url: `http://${address}`, port: Number(address.split(':').pop()), child, home, end: child.end };
+  return { url: `http://${address}`, port: Number(address.split(':').pop()), child, home, env, end: child.end };
 }
 
 /** Where a server listens that was just started, once it does. */
@@ -313,7 +314,7 @@ export async function startHaproxy(server) {
 }
 
 /** Each placeholder is there: one that was renamed must not pass unnoticed. */
-function substitute(text, pairs) {
+export function substitute(text, pairs) {
   return pairs.reduce((done, [placeholder, value]) => {
     if (!done.includes(placeholder)) throw new Error(`deploy/: no "${placeholder}" to substitute`);
     return done.replaceAll(placeholder, value);

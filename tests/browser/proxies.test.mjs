@@ -1,15 +1,31 @@
-// The server behind a real nginx, Caddy or HAProxy that runs what deploy/ has for it. All of 127.0.0.0/8 is this machine,
+// The server behind real proxies that run what deploy/ has for them. All of 127.0.0.0/8 is this machine,
 // and here only 127.0.0.1 (where the proxy comes from) is a trusted one: 127.0.0.2 is a client from outside.
 
 import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { ask, cleanUp, Client, logIn, PASSWORDS, startCaddy, startHaproxy, startNginx, startServer, eventually, SUITE_TIMEOUT } from './harness.mjs';
+import { startApache, startHaproxyTcp, startLighttpd, startStunnel } from './other_proxies.mjs';
+import { ask, certificate, cleanUp, Client, logIn, PASSWORDS, startCaddy, startHaproxy, startNginx, SERVER, startServer, eventually, SUITE_TIMEOUT, TEST_TIMEOUT } from './harness.mjs';
 
 const OUTSIDE = '127.0.0.2';
 const FIGURES = 'f'.repeat(32);
 /** Each with what it says where it does not like its settings. */
 const PROXIES = [['nginx', startNginx, /\[(warn|error|crit|alert|emerg)\]/], ['Caddy', startCaddy, /"level":"error"/],
-  ['HAProxy', startHaproxy, /\[(WARNING|ALERT)\]/]];
+  ['HAProxy', startHaproxy, /\[(WARNING|ALERT)\]/], ['Apache', startApache, /:(error|crit|alert|emerg)\]/],
+  ['lighttpd', startLighttpd, /\((configfile|mod_|network)[^)]*\)(?!.*server (started|stopped))/]];
+/** TCP proxies, each with the settings that its file in deploy/ names. */
+const TCP_PROXIES = [['HAProxy in TCP mode', startHaproxyTcp, 'true'], ['stunnel', startStunnel, 'false']];
+
+/** What `doctor --url` of a server says of its public address. */
+async function doctorAt({ home, env }, url) {
+  const args = ['doctor', '--json', '--url', url, '--ca', join(certificate().folder, 'fullchain.pem')];
+  const said = await new Promise((done) => {
+    execFile(SERVER, args, { cwd: home, env, timeout: TEST_TIMEOUT }, (error, text) => done(text));
+  });
+  const about = JSON.parse(said).filter(({ subject }) => subject.startsWith(url));
+  return { subjects: about.map(({ subject }) => subject), verdicts: about.map(({ verdict }) => verdict), about };
+}
 
 for (const [name, startProxy, complaint] of PROXIES) describe(`behind ${name}`, { timeout: SUITE_TIMEOUT }, () => {
   let server;
@@ -70,6 +86,13 @@ for (const [name, startProxy, complaint] of PROXIES) describe(`behind ${name}`, 
     assert.equal(login.status, 403);
   });
 
+  test('doctor finds nothing wrong at the public address', async () => {
+    const { subjects, verdicts } = await doctorAt(server, proxy.url);
+
+    assert.deepEqual(subjects, ['', '', ' WebSocket'].map((what) => `${proxy.url}/${what}`));
+    assert.deepEqual(verdicts, ['ok', 'ok', 'ok']);
+  });
+
   test('figures are not shown to the outside, however their path is written', async () => {
     for (const path of ['/metrics', '/metrics/', '//metrics', '/%6detrics', '/ws/../metrics', '/metrics?x', '/metrics/.']) {
       const { status } = await ask('GET', proxy.url, path, { token: FIGURES });
@@ -102,6 +125,44 @@ for (const [name, startProxy, complaint] of PROXIES) describe(`behind ${name}`, 
   });
 });
 
+for (const [name, startProxy, requireHttps] of TCP_PROXIES) describe(`behind ${name}`, { timeout: SUITE_TIMEOUT }, () => {
+  let server;
+  let proxy;
+
+  before(async () => {
+    server = await startServer({
+      REQUIRE_HTTPS: requireHttps, PROXY_PROTOCOL: 'true', TRUSTED_PROXIES: '["127.0.0.1"]', WEBSOCKET_TIMEOUT: '3', RATE_LIMIT_PER_MINUTE: '20',
+    });
+    proxy = await startProxy(server);
+  });
+  after(cleanUp);
+
+  test('two clients signal to each other over wss, and idle ones stay', async () => {
+    const alice = await Client.join(proxy.url, 'den', await logIn(proxy.url, 'alice'), 'alice-1');
+    const bob = await Client.join(proxy.url, 'den', await logIn(proxy.url, 'bob'), 'bob-1');
+    bob.send({ type: 'offer', offer: { sdp: 'x'.repeat(60_000) }, to: 'alice-1' });
+
+    assert.equal((await alice.receive('offer')).offer.sdp.length, 60_000);
+    await eventually(() => `four pings came, not ${bob.pings}`, () => bob.pings >= 4);
+    await bob.close();
+    assert.equal((await alice.receive('user_left')).client_id, 'bob-1');
+    await alice.close();
+  });
+
+  test('each client counts as the address that it has, whatever it makes up', async () => {
+    const from = (address, n) => ask('GET', proxy.url, '/', { from: address, headers: { host: 'localhost', 'x-forwarded-for': `203.0.113.${n}` } });
+    const statuses = [];
+    for (let n = 0; n <= 40; n += 1) statuses.push((await from(OUTSIDE, n)).status);
+
+    assert.deepEqual([statuses[0], statuses[40]], [200, 429]);
+    assert.equal((await from('127.0.0.3', 1)).status, 200);
+  });
+
+  test('past the proxy nothing is answered', async () => {
+    await assert.rejects(ask('GET', server.url, '/health'));
+  });
+});
+
 describe('past the proxy', { timeout: SUITE_TIMEOUT }, () => {
   let server;
 
@@ -109,8 +170,8 @@ describe('past the proxy', { timeout: SUITE_TIMEOUT }, () => {
   after(cleanUp);
 
   test('plain http is sent to https or refused by the server itself', async () => {
-    const get = await ask('GET', server.url, '/api/rooms');
-    const post = await ask('POST', server.url, '/auth/login', { json: { username: 'alice', password: PASSWORDS.alice } });
+    const get = await ask('GET', server.url, '/api/rooms', { from: OUTSIDE });
+    const post = await ask('POST', server.url, '/auth/login', { json: { username: 'alice', password: PASSWORDS.alice }, from: OUTSIDE });
     const health = await ask('GET', server.url, '/health');
 
     assert.equal(get.status, 308);

@@ -29,10 +29,14 @@ async fn the_admin_page_does_not_exist_without_an_admin_token() {
 async fn the_admin_page_loads_only_from_the_server_and_contains_no_secret() {
     let server = TestServer::start(&[("ADMIN_TOKEN", ADMIN_TOKEN)]).await;
 
-    let (_, page) = get(&server, "/admin/", None).await;
-    let named: Vec<&str> =
-        page.split('"').filter(|attribute| attribute.starts_with("/admin/")).collect();
-    assert_eq!(named, ["/admin/style.css", "/admin/page.mjs"]);
+    for (path, folder) in [("/admin", "admin/"), ("/admin/", "")] {
+        let (_, page) = get(&server, path, None).await;
+        let links = page.split(" href=\"").chain(page.split(" src=\"")).skip(1);
+        let links = links.filter_map(|rest| rest.split('"').next());
+        let files: Vec<_> = links.filter(|link| link.contains('.')).collect();
+        let (style, script) = (format!("{folder}style.css"), format!("{folder}page.mjs"));
+        assert_eq!(files, [&style, &script], "relative, for a proxy that serves it below a path");
+    }
     for path in ["/admin", "/admin/", "/admin/style.css", "/admin/page.mjs", "/admin/room.mjs"] {
         let answer = server.request(Method::GET, path).send().await.unwrap();
 

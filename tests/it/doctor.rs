@@ -3,6 +3,7 @@
 use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt, process::Output};
 
 use rcgen::{CertificateParams, KeyPair};
+use secrecy::ExposeSecret;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
@@ -11,7 +12,7 @@ use tokio::{
 };
 
 use crate::harness::{
-    TEST_TIMEOUT,
+    TEST_TIMEOUT, TestServer,
     process::{ServerProcess, command, text},
     users_file,
 };
@@ -442,14 +443,60 @@ async fn an_http_server_without_a_valid_date_leaves_the_clock_unchecked() {
 #[tokio::test]
 async fn an_unknown_option_is_answered_with_the_usage() {
     let folder = home();
-    for wrong in [&["--yaml"][..], &["--date"], &["--json", "now"]] {
+    for wrong in
+        [&["--yaml"][..], &["--date"], &["--json", "now"], &["--slow"], &["--url", "nonsense"]]
+    {
         let output = run(&folder, wrong, &[]).await;
 
         assert_eq!(output.status.code(), Some(1));
         assert!(
-            text(&output).contains("doctor [--json] [--date URL | --token -]"),
+            text(&output).contains("doctor [--json] [--date URL] [--url URL [--slow]"),
             "{}",
             text(&output)
         );
     }
+}
+
+/// Through proxies that are set up right it is asked in tests/browser/proxies.test.mjs.
+#[tokio::test]
+async fn the_public_address_shows_what_the_proxy_lacks() {
+    let folder = home();
+    let mut settings = SOUND.to_vec();
+    settings.extend([("DEBUG", "true"), ("REQUIRE_HTTPS", "true"), ("LOG_FORMAT", "json")]);
+    let server = ServerProcess::start(&folder, &settings).await;
+    let url = format!("http://{}/", server.address);
+    let web_socket = format!("{url} WebSocket");
+
+    let found = Findings::with(&folder, &["--url", &url], &[]).await;
+    let other = [("SECRET_KEY", "another-key-of-another-server-0123")];
+    let of_another = Findings::with(&folder, &["--url", &url], &other).await;
+    let nowhere = Findings::with(&folder, &["--url", "https://127.0.0.1:1"], &[]).await;
+
+    let about: Vec<_> = found.about(&url);
+    assert!(about[0].1.contains("is not https"), "{about:?}");
+    assert!(about[1].1.contains("the proxy at 127.0.0.1 sends no X-Forwarded-For"), "{about:?}");
+    let refused = found.one(&web_socket);
+    assert!(refused.1.contains("127.0.0.1 sent no header X-Forwarded-Proto"), "{refused:?}");
+    let about = of_another.about(&url);
+    assert!(about[0].0 == "warning" && about[0].1.contains("another SECRET_KEY"), "{about:?}");
+    let about = nowhere.one("https://127.0.0.1:1/");
+    assert!(about.0 == "fault" && about.1.contains("cannot be reached"), "{about:?}");
+}
+
+#[tokio::test]
+async fn only_doctor_of_the_same_installation_is_told_how_the_server_sees_a_connection() {
+    let server = TestServer::start(&[]).await;
+    let ask = async |token: Option<&str>| {
+        let request = server.request(reqwest::Method::GET, "/health/connection");
+        let request = token.into_iter().fold(request, |request, token| request.bearer_auth(token));
+        request.send().await.unwrap().status().as_u16()
+    };
+    let own = &server.app.config.auth.secret_key;
+    let token = |now| signaling::auth::probe_token::sign(own, now).expose_secret().to_owned();
+
+    let now = signaling::clock::unix_now();
+    assert_eq!(ask(Some(&token(now))).await, 200);
+    assert_eq!(ask(None).await, 401);
+    assert_eq!(ask(Some(&token(now - 400))).await, 401);
+    assert_eq!(ask(Some(&server.token("alice"))).await, 401);
 }

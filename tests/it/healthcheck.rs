@@ -2,7 +2,7 @@
 
 use std::{net::TcpListener, process::Output};
 
-use signaling::cli::healthcheck;
+use signaling::{cli::healthcheck, http_client::LocalServer};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpSocket,
@@ -115,7 +115,8 @@ async fn a_port_that_refuses_connections_is_not_healthy() {
 async fn a_server_that_does_not_answer_is_not_waited_for() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
 
-    let said = healthcheck::check("127.0.0.1", silent.local_addr().unwrap().port()).await;
+    let server = LocalServer::new("127.0.0.1", silent.local_addr().unwrap().port());
+    let said = healthcheck::check(server).await;
 
     assert!(said.unwrap_err().to_string().contains("did not answer within 3 s"));
 }

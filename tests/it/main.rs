@@ -31,6 +31,7 @@ mod metrics;
 mod own_membership;
 mod own_users;
 mod process;
+mod proxies;
 mod refusals;
 mod reload;
 mod rest;
@@ -43,5 +44,6 @@ mod tokens;
 #[cfg(feature = "otel")]
 mod traces;
 mod turn;
+mod unix_socket;
 mod users;
 mod webhooks;

@@ -45,13 +45,16 @@ async fn require_https_redirects_reads_and_rejects_other_requests() {
     let by_proxy =
         |method, path: &str| server.request(method, path).header("x-forwarded-proto", "https");
 
-    let page = server
-        .request(Method::GET, "/api/rooms?a=1")
+    let in_the_clear =
+        |method, path: &str| server.request(method, path).header("x-forwarded-proto", "http");
+
+    let page = in_the_clear(Method::GET, "/api/rooms?a=1")
         .header("host", "signaling.example.com:8000")
         .send()
         .await
         .unwrap();
-    let login = server.log_in("alice", PASSWORD).await;
+    let login = json!({"username":"alice","password":PASSWORD});
+    let login = in_the_clear(Method::POST, "/auth/login").json(&login).send().await.unwrap();
     let secure = by_proxy(Method::GET, "/").send().await.unwrap();
 
     assert_eq!(

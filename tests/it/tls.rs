@@ -26,12 +26,21 @@ const SELF_SIGNED: [(&str, &str); 4] = [
 
 /// A TLS connection that trusts nothing but the certificate which is on disk now.
 async fn connect(server: &TestServer) -> std::io::Result<TlsStream<TcpStream>> {
+    connect_after(server, b"").await
+}
+
+/// The same after what a TCP proxy sends first.
+async fn connect_after(
+    server: &TestServer,
+    header: &[u8],
+) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots
         .add(CertificateDer::from_pem_file(server.folder.path().join("ssl/server.crt")).unwrap())
         .unwrap();
     let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-    let stream = TcpStream::connect(server.address).await.unwrap();
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream.write_all(header).await.unwrap();
     let name = ServerName::try_from("localhost").unwrap();
     TlsConnector::from(Arc::new(config)).connect(name, stream).await
 }
@@ -193,4 +202,23 @@ impl ServerCertVerifier for Anybody {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
     }
+}
+
+/// A TCP proxy that passes TLS on.
+#[tokio::test]
+async fn a_proxy_header_comes_before_tls() {
+    let settings = [&SELF_SIGNED[..], &[("PROXY_PROTOCOL", "true")]].concat();
+    let server = TestServer::start(&settings).await;
+    let request = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+    for header in [
+        &b"PROXY TCP4 203.0.113.7 192.0.2.1 56324 443\r\n"[..],
+        b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xcb\0\x71\x07\xc0\0\x02\x01\xdc\x04\x01\xbb",
+        b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
+    ] {
+        let mut stream = connect_after(&server, header).await.unwrap();
+        let answer = ask(&mut stream, request).await;
+        assert!(answer.starts_with("http/1.1 200"), "{answer}");
+    }
+    assert!(connect(&server).await.is_err(), "without a header");
 }

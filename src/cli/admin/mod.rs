@@ -9,7 +9,10 @@ use std::{error::Error, path::PathBuf};
 use clap::Args;
 use reqwest::Url;
 
-use self::{command::Command, request::Request};
+use self::{
+    command::Command,
+    request::{Access, Request, Server},
+};
 use super::{block_on, terminal};
 use crate::{
     config::{AdminAccess, Environment},
@@ -28,6 +31,9 @@ pub struct AdminArguments {
     /// A PEM file with the authority that issued the server's certificate, where the system does not trust it
     #[arg(long, global = true, value_name = "FILE")]
     ca: Option<PathBuf>,
+    /// Send the token without TLS to a server that is not on this machine
+    #[arg(long, global = true)]
+    insecure: bool,
     /// Print the server's answer unchanged, as JSON
     #[arg(long, global = true)]
     json: bool,
@@ -40,21 +46,19 @@ pub(super) fn run(
     arguments: AdminArguments,
     environment: &Environment,
 ) -> Result<(), Box<dyn Error>> {
-    let AdminArguments { url, ca, json, command } = arguments;
-    let AdminAccess { host, port, token } = AdminAccess::read(|name| environment.variable(name))?;
+    let AdminArguments { url, ca, insecure, json, command } = arguments;
+    let AdminAccess { host, port, proxy_protocol, token } =
+        AdminAccess::read(|name| environment.variable(name))?;
     let token = token.ok_or_else(|| {
         let missing = environment.missing_file().map_or(String::new(), |said| said + "\n");
         missing + "ADMIN_TOKEN is not set: set the server's token in the environment or in .env"
     })?;
-    let url = match url {
-        Some(url) => url,
-        None => {
-            let url = LocalServer::new(&host, port).url();
-            url.parse().map_err(|error| format!("{url}: {error}"))?
-        }
+    let server = match url {
+        Some(url) => Server::Url(url),
+        None => Server::Local(LocalServer::new(&host, port).with_proxy_protocol(proxy_protocol)),
     };
     let request = Request::of(command)?;
-    let answer = block_on(request.send(url, ca.as_deref(), &token))??;
+    let answer = block_on(request.send(Access { server, ca, insecure, token }))??;
     if answer.get("is_known").is_some_and(|is_known| *is_known == false) {
         terminal::print_error(UNKNOWN_SUBJECT);
     }

@@ -1,16 +1,45 @@
 //! A command as a request to the admin API, and what the server answers.
 
-use std::{fs, io, net::IpAddr, path::Path, time::Duration};
+use std::{
+    fs, io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use reqwest::{Certificate, Client, Method, Response, Url, redirect::Policy};
+use reqwest::{Certificate, Client, ClientBuilder, Method, Response, Url, redirect::Policy};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
+use tokio::{net::lookup_host, time::timeout};
 
 use super::command::Command;
-use crate::http_client::root_cause;
+use crate::http_client::{LocalServer, root_cause};
 
 /// For one answer. A list of very many rooms takes a while.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Any port (RFC 863).
+const DISCARD_PORT: u16 = 9;
+
+/// The server that is asked, and how.
+pub(super) struct Access {
+    /// Which server.
+    pub(super) server: Server,
+    /// A PEM file with an authority to trust beside the system's.
+    pub(super) ca: Option<PathBuf>,
+    /// Whether the token may be sent to another machine without TLS.
+    pub(super) insecure: bool,
+    /// `ADMIN_TOKEN`.
+    pub(super) token: SecretString,
+}
+
+/// A server.
+pub(super) enum Server {
+    /// The one at this base URL.
+    Url(Url),
+    /// The one that the settings name.
+    Local(LocalServer),
+}
 
 /// A request to the admin API.
 pub(super) struct Request {
@@ -86,33 +115,99 @@ impl Request {
         Self { method: Method::POST, path: owned(path), body: Some(body) }
     }
 
-    /// Sends the request to the server at `base`, and waits for the body of its answer. `ca` is a PEM file with an
-    /// authority to trust beside the system's.
+    /// Sends the request to a server, and waits for the body of its answer.
     ///
     /// # Errors
     ///
-    /// A sentence for the operator: why there is no answer, or what the server refuses.
-    pub(super) async fn send(
+    /// A sentence for the operator: why nothing is sent, why there is no answer, or what the server refuses.
+    pub(super) async fn send(self, access: Access) -> Result<Value, String> {
+        let url = match &access.server {
+            Server::Url(url) => Some(url.clone()),
+            Server::Local(server) => {
+                let parse = |url: String| url.parse().map_err(|error| format!("{url}: {error}"));
+                server.url().map(parse).transpose()?
+            }
+        };
+        match (url, &access.server) {
+            (Some(url), _) => self.send_to_url(url, &access).await,
+            // Its Unix socket, or its port that wants a PROXY header.
+            (None, Server::Local(server)) => self.send_to_local(server, &access).await,
+            (None, Server::Url(_)) => Err("no server".to_owned()),
+        }
+    }
+
+    async fn send_to_url(self, base: Url, access: &Access) -> Result<Value, String> {
+        let url = resource(base, &self.path)?;
+        let name = url.origin().ascii_serialization();
+        let no_answer = |error| format!("no answer from {name}: {}", root_cause(&error));
+        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        let local = local_addresses(&host, url.port_or_known_default().unwrap_or_default()).await;
+        if url.scheme() != "https" && local.is_none() {
+            access.allow_clear_text(&name)?;
+        }
+        let mut client = client(access.ca.as_deref())?;
+        if let Some(addresses) = &local {
+            // Not through a proxy that the environment names (HTTP_PROXY): it is another machine.
+            client = client.no_proxy().resolve_to_addrs(&host, addresses);
+        }
+        let client = client.build().map_err(|error| root_cause(&error))?;
+        let says_https = url.scheme() == "http" && local.is_some();
+        let request = self.build(&client, url, says_https, access);
+        let answer = request.send().await.map_err(no_answer)?;
+        read(answer, &name).await.map_err(no_answer)?
+    }
+
+    async fn send_to_local(self, server: &LocalServer, access: &Access) -> Result<Value, String> {
+        let name = server.to_string();
+        let no_answer = |cause: String| format!("no answer from {name}: {cause}");
+        let is_local = match server.socket_path() {
+            Some(_) => true,
+            None => local_addresses(server.host(), server.port()).await.is_some(),
+        };
+        if !is_local {
+            access.allow_clear_text(&name)?;
+        }
+        let client = client(None)?.build().map_err(|error| root_cause(&error))?;
+        // Only the path counts.
+        let url = Url::parse("http://localhost").map_err(|error| error.to_string())?;
+        let url = resource(url, &self.path)?;
+        let request = self.build(&client, url, is_local, access);
+        let request = request.build().map_err(|error| root_cause(&error))?;
+        let answer = timeout(REQUEST_TIMEOUT, server.execute(request)).await;
+        let answer = answer.map_err(|_| no_answer("timed out".to_owned()))?.map_err(no_answer)?;
+        read(answer, &name).await.map_err(|error| no_answer(root_cause(&error)))?
+    }
+
+    /// `says_https` where no other machine can read the request on its way: the server would refuse it without TLS.
+    fn build(
         self,
-        base: Url,
-        ca: Option<&Path>,
-        token: &SecretString,
-    ) -> Result<Value, String> {
-        let Self { method, path, body } = self;
-        let url = resource(base, &path)?;
-        let server = url.origin().ascii_serialization();
-        let no_answer = |error| format!("no answer from {server}: {}", root_cause(&error));
+        client: &Client,
+        url: Url,
+        says_https: bool,
+        access: &Access,
+    ) -> reqwest::RequestBuilder {
         let mut request =
-            client(ca)?.request(method, url.clone()).bearer_auth(token.expose_secret());
-        // A server on this machine refuses plain HTTP, and no other machine can read a connection on loopback.
-        if url.scheme() == "http" && is_loopback(&url) {
+            client.request(self.method, url).bearer_auth(access.token.expose_secret());
+        if says_https {
             request = request.header("x-forwarded-proto", "https");
         }
-        if let Some(body) = body {
-            request = request.json(&body);
+        match self.body {
+            Some(body) => request.json(&body),
+            None => request,
         }
-        let answer = request.send().await.map_err(no_answer)?;
-        read(answer, &server).await.map_err(no_answer)?
+    }
+}
+
+impl Access {
+    /// Whether the token may go to the server `name` of another machine without TLS.
+    fn allow_clear_text(&self, name: &str) -> Result<(), String> {
+        if self.insecure {
+            return Ok(());
+        }
+        Err(format!(
+            "{name} is not on this machine, and without TLS others can read ADMIN_TOKEN on the way; give its https \
+             address with --url, or add --insecure"
+        ))
     }
 }
 
@@ -132,8 +227,31 @@ fn resource(mut base: Url, path: &[String]) -> Result<Url, String> {
     Ok(base)
 }
 
+/// The addresses of a host, if all of them are addresses of this machine: what is sent there stays on it.
+async fn local_addresses(host: &str, port: u16) -> Option<Vec<SocketAddr>> {
+    let addresses = lookup_host((host, port)).await.ok()?;
+    let addresses: Vec<_> = addresses.collect();
+    (!addresses.is_empty() && addresses.iter().all(|it| is_of_this_machine(it.ip())))
+        .then_some(addresses)
+}
+
+/// Whether an address leads to this machine: what is sent to one of its own addresses has that address as its source, too.
+fn is_of_this_machine(address: IpAddr) -> bool {
+    // Connecting a UDP socket sends nothing.
+    let source = || {
+        let any: IpAddr = match address {
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let socket = UdpSocket::bind((any, 0)).ok()?;
+        socket.connect((address, DISCARD_PORT)).ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    };
+    address.is_loopback() || address.is_unspecified() || source() == Some(address)
+}
+
 /// Follows no redirect: the token is for one server.
-fn client(ca: Option<&Path>) -> Result<Client, String> {
+fn client(ca: Option<&Path>) -> Result<ClientBuilder, String> {
     let mut client = Client::builder().timeout(REQUEST_TIMEOUT).redirect(Policy::none());
     if let Some(path) = ca {
         let shown = path.display();
@@ -142,7 +260,7 @@ fn client(ca: Option<&Path>) -> Result<Client, String> {
         let authority = authority.map_err(|error| format!("--ca {shown}: {error}"))?;
         client = client.tls_certs_merge([authority]);
     }
-    client.build().map_err(|error| root_cause(&error))
+    Ok(client)
 }
 
 /// The body of a success, or what the server says instead.
@@ -165,24 +283,23 @@ async fn read(answer: Response, server: &str) -> Result<Result<Value, String>, r
     Ok(Err(format!("{server} answered {status}: {detail}{hint}")))
 }
 
-fn is_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn only_a_server_on_this_machine_is_asked_over_plain_http() {
-        let is_loopback = |url: &str| is_loopback(&url.parse().unwrap());
-
-        assert!(
-            is_loopback("http://127.0.0.1:8000")
-                && is_loopback("http://[::1]:8000")
-                && is_loopback("http://localhost")
-        );
-        assert!(!is_loopback("http://10.0.0.1") && !is_loopback("http://localhost.example.com"));
+    #[tokio::test]
+    async fn only_addresses_of_this_machine_are_local() {
+        for (host, expected) in [
+            ("127.0.0.1", true),
+            ("127.9.8.7", true),
+            ("localhost", true),
+            ("0.0.0.0", true),
+            ("192.0.2.1", false),
+            ("2001:db8::1", false),
+            ("no-such-name.invalid", false),
+            ("255.255.255.255", false),
+        ] {
+            assert_eq!(local_addresses(host, 80).await.is_some(), expected, "{host}");
+        }
     }
 }

@@ -1,14 +1,19 @@
 //! The admin page: files of the binary, without secrets. The page requests its data from the API, with the token that the
 //! administrator enters.
 
+use std::borrow::Cow;
+
 use axum::{
-    Router,
+    Extension, Router,
     http::{HeaderValue, header},
     response::{IntoResponse, Response},
     routing::get,
 };
 
-use crate::{http::responses::NO_STORE, state::AppState};
+use crate::{
+    http::{middleware::request::TrailingSlash, responses::NO_STORE},
+    state::AppState,
+};
 
 /// Allows nothing from other servers, nothing inline, and no HTML from strings. The script handles forms.
 const POLICY: HeaderValue = HeaderValue::from_static(
@@ -18,9 +23,11 @@ const POLICY: HeaderValue = HeaderValue::from_static(
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
+/// The page as the answer for `/admin`: its links are relative, so that a proxy may serve it below a path of its own.
+const PAGE: &str = include_str!("page/index.html");
+
 /// Path, content type, and content.
-const FILES: [(&str, &str, &str); 15] = [
-    ("/admin", "text/html; charset=utf-8", include_str!("page/index.html")),
+const FILES: [(&str, &str, &str); 14] = [
     ("/admin/style.css", "text/css; charset=utf-8", include_str!("page/style.css")),
     ("/admin/page.mjs", SCRIPT, include_str!("page/page.mjs")),
     ("/admin/actions.mjs", SCRIPT, include_str!("page/actions.mjs")),
@@ -38,12 +45,20 @@ const FILES: [(&str, &str, &str); 15] = [
 ];
 
 pub(in crate::http) fn router() -> Router<AppState> {
-    FILES.into_iter().fold(Router::new(), |router, (path, content_type, text)| {
+    let router = Router::new().route("/admin", get(serve_page));
+    FILES.into_iter().fold(router, |router, (path, content_type, text)| {
         router.route(path, get(async move || serve(content_type, text)))
     })
 }
 
-fn serve(content_type: &'static str, text: &'static str) -> Response {
+/// Links are relative to the URL that the browser shows, where `/admin` and `/admin/` differ.
+async fn serve_page(Extension(TrailingSlash(has_slash)): Extension<TrailingSlash>) -> Response {
+    let page =
+        if has_slash { Cow::Owned(PAGE.replace("=\"admin/", "=\"")) } else { Cow::Borrowed(PAGE) };
+    serve("text/html; charset=utf-8", page)
+}
+
+fn serve(content_type: &'static str, text: impl IntoResponse) -> Response {
     let headers = [(header::CONTENT_TYPE, content_type)];
     // A cached page of another version must not use this API.
     (NO_STORE, headers, [(header::CONTENT_SECURITY_POLICY, POLICY)], text).into_response()

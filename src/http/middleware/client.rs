@@ -1,15 +1,24 @@
 //! Finds the client of each request, and enforces HTTPS (`REQUIRE_HTTPS`).
 
+use std::net::IpAddr;
+
 use axum::{
     extract::{Request, State},
-    http::{HeaderValue, Method, StatusCode, header, uri::Authority},
+    http::{HeaderName, HeaderValue, Method, StatusCode, header, uri::Authority},
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use tokio::time::Instant;
 
 use crate::{
-    client_ip::ClientEndpoint, http::error::ApiError, net::ConnectionInfo, state::AppState,
+    client_ip::ClientEndpoint,
+    http::error::{ApiError, SilentProxy},
+    limits::{RefusalKind, log_refusal},
+    net::ConnectionInfo,
+    state::AppState,
 };
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// Half a year, a common first step.
 const HSTS: HeaderValue = HeaderValue::from_static("max-age=15768000");
@@ -23,7 +32,8 @@ pub(in crate::http) async fn identify_client(
     let Some(connection) = request.extensions().get::<ConnectionInfo>() else {
         return ApiError::Internal("a request without its connection".into()).into_response();
     };
-    let ConnectionInfo { peer, tls, .. } = connection;
+    let ConnectionInfo { peer, tls, tcp_proxy, .. } = connection;
+    let tcp_proxy = *tcp_proxy;
     let client = ClientEndpoint::from_headers(
         request.headers(),
         peer.ip(),
@@ -35,7 +45,7 @@ pub(in crate::http) async fn identify_client(
     // With TLS on this port, plain HTTP on it is never intended.
     let required = app.config.listen.require_https || app.config.listen.tls.is_some();
     if required && !client.https && !is_exempt_from_https(request.uri().path()) {
-        return redirect_to_https(&request, app.config.listen.tls.is_some());
+        return refuse_plain_http(&request, client, tcp_proxy, app.config.listen.tls.is_some());
     }
     let mut response = next.run(request).await;
     if client.https {
@@ -48,6 +58,28 @@ pub(in crate::http) async fn identify_client(
 fn is_exempt_from_https(path: &str) -> bool {
     let first = path.trim_start_matches('/').split('/').next();
     matches!(first, Some("health" | "metrics"))
+}
+
+/// Names the mistake where a trusted proxy does not say whether its client used TLS; it may have, so a redirect could lead
+/// to the same URL without end. Otherwise redirects what may be redirected.
+fn refuse_plain_http(
+    request: &Request,
+    client: ClientEndpoint,
+    tcp_proxy: Option<IpAddr>,
+    has_tls: bool,
+) -> Response {
+    // With TLS on this port, a local client that is no proxy may come to it without TLS.
+    let is_proxied = !has_tls || request.headers().contains_key(FORWARDED_FOR);
+    let http_proxy = client.silent_proxy.filter(|_| is_proxied).map(SilentProxy::Http);
+    let tcp_proxy = tcp_proxy.filter(|_| !has_tls).map(SilentProxy::Tcp);
+    let Some(silent_proxy) = http_proxy.or(tcp_proxy) else {
+        return redirect_to_https(request, has_tls);
+    };
+    match silent_proxy {
+        SilentProxy::Http(proxy) => log_refusal(RefusalKind::SilentProxy, proxy, Instant::now()),
+        SilentProxy::Tcp(proxy) => log_refusal(RefusalKind::SilentTcpProxy, proxy, Instant::now()),
+    }
+    ApiError::HttpsRequired { silent_proxy: Some(silent_proxy) }.into_response()
 }
 
 fn redirect_to_https(request: &Request, on_this_port: bool) -> Response {
@@ -65,6 +97,6 @@ fn redirect_to_https(request: &Request, on_this_port: bool) -> Response {
             let location = format!("https://{host}{path}");
             (StatusCode::PERMANENT_REDIRECT, [(header::LOCATION, location)]).into_response()
         }
-        _ => ApiError::HttpsRequired.into_response(),
+        _ => ApiError::HttpsRequired { silent_proxy: None }.into_response(),
     }
 }

@@ -16,6 +16,10 @@ use crate::telemetry::TraceContext;
 
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// Whether the path ended with a slash, which the routes do not see.
+#[derive(Clone, Copy)]
+pub(in crate::http) struct TrailingSlash(pub(in crate::http) bool);
+
 /// Denies everything to a page. Pages that the server does serve have policies of their own.
 const DENY_ALL_CSP: HeaderValue =
     HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
@@ -41,7 +45,9 @@ pub(in crate::http) async fn add_request_id(mut request: Request, next: Next) ->
         status = Empty,
     );
     TraceContext::from_headers(request.headers()).set_parent(&span);
+    let has_slash = TrailingSlash(request.uri().path().ends_with('/'));
     request.extensions_mut().insert(RequestId(id));
+    request.extensions_mut().insert(has_slash);
     #[expect(clippy::disallowed_methods, reason = "only for the log")]
     let start = Instant::now();
     let mut response = next.run(request).instrument(span.clone()).await;

@@ -2,6 +2,7 @@
 
 pub(super) mod auth;
 pub(super) mod client_library;
+pub(super) mod connection;
 pub(super) mod docs;
 pub(super) mod examples;
 pub(super) mod health;

@@ -8,12 +8,12 @@ use std::{
 use axum::{
     Extension,
     extract::{Path, Request, State, rejection::PathRejection},
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use bytestring::ByteString;
 use hyper::upgrade::OnUpgrade;
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, time::Instant};
 use tracing::Span;
 use uuid::Uuid;
 
@@ -22,7 +22,7 @@ use crate::{
     clock::{unix_now, unix_now_ms},
     delivery::ClientQueue,
     http::{error::ApiError, middleware::request::RequestId},
-    limits::Permit,
+    limits::{Permit, RefusalKind, count_refusal},
     memory::MemoryHolder,
     metrics::LimitKind,
     moderation::{EntryDenied, MAX_DURATION_SECONDS, RuleKind, Subject},
@@ -37,6 +37,9 @@ use crate::{
     websocket::{Socket, WebSocket, sec_websocket_accept},
 };
 
+/// How much of a refused `Origin` is logged and answered, in characters.
+const MAX_SHOWN_ORIGIN: usize = 128;
+
 /// Checks the request, and upgrades its connection to a WebSocket.
 pub(in crate::http) async fn upgrade(
     State(app): State<AppState>,
@@ -48,16 +51,9 @@ pub(in crate::http) async fn upgrade(
 ) -> Result<Response, ApiError> {
     let room = room.ok().map(|Path(room)| room).filter(|room| is_room_id(room));
     let room = room.ok_or(ApiError::BadRequest(
-        "A room id has 1 to 128 characters, none of them a control character",
+        "A room id has 1 to 128 characters, none of them a control character, and is not . or ..",
     ))?;
-    // A native client sends no `Origin`; a browser always sends one, and pages cannot change it.
-    let mut origins = request.headers().get_all(header::ORIGIN).iter();
-    if let Some(origin) = origins.next()
-        && (origins.next().is_some()
-            || !origin.to_str().is_ok_and(|origin| app.settings().cors.origins.allow(origin)))
-    {
-        return Err(ApiError::OriginNotAllowed);
-    }
+    check_origin(&app, request.headers(), client.address)?;
     let accept_key = sec_websocket_accept(&request).ok_or(ApiError::NotAHandshake)?;
     let upgrade = request.extensions_mut().remove::<OnUpgrade>().ok_or(ApiError::NotAHandshake)?;
     let permit = app.unauthenticated.acquire(client.address).ok_or_else(|| {
@@ -86,6 +82,23 @@ pub(in crate::http) async fn upgrade(
         (header::SEC_WEBSOCKET_ACCEPT, &accept_key),
     ];
     Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response())
+}
+
+/// Refuses a page whose origin is not in `CORS_ORIGINS`. A browser always sends an `Origin`, and pages cannot change it;
+/// some libraries for other clients send one of their own, such as the server's address.
+fn check_origin(app: &AppState, headers: &HeaderMap, address: IpAddr) -> Result<(), ApiError> {
+    let mut origins = headers.get_all(header::ORIGIN).iter();
+    let Some(origin) = origins.next() else { return Ok(()) };
+    let is_only = origins.next().is_none();
+    if is_only && origin.to_str().is_ok_and(|origin| app.settings().cors.origins.allow(origin)) {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(origin.as_bytes());
+    let origin: String = text.chars().take(MAX_SHOWN_ORIGIN).collect();
+    if let Some(count) = count_refusal(RefusalKind::Origin, address, Instant::now()) {
+        tracing::warn!(origin, is_only, count, "origin refused");
+    }
+    Err(ApiError::OriginNotAllowed { origin: is_only.then_some(origin) })
 }
 
 /// A WebSocket before its session.

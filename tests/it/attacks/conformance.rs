@@ -154,12 +154,15 @@ async fn every_ping_is_answered_with_its_payload_and_pongs_are_ignored() {
     server.assert_unharmed().await;
 }
 
+/// A frame as servers send it.
+fn unmasked(first: u8, payload: &[u8]) -> Vec<u8> {
+    [header(first, payload.len() as u64), payload.into()].concat()
+}
+
 /// What no client may send, by name.
 fn violations() -> Vec<(String, Vec<u8>)> {
     let begun = frame(BEGIN, b"{\"type\":");
     let after_begin = |bytes: Vec<u8>| [begun.clone(), bytes].concat();
-    let unmasked =
-        |first, payload: &[u8]| [header(first, payload.len() as u64), payload.into()].concat();
     let mut cases = vec![
         ("a lone continuation".to_owned(), frame(GO_ON, b"a")),
         ("a lone end".to_owned(), frame(END, b"a")),
@@ -171,7 +174,6 @@ fn violations() -> Vec<(String, Vec<u8>)> {
         ("unmasked nothing".to_owned(), unmasked(TEXT, b"")),
         ("unmasked ping".to_owned(), unmasked(PING, b"a")),
         ("unmasked pong".to_owned(), unmasked(PONG, b"")),
-        ("unmasked close".to_owned(), unmasked(CLOSE, &closing(1000, b""))),
         ("unmasked continuation".to_owned(), after_begin(unmasked(END, b"\"ping\"}"))),
     ];
     for opcode in [0x3, 0x4, 0x5, 0x6, 0x7, 0xB, 0xC, 0xD, 0xE, 0xF] {
@@ -224,6 +226,25 @@ async fn a_protocol_violation_is_closed_with_1002_and_not_relayed() {
     }
 
     assert_eq!(server.assert_unharmed().await.visits, cases.len());
+}
+
+/// A proxy sends it; what it means for a member is in `proxies`.
+#[tokio::test]
+async fn an_unmasked_close_is_answered_with_nothing() {
+    let server = AttackedServer::start(&[]).await;
+
+    for bytes in [unmasked(CLOSE, b""), unmasked(CLOSE, &closing(1000, b"")), unmasked(CLOSE, b"a")]
+    {
+        let mut member = server.raw_member("den", "carol").await;
+        let mut stranger = server.raw_socket("den").await;
+        stranger.receive().await;
+        member.write(&bytes).await;
+        stranger.write(&bytes).await;
+
+        let (told, ending) = member.read_to_close().await;
+        assert!(told.is_empty() && matches!(ending, Ending::Dropped), "{told:?}");
+        assert!(matches!(stranger.rejection().await, Ending::Dropped));
+    }
 }
 
 /// M09, and a frame that is no text before the introduction too.

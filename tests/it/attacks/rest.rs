@@ -110,7 +110,9 @@ async fn no_redirect_leads_to_another_site() {
 
     let strict = AttackedServer::start(&[("REQUIRE_HTTPS", "true")]).await;
     for path in ["//evil.example/", "/\\evil.example/", "/@evil.example", "/.evil.example", "/a"] {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: ours.example:8000\r\n\r\n");
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: ours.example:8000\r\nX-Forwarded-Proto: http\r\n\r\n"
+        );
         let answer = ask(strict.address, request).await.unwrap();
 
         let to = answer.header("location").unwrap_or("https://ours.example/");

@@ -44,7 +44,8 @@ export async function request(method, path, body) {
 }
 
 export const getJson = async (path) => (await request('GET', path)).json();
-export const apiPath = (path) => `/admin/api/${path}`;
+/** Relative to this module, so that the page also works below a path of a proxy. */
+export const apiPath = (path) => new URL(`api/${path}`, import.meta.url).href;
 export const roomPath = (id, rest = '') => apiPath(`rooms/${encodeURIComponent(id)}${rest}`);
 
 /** Turns a 404 into undefined. */
