@@ -20,7 +20,7 @@ const SAID: u64 = 20;
 const PACE: Duration = Duration::from_millis(20);
 
 async fn say(speaker: &mut RoomObserver, number: u64, to: &str) {
-    let target = (number % 2 == 0).then_some(to);
+    let target = number.is_multiple_of(2).then_some(to);
     speaker.send(json!({"type":"message","data":number,"id":number,"to":target})).await;
 }
 
