@@ -168,8 +168,12 @@ async fn five_thousand_messages_at_once_exceed_the_burst_and_close_the_connectio
 
     assert_eq!(ending, super::raw::Ending::Closed(1008));
     let warnings: Vec<_> = before.iter().filter(|news| news["code"] == "rate_limited").collect();
-    assert_eq!(warnings.len(), 2, "one warning, one goodbye: {before:?}");
-    assert_eq!(warnings[1]["retry"], true);
+    let (last, warnings) = warnings.split_last().unwrap();
+    // A burst ends with a second without a refused message, which a busy machine may need between two of these.
+    let most = 1 + began.elapsed().as_secs() as usize;
+    assert!((1..=most).contains(&warnings.len()), "one warning a burst: {before:?}");
+    assert!(warnings.iter().all(|warning| warning["retry"].is_null()), "{before:?}");
+    assert_eq!(last["retry"], true);
     let mut heard = 0;
     while listener.receive().await["type"] == "message" {
         heard += 1;
