@@ -7,8 +7,8 @@ use secrecy::{ExposeSecret, SecretString};
 /// How far the time of a token may be from the server's, in seconds.
 const MAX_AGE: u64 = 300;
 
-/// Signs a token at `now` (whole seconds since the Unix epoch), with a key that is derived from `SECRET_KEY`. Whoever receives
-/// it can learn with it, for five minutes, how the server sees a connection of their own, and nothing else.
+/// Signs a token at `now` (whole seconds since the Unix epoch), with a key that is derived from `SECRET_KEY`. A client that
+/// has it can learn with it, for five minutes, how the server sees a connection of its own, and nothing else.
 pub fn sign(secret_key: &SecretString, now: u64) -> SecretString {
     let tag = hmac::sign(&key(secret_key), &now.to_be_bytes());
     format!("{now}.{}", BASE64_URL_SAFE_NO_PAD.encode(tag)).into()

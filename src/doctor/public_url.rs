@@ -31,7 +31,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long `--slow` leaves a WebSocket idle: longer than most proxies keep a connection on which nothing passes.
 const IDLE_TIME: Duration = Duration::from_secs(60);
 
-/// The room of `doctor`, in which nobody else is.
+/// The room of `doctor`, in which no one else is.
 const ROOM_PREFIX: &str = "doctor-";
 
 /// What to check.

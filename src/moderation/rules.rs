@@ -122,7 +122,7 @@ impl ModerationRules {
         self.read().get(&lock).is_some_and(|rule| rule.is_active(now))
     }
 
-    /// Whether any rule mutes somebody, perhaps no longer.
+    /// Whether there is a rule that mutes a member. It may have expired.
     pub fn has_mutes(&self) -> bool {
         self.mutes.load(Ordering::Relaxed) > 0
     }

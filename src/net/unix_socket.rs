@@ -54,7 +54,7 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 /// system.
 pub fn listen_on_unix_socket(file: &UnixSocketFile) -> io::Result<(UnixListener, UnixSocketGuard)> {
     check_replaceable(&file.path)?;
-    // Under another name until its mode and group are set: nobody who may not connect has a moment for it.
+    // Under another name until its mode and group are set: at no moment may others connect.
     let mut name = OsString::from(".");
     name.push(file.path.file_name().unwrap_or_default());
     name.push(format!(".{}", std::process::id()));

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use strum::IntoStaticStr;
 
 use super::{
-    CallReport, RequestedId, Signal, SignalKind,
+    CallReport, ModerationRequest, RequestedId, Signal, SignalKind,
     fields::{field, is_null, is_string_or_number, object, present, starts_with_any, text, value},
     is_client_id,
 };
@@ -51,47 +51,6 @@ pub enum ClientMessage<'a> {
     CallReport(CallReport<'a>),
     /// `kick`, `mute`, `unmute`, `lock` or `unlock`: a moderator acts on the room.
     Moderate(ModerationRequest<'a>),
-}
-
-/// What a moderator asks for in its room.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ModerationRequest<'a> {
-    /// Removes a member, and perhaps keeps it out.
-    Kick {
-        /// Its client id.
-        client_id: Cow<'a, str>,
-        /// For how long it may not come back, in seconds.
-        ban_seconds: u64,
-    },
-    /// Has nothing that a member sends to everyone passed on, and none of its messages.
-    Mute {
-        /// Its client id.
-        client_id: Cow<'a, str>,
-        /// For how long, in seconds; `None` until it is taken back.
-        seconds: Option<u64>,
-    },
-    /// Takes that back.
-    Unmute {
-        /// Its client id.
-        client_id: Cow<'a, str>,
-    },
-    /// Lets no more members in.
-    Lock,
-    /// Lets members in again.
-    Unlock,
-}
-
-impl ModerationRequest<'_> {
-    /// The `type` of such a message.
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            Self::Kick { .. } => "kick",
-            Self::Mute { .. } => "mute",
-            Self::Unmute { .. } => "unmute",
-            Self::Lock => "lock",
-            Self::Unlock => "unlock",
-        }
-    }
 }
 
 /// The contents of an `auth_token`.

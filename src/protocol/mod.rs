@@ -1,7 +1,7 @@
 //! The frames that clients and server exchange (docs/build/protocol.md), as values: no socket, no clock, no state.
 //!
 //! - `client`: parses what a client sends, `fields` its single fields.
-//! - `call_report`: what a client reports on a call.
+//! - `call_report`: what a client reports on a call; `moderation_request`: what a moderator asks for.
 //! - `server`: encodes what the server sends.
 //! - `signal`: offers, answers, ICE candidates and messages of the application, which the server relays.
 //! - `frame_subject`: what an encoded frame is about.
@@ -18,18 +18,20 @@ mod close;
 mod fields;
 mod frame_subject;
 mod ids;
+mod moderation_request;
 mod relay_only;
 mod server;
 mod signal;
 
 pub use call_report::{CallOutcome, CallReport, MediaPath};
 pub use client::{
-    AuthToken, ClientFrame, ClientMessage, Features, FrameError, ModerationRequest, ResumeRequest,
-    TokenField, parse, truncate_for_error,
+    AuthToken, ClientFrame, ClientMessage, Features, FrameError, ResumeRequest, TokenField, parse,
+    truncate_for_error,
 };
 pub use close::{CloseFrame, CloseInfo, CloseReason};
 pub use frame_subject::{FrameSubject, connected_users, with_connected_users};
 pub use ids::{RequestedId, is_client_id};
+pub use moderation_request::ModerationRequest;
 pub use relay_only::{RelayOnly, relay_only};
 pub use server::{
     GrantedPermissions, IceServer, MessageLimits, ResumeOffer, RosterEntry, ServerMessage, with_seq,

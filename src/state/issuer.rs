@@ -285,7 +285,7 @@ mod tests {
         *answer.lock().unwrap() = None;
         for minute in 1..=60_u32 {
             sleep(60 * SECOND).await;
-            // Traffic: of users with good tokens, and of one whose token names a key that nobody has.
+            // Traffic: of users with good tokens, and of one whose token names a key that does not exist.
             if state.needs_key(&tokens, &new) {
                 state.fetch_now().await;
             }

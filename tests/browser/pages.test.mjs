@@ -283,7 +283,7 @@ describe('the example pages', { timeout: SUITE_TIMEOUT }, () => {
       const first = await logInAndJoin(await browser.page(served('secure_client.html')), { room: 'people' });
       const people = () => first.locator('#users li').evaluateAll((items) => items.map(({ innerText }) => innerText.replace(/\s+/g, ' ').trim()));
       assert.deepEqual(await people(), ['user1 (you) connected to the server']);
-      await first.getByText('Nobody else is here.').waitFor();
+      await first.getByText('You are alone here.').waitFor();
 
       const second = await logInAndJoin(await invite(first), { username: 'user2' });
       await eventually(() => 'the link to user2 is shown', async () => /^user2 direct · \d+ ms/.test((await people())[1]));

@@ -1,5 +1,6 @@
 //! What a server needs of Redis, and what it does with one that refuses it.
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -8,7 +9,7 @@ use crate::harness::{eventually, process::RestartableServer, redis_server::Redis
 
 #[tokio::test]
 async fn health_is_answered_from_memory() {
-    const ASKED: u64 = 100;
+    const ASKED: u64 = 500;
     let cluster = TestCluster::start(&[]).await;
     let commands = async || {
         let mut total = 0;
@@ -23,14 +24,16 @@ async fn health_is_answered_from_memory() {
     .await;
     let (before, began) = (commands().await, Instant::now());
 
-    for _ in 0..ASKED {
-        assert_eq!(cluster.nodes[0].health().await["cluster"]["engine"], "up");
+    // Many at once, so that little else happens meanwhile.
+    for _ in 0..ASKED / 50 {
+        let answers = join_all((0..50).map(|_| cluster.nodes[0].health())).await;
+        assert!(answers.iter().all(|health| health["cluster"]["engine"] == "up"));
     }
 
     // Three nodes send a heartbeat every two seconds, of some commands each, and no request adds any.
     let asked = commands().await - before;
     let heartbeats = 3 * (began.elapsed().as_secs() / 2 + 2);
-    assert!(asked < ASKED.max(7 * heartbeats), "{asked} commands for {ASKED} requests");
+    assert!(asked < ASKED.max(10 * heartbeats), "{asked} commands for {ASKED} requests");
 }
 
 /// Without `XREAD` a server can connect and register, but hears nothing of the others.

@@ -107,7 +107,8 @@ async fn a_slow_connection_to_redis_loses_no_message_and_keeps_their_order() {
     let (cluster, proxy) = start_with_proxy(&[]).await;
     let mut all = join_six(&cluster).await;
 
-    proxy.set_open(LinkState::Delayed(Duration::from_millis(50)));
+    // For each piece that passes, one after the other: no answer may take the 1.5 s after which Redis counts as lost.
+    proxy.set_open(LinkState::Delayed(Duration::from_millis(10)));
     for number in 0..SAID {
         for member in &mut all {
             member.send(json!({"type":"message","data":number})).await;

@@ -133,7 +133,10 @@ impl TestCluster {
 
     async fn join(&self, node: usize, room: &str, username: &str, client_id: &str) -> RoomObserver {
         let joined = self.try_join(node, room, username, client_id).await;
-        joined.unwrap_or_else(|close| panic!("{client_id} does not join: {close:?}"))
+        joined.unwrap_or_else(|close| {
+            let log = self.nodes[node].process.log.lines();
+            panic!("{client_id} does not join: {close:?}: {}", log.join("\n"))
+        })
     }
 
     /// A member, or the close code and reason.

@@ -1,4 +1,5 @@
-// Keeps one membership of one room over successive WebSockets (docs/build/protocol.md). It knows nothing of WebRTC.
+// Keeps one membership of one room over successive WebSockets (docs/build/protocol.md). It knows nothing of WebRTC. Its timers and the
+// messages that it keeps belong to one state, so this file is longer than others.
 
 import { SignalError } from './error.js';
 import { lifetimeOf } from './token.js';

@@ -4,6 +4,7 @@
 
 mod audit;
 mod message;
+mod mutes;
 pub(super) mod page;
 mod room_id;
 mod rooms;
@@ -23,6 +24,7 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
         .merge(server::router())
         .merge(rooms::router())
         .merge(rules::router())
+        .merge(mutes::router())
         .merge(message::router())
         .merge(sessions::router())
         .merge(tokens::router())
