@@ -16,7 +16,8 @@ use tokio::{
 };
 
 use super::{
-    CHEAP, PASSWORD, TEST_TIMEOUT, folder_with_users, log::ProcessLog, resumable::ResumableClient,
+    CHEAP, PASSWORD, TEST_TIMEOUT, folder_with_users, http, log::ProcessLog,
+    resumable::ResumableClient,
 };
 
 /// The server's program.
@@ -254,7 +255,8 @@ impl RestartableServer {
     }
 
     pub async fn health(&self) -> Value {
-        let asked = reqwest::get(format!("http://{}/health", self.address()));
+        let client = http().build().unwrap();
+        let asked = client.get(format!("http://{}/health", self.address())).send();
         let answer = timeout(TEST_TIMEOUT, asked).await.expect("no answer").unwrap();
         answer.json().await.unwrap()
     }
