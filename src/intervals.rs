@@ -43,8 +43,12 @@ pub struct IssuerIntervals {
 /// How long an HTTP connection may take, for what a client does at its own pace.
 #[derive(Clone, Copy, Debug)]
 pub struct HttpTimeouts {
-    /// For a PROXY header, for a TLS handshake, for a request's head, and between two requests.
+    /// For a PROXY header, for a TLS handshake, for a request's head, and between two requests of a client.
     pub head: Duration,
+    /// Between two requests of a trusted proxy. Longer than proxies keep idle connections (an nginx 60 s, Google's load
+    /// balancer 600 s): where the server closes first, a request that is on its way gets a 502 from the proxy. It holds for
+    /// later heads, too, which a proxy sends whole.
+    pub proxy_idle: Duration,
     /// For a request's body to arrive.
     pub body: Duration,
     /// For the client to take any byte of a response.
@@ -76,7 +80,12 @@ impl Default for IssuerIntervals {
 impl Default for HttpTimeouts {
     fn default() -> Self {
         let seconds = Duration::from_secs;
-        Self { head: seconds(10), body: seconds(10), write_stall: seconds(30) }
+        Self {
+            head: seconds(10),
+            proxy_idle: seconds(620),
+            body: seconds(10),
+            write_stall: seconds(30),
+        }
     }
 }
 
@@ -103,6 +112,7 @@ impl Intervals {
             Some(("clock_poll", interval)) => self.clock_poll = interval,
             Some(("token_refresh_grace", grace)) => self.token_refresh_grace = grace,
             Some(("head", timeout)) => self.http.head = timeout,
+            Some(("proxy_idle", timeout)) => self.http.proxy_idle = timeout,
             Some(("metrics_head", timeout)) => self.metrics_head = timeout,
             Some(("body", timeout)) => self.http.body = timeout,
             Some(("write_stall", timeout)) => self.http.write_stall = timeout,

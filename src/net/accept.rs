@@ -32,6 +32,7 @@ use super::{
     workers::Workers,
 };
 use crate::{
+    intervals::HttpTimeouts,
     limits::{RefusalKind, log_refusal},
     tls::ServerCertificate,
 };
@@ -167,7 +168,7 @@ impl AcceptedConnection {
             info = named;
         }
         let Some(tls) = tls else {
-            return serve_http(stream, info, service, closing).await;
+            return serve_http(stream, info, service, &limits, closing).await;
         };
         let sniffed = tokio::select! {
             sniffed = timeout(info.slot.timeouts.head, sniff(stream, &tls)) => sniffed,
@@ -175,10 +176,12 @@ impl AcceptedConnection {
             () = info.slot.closed() => return,
         };
         match sniffed {
-            Ok(Ok(Sniffed::Plain(stream))) => serve_http(stream, info, service, closing).await,
+            Ok(Ok(Sniffed::Plain(stream))) => {
+                serve_http(stream, info, service, &limits, closing).await
+            }
             Ok(Ok(Sniffed::Tls(stream))) => {
                 info.tls = true;
-                serve_http(stream, info, service, closing).await;
+                serve_http(stream, info, service, &limits, closing).await;
             }
             Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
             Err(_elapsed) => tracing::debug!("TLS handshake took too long"),
@@ -227,9 +230,12 @@ async fn serve_http(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     info: ConnectionInfo,
     service: HttpService,
+    limits: &ConnectionLimits,
     closing: CancellationToken,
 ) {
     let slot = info.slot.clone();
+    let is_proxy = limits.is_trusted(info.peer);
+    let HttpTimeouts { head, proxy_idle, .. } = *slot.timeouts;
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let in_progress = info.slot.begin_request();
         let mut request = request.map(Body::new);
@@ -243,7 +249,7 @@ async fn serve_http(
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(slot.timeouts.head)
+        .header_read_timeout(if is_proxy { proxy_idle } else { head })
         .max_buf_size(MAX_HEAD_BYTES)
         .serve_connection(TokioIo::new(AnswerStream::new(stream)), service)
         .with_upgrades();
@@ -251,6 +257,7 @@ async fn serve_http(
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = slot.closed() => return,
+        () = first_head_is_late(&slot, head), if is_proxy => return,
         () = closing.cancelled() => {
             // Browsers open connections before they need them; hyper would wait for the first request.
             if !slot.has_requested.load(Ordering::Relaxed) {
@@ -262,5 +269,14 @@ async fn serve_http(
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "connection ended early");
+    }
+}
+
+/// Ends when a connection has had no whole request head `head` after it was opened, and never where it had one. Hyper has
+/// one time-out for the first head and for the time between two requests.
+async fn first_head_is_late(slot: &ConnectionSlot, head: Duration) {
+    tokio::time::sleep(head).await;
+    if slot.has_requested.load(Ordering::Relaxed) {
+        std::future::pending().await
     }
 }

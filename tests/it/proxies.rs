@@ -1,19 +1,19 @@
 //! The server behind proxies, and for clients that are no browsers: what it makes of their headers and frames, and what it
 //! says where they are set up wrong.
 
-use std::process::Stdio;
+use std::{net::SocketAddr, process::Stdio};
 
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     time::timeout,
 };
 use tokio_tungstenite::{MaybeTlsStream, tungstenite};
 
 use crate::harness::{
     Client, TEST_TIMEOUT, TestServer,
-    process::{RestartableServer, SERVER, command, text},
+    process::{INTERVALS, RestartableServer, SERVER, command, text},
     resumable::{RESUME_AND_STATES, ResumableClient},
 };
 
@@ -31,7 +31,7 @@ async fn refusal(server: &RestartableServer, headers: &[(&'static str, &str)]) -
 }
 
 /// The head of the answer to these lines of a request.
-async fn head_of_answer(server: std::net::SocketAddr, request: &str) -> String {
+async fn head_of_answer(server: SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(server).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
@@ -47,6 +47,44 @@ async fn head_of_answer(server: std::net::SocketAddr, request: &str) -> String {
 /// The fields of a line of the log.
 fn fields(line: &str) -> Value {
     serde_json::from_str::<Value>(line).unwrap()["fields"].take()
+}
+
+/// A connection from `source`, which is an address of this machine.
+async fn connect_from(source: &str, server: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::new(source.parse().unwrap(), 0)).unwrap();
+    socket.connect(server).await.unwrap()
+}
+
+/// Asks on an open connection, and reads the whole answer.
+async fn ask_again(stream: &mut TcpStream) -> String {
+    stream.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    let reading = async {
+        while !answer.ends_with(b"}") {
+            assert_ne!(stream.read_buf(&mut answer).await.unwrap(), 0, "closed");
+        }
+    };
+    timeout(TEST_TIMEOUT, reading).await.expect("no answer");
+    String::from_utf8(answer).unwrap()
+}
+
+#[tokio::test]
+async fn a_proxy_finds_its_idle_connection_open_when_that_of_a_client_is_closed() {
+    let settings = [("TRUSTED_PROXIES", "127.0.0.2"), (INTERVALS, "head=300")];
+    let server = RestartableServer::start(&settings).await;
+    let mut proxy = connect_from("127.0.0.2", server.address()).await;
+    let mut client = connect_from("127.0.0.1", server.address()).await;
+    let mut silent_proxy = connect_from("127.0.0.2", server.address()).await;
+    assert!(ask_again(&mut proxy).await.starts_with("HTTP/1.1 200"));
+    assert!(ask_again(&mut client).await.starts_with("HTTP/1.1 200"));
+
+    for closed in [&mut client, &mut silent_proxy] {
+        let end = timeout(TEST_TIMEOUT, closed.read_u8()).await.expect("still open");
+        assert!(end.is_err(), "{end:?}");
+    }
+
+    assert!(ask_again(&mut proxy).await.starts_with("HTTP/1.1 200"));
 }
 
 #[tokio::test]
@@ -282,7 +320,7 @@ const V2_LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
 const HEALTH: &str = "GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
 
 /// All that the server answers to a connection from `source` that sends this.
-async fn answer_to(source: &str, server: std::net::SocketAddr, sent: &[&[u8]]) -> String {
+async fn answer_to(source: &str, server: SocketAddr, sent: &[&[u8]]) -> String {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind(format!("{source}:0").parse().unwrap()).unwrap();
     let mut stream = socket.connect(server).await.unwrap();

@@ -185,7 +185,7 @@ async fn idle_connections_keep_no_newcomer_out() {
 /// X04.
 #[tokio::test]
 async fn idle_connections_are_closed() {
-    let server = AttackedServer::start(&[(INTERVALS, "head=3000")]).await;
+    let server = AttackedServer::start(&[(INTERVALS, "head=3000 proxy_idle=3000")]).await;
 
     for mut raw in idle_connections(&server).await {
         assert_eq!(raw.read_to_end().await.0, b"");
@@ -341,6 +341,7 @@ async fn invented_addresses_cost_no_memory() {
     assert!(statuses.iter().all(|status| *status == 200), "each has its own bucket");
     let let_in = household.iter().filter(|status| **status == 200).count();
     assert!((60..=60 + refilled).contains(&let_in), "one network, one bucket: {let_in}");
+    drop(http);
     server.assert_unharmed().await;
 }
 

@@ -77,6 +77,7 @@ async fn two_hundred_requests_of_one_address_exceed_the_limit() {
     );
     let joined = server.connect_with("den", &[("x-forwarded-for", "192.0.2.1")]).await;
     joined.unwrap().receive().await;
+    drop(http);
     server.assert_unharmed().await;
 }
 

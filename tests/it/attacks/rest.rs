@@ -260,6 +260,7 @@ async fn a_hundred_pipelined_requests_are_answered_in_order() {
         assert!(status == 200 || answer.json()["detail"] != Value::Null, "{answer:?}");
         assert!(ids.insert(answer.header("x-request-id").unwrap().to_owned()));
     }
+    drop(connection);
     server.assert_unharmed().await;
 }
 

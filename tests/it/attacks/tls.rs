@@ -196,6 +196,7 @@ async fn an_expired_certificate_is_replaced_without_a_restart() {
     fs::write(server.folder.path().join("tls.key"), &good[..good.len() / 2]).unwrap();
     server.wait_for_log("certificate not reloaded").await;
     assert!(answers(&mut connect(&server, &[]).await.unwrap()).await, "the one in force stays");
+    drop(stream);
     server.assert_unharmed().await;
 }
 
