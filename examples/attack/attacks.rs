@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::{
     io::AsyncWriteExt,
     task::JoinSet,
-    time::{Instant, sleep, sleep_until, timeout_at},
+    time::{Instant, interval, sleep, sleep_until, timeout_at},
 };
 
 use crate::clients::{PONG, RawSocket, TEXT, Target, TestError, connect, frame, http, user};
@@ -181,14 +181,17 @@ async fn reconnects(target: Arc<Target>, until: Instant) -> Result<String, TestE
             }
         }));
     }
-    let (mut heard, mut ping_at) = (0_u64, began);
-    while let Ok(message) = timeout_at(until, peer.receive()).await {
-        // A peer that cannot read so much has heard too much.
-        let message = message.map_err(|error| format!("after {heard} messages: {error}"))?;
-        heard += u64::from(message["type"] == "message");
-        if Instant::now() > ping_at {
-            ping_at += Duration::from_secs(10);
-            peer.send(&json!({"type":"ping"})).await?;
+    let mut heard = 0_u64;
+    let mut keep_alive = interval(Duration::from_secs(10));
+    while Instant::now() < until {
+        tokio::select! {
+            _ = keep_alive.tick() => peer.send(&json!({"type":"ping"})).await?,
+            () = sleep_until(until) => {}
+            message = peer.receive() => {
+                // A peer that cannot read so much has heard too much.
+                let message = message.map_err(|error| format!("after {heard} messages: {error}"))?;
+                heard += u64::from(message["type"] == "message");
+            }
         }
     }
     while tasks.join_next().await.is_some() {}

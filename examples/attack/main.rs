@@ -41,6 +41,9 @@ const MAX_P99_RATIO: f64 = 3.0;
 /// A 99th percentile below this passes in any case: the load of this program itself disturbs shorter ones.
 const NOTICEABLE: Duration = Duration::from_millis(20);
 
+/// Of the attackers' threads (setpriority(2)).
+const LOWEST_PRIORITY: i32 = 19;
+
 #[derive(Parser)]
 #[command(about = "Attacks a server with 256 MiB, beside honest members who must not notice.")]
 struct Arguments {
@@ -58,7 +61,13 @@ struct Arguments {
 fn main() -> Result<ExitCode, TestError> {
     let arguments = Arguments::parse();
     signaling::net::raise_descriptor_limit();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        // The attackers take what the server and the honest members leave of the machine, as if they had one of their own.
+        .on_thread_start(|| {
+            let _ = rustix::process::setpriority_process(None, LOWEST_PRIORITY);
+        })
+        .build()?;
     let code = runtime.block_on(run(arguments));
     runtime.shutdown_background();
     code
@@ -71,7 +80,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, TestError> {
     println!("{}", server.description());
     let target = Arc::new(server.target());
     let duration = Duration::from_secs(arguments.seconds);
-    let mut members = HonestMembers::join(&target).await?;
+    let mut members = HonestMembers::join(target.clone()).await?;
     let mut failures = Vec::new();
 
     println!(

@@ -9,6 +9,7 @@ use std::{
 
 use serde_json::json;
 use tokio::{
+    sync::oneshot,
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval},
 };
@@ -26,7 +27,6 @@ pub const FIRST_ACCOUNT: usize = 300;
 
 pub struct HonestMembers {
     observed: Arc<Mutex<Observed>>,
-    _tasks: JoinSet<()>,
 }
 
 #[derive(Default)]
@@ -48,9 +48,34 @@ pub struct Report {
 }
 
 impl HonestMembers {
-    pub async fn join(target: &Target) -> Result<Self, TestError> {
+    /// Lets the members join, on a thread of their own: what they notice is the server's doing, not that of the attackers
+    /// beside them in this program.
+    pub async fn join(target: Arc<Target>) -> Result<Self, TestError> {
         let observed = Arc::<Mutex<Observed>>::default();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (joined, wait_for_join) = oneshot::channel();
+        let talking = Self::talk(target, observed.clone(), joined);
+        std::thread::spawn(move || runtime.block_on(talking));
+        wait_for_join.await??;
+        Ok(Self { observed })
+    }
+
+    async fn talk(
+        target: Arc<Target>,
+        observed: Arc<Mutex<Observed>>,
+        joined: oneshot::Sender<Result<(), TestError>>,
+    ) {
         let mut tasks = JoinSet::new();
+        let result = Self::begin(&target, &observed, &mut tasks).await;
+        let _ = joined.send(result);
+        while tasks.join_next().await.is_some() {}
+    }
+
+    async fn begin(
+        target: &Target,
+        observed: &Arc<Mutex<Observed>>,
+        tasks: &mut JoinSet<()>,
+    ) -> Result<(), TestError> {
         for pair in 0..PAIRS {
             let room = format!("call{pair}");
             let from = Ipv4Addr::new(127, 1, 0, u8::try_from(pair + 1)?);
@@ -63,7 +88,7 @@ impl HonestMembers {
                 tasks.spawn(converse(member, observed.clone()));
             }
         }
-        Ok(Self { observed, _tasks: tasks })
+        Ok(())
     }
 
     pub fn take_report(&mut self) -> Report {
@@ -106,8 +131,7 @@ async fn converse(mut member: RawSocket, observed: Arc<Mutex<Observed>>) {
                 expected = Some(heard + 1);
             }),
         };
-        if let Err(error) = result {
-            println!("an honest member is out: {error}");
+        if result.is_err() {
             lock(&observed).disconnected += 1;
             return;
         }

@@ -284,6 +284,7 @@ impl Server {
         let limits = ConnectionLimits::new(file_descriptors, trusted_proxies, app.metrics.clone())
             .with_timeouts(app.config.intervals.http)
             .with_memory(app.memory.clone())
+            .with_rate(app.connection_rate.clone())
             .with_proxy_headers(app.config.listen.proxy_protocol);
         let (service, workers) = (http::http_service(app), workers.clone());
         let stop = stop_accepting.clone();

@@ -110,7 +110,10 @@ const MAX_CONNECTIONS_PER_IP: Setting<usize> =
     Setting::new("MAX_CONNECTIONS_PER_IP", "100", |text| number(text, 0..=usize::MAX))
         .accepts("a whole number; 0 = no limit")
         .reloadable("connections that start from then on; open ones stay")
-        .help("WebSockets for each client address.");
+        .help(
+            "WebSockets for each client address. An address that is no trusted proxy opens at most 512 connections a minute, \
+             and four for each of these.",
+        );
 
 const MAX_CONNECTIONS_PER_USER: Setting<usize> =
     Setting::new("MAX_CONNECTIONS_PER_USER", "0", |text| number(text, 0..=usize::MAX))

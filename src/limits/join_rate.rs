@@ -1,8 +1,6 @@
 //! Limits how often an account and an address join rooms (`JOINS_PER_MINUTE`, `MAX_CONNECTIONS_PER_IP`).
 
 use std::{
-    collections::HashMap,
-    hash::Hash,
     net::IpAddr,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -10,10 +8,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{
-    AccountKey, MAX_TABLE_ENTRIES, address_key,
-    token_bucket::{BucketSize, TokenBucket},
-};
+use super::{AccountKey, address_key, bucket_table::BucketTable, token_bucket::BucketSize};
 
 /// A token bucket of joins for each account, and one for each address. A resume is no join.
 ///
@@ -24,13 +19,6 @@ pub struct JoinRateLimiter(Mutex<JoinBuckets>);
 struct JoinBuckets {
     accounts: BucketTable<AccountKey>,
     addresses: BucketTable<IpAddr>,
-}
-
-/// The buckets that are not full, by key.
-struct BucketTable<K> {
-    /// Nothing where there is no limit.
-    size: Option<BucketSize>,
-    buckets: HashMap<K, TokenBucket>,
 }
 
 impl JoinRateLimiter {
@@ -88,43 +76,12 @@ impl JoinRateLimiter {
     }
 }
 
-impl<K> Default for BucketTable<K> {
-    fn default() -> Self {
-        Self { size: None, buckets: HashMap::new() }
-    }
-}
-
-impl<K: Eq + Hash> BucketTable<K> {
-    fn wait(&self, key: &K, now: Instant) -> Duration {
-        match (self.size, self.buckets.get(key)) {
-            (Some(size), Some(bucket)) => bucket.wait(size, now),
-            (Some(_), None) | (None, _) => Duration::ZERO,
-        }
-    }
-
-    fn take(&mut self, key: K, now: Instant) {
-        let Some(size) = self.size else { return };
-        if self.buckets.len() >= MAX_TABLE_ENTRIES {
-            self.evict_full(now);
-            if self.buckets.len() > MAX_TABLE_ENTRIES / 2 {
-                self.buckets.clear();
-            }
-        }
-        self.buckets.entry(key).or_insert_with(|| TokenBucket::full(size, now)).take(size, now);
-    }
-
-    fn evict_full(&mut self, now: Instant) {
-        let Some(size) = self.size else { return self.buckets.clear() };
-        self.buckets.retain(|_, bucket| !bucket.is_full(size, now));
-        self.buckets.shrink_to_fit();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::Ipv6Addr;
 
     use super::*;
+    use crate::limits::MAX_TABLE_ENTRIES;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -203,7 +160,7 @@ mod tests {
 
         let sizes = || {
             let joins = limiter.lock();
-            (joins.accounts.buckets.len(), joins.addresses.buckets.len())
+            (joins.accounts.len(), joins.addresses.len())
         };
         assert!(sizes().0 <= MAX_TABLE_ENTRIES && sizes().1 <= MAX_TABLE_ENTRIES);
         limiter.evict_expired(now + 60 * SECOND);

@@ -1,7 +1,9 @@
-//! Limits: failed logins, concurrent sockets, HTTP requests, joins, messages. Pure decisions: `now` is an argument.
+//! Limits: failed logins, connections, concurrent sockets, HTTP requests, joins, messages. Pure decisions: `now` is an argument.
 
 mod account;
+mod bucket_table;
 mod concurrency;
+mod connection_rate;
 mod http_rate;
 mod join_rate;
 mod lockout;
@@ -13,6 +15,7 @@ mod token_bucket;
 
 pub use account::AccountKey;
 pub use concurrency::{ConcurrencyLimiter, Permit};
+pub use connection_rate::ConnectionRateLimiter;
 pub use http_rate::{HttpRateLimiter, RateDecision};
 pub use join_rate::JoinRateLimiter;
 pub use lockout::{AuthEvent, Lockouts};

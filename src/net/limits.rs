@@ -15,7 +15,7 @@ use tokio::{
 use super::{connection::ConnectionSlot, socket::PeerAddress};
 use crate::{
     intervals::HttpTimeouts,
-    limits::{ConcurrencyLimiter, Permit},
+    limits::{ConcurrencyLimiter, ConnectionRateLimiter, Permit},
     memory::MemoryBudget,
     metrics::{LimitKind, Metrics},
 };
@@ -33,6 +33,7 @@ const LOG_INTERVAL: Duration = Duration::from_secs(10);
 pub struct ConnectionLimits {
     descriptors: Arc<Semaphore>,
     by_address: ConcurrencyLimiter,
+    rate: Arc<ConnectionRateLimiter>,
     trusted_proxies: Vec<IpNet>,
     /// Whether each connection begins with a header of the PROXY protocol.
     pub(super) has_proxy_headers: bool,
@@ -61,6 +62,7 @@ impl ConnectionLimits {
         Self {
             descriptors: Arc::new(Semaphore::new(connections)),
             by_address: ConcurrencyLimiter::new(0, MAX_UNAUTHENTICATED_PER_ADDRESS),
+            rate: Arc::default(),
             trusted_proxies: trusted_proxies.to_vec(),
             has_proxy_headers: false,
             metrics,
@@ -80,6 +82,12 @@ impl ConnectionLimits {
     #[must_use]
     pub fn with_memory(self, memory: MemoryBudget) -> Self {
         Self { memory, ..self }
+    }
+
+    /// The same limits, where `rate` says how often an address that is no trusted proxy opens a connection.
+    #[must_use]
+    pub fn with_rate(self, rate: Arc<ConnectionRateLimiter>) -> Self {
+        Self { rate, ..self }
     }
 
     /// The same limits, where each connection begins with a header of the PROXY protocol, which only a trusted proxy may send.
@@ -124,7 +132,9 @@ impl ConnectionLimits {
         peer: PeerAddress,
     ) -> Result<Option<Permit>, AddressLimitReached> {
         let Some(address) = peer.ip().filter(|_| !self.is_trusted(peer)) else { return Ok(None) };
-        self.by_address.acquire(address).map(Some).ok_or_else(|| {
+        let is_in_time = self.rate.check(address, Instant::now());
+        let permit = is_in_time.then(|| self.by_address.acquire(address)).flatten();
+        permit.map(Some).ok_or_else(|| {
             self.metrics.record_limit(LimitKind::Connections);
             AddressLimitReached
         })
@@ -138,7 +148,7 @@ impl ConnectionLimits {
     }
 }
 
-/// The address has as many connections as it may have.
+/// The address has as many connections as it may have, or opens them too often.
 #[derive(Debug)]
 pub(super) struct AddressLimitReached;
 

@@ -52,6 +52,7 @@ impl AppStateInner {
         self.rooms.evict_expired();
         self.http_rate.evict_expired();
         self.joins.evict_expired(Instant::now());
+        self.connection_rate.evict_expired(Instant::now());
         self.message_budgets.evict_expired(Instant::now());
     }
 

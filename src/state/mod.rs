@@ -42,7 +42,8 @@ use crate::{
     cluster::MigratedMembers,
     config::{Config, ReloadableSettings, StartupSettings},
     limits::{
-        ConcurrencyLimiter, HttpRateLimiter, JoinRateLimiter, Lockouts, MessageBudgets, ResumeSlots,
+        ConcurrencyLimiter, ConnectionRateLimiter, HttpRateLimiter, JoinRateLimiter, Lockouts,
+        MessageBudgets, ResumeSlots,
     },
     memory::MemoryBudget,
     metrics::Metrics,
@@ -100,6 +101,8 @@ pub struct AppStateInner {
     pub user_sockets: ConcurrencyLimiter<Arc<str>>,
     /// WebSockets that have not authenticated yet.
     pub unauthenticated: ConcurrencyLimiter,
+    /// Connections that each address opens.
+    pub connection_rate: Arc<ConnectionRateLimiter>,
     /// Joins for each account and address.
     pub joins: Arc<JoinRateLimiter>,
     /// The message budgets of connections.
@@ -209,6 +212,9 @@ impl AppState {
                 MAX_UNAUTHENTICATED,
                 MAX_UNAUTHENTICATED_PER_ADDRESS,
             ),
+            connection_rate: Arc::new(ConnectionRateLimiter::new(
+                settings.limits.max_connections_per_ip,
+            )),
             joins: Arc::new(JoinRateLimiter::new(
                 settings.limits.joins_per_minute,
                 settings.limits.max_connections_per_ip,

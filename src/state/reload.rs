@@ -34,6 +34,7 @@ impl AppStateInner {
         let ReloadableSettings { auth, limits, .. } = &settings;
         self.http_rate.apply_settings(limits.requests_per_minute);
         self.joins.apply_settings(limits.joins_per_minute, limits.max_connections_per_ip);
+        self.connection_rate.apply_settings(limits.max_connections_per_ip);
         self.lockouts().apply_settings(auth.max_failures, auth.lockout);
         self.sockets.apply_settings(limits.max_connections_per_ip);
         self.user_sockets.apply_settings(limits.max_connections_per_user);

@@ -394,6 +394,28 @@ async fn answered(mut stream: TcpStream, request: &str) -> String {
     String::from_utf8(answer).unwrap()
 }
 
+/// A client that opens a connection as soon as another was closed gets no more answers than its address has connections
+/// in a minute.
+#[tokio::test]
+async fn an_address_that_opens_connections_without_end_is_no_longer_answered() {
+    const HEALTH: &str = "GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let server = AttackedServer::start(&[("TRUSTED_PROXIES", "192.0.2.1")]).await;
+    let began = Instant::now();
+    let mut answers = 0;
+    for _ in 0..2000 {
+        let answer = answered(connect_from(&server, [127, 0, 0, 2]).await, HEALTH).await;
+        answers += u64::from(answer.starts_with("HTTP/1.1 200"));
+    }
+    // 512 and four for each of the 100 members that it may have; they are refilled in a minute.
+    let refilled = 1 + (began.elapsed().as_secs() + 1) * 912 / 60;
+    let elsewhere = answered(connect_from(&server, [127, 0, 0, 3]).await, HEALTH).await;
+
+    assert!((912..=912 + refilled).contains(&answers), "{answers}");
+    assert!(elsewhere.starts_with("HTTP/1.1 200"), "{elsewhere}");
+    server.wait_for_log("too many connections from one address").await;
+    server.assert_unharmed().await;
+}
+
 /// 300 connections of one address that is no proxy of ours: 256 are let wait; its WebSockets are not
 /// counted among them, other addresses are not concerned, and it is served again when some have gone.
 #[tokio::test]

@@ -74,6 +74,7 @@ impl TestServer {
         let gate =
             ConnectionLimits::new(net::raise_descriptor_limit(), proxies, app.metrics.clone())
                 .with_memory(app.memory.clone())
+                .with_rate(app.connection_rate.clone())
                 .with_proxy_headers(app.config.listen.proxy_protocol);
         let mut tasks = vec![tokio::spawn(app.clone().run_maintenance())];
         let interval = app.config.intervals.certificate_poll;
