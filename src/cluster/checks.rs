@@ -6,11 +6,12 @@ use std::{
     sync::Arc,
 };
 
-use redis::{AsyncCommands, RedisError, RedisResult, aio::MultiplexedConnection};
+use redis::{AsyncCommands, RedisError, RedisResult};
 use sha1::{Digest, Sha1};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::{
+    connection::RedisConnection,
     inbox::EntryId,
     link::EngineLink,
     messages::ClusterCommand,
@@ -42,7 +43,7 @@ impl EngineLink {
     /// Compares and repairs at each heartbeat, until an error.
     pub(super) async fn run_checks(
         &self,
-        mut writer: MultiplexedConnection,
+        mut writer: RedisConnection,
     ) -> Result<Infallible, RedisError> {
         let timings = self.gateway.timings;
         let mut ticks = interval(timings.heartbeat_interval());
@@ -77,7 +78,7 @@ impl EngineLink {
     /// were. The others are the suspects of the next look.
     async fn compare(
         &self,
-        writer: &mut MultiplexedConnection,
+        writer: &mut RedisConnection,
         suspects: &mut Suspects,
         is_meant: impl Fn(&str) -> bool,
     ) -> RedisResult<u64> {
@@ -107,7 +108,7 @@ impl EngineLink {
     /// and whether everything up to that was read.
     async fn look(
         &self,
-        writer: &mut MultiplexedConnection,
+        writer: &mut RedisConnection,
         rooms: &[Arc<str>],
         known: &Suspects,
     ) -> RedisResult<Vec<(Suspect, EntryId, bool)>> {
@@ -140,7 +141,7 @@ impl EngineLink {
     /// The rooms of this Redis that are meant and in which this node has members, or Redis thinks so.
     async fn known_rooms(
         &self,
-        writer: &mut MultiplexedConnection,
+        writer: &mut RedisConnection,
         is_meant: impl Fn(&str) -> bool,
     ) -> RedisResult<BTreeSet<Arc<str>>> {
         let seats = self.keys.key(&format!("seats:{}", self.gateway.node));
@@ -154,7 +155,7 @@ impl EngineLink {
 
     async fn find_differences(
         &self,
-        writer: &mut MultiplexedConnection,
+        writer: &mut RedisConnection,
         is_meant: impl Fn(&str) -> bool,
     ) -> RedisResult<Differences> {
         let rooms = Vec::from_iter(self.known_rooms(writer, is_meant).await?);
@@ -177,7 +178,7 @@ impl EngineLink {
     /// States the members of rooms in which some are missing, and makes their counts right.
     async fn state_missing(
         &self,
-        writer: &mut MultiplexedConnection,
+        writer: &mut RedisConnection,
         rooms: BTreeSet<Arc<str>>,
     ) -> RedisResult<()> {
         for some in Vec::from_iter(rooms).chunks(MAX_PIPELINED_ROOMS) {
@@ -201,7 +202,7 @@ impl EngineLink {
     /// Has Redis look through some rooms for members of nodes that are gone; where it has stopped, and what it has changed.
     async fn sweep(
         &self,
-        writer: &mut MultiplexedConnection,
+        writer: &mut RedisConnection,
         cursor: &str,
     ) -> RedisResult<(String, u64)> {
         let mut sweep = call_with_webhooks(&self.keys, &self.gateway.scripts.sweep, &self.webhooks);

@@ -2,12 +2,13 @@
 
 use std::convert::Infallible;
 
-use redis::{Cmd, Pipeline, RedisError, RedisResult, Value, aio::MultiplexedConnection};
+use redis::{Arg, Cmd, Pipeline, RedisError, RedisResult, Value};
 use tokio::sync::mpsc;
 
 use super::{
     ClusterGateway,
     codec::{CONNECTED, DETACHED, field, relay_field},
+    connection::RedisConnection,
     keys::ShardKeys,
     link::{EngineLink, lease_lost_error},
     messages::{ClusterCommand, EffectReceipt},
@@ -21,6 +22,9 @@ use crate::{
 
 /// Commands in one pipeline.
 const MAX_PIPELINED_COMMANDS: usize = 512;
+
+/// A pipeline of so many bytes takes no further command: heartbeats wait behind it, which a slow network must not make too late.
+const MAX_PIPELINED_BYTES: usize = 256 << 10;
 
 /// Whether [`MAX_QUEUED_COMMANDS`](super::gateway::MAX_QUEUED_COMMANDS) limits commands like this one.
 pub(super) fn is_limited(command: &ClusterCommand) -> bool {
@@ -36,7 +40,7 @@ impl EngineLink {
     /// Writes commands, and passes their answers on, until an error.
     pub(super) async fn write_commands(
         &self,
-        mut writer: MultiplexedConnection,
+        mut writer: RedisConnection,
         queue: &mut mpsc::UnboundedReceiver<ClusterCommand>,
     ) -> Result<Infallible, RedisError> {
         let mut commands = Vec::new();
@@ -46,19 +50,37 @@ impl EngineLink {
             }
             let limited = commands.iter().filter(|command| is_limited(command)).count();
             self.gateway.note_dequeued(self.number, limited);
-            let mut pipe = Pipeline::with_capacity(commands.len());
-            for command in &commands {
-                pipe.add_command(self.encode(command));
-            }
-            pipe.ignore_errors();
-            let answers: Vec<RedisResult<Value>> = pipe.query_async(&mut writer).await?;
-            for (command, answer) in commands.drain(..).zip(answers) {
-                match answer {
-                    Ok(answer) => self.apply_answer(command, answer)?,
-                    Err(error) => self.apply_refusal(command, error)?,
+            let mut waiting = commands.drain(..);
+            while waiting.len() > 0 {
+                let (pipe, sent) = self.fill_pipeline(&mut waiting);
+                let answers: Vec<RedisResult<Value>> = pipe.query_async(&mut writer).await?;
+                for (command, answer) in sent.into_iter().zip(answers) {
+                    match answer {
+                        Ok(answer) => self.apply_answer(command, answer)?,
+                        Err(error) => self.apply_refusal(command, error)?,
+                    }
                 }
             }
         }
+    }
+
+    /// As many of the commands as one pipeline takes, and that.
+    fn fill_pipeline(
+        &self,
+        waiting: &mut impl ExactSizeIterator<Item = ClusterCommand>,
+    ) -> (Pipeline, Vec<ClusterCommand>) {
+        let mut pipe = Pipeline::with_capacity(waiting.len());
+        let (mut taken, mut bytes) = (Vec::with_capacity(waiting.len()), 0);
+        while bytes < MAX_PIPELINED_BYTES
+            && let Some(command) = waiting.next()
+        {
+            let encoded = self.encode(&command);
+            bytes += encoded_size(&encoded);
+            pipe.add_command(encoded);
+            taken.push(command);
+        }
+        pipe.ignore_errors();
+        (pipe, taken)
     }
 
     /// Redis does not run a command, perhaps because its memory is full: what can be answered is answered, and whatever else
@@ -284,6 +306,13 @@ pub(super) fn confirmation(
     confirmed.arg(field::DELIVERED).arg(delivered.to_string());
     confirmed.arg(field::UNDELIVERABLE).arg(undeliverable.to_string());
     confirmed
+}
+
+/// The bytes of the arguments of a command.
+fn encoded_size(command: &Cmd) -> usize {
+    let length =
+        |argument: Arg<&[u8]>| if let Arg::Simple(bytes) = argument { bytes.len() } else { 0 };
+    command.args_iter().map(length).sum()
 }
 
 /// Whether Redis has no memory for a command, and may have some later.

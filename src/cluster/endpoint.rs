@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, RedisError, RedisResult,
-    TlsCertificates, sentinel::SentinelClient,
+    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, RedisError,
+    RedisResult, TlsCertificates, sentinel::SentinelClient,
 };
 
 use super::redis_cluster::{ClusterEndpoint, NodeAddress};
@@ -14,7 +14,11 @@ use super::redis_cluster::{ClusterEndpoint, NodeAddress};
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How to reach one Redis.
-pub struct RedisEndpoint(Location);
+pub struct RedisEndpoint {
+    location: Location,
+    /// Which certificates to trust, other than those that the system trusts.
+    certificates: Option<TlsCertificates>,
+}
 
 enum Location {
     /// At one address.
@@ -27,7 +31,6 @@ enum Location {
 
 struct SingleEndpoint {
     client: Client,
-    certificates: Option<TlsCertificates>,
     /// The slot of the keys, in case this turns out to be a node of a Redis Cluster.
     slot: u16,
     /// Whether it is known that it is none.
@@ -37,17 +40,29 @@ struct SingleEndpoint {
 impl RedisEndpoint {
     /// At one address, or, where that is a node of a Redis Cluster, on the node that serves `slot`.
     pub(super) fn single(client: Client, certificates: Option<TlsCertificates>, slot: u16) -> Self {
-        Self(Location::Single(SingleEndpoint { client, certificates, slot, is_alone: false }))
+        let single = SingleEndpoint { client, slot, is_alone: false };
+        Self { location: Location::Single(single), certificates }
     }
 
     /// At the address that sentinels name.
-    pub(super) fn sentinels(client: SentinelClient) -> Self {
-        Self(Location::Sentinels(client))
+    pub(super) fn sentinels(client: SentinelClient, certificates: Option<TlsCertificates>) -> Self {
+        Self { location: Location::Sentinels(client), certificates }
     }
 
-    /// On a node of a Redis Cluster.
-    pub(super) fn cluster(endpoint: ClusterEndpoint) -> Self {
-        Self(Location::Cluster(endpoint))
+    /// On the node of a Redis Cluster, one of `seeds` or one that they name, that serves `slot`. A user and a password, and
+    /// whether TLS is used, are those of `login`.
+    pub(super) fn cluster(
+        login: ConnectionInfo,
+        certificates: Option<TlsCertificates>,
+        slot: u16,
+        seeds: impl IntoIterator<Item = NodeAddress>,
+    ) -> Self {
+        let endpoint = ClusterEndpoint::new(login, certificates.clone(), slot, seeds);
+        Self { location: Location::Cluster(endpoint), certificates }
+    }
+
+    pub(super) fn certificates(&self) -> Option<&TlsCertificates> {
+        self.certificates.as_ref()
     }
 
     /// A client for the address that counts now.
@@ -56,12 +71,12 @@ impl RedisEndpoint {
     ///
     /// Those of the sentinels or of the nodes, or that none of them knows.
     pub(super) async fn client(&mut self) -> RedisResult<Client> {
-        if let Location::Single(single) = &mut self.0
-            && let Some(cluster) = single.detect_cluster().await?
+        if let Location::Single(single) = &mut self.location
+            && let Some(cluster) = single.detect_cluster(self.certificates.as_ref()).await?
         {
-            self.0 = Location::Cluster(cluster);
+            self.location = Location::Cluster(cluster);
         }
-        match &mut self.0 {
+        match &mut self.location {
             Location::Single(single) => Ok(single.client.clone()),
             Location::Sentinels(sentinels) => sentinels.async_get_client().await,
             Location::Cluster(cluster) => cluster.client().await,
@@ -70,7 +85,7 @@ impl RedisEndpoint {
 
     /// Takes notice of an error of a connection: a node of a Redis Cluster may have said where the slot has gone.
     pub(super) fn follow(&mut self, error: &RedisError) {
-        match &mut self.0 {
+        match &mut self.location {
             Location::Cluster(cluster) => cluster.follow(error),
             Location::Single(_) | Location::Sentinels(_) => {}
         }
@@ -79,7 +94,10 @@ impl RedisEndpoint {
 
 impl SingleEndpoint {
     /// The Redis Cluster that this Redis belongs to, if any.
-    async fn detect_cluster(&mut self) -> RedisResult<Option<ClusterEndpoint>> {
+    async fn detect_cluster(
+        &mut self,
+        certificates: Option<&TlsCertificates>,
+    ) -> RedisResult<Option<ClusterEndpoint>> {
         let info = self.client.get_connection_info();
         let Some(seed) = address_of(info.addr()).filter(|_| !self.is_alone) else {
             return Ok(None);
@@ -97,7 +115,7 @@ impl SingleEndpoint {
             Err(error) => return Err(error),
         };
         if about.lines().any(|line| line == "cluster_enabled:1") {
-            let (login, certificates) = (info.clone(), self.certificates.clone());
+            let (login, certificates) = (info.clone(), certificates.cloned());
             return Ok(Some(ClusterEndpoint::new(login, certificates, self.slot, [seed])));
         }
         self.is_alone = true;

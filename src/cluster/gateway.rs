@@ -8,13 +8,13 @@ use std::{
     },
 };
 
-use redis::aio::MultiplexedConnection;
 use tokio::{
     sync::{Notify, Semaphore, mpsc, watch},
     time::Instant,
 };
 
 use super::{
+    connection::RedisConnection,
     messages::ClusterCommand,
     pending::{IncomingMigration, PendingClaim, PendingJoin},
     reach::PendingReach,
@@ -79,7 +79,7 @@ pub(super) struct EngineState {
     /// What there was at the last heartbeat.
     pub(super) counts: Mutex<ClusterCounts>,
     /// The connection, while there is one.
-    connection: Mutex<Option<MultiplexedConnection>>,
+    connection: Mutex<Option<RedisConnection>>,
     /// Signals of this node that others have not confirmed.
     unconfirmed: Mutex<UnconfirmedSignals>,
     /// Signals of others that were read, and which of them are to be confirmed.
@@ -194,7 +194,7 @@ impl ClusterGateway {
     pub(super) fn set_connection(
         &self,
         number: usize,
-        connection: Option<MultiplexedConnection>,
+        connection: Option<RedisConnection>,
     ) -> bool {
         let Some(engine) = self.engines.get(number) else { return false };
         let mut known = engine.connection.lock().unwrap_or_else(PoisonError::into_inner);
@@ -202,10 +202,7 @@ impl ClusterGateway {
     }
 
     /// The connection to the Redis with this number.
-    pub(super) fn connection(
-        &self,
-        number: usize,
-    ) -> Result<MultiplexedConnection, ClusterUnavailable> {
+    pub(super) fn connection(&self, number: usize) -> Result<RedisConnection, ClusterUnavailable> {
         let engine = self.engines.get(number).ok_or(ClusterUnavailable)?;
         let connection = engine.connection.lock().unwrap_or_else(PoisonError::into_inner);
         connection.clone().ok_or(ClusterUnavailable)

@@ -2,17 +2,17 @@
 
 use std::{convert::Infallible, sync::atomic::Ordering};
 
-use redis::{RedisError, aio::MultiplexedConnection};
+use redis::RedisError;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::{link::EngineLink, scripts::call};
+use super::{connection::RedisConnection, link::EngineLink, scripts::call};
 use crate::rooms::ClusterCounts;
 
 impl EngineLink {
     /// Renews the lease until an error.
     pub(super) async fn run_heartbeat(
         &self,
-        mut writer: MultiplexedConnection,
+        mut writer: RedisConnection,
     ) -> Result<Infallible, RedisError> {
         let timings = self.gateway.timings;
         let mut ticks = interval(timings.heartbeat_interval());
@@ -31,7 +31,7 @@ impl EngineLink {
     }
 
     /// Renews the lease once, notes what there is in the cluster, and removes a node whose lease is over.
-    pub(super) async fn beat(&self, writer: &mut MultiplexedConnection) -> Result<(), RedisError> {
+    pub(super) async fn beat(&self, writer: &mut RedisConnection) -> Result<(), RedisError> {
         let scripts = &self.gateway.scripts;
         self.read_bytes.store(0, Ordering::Relaxed);
         let mut beat = call(&self.keys, &scripts.heartbeat);

@@ -2,18 +2,20 @@
 
 use std::{convert::Infallible, sync::atomic::Ordering, time::Duration};
 
-use redis::{ErrorKind, RedisError, aio::MultiplexedConnection};
+use redis::{ErrorKind, RedisError};
 
 use super::{
     codec::{self, InboxEntry, InboxFields},
-    link::EngineLink,
+    connection::RedisConnection,
+    link::{EngineLink, RESPONSE_TIMEOUT},
 };
 
-/// How long Redis waits for an entry, and how long this node waits for Redis.
+/// How long Redis waits for an entry.
 const READ_BLOCK: Duration = Duration::from_secs(1);
 /// The same for the read that shows whether this Redis can be read at all.
 pub(super) const FIRST_READ_BLOCK: Duration = Duration::from_millis(1);
-pub(super) const READ_TIMEOUT: Duration = Duration::from_millis(2_500);
+/// How long nothing may come from Redis meanwhile.
+pub(super) const READ_TIMEOUT: Duration = READ_BLOCK.saturating_add(RESPONSE_TIMEOUT);
 
 /// After so many bytes the next heartbeat comes early, and drops them from the inbox.
 const EARLY_HEARTBEAT_BYTES: usize = 1 << 20;
@@ -45,7 +47,7 @@ impl EngineLink {
     /// Reads entries until an error.
     pub(super) async fn read_inbox(
         &self,
-        mut reader: MultiplexedConnection,
+        mut reader: RedisConnection,
     ) -> Result<Infallible, RedisError> {
         loop {
             self.read_entries(&mut reader, READ_BLOCK).await?;
@@ -55,7 +57,7 @@ impl EngineLink {
     /// Reads and applies the next entries; waits for the first for at most `block`.
     pub(super) async fn read_entries(
         &self,
-        reader: &mut MultiplexedConnection,
+        reader: &mut RedisConnection,
         block: Duration,
     ) -> Result<(), RedisError> {
         let inbox = self.keys.inbox(&self.gateway.node);
@@ -85,7 +87,7 @@ impl EngineLink {
     /// The id of the newest entry of the inbox; the greatest where there is no inbox, for nothing is known of it then.
     pub(super) async fn newest_entry(
         &self,
-        connection: &mut MultiplexedConnection,
+        connection: &mut RedisConnection,
     ) -> Result<EntryId, RedisError> {
         let mut newest = redis::cmd("XREVRANGE");
         newest.arg(self.keys.inbox(&self.gateway.node)).arg("+").arg("-").arg("COUNT").arg(1);
@@ -131,7 +133,7 @@ impl EngineLink {
 /// Whether an inbox has dropped entries after `position`: then it has dropped that entry as well, which is kept otherwise
 /// (`heartbeat.lua`).
 async fn detect_loss(
-    connection: &mut MultiplexedConnection,
+    connection: &mut RedisConnection,
     inbox: &str,
     position: &str,
 ) -> Result<bool, RedisError> {

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use redis::{AsyncConnectionConfig, ErrorKind, RedisError, aio::MultiplexedConnection};
+use redis::{ErrorKind, RedisError, TlsCertificates};
 use tokio::{
     sync::{Notify, mpsc},
     time::{Instant, MissedTickBehavior, interval, sleep, timeout},
@@ -16,6 +16,7 @@ use tokio::{
 use super::{
     ClusterGateway, RedisEndpoint, ReplicatedState,
     commands::is_limited,
+    connection::RedisConnection,
     identity::NodeIdentity,
     inbox::{FIRST_READ_BLOCK, READ_TIMEOUT},
     keys::ShardKeys,
@@ -31,9 +32,8 @@ use crate::{rooms::RoomRegistry, webhooks::Webhooks};
 /// How long sentinels or nodes may take to say where Redis is.
 const FAILOVER_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long connecting may take, with a TLS handshake where there is one, and any answer.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-const RESPONSE_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// How long nothing may come from Redis while an answer is due; an answer may take longer than that to come as a whole.
+pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// One Redis, and what this node has to do with it.
 pub(super) struct EngineLink {
@@ -101,7 +101,8 @@ impl EngineLink {
                 .unwrap_or_else(|_| Err(no_endpoint_error()));
             let error = match client {
                 Ok(client) => {
-                    let Err(error) = self.run_connected(&client, &mut commands).await;
+                    let certificates = endpoint.certificates();
+                    let Err(error) = self.run_connected(&client, certificates, &mut commands).await;
                     error
                 }
                 Err(error) => error,
@@ -121,15 +122,11 @@ impl EngineLink {
     async fn run_connected(
         &self,
         client: &redis::Client,
+        certificates: Option<&TlsCertificates>,
         commands: &mut mpsc::UnboundedReceiver<ClusterCommand>,
     ) -> Result<Infallible, RedisError> {
-        let config = AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT_TIMEOUT));
-        let connect = async |within| {
-            let config = config.clone().set_response_timeout(Some(within));
-            client.get_multiplexed_async_connection_with_config(&config).await
-        };
-        let mut writer = connect(RESPONSE_TIMEOUT).await?;
-        let mut reader = connect(READ_TIMEOUT).await?;
+        let mut writer = RedisConnection::open(client, certificates, RESPONSE_TIMEOUT).await?;
+        let mut reader = RedisConnection::open(client, certificates, READ_TIMEOUT).await?;
         let run_id = query_run_id(&mut writer).await?;
         self.gateway.scripts.load(&mut writer).await?;
 
@@ -237,7 +234,7 @@ fn no_endpoint_error() -> RedisError {
 }
 
 /// Tells one life of a Redis from the next.
-async fn query_run_id(connection: &mut MultiplexedConnection) -> Result<String, RedisError> {
+async fn query_run_id(connection: &mut RedisConnection) -> Result<String, RedisError> {
     let info: String = redis::cmd("INFO").arg("server").query_async(connection).await?;
     let run_id = info.lines().find_map(|line| line.strip_prefix("run_id:"));
     run_id.map(str::to_owned).ok_or_else(|| (ErrorKind::Client, "INFO tells no run_id").into())

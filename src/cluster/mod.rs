@@ -7,7 +7,7 @@
 //!   Redis command. `backend` implements the trait, `pending` is what waits for an answer, `events` applies what has happened,
 //!   `messages` are the values.
 //! - `link`: the connections to one Redis, for as long as the process lives: `resync` states what is true, `inbox` reads,
-//!   `commands` writes, `heartbeat` renews the lease.
+//!   `commands` writes, `heartbeat` renews the lease. `connection` is one of them.
 //! - `codec`: entries of an inbox; `scripts`: the scripts, and their calls; `webhooks`: events that scripts have numbered.
 //! - `receipts`: which signals have arrived on other nodes, and which have to be answered.
 //! - `queries`: what REST and moderation ask of Redis; `replicated_state`: what is the same on every node beside rooms.
@@ -18,6 +18,7 @@ mod backend;
 mod checks;
 mod codec;
 mod commands;
+mod connection;
 mod endpoint;
 mod events;
 pub mod gateway;

@@ -6,10 +6,13 @@ use std::{
     time::Duration,
 };
 
-use redis::{AsyncCommands, ErrorKind, RedisError, RedisResult, aio::MultiplexedConnection};
+use redis::{AsyncCommands, ErrorKind, RedisError, RedisResult};
 use tokio::sync::mpsc;
 
-use super::{ClusterGateway, commands::confirmation, keys::ShardKeys, scripts::call};
+use super::{
+    ClusterGateway, commands::confirmation, connection::RedisConnection, keys::ShardKeys,
+    scripts::call,
+};
 use crate::{
     migration::MemberRecord,
     rooms::{ClusterUnavailable, Reach, RoomCounts, RoomRegistry},
@@ -100,7 +103,7 @@ impl ClusterGateway {
     async fn live_nodes(
         &self,
         engine: usize,
-        connection: &mut MultiplexedConnection,
+        connection: &mut RedisConnection,
     ) -> RedisResult<Vec<Arc<str>>> {
         let (seconds, micros): (u64, u64) = redis::cmd("TIME").query_async(connection).await?;
         let now = Duration::from_secs(seconds) + Duration::from_micros(micros);

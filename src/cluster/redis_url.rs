@@ -7,7 +7,7 @@ use redis::{
 };
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{RedisEndpoint, endpoint::address_of, keys::ShardKeys, redis_cluster::ClusterEndpoint};
+use super::{RedisEndpoint, endpoint::address_of, keys::ShardKeys};
 
 /// The end of the scheme in a URL of sentinels.
 const SENTINELS: &str = "+sentinel://";
@@ -145,7 +145,7 @@ fn cluster_endpoint(
         address.ok_or_else(|| (ErrorKind::InvalidClientConfig, "no address").into())
     };
     let nodes = nodes.split(';').map(address).collect::<RedisResult<Vec<_>>>()?;
-    Ok(RedisEndpoint::cluster(ClusterEndpoint::new(login, certificates, slot, nodes)))
+    Ok(RedisEndpoint::cluster(login, certificates, slot, nodes))
 }
 
 fn sentinel_endpoint(
@@ -178,13 +178,13 @@ fn sentinel_endpoint(
     }
     if has_tls(scheme) {
         builder = builder.set_client_to_redis_tls_mode(TlsMode::Secure);
-        if let Some(certificates) = certificates {
+        if let Some(certificates) = &certificates {
             builder = builder
                 .set_client_to_sentinel_certificates(certificates.clone())
-                .set_client_to_redis_certificates(certificates);
+                .set_client_to_redis_certificates(certificates.clone());
         }
     }
-    builder.build().map(RedisEndpoint::sentinels)
+    Ok(RedisEndpoint::sentinels(builder.build()?, certificates))
 }
 
 #[cfg(test)]

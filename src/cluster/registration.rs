@@ -1,9 +1,9 @@
 //! How a node connects to a Redis: it says who it is, and is taken or refused.
 
-use redis::{ErrorKind, RedisError, aio::MultiplexedConnection};
+use redis::{ErrorKind, RedisError};
 use tokio::time::Instant;
 
-use super::{identity::NodeFacts, link::EngineLink, scripts::call};
+use super::{connection::RedisConnection, identity::NodeFacts, link::EngineLink, scripts::call};
 
 /// A node that Redis has taken.
 pub(super) struct Registration {
@@ -23,7 +23,7 @@ impl EngineLink {
     /// Those of the connection; and that another process has the name of this node, or that another deployment is here.
     pub(super) async fn register(
         &self,
-        writer: &mut MultiplexedConnection,
+        writer: &mut RedisConnection,
         run_id: &str,
     ) -> Result<Registration, RedisError> {
         let identity = &self.identity;

@@ -2,11 +2,12 @@
 
 use std::{collections::HashSet, convert::Infallible, sync::Arc};
 
-use redis::{AsyncCommands, RedisError, aio::MultiplexedConnection};
+use redis::{AsyncCommands, RedisError};
 use serde::Serialize;
 use tokio::time::sleep;
 
 use super::{
+    connection::RedisConnection,
     link::{EngineLink, lease_lost_error},
     scripts::{call, call_with_webhooks},
 };
@@ -44,7 +45,7 @@ impl EngineLink {
     /// States everything to Redis, which thinks that this node has members in `stored_rooms`.
     pub(super) async fn resync(
         &self,
-        mut writer: MultiplexedConnection,
+        mut writer: RedisConnection,
         stored_rooms: Vec<String>,
         is_known_engine: bool,
         missed: &[MissedLeave],
@@ -63,7 +64,7 @@ impl EngineLink {
     /// States the local members: of the rooms that have some, and of those that Redis thinks have.
     async fn resync_members(
         &self,
-        writer: &mut MultiplexedConnection,
+        writer: &mut RedisConnection,
         stored_rooms: Vec<String>,
         is_known_engine: bool,
     ) -> Result<(), RedisError> {
@@ -81,7 +82,7 @@ impl EngineLink {
     /// States the local members of these rooms: `knowledge` is what resync.lua says of it.
     pub(super) async fn state_rooms(
         &self,
-        writer: &mut MultiplexedConnection,
+        writer: &mut RedisConnection,
         rooms: &[(Arc<str>, Epoch, Vec<MemberRecord>)],
         knowledge: &str,
     ) -> Result<(), RedisError> {
@@ -110,7 +111,7 @@ impl EngineLink {
     /// Has a Redis that never knew of them number the leaves of members that have left meanwhile.
     async fn publish_missed_leaves(
         &self,
-        writer: &mut MultiplexedConnection,
+        writer: &mut RedisConnection,
         missed: &[MissedLeave],
     ) -> Result<(), RedisError> {
         for some in missed.chunks(MAX_PIPELINED_ROOMS) {
@@ -131,7 +132,7 @@ impl EngineLink {
     /// Closes the rooms of those leaves, once all other nodes have had the time to state their own members there.
     pub(super) async fn close_empty_rooms(
         &self,
-        mut writer: MultiplexedConnection,
+        mut writer: RedisConnection,
         missed: Vec<MissedLeave>,
     ) -> Result<Infallible, RedisError> {
         sleep(self.gateway.timings.unconfirmed_member_ttl()).await;
@@ -150,7 +151,7 @@ impl EngineLink {
     }
 
     /// Sends the logouts that were made here while Redis was away, and applies those of other nodes.
-    async fn publish_logouts(&self, writer: &mut MultiplexedConnection) -> Result<(), RedisError> {
+    async fn publish_logouts(&self, writer: &mut RedisConnection) -> Result<(), RedisError> {
         for some in self.replicated.logouts().chunks(MAX_PIPELINED_ROOMS) {
             let mut logout = call(&self.keys, &self.gateway.scripts.logout);
             for line in some {
@@ -165,7 +166,7 @@ impl EngineLink {
 
     /// Applies the moderation rules of other nodes, and sends those that were made here while Redis was away. In this order:
     /// Redis then stores the newest of each, also where an older version has stored rules without a rank.
-    async fn publish_rules(&self, writer: &mut MultiplexedConnection) -> Result<(), RedisError> {
+    async fn publish_rules(&self, writer: &mut RedisConnection) -> Result<(), RedisError> {
         let key = self.keys.key("orders");
         let rules: Vec<(String, String)> = writer.hgetall(&key).await?;
         for (rule_key, rule) in rules {

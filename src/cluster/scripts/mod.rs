@@ -1,8 +1,9 @@
 //! The scripts that change what Redis stores, and their calls. `README.md` beside it says what each key and field is.
 
-use redis::{Cmd, RedisResult, Script, aio::MultiplexedConnection};
+use redis::{Cmd, RedisResult, Script};
 
 use super::{
+    connection::RedisConnection,
     keys::ShardKeys,
     webhooks::{self, WebhookRecord},
 };
@@ -118,7 +119,7 @@ impl Scripts {
     /// # Errors
     ///
     /// Those of the connection.
-    pub async fn load(&self, connection: &mut MultiplexedConnection) -> RedisResult<()> {
+    pub async fn load(&self, connection: &mut RedisConnection) -> RedisResult<()> {
         let Self { register, join, leave, resync, heartbeat, reap, claim, .. } = self;
         let Self { move_member, stop_accepting, broadcast, logout, report, .. } = self;
         let Self { missed_leave, close_room, rule, post, check, sweep, .. } = self;
@@ -156,7 +157,7 @@ impl Scripts {
     pub async fn publish_rules(
         &self,
         keys: &ShardKeys,
-        connection: &mut MultiplexedConnection,
+        connection: &mut RedisConnection,
         rules: &[String],
         (node, number): (&str, Option<u64>),
     ) -> RedisResult<usize> {
@@ -181,7 +182,7 @@ impl Scripts {
     pub async fn reap(
         &self,
         keys: &ShardKeys,
-        mut connection: MultiplexedConnection,
+        mut connection: RedisConnection,
         node: &str,
         at_once: bool,
         rooms: &RoomRegistry,
