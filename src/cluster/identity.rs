@@ -47,15 +47,7 @@ impl NodeIdentity {
         shards: usize,
         room_capacity: usize,
     ) -> Self {
-        let facts = NodeFacts {
-            node: node.to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            lease_ms: u64::try_from(timings.lease.as_millis()).unwrap_or(u64::MAX),
-            shards,
-            room_capacity,
-            host: host_name(),
-            pid: std::process::id(),
-        };
+        let facts = NodeFacts::new(node, timings, shards, room_capacity);
         Self { process: format!("{:016x}", random_key()), fingerprint, facts }
     }
 
@@ -67,7 +59,7 @@ impl NodeIdentity {
 }
 
 /// The host name of this machine or container.
-pub fn host_name() -> String {
+fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
@@ -80,6 +72,19 @@ pub fn deployment_fingerprint(secret_key: &SecretString) -> String {
 }
 
 impl NodeFacts {
+    /// What a server of this version, on this machine, tells of these settings.
+    pub fn new(node: &str, timings: ClusterTimings, shards: usize, room_capacity: usize) -> Self {
+        Self {
+            node: node.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            lease_ms: u64::try_from(timings.lease.as_millis()).unwrap_or(u64::MAX),
+            shards,
+            room_capacity,
+            host: host_name(),
+            pid: std::process::id(),
+        }
+    }
+
     /// Reads an entry of `processes`: `<process> <facts>`. Nothing where another version has written it.
     pub fn parse_entry(entry: &str) -> Option<Self> {
         serde_json::from_str(entry.split_once(' ')?.1).ok()

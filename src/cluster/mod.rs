@@ -49,7 +49,7 @@ use std::sync::Arc;
 pub use self::{
     endpoint::RedisEndpoint,
     gateway::{ClusterGateway, GatewayQueues, MigratedMembers},
-    identity::{NodeFacts, NodeIdentity, deployment_fingerprint, host_name},
+    identity::{NodeFacts, NodeIdentity, deployment_fingerprint},
     probe::{OtherServers, RedisInfo, RedisProbe},
     redis_url::{RedisUrlError, RedisUrlProblem, parse_endpoints},
     refusal::{Refusal, RefusalReason},

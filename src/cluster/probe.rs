@@ -1,6 +1,9 @@
 //! Whether a Redis can be used, for `doctor`: does what a server does, on keys of its own, and asks what Redis says of itself.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::HashMap,
+    time::{Duration, SystemTime},
+};
 
 use redis::{
     AsyncCommands, AsyncConnectionConfig, Cmd, RedisError, RedisResult, Script, Value,
@@ -51,8 +54,8 @@ pub struct RedisProbe {
 pub struct OtherServers {
     /// Made of the `SECRET_KEY` of their deployment; nothing where there is none.
     pub fingerprint: Option<String>,
-    /// The one that has a certain name, while its lease lasts.
-    pub holder: Option<NodeFacts>,
+    /// Those whose lease lasts.
+    pub nodes: Vec<NodeFacts>,
 }
 
 /// What a Redis says of itself.
@@ -89,12 +92,12 @@ impl RedisInfo {
 }
 
 impl RedisEndpoint {
-    /// Does what a server with the rooms of this `shard` does, and looks for one with the name `node_id`. Leaves nothing behind.
+    /// Does what a server with the rooms of this `shard` does, and looks for the others. Leaves nothing behind.
     ///
     /// # Errors
     ///
     /// That of the way to Redis, and of the login.
-    pub async fn probe(&mut self, shard: usize, node_id: Option<&str>) -> RedisResult<RedisProbe> {
+    pub async fn probe(&mut self, shard: usize) -> RedisResult<RedisProbe> {
         let client = timeout(TIMEOUT, self.client())
             .await
             .unwrap_or_else(|_| Err((redis::ErrorKind::Io, "no answer within 5 s").into()))?;
@@ -111,7 +114,7 @@ impl RedisEndpoint {
         probing.run_commands().await;
         let timing = probing.measure().await;
         let info = info.as_deref().map(RedisInfo::parse);
-        let others = probing.find_others(&keys, node_id).await;
+        let others = probing.find_others(&keys).await;
         Ok(RedisProbe { user, info, refusals: probing.refusals, timing, others })
     }
 }
@@ -124,8 +127,8 @@ fn text_of(error: &RedisError) -> String {
     }
 }
 
-/// The clock of Redis (seconds, microseconds), when a lease ends by it, and the entry of `processes`.
-type ClockAndLease = ((u64, u64), Option<f64>, Option<String>);
+/// The clock of Redis (seconds, microseconds), when the leases of the nodes end by it, and the entries of `processes`.
+type ClockAndLeases = ((u64, u64), Vec<(String, f64)>, HashMap<String, String>);
 
 /// A probe under way.
 struct Probing {
@@ -183,18 +186,18 @@ impl Probing {
     }
 
     /// What the servers have written that use this Redis. What cannot be read is not there: the commands were tried before.
-    async fn find_others(&mut self, keys: &ShardKeys, node_id: Option<&str>) -> OtherServers {
+    async fn find_others(&mut self, keys: &ShardKeys) -> OtherServers {
         let connection = &mut self.connection;
         let fingerprint = connection.get(keys.key("fingerprint")).await.unwrap_or_default();
-        let Some(node) = node_id else { return OtherServers { fingerprint, holder: None } };
         let mut pipe = redis::pipe();
-        pipe.cmd("TIME").zscore(keys.key("nodes"), node).hget(keys.key("processes"), node);
-        let found: RedisResult<ClockAndLease> = pipe.query_async(connection).await;
-        let holder = found.ok().and_then(|((seconds, _), deadline, entry)| {
-            deadline.filter(|deadline| *deadline > seconds as f64)?;
-            NodeFacts::parse_entry(&entry?)
-        });
-        OtherServers { fingerprint, holder }
+        pipe.cmd("TIME").zrange_withscores(keys.key("nodes"), 0, -1).hgetall(keys.key("processes"));
+        let found: RedisResult<ClockAndLeases> = pipe.query_async(connection).await;
+        let ((seconds, _), leases, entries) = found.unwrap_or_default();
+        let is_live = |(_, deadline): &(String, f64)| *deadline > seconds as f64;
+        let live = leases.into_iter().filter(is_live);
+        let nodes =
+            live.filter_map(|(node, _)| NodeFacts::parse_entry(entries.get(&node)?)).collect();
+        OtherServers { fingerprint, nodes }
     }
 
     /// The median round trip time, and how far the clock is off.

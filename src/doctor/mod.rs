@@ -63,7 +63,9 @@ pub async fn run(
         diagnostics.extend(issuer::check(startup).await);
     }
     if are_accepted(&["REDIS_URL", "REDIS_CA_FILE"]) {
-        diagnostics.extend(redis::check(&startup.cluster, &startup.auth.secret_key).await);
+        let (secret_key, capacity) =
+            (&startup.auth.secret_key, reloadable.limits.max_connections_per_room);
+        diagnostics.extend(redis::check(&startup.cluster, secret_key, capacity).await);
     }
     if are_accepted(&["TURNSERVER_URL", "TURNSERVER_URLS", "STUNSERVER_URLS"]) {
         diagnostics.extend(turn::check(&config).await);

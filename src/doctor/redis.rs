@@ -20,22 +20,32 @@ const MAX_LATENCY: Duration = Duration::from_millis(5);
 /// Where the access rules are named that a server needs.
 const ACL_PAGE: &str = "docs/run/scaling.md#redis";
 
-/// Does with each Redis of `REDIS_URL` what a server does, whose deployment has this `SECRET_KEY`.
+/// Does with each Redis of `REDIS_URL` what a server does, whose deployment has this `SECRET_KEY`, and whose rooms hold so many
+/// members.
 pub(super) async fn check(
     settings: &ClusterSettings,
     secret_key: &SecretString,
+    room_capacity: usize,
 ) -> Vec<Diagnostic> {
     let mut diagnostics = Vec::new();
+    let own = OwnServer {
+        fingerprint: cluster::deployment_fingerprint(secret_key),
+        has_fixed_name: settings.node_id.is_some(),
+        facts: NodeFacts::new(
+            settings.node_id.as_deref().unwrap_or_default(),
+            Default::default(),
+            settings.redis_urls.len(),
+            room_capacity,
+        ),
+    };
     let endpoints =
         cluster::parse_endpoints(&settings.redis_urls, settings.redis_authority.as_deref());
     for (number, mut endpoint) in endpoints.into_iter().flatten().enumerate() {
         let subject = format!("Redis {}", number + 1);
-        match endpoint.probe(number, settings.node_id.as_deref()).await {
+        match endpoint.probe(number).await {
             Ok(probe) => {
                 diagnostics.extend(judge(&subject, &probe));
-                let fingerprint = cluster::deployment_fingerprint(secret_key);
-                let host = cluster::host_name();
-                diagnostics.extend(judge_others(&subject, &probe.others, &fingerprint, &host));
+                diagnostics.extend(judge_others(&subject, &probe.others, &own));
             }
             Err(error) => diagnostics.push(judge_error(&subject, &error)),
         }
@@ -156,16 +166,18 @@ fn judge_info(subject: &str, info: &RedisInfo) -> [Diagnostic; 3] {
     ]
 }
 
-/// What the servers say of themselves that use this Redis now, where it concerns one on `host` of the deployment with this
-/// `fingerprint`.
-fn judge_others(
-    subject: &str,
-    others: &OtherServers,
-    fingerprint: &str,
-    host: &str,
-) -> Vec<Diagnostic> {
+/// The server that would run with these settings on this machine.
+struct OwnServer {
+    fingerprint: String,
+    /// Whether it has a name that another one may have, too.
+    has_fixed_name: bool,
+    facts: NodeFacts,
+}
+
+/// What the servers say of themselves that use this Redis now, where it concerns this one.
+fn judge_others(subject: &str, others: &OtherServers, own: &OwnServer) -> Vec<Diagnostic> {
     let mut diagnostics = Vec::new();
-    if others.fingerprint.as_ref().is_some_and(|theirs| theirs != fingerprint) {
+    if others.fingerprint.as_ref().is_some_and(|theirs| *theirs != own.fingerprint) {
         diagnostics.push(Diagnostic::fault(
             subject,
             "servers with another SECRET_KEY use this database, so this one is refused".to_owned(),
@@ -173,9 +185,10 @@ fn judge_others(
              the same SECRET_KEY",
         ));
     }
-    if let Some(NodeFacts { node, host: theirs, pid, .. }) = &others.holder {
-        let holder = format!("process {pid} on {theirs:?}");
-        diagnostics.push(if theirs == host {
+    let has_own_name = |other: &&NodeFacts| own.has_fixed_name && other.node == own.facts.node;
+    if let Some(NodeFacts { node, host, pid, .. }) = others.nodes.iter().find(has_own_name) {
+        let holder = format!("process {pid} on {host:?}");
+        diagnostics.push(if *host == own.facts.host {
             Diagnostic::ok(subject, format!("NODE_ID {node}: {holder}, this machine, runs under it"))
         } else {
             Diagnostic::fault(
@@ -184,6 +197,14 @@ fn judge_others(
                 "give each server a NODE_ID of its own, or none; a server that was moved here has to end there first",
             )
         });
+    }
+    for other in &others.nodes {
+        let settings = own.facts.differences(other).join(", ");
+        if !settings.is_empty() {
+            let message = format!("the server {} has another {settings}", other.node);
+            let fix = "give all servers of a cluster the same version and settings";
+            diagnostics.push(Diagnostic::new(subject, Verdict::Warning, message, fix));
+        }
     }
     diagnostics
 }
@@ -292,8 +313,6 @@ fn diagnostic(subject: &str, verdict: Verdict, message: String, fix: &str) -> Di
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn judged(change: impl FnOnce(&mut RedisProbe)) -> Vec<Diagnostic> {
@@ -367,20 +386,42 @@ mod tests {
 
     #[test]
     fn a_name_that_another_machine_has_and_another_deployment_are_faults() {
-        let holder = |host: &str| {
-            let entry = json!({"node":"n0","version":"1","lease_ms":8000,"shards":1,"room_capacity":10,"host":host,"pid":7});
-            NodeFacts::parse_entry(&format!("f00 {entry}"))
-        };
-        let verdicts = |fingerprint: Option<&str>, holder| {
-            let others = OtherServers { fingerprint: fingerprint.map(str::to_owned), holder };
-            let judged = judge_others("Redis 1", &others, "ours", "here");
+        let own = own_server();
+        let holder = |host: &str| NodeFacts { host: host.to_owned(), ..own.facts.clone() };
+        let verdicts = |fingerprint: Option<&str>, nodes: &[NodeFacts]| {
+            let fingerprint = fingerprint.map(str::to_owned);
+            let others = OtherServers { fingerprint, nodes: nodes.to_vec() };
+            let judged = judge_others("Redis 1", &others, &own);
             judged.iter().map(|it| it.verdict).collect::<Vec<_>>()
         };
 
-        assert_eq!(verdicts(None, None), []);
-        assert_eq!(verdicts(Some("ours"), holder("here")), [Verdict::Ok]);
-        assert_eq!(verdicts(Some("ours"), holder("there")), [Verdict::Fault]);
-        assert_eq!(verdicts(Some("theirs"), holder("there")), [Verdict::Fault; 2]);
+        assert_eq!(verdicts(None, &[]), []);
+        assert_eq!(verdicts(Some("ours"), &[holder(&own.facts.host)]), [Verdict::Ok]);
+        assert_eq!(verdicts(Some("ours"), &[holder("there")]), [Verdict::Fault]);
+        assert_eq!(verdicts(Some("theirs"), &[holder("there")]), [Verdict::Fault; 2]);
+    }
+
+    #[test]
+    fn servers_with_other_settings_are_warnings() {
+        let own = own_server();
+        let other =
+            NodeFacts { node: "n1".into(), room_capacity: 12, shards: 2, ..own.facts.clone() };
+        let same = NodeFacts { node: "n2".into(), ..own.facts.clone() };
+        let others = OtherServers { fingerprint: None, nodes: vec![other, same] };
+
+        let judged = judge_others("Redis 1", &others, &own);
+
+        assert_eq!(judged.len(), 1);
+        assert_eq!(judged[0].verdict, Verdict::Warning);
+        assert_eq!(
+            judged[0].message,
+            "the server n1 has another REDIS_URL, MAX_CONNECTIONS_PER_ROOM"
+        );
+    }
+
+    fn own_server() -> OwnServer {
+        let facts = NodeFacts::new("n0", Default::default(), 1, 10);
+        OwnServer { fingerprint: "ours".into(), has_fixed_name: true, facts }
     }
 
     #[test]

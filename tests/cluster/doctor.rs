@@ -178,4 +178,7 @@ async fn a_name_that_a_running_server_has_and_servers_with_another_secret_are_na
     let (_, found) = findings(&[("REDIS_URL", &url), ("NODE_ID", "n0")]).await;
     let name = found.iter().find(|(.., message)| message.contains("NODE_ID n0"));
     assert_eq!(name.unwrap().1, "ok", "on this machine: {found:?}");
+    let (_, found) = findings(&[("REDIS_URL", &url), ("MAX_CONNECTIONS_PER_ROOM", "7")]).await;
+    let other = found.iter().find(|(.., message)| message.contains("MAX_CONNECTIONS_PER_ROOM"));
+    assert_eq!(other.unwrap().1, "warning", "{found:?}");
 }

@@ -66,3 +66,22 @@ async fn a_deployment_with_another_secret_is_refused_as_long_as_the_first_one_is
     eventually("the second is up", async || second.health().await["cluster"]["engine"] == "up")
         .await;
 }
+
+#[tokio::test]
+async fn a_server_with_other_settings_than_another_one_warns_of_it_and_serves() {
+    let redis = RedisServer::start().await;
+    let url = redis.url();
+    let start = async |node, members| {
+        let settings =
+            [("REDIS_URL", url.as_str()), ("NODE_ID", node), ("MAX_CONNECTIONS_PER_ROOM", members)];
+        let server = RestartableServer::start(&settings).await;
+        eventually("it is up", async || server.health().await["cluster"]["engine"] == "up").await;
+        server
+    };
+    let first = start("n0", "4").await;
+    let second = start("n1", "6").await;
+
+    let line = second.process.log.line_with("another server has other settings").await;
+    assert!(line.contains("n0") && line.contains("MAX_CONNECTIONS_PER_ROOM"), "{line}");
+    assert_eq!(first.process.log.count("another server has other settings"), 0);
+}
