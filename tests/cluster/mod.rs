@@ -6,6 +6,7 @@ mod delivery;
 mod display_names;
 mod doctor;
 mod faults;
+mod figures;
 mod healing;
 mod identity;
 mod membership;

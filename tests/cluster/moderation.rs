@@ -1,5 +1,6 @@
 //! What an administrator does on one node holds on all.
 
+use futures_util::{StreamExt, stream};
 use reqwest::Method;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -188,4 +189,39 @@ async fn a_mute_on_one_node_applies_on_another() {
 
     bob.wait_for_message("a", "heard".into()).await;
     assert_eq!(bob.messages(), [("a".to_owned(), json!("heard"))]);
+}
+
+/// Which of them is newer is the same on all, also where they were made in the same millisecond.
+#[tokio::test]
+async fn rules_that_are_made_on_all_nodes_at_once_end_equal_on_all() {
+    const ROOMS: usize = 120;
+    let cluster = open().await;
+    let made = (0..ROOMS).flat_map(|room| (0..3).map(move |node| (room, node)));
+    let made = made.map(async |(room, node)| {
+        let path = format!("rooms/room{room}/capacity");
+        ask(&cluster, node, Method::POST, &path, json!({"members":2 + node})).await
+    });
+    // The three of a room at the same time.
+    let answers: Vec<_> = stream::iter(made).buffered(30).collect().await;
+    for (status, answer) in answers {
+        assert_eq!(status, 200, "{answer}");
+    }
+
+    eventually("all nodes have the same rules", async || {
+        let mut of_nodes = Vec::new();
+        for node in 0..3 {
+            let (_, answer) = ask(&cluster, node, Method::GET, "rules", json!({})).await;
+            let mut rules: Vec<_> =
+                answer["rules"].as_array().unwrap().iter().map(Value::to_string).collect();
+            rules.sort();
+            of_nodes.push(rules);
+        }
+        let differ = (0..of_nodes[0].len().max(ROOMS))
+            .filter(|rule| of_nodes.iter().any(|rules| rules.get(*rule) != of_nodes[0].get(*rule)));
+        match differ.count() {
+            0 if of_nodes[0].len() == ROOMS => Ok(()),
+            differ => Err((of_nodes[0].len(), differ)),
+        }
+    })
+    .await;
 }
