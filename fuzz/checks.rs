@@ -13,6 +13,8 @@ mod environment;
 mod frames;
 #[path = "checks/json.rs"]
 mod json;
+#[path = "checks/proxy_headers.rs"]
+mod proxy_headers;
 #[path = "checks/registry.rs"]
 mod registry;
 #[path = "checks/room_ids.rs"]
@@ -27,6 +29,7 @@ mod websocket;
 pub use addresses::forwarded;
 pub use environment::settings;
 pub use frames::client_frame;
+pub use proxy_headers::proxy_header;
 pub use registry::registry;
 pub use room_ids::room_id;
 pub use tokens::auth_message;

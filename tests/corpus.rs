@@ -20,10 +20,11 @@ use std::{
 
 type Check = fn(&[u8]);
 
-const TARGETS: [(&str, Check); 8] = [
+const TARGETS: [(&str, Check); 9] = [
     ("auth_message", checks::auth_message),
     ("client_frame", checks::client_frame),
     ("forwarded", checks::forwarded),
+    ("proxy_header", checks::proxy_header),
     ("registry", checks::registry),
     ("room_id", checks::room_id),
     ("settings", checks::settings),
