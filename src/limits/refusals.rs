@@ -33,6 +33,8 @@ pub enum RefusalKind {
     ProxyHeader(&'static str),
     /// The handshake of a WebSocket: its `Origin` is not one of `CORS_ORIGINS`.
     Origin,
+    /// The handshake of a WebSocket, for this reason.
+    Handshake(&'static str),
     /// A request with a bearer token that is not `ADMIN_TOKEN`.
     AdminToken,
     /// A login with a wrong username or password.
@@ -80,6 +82,7 @@ impl RefusalKind {
                 )
             }
             Self::Origin => tracing::warn!(address, count, "origin refused"),
+            Self::Handshake(reason) => tracing::warn!(reason, address, count, "handshake refused"),
             Self::AdminToken => tracing::warn!(address, count, "invalid admin token"),
             Self::Login => tracing::warn!(address, count, "login failed"),
             Self::Token(reason) => tracing::warn!(reason, address, count, "token refused"),

@@ -177,6 +177,38 @@ async fn a_refused_origin_is_named_in_the_answer_and_in_the_log() {
     assert_eq!(fields(about[0])["origin"], *foreign);
 }
 
+#[tokio::test]
+async fn a_refused_handshake_says_why_in_the_log() {
+    let mut server = RestartableServer::start(&[("TRUSTED_PROXIES", "[]")]).await;
+    let mut strict =
+        RestartableServer::start(&[("REQUIRE_HTTPS", "true"), ("TRUSTED_PROXIES", "[]")]).await;
+    let ask = async |server: &RestartableServer, path: &str, host: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\n{host}Connection: close\r\n\r\n");
+        let head = head_of_answer(server.address(), &request).await;
+        head[9..12].to_owned()
+    };
+
+    let told = [
+        ask(&server, "/ws/den", "Host: a\r\n").await,
+        ask(&server, "/ws/den", "Host: a\r\nHost: a\r\n").await,
+        ask(&server, "/ws/..", "Host: a\r\n").await,
+        ask(&strict, "/ws/den", "Host: a\r\n").await,
+        // What is no handshake has no line.
+        ask(&server, "/health", "").await,
+        ask(&strict, "/auth/me", "Host: a\r\n").await,
+    ];
+
+    assert_eq!(told, ["400", "400", "400", "403", "400", "308"]);
+    let mut reasons = Vec::new();
+    for server in [&mut server, &mut strict] {
+        server.stop().await;
+        let lines = server.process.log.lines();
+        let about = lines.iter().filter(|line| line.contains("\"handshake refused\""));
+        reasons.extend(about.map(|line| fields(line)["reason"].clone()));
+    }
+    assert_eq!(reasons, ["no_handshake", "head", "room_id", "https_required"]);
+}
+
 /// Caddy 2.6 closes its connections to the server like this when it is reloaded.
 #[tokio::test]
 async fn an_unmasked_close_is_a_broken_connection_and_the_member_may_resume() {

@@ -73,6 +73,7 @@ fn refuse_plain_http(
     let http_proxy = client.silent_proxy.filter(|_| is_proxied).map(SilentProxy::Http);
     let tcp_proxy = tcp_proxy.filter(|_| !has_tls).map(SilentProxy::Tcp);
     let Some(silent_proxy) = http_proxy.or(tcp_proxy) else {
+        log_refused_handshake(request, client.address, "https_required");
         return redirect_to_https(request, has_tls);
     };
     match silent_proxy {
@@ -82,9 +83,24 @@ fn refuse_plain_http(
     ApiError::HttpsRequired { silent_proxy: Some(silent_proxy) }.into_response()
 }
 
+/// Logs that a request was refused, if it is for a WebSocket: many libraries do not show the answer to one.
+pub(in crate::http) fn log_refused_handshake(
+    request: &Request,
+    client: IpAddr,
+    reason: &'static str,
+) {
+    if is_for_websocket(request) {
+        log_refusal(RefusalKind::Handshake(reason), client, Instant::now());
+    }
+}
+
+fn is_for_websocket(request: &Request) -> bool {
+    request.uri().path().trim_start_matches('/').starts_with("ws/")
+}
+
 fn redirect_to_https(request: &Request, on_this_port: bool) -> Response {
     let readable = request.method() == Method::GET || request.method() == Method::HEAD;
-    let upgrade = request.uri().path().trim_start_matches('/').starts_with("ws/");
+    let upgrade = is_for_websocket(request);
     let host = request
         .headers()
         .get(header::HOST)

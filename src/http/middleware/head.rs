@@ -1,5 +1,7 @@
 //! Rejects a request whose head is ambiguous or too long.
 
+use std::net::Ipv4Addr;
+
 use axum::{
     extract::Request,
     http::{HeaderValue, Version, header},
@@ -7,14 +9,25 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use crate::{http::error::ApiError, net::MAX_HEAD_BYTES};
+use super::client::log_refused_handshake;
+use crate::{
+    http::error::ApiError,
+    net::{ConnectionInfo, MAX_HEAD_BYTES},
+};
 
 /// Rejects a request whose head a proxy could read in another way than this server (RFC 9112 sections
 /// 3.2 and 6.1), or that is too long.
 pub(in crate::http) async fn check_head(request: Request, next: Next) -> Response {
     match head_error(&request) {
         None => next.run(request).await,
-        Some(error) => error.into_response(),
+        Some(error) => {
+            // Headers of proxies do not count in such a head.
+            if let Some(connection) = request.extensions().get::<ConnectionInfo>() {
+                let peer = connection.peer.ip().unwrap_or(Ipv4Addr::LOCALHOST.into());
+                log_refused_handshake(&request, peer, "head");
+            }
+            error.into_response()
+        }
     }
 }
 

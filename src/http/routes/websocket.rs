@@ -21,7 +21,10 @@ use crate::{
     client_ip::ClientEndpoint,
     clock::{unix_now, unix_now_ms},
     delivery::ClientQueue,
-    http::{error::ApiError, middleware::request::RequestId},
+    http::{
+        error::ApiError,
+        middleware::{client::log_refused_handshake, request::RequestId},
+    },
     limits::{Permit, RefusalKind, count_refusal},
     memory::MemoryHolder,
     metrics::LimitKind,
@@ -50,12 +53,19 @@ pub(in crate::http) async fn upgrade(
     mut request: Request,
 ) -> Result<Response, ApiError> {
     let room = room.ok().map(|Path(room)| room).filter(|room| is_room_id(room));
-    let room = room.ok_or(ApiError::BadRequest(
-        "A room id has 1 to 128 characters, none of them a control character, and is not . or ..",
-    ))?;
+    let Some(room) = room else {
+        log_refused_handshake(&request, client.address, "room_id");
+        return Err(ApiError::BadRequest(
+            "A room id has 1 to 128 characters, none of them a control character, and is not . or ..",
+        ));
+    };
     check_origin(&app, request.headers(), client.address)?;
-    let accept_key = sec_websocket_accept(&request).ok_or(ApiError::NotAHandshake)?;
-    let upgrade = request.extensions_mut().remove::<OnUpgrade>().ok_or(ApiError::NotAHandshake)?;
+    let accept_key = sec_websocket_accept(&request);
+    let upgrade = request.extensions_mut().remove::<OnUpgrade>();
+    let (Some(accept_key), Some(upgrade)) = (accept_key, upgrade) else {
+        log_refused_handshake(&request, client.address, "no_handshake");
+        return Err(ApiError::NotAHandshake);
+    };
     let permit = app.unauthenticated.acquire(client.address).ok_or_else(|| {
         app.metrics.record_limit(LimitKind::UnauthenticatedConnections);
         ApiError::TooManyUnauthenticated
