@@ -18,7 +18,10 @@ pub(super) fn run(environment: &Environment, strict: bool) -> Result<(), Box<dyn
     let dangers = config.warnings().into_iter().filter(|danger| {
         !mistakes.contains(danger) && !faults.iter().any(|fault| fault.subject == danger.name)
     });
-    let dangers: Vec<_> = dangers.chain(config::unwritable_folders(&config.startup)).collect();
+    let files = config::unwritable_folders(&config.startup)
+        .into_iter()
+        .chain(config::exposed_files(&config.startup, environment.file()));
+    let dangers: Vec<_> = dangers.chain(files).collect();
     environment.missing_file().iter().for_each(terminal::print_error);
     for warning in mistakes.iter().chain(&dangers) {
         terminal::print_error(format!("warning: {warning}"));

@@ -91,10 +91,12 @@ fn weak_key(name: &'static str, key: &str, fix: &str) -> Option<ConfigError> {
     Some(ConfigError::new(name, problem, fix))
 }
 
+/// Whether it is what documents and files have in place of a secret: `<the secret>`, `REPLACE_WITH_…`, `your-secret-key-here`.
 fn is_placeholder(secret: &str) -> bool {
     let secret = secret.trim().to_ascii_lowercase();
-    secret.is_empty()
-        || ["your-", "change", "placeholder"].iter().any(|start| secret.starts_with(start))
+    let is_in_brackets = secret.starts_with('<') && secret.ends_with('>');
+    let starts = ["your-", "change", "placeholder", "replace_with"];
+    secret.is_empty() || is_in_brackets || starts.iter().any(|start| secret.starts_with(start))
 }
 
 /// What the server accepts but an operator should know.
@@ -154,8 +156,28 @@ pub fn warnings(startup: &StartupSettings, reloadable: &ReloadableSettings) -> V
     let all = placeholders.into_iter().chain(others);
     let due = all.filter(|(is_due, ..)| *is_due);
     let due = due.map(|(_, name, problem, fix)| ConfigWarning::new(name, problem, fix));
-    let others = wrapped_secrets(startup, reloadable).into_iter();
+    let others = copied_secrets(startup, reloadable).chain(wrapped_secrets(startup, reloadable));
     due.chain(others).chain(browser_warnings(&reloadable.ice)).collect()
+}
+
+/// The secrets, other than the keys, that are still what a document has in their place.
+fn copied_secrets(
+    startup: &StartupSettings,
+    reloadable: &ReloadableSettings,
+) -> impl Iterator<Item = ConfigWarning> {
+    let keys = [SECRET_KEY.name(), JWT_SECRET_KEY.name()];
+    let others = declarations().filter(move |it| it.is_secret() && !keys.contains(&it.name));
+    others.filter_map(|Declaration { name, .. }| {
+        let secret = startup.raw.get(name).or_else(|| reloadable.raw.get(name))?.expose_secret();
+        let is_copied = !secret.is_empty() && is_placeholder(secret);
+        is_copied.then(|| {
+            ConfigWarning::new(
+                *name,
+                "is still what a document or a file has in place of the secret",
+                "put your own secret there; `openssl rand -hex 32` makes one",
+            )
+        })
+    })
 }
 
 /// The STUN and TURN URLs that a browser refuses or does not use.

@@ -4,7 +4,8 @@ use super::Diagnostic;
 use crate::{auth::issuer_keys::IssuerKeys, config::StartupSettings, state};
 
 /// What to do where `JWT_PUBLIC_KEY_FILE` has no keys that can be used.
-pub(super) const KEY_FILE_FIX: &str = "make the file readable; it holds keys in PEM or a JWK set";
+pub(super) const KEY_FILE_FIX: &str =
+    "name a readable file that holds public keys, in PEM or as a JWK set";
 
 /// The keys, if there is an issuer and it has keys, and what is to be said about them.
 pub(super) async fn load(startup: &StartupSettings) -> (Option<IssuerKeys>, Option<Diagnostic>) {

@@ -8,7 +8,7 @@ use super::{Diagnostic, users_file_fault};
 use crate::{
     auth::{
         password,
-        users::{DEFAULT_ACCOUNTS, Users},
+        users::{DEFAULT_ACCOUNTS, RowFault, Users},
     },
     config::{self, Config, ConfigError, ConfigWarning, Environment, Origins, StartupSettings},
 };
@@ -54,7 +54,7 @@ fn user_faults(startup: &StartupSettings) -> Vec<Diagnostic> {
         Ok((users, rows)) => {
             let rows = rows.iter().map(|row| {
                 let problem = format!("{path}, line {}: {}", row.line, row.fault);
-                Diagnostic::fault(USERS, problem, "correct that row, or `manage_users remove` it")
+                Diagnostic::fault(USERS, problem, RowFault::FIX)
             });
             let published =
                 default_passwords(&users).map(|ConfigWarning { name, problem, fix }| {

@@ -80,6 +80,6 @@ impl AppStateInner {
 /// Logs the rows of the users file that make no account.
 pub fn log_row_faults(faults: &[RowFault]) {
     for RowFault { line, fault } in faults {
-        tracing::error!(line, fault, "invalid row of the users file ignored");
+        tracing::error!(line, fault, fix = RowFault::FIX, "invalid row of the users file ignored");
     }
 }

@@ -138,7 +138,13 @@ pub fn load_certificate(files: &TlsFiles) -> Result<LoadedCertificate, TlsError>
     let mut config = ServerConfig::builder()
         .with_no_client_auth()
         .with_single_cert(chain.clone(), private)
-        .map_err(|error| pem(&certificate, &error))?;
+        .map_err(|error| {
+            if matches!(error, rustls::Error::InconsistentKeys(_)) {
+                pem(&key, &format!("it is not the key of the certificate in {certificate}"))
+            } else {
+                pem(&certificate, &error)
+            }
+        })?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     let expires_at = expiries.into_iter().min().unwrap_or_default();
     Ok(LoadedCertificate { chain, config: Arc::new(config), expires_at })

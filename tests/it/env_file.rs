@@ -12,33 +12,40 @@ use crate::harness::{
 };
 
 /// A folder with accounts, and with an `.env` that has `lines` after settings without a fault.
-fn folder_with(lines: &str) -> TempDir {
+pub fn folder_with(lines: &str) -> TempDir {
     let folder = home();
     let sound: String = SOUND.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
     write(&folder, ".env", &format!("{sound}{lines}\n"));
     folder
 }
 
-fn write(folder: &TempDir, name: &str, text: &str) {
+/// Writes a file that only its owner may read.
+pub fn write(folder: &TempDir, name: &str, text: &str) {
     let path = folder.path().join(name);
     fs::write(&path, text).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
-async fn run(folder: &TempDir, arguments: &[&str]) -> Output {
+pub async fn run(folder: &TempDir, arguments: &[&str]) -> Output {
     let output = command(SERVER, folder).args(arguments).output();
     timeout(TEST_TIMEOUT, output).await.expect("it ends").unwrap()
 }
 
 /// What a start says until it listens or ends, and whether it listens.
 async fn start(folder: &TempDir) -> (String, bool) {
+    start_until(folder, "").await
+}
+
+/// What a start says until it listens and has said `expected`, or ends; and whether it listens.
+pub async fn start_until(folder: &TempDir, expected: &str) -> (String, bool) {
     let log = folder.path().join("log");
     let script = "exec \"$0\" > log 2>&1";
     let mut child = command("/bin/sh", folder).args(["-c", script, SERVER]).spawn().unwrap();
     let said = || fs::read_to_string(&log).unwrap_or_default();
     let is_listening = timeout(TEST_TIMEOUT, async {
         loop {
-            if said().contains("\"listening\"") {
+            let text = said();
+            if text.contains("\"listening\"") && text.contains(expected) {
                 return true;
             }
             if child.try_wait().unwrap().is_some() {
@@ -47,9 +54,10 @@ async fn start(folder: &TempDir) -> (String, bool) {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
     });
-    let is_listening = is_listening.await.expect("it listens or ends");
+    let is_listening = is_listening.await;
     let _ = child.kill().await;
-    (said(), is_listening)
+    let said = said();
+    (said.clone(), is_listening.unwrap_or_else(|_| panic!("not \"{expected}\", but: {said}")))
 }
 
 /// What is written, what is said about it, how it is mended, and whether it stops the start.

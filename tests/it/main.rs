@@ -39,6 +39,7 @@ mod resume;
 mod room_lists;
 mod settings;
 mod signaling;
+mod steps;
 mod tls;
 mod tokens;
 #[cfg(feature = "otel")]

@@ -52,6 +52,11 @@ pub struct RowFault {
     pub fault: String,
 }
 
+impl RowFault {
+    /// What the operator can do about any of them.
+    pub const FIX: &str = "correct that row, or `manage_users remove` it";
+}
+
 /// The accounts in force, loaded from a file and reloaded when it changes.
 pub struct Users {
     path: PathBuf,
