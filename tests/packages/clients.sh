@@ -11,10 +11,7 @@ out="${CARGO_TARGET_DIR:-$PWD/target}"
 made=$(mktemp -d)
 trap 'rm -rf "$made"' EXIT
 
-version=$(sed -n '0,/^version = /s/^version = "\(.*\)"$/\1/p' Cargo.toml)
-for file in clients/rust/Cargo.toml clients/python/pyproject.toml clients/js/package.json; do
-    grep -qE "^ *\"?version\"?( =|:) \"$version\",?$" "$file" || { echo "$file has another version than $version" >&2; exit 1; }
-done
+version=$(scripts/version.sh)
 
 npm ci --prefix tests/packages/lint --prefer-offline --no-audit --no-fund --silent
 npm pack --silent --pack-destination "$made" ./clients/js > /dev/null
