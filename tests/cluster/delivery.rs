@@ -278,22 +278,24 @@ async fn what_waits_for_a_server_that_does_not_read_is_bounded_in_bytes() {
         }
     }
     for speaker in &speakers {
+        // Also that the target is not there: on a busy machine the lease may be over before everything is sent.
         eventually("everything is answered", async || {
-            let answered = speaker.unreachable_ids().len();
+            let answered = speaker.answered_ids().len();
             if answered as u64 == EACH { Ok(()) } else { Err(answered) }
         })
         .await;
     }
 
     // Without a limit 24 MB.
-    let grown = cluster.redis.used_memory().await.saturating_sub(before);
-    assert!(grown < 14 << 20, "{grown} bytes");
+    let grown = cluster.redis.most_used_memory().await - before;
+    assert!((4 << 20..14 << 20).contains(&grown), "{grown} bytes");
     cluster.nodes[1].signal(Signal::CONT);
     eventually("Redis is empty again", async || {
         let grown = cluster.redis.used_memory().await.saturating_sub(before);
         if grown < 2 << 20 { Ok(()) } else { Err(grown) }
     })
     .await;
+    eventually("both are there", async || speakers[0].peers().len() == 1).await;
     speakers[0].send(json!({"type":"message","data":"last","to":"target"})).await;
     targets[0].wait_for_message("speaker", json!("last")).await;
 }

@@ -28,7 +28,7 @@ use tempfile::TempDir;
 use self::observer::RoomObserver;
 
 use crate::harness::{
-    CHEAP, eventually,
+    CHEAP, eventually, http,
     process::{INTERVALS, RestartableServer},
     redis_server::RedisServer,
     users_file,
@@ -176,7 +176,8 @@ impl TestCluster {
 
 /// The rooms that a node lists, and how many members each has.
 async fn listed(node: &RestartableServer) -> BTreeMap<String, u64> {
-    let list = reqwest::get(format!("http://{}/api/rooms", node.address())).await.unwrap();
+    let url = format!("http://{}/api/rooms", node.address());
+    let list = http().build().unwrap().get(url).send().await.unwrap();
     let list: Vec<Value> = list.json().await.unwrap();
     let entry = |room: &Value| {
         (room["room_id"].as_str().unwrap().to_owned(), room["connected_users"].as_u64().unwrap())

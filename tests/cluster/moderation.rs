@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::TestCluster;
-use crate::harness::eventually;
+use crate::harness::{eventually, http};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
@@ -22,7 +22,8 @@ async fn ask(
     body: Value,
 ) -> (u16, Value) {
     let url = format!("http://{}/admin/api/{path}", cluster.nodes[node].address());
-    let request = reqwest::Client::new().request(method, url).bearer_auth(TOKEN).json(&body);
+    let client = http().build().unwrap();
+    let request = client.request(method, url).bearer_auth(TOKEN).json(&body);
     let answer = request.send().await.unwrap();
     (answer.status().as_u16(), answer.json().await.unwrap())
 }

@@ -247,7 +247,8 @@ impl RestartableServer {
     }
 
     pub async fn token(&self, username: &str) -> String {
-        let request = reqwest::Client::new().post(format!("http://{}/auth/login", self.address()));
+        let client = http().build().unwrap();
+        let request = client.post(format!("http://{}/auth/login", self.address()));
         let login = json!({"username":username,"password":PASSWORD});
         let answer = timeout(TEST_TIMEOUT, request.json(&login).send()).await;
         let answer = answer.expect("no answer").unwrap();

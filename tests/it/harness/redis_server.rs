@@ -121,8 +121,13 @@ impl RedisServer {
                 return Ok(false);
             }
             let Some(mut connection) = self.connection().await else { return Err("no connection") };
-            let ping = redis::cmd("PING").query_async::<String>(&mut connection).await;
-            ping.map(|_| true).map_err(|_| "no answer")
+            let mut about = redis::cmd("INFO");
+            let about: Result<String, _> = about.arg("server").query_async(&mut connection).await;
+            let about = about.map_err(|_| "no answer")?;
+            // Another one may have the port, until this one notices and ends.
+            let own = self.process.id().map(|id| format!("process_id:{id}"));
+            let is_own = about.lines().any(|line| Some(line) == own.as_deref());
+            if is_own { Ok(true) } else { Err("another Redis has the port") }
         })
         .await
     }
@@ -285,9 +290,18 @@ impl RedisServer {
 
     /// The bytes that it uses.
     pub async fn used_memory(&self) -> usize {
+        self.memory("used_memory").await
+    }
+
+    /// The most that it has used.
+    pub async fn most_used_memory(&self) -> usize {
+        self.memory("used_memory_peak").await
+    }
+
+    async fn memory(&self, name: &str) -> usize {
         let info = self.info("memory").await;
-        let used = info.lines().find_map(|line| line.strip_prefix("used_memory:"));
-        used.unwrap().trim().parse().unwrap()
+        let bytes = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        bytes.unwrap().trim().parse().unwrap()
     }
 
     /// Sets one of its settings.
