@@ -207,7 +207,7 @@ complete -c signaling-server -n "__fish_signaling_server_using_subcommand doctor
 complete -c signaling-server -n "__fish_signaling_server_using_subcommand doctor" -l token -d 'Check only the access token on standard input; it is not printed' -r -f -a "-\t''"
 complete -c signaling-server -n "__fish_signaling_server_using_subcommand doctor" -l env-file -d 'Read the settings from this file instead of .env in the working folder' -r -F
 complete -c signaling-server -n "__fish_signaling_server_using_subcommand doctor" -l json -d 'Print the diagnostics as JSON'
-complete -c signaling-server -n "__fish_signaling_server_using_subcommand doctor" -l slow -d 'Also leave a WebSocket idle for 60 s there'
+complete -c signaling-server -n "__fish_signaling_server_using_subcommand doctor" -l slow -d 'Also leave a WebSocket idle for 90 s there'
 complete -c signaling-server -n "__fish_signaling_server_using_subcommand doctor" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c signaling-server -n "__fish_signaling_server_using_subcommand healthcheck" -l env-file -d 'Read the settings from this file instead of .env in the working folder' -r -F
 complete -c signaling-server -n "__fish_signaling_server_using_subcommand healthcheck" -s h -l help -d 'Print help'

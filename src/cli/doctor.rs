@@ -28,7 +28,7 @@ pub(super) struct DoctorArguments {
     /// Also ask the server through its public address, such as https://signaling.example.com: what its proxies tell it
     #[arg(long, value_name = "URL")]
     url: Option<Url>,
-    /// Also leave a WebSocket idle for 60 s there
+    /// Also leave a WebSocket idle for 90 s there
     #[arg(long, requires = "url")]
     slow: bool,
     /// A PEM file with the authority that issued the certificate there, where the system does not trust it

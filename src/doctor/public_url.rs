@@ -28,8 +28,9 @@ use crate::{
 /// For one answer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How long `--slow` leaves a WebSocket idle: longer than most proxies keep a connection on which nothing passes.
-const IDLE_TIME: Duration = Duration::from_secs(60);
+/// How long `--slow` leaves a WebSocket idle: longer than most proxies keep a connection on which nothing passes, which is 60 s,
+/// or 75 s with the files in `deploy/`.
+const IDLE_TIME: Duration = Duration::from_secs(90);
 
 /// The room of `doctor`, in which no one else is.
 const ROOM_PREFIX: &str = "doctor-";
@@ -41,7 +42,7 @@ pub struct PublicAddress {
     pub url: Url,
     /// A PEM file with an authority to trust beside the system's.
     pub ca: Option<PathBuf>,
-    /// Whether a WebSocket is left idle for 60 s.
+    /// Whether a WebSocket is left idle for 90 s.
     pub is_slow: bool,
 }
 
