@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, EncodingKey, Header};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
@@ -193,10 +193,11 @@ impl AccessTokens {
     /// Whether `token` would need a key that is not known, and that the issuer may have by now.
     pub fn needs_unknown_key(&self, token: &str) -> bool {
         let Ok(token) = UnverifiedToken::parse(token) else { return false };
-        matches!(
-            self.check_algorithm(&token).and_then(|()| self.check_signature(&token)),
-            Err(TokenRejection::NoKeys | TokenRejection::UnknownKey)
-        )
+        if token.is_signed_with_secret() || self.check_algorithm(&token).is_err() {
+            return false;
+        }
+        let keys = self.issuer_keys.read().unwrap_or_else(PoisonError::into_inner).clone();
+        keys.is_none_or(|keys| keys.candidates(token.algorithm, token.key_id.as_deref()).is_empty())
     }
 
     /// How long a new token is valid.
@@ -349,7 +350,7 @@ impl AccessTokens {
         &self,
         token: &UnverifiedToken<'_>,
     ) -> Result<TokenOrigin, TokenRejection> {
-        if AlgorithmFamily::Hmac.algorithms().contains(&token.algorithm) {
+        if token.is_signed_with_secret() {
             let is_signed = self.verifying.iter().any(|key| token.is_signed_by(key));
             return if is_signed { Ok(TokenOrigin::Secret) } else { Err(TokenRejection::WrongKey) };
         }

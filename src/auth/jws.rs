@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use jsonwebtoken::{Algorithm, DecodingKey, crypto};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, crypto};
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -60,6 +60,11 @@ impl<'a> UnverifiedToken<'a> {
         let algorithm = algorithm.and_then(Result::ok).ok_or(TokenRejection::UnknownAlgorithm)?;
         let key_id = kid.as_ref().and_then(Value::as_str).map(str::to_owned);
         Ok(Self { algorithm, key_id, signed, claims, signature, is_critical: crit.is_some() })
+    }
+
+    /// Whether its algorithm is one of a secret, not of a private key.
+    pub fn is_signed_with_secret(&self) -> bool {
+        AlgorithmFamily::Hmac.algorithms().contains(&self.algorithm)
     }
 
     /// Whether `key` has signed it with the algorithm of its header.

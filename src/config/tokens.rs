@@ -55,8 +55,8 @@ const JWT_PUBLIC_KEY_FILE: Setting<Option<PathBuf>> = Setting::new("JWT_PUBLIC_K
 const JWT_JWKS_URL: Setting<Option<String>> = Setting::new("JWT_JWKS_URL", "", text)
     .accepts("an https:// URL of a JWK set")
     .help(
-        "The keys of the issuer, fetched every ten minutes, and when a token names a key that is not among them (at most once \
-         a minute). While the issuer cannot be reached, the last keys count.",
+        "The keys of the issuer, fetched every ten minutes, and when a token names a key that is not among them: at most once \
+         a minute, and once more for tokens that come during that fetch. While the issuer cannot be reached, the last keys count.",
     )
     .page("docs/build/your-own-users.md");
 

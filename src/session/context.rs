@@ -183,12 +183,12 @@ pub trait SessionServices: Send + Sync {
         credentials: Credentials<'_>,
         queue: &ClientQueue,
     ) -> Result<Authorized, AuthError>;
-    /// Whether `token` needs a key of an issuer that is not known, and that may be fetched now.
+    /// Whether `token` needs a key of an issuer that is not known, and that can be waited for.
     fn needs_issuer_key(&self, _token: &str) -> bool {
         false
     }
-    /// Waits until the keys of the issuer were fetched again, or could not be.
-    fn fetch_issuer_key(&self) -> impl Future<Output = ()> + Send {
+    /// Waits until that key is known, or cannot be had now.
+    fn await_issuer_key(&self, _token: &str) -> impl Future<Output = ()> + Send {
         std::future::ready(())
     }
     /// Carries out what a moderator asks for in `room`, and queues `answer` once it is in force on this node and kept, else

@@ -1,5 +1,7 @@
 //! Acts on each frame of a member: relays signals, answers pings, refreshes tokens.
 
+use std::borrow::Cow;
+
 use bytestring::ByteString;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
@@ -40,9 +42,9 @@ impl<D: SessionServices> Member<'_, D> {
         let verdict = self.budget.check(frame.len(), now);
         let handled = match verdict {
             RateVerdict::Pass => {
-                if self.awaits_issuer_key(frame) {
+                if let Some(token) = self.token_with_unknown_key(frame) {
                     // Boxed: a member's task must not be larger for it.
-                    Box::pin(self.context.services.fetch_issuer_key()).await;
+                    Box::pin(self.context.services.await_issuer_key(&token)).await;
                 }
                 self.dispatch(frame, now)
             }
@@ -152,15 +154,19 @@ impl<D: SessionServices> Member<'_, D> {
         (!self.can.has_all(wanted)).then_some(name)
     }
 
-    /// Whether a frame is a new token whose key must be fetched first.
-    fn awaits_issuer_key(&self, frame: &str) -> bool {
-        self.context.limits.has_issuer
-            && frame.contains("auth_token")
-            && matches!(
-                protocol::parse(frame).message,
-                Ok(ClientMessage::AuthToken(AuthToken { token: TokenField::Text(token), .. }))
-                    if self.context.services.needs_issuer_key(&token)
-            )
+    /// The new token that a frame brings, where its key must be fetched first.
+    fn token_with_unknown_key<'f>(&self, frame: &'f str) -> Option<Cow<'f, str>> {
+        if !self.context.limits.has_issuer || !frame.contains("auth_token") {
+            return None;
+        }
+        match protocol::parse(frame).message {
+            Ok(ClientMessage::AuthToken(AuthToken { token: TokenField::Text(token), .. }))
+                if self.context.services.needs_issuer_key(&token) =>
+            {
+                Some(token)
+            }
+            _ => None,
+        }
     }
 
     /// Acts on one frame.

@@ -84,8 +84,8 @@ pub(super) async fn handshake<'h, D: SessionServices>(
     if let Credentials::Token(token) = credentials
         && context.services.needs_issuer_key(token)
     {
-        let fetched = context.services.fetch_issuer_key();
-        timeout_at(deadline, fetched).await.map_err(|_elapsed| CloseReason::InvalidToken)?;
+        let known = context.services.await_issuer_key(token);
+        timeout_at(deadline, known).await.map_err(|_elapsed| CloseReason::InvalidToken)?;
     }
     let authorized = context.services.authorize(credentials, &queue)?;
     if authorized.claims.as_ref().is_some_and(|claims| !claims.allow_membership(&context.room)) {

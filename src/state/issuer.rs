@@ -30,9 +30,8 @@ const KEY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The keys of the issuer, as far as they have been fetched.
 pub(super) struct IssuerState {
-    /// The pause after the last fetch.
     schedule: Mutex<FetchSchedule>,
-    /// Asks for a fetch.
+    /// Wakes the loop that fetches, when a token causes a fetch.
     wanted: Notify,
     /// Counts fetches that have ended, well or not.
     ended: watch::Sender<u64>,
@@ -42,11 +41,40 @@ pub(super) struct IssuerState {
 #[derive(Clone, Copy, Debug)]
 struct FetchSchedule {
     intervals: IssuerIntervals,
-    /// When the last fetch ended.
+    /// When the fetch that runs began, or else the last one.
+    began_at: Option<Instant>,
+    /// When it ended; `None` while it runs.
     ended_at: Option<Instant>,
     /// When the keys in force were fetched.
     fetched_at: Option<Instant>,
     failures: u32,
+    /// A token has caused a fetch that has not begun yet.
+    wanted: Option<TokenFetch>,
+    /// A token has caused the fetch that runs.
+    running: Option<TokenFetch>,
+    /// The last fetch that a token has caused, and when it ended.
+    last_for_token: Option<(TokenFetch, Instant)>,
+}
+
+/// A fetch that a token with an unknown key causes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TokenFetch {
+    /// Once in [`IssuerIntervals::unknown_key`].
+    First,
+    /// Follows at once on the first, for tokens that came while that was under way: the issuer may have changed its keys after
+    /// it had answered. There is no third.
+    Second,
+}
+
+/// What a token with an unknown key may wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Prospect {
+    /// Its key cannot be had now.
+    Nothing,
+    /// For the fetch that runs, or is about to.
+    Running,
+    /// For one that it causes.
+    Fetch(TokenFetch),
 }
 
 /// Why there are no new keys.
@@ -62,11 +90,28 @@ pub enum IssuerKeysError {
 
 impl FetchSchedule {
     fn new(intervals: IssuerIntervals) -> Self {
-        Self { intervals, ended_at: None, fetched_at: None, failures: 0 }
+        Self {
+            intervals,
+            began_at: None,
+            ended_at: None,
+            fetched_at: None,
+            failures: 0,
+            wanted: None,
+            running: None,
+            last_for_token: None,
+        }
     }
 
-    fn record(&mut self, is_fetched: bool, now: Instant) {
+    fn begin(&mut self, now: Instant) {
+        (self.began_at, self.ended_at) = (Some(now), None);
+        self.running = self.wanted.take();
+    }
+
+    fn end(&mut self, is_fetched: bool, now: Instant) {
         self.ended_at = Some(now);
+        if let Some(fetch) = self.running.take() {
+            self.last_for_token = Some((fetch, now));
+        }
         if is_fetched {
             (self.fetched_at, self.failures) = (Some(now), 0);
         } else {
@@ -85,9 +130,26 @@ impl FetchSchedule {
         ended_at + pause
     }
 
-    /// Whether a token with an unknown key may cause a fetch now.
-    fn may_fetch_for_token(&self, now: Instant) -> bool {
-        self.ended_at.is_none_or(|ended_at| now >= ended_at + self.intervals.unknown_key)
+    /// What a token with an unknown key that came at `asked_at` may wait for. Only a fetch that began later tells whether the
+    /// issuer had its key, so an earlier one, also one that is not for tokens, never takes that fetch from it.
+    fn prospect(&self, asked_at: Instant, now: Instant) -> Prospect {
+        let is_running = self.began_at.is_some() && self.ended_at.is_none();
+        if is_running || self.wanted.is_some() {
+            return Prospect::Running;
+        }
+        if self.began_at >= Some(asked_at) {
+            return Prospect::Nothing;
+        }
+        match self.last_for_token {
+            Some((last, ended_at)) if now < ended_at + self.intervals.unknown_key => {
+                if last == TokenFetch::First && asked_at < ended_at {
+                    Prospect::Fetch(TokenFetch::Second)
+                } else {
+                    Prospect::Nothing
+                }
+            }
+            _ => Prospect::Fetch(TokenFetch::First),
+        }
     }
 }
 
@@ -113,14 +175,12 @@ impl IssuerState {
             let next = self.schedule().next(Instant::now());
             tokio::select! {
                 () = sleep_until(next) => {}
-                () = self.wanted.notified() => {
-                    if !self.schedule().may_fetch_for_token(Instant::now()) {
-                        continue;
-                    }
-                }
+                // One that was due has begun since, for the same token.
+                () = self.wanted.notified() => if self.schedule().wanted.is_none() { continue },
             }
+            self.schedule().begin(Instant::now());
             let fetched = fetch().await;
-            self.schedule().record(fetched.is_ok(), Instant::now());
+            let is_fetched = fetched.is_ok();
             match fetched {
                 Ok(keys) => {
                     tracing::info!(keys = keys.count(), "issuer keys fetched");
@@ -130,20 +190,42 @@ impl IssuerState {
                     tracing::error!(%error, "issuer keys not fetched; the last ones stay in force");
                 }
             }
+            self.schedule().end(is_fetched, Instant::now());
             self.ended.send_modify(|ended| *ended += 1);
         }
     }
 
-    /// Whether a key that `token` names is unknown, and may be fetched now.
+    /// Whether a key that `token` names is unknown, and can be waited for.
     fn needs_key(&self, tokens: &AccessTokens, token: &str) -> bool {
-        self.schedule().may_fetch_for_token(Instant::now()) && tokens.needs_unknown_key(token)
+        let now = Instant::now();
+        self.schedule().prospect(now, now) != Prospect::Nothing && tokens.needs_unknown_key(token)
     }
 
-    /// Waits until the keys have been fetched again, or could not be.
-    async fn fetch_now(&self) {
+    /// Waits until a key that `token` names is known, or cannot be had now.
+    async fn await_key(&self, tokens: &AccessTokens, token: &str) {
+        let asked_at = Instant::now();
         let mut ended = self.ended.subscribe();
-        self.wanted.notify_one();
-        let _ = timeout(KEY_TIMEOUT, ended.changed()).await;
+        let known = async {
+            while tokens.needs_unknown_key(token)
+                && self.is_promised(asked_at)
+                && ended.changed().await.is_ok()
+            {}
+        };
+        let _ = timeout(KEY_TIMEOUT, known).await;
+    }
+
+    /// Whether a fetch will end that may bring the key of a token that came at `asked_at`; where none runs, it begins.
+    fn is_promised(&self, asked_at: Instant) -> bool {
+        let mut schedule = self.schedule();
+        match schedule.prospect(asked_at, Instant::now()) {
+            Prospect::Nothing => false,
+            Prospect::Running => true,
+            Prospect::Fetch(fetch) => {
+                schedule.wanted = Some(fetch);
+                self.wanted.notify_one();
+                true
+            }
+        }
     }
 
     /// How old the keys are; `None` where none could be fetched yet.
@@ -174,15 +256,15 @@ impl AppStateInner {
         Ok(())
     }
 
-    /// Whether a key that `token` names is unknown, and may be fetched now.
+    /// Whether a key that `token` names is unknown, and can be waited for.
     pub fn needs_issuer_key(&self, token: &str) -> bool {
         self.config.tokens.key_source.is_some() && self.issuer.needs_key(&self.tokens, token)
     }
 
-    /// Waits until the keys of the issuer have been fetched again, or could not be. Call it where
+    /// Waits until a key that `token` names is known, or cannot be had now. Call it where
     /// [`needs_issuer_key`](Self::needs_issuer_key) says so.
-    pub async fn fetch_issuer_key(&self) {
-        self.issuer.fetch_now().await;
+    pub async fn await_issuer_key(&self, token: &str) {
+        self.issuer.await_key(&self.tokens, token).await;
     }
 
     /// How old the keys of the issuer are; `None` where there is none, or none could be fetched yet.
@@ -222,121 +304,4 @@ pub async fn fetch_keys(client: &IssuerClient) -> Result<IssuerKeys, IssuerKeysE
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    };
-
-    use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-    use jsonwebtoken::{Algorithm, EncodingKey, Header};
-    use rcgen::KeyPair;
-    use serde_json::json;
-    use tokio::time::sleep;
-
-    use super::*;
-    use crate::auth::{claims::IssuerRules, token_rejection::TokenRejection};
-
-    /// A JWK set with one ES256 key, and a token that it verifies at `NOW`.
-    fn key_and_token(id: &str) -> (String, String) {
-        let pair = KeyPair::generate().unwrap();
-        let point = pair.public_key_raw();
-        let [x, y] = [&point[1..33], &point[33..]].map(|half| BASE64_URL_SAFE_NO_PAD.encode(half));
-        let jwk = json!({"kty":"EC","crv":"P-256","alg":"ES256","kid":id,"x":x,"y":y});
-        let header = Header { kid: Some(id.to_owned()), ..Header::new(Algorithm::ES256) };
-        let key = EncodingKey::from_ec_der(&pair.serialize_der());
-        let claims = json!({"sub":"u1","exp":NOW + 60});
-        (json!({"keys":[jwk]}).to_string(), jsonwebtoken::encode(&header, &claims, &key).unwrap())
-    }
-
-    const NOW: u64 = 1_700_000_000;
-
-    /// An issuer that answers with a set of keys, or not at all, on a clock that the test moves.
-    #[tokio::test(start_paused = true)]
-    async fn the_last_keys_outlive_an_hour_without_the_issuer_and_new_ones_follow_it_within_a_minute()
-     {
-        let ((old_set, old), (new_set, new)) = (key_and_token("old"), key_and_token("new"));
-        let rules = IssuerRules { user_claim: "sub".into(), ..IssuerRules::default() };
-        let tokens = AccessTokens::new(&"secret".into(), None, Duration::from_secs(60));
-        let tokens = Arc::new(tokens.with_issuer(vec![Algorithm::ES256], rules));
-        let state = Arc::new(IssuerState::new(IssuerIntervals::default()));
-        let answer = Arc::new(Mutex::new(Some(old_set)));
-        let fetches = Arc::new(AtomicUsize::new(0));
-        let running = {
-            let (state, tokens) = (state.clone(), tokens.clone());
-            let (answer, fetches) = (answer.clone(), fetches.clone());
-            tokio::spawn(async move {
-                let fetch = || {
-                    fetches.fetch_add(1, Ordering::Relaxed);
-                    let answer = answer.lock().unwrap().clone();
-                    async move {
-                        let url = "https://id.example.com/keys".parse().unwrap();
-                        let set = answer.ok_or(FetchError::Timeout(url))?;
-                        Ok::<_, IssuerKeysError>(IssuerKeys::from_jwk_set(set.as_bytes())?)
-                    }
-                };
-                state.run(&tokens, fetch).await;
-            })
-        };
-        let is_valid = |token: &str| tokens.verify(token, NOW).map(drop);
-        sleep(SECOND).await;
-        assert_eq!(is_valid(&old), Ok(()));
-
-        *answer.lock().unwrap() = None;
-        for minute in 1..=60_u32 {
-            sleep(60 * SECOND).await;
-            // Traffic: of users with good tokens, and of one whose token names a key that does not exist.
-            if state.needs_key(&tokens, &new) {
-                state.fetch_now().await;
-            }
-            assert_eq!(is_valid(&old), Ok(()), "minute {minute}");
-            assert_eq!(is_valid(&new), Err(TokenRejection::UnknownKey));
-            assert!(state.keys_age() >= Some(60 * minute * SECOND));
-        }
-        let during = fetches.load(Ordering::Relaxed) - 1;
-        assert!((25..=70).contains(&during), "at most one a minute, for the unknown key: {during}");
-
-        *answer.lock().unwrap() = Some(new_set);
-        sleep(61 * SECOND).await;
-        if state.needs_key(&tokens, &new) {
-            state.fetch_now().await;
-        }
-        assert_eq!((is_valid(&new), is_valid(&old)), (Ok(()), Err(TokenRejection::UnknownKey)));
-        assert!(state.keys_age() <= Some(60 * SECOND));
-        running.abort();
-    }
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    #[test]
-    fn keys_are_fetched_regularly_and_soon_after_a_failure() {
-        let start = Instant::now();
-        let mut schedule = FetchSchedule::new(IssuerIntervals::default());
-        assert_eq!(schedule.next(start), start);
-
-        schedule.record(true, start);
-        assert_eq!(schedule.next(start), start + 600 * SECOND);
-        let mut pauses = Vec::new();
-        for _ in 0..9 {
-            schedule.record(false, start);
-            pauses.push((schedule.next(start) - start).as_secs());
-        }
-        assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 320, 600, 600]);
-        assert_eq!(schedule.fetched_at, Some(start), "the last keys stay in force");
-        schedule.record(true, start + SECOND);
-        assert_eq!(schedule.next(start), start + 601 * SECOND);
-    }
-
-    #[test]
-    fn unknown_keys_cause_a_fetch_once_a_minute() {
-        let start = Instant::now();
-        let mut schedule = FetchSchedule::new(IssuerIntervals::default());
-
-        assert!(schedule.may_fetch_for_token(start));
-        for is_fetched in [true, false] {
-            schedule.record(is_fetched, start);
-            assert!(!schedule.may_fetch_for_token(start + 59 * SECOND));
-            assert!(schedule.may_fetch_for_token(start + 60 * SECOND));
-        }
-    }
-}
+mod tests;

@@ -3,7 +3,7 @@
 
 import { spawn, execFileSync } from 'node:child_process';
 import { createHash, randomBytes, X509Certificate } from 'node:crypto';
-import { chmodSync, copyFileSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, copyFileSync, existsSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import http from 'node:http';
 import https from 'node:https';
 import net from 'node:net';
@@ -159,6 +159,21 @@ function users() {
 export const intervals = (values) => ({
   SIGNALING_TEST_INTERVALS: Object.entries(values).map(([name, ms]) => `${name}=${ms}`).join(' '),
 });
+
+/** Clocks for a server with these `settings`, on which `pass(seconds)` lets time pass. What waits wakes up with the next request. */
+export function movableClocks() {
+  const home = folder();
+  const [library, passed] = [join(home, 'clock.so'), join(home, 'passed')];
+  execFileSync('cc', ['-shared', '-fPIC', '-o', library, join(ROOT, 'tests/it/attacks/clock.c'), '-ldl']);
+  let total = 0;
+  const pass = (seconds) => {
+    total += seconds;
+    writeFileSync(`${passed}.new`, `${total}`);
+    renameSync(`${passed}.new`, passed); // never half written: the clocks would go back
+  };
+  pass(0);
+  return { settings: { LD_PRELOAD: library, CLOCK_PASSED: passed }, pass };
+}
 
 /**
  * Starts the server and waits until it listens. What is not in `settings` is production with plain

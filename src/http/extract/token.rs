@@ -28,7 +28,7 @@ impl FromRequestParts<AppState> for CurrentUser {
         let Bearer(token) = bearer(&parts.headers)?.ok_or(ApiError::NotAuthenticated)?;
         let token = token.expose_secret();
         if app.needs_issuer_key(token) {
-            app.fetch_issuer_key().await;
+            app.await_issuer_key(token).await;
         }
         let (account, claims) = app.identify(token, address_of(parts))?;
         Ok(Self(account, claims))

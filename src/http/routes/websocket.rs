@@ -272,8 +272,8 @@ impl SessionServices for StateServices {
         self.app.needs_issuer_key(token)
     }
 
-    async fn fetch_issuer_key(&self) {
-        self.app.fetch_issuer_key().await;
+    async fn await_issuer_key(&self, token: &str) {
+        self.app.await_issuer_key(token).await;
     }
 
     fn moderate(

@@ -1,5 +1,5 @@
-/* Moves the wall clock of one process (LD_PRELOAD) by the seconds that the file CLOCK_OFFSET holds;
-   clocks that only count on are left alone. */
+/* Moves the clocks of one process (LD_PRELOAD): the wall clock by the seconds that the file CLOCK_OFFSET holds, as when it
+   is set; and every clock by those that the file CLOCK_PASSED holds, as when time passes. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdio.h>
@@ -7,9 +7,9 @@
 #include <sys/time.h>
 #include <time.h>
 
-static long offset(void)
+static long seconds_in(const char *variable)
 {
-    const char *path = getenv("CLOCK_OFFSET");
+    const char *path = getenv(variable);
     FILE *file = path ? fopen(path, "r") : NULL;
     long seconds = 0;
     if (file) {
@@ -27,7 +27,7 @@ int gettimeofday(struct timeval *restrict time, void *restrict zone)
         real = (int (*)(struct timeval *, void *))dlsym(RTLD_NEXT, "gettimeofday");
     int failed = real(time, zone);
     if (!failed && time)
-        time->tv_sec += offset();
+        time->tv_sec += seconds_in("CLOCK_OFFSET") + seconds_in("CLOCK_PASSED");
     return failed;
 }
 
@@ -38,6 +38,8 @@ int clock_gettime(clockid_t clock, struct timespec *time)
         real = (int (*)(clockid_t, struct timespec *))dlsym(RTLD_NEXT, "clock_gettime");
     int failed = real(clock, time);
     if (!failed && clock == CLOCK_REALTIME)
-        time->tv_sec += offset();
+        time->tv_sec += seconds_in("CLOCK_OFFSET");
+    if (!failed && (clock == CLOCK_REALTIME || clock == CLOCK_MONOTONIC || clock == CLOCK_BOOTTIME))
+        time->tv_sec += seconds_in("CLOCK_PASSED");
     return failed;
 }
