@@ -319,13 +319,19 @@ impl AccessTokens {
         presented: &'a PresentedClaims,
         origin: TokenOrigin,
     ) -> Result<&'a str, TokenRejection> {
-        match origin {
-            TokenOrigin::Secret => presented.user(),
-            TokenOrigin::Issuer => {
-                presented.check_issuer(&self.rules)?;
-                presented.issuer_user(&self.rules)
+        match self.rules_of(origin) {
+            None => presented.user(),
+            Some(rules) => {
+                presented.check_issuer(rules)?;
+                presented.check_audience(rules)?;
+                presented.issuer_user(rules)
             }
         }
+    }
+
+    /// What tokens of `origin` must say beside the claims that all tokens have.
+    pub fn rules_of(&self, origin: TokenOrigin) -> Option<&IssuerRules> {
+        (origin == TokenOrigin::Issuer).then_some(&self.rules)
     }
 
     /// Whether the algorithm of the header is accepted.

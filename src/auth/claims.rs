@@ -79,19 +79,26 @@ impl PresentedClaims {
         Ok(name)
     }
 
-    /// Whether the token is of the issuer and for the audience that `rules` name.
+    /// Whether the token is of the issuer that `rules` name.
     ///
     /// # Errors
     ///
     /// It is not.
     pub fn check_issuer(&self, rules: &IssuerRules) -> Result<(), TokenRejection> {
-        if let Some(issuer) = &rules.issuer {
-            let found = self.others.get("iss").ok_or(TokenRejection::MissingClaim("iss"))?;
-            if found.as_str() != Some(issuer) {
-                let found = found.as_str().unwrap_or_default().to_owned();
-                return Err(TokenRejection::OtherIssuer(found));
-            }
+        let Some(issuer) = &rules.issuer else { return Ok(()) };
+        let found = self.others.get("iss").ok_or(TokenRejection::MissingClaim("iss"))?;
+        if found.as_str() == Some(issuer) {
+            return Ok(());
         }
+        Err(TokenRejection::OtherIssuer(found.as_str().unwrap_or_default().to_owned()))
+    }
+
+    /// Whether the token is for the audience that `rules` name.
+    ///
+    /// # Errors
+    ///
+    /// It is not.
+    pub fn check_audience(&self, rules: &IssuerRules) -> Result<(), TokenRejection> {
         if rules.audience.is_empty() {
             return Ok(());
         }

@@ -1,15 +1,17 @@
 //! One access token: what is right and what is wrong with it, line by line. The token itself is never shown.
 
-use jsonwebtoken::AlgorithmFamily;
+use std::path::Path;
+
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{Diagnostic, issuer};
 use crate::{
     auth::{
-        access_token::{AccessTokens, TokenOrigin},
+        access_token::{AccessTokens, Claims, TokenOrigin},
         claims::{PresentedClaims, check_foreign_name},
         jws::UnverifiedToken,
         key_variant::KeyVariant,
+        revocation::RevokedTokens,
         token_rejection::TokenRejection,
         users::Users,
     },
@@ -31,7 +33,20 @@ pub async fn check_token(environment: &Environment, token: &SecretString) -> Vec
     keys.into_iter().for_each(|keys| tokens.set_issuer_keys(keys));
     let (token, now) = (token.expose_secret().trim(), unix_now());
     diagnostics.extend(check(&config.startup, &tokens, token, now));
+    if let Ok(claims) = tokens.verify(token, now) {
+        diagnostics.push(check_ended(&config.startup.auth.users_csv, &claims, now));
+    }
     diagnostics
+}
+
+/// Whether a valid token was ended before its time.
+fn check_ended(users_csv: &Path, claims: &Claims, now: u64) -> Diagnostic {
+    const SUBJECT: &str = "ended";
+    match RevokedTokens::load(users_csv, now) {
+        Ok(revoked) if revoked.contains(claims) => fault(SUBJECT, &TokenRejection::LoggedOut),
+        Ok(_) => Diagnostic::ok(SUBJECT, "by no logout, and by no administrator"),
+        Err(error) => Diagnostic::fault(SUBJECT, error.to_string(), "correct the file"),
+    }
 }
 
 fn check(
@@ -61,8 +76,7 @@ fn check(
         }
         Err(rejection) => {
             diagnostics.push(explain_key(auth, &rejection, &token));
-            let is_secret = AlgorithmFamily::Hmac.algorithms().contains(&token.algorithm);
-            if is_secret { TokenOrigin::Secret } else { TokenOrigin::Issuer }
+            if token.is_signed_with_secret() { TokenOrigin::Secret } else { TokenOrigin::Issuer }
         }
     };
     diagnostics.extend(token.check_critical().err().map(|rejection| fault("crit", &rejection)));
@@ -89,7 +103,19 @@ fn check(
         }
         Err(rejection) => diagnostics.push(fault("signaling", &rejection)),
     }
-    match tokens.user_of(&presented, origin) {
+    let rules = tokens.rules_of(origin);
+    if let Some(rules) = rules {
+        let line = |claim, checked: Result<(), TokenRejection>, message| match checked {
+            Ok(()) => Diagnostic::ok(claim, message),
+            Err(rejection) => fault(claim, &rejection),
+        };
+        let of = rules.issuer.as_ref().map_or("JWT_ISSUER is empty", |_| "that of JWT_ISSUER");
+        diagnostics.push(line("iss", presented.check_issuer(rules), of));
+        let is_any = rules.audience.is_empty();
+        let of = if is_any { "JWT_AUDIENCE is empty" } else { "JWT_AUDIENCE names it" };
+        diagnostics.push(line("aud", presented.check_audience(rules), of));
+    }
+    match rules.map_or_else(|| presented.user(), |rules| presented.issuer_user(rules)) {
         Ok(username) => diagnostics.push(check_account(startup, &presented, username, origin)),
         Err(rejection) => diagnostics.push(fault("user", &rejection)),
     }
@@ -103,7 +129,7 @@ fn explain_key(
     token: &UnverifiedToken<'_>,
 ) -> Diagnostic {
     const SUBJECT: &str = "key";
-    if *rejection != TokenRejection::WrongKey {
+    if *rejection != TokenRejection::WrongKey || !token.is_signed_with_secret() {
         return fault(SUBJECT, rejection);
     }
     let (message, fix) = match KeyVariant::find(&auth.jwt_secret_key, token) {
@@ -180,7 +206,9 @@ fn fault(subject: &str, rejection: &TokenRejection) -> Diagnostic {
             "name the algorithm when you sign; some libraries choose one by the length of the key"
         }
         TokenRejection::CriticalExtension => "leave out `crit`",
-        TokenRejection::WrongKey => "sign with the key of this server",
+        TokenRejection::WrongKey => {
+            "compare its issuer and its `kid` with the JWK set of JWT_ISSUER"
+        }
         TokenRejection::NoClaims => "sign a JSON object with `sub` and `exp`",
         TokenRejection::MissingClaim("exp") => "set `exp` to a number of seconds since 1970",
         TokenRejection::MissingClaim(_) => "set it; `sub` is the name of the user as a text",

@@ -23,6 +23,7 @@ use crate::{
         Client, eventually, http,
         process::{INTERVALS, RestartableServer, ServerProcess, start_err},
     },
+    tokens::{about, diagnose},
 };
 
 /// An ES256 key, and its name.
@@ -354,6 +355,41 @@ async fn doctor_says_why_the_keys_of_an_issuer_are_not_there() {
     assert!(said.contains("JWT_ISSUER: is not encrypted"), "{said}");
     let said = start_err(&folder, &[("JWT_ISSUER", "https://id.example.com")], &["--check-config"]);
     assert!(said.await.contains("JWT_ALGORITHMS: has no algorithm of the issuer's keys"));
+}
+
+#[tokio::test]
+async fn doctor_says_line_by_line_what_is_right_and_wrong_with_a_token_of_an_issuer() {
+    let (issuer, key, folder) = (Issuer::start().await, SigningKey::new("one"), home());
+    issuer.serve_keys(&[&key]);
+    let settings = [
+        ("JWT_ISSUER", issuer.url.as_str()),
+        ("JWT_AUDIENCE", "calls"),
+        ("JWT_ALGORITHMS", "HS256,ES256"),
+        ("JWT_JWKS_ALLOW_PRIVATE", "true"),
+        ("USERS_REQUIRED", "false"),
+    ];
+
+    let (is_well, found) = diagnose(&folder, &key.sign(&issuer.claims("u1")), &settings).await;
+    assert!(is_well, "{found:#?}");
+    for subject in ["issuer", "token", "alg", "key", "exp", "iss", "aud", "account", "ended"] {
+        assert_eq!(about(&found, subject)["verdict"], "ok", "{found:#?}");
+    }
+
+    let claims = json!({"iss":"https://other.example.com","aud":["x","y"],"sub":"alice","exp":1});
+    let (_, found) = diagnose(&folder, &SigningKey::new("one").sign(&claims), &settings).await;
+    for (subject, message) in [
+        ("key", "another key"),
+        ("exp", "it expired"),
+        ("iss", "`iss` is \"https://other.example.com\""),
+        ("aud", "`aud` is \"x, y\""),
+        ("account", "\"alice\" is an account of the users file"),
+    ] {
+        let line = about(&found, subject);
+        assert_eq!(line["verdict"], "fault", "{line}");
+        assert!(line["message"].as_str().unwrap().contains(message), "{line}");
+    }
+    let (_, found) = diagnose(&folder, &SigningKey::new("two").sign(&claims), &settings).await;
+    assert!(about(&found, "key")["fix"].as_str().unwrap().contains("`kid`"), "{found:#?}");
 }
 
 #[tokio::test]

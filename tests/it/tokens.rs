@@ -99,7 +99,11 @@ async fn a_client_that_repeats_a_bad_token_writes_one_line() {
 }
 
 /// What `doctor --token -` finds, and whether it exits with 0.
-async fn diagnose(folder: &TempDir, token: &str, settings: &[(&str, &str)]) -> (bool, Vec<Value>) {
+pub async fn diagnose(
+    folder: &TempDir,
+    token: &str,
+    settings: &[(&str, &str)],
+) -> (bool, Vec<Value>) {
     let mut command = command(SERVER, folder);
     command.args(["doctor", "--json", "--token", "-"]).envs(SOUND).envs(settings.iter().copied());
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -111,7 +115,7 @@ async fn diagnose(folder: &TempDir, token: &str, settings: &[(&str, &str)]) -> (
     (output.status.success(), serde_json::from_slice(&output.stdout).expect(&said))
 }
 
-fn about<'a>(found: &'a [Value], subject: &str) -> &'a Value {
+pub fn about<'a>(found: &'a [Value], subject: &str) -> &'a Value {
     found.iter().find(|it| it["subject"] == subject).unwrap_or_else(|| panic!("{found:#?}"))
 }
 
@@ -124,7 +128,7 @@ async fn doctor_says_line_by_line_what_is_right_and_wrong_with_a_token() {
 
     let (is_well, found) = diagnose(&folder, &hs256(key, &good), &[]).await;
     assert!(is_well, "{found:#?}");
-    for subject in ["token", "alg", "key", "exp", "account"] {
+    for subject in ["token", "alg", "key", "exp", "account", "ended"] {
         assert_eq!(about(&found, subject)["verdict"], "ok", "{found:#?}");
     }
 
@@ -165,6 +169,14 @@ async fn doctor_says_line_by_line_what_is_right_and_wrong_with_a_token() {
     assert!(message.contains("without the white space"), "{message}");
     let (is_well, found) = diagnose(&folder, "Bearer x", &[]).await;
     assert!(!is_well && found.len() == 1, "{found:#?}");
+
+    let mut server = RestartableServer::start_in(folder, &[("JWT_SECRET_KEY", key)]).await;
+    let token = server.token("alice").await;
+    assert_eq!(post(&server.process, "/auth/logout", &token, json!({})).await.0, 200);
+    server.stop().await;
+    let (is_well, found) = diagnose(&server.folder, &token, &[]).await;
+    let message = about(&found, "ended")["message"].as_str().unwrap();
+    assert!(!is_well && message.contains("by a logout"), "{found:#?}");
 }
 
 async fn post(server: &ServerProcess, path: &str, token: &str, body: Value) -> (StatusCode, Value) {
