@@ -3,10 +3,18 @@
 use std::collections::BTreeSet;
 
 use futures_util::future::join_all;
-use serde_json::json;
+use serde_json::{Value, json};
+use signaling::clock::unix_now;
 
 use super::{TestCluster, listed, observer::RoomObserver};
-use crate::harness::{PASSWORD, eventually, process::RestartableServer, redis_server::RedisServer};
+use crate::{
+    harness::{
+        Client, PASSWORD, eventually,
+        process::{KEY, RestartableServer},
+        redis_server::RedisServer,
+    },
+    tokens::hs256,
+};
 
 #[tokio::test]
 async fn members_on_different_nodes_join_message_and_leave_each_other() {
@@ -110,6 +118,49 @@ async fn a_logout_applies_on_every_node_also_one_that_was_made_without_redis() {
     assert!(!is_refused(1, &cluster.tokens["bob"]).await);
     cluster.redis.restart().await;
     eventually("node 1 knows", async || is_refused(1, &cluster.tokens["bob"]).await).await;
+}
+
+#[tokio::test]
+async fn an_administrator_ends_tokens_of_users_from_elsewhere_on_every_node() {
+    const ADMIN: &str = "admin-token-of-this-test-0123456789abcdef";
+    let settings = [("ADMIN_TOKEN", ADMIN), ("USERS_REQUIRED", "false")];
+    let mut cluster = TestCluster::start(&settings).await;
+    let token = |user: &str, id: &str| {
+        let now = unix_now();
+        hs256(KEY, &json!({"sub":user,"exp":now + 300,"iat":now - 10,"jti":id}))
+    };
+    let (of_u1, of_u2) = (token("auth0|u1", "1"), token("auth0|u2", "2"));
+    let status = async |node: &RestartableServer, token: &str| {
+        let url = format!("http://{}/auth/me", node.address());
+        reqwest::Client::new().get(url).bearer_auth(token).send().await.unwrap().status().as_u16()
+    };
+    let mut sockets = Vec::new();
+    for (node, user, token) in [(1, "auth0|u1", &of_u1), (2, "auth0|u2", &of_u2)] {
+        let mut socket = Client::connect(cluster.nodes[node].address(), "den", &[]).await.unwrap();
+        socket.authenticate(user, token, Value::Null).await;
+        sockets.push(socket);
+    }
+
+    for body in [json!({"username":"auth0|u1"}), json!({"jti":"2"})] {
+        let url = format!("http://{}/admin/api/sessions/end", cluster.nodes[0].address());
+        let asked = reqwest::Client::new().post(url).bearer_auth(ADMIN).json(&body).send().await;
+        assert_eq!(asked.unwrap().status(), 200);
+    }
+
+    for socket in sockets {
+        assert_eq!(socket.read_to_close().await.1.0, 1008);
+    }
+    for token in [&of_u1, &of_u2] {
+        for node in &cluster.nodes {
+            eventually("the node knows", async || status(node, token).await == 401).await;
+        }
+    }
+    cluster.nodes[1].process.kill().await;
+    cluster.nodes[1].restart().await;
+    for token in [&of_u1, &of_u2] {
+        let node = &cluster.nodes[1];
+        eventually("it is so after a restart", async || status(node, token).await == 401).await;
+    }
 }
 
 #[tokio::test]

@@ -424,3 +424,97 @@ async fn keys_come_from_a_file_and_passwords_can_be_switched_off() {
         folder = Some(server.folder);
     }
 }
+
+const PAGE: &str = include_str!("../../docs/build/your-own-users.md");
+
+/// The settings that the page names for a provider, but the audience, which is a sentence for some.
+fn settings_of(provider: &str) -> [(&'static str, &'static str); 3] {
+    let row = PAGE.lines().find(|line| line.starts_with(&format!("| {provider} "))).unwrap();
+    let cells: Vec<_> = row.split('|').map(|cell| cell.trim().trim_matches('`')).collect();
+    [("JWT_ISSUER", cells[2]), ("JWT_ALGORITHMS", cells[4]), ("JWT_USER_CLAIM", cells[5])]
+}
+
+fn rs256(pair: &KeyPair, claims: &Value) -> String {
+    let part = |json: &Value| BASE64_URL_SAFE_NO_PAD.encode(json.to_string());
+    let signed =
+        format!("{}.{}", part(&json!({"alg":"RS256","typ":"JWT","kid":"1"})), part(claims));
+    let signature = rcgen::SigningKey::sign(pair, signed.as_bytes()).unwrap();
+    format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature))
+}
+
+/// The claims as the documents of the providers show them, in November 2026.
+#[tokio::test]
+async fn tokens_shaped_like_those_of_known_providers_fit_the_settings_of_the_page() {
+    let rsa = KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048).unwrap();
+    let ec = SigningKey::new("1");
+    let (now, id) = (unix_now(), "4f1b2c3d-0a1b-4c2d-8e3f-5a6b7c8d9e0f");
+    let with = |claims: Value, name: &str, value: Value| {
+        let mut claims = claims;
+        claims[name] = value;
+        claims
+    };
+    let auth0 = json!({
+        "iss":"https://TENANT.auth0.com/","sub":"auth0|5f7c8ec7c33c6c004bbafe82",
+        "aud":["https://api.example.com","https://TENANT.auth0.com/userinfo"],"azp":"Kx2mPq","scope":"openid profile",
+        "iat":now,"exp":now + 86_400,"permissions":[],
+    });
+    let keycloak = json!({
+        "iss":"https://HOST/realms/REALM","sub":id,"aud":["calls","account"],"typ":"Bearer","azp":"app","sid":id,
+        "jti":"onrtac:8d2a9f","acr":"1","allowed-origins":["https://app.example.com"],"exp":now + 300,"iat":now,
+        "auth_time":now - 5,"realm_access":{"roles":["offline_access"]},"resource_access":{"account":{"roles":["view-profile"]}},
+        "scope":"openid profile email","email_verified":false,"preferred_username":"anna","email":"anna@example.com",
+    });
+    let firebase = json!({
+        "iss":"https://securetoken.google.com/PROJECT","aud":"PROJECT","auth_time":now - 5,"user_id":"bXq0Rt7wZ1hK",
+        "sub":"bXq0Rt7wZ1hK","iat":now,"exp":now + 3600,"email":"anna@example.com","email_verified":true,
+        "firebase":{"identities":{"email":["anna@example.com"]},"sign_in_provider":"password"},
+    });
+    let supabase = json!({
+        "iss":"https://PROJECT.supabase.co/auth/v1","sub":id,"aud":"authenticated","exp":now + 3600,"iat":now,
+        "email":"anna@example.com","phone":"","app_metadata":{"provider":"email","providers":["email"]},"user_metadata":{},
+        "role":"authenticated","aal":"aal1","amr":[{"method":"password","timestamp":now}],"session_id":id,"is_anonymous":false,
+    });
+    let cognito = json!({
+        "iss":"https://cognito-idp.REGION.amazonaws.com/POOL","sub":id,"aud":"client0123","cognito:username":"anna",
+        "cognito:groups":["callers"],"email_verified":true,"event_id":id,"token_use":"id","auth_time":now,"exp":now + 3600,
+        "iat":now,"jti":id,"origin_jti":id,"email":"anna@example.com",
+    });
+    let no_mapper = with(keycloak.clone(), "aud", json!("account"));
+    let mut access =
+        with(with(cognito.clone(), "token_use", json!("access")), "client_id", json!("client0123"));
+    access.as_object_mut().unwrap().remove("aud");
+
+    for (provider, audience, claims, user, refused) in [
+        ("Auth0", "https://api.example.com", auth0, "auth0|5f7c8ec7c33c6c004bbafe82", None),
+        ("Keycloak", "calls", keycloak, "anna", Some((no_mapper, "`aud` is \"account\""))),
+        ("Firebase", "PROJECT", firebase, "bXq0Rt7wZ1hK", None),
+        ("Supabase", "authenticated", supabase, id, None),
+        ("Cognito", "client0123", cognito, id, Some((access, "`aud` is missing"))),
+    ] {
+        let folder = home();
+        std::fs::write(
+            folder.path().join("keys"),
+            rsa.public_key_pem() + &ec.pair.public_key_pem(),
+        )
+        .unwrap();
+        let mut settings = settings_of(provider).to_vec();
+        settings.extend([
+            ("JWT_PUBLIC_KEY_FILE", "{folder}/keys"),
+            ("JWT_AUDIENCE", audience),
+            ("USERS_REQUIRED", "false"),
+        ]);
+        let mut server = RestartableServer::start_in(folder, &settings).await;
+        let server = &mut server.process;
+        let sign = |claims: &Value| {
+            if provider == "Supabase" { ec.sign(claims) } else { rs256(&rsa, claims) }
+        };
+
+        let (status, me) = ask(server, Method::GET, "/auth/me", &sign(&claims)).await;
+        assert_eq!((status, &me["username"]), (StatusCode::OK, &json!(user)), "{provider}: {me}");
+        if let Some((claims, expected)) = refused {
+            assert_eq!(status_of(server, &sign(&claims)).await, 401, "{provider}");
+            let reason = reason(server).await;
+            assert!(reason.contains(expected), "{provider}: {reason}");
+        }
+    }
+}

@@ -17,6 +17,7 @@ mod budgets;
 #[path = "../cluster/mod.rs"]
 mod cluster;
 mod command_line;
+mod contract;
 mod display_names;
 mod doctor;
 mod env_file;

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep};
 
 pub use self::{
     client::{Client, join_pair},
-    server::TestServer,
+    server::{MORE_SETTINGS, TestServer},
 };
 
 /// Longer than anything here takes, also on a loaded machine; nothing waits for it to pass.

@@ -25,6 +25,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{CHEAP, Client, http, users_file};
 
+/// The variable with settings for every [`TestServer`] whose test does not set them itself: `NAME=value` and white space.
+pub const MORE_SETTINGS: &str = "SIGNALING_TEST_SETTINGS";
+
 /// A server with the users alice, bob and carol, whose state a test can look into.
 pub struct TestServer {
     pub app: AppState,
@@ -52,6 +55,9 @@ impl TestServer {
             ("USERS_CSV", &path),
         ];
         all.extend(plain);
+        #[expect(clippy::disallowed_methods, reason = "one test gives it to a run of others")]
+        let more = std::env::var(MORE_SETTINGS).unwrap_or_default();
+        all.extend(more.split_whitespace().filter_map(|setting| setting.split_once('=')));
         let config = Config::read(|name| {
             let set = all.iter().find(|(known, _)| *known == name);
             set.map(|(_, value)| value.replace("{folder}", folder.path().to_str().unwrap()))
