@@ -39,6 +39,7 @@ export declare class Peer extends Emitter<PeerEvents> {
     connection: RTCPeerConnection;
     /** What this peer publishes at the moment. */
     readonly tracks: Map<MediaStreamTrack, RemoteTrack>;
+    private member;
     private labels;
     private localKey;
     private remoteKey;
@@ -92,6 +93,7 @@ export declare class Peer extends Emitter<PeerEvents> {
     private ignores;
     /** Sends an offer, unless one is not answered yet: the browser asks again after the answer if it does not suffice. */
     private negotiate;
+    private sendOffer;
     /** Takes back an offer that the peer refuses or has never received. */
     private expectAnswer;
     private setLocal;

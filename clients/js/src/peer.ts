@@ -65,15 +65,12 @@ function withoutCollisions(sdp = ''): string {
   return sdp.replace(/^a=extmap:(\d+)\S* (\S+).*\r\n/gm, (line, id, meaning) => ((meanings[id] ??= meaning) === meaning ? line : ''));
 }
 
-const ufragOf = (description?: RTCSessionDescriptionInit | null): string | undefined =>
-  /a=ice-ufrag:(\S+)/.exec(description?.sdp ?? '')?.[1];
-
 /**
- * An offer to restart ICE states the DTLS role that this client has. Otherwise Firefox answers it with the role that it
- * prefers, and Chromium refuses an answer that changes the roles.
+ * A later offer states the DTLS role that this client has. Otherwise Firefox answers an ICE restart with the role that it
+ * prefers, and Chromium refuses an answer that changes the roles. Where an answer was lost, any offer is a restart for the peer.
  */
 function keepRole({ currentLocalDescription: local, currentRemoteDescription: remote }: RTCPeerConnection, sdp: string): string {
-  if (!local || !remote || ufragOf(local) === ufragOf({ type: 'offer', sdp })) return sdp;
+  if (!local || !remote) return sdp;
   const answered = local.type === 'answer';
   const role = /a=setup:(active|passive)/.exec((answered ? local : remote).sdp)?.[1];
   const own = answered ? role : role === 'active' ? 'passive' : 'active';
@@ -109,6 +106,7 @@ export class Peer extends Emitter<PeerEvents> {
   /** What this peer publishes at the moment. */
   readonly tracks = new Map<MediaStreamTrack, RemoteTrack>();
 
+  private member!: Member;
   private labels: Record<string, string> = {};
   private localKey!: string;
   private remoteKey: string | undefined;
@@ -151,9 +149,11 @@ export class Peer extends Emitter<PeerEvents> {
   }
 
   /** @internal The member has joined anew: roles that the server has told both sides, and perhaps another token. */
-  update({ name, polite }: Member): void {
-    this.name = name;
-    this.polite = polite;
+  update(member: Member): void {
+    this.name = member.name;
+    this.member = member;
+    // Both ends of a connection keep their roles: with other ones, an end that has set an offer might have to take it back.
+    if (!this.isNumbered || !this.connection.remoteDescription) this.polite = member.polite;
   }
 
   /** Creates a data channel to this peer, which receives it as a `channel` event. */
@@ -261,15 +261,13 @@ export class Peer extends Emitter<PeerEvents> {
   }
 
   /**
-   * @internal This client or the peer has joined anew, so an unanswered offer may be lost. After a join of this client
-   * (`restart`) the peer may have replaced its connection as well; a new offer finds out.
+   * @internal This client or the peer has joined anew, so an unanswered offer may be lost, or its answer: it is sent again.
+   * After a join of this client (`restart`) the peer may have replaced its connection as well; a new offer finds out.
    */
   renegotiate(restart: boolean): void {
-    const wasOffering = Boolean(this.offer);
-    this.offer = undefined;
     if (restart && this.connection.remoteDescription) this.restartIce();
     else if (!restart) this.sendKey(this.remoteKey);
-    if (wasOffering) this.negotiate();
+    if (this.offer) this.sendOffer();
   }
 
   /** @internal */
@@ -292,6 +290,7 @@ export class Peer extends Emitter<PeerEvents> {
     }
     for (const track of this.tracks.keys()) this.removeTrack(track);
     this.connection = pc;
+    this.polite = this.member.polite;
     this.localKey = Math.random().toString(36).slice(2, 10);
     this.remoteKey = undefined;
     this.offer = undefined;
@@ -367,19 +366,23 @@ export class Peer extends Emitter<PeerEvents> {
       if (pc !== this.connection || this.offer || this.unanswered >= MAX_UNANSWERED) return;
       try {
         const sdp = withoutCollisions((await pc.createOffer()).sdp);
-        const offer: Description = { type: 'offer', sdp, n: ++this.offers, peer: this.remoteKey || undefined };
-        // Other libraries may refuse an offer that is not `actpass`, as aiortc 1.4 does (1.9 accepts it).
-        const sent = { ...offer, sdp: this.isNumbered ? keepRole(pc, sdp) : sdp };
         this.isOfferSet = this.wins();
         if (this.isOfferSet) await this.setLocal({ type: 'offer', sdp });
-        this.offer = offer;
-        this.sendDescription(sent);
-        this.expectAnswer();
+        this.offer = { type: 'offer', sdp, n: ++this.offers, peer: this.remoteKey || undefined };
+        this.sendOffer();
       } catch (error) {
         if (pc === this.connection && this.isNumbered && this.repairs++ < MAX_REPAIRS) this.replaceConnection();
         throw error;
       }
     });
+  }
+
+  private sendOffer(): void {
+    const pc = this.connection;
+    const sdp = (this.isOfferSet && pc.localDescription?.sdp) || this.offer!.sdp!; // with the candidates since
+    // Other libraries may refuse an offer that is not `actpass`, as aiortc 1.4 does (1.9 accepts it).
+    this.sendDescription({ ...this.offer!, sdp: this.isNumbered ? keepRole(pc, sdp) : sdp });
+    this.expectAnswer();
   }
 
   /** Takes back an offer that the peer refuses or has never received. */

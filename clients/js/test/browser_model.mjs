@@ -299,6 +299,8 @@ export function modelOf(browser, queue) {
     rollBack() {
       if (this.signalingState !== 'have-local-offer') throw failure('InvalidStateError', this.signalingState);
       this.pendingLocalDescription = null;
+      // Chromium (156) forgets the channels that no description has had yet: they stay `connecting`, and it offers no section for them.
+      if (browser === 'chromium' && !this.currentLocalDescription?.sdp.includes('"application"')) this.channels = [];
       for (const transceiver of this.transceivers) {
         if (!transceiver.isPending) continue;
         Object.assign(transceiver, { mid: null, isPending: false });

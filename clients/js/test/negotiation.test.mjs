@@ -8,7 +8,7 @@ import { test } from 'node:test';
 import { Stream, World } from './world.mjs';
 
 /** Seeds that have failed during the development. */
-const FAILED = [13, 14, 74, 315, 835, 855, 1051, 1163, 2707, 2781, 3275, 12809];
+const FAILED = [13, 14, 74, 77, 129, 155, 171, 217, 229, 315, 317, 347, 355, 391, 427, 429, 477, 717, 723, 835, 855, 1051, 1163, 2707, 2781, 3275, 12809];
 const STEPS = 60;
 
 async function run(seed) {
@@ -46,7 +46,6 @@ async function run(seed) {
         pages[pages.indexOf(page)] = await world.open(page.id, browser());
       },
     };
-    // A crash of the server may exchange the roles while an offer is set that now must yield: then it is rolled back.
     const mayCrash = seed % 2 === 1;
     const names = ['publish', 'publish', 'unpublish', 'unpublish', 'exchange', 'channel', 'restart', 'restart', 'cut', 'reload', ...(mayCrash ? ['crash'] : [])];
     for (let step = 0; step < STEPS; step += 1) {
@@ -69,13 +68,12 @@ async function run(seed) {
       assert.deepEqual(streams, published, what);
       const told = [...peerOf(page).tracks.values()].map(({ track, streams: [{ id }], label }) => (label === `label ${id}` ? `${track.kind} of ${id}` : label)).sort();
       assert.deepEqual(told, published, `${what}: the tracks of the peer`);
-      assert.ok(mayCrash || received.every(({ remote }) => !remote.isMuted), `${what}: a track is muted`);
+      assert.ok(received.every(({ remote }) => !remote.isMuted), `${what}: a track is muted`);
       if (published.length + page.streams.length) assert.equal(pc.other, peerOf(other).connection, `${what}: the ends do not belong together`);
       const open = other.channels.filter((one) => one.pc === peerOf(other).connection).map(({ channel }) => channel.label);
       assert.deepEqual(open.filter((label) => !page.heard.has(label)), [], what);
     }
-    // After a crash the ends may have descriptions that do not belong together: that is reported, and the connection replaced.
-    if (!mayCrash) assert.deepEqual(world.failures, [], `seed ${seed}: ${story.join(', ')}`);
+    assert.deepEqual(world.failures, [], `seed ${seed}: ${story.join(', ')}`);
   } finally {
     for (const page of pages) page.session?.close();
     world.end();
