@@ -28,10 +28,10 @@ const COMMANDS = ALL.filter(({ kind }) => /^(bash|sh|shell|console)\b/.test(kind
  */
 const ELSEWHERE = [
   { page: 'README.md', begins: './start_dev.sh', why: 'they build, and the second one is what runs this' },
-  { page: 'README.md', kind: 'bash machine', why: 'it installs the package; debian.test.mjs runs init in a Debian with it' },
-  { page: 'docs/run/backup.md', kind: 'bash machine', why: 'it stops a service and unpacks into the root of a machine' },
-  { page: 'docs/run/certificates.md', kind: 'bash machine', why: 'it needs a public authority and two domains' },
-  { page: 'docs/run/ports-and-firewall.md', kind: 'bash machine', why: 'it opens the ports of a machine' },
+  { page: 'README.md', kind: 'bash machine', by: 'tests/packages/production.test.mjs', says: "blocks('machine', 'README.md')" },
+  { page: 'docs/run/backup.md', kind: 'bash machine', by: 'tests/packages/debian.test.mjs', says: "blocks('machine', 'docs/run/backup.md')" },
+  { page: 'docs/run/certificates.md', kind: 'bash machine', by: 'tests/packages/production.test.mjs', says: "blocks('machine', 'docs/run/certificates.md')" },
+  { page: 'docs/run/ports-and-firewall.md', kind: 'bash machine', why: 'it opens the ports of a machine; production.test.mjs types them as init lists them' },
   { page: 'docs/run/runbook.md', kind: 'bash machine', why: 'journalctl shows what a service logs; debian.test.mjs runs the others' },
   { page: 'docs/run/upgrade.md', kind: 'bash machine', why: 'debian.test.mjs upgrades the package with dpkg' },
   { page: 'docs/run/deployment.md', begins: 'sudo apt-get install coturn', why: 'it sets up a machine as a relay; turn.test.mjs runs coturn with that file' },

@@ -10,7 +10,7 @@ const CHROMIUM = process.env.CHROMIUM ?? '/usr/bin/chromium';
 
 const FLAGS = [
   '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-  '--disable-component-update', '--disable-sync',
+  '--disable-component-update', '--disable-sync', '--no-proxy-server',
   '--use-fake-device-for-media-stream=device-count=2', '--use-fake-ui-for-media-stream',
   '--allow-loopback-in-peer-connection', // where lo is the only interface there is no candidate without it
 ];
@@ -18,15 +18,21 @@ const FLAGS = [
 /** Where pages may go: this machine, by whatever name. */
 const HERE = new Set(['localhost', '127.0.0.1', '[::1]']);
 
-/** `options` are Playwright's. */
-export async function openBrowser(options = {}) {
+/**
+ * `trusted` are hashes of further keys that certificates may have, `hosts` the addresses of further names of this machine;
+ * `options` are Playwright's.
+ */
+export async function openBrowser({ trusted = [], hosts = {}, ...options } = {}) {
+  for (const host of Object.keys(hosts)) HERE.add(host);
+  // Chromium puts a period behind the host of a TURN URL before it asks for its address.
+  const rules = Object.entries(hosts).flatMap(([host, address]) => [`MAP ${host} ${address}`, `MAP ${host}. ${address}`]).join(',');
   if (!existsSync(CHROMIUM)) throw new Error(`${CHROMIUM} is missing: apt-get install chromium, or set CHROMIUM`);
   const browser = await chromium.launch({
     executablePath: CHROMIUM,
     headless: true,
     ...options,
     // `ignoreHTTPSErrors` does not reach turns:, so the certificate is trusted by its key.
-    args: [...FLAGS, `--ignore-certificate-errors-spki-list=${certificate().spkiHash}`],
+    args: [...FLAGS, `--ignore-certificate-errors-spki-list=${[certificate().spkiHash, ...trusted].join(',')}`, ...(rules ? [`--host-resolver-rules=${rules}`] : [])],
   });
   return {
     /**

@@ -6,6 +6,7 @@ import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, wri
 import net from 'node:net';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { gunzipSync } from 'node:zlib';
 import { ask, cleanUp, Client, folder, logIn, ROOT, eventually, SUITE_TIMEOUT } from '../browser/harness.mjs';
 import { Container } from './container.mjs';
 import { blocks } from './deployment.mjs';
@@ -112,6 +113,17 @@ describe('the Debian package', { timeout: SUITE_TIMEOUT }, () => {
     assert.ok(existsSync(inside(is('Documentation').replace('file://', ''))), is('Documentation'));
   });
 
+  test('has man pages, and completions where each shell looks for them', () => {
+    for (const program of ['signaling-server', 'manage_users']) {
+      const page = `/usr/share/man/man1/${program}.1`;
+      const text = existsSync(inside(`${page}.gz`)) ? gunzipSync(readFileSync(inside(`${page}.gz`))).toString() : read(page);
+      assert.match(text, /^\.TH /m);
+      for (const path of [`bash-completion/completions/${program}`, `zsh/vendor-completions/_${program}`, `fish/vendor_completions.d/${program}.fish`]) {
+        assert.ok(read(`/usr/share/${path}`).includes(program), path);
+      }
+    }
+  });
+
   test('lets alice into a room', async () => {
     const member = await enter({ type: 'auth_token', token });
     await member.receive('users_in_room');
@@ -185,6 +197,41 @@ describe('the Debian package', { timeout: SUITE_TIMEOUT }, () => {
     await eventually(() => 'it is back', () => is('SubState') === 'running');
     assert.equal(await health(), 200);
     for (const socket of waiting) socket.destroy();
+  });
+
+  test('a backup, as the page has it, brings back settings and accounts', async () => {
+    const [save, restore] = blocks('machine', 'docs/run/backup.md');
+    const manage = (command) => debian.shell(`cd ${STATE} && runuser -u signaling -- ${command}`);
+    manage("sh -c 'echo battery staple | manage_users add --password-stdin bob'");
+    const settings = read(ENV);
+
+    type(save);
+    manage('manage_users remove bob');
+    set('SECRET_KEY', 'f'.repeat(64));
+    type(restore.replace(/^.* doctor$/m, ''));
+
+    assert.equal(mode('/signaling-backup.tar'), '600 root:root');
+    assert.equal(read(ENV), settings);
+    assert.deepEqual([mode(ENV), mode(`${STATE}/users.csv`)], ['640 root:signaling', '600 signaling:signaling']);
+    await eventually(() => 'bob is back', () => logIn(URL_INSIDE, 'bob', 'battery staple', HTTPS).then(() => true, () => false));
+    manage('manage_users remove bob');
+    debian.run('rm', '/signaling-backup.tar');
+  });
+
+  test('what init writes takes the place of its settings by the commands that init prints', async () => {
+    debian.shell(`mkdir /root/kept /root/new && cp -a ${ENV} ${STATE}/users.csv /root/kept`);
+    const said = debian.shell('cd /root/new && signaling-server init --domain signaling.test.example --turn turn.test.example');
+    const [, commands] = read('/root/new/NEXT-STEPS.md').match(/## \d+\. The server\n\n```bash\n([\s\S]*?)```/);
+
+    debian.shell(`set -e\ncd /root/new\n${commands.replaceAll('sudo ', '')}`);
+
+    assert.ok(!existsSync(inside('/root/new/signaling-server.service')), 'the package has the unit');
+    assert.deepEqual([mode(ENV), mode(`${STATE}/users.csv`)], ['640 root:signaling', '600 signaling:signaling']);
+    const [, password] = said.match(/with the password (\w+)/);
+    await eventually(() => 'the account logs in', () => logIn(URL_INSIDE, 'admin', password, HTTPS).then(() => true, () => false));
+    debian.shell(`cp -a /root/kept/env ${ENV} && cp -a /root/kept/users.csv ${STATE} && systemctl restart ${SERVICE}`);
+    await eventually(() => 'alice is back', () => logIn(URL_INSIDE, 'alice', 'correct horse', HTTPS).then((found) => { token = found; return token; }, () => false));
+    debian.run('rm', '-r', '/root/kept', '/root/new');
   });
 
   test('an upgrade keeps settings and users, refuses nobody, and starts the new one', async () => {

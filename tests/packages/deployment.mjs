@@ -1,10 +1,8 @@
-// The commands of docs/run/deployment.md.
+// The commands of docs/run/deployment.md, and of other pages about machines.
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { ROOT } from '../browser/harness.mjs';
 
-const PAGE = readFileSync(join(ROOT, 'docs/run/deployment.md'), 'utf8');
-
-/** The blocks of commands of a kind, in order. */
-export const blocks = (kind) => [...PAGE.matchAll(/^```bash (.*)\n([\s\S]*?)^```$/gm)].filter(([, found]) => found === kind).map(([, , commands]) => commands);
+/** The blocks of commands of a kind, in order; of another page where one is named. */
+export const blocks = (kind, page = 'docs/run/deployment.md') => [...readFileSync(join(ROOT, page), 'utf8').matchAll(/^```bash (.*)\n([\s\S]*?)^```$/gm)].filter(([, found]) => found === kind).map(([, , commands]) => commands);
