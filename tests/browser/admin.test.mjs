@@ -55,12 +55,17 @@ describe("the administrator's page", { timeout: SUITE_TIMEOUT }, () => {
     const page = await browser.page(`${server.url}/admin/`, { expected: [/401 \(Unauthorized\)/] });
     const kept = () => page.evaluate((key) => [sessionStorage.getItem(key), localStorage.length, document.cookie, location.href], KEPT);
 
+    const refused = [];
+    page.on('response', (response) => { if (response.status() === 401) refused.push(response.url()); });
+
     for (const wrong of ['not the token at all, but as long as it is', 'schlüssel']) {
       await signIn(page, wrong);
       await page.locator('#error', { hasText: 'does not accept this token' }).waitFor();
       assert.deepEqual(await kept(), [null, 0, '', `${server.url}/admin/`]);
       assert.equal(await page.getByRole('button', { name: 'Drain…' }).isVisible(), false);
     }
+
+    assert.deepEqual(refused, Array(2).fill(`${server.url}/admin/api/status`), 'one request, and so one line in the log, for each');
 
     await signIn(page);
     await page.locator('.plot').first().waitFor();
@@ -116,6 +121,40 @@ describe("the administrator's page", { timeout: SUITE_TIMEOUT }, () => {
     await page.getByLabel('Additional metric').selectOption('signaling_session_ends_total');
     await eventually(() => 'their ends are plotted', async () => /left true/.test(await page.locator('.plot', { hasText: 'signaling_session_ends_total' }).innerText()));
     await page.context().close();
+  });
+
+  test('has axes with units, and what is wrong before the list of rooms', async () => {
+    const page = await open();
+
+    const memory = page.locator('.plot', { hasText: 'Memory' });
+    const values = await memory.locator('.values span').allInnerTexts();
+    assert.match(values.join('|'), /^\d+ MB\|[\d.]+ MB\|0 B$/);
+    assert.deepEqual(await memory.locator('.times span').allInnerTexts(), ['1 min ago', 'now']);
+    const titles = await page.locator('#overview h2').allInnerTexts();
+    assert.ok(titles.indexOf('Recent warnings and errors') < titles.indexOf('Rooms'), titles.join());
+    await page.setViewportSize({ width: 390, height: 844 });
+    const { y } = await page.getByRole('heading', { name: 'Rooms', exact: true }).boundingBox();
+    assert.ok(y < 844, `on a phone the rooms begin at ${y}`);
+    await page.context().close();
+  });
+
+  test('says in words which request has failed, and shows the others', async () => {
+    const both = await couple('half');
+    const page = await open({ expected: [/500 \(Internal Server Error\)/, /net::ERR_FAILED/] });
+    const error = page.locator('#error');
+
+    await page.route('**/admin/api/metrics', (route) => route.fulfill({ status: 500, json: { detail: 'Internal server error' } }));
+    await page.locator('#error', { hasText: 'Metrics: Internal server error' }).waitFor();
+    const third = await Client.join(server.url, 'later', alice, 'alice-9');
+    await row(page, 'later').waitFor();
+    await page.route('**/admin/api/closed', (route) => route.abort());
+    await page.locator('#error', { hasText: 'Closed rooms: The server does not answer.' }).waitFor();
+    assert.ok(await row(page, 'half').isVisible());
+
+    await page.unrouteAll();
+    await eventually(() => 'nothing fails any more', async () => (await error.innerText()) === '');
+    await page.context().close();
+    for (const client of [...both, third]) await client.close();
   });
 
   test('shows the certificate and the relays where the metrics tell of them', async () => {
@@ -481,6 +520,8 @@ describe("the administrator's page", { timeout: SUITE_TIMEOUT }, () => {
         assert.deepEqual(violations.map(({ id, nodes }) => [id, nodes.map(({ html }) => html)]), [], `${what}, ${colorScheme}`);
       }
       await page.setViewportSize({ width: 360, height: 640 });
+      const { violations } = await page.evaluate(() => window.axe.run());
+      assert.deepEqual(violations.map(({ id, nodes }) => [id, nodes.map(({ html }) => html)]), [], `${what}, on a phone`);
       assert.equal(await page.evaluate(() => document.documentElement.scrollWidth > document.documentElement.clientWidth), false, `${what} is too wide`);
       await page.context().close();
     };
@@ -495,6 +536,33 @@ describe("the administrator's page", { timeout: SUITE_TIMEOUT }, () => {
     await row(asking, 'bob-2').getByRole('button', { name: 'Kick…' }).click();
     await suits(asking, 'a question');
     for (const client of both) await client.close();
+  });
+
+  test('on a phone each member is a card with its buttons in view, those without a connection first', async () => {
+    const first = await Client.join(server.url, 'pocket', alice, 'alice-1');
+    const second = new Client(server.url, 'pocket');
+    await second.receive('auth_required');
+    second.send({ type: 'auth_token', token: bob, clientId: 'bob-2', features: ['resume'] });
+    await second.receive('users_in_room');
+    const page = await open({ room: 'pocket' });
+    await page.setViewportSize({ width: 390, height: 844 });
+    await row(page, 'bob-2').waitFor();
+
+    second.socket.terminate();
+    await page.locator('#members tr').first().getByText('disconnected').waitFor();
+
+    assert.deepEqual(await page.locator('#members tr').evaluateAll((rows) => rows.map((it) => it.dataset.key)), ['bob-2', 'alice-1']);
+    for (const name of ['Message…', 'Mute…', 'Kick…']) {
+      const box = await row(page, 'alice-1').getByRole('button', { name }).boundingBox();
+      assert.ok(box.x >= 0 && box.x + box.width <= 390, `${name}: ${JSON.stringify(box)}`);
+    }
+    assert.equal(await page.locator('#members').evaluate((body) => body.closest('.wide').scrollWidth > body.closest('.wide').clientWidth), false);
+    const address = await row(page, 'alice-1').locator('td[data-column="Address"]').evaluate((cell) => getComputedStyle(cell, '::before').content);
+    assert.equal(address, '"Address"');
+    await row(page, 'alice-1').getByRole('button', { name: 'Kick…' }).click();
+    await act(page, 'Kick');
+    assert.equal((await first.closed).code, 4002);
+    await page.context().close();
   });
 
   test('can be used with the keyboard alone, and keeps the focus while it is brought up to date', async () => {

@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { diagnose } from '../../src/http/admin/page/diagnosis.mjs';
 import { bytes, duration, formatOf, seconds } from '../../src/http/admin/page/format.mjs';
+import { axisEnd } from '../../src/http/admin/page/plot.mjs';
 import { linesOf, parseMetrics, plottableNames, quantile, rate, valueOf } from '../../src/http/admin/page/metrics.mjs';
 import { describeEvent, displayName, layout } from '../../src/http/admin/page/timeline.mjs';
 
@@ -101,9 +102,11 @@ describe('the diagnosis', () => {
     assert.equal(third, 'bob-2 was disconnected (too_slow: send queue overflow: it read too slowly).');
   });
 
-  test('reports a member that did not reconnect in time', () => {
-    assert.equal(sentences([...both, [150, 'away', 'bob-2'], left(30_150, 'bob-2', 'resume_timeout')])[0],
-      'bob-2 lost its connection and did not reconnect in time.');
+  test('reports a member that did not reconnect in time last, and not as a failure', () => {
+    const asleep = [[9_000, 'away', 'bob-2'], left(39_000, 'bob-2', 'resume_timeout')];
+
+    assert.deepEqual(diagnose(timeline(...exchanged, ...asleep, joined(40_000, 'carol-3'), report(41_000, 'alice-1', 'bob-2', 'connected', 840, 'host')), LATER).at(-1),
+      { isBad: false, text: 'bob-2 lost its connection and did not reconnect in time.' });
   });
 
   test('reports members that sent no offer, and a member that was alone', () => {
@@ -212,6 +215,11 @@ describe('the metrics', () => {
     assert.deepEqual(plottableNames(snapshot), ['signaling_members', 'signaling_messages_total', 'signaling_routing_seconds']);
     assert.deepEqual(linesOf('signaling_messages_total', snapshot).map(([name]) => name), ['answer', 'offer']);
     assert.deepEqual(linesOf('signaling_routing_seconds', snapshot).map(([name]) => name), ['p50', 'p99']);
+  });
+
+  test('have an axis that ends at a round value', () => {
+    assert.deepEqual([0, 0.7, 1, 1.1, 3, 5, 7, 40, 420, 56_700_000].map(axisEnd), [1, 0.8, 1, 2, 4, 6, 8, 40, 600, 60_000_000]);
+    assert.ok(Math.abs(axisEnd(0.000_042) - 0.000_06) < 1e-12);
   });
 
   test('are formatted with a suitable unit', () => {

@@ -476,13 +476,18 @@ describe('the example pages', { timeout: SUITE_TIMEOUT }, () => {
     await peer.close();
   });
 
-  test('the list at /examples/ leads to each of them', async () => {
-    const page = await browser.page(`${server.url}/examples/`);
+  test('the list at /examples/, to which a browser is sent from /, leads to each of them and says what it is', async () => {
+    for (const path of ['/examples/', '/']) {
+      const page = await browser.page(`${server.url}${path}`);
 
-    for (const name of ['simple_client.html', 'secure_client.html', 'turn_credentials_example.html']) {
-      const href = await page.getByRole('link', { name }).getAttribute('href');
-      assert.equal((await ask('GET', server.url, href)).status, 200);
+      const items = await page.locator('li').evaluateAll((all) => all.map((li) => [li.querySelector('a').getAttribute('href'), li.innerText]));
+      assert.deepEqual(items.map(([href]) => href).slice(0, 3), ['secure_client', 'simple_client', 'turn_credentials_example'].map((name) => `/examples/${name}.html`));
+      for (const [href, about] of items) {
+        assert.equal((await ask('GET', server.url, href)).status, 200);
+        assert.match(about, /^.+\n.+\.$/);
+      }
+      await page.context().close();
     }
-    await page.context().close();
+    assert.deepEqual((await ask('GET', server.url, '/')).json, { message: 'WebRTC Signaling Server is running' });
   });
 });

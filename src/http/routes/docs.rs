@@ -31,7 +31,13 @@ const POLICY: HeaderValue = HeaderValue::from_static(
 const TRY: &str = include_str!("docs.html");
 
 /// Our own files below `/docs/`; the others are Swagger UI's.
-const START: [(&str, &str); 2] = [("try.js", start(true)), ("read.js", start(false))];
+const OWN: [(&str, &str); 3] =
+    [("theme.js", THEME), ("try.js", start(true)), ("read.js", start(false))];
+
+/// Swagger UI has a dark theme, and leaves it to the page to follow the system.
+const THEME: &str = "const dark = matchMedia('(prefers-color-scheme: dark)'); \
+    const follow = () => document.documentElement.classList.toggle('dark-mode', dark.matches); \
+    dark.addEventListener('change', follow); follow();";
 
 const fn start(trying: bool) -> &'static str {
     if trying {
@@ -72,8 +78,9 @@ fn add_schema<T: ToSchema>(components: &mut Components) {
     components.schemas.extend(schemas);
 }
 
-/// Adds the response of a layer to the routes that it limits: too many requests (see `rate_limit::limit_requests`).
-fn with_limits(mut document: OpenApi) -> OpenApi {
+/// Adds the response of a layer to the routes that it limits: too many requests (see `rate_limit::limit_requests`). Summaries
+/// come from comments, and lose their Markdown.
+fn complete(mut document: OpenApi) -> OpenApi {
     let rejected = ResponseBuilder::new()
         .description(
             "Too many requests, or too many failures: `Retry-After` says how many seconds to wait",
@@ -82,6 +89,8 @@ fn with_limits(mut document: OpenApi) -> OpenApi {
         .build();
     for (path, item) in &mut document.paths.paths {
         for operation in [&mut item.get, &mut item.post].into_iter().flatten() {
+            // Descriptions are Markdown, summaries are plain text (OpenAPI 3.1, Operation Object).
+            operation.summary = operation.summary.take().map(|summary| summary.replace('`', ""));
             if !matches!(path.as_str(), "/health" | "/health/ready" | "/metrics") {
                 operation.responses.responses.insert("429".to_owned(), rejected.clone().into());
             }
@@ -91,7 +100,7 @@ fn with_limits(mut document: OpenApi) -> OpenApi {
 }
 
 pub(in crate::http) fn router(spec: OpenApi) -> Router<AppState> {
-    let spec = with_limits(spec).to_json().map(Bytes::from).unwrap_or_default();
+    let spec = complete(spec).to_json().map(Bytes::from).unwrap_or_default();
     let json = [(header::CONTENT_TYPE, "application/json")];
     Router::new()
         .route("/openapi.json", get(async move || (json, spec.clone())))
@@ -105,7 +114,7 @@ fn page(start: &str) -> Response {
 }
 
 async fn asset(Path(file): Path<String>) -> Result<Response, ApiError> {
-    if let Some((_, script)) = START.iter().find(|(name, _)| *name == file) {
+    if let Some((_, script)) = OWN.iter().find(|(name, _)| *name == file) {
         return Ok(([(header::CONTENT_TYPE, "text/javascript")], *script).into_response());
     }
     let config = Arc::new(utoipa_swagger_ui::Config::default());

@@ -1,6 +1,11 @@
 //! Whether this server is alive and ready.
 
-use axum::{Json, extract::State};
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderMap, header},
+    response::{IntoResponse, Redirect, Response},
+};
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -50,10 +55,14 @@ struct ClusterBody {
     nodes: Option<usize>,
 }
 
-/// Says that the server runs.
+/// Says that the server runs. With `DEBUG`, a browser that opens this URL is sent to the examples.
 #[utoipa::path(get, path = "/", tag = "General", responses((status = 200, description = "The server runs", body = RootBody)))]
-async fn root() -> Json<RootBody> {
-    Json(RootBody { message: "WebRTC Signaling Server is running" })
+async fn root(State(app): State<AppState>, headers: HeaderMap) -> Response {
+    let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    if app.config.process.debug && accepted.is_some_and(|types| types.contains("text/html")) {
+        return Redirect::temporary("/examples/").into_response();
+    }
+    Json(RootBody { message: "WebRTC Signaling Server is running" }).into_response()
 }
 
 /// Counts members and rooms, and says how long the server runs.

@@ -38,7 +38,9 @@ class Findings {
   }
 
   sentences() {
-    return [...this.#kinds.values()].sort((one, other) => other.isBad - one.isBad).flatMap(({ isBad, counts }) => {
+    // Failures first. Clients that went to sleep are last: that is no failure of a call.
+    const rank = ([kind, { isBad }]) => (isBad ? 0 : kind === 'not resumed' ? 2 : 1);
+    return [...this.#kinds].sort((one, other) => rank(one) - rank(other)).flatMap(([, { isBad, counts }]) => {
       const all = [...counts].map(([text, count]) => ({ isBad, text: count > 1 ? `${text} (${count} times)` : text }));
       const rest = all.length - MAX_OF_A_KIND;
       return rest > 1 ? [...all.slice(0, MAX_OF_A_KIND), { isBad, text: `And ${rest} more of this kind.` }] : all;
@@ -83,7 +85,7 @@ function analyse(events, findings) {
     if (type === 'left') {
       for (const pair of pairs) if (!pair.end && (pair.one === it || pair.other === it)) pair.end = { by: it, at, reason: outcome };
       it.isMember = it.isDetached = false;
-      if (outcome === 'resume_timeout') findings.add('not resumed', true, `${it.name} lost its connection and did not reconnect in time.`);
+      if (outcome === 'resume_timeout') findings.add('not resumed', false, `${it.name} lost its connection and did not reconnect in time.`);
       else if (!['left', 'connection_lost'].includes(outcome)) findings.add('disconnected', true, `${it.name} was disconnected (${explain(outcome)}).`);
       continue;
     }

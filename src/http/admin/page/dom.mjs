@@ -37,9 +37,9 @@ export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** Creates a function that creates a table row: a header cell, `count` cells, and a cell of buttons. */
-export const rowOf = (count, ...buttons) => () => {
-  const row = h('tr', {}, h('th', { scope: 'row' }, h('bdi')), ...Array.from({ length: count }, () => h('td', {}, h('bdi'))));
+/** Creates a function that creates a table row: a header cell, a cell for each of `columns`, and a cell of buttons. */
+export const rowOf = (columns, ...buttons) => () => {
+  const row = h('tr', {}, h('th', { scope: 'row' }, h('bdi')), ...columns.map((column) => h('td', { 'data-column': column }, h('bdi'))));
   if (buttons.length) row.append(h('td', {}, h('span', { class: 'buttons' }, ...buttons.map((create) => create(row)))));
   return row;
 };

@@ -20,12 +20,12 @@ const PLOTS = [
   { title: 'Connections', lines: [['', gauge('signaling_connections')]], format: plain },
   { title: 'Rooms', lines: [['', gauge('signaling_rooms')]], format: plain },
   { title: 'Messages per second', lines: [['', rate('signaling_messages_total')]], format: plain },
+  { title: 'Errors per second', lines: [['', rate('signaling_errors_total')]], format: plain },
   { title: 'Joins per second', lines: [['', rate('signaling_joins_total')]], format: plain },
   { title: 'Closes per second', lines: [['', rate('signaling_session_ends_total')]], format: plain },
   { title: 'Routing', lines: histogramLines('signaling_routing_seconds'), format: seconds },
   { title: 'Ping round trip', lines: histogramLines('signaling_ping_rtt_seconds'), format: seconds },
   { title: 'Frames in send queues', lines: [['', gauge('signaling_send_queue_frames')]], format: plain },
-  { title: 'Errors per second', lines: [['', rate('signaling_errors_total')]], format: plain },
   { title: 'Logins per second', lines: [['', rate('signaling_logins_total')]], format: plain },
   { title: 'TURN credentials per second', lines: [['', rate('signaling_turn_credentials_total')]], format: plain },
   { title: 'CPU, of one core', lines: [['', rate('process_cpu_seconds_total')]], format: percent },
@@ -40,7 +40,7 @@ function histogramLines(family) {
 // --- status and metrics ----------------------------------------------------------------------------
 
 export function showStatus({ version, node, uptime_seconds: uptime, is_cluster_up: isUp, is_draining: isDraining, recent }, newest) {
-  const nodes = valueOf(newest, 'signaling_cluster_nodes');
+  const nodes = newest && valueOf(newest, 'signaling_cluster_nodes');
   showBadges(byId('serverInfo'), [
     { key: 'version', text: `Version ${version}` },
     { key: 'uptime', text: `Up ${duration(uptime)}` },

@@ -39,31 +39,48 @@ async function poll() {
   if (current === round) timer = setTimeout(poll, POLL_INTERVAL);
 }
 
+/** In place of what could not be loaded. */
+const FAILED = Symbol('failed');
+
+/**
+ * Requests what the current view shows. The status comes first and alone: a wrong token is refused, and logged, once. Each other
+ * request may fail by itself, with a sentence in `failures`.
+ */
 async function load(id) {
-  const [metrics, status, rules, ...rest] = await Promise.all([
-    request('GET', apiPath('metrics')).then((response) => response.text()),
-    getJson(apiPath('status')),
-    getJson(apiPath('rules')),
-    ...(id === undefined ? [loadRooms(), getJson(apiPath('closed'))]
-      : [orUndefined(getJson(roomPath(id))), orUndefined(request('GET', roomPath(id, '/timeline'))
-        .then(async (response) => ({ ...await response.json(), now: Date.parse(response.headers.get('date')) })))]),
+  const status = await getJson(apiPath('status'));
+  const failures = [];
+  const attempt = (what, response) => response.catch((error) => {
+    if (!isSignedIn()) throw error;
+    failures.push(`${what}: ${error.message}`);
+    return FAILED;
+  });
+  const timeline = () => orUndefined(request('GET', roomPath(id, '/timeline'))
+    .then(async (response) => ({ ...await response.json(), now: Date.parse(response.headers.get('date')) })));
+  const [metrics, rules, ...rest] = await Promise.all([
+    attempt('Metrics', request('GET', apiPath('metrics')).then((response) => response.text())),
+    attempt('Rules', getJson(apiPath('rules'))),
+    ...(id === undefined ? [attempt('Rooms', loadRooms()), attempt('Closed rooms', getJson(apiPath('closed')))]
+      : [attempt('Members', orUndefined(getJson(roomPath(id)))), attempt('Timeline', timeline())]),
   ]);
-  return { metrics, status, rules: rules.rules, rest };
+  return { metrics, status, rules, rest, failures };
 }
 
-function show({ metrics, status, rules, rest }) {
+function show({ metrics, status, rules, rest, failures }) {
   const at = Date.now();
-  snapshots = [...snapshots.filter((snapshot) => at - snapshot.at < MAX_RANGE), { at, ...parseMetrics(metrics) }];
   showViews(true);
   // Behind a load balancer several nodes may answer. Their metrics cannot be combined, and each keeps its own part of a timeline.
   const isMixed = node !== undefined && status.node !== node;
   node = status.node;
-  if (isMixed) snapshots = snapshots.slice(-1);
-  setText(byId('error'), isMixed ? `Several nodes answer in turn, now ${node}: open this page at the address of one node.` : '');
+  if (isMixed) snapshots = [];
+  if (metrics !== FAILED) snapshots = [...snapshots.filter((snapshot) => at - snapshot.at < MAX_RANGE), { at, ...parseMetrics(metrics) }];
+  if (isMixed) failures.push(`Several nodes answer in turn, now ${node}: open this page at the address of one node.`);
+  setText(byId('error'), failures.join(' '));
   const newest = snapshots.at(-1);
-  showMetrics(snapshots);
   showStatus(status, newest);
-  showRules(rules, roomId);
+  // What could not be loaded stays as it was.
+  if (newest) showMetrics(snapshots);
+  if (rules !== FAILED) showRules(rules.rules, roomId);
+  if (rest.includes(FAILED)) return;
   if (roomId === undefined) showRooms(...rest);
   else showRoom(...rest, turnServers(newest).filter(({ isUp }) => !isUp).map(({ url }) => url));
 }
@@ -96,6 +113,7 @@ byId('signIn').addEventListener('submit', (event) => {
   event.preventDefault();
   storeToken(byId('token').value.trim());
   byId('token').value = '';
+  byId('error').textContent = '';
   poll();
 });
 byId('signOut').addEventListener('click', () => signOut());

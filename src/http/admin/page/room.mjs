@@ -9,6 +9,8 @@ import { drawDiagram } from './diagram.mjs';
 import { concerns, describeEvent, displayName, isFailure, layout } from './timeline.mjs';
 
 const PATH_NAMES = { host: 'direct', srflx: 'through NAT', relay: 'TURN' };
+/** The columns of the members' table between the user and the actions. */
+const COLUMNS = ['Client id', 'State', 'Member for', 'Address', 'Ping', 'Last call'];
 /** Durations of a ban or a mute, in seconds. */
 const DURATIONS = [['600', 'for 10 minutes'], ['3600', 'for an hour'], ['86400', 'for a day'], ['2592000', 'for 30 days'], ['315360000', 'until it is removed']];
 
@@ -39,7 +41,9 @@ export function showRoom(details, timeline, failedTurnServers) {
   room.details = details;
   setText(document.querySelector('[data-act="lock"]'), details?.is_locked ? 'Unlock' : 'Lock');
   const actions = [rowButton('Message…', sendMessage), rowButton('Mute…', mute), rowButton('Kick…', kick)];
-  syncChildren(byId('members'), details?.members ?? [], ({ client_id: id }) => id, rowOf(6, ...actions), (row, it) => {
+  // Those whose connection is lost first: they are who is looked for.
+  const members = (details?.members ?? []).toSorted((one, other) => other.is_detached - one.is_detached);
+  syncChildren(byId('members'), members, ({ client_id: id }) => id, rowOf(COLUMNS, ...actions), (row, it) => {
     setCells(row, it.name === undefined ? it.username : `${it.name} (${it.username})`, it.client_id, `${it.is_detached ? 'disconnected' : 'connected'}${it.node === undefined ? '' : `, on ${it.node}`}`,
       it.seconds === undefined ? '' : duration(it.seconds), it.address, it.ping_rtt_ms === undefined ? '' : seconds(it.ping_rtt_ms / 1000), PATH_NAMES[it.path]);
   });
