@@ -184,3 +184,25 @@ async fn listed(node: &RestartableServer) -> BTreeMap<String, u64> {
     };
     list.iter().map(entry).collect()
 }
+
+/// The last cell of each row says which test, or which file of them, shows it.
+#[test]
+fn each_test_that_the_page_of_faults_names_is_there() {
+    let page = include_str!("../../docs/run/cluster-faults.md");
+    let cells = page.lines().filter_map(|line| line.strip_suffix(" |")?.rsplit_once("| "));
+    let cells = cells.map(|(_, last)| last).filter(|last| !["---", "test"].contains(last));
+    let mut rows = 0;
+    for cell in cells {
+        let quoted = cell.split('`').skip(1).step_by(2);
+        let names: Vec<_> = quoted.filter(|name| !name.starts_with("CLUSTER_")).collect();
+        assert!(!names.is_empty(), "{cell}");
+        for name in names {
+            let (file, test) = name.split_once("::").unwrap_or((name, ""));
+            let path = format!("{}/tests/cluster/{file}.rs", env!("CARGO_MANIFEST_DIR"));
+            let code = std::fs::read_to_string(&path).unwrap_or_default();
+            assert!(code.contains(&format!("fn {test}")), "{name}");
+        }
+        rows += 1;
+    }
+    assert!(rows > 25, "{rows}");
+}
