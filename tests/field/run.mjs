@@ -2,95 +2,88 @@
 //
 //   node tests/field/run.mjs [--accept] [NAME...]
 //
-// It installs what it needs: Debian packages (as root), Python packages into target/field. A verdict that differs from
-// tests/field/results.json is an error; with --accept it is written there, and into the tables of docs/build/minimal-clients.md and
-// docs/run/proxies.md. SIGNALING_SERVER names the binary; default: target/debug/signaling-server.
+// It installs what it needs. A verdict that differs from tests/field/results.json is an error, versions included; with --accept
+// the results are written there, and into the tables of docs/build/minimal-clients.md and docs/run/proxies.md. A NAME is a row of
+// a table, or clients, proxies or doctor. SIGNALING_SERVER names the server; default: target/debug/signaling-server.
 
-import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import { cleanUp, ROOT } from '../browser/harness.mjs';
-import { CLIENTS, startRooms, tryClient } from './clients.mjs';
-import { PROXIES, tryProxy } from './proxies.mjs';
+import { CLIENTS } from './clients.mjs';
+import { install } from './install.mjs';
+import { PROXIES, tryProxy, trySlowDoctor } from './proxies.mjs';
+import { startRooms, tryClient } from './try_client.mjs';
 
 const RESULTS = join(ROOT, 'tests/field/results.json');
-const VENV = join(ROOT, 'target/field/venv');
-const PACKAGES = ['nginx-light', 'haproxy', 'caddy', 'apache2-bin', 'lighttpd', 'lighttpd-mod-openssl', 'stunnel4', 'python3-venv',
-  ...Object.values(CLIENTS).flatMap(({ needs = [] }) => needs)];
+/** How many clients run at a time; they are idle for most of it. */
+const CLIENTS_AT_A_TIME = 3;
 
-const run = (command, args, options) => execFileSync(command, args, { stdio: ['ignore', 'inherit', 'inherit'], ...options });
-
-function isInstalled(name) {
-  try {
-    return execFileSync('dpkg-query', ['-W', '-f', '${Status}', name], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).includes('ok installed');
-  } catch {
-    return false;
-  }
-}
-
-function install() {
-  const missing = PACKAGES.filter((name) => !isInstalled(name));
-  if (missing.length > 0) {
-    run('apt-get', ['update', '-qq']);
-    run('apt-get', ['install', '-y', '-qq', '--no-install-recommends', ...missing], { env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' } });
-  }
-  if (!existsSync(join(VENV, 'bin/python'))) run('python3', ['-m', 'venv', VENV]);
-  run(join(VENV, 'bin/pip'), ['install', '-q', '-r', join(ROOT, 'tests/field/requirements.txt')]);
-}
-
-/** The rows of a table in a page, between the comments that name it. */
-function writeTable(page, columns, rows, date) {
-  const path = join(ROOT, page);
-  const lines = [
-    `Seen on ${date}.`, '', `| ${columns.join(' | ')} |`, `|${' --- |'.repeat(columns.length)}`,
-    ...Object.entries(rows).map(([name, row]) => `| ${[name, ...columns.slice(1).map((column) => row[column])].join(' | ')} |`),
-  ];
-  const text = readFileSync(path, 'utf8');
-  const written = text.replace(/(<!-- field -->\n)[\s\S]*?(<!-- end of field -->)/, `$1\n${lines.join('\n')}\n\n$2`);
-  writeFileSync(path, written);
-}
+const KINDS = {
+  clients: { rows: CLIENTS, page: 'docs/build/minimal-clients.md', first: 'client' },
+  proxies: { rows: PROXIES, page: 'docs/run/proxies.md', first: 'proxy' },
+  doctor: { rows: { 'nginx, its documents\' time-outs': {} } },
+};
 
 const args = process.argv.slice(2);
 const isAccepted = args.includes('--accept');
 const names = args.filter((name) => !name.startsWith('--'));
-const isWanted = (name) => names.length === 0 || names.includes(name);
+const known = Object.entries(KINDS).flatMap(([kind, { rows }]) => [kind, ...Object.keys(rows)]);
+for (const name of names) if (!known.includes(name)) throw new Error(`no such client or proxy: ${name}`);
+const wanted = (kind) => Object.keys(KINDS[kind].rows).filter((name) => names.length === 0 || names.includes(kind) || names.includes(name));
 
-install();
-const before = existsSync(RESULTS) ? JSON.parse(readFileSync(RESULTS, 'utf8')) : { clients: {}, proxies: {} };
-const now = structuredClone(before);
+const before = existsSync(RESULTS) ? JSON.parse(readFileSync(RESULTS, 'utf8')) : {};
+const today = new Date().toISOString().slice(0, 10);
 const failures = [];
 
-async function each(kind, all, attempt) {
-  for (const name of Object.keys(all).filter(isWanted)) {
-    const result = await attempt(name).catch((error) => ({ failed: error.message }));
-    console.log(`${kind} ${name}: ${JSON.stringify(result)}`);
-    if (result.failed) failures.push(`${name}: ${result.failed}`);
-    else now[kind][name] = result;
-    if (!result.failed && JSON.stringify(before[kind][name]) !== JSON.stringify(result) && !isAccepted) {
-      failures.push(`${name}: ${JSON.stringify(before[kind][name])} is now ${JSON.stringify(result)}`);
+/** Runs the wanted rows of a kind, so many at a time, and returns what is known of all of them now. */
+async function each(kind, atATime, attempt) {
+  const found = { ...before[kind] };
+  const queue = wanted(kind);
+  const worker = async () => {
+    for (let name = queue.shift(); name !== undefined; name = queue.shift()) {
+      try {
+        const result = await attempt(name);
+        console.log(`${kind} ${name}: ${JSON.stringify(result)}`);
+        const { seen, ...last } = found[name] ?? {};
+        if (!isAccepted && !isDeepStrictEqual(last, result)) failures.push(`${name}: ${JSON.stringify(last)} is now ${JSON.stringify(result)}`);
+        found[name] = { ...result, seen: today };
+      } catch (error) {
+        console.log(`${kind} ${name}: ${error.message}`);
+        failures.push(`${name}: ${error.message}`);
+      }
     }
-  }
+  };
+  await Promise.all(Array.from({ length: atATime }, worker));
+  return Object.fromEntries(Object.keys(KINDS[kind].rows).filter((name) => found[name]).map((name) => [name, found[name]]));
 }
 
+/** Writes the rows of a table into its page, between the comments that name it. */
+function writeTable({ page, first }, rows) {
+  const columns = [first, ...Object.keys(Object.values(rows)[0])];
+  const lines = [
+    `| ${columns.join(' | ')} |`, `|${' --- |'.repeat(columns.length)}`,
+    ...Object.entries(rows).map(([name, row]) => `| ${[name, ...columns.slice(1).map((column) => row[column])].join(' | ')} |`),
+  ];
+  const path = join(ROOT, page);
+  const text = readFileSync(path, 'utf8');
+  writeFileSync(path, text.replace(/(<!-- field -->\n)[\s\S]*?(<!-- end of field -->)/, (all, start, end) => `${start}\n${lines.join('\n')}\n\n${end}`));
+}
+
+const now = {};
 try {
-  const rooms = await startRooms();
-  await each('clients', CLIENTS, (name) => tryClient(name, rooms, { python: join(VENV, 'bin/python') }));
+  install(Object.entries(KINDS).flatMap(([kind, { rows }]) => wanted(kind).map((name) => rows[name])));
+  const rooms = wanted('clients').length > 0 && await startRooms();
+  now.clients = await each('clients', CLIENTS_AT_A_TIME, (name) => tryClient(name, rooms));
   await cleanUp();
-  await each('proxies', PROXIES, async (name) => {
-    try {
-      return await tryProxy(name);
-    } finally {
-      await cleanUp();
-    }
-  });
+  now.proxies = await each('proxies', 1, (name) => tryProxy(name).finally(cleanUp));
+  now.doctor = await each('doctor', 1, () => trySlowDoctor().finally(cleanUp));
 } finally {
   await cleanUp();
 }
-if (isAccepted && failures.length === 0) {
-  const date = new Date().toISOString().slice(0, 10);
+if (isAccepted) {
   writeFileSync(RESULTS, `${JSON.stringify(now, null, 2)}\n`);
-  writeTable('docs/build/minimal-clients.md', ['client', 'version', 'flow', 'offer', 'idle', 'kick', 'refusal'], now.clients, date);
-  writeTable('docs/run/proxies.md', ['proxy', 'version', 'login', 'upgrade', 'frames', 'idle', 'reload', 'restart', 'kick', 'forged'], now.proxies, date);
+  for (const [kind, table] of Object.entries(KINDS)) if (table.page) writeTable(table, now[kind]);
 }
 for (const failure of failures) console.error(failure);
 process.exit(failures.length > 0 ? 1 : 0);

@@ -1,0 +1,4 @@
+import { WebSocket } from 'undici';
+import { join, url } from './room.mjs';
+
+join(new WebSocket(url));
