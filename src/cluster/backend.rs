@@ -50,6 +50,15 @@ impl Backend for ClusterGateway {
         })
     }
 
+    fn evict_oldest_if_dead<'a>(
+        &'a self,
+        rooms: &'a RoomRegistry,
+        room: &'a Arc<str>,
+        username: &'a str,
+    ) -> BackendFuture<'a, bool> {
+        Box::pin(self.find_and_evict(rooms, room, username))
+    }
+
     fn claim(&self, request: ClaimRequest) -> BackendFuture<'_, Result<(), ClaimError>> {
         Box::pin(self.claim_until_answered(request))
     }

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, num::ParseIntError, str::FromStr, sync::Arc};
 
 use super::{
-    messages::{Claim, ClusterEvent, EffectReceipt},
+    messages::{Claim, ClusterEvent, EffectReceipt, Eviction},
     receipts::{SignalNumber, SignalReceipts},
     webhooks::WebhookRecord,
 };
@@ -43,6 +43,10 @@ pub mod relay_field {
 /// The `state` of a `peer_state`.
 pub const DETACHED: &str = "detached";
 pub const CONNECTED: &str = "connected";
+
+/// The `state` of an `evicted`.
+pub const GONE: &str = "gone";
+pub const STAYS: &str = "stays";
 
 /// The fields of an entry.
 pub type InboxFields = HashMap<String, Vec<u8>>;
@@ -133,6 +137,17 @@ pub fn decode(entry: &mut InboxFields) -> Result<InboxEntry, DecodeError> {
             client_id: name(entry, field::CLIENT)?,
             connection: connection(entry)?,
             is_detached: text(entry, field::STATE)? == DETACHED,
+        },
+        "evict" => ClusterEvent::EvictionRequested(Eviction {
+            room: name(entry, field::ROOM)?,
+            client_id: name(entry, field::CLIENT)?,
+            connection: connection(entry)?,
+            asking_node: name(entry, field::NODE)?,
+            number: number(entry, field::NUMBER)?,
+        }),
+        "evicted" => ClusterEvent::EvictionAnswered {
+            number: number(entry, field::NUMBER)?,
+            is_gone: text(entry, field::STATE)? == GONE,
         },
         "snapshot" => ClusterEvent::Snapshot {
             members: members(entry)?,

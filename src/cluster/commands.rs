@@ -7,11 +7,11 @@ use tokio::sync::mpsc;
 
 use super::{
     ClusterGateway,
-    codec::{CONNECTED, DETACHED, field, relay_field},
+    codec::{CONNECTED, DETACHED, GONE, STAYS, field, relay_field},
     connection::RedisConnection,
     keys::ShardKeys,
     link::{EngineLink, lease_lost_error},
-    messages::{ClusterCommand, EffectReceipt},
+    messages::{ClusterCommand, EffectReceipt, Eviction},
     receipts::{SignalNumber, SignalReceipts},
     scripts::{call, call_with_webhooks},
 };
@@ -95,8 +95,10 @@ impl EngineLink {
                 self.gateway.refuse_join(key, JoinError::Unavailable);
                 Ok(())
             }
-            // Another node asks again, or learns in time whether the member has left.
-            ClusterCommand::PeerState { .. }
+            // Another node asks again, waits no longer, or learns in time whether the member has left.
+            ClusterCommand::Evict(_)
+            | ClusterCommand::AnswerEviction { .. }
+            | ClusterCommand::PeerState { .. }
             | ClusterCommand::Confirm { .. }
             | ClusterCommand::ConfirmEffect(_) => Ok(()),
             ClusterCommand::Webhook { .. } => {
@@ -158,6 +160,8 @@ impl EngineLink {
                 | ClusterCommand::Relay { .. }
                 | ClusterCommand::Confirm { .. }
                 | ClusterCommand::ConfirmEffect(_)
+                | ClusterCommand::Evict(_)
+                | ClusterCommand::AnswerEviction { .. }
                 | ClusterCommand::PeerState { .. }
                 | ClusterCommand::DenyClaim { .. }
                 | ClusterCommand::Move(_)
@@ -199,6 +203,24 @@ impl EngineLink {
                 let mut effective = self.post(node, "effective");
                 effective.arg(field::NUMBER).arg(*number);
                 effective
+            }
+            ClusterCommand::Evict(Eviction {
+                room,
+                client_id,
+                connection,
+                asking_node,
+                number,
+            }) => {
+                let (node, connection) = (&connection.node, connection.to_string());
+                let mut evict = self.post_member(node, "evict", room, client_id, &connection);
+                evict.arg(field::NODE).arg(&**asking_node).arg(field::NUMBER).arg(*number);
+                evict
+            }
+            ClusterCommand::AnswerEviction { eviction, is_gone } => {
+                let mut answer = self.post(&eviction.asking_node, "evicted");
+                answer.arg(field::NUMBER).arg(eviction.number);
+                answer.arg(field::STATE).arg(if *is_gone { GONE } else { STAYS });
+                answer
             }
             ClusterCommand::PeerState { node, room, client_id, key, is_detached } => {
                 let mut state =

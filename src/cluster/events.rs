@@ -41,6 +41,10 @@ impl ClusterGateway {
             ClusterEvent::Snapshot { room, members, epoch } => {
                 rooms.reconcile_snapshot(&room, members, epoch);
             }
+            ClusterEvent::EvictionRequested(eviction) => self.evict_and_answer(rooms, eviction),
+            ClusterEvent::EvictionAnswered { number, is_gone } => {
+                self.answer_eviction(number, is_gone);
+            }
             ClusterEvent::Claimed(claim) => {
                 if let Some(claim) = self.defer_claim(claim) {
                     self.begin_handover(rooms, claim);

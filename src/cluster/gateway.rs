@@ -15,6 +15,7 @@ use tokio::{
 
 use super::{
     connection::RedisConnection,
+    evictions::PendingEvictions,
     messages::ClusterCommand,
     pending::{IncomingMigration, PendingClaim, PendingJoin},
     reach::PendingReach,
@@ -57,6 +58,7 @@ pub struct ClusterGateway {
     pub(super) engines: Vec<EngineState>,
     pub(super) pending_joins: Mutex<HashMap<u64, PendingJoin>>,
     pub(super) pending_claims: Mutex<HashMap<u64, PendingClaim>>,
+    pub(super) pending_evictions: Mutex<PendingEvictions>,
     pub(super) pending_reach: Mutex<PendingReach>,
     pub(super) incoming: Mutex<HashMap<u64, IncomingMigration>>,
     pub(super) migrated: mpsc::UnboundedSender<(MigratedMember, MigrationGuard)>,
@@ -120,6 +122,7 @@ impl ClusterGateway {
             engines,
             pending_joins: Mutex::default(),
             pending_claims: Mutex::default(),
+            pending_evictions: Mutex::default(),
             pending_reach: Mutex::default(),
             incoming: Mutex::default(),
             migrated,

@@ -63,6 +63,15 @@ pub enum ClusterCommand {
     },
     /// A rule or an announcement of another node has taken effect here.
     ConfirmEffect(EffectReceipt),
+    /// See [`ClusterEvent::EvictionRequested`].
+    Evict(Eviction),
+    /// See [`ClusterEvent::EvictionAnswered`].
+    AnswerEviction {
+        /// What is answered.
+        eviction: Eviction,
+        /// Whether there is no such membership any more.
+        is_gone: bool,
+    },
     /// See [`ClusterEvent::PeerState`].
     PeerState {
         /// The node that is to know.
@@ -181,6 +190,16 @@ pub enum ClusterEvent {
         /// They are as of this epoch.
         epoch: Epoch,
     },
+    /// Another node has a new connection for the user of a local membership, and no place for it: the membership is to end
+    /// where no client is behind it.
+    EvictionRequested(Eviction),
+    /// The answer to that.
+    EvictionAnswered {
+        /// See [`Eviction::number`].
+        number: u64,
+        /// Whether there is no such membership any more.
+        is_gone: bool,
+    },
     /// The client of a local membership is on another node, and wants to resume there.
     Claimed(Claim),
     /// A claim is not granted; or the membership has moved, and its frames do not follow, for it had ended meanwhile.
@@ -233,6 +252,21 @@ pub struct Claim {
     pub ends: Option<u64>,
     /// WebhookEvent its new node wants back with it.
     pub context: ByteString,
+}
+
+/// A membership that may be dead, and the node that wants its place.
+#[derive(Clone, Debug)]
+pub struct Eviction {
+    /// The room.
+    pub room: Arc<str>,
+    /// The member.
+    pub client_id: Arc<str>,
+    /// Its connection.
+    pub connection: ConnectionId,
+    /// The node that has asked.
+    pub asking_node: Arc<str>,
+    /// The number that it has given that.
+    pub number: u64,
 }
 
 /// Which node is to be told that an entry has taken effect.

@@ -4,8 +4,8 @@
 //! of each node that has members there. What a node knows is the sum of its inbox. `scripts/README.md` lists keys and fields.
 //!
 //! - [`gateway`]: what rooms ask of the other nodes ([`Backend`](crate::rooms::Backend)), and what they are told; knows no
-//!   Redis command. `backend` implements the trait, `pending` is what waits for an answer, `events` applies what has happened,
-//!   `messages` are the values.
+//!   Redis command. `backend` implements the trait, `pending` is what waits for an answer, `evictions` ends dead memberships,
+//!   `events` applies what has happened, `messages` are the values.
 //! - `link`: the connections to one Redis, for as long as the process lives: `resync` states what is true, `inbox` reads,
 //!   `commands` writes, `heartbeat` renews the lease. `connection` is one of them.
 //! - `codec`: entries of an inbox; `scripts`: the scripts, and their calls; `webhooks`: events that scripts have numbered.
@@ -21,6 +21,7 @@ mod commands;
 mod connection;
 mod endpoint;
 mod events;
+mod evictions;
 pub mod gateway;
 mod heartbeat;
 pub mod identity;

@@ -49,6 +49,15 @@ pub trait Backend: Send + Sync {
         queue: ClientQueue,
     ) -> BackendFuture<'a, Result<Membership, JoinError>>;
 
+    /// Ends the membership that `username` has had for longest in `room`, on whichever node it is, where no client is behind
+    /// it: see [`RoomRegistry::evict_oldest_if_dead`].
+    fn evict_oldest_if_dead<'a>(
+        &'a self,
+        rooms: &'a RoomRegistry,
+        room: &'a Arc<str>,
+        username: &'a str,
+    ) -> BackendFuture<'a, bool>;
+
     /// Brings a membership here from another node, as [`Membership::claim`] promises.
     fn claim(&self, request: ClaimRequest) -> BackendFuture<'_, Result<(), ClaimError>>;
 

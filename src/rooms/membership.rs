@@ -41,34 +41,6 @@ pub struct MigratedMember {
     pub is_expected: bool,
 }
 
-/// The membership that a user has had for longest in a room on this node: its client may be gone unnoticed.
-pub struct OldestMembership {
-    rooms: RoomRegistry,
-    room: Arc<RoomHandle>,
-    client_id: Arc<str>,
-    generation: u64,
-    queue: ClientQueue,
-}
-
-impl OldestMembership {
-    /// That of `username` in `room`.
-    pub fn find(rooms: &RoomRegistry, room: &str, username: &str) -> Option<Self> {
-        let room = rooms.find(room)?;
-        let (client_id, generation, queue) = room.lock().oldest_of(username)?;
-        Some(Self { rooms: rooms.clone(), room, client_id, generation, queue })
-    }
-
-    /// Its send queue.
-    pub fn queue(&self) -> &ClientQueue {
-        &self.queue
-    }
-
-    /// Ends it, as if its user had replaced it: its connection is disconnected, and the others see it leave.
-    pub fn evict(self) {
-        self.rooms.evict(&self.room, &self.client_id, self.generation);
-    }
-}
-
 impl Membership {
     /// Makes `peer` a member of `room`, whose frames go to `queue` from now on.
     ///

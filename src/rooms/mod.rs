@@ -5,7 +5,8 @@
 //! - `events`: what happens in a room, and its subscribers: timeline, webhooks, peers.
 //! - `registry`: all rooms of this node, each with a lock of its own; `replication` applies to them what the cluster reports;
 //!   `queries` is what REST, metrics and the admin page ask of them.
-//! - `membership`: a client's membership as a value, and one that comes from another node.
+//! - `membership`: a client's membership as a value, and one that comes from another node; `own_membership` ends a dead one for
+//!   a new one of its user.
 //! - `backend`: what rooms and the rest of the server need of other nodes; `single_node` is the one that has none.
 
 mod backend;
@@ -13,6 +14,7 @@ mod events;
 mod handover;
 mod local;
 mod membership;
+mod own_membership;
 mod queries;
 mod registry;
 mod remote;
@@ -29,7 +31,8 @@ pub use self::{
         Backend, BackendFuture, ClaimError, ClaimRequest, ClusterCounts, ClusterStatus,
         ClusterUnavailable, NodeUnreachable, Reach, RelayedFrame, RelayedSignal, RoomCounts,
     },
-    membership::{Membership, MigratedMember, OldestMembership},
+    membership::{Membership, MigratedMember},
+    own_membership::PONG_WAIT,
     registry::RoomRegistry,
     replication::AcceptedMember,
     room::{JoinError, Resumed, is_room_id},

@@ -221,19 +221,6 @@ impl Room {
         self.members.iter().any(|member| is_meant(&member.peer))
     }
 
-    /// The local membership that `username` has had for longest.
-    pub(super) fn oldest_of(&self, username: &str) -> Option<(Arc<str>, u64, ClientQueue)> {
-        let own = self.members.iter().filter(|member| *member.peer.username == *username);
-        let local = own.filter(|member| member.queue().is_some() && !self.is_migrating(member));
-        let oldest = local.min_by_key(|member| member.join_order)?;
-        match &oldest.location {
-            Location::Local { queue, generation } => {
-                Some((oldest.peer.client_id.clone(), *generation, queue.clone()))
-            }
-            Location::Remote(_) => None,
-        }
-    }
-
     /// Removes the member at `index` for a newer one; whether it was local.
     pub(super) fn evict_replaced(&mut self, index: usize, now: Instant) -> bool {
         self.remove_at(index, Some(DisconnectReason::Replaced), "replaced", now)

@@ -36,6 +36,15 @@ impl Backend for SingleNode {
         Box::pin(ready(Membership::join_local(rooms, room, peer, queue)))
     }
 
+    fn evict_oldest_if_dead<'a>(
+        &'a self,
+        rooms: &'a RoomRegistry,
+        room: &'a Arc<str>,
+        username: &'a str,
+    ) -> BackendFuture<'a, bool> {
+        Box::pin(rooms.evict_oldest_if_dead(room, username))
+    }
+
     fn claim(&self, _: ClaimRequest) -> BackendFuture<'_, Result<(), ClaimError>> {
         Box::pin(ready(Err(ClaimError::Ended)))
     }

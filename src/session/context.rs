@@ -136,8 +136,6 @@ pub struct SessionLimits {
     pub token_refresh_grace: Duration,
     /// How long a client that may resume may be without a connection; zero where none may resume.
     pub resume_window: Duration,
-    /// How long a member of a full room has to answer a Ping when its own user joins on another connection.
-    pub pong_wait: Duration,
 }
 
 /// The longest first message of a client that is no guest, in bytes: an access token of 8 KiB, or a resume token, and a

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytestring::ByteString;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tracing::Span;
 use uuid::Uuid;
 
@@ -23,7 +23,7 @@ use crate::{
         self, AuthToken, ClientFrame, ClientMessage, CloseReason, Features, FrameError,
         RequestedId, ServerMessage, TokenField,
     },
-    rooms::{JoinError, Membership, OldestMembership, Peer},
+    rooms::{JoinError, Membership, Peer},
     websocket::Socket,
 };
 
@@ -148,20 +148,15 @@ pub(super) async fn handshake<'h, D: SessionServices>(
     Ok(HandshakeOutcome { member, greeting, guest_frame: is_guest_frame.then_some(first) })
 }
 
-/// Makes a place for a client in a full room by ending its user's oldest membership, where no client is behind that: it is
-/// detached, or its client answers no Ping. Returns whether there was such a membership.
+/// Makes a place for a client in a full room by ending its user's oldest membership, where no client is behind that. Returns
+/// whether there was such a membership.
 async fn evict_own<D>(context: &SessionContext<D>, peer: &Peer) -> bool {
-    let oldest = OldestMembership::find(&context.rooms, &context.room, &peer.username);
-    let Some(oldest) = oldest else { return false };
-    if !oldest.queue().is_detached() {
-        let pong = timeout(context.limits.pong_wait, oldest.queue().request_pong()).await;
-        if let Ok(Ok(())) = pong {
-            return false;
-        }
+    let (rooms, room) = (&context.rooms, &context.room);
+    let is_evicted = rooms.backend().evict_oldest_if_dead(rooms, room, &peer.username).await;
+    if is_evicted {
+        tracing::info!("own membership replaced in a full room");
     }
-    oldest.evict();
-    tracing::info!("own membership replaced in a full room");
-    true
+    is_evicted
 }
 
 /// Adds the peer to the log lines of the rest of the handshake.

@@ -319,7 +319,6 @@ fn limits() -> SessionLimits {
         enforce_token_expiry: true,
         has_issuer: false,
         token_refresh_grace: Duration::from_secs(60),
-        pong_wait: Duration::from_secs(3),
         resume_window: WINDOW,
     }
 }

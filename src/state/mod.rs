@@ -62,9 +62,6 @@ pub const MAX_UNAUTHENTICATED: usize = 8192;
 /// The same from one address.
 const MAX_UNAUTHENTICATED_PER_ADDRESS: usize = 256;
 
-/// How long a member of a full room has to answer a Ping before its own user's next connection takes its place.
-const PONG_WAIT: Duration = Duration::from_secs(3);
-
 /// Logins that may wait for each thread that checks passwords: about eight seconds of work.
 const MAX_QUEUED_LOGINS_PER_THREAD: usize = 32;
 
@@ -262,7 +259,6 @@ impl AppStateInner {
             has_issuer: self.config.tokens.key_source.is_some(),
             token_refresh_grace: self.config.intervals.token_refresh_grace,
             resume_window: self.config.rooms.resume_window,
-            pong_wait: PONG_WAIT,
         }
     }
 

@@ -12,6 +12,7 @@ use crate::{
         Client, PASSWORD, eventually,
         process::{KEY, RestartableServer},
         redis_server::RedisServer,
+        resumable::{RESUME, ResumableClient},
     },
     tokens::hs256,
 };
@@ -319,4 +320,59 @@ async fn concurrent_joins_and_leaves_end_in_one_consistent_state() {
     let open: Vec<_> = inside.into_iter().filter(RoomObserver::is_open).collect();
     assert!(!open.is_empty());
     cluster.assert_consistent(&open).await;
+}
+
+/// The room has three places; dave's client answers, and is another user's.
+async fn start_with_three_places() -> (TestCluster, RoomObserver) {
+    let cluster = TestCluster::start(&[("MAX_CONNECTIONS_PER_ROOM", "3")]).await;
+    let dave = cluster.join(1, "den", "dave", "d").await;
+    (cluster, dave)
+}
+
+#[tokio::test]
+async fn a_dead_membership_on_another_node_makes_room_for_its_user() {
+    let (cluster, dave) = start_with_three_places().await;
+    // Nothing is read on it from now on: a browser that has crashed.
+    let mut dead = Client::connect(cluster.nodes[0].address(), "den", &[]).await.unwrap();
+    dead.authenticate("alice", &cluster.tokens["alice"], json!("dead")).await;
+    let newer = cluster.join(2, "den", "alice", "newer").await;
+
+    let new = cluster.join(2, "den", "alice", "new").await;
+
+    eventually("dave has heard it", async || dave.events().contains(&"joined new".into())).await;
+    assert_eq!(dave.events(), ["joined dead", "joined newer", "left dead", "joined new"]);
+    let (last, close) = dead.read_to_close().await;
+    assert_eq!((close.0, &last.last().unwrap()["code"]), (4001, &json!("replaced")));
+    cluster.assert_consistent(&[dave, newer, new]).await;
+}
+
+#[tokio::test]
+async fn a_detached_membership_on_another_node_makes_room_for_its_user() {
+    let (cluster, dave) = start_with_three_places().await;
+    let (token, node) = (&cluster.tokens["alice"], cluster.nodes[0].address());
+    let mut old = ResumableClient::join(node, "den", "old", token, RESUME).await;
+    let carol = cluster.join(0, "den", "carol", "c").await;
+    old.drop_connection().await;
+    old.receive_until_closed().await;
+
+    // This node has no member in the room.
+    let new = cluster.join(2, "den", "alice", "new").await;
+
+    eventually("dave has heard it", async || dave.events().contains(&"joined new".into())).await;
+    assert_eq!(dave.events(), ["joined old", "joined c", "left old", "joined new"]);
+    old.assert_resume_fails(node).await;
+    cluster.assert_consistent(&[dave, carol, new]).await;
+}
+
+#[tokio::test]
+async fn a_membership_on_another_node_whose_client_answers_stays() {
+    let (cluster, dave) = start_with_three_places().await;
+    let alice = cluster.join(0, "den", "alice", "a").await;
+    let carol = cluster.join(0, "den", "carol", "c").await;
+
+    let refused = cluster.try_join(2, "den", "alice", "new").await;
+
+    assert_eq!(refused.err(), Some((1008, "Room is full".into())));
+    assert_eq!(dave.events(), ["joined a", "joined c"]);
+    cluster.assert_consistent(&[dave, alice, carol]).await;
 }

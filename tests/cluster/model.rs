@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use signaling::{
     cluster::{
         ClusterGateway, MigratedMembers,
-        messages::{Claim, ClusterCommand, ClusterEvent},
+        messages::{Claim, ClusterCommand, ClusterEvent, Eviction},
         receipts::UnconfirmedSignals,
     },
     delivery::{self, ClientQueueReader, ReplayBuffer},
@@ -343,6 +343,14 @@ impl Node {
                         &to,
                         ClusterEvent::Confirmed { node, engine: engine_number, receipts },
                     );
+                }
+                ClusterCommand::Evict(eviction) => {
+                    let node = eviction.connection.node.clone();
+                    engine.post(&node, ClusterEvent::EvictionRequested(eviction));
+                }
+                ClusterCommand::AnswerEviction { eviction, is_gone } => {
+                    let Eviction { asking_node, number, .. } = eviction;
+                    engine.post(&asking_node, ClusterEvent::EvictionAnswered { number, is_gone });
                 }
                 ClusterCommand::PeerState { node, room, client_id, key, is_detached } => {
                     let connection = connection(key);
