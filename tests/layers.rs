@@ -33,6 +33,7 @@ const USES: [(&str, &[&str]); 32] = [
             "cluster",
             "config",
             "http_client",
+            "memory",
             "moderation",
             "net",
             "state",

@@ -1,4 +1,4 @@
-//! What this machine gives the server: ports to listen on, and file descriptors for connections.
+//! What this machine gives the server: ports to listen on, file descriptors for connections, and memory.
 
 use std::{
     io::{self, ErrorKind},
@@ -11,14 +11,18 @@ use tokio::time::timeout;
 
 use super::Diagnostic;
 use crate::{
-    config::{ListenSettings, ReloadableSettings},
+    config::{ListenSettings, ProcessSettings, ReloadableSettings},
     http_client::LocalServer,
+    memory,
     net::{self, UnixSocketFile},
     state::MAX_UNAUTHENTICATED,
 };
 
 /// For the answer of a server that has a port already.
 const IDENTIFY_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The memory limit that fits the smallest budget, in MiB.
+const MIN_MEMORY_MIB: usize = 256;
 
 /// How much of that answer is read, in bytes.
 const MAX_IDENTIFY_BYTES: usize = 4096;
@@ -184,6 +188,28 @@ fn judge_file_descriptors(
     }
 }
 
+/// Checks that there is memory for what the server may hold for clients, and for the rest.
+pub(super) fn check_memory(process: &ProcessSettings) -> Diagnostic {
+    let available = usize::try_from(memory::available()).unwrap_or(usize::MAX);
+    judge_memory(process.memory_budget() >> 20, available >> 20)
+}
+
+fn judge_memory(budget_mib: usize, available_mib: usize) -> Diagnostic {
+    const SUBJECT: &str = "memory";
+    const FIX: &str = "raise the memory limit (`MemoryMax=` in the unit, or the container's limit), or lower MEMORY_BUDGET_MIB";
+    let message = format!(
+        "up to {budget_mib} MiB may be held for clients (MEMORY_BUDGET_MIB), of {available_mib} MiB that a process may use here"
+    );
+    if budget_mib >= available_mib {
+        Diagnostic::fault(SUBJECT, message, FIX)
+    } else if budget_mib > available_mib / 2 || available_mib < MIN_MEMORY_MIB {
+        let message = format!("{message}; the rest is little for members and the kernel's buffers");
+        Diagnostic::warning(SUBJECT, message, FIX)
+    } else {
+        Diagnostic::ok(SUBJECT, message)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::{super::Verdict, *};
@@ -201,5 +227,16 @@ mod tests {
         assert_eq!(verdict(20_000, 1500, 100), Verdict::Warning);
         assert_eq!(verdict(20_000, 1000, 100), Verdict::Ok);
         assert_eq!(verdict(usize::MAX, usize::MAX, 0), Verdict::Fault, "no overflow");
+    }
+
+    #[test]
+    fn the_memory_budget_leaves_at_least_half_of_the_memory() {
+        let verdict = |budget, available| judge_memory(budget, available).verdict;
+
+        assert_eq!(verdict(64, 256), Verdict::Ok);
+        assert_eq!(verdict(1024, 2048), Verdict::Ok);
+        assert_eq!(verdict(1025, 2048), Verdict::Warning);
+        assert_eq!(verdict(64, 255), Verdict::Warning);
+        assert_eq!(verdict(512, 512), Verdict::Fault);
     }
 }

@@ -58,6 +58,9 @@ pub async fn run(
         diagnostics.push(machine::check_metrics_port(address).await);
     }
     diagnostics.push(machine::check_file_descriptors(reloadable));
+    if are_accepted(&["MEMORY_BUDGET_MIB"]) {
+        diagnostics.push(machine::check_memory(&startup.process));
+    }
     diagnostics.extend(clock::check(date).await);
     if are_accepted(&["JWT_PUBLIC_KEY_FILE", "JWT_JWKS_URL", "JWT_ISSUER"]) {
         diagnostics.extend(issuer::check(startup).await);

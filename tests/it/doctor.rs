@@ -349,6 +349,15 @@ async fn the_limit_of_file_descriptors_is_checked_against_the_settings() {
     limited(10_000).await.assert_finding("file descriptors", "ok", "9936 connections", "");
 }
 
+#[tokio::test]
+async fn the_memory_is_checked_against_the_budget() {
+    let folder = home();
+    let found = Findings::of(&folder, &[("MEMORY_BUDGET_MIB", "1048576")]).await;
+    found.assert_finding("memory", "fault", "1048576 MiB may be held", "MemoryMax");
+    let found = Findings::of(&folder, &[("MEMORY_BUDGET_MIB", "64")]).await;
+    found.assert_finding("memory", "ok", "64 MiB may be held", "");
+}
+
 /// What the kernel says comes through `timedatectl`, which a script stands for here.
 #[tokio::test]
 async fn the_clock_is_as_synchronised_as_the_kernel_reports() {
