@@ -18,7 +18,9 @@ use tokio::{
     time::{Instant, interval, sleep, sleep_until, timeout_at},
 };
 
-use crate::clients::{PONG, RawSocket, TEXT, Target, TestError, connect, frame, http, user};
+use crate::clients::{
+    PONG, RawSocket, TEXT, Target, TestError, administer, connect, frame, http, user,
+};
 
 /// One attack.
 pub struct Attack {
@@ -57,6 +59,7 @@ pub const ALL: &[Attack] = &[
     },
     attack("metrics", |target, until| Box::pin(metrics(target, until))),
     attack("resume-slots", |target, until| Box::pin(resume_slots(target, until))),
+    attack("evasion", |target, until| Box::pin(evasion(target, until))),
 ];
 
 /// Repeats something until a time; after a failure it pauses.
@@ -286,7 +289,7 @@ async fn refusals(target: Arc<Target>, until: Instant) -> Result<String, TestErr
             let (target, refused) = (target.clone(), refused.clone());
             async move {
                 if kind % 2 == 0 {
-                    let (status, _) = http(target.address, from, "GET /api/rooms", "").await?;
+                    let (status, _) = http(target.address, from, "GET /api/rooms").await?;
                     refused.fetch_add(u64::from(status == 429), Relaxed);
                     return Ok(());
                 }
@@ -324,7 +327,7 @@ async fn metrics(target: Arc<Target>, until: Instant) -> Result<String, TestErro
     while Instant::now() + Duration::from_secs(2) < until {
         let began = Instant::now();
         let from = Ipv4Addr::new(127, 9, 0, 2);
-        let scraped = http(target.metrics, from, "GET /metrics", "").await;
+        let scraped = http(target.metrics, from, "GET /metrics").await;
         // A monitor that was displaced asks again.
         if scraped.is_ok_and(|(status, _)| status == 200) {
             scrapes += 1;
@@ -358,4 +361,48 @@ async fn resume_slots(target: Arc<Target>, until: Instant) -> Result<String, Tes
     while tasks.join_next().await.is_some() {}
     let broken = broken.load(Relaxed);
     Ok(format!("{broken} connections broken, {resumed} of {resumed} resumes of the neighbour"))
+}
+
+/// L5: accounts that come back under another client id whenever they are kicked, which an administrator does each time. A
+/// ban, a lock and an unlock are accepted all the same.
+async fn evasion(target: Arc<Target>, until: Instant) -> Result<String, TestError> {
+    let kicks = Arc::<AtomicU64>::default();
+    let mut tasks = JoinSet::new();
+    for number in 0..80_u8 {
+        let (target, kicks) = (target.clone(), kicks.clone());
+        let (from, name) = (Ipv4Addr::new(127, 11, 0, number + 1), user(200 + usize::from(number)));
+        let room = format!("evasion{}", number % 10);
+        tasks.spawn(repeat(until, move || {
+            let (target, name, room) = (target.clone(), name.clone(), room.clone());
+            let kicks = kicks.clone();
+            async move {
+                let joined = RawSocket::join(&target, from, &room, &name, json!([])).await;
+                let (mut member, reply) = joined?;
+                let kick = json!({"client_id":reply["client_id"]});
+                let path = format!("rooms/{room}/kick");
+                // From many addresses, each of which opens a bounded number of connections a minute.
+                let status = administer(&target, from, &path, &kick).await?;
+                kicks.fetch_add(u64::from(status == 200), Relaxed);
+                member.closed().await;
+                Ok(())
+            }
+        }));
+    }
+    let (ban, nothing) = (json!({"username":"mallory","seconds":60}), json!({}));
+    let rules = [("ban", &ban), ("rooms/den/lock", &nothing), ("rooms/den/unlock", &nothing)];
+    let mut refused = Vec::new();
+    while Instant::now() + Duration::from_secs(2) < until {
+        for (path, body) in rules {
+            let status = administer(&target, Ipv4Addr::LOCALHOST, path, body).await?;
+            if status != 200 {
+                refused.push(format!("{path}: {status}"));
+            }
+        }
+        sleep(Duration::from_millis(500)).await;
+    }
+    while tasks.join_next().await.is_some() {}
+    match refused.first() {
+        Some(first) => Err(format!("{} rules refused, {first}", refused.len()).into()),
+        None => Ok(format!("{} kicks", kicks.load(Relaxed))),
+    }
 }

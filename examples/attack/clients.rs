@@ -22,6 +22,9 @@ pub const TIMEOUT: Duration = Duration::from_secs(20);
 /// The key of the access tokens, which the clients mint themselves.
 pub const JWT_KEY: &str = "attack: a key for tokens of 32 bytes or more";
 
+/// The administrator's token.
+pub const ADMIN_TOKEN: &str = "attack: an administrator's token of 32 bytes or more";
+
 /// How many accounts there are.
 pub const ACCOUNTS: usize = 400;
 
@@ -64,14 +67,37 @@ pub async fn connect(to: SocketAddr, from: Ipv4Addr) -> Result<TcpStream, TestEr
 }
 
 /// A request, and the status and the whole text of the response.
-pub async fn http(
+pub async fn http(to: SocketAddr, from: Ipv4Addr, line: &str) -> Result<(u16, String), TestError> {
+    request(to, from, line, "").await
+}
+
+/// The status of an administrator's request.
+pub async fn administer(
+    target: &Target,
+    from: Ipv4Addr,
+    path: &str,
+    body: &Value,
+) -> Result<u16, TestError> {
+    let (line, body) = (format!("POST /admin/api/{path}"), body.to_string());
+    let rest = format!(
+        "Authorization: Bearer {ADMIN_TOKEN}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    Ok(request(target.address, from, &line, &rest).await?.0)
+}
+
+/// `rest` is what follows the usual headers.
+async fn request(
     to: SocketAddr,
     from: Ipv4Addr,
     line: &str,
-    headers: &str,
+    rest: &str,
 ) -> Result<(u16, String), TestError> {
     let mut stream = connect(to, from).await?;
-    let request = format!("{line} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{headers}\r\n");
+    let mut request = format!("{line} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{rest}");
+    if rest.is_empty() {
+        request.push_str("\r\n");
+    }
     stream.write_all(request.as_bytes()).await?;
     let mut response = String::new();
     timeout(TIMEOUT, stream.read_to_string(&mut response)).await??;

@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::clients::{ACCOUNTS, JWT_KEY, TIMEOUT, Target, TestError, http, user};
+use crate::clients::{ACCOUNTS, ADMIN_TOKEN, JWT_KEY, TIMEOUT, Target, TestError, http, user};
 
 /// The limit of the control group, in MiB.
 const LIMIT_MIB: u64 = 256;
@@ -104,6 +104,7 @@ impl Server {
             ("SECRET_KEY", "attack: another key of 32 bytes or more"),
             ("JWT_SECRET_KEY", JWT_KEY),
             ("TRUSTED_PROXIES", "[]"),
+            ("ADMIN_TOKEN", ADMIN_TOKEN),
             ("MAX_CONNECTIONS_PER_USER", "50"),
         ]);
         if group.is_err() {
@@ -194,7 +195,7 @@ impl Server {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid))?;
         let fields: Vec<_> = stat.rsplit_once(')').ok_or("no stat")?.1.split_whitespace().collect();
         let ticks = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
-        let (_, text) = http(self.metrics, [127, 0, 0, 1].into(), "GET /metrics", "").await?;
+        let (_, text) = http(self.metrics, [127, 0, 0, 1].into(), "GET /metrics").await?;
         let shed =
             text.lines().find_map(|line| line.strip_prefix("signaling_memory_shed_clients_total "));
         Ok(Snapshot {
