@@ -147,7 +147,7 @@ fn the_server_sends_every_server_message_exactly_so_and_no_other() {
         }
         .encode(),
         ServerMessage::Error {
-            message: "You join rooms too often; join again after the given time",
+            message: "You join or resume too often; try again after the given time",
             code: "rate_limited",
             id: None,
             retry: Some(true),

@@ -1,4 +1,5 @@
-//! Limits how often an account and an address join rooms (`JOINS_PER_MINUTE`, `MAX_CONNECTIONS_PER_IP`).
+//! Limits how often an account and an address join rooms (`JOINS_PER_MINUTE`, `MAX_CONNECTIONS_PER_IP`), and how often a
+//! membership is resumed.
 
 use std::{
     net::IpAddr,
@@ -10,23 +11,31 @@ use tokio::time::Instant;
 
 use super::{AccountKey, address_key, bucket_table::BucketTable, token_bucket::BucketSize};
 
-/// A token bucket of joins for each account, and one for each address. A resume is no join.
+/// How many times as many resumes as joins an account has: many of its members may lose their connections at once.
+const RESUMES_PER_JOIN: f64 = 10.0;
+
+/// A token bucket of joins for each account, and one for each address. A resume is no join: it has a bucket of its
+/// membership, as large as an account's of joins, and another one of its account. Each resume is news for the peers, and two
+/// lines in the log.
 ///
 /// An account's bucket holds half a minute's joins. That of an address holds as many as it may have connections, and
 /// refills within a minute: all its members may reconnect at once.
 pub struct JoinRateLimiter(Mutex<JoinBuckets>);
 
+#[derive(Default)]
 struct JoinBuckets {
     accounts: BucketTable<AccountKey>,
     addresses: BucketTable<IpAddr>,
+    /// Of resumes, by the key of the membership.
+    memberships: BucketTable<u128>,
+    resuming_accounts: BucketTable<AccountKey>,
 }
 
 impl JoinRateLimiter {
     /// An account may join `per_minute` times a minute, an address `per_address` times. Where `per_minute` is 0, nothing
     /// is limited; where `per_address` is 0, no address is.
     pub fn new(per_minute: u32, per_address: usize) -> Self {
-        let (accounts, addresses) = (BucketTable::default(), BucketTable::default());
-        let limiter = Self(Mutex::new(JoinBuckets { accounts, addresses }));
+        let limiter = Self(Mutex::default());
         limiter.apply_settings(per_minute, per_address);
         limiter
     }
@@ -38,7 +47,12 @@ impl JoinRateLimiter {
         let size =
             |burst: f64, per_minute: f64| BucketSize { burst, per_second: per_minute / 60.0 };
         let is_limited = per_minute > 0;
-        joins.accounts.size = is_limited.then(|| size((account / 2.0).floor().max(1.0), account));
+        let burst = (account / 2.0).floor().max(1.0);
+        let of_account = is_limited.then(|| size(burst, account));
+        joins.accounts.size = of_account;
+        joins.memberships.size = of_account;
+        joins.resuming_accounts.size =
+            is_limited.then(|| size(burst * RESUMES_PER_JOIN, account * RESUMES_PER_JOIN));
         joins.addresses.size = (is_limited && per_address > 0).then(|| size(address, address));
     }
 
@@ -64,9 +78,33 @@ impl JoinRateLimiter {
         Ok(())
     }
 
+    /// Counts a resume by `account` of the membership with this key.
+    ///
+    /// # Errors
+    ///
+    /// As [`check`](Self::check).
+    pub fn check_resume(
+        &self,
+        account: &AccountKey,
+        membership: u128,
+        now: Instant,
+    ) -> Result<(), Duration> {
+        let joins = &mut *self.lock();
+        let of_account = joins.resuming_accounts.wait(account, now);
+        let wait = of_account.max(joins.memberships.wait(&membership, now));
+        if !wait.is_zero() {
+            return Err(wait);
+        }
+        joins.resuming_accounts.take(account.clone(), now);
+        joins.memberships.take(membership, now);
+        Ok(())
+    }
+
     /// Drops buckets that are full again.
     pub fn evict_expired(&self, now: Instant) {
         let joins = &mut *self.lock();
+        joins.memberships.evict_full(now);
+        joins.resuming_accounts.evict_full(now);
         joins.accounts.evict_full(now);
         joins.addresses.evict_full(now);
     }
@@ -137,6 +175,24 @@ mod tests {
         assert_eq!(accepted(&limiter, &guest("guest-000001", ip(1)), ip(1), now), 5);
         assert_eq!(accepted(&limiter, &guest("guest-000002", ip(1)), ip(1), now), 0);
         assert_eq!(accepted(&limiter, &guest("guest-000002", ip(2)), ip(2), now), 5);
+    }
+
+    #[test]
+    fn a_membership_is_resumed_as_often_as_an_account_joins_and_all_of_an_account_ten_times_as_often()
+     {
+        let (limiter, now) = (JoinRateLimiter::new(60, 100), Instant::now());
+        let resumed = |account: &str, membership, now| {
+            (0..10_000)
+                .take_while(|_| limiter.check_resume(&user(account), membership, now).is_ok())
+                .count()
+        };
+
+        assert_eq!(resumed("alice", 0, now), 30);
+        assert_eq!(resumed("alice", 0, now + SECOND), 1);
+        let others: usize = (1..100).map(|membership| resumed("alice", membership, now)).sum();
+        assert_eq!(others, 300 - 30 + 9, "ten were refilled, and one used, in the second");
+        assert_eq!(resumed("bob", 100, now), 30, "another account");
+        assert_eq!(accepted(&limiter, &user("alice"), ip(1), now), 30, "joins are counted apart");
     }
 
     #[test]

@@ -148,7 +148,7 @@ impl CloseReason {
             Self::Restarting(_)      => sent("server_restarting",    ALWAYS,  RETRY, RESUME, 1012, "Server is restarting",                       "The server is restarting"),
             Self::Draining           => sent("draining",             ALWAYS,  RETRY, RESUME, 1012, "Server is restarting",                       "The server is restarting"),
             Self::Unavailable        => sent("unavailable",          ALWAYS,  RETRY, RESUME, 1013, "Try again later",                            "Rooms cannot be entered at the moment"),
-            Self::TooManyJoins(_)    => sent("rate_limited",         ALWAYS,  RETRY, RESUME, 1013, "Try again later",                            "You join rooms too often; join again after the given time"),
+            Self::TooManyJoins(_)    => sent("rate_limited",         ALWAYS,  RETRY, RESUME, 1013, "Try again later",                            "You join or resume too often; try again after the given time"),
             Self::Overloaded         => sent("unavailable",          ALWAYS,  RETRY, RESUME, 1013, "Try again later",                            "The server holds as much as it may at the moment"),
             Self::TooSlow            => sent("too_slow",             MEMBERS, RETRY, RESUME, 1013, "Reading too slowly",                         "Send queue overflow: the client reads too slowly"),
             Self::Replaced           => sent("replaced",             MEMBERS, FINAL, LEAVE,  4001, "Replaced by a new connection",               "The same user opened a new connection with this client id"),

@@ -68,6 +68,10 @@ pub(super) async fn handshake<'h, D: SessionServices>(
                 return Ok(HandshakeOutcome { member, greeting, guest_frame: None });
             }
             Err(ResumeFailure::Unavailable) => return Err(CloseReason::Unavailable),
+            Err(ResumeFailure::TooOften(wait)) => {
+                context.metrics.record_limit(LimitKind::Joins);
+                return Err(CloseReason::TooManyJoins(wait));
+            }
             Err(ResumeFailure::Refused(sentence)) => {
                 context.metrics.record_resume(ResumeResult::Refused);
                 let address = context.address;

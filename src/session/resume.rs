@@ -1,6 +1,8 @@
 //! Resuming: from a resume token to the membership that it stands for.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
 
 use super::{
     Authorized, Credentials, SessionContext, SessionServices, detached::encode_context,
@@ -27,6 +29,8 @@ pub(super) struct ResumedMembership {
 pub(super) enum ResumeFailure {
     /// The sentence of the `error` frame. The client may join instead.
     Refused(String),
+    /// The membership, or its account, was resumed too often; the client may resume after this time.
+    TooOften(Duration),
     /// The state that the nodes of a cluster share cannot be reached.
     Unavailable,
 }
@@ -39,6 +43,11 @@ pub(super) async fn resume<D: SessionServices>(
 ) -> Result<ResumedMembership, ResumeFailure> {
     let (token, last_seq, authorized) =
         verify_resume(context, request, queue).map_err(ResumeFailure::Refused)?;
+    let account = authorized.account(context.address);
+    context
+        .joins
+        .check_resume(&account, token.key, Instant::now())
+        .map_err(ResumeFailure::TooOften)?;
     let client_id: Arc<str> = token.client_id.as_str().into();
     let peer = Peer {
         client_id: client_id.clone(),

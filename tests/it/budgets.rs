@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{
     Client, TestServer,
-    resumable::{RESUME, ResumableClient},
+    resumable::{RESUME, RESUME_AND_STATES, ResumableClient},
 };
 
 const METRICS_TOKEN: &str = "0123456789abcdef0123456789abcdef";
@@ -69,7 +69,7 @@ async fn an_account_that_joins_too_often_is_told_when_to_return_and_others_notic
     assert!((1..=3001).contains(&wait.as_u64().unwrap()), "{wait}");
     assert!(try_join(&server, "alice", "192.0.2.2").await.is_err(), "from anywhere");
     assert!(try_join(&server, "bob", "192.0.2.1").await.is_ok(), "another account");
-    for _ in 0..30 {
+    for _ in 0..10 {
         carol.receive_pending().await;
         carol.drop_connection().await;
         assert_eq!(carol.resume(server.address).await["type"], "resumed", "is no join");
@@ -77,6 +77,42 @@ async fn an_account_that_joins_too_often_is_told_when_to_return_and_others_notic
     let metrics = server.request(Method::GET, "/metrics").bearer_auth(METRICS_TOKEN);
     let metrics = metrics.send().await.unwrap().text().await.unwrap();
     assert!(metrics.contains("signaling_rate_limited_total{kind=\"joins\"} 2"), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_membership_that_is_resumed_too_often_waits_and_its_peers_notice_little() {
+    let server = TestServer::start(&[("JOINS_PER_MINUTE", "60")]).await;
+    let join = async |name: &str| {
+        let token = server.token(name);
+        ResumableClient::join(server.address, "den", name, &token, RESUME_AND_STATES).await
+    };
+    let (mut alice, mut bob) = (join("alice").await, join("bob").await);
+    alice.receive_pending().await;
+
+    let mut accepted = 0;
+    let refused = loop {
+        let (new, answer) = alice.try_resume(server.address).await;
+        if answer["type"] != "resumed" {
+            assert_eq!(new.client.rejection().await, (1013, "Try again later".to_owned()));
+            break answer;
+        }
+        accepted += 1;
+        assert!(accepted < 200, "no limit");
+        alice = new;
+        alice.receive_pending().await;
+    };
+
+    // One is added every second.
+    assert!((30..40).contains(&accepted), "{accepted}");
+    assert_eq!((&refused["code"], &refused["retry"]), (&json!("rate_limited"), &json!(true)));
+    let wait = refused["retry_after_ms"].as_u64().unwrap();
+    assert!((1..=1001).contains(&wait), "{refused}");
+    // The membership stays, and so does the other one's budget.
+    bob.receive_pending().await;
+    bob.drop_connection().await;
+    assert_eq!(bob.resume(server.address).await["type"], "resumed");
+    tokio::time::sleep(std::time::Duration::from_millis(wait)).await;
+    assert_eq!(alice.resume(server.address).await["type"], "resumed");
 }
 
 #[tokio::test]
