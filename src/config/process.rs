@@ -75,6 +75,12 @@ impl ProcessSettings {
         self.memory_budget_mib.map_or_else(by_default, |mebibytes| mebibytes << 20)
     }
 
+    /// How many WebSockets the memory suffices for beside that.
+    pub fn socket_capacity(&self, has_tls: bool) -> usize {
+        let budget = u64::try_from(self.memory_budget()).unwrap_or(u64::MAX);
+        memory::socket_capacity(memory::available(), budget, has_tls)
+    }
+
     pub(super) fn read(reader: &mut Reader<'_>) -> Self {
         let debug = reader.get(&DEBUG);
         Self {

@@ -13,6 +13,24 @@ pub fn default_budget(available: u64) -> u64 {
     (available / 4).max(MIN_DEFAULT_BUDGET)
 }
 
+/// What the process takes without clients, and what the allocator does not give back, in bytes.
+const PROCESS_BYTES: u64 = 64 << 20;
+
+/// What a WebSocket takes at most while nothing waits for its client, in bytes, with what the kernel holds for it; and how much
+/// more with TLS.
+const SOCKET_BYTES: u64 = 10 << 10;
+const TLS_BYTES: u64 = 10 << 10;
+
+/// So many WebSockets are accepted however little memory there is.
+const MIN_SOCKETS: u64 = 256;
+
+/// How many WebSockets fit into the memory that is `available`, beside a `budget` for what waits for their clients.
+pub fn socket_capacity(available: u64, budget: u64, has_tls: bool) -> usize {
+    let each = if has_tls { SOCKET_BYTES + TLS_BYTES } else { SOCKET_BYTES };
+    let beside = available.saturating_sub(budget).saturating_sub(PROCESS_BYTES);
+    usize::try_from((beside / each).max(MIN_SOCKETS)).unwrap_or(usize::MAX)
+}
+
 /// How much memory this process may use, in bytes: the lowest limit of its control groups (cgroups(7), both versions), or
 /// all that the machine has.
 pub fn available() -> u64 {

@@ -11,7 +11,7 @@ mod budget;
 mod guard;
 mod shedding;
 
-pub use available::{available, default_budget};
+pub use available::{available, default_budget, socket_capacity};
 pub use budget::{
     Charge, Growth, MIN_ACCOUNT_SHARE, MIN_UNAUTHENTICATED_SHARE, MemoryAccount, MemoryBudget,
     MemoryHolder, MemoryKind, Shed,

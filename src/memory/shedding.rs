@@ -7,6 +7,10 @@ use super::budget::{MemoryBudget, MemoryHolder};
 /// A holder with less than this, in bytes, is not shed: it would free nothing worth a connection.
 const MIN_SHED: usize = 4 << 10;
 
+/// Holders that differ by less than this, in bytes, count as equally large: among them those are shed that have been there for
+/// longest. A client that is just connecting is not shed for others that hold a little less, and stay.
+const SIZE_STEP: usize = 64 << 10;
+
 impl MemoryBudget {
     /// Sheds the largest holders of each account that holds more than its share, then the largest of all while more than
     /// 80 % of the budget is held. Returns how many were shed.
@@ -40,7 +44,8 @@ fn shed_largest(mut holders: Vec<Arc<MemoryHolder>>, held: usize, target: usize)
         return 0;
     }
     holders.retain(|holder| !holder.is_shed() && holder.held() >= MIN_SHED);
-    holders.sort_unstable_by_key(|holder| std::cmp::Reverse(holder.held()));
+    // Stable: the holders of an account are in the order in which they came.
+    holders.sort_by_key(|holder| std::cmp::Reverse(holder.held() / SIZE_STEP));
     let mut count = 0;
     for holder in holders {
         if left <= target {

@@ -14,7 +14,7 @@ use strum::VariantArray;
 
 use super::{
     Charge, Growth, MIN_ACCOUNT_SHARE, MIN_UNAUTHENTICATED_SHARE, MemoryAccount, MemoryBudget,
-    MemoryHolder, MemoryKind, Shed, available::available_in, default_budget,
+    MemoryHolder, MemoryKind, Shed, available::available_in, default_budget, socket_capacity,
 };
 
 const MIB: usize = 1 << 20;
@@ -77,6 +77,33 @@ fn the_largest_connection_of_an_account_over_its_share_is_shed_and_no_other() {
     assert_eq!([small.is_open(), large.is_open(), other.is_open()], [true, false, true]);
     assert_eq!((budget.held(), budget.shed_count()), (10 * MIB, 1));
     assert!(!budget.has_excess());
+}
+
+#[test]
+fn what_is_beside_the_budget_is_for_web_sockets() {
+    let capacity =
+        |available: u64, budget: u64, tls| socket_capacity(available << 20, budget << 20, tls);
+
+    assert_eq!(capacity(256, 64, false), 13_107);
+    assert_eq!(capacity(512, 128, true), 16_384);
+    assert_eq!(capacity(64, 64, false), 256);
+    assert_eq!(capacity(0, u64::MAX >> 20, false), 256);
+}
+
+#[test]
+fn of_connections_that_hold_about_as_much_the_oldest_are_shed() {
+    let budget = MemoryBudget::new(64 * MIB);
+    let idle: Vec<_> = (0..1024).map(|_| Connection::open(&budget.holder(), 16 << 10)).collect();
+    assert_eq!(budget.shed_excess(), 0);
+
+    let newer: Vec<_> = (0..3).map(|_| Connection::open(&budget.holder(), 30 << 10)).collect();
+    let large = Connection::open(&budget.holder(), 80 << 10);
+
+    // 170 KiB too many.
+    assert_eq!(budget.shed_excess(), 7);
+    assert!(!large.is_open() && newer.iter().all(|it| it.is_open()));
+    assert!(idle.iter().take(6).all(|it| !it.is_open()));
+    assert!(idle.iter().skip(6).all(|it| it.is_open()));
 }
 
 #[test]

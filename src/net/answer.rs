@@ -1,4 +1,5 @@
-//! The stream that hyper writes answers to, with the one head corrected that hyper cannot be told to write.
+//! The stream that hyper reads requests from and writes answers to, a little at a time, and with the one head corrected that
+//! hyper cannot be told to write.
 
 use std::{
     io::{self, IoSlice},
@@ -6,7 +7,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
 
 /// How every answer begins that ends HTTP on a connection.
 const SWITCHING: &[u8] = b"HTTP/1.1 101 ";
@@ -15,21 +16,25 @@ const SWITCHING: &[u8] = b"HTTP/1.1 101 ";
 const UPGRADE_AND_CLOSE: &[u8] = b"connection: Upgrade, close\r\n";
 const UPGRADE: &[u8] = b"connection: Upgrade\r\n";
 
+/// How much hyper reads at once, in bytes. With less than its first buffer holds, the buffer grows only for a head that is as
+/// long, and what it has read ahead of the next request is little.
+const MAX_READ_BYTES: u64 = 4 * 1024;
+
 /// A connection for hyper. After a 101 the connection does not close, whatever the request said, and clients that compare
 /// `Connection` as a whole (Tcl's websocket) do not take `Upgrade, close` for an upgrade.
 pub(super) struct AnswerStream<S> {
-    stream: S,
+    stream: Take<S>,
     /// The rest of a corrected head that the socket did not take yet.
     unsent: Vec<u8>,
 }
 
-impl<S> AnswerStream<S> {
+impl<S: AsyncRead> AnswerStream<S> {
     pub(super) fn new(stream: S) -> Self {
-        Self { stream, unsent: Vec::new() }
+        Self { stream: stream.take(MAX_READ_BYTES), unsent: Vec::new() }
     }
 
     pub(super) fn into_inner(self) -> S {
-        self.stream
+        self.stream.into_inner()
     }
 }
 
@@ -43,10 +48,10 @@ fn corrected(bytes: &[u8]) -> Option<Vec<u8>> {
     Some([before, UPGRADE, rest.get(UPGRADE_AND_CLOSE.len()..)?].concat())
 }
 
-impl<S: AsyncWrite + Unpin> AnswerStream<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AnswerStream<S> {
     fn poll_unsent(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.unsent.is_empty() {
-            match ready!(Pin::new(&mut self.stream).poll_write(context, &self.unsent))? {
+            match ready!(Pin::new(self.stream.get_mut()).poll_write(context, &self.unsent))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 written => drop(self.unsent.drain(..written)),
             }
@@ -61,11 +66,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for AnswerStream<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.stream.set_limit(MAX_READ_BYTES);
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for AnswerStream<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for AnswerStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -78,7 +84,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for AnswerStream<S> {
             let _ = self.poll_unsent(context)?;
             return Poll::Ready(Ok(bytes.len()));
         }
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        Pin::new(self.stream.get_mut()).poll_write(context, bytes)
     }
 
     fn poll_write_vectored(
@@ -90,23 +96,23 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for AnswerStream<S> {
             Some(head) if head.starts_with(SWITCHING) => self.poll_write(context, head),
             Some(_) | None => {
                 ready!(self.poll_unsent(context))?;
-                Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+                Pin::new(self.stream.get_mut()).poll_write_vectored(context, slices)
             }
         }
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.stream.get_ref().is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_unsent(context))?;
-        Pin::new(&mut self.stream).poll_flush(context)
+        Pin::new(self.stream.get_mut()).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_unsent(context))?;
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        Pin::new(self.stream.get_mut()).poll_shutdown(context)
     }
 }
 

@@ -44,6 +44,12 @@ pub const MAX_HEAD_BYTES: usize = 32 * 1024;
 /// The most bytes that count for one request: what is read of a body that is too large is not kept.
 const MAX_REQUEST_BYTES: usize = 96 * 1024;
 
+/// What a connection takes beside the bytes of its request: its task, and the buffers of TLS and HTTP.
+const CONNECTION_BYTES: usize = 16 * 1024;
+
+/// How large the buffer of a request's head is at first. It stays as large as it had to become.
+const FIRST_HEAD_BUFFER: usize = 8 * 1024;
+
 /// The start of a connection of a client that assumes HTTP/2 (RFC 9113 section 3.4). Hyper would close it without an
 /// answer.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
@@ -89,11 +95,12 @@ impl ConnectionSlot {
         timeouts: Arc<HttpTimeouts>,
         memory: &MemoryBudget,
     ) -> Arc<Self> {
-        let slot = Arc::new(Self { permit: Mutex::new(permit), timeouts, ..Self::default() });
+        let slot = Arc::new(Self { timeouts, ..Self::default() });
         let holder = memory.holder();
         let shed: Weak<Self> = Arc::downgrade(&slot);
         holder.set_shed(shed);
-        slot.request_charge().0 = Some(holder.charge(MemoryKind::PartialRequests));
+        slot.request_charge().charge = Some(holder.charge(MemoryKind::PartialRequests));
+        slot.set_permit(permit);
         slot
     }
 
@@ -102,9 +109,9 @@ impl ConnectionSlot {
         if self.is_websocket.load(Ordering::Relaxed) {
             return;
         }
-        if let Some(charge) = &mut self.request_charge().0 {
-            let _ = charge.set((charge.bytes() + bytes).min(MAX_REQUEST_BYTES));
-        }
+        let mut charge = self.request_charge();
+        let read = (charge.request + bytes).min(MAX_REQUEST_BYTES);
+        charge.set_request(read);
     }
 
     fn request_charge(&self) -> MutexGuard<'_, RequestCharge> {
@@ -115,6 +122,9 @@ impl ConnectionSlot {
     pub(super) fn begin_request(self: &Arc<Self>) -> RequestInProgress {
         self.has_requested.store(true, Ordering::Relaxed);
         self.is_answering.store(true, Ordering::Relaxed);
+        let mut charge = self.request_charge();
+        charge.head = charge.request;
+        drop(charge);
         RequestInProgress(self.clone())
     }
 
@@ -138,8 +148,10 @@ impl ConnectionSlot {
         self.is_reset_at_end.store(true, Ordering::Relaxed);
     }
 
-    /// Holds `permit` until the connection is a WebSocket or ends.
+    /// Holds `permit` until the connection is a WebSocket or ends. A trusted proxy has none, and its connections, which it
+    /// keeps open for later clients, count only for their requests.
     pub(super) fn set_permit(&self, permit: Option<Permit>) {
+        self.request_charge().set_connection(if permit.is_some() { CONNECTION_BYTES } else { 0 });
         *self.permit.lock().unwrap_or_else(PoisonError::into_inner) = permit;
     }
 
@@ -160,13 +172,49 @@ impl Shed for ConnectionSlot {
     }
 }
 
-/// The charge of a connection's request; none once it is a WebSocket.
+/// The charge of a connection and its request; none once it is a WebSocket.
 #[derive(Default)]
-struct RequestCharge(Option<Charge>);
+struct RequestCharge {
+    charge: Option<Charge>,
+    /// What the connection itself counts.
+    connection: usize,
+    /// What its request counts.
+    request: usize,
+    /// What had been read of the request when its head was complete.
+    head: usize,
+    /// The buffer of the largest head until now, where that had to grow.
+    buffer: usize,
+}
+
+impl RequestCharge {
+    fn set_connection(&mut self, bytes: usize) {
+        self.connection = bytes;
+        self.update();
+    }
+
+    fn set_request(&mut self, bytes: usize) {
+        self.request = bytes;
+        self.update();
+    }
+
+    /// The request was answered, and only the buffer of its head is left of it.
+    fn finish_request(&mut self) {
+        if self.head > FIRST_HEAD_BUFFER {
+            self.buffer = self.buffer.max(self.head);
+        }
+        self.set_request(0);
+    }
+
+    fn update(&mut self) {
+        if let Some(charge) = &mut self.charge {
+            let _ = charge.set(self.connection + self.request.max(self.buffer));
+        }
+    }
+}
 
 impl fmt::Debug for RequestCharge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("RequestCharge").field(&self.0.as_ref().map(Charge::bytes)).finish()
+        f.debug_tuple("RequestCharge").field(&self.charge.as_ref().map(Charge::bytes)).finish()
     }
 }
 
@@ -176,9 +224,7 @@ pub(super) struct RequestInProgress(Arc<ConnectionSlot>);
 impl Drop for RequestInProgress {
     fn drop(&mut self) {
         self.0.is_answering.store(false, Ordering::Relaxed);
-        if let Some(charge) = &mut self.0.request_charge().0 {
-            let _ = charge.set(0);
-        }
+        self.0.request_charge().finish_request();
     }
 }
 

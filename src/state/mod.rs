@@ -94,6 +94,8 @@ pub struct AppStateInner {
     migrated: Mutex<Option<MigratedMembers>>,
     /// WebSockets for each address.
     pub sockets: ConcurrencyLimiter,
+    /// How many of those there may be over all addresses.
+    pub socket_capacity: usize,
     /// WebSockets of members for each account.
     pub user_sockets: ConcurrencyLimiter<Arc<str>>,
     /// WebSockets that have not authenticated yet.
@@ -204,6 +206,7 @@ impl AppState {
             stop: CancellationToken::new(),
             migrated: Mutex::new(migrated),
             sockets: ConcurrencyLimiter::new(0, settings.limits.max_connections_per_ip),
+            socket_capacity: startup.process.socket_capacity(startup.listen.tls.is_some()),
             user_sockets: ConcurrencyLimiter::new(0, settings.limits.max_connections_per_user),
             unauthenticated: ConcurrencyLimiter::new(
                 MAX_UNAUTHENTICATED,

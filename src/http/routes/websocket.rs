@@ -26,7 +26,7 @@ use crate::{
         middleware::{client::log_refused_handshake, request::RequestId},
     },
     limits::{Permit, RefusalKind, count_refusal},
-    memory::MemoryHolder,
+    memory::{Charge, MemoryHolder, MemoryKind},
     metrics::LimitKind,
     moderation::{EntryDenied, MAX_DURATION_SECONDS, RuleKind, Subject},
     net::{ConnectionInfo, ConnectionSlot, Upgraded, stream_of, workers::Workers},
@@ -42,6 +42,10 @@ use crate::{
 
 /// How much of a refused `Origin` is logged and answered, in characters.
 const MAX_SHOWN_ORIGIN: usize = 128;
+
+/// What a WebSocket takes before it has shown a token, beside what has arrived of its first message: its task and its
+/// handshake.
+const UNAUTHENTICATED_BYTES: usize = 8 * 1024;
 
 /// Checks the request, and upgrades its connection to a WebSocket.
 pub(in crate::http) async fn upgrade(
@@ -170,11 +174,15 @@ fn run_session(
 ) -> impl Future<Output = ()> + Send {
     async move {
         let PendingSocket { address, request, room, handshake, permit, slot } = pending;
-        let address_permit = app.sockets.acquire(address);
+        let mut held = memory.charge(MemoryKind::PartialFrames);
+        let _ = held.set(UNAUTHENTICATED_BYTES);
+        let is_full = app.memory.is_exhausted() || app.sockets.in_use() >= app.socket_capacity;
+        // What is refused for that takes no place.
+        let address_permit = if is_full { None } else { app.sockets.acquire(address) };
         let close_reason = app
             .check_room_open(&room)
-            .or(address_permit.is_none().then_some(CloseReason::TooManyConnections))
-            .or(app.memory.is_exhausted().then_some(CloseReason::Overloaded));
+            .or(is_full.then_some(CloseReason::Overloaded))
+            .or(address_permit.is_none().then_some(CloseReason::TooManyConnections));
         if let Some(reason) = close_reason {
             if reason == CloseReason::TooManyConnections {
                 app.metrics.record_limit(LimitKind::Sockets);
@@ -197,7 +205,7 @@ fn run_session(
             services: StateServices {
                 app: app.clone(),
                 address,
-                unauthenticated: Mutex::new(Some(permit)),
+                unauthenticated: Mutex::new(Some(Box::new((permit, held)))),
                 of_account: Mutex::new(None),
             },
             resume_tokens: app.resume_tokens.clone(),
@@ -224,11 +232,11 @@ enum ModeratorAct {
     Unlock,
 }
 
-/// The services for one connection. Drops its permit for unauthenticated connections once it is authorized.
+/// The services for one connection. Drops what it has as an unauthenticated one once it is authorized.
 struct StateServices {
     app: AppState,
     address: IpAddr,
-    unauthenticated: Mutex<Option<Permit>>,
+    unauthenticated: Mutex<Option<Box<(Permit, Charge)>>>,
     /// Counts the connection for its account, once it is authorized.
     of_account: Mutex<Option<Permit<Arc<str>>>>,
 }

@@ -111,6 +111,56 @@ async fn parts_of_first_messages_hold_no_more_than_their_common_share() {
     wait_until_nothing_is_held(&server).await;
 }
 
+/// Idle connections from many addresses: the oldest give way to those that come, which are served.
+#[tokio::test]
+async fn idle_connections_hold_no_more_than_their_common_share() {
+    let server = TestServer::start(&[&SMALL[..], &[("TRUSTED_PROXIES", "[]")]].concat()).await;
+    start_guard(&server.app.memory).unwrap();
+    let connect = async |number: usize| {
+        let address = [127, 20, 0, u8::try_from(number / 200 + 1).unwrap()];
+        Raw::connect_from(address.into(), server.address).await
+    };
+    let connections: Vec<_> = stream::iter(0..1200).map(connect).buffered(50).collect().await;
+
+    eventually("the share is kept", async || match held(&server, MemoryKind::PartialRequests) {
+        bytes if bytes <= 16 * MIB && server.app.memory.shed_count() > 0 => Ok(()),
+        bytes => Err((bytes, server.app.memory.shed_count())),
+    })
+    .await;
+    for number in 1200..1250 {
+        let mut newcomer = connect(number).await;
+        newcomer.write("GET /api/rooms HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        assert_eq!(newcomer.answer().await.unwrap().status, 200);
+    }
+    drop(connections);
+    wait_until_nothing_is_held(&server).await;
+}
+
+/// A head that came together with the end of the request before it counts, and so does the buffer that a long head leaves.
+#[tokio::test]
+async fn what_has_arrived_of_the_next_request_is_counted() {
+    let server = small_server().await;
+    let mut connection = Raw::connect(server.address).await;
+    let part = format!("GET /health HTTP/1.1\r\nHost: a\r\nX-Part: {}", "x".repeat(30_000));
+
+    connection.write(format!("GET /health HTTP/1.1\r\nHost: a\r\n\r\n{part}")).await;
+
+    assert_eq!(connection.answer().await.unwrap().status, 200);
+    let counted = async |least| {
+        eventually("it is counted", async || match held(&server, MemoryKind::PartialRequests) {
+            bytes if bytes >= least => Ok(()),
+            bytes => Err(bytes),
+        })
+        .await;
+    };
+    counted(part.len() - 4096).await;
+    connection.write("\r\n\r\n").await;
+    assert_eq!(connection.answer().await.unwrap().status, 200);
+    counted(part.len() - 4096).await;
+    drop(connection);
+    wait_until_nothing_is_held(&server).await;
+}
+
 #[tokio::test]
 async fn what_has_arrived_of_messages_and_requests_is_counted_until_it_is_complete() {
     let server = small_server().await;
@@ -174,6 +224,31 @@ async fn a_used_up_budget_admits_nothing_new_and_disturbs_no_member() {
 }
 
 /// What a reader that does not read can make the kernel buffer is bounded, also where the kernel would allow more.
+/// With a budget that leaves no memory for anything else, the server accepts the fewest WebSockets.
+#[tokio::test]
+async fn web_sockets_that_the_memory_does_not_suffice_for_are_refused() {
+    let server = TestServer::start(&[("MEMORY_BUDGET_MIB", "1048576")]).await;
+    let connect = async |number: usize| {
+        let address = format!("198.51.100.{}", number % 8);
+        server.connect_with("den", &[("x-forwarded-for", &*address)]).await.unwrap()
+    };
+    let mut sockets: Vec<_> = stream::iter(0..256).map(connect).buffered(50).collect().await;
+    for socket in &mut sockets {
+        assert_eq!(socket.receive().await["type"], "auth_required");
+    }
+
+    let (before, close) = connect(0).await.read_to_close().await;
+    assert_eq!(close, (1013, "Try again later".into()));
+    assert_eq!((&before[0]["code"], before.len()), (&json!("unavailable"), 1));
+    drop(sockets);
+    eventually("there is a place again", async || match server.app.sockets.in_use() {
+        0 => Ok(()),
+        open => Err(open),
+    })
+    .await;
+    server.join("den", "alice").await.leave().await;
+}
+
 #[tokio::test]
 async fn the_kernel_buffers_little_for_a_client_that_does_not_read() {
     let server = TestServer::start(&SMALL).await;
