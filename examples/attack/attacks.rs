@@ -13,7 +13,7 @@ use std::{
 
 use serde_json::{Value, json};
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     task::JoinSet,
     time::{Instant, interval, sleep, sleep_until, timeout_at},
 };
@@ -60,6 +60,7 @@ pub const ALL: &[Attack] = &[
     attack("metrics", |target, until| Box::pin(metrics(target, until))),
     attack("resume-slots", |target, until| Box::pin(resume_slots(target, until))),
     attack("evasion", |target, until| Box::pin(evasion(target, until))),
+    attack("pipelining", |target, until| Box::pin(pipelining(target, until))),
 ];
 
 /// Repeats something until a time; after a failure it pauses.
@@ -405,4 +406,32 @@ async fn evasion(target: Arc<Target>, until: Instant) -> Result<String, TestErro
         Some(first) => Err(format!("{} rules refused, {first}", refused.len()).into()),
         None => Ok(format!("{} kicks", kicks.load(Relaxed))),
     }
+}
+
+/// Eight connections of one address that send requests as fast as they are read, without waiting for answers.
+async fn pipelining(target: Arc<Target>, until: Instant) -> Result<String, TestError> {
+    let received = Arc::<AtomicU64>::default();
+    let mut tasks = JoinSet::new();
+    for _ in 0..8 {
+        let (target, received) = (target.clone(), received.clone());
+        tasks.spawn(repeat(until, move || {
+            let (target, received) = (target.clone(), received.clone());
+            async move {
+                let stream = connect(target.address, Ipv4Addr::new(127, 12, 0, 1)).await?;
+                let (mut answers, mut requests) = stream.into_split();
+                let flood = b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n".repeat(100);
+                let sending = async { while requests.write_all(&flood).await.is_ok() {} };
+                let receiving = async {
+                    let mut discarded = [0; 16 << 10];
+                    while let Ok(bytes @ 1..) = answers.read(&mut discarded).await {
+                        received.fetch_add(bytes as u64, Relaxed);
+                    }
+                };
+                tokio::select! { () = sending => {}, () = receiving => {} }
+                Ok(())
+            }
+        }));
+    }
+    while tasks.join_next().await.is_some() {}
+    Ok(format!("{} MB of answers", received.load(Relaxed) / 1_000_000))
 }

@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use reqwest::Client as HttpClient;
 use serde_json::{Value, json};
 
-use crate::harness::{Client, http, process::RestartableServer};
+use crate::harness::{Client, eventually, http, process::RestartableServer};
 
 const ADMIN_TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
@@ -141,4 +141,20 @@ async fn refusals_of_one_address_are_one_line_for_each_kind_and_push_no_other_of
         assert!((1..=4).contains(&count), "{message} {reason:?}: {count}");
     }
     assert!(refusals.len() < 60, "{} lines", refusals.len());
+}
+
+#[tokio::test]
+async fn a_line_shows_only_the_beginning_of_what_a_client_has_chosen() {
+    let server = RestartableServer::start(&[("RATE_LIMIT_PER_MINUTE", "1")]).await;
+    let attacker = Attacker { server, http: http().build().unwrap() };
+    let path = format!("/{}", "a".repeat(20_000));
+    while attacker.get("192.0.2.1", &path, "").await != 429 {}
+
+    let line = eventually("the refusal is logged", async || {
+        let mut lines = attacker.server.process.log.lines().into_iter();
+        lines.find(|line| line.contains("HTTP rate limit reached")).ok_or("no line")
+    })
+    .await;
+
+    assert!(line.contains(&path[..200]) && line.len() < 1000, "{} bytes", line.len());
 }

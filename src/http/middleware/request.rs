@@ -16,6 +16,9 @@ use crate::telemetry::TraceContext;
 
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// How much of a path and of a method the log shows, in characters.
+const MAX_SHOWN: usize = 256;
+
 /// Whether the path ended with a slash, which the routes do not see.
 #[derive(Clone, Copy)]
 pub(in crate::http) struct TrailingSlash(pub(in crate::http) bool);
@@ -38,8 +41,8 @@ pub(in crate::http) async fn add_request_id(mut request: Request, next: Next) ->
     let span = tracing::error_span!(
         "request",
         request_id = %id,
-        method = request.method().as_str(),
-        path = request.uri().path(),
+        method = shown(request.method().as_str()),
+        path = shown(request.uri().path()),
         route = Empty,
         address = Empty,
         status = Empty,
@@ -61,6 +64,12 @@ pub(in crate::http) async fn add_request_id(mut request: Request, next: Next) ->
         response.headers_mut().insert(REQUEST_ID, id);
     }
     response
+}
+
+/// The beginning of a text that the client has chosen.
+fn shown(text: &str) -> &str {
+    let end = text.char_indices().nth(MAX_SHOWN).map_or(text.len(), |(end, _)| end);
+    text.get(..end).unwrap_or_default()
 }
 
 type SetHeader = SetResponseHeaderLayer<HeaderValue>;

@@ -11,8 +11,11 @@ use tokio::{
     time::Instant,
 };
 
-use super::{attacked_server::AttackedServer, raw::upgrade};
-use crate::harness::{PASSWORD, TEST_TIMEOUT, eventually, http};
+use super::{
+    attacked_server::AttackedServer,
+    raw::{Raw, upgrade},
+};
+use crate::harness::{PASSWORD, TEST_TIMEOUT, TestServer, eventually, http};
 
 /// Connections from one address that are no WebSocket.
 const MOST_PER_ADDRESS: usize = 256;
@@ -457,4 +460,20 @@ async fn connections_without_a_request_are_limited_per_address() {
     eventually("the address is served again", served).await;
     drop(sockets);
     server.assert_unharmed().await;
+}
+
+/// Server and test share a thread, which looks for what has arrived only where the server lets it: the answers that are there
+/// when the test receives the first were made without a look at any other connection.
+#[tokio::test]
+async fn requests_that_came_together_keep_the_server_from_no_other_connection() {
+    let server = TestServer::start(&[]).await;
+    let mut flood = Raw::connect(server.address).await;
+    flood.write("GET /health HTTP/1.1\r\nHost: a\r\n\r\n".repeat(1000)).await;
+
+    let mut received = vec![0; 1 << 20];
+    let length = flood.stream.read(&mut received).await.unwrap();
+
+    let text = String::from_utf8_lossy(&received[..length]);
+    let answers = text.matches("HTTP/1.1 200").count();
+    assert!((1..16).contains(&answers), "{answers}");
 }
