@@ -23,7 +23,7 @@ pub const TIMEOUT: Duration = Duration::from_secs(20);
 pub const JWT_KEY: &str = "attack: a key for tokens of 32 bytes or more";
 
 /// The administrator's token.
-pub const ADMIN_TOKEN: &str = "attack: an administrator's token of 32 bytes or more";
+pub const ADMIN_TOKEN: &str = "attack-a-token-of-an-administrator-32-bytes";
 
 /// How many accounts there are.
 pub const ACCOUNTS: usize = 400;

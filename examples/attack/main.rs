@@ -39,7 +39,7 @@ const BESIDE_BUDGET_MIB: u64 = 64;
 const MAX_P99_RATIO: f64 = 3.0;
 
 /// A 99th percentile below this passes in any case: the load of this program itself disturbs shorter ones.
-const NOTICEABLE: Duration = Duration::from_millis(20);
+const NOTICEABLE: Duration = Duration::from_millis(5);
 
 /// Of the attackers' threads (setpriority(2)).
 const LOWEST_PRIORITY: i32 = 19;

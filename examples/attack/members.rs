@@ -110,7 +110,8 @@ impl HonestMembers {
 async fn converse(mut member: RawSocket, observed: Arc<Mutex<Observed>>) {
     let epoch = *EPOCH;
     let mut pace = interval(PACE);
-    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // Each member keeps its phase: members that send at the same moment wait for each other.
+    pace.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let (mut number, mut expected) = (0_u64, None);
     loop {
         let result = tokio::select! {
