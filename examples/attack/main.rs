@@ -7,7 +7,7 @@
 //! The program starts the release binary in a control group of 256 MiB, where it may make one, and lets 50 honest members
 //! exchange messages: first undisturbed, then beside each attack of [`attacks::ALL`]. It prints a line for each, and fails
 //! if an honest member was disconnected or lost a message, if the server held more than its budget and 64 MiB, if the
-//! members' 99th percentile was more than three times the undisturbed one, or if an attack achieved more than it may.
+//! members' 99th percentile was more than three times the undisturbed one and 5 ms, or if an attack achieved more than it may.
 
 #![allow(
     clippy::indexing_slicing,

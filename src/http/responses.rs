@@ -66,6 +66,15 @@ pub(super) enum AdminErrors {
     NotFound(ErrorBody),
 }
 
+/// Of a route for administrators of one room, after [`AdminErrors`].
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "only described, in the OpenAPI document")]
+pub(super) enum RoomErrors {
+    /// The room id is invalid, or `ADMIN_TOKEN` is not set
+    #[response(status = 404)]
+    NotFound(ErrorBody),
+}
+
 /// Of a route for administrators that reads members or rooms of all nodes.
 #[derive(IntoResponses)]
 #[expect(dead_code, reason = "only described, in the OpenAPI document")]

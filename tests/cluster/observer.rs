@@ -132,12 +132,6 @@ impl RoomObserver {
         errors.filter_map(|error| error["id"].as_u64()).collect()
     }
 
-    /// The ids of its messages that were answered with any error.
-    pub fn answered_ids(&self) -> BTreeSet<u64> {
-        let received = self.received.lock().unwrap();
-        received.errors.iter().filter_map(|error| error["id"].as_u64()).collect()
-    }
-
     pub fn announcements(&self) -> Vec<Value> {
         self.received.lock().unwrap().announcements.clone()
     }

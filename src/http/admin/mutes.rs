@@ -24,7 +24,7 @@ use crate::{
             body::{DescribeBody, JsonBody},
             token::Administrator,
         },
-        responses::{AdminErrors, BodyErrors, NO_STORE, RuleErrors},
+        responses::{AdminErrors, BodyErrors, NO_STORE, RoomErrors, RuleErrors},
     },
     moderation::{MAX_DURATION_SECONDS, RuleKind},
     state::AppState,
@@ -57,9 +57,8 @@ impl DescribeBody for Mute {
     params(("room_id" = String, Path, description = "Percent-encoded")),
     request_body = Mute,
     responses(
-        AdminErrors, BodyErrors, RuleErrors,
+        AdminErrors, RoomErrors, BodyErrors, RuleErrors,
         (status = 200, description = "The rule, which applies on all nodes", body = RuleBody),
-        (status = 404, description = "The room id is invalid, or `ADMIN_TOKEN` is not set", body = ErrorBody),
     )
 )]
 async fn mute(

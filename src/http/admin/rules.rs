@@ -26,7 +26,7 @@ use crate::{
             body::{DescribeBody, JsonBody},
             token::Administrator,
         },
-        responses::{AdminErrors, BodyErrors, ClusterErrors, NO_STORE, RuleErrors},
+        responses::{AdminErrors, BodyErrors, ClusterErrors, NO_STORE, RoomErrors, RuleErrors},
     },
     moderation::{MAX_DURATION_SECONDS, RuleKind, Subject},
     protocol::is_client_id,
@@ -216,9 +216,8 @@ pub(super) async fn remove(
     post, path = "/admin/api/rooms/{room_id}/lock", tag = "Administration", security(("admin" = [])),
     params(("room_id" = String, Path, description = "Percent-encoded")),
     responses(
-        AdminErrors, RuleErrors,
+        AdminErrors, RoomErrors, RuleErrors,
         (status = 200, description = "The rule, which applies on all nodes", body = RuleBody),
-        (status = 404, description = "The room id is invalid, or `ADMIN_TOKEN` is not set", body = ErrorBody),
     )
 )]
 async fn lock_room(
@@ -272,9 +271,8 @@ impl DescribeBody for Close {
     params(("room_id" = String, Path, description = "Percent-encoded")),
     request_body = Close,
     responses(
-        AdminErrors, RuleErrors, BodyErrors,
+        AdminErrors, RoomErrors, RuleErrors, BodyErrors,
         (status = 200, description = "The rule, which applies on all nodes", body = RuleBody),
-        (status = 404, description = "The room id is invalid, or `ADMIN_TOKEN` is not set", body = ErrorBody),
     )
 )]
 async fn close_room(
