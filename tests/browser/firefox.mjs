@@ -89,7 +89,10 @@ async function speakTo(address) {
     if (!expectations.get(context)?.some((pattern) => pattern.test(text))) complaints.push(text);
   };
   const take = {
-    'log.entryAdded': ({ level, type, text, source }) => { if (level === 'error') complain(source.context, `${type}: ${text}`); },
+    'log.entryAdded': ({ level, type, text, source, stackTrace }) => {
+      const places = stackTrace?.callFrames.map(({ functionName, url, lineNumber, columnNumber }) => `\n  ${functionName} ${url}:${lineNumber + 1}:${columnNumber + 1}`);
+      if (level === 'error') complain(source.context, `${type}: ${text}${places?.join('') ?? ''}`);
+    },
     'network.beforeRequestSent': ({ context, request }) => {
       const { protocol, hostname } = new URL(request.url);
       if (/^(http|ws)/.test(protocol) && hostname !== '127.0.0.1') complain(context, `request to ${request.url}`);

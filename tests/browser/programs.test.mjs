@@ -64,6 +64,43 @@ async function loseInCrash({ plain, chromium }, first, type) {
   }
 }
 
+/** The page of alice takes the first answer for that of another DTLS certificate, so that the handshake fails. */
+async function failDtls({ plain, chromium }, first) {
+  const server = await startServer(KEYS);
+  const members = [await openMember(first, plain, 0, server.url, 'dtls'), await openMember(chromium, plain, 1, server.url, 'dtls')];
+  const [alice, bob] = members;
+  try {
+    await alice.page.evaluate(() => {
+      const { setRemoteDescription } = RTCPeerConnection.prototype;
+      let isFirst = true;
+      RTCPeerConnection.prototype.setRemoteDescription = function ({ type, sdp }) {
+        if (isFirst) sdp = sdp.replace(/(a=fingerprint:sha-256 ..:)(..)/g, (_, before, byte) => before + (byte === '00' ? '11' : '00'));
+        isFirst = false;
+        return setRemoteDescription.call(this, { type, sdp });
+      };
+    });
+    for (const { page } of members) {
+      await page.evaluate(() => {
+        const { connection } = window.program.peer();
+        window.states = [];
+        connection.addEventListener('connectionstatechange', () => window.states.push(`${connection.connectionState}, ICE ${connection.iceConnectionState}`));
+      });
+    }
+    for (const { page } of members) await page.evaluate(() => window.program.actions.publish(['audio']));
+    let last;
+    await eventually(() => `both have the audio of the other: ${JSON.stringify(last)}`, async () => {
+      last = [await alice.page.evaluate(report), await bob.page.evaluate(report)];
+      return last.every(({ connection, has, muted }) => connection === 'connected' && has.length === 1 && !muted);
+    });
+    const states = await Promise.all(members.map(({ page }) => page.evaluate(() => window.states)));
+    assert.match(`${states}`, /failed, ICE (?!failed)/, 'the handshake failed');
+    assert.deepEqual(last.map(({ errors }) => errors), [[], []]);
+  } finally {
+    for (const member of members) await member.close().catch(() => {});
+    await server.end();
+  }
+}
+
 describe('random programs end with what each side publishes', { timeout: SUITE_TIMEOUT }, () => {
   let browsers;
 
@@ -82,5 +119,9 @@ describe('random programs end with what each side publishes', { timeout: SUITE_T
 
   for (const [pair, type] of [['chromium', 'offer'], ['chromium', 'answer'], ['firefox', 'offer'], ['firefox', 'answer']]) {
     test(`and an ${type} of ${pair} and Chromium that is lost in a crash costs nothing`, () => loseInCrash(browsers, browsers[pair], type));
+  }
+
+  for (const first of ['chromium', 'firefox']) {
+    test(`and a DTLS handshake that fails in ${first} is followed by another one`, () => failDtls(browsers, browsers[first]));
   }
 });

@@ -48,6 +48,8 @@ export declare class Peer extends Emitter<PeerEvents> {
     /** Whether that offer is set as the local description. */
     private isOfferSet;
     private offers;
+    /** The number of the newest offer of the peer's connection. */
+    private newest;
     private unanswered;
     private repairs;
     /** Whether the peer numbers its offers, and thus understands an answer without a description. */
@@ -78,6 +80,8 @@ export declare class Peer extends Emitter<PeerEvents> {
     private createConnection;
     private removeTrack;
     private replaceConnection;
+    /** Replaces this connection, and lets the peer do the same with its end, which has the key `remoteKey`. */
+    private repair;
     /** Runs `task` after the tasks before it, so that each begins and ends in the signaling state `stable`. */
     private enqueue;
     /**

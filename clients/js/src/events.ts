@@ -4,7 +4,7 @@ export class Emitter<Events extends object> {
   private listeners = new Map<keyof Events, Set<(event: any) => void>>();
   /** @internal */
   private readers = new Set<(event: any) => void>();
-  private isFinished = false;
+  protected isFinished = false;
 
   /** Calls `listener` for each event of this name, until the returned function is called. */
   on<Name extends keyof Events>(name: Name, listener: (event: Events[Name]) => void): () => void {

@@ -103,9 +103,9 @@ export class Membership {
   private acked = 0;
   private attempt = 0;
   private nextId = 0;
-  /** Frames that are unsent, or sent and not yet confirmed by a pong. */
+  /** Frames that are unsent, or sent and neither confirmed by a pong nor refused. */
   private kept: Frame[] = [];
-  /** How many of `kept` the awaited pong will confirm; undefined if no pong is awaited. */
+  /** The id of the last frame that the awaited pong will confirm; undefined if no pong is awaited. */
   private pinged: number | undefined;
   /** Frames up to this `seq` are replayed from the previous socket. */
   private replayEnd = 0;
@@ -151,10 +151,7 @@ export class Membership {
     if (error) throw error;
     this.nextId++;
     this.kept.push(kept);
-    if (this.kept.length > MAX_KEPT_FRAMES) {
-      this.kept.shift();
-      if (this.pinged) this.pinged--;
-    }
+    if (this.kept.length > MAX_KEPT_FRAMES) this.kept.shift();
     if (this.isJoined) this.write(kept);
   }
 
@@ -222,7 +219,7 @@ export class Membership {
   };
 
   private ping = (): void => {
-    this.pinged = this.kept.length;
+    this.pinged = this.nextId;
     this.write({ type: 'ping' });
     this.expectFrame(RESPONSE_TIMEOUT);
   };
@@ -284,7 +281,7 @@ export class Membership {
       case 'pong':
         // A replayed pong answers a ping on the previous socket and confirms nothing that was sent on this one.
         if (frame.seq <= this.replayEnd) break;
-        this.kept.splice(0, this.pinged ?? 0);
+        this.kept = this.kept.filter(({ id }) => id > (this.pinged ?? 0));
         this.pinged = undefined;
         this.schedulePing();
         break;
@@ -298,7 +295,11 @@ export class Membership {
         } else if ('retry' in frame || !this.isJoined) {
           this.lastError = frame;
           this.reconnectIn ??= frame.retry_after_ms;
-        } else this.handlers.error(new SignalError(frame.code, frame.message));
+        } else {
+          // After a resume it would arrive, late and behind those that followed it.
+          this.kept = this.kept.filter(({ id }) => id !== frame.id);
+          this.handlers.error(new SignalError(frame.code, frame.message));
+        }
         break;
       default:
         this.handlers.frame(frame);

@@ -115,6 +115,8 @@ export class Peer extends Emitter<PeerEvents> {
   /** Whether that offer is set as the local description. */
   private isOfferSet = false;
   private offers = 0;
+  /** The number of the newest offer of the peer's connection. */
+  private newest = 0;
   private unanswered = 0;
   private repairs = 0;
   /** Whether the peer numbers its offers, and thus understands an answer without a description. */
@@ -265,9 +267,10 @@ export class Peer extends Emitter<PeerEvents> {
    * After a join of this client (`restart`) the peer may have replaced its connection as well; a new offer finds out.
    */
   renegotiate(restart: boolean): void {
-    if (restart && this.connection.remoteDescription) this.restartIce();
-    else if (!restart) this.sendKey(this.remoteKey);
+    if (!restart) this.sendKey(this.remoteKey);
+    // Not both: Firefox (153) fails the DTLS transport where a second ICE restart begins while a data channel opens.
     if (this.offer) this.sendOffer();
+    else if (restart && this.connection.remoteDescription) this.restartIce();
   }
 
   /** @internal */
@@ -275,8 +278,8 @@ export class Peer extends Emitter<PeerEvents> {
     clearTimeout(this.restartTimer);
     clearTimeout(this.startTimer);
     clearTimeout(this.answerTimer);
-    this.connection.close();
     this.finish();
+    this.connection.close();
   }
 
   private createConnection(): void {
@@ -293,6 +296,7 @@ export class Peer extends Emitter<PeerEvents> {
     this.polite = this.member.polite;
     this.localKey = Math.random().toString(36).slice(2, 10);
     this.remoteKey = undefined;
+    this.newest = 0;
     this.offer = undefined;
     this.isIgnoringOffer = false;
     this.earlyCandidates = [];
@@ -301,8 +305,9 @@ export class Peer extends Emitter<PeerEvents> {
     let awaitsOffer = !this.offersFirst;
     pc.onnegotiationneeded = () => {
       // The new member most likely sends an offer at once; the answer to it then contains the local tracks, and the
-      // browser fires this event again if it does not contain everything.
-      if (awaitsOffer && !pc.remoteDescription) setTimeout(() => pc.remoteDescription || this.negotiate(pc), OFFER_TIMEOUT);
+      // browser fires this event again if it does not contain everything. Of a closed connection Firefox (153) refuses to tell the
+      // remote description.
+      if (awaitsOffer && !pc.remoteDescription) setTimeout(() => pc.signalingState === 'closed' || pc.remoteDescription || this.negotiate(pc), OFFER_TIMEOUT);
       else this.negotiate(pc);
       awaitsOffer = false;
     };
@@ -331,12 +336,21 @@ export class Peer extends Emitter<PeerEvents> {
 
   private replaceConnection(): void {
     this.connection.close();
-    this.createConnection();
+    if (!this.isFinished) this.createConnection();
+  }
+
+  /** Replaces this connection, and lets the peer do the same with its end, which has the key `remoteKey`. */
+  private repair(remoteKey: string | undefined): void {
+    this.replaceConnection();
+    this.sendKey(remoteKey);
   }
 
   /** Runs `task` after the tasks before it, so that each begins and ends in the signaling state `stable`. */
   private enqueue(task: () => Promise<void>): void {
-    this.work = this.work.then(task).catch((error) => this.context.reportMediaError(this, error));
+    // A member that has left may be back already, as another peer: what still waits for this one must not reach it.
+    this.work = this.work.then(() => (this.isFinished ? undefined : task())).catch((error) => {
+      if (!this.isFinished) this.context.reportMediaError(this, error);
+    });
   }
 
   /**
@@ -436,13 +450,15 @@ export class Peer extends Emitter<PeerEvents> {
       this.replaceConnection();
       if (!isOffer) return;
     }
-    if (!sdp) return;
+    // A message may arrive twice or late; an offer that is not the newest is of no use to anybody.
+    if (!sdp || (isOffer && n! < this.newest)) return;
     this.unanswered = 0;
     const pc = this.connection;
     const { offer } = this;
     this.isIgnoringOffer = isOffer && Boolean(offer) && this.ignores(offer!, description);
     if (this.isIgnoringOffer || (!isOffer && (!offer || (n ?? offer.n) !== offer.n))) return;
     this.offer = undefined;
+    if (isOffer) this.newest = n ?? 0;
     try {
       this.labels = labels;
       if (!isOffer && !this.isOfferSet) await this.setLocal({ type: 'offer', sdp: offer!.sdp });
@@ -461,8 +477,7 @@ export class Peer extends Emitter<PeerEvents> {
         if (!isOffer) await pc.setLocalDescription({ type: 'rollback' }).catch(() => {});
       } else {
         // The descriptions of the two ends do not belong together: an answer was lost in a crash of the server.
-        this.replaceConnection();
-        this.sendKey(remoteKey);
+        this.repair(remoteKey);
       }
       throw error;
     }
@@ -491,8 +506,12 @@ export class Peer extends Emitter<PeerEvents> {
       this.restarts = 0;
       void this.reportOutcome('connected');
     }
+    const pc = this.connection;
     const delay = state === 'failed' ? 0 : RESTART_DELAY;
-    if ((state === 'failed' || state === 'disconnected') && this.restarts < MAX_RESTARTS) {
+    if (state === 'failed' && pc.iceConnectionState !== 'failed' && this.isNumbered && this.repairs++ < MAX_REPAIRS) {
+      // A DTLS transport has failed, and no ICE restart brings it back. In turn: what waits for a connection that is closed waits for good.
+      this.enqueue(async () => { if (pc === this.connection) this.repair(this.remoteKey); });
+    } else if ((state === 'failed' || state === 'disconnected') && this.restarts < MAX_RESTARTS) {
       // Both ends notice, and one restart is enough. The polite one waits longer and restarts if the other is offline.
       this.restartTimer = setTimeout(() => {
         this.restarts++;

@@ -140,6 +140,27 @@ test('resumes, and repeats the frames that may have been lost', async () => {
   assert.deepEqual(FakeSocket.last.sent, [{ type: 'resume', resume_token: 'R2', last_seq: 3 }]);
 });
 
+test('repeats no frame that was refused', async () => {
+  const { session, seen } = await join();
+  for (const text of ['first', 'refused', 'third']) session.send(text);
+  await clock.advance(15_000);
+  session.send('after the ping');
+  await FakeSocket.last.receive({ seq: 2, type: 'error', code: 'target_not_found', message: 'x', id: 2 });
+  const resume = async () => {
+    await FakeSocket.last.drop();
+    await clock.advance(300);
+    await FakeSocket.last.receive({ type: 'auth_required' });
+    await FakeSocket.last.receive({ type: 'resumed', replayed: 0, users: [BOB] });
+    return FakeSocket.last.sent.slice(1).map(({ data }) => data);
+  };
+
+  assert.deepEqual([await resume(), seen.errors.map(({ code }) => code)], [['first', 'third', 'after the ping'], ['target_not_found']]);
+  await clock.advance(15_000);
+  session.send('last');
+  await FakeSocket.last.receive({ seq: 3, type: 'pong' });
+  assert.deepEqual(await resume(), ['last']);
+});
+
 test('ignores a replayed pong of the previous socket', async () => {
   const { session } = await join();
   session.send('perhaps');
@@ -393,6 +414,27 @@ test('renegotiates on one connection, and creates a new one when the peer has re
     assert.equal(FakeConnection.all.length, connections, JSON.stringify(offer));
   }
   assert.equal(FakeSocket.last.sent.filter(({ type }) => type === 'answer').length, 5);
+});
+
+test('ignores an offer that is older than one that it has answered', async () => {
+  await join();
+  for (const n of [3, 2, 3, 4]) await FakeSocket.last.receive({ type: 'offer', from: 'bob-1', offer: { type: 'offer', sdp: 'v=0', pc: 'a', n } });
+  assert.deepEqual(FakeSocket.last.sent.filter(({ type }) => type === 'answer').map(({ answer }) => answer.n), [3, 3, 4]);
+  // A page that was loaded again counts from the start.
+  await FakeSocket.last.receive({ type: 'offer', from: 'bob-1', offer: { type: 'offer', sdp: 'v=0', pc: 'b', n: 1 } });
+  assert.equal(FakeSocket.last.sent.at(-1).answer.n, 1);
+});
+
+test('does nothing more for a peer that has left, which may be back as another one', async () => {
+  const { session, seen } = await join();
+  const offer = (pc, n) => ({ type: 'offer', from: 'bob-1', offer: { type: 'offer', sdp: 'v=0', pc, n } });
+  await FakeSocket.last.receive(offer('a', 1));
+  // Loaded again, and left and joined again, while this client was away: all of it arrives at once.
+  await FakeSocket.last.receive(offer('b', 1), { type: 'user_left', client_id: 'bob-1' }, { type: 'user_joined', ...BOB });
+
+  assert.deepEqual(FakeConnection.all.map(({ isClosed = false }) => isClosed), [true, false]);
+  assert.equal(session.peers.get('bob-1').connection, FakeConnection.all[1]);
+  assert.deepEqual([FakeSocket.last.sent.filter(({ type }) => type === 'answer').length, seen.errors], [1, []]);
 });
 
 test('sets new ICE servers on every connection', async () => {

@@ -287,6 +287,7 @@ class Membership:
                 if self._reconnect_in is None:
                     self._reconnect_in = _seconds(frame.get("retry_after_ms"))
             case {"type": "error"}:
+                self._buffer.refuse(frame.get("id"))
                 code, message = frame.get("code", "error"), frame.get("message", "")
                 self._emit(Error(SignalError(code, message)))
             case _:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import deque
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
@@ -19,7 +18,7 @@ MAX_FRAMES = 200
 
 
 class SendBuffer:
-    """The frames that are unsent, or sent and not yet confirmed by a pong.
+    """The frames that are unsent, or sent and neither confirmed by a pong nor refused.
 
     Each carries an `id`. The server discards a frame whose id it has already relayed, so a frame
     may be sent again after a resume.
@@ -27,14 +26,15 @@ class SendBuffer:
 
     def __init__(self) -> None:
         """An empty buffer."""
-        self._frames: deque[str] = deque()
+        # By id, in the order of sending.
+        self._frames: dict[int, str] = {}
         self._last_id = 0
-        # How many of the frames the awaited pong will confirm.
+        # The last of the frames that the awaited pong will confirm.
         self._pinged: int | None = None
 
     def __iter__(self) -> Iterator[str]:
         """The kept frames as JSON, oldest first."""
-        return iter(self._frames)
+        return iter(self._frames.values())
 
     @property
     def is_pong_awaited(self) -> bool:
@@ -51,21 +51,27 @@ class SendBuffer:
         if error := size_error(text, max_bytes):
             raise error
         self._last_id += 1
-        self._frames.append(text)
+        self._frames[self._last_id] = text
         if len(self._frames) > MAX_FRAMES:
-            self._frames.popleft()
-            if self._pinged:
-                self._pinged -= 1
+            del self._frames[next(iter(self._frames))]
         return text
+
+    def refuse(self, frame_id: object) -> None:
+        """Removes a frame that the server has refused.
+
+        After a resume it would arrive, late and behind those that followed it.
+        """
+        if isinstance(frame_id, int):
+            self._frames.pop(frame_id, None)
 
     def mark_pinged(self) -> None:
         """The next pong will confirm all frames that are kept now."""
-        self._pinged = len(self._frames)
+        self._pinged = self._last_id
 
     def confirm_pinged(self) -> None:
         """Removes the frames that were kept at the time of the ping: they have arrived."""
-        for _ in range(self._pinged or 0):
-            self._frames.popleft()
+        confirmed = self._pinged or 0
+        self._frames = {number: text for number, text in self._frames.items() if number > confirmed}
         self._pinged = None
 
     def forget_ping(self) -> None:
@@ -74,9 +80,9 @@ class SendBuffer:
 
     def remove_larger(self, max_bytes: int | None) -> list[SignalError]:
         """Removes the frames that are longer than `max_bytes`. No pong may be awaited."""
-        errors = [(text, size_error(text, max_bytes)) for text in self._frames]
-        self._frames = deque(text for text, error in errors if not error)
-        return [error for _, error in errors if error]
+        errors = {number: size_error(text, max_bytes) for number, text in self._frames.items()}
+        self._frames = {n: text for n, text in self._frames.items() if not errors[n]}
+        return [error for error in errors.values() if error]
 
     def clear(self) -> None:
         """Removes all frames."""

@@ -221,6 +221,26 @@ class Reconnecting(ScriptedCase):
         resume = {"type": "resume", "resume_token": "R2", "last_seq": 3}
         self.assertEqual(self.socket.sent, [resume])
 
+    async def test_a_refused_frame_is_not_repeated(self) -> None:
+        session = await self.join()
+        for text in ("first", "refused", "third"):
+            session.send(text)
+        await self.clock.advance(15)
+        session.send("after the ping")
+        refusal = {"seq": 2, "type": "error", "code": "target_not_found", "message": "x", "id": 2}
+        await self.socket.receive(refusal)
+        await self.reconnect()
+        await self.socket.receive(resumed(0))
+        again = [frame["data"] for frame in self.socket.sent[1:]]
+        self.assertEqual(again, ["first", "third", "after the ping"])
+
+        await self.clock.advance(15)
+        session.send("last")
+        await self.socket.receive({"seq": 3, "type": "pong"})
+        await self.reconnect()
+        await self.socket.receive(resumed(0))
+        self.assertEqual([frame["data"] for frame in self.socket.sent[1:]], ["last"])
+
     async def test_failed_resume_is_followed_by_authentication_on_the_same_socket(
         self,
     ) -> None:

@@ -388,6 +388,9 @@ impl Membership {
             self.reconnect_in = self.reconnect_in.or(delay);
             self.last_error = Some(error);
         } else {
+            if let Some(refused) = error.id.as_ref().and_then(Value::as_u64) {
+                self.buffer.refuse(refused);
+            }
             let ServerError { code, message, .. } = error;
             self.emit(Event::Error(Error::Refused { code, message }));
         }

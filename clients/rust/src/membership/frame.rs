@@ -88,6 +88,9 @@ pub(super) struct ServerError {
     pub code: String,
     #[serde(default)]
     pub message: String,
+    /// The id of the frame that was refused. This client sends numbers.
+    #[serde(default)]
+    pub id: Option<Value>,
     pub retry: Option<bool>,
     pub retry_after_ms: Option<u64>,
 }

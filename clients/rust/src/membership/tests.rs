@@ -315,6 +315,28 @@ fn resumes_and_repeats_in_order_the_frames_that_may_have_been_lost() {
 }
 
 #[test]
+fn a_refused_frame_is_not_repeated() {
+    let mut client = Harness::joined(false, None);
+    (1..=3).for_each(|number| client.send(number));
+    client.advance(ms(15_000));
+    client.send("after the ping");
+    let refusal = json!({"type":"error","code":"target_not_found","message":"x","id":2,"seq":2});
+    client.receive(refusal);
+    client.clear();
+    client.drop_socket(1006, "");
+    client.resume();
+    assert_eq!(client.sent_ids(), [1, 3, 4]);
+
+    client.advance(ms(15_000));
+    client.send("last");
+    client.receive(json!({"type":"pong","seq":3}));
+    client.clear();
+    client.drop_socket(1006, "");
+    client.resume();
+    assert_eq!(client.sent_ids(), [5]);
+}
+
+#[test]
 fn message_of_an_administrator_is_an_event() {
     let mut client = Harness::joined(false, None);
     client.clear();
