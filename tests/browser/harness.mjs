@@ -187,7 +187,7 @@ export async function startServer(settings = {}, home = folder()) {
     PATH: process.env.PATH,
     HOST: '127.0.0.1', PORT: '0', LOG_FORMAT: 'json', LOG_LEVEL: 'INFO', REQUIRE_HTTPS: 'false',
     SECRET_KEY: randomBytes(32).toString('hex'), JWT_SECRET_KEY: randomBytes(32).toString('hex'),
-    RATE_LIMIT_PER_MINUTE: '100000', JOINS_PER_MINUTE: '0', SHUTDOWN_GRACE_SECONDS: '2',
+    RATE_LIMIT_PER_MINUTE: '100000', JOINS_PER_MINUTE: '0',
     ...settings,
   };
   const child = launch(SERVER, [], { cwd: home, env });

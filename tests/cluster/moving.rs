@@ -182,7 +182,7 @@ async fn a_membership_on_a_node_that_crashed_is_lost_and_the_client_joins_anew_o
 /// Every node stops and starts again while six talk, who reach one or the other by a balancer.
 #[tokio::test]
 async fn a_rolling_restart_loses_no_message_and_announces_no_leave() {
-    let mut cluster = TestCluster::start(&[("SHUTDOWN_GRACE_SECONDS", "2")]).await;
+    let mut cluster = TestCluster::start(&[]).await;
     let balancer =
         FaultyProxy::balancing(cluster.nodes.iter().map(|node| node.address()).collect()).await;
 

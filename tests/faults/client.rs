@@ -96,7 +96,7 @@ where
 /// and the server restarts under them. None of them does anything for it.
 #[tokio::test]
 async fn clients_neither_lose_nor_repeat_messages_through_cuts_and_a_restart() {
-    let mut server = RestartableServer::start(&[("SHUTDOWN_GRACE_SECONDS", "2")]).await;
+    let mut server = RestartableServer::start(&[]).await;
     let network = FaultyProxy::before(server.address()).await;
     // Some are where nothing is cut.
     let addresses =

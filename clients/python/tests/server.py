@@ -80,7 +80,6 @@ class Server:
             "JWT_SECRET_KEY": secrets.token_hex(32),
             "RATE_LIMIT_PER_MINUTE": "100000",
             "JOINS_PER_MINUTE": "0",
-            "SHUTDOWN_GRACE_SECONDS": "1",
             **settings,
         }
         self._process: asyncio.subprocess.Process | None = None

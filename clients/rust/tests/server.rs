@@ -67,7 +67,6 @@ impl TestServer {
             ("JOINS_PER_MINUTE", "0"),
             ("WEBSOCKET_MESSAGES_PER_SECOND", "100000"),
             ("WEBSOCKET_MESSAGE_BURST", "100000"),
-            ("SHUTDOWN_GRACE_SECONDS", "2"),
             ("SECRET_KEY", "own-key-of-the-tests-0123456789abcdef"),
             ("JWT_SECRET_KEY", JWT_KEY),
         ];
