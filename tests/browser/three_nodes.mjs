@@ -121,7 +121,12 @@ export class Reader {
 
   notePids() {
     for (const name of readdirSync(this.home).includes('three') ? readdirSync(this.folder) : []) {
-      if (name.endsWith('.pid')) this.started.add(Number(readFileSync(join(this.folder, name), 'utf8')));
+      if (!name.endsWith('.pid')) continue;
+      try {
+        this.started.add(Number(readFileSync(join(this.folder, name), 'utf8')));
+      } catch (error) {
+        if (error.code !== 'ENOENT') throw error; // Redis and nginx remove theirs when they end
+      }
     }
   }
 
