@@ -170,7 +170,7 @@ impl Picture {
 /// Somebody who watches a room until it is asked what it has seen.
 struct RoomObserver {
     asked: oneshot::Sender<()>,
-    watching: JoinHandle<Picture>,
+    watching: JoinHandle<(Picture, ResumableClient)>,
 }
 
 impl RoomObserver {
@@ -188,12 +188,13 @@ impl RoomObserver {
                 }
             }
             member.receive_pending().await.iter().for_each(|message| picture.fold(message));
-            picture
+            (picture, member)
         });
         Self { asked, watching }
     }
 
-    async fn finish(self) -> Picture {
+    /// What it has seen; it stays in its room for as long as the client is kept.
+    async fn finish(self) -> (Picture, ResumableClient) {
         self.asked.send(()).unwrap();
         timeout(TEST_TIMEOUT, self.watching).await.expect("still watching").unwrap()
     }
@@ -263,8 +264,10 @@ async fn after_ten_thousand_broken_connections_all_members_have_the_same_list() 
     .await;
 
     let mut seen = 0;
+    let mut still_there = Vec::new();
     for (number, (room, observer)) in observers.into_iter().enumerate() {
-        let picture = observer.finish().await;
+        let (picture, member) = observer.finish().await;
+        still_there.push(member);
         let others = staying.iter().filter(|(other, ..)| *other == room);
         let mut expected: BTreeSet<_> = others.map(|(_, id, _)| id.clone()).collect();
         expected.insert(format!("observer-{}-{room}", usize::from(number < ROOMS)));
