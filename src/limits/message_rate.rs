@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::token_bucket::{BucketSize, TokenBucket};
+use super::token_bucket::BucketSize;
 
 /// How long no message must have been rejected for the next rejection to begin a new burst.
 const BURST_GAP: Duration = Duration::from_secs(1);
@@ -24,12 +24,13 @@ pub struct MessageRate {
     pub bytes_per_second: u32,
 }
 
-/// Token buckets for the messages of one connection and for their bytes.
+/// Token buckets for the messages of one connection and for their bytes, which are refilled together.
 #[derive(Debug)]
 pub struct MessageRateLimiter {
     rate: MessageRate,
-    messages: TokenBucket,
-    bytes: TokenBucket,
+    messages: f64,
+    bytes: f64,
+    refilled: Instant,
     /// Messages rejected in this burst, and when the last of them was.
     rejected: f64,
     rejected_at: Instant,
@@ -72,9 +73,8 @@ impl MessageRate {
 impl MessageRateLimiter {
     /// Full buckets.
     pub fn new(rate: MessageRate, now: Instant) -> Self {
-        let messages = TokenBucket::full(rate.messages(), now);
-        let bytes = TokenBucket::full(rate.bytes(), now);
-        Self { rate, messages, bytes, rejected: 0.0, rejected_at: now }
+        let (messages, bytes) = (rate.messages().burst, rate.bytes().burst);
+        Self { rate, messages, bytes, refilled: now, rejected: 0.0, rejected_at: now }
     }
 
     /// Another connection continues with it, under settings that may be new. A burst of rejected messages is over.
@@ -89,21 +89,31 @@ impl MessageRateLimiter {
 
     /// Whether no message was ever counted.
     pub(super) fn is_untouched(&self) -> bool {
-        self.messages.is_untouched(self.rate.messages())
+        self.messages >= self.rate.messages().burst
     }
 
     /// How much is left of what may be sent at once: 0 is nothing, 1 all of it.
     pub(super) fn fill_level(&self, now: Instant) -> f64 {
-        let level =
-            |bucket: &TokenBucket, size: BucketSize| bucket.tokens_at(size, now) / size.burst;
-        level(&self.messages, self.rate.messages()).min(level(&self.bytes, self.rate.bytes()))
+        let (messages, bytes) = self.refilled_at(now);
+        (messages / self.rate.messages().burst).min(bytes / self.rate.bytes().burst)
     }
 
     /// From now on the buckets refill at this rate.
     pub fn set_rate(&mut self, rate: MessageRate, now: Instant) {
-        self.messages.refill(self.rate.messages(), now);
-        self.bytes.refill(self.rate.bytes(), now);
+        self.refill(now);
         self.rate = rate;
+    }
+
+    /// The messages and bytes that may be sent at `now`.
+    fn refilled_at(&self, now: Instant) -> (f64, f64) {
+        let seconds = now.saturating_duration_since(self.refilled).as_secs_f64();
+        let messages = self.rate.messages().refilled(self.messages, seconds);
+        (messages, self.rate.bytes().refilled(self.bytes, seconds))
+    }
+
+    fn refill(&mut self, now: Instant) {
+        (self.messages, self.bytes) = self.refilled_at(now);
+        self.refilled = now;
     }
 
     /// Counts one message of so many bytes.
@@ -111,9 +121,10 @@ impl MessageRateLimiter {
     /// A burst ends after a second without a rejected message. More rejected messages in one burst than a connection may send
     /// at once are too many.
     pub fn check(&mut self, length: usize, now: Instant) -> RateVerdict {
-        let exceeded = if !self.messages.take(self.rate.messages(), now) {
+        self.refill(now);
+        let exceeded = if !self.rate.messages().take(&mut self.messages, 1.0) {
             ExceededRate::Messages
-        } else if !self.bytes.take_many(length as f64, self.rate.bytes(), now) {
+        } else if !self.rate.bytes().take(&mut self.bytes, length as f64) {
             ExceededRate::Bytes
         } else {
             return RateVerdict::Pass;

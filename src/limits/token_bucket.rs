@@ -11,6 +11,23 @@ pub(super) struct BucketSize {
     pub(super) per_second: f64,
 }
 
+impl BucketSize {
+    /// What a bucket of `tokens` holds so many seconds later.
+    pub(super) fn refilled(self, tokens: f64, seconds: f64) -> f64 {
+        (tokens + seconds * self.per_second).min(self.burst)
+    }
+
+    /// Takes `wanted` tokens from a bucket of `tokens`, where there are as many; of more than it holds, a full bucket.
+    pub(super) fn take(self, tokens: &mut f64, wanted: f64) -> bool {
+        let wanted = wanted.min(self.burst);
+        let is_enough = *tokens >= wanted;
+        if is_enough {
+            *tokens -= wanted;
+        }
+        is_enough
+    }
+}
+
 /// What is left in one bucket.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TokenBucket {
@@ -25,18 +42,9 @@ impl TokenBucket {
 
     /// Takes a token, where there is one.
     pub(super) fn take(&mut self, size: BucketSize, now: Instant) -> bool {
-        self.take_many(1.0, size, now)
-    }
-
-    /// Takes so many tokens, where there are as many; of more than the bucket holds, a full bucket.
-    pub(super) fn take_many(&mut self, tokens: f64, size: BucketSize, now: Instant) -> bool {
-        self.refill(size, now);
-        let tokens = tokens.min(size.burst);
-        let is_enough = self.tokens >= tokens;
-        if is_enough {
-            self.tokens -= tokens;
-        }
-        is_enough
+        self.tokens = self.tokens_at(size, now);
+        self.refilled = now;
+        size.take(&mut self.tokens, 1.0)
     }
 
     /// How long until there is a token; zero where there is one.
@@ -52,20 +60,8 @@ impl TokenBucket {
         self.tokens_at(size, now) >= size.burst
     }
 
-    /// Whether it was full at its last change.
-    pub(super) fn is_untouched(&self, size: BucketSize) -> bool {
-        self.tokens >= size.burst
-    }
-
     /// How many tokens there are at `now`.
     pub(super) fn tokens_at(&self, size: BucketSize, now: Instant) -> f64 {
-        let elapsed = now.saturating_duration_since(self.refilled).as_secs_f64();
-        (self.tokens + elapsed * size.per_second).min(size.burst)
-    }
-
-    /// Adds what has been refilled since the last change; call it before the size changes.
-    pub(super) fn refill(&mut self, size: BucketSize, now: Instant) {
-        self.tokens = self.tokens_at(size, now);
-        self.refilled = now;
+        size.refilled(self.tokens, now.saturating_duration_since(self.refilled).as_secs_f64())
     }
 }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use memchr::memchr;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
@@ -30,7 +31,14 @@ pub(super) fn field(name: &str, wanted: &str) -> FrameError {
 }
 
 pub(super) fn text(raw: &RawValue) -> Option<Cow<'_, str>> {
-    serde_json::from_str::<Text<'_>>(raw.get()).ok().map(|Text(text)| text)
+    let json = raw.get();
+    // Nearly every string has no escape: what is between the quotes, which was parsed already with the frame.
+    if let Some(text) = json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'))
+        && memchr(b'\\', text.as_bytes()).is_none()
+    {
+        return Some(Cow::Borrowed(text));
+    }
+    serde_json::from_str::<Text<'_>>(json).ok().map(|Text(text)| text)
 }
 
 pub(super) fn value<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Option<T> {

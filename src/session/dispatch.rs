@@ -32,57 +32,36 @@ fn rate_limited(reply: Option<ByteString>) -> Handled {
 }
 
 impl<D: SessionServices> Member<'_, D> {
-    /// Acts on one frame, counts it, and answers its sender where there is an answer; returns whether there was one.
-    pub(super) async fn handle_frame(
+    /// Acts on one message of `length` bytes, counts it, and answers its sender where there is an answer; returns whether
+    /// there was one. The `frame` of a message over the size limit was discarded.
+    pub(super) async fn handle_message(
         &mut self,
-        frame: &str,
-        now: Instant,
-        socket: &mut TimedSocket<'_, impl Socket>,
-    ) -> Result<bool, CloseReason> {
-        let verdict = self.budget.check(frame.len(), now);
-        let handled = match verdict {
-            RateVerdict::Pass => {
-                if let Some(token) = self.token_with_unknown_key(frame) {
-                    // Boxed: a member's task must not be larger for it.
-                    Box::pin(self.context.services.await_issuer_key(&token)).await;
-                }
-                self.dispatch(frame, now)
-            }
-            RateVerdict::Warn(rate) => {
-                rate_limited(Some(self.rate_warning(rate, protocol::parse(frame).id)))
-            }
-            RateVerdict::Drop | RateVerdict::Close => rate_limited(None),
-        };
-        self.answer(handled, frame.len(), verdict, socket).await
-    }
-
-    /// Answers a message of `length` bytes that is over the size limit. It counts against the message rate.
-    pub(super) async fn refuse_discarded(
-        &mut self,
+        frame: Option<&str>,
         length: usize,
         now: Instant,
         socket: &mut TimedSocket<'_, impl Socket>,
     ) -> Result<bool, CloseReason> {
         let verdict = self.budget.check(length, now);
-        let handled = match verdict {
-            RateVerdict::Pass => {
-                let reply = self.context.encode_too_big(self.message_limits.max_message_bytes);
-                (MessageType::Other, MessageOutcome::Refused, Some(reply))
+        let (kind, outcome, reply) = match verdict {
+            RateVerdict::Pass => match frame {
+                Some(frame) => {
+                    if let Some(token) = self.token_with_unknown_key(frame) {
+                        // Boxed: a member's task must not be larger for it.
+                        Box::pin(self.context.services.await_issuer_key(&token)).await;
+                    }
+                    self.dispatch(frame, now)
+                }
+                None => {
+                    let reply = self.context.encode_too_big(self.message_limits.max_message_bytes);
+                    (MessageType::Other, MessageOutcome::Refused, Some(reply))
+                }
+            },
+            RateVerdict::Warn(rate) => {
+                let id = frame.and_then(|frame| protocol::parse(frame).id);
+                rate_limited(Some(self.rate_warning(rate, id)))
             }
-            RateVerdict::Warn(rate) => rate_limited(Some(self.rate_warning(rate, None))),
             RateVerdict::Drop | RateVerdict::Close => rate_limited(None),
         };
-        self.answer(handled, length, verdict, socket).await
-    }
-
-    /// Counts a message, sends the answer to it, and returns whether there is one.
-    async fn answer(
-        &mut self,
-        (kind, outcome, reply): Handled,
-        length: usize,
-        verdict: RateVerdict,
-        socket: &mut TimedSocket<'_, impl Socket>,
-    ) -> Result<bool, CloseReason> {
         self.context.metrics.record_message(kind, outcome, length);
         let is_answered = reply.is_some();
         if let Some(reply) = reply {

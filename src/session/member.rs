@@ -141,7 +141,7 @@ impl<'h, D: SessionServices> Member<'h, D> {
         self.is_resume_token_sent = true;
         self.reader.set_direct_writer(socket.socket.direct_writer());
         if let Some(frame) = guest_frame {
-            self.handle_frame(&frame, Instant::now(), socket).await?;
+            self.handle_message(Some(&frame), frame.len(), Instant::now(), socket).await?;
         }
         Ok(())
     }
@@ -188,10 +188,12 @@ impl<'h, D: SessionServices> Member<'h, D> {
                     }
                     let is_answered = match received {
                         Some(SocketEvent::Discarded { length }) => {
-                            self.refuse_discarded(length, now, socket).await?
+                            self.handle_message(None, length, now, socket).await?
                         }
                         other => match text_or_close(other)? {
-                            Some(text) => self.handle_frame(&text, now, socket).await?,
+                            Some(text) => {
+                                self.handle_message(Some(&text), text.len(), now, socket).await?
+                            }
                             None => self.count_control_frame(now, socket).await?,
                         },
                     };
