@@ -53,7 +53,7 @@ const pypi = (name, program, more) => python(join(VENV, 'bin/python'), program, 
 const debianPython = (name, program, more) => python('/usr/bin/python3', program, { apt: [name], version: () => debian(name), ...more });
 
 const node = (program, more) => ({ language: 'JavaScript', program: source(program), start: (path) => [process.execPath, path], ...more });
-const npmVersion = (name) => JSON.parse(readFileSync(join(FIELD, 'package-lock.json'), 'utf8')).packages[`node_modules/${name}`].version;
+export const npmVersion = (name) => JSON.parse(readFileSync(join(FIELD, 'package-lock.json'), 'utf8')).packages[`node_modules/${name}`].version;
 const npm = (name, program, more) => node(program, { from: 'npm', version: () => npmVersion(name), ...more });
 /** A runtime of npm, with its own WebSocket. */
 const runtime = (name, command, more) => npm(name, 'js/own_client.mjs', {

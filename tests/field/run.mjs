@@ -1,10 +1,10 @@
-// Runs foreign proxies and clients against the server, and compares what they do with the last results:
+// Runs foreign proxies, clients and token libraries against the server, and compares what they do with the last results:
 //
 //   node tests/field/run.mjs [--accept] [NAME...]
 //
 // It installs what it needs. A verdict that differs from tests/field/results.json is an error, versions included; with --accept
-// the results are written there, and into the tables of docs/build/minimal-clients.md and docs/run/proxies.md. A NAME is a row of
-// a table, or clients, proxies or doctor. SIGNALING_SERVER names the server; default: target/debug/signaling-server.
+// the results are written there, and into the tables of the pages below. A NAME is a row of a table, or clients, proxies, tokens or
+// doctor. SIGNALING_SERVER names the server; default: target/debug/signaling-server.
 
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -13,6 +13,7 @@ import { cleanUp, ROOT } from '../browser/harness.mjs';
 import { CLIENTS } from './clients.mjs';
 import { install } from './install.mjs';
 import { PROXIES, tryProxy, trySlowDoctor } from './proxies.mjs';
+import { LIBRARIES, tryLibrary } from './tokens.mjs';
 import { startRooms, tryClient } from './try_client.mjs';
 
 const RESULTS = join(ROOT, 'tests/field/results.json');
@@ -22,6 +23,7 @@ const CLIENTS_AT_A_TIME = 3;
 const KINDS = {
   clients: { rows: CLIENTS, page: 'docs/build/minimal-clients.md', first: 'client' },
   proxies: { rows: PROXIES, page: 'docs/run/proxies.md', first: 'proxy' },
+  tokens: { rows: LIBRARIES, page: 'docs/build/your-own-users.md', first: 'library' },
   doctor: { rows: { 'nginx, its documents\' time-outs': {} } },
 };
 
@@ -29,7 +31,7 @@ const args = process.argv.slice(2);
 const isAccepted = args.includes('--accept');
 const names = args.filter((name) => !name.startsWith('--'));
 const known = Object.entries(KINDS).flatMap(([kind, { rows }]) => [kind, ...Object.keys(rows)]);
-for (const name of names) if (!known.includes(name)) throw new Error(`no such client or proxy: ${name}`);
+for (const name of names) if (!known.includes(name)) throw new Error(`no such row: ${name}`);
 const wanted = (kind) => Object.keys(KINDS[kind].rows).filter((name) => names.length === 0 || names.includes(kind) || names.includes(name));
 
 const before = existsSync(RESULTS) ? JSON.parse(readFileSync(RESULTS, 'utf8')) : {};
@@ -77,6 +79,7 @@ try {
   now.clients = await each('clients', CLIENTS_AT_A_TIME, (name) => tryClient(name, rooms));
   await cleanUp();
   now.proxies = await each('proxies', 1, (name) => tryProxy(name).finally(cleanUp));
+  now.tokens = await each('tokens', 1, tryLibrary);
   now.doctor = await each('doctor', 1, () => trySlowDoctor().finally(cleanUp));
 } finally {
   await cleanUp();

@@ -10,5 +10,5 @@ foreach ([
     ["microtime(true)", "ok", ["sub" => "alice", "exp" => microtime(true) + 300]],
     ["(string) strtotime", "`exp` is a text", ["sub" => "alice", "exp" => (string) strtotime("+5 minutes")]],
 ] as [$form, $expected, $claims]) {
-    echo implode("\t", ["PHP", $form, $expected, $sign($claims)]), "\n";
+    echo implode("\t", ["PHP, no library", $form, $expected, $sign($claims)]), "\n";
 }
