@@ -104,8 +104,8 @@ impl ClusterEndpoint {
 
     fn connect_to(&self, (host, port): &NodeAddress) -> RedisResult<Client> {
         let (host, port) = (host.clone(), *port);
-        let address = if let ConnectionAddr::TcpTls { insecure, .. } = self.login.addr() {
-            ConnectionAddr::TcpTls { host, port, insecure: *insecure, tls_params: None }
+        let address = if let ConnectionAddr::TcpTls { .. } = self.login.addr() {
+            ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
         } else {
             ConnectionAddr::Tcp(host, port)
         };

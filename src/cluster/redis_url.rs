@@ -43,6 +43,12 @@ pub enum RedisUrlProblem {
          %2F for /, %23 for #, %3F for ?"
     )]
     Credentials,
+    /// `#insecure`, which other programs take for a connection whose certificate is not verified.
+    #[error(
+        "ends with #insecure or another fragment: certificates are always verified; REDIS_CA_FILE names the authority that \
+         signed them"
+    )]
+    Fragment,
     /// Sentinels watch several.
     #[error("names no service that the sentinels watch: /service at its end is missing")]
     Service,
@@ -76,6 +82,9 @@ fn parse_endpoint(
     authority: Option<&[u8]>,
 ) -> Result<RedisEndpoint, RedisUrlProblem> {
     check_credentials(url)?;
+    if url.contains('#') {
+        return Err(RedisUrlProblem::Fragment);
+    }
     let scheme = url.split_once("://").ok_or(RedisUrlProblem::Scheme)?.0;
     if !SCHEMES.contains(&scheme.trim_end_matches("+sentinel").trim_end_matches("+cluster")) {
         return Err(RedisUrlProblem::Scheme);
@@ -229,7 +238,7 @@ mod tests {
 
     #[test]
     fn other_faults_are_told_apart() {
-        use RedisUrlProblem::{Address, Scheme, Service};
+        use RedisUrlProblem::{Address, Fragment, Scheme, Service};
         for (wrong, why) in [
             ("localhost:6379", Scheme),
             ("http://a", Scheme),
@@ -243,6 +252,9 @@ mod tests {
             ("redis+cluster://a;b/5", Address),
             ("redis+cluster://a:port", Address),
             ("http+cluster://a", Scheme),
+            ("rediss://a#insecure", Fragment),
+            ("rediss+cluster://:p@a;b#insecure", Fragment),
+            ("rediss+sentinel://a;b/den#x", Fragment),
             ("redis+sentinel:///den", Address),
             ("redis+sentinel://a;b", Service),
         ] {
