@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Client, TestServer, eventually,
+    Client, TestServer, eventually, replace_file,
     resumable::{RESUME, ResumableClient, client_ids, of_type},
 };
 
@@ -69,7 +69,7 @@ async fn a_session_that_was_ended_cannot_resume() {
     drop(alice);
     let users = std::fs::read_to_string(server.users_csv()).unwrap();
     let without: Vec<_> = users.lines().filter(|line| !line.starts_with("alice,")).collect();
-    std::fs::write(server.users_csv(), without.join("\n") + "\n").unwrap();
+    replace_file(&server.users_csv(), without.join("\n") + "\n");
 
     assert_eq!(bob.receive().await["type"], "user_left");
     let (_, answer) = resumes(&server, "den", &token, 2).await;

@@ -6,7 +6,7 @@ use serde_json::json;
 use signaling::auth::users::edit;
 use tokio::time::{Instant, sleep};
 
-use crate::harness::{PASSWORD, TEST_TIMEOUT, TestServer};
+use crate::harness::{PASSWORD, TEST_TIMEOUT, TestServer, replace_file};
 
 /// Waits until the server has noticed; the contract gives it two seconds, a loaded machine more.
 async fn noticed(what: impl Fn() -> bool) {
@@ -79,7 +79,7 @@ async fn a_users_file_that_cannot_be_read_affects_no_user() {
         fs::write(server.users_csv(), broken).unwrap();
         assert_eq!(server.log_in("alice", PASSWORD).await.status(), 200);
     }
-    fs::write(server.users_csv(), format!("{good}dave,,{hash},True\n")).unwrap();
+    replace_file(&server.users_csv(), format!("{good}dave,,{hash},True\n"));
     noticed(|| server.app.users.find("dave").is_some()).await;
 
     alice.assert_no_more_messages().await;

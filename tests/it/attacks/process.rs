@@ -22,7 +22,7 @@ use super::{
 use crate::harness::{
     Client, PASSWORD, TEST_TIMEOUT, compile_clock, eventually,
     process::{DEBUG, INTERVALS, ServerProcess, command, signal},
-    users_file,
+    replace_file, users_file,
 };
 
 fn folder_with_users(cost: u32) -> TempDir {
@@ -242,7 +242,7 @@ async fn a_wall_clock_that_jumps_disconnects_no_member() {
 
         // What acts on a jump has acted once the server has polled the users file since.
         let users = fs::read_to_string(&users_csv).unwrap() + "\n";
-        fs::write(&users_csv, users).unwrap();
+        replace_file(&users_csv, users);
         reloads += 1;
         server.wait_for_log_lines("users file reloaded", reloads).await;
         carol.assert_no_more_messages().await;

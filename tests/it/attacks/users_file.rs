@@ -10,6 +10,7 @@ use super::attacked_server::AttackedServer;
 use crate::harness::{
     Client, PASSWORD, eventually,
     process::{INTERVALS, command, manage_err, manage_ok},
+    replace_file,
 };
 
 /// So that a test need not wait for the polls of the file.
@@ -161,7 +162,7 @@ async fn a_file_of_another_shape_is_taken_up_and_edited() {
     let names = ["alice", "bob", "carol", "dave", "erin"];
     let rows = names.map(|name| format!("{hash},\"room 7, {name}\",{name}\r\n")).concat();
     let text = format!("\u{feff}hashed_password,note,username\r\n{rows}");
-    fs::write(server.folder.path().join("users.csv"), text).unwrap();
+    replace_file(&server.folder.path().join("users.csv"), text);
     server.wait_for_log("users file reloaded").await;
     assert_eq!(login_status(&server, "erin", PASSWORD).await, 200);
 

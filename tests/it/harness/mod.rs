@@ -53,6 +53,13 @@ pub fn folder_with_users(cost: u32) -> TempDir {
     folder
 }
 
+/// Replaces a file that a server may be reading at this moment: it finds the old one or the new one, and never a part.
+pub fn replace_file(path: &std::path::Path, text: impl AsRef<[u8]>) {
+    let new = path.with_extension("new");
+    std::fs::write(&new, text).unwrap();
+    std::fs::rename(new, path).unwrap();
+}
+
 /// Compiles what moves a process's wall clock by the seconds in the file `offset` of the folder, and the settings that load
 /// it; `{folder}` stands for the folder.
 pub async fn compile_clock(folder: &TempDir) -> [(&'static str, &'static str); 2] {
