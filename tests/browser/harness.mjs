@@ -144,7 +144,8 @@ export function certificate() {
 
 // --- the server ----------------------------------------------------------------------------------
 
-function users() {
+/** A users file with the accounts of `PASSWORDS`. */
+export function users() {
   if (usersFile) return usersFile;
   const file = join(folder(), 'users.csv');
   for (const [name, password] of Object.entries(PASSWORDS)) {

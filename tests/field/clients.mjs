@@ -68,11 +68,11 @@ const crate = (name, more) => ({
   version: () => found('clients/rust/Cargo.toml', `^${name} = .*"=([\\d.]+)"`), ...more,
 });
 
+/** Builds a program with the libraries of Debian, without modules. */
+export const buildGo = (binary, ...sources) => run('go', ['build', '-o', binary, ...sources], { env: { ...process.env, GO111MODULE: 'off', GOPATH: '/usr/share/gocode' } });
 const go = (name, program, more) => ({
   language: 'Go', apt: ['golang-go', name], program: source(program), version: () => debian(name),
-  // Of Debian, without modules.
-  build: (path, home) => run('go', ['build', '-o', join(home, 'client'), path, ...(path.startsWith(PROGRAMS) ? [join(PROGRAMS, 'go/room.go')] : [])],
-    { env: { ...process.env, GO111MODULE: 'off', GOPATH: '/usr/share/gocode' } }),
+  build: (path, home) => buildGo(join(home, 'client'), path, ...(path.startsWith(PROGRAMS) ? [join(PROGRAMS, 'go/room.go')] : [])),
   start: (path, home) => [join(home, 'client')], ...more,
 });
 

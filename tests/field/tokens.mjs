@@ -2,11 +2,11 @@
 // library, the form, what is expected and the token itself; some are wrong on purpose. `doctor --token` decides as the server does.
 
 import { execFile, execFileSync } from 'node:child_process';
-import { writeFileSync } from 'node:fs';
+import { copyFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { folder, SERVER } from '../browser/harness.mjs';
-import { debian, FIELD, npmVersion, pinned, VENV } from './clients.mjs';
+import { folder, SERVER, users } from '../browser/harness.mjs';
+import { buildGo, debian, FIELD, npmVersion, pinned, VENV } from './clients.mjs';
 
 const run = promisify(execFile);
 const PROGRAMS = join(FIELD, 'tokens');
@@ -23,7 +23,7 @@ const ofDebian = (language, apt, make) => ({ language, apt, version: () => debia
 
 async function makeInGo() {
   const binary = join(folder(), 'make');
-  await run('go', ['build', '-o', binary, join(PROGRAMS, 'make.go')], { env: { ...process.env, GO111MODULE: 'off', GOPATH: '/usr/share/gocode' } });
+  await buildGo(binary, join(PROGRAMS, 'make.go'));
   return run(binary, [], { env: ENV });
 }
 
@@ -69,8 +69,7 @@ function faultsOf(token, home) {
 export async function tryLibrary(name) {
   const { language, make, version } = LIBRARIES[name];
   const home = folder();
-  const hash = '$2b$04$PNdffZl.HgEeyIRjlAqU7e3sDURzEN7C7i/Y9Dnc..easEWd1ZvJy';
-  writeFileSync(join(home, 'users.csv'), `username,email,hashed_password,is_active\nalice,a@example.com,${hash},True\n`);
+  copyFileSync(users(), join(home, 'users.csv'));
   const wrong = [];
   const counts = { accepted: 0, refused: 0 };
   for (const [maker, form, expected, token] of await linesOf(make)) {

@@ -12,7 +12,7 @@ use crate::harness::PASSWORD;
 use crate::harness::{
     Client, http,
     process::{DEBUG, ServerProcess},
-    users_file,
+    replace_file, users_file,
 };
 
 const TURN_SECRET: &str = "a-secret-that-nobody-may-see-in-the-log";
@@ -204,7 +204,7 @@ async fn one_fault_rejects_the_whole_reload() {
         assert!(said["error"].as_str().unwrap().contains(named), "{said}");
         assert_eq!(server.is_sent_away("attic", "bob").await, "Room not allowed");
     }
-    fs::write(server.file("users.csv"), users).unwrap();
+    replace_file(&server.file("users.csv"), users);
     assert_eq!(server.reloads("ALLOWED_ROOMS=attic\n").await["message"], "settings reloaded");
     server.joins("attic", "bob").await;
 }
@@ -214,7 +214,7 @@ async fn reloaded_users_apply_at_once_and_removed_users_are_disconnected() {
     let mut server = ReloadableServer::with("").await;
     let alice = server.joins("den", "alice").await;
 
-    fs::write(server.file("users.csv"), users_file(&["bob", "carol"], 4)).unwrap();
+    replace_file(&server.file("users.csv"), users_file(&["bob", "carol"], 4));
     let said = server.reloads("").await;
 
     // Also where the file was noticed before.

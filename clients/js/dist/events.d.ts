@@ -1,6 +1,5 @@
 /** Dispatches events to listeners by name, and to async iterators in order. */
 export declare class Emitter<Events extends object> {
-    protected isFinished: boolean;
     /** Calls `listener` for each event of this name, until the returned function is called. */
     on<Name extends keyof Events>(name: Name, listener: (event: Events[Name]) => void): () => void;
     /** Resolves with the next event of this name. */

@@ -4,6 +4,7 @@ export class Emitter<Events extends object> {
   private listeners = new Map<keyof Events, Set<(event: any) => void>>();
   /** @internal */
   private readers = new Set<(event: any) => void>();
+  /** @internal */
   protected isFinished = false;
 
   /** Calls `listener` for each event of this name, until the returned function is called. */

@@ -296,7 +296,7 @@ export class Membership {
           this.lastError = frame;
           this.reconnectIn ??= frame.retry_after_ms;
         } else {
-          // After a resume it would arrive, late and behind those that followed it.
+          // Sent again after a resume, a refused frame would arrive late, behind those that followed it.
           this.kept = this.kept.filter(({ id }) => id !== frame.id);
           this.handlers.error(new SignalError(frame.code, frame.message));
         }

@@ -341,6 +341,7 @@ export class Peer extends Emitter<PeerEvents> {
 
   /** Replaces this connection, and lets the peer do the same with its end, which has the key `remoteKey`. */
   private repair(remoteKey: string | undefined): void {
+    if (this.isFinished) return;
     this.replaceConnection();
     this.sendKey(remoteKey);
   }

@@ -89,7 +89,6 @@ pub(super) struct ServerError {
     #[serde(default)]
     pub message: String,
     /// The id of the frame that was refused. This client sends numbers.
-    #[serde(default)]
     pub id: Option<Value>,
     pub retry: Option<bool>,
     pub retry_after_ms: Option<u64>,
