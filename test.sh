@@ -18,7 +18,8 @@ done
 tools="cc:gcc /usr/include/stdio.h:libc6-dev
     openssl:openssl node:nodejs npm:npm nginx:nginx-light turnserver:coturn /usr/bin/python3:python3 redis-server:redis-server ip:iproute2
     apache2:apache2-bin lighttpd:lighttpd /usr/lib/lighttpd/mod_openssl.so:lighttpd-mod-openssl stunnel:stunnel4
-    haproxy:haproxy prometheus:prometheus caddy:caddy curl:curl jq:jq docker-compose:docker-compose /usr/lib/python3/dist-packages/yaml:python3-yaml
+    haproxy:haproxy prometheus:prometheus caddy:caddy curl:curl jq:jq docker-compose:docker-compose skopeo:skopeo docker-registry:docker-registry
+    /usr/lib/python3/dist-packages/yaml:python3-yaml
     /usr/lib/python3/dist-packages/websockets:python3-websockets /usr/lib/python3/dist-packages/aiortc:python3-aiortc
     /usr/lib/python3/dist-packages/jwt:python3-jwt"
 [ -n "$fast" ] || tools="$tools chromium:chromium firefox-esr:firefox-esr /usr/share/fonts/truetype/dejavu:fonts-dejavu-core
@@ -53,6 +54,7 @@ lint() { cargo clippy --locked --workspace --all-targets -- -D warnings; }
 bench() {
     "$built/bench" --rounds 1 --starts 1 --seconds 0.2 --members 200
     "$built/bench" cluster --rounds 1 --starts 1 --seconds 0.2 --members 200
+    "$built/bench" million --members 5000
 }
 client_js() { npm --prefix clients/js test; }
 client_python() { /usr/bin/python3 -m unittest discover -s clients/python/tests -t clients/python; }

@@ -18,10 +18,13 @@ need() {
     local root=""
     [ "$(id -u)" = 0 ] || root="sudo"
     echo "installing:$missing"
-    # Only the program is needed: as a service it would use a port and disk space on this machine.
-    case "$missing " in *" prometheus "*)
-        [ ! -d /run/systemd/system ] || $root systemctl mask --quiet prometheus.service ;;
-    esac
+    # Only the programs are needed: as services they would use a port and disk space on this machine.
+    local service
+    for service in prometheus docker-registry; do
+        case "$missing " in *" $service "*)
+            [ ! -d /run/systemd/system ] || $root systemctl mask --quiet "$service.service" ;;
+        esac
+    done
     $root apt-get update -qq
     # shellcheck disable=SC2086  # several words on purpose
     $root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null

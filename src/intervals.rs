@@ -36,7 +36,7 @@ pub struct IssuerIntervals {
     pub refresh: Duration,
     /// After the first failure; twice as long after each further one, up to `refresh`.
     pub retry: Duration,
-    /// At least between a fetch and another one that a token with an unknown key causes.
+    /// Between two fetches that tokens with unknown keys cause, in the long run; three times as long for those of one address.
     pub unknown_key: Duration,
 }
 
@@ -73,7 +73,7 @@ impl Default for Intervals {
 impl Default for IssuerIntervals {
     fn default() -> Self {
         let seconds = Duration::from_secs;
-        Self { refresh: seconds(600), retry: seconds(5), unknown_key: seconds(60) }
+        Self { refresh: seconds(600), retry: seconds(5), unknown_key: seconds(20) }
     }
 }
 

@@ -8,9 +8,12 @@
     reason = "these are tests"
 )]
 
+use std::time::Duration;
+
 use serde_json::{Value, value::RawValue};
 use signaling::{
     delivery::ResumeError,
+    moderation::ModerationRefusal,
     protocol::{
         self, ClientMessage, IceServer, MessageLimits, ResumeOffer, RosterEntry, SenderSuffix,
         ServerMessage, Signal, SignalKind,
@@ -108,6 +111,7 @@ fn the_server_sends_every_server_message_exactly_so_and_no_other() {
         bytes_per_second: 1_048_576,
     };
     let moderation_id = RawValue::from_string("8".to_owned()).unwrap();
+    let refused_moderation = ModerationRefusal::TooOften(Duration::from_millis(939));
     let state = |state| ServerMessage::PeerState { client_id: phone, state }.encode();
     let sent = [
         ServerMessage::AuthRequired { message, guests: false }.encode(),
@@ -172,6 +176,15 @@ fn the_server_sends_every_server_message_exactly_so_and_no_other() {
             .encode(),
         ServerMessage::Limits { limits }.encode(),
         ServerMessage::Moderated { action: "kick", id: Some(&moderation_id) }.encode(),
+        ServerMessage::Error {
+            message: &refused_moderation.to_string(),
+            code: refused_moderation.code(),
+            id: Some(&moderation_id),
+            retry: None,
+            retry_after_ms: Some(940),
+            max_message_bytes: None,
+        }
+        .encode(),
         ServerMessage::Announcement { data: &text }.encode(),
         ServerMessage::UserLeft { room_id, client_id: phone, username: bob, connected_users: 1 }
             .encode(),

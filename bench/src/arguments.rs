@@ -4,13 +4,13 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::cluster;
+use crate::{cluster, million};
 
 /// Measures the signaling server against a relay that does nothing else.
 #[derive(Parser)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Arguments {
-    /// `bench cluster`
+    /// `bench cluster`, `bench million`
     #[command(subcommand)]
     pub part: Option<Part>,
     /// The scenarios to measure; all by default
@@ -52,6 +52,8 @@ pub struct Arguments {
 pub enum Part {
     /// Measures the cost of sharing rooms between servers: servers with a redis-server, and the redis-server alone
     Cluster(cluster::Arguments),
+    /// Measures a million members in one process, on connections in memory; needs 8 GB of memory
+    Million(million::Arguments),
 }
 
 /// A scenario.

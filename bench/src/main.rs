@@ -15,6 +15,7 @@ mod cluster;
 mod floor;
 mod frames;
 mod load;
+mod million;
 mod report;
 mod scenarios;
 mod subject;
@@ -35,12 +36,12 @@ use serde_json::json;
 use crate::{
     arguments::{Arguments, Name, Part},
     load::Load,
-    report::{Row, Target, details, latencies, latency_of, median},
+    report::{Row, Target, details, latencies, latency_of, median, spread},
     scenarios::{
         Round, Steady,
         broadcast::Broadcast,
         histogram,
-        idle::{self, Churn},
+        idle::{self, Churn, Idle},
         mesh::Mesh,
         relay::Relay,
         round,
@@ -78,13 +79,18 @@ fn main() -> Outcome {
     if std::env::args().nth(1).as_deref() == Some("floor") {
         return Ok(floor::run()?);
     }
+    if std::env::args().nth(1).as_deref() == Some(million::INSIDE) {
+        return million::inside(std::env::args().skip(2));
+    }
     let arguments = Arguments::parse();
     let cores = cores()?;
     let (&server_core, own_core) = (cores.first().ok_or("no core")?, cores.last());
     pin(&[*own_core.unwrap_or(&server_core)])?;
     raise_descriptor_limit();
-    if let Some(Part::Cluster(arguments)) = arguments.part {
-        return cluster::run(arguments, &cores);
+    match arguments.part {
+        Some(Part::Cluster(arguments)) => return cluster::run(arguments, &cores),
+        Some(Part::Million(arguments)) => return million::run(arguments),
+        None => {}
     }
     let mut bench = Bench {
         measured: match (arguments.against, arguments.pid, arguments.token) {
@@ -105,6 +111,9 @@ fn main() -> Outcome {
         }
     }
     println!("\n{}", report::table(&bench.rows, ["server", "floor"]));
+    if let Some(noise) = report::noise(&bench.rows) {
+        println!("{noise}\n");
+    }
     report::write_json(arguments.json, &bench.rows)?;
     if let Some(path) = arguments.svg {
         fs::write(path, report::plot(&bench.rows))?;
@@ -224,6 +233,7 @@ impl Bench {
             floor: Some(median(floors.iter().map(per_unit))),
             measure: "us CPU",
             ratio: Some(median(ratios)),
+            spread: Some(spread(floors.iter().map(per_unit))),
             target,
             latency: [&servers, &floors].map(|rounds| latencies(&latency_of(rounds))),
             details: json!({ "server": details(&servers), "floor": details(&floors) }),
@@ -237,40 +247,45 @@ impl Bench {
     fn idle(&mut self) -> Outcome {
         let scenario = format!("idle, {} members", self.members);
         eprintln!("{scenario} …");
-        let mut measured = Vec::new();
-        for kind in [Kind::Server, Kind::Floor] {
-            let (subject, mut load) = self.start(kind)?;
-            let idle = idle::measure(&subject, &mut load, self.members)?;
-            eprintln!(
-                "  {}: {:.2} KiB a member, join {:.1} us CPU first and {:.1} last, {:.0} joins a second",
-                kind.name(),
-                idle.bytes / 1024.0,
-                idle.join.0,
-                idle.join.1,
-                idle.joins_per_second
-            );
-            measured.push(idle);
+        let (mut servers, mut floors) = (Vec::new(), Vec::new());
+        for _ in 0..self.starts {
+            for (kind, measured) in [(Kind::Server, &mut servers), (Kind::Floor, &mut floors)] {
+                let (subject, mut load) = self.start(kind)?;
+                let idle = idle::measure(&subject, &mut load, self.members)?;
+                eprintln!(
+                    "  {}: {:.2} KiB a member, join {:.1} us CPU first and {:.1} last, {:.0} joins a second",
+                    kind.name(),
+                    idle.bytes / 1024.0,
+                    idle.join.0,
+                    idle.join.1,
+                    idle.joins_per_second
+                );
+                measured.push(idle);
+            }
         }
-        let (server, floor) = (&measured[0], &measured[1]);
-        let details =
-            json!({ "members": server.members, "joins_per_second": server.joins_per_second });
-        let mut row = |what: &str, unit, measure, server: f64, floor: f64, target: Target| {
+        let details = json!({
+            "members": self.members,
+            "joins_per_second": median(servers.iter().map(|idle| idle.joins_per_second)),
+        });
+        let mut row = |what: &str, unit, measure, value: fn(&Idle) -> f64, target: Target| {
+            let both = servers.iter().zip(&floors);
             self.rows.push(Row {
                 scenario: format!("{scenario}: {what}"),
                 unit,
-                server,
-                floor: Some(floor),
+                server: median(servers.iter().map(value)),
+                floor: Some(median(floors.iter().map(value))),
                 measure,
-                ratio: Some(server / floor),
+                ratio: Some(median(both.map(|(server, floor)| value(server) / value(floor)))),
+                spread: Some(spread(floors.iter().map(value))),
                 target: Some(target),
                 latency: [json!({}), json!({})],
                 details: details.clone(),
             });
         };
         let (memory, join) = (Target::ValueAtMost(6.0), Target::AtMost(4.5));
-        row("memory", "member", "KiB", server.bytes / 1024.0, floor.bytes / 1024.0, memory);
-        row("first 1,000 joins", "join", "us CPU", server.join.0, floor.join.0, join);
-        row("last 1,000 joins", "join", "us CPU", server.join.1, floor.join.1, join);
+        row("memory", "member", "KiB", |idle| idle.bytes / 1024.0, memory);
+        row("first 1,000 joins", "join", "us CPU", |idle| idle.join.0, join);
+        row("last 1,000 joins", "join", "us CPU", |idle| idle.join.1, join);
         Ok(())
     }
 
@@ -298,6 +313,7 @@ impl Bench {
             floor: Some(median(floors) / 1000.0),
             measure: "ms",
             ratio: Some(median(ratios)),
+            spread: None,
             target: Some(Target::AtMost(3.0)),
             latency: [json!({}), json!({})],
             details: json!({ "calls": calls }),
@@ -343,6 +359,7 @@ impl Bench {
             floor: Some(p99(&calm)),
             measure: "ms",
             ratio: Some(p99(&stormy) / p99(&calm)),
+            spread: None,
             target: Some(Target::AtMost(2.0)),
             latency: [latencies(&stormy), latencies(&calm)],
             details: json!({ "rounds": lines }),
@@ -355,6 +372,7 @@ impl Bench {
             floor: Some(alone),
             measure: "logins",
             ratio: Some(checked / alone),
+            spread: None,
             target: Some(Target::AtLeast(0.9)),
             latency: [json!({}), json!({})],
             details: json!({ "rounds": logins }),

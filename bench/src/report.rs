@@ -7,6 +7,9 @@ use serde_json::{Value, json};
 
 use crate::scenarios::{Round, histogram};
 
+/// The largest spread of the floor's rounds that a ratio can be taken from.
+const MAX_SPREAD: f64 = 0.05;
+
 /// One line of the table.
 pub struct Row {
     /// The scenario.
@@ -21,6 +24,8 @@ pub struct Row {
     pub measure: &'static str,
     /// The median of the ratios of the rounds, each of two values that were measured one after the other.
     pub ratio: Option<f64>,
+    /// How far the floor's own rounds are apart: the difference of the longest and the shortest, divided by the median.
+    pub spread: Option<f64>,
     /// The target.
     pub target: Option<Target>,
     /// Latencies of messages in microseconds, server and floor: [`latencies`].
@@ -55,6 +60,7 @@ impl Row {
             floor: None,
             measure,
             ratio: None,
+            spread: None,
             target: None,
             latency: [json!({}), json!({})],
             details: json!({}),
@@ -76,6 +82,29 @@ pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_unstable_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// How far values are apart: the difference of the largest and the smallest, divided by the median.
+pub fn spread(values: impl Iterator<Item = f64> + Clone) -> f64 {
+    let (least, most) =
+        (values.clone().fold(f64::MAX, f64::min), values.clone().fold(0.0, f64::max));
+    (most - least) / median(values)
+}
+
+/// A sentence about rows that were measured while the machine did other things, if there are any.
+pub fn noise(rows: &[Row]) -> Option<String> {
+    let noisy = rows.iter().filter_map(|row| {
+        let spread = row.spread.filter(|&spread| spread > MAX_SPREAD)?;
+        Some(format!("{} ({:.0} %)", row.scenario, 100.0 * spread))
+    });
+    let noisy = noisy.collect::<Vec<_>>().join("; ");
+    (!noisy.is_empty()).then(|| {
+        format!(
+            "The floor's own rounds differ by more than {:.0} %, so that these rows mean little; measure them again on a machine \
+             that does nothing else: {noisy}",
+            100.0 * MAX_SPREAD
+        )
+    })
 }
 
 /// The results as a Markdown table. The names are those of the measured server and of what it is compared with.
@@ -119,7 +148,7 @@ pub fn json(rows: &[Row]) -> Value {
     let row = |row: &Row| {
         json!({
             "scenario": row.scenario, "unit": row.unit, "measure": row.measure,
-            "server": row.server, "floor": row.floor, "ratio": row.ratio, "meets_target": row.meets(),
+            "server": row.server, "floor": row.floor, "ratio": row.ratio, "floor_spread": row.spread, "meets_target": row.meets(),
             "latency_us": { "server": row.latency[0], "floor": row.latency[1] },
             "details": row.details,
         })

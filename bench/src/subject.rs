@@ -11,12 +11,24 @@ use std::{
 
 use aws_lc_rs::hmac;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use nix::{time::clock_getcpuclockid, unistd::Pid};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 const JWT_SECRET_KEY: &str = "jwt-key-of-the-bench-0123456789abcdef";
 
 /// The password of the account that all clients use: a bcrypt hash of cost 12.
 pub const HASH: &str = "$2b$12$qosdASkcgVz5u2OISmsHteC0pgEIIiA5NyWgi.tosFNo/AilfMfra";
+
+/// The settings of every server that the bench starts.
+pub const SETTINGS: [(&str, &str); 7] = [
+    ("HOST", "127.0.0.1"),
+    ("LOG_FORMAT", "json"),
+    ("REQUIRE_HTTPS", "false"),
+    ("SECRET_KEY", "own-key-of-the-bench-0123456789abcdef"),
+    ("JWT_SECRET_KEY", JWT_SECRET_KEY),
+    ("CORS_ORIGINS", "https://app.example.com"),
+    ("RATE_LIMIT_PER_MINUTE", "1000000"),
+];
 
 /// The kind of a measured server.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -97,19 +109,13 @@ impl Subject {
         fs::write(folder.join("users.csv"), users)?;
         let child = Command::new(server)
             .env_clear()
+            .envs(SETTINGS)
             .envs([
-                ("HOST", "127.0.0.1"),
                 ("PORT", "0"),
-                ("LOG_FORMAT", "json"),
-                ("REQUIRE_HTTPS", "false"),
-                ("SECRET_KEY", "own-key-of-the-bench-0123456789abcdef"),
-                ("JWT_SECRET_KEY", JWT_SECRET_KEY),
-                ("CORS_ORIGINS", "https://app.example.com"),
                 // Limits are on, and high enough for all clients on one machine.
                 ("WEBSOCKET_MESSAGES_PER_SECOND", "1000000"),
                 ("WEBSOCKET_MESSAGE_BURST", "1000000"),
                 ("WEBSOCKET_BYTES_PER_SECOND", "1000000000"),
-                ("RATE_LIMIT_PER_MINUTE", "1000000"),
                 ("JOINS_PER_MINUTE", "0"),
                 ("AUTH_MAX_FAILURES", "1000000"),
                 ("WEBSOCKET_TIMEOUT", "120"),
@@ -149,15 +155,9 @@ impl Subject {
         Ok(Self { address, pid: child.id(), child: Some(child), folder })
     }
 
-    /// An access token that is valid for a day.
+    /// An access token of the account that all clients use.
     pub fn token() -> String {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let claims = format!(r#"{{"sub":"bench","exp":{}}}"#, now + 86_400);
-        let parts = [r#"{"alg":"HS256","typ":"JWT"}"#, &claims];
-        let signed = parts.map(|part| BASE64_URL_SAFE_NO_PAD.encode(part)).join(".");
-        let key = hmac::Key::new(hmac::HMAC_SHA256, JWT_SECRET_KEY.as_bytes());
-        let signature = hmac::sign(&key, signed.as_bytes());
-        format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature))
+        token_of("bench")
     }
 
     /// The processor time that it has used so far.
@@ -167,11 +167,7 @@ impl Subject {
 
     /// Its resident memory, in bytes.
     pub fn resident(&self) -> io::Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kibibytes =
-            line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
-        kibibytes.map(|kibibytes| kibibytes << 10).ok_or_else(|| io::Error::other("no VmRSS"))
+        resident_of(self.pid)
     }
 
     fn health(&self) -> io::Result<String> {
@@ -199,6 +195,17 @@ impl Drop for Subject {
             let _ = fs::remove_dir_all(&self.folder);
         }
     }
+}
+
+/// An access token of an account, valid for a day.
+pub fn token_of(username: &str) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let claims = format!(r#"{{"sub":"{username}","exp":{}}}"#, now + 86_400);
+    let parts = [r#"{"alg":"HS256","typ":"JWT"}"#, &claims];
+    let signed = parts.map(|part| BASE64_URL_SAFE_NO_PAD.encode(part)).join(".");
+    let key = hmac::Key::new(hmac::HMAC_SHA256, JWT_SECRET_KEY.as_bytes());
+    let signature = hmac::sign(&key, signed.as_bytes());
+    format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature))
 }
 
 /// The given path, or that of the server beside this program.
@@ -239,14 +246,16 @@ pub fn cores() -> io::Result<Vec<usize>> {
 
 /// The processor time of a process, in user and in kernel mode together.
 fn cpu_of(pid: u32) -> io::Result<Duration> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let after_name = stat.rsplit_once(')').map(|(_, rest)| rest).unwrap_or_default();
-    let mut fields = after_name.split_ascii_whitespace().skip(11);
-    let mut ticks = || fields.next().and_then(|field| field.parse::<u64>().ok());
-    let (user, system) = (ticks(), ticks());
-    let both = user.zip(system).map(|(user, system)| user + system);
-    both.map(|ticks| Duration::from_millis(10 * ticks))
-        .ok_or_else(|| io::Error::other("no CPU times"))
+    let pid = Pid::from_raw(i32::try_from(pid).map_err(io::Error::other)?);
+    Ok(Duration::from(clock_getcpuclockid(pid)?.now()?))
+}
+
+/// The resident memory of a process, in bytes.
+pub fn resident_of(pid: u32) -> io::Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kibibytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kibibytes.map(|kibibytes| kibibytes << 10).ok_or_else(|| io::Error::other("no VmRSS"))
 }
 
 /// Waits until the process is idle, so that earlier work does not count in the next measurement.

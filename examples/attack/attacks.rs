@@ -19,7 +19,8 @@ use tokio::{
 };
 
 use crate::clients::{
-    PONG, RawSocket, TEXT, Target, TestError, administer, connect, frame, http, user,
+    PONG, RawSocket, TEXT, Target, TestError, administer, connect, frame, http, moderator_token,
+    user,
 };
 
 /// One attack.
@@ -60,6 +61,10 @@ pub const ALL: &[Attack] = &[
     attack("metrics", |target, until| Box::pin(metrics(target, until))),
     attack("resume-slots", |target, until| Box::pin(resume_slots(target, until))),
     attack("evasion", |target, until| Box::pin(evasion(target, until))),
+    Attack {
+        max_warnings: 60,
+        ..attack("moderators", |target, until| Box::pin(moderators(target, until)))
+    },
     attack("pipelining", |target, until| Box::pin(pipelining(target, until))),
 ];
 
@@ -405,6 +410,56 @@ async fn evasion(target: Arc<Target>, until: Instant) -> Result<String, TestErro
     match refused.first() {
         Some(first) => Err(format!("{} rules refused, {first}", refused.len()).into()),
         None => Ok(format!("{} kicks", kicks.load(Relaxed))),
+    }
+}
+
+/// Ten moderators, each in a room of its own, that make rules within their message rate, about clients that there are not and
+/// about the room. A ban of an administrator is accepted all the same.
+async fn moderators(target: Arc<Target>, until: Instant) -> Result<String, TestError> {
+    let (asked, made) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
+    let mut tasks = JoinSet::new();
+    for number in 0..10_u8 {
+        let (target, asked, made) = (target.clone(), asked.clone(), made.clone());
+        tasks.spawn(repeat(until, move || {
+            let (target, asked, made) = (target.clone(), asked.clone(), made.clone());
+            async move {
+                let from = Ipv4Addr::new(127, 13, 0, number + 1);
+                let token = moderator_token(&user(80 + usize::from(number)));
+                let room = format!("moderated{number}");
+                let (mut member, _) =
+                    RawSocket::join_with(&target, from, &room, &token, json!([])).await?;
+                let mut pace = interval(Duration::from_millis(22));
+                loop {
+                    tokio::select! {
+                        _ = pace.tick() => {
+                            let number = asked.fetch_add(1, Relaxed);
+                            let ghost = format!("ghost{number}");
+                            member.send(&match number % 2 {
+                                0 => json!({"type":"kick","to":ghost,"ban_seconds":86_400}),
+                                _ => json!({"type":"lock"}),
+                            }).await?;
+                        }
+                        answer = member.receive() => {
+                            made.fetch_add(u64::from(answer?["type"] == "moderated"), Relaxed);
+                        }
+                    }
+                }
+            }
+        }));
+    }
+    let ban = json!({"username":"mallory","seconds":60});
+    let mut refused = 0;
+    while Instant::now() + Duration::from_secs(2) < until {
+        let status = administer(&target, Ipv4Addr::LOCALHOST, "ban", &ban).await?;
+        refused += u32::from(status != 200);
+        sleep(Duration::from_millis(500)).await;
+    }
+    while tasks.join_next().await.is_some() {}
+    let achieved = format!("{} of {} rules made", made.load(Relaxed), asked.load(Relaxed));
+    if refused > 0 {
+        Err(format!("{achieved}, {refused} bans refused").into())
+    } else {
+        Ok(achieved)
     }
 }
 

@@ -46,8 +46,17 @@ pub fn user(number: usize) -> String {
 
 /// An access token as another service mints it.
 pub fn token(username: &str) -> String {
+    minted(json!({"sub":username,"exp":unix_now() + 86_400}))
+}
+
+/// The same of a moderator.
+pub fn moderator_token(username: &str) -> String {
+    let permissions = json!({"can":["join","moderate"]});
+    minted(json!({"sub":username,"exp":unix_now() + 86_400,"signaling":permissions}))
+}
+
+fn minted(claims: Value) -> String {
     let encode = |value: Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
-    let claims = json!({"sub":username,"exp":unix_now() + 86_400});
     let signed = format!("{}.{}", encode(json!({"alg":"HS256","typ":"JWT"})), encode(claims));
     let key = hmac::Key::new(hmac::HMAC_SHA256, JWT_KEY.as_bytes());
     let signature = BASE64_URL_SAFE_NO_PAD.encode(hmac::sign(&key, signed.as_bytes()));
@@ -136,11 +145,20 @@ impl RawSocket {
         username: &str,
         features: Value,
     ) -> Result<(Self, Value), TestError> {
+        Self::join_with(target, from, room, &token(username), features).await
+    }
+
+    /// The same with this token.
+    pub async fn join_with(
+        target: &Target,
+        from: Ipv4Addr,
+        room: &str,
+        token: &str,
+        features: Value,
+    ) -> Result<(Self, Value), TestError> {
         let mut socket = Self::open(target, from, room).await?;
         socket.receive().await?;
-        socket
-            .send(&json!({"type":"auth_token","token":token(username),"features":features}))
-            .await?;
+        socket.send(&json!({"type":"auth_token","token":token,"features":features})).await?;
         let reply = socket.receive().await?;
         if reply["type"] != "auth_success" {
             return Err(reply["code"].to_string().into());

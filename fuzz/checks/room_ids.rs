@@ -90,8 +90,9 @@ impl Server {
     fn ask(&self, uri: Uri) -> (StatusCode, Value) {
         self.runtime.block_on(async {
             let workers = Workers::start(1).unwrap();
-            let (peer, slot) = (PeerAddress::Ip(([192, 0, 2, 1], 80).into()), Arc::default());
-            let transport = ConnectionInfo { peer, tls: false, tcp_proxy: None, slot, workers };
+            let peer = PeerAddress::Ip(([192, 0, 2, 1], 80).into());
+            let (tcp_proxy, slot, turns) = (None, Arc::default(), Arc::default());
+            let transport = ConnectionInfo { peer, tls: false, tcp_proxy, slot, workers, turns };
             let request = Request::get(uri).header("host", "fuzzed").extension(transport);
             let answered = self.service.clone().oneshot(request.body(Body::empty()).unwrap()).await;
             let Ok(answer) = answered;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     claims::{IssuerRules, PresentedClaims},
-    issuer_keys::IssuerKeys,
+    issuer_keys::{Candidates, IssuerKeys},
     jws::UnverifiedToken,
     permissions::{CapabilitySet, Permissions},
     token_hash::TokenHash,
@@ -197,7 +197,9 @@ impl AccessTokens {
             return false;
         }
         let keys = self.issuer_keys.read().unwrap_or_else(PoisonError::into_inner).clone();
-        keys.is_none_or(|keys| keys.candidates(token.algorithm, token.key_id.as_deref()).is_empty())
+        keys.is_none_or(|keys| {
+            keys.candidates(token.algorithm, token.key_id.as_deref()).keys.is_empty()
+        })
     }
 
     /// How long a new token is valid.
@@ -362,12 +364,18 @@ impl AccessTokens {
         }
         let keys = self.issuer_keys.read().unwrap_or_else(PoisonError::into_inner).clone();
         let keys = keys.ok_or(TokenRejection::NoKeys)?;
-        let candidates = keys.candidates(token.algorithm, token.key_id.as_deref());
-        if candidates.is_empty() {
+        let Candidates { keys, count } = keys.candidates(token.algorithm, token.key_id.as_deref());
+        if keys.is_empty() {
             return Err(TokenRejection::UnknownKey);
         }
-        let is_signed = candidates.into_iter().any(|key| token.is_signed_by(key));
-        if is_signed { Ok(TokenOrigin::Issuer) } else { Err(TokenRejection::WrongKey) }
+        let tried = keys.len();
+        if keys.into_iter().any(|key| token.is_signed_by(key)) {
+            return Ok(TokenOrigin::Issuer);
+        }
+        if count > tried {
+            return Err(TokenRejection::TooManyKeys { tried, count });
+        }
+        Err(TokenRejection::WrongKey)
     }
 
     /// When the token expires, in whole seconds since the Unix epoch, as is `now`.

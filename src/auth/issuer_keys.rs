@@ -15,6 +15,11 @@ use x509_parser::{
 /// The most keys of a set that are used.
 const MAX_KEYS: usize = 100;
 
+/// The most keys that a token is tried with. Each is a verification before the client is authenticated, up to 0.1 ms for an RSA key
+/// of 4096 bits. An issuer that changes its keys has two or three at a time, and must name them in its tokens where there is more
+/// than one (OpenID Connect Core 1.0 section 10.1).
+pub const MAX_CANDIDATES: usize = 4;
+
 /// One public key.
 pub struct IssuerKey {
     /// Names the key in the header of tokens.
@@ -28,6 +33,14 @@ pub struct IssuerKey {
 #[derive(Default)]
 pub struct IssuerKeys {
     keys: Vec<IssuerKey>,
+}
+
+/// The keys that may have signed a token.
+pub struct Candidates<'a> {
+    /// At most [`MAX_CANDIDATES`]: the first of the set.
+    pub keys: Vec<&'a DecodingKey>,
+    /// How many there are with those that are not tried.
+    pub count: usize,
 }
 
 /// Why a text holds no keys.
@@ -99,15 +112,30 @@ impl IssuerKeys {
         self.keys.len()
     }
 
-    /// The keys that may have signed a token of this algorithm and `kid`: the key of that name, or else those without one.
-    pub fn candidates(&self, algorithm: Algorithm, id: Option<&str>) -> Vec<&DecodingKey> {
+    /// The keys that may have signed a token of this algorithm and `kid`: the key of that name, or else those without one. Where
+    /// the token names none, all keys that fit the algorithm.
+    pub fn candidates(&self, algorithm: Algorithm, id: Option<&str>) -> Candidates<'_> {
         let usable = || self.keys.iter().filter(|key| key.algorithms.contains(&algorithm));
-        let named = |id| usable().filter(move |key| key.id.as_deref() == Some(id));
-        match id {
-            None => usable().map(|key| &key.key).collect(),
-            Some(id) if named(id).next().is_some() => named(id).map(|key| &key.key).collect(),
-            Some(_) => usable().filter(|key| key.id.is_none()).map(|key| &key.key).collect(),
-        }
+        let has_id = id.is_some_and(|id| usable().any(|key| key.id.as_deref() == Some(id)));
+        let candidates = || {
+            usable().filter(|key| match id {
+                None => true,
+                Some(_) if has_id => key.id.as_deref() == id,
+                Some(_) => key.id.is_none(),
+            })
+        };
+        let keys = candidates().take(MAX_CANDIDATES).map(|key| &key.key).collect();
+        Candidates { keys, count: candidates().count() }
+    }
+
+    /// How many keys a token may have to be tried with, where it names none, and where it does.
+    pub fn most_candidates(&self, algorithms: &[Algorithm]) -> (usize, usize) {
+        let most = |id| {
+            let counts = algorithms.iter().map(|algorithm| self.candidates(*algorithm, id).count);
+            counts.max().unwrap_or_default()
+        };
+        // No issuer calls a key like this.
+        (most(None), most(Some("\u{0}")))
     }
 }
 
@@ -192,4 +220,40 @@ fn without_zeros(mut bytes: &[u8]) -> &[u8] {
         bytes = rest;
     }
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::KeyPair;
+
+    use super::*;
+
+    /// So many ES256 keys in PEM, or as a JWK set with names.
+    fn keys(count: usize, has_names: bool) -> IssuerKeys {
+        let pairs: Vec<_> = (0..count).map(|_| KeyPair::generate().unwrap()).collect();
+        let pem: String = pairs.iter().map(KeyPair::public_key_pem).collect();
+        let mut keys = IssuerKeys::parse(pem.as_bytes()).unwrap();
+        for (number, key) in keys.keys.iter_mut().enumerate().filter(|_| has_names) {
+            key.id = Some(number.to_string());
+        }
+        keys
+    }
+
+    #[test]
+    fn a_token_that_names_no_key_is_tried_with_four_keys_of_its_algorithm() {
+        let counts = |keys: &IssuerKeys, algorithm, id| {
+            let Candidates { keys, count } = keys.candidates(algorithm, id);
+            (keys.len(), count)
+        };
+        let named = keys(40, true);
+        assert_eq!(counts(&named, Algorithm::ES256, None), (4, 40));
+        assert_eq!(counts(&named, Algorithm::ES256, Some("39")), (1, 1));
+        assert_eq!(counts(&named, Algorithm::ES256, Some("40")), (0, 0));
+        assert_eq!(counts(&named, Algorithm::RS256, None), (0, 0));
+        assert_eq!(named.most_candidates(&[Algorithm::HS256, Algorithm::ES256]), (40, 0));
+
+        let unnamed = keys(5, false);
+        assert_eq!(counts(&unnamed, Algorithm::ES256, Some("1")), (4, 5));
+        assert_eq!(unnamed.most_candidates(&[Algorithm::ES256]), (5, 5));
+    }
 }

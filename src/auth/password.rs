@@ -1,9 +1,6 @@
-//! Checks and hashes passwords, off the async threads and a few at a time.
-
-use std::sync::Arc;
+//! Checks and hashes passwords.
 
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::Semaphore;
 
 /// bcrypt reads no more bytes than this. A new password is not longer; a longer one matches a hash of another tool by its first
 /// 72 bytes, as it did there.
@@ -17,52 +14,6 @@ pub const COST: u32 = 12;
 
 /// Salt and digest of a hash that matches no password.
 const DUMMY_HASH_TAIL: &str = "......................jP/28M6YW2E1359Y/g1FSSGagH9uPr2";
-
-/// Checks passwords.
-///
-/// A check takes a quarter of a second of one core. It runs on the blocking threads, on all cores but one at most, so that
-/// a flood of logins never takes the core that serves calls.
-#[derive(Clone)]
-pub struct Passwords {
-    at_once: usize,
-    permits: Arc<Semaphore>,
-}
-
-impl Passwords {
-    /// Checks on `cores - 1` threads at once, and on at least one.
-    pub fn new(cores: usize) -> Self {
-        let at_once = cores.saturating_sub(1).max(1);
-        Self { at_once, permits: Arc::new(Semaphore::new(at_once)) }
-    }
-
-    /// How many passwords are checked at once, at most.
-    pub fn at_once(&self) -> usize {
-        self.at_once
-    }
-
-    /// Whether `password` matches `hash`.
-    ///
-    /// Waits for a free thread first, then calls `still_allowed`, so that logins that were queued before a lockout do not
-    /// bypass it.
-    ///
-    /// # Errors
-    ///
-    /// The error of `still_allowed`.
-    pub async fn check<E>(
-        &self,
-        password: SecretString,
-        hash: String,
-        still_allowed: impl FnOnce() -> Result<(), E>,
-    ) -> Result<bool, E> {
-        #[expect(clippy::expect_used, reason = "see the message")]
-        let _permit = self.permits.acquire().await.expect("the semaphore is never closed");
-        still_allowed()?;
-        tracing::trace!("checking a password");
-        let checked = tokio::task::spawn_blocking(move || has_hash(&password, &hash));
-        #[expect(clippy::expect_used, reason = "see the message")]
-        Ok(checked.await.expect("bcrypt does not panic, and the task is never aborted"))
-    }
-}
 
 /// A hash that matches no password, so that a login without an account takes as long as one with.
 pub fn dummy_hash(cost: u32) -> String {
@@ -172,22 +123,10 @@ mod tests {
         assert!(!is_hash(&format!("$2b$31${digest}")) && is_hash(&format!("$2b$16${digest}")));
     }
 
-    #[tokio::test]
-    async fn no_password_matches_the_dummy_hash() {
+    #[test]
+    fn no_password_matches_the_dummy_hash() {
         for password in ["", "x", DUMMY_HASH_TAIL] {
-            let checked =
-                Passwords::new(2).check(password.into(), dummy_hash(4), || Ok::<_, ()>(())).await;
-
-            assert_eq!(checked, Ok(false));
+            assert!(!has_hash(&password.into(), &dummy_hash(4)));
         }
-    }
-
-    #[tokio::test]
-    async fn a_login_that_is_locked_out_while_it_waits_is_not_checked() {
-        let hash = bcrypt::hash("x", 4).unwrap();
-
-        let checked = Passwords::new(1).check("x".into(), hash, || Err("locked")).await;
-
-        assert_eq!(checked, Err("locked"));
     }
 }

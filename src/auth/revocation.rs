@@ -150,12 +150,14 @@ impl UserRevocations {
         self.hashes.len() + usize::from(self.issued_before.is_some())
     }
 
-    fn lines<'a>(&'a self, username: &'a str) -> impl Iterator<Item = String> + 'a {
+    fn of<'a>(&'a self, username: &'a str) -> impl Iterator<Item = Revocation> + 'a {
         let hashes = self.hashes.iter().map(|(hash, until)| (*until, EndedTokens::Hash(*hash)));
         let before =
             self.issued_before.map(|(time, until)| (until, EndedTokens::IssuedBefore(time)));
-        hashes.chain(before).map(move |(until, ended)| {
-            Revocation { username: username.to_owned(), until, ended }.to_line()
+        hashes.chain(before).map(move |(until, ended)| Revocation {
+            username: username.to_owned(),
+            until,
+            ended,
         })
     }
 }
@@ -190,8 +192,11 @@ impl RevokedTokens {
     /// All revocations as lines, sorted, for other nodes.
     pub fn lines(&self) -> Vec<String> {
         let users = self.users.read().unwrap_or_else(PoisonError::into_inner);
-        let mut lines: Vec<_> =
-            users.iter().flat_map(|(username, revoked)| revoked.lines(username)).collect();
+        let all: Vec<_> =
+            users.iter().flat_map(|(username, revoked)| revoked.of(username)).collect();
+        // Every token that is checked waits for the lock.
+        drop(users);
+        let mut lines: Vec<_> = all.iter().map(Revocation::to_line).collect();
         lines.sort_unstable();
         lines
     }

@@ -52,6 +52,13 @@ pub enum TokenRejection {
     NoKeys,
     /// The issuer has no key of that name or kind.
     UnknownKey,
+    /// Its `kid` names no key, and the issuer has more keys of its kind than are tried. None of those has signed it.
+    TooManyKeys {
+        /// How many were tried.
+        tried: usize,
+        /// How many there are.
+        count: usize,
+    },
     /// Its claims are no JSON object, or one of them stands there twice.
     NoClaims,
     /// A claim is missing.
@@ -131,6 +138,11 @@ impl fmt::Display for TokenRejection {
             Self::WrongKey => f.write_str("it is signed with another key"),
             Self::NoKeys => f.write_str("the keys of its issuer could not be fetched yet"),
             Self::UnknownKey => f.write_str("the issuer has no key of its `kid` and `alg`"),
+            Self::TooManyKeys { tried, count } => write!(
+                f,
+                "its `kid` names no key; the issuer has {count} for its `alg`, and the first {tried} of them, which are tried, have \
+                 not signed it"
+            ),
             Self::NoClaims => f.write_str("its claims are no JSON object with each claim once"),
             Self::MissingClaim(claim) => write!(f, "`{claim}` is missing"),
             Self::ClaimType { claim, expected, found } => {

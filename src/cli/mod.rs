@@ -22,6 +22,8 @@ use secrecy::ExposeSecret;
 
 use crate::{
     config::{Config, ConfigErrors, Environment},
+    net::workers::Workers,
+    state::AppState,
     webhooks,
 };
 
@@ -113,7 +115,7 @@ fn run(command_line: CommandLine) -> Result<(), Box<dyn Error>> {
     let environment = Environment::read(env_file.as_deref())?;
     match command {
         None if check_config => check::run(&environment, strict),
-        None => serve::run(env_file, environment),
+        None => serve_with(env_file, environment, |_, _| {}),
         Some(Command::Admin(arguments)) => admin::run(*arguments, &environment),
         Some(Command::Doctor(arguments)) => doctor::run(&arguments, &environment),
         Some(Command::Config(arguments)) => config::run(&arguments, &environment),
@@ -122,6 +124,20 @@ fn run(command_line: CommandLine) -> Result<(), Box<dyn Error>> {
         Some(Command::Token(arguments)) => token::run(arguments, &environment),
         Some(Command::WebhookSecret) => print_webhook_secret(&environment),
     }
+}
+
+/// Serves until the process is asked to stop, with the settings of `environment`, which are read from `env_file` again at a
+/// reload. Calls `started` once it accepts connections.
+///
+/// # Errors
+///
+/// Why it does not start, as lines for the operator.
+pub fn serve_with(
+    env_file: Option<PathBuf>,
+    environment: Environment,
+    started: impl FnOnce(&AppState, &Workers),
+) -> Result<(), Box<dyn Error>> {
+    serve::run(env_file, environment, started)
 }
 
 /// The settings of this process.

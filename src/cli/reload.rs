@@ -75,7 +75,7 @@ fn try_reload(
     // From here on nothing fails.
     log_ignored_lines(&environment);
     if !changes.changed.is_empty() {
-        log_dangerous_settings(&config::warnings(&app.config, &settings));
+        log_dangerous_settings(&app.config, &settings);
     }
     app.apply_settings(settings);
     if app.apply_users(users) {

@@ -32,7 +32,7 @@ use crate::{
     net::{self, ConnectionLimits, InheritedListener, Listener, UnixSocketGuard, workers::Workers},
     state::{self, AppState},
     telemetry::{self, LogLevelHandle},
-    tls::ServerCertificate,
+    tls::{HOURS_KEPT, SealedTicketKey, ServerCertificate, TicketKeys},
 };
 
 /// How long the last webhooks may take at shutdown: clients that reconnect wait for the next process meanwhile.
@@ -45,6 +45,7 @@ const DRAIN_SHARE: f64 = 0.8;
 pub(super) fn run(
     env_file: Option<PathBuf>,
     environment: Environment,
+    started: impl FnOnce(&AppState, &Workers),
 ) -> Result<(), Box<dyn Error>> {
     // Before there is a second thread: this changes the environment.
     let inherited = net::inherited_listener().map_err(|error| format!("LISTEN_FDS: {error}"))?;
@@ -57,9 +58,11 @@ pub(super) fn run(
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default(); // before anything signs or encrypts
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let settings = (env_file, environment);
-    let served = runtime.block_on(serve(config, settings, inherited, telemetry.log_level.clone()));
-    // Does not wait for passwords that are still being hashed: their clients are disconnected.
-    runtime.shutdown_background();
+    let log_level = telemetry.log_level.clone();
+    let served = runtime.block_on(serve(config, settings, inherited, log_level, started));
+    // Not shut down, as those of the other workers: it would drop one by one the sessions whose clients did not disconnect in
+    // time, or wait for passwords that are still being hashed. The process ends.
+    std::mem::forget(runtime);
     telemetry.shut_down(trace_timeout);
     served
 }
@@ -69,11 +72,12 @@ async fn serve(
     (env_file, environment): (Option<PathBuf>, Environment),
     inherited: Option<InheritedListener>,
     log_level: LogLevelHandle,
+    started: impl FnOnce(&AppState, &Workers),
 ) -> Result<(), Box<dyn Error>> {
     let (mut stop_signals, hangup) = (StopSignals::register()?, signal(SignalKind::hangup())?);
     // Where file sizes are limited, a write fails; without a handler the signal would end the process.
     let _file_too_large = signal(SignalKind::from_raw(SignalNumber::XFSZ.as_raw()))?;
-    log_dangerous_settings(&config.warnings());
+    log_dangerous_settings(&config.startup, &config.reloadable);
     let faults = doctor::start_faults(&config, &[]);
     if !faults.is_empty() {
         let lines: Vec<_> = faults.iter().map(Diagnostic::line).collect();
@@ -98,6 +102,7 @@ async fn serve(
     app.restore(&workers);
     let server = Server::start(&app, listeners, tls, &workers);
     notify_systemd(NotifyState::Ready);
+    started(&app, &workers);
 
     let failure = tokio::select! {
         () = stop_signals.next() => None,
@@ -112,7 +117,8 @@ async fn serve(
     notify_systemd(NotifyState::Stopping);
     server.drain(&app, &mut stop_signals).await;
     app.hand_over_members().await;
-    app.save_snapshot();
+    // The rest is for writing it.
+    app.save_snapshot(Instant::now() + deadline.saturating_duration_since(Instant::now()) / 4);
     let left = deadline.saturating_duration_since(Instant::now());
     app.webhooks.close(left.min(WEBHOOK_SHUTDOWN_TIMEOUT)).await;
     tracing::info!("shutdown complete");
@@ -149,7 +155,7 @@ fn load_accounts(
     let users_csv = &startup.auth.users_csv;
     let load = if startup.tokens.users_required { Users::load } else { Users::load_optional };
     let (users, faults) =
-        load(users_csv).map_err(|error| doctor::users_file_fault(error).line())?;
+        load(users_csv).map_err(|error| doctor::users_file_fault(&error).line())?;
     state::log_row_faults(&faults);
     let revoked = RevokedTokens::load(&startup.auth.users_csv, unix_now())?;
     let rules = ModerationRules::load(&startup.auth.users_csv)?;
@@ -157,7 +163,11 @@ fn load_accounts(
 }
 
 fn load_tls(startup: &StartupSettings) -> Result<Option<Arc<ServerCertificate>>, Box<dyn Error>> {
-    let tls = startup.listen.tls.clone().map(ServerCertificate::load).transpose();
+    let secret_key = &startup.auth.secret_key;
+    let tickets = startup.ticket_file().map(|file| TicketKeys::load(file, secret_key, unix_now()));
+    let tickets = tickets.transpose()?.map(Arc::new);
+    let load = |files| ServerCertificate::load(files, tickets);
+    let tls = startup.listen.tls.clone().map(load).transpose();
     Ok(tls.map_err(|error| format!("SSL_CERT_FILE, SSL_KEY_FILE: {error}"))?.map(Arc::new))
 }
 
@@ -213,12 +223,13 @@ async fn listen(
 ) -> Result<(Listener, Option<UnixSocketGuard>), Box<dyn Error>> {
     if let Some(file) = settings.unix_socket() {
         let (listener, guard) = net::listen_on_unix_socket(&file)
-            .map_err(|error| format!("cannot listen on {}: {error}", settings.host))?;
+            .map_err(|error| doctor::cannot_listen_on_socket(&file, &error).line())?;
         return Ok((listener.into(), Some(guard)));
     }
     let ListenSettings { host, port, .. } = settings;
     let listener = net::listen(host, *port).await;
-    let listener = listener.map_err(|error| format!("cannot listen on {host}:{port}: {error}"))?;
+    let listener =
+        listener.map_err(|error| doctor::cannot_listen("PORT", host, *port, &error).line())?;
     Ok((listener.into(), None))
 }
 
@@ -226,9 +237,10 @@ async fn open_metrics_listener(
     startup: &StartupSettings,
 ) -> Result<Option<TcpListener>, Box<dyn Error>> {
     let Some(address) = startup.telemetry.metrics_listen else { return Ok(None) };
-    let listener = net::listen(&address.ip().to_string(), address.port()).await;
-    let listener =
-        listener.map_err(|error| format!("METRICS_LISTEN: cannot listen on {address}: {error}"))?;
+    let (host, port) = (address.ip().to_string(), address.port());
+    let listener = net::listen(&host, port)
+        .await
+        .map_err(|error| doctor::cannot_listen("METRICS_LISTEN", &host, port, &error).line())?;
     tracing::info!(address = %listener.local_addr()?, "metrics listener open");
     Ok(Some(listener))
 }
@@ -243,6 +255,14 @@ fn spawn_maintenance(app: &AppState, tls: Option<&Arc<ServerCertificate>>) {
         tokio::spawn(
             tls.clone().run_reload(app.metrics.clone(), app.config.intervals.certificate_poll),
         );
+        if let Some(tickets) = tls.tickets() {
+            let rooms = app.rooms.clone();
+            tokio::spawn(tickets.run_rotation(async move |SealedTicketKey { hour, sealed }| {
+                let shared = rooms.backend().share_ticket_key(hour, &sealed, HOURS_KEPT).await;
+                let keys = shared.ok()?.into_iter();
+                Some(keys.map(|(hour, sealed)| SealedTicketKey { hour, sealed }).collect())
+            }));
+        }
     }
 }
 

@@ -3,15 +3,15 @@
 use tokio::task::spawn_blocking;
 
 use crate::{
-    config::{self, ConfigWarning, Environment, StartupSettings},
+    config::{self, Environment, ReloadableSettings, StartupSettings},
     doctor,
     state::AppState,
 };
 
 /// Logs a warning for each setting that is accepted and dangerous.
-pub(super) fn log_dangerous_settings(warnings: &[ConfigWarning]) {
-    for warning in warnings {
-        tracing::warn!(%warning, "dangerous setting");
+pub(super) fn log_dangerous_settings(startup: &StartupSettings, reloadable: &ReloadableSettings) {
+    for danger in doctor::dangers(startup, reloadable) {
+        tracing::warn!(warning = danger.line(), "dangerous setting");
     }
 }
 

@@ -167,6 +167,15 @@ impl Backend for ClusterGateway {
         Box::pin(async { Some(self.send_announcement(announcement).await) })
     }
 
+    fn share_ticket_key<'a>(
+        &'a self,
+        hour: u64,
+        sealed: &'a str,
+        hours: u64,
+    ) -> BackendFuture<'a, Result<Vec<(u64, String)>, ClusterUnavailable>> {
+        Box::pin(self.exchange_ticket_keys(hour, sealed, hours))
+    }
+
     fn report_auth_event(&self, event: String) {
         let _ = self.auth_events.try_send(event);
     }

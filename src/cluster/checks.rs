@@ -39,6 +39,18 @@ struct Differences {
     damaged: BTreeSet<Arc<str>>,
 }
 
+/// Where sweep.lua goes on: in the list of rooms, and among all keys.
+struct SweepPosition {
+    rooms: String,
+    keys: String,
+}
+
+impl Default for SweepPosition {
+    fn default() -> Self {
+        Self { rooms: "0".to_owned(), keys: "0".to_owned() }
+    }
+}
+
 impl EngineLink {
     /// Compares and repairs at each heartbeat, until an error.
     pub(super) async fn run_checks(
@@ -48,7 +60,8 @@ impl EngineLink {
         let timings = self.gateway.timings;
         let mut ticks = interval(timings.heartbeat_interval());
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut cursor, mut suspects, mut was_right) = ("0".to_owned(), Suspects::new(), true);
+        let (mut sweep, mut suspects, mut was_right) =
+            (SweepPosition::default(), Suspects::new(), true);
         loop {
             ticks.tick().await;
             let mut repairs = self.compare(&mut writer, &mut suspects, |_| true).await?;
@@ -59,9 +72,7 @@ impl EngineLink {
                 repairs +=
                     self.compare(&mut writer, &mut suspects, |room| rooms.contains(room)).await?;
             }
-            let (next, swept) = self.sweep(&mut writer, &cursor).await?;
-            cursor = next;
-            repairs += swept;
+            repairs += self.sweep(&mut writer, &mut sweep).await?;
             self.gateway.note_repairs(repairs);
             if repairs > 0 && was_right {
                 tracing::warn!(
@@ -199,17 +210,19 @@ impl EngineLink {
         self.gateway.send(room, leave);
     }
 
-    /// Has Redis look through some rooms for members of nodes that are gone; where it has stopped, and what it has changed.
+    /// Has Redis look through some rooms for members of nodes that are gone; how much it has changed.
     async fn sweep(
         &self,
         writer: &mut RedisConnection,
-        cursor: &str,
-    ) -> RedisResult<(String, u64)> {
+        position: &mut SweepPosition,
+    ) -> RedisResult<u64> {
         let mut sweep = call_with_webhooks(&self.keys, &self.gateway.scripts.sweep, &self.webhooks);
-        let (next, changed, records): (String, u64, Vec<u8>) =
-            sweep.arg(cursor).query_async(writer).await?;
+        sweep.arg(&position.rooms).arg(&position.keys);
+        let (rooms, keys, changed, records): (String, String, u64, Vec<u8>) =
+            sweep.query_async(writer).await?;
+        *position = SweepPosition { rooms, keys };
         self.emit_webhooks(&records);
-        Ok((next, changed))
+        Ok(changed)
     }
 }
 

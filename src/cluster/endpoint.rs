@@ -18,7 +18,12 @@ pub struct RedisEndpoint {
     location: Location,
     /// Which certificates to trust, other than those that the system trusts.
     certificates: Option<TlsCertificates>,
+    /// The user that the server logs in as.
+    user: String,
 }
+
+/// The user of Redis that needs no name.
+const DEFAULT_USER: &str = "default";
 
 enum Location {
     /// At one address.
@@ -40,13 +45,19 @@ struct SingleEndpoint {
 impl RedisEndpoint {
     /// At one address, or, where that is a node of a Redis Cluster, on the node that serves `slot`.
     pub(super) fn single(client: Client, certificates: Option<TlsCertificates>, slot: u16) -> Self {
+        let user = user_of(client.get_connection_info());
         let single = SingleEndpoint { client, slot, is_alone: false };
-        Self { location: Location::Single(single), certificates }
+        Self { location: Location::Single(single), certificates, user }
     }
 
-    /// At the address that sentinels name.
-    pub(super) fn sentinels(client: SentinelClient, certificates: Option<TlsCertificates>) -> Self {
-        Self { location: Location::Sentinels(client), certificates }
+    /// At the address that sentinels name, which `user` logs in to.
+    pub(super) fn sentinels(
+        client: SentinelClient,
+        certificates: Option<TlsCertificates>,
+        user: Option<&str>,
+    ) -> Self {
+        let user = user.unwrap_or(DEFAULT_USER).to_owned();
+        Self { location: Location::Sentinels(client), certificates, user }
     }
 
     /// On the node of a Redis Cluster, one of `seeds` or one that they name, that serves `slot`. A user and a password, and
@@ -57,8 +68,14 @@ impl RedisEndpoint {
         slot: u16,
         seeds: impl IntoIterator<Item = NodeAddress>,
     ) -> Self {
+        let user = user_of(&login);
         let endpoint = ClusterEndpoint::new(login, certificates.clone(), slot, seeds);
-        Self { location: Location::Cluster(endpoint), certificates }
+        Self { location: Location::Cluster(endpoint), certificates, user }
+    }
+
+    /// The user that the server logs in as.
+    pub fn user(&self) -> &str {
+        &self.user
     }
 
     pub(super) fn certificates(&self) -> Option<&TlsCertificates> {
@@ -121,6 +138,10 @@ impl SingleEndpoint {
         self.is_alone = true;
         Ok(None)
     }
+}
+
+fn user_of(login: &ConnectionInfo) -> String {
+    login.redis_settings().username().unwrap_or(DEFAULT_USER).to_owned()
 }
 
 fn is_refusal(error: &RedisError) -> bool {

@@ -27,18 +27,17 @@ const ROUND_TRIPS: usize = 21;
 
 /// The commands that a server sends besides calls of scripts, and that no script runs, or that need an entry to read. `@`
 /// stands for the probe's own key.
-const SERVER_COMMANDS: [&str; 4] = [
+const SERVER_COMMANDS: [&str; 5] = [
     "XADD @inbox MAXLEN ~ 1000 * kind hello",
     "XREAD COUNT 1 BLOCK 1 STREAMS @inbox 0",
     "XREVRANGE @inbox + - COUNT 1",
     "ZCARD @sorted",
+    "MGET @text",
 ];
 
 /// What was found of a Redis that answers.
 #[derive(Debug, Default)]
 pub struct RedisProbe {
-    /// The user that the server logs in as.
-    pub user: String,
     /// What it says of itself, where it says it.
     pub info: Option<RedisInfo>,
     /// What a server has to do and cannot.
@@ -101,8 +100,6 @@ impl RedisEndpoint {
         let client = timeout(TIMEOUT, self.client())
             .await
             .unwrap_or_else(|_| Err((redis::ErrorKind::Io, "no answer within 5 s").into()))?;
-        let settings = client.get_connection_info().redis_settings();
-        let user = settings.username().unwrap_or("default").to_owned();
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(TIMEOUT))
             .set_response_timeout(Some(TIMEOUT));
@@ -115,7 +112,7 @@ impl RedisEndpoint {
         let timing = probing.measure().await;
         let info = info.as_deref().map(RedisInfo::parse);
         let others = probing.find_others(&keys).await;
-        Ok(RedisProbe { user, info, refusals: probing.refusals, timing, others })
+        Ok(RedisProbe { info, refusals: probing.refusals, timing, others })
     }
 }
 

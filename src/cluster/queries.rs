@@ -122,6 +122,26 @@ impl ClusterGateway {
         }
     }
 
+    /// Stores `sealed` for an hour, unless there is a key, and reads those of the last `hours`.
+    pub(super) async fn exchange_ticket_keys(
+        &self,
+        hour: u64,
+        sealed: &str,
+        hours: u64,
+    ) -> Result<Vec<(u64, String)>, ClusterUnavailable> {
+        let (mut connection, keys) = (self.connection(0)?, ShardKeys::new(0));
+        let key = |hour: u64| keys.key(&format!("ticket_key:{hour}"));
+        let hours: Vec<_> = (hour.saturating_sub(hours - 1)..=hour).collect();
+        let seconds = hours.len() * 60 * 60;
+        let mut exchange = redis::pipe();
+        exchange.cmd("SET").arg(key(hour)).arg(sealed).arg("NX").arg("EX").arg(seconds).ignore();
+        exchange.cmd("MGET").arg(hours.iter().copied().map(key).collect::<Vec<_>>());
+        let stored: RedisResult<(Vec<Option<String>>,)> =
+            exchange.query_async(&mut connection).await;
+        let (stored,) = stored.map_err(|_| ClusterUnavailable)?;
+        Ok(hours.into_iter().zip(stored).filter_map(|(hour, key)| Some((hour, key?))).collect())
+    }
+
     pub(super) async fn send_rules(&self, rules: &[String]) -> Reach {
         let publish = async |number| {
             let mut connection = self.connection(0).map_err(unavailable)?;

@@ -175,10 +175,12 @@ fn sentinel_endpoint(
     let addresses = addresses.collect::<RedisResult<Vec<_>>>()?;
     let mut builder = SentinelClientBuilder::new(addresses, service, SentinelServerType::Master)?
         .set_client_to_redis_tcp_settings(tcp_settings());
-    if !credentials.is_empty() {
-        let info = info(&format!("{credentials}@localhost"))?;
-        let settings = info.redis_settings();
-        if let Some(username) = settings.username() {
+    let login = (!credentials.is_empty()).then(|| info(&format!("{credentials}@localhost")));
+    let login = login.transpose()?;
+    let settings = login.as_ref().map(ConnectionInfo::redis_settings);
+    let user = settings.and_then(|settings| settings.username());
+    if let Some(settings) = settings {
+        if let Some(username) = user {
             builder = builder.set_client_to_redis_username(username);
         }
         if let Some(password) = settings.password() {
@@ -193,7 +195,7 @@ fn sentinel_endpoint(
                 .set_client_to_redis_certificates(certificates.clone());
         }
     }
-    Ok(RedisEndpoint::sentinels(builder.build()?, certificates))
+    Ok(RedisEndpoint::sentinels(builder.build()?, certificates, user))
 }
 
 #[cfg(test)]

@@ -55,6 +55,8 @@ impl Environment {
             Err(error) => {
                 let fix = if error.kind() == ErrorKind::NotFound {
                     "name an existing file with --env-file, or leave the option out"
+                } else if error.kind() == ErrorKind::PermissionDenied {
+                    "let the user of the server read it, such as with `chown`, and run commands as that user"
                 } else {
                     "make it UTF-8 text that the server may read"
                 };
@@ -121,10 +123,23 @@ impl Environment {
                     ))
                 }
                 Some(_) => None,
-                None => names::judge(name, &file, *line),
+                None => names::judge(name, &file, *line).or_else(|| self.half(assignment, &file)),
             }
         });
         ignored.collect()
+    }
+
+    /// A line of a setting that counts only together with one that is not set.
+    fn half(&self, assignment: &Assignment, file: &str) -> Option<ConfigWarning> {
+        let Assignment { line, name, value } = assignment;
+        let other = names::needed_by(name)?;
+        let is_set = |value: Option<String>| value.is_some_and(|it| !it.trim().is_empty());
+        let is_half = !value.expose_secret().trim().is_empty() && !is_set(self.variable(other));
+        is_half.then(|| {
+            let problem = format!("line {line} of {file} has no effect while {other} is not set");
+            let fix = format!("set {other}, too, or remove the line");
+            ConfigWarning::new(name.clone(), problem, fix)
+        })
     }
 
     /// The folder in which this process looks for files.

@@ -55,7 +55,8 @@ const JOINS_PER_MINUTE: Setting<u32> =
         .help(
             "Joins per minute for each account, of which half may come at once. All guests of one address are one \
              account. Each address may join `MAX_CONNECTIONS_PER_IP` times a minute. A resume is not a join: \
-             each membership may be resumed as often as an account may join, and all of an account ten times as often.",
+             each membership may be resumed as often as an account may join, and all of an account ten times as often. \
+             An account reports ten times as many calls as it may join.",
         );
 
 const WEBSOCKET_MESSAGES_PER_SECOND: Setting<u32> =

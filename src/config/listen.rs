@@ -1,6 +1,9 @@
 //! Where the server listens, with or without TLS of its own, and which proxies it trusts.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    path::PathBuf,
+};
 
 use ipnet::IpNet;
 
@@ -24,6 +27,8 @@ pub struct ListenSettings {
     pub require_https: bool,
     /// `SSL_CERT_FILE`, `SSL_KEY_FILE`, `SSL_SELF_SIGNED`: TLS on the listening port.
     pub tls: Option<TlsFiles>,
+    /// `TLS_SESSION_TICKETS`: whether clients that come back resume their TLS session.
+    pub session_tickets: bool,
     /// `UNIX_SOCKET_MODE`: the permissions of a Unix socket.
     pub unix_socket_mode: u32,
     /// `UNIX_SOCKET_GROUP`: its group.
@@ -41,7 +46,7 @@ const UNIX_PREFIX: &str = "unix:";
 const MAX_SOCKET_PATH: usize = 90;
 
 pub(super) const HOST: Setting<String> = Setting::new("HOST", "0.0.0.0", host)
-    .accepts("an address such as 127.0.0.1 or ::, a host name, or unix: and an absolute path")
+    .accepts("an address such as 127.0.0.1 or ::, or a host name, without a port; or unix: and an absolute path")
     .help(
         "Address to listen on: an IP address, or a host name. `0.0.0.0` is every IPv4 address of the machine. \
          `unix:/run/signaling/socket` is a Unix socket for a proxy on this machine, which is always trusted.",
@@ -91,6 +96,14 @@ const SSL_SELF_SIGNED: Setting<bool> =
          `SSL_CERT_FILE` and `SSL_KEY_FILE` name other files.",
     );
 
+const TLS_SESSION_TICKETS: Setting<bool> =
+    Setting::new("TLS_SESSION_TICKETS", "true", flag).accepts(TRUE_OR_FALSE).help(
+        "With TLS of its own: clients that come back within a day resume their TLS session, also after a restart \
+         or on another server of `REDIS_URL`, without the certificate and its signature. The keys for it are random, \
+         new every hour, and in a file beside that of `STATE_FILE` (`.tickets`), readable by its owner only; servers \
+         share them through Redis, encrypted under `SECRET_KEY`.",
+    );
+
 const TRUSTED_PROXIES: Setting<Vec<IpNet>> =
     Setting::new("TRUSTED_PROXIES", "[\"127.0.0.0/8\",\"::1\"]", |text| list_of(text, network))
         .accepts("a list of addresses or networks such as 10.0.0.0/8")
@@ -110,6 +123,7 @@ pub(super) const SECTION: Section = Section {
         SSL_CERT_FILE.declaration,
         SSL_KEY_FILE.declaration,
         SSL_SELF_SIGNED.declaration,
+        TLS_SESSION_TICKETS.declaration,
         TRUSTED_PROXIES.declaration,
         PROXY_PROTOCOL.declaration,
     ],
@@ -124,6 +138,7 @@ impl ListenSettings {
             unix_socket_group: reader.get(&UNIX_SOCKET_GROUP),
             require_https: reader.get(&REQUIRE_HTTPS),
             tls: tls(reader),
+            session_tickets: reader.get(&TLS_SESSION_TICKETS),
             trusted_proxies: reader.get(&TRUSTED_PROXIES),
             proxy_protocol: reader.get(&PROXY_PROTOCOL),
         };
@@ -187,7 +202,11 @@ fn host(text: &str) -> Parsed<String> {
         return found(fits.then(|| text.to_owned()));
     }
     let host = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    // An IPv6 address may have a zone. A port belongs into PORT.
+    let is_ipv6 =
+        |text: &str| text.split('%').next().is_some_and(|it| it.parse::<Ipv6Addr>().is_ok());
     let fits = !host.is_empty()
+        && (!host.contains(':') || is_ipv6(host))
         && !host.contains(['/', ' ', '[', ']'])
         && !host.contains(char::is_control);
     found(fits.then(|| host.to_owned()))

@@ -166,13 +166,16 @@ impl Config {
     pub fn warnings(&self) -> Vec<ConfigWarning> {
         warnings(&self.startup, &self.reloadable)
     }
+}
 
-    /// The settings whose whole value is a secret and that are set, by variable.
-    pub fn secrets(&self) -> Vec<(&'static str, &SecretString)> {
-        let secrets = declarations().filter(|it| it.is_secret());
-        let text = |name| self.startup.raw.get(name).or_else(|| self.reloadable.raw.get(name));
-        secrets.filter_map(|it| Some((it.name, text(it.name)?))).collect()
-    }
+/// The settings whose whole value is a secret and that are set, by variable.
+pub fn secrets<'a>(
+    startup: &'a StartupSettings,
+    reloadable: &'a ReloadableSettings,
+) -> Vec<(&'static str, &'a SecretString)> {
+    let secrets = declarations().filter(|it| it.is_secret());
+    let text = |name| startup.raw.get(name).or_else(|| reloadable.raw.get(name));
+    secrets.filter_map(|it| Some((it.name, text(it.name)?))).collect()
 }
 
 impl StartupSettings {

@@ -40,6 +40,11 @@ const FOREIGN: [(&str, &str); 16] = [
     ("WEBSOCKET_PING_TIMEOUT", "use WEBSOCKET_TIMEOUT"),
 ];
 
+/// The setting without which a line with `name` has no effect. In the environment of the process OpenSSL uses that name alone.
+pub(super) fn needed_by(name: &str) -> Option<&'static str> {
+    (name == "SSL_CERT_FILE").then_some("SSL_KEY_FILE")
+}
+
 /// Whether `name` is a setting.
 pub(super) fn is_known(name: &str) -> bool {
     declarations().any(|it| it.name == name)

@@ -27,7 +27,7 @@ pub struct ReloadableRooms {
     pub allowed: Vec<String>,
 }
 
-const ALLOWED_ROOMS: Setting<Vec<String>> = Setting::new("ALLOWED_ROOMS", "[]", list)
+pub(super) const ALLOWED_ROOMS: Setting<Vec<String>> = Setting::new("ALLOWED_ROOMS", "[]", list)
     .accepts(LIST)
     .reloadable("clients that join or resume from then on; members stay")
     .help("The only rooms that clients may join. Empty: every room.");
@@ -84,5 +84,11 @@ impl StartupSettings {
     pub fn state_file(&self) -> PathBuf {
         let beside_users = || sibling_path(&self.auth.users_csv, ".state");
         self.rooms.state_file.clone().unwrap_or_else(beside_users)
+    }
+
+    /// Where the keys of TLS session tickets are kept, beside the members; nothing where there are none.
+    pub fn ticket_file(&self) -> Option<PathBuf> {
+        let has_tickets = self.listen.session_tickets && self.listen.tls.is_some();
+        has_tickets.then(|| sibling_path(&self.state_file(), ".tickets"))
     }
 }

@@ -1,7 +1,7 @@
 //! Whether settings that are each accepted are also safe together: what stops a start in production, and what an
 //! operator should know.
 
-use std::{os::unix::fs::PermissionsExt, path::Path};
+use std::{fs::Metadata, os::unix::fs::PermissionsExt, path::Path};
 
 use secrecy::{ExposeSecret, SecretString};
 
@@ -15,7 +15,7 @@ use super::{
     declarations,
     error::{ConfigError, ConfigWarning},
     ice::{ReloadableIce, STUNSERVER_URLS, TURNSERVER_SECRET, TURNSERVER_URLS},
-    rooms::STATE_FILE,
+    rooms::{ALLOWED_ROOMS, STATE_FILE},
     telemetry::{METRICS_LISTEN, OTEL_EXPORTER_OTLP_ENDPOINT},
 };
 use crate::{storage::atomic_file::sibling_path, turn::IceServerUrl};
@@ -147,6 +147,12 @@ pub fn warnings(startup: &StartupSettings, reloadable: &ReloadableSettings) -> V
             "build it with the cargo feature `otel`",
         ),
         (
+            reloadable.rooms.allowed.iter().any(|room| room.contains(';')),
+            ALLOWED_ROOMS.name(),
+            "has a room with \";\" in its name",
+            "separate the rooms by commas",
+        ),
+        (
             !turn_secret.is_empty() && turn.urls.is_empty(),
             TURNSERVER_URLS.name(),
             "is empty while TURNSERVER_SECRET is set, so no TURN credentials are issued",
@@ -223,9 +229,11 @@ pub fn wrapped_secrets(
 /// group may read them, because the server may not be their owner.
 pub fn exposed_files(startup: &StartupSettings, env_file: &Path) -> Vec<ConfigWarning> {
     let key = startup.listen.tls.as_ref().map(|tls| tls.key.as_path());
-    let files = [Some(env_file), Some(startup.auth.users_csv.as_path()), key];
+    let tickets = startup.ticket_file();
+    let files = [Some(env_file), Some(startup.auth.users_csv.as_path()), key, tickets.as_deref()];
     let exposed = files.into_iter().flatten().filter_map(|path| {
-        let mode = path.metadata().ok()?.permissions().mode() & 0o777;
+        let metadata = path.metadata().ok().filter(Metadata::is_file)?;
+        let mode = metadata.permissions().mode() & 0o777;
         let path = path.display().to_string();
         let problem = format!("other users of this machine may read or change it (mode {mode:o})");
         let fix = format!("run `chmod 600 {path}`");
@@ -234,7 +242,7 @@ pub fn exposed_files(startup: &StartupSettings, env_file: &Path) -> Vec<ConfigWa
     exposed.collect()
 }
 
-/// The folders in which the server cannot write, though it writes files there: beside the users file, and of `STATE_FILE`.
+/// The places at which the server cannot write its files: beside the users file, and `STATE_FILE`.
 pub fn unwritable_folders(startup: &StartupSettings) -> Vec<ConfigWarning> {
     let users_csv = &startup.auth.users_csv;
     let revoked = sibling_path(users_csv, ".revoked");
@@ -254,6 +262,11 @@ pub fn unwritable_folders(startup: &StartupSettings) -> Vec<ConfigWarning> {
     ];
     let unwritable = files.into_iter().filter_map(|(name, file, effect)| {
         let file = file?;
+        if file.exists() && !file.is_file() {
+            let problem = format!("{} is not a regular file; {effect}", file.display());
+            let fix = "name a file, which need not exist yet";
+            return Some(ConfigWarning::new(name, problem, fix));
+        }
         let folder = folder_of(&file);
         let error = tempfile::tempfile_in(folder).err()?;
         let problem = format!("no file can be written in {}: {error}; {effect}", folder.display());

@@ -29,8 +29,7 @@ const WEBHOOK_CONCURRENCY: Setting<usize> =
     Setting::new("WEBHOOK_CONCURRENCY", "1", |text| number(text, 1..=64))
         .accepts("a whole number from 1 to 64")
         .help(
-            "Events that are posted to each URL at once. With 1, a URL receives all events in order; with more, those of \
-             each room.",
+            "Events that are posted to each URL at once, each of another room. The events of a room arrive in order.",
         )
         .page("docs/build/webhooks.md");
 

@@ -64,6 +64,11 @@ impl ClientQueue {
         }
     }
 
+    /// Wakes the connection, which looks whether it is to end.
+    pub fn wake(&self) {
+        self.0.lock_state().wake();
+    }
+
     /// The client has lost its connection, or its connection is not to receive more: frames are kept for the next
     /// one.
     pub fn detach(&self) {

@@ -44,7 +44,7 @@ pub(super) fn check(listen: &ListenSettings) -> Vec<Diagnostic> {
         let message = "a self-signed certificate will be created at the start; browsers warn of it";
         return vec![Diagnostic::warning(SUBJECT, message, "set SSL_CERT_FILE and SSL_KEY_FILE")];
     }
-    if let Err(error) = tls::load_certificate(files) {
+    if let Err(error) = tls::load_certificate(files, None) {
         return vec![Diagnostic::fault(SUBJECT, error.to_string(), tls::PAIR_FIX)];
     }
     let chain = CertificateDer::pem_file_iter(&files.certificate).into_iter().flatten().flatten();

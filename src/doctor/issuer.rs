@@ -1,7 +1,11 @@
 //! The keys of the issuer of tokens: in a file, or fetched as the server fetches them.
 
 use super::Diagnostic;
-use crate::{auth::issuer_keys::IssuerKeys, config::StartupSettings, state};
+use crate::{
+    auth::issuer_keys::{IssuerKeys, MAX_CANDIDATES},
+    config::StartupSettings,
+    state,
+};
 
 /// What to do where `JWT_PUBLIC_KEY_FILE` has no keys that can be used.
 pub(super) const KEY_FILE_FIX: &str =
@@ -28,8 +32,25 @@ pub(super) async fn load(startup: &StartupSettings) -> (Option<IssuerKeys>, Opti
     };
     match loaded {
         Ok(keys) => {
-            let message = format!("it has {} keys that can sign tokens", keys.count());
-            (Some(keys), Some(Diagnostic::ok(SUBJECT, message)))
+            let count = keys.count();
+            let (without_kid, with_kid) = keys.most_candidates(&tokens.algorithms);
+            let found = if with_kid > MAX_CANDIDATES {
+                Diagnostic::warning(
+                    SUBJECT,
+                    format!(
+                        "it has {with_kid} keys without `kid` for one algorithm; only the first {MAX_CANDIDATES} verify tokens"
+                    ),
+                    "give the keys names in a JWK set (`kid`) and the tokens in their headers, or remove old keys",
+                )
+            } else if without_kid > MAX_CANDIDATES {
+                let message = format!(
+                    "it has {count} keys that can sign tokens; a token without `kid` is tried with the first {MAX_CANDIDATES}"
+                );
+                Diagnostic::ok(SUBJECT, message)
+            } else {
+                Diagnostic::ok(SUBJECT, format!("it has {count} keys that can sign tokens"))
+            };
+            (Some(keys), Some(found))
         }
         Err((message, fix)) => (None, Some(Diagnostic::fault(SUBJECT, message, fix))),
     }

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::Diagnostic;
 use crate::{
-    config::{ListenSettings, ProcessSettings, ReloadableSettings},
+    config::{ListenSettings, ProcessSettings, ReloadableSettings, StartupSettings},
     http_client::LocalServer,
     memory,
     net::{self, UnixSocketFile},
@@ -53,32 +53,76 @@ pub(super) async fn check_server_port(listen: &ListenSettings) -> Diagnostic {
 
 /// Checks that a server can make its Unix socket, or that a server answers on it.
 async fn check_socket_file(file: &UnixSocketFile, server: &LocalServer) -> Diagnostic {
+    let path = file.path.display();
+    match socket_file_error(file) {
+        None => Diagnostic::ok("HOST", format!("{path} is free")),
+        Some(error)
+            if error.kind() == ErrorKind::AddrInUse && check_identity(server, &SERVER).await =>
+        {
+            Diagnostic::ok("HOST", format!("a signaling-server answers on {path}"))
+        }
+        Some(error) => cannot_listen_on_socket(file, &error),
+    }
+}
+
+/// What keeps a server from making the Unix socket.
+fn socket_file_error(file: &UnixSocketFile) -> Option<io::Error> {
+    let folder = file.path.parent().unwrap_or(Path::new("/"));
+    match net::check_replaceable(&file.path) {
+        Ok(()) if folder.is_dir() => None,
+        Ok(()) => Some(ErrorKind::NotFound.into()),
+        Err(error) => Some(error),
+    }
+}
+
+/// Why a server cannot make the Unix socket, and what to do.
+pub fn cannot_listen_on_socket(file: &UnixSocketFile, error: &io::Error) -> Diagnostic {
     const SUBJECT: &str = "HOST";
     let path = file.path.display();
     let folder = file.path.parent().unwrap_or(Path::new("/"));
-    match net::check_replaceable(&file.path) {
-        Ok(()) if folder.is_dir() => Diagnostic::ok(SUBJECT, format!("{path} is free")),
-        Ok(()) => Diagnostic::fault(
+    if error.kind() == ErrorKind::AddrInUse {
+        Diagnostic::fault(
             SUBJECT,
-            format!("there is no folder {}", folder.display()),
-            "create it for the server, for example with `RuntimeDirectory=` in the unit",
-        ),
-        Err(error) if error.kind() == ErrorKind::AddrInUse => {
-            if check_identity(server, &SERVER).await {
-                return Diagnostic::ok(SUBJECT, format!("a signaling-server answers on {path}"));
-            }
-            Diagnostic::fault(
-                SUBJECT,
-                format!("another program listens on {path}"),
-                "name another path, or stop that program; `ss -lxp` shows it",
-            )
-        }
-        Err(error) => Diagnostic::fault(
+            format!("another program listens on {path}"),
+            "name another path, or stop that program; `ss -lxp` shows it",
+        )
+    } else if folder.is_dir() {
+        Diagnostic::fault(
             SUBJECT,
             format!("cannot listen on {path}: {error}"),
             "name a path in a folder that the server may write, such as /run/signaling/socket",
-        ),
+        )
+    } else {
+        Diagnostic::fault(
+            SUBJECT,
+            format!("cannot listen on {path}: there is no folder {}", folder.display()),
+            "create it for the server, for example with `RuntimeDirectory=` in the unit",
+        )
     }
+}
+
+/// What keeps a server from listening where the settings say. A port on which a program listens already is none: it may be
+/// this server.
+pub async fn listen_faults(startup: &StartupSettings) -> Vec<Diagnostic> {
+    let listen = &startup.listen;
+    let clients = match listen.unix_socket() {
+        Some(file) => socket_file_error(&file)
+            .filter(|error| error.kind() != ErrorKind::AddrInUse)
+            .map(|error| cannot_listen_on_socket(&file, &error)),
+        None => listen_fault("PORT", &listen.host, listen.port).await,
+    };
+    let metrics = match startup.telemetry.metrics_listen {
+        Some(address) => {
+            listen_fault("METRICS_LISTEN", &address.ip().to_string(), address.port()).await
+        }
+        None => None,
+    };
+    clients.into_iter().chain(metrics).collect()
+}
+
+async fn listen_fault(variable: &str, host: &str, port: u16) -> Option<Diagnostic> {
+    let error = net::listen(host, port).await.err()?;
+    (error.kind() != ErrorKind::AddrInUse).then(|| cannot_listen(variable, host, port, &error))
 }
 
 /// Checks that a server can listen on `METRICS_LISTEN`.
@@ -95,42 +139,41 @@ async fn check_port(
     identity: &Identity,
 ) -> Diagnostic {
     let port = server.port();
-    if port == 0 {
-        return Diagnostic::ok(variable, "0: the system chooses a free one");
-    }
     match net::listen(host, port).await {
+        Ok(_) if port == 0 => Diagnostic::ok(variable, "0: the system chooses a free one"),
         Ok(_) => Diagnostic::ok(variable, format!("{host} port {port} is free")),
         Err(error) if error.kind() == ErrorKind::AddrInUse => {
             if check_identity(server, identity).await {
                 let message = format!("a signaling-server answers on {host} port {port}");
                 return Diagnostic::ok(variable, message);
             }
-            Diagnostic::fault(
-                variable,
-                format!("another program listens on {host} port {port}"),
-                format!(
-                    "`ss -ltnp 'sport = :{port}'` shows which: stop it, or set another {variable}"
-                ),
-            )
+            cannot_listen(variable, host, port, &error)
         }
         Err(error) => cannot_listen(variable, host, port, &error),
     }
 }
 
-fn cannot_listen(variable: &str, host: &str, port: u16, error: &io::Error) -> Diagnostic {
+/// Why a server cannot listen on `host` and `port`, which stand in `variable`, and what to do.
+pub fn cannot_listen(variable: &str, host: &str, port: u16, error: &io::Error) -> Diagnostic {
+    if error.kind() == ErrorKind::AddrInUse {
+        let fix =
+            format!("`ss -ltnp 'sport = :{port}'` shows which: stop it, or set another {variable}");
+        let message = format!("another program listens on {host} port {port}");
+        return Diagnostic::fault(variable, message, fix);
+    }
     if error.kind() == ErrorKind::PermissionDenied {
-        Diagnostic::fault(
+        return Diagnostic::fault(
             variable,
             format!("this user may not listen on port {port}"),
             "use a port from 1024 on behind a proxy, or set `AmbientCapabilities=CAP_NET_BIND_SERVICE` in the unit",
-        )
-    } else {
-        Diagnostic::fault(
-            variable,
-            format!("cannot listen on {host} port {port}: {error}"),
-            "set HOST to an address of this machine (`ip address` lists them), or to 0.0.0.0 for all of them",
-        )
+        );
     }
+    // The address of METRICS_LISTEN stands beside its port.
+    let place = if variable == "PORT" { "HOST" } else { variable };
+    let fix = format!(
+        "set {place} to an address of this machine (`ip address` lists them), or to 0.0.0.0 for all of them"
+    );
+    Diagnostic::fault(variable, format!("cannot listen on {host} port {port}: {error}"), fix)
 }
 
 /// Whether `server` is a signaling-server, also one that is not ready.
@@ -227,6 +270,21 @@ mod tests {
         assert_eq!(verdict(20_000, 1500, 100), Verdict::Warning);
         assert_eq!(verdict(20_000, 1000, 100), Verdict::Ok);
         assert_eq!(verdict(usize::MAX, usize::MAX, 0), Verdict::Fault, "no overflow");
+    }
+
+    #[test]
+    fn what_keeps_a_server_from_listening_is_said_with_what_mends_it() {
+        let fix = |variable, kind: ErrorKind| {
+            let said = cannot_listen(variable, "127.0.0.1", 80, &kind.into());
+            assert_eq!((said.subject.as_str(), said.verdict), (variable, Verdict::Fault));
+            said.fix
+        };
+
+        assert!(fix("PORT", ErrorKind::AddrInUse).contains("ss -ltnp 'sport = :80'"));
+        assert!(fix("PORT", ErrorKind::PermissionDenied).contains("CAP_NET_BIND_SERVICE"));
+        assert!(fix("PORT", ErrorKind::AddrNotAvailable).starts_with("set HOST to"));
+        let metrics = fix("METRICS_LISTEN", ErrorKind::AddrNotAvailable);
+        assert!(metrics.starts_with("set METRICS_LISTEN to"), "{metrics}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 mod certificate;
 mod clock;
+mod dangers;
 mod diagnostic;
 mod issuer;
 mod machine;
@@ -19,7 +20,9 @@ use std::time::Duration;
 use crate::config::{Config, Environment};
 
 pub use self::{
+    dangers::dangers,
     diagnostic::{Diagnostic, Verdict},
+    machine::{cannot_listen, cannot_listen_on_socket, listen_faults},
     public_url::PublicAddress,
     settings::{default_passwords, settings},
     start::{start_faults, users_file_fault},
@@ -58,9 +61,6 @@ pub async fn run(
         diagnostics.push(machine::check_metrics_port(address).await);
     }
     diagnostics.push(machine::check_file_descriptors(reloadable));
-    if are_accepted(&["MEMORY_BUDGET_MIB"]) {
-        diagnostics.push(machine::check_memory(&startup.process));
-    }
     diagnostics.extend(clock::check(date).await);
     if are_accepted(&["JWT_PUBLIC_KEY_FILE", "JWT_JWKS_URL", "JWT_ISSUER"]) {
         diagnostics.extend(issuer::check(startup).await);

@@ -20,6 +20,15 @@ const MAX_LATENCY: Duration = Duration::from_millis(5);
 /// Where the access rules are named that a server needs.
 const ACL_PAGE: &str = "docs/run/scaling.md#redis";
 
+/// The commands by which a server finds the Redis that it uses, as Redis names them in a refusal, and the access rule for each:
+/// those of a Redis Cluster (6.2 names the command alone), and those behind sentinels, of which one suffices.
+const FINDING_COMMANDS: [(&str, &str); 4] = [
+    ("cluster|slots", "+cluster|slots"),
+    ("cluster", "+cluster|slots"),
+    ("role", "+info"),
+    ("info", "+info"),
+];
+
 /// Does with each Redis of `REDIS_URL` what a server does, whose deployment has this `SECRET_KEY`, and whose rooms hold so many
 /// members.
 pub(super) async fn check(
@@ -44,10 +53,10 @@ pub(super) async fn check(
         let subject = format!("Redis {}", number + 1);
         match endpoint.probe(number).await {
             Ok(probe) => {
-                diagnostics.extend(judge(&subject, &probe));
+                diagnostics.extend(judge(&subject, &probe, endpoint.user()));
                 diagnostics.extend(judge_others(&subject, &probe.others, &own));
             }
-            Err(error) => diagnostics.push(judge_error(&subject, &error)),
+            Err(error) => diagnostics.push(judge_error(&subject, &error, endpoint.user())),
         }
     }
     if diagnostics.is_empty() {
@@ -57,7 +66,10 @@ pub(super) async fn check(
 }
 
 /// There is no connection that commands could be sent on.
-fn judge_error(subject: &str, error: &RedisError) -> Diagnostic {
+fn judge_error(subject: &str, error: &RedisError, user: &str) -> Diagnostic {
+    if let Some(rule) = denied_way(error) {
+        return judge_lacking(subject, user, rule);
+    }
     let (kind, is_io) = (error.kind(), error.is_io_error());
     let (problem, fix) = if kind == ErrorKind::AuthenticationFailed {
         (
@@ -101,6 +113,22 @@ fn judge_error(subject: &str, error: &RedisError) -> Diagnostic {
     Diagnostic::fault(subject, format!("{problem}: {error}"), fix)
 }
 
+/// The access rule that the user lacks for finding its Redis.
+fn denied_way(error: &RedisError) -> Option<&'static str> {
+    let text = (error.code() == Some("NOPERM")).then(|| error.to_string())?;
+    let denied = |(name, _): &(&str, &str)| text.contains(&format!("'{name}'"));
+    FINDING_COMMANDS.into_iter().find(denied).map(|(_, rule)| rule)
+}
+
+/// The access rules that a user lacks.
+fn judge_lacking(subject: &str, user: &str, rules: &str) -> Diagnostic {
+    Diagnostic::fault(
+        subject,
+        format!("the user {user} lacks {rules}"),
+        format!("ACL SETUSER {user} {rules} ({ACL_PAGE} has a line for all that a server needs)"),
+    )
+}
+
 /// Errors of TLS come as errors of input and output that no system call makes.
 fn is_tls_error(error: &RedisError) -> bool {
     let text = error.to_string();
@@ -116,13 +144,13 @@ fn is_closed(error: &RedisError) -> bool {
     }
 }
 
-fn judge(subject: &str, probe: &RedisProbe) -> Vec<Diagnostic> {
+fn judge(subject: &str, probe: &RedisProbe, user: &str) -> Vec<Diagnostic> {
     let mut diagnostics = Vec::new();
     if let Some(info) = &probe.info {
         diagnostics.extend(judge_info(subject, info));
     }
     let is_replica = probe.info.as_ref().is_some_and(|info| info.role != "master");
-    let refusals = judge_refusals(subject, probe, is_replica);
+    let refusals = judge_refusals(subject, probe, user, is_replica);
     if refusals.is_empty() && !is_replica {
         let message = "runs scripts, and writes, reads and trims a stream";
         diagnostics.push(Diagnostic::ok(subject, message));
@@ -210,7 +238,12 @@ fn judge_others(subject: &str, others: &OtherServers, own: &OwnServer) -> Vec<Di
 }
 
 /// One diagnostic for each reason, which names all commands that are refused for it.
-fn judge_refusals(subject: &str, probe: &RedisProbe, is_replica: bool) -> Vec<Diagnostic> {
+fn judge_refusals(
+    subject: &str,
+    probe: &RedisProbe,
+    user: &str,
+    is_replica: bool,
+) -> Vec<Diagnostic> {
     let commands = |is_reason: fn(&RefusalReason) -> bool| -> Vec<&str> {
         let refused = probe.refusals.iter().filter(|refusal| is_reason(&refusal.reason));
         refused
@@ -220,22 +253,15 @@ fn judge_refusals(subject: &str, probe: &RedisProbe, is_replica: bool) -> Vec<Di
             .collect()
     };
     let mut diagnostics = Vec::new();
-    let mut fault =
-        |message: String, fix: String| diagnostics.push(Diagnostic::fault(subject, message, fix));
-
     let denied = commands(|it| *it == RefusalReason::Permission);
     let has_foreign_keys = !commands(|it| *it == RefusalReason::KeyPermission).is_empty();
     if !denied.is_empty() || has_foreign_keys {
         let mut lacks: Vec<_> = denied.iter().map(|command| format!("+{command}")).collect();
         lacks.extend(has_foreign_keys.then(|| "~{sig2_*}:*".to_owned()));
-        let (user, lacks) = (&probe.user, lacks.join(" "));
-        fault(
-            format!("the user {user} lacks {lacks}"),
-            format!(
-                "ACL SETUSER {user} {lacks} ({ACL_PAGE} has a line for all that a server needs)"
-            ),
-        );
+        diagnostics.push(judge_lacking(subject, user, &lacks.join(" ")));
     }
+    let mut fault =
+        |message: String, fix: String| diagnostics.push(Diagnostic::fault(subject, message, fix));
     let unknown = commands(|it| *it == RefusalReason::Unknown);
     if !unknown.is_empty() {
         fault(
@@ -324,14 +350,13 @@ mod tests {
             policy: "allkeys-lru".into(),
         };
         let mut probe = RedisProbe {
-            user: "signaling".into(),
             info: Some(info),
             refusals: Vec::new(),
             timing: Some((Duration::from_micros(200), Duration::from_millis(3))),
             others: OtherServers::default(),
         };
         change(&mut probe);
-        judge("Redis 1", &probe)
+        judge("Redis 1", &probe, "signaling")
     }
 
     fn verdicts(change: impl FnOnce(&mut RedisInfo)) -> Vec<Verdict> {

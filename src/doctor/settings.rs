@@ -1,27 +1,13 @@
-//! The settings and what they name on this machine: secrets, users, files, and how clients reach the server.
+//! The settings and what they name on this machine: secrets, users and files.
 
-use std::{collections::BTreeSet, net::IpAddr, time::Duration};
-
-use secrecy::{ExposeSecret, SecretString};
-
-use super::{Diagnostic, users_file_fault};
+use super::{Diagnostic, Verdict, dangers, users_file_fault};
 use crate::{
     auth::{
         password,
         users::{DEFAULT_ACCOUNTS, RowFault, Users},
     },
-    config::{self, Config, ConfigError, ConfigWarning, Environment, Origins, StartupSettings},
+    config::{self, Config, ConfigError, ConfigWarning, Environment, StartupSettings},
 };
-
-/// A random secret has more different characters than this, however it is written: 32 hexadecimal digits have 14 on average.
-const FEWEST_CHARACTERS: usize = 9;
-
-/// A shorter token can be guessed. In bytes.
-const SHORTEST_TOKEN: usize = 16;
-
-/// Idle members are pinged after a third of `WEBSOCKET_TIMEOUT`: before a proxy (nginx, HAProxy, cloud load balancers) cuts
-/// them, which most do after 60 s.
-const MAX_WEBSOCKET_TIMEOUT: Duration = Duration::from_secs(150);
 
 /// The subject of what is said about the users file.
 pub(super) const USERS: &str = "users";
@@ -62,7 +48,7 @@ fn user_faults(startup: &StartupSettings) -> Vec<Diagnostic> {
                 });
             rows.chain(published).collect()
         }
-        Err(error) => vec![users_file_fault(error)],
+        Err(error) => vec![users_file_fault(&error)],
     }
 }
 
@@ -98,78 +84,31 @@ pub(super) fn more(
 ) -> Vec<Diagnostic> {
     // An error is not repeated as a warning.
     let is_found = |name: &str| found.iter().any(|it| it.subject == name);
-    let warnings = config.warnings().into_iter().filter(|warning| !is_found(&warning.name));
+    let judged = dangers::judge(&config.startup, &config.reloadable);
+    let judged = judged.into_iter().filter(|it| !is_found(&it.subject));
+    let (fine, dangerous): (Vec<_>, Vec<_>) = judged.partition(|it| it.verdict == Verdict::Ok);
     let ignored = environment.ignored_lines();
     let are_accepted = found.is_empty() && ignored.is_empty();
     let unwritable = config::unwritable_folders(&config.startup);
-    let mut more: Vec<_> = ignored
-        .into_iter()
-        .chain(warnings)
-        .chain(unwritable)
-        .map(|ConfigWarning { name, problem, fix }| Diagnostic::warning(name, problem, fix))
-        .collect();
+    let mut more: Vec<_> = ignored.into_iter().map(Diagnostic::from).collect();
+    more.extend(dangerous);
+    more.extend(unwritable.into_iter().map(Diagnostic::from));
     if are_accepted {
         more.push(Diagnostic::ok("settings", "all are accepted"));
     }
-    let secrets = config.secrets();
-    let weak = weak_secrets(&secrets);
+    let secrets = config::secrets(&config.startup, &config.reloadable);
     let is_about_secret =
         |it: &Diagnostic| secrets.iter().any(|(name, _)| it.subject.as_str() == *name);
-    if !secrets.is_empty() && weak.is_empty() && !found.iter().chain(&more).any(is_about_secret) {
+    if !secrets.is_empty() && !found.iter().chain(&more).any(is_about_secret) {
         let names: Vec<_> = secrets.iter().map(|(name, _)| *name).collect();
         let message = format!("{}: set, strong and different", names.join(", "));
         more.push(Diagnostic::ok("secrets", message));
     }
-    more.extend(weak);
     more.extend(active_users(&config.startup, found));
     more.extend(suspicious_users(&config.startup));
     more.extend(files(&config.startup, environment));
-    more.push(https(&config.startup));
-    more.extend(origins(&config.reloadable.cors.origins));
-    more.extend(ping_interval(config.reloadable.limits.websocket_timeout));
+    more.extend(fine);
     more
-}
-
-/// Warns of secrets that are accepted and yet weak, or used twice.
-fn weak_secrets(secrets: &[(&'static str, &SecretString)]) -> Vec<Diagnostic> {
-    const FIX: &str = "make another with `openssl rand -hex 32`";
-    let mut weak = Vec::new();
-    for (number, (name, secret)) in secrets.iter().enumerate() {
-        let secret = secret.expose_secret();
-        let characters = secret.chars().collect::<BTreeSet<_>>().len();
-        if *name == "METRICS_TOKEN" && secret.len() < SHORTEST_TOKEN {
-            let message = format!("is shorter than {SHORTEST_TOKEN} bytes, so it can be guessed");
-            weak.push(Diagnostic::warning(*name, message, FIX));
-        } else if characters < FEWEST_CHARACTERS {
-            let message =
-                format!("has only {characters} different characters, so it is not random");
-            weak.push(Diagnostic::warning(*name, message, FIX));
-        }
-        // Keys that are the same as each other stop the start.
-        for (other, same) in secrets.iter().take(number) {
-            if same.expose_secret() == secret && !is_key(name) {
-                let message = format!("is the same as {other}: a leak of one reveals both");
-                weak.push(Diagnostic::warning(*name, message, FIX));
-            }
-        }
-    }
-    weak
-}
-
-fn is_key(name: &str) -> bool {
-    name.contains("SECRET_KEY")
-}
-
-/// Warns where an idle member is pinged so seldom that a proxy on the way takes its connection for dead.
-fn ping_interval(websocket_timeout: Duration) -> Option<Diagnostic> {
-    (websocket_timeout > MAX_WEBSOCKET_TIMEOUT).then(|| {
-        let seconds = websocket_timeout.as_secs() / 3;
-        Diagnostic::warning(
-            "WEBSOCKET_TIMEOUT",
-            format!("an idle member is pinged every {seconds} s, and proxies cut connections that are silent for 60 s"),
-            "set it to 150 or less, or raise the limit of every proxy on the way (nginx: `proxy_read_timeout`)",
-        )
-    })
 }
 
 fn active_users(startup: &StartupSettings, found: &[Diagnostic]) -> Option<Diagnostic> {
@@ -231,67 +170,4 @@ fn files(startup: &StartupSettings, environment: &Environment) -> Vec<Diagnostic
         Diagnostic::warning("files", format!("{name}: {problem}"), fix)
     };
     exposed.into_iter().map(diagnostic).collect()
-}
-
-fn https(startup: &StartupSettings) -> Diagnostic {
-    const SUBJECT: &str = "HTTPS";
-    let listen = &startup.listen;
-    let trusts_all = listen.trusted_proxies.iter().any(|net| net.prefix_len() == 0);
-    let is_unix = listen.unix_socket().is_some();
-    let is_loopback = is_unix
-        || listen.host == "localhost"
-        || listen.host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
-    if trusts_all {
-        return Diagnostic::fault(
-            SUBJECT,
-            "TRUSTED_PROXIES holds every address: any client may claim that it came by HTTPS, and from which address",
-            "name the addresses of your proxies only",
-        );
-    }
-    if listen.tls.is_some() {
-        return Diagnostic::ok(
-            SUBJECT,
-            "the server has TLS of its own, and refuses requests without it",
-        );
-    }
-    match (listen.require_https, is_loopback) {
-        (true, _) if listen.trusted_proxies.is_empty() && !is_unix => Diagnostic::fault(
-            SUBJECT,
-            "REQUIRE_HTTPS=true without a certificate and without TRUSTED_PROXIES: every request is refused",
-            "name the proxy in TRUSTED_PROXIES, or give SSL_CERT_FILE and SSL_KEY_FILE",
-        ),
-        (true, _) => Diagnostic::ok(
-            SUBJECT,
-            "in force: only requests are served of which a trusted proxy says X-Forwarded-Proto: https",
-        ),
-        (false, true) => Diagnostic::warning(
-            SUBJECT,
-            "REQUIRE_HTTPS=false: requests that reach the proxy in the clear are served, too",
-            "set REQUIRE_HTTPS=true; deploy/nginx.conf passes on which requests came by HTTPS",
-        ),
-        (false, false) => Diagnostic::fault(
-            SUBJECT,
-            format!(
-                "REQUIRE_HTTPS=false and HOST={}: passwords cross the network in the clear",
-                listen.host
-            ),
-            "set REQUIRE_HTTPS=true, behind a proxy or with SSL_CERT_FILE and SSL_KEY_FILE",
-        ),
-    }
-}
-
-fn origins(origins: &Origins) -> Option<Diagnostic> {
-    const SUBJECT: &str = "CORS_ORIGINS";
-    match origins {
-        // Warned of already.
-        Origins::Any => None,
-        Origins::These(origins) if origins.is_empty() => Some(Diagnostic::warning(
-            SUBJECT,
-            "[] lets no web page use this server",
-            "name the origins of your pages",
-        )),
-        Origins::These(origins) => {
-            Some(Diagnostic::ok(SUBJECT, format!("narrowed to {}", origins.join(", "))))
-        }
-    }
 }

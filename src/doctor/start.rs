@@ -1,11 +1,11 @@
 //! What stops a start after the settings are accepted: files that the server reads before it listens. The files are read as
 //! the start reads them, and nothing is written.
 
-use std::{fmt::Display, path::Path};
+use std::{io::ErrorKind, path::Path};
 
 use super::{Diagnostic, issuer::KEY_FILE_FIX, settings::USERS};
 use crate::{
-    auth::revocation::RevokedTokens,
+    auth::{revocation::RevokedTokens, users::FileError},
     clock::unix_now,
     config::{Config, StartupSettings},
     moderation::ModerationRules,
@@ -28,8 +28,16 @@ pub fn start_faults(config: &Config, found: &[Diagnostic]) -> Vec<Diagnostic> {
 }
 
 /// What there is to say about a users file that cannot be read because of `error`.
-pub fn users_file_fault(error: impl Display) -> Diagnostic {
-    let fix = "make its first line username,email,hashed_password,is_active; `manage_users add` makes such a file";
+pub fn users_file_fault(error: &FileError) -> Diagnostic {
+    let fix = match error {
+        FileError::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
+            "make the user of the server its owner (with the package `chown signaling:`), and run `manage_users` as that user"
+        }
+        FileError::Io { .. } => "name a file with accounts; `manage_users add` makes one",
+        FileError::TooManyFaults { .. } | FileError::Syntax { .. } => {
+            "make its first line username,email,hashed_password,is_active; `manage_users add` makes such a file"
+        }
+    };
     Diagnostic::fault(USERS, format!("USERS_CSV: {error}"), fix)
 }
 
@@ -48,7 +56,7 @@ fn certificate_fault(startup: &StartupSettings) -> Option<Diagnostic> {
     if files.will_be_created() {
         return self_signed_fault(files);
     }
-    let error = tls::load_certificate(files).err()?;
+    let error = tls::load_certificate(files, None).err()?;
     Some(Diagnostic::fault("SSL_CERT_FILE, SSL_KEY_FILE", error.to_string(), tls::PAIR_FIX))
 }
 
@@ -67,4 +75,24 @@ pub(super) fn self_signed_fault(files: &TlsFiles) -> Option<Diagnostic> {
 fn public_key_fault(startup: &StartupSettings) -> Option<Diagnostic> {
     let error = state::read_key_file(startup.tokens.public_key_file.as_ref()?).err()?;
     Some(Diagnostic::fault("JWT_PUBLIC_KEY_FILE", error, KEY_FILE_FIX))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_users_file_that_the_server_may_not_read_gets_another_owner_and_not_another_first_line() {
+        let fix = |source: io::Error| {
+            users_file_fault(&FileError::Io { path: "users.csv".into(), source }).fix
+        };
+        let syntax =
+            FileError::Syntax { path: "users.csv".into(), line: 1, fault: "no column".into() };
+
+        assert!(fix(ErrorKind::PermissionDenied.into()).contains("`chown signaling:`"));
+        assert!(fix(io::Error::other("not a regular file")).starts_with("name a file"));
+        assert!(users_file_fault(&syntax).fix.starts_with("make its first line"));
+    }
 }

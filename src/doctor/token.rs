@@ -226,6 +226,7 @@ fn fault(subject: &str, rejection: &TokenRejection) -> Diagnostic {
         TokenRejection::TooLongLived { .. } => "issue it for a shorter time",
         TokenRejection::NoKeys => "see the line about the issuer",
         TokenRejection::UnknownKey => "compare `kid` with the JWK set of the issuer",
+        TokenRejection::TooManyKeys { .. } => "write the `kid` of the key into the token's header",
         TokenRejection::OtherIssuer(_) => {
             "set JWT_ISSUER to exactly that text, if it is your issuer"
         }

@@ -17,9 +17,13 @@ pub(super) async fn check(config: &Config) -> Vec<Diagnostic> {
     let TurnSettings { secret, urls, ttl } = &config.reloadable.ice.turn;
     let has_secret = !secret.expose_secret().is_empty();
     let mut diagnostics = Vec::new();
-    if !has_secret {
-        diagnostics.push(without_secret(urls));
-    } else if unix_now().saturating_add(ttl.as_secs()) > LAST_EXPIRY {
+    if !has_secret && urls.is_empty() {
+        diagnostics.push(Diagnostic::warning(
+            "TURN",
+            "no TURN server: there are no calls in networks that block direct connections",
+            "docs/run/deployment.md, \"A TURN relay\"",
+        ));
+    } else if has_secret && unix_now().saturating_add(ttl.as_secs()) > LAST_EXPIRY {
         diagnostics.push(Diagnostic::warning(
             "TURNSERVER_TTL",
             "credentials end on 2038-01-19, whatever the setting: coturn refuses every later expiry",
@@ -37,23 +41,6 @@ pub(super) async fn check(config: &Config) -> Vec<Diagnostic> {
         }
     }
     diagnostics
-}
-
-/// Without a secret no credentials are issued.
-fn without_secret(turn_urls: &[String]) -> Diagnostic {
-    if turn_urls.is_empty() {
-        Diagnostic::warning(
-            "TURN",
-            "no TURN server: there are no calls in networks that block direct connections",
-            "docs/run/deployment.md, \"A TURN relay\"",
-        )
-    } else {
-        Diagnostic::fault(
-            "TURNSERVER_SECRET",
-            "TURNSERVER_URLS is set but TURNSERVER_SECRET is empty: no client gets TURN credentials",
-            "set it to the TURN server's static-auth-secret",
-        )
-    }
 }
 
 fn judge(url: &str, parsed: &IceServerUrl, report: &ProbeReport, now: u64) -> Vec<Diagnostic> {
@@ -108,7 +95,7 @@ fn fix(outcome: &Outcome, url: &IceServerUrl) -> String {
         }
         Outcome::WrongSecret => "set the same value here in TURNSERVER_SECRET and there as static-auth-secret (/etc/turnserver.conf; all that follows `=` counts, comments and quotes, too), with use-auth-secret and without lt-cred-mech, then `systemctl restart coturn`".into(),
         Outcome::OpenRelay => "programs relay at your cost, and calls do not: set `use-auth-secret`, and not `no-auth`, in /etc/turnserver.conf".into(),
-        Outcome::IgnoresExpiry => "a client that has had credentials relays until the secret is replaced: change TURNSERVER_SECRET regularly, or use a server that checks the expiry, such as coturn".into(),
+        Outcome::IgnoresExpiry => "a client that has had credentials relays until the secret is replaced: change TURNSERVER_SECRET regularly, or use a server that checks the expiry, such as coturn; where it is coturn, its clock is behind by more than a day: `timedatectl` there".into(),
         Outcome::StunOnly => "remove `stun-only` from /etc/turnserver.conf, or name another server: this one does not relay".into(),
         Outcome::Redirects => "name the server that it redirects to, so that it is probed".into(),
         Outcome::NoLongTermCredentials => "set `use-auth-secret`, `static-auth-secret=` and `realm=` in /etc/turnserver.conf (deploy/turnserver.conf)".into(),

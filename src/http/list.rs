@@ -22,6 +22,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde_json::json;
 use tokio::{task::AbortHandle, time::sleep};
+use url::form_urlencoded;
 
 use super::error::{ApiError, FieldError};
 use crate::state::{AnswerPermit, AppState, ListAudience, ListChunks, NoAnswerPermit, RoomList};
@@ -66,12 +67,12 @@ impl<S: Sync> FromRequestParts<S> for ListQuery {
 impl ListQuery {
     /// Reads the parameters that it knows; an empty one is none.
     fn parse(query: &str) -> Result<Self, ApiError> {
-        let pairs: Vec<(String, String)> = serde_urlencoded::from_str(query).unwrap_or_default();
         let mut asked = Self::default();
-        for (name, value) in pairs.into_iter().filter(|(_, value)| !value.is_empty()) {
+        let pairs = form_urlencoded::parse(query.as_bytes());
+        for (name, value) in pairs.filter(|(_, value)| !value.is_empty()) {
             match &*name {
                 "limit" => asked.limit = Some(checked_limit(&value)?),
-                "after" => asked.after = Some(value),
+                "after" => asked.after = Some(value.into_owned()),
                 "search" => asked.search = Some(value.to_lowercase()),
                 "sort" => asked.order = checked_order(&value)?,
                 _ => {}

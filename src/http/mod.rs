@@ -12,3 +12,4 @@ mod router;
 mod routes;
 
 pub use router::{http_service, metrics_service};
+pub use routes::websocket::serve_stream;

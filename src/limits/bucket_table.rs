@@ -55,3 +55,22 @@ impl<K: Eq + Hash> BucketTable<K> {
         self.buckets.len()
     }
 }
+
+/// Takes a token for `one` and a token for `other`, each from its table, or none.
+///
+/// # Errors
+///
+/// How long to wait until both have one.
+pub(super) fn take_both<A: Clone + Eq + Hash, B: Clone + Eq + Hash>(
+    (ones, one): (&mut BucketTable<A>, &A),
+    (others, other): (&mut BucketTable<B>, &B),
+    now: Instant,
+) -> Result<(), Duration> {
+    let wait = ones.wait(one, now).max(others.wait(other, now));
+    if !wait.is_zero() {
+        return Err(wait);
+    }
+    ones.take(one.clone(), now);
+    others.take(other.clone(), now);
+    Ok(())
+}

@@ -1,4 +1,4 @@
-//! Limits how many sockets, connections or logins exist at one time, over all and for each address or account.
+//! Limits how many sockets or connections exist at one time, over all and for each address or account.
 
 use std::{
     collections::HashMap,
@@ -10,7 +10,7 @@ use std::{
 use super::address_key;
 
 /// Limits how many permits are held at one time, over all keys and for each. A key is an address (WebSockets,
-/// unauthenticated connections, connections, logins), or the name of an account (WebSockets).
+/// unauthenticated connections, connections), or the name of an account (WebSockets).
 #[derive(Clone)]
 pub struct ConcurrencyLimiter<K: Eq + Hash = IpAddr> {
     over_all: usize,

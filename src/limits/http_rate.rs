@@ -63,12 +63,14 @@ impl HttpRateLimiter {
             return self.check(address);
         }
         let quota = per_minute.get();
+        // Before the check: once it has refused, the bucket may be refilled, and the wait would be nothing.
+        let now = buckets.clock().now();
         Some(match buckets.check_key(&address_key(address)) {
             Ok(state) => {
                 RateDecision { quota, remaining: state.remaining_burst_capacity(), wait: None }
             }
             Err(refused) => {
-                let wait = refused.wait_time_from(DefaultClock::default().now());
+                let wait = refused.wait_time_from(now);
                 RateDecision { quota, remaining: 0, wait: Some(wait) }
             }
         })

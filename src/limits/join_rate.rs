@@ -1,5 +1,5 @@
-//! Limits how often an account and an address join rooms (`JOINS_PER_MINUTE`, `MAX_CONNECTIONS_PER_IP`), and how often a
-//! membership is resumed.
+//! Limits how often an account and an address join rooms (`JOINS_PER_MINUTE`, `MAX_CONNECTIONS_PER_IP`), how often a
+//! membership is resumed, and how many calls an account reports.
 
 use std::{
     net::IpAddr,
@@ -9,10 +9,18 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{AccountKey, address_key, bucket_table::BucketTable, token_bucket::BucketSize};
+use super::{
+    AccountKey, address_key,
+    bucket_table::{BucketTable, take_both},
+    token_bucket::BucketSize,
+};
 
 /// How many times as many resumes as joins an account has: many of its members may lose their connections at once.
 const RESUMES_PER_JOIN: f64 = 10.0;
+
+/// How many times as many reports of calls as joins an account has: a join leads to a call with each other member of the room, and
+/// each of its peers reports one, too.
+const REPORTS_PER_JOIN: f64 = 10.0;
 
 /// A token bucket of joins for each account, and one for each address. A resume is no join: it has a bucket of its
 /// membership, as large as an account's of joins, and another one of its account. Each resume is news for the peers, and two
@@ -29,6 +37,8 @@ struct JoinBuckets {
     /// Of resumes, by the key of the membership.
     memberships: BucketTable<u128>,
     resuming_accounts: BucketTable<AccountKey>,
+    /// Of reports of calls.
+    reporting_accounts: BucketTable<AccountKey>,
 }
 
 impl JoinRateLimiter {
@@ -53,6 +63,8 @@ impl JoinRateLimiter {
         joins.memberships.size = of_account;
         joins.resuming_accounts.size =
             is_limited.then(|| size(burst * RESUMES_PER_JOIN, account * RESUMES_PER_JOIN));
+        joins.reporting_accounts.size =
+            is_limited.then(|| size(burst * REPORTS_PER_JOIN, account * REPORTS_PER_JOIN));
         joins.addresses.size = (is_limited && per_address > 0).then(|| size(address, address));
     }
 
@@ -69,13 +81,7 @@ impl JoinRateLimiter {
     ) -> Result<(), Duration> {
         let address = address_key(address);
         let joins = &mut *self.lock();
-        let wait = joins.accounts.wait(account, now).max(joins.addresses.wait(&address, now));
-        if !wait.is_zero() {
-            return Err(wait);
-        }
-        joins.accounts.take(account.clone(), now);
-        joins.addresses.take(address, now);
-        Ok(())
+        take_both((&mut joins.accounts, account), (&mut joins.addresses, &address), now)
     }
 
     /// Counts a resume by `account` of the membership with this key.
@@ -90,19 +96,19 @@ impl JoinRateLimiter {
         now: Instant,
     ) -> Result<(), Duration> {
         let joins = &mut *self.lock();
-        let of_account = joins.resuming_accounts.wait(account, now);
-        let wait = of_account.max(joins.memberships.wait(&membership, now));
-        if !wait.is_zero() {
-            return Err(wait);
-        }
-        joins.resuming_accounts.take(account.clone(), now);
-        joins.memberships.take(membership, now);
-        Ok(())
+        let of_account = (&mut joins.resuming_accounts, account);
+        take_both(of_account, (&mut joins.memberships, &membership), now)
+    }
+
+    /// Counts a report by `account` of one of its calls, and says whether it may be passed on.
+    pub fn check_report(&self, account: AccountKey, now: Instant) -> bool {
+        self.lock().reporting_accounts.take(account, now)
     }
 
     /// Drops buckets that are full again.
     pub fn evict_expired(&self, now: Instant) {
         let joins = &mut *self.lock();
+        joins.reporting_accounts.evict_full(now);
         joins.memberships.evict_full(now);
         joins.resuming_accounts.evict_full(now);
         joins.accounts.evict_full(now);
@@ -193,6 +199,21 @@ mod tests {
         assert_eq!(others, 300 - 30 + 9, "ten were refilled, and one used, in the second");
         assert_eq!(resumed("bob", 100, now), 30, "another account");
         assert_eq!(accepted(&limiter, &user("alice"), ip(1), now), 30, "joins are counted apart");
+    }
+
+    #[test]
+    fn an_account_reports_ten_times_as_many_calls_as_it_joins_rooms() {
+        let (limiter, now) = (JoinRateLimiter::new(60, 100), Instant::now());
+        let reported = |account: &str, now| {
+            (0..10_000).take_while(|_| limiter.check_report(user(account), now)).count()
+        };
+
+        assert_eq!(reported("alice", now), 300);
+        assert_eq!(reported("alice", now + SECOND), 10);
+        assert_eq!(reported("bob", now + SECOND), 300, "another account");
+        assert_eq!(accepted(&limiter, &user("alice"), ip(1), now), 30, "joins are counted apart");
+        limiter.apply_settings(0, 0);
+        assert_eq!(reported("alice", now + SECOND), 10_000);
     }
 
     #[test]

@@ -15,7 +15,14 @@ use super::{AccountKey, MAX_TABLE_ENTRIES, MessageRate, MessageRateLimiter, Rate
 /// A connection that an account opens to a room takes over the budget of one that it has closed there, and shares that
 /// of one that it replaces or resumes. Connections that are open at the same time have a budget each.
 #[derive(Clone, Default)]
-pub struct MessageBudgets(Arc<Mutex<HashMap<BudgetKey, Vec<KeptBudget>>>>);
+pub struct MessageBudgets(Arc<Mutex<BudgetTable>>);
+
+#[derive(Default)]
+struct BudgetTable {
+    kept: HashMap<BudgetKey, Vec<KeptBudget>>,
+    /// How many of them no connection has. Only these are limited here: connections are elsewhere.
+    unheld: usize,
+}
 
 /// An account in a room.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -50,11 +57,10 @@ impl MessageBudgets {
         now: Instant,
     ) -> MessageBudget {
         let key = BudgetKey { account, room };
-        let mut budgets = self.lock();
-        if budgets.len() >= MAX_TABLE_ENTRIES && !budgets.contains_key(&key) {
-            evict(&mut budgets, |kept| kept.holders > 0);
-        }
-        let kept = budgets.entry(key.clone()).or_default();
+        let mut table = self.lock();
+        let BudgetTable { kept, unheld } = &mut *table;
+        // Most accounts have one connection to a room.
+        let kept = kept.entry(key.clone()).or_insert_with(|| Vec::with_capacity(1));
         let shared = kept.iter_mut().find(|kept| kept.holders > 0 && kept.client_id == *client_id);
         let taken = match shared {
             Some(shared) => Some(shared),
@@ -62,6 +68,7 @@ impl MessageBudgets {
         };
         let limiter = match taken {
             Some(taken) => {
+                *unheld -= usize::from(taken.holders == 0);
                 taken.holders += 1;
                 taken.client_id = client_id.clone();
                 lock(&taken.limiter).take_over(rate, now);
@@ -80,11 +87,24 @@ impl MessageBudgets {
 
     /// Drops the budgets of closed connections that are full again.
     pub fn evict_expired(&self, now: Instant) {
-        evict(&mut self.lock(), |kept| kept.holders > 0 || !lock(&kept.limiter).is_full(now));
+        self.lock().retain_unheld(|kept| !lock(&kept.limiter).is_full(now));
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<BudgetKey, Vec<KeptBudget>>> {
+    fn lock(&self) -> MutexGuard<'_, BudgetTable> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl BudgetTable {
+    /// Drops the budgets that no connection has and for which `is_kept` is false.
+    fn retain_unheld(&mut self, is_kept: impl Fn(&KeptBudget) -> bool) {
+        self.unheld = 0;
+        self.kept.retain(|_, kept| {
+            kept.retain(|kept| kept.holders > 0 || is_kept(kept));
+            self.unheld += kept.iter().filter(|kept| kept.holders == 0).count();
+            !kept.is_empty()
+        });
+        self.kept.shrink_to_fit();
     }
 }
 
@@ -93,14 +113,6 @@ fn emptiest_unheld(kept: &mut [KeptBudget], now: Instant) -> Option<&mut KeptBud
     let by_level = unheld.map(|(index, kept)| (lock(&kept.limiter).fill_level(now), index));
     let (_, index) = by_level.min_by(|(one, _), (other, _)| one.total_cmp(other))?;
     kept.get_mut(index)
-}
-
-fn evict(budgets: &mut HashMap<BudgetKey, Vec<KeptBudget>>, is_kept: impl Fn(&KeptBudget) -> bool) {
-    budgets.retain(|_, kept| {
-        kept.retain(&is_kept);
-        !kept.is_empty()
-    });
-    budgets.shrink_to_fit();
 }
 
 fn lock(limiter: &Mutex<MessageRateLimiter>) -> MutexGuard<'_, MessageRateLimiter> {
@@ -121,18 +133,24 @@ impl MessageBudget {
 
 impl Drop for MessageBudget {
     fn drop(&mut self) {
-        let mut budgets = self.budgets.lock();
-        let Some(kept) = budgets.get_mut(&self.key) else { return };
+        let mut table = self.budgets.lock();
+        if table.unheld >= MAX_TABLE_ENTRIES {
+            table.retain_unheld(|_| false);
+        }
+        let BudgetTable { kept: all, unheld } = &mut *table;
+        let Some(kept) = all.get_mut(&self.key) else { return };
         if let Some(index) = kept.iter().position(|kept| Arc::ptr_eq(&kept.limiter, &self.limiter))
             && let Some(mine) = kept.get_mut(index)
         {
             mine.holders -= 1;
-            if mine.holders == 0 && lock(&mine.limiter).is_untouched() {
+            let (is_held, is_untouched) = (mine.holders > 0, lock(&mine.limiter).is_untouched());
+            if !is_held && is_untouched {
                 kept.swap_remove(index);
             }
+            *unheld += usize::from(!is_held && !is_untouched);
         }
         if kept.is_empty() {
-            budgets.remove(&self.key);
+            all.remove(&self.key);
         }
     }
 }
@@ -217,16 +235,36 @@ mod tests {
     fn only_budgets_that_are_held_or_not_full_are_kept() {
         let (budgets, now) = (MessageBudgets::default(), Instant::now());
         drop(acquire(&budgets, "alice", "den", "a", now));
-        assert_eq!(budgets.lock().len(), 0);
+        assert_eq!(budgets.lock().kept.len(), 0);
         acquire(&budgets, "alice", "den", "a", now).check(100, now);
         let held = acquire(&budgets, "bob", "den", "b", now);
         budgets.evict_expired(now);
-        assert_eq!(budgets.lock().len(), 2);
+        assert_eq!(budgets.lock().kept.len(), 2);
 
         budgets.evict_expired(now + Duration::from_secs(1));
 
-        assert_eq!(budgets.lock().len(), 1);
+        assert_eq!(budgets.lock().kept.len(), 1);
         drop(held);
-        assert_eq!(budgets.lock().len(), 0);
+        let table = budgets.lock();
+        assert_eq!((table.kept.len(), table.unheld), (0, 0));
+    }
+
+    #[test]
+    fn budgets_of_open_connections_are_never_dropped_and_the_others_are_limited() {
+        let (budgets, now) = (MessageBudgets::default(), Instant::now());
+        let held =
+            (0..MAX_TABLE_ENTRIES).map(|n| acquire(&budgets, &n.to_string(), "den", "a", now));
+        let held: Vec<_> = held.collect();
+        assert_eq!(passed(&held[0], now), 20);
+
+        for number in 0..=MAX_TABLE_ENTRIES {
+            acquire(&budgets, &number.to_string(), "attic", "a", now).check(100, now);
+        }
+
+        let table = budgets.lock();
+        assert_eq!((table.unheld, table.kept.len()), (1, MAX_TABLE_ENTRIES + 1));
+        drop(table);
+        let another = acquire(&budgets, "0", "den", "a", now);
+        assert_eq!(passed(&another, now), 0, "it shares the budget of the open connection");
     }
 }

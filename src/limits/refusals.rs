@@ -1,10 +1,11 @@
-//! The log lines about refusals, which a hostile client can cause in any number: one for each kind, address and minute.
+//! The log lines that a client can cause in any number: one for each kind, address and minute.
 //!
-//! Every line that a client can cause by being refused goes through here; `tests/log_lines_doc.rs` finds others.
+//! Most are about refusals, some about what a client with a token does again and again. Every such line goes through here;
+//! `tests/log_lines_doc.rs` finds others.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     sync::{LazyLock, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -20,7 +21,7 @@ const WINDOW: Duration = Duration::from_secs(60);
 /// How many lines of one kind there are in a [`WINDOW`].
 const MAX_LINES_PER_KIND: u32 = 60;
 
-/// What was refused.
+/// What was refused, or done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RefusalKind {
     /// An HTTP request: too many came from its address.
@@ -55,6 +56,16 @@ pub enum RefusalKind {
     MessageRate,
     /// A new access token in a session.
     TokenRefresh(&'static str),
+    /// A logout, which was done.
+    Logout,
+    /// This action of a moderator, which was done.
+    Moderation(&'static str),
+    /// An action of a moderator, for this reason.
+    ModerationRefused(&'static str),
+    /// The file of moderation rules: the system did not write it.
+    RulesNotSaved,
+    /// The file of logouts: the system did not write it.
+    LogoutsNotSaved,
 }
 
 impl RefusalKind {
@@ -104,6 +115,19 @@ impl RefusalKind {
             Self::MessageRate => tracing::warn!(address, count, "message rate exceeded"),
             Self::TokenRefresh(reason) => {
                 tracing::warn!(reason, address, count, "token refresh refused")
+            }
+            Self::Logout => tracing::info!(address, count, "logged out"),
+            Self::Moderation(action) => {
+                tracing::info!(action, address, count, "moderator acts")
+            }
+            Self::ModerationRefused(reason) => {
+                tracing::warn!(reason, address, count, "moderation refused")
+            }
+            Self::RulesNotSaved => {
+                tracing::error!(count, "moderation rules not saved: a restart would undo them")
+            }
+            Self::LogoutsNotSaved => {
+                tracing::error!(count, "logouts not saved: a restart would undo them")
             }
         }
     }
@@ -157,6 +181,11 @@ pub fn log_refusal_in_span(kind: RefusalKind, address: IpAddr, now: Instant) {
 /// the fields that only it knows.
 pub fn count_refusal(kind: RefusalKind, address: IpAddr, now: Instant) -> Option<u64> {
     refusals().count(kind, address_key(address), now)
+}
+
+/// Counts a fault of the system that a client's requests meet again and again, as [`count_refusal`] does for one address.
+pub fn count_fault(kind: RefusalKind, now: Instant) -> Option<u64> {
+    refusals().count(kind, Ipv4Addr::UNSPECIFIED.into(), now)
 }
 
 /// Logs the refusals that were counted, where the minute of their last line is over.

@@ -61,8 +61,10 @@ pub enum LoginOutcome {
     WrongCredentials,
     /// Too many logins failed before.
     LockedOut,
-    /// Too many logins already wait for their passwords to be checked.
+    /// Too many logins wait for their passwords to be checked, and this one gave up its place.
     Busy,
+    /// The client disconnected before its password was checked.
+    Abandoned,
     /// The server could not sign the access token.
     Failed,
 }
@@ -83,6 +85,8 @@ pub enum LimitKind {
     WaitingLogins,
     /// Joins of an account or from an address (`JOINS_PER_MINUTE`).
     Joins,
+    /// Moderation rules of a moderator or of a room.
+    ModerationRules,
     /// WebSockets from an address (`MAX_CONNECTIONS_PER_IP`).
     Sockets,
     /// WebSockets of an account (`MAX_CONNECTIONS_PER_USER`).

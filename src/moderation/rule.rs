@@ -28,6 +28,9 @@ pub struct ModerationRule {
     /// How many members the room holds, where it is about that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub members: Option<usize>,
+    /// The username of the moderator who has made it; nothing where that was an administrator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moderator: Option<String>,
 }
 
 /// What a rule is about.
@@ -193,15 +196,15 @@ impl ModerationRule {
     }
 
     /// Greater for a newer one of two rules about the same, on all nodes alike.
-    pub(super) fn rank(&self) -> (u64, bool, u64, Option<usize>) {
-        (self.at, self.is_removed, self.until, self.members)
+    pub(super) fn rank(&self) -> (u64, bool, u64, Option<usize>, Option<&str>) {
+        (self.at, self.is_removed, self.until, self.members, self.moderator.as_deref())
     }
 
-    /// [`rank`](Self::rank) as a text of digits that compares the same, byte for byte.
+    /// [`rank`](Self::rank) as a text that compares the same, byte for byte: digits, and the moderator, who has a name.
     pub(super) fn rank_text(&self) -> String {
-        let (at, is_removed, until, members) = self.rank();
+        let (at, is_removed, until, members, moderator) = self.rank();
         let (is_removed, has_members) = (u8::from(is_removed), u8::from(members.is_some()));
-        let members = members.unwrap_or(0);
-        format!("{at:020}{is_removed}{until:020}{has_members}{members:020}")
+        let (members, moderator) = (members.unwrap_or(0), moderator.unwrap_or_default());
+        format!("{at:020}{is_removed}{until:020}{has_members}{members:020}{moderator}")
     }
 }

@@ -1,20 +1,20 @@
 //! All moderation rules that are kept, in memory and in a file.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::BTreeMap,
     io,
     path::Path,
     sync::{
-        PoisonError, RwLock, RwLockReadGuard,
+        Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
-use super::{EntryDenied, ModerationRule, RuleKind, Subject};
+use super::{
+    EntryDenied, MAX_ACTIVE_RULES, ModerationRule, RuleKind, RuleLimitReached, Subject,
+    ceilings::ActiveRules,
+};
 use crate::storage::line_file::LineFile;
-
-/// Rules that may be active at once.
-pub const MAX_ACTIVE_RULES: usize = 10_000;
 
 /// Rules that are kept at once, with those that are over and remembered.
 pub(super) const MAX_KEPT_RULES: usize = 2 * MAX_ACTIVE_RULES;
@@ -22,17 +22,14 @@ pub(super) const MAX_KEPT_RULES: usize = 2 * MAX_ACTIVE_RULES;
 /// How many that are over are dropped at once where too many are kept: looking for the oldest takes a while.
 const EVICTED_AT_ONCE: usize = MAX_ACTIVE_RULES / 10;
 
-/// There are [`MAX_ACTIVE_RULES`] already.
-#[derive(Debug, thiserror::Error)]
-#[error("the limit of 10,000 active moderation rules is reached; remove one first")]
-pub struct RuleLimitReached;
-
 /// Every rule that is kept, in memory and in a file beside the users file.
 pub struct ModerationRules {
     file: LineFile,
     rules: RwLock<BTreeMap<RuleKind, ModerationRule>>,
     /// How many of them mute and are not removed: every message asks for that.
     mutes: AtomicUsize,
+    /// Those that count against the limits.
+    active: Mutex<ActiveRules>,
 }
 
 impl ModerationRules {
@@ -45,12 +42,16 @@ impl ModerationRules {
     pub fn load(users_csv: &Path) -> io::Result<Self> {
         let holds = "the moderation rules of administrators (bans, locks, capacities)";
         let (file, rules) = LineFile::load(users_csv, ".orders", holds, ModerationRule::parse)?;
-        let rules = rules.into_iter().map(|rule| (rule.about.clone(), rule)).collect();
+        let rules: BTreeMap<_, _> =
+            rules.into_iter().map(|rule| (rule.about.clone(), rule)).collect();
         let mutes = AtomicUsize::new(count_mutes(&rules));
-        Ok(Self { file, rules: RwLock::new(rules), mutes })
+        let mut active = ActiveRules::default();
+        rules.values().for_each(|rule| active.replace(None, rule));
+        Ok(Self { file, rules: RwLock::new(rules), mutes, active: Mutex::new(active) })
     }
 
-    /// A rule that is made at `now`, in milliseconds since the Unix epoch, for so many seconds: newer than any about the same.
+    /// A rule that `moderator` makes, or an administrator, at `now`, in milliseconds since the Unix epoch, for so many seconds:
+    /// newer than any about the same.
     ///
     /// # Errors
     ///
@@ -58,36 +59,50 @@ impl ModerationRules {
     pub fn create(
         &self,
         about: RuleKind,
+        moderator: Option<&str>,
         now: u64,
         seconds: u64,
     ) -> Result<ModerationRule, RuleLimitReached> {
         let rules = self.read();
         let known = rules.get(&about);
         // A kick, or the removal of an active rule, adds none.
-        let adds_one = seconds > 0 && known.is_none_or(|rule| !rule.is_active(now / 1000));
-        let active = || rules.values().filter(|rule| rule.is_active(now / 1000)).count();
-        if adds_one && active() >= MAX_ACTIVE_RULES {
-            return Err(RuleLimitReached);
+        if seconds > 0 {
+            let mut active = self.lock_active();
+            active.expire(now / 1000);
+            let replaced = known.filter(|rule| rule.is_active(now / 1000));
+            active.check(&about, moderator, replaced)?;
         }
         let at = now.max(known.map_or(0, |rule| rule.at.saturating_add(1)));
         let until = now / 1000 + seconds;
-        Ok(ModerationRule { about, at, until, is_removed: false, members: None })
+        let moderator = moderator.map(str::to_owned);
+        Ok(ModerationRule { about, at, until, is_removed: false, members: None, moderator })
+    }
+
+    /// Whether there is a rule about this that applies at `now`, in seconds since the Unix epoch.
+    pub fn is_active(&self, about: &RuleKind, now: u64) -> bool {
+        self.read().get(about).is_some_and(|rule| rule.is_active(now))
     }
 
     /// Adds a rule, also another node's, unless a newer one about the same is known; whether it was added. `now` in seconds
     /// since the Unix epoch: where too many are kept, the oldest that are over by then make room, kicks before others.
     pub fn merge(&self, rule: ModerationRule, now: u64) -> bool {
         let mut rules = self.rules.write().unwrap_or_else(PoisonError::into_inner);
-        let is_mute = matches!(rule.about, RuleKind::Mute { .. });
-        match rules.entry(rule.about.clone()) {
-            Entry::Occupied(known) if known.get().rank() >= rule.rank() => return false,
-            Entry::Occupied(mut known) => drop(known.insert(rule)),
-            Entry::Vacant(entry) => drop(entry.insert(rule)),
+        let known = rules.get(&rule.about);
+        if known.is_some_and(|known| known.rank() >= rule.rank()) {
+            return false;
         }
+        match (known.is_some_and(is_mute), is_mute(&rule)) {
+            (false, true) => drop(self.mutes.fetch_add(1, Ordering::Relaxed)),
+            (true, false) => drop(self.mutes.fetch_sub(1, Ordering::Relaxed)),
+            (false, false) | (true, true) => {}
+        }
+        let mut active = self.lock_active();
+        active.replace(known, &rule);
+        active.expire(now);
+        drop(active);
+        rules.insert(rule.about.clone(), rule);
         if rules.len() > MAX_KEPT_RULES {
             evict_oldest(&mut rules, now);
-        }
-        if is_mute {
             self.mutes.store(count_mutes(&rules), Ordering::Relaxed);
         }
         drop(rules);
@@ -118,8 +133,7 @@ impl ModerationRules {
 
     /// Whether a room is locked at `now`, in seconds since the Unix epoch.
     pub fn is_locked(&self, room: &str, now: u64) -> bool {
-        let lock = RuleKind::Lock { room: room.to_owned() };
-        self.read().get(&lock).is_some_and(|rule| rule.is_active(now))
+        self.is_active(&RuleKind::Lock { room: room.to_owned() }, now)
     }
 
     /// Whether there is a rule that mutes a member. It may have expired.
@@ -181,7 +195,12 @@ impl ModerationRules {
     ///
     /// What the system says; the rules apply for as long as this process runs.
     pub fn save(&self) -> io::Result<()> {
-        self.file.save(|| self.read().values().map(ModerationRule::to_line).collect())
+        // The lines are made of a copy: every join and message waits for the lock.
+        self.file.save(|| self.all().iter().map(ModerationRule::to_line).collect())
+    }
+
+    fn lock_active(&self) -> MutexGuard<'_, ActiveRules> {
+        self.active.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn read(&self) -> RwLockReadGuard<'_, BTreeMap<RuleKind, ModerationRule>> {
@@ -190,9 +209,12 @@ impl ModerationRules {
 }
 
 fn count_mutes(rules: &BTreeMap<RuleKind, ModerationRule>) -> usize {
-    let is_mute =
-        |rule: &&ModerationRule| matches!(rule.about, RuleKind::Mute { .. }) && !rule.is_removed;
-    rules.values().filter(is_mute).count()
+    rules.values().filter(|rule| is_mute(rule)).count()
+}
+
+/// Whether a rule is a mute that is not removed.
+fn is_mute(rule: &ModerationRule) -> bool {
+    matches!(rule.about, RuleKind::Mute { .. }) && !rule.is_removed
 }
 
 /// Drops some of the rules that are over.

@@ -4,7 +4,9 @@ use proptest::prelude::*;
 
 use super::{
     EntryDenied, KICK_RETENTION_SECONDS, MAX_ACTIVE_RULES, ModerationRule, ModerationRules,
-    RETENTION_SECONDS, RuleKind, Subject, rules::MAX_KEPT_RULES,
+    RETENTION_SECONDS, RuleKind, RuleLimitReached, Subject,
+    ceilings::{MAX_RULES_OF_MODERATOR, MAX_RULES_OF_MODERATORS, MAX_RULES_OF_ROOM},
+    rules::MAX_KEPT_RULES,
 };
 
 const NOW: u64 = 1_700_000_000;
@@ -20,7 +22,7 @@ fn ban(room: Option<&str>, subject: Subject) -> RuleKind {
 }
 
 fn add(rules: &ModerationRules, about: RuleKind, seconds: u64) -> ModerationRule {
-    let rule = rules.create(about, NOW * 1000, seconds).unwrap();
+    let rule = rules.create(about, None, NOW * 1000, seconds).unwrap();
     assert!(rules.merge(rule.clone(), NOW));
     rule
 }
@@ -89,7 +91,7 @@ fn a_removed_rule_has_no_effect() {
     let about = ban(Some("den"), Subject::Username("bob".into()));
     add(&rules, about.clone(), 60);
     let removed =
-        ModerationRule { is_removed: true, ..rules.create(about, NOW * 1000, 0).unwrap() };
+        ModerationRule { is_removed: true, ..rules.create(about, None, NOW * 1000, 0).unwrap() };
 
     assert!(rules.merge(removed, NOW));
     assert_eq!(rules.check_entry("den", "bob", "c1", NOW), None);
@@ -123,17 +125,83 @@ fn no_more_rules_are_made_than_may_be_active_but_known_ones_are_changed_and_kick
         add(&rules, lock(number), 60);
     }
 
-    assert!(rules.create(lock(MAX_ACTIVE_RULES), NOW * 1000, 60).is_err());
+    assert!(rules.create(lock(MAX_ACTIVE_RULES), None, NOW * 1000, 60).is_err());
     add(&rules, lock(0), 120);
     add(&rules, ban(Some("den"), Subject::ClientId("c1".into())), 0);
-    let removed = rules.create(lock(1), NOW * 1000, 0).unwrap();
+    let removed = rules.create(lock(1), None, NOW * 1000, 0).unwrap();
     assert!(rules.merge(ModerationRule { is_removed: true, ..removed }, NOW));
     add(&rules, lock(MAX_ACTIVE_RULES), 60);
     let later = NOW + 60;
     assert!(
-        rules.create(lock(MAX_ACTIVE_RULES + 1), later * 1000, 60).is_ok(),
+        rules.create(lock(MAX_ACTIVE_RULES + 1), None, later * 1000, 60).is_ok(),
         "all but one are over"
     );
+}
+
+/// What a moderator's rule about the client with this number in `room` comes to.
+fn moderate(
+    rules: &ModerationRules,
+    moderator: &str,
+    room: &str,
+    number: usize,
+) -> Result<(), RuleLimitReached> {
+    let about = ban(Some(room), Subject::ClientId(number.to_string()));
+    let rule = rules.create(about, Some(moderator), NOW * 1000, 60)?;
+    assert!(rules.merge(rule, NOW));
+    Ok(())
+}
+
+#[test]
+fn a_moderator_and_a_room_have_so_many_rules_and_get_their_places_back() {
+    let (_folder, rules) = none();
+    for number in 0..MAX_RULES_OF_ROOM {
+        moderate(&rules, if number % 2 == 0 { "boss" } else { "chief" }, "den", number).unwrap();
+    }
+
+    assert_eq!(moderate(&rules, "boss", "den", 1_000), Err(RuleLimitReached::Room));
+    assert_eq!(moderate(&rules, "boss", "den", 0), Ok(()), "one that there is may be changed");
+    assert_eq!(moderate(&rules, "boss", "den", 1), Ok(()), "also another moderator's");
+    let mut number = 0;
+    let reached = loop {
+        match moderate(&rules, "boss", &format!("hall{}", number % 5), number) {
+            Ok(()) => number += 1,
+            Err(reached) => break reached,
+        }
+    };
+    let of_den = MAX_RULES_OF_ROOM / 2 + 1;
+    assert_eq!((reached, number), (RuleLimitReached::Moderator, MAX_RULES_OF_MODERATOR - of_den));
+    let of_boss = ban(Some("den"), Subject::ClientId("2".into()));
+    let removed = rules.create(of_boss, Some("chief"), NOW * 1000, 0).unwrap();
+    assert!(rules.merge(ModerationRule { is_removed: true, ..removed }, NOW));
+    assert_eq!(moderate(&rules, "boss", "hall1", number), Ok(()), "the place of the removed one");
+    let later = (NOW + 60) * 1000;
+    let about = ban(Some("den"), Subject::ClientId("x".into()));
+    assert!(rules.create(about, Some("boss"), later, 60).is_ok(), "all are over");
+}
+
+#[test]
+fn an_administrator_can_make_rules_when_moderators_cannot() {
+    let (folder, rules) = none();
+    let mut made = 0;
+    let reached = loop {
+        let (moderator, room) = (made / MAX_RULES_OF_MODERATOR, made / MAX_RULES_OF_ROOM);
+        match moderate(&rules, &moderator.to_string(), &room.to_string(), made) {
+            Ok(()) => made += 1,
+            Err(reached) => break reached,
+        }
+    };
+
+    assert_eq!((reached, made), (RuleLimitReached::Moderators, MAX_RULES_OF_MODERATORS));
+    rules.save().unwrap();
+    let rules = ModerationRules::load(&folder.path().join("users.csv")).unwrap();
+    let refused = moderate(&rules, "another", "room", made);
+    assert_eq!(refused, Err(RuleLimitReached::Moderators), "also after a restart");
+    let lock = |number: usize| RuleKind::Lock { room: number.to_string() };
+    for number in 0..MAX_ACTIVE_RULES - MAX_RULES_OF_MODERATORS {
+        add(&rules, lock(number), 60);
+    }
+    let refused = rules.create(lock(MAX_ACTIVE_RULES), None, NOW * 1000, 60);
+    assert_eq!(refused, Err(RuleLimitReached::All));
 }
 
 #[test]
@@ -145,7 +213,7 @@ fn kicks_without_end_keep_no_other_rule_out_and_are_the_first_to_be_forgotten() 
     let count = 2 * MAX_KEPT_RULES;
     let later = NOW + 2 + count as u64;
     for number in 0..count {
-        let kick = rules.create(kick(number), (NOW + 2) * 1000 + number as u64, 0).unwrap();
+        let kick = rules.create(kick(number), None, (NOW + 2) * 1000 + number as u64, 0).unwrap();
         assert!(rules.merge(kick, later));
     }
 
@@ -154,7 +222,7 @@ fn kicks_without_end_keep_no_other_rule_out_and_are_the_first_to_be_forgotten() 
     assert!(kept.contains(&ended) && kept.contains(&banned), "kicks go first");
     assert!(rules.has_ended("den", "x", &(count - 1).to_string(), NOW * 1000), "the newest stay");
     let lock = RuleKind::Lock { room: "den".into() };
-    let locked = rules.create(lock, later * 1000, 60).unwrap();
+    let locked = rules.create(lock, None, later * 1000, 60).unwrap();
     assert!(rules.merge(locked, later));
     assert_eq!(rules.active(later).len(), 2);
 }
@@ -190,13 +258,15 @@ fn some_rule() -> impl Strategy<Value = ModerationRule> {
         Just(RuleKind::Lock { room: "den".into() }),
         Just(RuleKind::Capacity { room: "den".into() }),
     ];
-    (about, 0..4_u64, 0..3_u64, any::<bool>(), prop::option::of(1..3_usize)).prop_map(
-        |(about, at, until, is_removed, members)| ModerationRule {
+    let moderator = prop::option::of("[a-c]{1,2}");
+    (about, 0..4_u64, 0..3_u64, any::<bool>(), prop::option::of(1..3_usize), moderator).prop_map(
+        |(about, at, until, is_removed, members, moderator)| ModerationRule {
             about,
             at,
             until,
             is_removed,
             members,
+            moderator,
         },
     )
 }
@@ -247,6 +317,7 @@ fn the_lines_of_the_file_keep_their_form() {
         r#"{"order":"ban","room":"den","who":{"username":"bob"},"at":1700000000000,"until":1700000060}"#,
         r#"{"order":"ban","room":"den","who":"everyone","at":1,"until":2,"is_lifted":true}"#,
         r#"{"order":"capacity","room":"den","at":1,"until":2,"members":9}"#,
+        r#"{"order":"lock","room":"den","at":1,"until":2,"moderator":"boss"}"#,
     ] {
         assert_eq!(ModerationRule::parse(line).unwrap().to_line(), line);
     }

@@ -17,7 +17,6 @@ use tokio::{
     net::TcpListener,
     runtime::{self, Handle},
     sync::OwnedSemaphorePermit,
-    task::yield_now,
     time::{Instant, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -101,9 +100,9 @@ pub async fn serve(
                 };
                 let slot = ConnectionSlot::new(permit, limits.timeouts.clone(), &limits.memory);
                 limits.make_room(&slot);
-                let workers = workers.clone();
-                let worker = workers.next().clone();
-                let info = ConnectionInfo { peer, tls: false, tcp_proxy: None, slot, workers };
+                let (worker, turns) = workers.next();
+                let (worker, tcp_proxy, workers) = (worker.clone(), None, workers.clone());
+                let info = ConnectionInfo { peer, tls: false, tcp_proxy, slot, workers, turns };
                 let limits = limits.clone();
                 let connection = AcceptedConnection { socket, runtime, info, descriptor, limits };
                 let (service, tls, closing) = (service.clone(), tls.clone(), closing.clone());
@@ -238,17 +237,12 @@ async fn serve_http(
     let is_proxy = limits.is_trusted(info.peer);
     let HttpTimeouts { head, proxy_idle, .. } = *slot.timeouts;
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let is_further = info.slot.has_requested.load(Ordering::Relaxed);
-        let in_progress = info.slot.begin_request();
+        let (in_progress, turns) = (info.slot.begin_request(), info.turns.clone());
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(info.clone());
         let answer = service.clone().oneshot(request);
         async move {
-            // Hyper answers requests that came together without a pause. The runtime looks for what has arrived on other
-            // connections after this one, and not after some hundred of them.
-            if is_further {
-                yield_now().await;
-            }
+            turns.take().await;
             let answer = answer.await;
             drop(in_progress);
             answer

@@ -27,6 +27,7 @@ use tower::util::BoxCloneSyncService;
 use super::{
     answer::AnswerStream,
     socket::{PeerAddress, StreamSocket},
+    turns::RequestTurns,
     workers::Workers,
 };
 use crate::{
@@ -69,6 +70,8 @@ pub struct ConnectionInfo {
     pub slot: Arc<ConnectionSlot>,
     /// The workers of the server.
     pub workers: Workers,
+    /// How the requests of this connection's worker begin.
+    pub turns: Arc<RequestTurns>,
 }
 
 /// The state of a connection while it is open.

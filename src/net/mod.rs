@@ -10,6 +10,7 @@ mod proxy_header;
 mod sniff;
 mod socket;
 mod systemd;
+mod turns;
 mod unix_socket;
 pub mod workers;
 
@@ -21,4 +22,5 @@ pub use limits::{ConnectionLimits, connection_capacity, raise_descriptor_limit};
 pub use proxy_header::{ProxyHeader, ProxyHeaderError, read_proxy_header};
 pub use socket::{Listener, PeerAddress};
 pub use systemd::{InheritedListener, adopt_listener, inherited_listener};
+pub use turns::RequestTurns;
 pub use unix_socket::{UnixSocketFile, UnixSocketGuard, check_replaceable, listen_on_unix_socket};

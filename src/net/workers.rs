@@ -13,6 +13,8 @@ use std::{
 
 use tokio::runtime::{self, Handle};
 
+use super::turns::RequestTurns;
+
 /// The workers of a server; at least one. Clones are the same workers.
 #[derive(Clone, Debug)]
 pub struct Workers(Arc<WorkersShared>);
@@ -21,7 +23,9 @@ pub struct Workers(Arc<WorkersShared>);
 struct WorkersShared {
     first: Handle,
     others: Vec<Handle>,
-    turn: AtomicUsize,
+    /// How the requests of each worker begin.
+    turns: Vec<Arc<RequestTurns>>,
+    next: AtomicUsize,
     /// Randomly keyed, so that no client can choose rooms that all belong to one worker.
     hasher: RandomState,
 }
@@ -42,13 +46,17 @@ impl Workers {
             Ok(handle)
         });
         let others = others.collect::<io::Result<_>>()?;
-        let (turn, hasher) = (AtomicUsize::new(0), RandomState::new());
-        Ok(Self(Arc::new(WorkersShared { first: Handle::current(), others, turn, hasher })))
+        let turns = (0..count.max(1)).map(|_| Arc::default()).collect();
+        let (first, next) = (Handle::current(), AtomicUsize::new(0));
+        let hasher = RandomState::new();
+        Ok(Self(Arc::new(WorkersShared { first, others, turns, next, hasher })))
     }
 
-    /// The next worker in turn: for a connection whose room is not known yet.
-    pub fn next(&self) -> &Handle {
-        self.number(self.0.turn.fetch_add(1, Ordering::Relaxed))
+    /// The next worker in turn, and how its requests begin: for a connection whose room is not known yet.
+    pub fn next(&self) -> (&Handle, Arc<RequestTurns>) {
+        let number = self.0.next.fetch_add(1, Ordering::Relaxed);
+        let turns = self.0.turns.get(number % self.0.turns.len());
+        (self.number(number), turns.cloned().unwrap_or_default())
     }
 
     /// The worker of a room.

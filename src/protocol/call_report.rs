@@ -5,6 +5,10 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use strum::IntoStaticStr;
 
+/// The longest time that a report may name, an hour; a longer one is taken for it. Clients choose it freely, and one of a million years
+/// would drown all others in a sum.
+pub(super) const MAX_CALL_SETUP_MS: u64 = 3_600_000;
+
 /// The contents of a `call_report`. It is counted in the metrics and kept in the timeline of the room.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallReport<'a> {
@@ -12,7 +16,7 @@ pub struct CallReport<'a> {
     pub peer: Option<Cow<'a, str>>,
     /// Whether the call was established.
     pub outcome: CallOutcome,
-    /// The time until then, in milliseconds.
+    /// The time until then, in milliseconds: at most an hour.
     pub ms: u64,
     /// The path of the media, where the client names it.
     pub path: Option<MediaPath>,

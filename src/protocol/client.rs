@@ -9,6 +9,7 @@ use strum::IntoStaticStr;
 
 use super::{
     CallReport, ModerationRequest, RequestedId, Signal, SignalKind,
+    call_report::MAX_CALL_SETUP_MS,
     fields::{field, is_null, is_string_or_number, object, present, starts_with_any, text, value},
     is_client_id,
 };
@@ -318,6 +319,7 @@ impl<'a> Envelope<'a> {
             .and_then(value)
             .ok_or_else(|| field("outcome", "\"connected\" or \"failed\""))?;
         let ms = self.ms.and_then(value).ok_or_else(|| field("ms", "whole milliseconds"))?;
+        let ms = u64::min(ms, MAX_CALL_SETUP_MS);
         let path = match self.path.filter(|raw| !is_null(raw)) {
             None => None,
             Some(raw) => {

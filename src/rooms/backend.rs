@@ -162,6 +162,15 @@ pub trait Backend: Send + Sync {
         announcement: &'a str,
     ) -> BackendFuture<'a, Option<Reach>>;
 
+    /// Stores the sealed key of TLS session tickets for an hour (since the Unix epoch), unless there is one, and returns those
+    /// of the last `hours` that are stored, by their hours. A single node has no other to share with.
+    fn share_ticket_key<'a>(
+        &'a self,
+        hour: u64,
+        sealed: &'a str,
+        hours: u64,
+    ) -> BackendFuture<'a, Result<Vec<(u64, String)>, ClusterUnavailable>>;
+
     /// Sends a login attempt to every other node that can be reached. Never waits.
     fn report_auth_event(&self, event: String);
 

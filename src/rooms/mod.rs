@@ -1,7 +1,7 @@
 //! Rooms: membership, and who receives what. A room is pure: no clock, no socket, no lock; `now` is an argument.
 //!
 //! - `room`: one room and its members; `local` members on this node join, detach, resume and leave; `remote` members are
-//!   on other nodes; `handover` memberships change node; `routing` signals to peers; `snapshot` what a room shows of itself.
+//!   on other nodes; `recent_members` left a short time ago; `handover` memberships change node; `routing` signals to peers; `snapshot` what a room shows of itself.
 //! - `events`: what happens in a room, and its subscribers: timeline, webhooks, peers.
 //! - `registry`: all rooms of this node, each with a lock of its own; `replication` applies to them what the cluster reports;
 //!   `queries` is what REST, metrics and the admin page ask of them.
@@ -16,6 +16,7 @@ mod local;
 mod membership;
 mod own_membership;
 mod queries;
+mod recent_members;
 mod registry;
 mod remote;
 mod replication;

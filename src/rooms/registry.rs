@@ -168,6 +168,12 @@ impl RoomRegistry {
         self.rooms_named(room).iter().any(|room| room.lock().has_member(is_meant))
     }
 
+    /// Whether `client_id` is that of a member of `room` on any node, or was so within the last minutes while the room had a
+    /// member here.
+    pub fn is_recent_member(&self, room: &str, client_id: &str, now: Instant) -> bool {
+        self.find(room).is_some_and(|room| room.lock().is_recent_member(client_id, now))
+    }
+
     /// Sends a frame to a member of a room on this node, or to all of them; how many received it.
     pub fn announce(&self, room: &str, to: Option<&str>, frame: &ByteString) -> usize {
         self.find(room).map_or(0, |room| room.lock().announce(to, frame, Instant::now()))
@@ -321,6 +327,13 @@ impl RoomRegistry {
     /// From now on peers are not told that others leave: all of them do, and their calls may outlive this process.
     pub fn begin_shutdown(&self) {
         self.0.is_closing.store(true, Ordering::Relaxed);
+    }
+
+    /// Wakes the connection of every member, which looks whether the server stops.
+    pub fn wake_members(&self) {
+        for room in self.rooms_named(None) {
+            room.lock().wake_members();
+        }
     }
 
     /// The room of this id, or all.

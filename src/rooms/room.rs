@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::{
     Backend, Peer,
     events::{EventMember, RoomEvent},
+    recent_members::RecentMembers,
 };
 use crate::{
     delivery::{ClientQueue, DisconnectReason},
@@ -78,6 +79,8 @@ pub(super) struct Room {
     pub(super) arrivals: Vec<(Arc<str>, Epoch)>,
     /// All changes up to this one have been applied.
     pub(super) epoch: Epoch,
+    /// Members that have left lately.
+    pub(super) recent_members: RecentMembers,
     /// The room's timeline, where timelines are kept.
     pub(super) timeline: Option<Box<Timeline>>,
     pub(super) webhooks: Webhooks,
@@ -191,6 +194,7 @@ impl Room {
             outgoing: OutgoingMigrations::default(),
             arrivals: Vec::new(),
             epoch: 0,
+            recent_members: RecentMembers::default(),
             timeline,
             webhooks,
             webhook_seq: 0,
@@ -216,9 +220,18 @@ impl Room {
         self.members.iter().any(|member| member.queue().is_some())
     }
 
+    pub(super) fn wake_members(&self) {
+        self.members.iter().filter_map(RoomMember::queue).for_each(ClientQueue::wake);
+    }
+
     /// Whether it has a member that `is_meant` selects.
     pub(super) fn has_member(&self, is_meant: impl Fn(&Peer) -> bool) -> bool {
         self.members.iter().any(|member| is_meant(&member.peer))
+    }
+
+    /// Whether a client id is that of a member, or was so a short time ago.
+    pub(super) fn is_recent_member(&self, client_id: &str, now: Instant) -> bool {
+        self.position(client_id).is_ok() || self.recent_members.contains(client_id, now)
     }
 
     /// Removes the member at `index` for a newer one; whether it was local.
@@ -244,6 +257,7 @@ impl Room {
             // From here on it misses what happens in the room, so its frames may not follow a record that moves after all.
             self.outgoing.abandon(member.key);
         }
+        self.recent_members.insert(member.peer.client_id.clone(), now);
         let (event_member, connected_users) = (member.as_event_member(), self.members.len());
         self.emit(now, RoomEvent::Left { member: event_member, reason, connected_users });
         if self.members.is_empty() {

@@ -126,6 +126,15 @@ impl Backend for SingleNode {
         Box::pin(ready(None))
     }
 
+    fn share_ticket_key(
+        &self,
+        _: u64,
+        _: &str,
+        _: u64,
+    ) -> BackendFuture<'_, Result<Vec<(u64, String)>, ClusterUnavailable>> {
+        Box::pin(ready(Ok(Vec::new())))
+    }
+
     fn report_auth_event(&self, _: String) {}
 
     fn stop_accepting(&self) -> BackendFuture<'_, ()> {

@@ -80,7 +80,7 @@ pub(super) async fn close(
 }
 
 /// In milliseconds, rounded up: a client that waits so long has waited long enough.
-fn whole_ms(wait: Duration) -> u64 {
+pub(super) fn whole_ms(wait: Duration) -> u64 {
     u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).saturating_add(1)
 }
 

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tracing::{Span, field::Empty};
 use uuid::Uuid;
 
-use super::ShutdownSnapshot;
+use super::{ShutdownSnapshot, close::whole_ms};
 use crate::{
     auth::{
         access_token::Claims,
@@ -21,7 +21,7 @@ use crate::{
     limits::{AccountKey, JoinRateLimiter, MessageBudgets, MessageRate},
     memory::MemoryHolder,
     metrics::Metrics,
-    moderation::EntryDenied,
+    moderation::{EntryDenied, ModerationRefusal},
     protocol::{IceServer, MessageLimits, ModerationRequest, ResumeOffer, ServerMessage},
     rooms::{Peer, RoomRegistry},
     websocket::FrameCounter,
@@ -78,7 +78,7 @@ impl<D> SessionContext<D> {
         message: &str,
         id: Option<&RawValue>,
     ) -> ByteString {
-        self.encode_error_with(code, message, id, None)
+        self.encode_error_with(code, message, id, (None, None))
     }
 
     /// As [`Self::encode_error`] for a message that is larger than `max_message_bytes`.
@@ -86,7 +86,17 @@ impl<D> SessionContext<D> {
         let message = format!(
             "A message has at most {max_message_bytes} bytes; this one was longer and is discarded"
         );
-        self.encode_error_with("message_too_big", &message, None, Some(max_message_bytes))
+        self.encode_error_with("message_too_big", &message, None, (None, Some(max_message_bytes)))
+    }
+
+    /// As [`Self::encode_error`] for what a moderator asked for.
+    pub(super) fn encode_refused_moderation(
+        &self,
+        refusal: &ModerationRefusal,
+        id: Option<&RawValue>,
+    ) -> ByteString {
+        let retry_after_ms = refusal.retry_after().map(whole_ms);
+        self.encode_error_with(refusal.code(), &refusal.to_string(), id, (retry_after_ms, None))
     }
 
     fn encode_error_with(
@@ -94,11 +104,10 @@ impl<D> SessionContext<D> {
         code: &'static str,
         message: &str,
         id: Option<&RawValue>,
-        max_message_bytes: Option<usize>,
+        (retry_after_ms, max_message_bytes): (Option<u64>, Option<usize>),
     ) -> ByteString {
         self.metrics.record_error(code);
-        let (retry, retry_after_ms) = (None, None);
-        ServerMessage::Error { message, code, id, retry, retry_after_ms, max_message_bytes }
+        ServerMessage::Error { message, code, id, retry: None, retry_after_ms, max_message_bytes }
             .encode()
     }
 
@@ -189,17 +198,23 @@ pub trait SessionServices: Send + Sync {
     fn await_issuer_key(&self, _token: &str) -> impl Future<Output = ()> + Send {
         std::future::ready(())
     }
-    /// Carries out what a moderator asks for in `room`, and queues `answer` once it is in force on this node and kept, else
-    /// `failure`.
+    /// Carries out what `moderator`, a username, asks for in `room`, and queues `answer` once it is in force on this node and
+    /// kept, else `failure`.
+    ///
+    /// # Errors
+    ///
+    /// Why nothing is done; then nothing is queued.
     fn moderate(
         &self,
-        _room: Arc<str>,
+        _room: &Arc<str>,
+        _moderator: &Arc<str>,
         _request: &ModerationRequest<'_>,
         queue: ClientQueue,
         answer: ByteString,
         _failure: ByteString,
-    ) {
+    ) -> Result<(), ModerationRefusal> {
         queue.push(answer, None);
+        Ok(())
     }
     /// The moderation rule by which an authorized client may not enter this room now, if there is one.
     fn check_entry(&self, room: &str, peer: &Peer) -> Option<EntryDenied>;
@@ -284,6 +299,7 @@ impl From<&TokenRejection> for AuthError {
             | TokenRejection::TooLongLived { .. }
             | TokenRejection::NoKeys
             | TokenRejection::UnknownKey
+            | TokenRejection::TooManyKeys { .. }
             | TokenRejection::OtherIssuer(_)
             | TokenRejection::OtherAudience(_)
             | TokenRejection::NoUser(_)

@@ -8,23 +8,21 @@ use tokio::time::Instant;
 
 use super::{
     AuthError, Credentials, SessionServices,
-    liveness::TimedSocket,
-    member::{Member, expires_at},
+    member::{Answer, Member, expires_at},
     welcome::{granted, ice_transport_policy},
 };
 use crate::{
     auth::{access_token::Claims, permissions::CapabilitySet},
-    limits::{ExceededRate, RateVerdict, RefusalKind, log_refusal_in_span},
+    limits::{AccountKey, ExceededRate, RateVerdict, RefusalKind, log_refusal_in_span},
     metrics::{LimitKind, MessageOutcome, MessageType},
     protocol::{
         self, AuthToken, ClientFrame, ClientMessage, CloseReason, RelayOnly, ServerMessage, Signal,
         SignalKind, TokenField, relay_only,
     },
-    websocket::Socket,
 };
 
 /// The type of a message, what was done with it, and the answer to its sender.
-type Handled = (MessageType, MessageOutcome, Option<ByteString>);
+pub(super) type Handled = (MessageType, MessageOutcome, Option<ByteString>);
 
 /// A message over the message rate.
 fn rate_limited(reply: Option<ByteString>) -> Handled {
@@ -32,15 +30,13 @@ fn rate_limited(reply: Option<ByteString>) -> Handled {
 }
 
 impl<D: SessionServices> Member<'_, D> {
-    /// Acts on one message of `length` bytes, counts it, and answers its sender where there is an answer; returns whether
-    /// there was one. The `frame` of a message over the size limit was discarded.
+    /// Acts on one message of `length` bytes, and counts it. The `frame` of a message over the size limit was discarded.
     pub(super) async fn handle_message(
         &mut self,
         frame: Option<&str>,
         length: usize,
         now: Instant,
-        socket: &mut TimedSocket<'_, impl Socket>,
-    ) -> Result<bool, CloseReason> {
+    ) -> Answer {
         let verdict = self.budget.check(length, now);
         let (kind, outcome, reply) = match verdict {
             RateVerdict::Pass => match frame {
@@ -63,50 +59,34 @@ impl<D: SessionServices> Member<'_, D> {
             RateVerdict::Drop | RateVerdict::Close => rate_limited(None),
         };
         self.context.metrics.record_message(kind, outcome, length);
-        let is_answered = reply.is_some();
-        if let Some(reply) = reply {
-            self.send_reply(reply, socket).await?;
-        }
-        if verdict == RateVerdict::Close { Err(CloseReason::RateLimited) } else { Ok(is_answered) }
+        Answer { reply, is_over_rate: verdict == RateVerdict::Close }
     }
 
     /// Counts a frame that is no message: a Ping, a Pong that answers no Ping, or a short fragment. Each costs as much
-    /// as a message, so they share its budget. Returns whether the client was warned.
-    pub(super) async fn count_control_frame(
-        &mut self,
-        now: Instant,
-        socket: &mut TimedSocket<'_, impl Socket>,
-    ) -> Result<bool, CloseReason> {
+    /// as a message, so they share its budget.
+    pub(super) fn count_control_frame(&mut self, now: Instant) -> Answer {
         let verdict = self.budget.check(0, now);
-        if verdict == RateVerdict::Pass {
-            return Ok(false);
+        if verdict != RateVerdict::Pass {
+            self.context.metrics.record_limit(LimitKind::Messages);
         }
-        self.context.metrics.record_limit(LimitKind::Messages);
-        match verdict {
-            RateVerdict::Pass | RateVerdict::Drop => Ok(false),
-            RateVerdict::Warn(rate) => {
-                let warning = self.rate_warning(rate, None);
-                self.send_reply(warning, socket).await.map(|()| true)
-            }
-            RateVerdict::Close => Err(CloseReason::RateLimited),
-        }
+        let reply = match verdict {
+            RateVerdict::Warn(rate) => Some(self.rate_warning(rate, None)),
+            RateVerdict::Pass | RateVerdict::Drop | RateVerdict::Close => None,
+        };
+        Answer { reply, is_over_rate: verdict == RateVerdict::Close }
     }
 
-    async fn send_reply(
-        &self,
-        reply: ByteString,
-        socket: &mut TimedSocket<'_, impl Socket>,
-    ) -> Result<(), CloseReason> {
-        // Frames with sequence numbers have one order.
-        if self.resume_token.is_some() {
-            self.queue.push(reply, None);
-            return Ok(());
+    /// Queues a reply where frames have sequence numbers, and so one order; else returns it: it is written before the queued
+    /// frames of others, or a client that receives many would get its answer late.
+    pub(super) fn queue_reply(&self, reply: ByteString) -> Option<ByteString> {
+        if self.resume_token.is_none() {
+            return Some(reply);
         }
-        // Before the queued frames of others, or a client that receives many would get its answer late.
-        socket.write(&[reply]).await
+        self.queue.push(reply, None);
+        None
     }
 
-    fn log_refusal(&self, kind: RefusalKind) {
+    pub(super) fn log_refusal(&self, kind: RefusalKind) {
         let address = self.context.address;
         self.span().in_scope(|| log_refusal_in_span(kind, address, Instant::now()));
     }
@@ -166,33 +146,16 @@ impl<D: SessionServices> Member<'_, D> {
                 (MessageType::Ping, MessageOutcome::Done, Some(ServerMessage::Pong.encode()))
             }
             ClientMessage::CallReport(report) => {
+                let username = &self.membership.peer().username;
+                let account = AccountKey::new(username, self.is_guest, self.context.address);
+                if !self.context.joins.check_report(account, now) {
+                    return (MessageType::CallReport, MessageOutcome::RateLimited, None);
+                }
                 self.context.metrics.record_call_report(&report);
                 self.membership.record_call_report(&report, now);
                 (MessageType::CallReport, MessageOutcome::Done, None)
             }
-            ClientMessage::Moderate(request) => {
-                if !self.can.has_all(CapabilitySet::MODERATE) {
-                    let sentence =
-                        "Your token does not allow this: \"moderate\" is not in its permissions";
-                    let reply = self.context.encode_error("forbidden", sentence, id);
-                    return (MessageType::Other, MessageOutcome::Refused, Some(reply));
-                }
-                let action = request.as_str();
-                self.span().in_scope(|| tracing::info!(action, "moderator acts"));
-                let answer = ServerMessage::Moderated { action, id }.encode();
-                let failure = ServerMessage::Error {
-                    message: "This could not be done, or would not outlast a restart; the server's log says why",
-                    code: "unavailable",
-                    id,
-                    retry: None,
-                    retry_after_ms: None,
-                    max_message_bytes: None,
-                }
-                .encode();
-                let (room, queue) = (self.context.room.clone(), self.queue.clone());
-                self.context.services.moderate(room, &request, queue, answer, failure);
-                (MessageType::Other, MessageOutcome::Done, None)
-            }
+            ClientMessage::Moderate(request) => self.moderate(&request, id),
             ClientMessage::Resume(_) => {
                 let sentence = "A resume is the first message of a connection; this one is in";
                 let reply = self.context.encode_error("invalid_message", sentence, id);

@@ -1,6 +1,11 @@
 //! Silence and pings of a client, and the deadlines of the writes to it.
 
-use std::{future::poll_fn, pin::pin, task::Poll, time::Duration};
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    task::Poll,
+    time::Duration,
+};
 
 use bytestring::ByteString;
 use tokio::time::{Instant, timeout};
@@ -107,20 +112,20 @@ pub(super) struct TimedSocket<'a, S> {
 
 impl<S: Socket> TimedSocket<'_, S> {
     pub(super) async fn write(&mut self, frames: &[ByteString]) -> Result<(), CloseReason> {
-        with_deadline(self.write_timeout, self.socket.send(frames)).await
+        with_deadline(self.write_timeout, pin!(self.socket.send(frames))).await
     }
 
     pub(super) async fn ping(&mut self) -> Result<(), CloseReason> {
-        with_deadline(self.write_timeout, self.socket.ping()).await
+        with_deadline(self.write_timeout, pin!(self.socket.ping())).await
     }
 }
 
-/// Without a deadline, a client that does not read would block its own task in a write.
+/// Without a deadline, a client that does not read would block its own task in a write. It has a pointer to the write, which
+/// it would otherwise hold twice, as an argument and as what it waits for.
 async fn with_deadline(
     write_timeout: Duration,
-    write: impl Future<Output = Result<(), ConnectionLost>> + Send,
+    mut write: Pin<&mut (impl Future<Output = Result<(), ConnectionLost>> + Send)>,
 ) -> Result<(), CloseReason> {
-    let mut write = pin!(write);
     // Nearly every write completes at once and needs neither a timer nor memory for one.
     let written = match poll_fn(|context| Poll::Ready(write.as_mut().poll(context))).await {
         Poll::Ready(written) => Ok(written),

@@ -32,6 +32,13 @@ pub(super) struct MembershipId {
     pub(super) since: u64,
 }
 
+/// What comes of a frame for its sender.
+pub(super) struct Answer {
+    pub(super) reply: Option<ByteString>,
+    /// It does not slow down, so its connection ends.
+    pub(super) is_over_rate: bool,
+}
+
 /// What a member's task has to handle.
 enum MemberEvent {
     /// The socket has an event; `None` when the connection is lost.
@@ -141,7 +148,11 @@ impl<'h, D: SessionServices> Member<'h, D> {
         self.is_resume_token_sent = true;
         self.reader.set_direct_writer(socket.socket.direct_writer());
         if let Some(frame) = guest_frame {
-            self.handle_message(Some(&frame), frame.len(), Instant::now(), socket).await?;
+            let Answer { reply, .. } =
+                self.handle_message(Some(&frame), frame.len(), Instant::now()).await;
+            if let Some(reply) = reply.and_then(|reply| self.queue_reply(reply)) {
+                socket.write(std::slice::from_ref(&reply)).await?;
+            }
         }
         Ok(())
     }
@@ -186,19 +197,23 @@ impl<'h, D: SessionServices> Member<'h, D> {
                         self.record_ping_rtt(rtt);
                         continue;
                     }
-                    let is_answered = match received {
+                    let Answer { reply, is_over_rate } = match received {
                         Some(SocketEvent::Discarded { length }) => {
-                            self.handle_message(None, length, now, socket).await?
+                            self.handle_message(None, length, now).await
                         }
                         other => match text_or_close(other)? {
-                            Some(text) => {
-                                self.handle_message(Some(&text), text.len(), now, socket).await?
-                            }
-                            None => self.count_control_frame(now, socket).await?,
+                            Some(text) => self.handle_message(Some(&text), text.len(), now).await,
+                            None => self.count_control_frame(now),
                         },
                     };
-                    if is_answered {
+                    if reply.is_some() {
                         liveness.record_answer();
+                    }
+                    if let Some(reply) = reply.and_then(|reply| self.queue_reply(reply)) {
+                        socket.write(std::slice::from_ref(&reply)).await?;
+                    }
+                    if is_over_rate {
+                        return Err(CloseReason::RateLimited);
                     }
                 }
                 MemberEvent::Deadline => {

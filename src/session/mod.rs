@@ -17,6 +17,7 @@ mod dispatch;
 mod handshake;
 mod liveness;
 mod member;
+mod moderation;
 mod resume;
 mod run;
 mod welcome;

@@ -1,16 +1,13 @@
 //! The sequence of a connection's life: handshake, welcome, membership, close.
 
 use std::{
-    future::{Future, poll_fn},
+    future::{Future, pending, poll_fn},
     net::IpAddr,
     panic::AssertUnwindSafe,
-    pin::pin,
     task::{Poll, Waker},
-    time::Duration,
 };
 
 use futures_util::FutureExt;
-use tokio::sync::watch;
 use tracing::{Instrument, Span};
 
 use super::{
@@ -28,29 +25,39 @@ use crate::{
 };
 
 /// Runs one connection to its end. Returns why it ended, and the member where it stays without a connection. A member
-/// that does not stay has left its room before the last frames are sent. `handshake_span` is held no longer than the
-/// handshake takes.
+/// that does not stay has left its room before the last frames are sent. `handshake_span` is taken, and held no longer than
+/// the handshake takes.
 pub async fn run(
     socket: &mut impl Socket,
     context: &SessionContext<impl SessionServices>,
-    handshake_span: Span,
+    handshake_span: &mut Span,
 ) -> (CloseReason, Option<DetachedMember>) {
     let (queue, reader) = delivery::channel();
     queue.set_memory_holder(&context.memory);
-    let end = disconnect_requested(reader.disconnect_signal(), context.closing.clone());
+    let end = disconnect_requested(reader.disconnect_signal(), context);
     let mut member = None;
     let session = async {
         let mut socket = TimedSocket { socket, write_timeout: context.limits.timeout };
-        // Boxed, so that a member does not hold the memory of the handshake for as long as it stays.
-        let handshake =
-            Box::pin(handshake(&mut socket, context, queue, reader).inspect(|outcome| {
-                if let Err(reason) = outcome {
-                    log_rejection(*reason, context.address);
+        let handshake = {
+            let (span, socket) = (std::mem::replace(handshake_span, Span::none()), &mut socket);
+            let mut closing = context.closing.clone();
+            // Boxed with all that it needs, so that a member does not hold that for as long as it stays.
+            Box::pin(async move {
+                tokio::select! {
+                    biased;
+                    entered = handshake(socket, context, queue, reader).instrument(span.clone()) => entered,
+                    // Wakes this task when the server stops, as it is no member yet that is woken; what ends it is `end`.
+                    () = closing.wait_for(Option::is_some).map(drop) => pending().await,
                 }
-            }));
-        let HandshakeOutcome { member: entered, greeting, guest_frame } =
-            handshake.instrument(handshake_span).await?;
+                .inspect_err(|reason| span.in_scope(|| log_rejection(*reason, context.address)))
+            })
+        };
+        let HandshakeOutcome { member: entered, greeting, guest_frame } = handshake.await?;
         let member = member.insert(entered);
+        // It may have been no member yet when all were woken.
+        if let Some(within) = *context.closing.borrow() {
+            return Err(CloseReason::Restarting(within));
+        }
         member.send_welcome(&mut socket, &greeting, guest_frame).await?;
         drop(greeting);
         member.run_member(&mut socket).await
@@ -126,22 +133,20 @@ fn leave_or_detach<D: SessionServices>(
     detached
 }
 
-/// Waits until a session is ended from outside: by a disconnect, or because the server stops.
-async fn disconnect_requested(
+/// Waits until a session is ended from outside: by a disconnect, or because the server stops. It wakes for the latter only as a
+/// member ([`RoomRegistry::wake_members`](crate::rooms::RoomRegistry::wake_members)): a watcher of its own would take 200 bytes
+/// of each.
+fn disconnect_requested<D: SessionServices>(
     signal: DisconnectSignal,
-    closing: watch::Receiver<Option<Duration>>,
-) -> CloseReason {
-    let mut stopping = closing.clone();
-    let mut stop = pin!(stopping.wait_for(Option::is_some));
+    context: &SessionContext<D>,
+) -> impl Future<Output = CloseReason> {
     let mut registered: Option<Waker> = None;
-    poll_fn(|context| {
-        // This is polled before every message. Checking for a change is cheap; registering for one takes locks, one of
-        // which all sessions share, and once is enough.
-        let has_changed = closing.has_changed().unwrap_or(true);
-        let is_registered = registered.as_ref().is_some_and(|it| it.will_wake(context.waker()));
+    poll_fn(move |task| {
+        // This is polled before every message, and registering takes a lock: once is enough.
+        let is_registered = registered.as_ref().is_some_and(|it| it.will_wake(task.waker()));
         if !is_registered {
-            registered = Some(context.waker().clone());
-            signal.register_waker(context.waker());
+            registered = Some(task.waker().clone());
+            signal.register_waker(task.waker());
         }
         if let Some(reason) = signal.reason() {
             return Poll::Ready(reason.into());
@@ -149,12 +154,13 @@ async fn disconnect_requested(
         if signal.is_shed() {
             return Poll::Ready(CloseReason::TooSlow);
         }
-        if is_registered && !has_changed {
+        // Also a server that stopped before this connection began.
+        if is_registered && !context.closing.has_changed().unwrap_or(true) {
             return Poll::Pending;
         }
-        stop.as_mut().poll(context).map(|within| {
-            CloseReason::Restarting(within.ok().and_then(|within| *within).unwrap_or_default())
-        })
+        match *context.closing.borrow() {
+            Some(within) => Poll::Ready(CloseReason::Restarting(within)),
+            None => Poll::Pending,
+        }
     })
-    .await
 }

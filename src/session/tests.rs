@@ -160,7 +160,7 @@ impl TestServer {
         };
         let session = tokio::spawn(async move {
             let mut socket = ChannelSocket { incoming, outgoing, max_message_bytes };
-            let (reason, detached) = run(&mut socket, &context, Span::none()).await;
+            let (reason, detached) = run(&mut socket, &context, &mut Span::none()).await;
             if let Some(detached) = detached {
                 tokio::spawn(async move {
                     let TestServer { snapshot, closer, metrics, .. } = server;
@@ -622,6 +622,7 @@ async fn a_client_receives_that_the_server_stops_and_when_to_return() {
     let client = connect().joined().await;
 
     client.closer.send_replace(Some(Duration::from_secs(10)));
+    client.rooms.wake_members();
     let (before, close, _) = client.read_to_close().await;
 
     assert_eq!(close, (1012, "Server is restarting"));

@@ -3,6 +3,7 @@
 use std::{
     fmt::Display,
     fs,
+    net::IpAddr,
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -22,6 +23,7 @@ use crate::{
     config::TokenSettings,
     intervals::IssuerIntervals,
     issuer::{FetchError, IssuerClient, KeySource},
+    limits::KeyFetchRateLimiter,
     tls::verify,
 };
 
@@ -38,7 +40,6 @@ pub(super) struct IssuerState {
 }
 
 /// When keys are fetched. Pure: `now` is an argument.
-#[derive(Clone, Copy, Debug)]
 struct FetchSchedule {
     intervals: IssuerIntervals,
     /// When the fetch that runs began, or else the last one.
@@ -49,21 +50,9 @@ struct FetchSchedule {
     fetched_at: Option<Instant>,
     failures: u32,
     /// A token has caused a fetch that has not begun yet.
-    wanted: Option<TokenFetch>,
-    /// A token has caused the fetch that runs.
-    running: Option<TokenFetch>,
-    /// The last fetch that a token has caused, and when it ended.
-    last_for_token: Option<(TokenFetch, Instant)>,
-}
-
-/// A fetch that a token with an unknown key causes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum TokenFetch {
-    /// Once in [`IssuerIntervals::unknown_key`].
-    First,
-    /// Follows at once on the first, for tokens that came while that was under way: the issuer may have changed its keys after
-    /// it had answered. There is no third.
-    Second,
+    is_wanted: bool,
+    /// How often tokens may cause one.
+    rate: KeyFetchRateLimiter,
 }
 
 /// What a token with an unknown key may wait for.
@@ -74,7 +63,7 @@ enum Prospect {
     /// For the fetch that runs, or is about to.
     Running,
     /// For one that it causes.
-    Fetch(TokenFetch),
+    Fetch,
 }
 
 /// Why there are no new keys.
@@ -96,22 +85,17 @@ impl FetchSchedule {
             ended_at: None,
             fetched_at: None,
             failures: 0,
-            wanted: None,
-            running: None,
-            last_for_token: None,
+            is_wanted: false,
+            rate: KeyFetchRateLimiter::new(intervals.unknown_key),
         }
     }
 
     fn begin(&mut self, now: Instant) {
-        (self.began_at, self.ended_at) = (Some(now), None);
-        self.running = self.wanted.take();
+        (self.began_at, self.ended_at, self.is_wanted) = (Some(now), None, false);
     }
 
     fn end(&mut self, is_fetched: bool, now: Instant) {
         self.ended_at = Some(now);
-        if let Some(fetch) = self.running.take() {
-            self.last_for_token = Some((fetch, now));
-        }
         if is_fetched {
             (self.fetched_at, self.failures) = (Some(now), 0);
         } else {
@@ -130,26 +114,27 @@ impl FetchSchedule {
         ended_at + pause
     }
 
-    /// What a token with an unknown key that came at `asked_at` may wait for. Only a fetch that began later tells whether the
-    /// issuer had its key, so an earlier one, also one that is not for tokens, never takes that fetch from it.
-    fn prospect(&self, asked_at: Instant, now: Instant) -> Prospect {
+    /// What a token with an unknown key that came at `asked_at` from `address` may wait for. Only a fetch that began later tells
+    /// whether the issuer had its key, so an earlier one, also one that is not for tokens, never takes that fetch from it.
+    fn prospect(&self, asked_at: Instant, address: IpAddr, now: Instant) -> Prospect {
         let is_running = self.began_at.is_some() && self.ended_at.is_none();
-        if is_running || self.wanted.is_some() {
-            return Prospect::Running;
+        if is_running || self.is_wanted {
+            Prospect::Running
+        } else if self.began_at >= Some(asked_at) || !self.rate.allows(address, now) {
+            Prospect::Nothing
+        } else {
+            Prospect::Fetch
         }
-        if self.began_at >= Some(asked_at) {
-            return Prospect::Nothing;
+    }
+
+    /// The same; where it is a fetch, that is wanted from now on.
+    fn claim(&mut self, asked_at: Instant, address: IpAddr, now: Instant) -> Prospect {
+        let prospect = self.prospect(asked_at, address, now);
+        if prospect == Prospect::Fetch {
+            self.is_wanted = true;
+            self.rate.count(address, now);
         }
-        match self.last_for_token {
-            Some((last, ended_at)) if now < ended_at + self.intervals.unknown_key => {
-                if last == TokenFetch::First && asked_at < ended_at {
-                    Prospect::Fetch(TokenFetch::Second)
-                } else {
-                    Prospect::Nothing
-                }
-            }
-            _ => Prospect::Fetch(TokenFetch::First),
-        }
+        prospect
     }
 }
 
@@ -176,7 +161,7 @@ impl IssuerState {
             tokio::select! {
                 () = sleep_until(next) => {}
                 // One that was due has begun since, for the same token.
-                () = self.wanted.notified() => if self.schedule().wanted.is_none() { continue },
+                () = self.wanted.notified() => if !self.schedule().is_wanted { continue },
             }
             self.schedule().begin(Instant::now());
             let fetched = fetch().await;
@@ -196,36 +181,33 @@ impl IssuerState {
     }
 
     /// Whether a key that `token` names is unknown, and can be waited for.
-    fn needs_key(&self, tokens: &AccessTokens, token: &str) -> bool {
+    fn needs_key(&self, tokens: &AccessTokens, token: &str, address: IpAddr) -> bool {
         let now = Instant::now();
-        self.schedule().prospect(now, now) != Prospect::Nothing && tokens.needs_unknown_key(token)
+        let prospect = self.schedule().prospect(now, address, now);
+        prospect != Prospect::Nothing && tokens.needs_unknown_key(token)
     }
 
     /// Waits until a key that `token` names is known, or cannot be had now.
-    async fn await_key(&self, tokens: &AccessTokens, token: &str) {
+    async fn await_key(&self, tokens: &AccessTokens, token: &str, address: IpAddr) {
         let asked_at = Instant::now();
         let mut ended = self.ended.subscribe();
         let known = async {
             while tokens.needs_unknown_key(token)
-                && self.is_promised(asked_at)
+                && self.is_promised(asked_at, address)
                 && ended.changed().await.is_ok()
             {}
         };
         let _ = timeout(KEY_TIMEOUT, known).await;
     }
 
-    /// Whether a fetch will end that may bring the key of a token that came at `asked_at`; where none runs, it begins.
-    fn is_promised(&self, asked_at: Instant) -> bool {
-        let mut schedule = self.schedule();
-        match schedule.prospect(asked_at, Instant::now()) {
-            Prospect::Nothing => false,
-            Prospect::Running => true,
-            Prospect::Fetch(fetch) => {
-                schedule.wanted = Some(fetch);
-                self.wanted.notify_one();
-                true
-            }
+    /// Whether a fetch will end that may bring the key of a token that came at `asked_at` from `address`; where none runs, it
+    /// begins.
+    fn is_promised(&self, asked_at: Instant, address: IpAddr) -> bool {
+        let prospect = self.schedule().claim(asked_at, address, Instant::now());
+        if prospect == Prospect::Fetch {
+            self.wanted.notify_one();
         }
+        prospect != Prospect::Nothing
     }
 
     /// How old the keys are; `None` where none could be fetched yet.
@@ -256,15 +238,16 @@ impl AppStateInner {
         Ok(())
     }
 
-    /// Whether a key that `token` names is unknown, and can be waited for.
-    pub fn needs_issuer_key(&self, token: &str) -> bool {
-        self.config.tokens.key_source.is_some() && self.issuer.needs_key(&self.tokens, token)
+    /// Whether a key that `token` names is unknown, and can be waited for. The token came from `address`.
+    pub fn needs_issuer_key(&self, token: &str, address: IpAddr) -> bool {
+        self.config.tokens.key_source.is_some()
+            && self.issuer.needs_key(&self.tokens, token, address)
     }
 
     /// Waits until a key that `token` names is known, or cannot be had now. Call it where
     /// [`needs_issuer_key`](Self::needs_issuer_key) says so.
-    pub async fn await_issuer_key(&self, token: &str) {
-        self.issuer.await_key(&self.tokens, token).await;
+    pub async fn await_issuer_key(&self, token: &str, address: IpAddr) {
+        self.issuer.await_key(&self.tokens, token, address).await;
     }
 
     /// How old the keys of the issuer are; `None` where there is none, or none could be fetched yet.

@@ -5,15 +5,15 @@ use std::{net::IpAddr, time::Duration};
 use aws_lc_rs::hmac;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use secrecy::{ExposeSecret, SecretString};
-use tokio::time::Instant;
-use tracing::Instrument;
+use tokio::{runtime::Handle, time::Instant};
+use tracing::Span;
 
-use super::{AppState, AppStateInner, NotPersisted};
+use super::{AppState, AppStateInner, NotPersisted, login_queue::Displaced};
 use crate::{
     auth::{
         access_token::{AccessTokens, MintError, MintRequest, NewToken},
         claims::IssuerRules,
-        password::dummy_hash,
+        password::{dummy_hash, has_hash},
         revocation::{Revocation, RevokedTokens},
         token_sessions::TokenSessions,
         users::Account,
@@ -78,8 +78,8 @@ pub enum LoginError {
 impl AppState {
     /// Checks a username and a password, and issues an access token.
     ///
-    /// Runs to its end when the caller is dropped: a client that disconnects must neither free its permit while the
-    /// password is hashed, nor keep a failure from being counted.
+    /// Where the caller is dropped while the login waits for its turn, the password is not checked. A check that has begun runs
+    /// to its end: a client that disconnects must not keep a failure from being counted.
     ///
     /// # Errors
     ///
@@ -93,21 +93,21 @@ impl AppState {
         if !self.config.tokens.password_login {
             return Err(LoginError::SwitchedOff);
         }
-        let app = self.clone();
-        let login = async move {
-            let issued = app.queue_login(&username, password, address).await;
-            app.metrics.record_login(match &issued {
-                Ok(_) => LoginOutcome::Done,
-                Err(LoginError::Wrong) => LoginOutcome::WrongCredentials,
-                Err(LoginError::Locked(_)) => LoginOutcome::LockedOut,
-                Err(LoginError::Busy) => LoginOutcome::Busy,
-                Err(LoginError::SwitchedOff | LoginError::Internal(_)) => LoginOutcome::Failed,
-            });
-            issued
+        let name = self.username_digest(&username);
+        self.check_lockout(&name, address)?;
+        let (app, span, runtime) = (self.clone(), Span::current(), Handle::current());
+        let account = name.as_str().into();
+        let check = move || {
+            // For the clock.
+            let _runtime = runtime.enter();
+            span.in_scope(|| app.check_login(&username, &password, name, address))
         };
-        let login = tokio::spawn(login.in_current_span());
-        #[expect(clippy::expect_used, reason = "see the message")]
-        login.await.expect("a login does not panic, and is never aborted")
+        self.logins.run(address, account, check).await.unwrap_or_else(|Displaced| {
+            log_refusal(RefusalKind::WaitingLogins, address, Instant::now());
+            self.metrics.record_limit(LimitKind::WaitingLogins);
+            self.metrics.record_login(LoginOutcome::Busy);
+            Err(LoginError::Busy)
+        })
     }
 
     /// Ends an access token that a client at `address` has sent, with all tokens of its session, or with `all` tokens of its user
@@ -131,7 +131,9 @@ impl AppState {
         if all {
             revocations.push(self.end_issued_until(&account.username, now));
         }
-        tracing::info!(user = account.username, all, "logged out");
+        if let Some(count) = count_refusal(RefusalKind::Logout, address, Instant::now()) {
+            tracing::info!(user = account.username, all, count, "logged out");
+        }
         self.revoke(&revocations).await
     }
 
@@ -144,12 +146,11 @@ impl AppState {
         for revocation in revocations {
             end_revoked(&self.revoked_tokens, &self.token_sessions, revocation);
         }
-        let app = self.clone();
-        let saved = tokio::task::spawn_blocking(move || app.save_revoked()).await;
+        let saved = self.save_revoked().await;
         for revocation in revocations {
             self.rooms.backend().publish_logout(&revocation.to_line()).await;
         }
-        saved.unwrap_or(Err(NotPersisted))
+        saved
     }
 }
 
@@ -206,53 +207,48 @@ impl AppStateInner {
 
     /// How many logins are checked now or wait.
     pub fn pending_logins(&self) -> usize {
-        self.logins.in_use()
+        self.logins.pending()
     }
 
-    /// Waits for a free thread to check a password, or fails where too many wait.
-    async fn queue_login(
-        &self,
-        username: &str,
-        password: SecretString,
-        address: IpAddr,
-    ) -> Result<IssuedToken, LoginError> {
-        self.lockouts()
-            .check_login(&self.username_digest(username), address, Instant::now())
-            .map_err(LoginError::Locked)
-            .inspect_err(|_| self.metrics.record_limit(LimitKind::FailedLogins))?;
-        let _permit = self.logins.acquire(address).ok_or_else(|| {
-            log_refusal(RefusalKind::WaitingLogins, address, Instant::now());
-            self.metrics.record_limit(LimitKind::WaitingLogins);
-            LoginError::Busy
-        })?;
-        self.check_login(username, password, address).await
+    /// Whether a login as the user with this digest may be tried from `address`.
+    fn check_lockout(&self, name: &str, address: IpAddr) -> Result<(), LoginError> {
+        let checked = self.lockouts().check_login(name, address, Instant::now());
+        checked.map_err(|wait| {
+            self.metrics.record_limit(LimitKind::FailedLogins);
+            self.metrics.record_login(LoginOutcome::LockedOut);
+            LoginError::Locked(wait)
+        })
     }
 
-    async fn check_login(
+    /// Checks the password, which takes a quarter of a second, and counts how that ended.
+    fn check_login(
         &self,
         username: &str,
-        password: SecretString,
+        password: &SecretString,
+        name: String,
         address: IpAddr,
     ) -> Result<IssuedToken, LoginError> {
-        let name = self.username_digest(username);
-        let still_allowed = || self.lockouts().check_login(&name, address, Instant::now());
+        // A login that was queued before a lockout does not bypass it.
+        self.check_lockout(&name, address)?;
         let account = self.users.find(username);
         let hash = match &account {
             Some(account) => account.hashed_password.clone(),
             None => dummy_hash(self.users.highest_cost()),
         };
-        let checked = self.passwords.check(password, hash, still_allowed).await;
-        let matches = checked
-            .map_err(LoginError::Locked)
-            .inspect_err(|_| self.metrics.record_limit(LimitKind::FailedLogins))?;
+        tracing::trace!("checking a password");
+        let matches = has_hash(password, &hash);
         match account {
             Some(account) if matches && account.is_active => {
                 self.record_auth_event(&AuthEvent::LoggedIn { name, address });
                 tracing::info!(user = account.username, "logged in");
-                self.issue(&account).map_err(LoginError::Internal)
+                let issued = self.issue(&account).map_err(LoginError::Internal);
+                let failed = issued.as_ref().err().map(|_| LoginOutcome::Failed);
+                self.metrics.record_login(failed.unwrap_or(LoginOutcome::Done));
+                issued
             }
             account => {
                 self.record_auth_event(&AuthEvent::LoginFailed { name, address });
+                self.metrics.record_login(LoginOutcome::WrongCredentials);
                 if let Some(count) = count_refusal(RefusalKind::Login, address, Instant::now()) {
                     // The username of an unknown account may be a password in the wrong field.
                     let user = account.as_ref().map_or("(unknown)", |account| &account.username);

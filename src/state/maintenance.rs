@@ -8,7 +8,7 @@ use super::{AppState, AppStateInner, NotPersisted};
 use crate::{
     auth::users::{UserChanges, UsersReload},
     clock::unix_now,
-    limits::log_counted_refusals,
+    limits::{RefusalKind, count_fault, log_counted_refusals},
 };
 
 /// How often tables drop expired entries.
@@ -37,8 +37,26 @@ impl AppState {
                 evict_at += EVICTION_INTERVAL;
                 let app = self.clone();
                 let _ = tokio::task::spawn_blocking(move || app.evict_expired()).await;
+                let _ = self.save_revoked().await;
+                let _ = self.save_rules().await;
             }
         }
+    }
+
+    /// Writes the moderation rules to disk, where that is not done.
+    ///
+    /// # Errors
+    ///
+    /// [`NotPersisted`]; the cause is logged.
+    pub(super) async fn save_rules(&self) -> Result<(), NotPersisted> {
+        let app = self.clone();
+        self.rule_writes.run(move || app.write_rules()).await
+    }
+
+    /// The same for logouts.
+    pub(super) async fn save_revoked(&self) -> Result<(), NotPersisted> {
+        let app = self.clone();
+        self.revocation_writes.run(move || app.write_revoked()).await
     }
 }
 
@@ -46,26 +64,29 @@ impl AppStateInner {
     fn evict_expired(&self) {
         self.lockouts().evict_expired(Instant::now());
         self.revoked_tokens.evict_expired(unix_now());
-        let _ = self.save_revoked();
         self.moderation_rules.evict_expired(unix_now());
-        let _ = self.save_rules();
         self.rooms.evict_expired();
         self.http_rate.evict_expired();
         self.joins.evict_expired(Instant::now());
+        self.rule_rate.evict_expired(Instant::now());
         self.connection_rate.evict_expired(Instant::now());
         self.message_budgets.evict_expired(Instant::now());
     }
-
-    pub(super) fn save_rules(&self) -> Result<(), NotPersisted> {
+    fn write_rules(&self) -> Result<(), NotPersisted> {
         self.moderation_rules.save().map_err(|error| {
-            tracing::error!(%error, "moderation rules not saved: a restart would undo them");
+            if let Some(count) = count_fault(RefusalKind::RulesNotSaved, Instant::now()) {
+                tracing::error!(%error, count, "moderation rules not saved: a restart would undo them");
+            }
             NotPersisted
         })
     }
 
-    pub(super) fn save_revoked(&self) -> Result<(), NotPersisted> {
+    /// Writes the logouts to disk, and blocks meanwhile.
+    pub(super) fn write_revoked(&self) -> Result<(), NotPersisted> {
         self.revoked_tokens.save().map_err(|error| {
-            tracing::error!(%error, "logouts not saved: a restart would undo them");
+            if let Some(count) = count_fault(RefusalKind::LogoutsNotSaved, Instant::now()) {
+                tracing::error!(%error, count, "logouts not saved: a restart would undo them");
+            }
             NotPersisted
         })
     }

@@ -1,10 +1,13 @@
 //! The state that all handlers share, built once from the settings.
 
 mod authorize;
+mod coalesced_writes;
 mod issuer;
 mod login;
+mod login_queue;
 mod maintenance;
 mod moderation;
+mod moderators;
 mod reload;
 mod replication;
 mod resume;
@@ -35,15 +38,15 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     auth::{
-        access_token::AccessTokens, password::Passwords, resume_token::ResumeTokenSigner,
-        revocation::RevokedTokens, token_sessions::TokenSessions, users::Users,
+        access_token::AccessTokens, resume_token::ResumeTokenSigner, revocation::RevokedTokens,
+        token_sessions::TokenSessions, users::Users,
     },
     clock::unix_now,
     cluster::MigratedMembers,
     config::{Config, ReloadableSettings, StartupSettings},
     limits::{
         ConcurrencyLimiter, ConnectionRateLimiter, HttpRateLimiter, JoinRateLimiter, Lockouts,
-        MessageBudgets, ResumeSlots,
+        MessageBudgets, ResumeSlots, RuleRateLimiter,
     },
     memory::MemoryBudget,
     metrics::Metrics,
@@ -53,7 +56,9 @@ use crate::{
     turn::probe::TurnHealth,
     webhooks::Webhooks,
 };
+use coalesced_writes::CoalescedWrites;
 use issuer::IssuerState;
+use login_queue::LoginQueue;
 use replication::{NodeState, open_rooms};
 
 /// Open sockets that have not authenticated yet, at most, over all addresses.
@@ -61,9 +66,6 @@ pub const MAX_UNAUTHENTICATED: usize = 8192;
 
 /// The same from one address.
 const MAX_UNAUTHENTICATED_PER_ADDRESS: usize = 256;
-
-/// Logins that may wait for each thread that checks passwords: about eight seconds of work.
-const MAX_QUEUED_LOGINS_PER_THREAD: usize = 32;
 
 /// One server. Clones are the same server.
 #[derive(Clone)]
@@ -86,7 +88,7 @@ pub struct AppStateInner {
     pub rooms: RoomRegistry,
     /// The list of all rooms, for all who ask.
     pub room_lists: RoomLists,
-    /// Bans, locks and capacities that administrators have set.
+    /// Bans, locks, mutes and capacities that administrators and moderators have set.
     pub moderation_rules: Arc<ModerationRules>,
     /// Asks the process to stop.
     pub stop: CancellationToken,
@@ -104,6 +106,8 @@ pub struct AppStateInner {
     pub connection_rate: Arc<ConnectionRateLimiter>,
     /// Joins for each account and address.
     pub joins: Arc<JoinRateLimiter>,
+    /// Moderation rules for each moderator and room.
+    rule_rate: RuleRateLimiter,
     /// The message budgets of connections.
     pub message_budgets: MessageBudgets,
     /// What is held for clients.
@@ -123,9 +127,7 @@ pub struct AppStateInner {
     pub metrics: Arc<Metrics>,
     /// Delivers room events to `WEBHOOK_URLS`.
     pub webhooks: Webhooks,
-    passwords: Passwords,
-    /// Logins that are checked now or wait.
-    logins: ConcurrencyLimiter,
+    logins: LoginQueue,
     tokens: AccessTokens,
     issuer: IssuerState,
     /// Signs resume tokens.
@@ -133,6 +135,10 @@ pub struct AppStateInner {
     /// Detached members that the next process, or another node, takes over.
     pub snapshot: ShutdownSnapshot,
     revoked_tokens: Arc<RevokedTokens>,
+    /// Writes of the file of revoked tokens.
+    revocation_writes: CoalescedWrites,
+    /// Writes of the file of moderation rules.
+    rule_writes: CoalescedWrites,
     lockouts: Arc<Mutex<Lockouts>>,
     /// Makes the digest that stands for a username in lockouts.
     digest_key: hmac::Key,
@@ -158,8 +164,6 @@ impl AppState {
     ) -> Self {
         let (startup, settings) = (&config.startup, &config.reloadable);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let passwords = Passwords::new(cores);
-        let max_logins = MAX_QUEUED_LOGINS_PER_THREAD * passwords.at_once();
         let (revoked, rules) = (Arc::new(revoked), Arc::new(rules));
         let token_sessions = TokenSessions::default();
         let lockouts = Lockouts::new(settings.auth.max_failures, settings.auth.lockout);
@@ -182,6 +186,9 @@ impl AppState {
         let webhooks = webhooks
             .expect("the system has a thread and a few file descriptors for a process that starts")
             .with_memory(memory.clone());
+        #[expect(clippy::expect_used, reason = "see the message")]
+        let logins = LoginQueue::start(cores, metrics.clone())
+            .expect("the system has a thread for each core for a process that starts");
         let replicated = NodeState {
             revoked_tokens: revoked.clone(),
             token_sessions: token_sessions.clone(),
@@ -219,6 +226,7 @@ impl AppState {
                 settings.limits.joins_per_minute,
                 settings.limits.max_connections_per_ip,
             )),
+            rule_rate: RuleRateLimiter::default(),
             message_budgets: MessageBudgets::default(),
             memory,
             http_rate: HttpRateLimiter::new(settings.limits.requests_per_minute),
@@ -232,14 +240,14 @@ impl AppState {
             started: Instant::now(),
             metrics,
             webhooks,
-            passwords,
-            // One address gets half of them at most, so that others are served meanwhile.
-            logins: ConcurrencyLimiter::new(max_logins, max_logins / 2),
+            logins,
             tokens: access_tokens(startup),
             issuer: IssuerState::new(startup.intervals.issuer),
             resume_tokens: Arc::new(ResumeTokenSigner::new(&startup.auth.secret_key)),
             snapshot: ShutdownSnapshot::default(),
             revoked_tokens: revoked,
+            revocation_writes: CoalescedWrites::default(),
+            rule_writes: CoalescedWrites::default(),
             lockouts,
             digest_key,
             token_sessions,

@@ -31,7 +31,7 @@ pub enum ModerationError {
 }
 
 /// What changed could not be written to disk; the cause is in the log.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not written to disk")]
 pub struct NotPersisted;
 
@@ -72,6 +72,7 @@ impl AppState {
     ) -> Result<PublishedRule, ModerationError> {
         let rule = self.moderation_rules.create(
             RuleKind::Ban { room, subject },
+            None,
             unix_now_ms(),
             seconds,
         )?;
@@ -86,6 +87,7 @@ impl AppState {
     pub async fn lock(&self, room: String) -> Result<PublishedRule, ModerationError> {
         let rule = self.moderation_rules.create(
             RuleKind::Lock { room },
+            None,
             unix_now_ms(),
             MAX_DURATION_SECONDS,
         )?;
@@ -104,7 +106,7 @@ impl AppState {
         seconds: u64,
     ) -> Result<ModerationRule, ModerationError> {
         let about = RuleKind::Mute { room, subject };
-        let rule = self.moderation_rules.create(about, unix_now_ms(), seconds)?;
+        let rule = self.moderation_rules.create(about, None, unix_now_ms(), seconds)?;
         self.publish_rule(rule.clone()).await?;
         Ok(rule)
     }
@@ -121,6 +123,7 @@ impl AppState {
     ) -> Result<PublishedRule, ModerationError> {
         let rule = self.moderation_rules.create(
             RuleKind::Capacity { room },
+            None,
             unix_now_ms(),
             MAX_DURATION_SECONDS,
         )?;
@@ -133,12 +136,10 @@ impl AppState {
     ///
     /// [`NotPersisted`]; then it is removed for as long as this process runs.
     pub async fn remove_rule(&self, about: RuleKind) -> Result<Option<RemovedRule>, NotPersisted> {
-        let was_active =
-            self.moderation_rules.active(unix_now()).iter().any(|rule| rule.about == about);
-        if !was_active {
+        if !self.moderation_rules.is_active(&about, unix_now()) {
             return Ok(None);
         }
-        let Ok(rule) = self.moderation_rules.create(about, unix_now_ms(), 0) else {
+        let Ok(rule) = self.moderation_rules.create(about, None, unix_now_ms(), 0) else {
             return Ok(Some(RemovedRule { reach: None }));
         };
         let rule = ModerationRule { is_removed: true, ..rule };
@@ -150,10 +151,9 @@ impl AppState {
     async fn publish_rule(&self, rule: ModerationRule) -> Result<PublishedRule, NotPersisted> {
         let line = rule.to_replicated_line();
         apply_rule(&self.moderation_rules, &self.rooms, rule.clone());
-        let app = self.clone();
-        let saved = tokio::task::spawn_blocking(move || app.save_rules()).await;
+        let saved = self.save_rules().await;
         let reach = self.rooms.backend().publish_rules(&[line]).await;
-        saved.unwrap_or(Err(NotPersisted))?;
+        saved?;
         Ok(PublishedRule { rule, reach })
     }
 

@@ -73,7 +73,7 @@ impl AppStateInner {
             self.revoked_tokens.insert(&self.end_issued_until(&username, now));
         }
         // Logged where it fails; the next eviction tries again.
-        let _ = self.save_revoked();
+        let _ = self.write_revoked();
     }
 }
 

@@ -28,6 +28,7 @@ impl AppState {
             window => self.config.process.shutdown_grace.min(window / 2),
         };
         self.closing.send_replace(Some(reconnect_within));
+        self.rooms.wake_members();
         self.sessions.close();
         self.sessions.wait().await;
         self.detached.close();
@@ -68,13 +69,15 @@ impl AppState {
     }
 
     /// Saves detached members to `STATE_FILE` for the next process. Call it once, when every session has ended or is no
-    /// longer waited for. Blocks while the disk works.
-    pub fn save_snapshot(&self) {
+    /// longer waited for. Blocks while the disk works. Members that do not fit leave, as many as do until `deadline`.
+    pub fn save_snapshot(&self, deadline: Instant) {
         let (mut members, now) = (self.snapshot.take(), unix_now());
         // Members that may not resume leave first: what the others were sent is saved with them.
         members.retain(DetachedMember::can_resume);
         let total = members.len();
-        snapshot_file::retain_fitting(&mut members, DetachedMember::bytes);
+        let mut excess = snapshot_file::retain_fitting(&mut members, DetachedMember::bytes);
+        while Instant::now() < deadline && excess.pop().is_some() {}
+        std::mem::forget(excess);
         let records: Vec<_> = members.iter().filter_map(|member| member.to_saved(now)).collect();
         if records.is_empty() {
             return;
@@ -82,9 +85,9 @@ impl AppState {
         let path = self.config.state_file();
         match snapshot_file::save(&path, records, SavedMember::bytes) {
             Ok(saved) => {
-                // Dropping the memberships that were saved is no leave.
-                self.webhooks.mute();
-                tracing::info!(members = saved, all = total, file = %path.display(), "detached members saved for the next process")
+                // Not dropped, which would be to leave.
+                std::mem::forget(members);
+                tracing::info!(members = saved, all = total, file = %path.display(), "detached members saved for the next process");
             }
             Err(error) => {
                 tracing::error!(%error, file = %path.display(), "detached members cannot be saved or restored")

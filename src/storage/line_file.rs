@@ -72,7 +72,9 @@ impl LineFile {
         let version = self.version.load(Ordering::Relaxed);
         let lines = lines();
         replace_file(&self.path, |file| {
-            lines.iter().try_for_each(|line| writeln!(file, "{line}"))
+            let mut buffered = io::BufWriter::new(file);
+            lines.iter().try_for_each(|line| writeln!(buffered, "{line}"))?;
+            buffered.flush()
         })?;
         *saved = version;
         Ok(())

@@ -8,9 +8,12 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::atomic_file::replace_file;
 
-/// The most frames that a snapshot holds, in bytes. So much is written in a fraction of a second, and read again: clients
-/// wait for the next process.
+/// The most that a snapshot holds, in bytes: so much is written in a second, and read again, and clients wait for the next
+/// process meanwhile.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
+
+/// What a member takes in the file beside its frames, in bytes: its token, mostly.
+const MEMBER_BYTES: usize = 640;
 
 /// The version of the file's format. Files of other versions are not read.
 const VERSION: u32 = 1;
@@ -27,15 +30,20 @@ struct ReadSnapshot<T> {
     members: Vec<T>,
 }
 
-/// Removes the members that do not fit into a snapshot, those with the most `bytes` first.
-pub fn retain_fitting<T>(members: &mut Vec<T>, bytes: impl Fn(&T) -> usize) {
-    members.sort_by_key(&bytes);
+/// Removes the members that do not fit into a snapshot, those with the most `bytes` of frames first, and returns them.
+pub fn retain_fitting<T>(members: &mut Vec<T>, bytes: impl Fn(&T) -> usize) -> Vec<T> {
+    let bytes = |member: &T| MEMBER_BYTES + bytes(member);
+    if members.iter().map(bytes).sum::<usize>() <= MAX_BYTES {
+        return Vec::new();
+    }
+    members.sort_by_cached_key(bytes);
     let mut sum = 0;
     let fitting = members.iter().take_while(|member| {
         sum += bytes(member);
         sum <= MAX_BYTES
     });
-    members.truncate(fitting.count());
+    let fitting = fitting.count();
+    members.split_off(fitting)
 }
 
 /// Writes the members that [fit](retain_fitting) to `path` in one step, and returns how many these are.
@@ -93,5 +101,25 @@ fn check_regular_file(path: &Path) -> io::Result<bool> {
         Ok(_) => Err(io::Error::other("not a regular file")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_with_the_most_frames_are_removed_until_the_others_fit() {
+        const FRAMES: usize = MAX_BYTES / 4;
+        let mut members = vec![FRAMES, 3 * FRAMES, 0, FRAMES];
+        assert_eq!(retain_fitting(&mut members, |frames| *frames), [3 * FRAMES]);
+        assert_eq!(members, [0, FRAMES, FRAMES]);
+
+        let many = MAX_BYTES / MEMBER_BYTES;
+        let mut members = vec![0; many];
+        assert!(retain_fitting(&mut members, |frames| *frames).is_empty());
+        members.push(0);
+        assert_eq!(retain_fitting(&mut members, |frames| *frames), [0]);
+        assert_eq!(members.len(), many, "a member without frames takes space, too");
     }
 }

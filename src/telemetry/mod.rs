@@ -1,6 +1,8 @@
 //! Telemetry: the log, its level, the recent warnings and errors, and traces.
 
 mod escape;
+mod fields;
+mod json_lines;
 mod log_level;
 #[cfg(feature = "otel")]
 mod otlp;

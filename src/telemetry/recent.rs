@@ -2,18 +2,17 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    fmt,
     sync::{Mutex, PoisonError},
 };
 
 use serde::Serialize;
 use tracing::{
     Event, Subscriber,
-    field::{Field, Visit},
     span::{Attributes, Id, Record},
 };
 use tracing_subscriber::{Layer, layer, registry::LookupSpan};
 
+use super::fields::{FieldWriter, RecordedFields};
 use crate::clock::unix_now_ms;
 
 /// The most events that are remembered.
@@ -63,21 +62,14 @@ pub fn recent_events() -> Vec<RecentEvent> {
     RECENT.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
 }
 
-/// Remembers the events that reach it.
+/// Remembers the events that reach it, and for all layers the fields of spans ([`RecordedFields`]).
 pub(super) struct RecentEventsLayer;
-
-/// The message and the fields of an event or a span.
-#[derive(Clone, Default)]
-struct RecordedFields {
-    message: String,
-    by_name: BTreeMap<&'static str, String>,
-}
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for RecentEventsLayer {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: layer::Context<'_, S>) {
         if let Some(span) = context.span(id) {
             let mut fields = RecordedFields::default();
-            attributes.record(&mut fields);
+            attributes.record(&mut FieldWriter(&mut fields));
             span.extensions_mut().insert(fields);
         }
     }
@@ -86,37 +78,31 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for RecentEventsLayer {
         if let Some(span) = context.span(id)
             && let Some(fields) = span.extensions_mut().get_mut::<RecordedFields>()
         {
-            values.record(fields);
+            values.record(&mut FieldWriter(fields));
         }
     }
 
     fn on_event(&self, event: &Event<'_>, context: layer::Context<'_, S>) {
-        let mut fields = RecordedFields::default();
+        let mut fields = BTreeMap::new();
         for span in context.event_scope(event).into_iter().flat_map(|scope| scope.from_root()) {
-            if let Some(recorded) = span.extensions().get::<RecordedFields>() {
-                fields.by_name.extend(recorded.by_name.clone());
+            if let Some(RecordedFields(recorded)) = span.extensions().get() {
+                fields.extend(recorded.iter().map(|(name, json)| (*name, text_of(json))));
             }
         }
-        event.record(&mut fields);
+        let mut own = RecordedFields::default();
+        event.record(&mut FieldWriter(&mut own));
+        fields.extend(own.0.iter().map(|(name, json)| (*name, text_of(json))));
+        let message = fields.remove("message").unwrap_or_default();
         let level = event.metadata().level().as_str();
-        let RecordedFields { message, by_name: fields } = fields;
         let mut recent = RECENT.lock().unwrap_or_else(PoisonError::into_inner);
         remember(&mut recent, RecentEvent { at: unix_now_ms(), level, message, fields });
     }
 }
 
-impl Visit for RecordedFields {
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.record_debug(field, &format_args!("{value}"));
-    }
-
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        let text: String = format!("{value:?}").chars().take(MAX_FIELD_CHARS).collect();
-        match field.name() {
-            "message" => self.message = text,
-            name => drop(self.by_name.insert(name, text)),
-        }
-    }
+/// The beginning of a JSON value as it is shown: a string without its quotes.
+fn text_of(json: &str) -> String {
+    let text = serde_json::from_str(json).unwrap_or_else(|_| json.to_owned());
+    text.chars().take(MAX_FIELD_CHARS).collect()
 }
 
 #[cfg(test)]

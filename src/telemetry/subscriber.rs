@@ -7,7 +7,7 @@ use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
 use tracing_subscriber::{Layer, Registry, layer::SubscriberExt, util::SubscriberInitExt};
 
 use super::{
-    escape::EscapingWriter,
+    json_lines::JsonLines,
     log_level::{LogLevelHandle, targets},
     recent::RecentEventsLayer,
 };
@@ -52,12 +52,7 @@ pub fn start(config: &Config) -> Result<Telemetry, Box<dyn Error>> {
             let colours = std::io::stdout().is_terminal();
             tracing_subscriber::fmt::layer().with_writer(output).with_ansi(colours).boxed()
         }
-        // The innermost span has all fields: a list of all spans would only repeat them.
-        LogFormat::Json => tracing_subscriber::fmt::layer()
-            .with_writer(move || EscapingWriter(output.clone()))
-            .json()
-            .with_span_list(false)
-            .boxed(),
+        LogFormat::Json => JsonLines(output).boxed(),
     };
     #[cfg_attr(not(feature = "otel"), expect(unused_mut, reason = "there is no layer to add"))]
     let mut layers: Vec<Box<dyn Layer<Registry> + Send + Sync>> = vec![

@@ -12,12 +12,14 @@ use rustls::{
 use tokio_rustls::TlsAcceptor;
 use x509_parser::parse_x509_certificate;
 
-use super::{error::TlsError, files::TlsFiles, self_signed};
+use super::{error::TlsError, files::TlsFiles, self_signed, tickets::TicketKeys};
 use crate::{metrics::Metrics, storage::file_watch::FileWatch};
 
 /// The certificate that the server presents. Connections keep the one that they began with.
 pub struct ServerCertificate {
     files: TlsFiles,
+    /// Those of all certificates: a ticket outlives a renewal.
+    tickets: Option<Arc<TicketKeys>>,
     watch: FileWatch,
     served: RwLock<LoadedCertificate>,
     /// Held from reading the files until their content is served, so that nothing older replaces it.
@@ -50,18 +52,24 @@ impl PendingCertificate<'_> {
 }
 
 impl ServerCertificate {
-    /// Loads certificate and key. Creates self-signed ones first if the settings ask for it and neither file exists.
+    /// Loads certificate and key. Creates self-signed ones first if the settings ask for it and neither file exists. With `tickets`
+    /// clients that come back resume their TLS session.
     ///
     /// # Errors
     ///
     /// [`TlsError`].
-    pub fn load(files: TlsFiles) -> Result<Self, TlsError> {
+    pub fn load(files: TlsFiles, tickets: Option<Arc<TicketKeys>>) -> Result<Self, TlsError> {
         if files.will_be_created() {
             self_signed::create(&files)?;
         }
         let watch = FileWatch::new([files.certificate.clone(), files.key.clone()]);
-        let served = RwLock::new(load_certificate(&files)?);
-        Ok(Self { files, watch, served, loading: Mutex::new(()) })
+        let served = RwLock::new(load_certificate(&files, tickets.clone())?);
+        Ok(Self { files, tickets, watch, served, loading: Mutex::new(()) })
+    }
+
+    /// The keys of session tickets, if there are any.
+    pub fn tickets(&self) -> Option<Arc<TicketKeys>> {
+        self.tickets.clone()
     }
 
     /// The acceptor for a new connection.
@@ -77,7 +85,7 @@ impl ServerCertificate {
     /// [`TlsError`]; the certificate in force stays.
     pub fn reload(&self) -> Result<PendingCertificate<'_>, TlsError> {
         let loading = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
-        let loaded = load_certificate(&self.files)?;
+        let loaded = load_certificate(&self.files, self.tickets.clone())?;
         Ok(PendingCertificate { server: self, loaded, _loading: loading })
     }
 
@@ -111,12 +119,15 @@ impl ServerCertificate {
     }
 }
 
-/// Loads certificate and key from `files`.
+/// Loads certificate and key from `files`, to be served with `tickets` if there are any.
 ///
 /// # Errors
 ///
 /// [`TlsError`].
-pub fn load_certificate(files: &TlsFiles) -> Result<LoadedCertificate, TlsError> {
+pub fn load_certificate(
+    files: &TlsFiles,
+    tickets: Option<Arc<TicketKeys>>,
+) -> Result<LoadedCertificate, TlsError> {
     let (certificate, key) =
         (files.certificate.display().to_string(), files.key.display().to_string());
     let pem = |path: &str, problem: &dyn std::fmt::Display| {
@@ -146,6 +157,9 @@ pub fn load_certificate(files: &TlsFiles) -> Result<LoadedCertificate, TlsError>
             }
         })?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    if let Some(tickets) = tickets {
+        config.ticketer = tickets;
+    }
     let expires_at = expiries.into_iter().min().unwrap_or_default();
     Ok(LoadedCertificate { chain, config: Arc::new(config), expires_at })
 }
@@ -161,9 +175,11 @@ mod tests {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let folder = tempfile::tempdir().unwrap();
         let (certificate, key) = (folder.path().join("a.crt"), folder.path().join("a.key"));
-        let server =
-            ServerCertificate::load(TlsFiles { certificate, key: key.clone(), self_signed: true })
-                .unwrap();
+        let server = ServerCertificate::load(
+            TlsFiles { certificate, key: key.clone(), self_signed: true },
+            None,
+        )
+        .unwrap();
         let in_force = || Arc::as_ptr(&server.served.read().unwrap().config);
         let before = in_force();
 
@@ -182,8 +198,11 @@ mod tests {
         fs::write(&key, "mine").unwrap();
 
         assert!(
-            ServerCertificate::load(TlsFiles { certificate, key: key.clone(), self_signed: true })
-                .is_err()
+            ServerCertificate::load(
+                TlsFiles { certificate, key: key.clone(), self_signed: true },
+                None
+            )
+            .is_err()
         );
 
         assert_eq!(fs::read_to_string(&key).unwrap(), "mine");

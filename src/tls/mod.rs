@@ -4,6 +4,7 @@ mod certificate;
 mod error;
 mod files;
 mod self_signed;
+mod tickets;
 pub mod verify;
 
 /// What to do where certificate and key cannot be served.
@@ -13,3 +14,4 @@ pub const PAIR_FIX: &str =
 pub use certificate::{LoadedCertificate, PendingCertificate, ServerCertificate, load_certificate};
 pub use error::TlsError;
 pub use files::TlsFiles;
+pub use tickets::{HOURS_KEPT, SealedTicketKey, TicketKeys};

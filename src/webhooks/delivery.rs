@@ -4,57 +4,17 @@ use std::{sync::Arc, time::Duration};
 
 use hyper::{StatusCode, body::Bytes};
 use rustls::ClientConfig;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    attempt::{Attempt, AttemptOutcome, Settled},
     client::{DeliveryError, WebhookClient},
-    queue::{DeliveryQueue, QueuedEvent},
+    policy::DeliveryPolicy,
+    queue::DeliveryQueue,
     signature::Signer,
     target::WebhookTarget,
 };
-
-/// How long receivers may take, and how often they are tried.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct DeliveryPolicy {
-    /// The longest that an attempt takes, from the name lookup to the head of the response.
-    pub attempt_timeout: Duration,
-    /// The wait after the first failure. It doubles after each further one.
-    pub first_wait: Duration,
-    /// The longest wait.
-    pub max_wait: Duration,
-    /// An event that is older is given up when its receiver fails.
-    pub max_age: Duration,
-    /// An event that is refused this many times is given up.
-    pub max_refusals: u32,
-    /// The most events that wait. Then the room with the most loses its oldest.
-    pub capacity: usize,
-    /// How many events are delivered to a receiver at once, each of another room.
-    pub concurrency: usize,
-}
-
-impl Default for DeliveryPolicy {
-    fn default() -> Self {
-        Self {
-            attempt_timeout: Duration::from_secs(15),
-            first_wait: Duration::from_millis(500),
-            max_wait: Duration::from_secs(60),
-            max_age: Duration::from_secs(3600),
-            max_refusals: 8,
-            // About three megabytes.
-            capacity: 10_000,
-            concurrency: 1,
-        }
-    }
-}
-
-/// How the delivery of an event ended.
-enum DeliveryOutcome {
-    Delivered,
-    GivenUp,
-    /// The receiver wants no more events, or the server stops.
-    Stopped,
-}
 
 /// Delivers the events of one queue to one receiver, one at a time. Several of them may share a queue.
 pub(super) struct DeliveryWorker {
@@ -64,10 +24,6 @@ pub(super) struct DeliveryWorker {
     node: Option<String>,
     policy: DeliveryPolicy,
     closing: CancellationToken,
-    /// Since the last success.
-    failures: u32,
-    /// The wait that the receiver has asked for.
-    retry_after: Duration,
 }
 
 impl DeliveryWorker {
@@ -81,86 +37,90 @@ impl DeliveryWorker {
         closing: CancellationToken,
     ) -> Self {
         let client = WebhookClient::new(target.clone(), tls, signer, policy.attempt_timeout);
-        let (node, failures, retry_after) = (node.map(str::to_owned), 0, Duration::ZERO);
-        Self { target, queue, client, node, policy, closing, failures, retry_after }
+        let node = node.map(str::to_owned);
+        Self { target, queue, client, node, policy, closing }
     }
 
     /// Delivers events until the server stops or the receiver wants no more.
     pub(super) async fn run(mut self) {
-        while let Some(event) = self.queue.next(&self.closing).await {
-            let counter = match self.deliver(&event).await {
-                DeliveryOutcome::Delivered => &self.queue.metrics.delivered,
-                DeliveryOutcome::GivenUp => &self.queue.metrics.failed,
-                DeliveryOutcome::Stopped => return,
-            };
-            counter.inc();
-            self.queue.finish_delivery(&event);
+        while let Some(attempt) = self.queue.next(&self.closing).await {
+            if attempt.is_too_old(&self.policy) {
+                self.settle(attempt, AttemptOutcome::TooOld, None);
+                continue;
+            }
+            match self.post(&attempt).await {
+                Ok(()) => self.settle(attempt, AttemptOutcome::Delivered, None),
+                Err(error) => match self.outcome_of(&error) {
+                    Some(outcome) => self.settle(attempt, outcome, Some(error)),
+                    None => return,
+                },
+            }
         }
     }
 
-    async fn deliver(&mut self, event: &QueuedEvent) -> DeliveryOutcome {
-        let body = Bytes::from(event.envelope.to_json(self.node.as_deref()));
-        let (mut refusals, mut attempts) = (0, 0);
-        loop {
-            if self.failures > 0 {
-                if event.since.elapsed() > self.policy.max_age {
-                    return self.give_up(event, "it is too old");
-                }
-                if attempts > 0 && self.closing.is_cancelled() {
-                    return DeliveryOutcome::Stopped;
-                }
-                let wait = self.backoff().max(self.retry_after);
-                tokio::select! { () = sleep(wait) => {}, () = self.closing.cancelled() => {} }
-            }
-            if attempts > 0 {
-                self.queue.metrics.retried.inc();
-            }
-            attempts += 1;
-            let posting = self.client.post(event.envelope.id, &body);
-            let posted = timeout(self.policy.attempt_timeout, posting).await;
-            let error = match posted.unwrap_or(Err(DeliveryError::Timeout)) {
-                Ok(()) => {
-                    self.failures = 0;
-                    if self.queue.stop_failing() {
-                        tracing::info!(receiver = %self.target, "webhook delivery resumed");
-                    }
-                    return DeliveryOutcome::Delivered;
-                }
-                Err(error) => error,
-            };
+    async fn post(&mut self, attempt: &Attempt) -> Result<(), DeliveryError> {
+        if attempt.is_retry() {
+            self.queue.metrics.retried.inc();
+        }
+        let envelope = &attempt.event().envelope;
+        let body = Bytes::from(envelope.to_json(self.node.as_deref()));
+        let posting = self.client.post(envelope.id, &body);
+        let posted = timeout(self.policy.attempt_timeout, posting).await;
+        let posted = posted.unwrap_or(Err(DeliveryError::Timeout));
+        if posted.is_err() {
             self.client.disconnect();
-            self.failures += 1;
-            if self.queue.start_failing() {
-                tracing::warn!(receiver = %self.target, fault = %error, "webhook delivery failed; events wait and are retried");
+        }
+        posted
+    }
+
+    /// How an attempt has ended that failed; `None` where the receiver wants no more events, or the server stops and does not
+    /// reach it.
+    fn outcome_of(&self, error: &DeliveryError) -> Option<AttemptOutcome> {
+        let retry_after = match error {
+            DeliveryError::Status(StatusCode::GONE, _) => {
+                let lost = self.queue.close();
+                tracing::error!(receiver = %self.target, lost, "webhook receiver answered 410 Gone; no events are sent to it until the next start");
+                return None;
             }
-            self.retry_after = Duration::ZERO;
-            if let DeliveryError::Status(status, retry_after) = error {
-                if status == StatusCode::GONE {
-                    let lost = self.queue.close();
-                    tracing::error!(receiver = %self.target, lost, "webhook receiver answered 410 Gone; no events are sent to it until the next start");
-                    return DeliveryOutcome::Stopped;
-                }
-                self.retry_after = retry_after.unwrap_or_default().min(self.policy.max_wait);
-            }
-            refusals += u32::from(error.is_refusal());
-            if refusals >= self.policy.max_refusals {
-                return self.give_up(event, "it was refused too often");
-            }
+            DeliveryError::Status(_, retry_after) => retry_after.unwrap_or_default(),
+            DeliveryError::UnknownHost(_)
+            | DeliveryError::PrivateAddress(_)
+            | DeliveryError::Connect(_)
+            | DeliveryError::Tls(_)
+            | DeliveryError::Http(_)
+            | DeliveryError::Timeout => Duration::ZERO,
+        };
+        let retry_after = retry_after.min(self.policy.max_wait);
+        match (error.is_refusal(), self.closing.is_cancelled()) {
+            (true, true) => Some(AttemptOutcome::Stopping),
+            (true, false) => Some(AttemptOutcome::Refused { retry_after }),
+            (false, true) => None,
+            (false, false) => Some(AttemptOutcome::Unreached { retry_after }),
         }
     }
 
-    fn give_up(&self, event: &QueuedEvent, why: &str) -> DeliveryOutcome {
-        let (id, kind) = (event.envelope.id, event.envelope.event.kind());
-        tracing::warn!(receiver = %self.target, %id, kind, why, "webhook given up");
-        DeliveryOutcome::GivenUp
-    }
-
-    /// The wait before the next attempt: it doubles after each failure, and is a random part of that between half and
-    /// all, so that servers which failed together do not retry together.
-    fn backoff(&self) -> Duration {
-        let doubled = 1_u32.checked_shl(self.failures - 1).unwrap_or(u32::MAX);
-        let wait = self.policy.first_wait.saturating_mul(doubled).min(self.policy.max_wait);
-        let [chance, ..] = uuid::Uuid::new_v4().into_bytes();
-        wait.mul_f64(0.5 + f64::from(chance) / 512.0)
+    /// Notes how an attempt has ended, and counts and logs what comes of it.
+    fn settle(&self, attempt: Attempt, outcome: AttemptOutcome, error: Option<DeliveryError>) {
+        let receiver = &self.target;
+        match self.queue.settle(attempt, outcome) {
+            Settled::Delivered { resumes } => {
+                self.queue.metrics.delivered.inc();
+                if resumes {
+                    tracing::info!(%receiver, "webhook delivery resumed");
+                }
+            }
+            Settled::Retried { is_line_due: false } | Settled::Closed => {}
+            Settled::Retried { is_line_due: true } => {
+                let fault = error.as_ref().map(tracing::field::display);
+                tracing::warn!(%receiver, fault, "webhook delivery failed; events wait and are retried");
+            }
+            Settled::GivenUp { event, why, count } => {
+                self.queue.metrics.failed.inc();
+                let (id, kind) = (event.envelope.id, event.envelope.event.kind());
+                if let Some(count) = count {
+                    tracing::warn!(%receiver, %id, kind, why, count, "webhook given up");
+                }
+            }
+        }
     }
 }

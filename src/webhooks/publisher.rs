@@ -1,13 +1,6 @@
 //! Accepts events, and starts and stops their delivery.
 
-use std::{
-    io,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{io, sync::Arc, time::Duration};
 
 use secrecy::SecretString;
 use tokio::time::timeout;
@@ -15,10 +8,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
 use super::{
+    attempt::QueuedEvent,
     client,
-    delivery::{DeliveryPolicy, DeliveryWorker},
+    delivery::DeliveryWorker,
     event::{WebhookEnvelope, WebhookEvent},
-    queue::{DeliveryQueue, QueuedEvent},
+    policy::DeliveryPolicy,
+    queue::DeliveryQueue,
     signature::Signer,
     target::WebhookTarget,
 };
@@ -28,7 +23,6 @@ use crate::{clock::unix_now_ms, memory::MemoryBudget, metrics::WebhookMetrics};
 #[derive(Clone, Debug, Default)]
 pub struct Webhooks {
     queues: Arc<[Arc<DeliveryQueue>]>,
-    is_muted: Arc<AtomicBool>,
     memory: MemoryBudget,
     closing: CancellationToken,
     deliveries: TaskTracker,
@@ -72,7 +66,7 @@ impl Webhooks {
         let tls = client::tls(targets, names_own_certificate);
         let signer = Signer::new(secret_key);
         let queues = targets.iter().map(|target| {
-            let queue = DeliveryQueue::new(policy.capacity, metrics.clone(), target.to_string());
+            let queue = DeliveryQueue::new(policy, metrics.clone(), target.to_string());
             let queue = Arc::new(queue);
             for _ in 0..policy.concurrency {
                 let worker = DeliveryWorker::new(
@@ -98,7 +92,7 @@ impl Webhooks {
             runtime.shutdown_background();
         })?;
         let memory = MemoryBudget::default();
-        Ok(Self { queues, is_muted: Arc::default(), memory, closing, deliveries })
+        Ok(Self { queues, memory, closing, deliveries })
     }
 
     /// The same receivers; events that wait for them count against `memory`.
@@ -114,7 +108,7 @@ impl Webhooks {
 
     /// Queues an event that has just happened in `room`, where it has the number `sequence`. Never waits.
     pub fn publish(&self, room: &Arc<str>, sequence: u64, event: WebhookEvent) {
-        if !self.is_enabled() || self.is_muted.load(Ordering::Relaxed) {
+        if !self.is_enabled() {
             return;
         }
         let (id, room) = (Uuid::new_v4(), room.clone());
@@ -130,11 +124,6 @@ impl Webhooks {
         for queue in self.queues.iter() {
             queue.metrics.dropped.inc();
         }
-    }
-
-    /// Ignores events from now on: they happen only because the process ends.
-    pub fn mute(&self) {
-        self.is_muted.store(true, Ordering::Relaxed);
     }
 
     /// Delivers what waits, without retries, for `within` at most. What is not delivered by then is lost, and logged as

@@ -1,50 +1,27 @@
 //! The bounded queue of events for one URL.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    event::{WebhookEnvelope, WebhookEvent},
-    waiting::WaitingByRoom,
+    attempt::{Attempt, AttemptOutcome, Deliveries, Delivery, QueuedEvent, Settled},
+    event::WebhookEvent,
+    policy::DeliveryPolicy,
+    waiting::Worth,
 };
-use crate::{
-    memory::{Charge, MemoryBudget, MemoryKind},
-    metrics::WebhookMetrics,
-};
-
-/// An event that waits for its delivery.
-#[derive(Debug)]
-pub(super) struct QueuedEvent {
-    pub envelope: WebhookEnvelope,
-    pub since: Instant,
-    /// All waiting events together hold as much memory as they may.
-    is_over_share: bool,
-    _charge: Charge,
-}
-
-impl QueuedEvent {
-    /// An event that happened now; what it takes counts against `memory`.
-    pub(super) fn new(envelope: WebhookEnvelope, memory: &MemoryBudget) -> Self {
-        let mut charge = memory.server_charge(MemoryKind::WebhookQueues);
-        let _ = charge.set(envelope.held_bytes());
-        let is_over_share = memory.is_eighth_used_by(MemoryKind::WebhookQueues);
-        Self { envelope, since: Instant::now(), is_over_share, _charge: charge }
-    }
-}
+use crate::metrics::WebhookMetrics;
 
 /// The events that wait for one URL.
 #[derive(Debug)]
 pub(super) struct DeliveryQueue {
     state: Mutex<QueueState>,
     changed: Notify,
-    capacity: usize,
-    /// The last attempt failed, and none has succeeded since.
-    is_failing: AtomicBool,
+    policy: DeliveryPolicy,
     pub metrics: WebhookMetrics,
     /// Host and port, for the log.
     receiver: String,
@@ -52,7 +29,7 @@ pub(super) struct DeliveryQueue {
 
 #[derive(Debug, Default)]
 struct QueueState {
-    waiting: WaitingByRoom<Arc<QueuedEvent>>,
+    deliveries: Deliveries,
     /// The queue was full, and has not been empty since.
     is_overflowing: bool,
     /// Nothing is delivered any more.
@@ -60,12 +37,13 @@ struct QueueState {
 }
 
 impl DeliveryQueue {
-    pub(super) fn new(capacity: usize, metrics: WebhookMetrics, receiver: String) -> Self {
-        let (state, changed, is_failing) = (Mutex::default(), Notify::new(), false.into());
-        Self { state, changed, capacity, is_failing, metrics, receiver }
+    pub(super) fn new(policy: DeliveryPolicy, metrics: WebhookMetrics, receiver: String) -> Self {
+        let (state, changed) = (Mutex::default(), Notify::new());
+        Self { state, changed, policy, metrics, receiver }
     }
 
-    /// Adds an event. If the queue is full, the room with the most events loses its oldest one.
+    /// Adds an event. If too many wait, the room with the most call reports loses its oldest one, because a member may send many;
+    /// where none waits, the room with the most events does.
     pub(super) fn push(&self, event: Arc<QueuedEvent>) {
         let mut state = self.state();
         if state.is_closed {
@@ -73,76 +51,93 @@ impl DeliveryQueue {
             self.metrics.dropped.inc();
             return;
         }
-        // A member may send any number of reports, which must not displace the events of other members.
-        let is_report = matches!(event.envelope.event, WebhookEvent::CallReport { .. });
-        if is_report && state.waiting.len() >= self.capacity / 2 {
-            drop(state);
-            self.metrics.dropped.inc();
-            return;
+        let worth = match event.envelope.event {
+            WebhookEvent::CallReport { .. } => Worth::Expendable,
+            WebhookEvent::RoomOpened {}
+            | WebhookEvent::RoomClosed {}
+            | WebhookEvent::MemberJoined { .. }
+            | WebhookEvent::MemberLeft { .. } => Worth::Essential,
+        };
+        let is_over_share = event.is_over_share;
+        state.deliveries.push(Delivery::new(event), worth);
+        let waiting = state.deliveries.len();
+        let excess = waiting.saturating_sub(self.policy.capacity);
+        let excess = excess.max(usize::from(is_over_share && waiting > 1));
+        for _ in 0..excess {
+            state.deliveries.drop_one();
         }
-        let mut begins_to_overflow = false;
-        if state.waiting.len() >= self.capacity || (event.is_over_share && state.waiting.len() > 0)
-        {
-            state.waiting.drop_one();
-            begins_to_overflow = !std::mem::replace(&mut state.is_overflowing, true);
-            self.metrics.dropped.inc();
-            self.metrics.queued.dec();
-        }
-        state.waiting.push(&event.envelope.room.clone(), event);
+        let begins_to_overflow = excess > 0 && !std::mem::replace(&mut state.is_overflowing, true);
         self.metrics.queued.inc();
+        self.record_dropped(excess);
         drop(state);
         self.changed.notify_one();
         if begins_to_overflow {
             let receiver = &self.receiver;
             tracing::warn!(
                 receiver,
-                "webhook queue full; the rooms with the most events lose their oldest"
+                "webhook queue full; call reports are dropped, then the oldest events of the rooms with the most"
             );
         }
     }
 
     /// Waits for the next event and takes it out, of a room of which no other event is being delivered; call
-    /// [`finish_delivery`](Self::finish_delivery) after its delivery. `None` once the queue is closed, or `closing` is
-    /// cancelled and no such event is left: what waits then is delivered by the worker of its room.
-    pub(super) async fn next(&self, closing: &CancellationToken) -> Option<Arc<QueuedEvent>> {
+    /// [`settle`](Self::settle) after its attempt. `None` once the queue is closed, or `closing` is cancelled and no such event is
+    /// left: what waits then is delivered by the worker of its room.
+    pub(super) async fn next(&self, closing: &CancellationToken) -> Option<Attempt> {
         loop {
             let is_closing = closing.is_cancelled();
-            {
+            let until = {
                 let mut state = self.state();
                 if state.is_closed {
                     return None;
                 }
-                if let Some(event) = state.waiting.take() {
-                    return Some(event);
+                match state.deliveries.take(Instant::now(), is_closing) {
+                    Ok(attempt) => {
+                        let has_turn = state.deliveries.has_turn();
+                        drop(state);
+                        if has_turn {
+                            self.changed.notify_one();
+                        }
+                        return Some(attempt);
+                    }
+                    Err(until) => {
+                        state.is_overflowing &= state.deliveries.len() > 0;
+                        until
+                    }
                 }
-                state.is_overflowing &= state.waiting.len() > 0;
-            }
+            };
             if is_closing {
                 return None;
             }
-            tokio::select! { () = self.changed.notified() => {}, () = closing.cancelled() => {} }
+            let pause = async {
+                match until {
+                    Some(until) => sleep_until(until).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = self.changed.notified() => {}
+                () = closing.cancelled() => {}
+                () = pause => {}
+            }
         }
     }
 
-    /// Notes that an event which was taken out was delivered or given up.
-    pub(super) fn finish_delivery(&self, event: &QueuedEvent) {
+    /// Notes how an attempt ended, and says what comes of it.
+    pub(super) fn settle(&self, attempt: Attempt, outcome: AttemptOutcome) -> Settled {
+        let [chance, ..] = uuid::Uuid::new_v4().into_bytes();
         let mut state = self.state();
-        if !state.is_closed {
-            state.waiting.finish(&event.envelope.room);
+        if state.is_closed {
+            return Settled::Closed;
+        }
+        let settled =
+            state.deliveries.settle(attempt, outcome, &self.policy, chance, Instant::now());
+        if !matches!(settled, Settled::Retried { .. }) {
             self.metrics.queued.dec();
         }
         drop(state);
         self.changed.notify_one();
-    }
-
-    /// An attempt has failed; whether it is the first since the last success.
-    pub(super) fn start_failing(&self) -> bool {
-        !self.is_failing.swap(true, Ordering::Relaxed)
-    }
-
-    /// An attempt has succeeded; whether it is the first since a failure.
-    pub(super) fn stop_failing(&self) -> bool {
-        self.is_failing.swap(false, Ordering::Relaxed)
+        settled
     }
 
     /// Ends deliveries, and returns how many events are lost by that.
@@ -151,13 +146,17 @@ impl DeliveryQueue {
         if std::mem::replace(&mut state.is_closed, true) {
             return 0;
         }
-        let in_flight = state.waiting.in_flight();
-        let lost = state.waiting.clear() + in_flight;
+        let lost = state.deliveries.clear();
         drop(state);
         self.changed.notify_waiters();
-        self.metrics.dropped.inc_by(lost as u64);
-        self.metrics.queued.dec_by(i64::try_from(lost).unwrap_or(i64::MAX));
+        self.record_dropped(lost);
         lost
+    }
+
+    /// Counts events that waited and are dropped.
+    fn record_dropped(&self, events: usize) {
+        self.metrics.dropped.inc_by(events as u64);
+        self.metrics.queued.dec_by(i64::try_from(events).unwrap_or(i64::MAX));
     }
 
     fn state(&self) -> MutexGuard<'_, QueueState> {

@@ -30,12 +30,8 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    WebhookEvent,
-    delivery::DeliveryPolicy,
-    event::WebhookEnvelope,
-    publisher::Webhooks,
-    queue::{DeliveryQueue, QueuedEvent},
-    target::WebhookTarget,
+    WebhookEvent, attempt::QueuedEvent, event::WebhookEnvelope, policy::DeliveryPolicy,
+    publisher::Webhooks, queue::DeliveryQueue, target::WebhookTarget,
 };
 use crate::{memory::MemoryBudget, metrics::WebhookMetrics};
 
@@ -44,6 +40,7 @@ const POLICY: DeliveryPolicy = DeliveryPolicy {
     attempt_timeout: Duration::from_secs(20),
     first_wait: Duration::from_millis(10),
     max_wait: Duration::from_millis(100),
+    max_receiver_wait: Duration::from_millis(100),
     max_age: Duration::from_secs(60),
     max_refusals: 4,
     capacity: 1_000,
@@ -57,6 +54,8 @@ enum Answer {
     Status(u16),
     With(Response<Body>),
     Hang,
+    /// After 20 ms.
+    Slow,
 }
 
 #[derive(Clone, Default)]
@@ -146,6 +145,10 @@ async fn receive(
         Some(Answer::Status(status)) => StatusCode::from_u16(status).unwrap().into_response(),
         Some(Answer::With(response)) => response,
         Some(Answer::Hang) => std::future::pending().await,
+        Some(Answer::Slow) => {
+            sleep(Duration::from_millis(20)).await;
+            StatusCode::NO_CONTENT.into_response()
+        }
     }
 }
 
@@ -392,9 +395,48 @@ async fn a_room_with_many_events_displaces_its_own_and_none_of_another_room() {
     publish_in(&webhooks, "quiet", [1_001, 1_002]);
 
     eventually("the rest is delivered", || metrics.queued.get() == 0).await;
-    let expected: Vec<_> =
-        [1, 1, 1_000].into_iter().chain(495..=501).chain([1_001, 1_002]).collect();
+    let turns = [1, 1_000, 1, 1_001, 495, 1_002];
+    let expected: Vec<_> = turns.into_iter().chain(496..=501).collect();
     assert_eq!(receiver.sequences(), expected);
+}
+
+/// One event at a time, to a receiver that takes its time: the busy room has a thousand before the quiet one has its first.
+#[tokio::test]
+async fn events_of_a_quiet_room_do_not_wait_behind_those_of_a_busy_one() {
+    let receiver = Receiver::start((0..1_000).map(|_| Answer::Slow).collect()).await;
+    let (webhooks, metrics) = start(&[&receiver.url()], POLICY);
+    publish_in(&webhooks, "busy", 1..=1_000);
+    eventually("deliveries are under way", || !receiver.sequences().is_empty()).await;
+
+    publish_in(&webhooks, "quiet", [5_001, 5_002]);
+    let before = receiver.sequences().len();
+
+    eventually("both are delivered", || receiver.sequences().contains(&5_002)).await;
+    let sequences = receiver.sequences();
+    let waited = |wanted| sequences.iter().position(|it| *it == wanted).unwrap() - before;
+    assert!(waited(5_001) <= 1 && waited(5_002) <= 3, "{sequences:?}");
+    assert!(metrics.queued.get() > 900);
+    webhooks.close(Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn a_room_whose_event_is_refused_delays_no_other_room() {
+    let receiver = Receiver::start(vec![Answer::Status(422)]).await;
+    let policy = DeliveryPolicy {
+        first_wait: Duration::from_secs(600),
+        max_wait: Duration::from_secs(600),
+        ..POLICY
+    };
+    let (webhooks, metrics) = start(&[&receiver.url()], policy);
+
+    publish_in(&webhooks, "refused", [1, 2]);
+    publish_in(&webhooks, "fine", 11..=20);
+
+    eventually("the other room has all", || metrics.delivered.get() == 10).await;
+    let expected: Vec<_> = [1].into_iter().chain(11..=20).collect();
+    assert_eq!(receiver.sequences(), expected);
+    webhooks.close(SOON).await;
+    assert_eq!(receiver.sequences()[11..], [1, 2], "and the room goes on when its pause ends");
 }
 
 #[tokio::test]
@@ -445,7 +487,7 @@ async fn call_reports_never_displace_joins_and_leaves() {
     publish(&webhooks, 101..=105);
 
     eventually("the rest is delivered", || metrics.queued.get() == 0).await;
-    assert_eq!(receiver.sequences(), [1, 1, 2, 3, 4, 5, 6, 101, 102, 103, 104, 105]);
+    assert_eq!(receiver.sequences(), [1, 1, 2, 3, 4, 99, 100, 101, 102, 103, 104, 105]);
     assert_eq!(metrics.dropped.get(), 94);
 }
 
@@ -545,7 +587,8 @@ fn an_events_json_is_as_documented_also_with_unusual_names() {
 async fn waiting_events_hold_no_more_than_an_eighth_of_the_memory_budget() {
     let budget = MemoryBudget::new(64 << 10);
     let metrics = WebhookMetrics::default();
-    let queue = DeliveryQueue::new(10_000, metrics.clone(), "receiver".into());
+    let policy = DeliveryPolicy { capacity: 10_000, ..POLICY };
+    let queue = DeliveryQueue::new(policy, metrics.clone(), "receiver".into());
     for sequence in 1..=200 {
         let client_id = "c".repeat(128).into();
         let event = WebhookEvent::MemberJoined { client_id, username: "alice".into() };
@@ -558,7 +601,7 @@ async fn waiting_events_hold_no_more_than_an_eighth_of_the_memory_budget() {
     assert!(budget.held() < 9 << 10 && waiting > 5, "{} bytes in {waiting}", budget.held());
     assert_eq!(metrics.dropped.get(), 200 - waiting as u64);
     let first = queue.next(&CancellationToken::new()).await.unwrap();
-    assert_eq!(first.envelope.sequence, 200 - waiting as u64 + 1);
+    assert_eq!(first.event().envelope.sequence, 200 - waiting as u64 + 1);
     drop(first);
     queue.close();
     assert_eq!(budget.held(), 0);

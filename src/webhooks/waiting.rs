@@ -1,39 +1,87 @@
 //! The events that wait for one URL, by room. Pure.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::Arc,
 };
 
-/// Values that wait, each of a room. They are taken in the order in which they came, but none of a room of which one is
-/// still in flight: so order holds within each room, however many are in flight at once.
+use tokio::time::Instant;
+
+/// Values that wait, each of a room.
+///
+/// Rooms take turns: a room whose value was taken comes after all others that have one. None is taken of a room of which one
+/// is still in flight, or that pauses: so order holds within each room, however many are in flight at once.
 #[derive(Debug)]
 pub(super) struct WaitingByRoom<T> {
     rooms: HashMap<Arc<str>, RoomQueue<T>>,
-    /// The rooms of which none is in flight, by the number of their first value.
-    ready: BTreeMap<u64, Arc<str>>,
+    /// The rooms of which a value may be taken, in the order in which they are served.
+    turns: BTreeMap<u64, Arc<str>>,
+    /// The rooms of which the next value waits for a time.
+    pauses: BTreeSet<(Instant, Arc<str>)>,
     /// The rooms by how many values wait.
-    by_length: BTreeSet<(usize, Arc<str>)>,
-    /// How many values came before the next.
+    by_length: BTreeSet<Rank>,
+    /// The rooms by how many expendable values wait.
+    by_expendable: BTreeSet<Rank>,
+    /// The number of the next value.
     pushed: u64,
+    /// The number of the next turn.
+    next_turn: u64,
     waiting: usize,
     in_flight: usize,
 }
 
+/// What is dropped first where too many values wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Worth {
+    /// Dropped only where no expendable value waits.
+    Essential,
+    /// Dropped before any essential value.
+    Expendable,
+}
+
+/// A value that is in flight.
+#[derive(Debug)]
+pub(super) struct Taken<T> {
+    pub value: T,
+    number: u64,
+    worth: Worth,
+}
+
+/// Orders rooms by how many of their values wait, and among equals those first whose oldest value is newer.
+type Rank = (usize, Reverse<u64>, Arc<str>);
+
 /// The values of one room, each with its number among all.
 #[derive(Debug)]
 struct RoomQueue<T> {
-    values: VecDeque<(u64, T)>,
-    is_in_flight: bool,
+    essential: VecDeque<(u64, T)>,
+    expendable: VecDeque<(u64, T)>,
+    place: Place,
+}
+
+/// Where a room stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// It has no value.
+    Empty,
+    /// It is served at this turn.
+    Turn(u64),
+    /// One of its values is in flight.
+    InFlight,
+    /// Its next value waits until this time.
+    Pause(Instant),
 }
 
 impl<T> Default for WaitingByRoom<T> {
     fn default() -> Self {
         Self {
             rooms: HashMap::new(),
-            ready: BTreeMap::new(),
+            turns: BTreeMap::new(),
+            pauses: BTreeSet::new(),
             by_length: BTreeSet::new(),
+            by_expendable: BTreeSet::new(),
             pushed: 0,
+            next_turn: 0,
             waiting: 0,
             in_flight: 0,
         }
@@ -46,42 +94,82 @@ impl<T> WaitingByRoom<T> {
         self.waiting
     }
 
-    /// How many were taken and are not finished.
+    /// How many were taken and are neither finished nor put back.
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight
     }
 
-    /// Adds a value as the last.
-    pub(super) fn push(&mut self, room: &Arc<str>, value: T) {
-        let number = self.pushed;
-        self.pushed += 1;
-        self.change(room, |queue| queue.values.push_back((number, value)));
+    /// Whether a value may be taken now.
+    pub(super) fn has_turn(&self) -> bool {
+        !self.turns.is_empty()
     }
 
-    /// Takes the first value that may be in flight now; [`finish`](Self::finish) its room after that.
-    pub(super) fn take(&mut self) -> Option<T> {
-        let (_, room) = self.ready.first_key_value()?;
+    /// Adds a value as the last of its room.
+    pub(super) fn push(&mut self, room: &Arc<str>, value: T, worth: Worth) {
+        let number = self.pushed;
+        self.pushed += 1;
+        self.change(room, |queue| queue.of(worth).push_back((number, value)));
+    }
+
+    /// Takes the next value of the room whose turn it is; [`finish`](Self::finish) its room after that, or
+    /// [`put_back`](Self::put_back) the value.
+    pub(super) fn take(&mut self) -> Option<Taken<T>> {
+        let (_, room) = self.turns.first_key_value()?;
         let room = room.clone();
         let taken = self.change(&room, |queue| {
-            queue.is_in_flight = true;
-            queue.values.pop_front()
+            queue.place = Place::InFlight;
+            queue.pop()
         });
         self.in_flight += usize::from(taken.is_some());
-        taken.map(|(_, value)| value)
+        taken
     }
 
     /// The value of `room` that was taken is in flight no longer.
     pub(super) fn finish(&mut self, room: &Arc<str>) {
-        let was_in_flight = self.change(room, |queue| std::mem::take(&mut queue.is_in_flight));
-        self.in_flight -= usize::from(was_in_flight);
+        let landed = self.change(room, RoomQueue::land);
+        self.in_flight -= usize::from(landed);
     }
 
-    /// Drops the oldest value of the room with the most; where no room has more than one, the oldest of all.
+    /// A value of `room` that was taken is the first of its room again, and the room pauses until `until`.
+    pub(super) fn put_back(&mut self, room: &Arc<str>, taken: Taken<T>, until: Instant) {
+        let Taken { value, number, worth } = taken;
+        let landed = self.change(room, |queue| {
+            queue.of(worth).push_front((number, value));
+            let landed = queue.land();
+            queue.place = Place::Pause(until);
+            landed
+        });
+        self.in_flight -= usize::from(landed);
+    }
+
+    /// Ends the pauses that are over at `now`; all of them where that is `None`.
+    pub(super) fn end_pauses(&mut self, now: Option<Instant>) {
+        while let Some((until, room)) = self.pauses.first() {
+            if now.is_some_and(|now| now < *until) {
+                return;
+            }
+            let room = room.clone();
+            self.change(&room, |queue| queue.place = Place::Empty);
+        }
+    }
+
+    /// When the first pause ends.
+    pub(super) fn next_pause_end(&self) -> Option<Instant> {
+        self.pauses.first().map(|(until, _)| *until)
+    }
+
+    /// Drops the oldest expendable value of the room with the most of them. Where none waits, drops the oldest value of the room
+    /// with the most values.
     pub(super) fn drop_one(&mut self) -> Option<T> {
-        let (length, longest) = self.by_length.last()?;
-        let oldest = self.ready.first_key_value().filter(|_| *length < 2);
-        let room = oldest.map_or(longest, |(_, room)| room).clone();
-        self.change(&room, |queue| queue.values.pop_front()).map(|(_, value)| value)
+        if let Some((_, _, room)) = self.by_expendable.last() {
+            let room = room.clone();
+            return self
+                .change(&room, |queue| queue.expendable.pop_front())
+                .map(|(_, value)| value);
+        }
+        let (_, _, room) = self.by_length.last()?;
+        let room = room.clone();
+        self.change(&room, |queue| queue.essential.pop_front()).map(|(_, value)| value)
     }
 
     /// Drops all that wait; how many they were.
@@ -94,137 +182,111 @@ impl<T> WaitingByRoom<T> {
     /// Changes the queue of a room, and brings everything up to date that follows from it.
     fn change<R>(&mut self, room: &Arc<str>, change: impl FnOnce(&mut RoomQueue<T>) -> R) -> R {
         let queue = self.rooms.entry(room.clone()).or_default();
-        let before = queue.values.len();
-        if let Some((first, _)) = queue.values.front() {
-            self.ready.remove(first);
-        }
+        let before = (queue.rank(room), queue.rank_expendable(room), queue.place);
+        let length_before = queue.len();
         let result = change(queue);
-        let after = queue.values.len();
-        if let Some((first, _)) = queue.values.front()
-            && !queue.is_in_flight
-        {
-            self.ready.insert(*first, room.clone());
+        if queue.place != Place::InFlight && queue.len() == 0 {
+            queue.place = Place::Empty;
+        } else if queue.place == Place::Empty {
+            queue.place = Place::Turn(self.next_turn);
+            self.next_turn += 1;
         }
-        if after == 0 && !queue.is_in_flight {
+        let after = (queue.rank(room), queue.rank_expendable(room), queue.place);
+        self.waiting = self.waiting + queue.len() - length_before;
+        replace(&mut self.by_length, before.0, after.0);
+        replace(&mut self.by_expendable, before.1, after.1);
+        if before.2 != after.2 {
+            self.move_room(room, before.2, after.2);
+        }
+        if after.2 == Place::Empty {
             self.rooms.remove(room);
         }
-        if before != after {
-            self.by_length.remove(&(before, room.clone()));
-            if after > 0 {
-                self.by_length.insert((after, room.clone()));
-            }
-        }
-        self.waiting = self.waiting + after - before;
         result
+    }
+
+    fn move_room(&mut self, room: &Arc<str>, from: Place, to: Place) {
+        match from {
+            Place::Turn(turn) => {
+                self.turns.remove(&turn);
+            }
+            Place::Pause(until) => {
+                self.pauses.remove(&(until, room.clone()));
+            }
+            Place::Empty | Place::InFlight => {}
+        }
+        match to {
+            Place::Turn(turn) => {
+                self.turns.insert(turn, room.clone());
+            }
+            Place::Pause(until) => {
+                self.pauses.insert((until, room.clone()));
+            }
+            Place::Empty | Place::InFlight => {}
+        }
+    }
+}
+
+/// Replaces the rank of a room.
+fn replace(ranks: &mut BTreeSet<Rank>, before: Option<Rank>, after: Option<Rank>) {
+    if before != after {
+        if let Some(before) = before {
+            ranks.remove(&before);
+        }
+        ranks.extend(after);
     }
 }
 
 impl<T> Default for RoomQueue<T> {
     fn default() -> Self {
-        Self { values: VecDeque::new(), is_in_flight: false }
+        let (essential, expendable) = (VecDeque::new(), VecDeque::new());
+        Self { essential, expendable, place: Place::Empty }
+    }
+}
+
+impl<T> RoomQueue<T> {
+    fn len(&self) -> usize {
+        self.essential.len() + self.expendable.len()
+    }
+
+    fn of(&mut self, worth: Worth) -> &mut VecDeque<(u64, T)> {
+        match worth {
+            Worth::Essential => &mut self.essential,
+            Worth::Expendable => &mut self.expendable,
+        }
+    }
+
+    /// The worth and the number of the oldest value.
+    fn oldest(&self) -> Option<(u64, Worth)> {
+        let essential = self.essential.front().map(|(number, _)| (*number, Worth::Essential));
+        let expendable = self.expendable.front().map(|(number, _)| (*number, Worth::Expendable));
+        [essential, expendable].into_iter().flatten().min_by_key(|(number, _)| *number)
+    }
+
+    /// Takes the oldest value out.
+    fn pop(&mut self) -> Option<Taken<T>> {
+        let (_, worth) = self.oldest()?;
+        let (number, value) = self.of(worth).pop_front()?;
+        Some(Taken { value, number, worth })
+    }
+
+    /// No value is in flight any more; whether one was.
+    fn land(&mut self) -> bool {
+        let was_in_flight = self.place == Place::InFlight;
+        if was_in_flight {
+            self.place = Place::Empty;
+        }
+        was_in_flight
+    }
+
+    fn rank(&self, room: &Arc<str>) -> Option<Rank> {
+        self.oldest().map(|(number, _)| (self.len(), Reverse(number), room.clone()))
+    }
+
+    fn rank_expendable(&self, room: &Arc<str>) -> Option<Rank> {
+        let (number, _) = self.expendable.front()?;
+        Some((self.expendable.len(), Reverse(*number), room.clone()))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn of(values: &[(&str, u32)]) -> WaitingByRoom<(Arc<str>, u32)> {
-        let mut waiting = WaitingByRoom::default();
-        for (room, value) in values {
-            waiting.push(&(*room).into(), ((*room).into(), *value));
-        }
-        waiting
-    }
-
-    #[test]
-    fn one_at_a_time_they_come_in_their_order() {
-        let mut waiting = of(&[("a", 1), ("b", 2), ("a", 3), ("c", 4), ("b", 5)]);
-
-        for expected in 1..=5 {
-            let (room, value) = waiting.take().unwrap();
-            assert_eq!(value, expected);
-            waiting.finish(&room);
-        }
-        assert!(
-            waiting.take().is_none() && waiting.rooms.is_empty() && waiting.by_length.is_empty()
-        );
-    }
-
-    #[test]
-    fn of_a_room_with_one_in_flight_none_is_taken() {
-        let mut waiting = of(&[("a", 1), ("a", 2), ("b", 3)]);
-
-        let (a, first) = waiting.take().unwrap();
-        assert_eq!((first, waiting.take().unwrap().1), (1, 3));
-        assert!(waiting.take().is_none());
-        assert_eq!((waiting.len(), waiting.in_flight()), (1, 2));
-        waiting.finish(&a);
-        assert_eq!(waiting.take().unwrap().1, 2);
-    }
-
-    #[test]
-    fn what_is_dropped_is_the_oldest_of_the_room_that_has_most() {
-        let mut waiting = of(&[("quiet", 1), ("loud", 2), ("loud", 3), ("loud", 4), ("other", 5)]);
-
-        let dropped: Vec<_> =
-            std::iter::from_fn(|| waiting.drop_one()).map(|(_, value)| value).collect();
-
-        assert_eq!(dropped, [2, 3, 1, 4, 5]);
-        assert_eq!(waiting.len(), 0);
-    }
-
-    #[derive(Clone, Debug)]
-    enum Step {
-        Push(u8),
-        Take,
-        Finish(usize),
-        Drop,
-    }
-
-    fn steps() -> impl Strategy<Value = Vec<Step>> {
-        let step = prop_oneof![
-            3 => (0..4_u8).prop_map(Step::Push),
-            2 => Just(Step::Take),
-            2 => (0..4_usize).prop_map(Step::Finish),
-            1 => Just(Step::Drop),
-        ];
-        prop::collection::vec(step, 0..100)
-    }
-
-    proptest! {
-        #[test]
-        fn order_holds_within_each_room_and_nothing_is_lost_but_what_is_dropped(steps in steps()) {
-            let mut waiting = WaitingByRoom::default();
-            let (mut next, mut gone) = (0_u32, 0);
-            let mut last: HashMap<Arc<str>, u32> = HashMap::new();
-            let mut flying: Vec<Arc<str>> = Vec::new();
-            for step in steps {
-                match step {
-                    Step::Push(room) => {
-                        let room: Arc<str> = room.to_string().into();
-                        waiting.push(&room, (room.clone(), next));
-                        next += 1;
-                    }
-                    Step::Take => {
-                        if let Some((room, value)) = waiting.take() {
-                            prop_assert!(!flying.contains(&room));
-                            prop_assert!(last.insert(room.clone(), value).is_none_or(|last| last < value));
-                            flying.push(room);
-                            gone += 1;
-                        } else {
-                            prop_assert!(waiting.rooms.iter().all(|(_, room)| room.is_in_flight));
-                        }
-                    }
-                    Step::Finish(index) if index < flying.len() => waiting.finish(&flying.remove(index)),
-                    Step::Finish(_) => {}
-                    Step::Drop => gone += usize::from(waiting.drop_one().is_some()),
-                }
-                prop_assert_eq!(waiting.len(), next as usize - gone);
-                prop_assert_eq!(waiting.in_flight(), flying.len());
-            }
-        }
-    }
-}
+mod tests;

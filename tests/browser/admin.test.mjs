@@ -6,7 +6,7 @@ import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { openBrowser, takeImage } from './browser.mjs';
-import { ask, cleanUp, Client, freePort, logIn, MANAGE_USERS, startCoturn, startServer, eventually, SUITE_TIMEOUT } from './harness.mjs';
+import { ask, cleanUp, Client, freePort, logIn, MANAGE_USERS, startCoturn, startNginxBelow, startServer, eventually, SUITE_TIMEOUT } from './harness.mjs';
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const ADMIN_TOKEN = 'a-token-of-an-administrator-with-32-bytes';
@@ -101,6 +101,25 @@ describe("the administrator's page", { timeout: SUITE_TIMEOUT }, () => {
       assert.equal((await request.allHeaders()).cookie, undefined);
     }
     await page.context().close();
+  });
+
+  test('works below a path of another site, as its clients do', async () => {
+    const site = await startNginxBelow(server);
+    const member = await Client.join(site.url, 'below', alice, 'alice-1');
+    const page = await open({ base: site.url, room: 'below', expected: GONE });
+
+    await row(page, 'alice-1').getByRole('button', { name: 'Kick…' }).click();
+    await act(page, 'Kick');
+
+    assert.equal((await member.closed).code, 4002);
+    await page.context().close();
+
+    // Without the slash the page finds its files, too.
+    const bare = await browser.page(`${site.url}/admin`);
+    await signIn(bare);
+    await bare.locator('.plot').first().waitFor();
+    await bare.context().close();
+    await site.child.end();
   });
 
   // --- what it shows -----------------------------------------------------------------------------
@@ -306,6 +325,22 @@ describe("the administrator's page", { timeout: SUITE_TIMEOUT }, () => {
     for (const client of [first, again]) await client.close();
   });
 
+  test('shows which moderator made a rule', async () => {
+    const can = ['join', 'send', 'broadcast', 'moderate'];
+    const { json } = await ask('POST', server.url, '/admin/api/tokens', { token: ADMIN_TOKEN, json: { username: 'alice', can } });
+    const moderator = await Client.join(server.url, 'moderated', json.access_token, 'alice-1');
+    moderator.send({ type: 'lock' });
+    await moderator.receive('moderated');
+    const page = await open({ room: 'moderated', expected: GONE });
+
+    await row(page, 'Locked').filter({ hasText: 'moderator alice' }).filter({ hasText: 'it is removed' }).waitFor();
+
+    await row(page, 'Locked').getByRole('button', { name: 'Remove' }).click();
+    await news(page, 'Rule removed.');
+    await page.context().close();
+    await moderator.close();
+  });
+
   test('throws an account out of every room', async () => {
     const [first, second] = await couple('here');
     const elsewhere = await Client.join(server.url, 'there', bob, 'bob-9');
@@ -333,6 +368,7 @@ describe("the administrator's page", { timeout: SUITE_TIMEOUT }, () => {
 
     await act(page, 'Lock');
     await page.locator('#membersNote', { hasText: '1 of 10 members; the room is locked' }).waitFor();
+    await row(page, 'Locked').filter({ hasText: 'an administrator' }).waitFor();
     assert.equal(await knocks(), 'Room is locked');
     await act(page, 'Unlock');
     await news(page, 'The room is unlocked.');

@@ -277,27 +277,86 @@ describe('the JavaScript client in Firefox', { timeout: SUITE_TIMEOUT }, () => {
     await assertUnharmed(tabs);
   });
 
-  test('a relayed call outlives two lives of its TURN credentials', async () => {
+  test('a relayed call outlives two lives of its TURN credentials, whoever was there first', async () => {
     const coturn = await startCoturn({ secret: SECRET });
     const server = await startServer({ TURNSERVER_SECRET: SECRET, TURNSERVER_URLS: `["turn:127.0.0.1:${coturn.port}"]`, TURNSERVER_TTL: '10' });
-    const tabs = await meet(server.url, 'relayed', { rtc: { iceTransportPolicy: 'relay' } });
-    await seeEachOther(tabs);
-    await assertGoingBy(tabs, 'relay');
-
     // The ICE user name changes when the call moves to a relay address of the new credentials.
     const names = () => {
       const { connection } = [...window.call.session.peers.values()][0];
       return [connection.getConfiguration().iceServers[0].username, /a=ice-ufrag:(.*)/.exec(connection.localDescription.sdp)[1]];
     };
-    const used = tabs.map(() => [new Set(), new Set()]);
-    await eventually(() => `the call moves twice: ${JSON.stringify(used.map((sets) => sets.map((set) => [...set])))}`, async () => {
-      for (const [number, { page }] of tabs.entries()) (await page.evaluate(names)).forEach((name, which) => used[number][which].add(name));
-      return used.flat().every(({ size }) => size >= 3);
-    });
+    await Promise.all([[firefox, chromium], [chromium, firefox]].map(async (browsers, order) => {
+      const tabs = await meet(server.url, `relayed${order}`, { browsers, rtc: { iceTransportPolicy: 'relay' } });
+      await seeEachOther(tabs);
+      await assertGoingBy(tabs, 'relay');
 
-    await seeEachOther(tabs);
-    await assertGoingBy(tabs, 'relay');
-    await assertUnharmed(tabs);
+      const used = tabs.map(() => [new Set(), new Set()]);
+      await eventually(() => `the call of ${tabs[0].name} moves twice: ${JSON.stringify(used.map((sets) => sets.map((set) => [...set])))}`, async () => {
+        for (const [number, { page }] of tabs.entries()) (await page.evaluate(names)).forEach((name, which) => used[number][which].add(name));
+        return used.flat().every(({ size }) => size >= 3);
+      });
+
+      await seeEachOther(tabs);
+      await assertGoingBy(tabs, 'relay');
+      await assertUnharmed(tabs);
+    }));
+  });
+
+  test('a relayed call and its data channels outlive a restart of the TURN server, over UDP and over TCP', async () => {
+    const coturn = await startCoturn({ secret: SECRET });
+    const calls = await Promise.all(Object.entries({ udp: [firefox, chromium], tcp: [chromium, chromium] }).map(async ([transport, browsers]) => {
+      const server = await startServer({ TURNSERVER_SECRET: SECRET, TURNSERVER_URLS: `["turn:127.0.0.1:${coturn.port}?transport=${transport}"]` });
+      const tabs = await meet(server.url, transport, { browsers, rtc: { iceTransportPolicy: 'relay' } });
+      await seeEachOther(tabs);
+      await assertGoingBy(tabs, 'relay');
+      for (const { page } of tabs) {
+        await page.evaluate(() => {
+          window.channel = [...window.call.session.peers.values()][0].createDataChannel('words');
+          window.channel.onopen = () => window.channel.send('before');
+        });
+      }
+      for (const tab of tabs) await reaches(tab, 'hears the other', ({ messages }) => messages.includes('words: before'));
+      return tabs;
+    }));
+
+    await coturn.end();
+    await coturn.start();
+
+    for (const tabs of calls) {
+      await seeEachOther(tabs);
+      for (const { page } of tabs) await page.evaluate(() => window.channel.send('after'));
+      for (const tab of tabs) await reaches(tab, 'hears the other again', ({ messages }) => messages.includes('words: after'));
+      await assertUnharmed(tabs);
+    }
+  });
+
+  test('a TURN server that is gone for long costs neither the calls of before nor those that begin meanwhile', async () => {
+    const coturn = await startCoturn({ secret: SECRET });
+    const server = await startServer({ TURNSERVER_SECRET: SECRET, TURNSERVER_URLS: `["turn:127.0.0.1:${coturn.port}"]` });
+    const rtc = { iceTransportPolicy: 'relay' };
+    const before = await meet(server.url, 'before', { rtc });
+    await seeEachOther(before);
+    // With a channel in use Firefox gives the connection up, and sends nothing more over it, whatever it says later.
+    await before[0].page.evaluate(() => {
+      const [peer] = window.call.session.peers.values();
+      window.first = peer.connection;
+      const channel = peer.createDataChannel('beats');
+      setInterval(() => channel.readyState === 'open' && channel.send('beat'), 200);
+    });
+    await reaches(before[1], 'hears', ({ messages }) => messages.includes('beats: beat'));
+
+    await coturn.end();
+    const meanwhile = await meet(server.url, 'meanwhile', { rtc });
+    const tried = new Set();
+    await eventually(() => `the second call tries anew: ${[...tried]}`, async () => tried.add((await meanwhile[0].page.evaluate(status)).ufrag).size > 3);
+    await eventually(() => 'Firefox gives the connection up', () => before[0].page.evaluate(() => /failed|closed/.test(window.first.connectionState)));
+    await coturn.start();
+
+    for (const tabs of [before, meanwhile]) {
+      await seeEachOther(tabs);
+      await assertGoingBy(tabs, 'relay');
+      await assertUnharmed(tabs);
+    }
   });
 
   test('the call page shows each to the other, and who is muted or has no camera on', async () => {

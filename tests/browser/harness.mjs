@@ -66,12 +66,12 @@ export function folder() {
   return path;
 }
 
-/** Starts a process that `cleanUp` ends. */
+/** Starts a process that `cleanUp` ends. It is `gone` when it has ended, and `isRead` when its output is complete as well. */
 export function launch(command, args, options = {}) {
   const child = { output: '', process: spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'], ...options }) };
   const gone = new Promise((done) => {
     child.process.once('error', (error) => { child.output += error; done(); });
-    child.process.once('exit', done);
+    child.process.once('exit', done).once('close', () => { child.isRead = true; });
   }).then(() => { child.gone = true; children.delete(child); });
   for (const stream of [child.process.stdout, child.process.stderr]) {
     stream.setEncoding('utf8').on('data', (text) => { child.output += text; });
@@ -101,13 +101,21 @@ export async function ready(child, name, condition) {
 
 // --- ports and certificates ----------------------------------------------------------------------
 
+/** Below the ports that the system gives to others meanwhile, to connections and to servers with PORT=0; each process begins elsewhere. */
+const FREE_PORTS = { first: 20_000, count: 12_000 };
+let portsTried = process.pid * 97;
+
 /** A TCP port of 127.0.0.1 on which no process listens. */
 export async function freePort() {
-  const probe = net.createServer().listen(0, '127.0.0.1');
-  await new Promise((done) => probe.once('listening', done));
-  const { port } = probe.address();
-  await new Promise((done) => probe.close(done));
-  return port;
+  for (;;) {
+    const port = FREE_PORTS.first + portsTried % FREE_PORTS.count;
+    portsTried += 1;
+    const probe = net.createServer().listen(port, '127.0.0.1');
+    const isFree = await new Promise((done) => probe.once('listening', () => done(true)).once('error', () => done(false)));
+    if (!isFree) continue;
+    await new Promise((done) => probe.close(done));
+    return port;
+  }
 }
 
 export const accepts = (port) => new Promise((done) => {
@@ -214,9 +222,10 @@ function openLine(output) {
 /**
  * Starts coturn with deploy/turnserver.conf. As shipped it refuses to relay to this machine, as it
  * should; `toLoopback` adds what lets two peers on it meet. `previous` is a secret that still counts.
- * `relayIp`, in 127.0.0.0/8, is the address of the relayed candidates.
+ * `relayIp`, in 127.0.0.0/8, is the address of the relayed candidates. `changes` are pairs of texts of its configuration,
+ * the second of which takes the place of the first. What has ended can `start` again.
  */
-export async function startCoturn({ secret, previous, toLoopback = true, relayIp = '127.0.0.1' }) {
+export async function startCoturn({ secret, previous, toLoopback = true, relayIp = '127.0.0.1', changes = [] }) {
   return onFreePorts(async () => {
     const home = folder();
     const [port, tlsPort] = [await freePort(), await freePort()];
@@ -229,11 +238,15 @@ export async function startCoturn({ secret, previous, toLoopback = true, relayIp
     conf += `\nlistening-ip=127.0.0.1\nrelay-ip=${relayIp}\nuserdb=${home}/turndb\npidfile=${home}/pid\n`;
     if (previous) conf += `static-auth-secret=${previous}\n`;
     if (toLoopback) conf += 'allow-loopback-peers\nallowed-peer-ip=127.0.0.0-127.0.0.255\n';
-    writeFileSync(join(home, 'turnserver.conf'), conf);
+    writeFileSync(join(home, 'turnserver.conf'), substitute(conf, changes));
 
-    const child = launch('turnserver', ['-c', join(home, 'turnserver.conf')], { cwd: home });
-    await ready(child, 'coturn', async () => (await accepts(port)) && (await accepts(tlsPort)));
-    return { port, tlsPort, child, end: child.end };
+    const coturn = { port, tlsPort, end: () => coturn.child.end() };
+    coturn.start = async () => {
+      coturn.child = launch('turnserver', ['-c', join(home, 'turnserver.conf')], { cwd: home });
+      await ready(coturn.child, 'coturn', async () => (await accepts(port)) && (await accepts(tlsPort)));
+    };
+    await coturn.start();
+    return coturn;
   });
 }
 
@@ -254,26 +267,44 @@ export async function startNginx(server) {
       ['listen [::]:443 ssl;', `listen [::1]:${port} ssl;`],
     ]);
     if (!hasIpv6Loopback()) site = site.replace(/^ *listen \[::1\].*$/gm, '');
-    writeFileSync(join(home, 'site.conf'), site);
-    const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'];
-    writeFileSync(join(home, 'nginx.conf'), `
-      ${process.getuid() === 0 ? 'user root;' : ''} # whose folder this is
-      pid ${home}/pid;
-      error_log stderr info;
-      events {}
-      http {
-        access_log off;
-        ${temporary.map((name) => `${name}_temp_path ${home}/${name};`).join('\n        ')}
-        include ${home}/site.conf;
-      }`);
-    chmodSync(home, 0o700);
-
-    const child = launch('nginx', ['-p', home, '-c', join(home, 'nginx.conf'), '-g', 'daemon off;'], {
-      env: { PATH: `${process.env.PATH}:/usr/sbin` },
-    });
-    await ready(child, 'nginx', async () => (await accepts(port)) && (await accepts(plainPort)));
+    const child = await launchNginx(home, site, [port, plainPort]);
     return { url: `https://localhost:${port}`, port, plainUrl: `http://localhost:${plainPort}`, plainPort, child };
   });
+}
+
+/** Starts nginx that serves `server` below `/signaling/` of another site, as docs/run/proxies.md shows it, without TLS. */
+export async function startNginxBelow(server) {
+  return onFreePorts(async () => {
+    const port = await freePort();
+    const page = readFileSync(join(ROOT, 'docs/run/proxies.md'), 'utf8');
+    const [location] = /^location \/signaling\/ \{[^]*?^\}/m.exec(page);
+    const site = `server { listen 127.0.0.1:${port}; ${substitute(location, [['127.0.0.1:8080', `127.0.0.1:${server.port}`]])} }`;
+    const child = await launchNginx(folder(), site, [port]);
+    return { url: `http://localhost:${port}/signaling`, child };
+  });
+}
+
+/** Starts nginx with this configuration of a site, which listens on these ports, in the folder `home`. */
+async function launchNginx(home, site, ports) {
+  writeFileSync(join(home, 'site.conf'), site);
+  const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'];
+  writeFileSync(join(home, 'nginx.conf'), `
+    ${process.getuid() === 0 ? 'user root;' : ''} # whose folder this is
+    pid ${home}/pid;
+    error_log stderr info;
+    events {}
+    http {
+      access_log off;
+      ${temporary.map((name) => `${name}_temp_path ${home}/${name};`).join('\n        ')}
+      include ${home}/site.conf;
+    }`);
+  chmodSync(home, 0o700);
+
+  const child = launch('nginx', ['-p', home, '-c', join(home, 'nginx.conf'), '-g', 'daemon off;'], {
+    env: { PATH: `${process.env.PATH}:/usr/sbin` },
+  });
+  await ready(child, 'nginx', async () => (await Promise.all(ports.map(accepts))).every(Boolean));
+  return child;
 }
 
 // --- Caddy and HAProxy ---------------------------------------------------------------------------

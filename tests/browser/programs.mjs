@@ -111,7 +111,7 @@ async function sizes() {
   for (const { receiver } of pc.getTransceivers()) other.addTransceiver(receiver.track.kind);
   const { sdp } = await other.createOffer();
   other.close();
-  return [pc.localDescription.sdp.replace(/^a=candidate.*\n/gm, '').length, sdp.length];
+  return [pc.localDescription.sdp.replace(/^a=candidate.*\r\n/gm, '').length, sdp.length];
 }
 
 function randomOf(seed) {

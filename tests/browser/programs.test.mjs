@@ -104,6 +104,48 @@ async function failDtls({ plain, chromium }, first) {
   }
 }
 
+/**
+ * A page in `first` calls a connection that ends in a crash of the server before its answer has arrived: that one has begun the DTLS
+ * handshake already, which Chromium then goes on with, while the connection that answers in its place begins another one.
+ */
+async function loseCallee({ plain, chromium }, first) {
+  const settings = { PORT: `${await freePort()}`, ...KEYS };
+  let server = await startServer(settings);
+  const proxy = await startProxy(server.port);
+  const callee = await openMember(chromium, plain, 0, server.url, 'callee');
+  const caller = await openMember(first, plain, 1, proxy.url, 'callee');
+  const until = (what, { page }, condition) => eventually(() => what, () => page.evaluate(condition));
+  const isBack = () => { dispatchEvent(new Event('online')); return window.program.session.state === 'connected'; };
+  try {
+    await until('the callee sees the caller', callee, () => window.program.peer() !== undefined);
+    await callee.page.evaluate(lose, 'answer');
+    await callee.page.evaluate(() => { window.first = window.program.peer().connection; });
+    await caller.page.evaluate(() => window.program.actions.publish(['audio']));
+    await until('the answer is lost, and ICE is connected', callee, () => window.lost > 0 && /^co/.test(window.first.iceConnectionState));
+
+    proxy.cut();
+    server.child.process.kill('SIGKILL');
+    await server.end();
+    await callee.page.evaluate(() => { window.isLossy = false; });
+    server = await startServer(settings, server.home);
+    await until('the callee has returned, with nobody', callee, isBack);
+    await until('its connection is closed', callee, () => window.first.connectionState === 'closed');
+    proxy.mend();
+    await until('the caller has returned', caller, isBack);
+
+    let last;
+    await eventually(() => `the callee has the audio of the caller: ${JSON.stringify(last)}`, async () => {
+      const [ours, theirs] = last = [await caller.page.evaluate(report), await callee.page.evaluate(report)];
+      return ours.connection === 'connected' && theirs.connection === 'connected' && theirs.has.length === 1 && !theirs.muted;
+    });
+    assert.deepEqual(last.map(({ errors }) => errors), [[], []]);
+  } finally {
+    for (const member of [callee, caller]) await member.close().catch(() => {});
+    proxy.end();
+    await server.end();
+  }
+}
+
 describe('random programs end with what each side publishes', { timeout: SUITE_TIMEOUT }, () => {
   let browsers;
 
@@ -126,5 +168,6 @@ describe('random programs end with what each side publishes', { timeout: SUITE_T
 
   for (const first of ['chromium', 'firefox']) {
     test(`and a DTLS handshake that fails in ${first} is followed by another one`, () => failDtls(browsers, browsers[first]));
+    test(`and a callee of ${first} that a crash replaces in the handshake is called again`, () => loseCallee(browsers, browsers[first]));
   }
 });

@@ -3,7 +3,7 @@
 //   node programs_run.mjs chromium|firefox FIRST COUNT [STEPS]
 //
 // tries the seeds from FIRST on between two Chromium, or between Chromium and Firefox, 200 steps each, and writes each result to
-// programs.results.json at once. Results of another build of the client are discarded.
+// programs.results.json at once. Of another build of the client a summary is kept, in `earlier`.
 
 import { createHash } from 'node:crypto';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
@@ -29,9 +29,16 @@ async function clientDigest() {
   return createHash('sha256').update(text).digest('hex').slice(0, 16);
 }
 
+/** What is kept of the results of other builds. */
+function earlier({ client, pairs, earlier = [] }) {
+  if (!client) return earlier;
+  const summaries = Object.entries(pairs).map(([name, { seeds, failed, steps }]) => [name, { seeds, failed, steps }]);
+  return [{ client, pairs: Object.fromEntries(summaries) }, ...earlier];
+}
+
 function record(client, seed, result) {
   const known = existsSync(FILE) ? JSON.parse(readFileSync(FILE, 'utf8')) : {};
-  const results = known.client === client ? known : { client, pairs: {} };
+  const results = known.client === client ? known : { client, pairs: {}, earlier: earlier(known) };
   const { results: seeds = {} } = results.pairs[pair] ?? {};
   seeds[seed] = result;
   const failed = Object.keys(seeds).filter((one) => seeds[one].failure).map(Number);

@@ -59,7 +59,7 @@ async fn a_redis_that_cannot_be_read_is_never_reported_as_reached() {
 }
 
 /// The line that the documents give.
-fn documented_rules() -> String {
+pub fn documented_rules() -> String {
     let page = include_str!("../../docs/run/scaling.md");
     let line = page.lines().find(|line| line.starts_with("ACL SETUSER ")).unwrap();
     line.replace("REPLACE_WITH_PASSWORD", "hunter2")

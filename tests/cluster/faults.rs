@@ -101,6 +101,26 @@ async fn a_node_that_is_cut_off_removes_no_member_and_resynchronises() {
     assert!(all.iter().filter(is_cut).all(|member| member.peers_left() == 0));
 }
 
+/// Its node does not know the room any more, and Redis has lost the lists that would name it.
+#[tokio::test]
+async fn a_member_that_left_a_node_that_was_cut_off_does_not_stay_without_the_lists_of_rooms() {
+    let (cluster, proxy) = start_with_proxy(&[SHORT_LEASE]).await;
+    let member = cluster.join(0, "den", "alice", "m0").await;
+
+    proxy.set_all(LinkState::Reset);
+    cluster.wait_for_redis(0, "down").await;
+    member.leave().await;
+    cluster.redis.delete(&["rooms", "seats:n0"]).await;
+    assert_eq!(cluster.redis.members().await["den"].len(), 1);
+    proxy.set_all(LinkState::Normal);
+
+    eventually("nothing of the room is left", async || {
+        let keys = cluster.redis.room_keys().await;
+        if keys.is_empty() { Ok(()) } else { Err(keys) }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_slow_connection_to_redis_loses_no_message_and_keeps_their_order() {
     const SAID: usize = 100;

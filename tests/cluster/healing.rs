@@ -118,6 +118,10 @@ async fn a_member_without_a_node_does_not_stay() {
         .redis
         .run(&["HSET", "{sig2_0}:room:empty", "ghost", "nobody.00000000000000ab 2 alice"])
         .await;
+    cluster
+        .redis
+        .run(&["HSET", "{sig2_0}:room:unlisted", "ghost", "nobody.00000000000000ac 3 alice"])
+        .await;
     cluster.redis.run(&["HINCRBY", "{sig2_0}:rooms", "den", "1"]).await;
     cluster.redis.run(&["HSET", "{sig2_0}:rooms", "empty", "1"]).await;
 

@@ -6,7 +6,10 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::TestCluster;
-use crate::harness::{eventually, http};
+use crate::{
+    harness::{eventually, http},
+    tokens::present,
+};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
@@ -82,6 +85,40 @@ async fn a_node_lists_members_on_other_nodes_and_sends_them_messages() {
     eventually("both hear it", async || {
         alice.announcements() == [json!("to all")]
             && bob.announcements() == [json!("to b"), json!("to all")]
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_moderator_rules_about_members_of_other_nodes_and_those_that_have_just_left_them() {
+    let cluster = TestCluster::start(&[("USERS_REQUIRED", "false")]).await;
+    let moderator = json!({"can":["join","moderate"]});
+    let mut boss = present(&cluster.nodes[0].process, "den", "boss", moderator).await;
+    assert_eq!(boss.receive().await["type"], "auth_success");
+    assert_eq!(boss.receive().await["type"], "users_in_room");
+    let alice = cluster.join(1, "den", "alice", "a").await;
+    let bob = cluster.join(2, "den", "bob", "b").await;
+    bob.leave().await;
+    while boss.receive().await["type"] != "user_left" {}
+
+    for (client_id, answer) in [
+        ("a", json!({"type":"moderated","action":"kick","id":1})),
+        ("b", json!({"type":"moderated","action":"kick","id":1})),
+        ("c", json!("target_not_found")),
+    ] {
+        boss.send(json!({"type":"kick","to":client_id,"ban_seconds":600,"id":1})).await;
+        let mut received = boss.receive().await;
+        while received["type"] == "user_left" {
+            received = boss.receive().await;
+        }
+        let code = received.get("code").cloned();
+        assert_eq!(code.unwrap_or(received), answer);
+    }
+
+    assert_eq!(alice.close().await, (4002, "Removed by an administrator".into()));
+    eventually("bob is banned on his node", async || {
+        let refused = cluster.try_join(2, "den", "bob", "b").await.err();
+        refused == Some((4002, "Removed by an administrator".into()))
     })
     .await;
 }

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::{
     LEASE, SHORT_LEASE, TestCluster,
+    access::documented_rules,
     delivery::{assert_none_lost, talk_during},
     doctor::findings,
     faults::join_six,
@@ -153,4 +154,22 @@ async fn several_entries_for_one_redis_cluster_spread_the_rooms_over_its_nodes()
     }
     assert_eq!(rooms, 12);
     assert_eq!(super::listed(&cluster.nodes[2]).await.len(), 12);
+}
+
+#[tokio::test]
+async fn the_access_rules_of_the_documents_are_enough_for_a_redis_cluster() {
+    let nodes = start_nodes().await;
+    let diagnose = async |rules: &str| {
+        for node in &nodes {
+            node.execute(rules).await;
+        }
+        findings(&[("REDIS_URL", &nodes[0].user_url().replace("://", "+cluster://"))]).await
+    };
+
+    let (is_well, found) = diagnose(&documented_rules()).await;
+    assert!(is_well, "{found:?}");
+
+    let (is_well, found) = diagnose("ACL SETUSER signaling -cluster|slots").await;
+    assert!(!is_well);
+    assert_eq!(found[0].2, "the user signaling lacks +cluster|slots", "{found:?}");
 }

@@ -9,7 +9,9 @@ use tokio::process::{Child, Command};
 
 use super::{
     LEASE, SHORT_LEASE, TestCluster,
+    access::documented_rules,
     delivery::{assert_none_lost, talk_during},
+    doctor::findings,
     faults::join_six,
 };
 use crate::harness::redis_server::{binary, free_port};
@@ -96,4 +98,27 @@ async fn a_failover_of_redis_announces_no_leave() {
     for mut sentinel in sentinels {
         sentinel.process.kill().await.unwrap();
     }
+}
+
+/// A client of sentinels asks the Redis for its role, by `ROLE` or by `INFO`.
+#[tokio::test]
+async fn the_access_rules_of_the_documents_are_enough_behind_sentinels() {
+    let redis = RedisServer::start_with_password(PASSWORD).await;
+    redis.execute(&documented_rules()).await;
+    let mut sentinel = Sentinel::watches(&redis);
+    let url =
+        format!("redis+sentinel://signaling:{PASSWORD}@127.0.0.1:{}/signaling", sentinel.port);
+    eventually("doctor finds no fault", async || {
+        let (_, found) = findings(&[("REDIS_URL", &url)]).await;
+        let is_well = found.iter().all(|(_, verdict, _)| verdict != "fault");
+        if is_well { Ok(()) } else { Err(format!("{found:?}")) }
+    })
+    .await;
+
+    redis.execute("ACL SETUSER signaling -role -info").await;
+
+    let (is_well, found) = findings(&[("REDIS_URL", &url)]).await;
+    assert!(!is_well);
+    assert_eq!(found[0].2, "the user signaling lacks +info", "{found:?}");
+    sentinel.process.kill().await.unwrap();
 }

@@ -119,7 +119,7 @@ export const CLIENTS = {
   ws4py: pypi('ws4py', 'python/ws4py_client.py', { sets: noOrigin }),
   'curl-cffi': pypi('curl-cffi', 'python/curl_cffi_client.py', { sets: 'sends `ping`' }),
   lomond: pypi('lomond', 'python/lomond_client.py'),
-  'simple-websocket': pypi('simple-websocket', 'python/simple_websocket_client.py'),
+  'simple-websocket': pypi('simple-websocket', 'python/simple_websocket_client.py', { sets: '`ping_interval` below `WEBSOCKET_TIMEOUT`' }),
   niquests: pypi('niquests', 'python/niquests_client.py'),
   aiosonic: pypi('aiosonic', 'python/aiosonic_client.py', { sets: 'its own pings within `WEBSOCKET_TIMEOUT`' }),
   QWebSocket: debianPython('python3-pyqt5.qtwebsockets', ofPage('QWebSocket', 'qt.py'), { language: 'Python (Qt 5)' }),

@@ -32,10 +32,17 @@ const REGISTRIES = {
   crates: () => run('cargo', ['build', '--quiet', '--locked', '--bins', '--manifest-path', join(FIELD, 'clients/rust/Cargo.toml'), '--target-dir', join(TARGET, 'rust')]),
 };
 
+/** A program of crates.io, with no more of it than these features. */
+function installCrate({ crate, features }) {
+  const folders = ['--root', join(TARGET, 'cargo'), '--target-dir', join(TARGET, 'cargo-target')];
+  run('cargo', ['install', '--quiet', '--locked', ...folders, '--no-default-features', '--features', features.join(), crate]);
+}
+
 /** Installs what these rows of the tables need. */
 export function install(rows) {
   installDebian(['python3-venv', ...new Set(rows.flatMap(({ apt = [] }) => apt))]);
   for (const [name, installAll] of Object.entries(REGISTRIES)) {
     if (rows.some((row) => row.from === name || (name === 'pypi' && row.pypi))) installAll();
   }
+  for (const row of new Map(rows.filter(({ crate }) => crate).map((it) => [it.crate, it])).values()) installCrate(row);
 }

@@ -4,12 +4,12 @@
 import { execFile } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import WebSocket from '../browser/node_modules/ws/wrapper.mjs';
 import {
-  ask, certificate, Client, eventually, logIn, SERVER, sleep, startCaddy, startHaproxy, startNginx, startServer, substitute,
+  ask, certificate, Client, eventually, logIn, SERVER, startCaddy, startHaproxy, startNginx, startServer, substitute,
 } from '../browser/harness.mjs';
 import { startApache, startHaproxyTcp, startLighttpd, startStunnel } from '../browser/other_proxies.mjs';
 import { debian, pinned, VENV } from './clients.mjs';
+import { Member } from './member.mjs';
 import {
   startEnvoy, startHitch, startPlainNginx, startSquid, startTraefik, startTrafficServer, startVarnish,
 } from './proxy_starts.mjs';
@@ -55,64 +55,10 @@ export const PROXIES = {
   'hitch, TCP': { start: startHitch, settings: blindTcp, reload: signal('SIGHUP'), apt: ['hitch'] },
 };
 
-/** A member that can resume. */
-class Member {
-  constructor(url) {
-    this.received = [];
-    this.pings = 0;
-    this.socket = new WebSocket(`${url.replace('http', 'ws')}/ws/field`, { ca: certificate().ca });
-    this.closed = new Promise((done) => this.socket.once('close', (code, reason) => { this.end = `${code} ${reason}`.trim(); done(); }));
-    this.socket.on('ping', () => { this.pings += 1; });
-    this.socket.on('error', () => {}).on('message', (text) => {
-      const message = JSON.parse(text);
-      this.received.push(message);
-      this.seq = message.seq ?? this.seq;
-      this.resumeToken = message.resume_token ?? this.resumeToken;
-    });
-  }
-
-  send(message) { this.socket.send(JSON.stringify(message)); }
-
-  receive(...types) {
-    return eventually(() => `${types} comes, after ${JSON.stringify(this.received)} ${this.end ?? ''}`, () => this.received.find(({ type }) => types.includes(type)));
-  }
-
-  /** Whether the connection ends before so many pings have come. */
-  async isCutWithin(pings) {
-    const last = this.pings + pings;
-    await eventually(() => `${pings} pings come`, () => this.end !== undefined || this.pings >= last);
-    return this.end !== undefined;
-  }
-
-  static async join(url, token) {
-    const member = new Member(url);
-    await member.receive('auth_required');
-    member.send({ type: 'auth_token', token, clientId: 'member', features: ['resume'] });
-    await member.receive('users_in_room');
-    return member;
-  }
-
-  /** What comes of a resume on a new connection: `resumed`, or the code of the error. */
-  static async resume(url, { resumeToken, seq }) {
-    for (let attempt = 1; ; attempt += 1) {
-      const member = new Member(url);
-      const first = await Promise.race([member.receive('auth_required'), member.closed]);
-      if (!first) {
-        if (attempt === 50) return ['no connection', member];
-        await sleep(200); // as a client does between attempts
-        continue;
-      }
-      member.send({ type: 'resume', resume_token: resumeToken, last_seq: seq ?? 0 });
-      const { type, code } = await member.receive('resumed', 'error');
-      return [type === 'resumed' ? 'resumed' : code, member];
-    }
-  }
-}
-
 /** What becomes of a member whose connection is cut: how it ends, and whether the member resumes. */
 async function comesBack(url, member) {
   await member.closed;
-  const [outcome, next] = await Member.resume(url, member);
+  const [outcome, next] = await Member.resume(url, 'field', member);
   return [`${member.end.split(' ')[0]}, ${outcome}`, next];
 }
 
@@ -129,7 +75,7 @@ export async function tryProxy(name) {
 
   const token = await logIn(url, 'alice');
   verdict.login = 'yes';
-  let member = await Member.join(url, token);
+  let member = await Member.join(url, 'field', token, 'member');
   const peer = await Client.join(url, 'field', await logIn(url, 'bob'), 'peer');
   verdict.upgrade = 'yes';
 

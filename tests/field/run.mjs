@@ -1,20 +1,22 @@
-// Runs foreign proxies, clients and token libraries against the server, and compares what they do with the last results:
+// Runs foreign proxies, clients, token libraries, engines and TURN servers with the server, and compares what they do with the last results:
 //
 //   node tests/field/run.mjs [--accept] [NAME...]
 //
 // It installs what it needs. A verdict that differs from tests/field/results.json is an error, versions included; with --accept
-// the results are written there, and into the tables of the pages below. A NAME is a row of a table, or clients, proxies, tokens or
-// doctor. SIGNALING_SERVER names the server; default: target/debug/signaling-server.
+// the results are written there, and into the tables of the pages below. A NAME is a row of a table, or clients, proxies, tokens,
+// engines, turn or doctor. SIGNALING_SERVER names the server; default: target/debug/signaling-server.
 
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { cleanUp, ROOT } from '../browser/harness.mjs';
 import { CLIENTS } from './clients.mjs';
+import { ENGINES, tryEngine } from './engines.mjs';
 import { install } from './install.mjs';
 import { PROXIES, tryProxy, trySlowDoctor } from './proxies.mjs';
 import { LIBRARIES, tryLibrary } from './tokens.mjs';
 import { startRooms, tryClient } from './try_client.mjs';
+import { TURN_SERVERS, tryTurnServer } from './turn_servers.mjs';
 
 const RESULTS = join(ROOT, 'tests/field/results.json');
 /** How many clients run at a time; they are idle for most of it. */
@@ -24,6 +26,8 @@ const KINDS = {
   clients: { rows: CLIENTS, page: 'docs/build/minimal-clients.md', first: 'client' },
   proxies: { rows: PROXIES, page: 'docs/run/proxies.md', first: 'proxy' },
   tokens: { rows: LIBRARIES, page: 'docs/build/your-own-users.md', first: 'library' },
+  engines: { rows: ENGINES, page: 'docs/run/scaling.md', first: 'engine' },
+  turn: { rows: TURN_SERVERS, page: 'docs/run/turn-servers.md', first: 'server' },
   doctor: { rows: { 'nginx, its documents\' time-outs': {} } },
 };
 
@@ -80,6 +84,8 @@ try {
   await cleanUp();
   now.proxies = await each('proxies', 1, (name) => tryProxy(name).finally(cleanUp));
   now.tokens = await each('tokens', 1, tryLibrary);
+  now.engines = await each('engines', 1, (name) => tryEngine(name).finally(cleanUp));
+  now.turn = await each('turn', 1, (name) => tryTurnServer(name).finally(cleanUp));
   now.doctor = await each('doctor', 1, () => trySlowDoctor().finally(cleanUp));
 } finally {
   await cleanUp();

@@ -108,13 +108,13 @@ export async function tryClient(name, { server, strict, tap, token, peerToken })
 
   await ask('POST', server.url, `/admin/api/rooms/${room}/kick`, { token: ADMIN_TOKEN, json: { client_id: id } });
   await peer.receive('user_left');
-  await eventually(() => `${name} ends; ${said()}`, () => child.gone);
+  await eventually(() => `${name} ends; ${said()}`, () => child.isRead);
   if (!child.output.includes('has removed you from this room')) throw new Error(`${name} does not show the error of the kick; ${said()}`);
   row.kick = /^closed(.*)$/m.exec(child.output)?.[1].trim() || 'no code, no reason';
   await peer.close();
 
   const refused = launched(`${strict.url.replace('http', 'ws').replace('127.0.0.1', host)}/ws/${room}`);
-  await eventually(() => `${name} gives up on a refused connection; it said ${shortened(refused.output)}`, () => refused.gone);
+  await eventually(() => `${name} gives up on a refused connection; it said ${shortened(refused.output)}`, () => refused.isRead);
   row.refusal = refused.output.includes('403') ? 'shows 403' : 'shows no status';
   if (!strict.child.output.includes('"handshake refused"')) throw new Error(`the log does not say why ${name} was refused`);
   return row;

@@ -246,7 +246,7 @@ async fn kicks_without_end_keep_no_rule_out() {
     for number in 0..12_000 {
         let room = Some("den".to_owned());
         let about = RuleKind::Ban { room, subject: Subject::ClientId(format!("evades-{number}")) };
-        let kick = rules.create(about, now * 1000, 0).unwrap();
+        let kick = rules.create(about, None, now * 1000, 0).unwrap();
         rules.merge(kick, now);
     }
     let mut member = server.join("den", "alice").await;

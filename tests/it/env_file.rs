@@ -61,7 +61,10 @@ pub async fn start_until(folder: &TempDir, expected: &str) -> (String, bool) {
 }
 
 /// What is written, what is said about it, how it is mended, and whether it stops the start.
-const MISTAKES: [(&str, &str, &str, bool); 20] = [
+type Mistake = (&'static str, &'static str, &'static str, bool);
+
+/// In the form of values, and in names.
+const MALFORMED: [Mistake; 22] = [
     (
         "ALLOWED_ROOM=[\"standup\"]",
         "ALLOWED_ROOM: no setting has this name, so line 6 of .env has no effect",
@@ -117,18 +120,80 @@ const MISTAKES: [(&str, &str, &str, bool); 20] = [
     ),
     ("USERS_CSV=user.csv", "there is no file user.csv", "manage_users add", true),
     ("REDIS_URL=localhost:6379", "REDIS_URL", "use redis://", true),
+    ("HOST=127.0.0.1:8080", "\"127.0.0.1:8080\" is not accepted", "without a port", true),
+    ("ALLOWED_ROOMS=standup;retro", "in its name", "separate the rooms by commas", false),
+];
+
+/// In what values mean: each is accepted by itself.
+const MISTAKEN: [Mistake; 11] = [
+    ("USERS_CSV=/tmp", "/tmp: not a regular file", "name a file with accounts", true),
+    ("SSL_CERT_FILE=a.pem", "line 6 of .env has no effect", "set SSL_KEY_FILE, too", false),
+    ("STATE_FILE=/tmp", "/tmp is not a regular file", "name a file", false),
+    ("TRUSTED_PROXIES=0.0.0.0/0", "holds every address", "addresses of your proxies only", false),
+    ("TRUSTED_PROXIES=[]", "every request is refused", "name the proxy in TRUSTED_PROXIES", false),
+    ("REQUIRE_HTTPS=false", "in the clear", "set REQUIRE_HTTPS=true", false),
+    ("CORS_ORIGINS=[]", "lets no web page use this server", "origins of your pages", false),
+    ("METRICS_TOKEN=secret", "METRICS_TOKEN: is shorter than 16 bytes", "openssl rand", false),
+    (
+        "ADMIN_TOKEN=2f0a7d5c9b1e4836a0c7d5e9f1b2a3c4",
+        "ADMIN_TOKEN: is the same as SECRET_KEY",
+        "openssl rand",
+        false,
+    ),
+    (
+        "TURNSERVER_URLS=turn:127.0.0.1:3478",
+        "TURNSERVER_SECRET is empty",
+        "static-auth-secret",
+        false,
+    ),
+    ("MEMORY_BUDGET_MIB=1048576", "(MEMORY_BUDGET_MIB), of ", "lower MEMORY_BUDGET_MIB", false),
+];
+
+/// In addresses to listen on, which another machine may have.
+const NOT_HERE: [Mistake; 4] = [
+    (
+        "HOST=192.0.2.7",
+        "cannot listen on 192.0.2.7",
+        "set HOST to an address of this machine",
+        true,
+    ),
+    ("HOST=signaling.invalid", "cannot listen on signaling.invalid", "`ip address`", true),
+    (
+        "HOST=unix:/no/such/folder/socket",
+        "there is no folder /no/such/folder",
+        "`RuntimeDirectory=`",
+        true,
+    ),
+    ("METRICS_LISTEN=192.0.2.7:9464", "cannot listen on 192.0.2.7", "set METRICS_LISTEN to", true),
 ];
 
 #[tokio::test]
-async fn each_mistake_in_env_is_answered_alike_with_what_mends_it() {
-    for (line, problem, fix, is_fault) in MISTAKES {
+async fn each_malformed_line_of_env_is_answered_alike_with_what_mends_it() {
+    assert_answered_alike(&MALFORMED, true).await;
+}
+
+#[tokio::test]
+async fn each_mistaken_value_in_env_is_answered_alike_with_what_mends_it() {
+    assert_answered_alike(&MISTAKEN, true).await;
+}
+
+#[tokio::test]
+async fn an_address_that_this_machine_does_not_have_is_answered_alike_and_fails_the_start_alone() {
+    assert_answered_alike(&NOT_HERE, false).await;
+}
+
+/// The start, `--check-config` and `doctor` name the problem and the fix of each. What stops a start is a fault for
+/// `--check-config`, too, where `is_fault_everywhere`.
+async fn assert_answered_alike(mistakes: &[Mistake], is_fault_everywhere: bool) {
+    for &(line, problem, fix, stops) in mistakes {
         let folder = folder_with(line);
+        let is_fault = stops && is_fault_everywhere;
 
         let (started, is_listening) = start(&folder).await;
         let checked = run(&folder, &["--check-config"]).await;
         let diagnosed = run(&folder, &["doctor"]).await;
 
-        assert_eq!(is_listening, !is_fault, "{line}: {started}");
+        assert_eq!(is_listening, !stops, "{line}: {started}");
         assert_eq!(checked.status.code(), Some(i32::from(is_fault)), "{line}: {}", text(&checked));
         for said in [started, text(&checked), text(&diagnosed)] {
             assert!(said.contains(problem) && said.contains(fix), "{line}: {said}");

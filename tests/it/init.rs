@@ -106,7 +106,11 @@ async fn init_run_again_changes_nothing_that_exists() {
     let again = run_ok(&folder, &INIT).await;
     let other = run_ok(&folder, &["init", "--domain", "other.example", "--proxy", "caddy"]).await;
 
-    assert!(!again.contains("written") && !again.contains("password"), "{again}");
+    for said in ["written", "password", "differs"] {
+        assert!(!again.contains(said), "{again}");
+    }
+    assert!(other.contains("kept    NEXT-STEPS.md, which differs from what would be"), "{other}");
+    assert!(!other.contains("signaling-server.service, which"), "{other}");
     let after = files(folder.path());
     for (path, content) in &before {
         assert_eq!(after.get(path), Some(content), "{path:?}");

@@ -113,16 +113,20 @@ impl Issuer {
         json!({"iss":self.url,"aud":"calls","sub":user,"exp":unix_now() + 300})
     }
 
-    /// A server that finds the keys by discovery, whose users need no account.
-    async fn server(&self, more: &[(&str, &str)]) -> ServerProcess {
-        let mut settings = vec![
-            ("JWT_ISSUER", self.url.as_str()),
+    /// Settings of a server that takes its tokens.
+    fn settings(&self) -> [(&str, &str); 5] {
+        [
+            ("JWT_ISSUER", &self.url),
             ("JWT_AUDIENCE", "calls"),
             ("JWT_ALGORITHMS", "HS256,ES256"),
             ("JWT_JWKS_ALLOW_PRIVATE", "true"),
             ("USERS_REQUIRED", "false"),
-        ];
-        settings.extend(more);
+        ]
+    }
+
+    /// A server that finds the keys by discovery, whose users need no account.
+    async fn server(&self, more: &[(&str, &str)]) -> ServerProcess {
+        let settings = [&self.settings(), more].concat();
         RestartableServer::start(&settings).await.process
     }
 }
@@ -155,6 +159,7 @@ async fn users_of_an_issuer_join_without_an_account() {
     let (issuer, key) = (Issuer::start().await, SigningKey::new("one"));
     issuer.serve_keys(&[&key]);
     let mut server = issuer.server(&[]).await;
+    server.log.next_line_with("issuer keys fetched").await;
 
     let token = key.sign(&issuer.claims("auth0|5f7c:8"));
     let (status, me) = ask(&server, Method::GET, "/auth/me", &token).await;
@@ -316,7 +321,7 @@ async fn unknown_keys_cause_no_flood_of_requests() {
         assert_eq!(status_of(&server, &unknown.sign(&issuer.claims("u1"))).await, 401);
     }
 
-    assert_eq!(issuer.times_asked("/keys"), 2, "one when the server started, one for the first");
+    assert_eq!(issuer.times_asked("/keys"), 3, "one when the server started, two for the address");
 }
 
 #[tokio::test]
@@ -358,16 +363,45 @@ async fn doctor_says_why_the_keys_of_an_issuer_are_not_there() {
 }
 
 #[tokio::test]
+async fn doctor_and_the_log_say_that_an_issuer_has_more_keys_than_a_token_without_kid_is_tried_with()
+ {
+    let keys = ["1", "2", "3", "4", "5"].map(SigningKey::new);
+    let (issuer, folder) = (Issuer::start().await, home());
+    issuer.serve_keys(&keys.each_ref());
+    let mut server = issuer.server(&[]).await;
+    server.log.next_line_with("issuer keys fetched").await;
+    let without_kid = |key: &SigningKey| {
+        let signing = EncodingKey::from_ec_der(&key.pair.serialize_der());
+        let header = Header::new(Algorithm::ES256);
+        jsonwebtoken::encode(&header, &issuer.claims("u1"), &signing).unwrap()
+    };
+
+    assert_eq!(status_of(&server, &without_kid(&keys[3])).await, 200);
+    assert_eq!(status_of(&server, &keys[4].sign(&issuer.claims("u1"))).await, 200);
+    assert_eq!(status_of(&server, &without_kid(&keys[4])).await, 401);
+    let reason = reason(&mut server).await;
+    assert!(reason.contains("the issuer has 5 for its `alg`"), "{reason}");
+
+    let settings = issuer.settings();
+    let (_, found) = diagnose(&folder, &without_kid(&keys[4]), &settings).await;
+    let line = about(&found, "key");
+    assert!(line["fix"].as_str().unwrap().contains("`kid`"), "{line}");
+    let found = Findings::of(&folder, &settings).await;
+    found.assert_finding("issuer", "ok", "without `kid` is tried with the first 4", "");
+    let pem: String = keys.iter().map(|key| key.pair.public_key_pem()).collect();
+    std::fs::write(folder.path().join("keys.pem"), pem).unwrap();
+    let file = folder.path().join("keys.pem");
+    let settings =
+        [("JWT_PUBLIC_KEY_FILE", file.to_str().unwrap()), ("JWT_ALGORITHMS", "HS256,ES256")];
+    let found = Findings::of(&folder, &settings).await;
+    found.assert_finding("issuer", "warning", "5 keys without `kid`", "`kid`");
+}
+
+#[tokio::test]
 async fn doctor_says_line_by_line_what_is_right_and_wrong_with_a_token_of_an_issuer() {
     let (issuer, key, folder) = (Issuer::start().await, SigningKey::new("one"), home());
     issuer.serve_keys(&[&key]);
-    let settings = [
-        ("JWT_ISSUER", issuer.url.as_str()),
-        ("JWT_AUDIENCE", "calls"),
-        ("JWT_ALGORITHMS", "HS256,ES256"),
-        ("JWT_JWKS_ALLOW_PRIVATE", "true"),
-        ("USERS_REQUIRED", "false"),
-    ];
+    let settings = issuer.settings();
 
     let (is_well, found) = diagnose(&folder, &key.sign(&issuer.claims("u1")), &settings).await;
     assert!(is_well, "{found:#?}");

@@ -29,6 +29,7 @@ mod healthcheck;
 mod init;
 mod issuer;
 mod metrics;
+mod moderators;
 mod own_membership;
 mod own_users;
 mod process;

@@ -417,7 +417,7 @@ async fn a_port_that_is_taken_is_named() {
     let settings = [("DEBUG", "true"), ("HOST", "127.0.0.1"), ("PORT", &*port)];
     let said = start_err(&folder, &settings, &[]).await;
 
-    assert!(said.contains(&format!("cannot listen on 127.0.0.1:{port}")), "{said}");
+    assert!(said.contains(&format!("another program listens on 127.0.0.1 port {port}")), "{said}");
 }
 
 /// O05, O06.

@@ -1,9 +1,9 @@
 //! TLS on our own port.
 
-use std::{fs, os::unix::fs::PermissionsExt, sync::Arc};
+use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt, process::Stdio, sync::Arc};
 
 use rustls::{
-    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    ClientConfig, DigitallySignedStruct, HandshakeKind, RootCertStore, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
@@ -15,7 +15,11 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use crate::harness::{TEST_TIMEOUT, TestServer};
+use crate::harness::{
+    TEST_TIMEOUT, TestServer, eventually,
+    process::{RestartableServer, command},
+    redis_server::RedisServer,
+};
 
 const SELF_SIGNED: [(&str, &str); 4] = [
     ("REQUIRE_HTTPS", "true"),
@@ -221,4 +225,143 @@ async fn a_proxy_header_comes_before_tls() {
         assert!(answer.starts_with("http/1.1 200"), "{answer}");
     }
     assert!(connect(&server).await.is_err(), "without a header");
+}
+
+/// A client that comes back, with whatever `config` remembers of earlier connections: how it made its handshake.
+async fn return_to(address: SocketAddr, config: &Arc<ClientConfig>) -> HandshakeKind {
+    let stream = TcpStream::connect(address).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    let mut stream = TlsConnector::from(config.clone()).connect(name, stream).await.unwrap();
+    // The tickets of TLS 1.3 come behind the handshake.
+    let answer = ask(&mut stream, "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    assert!(answer.starts_with("http/1.1 200"), "{answer}");
+    stream.get_ref().1.handshake_kind().unwrap()
+}
+
+/// Clients of a server with a certificate of its own, one for each version of TLS.
+fn clients_of(server: &RestartableServer) -> Vec<Arc<ClientConfig>> {
+    let mut roots = RootCertStore::empty();
+    let certificate = server.folder.path().join("ssl/server.crt");
+    roots.add(CertificateDer::from_pem_file(certificate).unwrap()).unwrap();
+    let with = |version| {
+        let config = ClientConfig::builder_with_protocol_versions(&[version]);
+        Arc::new(config.with_root_certificates(roots.clone()).with_no_client_auth())
+    };
+    vec![with(&rustls::version::TLS13), with(&rustls::version::TLS12)]
+}
+
+#[tokio::test]
+async fn clients_resume_their_tls_session_after_a_restart() {
+    let mut server = RestartableServer::start(&SELF_SIGNED).await;
+    let clients = clients_of(&server);
+    for client in &clients {
+        assert_eq!(return_to(server.address(), client).await, HandshakeKind::Full);
+        assert_eq!(return_to(server.address(), client).await, HandshakeKind::Resumed);
+    }
+
+    server.process.kill().await;
+    server.restart().await;
+
+    for client in &clients {
+        assert_eq!(return_to(server.address(), client).await, HandshakeKind::Resumed);
+    }
+    let keys = server.folder.path().join("users.csv.state.tickets");
+    assert_eq!(fs::metadata(&keys).unwrap().permissions().mode() & 0o777, 0o600);
+    let secret = fs::read_to_string(&keys).unwrap();
+    let secret = secret.split_whitespace().nth(1).unwrap();
+    assert!(server.process.log.lines().iter().all(|line| !line.contains(secret)));
+
+    // Without the keys, or with other ones, the handshake is a full one.
+    server.process.kill().await;
+    fs::write(&keys, "not a key\n").unwrap();
+    server.restart().await;
+    for client in &clients {
+        assert_eq!(return_to(server.address(), client).await, HandshakeKind::Full);
+        assert_eq!(return_to(server.address(), client).await, HandshakeKind::Resumed);
+    }
+}
+
+#[tokio::test]
+async fn clients_resume_their_tls_session_on_another_server_of_the_cluster() {
+    let redis = RedisServer::start().await;
+    let url = redis.url();
+    let settings = [&SELF_SIGNED[..], &[("REDIS_URL", &url)]].concat();
+    let first = RestartableServer::start(&settings).await;
+    let folder = first.folder.path().display();
+    let (certificate, key) =
+        (format!("{folder}/ssl/server.crt"), format!("{folder}/ssl/server.key"));
+    let of_first = [("SSL_CERT_FILE", certificate.as_str()), ("SSL_KEY_FILE", key.as_str())];
+    let second = RestartableServer::start(&[&settings[..], &of_first].concat()).await;
+
+    for (one, other) in [(&first, &second), (&second, &first)] {
+        // The other one takes the key a moment after its start.
+        eventually("a session goes on on the other server", async || {
+            for client in clients_of(&first) {
+                return_to(one.address(), &client).await;
+                if return_to(other.address(), &client).await != HandshakeKind::Resumed {
+                    return false;
+                }
+            }
+            true
+        })
+        .await;
+    }
+
+    let names = redis.keys().await;
+    // The hour may just have ended.
+    let stored = names.iter().find(|name| name.contains("ticket_key")).unwrap();
+    let seconds: u64 = redis.ask(&format!("TTL {stored}")).await;
+    assert!((1..=24 * 60 * 60).contains(&seconds), "{seconds}");
+    let sealed: String = redis.ask(&format!("GET {stored}")).await;
+    let own = fs::read_to_string(first.folder.path().join("users.csv.state.tickets")).unwrap();
+    let own = own.lines().map(|line| line.split(' ').next_back().unwrap());
+    assert!({ own }.all(|secret| !sealed.contains(secret)), "it is encrypted");
+}
+
+#[tokio::test]
+async fn no_session_outlives_a_server_without_tickets() {
+    let settings = [&SELF_SIGNED[..], &[("TLS_SESSION_TICKETS", "false")]].concat();
+    let mut server = RestartableServer::start(&settings).await;
+    let clients = clients_of(&server);
+    for client in &clients {
+        assert_eq!(return_to(server.address(), client).await, HandshakeKind::Full);
+    }
+
+    server.process.kill().await;
+    server.restart().await;
+
+    for client in &clients {
+        assert_eq!(return_to(server.address(), client).await, HandshakeKind::Full);
+    }
+    assert!(!server.folder.path().join("users.csv.state.tickets").exists());
+}
+
+/// OpenSSL is what curl, Node and most proxies are built on.
+#[tokio::test]
+async fn openssl_resumes_its_session_after_a_restart() {
+    let mut server = RestartableServer::start(&SELF_SIGNED).await;
+    let session = server.folder.path().join("session.pem").to_str().unwrap().to_owned();
+    let connect = async |server: &RestartableServer, version: &str, more: [&str; 2]| {
+        let address = server.address().to_string();
+        let mut openssl = command("/usr/bin/openssl", &server.folder);
+        openssl.args(["s_client", "-connect", &address, "-servername", "localhost", version]);
+        openssl.args(more).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut openssl = openssl.spawn().unwrap();
+        let request = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        // Kept open until the server has closed: what comes behind the handshake is read.
+        let mut input = openssl.stdin.take().unwrap();
+        input.write_all(request).await.unwrap();
+        let output = timeout(TEST_TIMEOUT, openssl.wait_with_output()).await.unwrap().unwrap();
+        drop(input);
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+
+    for version in ["-tls1_3", "-tls1_2"] {
+        let first = connect(&server, version, ["-sess_out", &session]).await;
+        assert!(first.contains("New, TLSv1"), "{first}");
+        server.process.kill().await;
+        server.restart().await;
+        let second = connect(&server, version, ["-sess_in", &session]).await;
+        assert!(second.contains("Reused, TLSv1"), "{second}");
+    }
 }

@@ -179,7 +179,12 @@ async fn doctor_says_line_by_line_what_is_right_and_wrong_with_a_token() {
     assert!(!is_well && message.contains("by a logout"), "{found:#?}");
 }
 
-async fn post(server: &ServerProcess, path: &str, token: &str, body: Value) -> (StatusCode, Value) {
+pub async fn post(
+    server: &ServerProcess,
+    path: &str,
+    token: &str,
+    body: Value,
+) -> (StatusCode, Value) {
     let url = format!("http://{}{path}", server.address);
     let answer = http().build().unwrap().post(url).bearer_auth(token).json(&body).send().await;
     let answer = answer.unwrap();
@@ -279,7 +284,7 @@ async fn an_administrator_ends_tokens_by_their_id_their_user_and_their_time() {
 }
 
 /// A connection to `room` on which a token with the claim `signaling` was presented.
-async fn present(server: &ServerProcess, room: &str, user: &str, signaling: Value) -> Client {
+pub async fn present(server: &ServerProcess, room: &str, user: &str, signaling: Value) -> Client {
     let token = hs256(KEY, &json!({"sub":user,"exp":unix_now() + 300,"signaling":signaling}));
     let mut client = Client::connect(server.address, room, &[]).await.unwrap();
     assert_eq!(client.receive().await["type"], "auth_required");

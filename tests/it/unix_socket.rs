@@ -130,7 +130,7 @@ async fn the_socket_has_its_mode_and_a_restart_replaces_what_a_crash_has_left() 
         server.settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
 
     let second = start_err(&server.folder, &settings, &[]).await;
-    assert!(second.contains("another process listens on it"), "{second}");
+    assert!(second.contains("another program listens on"), "{second}");
     assert_eq!(status(&socket, "/health", &[]).await, 200, "the first is still there");
 
     server.child.kill().await.unwrap();
@@ -212,7 +212,7 @@ async fn settings_that_do_not_go_together_prevent_the_start() {
         (&[("PROXY_PROTOCOL", "true"), ("TRUSTED_PROXIES", "[]")], "closes every connection"),
         (
             &[("HOST", "unix:/no/such/folder/socket")],
-            "cannot listen on unix:/no/such/folder/socket",
+            "cannot listen on /no/such/folder/socket: there is no folder",
         ),
     ] {
         let all: Vec<_> = [("DEBUG", "true")].iter().chain(settings).copied().collect();

@@ -158,6 +158,28 @@ describe('from a fresh Debian to production', { timeout: SUITE_TIMEOUT }, () => 
     assert.deepEqual(commands.filter((command) => !steps.includes(command)), []);
   });
 
+  test('the page about ports has the commands of init', () => {
+    const steps = readFileSync(inside('root/signaling/NEXT-STEPS.md'), 'utf8').split('\n');
+    const commands = blocks('machine', 'docs/run/ports-and-firewall.md').join('').trim().split('\n');
+
+    assert.deepEqual(commands.filter((command) => !steps.includes(command)), []);
+  });
+
+  test('the commands of the runbook for a bad night find no fault', () => {
+    const said = type(blocks('machine', 'docs/run/runbook.md').join(''));
+
+    assert.doesNotMatch(said, /^FAULT/m);
+    assert.match(said, /"listening"/);
+  });
+
+  test('the commands of an upgrade accept the settings of init without a warning', () => {
+    const [install, check] = blocks('machine', 'docs/run/upgrade.md');
+
+    type(`cd /root\n${install}`);
+
+    assert.equal(type(check), '');
+  });
+
   test('two browsers call each other through TURN', async () => {
     call.push(...await startCall('first', 'turn:'));
 

@@ -18,8 +18,6 @@ const MEASURED: usize = 1000;
 
 /// The cost of idle members.
 pub struct Idle {
-    /// The number of members at the end.
-    pub members: usize,
     /// Processor time of a join in microseconds: mean of the first thousand, and of the last.
     pub join: (f64, f64),
     /// Joins per second, on average.
@@ -63,7 +61,7 @@ pub fn measure(subject: &Subject, load: &mut Load, members: usize) -> io::Result
     let joins_per_second = members as f64 / start.elapsed().as_secs_f64();
     settle(subject)?;
     let bytes = (subject.resident()? - before) as f64 / members as f64;
-    Ok(Idle { members, join: (first, last), joins_per_second, bytes })
+    Ok(Idle { join: (first, last), joins_per_second, bytes })
 }
 
 /// Clients that join, disconnect at once, and join again. A unit is one such visit.

@@ -58,14 +58,16 @@ export declare class Peer extends Emitter<PeerEvents> {
     private isDetached;
     private isIgnoringOffer;
     /** Candidates that arrived before a remote description. */
-    private earlyCandidates;
+    private candidates;
     private senders;
     /** Senders whose track is unpublished; their media sections are used again. */
     private idleSenders;
     private work;
     private restarts;
     private restartTimer;
-    private startTimer;
+    private handshakeTimer;
+    /** Whether the connection has been `connected`. */
+    private isUp;
     private isReported;
     private createdAt;
     /** Creates a data channel to this peer, which receives it as a `channel` event. */
@@ -82,6 +84,11 @@ export declare class Peer extends Emitter<PeerEvents> {
     private replaceConnection;
     /** Replaces this connection, and lets the peer do the same with its end, which has the key `remoteKey`. */
     private repair;
+    /**
+     * Replaces a connection whose DTLS transport has failed, or goes on with the handshake of a connection that the peer has replaced
+     * meanwhile, as Chromium does: no ICE restart brings it back. Whether that is still to be tried.
+     */
+    private replaceTransport;
     /** Runs `task` after the tasks before it, so that each begins and ends in the signaling state `stable`. */
     private enqueue;
     /**
@@ -108,6 +115,8 @@ export declare class Peer extends Emitter<PeerEvents> {
     private applyDescription;
     private addCandidate;
     private handleConnectionState;
+    /** Restarts ICE after `delay` and later again, until the state is another one; `false` for a state that needs none. */
+    private restartIn;
     /** Reports the first outcome of the call to the server, for its metrics. */
     private reportOutcome;
 }

@@ -46,10 +46,17 @@ const OFFER_TIMEOUT = 500;
 const ICE_START_TIMEOUT = 1_500;
 /** How long a disconnected connection may recover on its own. */
 const RESTART_DELAY = 3_000;
+/** How long a failed one waits for the first ICE restart. */
+const FAILED_DELAY = 500;
+/** The pause after an ICE restart that did not help is twice as long as the one before, up to this. */
+const MAX_RESTART_DELAY = 30_000;
+/** How long a DTLS handshake may take once ICE is connected; three times as long on the polite side, as one replacement is enough. */
+const HANDSHAKE_TIMEOUT = 10_000;
 
 /** How long an offer may stay unanswered while both members are connected to the server. */
 const ANSWER_TIMEOUT = 30_000;
 
+/** After so many ICE restarts in a row the call counts as failed. The restarts go on: a TURN server or a network may come back. */
 const MAX_RESTARTS = 5;
 /** After so many offers without an answer the peer is asked no more, until it sends a description. */
 const MAX_UNANSWERED = 3;
@@ -86,7 +93,7 @@ class NoConnection {
   }
   addTrack(): void {}
   createDataChannel(): never {
-    throw new TypeError('No RTCPeerConnection is available: pass a class to connect()');
+    throw new TypeError('there is no RTCPeerConnection class: pass one to connect()');
   }
   setConfiguration(): void {}
   restartIce(): void {}
@@ -125,14 +132,16 @@ export class Peer extends Emitter<PeerEvents> {
   private isDetached = false;
   private isIgnoringOffer = false;
   /** Candidates that arrived before a remote description. */
-  private earlyCandidates: (RTCIceCandidateInit | null)[] = [];
+  private candidates: (RTCIceCandidateInit | null)[] = [];
   private senders = new Map<MediaStreamTrack, RTCRtpSender>();
   /** Senders whose track is unpublished; their media sections are used again. */
   private idleSenders = new Set<RTCRtpSender>();
   private work: Promise<void> = Promise.resolve();
   private restarts = 0;
   private restartTimer: ReturnType<typeof setTimeout> | undefined;
-  private startTimer: ReturnType<typeof setTimeout> | undefined;
+  private handshakeTimer: ReturnType<typeof setTimeout> | undefined;
+  /** Whether the connection has been `connected`. */
+  private isUp = false;
   private isReported = false;
   private createdAt = Date.now();
 
@@ -276,7 +285,7 @@ export class Peer extends Emitter<PeerEvents> {
   /** @internal */
   dispose(): void {
     clearTimeout(this.restartTimer);
-    clearTimeout(this.startTimer);
+    clearTimeout(this.handshakeTimer);
     clearTimeout(this.answerTimer);
     this.finish();
     this.connection.close();
@@ -298,8 +307,8 @@ export class Peer extends Emitter<PeerEvents> {
     this.remoteKey = undefined;
     this.newest = 0;
     this.offer = undefined;
-    this.isIgnoringOffer = false;
-    this.earlyCandidates = [];
+    this.isUp = this.isIgnoringOffer = false;
+    this.candidates = [];
     this.senders.clear();
     this.idleSenders.clear();
     let awaitsOffer = !this.offersFirst;
@@ -320,11 +329,15 @@ export class Peer extends Emitter<PeerEvents> {
     };
     pc.ondatachannel = ({ channel }) => this.emit('channel', { peer: this, channel });
     pc.onconnectionstatechange = () => this.handleConnectionState();
+    pc.oniceconnectionstatechange = () => {
+      clearTimeout(this.handshakeTimer);
+      this.handshakeTimer = setTimeout(() => {
+        if (pc.connectionState !== 'connected' && /^co/.test(pc.iceConnectionState)) this.replaceTransport(pc);
+      }, HANDSHAKE_TIMEOUT * (this.polite ? 3 : 1));
+    };
     pc.onsignalingstatechange = () => {
-      clearTimeout(this.startTimer);
-      if (pc.signalingState !== 'stable' || pc.connectionState !== 'new') return;
       // A first offer that was rolled back for an older client: an ICE restart makes Chromium gather.
-      this.startTimer = setTimeout(() => pc.connectionState === 'new' && pc.restartIce(), ICE_START_TIMEOUT);
+      if (pc.connectionState === 'new') this.restartIn(pc.signalingState === 'stable' && ICE_START_TIMEOUT);
     };
     for (const stream of this.context.streams.keys()) for (const track of stream.getTracks()) this.publish(track, stream);
   }
@@ -344,6 +357,17 @@ export class Peer extends Emitter<PeerEvents> {
     if (this.isFinished) return;
     this.replaceConnection();
     this.sendKey(remoteKey);
+  }
+
+  /**
+   * Replaces a connection whose DTLS transport has failed, or goes on with the handshake of a connection that the peer has replaced
+   * meanwhile, as Chromium does: no ICE restart brings it back. Whether that is still to be tried.
+   */
+  private replaceTransport(pc: RTCPeerConnection): boolean {
+    if (!this.isNumbered || this.repairs++ >= MAX_REPAIRS) return false;
+    // In turn: what waits for a connection that is closed waits for good.
+    this.enqueue(async () => { if (pc === this.connection) this.repair(this.remoteKey); });
+    return true;
   }
 
   /** Runs `task` after the tasks before it, so that each begins and ends in the signaling state `stable`. */
@@ -465,7 +489,7 @@ export class Peer extends Emitter<PeerEvents> {
       if (!isOffer && !this.isOfferSet) await this.setLocal({ type: 'offer', sdp: offer!.sdp });
       await pc.setRemoteDescription({ type, sdp });
       this.remoteKey = remoteKey;
-      for (const candidate of this.earlyCandidates.splice(0)) this.enqueue(() => this.addCandidate(candidate));
+      for (const candidate of this.candidates.splice(0)) this.enqueue(() => this.addCandidate(candidate));
       if (isOffer) {
         await this.setLocal();
         this.sendDescription({ type: 'answer', sdp: pc.localDescription!.sdp, n });
@@ -487,7 +511,7 @@ export class Peer extends Emitter<PeerEvents> {
   private async addCandidate(candidate: RTCIceCandidateInit | null): Promise<void> {
     const pc = this.connection;
     if (!pc.remoteDescription) {
-      this.earlyCandidates.push(candidate);
+      this.candidates.push(candidate);
       return;
     }
     try {
@@ -501,25 +525,33 @@ export class Peer extends Emitter<PeerEvents> {
   }
 
   private handleConnectionState(): void {
-    const state = this.connection.connectionState;
-    clearTimeout(this.restartTimer);
+    const pc = this.connection;
+    const state = pc.connectionState;
     if (state === 'connected') {
-      this.restarts = 0;
+      this.isUp = true;
+      this.restarts = this.repairs = 0;
       void this.reportOutcome('connected');
     }
-    const pc = this.connection;
-    const delay = state === 'failed' ? 0 : RESTART_DELAY;
-    if (state === 'failed' && pc.iceConnectionState !== 'failed' && this.isNumbered && this.repairs++ < MAX_REPAIRS) {
-      // A DTLS transport has failed, and no ICE restart brings it back. In turn: what waits for a connection that is closed waits for good.
-      this.enqueue(async () => { if (pc === this.connection) this.repair(this.remoteKey); });
-    } else if ((state === 'failed' || state === 'disconnected') && this.restarts < MAX_RESTARTS) {
-      // Both ends notice, and one restart is enough. The polite one waits longer and restarts if the other is offline.
-      this.restartTimer = setTimeout(() => {
-        this.restarts++;
-        this.restartIce();
-      }, this.polite ? delay + 2 * RESTART_DELAY : delay);
-    } else if (state === 'failed') void this.reportOutcome('failed');
+    // Where ICE has failed, an ICE restart helps: in Chromium (156), whose DTLS transport stays `connected`, and in Firefox (153) before the
+    // first handshake. Later Firefox would say `connected` and send nothing.
+    const isLost = state === 'failed' && (this.isUp || /^co/.test(pc.iceConnectionState))
+      && [pc.sctp, ...pc.getSenders()].some((one) => one?.transport?.state === state);
+    const isReplaced = isLost && this.replaceTransport(pc);
+    this.restartIn(state === 'disconnected' ? RESTART_DELAY : state === 'failed' && !isReplaced && FAILED_DELAY);
     this.emit('state', { peer: this, state });
+  }
+
+  /** Restarts ICE after `delay` and later again, until the state is another one; `false` for a state that needs none. */
+  private restartIn(delay: number | false): void {
+    clearTimeout(this.restartTimer);
+    if (!delay) return;
+    // Both ends notice, and one restart is enough. The polite one waits longer and restarts if the other is offline, or has not noticed.
+    const pause = Math.min(delay * 2 ** this.restarts, MAX_RESTART_DELAY) * (this.polite ? 3 : 1);
+    this.restartTimer = setTimeout(() => {
+      if (this.restarts++ === MAX_RESTARTS) void this.reportOutcome('failed');
+      this.restartIce();
+      this.restartIn(delay);
+    }, pause);
   }
 
   /** Reports the first outcome of the call to the server, for its metrics. */

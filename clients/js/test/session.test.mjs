@@ -55,6 +55,7 @@ class FakeConnection {
   signalingState = 'stable';
   constructor(configuration) { this.configuration = configuration; FakeConnection.all.push(this); }
   setConfiguration(configuration) { this.configuration = configuration; }
+  getSenders() { return []; }
   async getStats() { return new Map(); }
   async setRemoteDescription(description) { this.remoteDescription = description; }
   async setLocalDescription() { this.localDescription = { type: 'answer', sdp: 'v=0' }; }
@@ -648,6 +649,71 @@ test('leaves the room while its page is cached, joins anew after it, and reconne
   } finally {
     delete globalThis.addEventListener;
     delete globalThis.removeEventListener;
+  }
+});
+
+/** A session with Bob, and what a change of the states of his connection does: when ICE restarts, in seconds, during the next `seconds`. */
+async function callBob(polite) {
+  const { session } = await join();
+  const peer = session.peers.get('bob-1');
+  peer.polite = polite;
+  const restartsAfter = async (states, seconds) => {
+    const { connection } = peer;
+    const [began, times] = [clock.now, []];
+    connection.restartIce = () => times.push((clock.now - began) / 1000);
+    Object.assign(connection, states).onconnectionstatechange();
+    for (let passed = 0; passed < seconds; passed += 10) {
+      await clock.advance(10_000);
+      await FakeSocket.last.receive({ type: 'limits' }); // the server is there
+    }
+    return times;
+  };
+  return { session, peer, restartsAfter };
+}
+
+test('restarts ICE until it helps, after longer and longer pauses', async () => {
+  const expected = { failed: [0.5, 1.5, 3.5, 7.5, 15.5, 31.5, 61.5, 91.5], disconnected: [3, 9, 21, 45, 75, 105] };
+  for (const [connectionState, times] of Object.entries(expected)) {
+    for (const polite of [false, true]) {
+      const { session, restartsAfter } = await callBob(polite);
+      const factor = polite ? 3 : 1;
+
+      assert.deepEqual(await restartsAfter({ connectionState, iceConnectionState: 'disconnected' }, 120 * factor), times.map((time) => time * factor));
+      const reports = FakeSocket.last.sent.filter(({ type }) => type === 'call_report').map(({ outcome }) => outcome);
+      assert.deepEqual(reports, ['failed'], 'the server is told once');
+
+      assert.deepEqual(await restartsAfter({ connectionState: 'connected', iceConnectionState: 'connected' }, 120), []);
+      assert.deepEqual(await restartsAfter({ connectionState: 'failed', iceConnectionState: 'failed' }, 10), polite ? [1.5, 4.5] : [0.5, 1.5, 3.5, 7.5]);
+      session.close();
+      assert.equal(clock.timers.size, 0);
+    }
+  }
+});
+
+test('replaces a connection that has failed where its DTLS transport is lost, so that data channels outlive a TURN server', async () => {
+  const connected = { connectionState: 'connected', iceConnectionState: 'connected' };
+  for (const [before, iceConnectionState, dtls, isReplaced, what] of [
+    [connected, 'disconnected', 'connected', false, 'a TURN server is gone, in Chromium'],
+    [connected, 'disconnected', 'failed', true, 'the same in Firefox, which sends nothing after an ICE restart'],
+    [connected, 'failed', 'failed', true, 'the same, where ICE says so first'],
+    [connected, 'connected', 'failed', true, 'a TURN connection is closed, in Firefox with a data channel'],
+    [null, 'failed', 'failed', false, 'a TURN server was never there, in Firefox'],
+    [null, 'connected', 'failed', true, 'a handshake has failed'],
+  ]) {
+    for (const place of ['sctp', 'sender']) {
+      const { session, peer, restartsAfter } = await callBob(false);
+      peer.handleSignal('answer', { type: 'answer', pc: 'b', peer: 'replaced' }); // Bob's client numbers its offers
+      await settle();
+      const end = { transport: { state: dtls } };
+      Object.assign(peer.connection, place === 'sctp' ? { sctp: end } : { getSenders: () => [{ transport: null }, end] });
+      if (before) await restartsAfter(before, 0);
+
+      const restarts = await restartsAfter({ connectionState: 'failed', iceConnectionState }, 10);
+
+      assert.deepEqual([FakeConnection.all.length, restarts.length], isReplaced ? [2, 0] : [1, 4], `${what}, ${place}`);
+      session.close();
+      FakeConnection.all = [];
+    }
   }
 });
 

@@ -48,18 +48,22 @@ pub(super) fn run(
     let mut said = Vec::new();
     for file in files::all(&installation, &secrets) {
         let path = if file.path == files::ENV { environment.file() } else { Path::new(file.path) };
-        let is_new = create(path, &file).map_err(|error| format!("{}: {error}", path.display()))?;
-        said.push(format!("{} {}", if is_new { "written" } else { "kept   " }, path.display()));
-        if !is_new && file.path == files::ENV {
+        let created =
+            create(path, &file).map_err(|error| format!("{}: {error}", path.display()))?;
+        if file.path == files::ENV && created != Created::New {
+            // Its secrets differ in any case.
+            said.push(Created::Same.line(path));
             said.extend(missing_settings(&file.text, environment));
+        } else {
+            said.push(created.line(path));
         }
     }
     if installation.has_users_file() {
         said.push(create_account(&installation.user)?);
     }
     let steps = NewFile { path: STEPS, mode: 0o644, text: steps::text(&installation) };
-    let is_new = create(Path::new(STEPS), &steps)?;
-    said.push(format!("{} {STEPS}", if is_new { "written" } else { "kept   " }));
+    let created = create(Path::new(STEPS), &steps)?;
+    said.push(created.line(Path::new(STEPS)));
     terminal::print(said.join("\n"))?;
     Ok(terminal::print(format!("\n{}", steps.text.trim_end()))?)
 }
@@ -84,14 +88,41 @@ fn random_secret() -> io::Result<SecretString> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into())
 }
 
-/// Writes a file that is not there yet; says whether it was not.
-fn create(path: &Path, NewFile { mode, text, .. }: &NewFile) -> io::Result<bool> {
+/// What has become of a file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Created {
+    /// It is written.
+    New,
+    /// It was there, with the same content.
+    Same,
+    /// It was there, with other content, such as that for another domain.
+    Different,
+}
+
+impl Created {
+    fn line(self, path: &Path) -> String {
+        let path = path.display();
+        match self {
+            Self::New => format!("written {path}"),
+            Self::Same => format!("kept    {path}"),
+            Self::Different => format!(
+                "kept    {path}, which differs from what would be written now: move it away to get that"
+            ),
+        }
+    }
+}
+
+/// Writes a file that is not there yet.
+fn create(path: &Path, NewFile { mode, text, .. }: &NewFile) -> io::Result<Created> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         fs::create_dir_all(folder)?;
     }
     match File::options().create_new(true).write(true).mode(*mode).open(path) {
-        Ok(mut file) => file.write_all(text.as_bytes()).map(|()| true),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Ok(mut file) => file.write_all(text.as_bytes()).map(|()| Created::New),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let is_same = fs::read_to_string(path).is_ok_and(|there| there == *text);
+            Ok(if is_same { Created::Same } else { Created::Different })
+        }
         Err(error) => Err(error),
     }
 }

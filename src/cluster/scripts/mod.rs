@@ -18,6 +18,9 @@ const REAP_BATCH: usize = 32;
 /// Rooms that one call of `sweep.lua` looks through, about.
 const SWEEP_BATCH: usize = 32;
 
+/// Keys that one call of `sweep.lua` looks at, about, for rooms that no list names. Most are not of this cluster, or no rooms.
+const KEYS_BATCH: usize = 256;
+
 /// Moderation rules that go in one call, for the same reason.
 const MAX_RULES_PER_CALL: usize = 64;
 
@@ -26,13 +29,14 @@ pub const PROBE_SCRIPT: &str = include_str!("probe.lua");
 
 /// Every command that the scripts run, with arguments, for [`PROBE_SCRIPT`]. `@` stands for the beginning of a key. The last one
 /// removes what the others have written.
-pub const SCRIPT_COMMANDS: [&str; 32] = [
+pub const SCRIPT_COMMANDS: [&str; 33] = [
     "TIME",
     "SET @text 1",
     "GET @text",
     "INCR @text",
     "DECR @text",
     "EXISTS @text",
+    "SCAN 0 MATCH @* COUNT 10",
     "HSET @hash field 1",
     "HGET @hash field",
     "HINCRBY @hash field 1",
@@ -88,7 +92,7 @@ impl Scripts {
     pub fn new(timings: ClusterTimings) -> Self {
         let lease = timings.lease.as_secs_f64();
         let constants = format!(
-            "local LEASE, INBOX_MAX_LEN, REAP_BATCH, SWEEP_BATCH = {lease}, {INBOX_MAX_LEN}, {REAP_BATCH}, {SWEEP_BATCH}\n"
+            "local LEASE, INBOX_MAX_LEN, REAP_BATCH, SWEEP_BATCH, KEYS_BATCH = {lease}, {INBOX_MAX_LEN}, {REAP_BATCH}, {SWEEP_BATCH}, {KEYS_BATCH}\n"
         );
         let script =
             |body: &str| Script::new(&[&constants, include_str!("lib.lua"), body].concat());

@@ -20,6 +20,9 @@ pub(super) struct RuleBody {
     /// The capacity of the room.
     #[serde(skip_serializing_if = "Option::is_none")]
     members: Option<usize>,
+    /// The username of the moderator who has made it; absent where that was an administrator.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    moderator: Option<String>,
     /// In the answer to a kick, a ban or a mute: whether an account, or a member on this server, has that name now. The rule applies in
     /// either case.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -66,14 +69,15 @@ pub(super) enum RuleTarget {
 
 impl From<ModerationRule> for RuleBody {
     fn from(rule: ModerationRule) -> Self {
-        let ModerationRule { about, at, until, members, is_removed: _ } = rule;
+        let ModerationRule { about, at, until, members, moderator, is_removed: _ } = rule;
         let target = match about {
             RuleKind::Ban { room, subject } => RuleTarget::Ban { room, who: subject },
             RuleKind::Lock { room } => RuleTarget::Lock { room },
             RuleKind::Mute { room, subject } => RuleTarget::Mute { room, who: subject },
             RuleKind::Capacity { room } => RuleTarget::Capacity { room },
         };
-        Self { target, at, until, members, is_known: None, applied_on: None, nodes: None }
+        let (is_known, applied_on, nodes) = (None, None, None);
+        Self { target, at, until, members, moderator, is_known, applied_on, nodes }
     }
 }
 

@@ -3,9 +3,13 @@
 use axum::extract::{FromRequest, Multipart, Request};
 use secrecy::SecretString;
 use serde_json::{Map, Value, json};
+use url::form_urlencoded;
 
 use super::body::{json_object, media_type, read, refuse_encoded, refuse_other_than_json};
 use crate::http::error::{ApiError, FieldError};
+
+/// The fields of a login; others are passed over.
+const FIELDS: [&str; 3] = ["grant_type", "username", "password"];
 
 /// A name and a password from a JSON object.
 pub(in crate::http) struct JsonLogin(pub(in crate::http) Login);
@@ -24,7 +28,7 @@ impl<S: Send + Sync> FromRequest<S> for JsonLogin {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         refuse_other_than_json(request.headers())?;
-        let fields = json_object(&read(request.into_body()).await?)?;
+        let fields = json_object(&read(request.into_body()).await?, Some(&FIELDS))?;
         Login::from_fields(fields, Vec::new()).map(Self)
     }
 }
@@ -92,11 +96,9 @@ impl Login {
 
 /// The fields of a form; an empty field counts as missing, as in FastAPI.
 fn form_fields(bytes: &[u8]) -> Map<String, Value> {
-    let pairs: Vec<(String, String)> = serde_urlencoded::from_bytes(bytes).unwrap_or_default();
-    pairs
-        .into_iter()
-        .filter(|(_, value)| !value.is_empty())
-        .map(|(name, value)| (name, value.into()))
+    form_urlencoded::parse(bytes)
+        .filter(|(name, value)| FIELDS.contains(&&**name) && !value.is_empty())
+        .map(|(name, value)| (name.into_owned(), value.into()))
         .collect()
 }
 
@@ -112,7 +114,7 @@ async fn multipart_fields<S: Send + Sync>(
     while let Some(field) = form.next_field().await.map_err(malformed)? {
         let name = field.name().unwrap_or_default().to_owned();
         let value = field.text().await.map_err(malformed)?;
-        if !value.is_empty() {
+        if FIELDS.contains(&&*name) && !value.is_empty() {
             fields.insert(name, value.into());
         }
     }

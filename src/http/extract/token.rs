@@ -27,10 +27,11 @@ impl FromRequestParts<AppState> for CurrentUser {
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
         let Bearer(token) = bearer(&parts.headers)?.ok_or(ApiError::NotAuthenticated)?;
         let token = token.expose_secret();
-        if app.needs_issuer_key(token) {
-            app.await_issuer_key(token).await;
+        let address = address_of(parts);
+        if app.needs_issuer_key(token, address) {
+            app.await_issuer_key(token, address).await;
         }
-        let (account, claims) = app.identify(token, address_of(parts))?;
+        let (account, claims) = app.identify(token, address)?;
         Ok(Self(account, claims))
     }
 }

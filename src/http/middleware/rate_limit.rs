@@ -20,6 +20,7 @@ use crate::{
     },
     limits::{RateDecision, RefusalKind, log_refusal},
     metrics::LimitKind,
+    net::ConnectionInfo,
     state::AppState,
 };
 
@@ -33,6 +34,7 @@ pub(super) const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("rateli
 pub(in crate::http) async fn limit_requests(
     State(app): State<AppState>,
     Extension(client): Extension<ClientEndpoint>,
+    Extension(connection): Extension<ConnectionInfo>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -42,7 +44,7 @@ pub(in crate::http) async fn limit_requests(
         || path.starts_with("/health/")
         || path == "/metrics"
         || is_websocket
-        || (path.starts_with("/admin/api/") && administrator(&app, request.headers()).is_ok());
+        || path.starts_with("/admin/api/") && administrator(&app, request.headers()).is_ok();
     if !is_exempt && app.memory.is_exhausted() {
         app.metrics.record_limit(LimitKind::Memory);
         return ApiError::Overloaded.into_response();
@@ -72,6 +74,10 @@ pub(in crate::http) async fn limit_requests(
             let (head, body) = request.into_parts();
             match read_in_time(body, app.config.intervals.http.body).await {
                 Ok(bytes) => {
+                    // What arrived in pieces has lost its turn.
+                    if !bytes.is_empty() {
+                        connection.turns.take().await;
+                    }
                     let body = Body::from(Bytes::from_owner(bytes));
                     next.run(Request::from_parts(head, body)).await
                 }

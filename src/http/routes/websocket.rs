@@ -13,7 +13,11 @@ use axum::{
 };
 use bytestring::ByteString;
 use hyper::upgrade::OnUpgrade;
-use tokio::{runtime::Handle, time::Instant};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    runtime::Handle,
+    time::Instant,
+};
 use tracing::Span;
 use uuid::Uuid;
 
@@ -26,18 +30,18 @@ use crate::{
         middleware::{client::log_refused_handshake, request::RequestId},
     },
     limits::{Permit, RefusalKind, count_refusal},
-    memory::{Charge, MemoryHolder, MemoryKind},
+    memory::{Charge, MemoryKind},
     metrics::LimitKind,
-    moderation::{EntryDenied, MAX_DURATION_SECONDS, RuleKind, Subject},
+    moderation::{EntryDenied, ModerationRefusal},
     net::{ConnectionInfo, ConnectionSlot, Upgraded, stream_of, workers::Workers},
     protocol::{CloseReason, MessageLimits, ModerationRequest},
     rooms::{Peer, is_room_id},
     session::{
         self, AuthError, Authorized, Credentials, IceServerSet, SessionContext, SessionServices,
     },
-    state::{AppState, ModerationError},
+    state::AppState,
     telemetry::TraceContext,
-    websocket::{Socket, WebSocket, sec_websocket_accept},
+    websocket::{WebSocket, sec_websocket_accept},
 };
 
 /// How much of a refused `Origin` is logged and answered, in characters.
@@ -128,108 +132,117 @@ struct PendingSocket {
     slot: Arc<ConnectionSlot>,
 }
 
-/// Moves the connection to the worker of its room, as a task that keeps nothing of its request.
+/// Moves the connection to the worker of its room, where its session begins.
 fn spawn_session(
     app: AppState,
     pending: PendingSocket,
     upgraded: hyper::upgrade::Upgraded,
     workers: &Workers,
 ) {
-    let (max_message_bytes, metrics) =
-        (app.session_limits().max_first_message_bytes(), app.metrics.clone());
     let Some((mut stream, unread)) = stream_of(upgraded) else {
         return tracing::error!("upgraded connection has an unknown stream type");
     };
-    let memory = app.memory.holder();
     let (worker, sessions) = (workers.of(&pending.room), app.sessions.clone());
-    let session = async move {
+    let beginning = async move {
         if let Err(error) = stream.move_to_current_runtime() {
             return tracing::warn!(%error, "cannot move a connection to its worker");
         }
         match stream {
-            Upgraded::Plain(stream) => {
-                let socket = WebSocket::new(stream, unread, max_message_bytes, metrics)
-                    .with_memory_holder(&memory);
-                run_session(app, pending, socket, memory).await;
-            }
-            Upgraded::Tls(stream) => {
-                let socket = WebSocket::new(stream, unread, max_message_bytes, metrics)
-                    .with_memory_holder(&memory);
-                run_session(app, pending, socket, memory).await;
-            }
+            Upgraded::Plain(stream) => begin_session(app, pending, stream, unread),
+            Upgraded::Tls(stream) => begin_session(app, pending, stream, unread),
         }
     };
-    sessions.spawn_on(session, worker);
+    sessions.spawn_on(beginning, worker);
 }
 
-#[expect(
-    clippy::manual_async_fn,
-    reason = "an async fn holds its arguments twice, for as long as a member stays"
-)]
-fn run_session(
-    app: AppState,
-    pending: PendingSocket,
-    mut socket: impl Socket,
-    memory: Arc<MemoryHolder>,
-) -> impl Future<Output = ()> + Send {
-    async move {
-        let PendingSocket { address, request, room, handshake, permit, slot } = pending;
-        let mut held = memory.charge(MemoryKind::PartialFrames);
-        let _ = held.set(UNAUTHENTICATED_BYTES);
-        let is_full = app.memory.is_exhausted() || app.sockets.in_use() >= app.socket_capacity;
-        // What is refused for that takes no place.
-        let address_permit = if is_full { None } else { app.sockets.acquire(address) };
-        let close_reason = app
-            .check_room_open(&room)
-            .or(is_full.then_some(CloseReason::Overloaded))
-            .or(address_permit.is_none().then_some(CloseReason::TooManyConnections));
-        if let Some(reason) = close_reason {
-            if reason == CloseReason::TooManyConnections {
-                app.metrics.record_limit(LimitKind::Sockets);
-            }
-            if reason == CloseReason::Overloaded {
-                app.metrics.record_limit(LimitKind::Memory);
-            }
-            return session::reject(&mut socket, reason, address, handshake, &app.metrics).await;
+/// Runs a session on a stream that is no connection of [`net::serve`](crate::net::serve), as if it had been upgraded: for the
+/// bench, which has more members than a process may have file descriptors. Returns whether there was a place for it.
+pub fn serve_stream<S>(
+    app: &AppState,
+    workers: &Workers,
+    room: &str,
+    address: IpAddr,
+    stream: S,
+) -> bool
+where
+    S: AsyncRead + AsyncWrite + Send + 'static,
+{
+    let Some(permit) = app.unauthenticated.acquire(address) else { return false };
+    let request = Uuid::new_v4();
+    let handshake = session::handshake_span(request, room, address);
+    let (room, slot) = (room.to_owned(), Arc::default());
+    let pending = PendingSocket { address, request, room, handshake, permit, slot };
+    let (worker, sessions) = (workers.of(&pending.room), app.sessions.clone());
+    let app = app.clone();
+    sessions.spawn_on(async move { begin_session(app, pending, stream, Vec::new()) }, worker);
+    true
+}
+
+/// Begins a session on this runtime, as a task that keeps nothing of its request. `unread` was read from the stream already.
+fn begin_session<S>(app: AppState, pending: PendingSocket, stream: S, unread: Vec<u8>)
+where
+    S: AsyncRead + AsyncWrite + Send + 'static,
+{
+    let PendingSocket { address, request, room, mut handshake, permit, slot } = pending;
+    let (sessions, metrics, memory) =
+        (app.sessions.clone(), app.metrics.clone(), app.memory.holder());
+    let max_message_bytes = app.session_limits().max_first_message_bytes();
+    let mut socket = WebSocket::new(stream, unread, max_message_bytes, metrics.clone())
+        .with_memory_holder(&memory);
+    let mut held = memory.charge(MemoryKind::PartialFrames);
+    let _ = held.set(UNAUTHENTICATED_BYTES);
+    let is_full = app.memory.is_exhausted() || app.sockets.in_use() >= app.socket_capacity;
+    // What is refused for that takes no place.
+    let address_permit = if is_full { None } else { app.sockets.acquire(address) };
+    let close_reason = app
+        .check_room_open(&room)
+        .or(is_full.then_some(CloseReason::Overloaded))
+        .or(address_permit.is_none().then_some(CloseReason::TooManyConnections));
+    if let Some(reason) = close_reason {
+        if reason == CloseReason::TooManyConnections {
+            metrics.record_limit(LimitKind::Sockets);
         }
-        let context = SessionContext {
-            rooms: app.rooms.clone(),
-            room: room.into(),
-            request_id: request,
+        if reason == CloseReason::Overloaded {
+            metrics.record_limit(LimitKind::Memory);
+        }
+        sessions.spawn(async move {
+            session::reject(&mut socket, reason, address, handshake, &metrics).await;
+            drop((permit, held, address_permit));
+        });
+        return;
+    }
+    let context = SessionContext {
+        rooms: app.rooms.clone(),
+        room: room.into(),
+        request_id: request,
+        address,
+        limits: app.session_limits(),
+        joins: app.joins.clone(),
+        message_budgets: app.message_budgets.clone(),
+        metrics,
+        memory,
+        resume_tokens: app.resume_tokens.clone(),
+        snapshot: app.snapshot.clone(),
+        closing: app.closing(),
+        services: StateServices {
+            app,
             address,
-            limits: app.session_limits(),
-            joins: app.joins.clone(),
-            message_budgets: app.message_budgets.clone(),
-            metrics: app.metrics.clone(),
-            memory,
-            services: StateServices {
-                app: app.clone(),
-                address,
-                unauthenticated: Mutex::new(Some(Box::new((permit, held)))),
-                of_account: Mutex::new(None),
-            },
-            resume_tokens: app.resume_tokens.clone(),
-            snapshot: app.snapshot.clone(),
-            closing: app.closing(),
-        };
-        let (_, detached) = session::run(&mut socket, &context, handshake).await;
+            unauthenticated: Mutex::new(Some(Box::new((permit, held)))),
+            of_account: Mutex::new(None),
+        },
+    };
+    // What it captures is held as long as a member stays.
+    sessions.spawn(async move {
+        let (_, detached) = session::run(&mut socket, &context, &mut handshake).await;
         if context.memory.is_shed() {
             slot.reset_at_end();
         }
         // A member without a connection holds no permit for one: this task ends.
         if let Some(member) = detached {
-            app.keep_detached(member, address, &Handle::current());
+            context.services.app.keep_detached(member, address, &Handle::current());
         }
-    }
-}
-
-/// A [`ModerationRequest`] that owns its parts.
-enum ModeratorAct {
-    Ban(Subject, u64),
-    Mute(Subject, u64),
-    Unmute(Subject),
-    Lock,
-    Unlock,
+        drop(address_permit);
+    });
 }
 
 /// The services for one connection. Drops what it has as an unauthenticated one once it is authorized.
@@ -277,63 +290,33 @@ impl SessionServices for StateServices {
     }
 
     fn needs_issuer_key(&self, token: &str) -> bool {
-        self.app.needs_issuer_key(token)
+        self.app.needs_issuer_key(token, self.address)
     }
 
     async fn await_issuer_key(&self, token: &str) {
-        self.app.await_issuer_key(token).await;
+        self.app.await_issuer_key(token, self.address).await;
     }
 
     fn moderate(
         &self,
-        room: Arc<str>,
+        room: &Arc<str>,
+        moderator: &Arc<str>,
         request: &ModerationRequest<'_>,
         queue: ClientQueue,
         answer: ByteString,
         failure: ByteString,
-    ) {
-        let (app, room) = (self.app.clone(), room.to_string());
-        let act = match request {
-            ModerationRequest::Kick { client_id, ban_seconds } => {
-                ModeratorAct::Ban(Subject::ClientId(client_id.to_string()), *ban_seconds)
-            }
-            ModerationRequest::Mute { client_id, seconds } => {
-                let seconds = seconds.unwrap_or(MAX_DURATION_SECONDS);
-                ModeratorAct::Mute(Subject::ClientId(client_id.to_string()), seconds)
-            }
-            ModerationRequest::Unmute { client_id } => {
-                ModeratorAct::Unmute(Subject::ClientId(client_id.to_string()))
-            }
-            ModerationRequest::Lock => ModeratorAct::Lock,
-            ModerationRequest::Unlock => ModeratorAct::Unlock,
+    ) -> Result<(), ModerationRefusal> {
+        let Some(rule) = self.app.moderate(room, moderator, request)? else {
+            queue.push(answer, None);
+            return Ok(());
         };
         // A session does not wait for the disk and for other nodes.
+        let app = self.app.clone();
         tokio::spawn(async move {
-            let done = match act {
-                ModeratorAct::Ban(subject, seconds) => {
-                    app.ban(Some(room), subject, seconds).await.map(drop)
-                }
-                ModeratorAct::Mute(subject, seconds) => {
-                    app.mute(room, subject, seconds).await.map(drop)
-                }
-                ModeratorAct::Unmute(subject) => {
-                    let removed = app.remove_rule(RuleKind::Mute { room, subject }).await;
-                    removed.map(drop).map_err(ModerationError::from)
-                }
-                ModeratorAct::Lock => app.lock(room).await.map(drop),
-                ModeratorAct::Unlock => {
-                    let removed = app.remove_rule(RuleKind::Lock { room }).await;
-                    removed.map(drop).map_err(ModerationError::from)
-                }
-            };
-            match done {
-                Ok(()) => drop(queue.push(answer, None)),
-                Err(error) => {
-                    tracing::warn!(%error, "moderation refused");
-                    queue.push(failure, None);
-                }
-            }
+            let kept = app.keep_rule(&rule).await;
+            queue.push(if kept.is_ok() { answer } else { failure }, None);
         });
+        Ok(())
     }
 
     fn ice_servers(&self, username: Option<&str>) -> IceServerSet {

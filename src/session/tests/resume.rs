@@ -246,6 +246,7 @@ async fn members_that_may_resume_continue_in_the_next_process() {
     lose_connection(away).await;
     server.rooms.begin_shutdown();
     server.closer.send_replace(Some(Duration::from_secs(10)));
+    server.rooms.wake_members();
     for client in [alice, bob] {
         let (_, close, _) = client.read_to_close().await;
         assert_eq!(close.0, 1012);
@@ -315,6 +316,7 @@ async fn the_later_peer_is_polite_also_after_a_resume_and_in_the_next_process() 
     assert_eq!(polite(&reply), [false, false]);
     server.rooms.begin_shutdown();
     server.closer.send_replace(Some(Duration::from_secs(10)));
+    server.rooms.wake_members();
     for client in [first, second, third] {
         client.read_to_close().await;
     }

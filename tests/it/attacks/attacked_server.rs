@@ -305,6 +305,22 @@ impl AttackedServer {
         fields[11..13].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum()
     }
 
+    /// The niceness of each thread of this name, and of the main thread (proc(5), `nice`).
+    pub fn niceness(&self, name: &str) -> (Vec<i32>, i32) {
+        let of = |stat: String| -> (String, i32) {
+            let (before, after) = stat.rsplit_once(')').unwrap();
+            let name = before.split_once('(').unwrap().1.to_owned();
+            (name, after.split_whitespace().nth(16).unwrap().parse().unwrap())
+        };
+        let process = format!("/proc/{}", self.pid());
+        let threads = fs::read_dir(format!("{process}/task")).unwrap();
+        // A thread may end meanwhile.
+        let stats = threads
+            .filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("stat")).ok().map(of));
+        let niceness = stats.filter(|(of, _)| of == name).map(|(_, niceness)| niceness).collect();
+        (niceness, of(fs::read_to_string(format!("{process}/stat")).unwrap()).1)
+    }
+
     /// How many files and sockets the process has open.
     pub fn open_files(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()

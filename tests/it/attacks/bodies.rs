@@ -202,3 +202,70 @@ async fn extensions_and_trailers_of_a_chunked_body_are_bounded() {
     assert_eq!(answer.status, 200);
     server.assert_unharmed().await;
 }
+
+/// What a login does not have is read over, however it is made.
+#[tokio::test]
+async fn fields_that_a_login_does_not_have_are_ignored() {
+    let server = AttackedServer::start(&[]).await;
+    let deep = format!("{}{}", "[".repeat(30_000), "]".repeat(30_000));
+    let fields = format!(r#""username":"alice","password":"{PASSWORD}""#);
+    let many: String = (0..7_000).map(|number| format!("{number}=x&")).collect();
+    let form = format!("{many}username=alice&password={}", PASSWORD.replace(' ', "+"));
+    let json = "Content-Type: application/json\r\n";
+
+    for (path, headers, body, status) in [
+        ("/auth/login", json, format!(r#"{{"a":{deep},{fields},"b":{{}}}}"#), 200),
+        ("/auth/login", json, format!(r#"{{{fields},"a":[}}"#), 422),
+        ("/auth/login", json, format!(r#"{{{fields}}}{{}}"#), 422),
+        ("/auth/login", json, format!(r#"{{"username":{deep},"password":"x"}}"#), 422),
+        ("/auth/token", "Content-Type: application/x-www-form-urlencoded\r\n", form, 200),
+    ] {
+        let answer = ask(server.address, posting(path, headers, &body)).await.expect(path);
+
+        assert_eq!(answer.status, status, "{body}: {answer:?}");
+    }
+    server.assert_unharmed().await;
+}
+
+#[tokio::test]
+async fn a_body_has_at_most_64_kibibytes() {
+    const ADMIN_TOKEN: &str = "admin-token-of-the-target-0123456789abcdef";
+    const MESSAGE: &str = "/admin/api/rooms/empty/message";
+    const MOST: usize = 64 << 10;
+    let server = AttackedServer::start(&[("ADMIN_TOKEN", ADMIN_TOKEN)]).await;
+    let filled = |before: &str, after: &str, size: usize| {
+        format!("{before}{}{after}", "x".repeat(size - before.len() - after.len()))
+    };
+    let login = |size| filled(r#"{"username":"alice","password":""#, r#""}"#, size);
+    let form = |size| filled("username=alice&password=", "", size);
+    let part = "--b\r\nContent-Disposition: form-data; name=";
+    let parts = format!("{part}\"username\"\r\n\r\nalice\r\n{part}\"password\"\r\n\r\n");
+    let multipart = |size| filled(&parts, "\r\n--b--\r\n", size);
+    let message = |size| filled(r#"{"data":""#, r#""}"#, size);
+    let json = "Content-Type: application/json\r\n".to_owned();
+    let of_form = "Content-Type: application/x-www-form-urlencoded\r\n".to_owned();
+    let of_multipart = "Content-Type: multipart/form-data; boundary=b\r\n".to_owned();
+    let as_admin = format!("{json}Authorization: Bearer {ADMIN_TOKEN}\r\n");
+
+    for (path, headers, body, status) in [
+        ("/auth/login", json.clone(), login(MOST), 401),
+        ("/auth/login", json, login(MOST + 1), 413),
+        ("/auth/token", of_form.clone(), form(MOST), 401),
+        ("/auth/token", of_form, form(MOST + 1), 413),
+        ("/auth/token", of_multipart.clone(), multipart(MOST), 401),
+        ("/auth/token", of_multipart, multipart(MOST + 1), 413),
+        ("/auth/refresh", String::new(), "x".repeat(MOST), 401),
+        ("/auth/refresh", String::new(), "x".repeat(MOST + 1), 413),
+        ("/auth/logout", String::new(), "x".repeat(MOST), 200),
+        ("/auth/logout", String::new(), "x".repeat(MOST + 1), 413),
+        ("/nowhere", String::new(), "x".repeat(MOST + 1), 413),
+        (MESSAGE, as_admin.clone(), message(MOST), 404),
+        (MESSAGE, as_admin, message(MOST + 1), 413),
+    ] {
+        let size = body.len();
+        let answer = ask(server.address, posting(path, &headers, body)).await.expect(path);
+
+        assert_eq!(answer.status, status, "{path} {headers}{size} bytes: {answer:?}");
+    }
+    server.assert_unharmed().await;
+}

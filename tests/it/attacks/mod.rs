@@ -15,6 +15,7 @@ mod identity;
 mod introduction;
 mod jwt;
 mod limits;
+mod logins;
 mod memory;
 mod origins;
 mod process;

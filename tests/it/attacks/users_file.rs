@@ -248,6 +248,7 @@ async fn an_invalid_users_file_leaves_the_accounts_unchanged() {
         carol.assert_no_more_messages().await;
     }
     fs::remove_file(&path).unwrap();
+    poll_fails().await;
     fs::create_dir(&path).unwrap();
     poll_fails().await;
     assert_eq!(login_status(&server, "alice", PASSWORD).await, 200);

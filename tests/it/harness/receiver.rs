@@ -3,6 +3,7 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
 
 use axum::{
@@ -33,8 +34,8 @@ pub struct Delivered {
 #[derive(Clone)]
 struct ReceiverState {
     delivered: Arc<Mutex<Vec<Delivered>>>,
-    /// It never answers.
-    hangs: bool,
+    /// How long it takes to answer; `None` where it never does.
+    delay: Option<Duration>,
 }
 
 pub struct WebhookReceiver {
@@ -46,23 +47,28 @@ pub struct WebhookReceiver {
 
 impl WebhookReceiver {
     pub async fn start() -> Self {
-        Self::start_with(false, None).await
+        Self::start_slow(Duration::ZERO).await
+    }
+
+    /// A receiver that takes so long for each request.
+    pub async fn start_slow(delay: Duration) -> Self {
+        Self::start_with(Some(delay), None).await
     }
 
     /// A receiver that takes every request and answers none.
     pub async fn start_hanging() -> Self {
-        Self::start_with(true, None).await
+        Self::start_with(None, None).await
     }
 
     /// A receiver that takes TLS alone.
     pub async fn start_tls(tls: tokio_rustls::TlsAcceptor) -> Self {
-        Self::start_with(false, Some(tls)).await
+        Self::start_with(Some(Duration::ZERO), Some(tls)).await
     }
 
-    async fn start_with(hangs: bool, tls: Option<tokio_rustls::TlsAcceptor>) -> Self {
+    async fn start_with(delay: Option<Duration>, tls: Option<tokio_rustls::TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let shared = ReceiverState { delivered: Arc::default(), hangs };
+        let shared = ReceiverState { delivered: Arc::default(), delay };
         let router = Router::new().fallback(take).with_state(shared.clone());
         let mut connections = JoinSet::new();
         connections.spawn(async move {
@@ -132,8 +138,10 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, router: Router) {
 async fn take(State(shared): State<ReceiverState>, headers: HeaderMap, body: Bytes) -> StatusCode {
     let event = serde_json::from_slice(&body).unwrap();
     shared.delivered.lock().unwrap().push(Delivered { headers, body, event });
-    if shared.hangs {
-        std::future::pending::<()>().await;
+    match shared.delay {
+        Some(Duration::ZERO) => {}
+        Some(delay) => tokio::time::sleep(delay).await,
+        None => std::future::pending().await,
     }
     StatusCode::NO_CONTENT
 }

@@ -89,17 +89,18 @@ impl RedisServer {
 
     async fn start_with(scheme: &'static str, mut folder: TempDir, arguments: &[&str]) -> Self {
         let arguments: Vec<_> = arguments.iter().map(|&it| it.to_owned()).collect();
-        loop {
+        // Another process may take the port before it does. One that knows no TLS never starts.
+        for _ in 0..10 {
             let port = free_port();
             let process = launch(port, &folder, scheme, &arguments);
             let arguments = arguments.clone();
             let mut redis = Self { port, folder, process, arguments, scheme };
-            // Another process may have taken the port since.
             if redis.is_ready().await {
                 return redis;
             }
             folder = redis.folder;
         }
+        panic!("{} does not start with {arguments:?}", binary());
     }
 
     pub fn address(&self) -> SocketAddr {

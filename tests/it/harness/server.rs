@@ -71,7 +71,7 @@ impl TestServer {
             net::listen(&config.startup.listen.host, config.startup.listen.port).await.unwrap();
         let address = listener.local_addr().unwrap();
         let tls = config.startup.listen.tls.clone();
-        let tls = tls.map(|files| Arc::new(ServerCertificate::load(files).unwrap()));
+        let tls = tls.map(|files| Arc::new(ServerCertificate::load(files, None).unwrap()));
         let (users, _) = Users::load(&config.startup.auth.users_csv).unwrap();
         let revoked = RevokedTokens::load(&config.startup.auth.users_csv, unix_now()).unwrap();
         let orders = ModerationRules::load(&config.startup.auth.users_csv).unwrap();

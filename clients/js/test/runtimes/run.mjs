@@ -1,21 +1,25 @@
 // The client in other runtimes: `node run.mjs NAME=COMMAND...`, such as `node18=/opt/node18/bin/node`; a name that ends with
-// `+ws` uses the package ws in place of the runtime's own class. Each joins, survives a restart and a crash of the server,
-// and exchanges messages after each. It needs the packages of tests/browser and a built server. Outside CI.
+// `+ws` uses the package ws in place of the runtime's own class, and `webkit` alone is a page in WebKitGTK. Each joins, survives a
+// restart and a crash of the server, and exchanges messages after each. It needs the packages of tests/browser and a built server.
+// Outside CI.
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { cleanUp, eventually, freePort, logIn, startServer } from '../../../../tests/browser/harness.mjs';
 
 const WS = new URL('../../../../tests/browser/node_modules/ws/wrapper.mjs', import.meta.url).href;
 const KEYS = { SECRET_KEY: 'k'.repeat(40), JWT_SECRET_KEY: 'j'.repeat(40) };
 const member = new URL('member.mjs', import.meta.url).pathname;
+const webkit = new URL('webkit_member.mjs', import.meta.url).pathname;
 
 async function run(name, command) {
   const settings = { PORT: `${await freePort()}`, ...KEYS };
   let server = await startServer(settings);
   const token = await logIn(server.url, 'alice');
-  const [program, ...flags] = command.split(' ');
-  const child = spawn(program, [...flags, member, server.url, 'runtime', token, ...(name.endsWith('+ws') ? [WS] : [])], { stdio: ['ignore', 'pipe', 'pipe'] });
+  const [program, ...flags] = command ? [...command.split(' '), member] : [process.execPath, webkit];
+  const child = spawn(program, [...flags, server.url, 'runtime', token, ...(name.endsWith('+ws') ? [WS] : [])], { stdio: ['ignore', 'pipe', 'pipe'] });
+  const ended = once(child, 'exit');
   let output = '';
   let errors = '';
   child.stdout.on('data', (text) => { output += text; });
@@ -42,7 +46,8 @@ async function run(name, command) {
     assert.deepEqual(seen().filter(([kind]) => kind === 'error' || kind === 'closed'), []);
     console.log(`${name}: joins, talks, survives a restart and a crash`);
   } finally {
-    child.kill('SIGKILL');
+    child.kill('SIGTERM');
+    await ended;
     await server.end();
   }
 }

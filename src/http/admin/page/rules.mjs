@@ -22,9 +22,10 @@ export function showRules(rules, roomId) {
   const shown = rules.filter(({ room }) => roomId === undefined || room === undefined || room === roomId);
   byId('rulesSection').hidden = shown.length === 0;
   const remove = rowButton('Remove', (rule) => perform(() => request('POST', apiPath('remove'), rule), 'Rule removed.'));
-  syncChildren(byId('rules'), shown.slice(0, MAX_ROWS), ({ rule, room, who }) => JSON.stringify([rule, room, who]), rowOf(['Room', 'Until'], remove), (row, rule) => {
+  syncChildren(byId('rules'), shown.slice(0, MAX_ROWS), ({ rule, room, who }) => JSON.stringify([rule, room, who]), rowOf(['Room', 'Made by', 'Until'], remove), (row, rule) => {
     const isUnlimited = rule.until - rule.at / 1000 > UNLIMITED;
-    setCells(row, describeRule(rule), rule.room ?? 'all rooms', isUnlimited ? 'removed by an administrator' : new Date(rule.until * 1000).toLocaleString());
+    const author = rule.moderator === undefined ? 'an administrator' : `moderator ${rule.moderator}`;
+    setCells(row, describeRule(rule), rule.room ?? 'all rooms', author, isUnlimited ? 'it is removed' : new Date(rule.until * 1000).toLocaleString());
   });
 }
 

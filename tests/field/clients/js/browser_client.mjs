@@ -2,7 +2,7 @@
 
 import { openBrowser } from '../../../browser/browser.mjs';
 import { openFirefox } from '../../../browser/firefox.mjs';
-import { cleanUp, sleep } from '../../../browser/harness.mjs';
+import { cleanUp } from '../../../browser/harness.mjs';
 import { openWebKit } from './webkit.mjs';
 
 const PAGE = process.env.PAGE_URL;
@@ -20,23 +20,30 @@ const BROWSERS = {
   webkit: () => openWebKit(PAGE),
 };
 
-/** In the page: opens the socket, and keeps what there is to print. */
+/** In the page: opens the socket, and keeps what there is to print; `nextLines` gives it as soon as there is any. */
 function open({ url, token }) {
-  window.lines = [];
+  const lines = [];
+  let tell = () => {};
+  const print = (line) => { lines.push(line); tell(); };
+  window.nextLines = async () => {
+    // A driver does not wait for ever.
+    if (lines.length === 0) await new Promise((done) => { tell = done; setTimeout(done, 5_000); });
+    return lines.splice(0);
+  };
   const socket = new WebSocket(url);
   socket.onmessage = ({ data }) => {
-    lines.push(data);
+    print(data);
     const { type, from } = JSON.parse(data);
     if (type === 'auth_required') socket.send(JSON.stringify({ type: 'auth_token', token }));
     if (type === 'offer') socket.send(JSON.stringify({ type: 'answer', answer: {}, to: from }));
   };
-  socket.onclose = ({ code, reason }) => lines.push(`closed ${code} ${reason}`);
+  socket.onclose = ({ code, reason }) => print(`closed ${code} ${reason}`);
 }
 
 const page = await BROWSERS[process.argv[2]]();
 await page.evaluate(open, { url: process.env.ROOM_URL, token: process.env.TOKEN });
-for (let isOpen = true; isOpen; await sleep(100)) {
-  for (const line of await page.evaluate(() => window.lines.splice(0))) {
+for (let isOpen = true; isOpen;) {
+  for (const line of await page.evaluate(() => window.nextLines())) {
     console.log(line);
     if (line.startsWith('closed')) isOpen = false;
   }

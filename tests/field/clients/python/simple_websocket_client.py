@@ -1,7 +1,8 @@
 from room import URL, reply
 from simple_websocket import Client, ConnectionClosed
 
-socket = Client.connect(URL)
+# A message that comes with the response to the handshake is read with the first Pong at the latest.
+socket = Client.connect(URL, ping_interval=1)
 try:
     while True:
         if answer := reply(socket.receive()):
