@@ -15,10 +15,16 @@ const isCheck = process.argv.includes('--check');
 const dist = isCheck ? mkdtempSync(join(tmpdir(), 'signaling-client-')) : 'dist';
 if (!isCheck) rmSync(dist, { recursive: true, force: true });
 
+/** The members that TypeScript keeps private get short names. Not those whose name is also a field of a frame, an option or a browser's. */
+const source = readdirSync('src').map((name) => readFileSync(join('src', name), 'utf8')).join('\n');
+const declared = new Set([...source.matchAll(/\b(?:private|protected) (?:(?:readonly|async) )*(\w+)/g)].map(([, name]) => name));
+const isShared = (name) => new RegExp(`(?<!\\bthis)\\.${name}\\b|[{,]\\s*${name}\\b|(?<!(?:private|protected|readonly) )\\b${name}\\??:`).test(source);
+const mangleProps = new RegExp(`^(${[...declared].filter((name) => name !== 'readonly' && !isShared(name)).join('|')})$`);
+
 await build({
   entryPoints: ['src/index.ts'], outfile: join(dist, 'signaling.js'),
   bundle: true, minify: true, sourcemap: true, sourcesContent: true, sourceRoot: 'signaling-client',
-  format: 'esm', target: 'es2022',
+  format: 'esm', target: 'es2022', mangleProps,
 });
 execFileSync('node_modules/.bin/tsc', ['--outDir', dist], { stdio: 'inherit' });
 

@@ -204,11 +204,14 @@ describe('the JavaScript client in Firefox', { timeout: SUITE_TIMEOUT }, () => {
       await assertUnharmed(tabs);
 
       tabs = await listening('restarts ICE');
-      const before = [];
-      for (const { page } of tabs) before.push((await page.evaluate(status)).ufrag);
-      await tabs[0].page.evaluate(() => [...window.call.session.peers.values()][0].restartIce());
-      for (const [number, tab] of tabs.entries()) await reaches(tab, 'restarts', ({ ufrag }) => ufrag !== before[number]);
-      await seeEachOther([tabs[0]]);
+      // Several times: in some restarts Firefox and Chromium find no new path (docs/build/clients.md), and the client restarts again.
+      for (let round = 0; round < 6; round += 1) {
+        const before = [];
+        for (const { page } of tabs) before.push((await page.evaluate(status)).ufrag);
+        await tabs[round % 2].page.evaluate(() => [...window.call.session.peers.values()][0].restartIce());
+        for (const [number, tab] of tabs.entries()) await reaches(tab, 'restarts', ({ ufrag }) => ufrag !== before[number]);
+        await seeEachOther([tabs[0]]);
+      }
       await assertUnharmed(tabs);
     });
 

@@ -57,6 +57,8 @@ export declare class Peer extends Emitter<PeerEvents> {
     private answerTimer;
     private isDetached;
     private isIgnoringOffer;
+    /** Told of candidates that need not be sent, for the next description contains them. */
+    private onCandidate;
     /** Candidates that arrived before a remote description. */
     private candidates;
     private senders;
@@ -108,6 +110,11 @@ export declare class Peer extends Emitter<PeerEvents> {
     /** Takes back an offer that the peer refuses or has never received. */
     private expectAnswer;
     private setLocal;
+    /**
+     * Waits for the first candidate after an ICE restart, so that the description contains one. Without it Chromium (156) pairs its new
+     * candidates with the old ones of the peer. Firefox (153) still answers there, and Chromium then never nominates a new pair.
+     */
+    private gather;
     private sendDescription;
     /** Tells the peer which connection this client has, with an answer without a description, if it knows another one. */
     private sendKey;

@@ -46,6 +46,10 @@ const OFFER_TIMEOUT = 500;
 const ICE_START_TIMEOUT = 1_500;
 /** How long a disconnected connection may recover on its own. */
 const RESTART_DELAY = 3_000;
+/** How long a connected one may search for a new path after an ICE restart, which may be stuck. */
+const SEARCH_DELAY = 5_000;
+/** How long a description of an ICE restart waits for its first candidate. */
+const CANDIDATE_TIMEOUT = 300;
 /** How long a failed one waits for the first ICE restart. */
 const FAILED_DELAY = 500;
 /** The pause after an ICE restart that did not help is twice as long as the one before, up to this. */
@@ -82,6 +86,14 @@ function keepRole({ currentLocalDescription: local, currentRemoteDescription: re
   const role = /a=setup:(active|passive)/.exec((answered ? local : remote).sdp)?.[1];
   const own = answered ? role : role === 'active' ? 'passive' : 'active';
   return role ? sdp.replace(/a=setup:actpass/g, `a=setup:${own}`) : sdp;
+}
+
+/** Whether ICE searches for a path. Firefox (153) says `connected` meanwhile if it has had another one, also where no media arrives any more. */
+async function isSearching(pc: RTCPeerConnection): Promise<boolean> {
+  if (pc.connectionState !== 'connected') return true;
+  let isSearching = false;
+  (await pc.getStats()).forEach(({ iceState }) => { isSearching ||= iceState === 'checking'; });
+  return isSearching;
 }
 
 /** Stands in for RTCPeerConnection where there is no WebRTC. */
@@ -131,6 +143,8 @@ export class Peer extends Emitter<PeerEvents> {
   private answerTimer: ReturnType<typeof setTimeout> | undefined;
   private isDetached = false;
   private isIgnoringOffer = false;
+  /** Told of candidates that need not be sent, for the next description contains them. */
+  private onCandidate: (() => void) | undefined;
   /** Candidates that arrived before a remote description. */
   private candidates: (RTCIceCandidateInit | null)[] = [];
   private senders = new Map<MediaStreamTrack, RTCRtpSender>();
@@ -320,7 +334,10 @@ export class Peer extends Emitter<PeerEvents> {
       else this.negotiate(pc);
       awaitsOffer = false;
     };
-    pc.onicecandidate = ({ candidate }) => this.context.membership.send({ type: 'ice_candidate', to: this.id, candidate });
+    pc.onicecandidate = ({ candidate }) => {
+      if (this.onCandidate) this.onCandidate();
+      else this.context.membership.send({ type: 'ice_candidate', to: this.id, candidate });
+    };
     pc.ontrack = ({ track, streams }) => {
       this.removeTrack(track); // it has moved to another stream
       const remote: RemoteTrack = { peer: this, track, streams, label: this.labels[streams[0]?.id!] };
@@ -406,7 +423,10 @@ export class Peer extends Emitter<PeerEvents> {
       try {
         const sdp = withoutCollisions((await pc.createOffer()).sdp);
         this.isOfferSet = this.wins();
-        if (this.isOfferSet) await this.setLocal({ type: 'offer', sdp });
+        if (this.isOfferSet) {
+          await this.setLocal({ type: 'offer', sdp });
+          await this.gather(pc);
+        }
         this.offer = { type: 'offer', sdp, n: ++this.offers, peer: this.remoteKey || undefined };
         this.sendOffer();
       } catch (error) {
@@ -447,6 +467,19 @@ export class Peer extends Emitter<PeerEvents> {
       const stream = [...this.context.streams.keys()].find((one) => one.getTracks().includes(track));
       if (stream) sender.setStreams?.(stream);
     }
+  }
+
+  /**
+   * Waits for the first candidate after an ICE restart, so that the description contains one. Without it Chromium (156) pairs its new
+   * candidates with the old ones of the peer. Firefox (153) still answers there, and Chromium then never nominates a new pair.
+   */
+  private async gather(pc: RTCPeerConnection): Promise<void> {
+    if (!this.isUp || /a=cand/.test(pc.localDescription!.sdp)) return;
+    await new Promise<void>((done) => {
+      this.onCandidate = done;
+      setTimeout(done, CANDIDATE_TIMEOUT);
+    });
+    this.onCandidate = undefined;
   }
 
   private sendDescription({ type, sdp, n }: Description): void {
@@ -492,8 +525,10 @@ export class Peer extends Emitter<PeerEvents> {
       for (const candidate of this.candidates.splice(0)) this.enqueue(() => this.addCandidate(candidate));
       if (isOffer) {
         await this.setLocal();
+        await this.gather(pc);
         this.sendDescription({ type: 'answer', sdp: pc.localDescription!.sdp, n });
       }
+      if (pc.connectionState === 'connected') this.restartIn(SEARCH_DELAY);
       for (const { receiver, currentDirection } of pc.getTransceivers?.() ?? []) {
         if (!/recv/.test(currentDirection!)) this.removeTrack(receiver.track);
       }
@@ -547,7 +582,11 @@ export class Peer extends Emitter<PeerEvents> {
     if (!delay) return;
     // Both ends notice, and one restart is enough. The polite one waits longer and restarts if the other is offline, or has not noticed.
     const pause = Math.min(delay * 2 ** this.restarts, MAX_RESTART_DELAY) * (this.polite ? 3 : 1);
-    this.restartTimer = setTimeout(() => {
+    const pc = this.connection;
+    this.restartTimer = setTimeout(async () => {
+      const isNeeded = await isSearching(pc).catch(() => false); // it is closed
+      if (pc !== this.connection || this.isFinished) return;
+      if (!isNeeded) return void (this.restarts = 0);
       if (this.restarts++ === MAX_RESTARTS) void this.reportOutcome('failed');
       this.restartIce();
       this.restartIn(delay);

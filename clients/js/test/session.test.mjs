@@ -690,13 +690,84 @@ test('restarts ICE until it helps, after longer and longer pauses', async () => 
   }
 });
 
+const CONNECTED = { connectionState: 'connected', iceConnectionState: 'connected' };
+/** An offer of Bob's connection that restarts ICE. */
+const restart = (n) => ({ type: 'offer', pc: 'b', n, sdp: `a=ice-ufrag:u${n}` });
+
+test('restarts ICE again where it goes on searching, until there is a path', async () => {
+  // So it is in Firefox (153): the state stays `connected`, and the statistics tell.
+  const { session, peer, restartsAfter } = await callBob(false);
+  let iceState = 'connected';
+  peer.connection.getStats = async () => new Map([['t', { type: 'transport', iceState }], ['r', { type: 'inbound-rtp' }]]);
+  await restartsAfter(CONNECTED, 0);
+  const times = [];
+  peer.connection.restartIce = () => times.push(clock.now);
+  const advance = async (seconds) => {
+    for (let passed = 0; passed < seconds; passed += 5) {
+      await clock.advance(5_000);
+      await FakeSocket.last.receive({ type: 'limits' });
+    }
+    return times.splice(0).length;
+  };
+
+  peer.handleSignal('offer', restart(1));
+  await settle();
+  await clock.advance(300);
+  assert.equal(await advance(60), 0, 'a path was found');
+  iceState = 'checking';
+  peer.handleSignal('offer', restart(2));
+  await settle();
+  await clock.advance(300);
+  assert.equal(await advance(40), 3, 'after 5, 10 and 20 s');
+  iceState = 'connected';
+  assert.equal(await advance(120), 0, 'it has helped');
+  session.close();
+  assert.equal(clock.timers.size, 0);
+});
+
+test('the description of an ICE restart contains a candidate, if one comes soon', async () => {
+  const { session, peer, restartsAfter } = await callBob(false);
+  const sent = () => FakeSocket.last.sent.splice(0).filter(({ type }) => /answer|candidate/.test(type)).map(({ answer, candidate }) => answer?.sdp ?? candidate);
+  peer.handleSignal('offer', restart(1));
+  await settle();
+  assert.deepEqual(sent(), ['v=0'], 'the first answer waits for nothing');
+  await restartsAfter(CONNECTED, 0);
+  const pc = peer.connection;
+  const gather = async (candidate) => {
+    pc.localDescription.sdp += ` a=candidate:${candidate}`;
+    pc.onicecandidate({ candidate });
+    await settle();
+  };
+
+  peer.handleSignal('offer', restart(2));
+  await settle();
+  assert.deepEqual(sent(), []);
+  await gather('1');
+  await gather('2');
+  assert.deepEqual(sent(), ['v=0 a=candidate:1', '2']);
+
+  peer.handleSignal('offer', restart(3));
+  await settle();
+  await clock.advance(299);
+  assert.deepEqual(sent(), []);
+  await clock.advance(1);
+  assert.deepEqual(sent(), ['v=0']);
+  await gather('3');
+  assert.deepEqual(sent(), ['3']);
+
+  pc.setLocalDescription = async () => { pc.localDescription = { type: 'answer', sdp: 'a=candidate:3' }; };
+  peer.handleSignal('offer', restart(4));
+  await settle();
+  assert.deepEqual(sent(), ['a=candidate:3'], 'no restart');
+  session.close();
+});
+
 test('replaces a connection that has failed where its DTLS transport is lost, so that data channels outlive a TURN server', async () => {
-  const connected = { connectionState: 'connected', iceConnectionState: 'connected' };
   for (const [before, iceConnectionState, dtls, isReplaced, what] of [
-    [connected, 'disconnected', 'connected', false, 'a TURN server is gone, in Chromium'],
-    [connected, 'disconnected', 'failed', true, 'the same in Firefox, which sends nothing after an ICE restart'],
-    [connected, 'failed', 'failed', true, 'the same, where ICE says so first'],
-    [connected, 'connected', 'failed', true, 'a TURN connection is closed, in Firefox with a data channel'],
+    [CONNECTED, 'disconnected', 'connected', false, 'a TURN server is gone, in Chromium'],
+    [CONNECTED, 'disconnected', 'failed', true, 'the same in Firefox, which sends nothing after an ICE restart'],
+    [CONNECTED, 'failed', 'failed', true, 'the same, where ICE says so first'],
+    [CONNECTED, 'connected', 'failed', true, 'a TURN connection is closed, in Firefox with a data channel'],
     [null, 'failed', 'failed', false, 'a TURN server was never there, in Firefox'],
     [null, 'connected', 'failed', true, 'a handshake has failed'],
   ]) {

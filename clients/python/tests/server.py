@@ -23,7 +23,8 @@ from signaling_client import Event, Message, Session, State
 ROOT = Path(__file__).parents[3]
 BINARY = Path(os.environ.get("SIGNALING_SERVER") or ROOT / "target/debug/signaling-server")
 PASSWORD = "password123"
-TIMEOUT = 15.0
+# In seconds; longer than anything takes, also on a busy machine.
+TIMEOUT = 60.0
 
 
 _children: dict[int, asyncio.subprocess.Process] = {}
@@ -101,7 +102,7 @@ class Server:
 
     async def members(self, room: str) -> int:
         def fetch() -> int:
-            with urllib.request.urlopen(f"{self.url}/api/rooms", timeout=10) as response:
+            with urllib.request.urlopen(f"{self.url}/api/rooms", timeout=TIMEOUT) as response:
                 rooms = {room["room_id"]: room["connected_users"] for room in json.load(response)}
             return int(rooms.get(room, 0))
 

@@ -12,7 +12,7 @@ from aiortc import RTCDataChannel, RTCPeerConnection, RTCSessionDescription
 
 from signaling_client import Account, PeerJoined, PeerLeft, Session, Signal, connect
 
-from .server import PASSWORD, ROOT, Server, ServerCase, launch
+from .server import PASSWORD, ROOT, TIMEOUT, Server, ServerCase, launch
 
 PACKAGE = ROOT / "clients/python"
 
@@ -59,7 +59,7 @@ class Caller:
             self.session.signal("ice_candidate", candidate, self.bot)
 
     async def expect_echo(self, channel: RTCDataChannel) -> None:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(TIMEOUT):
             if channel.readyState != "open":
                 is_open = asyncio.Event()
                 channel.on("open", is_open.set)
@@ -137,7 +137,7 @@ class EchoBot(ServerCase):
 
 
 async def next_event(session: Session, kind: type[Any]) -> Any:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(TIMEOUT):
         async for event in session:
             if isinstance(event, kind):
                 return event

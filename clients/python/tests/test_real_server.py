@@ -23,7 +23,7 @@ from signaling_client import (
 )
 from signaling_client.accounts import IssuedToken
 
-from .server import PASSWORD, ServerCase
+from .server import PASSWORD, TIMEOUT, ServerCase
 
 
 class RealServer(ServerCase):
@@ -208,4 +208,4 @@ class RealServer(ServerCase):
 def _log_out(url: str, token: str) -> None:
     headers = {"Authorization": f"Bearer {token}"}
     request = urllib.request.Request(f"{url}/auth/logout", b"", headers, method="POST")
-    urllib.request.urlopen(request, timeout=10).close()
+    urllib.request.urlopen(request, timeout=TIMEOUT).close()
