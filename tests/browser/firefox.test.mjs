@@ -66,7 +66,9 @@ async function status() {
   const { session, left, errors, messages, videos, collisions } = window.call;
   const [peer] = session.peers.values();
   const decoded = new Map();
-  (await peer?.connection.getStats())?.forEach(({ type, trackIdentifier, framesDecoded }) => {
+  // Firefox (153) never answers for a connection that is closed meanwhile.
+  const report = await Promise.race([peer?.connection.getStats(), new Promise((done) => setTimeout(done, 2_000))]);
+  report?.forEach(({ type, trackIdentifier, framesDecoded }) => {
     if (type === 'inbound-rtp') decoded.set(trackIdentifier, framesDecoded);
   });
   // A headless Firefox paints nothing, and so counts no frames of the element itself.

@@ -42,7 +42,9 @@ async function enter({ url, username, password }) {
   let received = 0;
   setInterval(async () => {
     const [peer] = session.peers.values();
-    const report = [...(await peer?.connection.getStats() ?? new Map()).values()];
+    // Firefox (153) never answers for a connection that is closed meanwhile.
+    const answer = await Promise.race([peer?.connection.getStats(), new Promise((done) => setTimeout(done, 2_000))]);
+    const report = [...(answer ?? new Map()).values()];
     const now = report.filter(({ type }) => type === 'inbound-rtp').reduce((sum, { packetsReceived }) => sum + packetsReceived, 0);
     if (now !== received) tab.packets.push(Date.now());
     received = now;

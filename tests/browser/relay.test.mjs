@@ -41,7 +41,9 @@ async function status() {
   const { session, frames, echoes, errors } = window.call;
   const [peer] = session.peers.values();
   let decoded = 0;
-  (await peer?.connection.getStats())?.forEach(({ framesDecoded }) => {
+  // Firefox (153) never answers for a connection that is closed meanwhile.
+  const report = await Promise.race([peer?.connection.getStats(), new Promise((done) => setTimeout(done, 2_000))]);
+  report?.forEach(({ framesDecoded }) => {
     decoded += framesDecoded ?? 0;
   });
   return { frames, echoes, errors, decoded, stats: await peer?.stats(), policy: peer?.connection.getConfiguration().iceTransportPolicy };

@@ -57,10 +57,13 @@ export declare class Peer extends Emitter<PeerEvents> {
     private answerTimer;
     private isDetached;
     private isIgnoringOffer;
-    /** Told of candidates that need not be sent, for the next description contains them. */
+    /** Called for a candidate instead of sending it: the next description contains it. */
     private onCandidate;
     /** Candidates that arrived before a remote description. */
     private candidates;
+    /** Ends a call of `stats` once the connection is closed: Firefox (153) then never answers one that it has begun. */
+    private closed;
+    private setClosed;
     private senders;
     /** Senders whose track is unpublished; their media sections are used again. */
     private idleSenders;
@@ -81,6 +84,7 @@ export declare class Peer extends Emitter<PeerEvents> {
     /** Restarts ICE: searches for a new path, and keeps the old one until a new one is found. */
     restartIce(): void;
     private setTrack;
+    private close;
     private createConnection;
     private removeTrack;
     private replaceConnection;

@@ -114,6 +114,8 @@ export class Membership {
   /** A refreshed token that could not be sent yet. */
   private pendingToken: string | undefined;
   private maxBytes = Infinity;
+  /** What `getToken` is asked for: once, also where the socket that needs it closes meanwhile. */
+  private tokenRequest: Promise<string> | undefined;
   /** The last token of `getToken`, which is replaced before it expires. */
   private renewable: string | undefined;
   private renew = false;
@@ -316,7 +318,8 @@ export class Membership {
 
   private async token(): Promise<string | undefined> {
     const { token, getToken } = this.options;
-    return getToken ? getToken(this.renew) : token;
+    if (!getToken) return token;
+    return (this.tokenRequest ??= Promise.resolve(getToken(this.renew)).finally(() => (this.tokenRequest = undefined)));
   }
 
   private async authenticate(): Promise<void> {
@@ -406,7 +409,7 @@ export class Membership {
     if (this.options.getToken && (TOKEN_REASONS.test(reason) || TOKEN_CODES.test(last?.code)) && !this.hasRenewed) {
       this.renew = this.hasRenewed = true;
       this.resumeToken = undefined;
-    } else if (!(last?.retry ?? RETRIED_CODES.has(code))) {
+    } else if (!(last?.retry ?? (RETRIED_CODES.has(code) || this.tokenRequest))) {
       const message = last?.message ?? (reason || `Closed with ${code}`);
       return this.fail(last?.code ?? 'closed', message, code, reason);
     }

@@ -143,10 +143,13 @@ export class Peer extends Emitter<PeerEvents> {
   private answerTimer: ReturnType<typeof setTimeout> | undefined;
   private isDetached = false;
   private isIgnoringOffer = false;
-  /** Told of candidates that need not be sent, for the next description contains them. */
+  /** Called for a candidate instead of sending it: the next description contains it. */
   private onCandidate: (() => void) | undefined;
   /** Candidates that arrived before a remote description. */
   private candidates: (RTCIceCandidateInit | null)[] = [];
+  /** Ends a call of `stats` once the connection is closed: Firefox (153) then never answers one that it has begun. */
+  private closed!: Promise<PeerStats>;
+  private setClosed!: () => void;
   private senders = new Map<MediaStreamTrack, RTCRtpSender>();
   /** Senders whose track is unpublished; their media sections are used again. */
   private idleSenders = new Set<RTCRtpSender>();
@@ -193,7 +196,7 @@ export class Peer extends Emitter<PeerEvents> {
 
   /** The path of the media at the moment, its round-trip time and the bytes so far. */
   stats(): Promise<PeerStats> {
-    return readStats(this.connection);
+    return Promise.race([readStats(this.connection), this.closed]);
   }
 
   /** Restarts ICE: searches for a new path, and keeps the old one until a new one is found. */
@@ -302,7 +305,12 @@ export class Peer extends Emitter<PeerEvents> {
     clearTimeout(this.handshakeTimer);
     clearTimeout(this.answerTimer);
     this.finish();
+    this.close();
+  }
+
+  private close(): void {
     this.connection.close();
+    this.setClosed();
   }
 
   private createConnection(): void {
@@ -317,6 +325,7 @@ export class Peer extends Emitter<PeerEvents> {
     for (const track of this.tracks.keys()) this.removeTrack(track);
     this.connection = pc;
     this.polite = this.member.polite;
+    this.closed = new Promise((done) => (this.setClosed = () => done({ bytesSent: 0, bytesReceived: 0 })));
     this.localKey = Math.random().toString(36).slice(2, 10);
     this.remoteKey = undefined;
     this.newest = 0;
@@ -365,7 +374,7 @@ export class Peer extends Emitter<PeerEvents> {
   }
 
   private replaceConnection(): void {
-    this.connection.close();
+    this.close();
     if (!this.isFinished) this.createConnection();
   }
 
@@ -423,12 +432,10 @@ export class Peer extends Emitter<PeerEvents> {
       try {
         const sdp = withoutCollisions((await pc.createOffer()).sdp);
         this.isOfferSet = this.wins();
-        if (this.isOfferSet) {
-          await this.setLocal({ type: 'offer', sdp });
-          await this.gather(pc);
-        }
+        if (this.isOfferSet) await this.setLocal({ type: 'offer', sdp });
         this.offer = { type: 'offer', sdp, n: ++this.offers, peer: this.remoteKey || undefined };
-        this.sendOffer();
+        if (this.isOfferSet) await this.gather(pc);
+        if (!this.isFinished) this.sendOffer();
       } catch (error) {
         if (pc === this.connection && this.isNumbered && this.repairs++ < MAX_REPAIRS) this.replaceConnection();
         throw error;
@@ -526,7 +533,7 @@ export class Peer extends Emitter<PeerEvents> {
       if (isOffer) {
         await this.setLocal();
         await this.gather(pc);
-        this.sendDescription({ type: 'answer', sdp: pc.localDescription!.sdp, n });
+        if (!this.isFinished) this.sendDescription({ type: 'answer', sdp: pc.localDescription!.sdp, n });
       }
       if (pc.connectionState === 'connected') this.restartIn(SEARCH_DELAY);
       for (const { receiver, currentDirection } of pc.getTransceivers?.() ?? []) {

@@ -690,6 +690,31 @@ test('restarts ICE until it helps, after longer and longer pauses', async () => 
   }
 });
 
+test('stats() answers also where the browser never does: Firefox (153), once the connection is closed', async () => {
+  const { session } = await join();
+  const peer = session.peers.get('bob-1');
+  peer.connection.getStats = () => new Promise(() => {});
+  const asked = peer.stats();
+  session.close();
+  assert.deepEqual(await asked, { bytesSent: 0, bytesReceived: 0 });
+});
+
+test('a getToken that takes longer than the server waits is asked once, and its token used for the next socket', async () => {
+  let asked = 0;
+  let answer;
+  const { connecting, errors } = start({ token: undefined, getToken: () => { asked += 1; return new Promise((done) => { answer = done; }); } });
+  await FakeSocket.last.receive({ type: 'auth_required' });
+  await FakeSocket.last.drop(1008, 'Authentication required');
+  await clock.advance(5_000);
+  assert.equal(FakeSocket.all.length, 2);
+  await FakeSocket.last.receive({ type: 'auth_required' });
+  answer('T');
+  await settle();
+  assert.deepEqual([asked, FakeSocket.last.sent.map(({ token }) => token), errors], [1, ['T'], []]);
+  await FakeSocket.last.receive(success(), { seq: 1, type: 'users_in_room', users: [] });
+  (await connecting).close();
+});
+
 const CONNECTED = { connectionState: 'connected', iceConnectionState: 'connected' };
 /** An offer of Bob's connection that restarts ICE. */
 const restart = (n) => ({ type: 'offer', pc: 'b', n, sdp: `a=ice-ufrag:u${n}` });
