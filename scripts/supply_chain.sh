@@ -21,6 +21,8 @@ fi
 
 run() { "$deny" --manifest-path "$PWD/Cargo.toml" "$@"; }
 
+# Of every platform, as the checks are about all of them; a build fetches only those of this one.
+cargo fetch --locked --quiet
 run --offline check licenses bans sources
 if GIT_TERMINAL_PROMPT=0 timeout 60 "$deny" --manifest-path "$PWD/Cargo.toml" fetch db 2> /dev/null; then
     run check advisories
