@@ -75,4 +75,8 @@ pub enum Name {
     Mesh,
     /// Pairs at a fixed rate while passwords are guessed
     Storm,
+    /// Pairs, members that come and go, and members that send nothing, over TLS of the server's own
+    Tls,
+    /// All members come back after a crash of the server, plain and over TLS
+    Restart,
 }

@@ -1,14 +1,11 @@
-//! The floor: the cost of a relay that does nothing else. One thread, epoll, no JSON, no tokens, no limits, no TLS.
+//! The floor: the cost of a relay that does nothing else. One thread, epoll, no JSON, no tokens, no limits, and TLS only if it gets a
+//! certificate.
 //!
 //! It implements the part of the protocol that the bench uses: an upgrade, three frames for a client that joins, and a
 //! frame for each other member. It relays every text frame to the peer whose id is at its start (`{"to":"…"`), or else
 //! to all other members of the room.
 
-use std::{
-    collections::HashMap,
-    io::{self, Read, Write},
-    net::SocketAddr,
-};
+use std::{collections::HashMap, io, net::SocketAddr, path::Path, sync::Arc};
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -17,8 +14,12 @@ use mio::{
     Events, Interest, Poll, Token,
     net::{TcpListener, TcpStream},
 };
+use rustls::ServerConfig;
 
-use crate::frames::{self, CLOSE, PING, PONG, TEXT};
+use crate::{
+    frames::{self, CLOSE, PING, PONG, TEXT},
+    tls::{self, Stream},
+};
 
 const LISTENER: Token = Token(usize::MAX);
 
@@ -29,7 +30,7 @@ const USER_JOINED: &str = r#"{"type":"user_joined","room_id":"room-000000","user
 const USER_LEFT: &str = r#"{"type":"user_left","room_id":"room-000000","client_id":"0123456789","username":"user","connected_users":1}"#;
 
 struct Member {
-    stream: TcpStream,
+    stream: Stream,
     /// The start of an incomplete frame or upgrade request.
     unread: Vec<u8>,
     unsent: Vec<u8>,
@@ -39,6 +40,7 @@ struct Member {
 
 struct Floor {
     poll: Poll,
+    tls: Option<Arc<ServerConfig>>,
     members: Vec<Option<Member>>,
     free: Vec<usize>,
     rooms: HashMap<Vec<u8>, Vec<usize>>,
@@ -46,13 +48,20 @@ struct Floor {
     frame: Vec<u8>,
 }
 
-/// TurnHealth until the process is killed. Prints its address on standard output.
-pub fn run() -> io::Result<()> {
-    let mut listener = TcpListener::bind("127.0.0.1:0".parse().map_err(io::Error::other)?)?;
+/// Serves until the process is killed; prints its address on standard output. The arguments are the address to listen on and, for TLS,
+/// the paths of a certificate and of its key.
+pub fn run(mut arguments: impl Iterator<Item = String>) -> io::Result<()> {
+    let address = arguments.next().unwrap_or_default();
+    let tls = match (arguments.next(), arguments.next()) {
+        (Some(chain), Some(key)) => Some(tls::floor(Path::new(&chain), Path::new(&key))?),
+        _ => None,
+    };
+    let mut listener = TcpListener::bind(address.parse().map_err(io::Error::other)?)?;
     let address: SocketAddr = listener.local_addr()?;
     println!("{address}");
     let mut floor = Floor {
         poll: Poll::new()?,
+        tls,
         members: Vec::new(),
         free: Vec::new(),
         rooms: HashMap::new(),
@@ -74,7 +83,9 @@ pub fn run() -> io::Result<()> {
             if event.is_writable() {
                 floor.flush(index);
             }
-            if event.is_readable() && floor.read(index).is_err() {
+            // One event may tell of the last data and of the end.
+            let reads = usize::from(event.is_readable()) + usize::from(event.is_read_closed());
+            if (0..reads).any(|_| floor.read(index).is_err()) {
                 floor.leave(index);
             }
         }
@@ -90,6 +101,7 @@ impl Floor {
         });
         self.poll.registry().register(&mut stream, Token(index), Interest::READABLE)?;
         let (unread, unsent, room, id) = (Vec::new(), Vec::new(), None, Vec::new());
+        let stream = Stream::server(stream, self.tls.clone())?;
         self.members[index] = Some(Member { stream, unread, unsent, room, id });
         Ok(())
     }
@@ -130,7 +142,10 @@ impl Floor {
                     member.unread = whole;
                 }
             }
-            if length < scratch.len() {
+            if self.members[index]
+                .as_ref()
+                .is_none_or(|it| it.stream.is_drained(length, scratch.len()))
+            {
                 return Ok(()); // epoll reports further data
             }
         }
@@ -237,10 +252,10 @@ impl Floor {
             return member.unsent.extend_from_slice(bytes);
         }
         let written = member.stream.write(bytes).unwrap_or_default();
-        if written < bytes.len() {
+        if written < bytes.len() || member.stream.is_blocked() {
             member.unsent.extend_from_slice(&bytes[written..]);
-            let both = Interest::READABLE | Interest::WRITABLE;
-            let _ = self.poll.registry().reregister(&mut member.stream, Token(index), both);
+            let _ =
+                member.stream.watch(self.poll.registry(), Token(index), !member.unsent.is_empty());
         }
     }
 
@@ -250,14 +265,13 @@ impl Floor {
         member.unsent.drain(..written);
         if member.unsent.is_empty() {
             member.unsent = Vec::new();
-            let registry = self.poll.registry();
-            let _ = registry.reregister(&mut member.stream, Token(index), Interest::READABLE);
+            let _ = member.stream.watch(self.poll.registry(), Token(index), false);
         }
     }
 
     fn leave(&mut self, index: usize) {
         let Some(mut member) = self.members[index].take() else { return };
-        let _ = self.poll.registry().deregister(&mut member.stream);
+        let _ = self.poll.registry().deregister(member.stream.socket());
         self.free.push(index);
         let Some(room) = member.room.filter(|_| !member.id.is_empty()) else { return };
         let Some(members) = self.rooms.get_mut(&room) else { return };

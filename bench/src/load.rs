@@ -1,16 +1,21 @@
 //! The clients: any number of connections on one thread, over epoll, with no unnecessary buffers.
 
 use std::{
-    io::{self, Read, Write},
+    io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use memchr::memmem;
 use mio::{Events, Interest, Poll, Token, net::TcpStream};
+use rustls::ClientConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::frames::{self, CLOSE, PING, PONG, TEXT};
+use crate::{
+    frames::{self, CLOSE, PING, PONG, TEXT},
+    tls::Stream,
+};
 
 /// What a scenario does with the frames that its clients receive.
 pub trait Scenario {
@@ -37,6 +42,7 @@ pub struct Identity {
 pub struct Load {
     addresses: Vec<SocketAddr>,
     token: String,
+    tls: Option<Arc<ClientConfig>>,
     poll: Poll,
     events: Option<Events>,
     clients: Vec<Option<Client>>,
@@ -47,7 +53,7 @@ pub struct Load {
 }
 
 struct Client {
-    stream: TcpStream,
+    stream: Stream,
     unread: Vec<u8>,
     unsent: Vec<u8>,
     stage: Stage,
@@ -73,6 +79,7 @@ impl Load {
         Ok(Self {
             addresses,
             token,
+            tls: None,
             poll: Poll::new()?,
             events: Some(Events::with_capacity(1024)),
             clients: Vec::new(),
@@ -81,6 +88,11 @@ impl Load {
             connected: 0,
             busy: Duration::ZERO,
         })
+    }
+
+    /// The clients connect over TLS from now on.
+    pub fn with_tls(self, tls: Option<Arc<ClientConfig>>) -> Self {
+        Self { tls, ..self }
     }
 
     /// Starts to connect; [`Scenario::joined`] is called when the client has joined.
@@ -106,6 +118,9 @@ impl Load {
         let both = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(&mut stream, Token(index), both)?;
         let (unread, unsent) = (Vec::new(), Vec::new());
+        let name = format!("{}-{}", identity.room, identity.id);
+        let tls = self.tls.clone().map(|tls| (tls, name.as_str()));
+        let stream = Stream::client(stream, tls)?;
         self.clients[index] =
             Some(Client { stream, unread, unsent, stage: Stage::Connecting, identity });
         Ok(index)
@@ -123,10 +138,9 @@ impl Load {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             Err(error) => return Err(error),
         };
-        if written < frames.len() {
+        if written < frames.len() || client.stream.is_blocked() {
             client.unsent.extend_from_slice(&frames[written..]);
-            let both = Interest::READABLE | Interest::WRITABLE;
-            self.poll.registry().reregister(&mut client.stream, Token(index), both)?;
+            client.stream.watch(self.poll.registry(), Token(index), !client.unsent.is_empty())?;
         }
         Ok(())
     }
@@ -134,7 +148,7 @@ impl Load {
     /// Closes the connection of a client, without further calls to the scenario.
     pub fn hang_up(&mut self, index: usize) {
         if let Some(mut client) = self.clients[index].take() {
-            let _ = self.poll.registry().deregister(&mut client.stream);
+            let _ = self.poll.registry().deregister(client.stream.socket());
             self.free.push(index);
         }
     }
@@ -152,7 +166,14 @@ impl Load {
             if event.is_writable() {
                 self.writable(index)?;
             }
-            if event.is_readable() { self.readable(index, scenario) } else { Ok(()) }
+            if event.is_readable() {
+                self.readable(index, scenario)?;
+                if event.is_read_closed() {
+                    self.readable(index, scenario)?; // one event for the last data and the end
+                }
+                self.send_upgrade(index)?;
+            }
+            Ok(())
         });
         if !events.is_empty() {
             self.busy += start.elapsed();
@@ -191,13 +212,13 @@ impl Load {
     fn writable(&mut self, index: usize) -> io::Result<()> {
         let Some(client) = &mut self.clients[index] else { return Ok(()) };
         if client.stage == Stage::Connecting {
-            if let Some(error) = client.stream.take_error()? {
+            if let Some(error) = client.stream.socket().take_error()? {
                 return Err(error);
             }
             let upgrade = format!(
                 "GET /ws/{} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
                 client.identity.room,
-                client.stream.peer_addr()?
+                client.stream.socket().peer_addr()?
             );
             client.stage = Stage::Upgrading;
             client.unsent = upgrade.into_bytes();
@@ -210,10 +231,19 @@ impl Load {
         client.unsent.drain(..written);
         if client.unsent.is_empty() {
             client.unsent = Vec::new();
-            let registry = self.poll.registry();
-            registry.reregister(&mut client.stream, Token(index), Interest::READABLE)?;
+            client.stream.watch(self.poll.registry(), Token(index), false)?;
         }
         Ok(())
+    }
+
+    /// The end of a TLS handshake lets go what has waited for it.
+    fn send_upgrade(&mut self, index: usize) -> io::Result<()> {
+        match &self.clients[index] {
+            Some(client) if client.stage == Stage::Upgrading && !client.unsent.is_empty() => {
+                self.writable(index)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn readable(&mut self, index: usize, scenario: &mut impl Scenario) -> io::Result<()> {
@@ -262,7 +292,10 @@ impl Load {
                     client.unread = whole;
                 }
             }
-            if length < scratch.len() {
+            if self.clients[index]
+                .as_ref()
+                .is_none_or(|it| it.stream.is_drained(length, scratch.len()))
+            {
                 return Ok(()); // epoll reports further data
             }
         }

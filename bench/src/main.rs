@@ -19,6 +19,7 @@ mod million;
 mod report;
 mod scenarios;
 mod subject;
+mod tls;
 
 use std::{
     error::Error,
@@ -44,10 +45,11 @@ use crate::{
         idle::{self, Churn, Idle},
         mesh::Mesh,
         relay::Relay,
-        round,
+        restart, round,
         storm::{self, Guessers, Guesses},
     },
-    subject::{Kind, Subject, binary, cores, pin},
+    subject::{Kind, Subject, binary, cores, folder, pin},
+    tls::{Certificate, Tickets},
 };
 
 /// Rooms in the scenario that measures whether their number matters.
@@ -62,6 +64,8 @@ struct Bench {
     max_connections: usize,
     members: usize,
     server_core: usize,
+    /// For the scenarios over TLS.
+    certificate: Certificate,
     rows: Vec<Row>,
 }
 
@@ -77,7 +81,7 @@ type Outcome = Result<(), Box<dyn Error>>;
 
 fn main() -> Outcome {
     if std::env::args().nth(1).as_deref() == Some("floor") {
-        return Ok(floor::run()?);
+        return Ok(floor::run(std::env::args().skip(2))?);
     }
     if std::env::args().nth(1).as_deref() == Some(million::INSIDE) {
         return million::inside(std::env::args().skip(2));
@@ -103,6 +107,7 @@ fn main() -> Outcome {
         max_connections: arguments.members.unwrap_or_else(max_connections),
         members: arguments.members.unwrap_or_else(|| max_connections().min(9_500)),
         server_core,
+        certificate: Certificate::create(folder()?)?,
         rows: Vec::new(),
     };
     for &name in Name::value_variants() {
@@ -139,12 +144,12 @@ impl Bench {
         match name {
             Name::Relay => {
                 let target = Some(Target::AtMost(1.30));
-                self.steady("relay, 64 rooms of 2", "message", target, |load, _| {
+                self.steady("relay, 64 rooms of 2", "message", target, None, |load, _| {
                     Relay::join(load, 64, 0, None)
                 })
             }
             Name::Paced => {
-                self.steady("relay, 2,000 offers a second", "message", None, |load, _| {
+                self.steady("relay, 2,000 offers a second", "message", None, None, |load, _| {
                     Relay::join(load, 64, 0, Some(2000))
                 })
             }
@@ -155,6 +160,7 @@ impl Bench {
                             &format!("relay, {rooms} rooms of 2"),
                             "message",
                             None,
+                            None,
                             |load, _| Relay::join(load, rooms, 0, None),
                         )?;
                     }
@@ -163,38 +169,63 @@ impl Bench {
                 let others =
                     MANY_ROOMS.min(self.max_connections.saturating_sub(300)).saturating_sub(64);
                 let scenario = format!("relay, 64 rooms of 2 among {}", others + 64);
-                self.steady(&scenario, "message", None, |load, kind| {
+                self.steady(&scenario, "message", None, None, |load, kind| {
                     Relay::join(load, 64, if kind == Kind::Server { others } else { 0 }, None)
                 })
             }
             Name::Broadcast => {
                 let target = Some(Target::AtMost(1.15));
-                self.steady("broadcast, 12 rooms of 10", "delivery", target, |load, _| {
+                self.steady("broadcast, 12 rooms of 10", "delivery", target, None, |load, _| {
                     Broadcast::join(load, 12, 10)
                 })
             }
             Name::Churn => {
-                self.steady("coming and going", "visit", None, |_, _| Ok(Churn::new(64)))
+                self.steady("coming and going", "visit", None, None, |_, _| Ok(Churn::new(64)))
             }
-            Name::Idle => self.idle(),
+            Name::Idle => self.idle(None),
             Name::Mesh => self.mesh(),
             Name::Storm => self.storm(),
+            Name::Tls | Name::Restart if matches!(self.measured, Measured::Running { .. }) => {
+                eprintln!("tls, restart: only with a server that the bench starts");
+                Ok(())
+            }
+            Name::Tls => {
+                let (used, unused) = (Some(Tickets::Used), Some(Tickets::Unused));
+                let target = Some(Target::AtMost(1.20));
+                let relay = "relay over TLS, 64 rooms of 2";
+                self.steady(relay, "message", target, used, |load, _| {
+                    Relay::join(load, 64, 0, None)
+                })?;
+                for (handshake, tls) in [("new", unused), ("returning", used)] {
+                    let scenario = format!("coming and going over TLS, {handshake} clients");
+                    self.steady(&scenario, "visit", None, tls, |_, _| Ok(Churn::new(64)))?;
+                }
+                self.idle(used)
+            }
+            Name::Restart => {
+                self.restart("plain", None)?;
+                self.restart("over TLS", Some(Tickets::Used))
+            }
         }
     }
 
-    fn start(&self, kind: Kind) -> Result<(Subject, Load), Box<dyn Error>> {
+    /// A server and its clients, over TLS with or without session tickets, or plain.
+    fn start(&self, kind: Kind, tls: Option<Tickets>) -> Result<(Subject, Load), Box<dyn Error>> {
+        let certificate = tls.map(|_| &self.certificate);
         let (subject, token) = match (&self.measured, kind) {
             (Measured::Running { address, pid, token }, Kind::Server) => {
                 (Subject::running(*address, *pid), token.clone())
             }
             (Measured::Binary(path), _) => {
-                (Subject::start(kind, path, &[self.server_core])?, Subject::token())
+                (Subject::start(kind, path, &[self.server_core], certificate)?, Subject::token())
             }
             (Measured::Running { .. }, Kind::Floor) => {
-                (Subject::start(kind, Path::new(""), &[self.server_core])?, String::new())
+                let nowhere = Path::new("");
+                (Subject::start(kind, nowhere, &[self.server_core], certificate)?, String::new())
             }
         };
-        let load = Load::new(subject.address, token)?;
+        let clients = tls.map(|tickets| self.certificate.clients(tickets)).transpose()?;
+        let load = Load::new(subject.address, token)?.with_tls(clients);
         Ok((subject, load))
     }
 
@@ -204,13 +235,14 @@ impl Bench {
         scenario: &str,
         unit: &'static str,
         target: Option<Target>,
+        tls: Option<Tickets>,
         join: impl Fn(&mut Load, Kind) -> std::io::Result<S>,
     ) -> Outcome {
         eprintln!("{scenario} …");
         let (mut floors, mut servers) = (Vec::new(), Vec::new());
         for _ in 0..self.starts {
-            let (floor, mut floor_load) = self.start(Kind::Floor)?;
-            let (server, mut server_load) = self.start(Kind::Server)?;
+            let (floor, mut floor_load) = self.start(Kind::Floor, tls)?;
+            let (server, mut server_load) = self.start(Kind::Server, tls)?;
             let mut on_floor = join(&mut floor_load, Kind::Floor)?;
             let mut on_server = join(&mut server_load, Kind::Server)?;
             for _ in 0..self.rounds {
@@ -244,13 +276,14 @@ impl Bench {
         Ok(())
     }
 
-    fn idle(&mut self) -> Outcome {
-        let scenario = format!("idle, {} members", self.members);
+    fn idle(&mut self, tls: Option<Tickets>) -> Outcome {
+        let over = if tls.is_some() { " over TLS" } else { "" };
+        let scenario = format!("idle, {} members{over}", self.members);
         eprintln!("{scenario} …");
         let (mut servers, mut floors) = (Vec::new(), Vec::new());
         for _ in 0..self.starts {
             for (kind, measured) in [(Kind::Server, &mut servers), (Kind::Floor, &mut floors)] {
-                let (subject, mut load) = self.start(kind)?;
+                let (subject, mut load) = self.start(kind, tls)?;
                 let idle = idle::measure(&subject, &mut load, self.members)?;
                 eprintln!(
                     "  {}: {:.2} KiB a member, join {:.1} us CPU first and {:.1} last, {:.0} joins a second",
@@ -268,6 +301,7 @@ impl Bench {
             "joins_per_second": median(servers.iter().map(|idle| idle.joins_per_second)),
         });
         let mut row = |what: &str, unit, measure, value: fn(&Idle) -> f64, target: Target| {
+            let target = Some(target).filter(|_| tls.is_none());
             let both = servers.iter().zip(&floors);
             self.rows.push(Row {
                 scenario: format!("{scenario}: {what}"),
@@ -277,7 +311,7 @@ impl Bench {
                 measure,
                 ratio: Some(median(both.map(|(server, floor)| value(server) / value(floor)))),
                 spread: Some(spread(floors.iter().map(value))),
-                target: Some(target),
+                target,
                 latency: [json!({}), json!({})],
                 details: details.clone(),
             });
@@ -292,8 +326,8 @@ impl Bench {
     fn mesh(&mut self) -> Outcome {
         const SIZE: usize = 10;
         eprintln!("mesh of {SIZE} …");
-        let (_floor, mut floor_load) = self.start(Kind::Floor)?;
-        let (_server, mut server_load) = self.start(Kind::Server)?;
+        let (_floor, mut floor_load) = self.start(Kind::Floor, None)?;
+        let (_server, mut server_load) = self.start(Kind::Server, None)?;
         let (mut floors, mut servers) = (Vec::new(), Vec::new());
         let calls = 5 * self.rounds * self.starts;
         for number in 0..calls {
@@ -321,10 +355,53 @@ impl Bench {
         Ok(())
     }
 
+    /// All members come back after a crash.
+    fn restart(&mut self, how: &str, tls: Option<Tickets>) -> Outcome {
+        let scenario = format!("{} members back after a crash, {how}", self.members);
+        eprintln!("{scenario} …");
+        let Measured::Binary(path) = &self.measured else { return Ok(()) };
+        let (mut servers, mut floors) = (Vec::new(), Vec::new());
+        for _ in 0..self.starts {
+            for (kind, measured) in [(Kind::Server, &mut servers), (Kind::Floor, &mut floors)] {
+                let (subject, mut load) = self.start(kind, tls)?;
+                let certificate = tls.map(|_| &self.certificate);
+                let again =
+                    |subject: Subject| subject.restart(path, &[self.server_core], certificate);
+                let back = restart::measure(subject, again, &mut load, self.members)?;
+                eprintln!(
+                    "  {}: {:.2} s, {:.1} us CPU a member",
+                    kind.name(),
+                    back.seconds,
+                    back.cpu
+                );
+                measured.push(back);
+            }
+        }
+        for (measure, value) in [
+            ("s", (|back| back.seconds) as fn(&restart::Return) -> f64),
+            ("us CPU", |back| back.cpu),
+        ] {
+            let both = servers.iter().zip(&floors);
+            self.rows.push(Row {
+                scenario: scenario.clone(),
+                unit: if measure == "s" { "restart" } else { "member" },
+                server: median(servers.iter().map(value)),
+                floor: Some(median(floors.iter().map(value))),
+                measure,
+                ratio: Some(median(both.map(|(server, floor)| value(server) / value(floor)))),
+                spread: Some(spread(floors.iter().map(value))),
+                target: None,
+                latency: [json!({}), json!({})],
+                details: json!({ "members": self.members }),
+            });
+        }
+        Ok(())
+    }
+
     /// The server alone: calm and stormy rounds take turns.
     fn storm(&mut self) -> Outcome {
         eprintln!("storm …");
-        let (subject, mut load) = self.start(Kind::Server)?;
+        let (subject, mut load) = self.start(Kind::Server, None)?;
         // The server checks passwords on all its cores but one, and here it has one in all.
         let alone = storm::bcrypt_alone(self.server_core, self.length * 2)?;
         let mut relay = Relay::join(&mut load, 64, 0, Some(1000))?;

@@ -14,6 +14,8 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use nix::{time::clock_getcpuclockid, unistd::Pid};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
+use crate::tls::Certificate;
+
 const JWT_SECRET_KEY: &str = "jwt-key-of-the-bench-0123456789abcdef";
 
 /// The password of the account that all clients use: a bcrypt hash of cost 12.
@@ -65,11 +67,38 @@ impl Subject {
         Self { address, pid, child: None, folder: PathBuf::new() }
     }
 
-    /// Starts a server on `cores`.
-    pub fn start(kind: Kind, server: &Path, cores: &[usize]) -> io::Result<Self> {
+    /// Starts a server on `cores`, over TLS if it gets a certificate.
+    pub fn start(
+        kind: Kind,
+        server: &Path,
+        cores: &[usize],
+        tls: Option<&Certificate>,
+    ) -> io::Result<Self> {
         on(cores, || match kind {
-            Kind::Server => Self::start_server(server, &[]),
-            Kind::Floor => Self::start_floor(),
+            Kind::Server => Self::start_server(server, &settings_of(tls)),
+            Kind::Floor => Self::start_floor("127.0.0.1:0", tls),
+        })
+    }
+
+    /// Kills it, as a crash does, and starts it again at the same address and with the same files.
+    pub fn restart(
+        mut self,
+        server: &Path,
+        cores: &[usize],
+        tls: Option<&Certificate>,
+    ) -> io::Result<Self> {
+        let address = self.address;
+        if let Some(mut child) = self.child.take() {
+            child.kill()?;
+            child.wait()?;
+        }
+        let folder = std::mem::take(&mut self.folder);
+        on(cores, || {
+            if folder == Path::new("") {
+                return Self::start_floor(&address.to_string(), tls);
+            }
+            let port = address.port().to_string();
+            Self::launch(server, folder, &port, &settings_of(tls))
         })
     }
 
@@ -80,7 +109,8 @@ impl Subject {
         redis_url: &str,
         node: &str,
     ) -> io::Result<Self> {
-        let settings = [("REDIS_URL", redis_url), ("NODE_ID", node)];
+        let settings =
+            [("REDIS_URL", redis_url), ("NODE_ID", node)].map(|(name, value)| (name, value.into()));
         let node = on(cores, || Self::start_server(server, &settings))?;
         let deadline = Instant::now() + Duration::from_secs(10);
         while !node.health()?.contains(r#""engine":"up""#) {
@@ -92,26 +122,37 @@ impl Subject {
         Ok(node)
     }
 
-    fn start_floor() -> io::Result<Self> {
+    fn start_floor(address: &str, tls: Option<&Certificate>) -> io::Result<Self> {
+        let files = tls.map(|tls| [tls.chain(), tls.key()]);
         let child = Command::new(std::env::current_exe()?)
-            .arg("floor")
+            .args(["floor", address])
+            .args(files.iter().flatten())
             .stdout(Stdio::piped())
             .stdin(Stdio::null())
             .spawn()?;
         Self::wait_for_address(Kind::Floor, child, PathBuf::new(), |line| line.trim().parse().ok())
     }
 
-    fn start_server(server: &Path, more: &[(&str, &str)]) -> io::Result<Self> {
+    fn start_server(server: &Path, more: &[(&str, PathBuf)]) -> io::Result<Self> {
         let folder = folder()?;
         let users = format!(
             "username,email,hashed_password,is_active\nbench,bench@example.com,{HASH},True\n"
         );
         fs::write(folder.join("users.csv"), users)?;
+        Self::launch(server, folder, "0", more)
+    }
+
+    fn launch(
+        server: &Path,
+        folder: PathBuf,
+        port: &str,
+        more: &[(&str, PathBuf)],
+    ) -> io::Result<Self> {
         let child = Command::new(server)
             .env_clear()
             .envs(SETTINGS)
             .envs([
-                ("PORT", "0"),
+                ("PORT", port),
                 // Limits are on, and high enough for all clients on one machine.
                 ("WEBSOCKET_MESSAGES_PER_SECOND", "1000000"),
                 ("WEBSOCKET_MESSAGE_BURST", "1000000"),
@@ -120,7 +161,7 @@ impl Subject {
                 ("AUTH_MAX_FAILURES", "1000000"),
                 ("WEBSOCKET_TIMEOUT", "120"),
             ])
-            .envs(more.iter().copied())
+            .envs(more.iter().cloned())
             .current_dir(&folder)
             .stdout(Stdio::piped())
             .stdin(Stdio::null())
@@ -195,6 +236,12 @@ impl Drop for Subject {
             let _ = fs::remove_dir_all(&self.folder);
         }
     }
+}
+
+/// The settings of a server with a certificate.
+fn settings_of(tls: Option<&Certificate>) -> Vec<(&'static str, PathBuf)> {
+    let files = tls.map(|tls| [("SSL_CERT_FILE", tls.chain()), ("SSL_KEY_FILE", tls.key())]);
+    files.into_iter().flatten().collect()
 }
 
 /// An access token of an account, valid for a day.

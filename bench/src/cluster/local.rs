@@ -16,7 +16,7 @@ pub fn measure(plan: &Plan) -> Outcome<Vec<Row>> {
     for _ in 0..plan.starts {
         let engine = Engine::start(plan.engine_core)?;
         let node = Subject::start_node(&plan.server, &[plan.engine_core], &engine.url(), "n0")?;
-        let alone = Subject::start(Kind::Server, &plan.server, &[plan.engine_core])?;
+        let alone = Subject::start(Kind::Server, &plan.server, &[plan.engine_core], None)?;
         let subjects = [&node, &alone];
         for (rooms, rounds) in [(1, &mut one), (64, &mut many)] {
             let mut clients = Vec::new();

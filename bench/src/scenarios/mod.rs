@@ -4,6 +4,7 @@ pub mod broadcast;
 pub mod idle;
 pub mod mesh;
 pub mod relay;
+pub mod restart;
 pub mod storm;
 
 use std::{
