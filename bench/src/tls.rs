@@ -139,7 +139,7 @@ impl Stream {
 
     /// Waits for what this connection needs next; `unsent` is whether its owner has something to write.
     pub fn watch(&mut self, registry: &Registry, token: Token, unsent: bool) -> io::Result<()> {
-        let wants_write = unsent || matches!(self, Self::Tls(tls) if tls.session.wants_write());
+        let wants_write = unsent || self.is_blocked();
         let both = Interest::READABLE | Interest::WRITABLE;
         let interest = if wants_write { both } else { Interest::READABLE };
         registry.reregister(self.socket(), token, interest)

@@ -61,9 +61,8 @@ export declare class Peer extends Emitter<PeerEvents> {
     private onCandidate;
     /** Candidates that arrived before a remote description. */
     private candidates;
-    /** Ends a call of `stats` once the connection is closed: Firefox (153) then never answers one that it has begun. */
-    private closed;
-    private setClosed;
+    /** Ends the calls of `stats` that are under way when the connection is closed: Firefox (153) then never answers them. */
+    private statsCalls;
     private senders;
     /** Senders whose track is unpublished; their media sections are used again. */
     private idleSenders;

@@ -147,9 +147,8 @@ export class Peer extends Emitter<PeerEvents> {
   private onCandidate: (() => void) | undefined;
   /** Candidates that arrived before a remote description. */
   private candidates: (RTCIceCandidateInit | null)[] = [];
-  /** Ends a call of `stats` once the connection is closed: Firefox (153) then never answers one that it has begun. */
-  private closed!: Promise<PeerStats>;
-  private setClosed!: () => void;
+  /** Ends the calls of `stats` that are under way when the connection is closed: Firefox (153) then never answers them. */
+  private statsCalls = new Set<(stats: PeerStats) => void>();
   private senders = new Map<MediaStreamTrack, RTCRtpSender>();
   /** Senders whose track is unpublished; their media sections are used again. */
   private idleSenders = new Set<RTCRtpSender>();
@@ -196,7 +195,11 @@ export class Peer extends Emitter<PeerEvents> {
 
   /** The path of the media at the moment, its round-trip time and the bytes so far. */
   stats(): Promise<PeerStats> {
-    return Promise.race([readStats(this.connection), this.closed]);
+    // Not Promise.race: a promise that lives as long as the connection would keep something of each call.
+    return new Promise((done, fail) => {
+      this.statsCalls.add(done);
+      readStats(this.connection).then(done, fail).finally(() => this.statsCalls.delete(done));
+    });
   }
 
   /** Restarts ICE: searches for a new path, and keeps the old one until a new one is found. */
@@ -310,7 +313,8 @@ export class Peer extends Emitter<PeerEvents> {
 
   private close(): void {
     this.connection.close();
-    this.setClosed();
+    for (const done of this.statsCalls) done({ bytesSent: 0, bytesReceived: 0 });
+    this.statsCalls.clear();
   }
 
   private createConnection(): void {
@@ -325,7 +329,6 @@ export class Peer extends Emitter<PeerEvents> {
     for (const track of this.tracks.keys()) this.removeTrack(track);
     this.connection = pc;
     this.polite = this.member.polite;
-    this.closed = new Promise((done) => (this.setClosed = () => done({ bytesSent: 0, bytesReceived: 0 })));
     this.localKey = Math.random().toString(36).slice(2, 10);
     this.remoteKey = undefined;
     this.newest = 0;
