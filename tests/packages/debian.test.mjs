@@ -35,6 +35,9 @@ describe('the Debian package', { timeout: SUITE_TIMEOUT }, () => {
     return `${(bits & 0o777).toString(8)} ${name('/etc/passwd', uid)}:${name('/etc/group', gid)}`;
   };
   const is = (property, unit = SERVICE) => debian.property(unit, property);
+  /** The newest line of the server's log that matches; it reaches the journal some time after what it tells of. */
+  const logged = (pattern) => eventually(() => `the journal has ${pattern}`,
+    () => debian.run('journalctl', '--unit', SERVICE, '--output', 'cat').split('\n').findLast((line) => pattern.test(line)));
   const health = () => ask('GET', URL_INSIDE, '/health').then(({ status }) => status, () => 0);
   const files = () => debian.shell("find / -xdev -path /packages -prune -o -path /tmp -prune -o -path /var/log -prune -o -path /run -prune -o -type f -print -o -type l -print | grep -vE '^/(var/lib/(dpkg|systemd)/|etc/(passwd|group|shadow|gshadow|subuid|subgid)|etc/.pwd.lock)' | sort").split('\n');
   /** Types what the page says, where sudo is not installed and nobody sits. */
@@ -128,7 +131,7 @@ describe('the Debian package', { timeout: SUITE_TIMEOUT }, () => {
     const member = await enter({ type: 'auth_token', token });
     await member.receive('users_in_room');
 
-    assert.match(debian.run('journalctl', '--unit', SERVICE, '--output', 'cat'), /"member joined"/);
+    await logged(/"member joined"/);
     await member.close();
   });
 
@@ -146,8 +149,8 @@ describe('the Debian package', { timeout: SUITE_TIMEOUT }, () => {
     assert.doesNotMatch(status, /^Uid:\s+0/m);
   });
 
-  test('takes the socket of its unit, and more file descriptors than a process has by itself', () => {
-    const open = debian.run('journalctl', '--unit', SERVICE, '--output', 'cat').split('\n').findLast((line) => line.includes('"listening"'));
+  test('takes the socket of its unit, and more file descriptors than a process has by itself', async () => {
+    const open = await logged(/"listening"/);
 
     const { file_descriptors: descriptors, is_inherited: isInherited } = JSON.parse(open).fields;
     assert.equal(isInherited, true);
@@ -189,7 +192,7 @@ describe('the Debian package', { timeout: SUITE_TIMEOUT }, () => {
     debian.tries('systemctl', 'restart', SERVICE);
     const waiting = Array.from({ length: 30 }, () => net.connect(8080, '127.0.0.1').on('error', () => {}));
     await eventually(() => 'it has tried again', () => Number(is('NRestarts')) >= 2);
-    assert.match(debian.run('journalctl', '--unit', SERVICE, '--output', 'cat'), /WORKERS: "many" is not accepted/);
+    await logged(/WORKERS: "many" is not accepted/);
     assert.equal(is('ActiveState', 'signaling-server.socket'), 'active');
 
     set('WORKERS', '0');
