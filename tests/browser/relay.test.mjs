@@ -132,7 +132,7 @@ describe('relay-only tokens', { timeout: SUITE_TIMEOUT }, () => {
       { env: { PATH: process.env.PATH, PYTHONPATH: join(ROOT, 'clients/python') } });
     bots.push(bot);
 
-    await eventually(() => `the bot ends: ${bot.output}`, () => bot.gone);
+    await eventually(() => `the bot ends: ${bot.output}`, () => bot.isRead);
 
     assert.match(bot.output, /the token allows TURN servers only, and aiortc 1\.4 cannot be held to that/);
   });
@@ -142,7 +142,7 @@ describe('relay-only tokens', { timeout: SUITE_TIMEOUT }, () => {
     const bot = launch(command, ['--url', server.url, '--room', 'rust', '--token', await mint('bot', 'relay')], { env: { PATH: process.env.PATH } });
     bots.push(bot);
 
-    await eventually(() => `the bot ends: ${bot.output}`, () => bot.gone);
+    await eventually(() => `the bot ends: ${bot.output}`, () => bot.isRead);
 
     assert.match(bot.output, /the token allows TURN servers only, and this bot uses none/);
   });

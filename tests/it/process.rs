@@ -382,7 +382,6 @@ async fn shutdown_does_not_wait_for_password_checks() {
 
     assert_eq!(server.stop().await.code(), Some(0));
 
-    server.log.read_to_end().await;
     assert!(server.log.count("login failed") < LOGINS, "all have been checked");
 }
 

@@ -354,7 +354,7 @@ impl AttackedServer {
         }
         assert_eq!(self.process.wait().await.code(), Some(0));
 
-        let log = self.process.log.read_to_end().await;
+        let log = self.process.log.lines();
         let secrets = self.secrets.into_inner().unwrap();
         for line in &log {
             assert!(!line.contains("did not disconnect in time"), "{line}");

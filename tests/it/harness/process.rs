@@ -152,9 +152,12 @@ impl ServerProcess {
         self::signal(&self.child, signal);
     }
 
-    /// Waits until the process has ended.
+    /// Waits until the process has ended and its log is complete.
     pub async fn wait(&mut self) -> ExitStatus {
-        timeout(TEST_TIMEOUT, self.child.wait()).await.expect("still running").unwrap()
+        let waiting = timeout(TEST_TIMEOUT, self.child.wait());
+        let status = waiting.await.expect("still running").unwrap();
+        self.log.read_to_end().await;
+        status
     }
 
     /// Asks the process to end, as systemd does, and waits until it has.
@@ -241,7 +244,6 @@ impl RestartableServer {
     /// Stops the process in order; the lines of level ERROR that it has logged.
     pub async fn stop(&mut self) -> Vec<String> {
         assert_eq!(self.process.stop().await.code(), Some(0));
-        self.process.log.read_to_end().await;
         assert!(self.process.log.count("\"shutdown complete\"") > 0);
         self.process.errors()
     }
