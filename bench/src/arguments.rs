@@ -77,6 +77,8 @@ pub enum Name {
     Storm,
     /// Pairs, members that come and go, and members that send nothing, over TLS of the server's own
     Tls,
+    /// The same behind nginx, against TLS of the server's own
+    Nginx,
     /// All members come back after a crash of the server, plain and over TLS
     Restart,
 }

@@ -49,7 +49,7 @@ use crate::{
         storm::{self, Guessers, Guesses},
     },
     subject::{Kind, Subject, binary, cores, folder, pin},
-    tls::{Certificate, Tickets},
+    tls::{Certificate, KeyKind, Tickets},
 };
 
 /// Rooms in the scenario that measures whether their number matters.
@@ -65,8 +65,32 @@ struct Bench {
     members: usize,
     server_core: usize,
     /// For the scenarios over TLS.
-    certificate: Certificate,
+    ecdsa: Certificate,
+    rsa: Certificate,
     rows: Vec<Row>,
+}
+
+/// What is compared with what.
+#[derive(Clone, Copy)]
+struct Pair {
+    server: Kind,
+    floor: Kind,
+    tls: Option<(Tickets, KeyKind)>,
+}
+
+impl Pair {
+    const PLAIN: Self = Self { server: Kind::Server, floor: Kind::Floor, tls: None };
+
+    /// Over TLS of their own.
+    fn tls(tickets: Tickets, key: KeyKind) -> Self {
+        Self { tls: Some((tickets, key)), ..Self::PLAIN }
+    }
+
+    /// The server behind nginx, and with TLS of its own.
+    fn nginx(tickets: Tickets) -> Self {
+        let tls = Some((tickets, KeyKind::Ecdsa));
+        Self { server: Kind::Nginx, floor: Kind::Server, tls }
+    }
 }
 
 /// The server that is compared with the floor.
@@ -107,7 +131,8 @@ fn main() -> Outcome {
         max_connections: arguments.members.unwrap_or_else(max_connections),
         members: arguments.members.unwrap_or_else(|| max_connections().min(9_500)),
         server_core,
-        certificate: Certificate::create(folder()?)?,
+        ecdsa: Certificate::create(folder()?, KeyKind::Ecdsa)?,
+        rsa: Certificate::create(folder()?, KeyKind::Rsa)?,
         rows: Vec::new(),
     };
     for &name in Name::value_variants() {
@@ -144,15 +169,17 @@ impl Bench {
         match name {
             Name::Relay => {
                 let target = Some(Target::AtMost(1.30));
-                self.steady("relay, 64 rooms of 2", "message", target, None, |load, _| {
+                self.steady("relay, 64 rooms of 2", "message", target, Pair::PLAIN, |load, _| {
                     Relay::join(load, 64, 0, None)
                 })
             }
-            Name::Paced => {
-                self.steady("relay, 2,000 offers a second", "message", None, None, |load, _| {
-                    Relay::join(load, 64, 0, Some(2000))
-                })
-            }
+            Name::Paced => self.steady(
+                "relay, 2,000 offers a second",
+                "message",
+                None,
+                Pair::PLAIN,
+                |load, _| Relay::join(load, 64, 0, Some(2000)),
+            ),
             Name::Rooms => {
                 for rooms in [10, 1000, 4000] {
                     if 4 * rooms <= self.max_connections {
@@ -160,7 +187,7 @@ impl Bench {
                             &format!("relay, {rooms} rooms of 2"),
                             "message",
                             None,
-                            None,
+                            Pair::PLAIN,
                             |load, _| Relay::join(load, rooms, 0, None),
                         )?;
                     }
@@ -169,49 +196,90 @@ impl Bench {
                 let others =
                     MANY_ROOMS.min(self.max_connections.saturating_sub(300)).saturating_sub(64);
                 let scenario = format!("relay, 64 rooms of 2 among {}", others + 64);
-                self.steady(&scenario, "message", None, None, |load, kind| {
+                self.steady(&scenario, "message", None, Pair::PLAIN, |load, kind| {
                     Relay::join(load, 64, if kind == Kind::Server { others } else { 0 }, None)
                 })
             }
             Name::Broadcast => {
                 let target = Some(Target::AtMost(1.15));
-                self.steady("broadcast, 12 rooms of 10", "delivery", target, None, |load, _| {
-                    Broadcast::join(load, 12, 10)
-                })
+                self.steady(
+                    "broadcast, 12 rooms of 10",
+                    "delivery",
+                    target,
+                    Pair::PLAIN,
+                    |load, _| Broadcast::join(load, 12, 10),
+                )
             }
             Name::Churn => {
-                self.steady("coming and going", "visit", None, None, |_, _| Ok(Churn::new(64)))
+                let scenario = "coming and going";
+                self.steady(scenario, "visit", None, Pair::PLAIN, |_, _| Ok(Churn::new(64)))
             }
-            Name::Idle => self.idle(None),
+            Name::Idle => self.idle("", Pair::PLAIN),
             Name::Mesh => self.mesh(),
             Name::Storm => self.storm(),
-            Name::Tls | Name::Restart if matches!(self.measured, Measured::Running { .. }) => {
-                eprintln!("tls, restart: only with a server that the bench starts");
+            Name::Tls | Name::Nginx | Name::Restart
+                if matches!(self.measured, Measured::Running { .. }) =>
+            {
+                eprintln!("tls, nginx, restart: only with a server that the bench starts");
                 Ok(())
             }
             Name::Tls => {
-                let (used, unused) = (Some(Tickets::Used), Some(Tickets::Unused));
                 let target = Some(Target::AtMost(1.20));
-                let relay = "relay over TLS, 64 rooms of 2";
-                self.steady(relay, "message", target, used, |load, _| {
+                let [used, unused] = [Tickets::Used, Tickets::Unused]
+                    .map(|tickets| Pair::tls(tickets, KeyKind::Ecdsa));
+                self.steady(
+                    "relay over TLS, 64 rooms of 2",
+                    "message",
+                    target,
+                    used,
+                    |load, _| Relay::join(load, 64, 0, None),
+                )?;
+                self.visits("coming and going over TLS", unused, used)?;
+                let [used_rsa, unused_rsa] = [Tickets::Used, Tickets::Unused]
+                    .map(|tickets| Pair::tls(tickets, KeyKind::Rsa));
+                self.visits("coming and going over TLS, RSA key", unused_rsa, used_rsa)?;
+                self.idle(" over TLS", used)
+            }
+            Name::Nginx => {
+                let [used, unused] = [Tickets::Used, Tickets::Unused].map(Pair::nginx);
+                let relay = "relay behind nginx, against TLS of its own, 64 rooms of 2";
+                self.steady(relay, "message", None, used, |load, _| {
                     Relay::join(load, 64, 0, None)
                 })?;
-                for (handshake, tls) in [("new", unused), ("returning", used)] {
-                    let scenario = format!("coming and going over TLS, {handshake} clients");
-                    self.steady(&scenario, "visit", None, tls, |_, _| Ok(Churn::new(64)))?;
-                }
-                self.idle(used)
+                let visits = "coming and going behind nginx, against TLS of its own";
+                self.visits(visits, unused, used)?;
+                self.idle(" behind nginx, against TLS of its own", used)
             }
             Name::Restart => {
-                self.restart("plain", None)?;
-                self.restart("over TLS", Some(Tickets::Used))
+                self.restart("plain", Pair::PLAIN)?;
+                self.restart("over TLS", Pair::tls(Tickets::Used, KeyKind::Ecdsa))
             }
         }
     }
 
+    /// Members that come and go over TLS: without session tickets, and with them.
+    fn visits(&mut self, scenario: &str, unused: Pair, used: Pair) -> Outcome {
+        for (clients, pair) in [("new", unused), ("returning", used)] {
+            let scenario = format!("{scenario}, {clients} clients");
+            self.steady(&scenario, "visit", None, pair, |_, _| Ok(Churn::new(64)))?;
+        }
+        Ok(())
+    }
+
+    fn certificate(&self, key: KeyKind) -> &Certificate {
+        match key {
+            KeyKind::Ecdsa => &self.ecdsa,
+            KeyKind::Rsa => &self.rsa,
+        }
+    }
+
     /// A server and its clients, over TLS with or without session tickets, or plain.
-    fn start(&self, kind: Kind, tls: Option<Tickets>) -> Result<(Subject, Load), Box<dyn Error>> {
-        let certificate = tls.map(|_| &self.certificate);
+    fn start(
+        &self,
+        kind: Kind,
+        tls: Option<(Tickets, KeyKind)>,
+    ) -> Result<(Subject, Load), Box<dyn Error>> {
+        let certificate = tls.map(|(_, key)| self.certificate(key));
         let (subject, token) = match (&self.measured, kind) {
             (Measured::Running { address, pid, token }, Kind::Server) => {
                 (Subject::running(*address, *pid), token.clone())
@@ -219,12 +287,13 @@ impl Bench {
             (Measured::Binary(path), _) => {
                 (Subject::start(kind, path, &[self.server_core], certificate)?, Subject::token())
             }
-            (Measured::Running { .. }, Kind::Floor) => {
+            (Measured::Running { .. }, Kind::Nginx | Kind::Floor) => {
                 let nowhere = Path::new("");
                 (Subject::start(kind, nowhere, &[self.server_core], certificate)?, String::new())
             }
         };
-        let clients = tls.map(|tickets| self.certificate.clients(tickets)).transpose()?;
+        let clients =
+            tls.map(|(tickets, key)| self.certificate(key).clients(tickets)).transpose()?;
         let load = Load::new(subject.address, token)?.with_tls(clients);
         Ok((subject, load))
     }
@@ -235,16 +304,16 @@ impl Bench {
         scenario: &str,
         unit: &'static str,
         target: Option<Target>,
-        tls: Option<Tickets>,
+        pair: Pair,
         join: impl Fn(&mut Load, Kind) -> std::io::Result<S>,
     ) -> Outcome {
         eprintln!("{scenario} …");
         let (mut floors, mut servers) = (Vec::new(), Vec::new());
         for _ in 0..self.starts {
-            let (floor, mut floor_load) = self.start(Kind::Floor, tls)?;
-            let (server, mut server_load) = self.start(Kind::Server, tls)?;
-            let mut on_floor = join(&mut floor_load, Kind::Floor)?;
-            let mut on_server = join(&mut server_load, Kind::Server)?;
+            let (floor, mut floor_load) = self.start(pair.floor, pair.tls)?;
+            let (server, mut server_load) = self.start(pair.server, pair.tls)?;
+            let mut on_floor = join(&mut floor_load, pair.floor)?;
+            let mut on_server = join(&mut server_load, pair.server)?;
             for _ in 0..self.rounds {
                 floors.push(round(|| floor.cpu(), &mut floor_load, &mut on_floor, self.length)?);
                 servers.push(round(
@@ -270,20 +339,19 @@ impl Bench {
             latency: [&servers, &floors].map(|rounds| latencies(&latency_of(rounds))),
             details: json!({ "server": details(&servers), "floor": details(&floors) }),
         });
-        for (name, rounds) in [("server", &servers), ("floor", &floors)] {
-            eprintln!("  {name}: {}", details(rounds));
+        for (kind, rounds) in [(pair.server, &servers), (pair.floor, &floors)] {
+            eprintln!("  {}: {}", kind.name(), details(rounds));
         }
         Ok(())
     }
 
-    fn idle(&mut self, tls: Option<Tickets>) -> Outcome {
-        let over = if tls.is_some() { " over TLS" } else { "" };
-        let scenario = format!("idle, {} members{over}", self.members);
+    fn idle(&mut self, how: &str, pair: Pair) -> Outcome {
+        let scenario = format!("idle, {} members{how}", self.members);
         eprintln!("{scenario} …");
         let (mut servers, mut floors) = (Vec::new(), Vec::new());
         for _ in 0..self.starts {
-            for (kind, measured) in [(Kind::Server, &mut servers), (Kind::Floor, &mut floors)] {
-                let (subject, mut load) = self.start(kind, tls)?;
+            for (kind, measured) in [(pair.server, &mut servers), (pair.floor, &mut floors)] {
+                let (subject, mut load) = self.start(kind, pair.tls)?;
                 let idle = idle::measure(&subject, &mut load, self.members)?;
                 eprintln!(
                     "  {}: {:.2} KiB a member, join {:.1} us CPU first and {:.1} last, {:.0} joins a second",
@@ -301,20 +369,10 @@ impl Bench {
             "joins_per_second": median(servers.iter().map(|idle| idle.joins_per_second)),
         });
         let mut row = |what: &str, unit, measure, value: fn(&Idle) -> f64, target: Target| {
-            let target = Some(target).filter(|_| tls.is_none());
-            let both = servers.iter().zip(&floors);
-            self.rows.push(Row {
-                scenario: format!("{scenario}: {what}"),
-                unit,
-                server: median(servers.iter().map(value)),
-                floor: Some(median(floors.iter().map(value))),
-                measure,
-                ratio: Some(median(both.map(|(server, floor)| value(server) / value(floor)))),
-                spread: Some(spread(floors.iter().map(value))),
-                target,
-                latency: [json!({}), json!({})],
-                details: details.clone(),
-            });
+            let scenario = format!("{scenario}: {what}");
+            let row = Row::compared(scenario, measure, unit, &servers, &floors, value);
+            let target = Some(target).filter(|_| pair.tls.is_none());
+            self.rows.push(Row { target, details: details.clone(), ..row });
         };
         let (memory, join) = (Target::ValueAtMost(6.0), Target::AtMost(4.5));
         row("memory", "member", "KiB", |idle| idle.bytes / 1024.0, memory);
@@ -356,15 +414,15 @@ impl Bench {
     }
 
     /// All members come back after a crash.
-    fn restart(&mut self, how: &str, tls: Option<Tickets>) -> Outcome {
+    fn restart(&mut self, how: &str, pair: Pair) -> Outcome {
         let scenario = format!("{} members back after a crash, {how}", self.members);
         eprintln!("{scenario} …");
         let Measured::Binary(path) = &self.measured else { return Ok(()) };
         let (mut servers, mut floors) = (Vec::new(), Vec::new());
         for _ in 0..self.starts {
-            for (kind, measured) in [(Kind::Server, &mut servers), (Kind::Floor, &mut floors)] {
-                let (subject, mut load) = self.start(kind, tls)?;
-                let certificate = tls.map(|_| &self.certificate);
+            for (kind, measured) in [(pair.server, &mut servers), (pair.floor, &mut floors)] {
+                let (subject, mut load) = self.start(kind, pair.tls)?;
+                let certificate = pair.tls.map(|(_, key)| self.certificate(key));
                 let again =
                     |subject: Subject| subject.restart(path, &[self.server_core], certificate);
                 let back = restart::measure(subject, again, &mut load, self.members)?;
@@ -377,23 +435,13 @@ impl Bench {
                 measured.push(back);
             }
         }
-        for (measure, value) in [
-            ("s", (|back| back.seconds) as fn(&restart::Return) -> f64),
-            ("us CPU", |back| back.cpu),
+        let details = json!({ "members": self.members });
+        for (measure, unit, value) in [
+            ("s", "restart", (|back| back.seconds) as fn(&restart::Return) -> f64),
+            ("us CPU", "member", |back| back.cpu),
         ] {
-            let both = servers.iter().zip(&floors);
-            self.rows.push(Row {
-                scenario: scenario.clone(),
-                unit: if measure == "s" { "restart" } else { "member" },
-                server: median(servers.iter().map(value)),
-                floor: Some(median(floors.iter().map(value))),
-                measure,
-                ratio: Some(median(both.map(|(server, floor)| value(server) / value(floor)))),
-                spread: Some(spread(floors.iter().map(value))),
-                target: None,
-                latency: [json!({}), json!({})],
-                details: json!({ "members": self.members }),
-            });
+            let row = Row::compared(&*scenario, measure, unit, &servers, &floors, value);
+            self.rows.push(Row { details: details.clone(), ..row });
         }
         Ok(())
     }

@@ -67,6 +67,24 @@ impl Row {
         }
     }
 
+    /// A value of the server and of the floor, each with one sample for each start.
+    pub fn compared<Sample>(
+        scenario: impl Into<String>,
+        measure: &'static str,
+        unit: &'static str,
+        servers: &[Sample],
+        floors: &[Sample],
+        value: impl Fn(&Sample) -> f64 + Copy,
+    ) -> Self {
+        let ratios = servers.iter().zip(floors).map(|(server, floor)| value(server) / value(floor));
+        Self {
+            floor: Some(median(floors.iter().map(value))),
+            ratio: Some(median(ratios)),
+            spread: Some(spread(floors.iter().map(value))),
+            ..Self::alone(scenario, measure, unit, median(servers.iter().map(value)))
+        }
+    }
+
     fn meets(&self) -> bool {
         match (self.target, self.ratio) {
             (Some(Target::AtMost(max)), Some(ratio)) => ratio <= max,

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{self, BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -37,6 +37,8 @@ pub const SETTINGS: [(&str, &str); 7] = [
 pub enum Kind {
     /// The signaling server, with all features on.
     Server,
+    /// The same behind nginx, which ends TLS; both together.
+    Nginx,
     /// [`crate::floor`].
     Floor,
 }
@@ -48,6 +50,8 @@ pub struct Subject {
     pid: u32,
     /// `None` if it was started outside the bench.
     child: Option<Child>,
+    /// The server that it is a proxy of, which counts with it.
+    behind: Option<Box<Subject>>,
     folder: PathBuf,
 }
 
@@ -56,6 +60,7 @@ impl Kind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Server => "server",
+            Self::Nginx => "behind nginx",
             Self::Floor => "floor",
         }
     }
@@ -64,7 +69,7 @@ impl Kind {
 impl Subject {
     /// A server that is already running.
     pub fn running(address: SocketAddr, pid: u32) -> Self {
-        Self { address, pid, child: None, folder: PathBuf::new() }
+        Self { address, pid, child: None, behind: None, folder: PathBuf::new() }
     }
 
     /// Starts a server on `cores`, over TLS if it gets a certificate.
@@ -76,6 +81,7 @@ impl Subject {
     ) -> io::Result<Self> {
         on(cores, || match kind {
             Kind::Server => Self::start_server(server, &settings_of(tls)),
+            Kind::Nginx => Self::start_nginx(Self::start_server(server, &[])?, tls),
             Kind::Floor => Self::start_floor("127.0.0.1:0", tls),
         })
     }
@@ -193,7 +199,59 @@ impl Subject {
         };
         // The log is read as a journal would read it, on a core that the server does not use.
         std::thread::spawn(move || lines.read_to_end(&mut Vec::new()));
-        Ok(Self { address, pid: child.id(), child: Some(child), folder })
+        Ok(Self { address, pid: child.id(), child: Some(child), behind: None, folder })
+    }
+
+    /// nginx in front of `server`, with the file of `deploy/`.
+    fn start_nginx(server: Self, tls: Option<&Certificate>) -> io::Result<Self> {
+        let tls = tls.ok_or_else(|| io::Error::other("nginx without a certificate"))?;
+        let folder = folder()?;
+        let [http, https] = [free_port()?, free_port()?];
+        let mut site = include_str!("../../deploy/nginx.conf").to_owned();
+        for (from, to) in [
+            ("127.0.0.1:8080", server.address.to_string()),
+            ("listen [::]:80;", String::new()),
+            ("listen [::]:443 ssl;", String::new()),
+            ("listen 80;", format!("listen 127.0.0.1:{http};")),
+            ("listen 443 ssl;", format!("listen 127.0.0.1:{https} ssl;")),
+            (
+                "/etc/letsencrypt/live/signaling.example.com/fullchain.pem",
+                tls.chain().display().to_string(),
+            ),
+            (
+                "/etc/letsencrypt/live/signaling.example.com/privkey.pem",
+                tls.key().display().to_string(),
+            ),
+        ] {
+            if !site.contains(from) {
+                return Err(io::Error::other(format!("deploy/nginx.conf has no {from}")));
+            }
+            site = site.replace(from, &to);
+        }
+        let all = format!(
+            "daemon off; master_process off; pid nginx.pid; error_log stderr error; \n\
+             events {{ worker_connections 40000; }}\n\
+             http {{ access_log off; client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;\n\
+             uwsgi_temp_path uwsgi; scgi_temp_path scgi;\n{site} }}\n"
+        );
+        fs::write(folder.join("nginx.conf"), all)?;
+        let child = Command::new("nginx")
+            .args([Path::new("-p"), &folder, Path::new("-c"), Path::new("nginx.conf")])
+            .stdin(Stdio::null())
+            .spawn()?;
+        let address = SocketAddr::from(([127, 0, 0, 1], https));
+        let pid = child.id();
+        let mut nginx =
+            Self { address, pid, child: Some(child), behind: Some(server.into()), folder };
+        while nginx.http().is_err() {
+            if let Some(child) = &mut nginx.child
+                && let Some(status) = child.try_wait()?
+            {
+                return Err(io::Error::other(format!("nginx has ended: {status}")));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(nginx)
     }
 
     /// An access token of the account that all clients use.
@@ -203,12 +261,14 @@ impl Subject {
 
     /// The processor time that it has used so far.
     pub fn cpu(&self) -> io::Result<Duration> {
-        cpu_of(self.pid)
+        let behind = self.behind.as_ref().map_or(Ok(Duration::ZERO), |server| server.cpu())?;
+        Ok(cpu_of(self.pid)? + behind)
     }
 
     /// Its resident memory, in bytes.
     pub fn resident(&self) -> io::Result<u64> {
-        resident_of(self.pid)
+        let behind = self.behind.as_ref().map_or(Ok(0), |server| server.resident())?;
+        Ok(resident_of(self.pid)? + behind)
     }
 
     fn health(&self) -> io::Result<String> {
@@ -275,6 +335,11 @@ pub fn pin(cores: &[usize]) -> io::Result<()> {
     let mut set = CpuSet::new();
     cores.iter().for_each(|&core| set.set(core));
     Ok(sched_setaffinity(None, &set)?)
+}
+
+/// A port that nobody listens on.
+fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 /// A new, empty folder.

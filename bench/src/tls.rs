@@ -29,19 +29,36 @@ pub enum Tickets {
     Unused,
 }
 
-/// The certificate of a run, in a folder that is removed at its end.
+/// The kind of a certificate's key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum KeyKind {
+    /// ECDSA on P-256.
+    Ecdsa,
+    /// RSA with 2048 bits.
+    Rsa,
+}
+
+/// A certificate of a run, in a folder that is removed at its end.
 pub struct Certificate {
     folder: PathBuf,
 }
 
 impl Certificate {
-    /// Makes one, with an ECDSA key on P-256.
-    pub fn create(folder: PathBuf) -> io::Result<Self> {
-        let made = rcgen::generate_simple_self_signed([format!("*.{DOMAIN}")])
+    /// Makes one.
+    pub fn create(folder: PathBuf, kind: KeyKind) -> io::Result<Self> {
+        let key = match kind {
+            KeyKind::Ecdsa => rcgen::KeyPair::generate(),
+            KeyKind::Rsa => {
+                rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048)
+            }
+        };
+        let key = key.map_err(io::Error::other)?;
+        let signed = rcgen::CertificateParams::new([format!("*.{DOMAIN}")])
+            .and_then(|parameters| parameters.self_signed(&key))
             .map_err(io::Error::other)?;
         let certificate = Self { folder };
-        fs::write(certificate.chain(), made.cert.pem())?;
-        fs::write(certificate.key(), made.signing_key.serialize_pem())?;
+        fs::write(certificate.chain(), signed.pem())?;
+        fs::write(certificate.key(), key.serialize_pem())?;
         Ok(certificate)
     }
 

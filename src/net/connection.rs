@@ -21,7 +21,6 @@ use tokio::{
     sync::{Notify, OwnedSemaphorePermit},
     time::Sleep,
 };
-use tokio_rustls::server::TlsStream;
 use tower::util::BoxCloneSyncService;
 
 use super::{
@@ -34,6 +33,7 @@ use crate::{
     intervals::HttpTimeouts,
     limits::Permit,
     memory::{Charge, MemoryBudget, MemoryKind, Shed},
+    tls::TlsStream,
 };
 
 /// A service that answers every request, for [`serve`](super::serve).
@@ -248,7 +248,7 @@ impl Upgraded {
     pub fn move_to_current_runtime(&mut self) -> io::Result<()> {
         match self {
             Self::Plain(stream) => stream.move_to_current_runtime(),
-            Self::Tls(stream) => stream.get_mut().0.move_to_current_runtime(),
+            Self::Tls(stream) => stream.get_mut().move_to_current_runtime(),
         }
     }
 }

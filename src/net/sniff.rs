@@ -2,10 +2,8 @@
 
 use std::io;
 
-use tokio_rustls::server::TlsStream;
-
 use super::connection::CountedStream;
-use crate::tls::ServerCertificate;
+use crate::tls::{ServerCertificate, TlsStream};
 
 /// The first byte of every TLS connection: a handshake record (RFC 8446 section 5.1).
 const TLS_HANDSHAKE: u8 = 0x16;
@@ -23,5 +21,5 @@ pub(super) async fn sniff(stream: CountedStream, tls: &ServerCertificate) -> io:
     if first_byte != [TLS_HANDSHAKE] {
         return Ok(Sniffed::Plain(stream));
     }
-    Ok(Sniffed::Tls(Box::new(tls.acceptor().accept(stream).await?)))
+    Ok(Sniffed::Tls(Box::new(TlsStream::accept(stream, tls.config()).await?)))
 }

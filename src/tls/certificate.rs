@@ -9,7 +9,6 @@ use rustls::{
     ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
-use tokio_rustls::TlsAcceptor;
 use x509_parser::parse_x509_certificate;
 
 use super::{error::TlsError, files::TlsFiles, self_signed, tickets::TicketKeys};
@@ -72,10 +71,9 @@ impl ServerCertificate {
         self.tickets.clone()
     }
 
-    /// The acceptor for a new connection.
-    pub fn acceptor(&self) -> TlsAcceptor {
-        let served = self.served.read().unwrap_or_else(PoisonError::into_inner);
-        TlsAcceptor::from(served.config.clone())
+    /// What a new connection is accepted with.
+    pub fn config(&self) -> Arc<ServerConfig> {
+        self.served.read().unwrap_or_else(PoisonError::into_inner).config.clone()
     }
 
     /// Loads certificate and key again, without serving them yet.

@@ -4,6 +4,7 @@ mod certificate;
 mod error;
 mod files;
 mod self_signed;
+mod stream;
 mod tickets;
 pub mod verify;
 
@@ -14,4 +15,5 @@ pub const PAIR_FIX: &str =
 pub use certificate::{LoadedCertificate, PendingCertificate, ServerCertificate, load_certificate};
 pub use error::TlsError;
 pub use files::TlsFiles;
+pub use stream::TlsStream;
 pub use tickets::{HOURS_KEPT, SealedTicketKey, TicketKeys};
