@@ -115,7 +115,7 @@ const USES: [(&str, &[&str]); 32] = [
     ("storage", &[]),
     ("telemetry", &["clock", "config"]),
     ("timeline", &["memory", "peer", "protocol"]),
-    ("tls", &["clock", "metrics", "storage"]),
+    ("tls", &["clock", "memory", "metrics", "storage"]),
     ("turn", &["clock", "tls"]),
     ("webhooks", &["clock", "http_client", "memory", "metrics", "tls"]),
     ("webhooks/event", &[]),

@@ -19,7 +19,7 @@ const PROCESS_BYTES: u64 = 64 << 20;
 /// What a WebSocket takes at most while nothing waits for its client, in bytes, with what the kernel holds for it; and how much
 /// more with TLS.
 const SOCKET_BYTES: u64 = 10 << 10;
-const TLS_BYTES: u64 = 10 << 10;
+const TLS_BYTES: u64 = 5 << 10;
 
 /// So many WebSockets are accepted however little memory there is.
 const MIN_SOCKETS: u64 = 256;

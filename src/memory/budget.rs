@@ -32,7 +32,7 @@ pub enum MemoryKind {
     UnsentRemainders,
     /// Frames that are kept until a client acknowledges them, and are in no send queue.
     ReplayBuffers,
-    /// Frames and messages of clients that have arrived in part.
+    /// Frames, messages and TLS records of clients that have arrived in part, and TLS records that were sent in part.
     PartialFrames,
     /// HTTP requests that have arrived in part, or are being answered.
     PartialRequests,

@@ -85,7 +85,7 @@ fn what_is_beside_the_budget_is_for_web_sockets() {
         |available: u64, budget: u64, tls| socket_capacity(available << 20, budget << 20, tls);
 
     assert_eq!(capacity(256, 64, false), 13_107);
-    assert_eq!(capacity(512, 128, true), 16_384);
+    assert_eq!(capacity(512, 128, true), 21_845);
     assert_eq!(capacity(64, 64, false), 256);
     assert_eq!(capacity(0, u64::MAX >> 20, false), 256);
 }

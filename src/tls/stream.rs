@@ -19,6 +19,8 @@ use rustls::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::memory::{Charge, MemoryHolder, MemoryKind};
+
 /// The most plaintext in a record (RFC 8446 section 5.1), and so in one write.
 const MAX_PLAINTEXT_BYTES: usize = 16 * 1024;
 
@@ -42,6 +44,8 @@ pub struct TlsStream<S> {
     session: Session,
     /// What has arrived of a record, or of a handshake message.
     incomplete: Vec<u8>,
+    /// Counts what is held.
+    held: Charge,
 }
 
 /// The state of the protocol, and what it has for either side.
@@ -150,9 +154,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
             has_sent_end: false,
             has_failed: false,
         };
-        let mut accepted = Self { stream, session, incomplete: Vec::new() };
+        let held = Charge::uncounted(MemoryKind::PartialFrames);
+        let mut accepted = Self { stream, session, incomplete: Vec::new(), held };
         poll_fn(|context| accepted.poll_handshake(context)).await?;
         Ok(accepted)
+    }
+
+    /// From now on what it holds counts for `holder`.
+    pub fn set_memory_holder(&mut self, holder: &Arc<MemoryHolder>) {
+        self.held.bill(holder);
+    }
+
+    /// What is excessive here is shed by the guard: this may be a peer's task, which writes.
+    fn update_charge(&mut self) {
+        let Session { plaintext, unsent, .. } = &self.session;
+        let held = [&self.incomplete, plaintext, unsent].map(Vec::capacity);
+        let _ = self.held.set(held.iter().sum());
     }
 
     /// The connection below.
@@ -211,12 +228,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
         {
             let _ = self.poll_send(context); // the alert, as far as the socket takes it
         }
+        self.update_charge();
         received
     }
 
     /// Sends what is not sent yet.
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let unsent = &mut self.session.unsent;
+        if unsent.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
         while !unsent.is_empty() {
             match ready!(Pin::new(&mut self.stream).poll_write(context, unsent))? {
                 0 => return Poll::Ready(Err(ErrorKind::WriteZero.into())),
@@ -224,6 +245,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
                 sent => drop(unsent.drain(..sent)),
             }
         }
+        self.update_charge();
         Poll::Ready(Ok(()))
     }
 
@@ -248,6 +270,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
                 records = records.get(sent?..).unwrap_or_default();
             }
             self.session.unsent.extend_from_slice(records);
+            self.update_charge();
             Ok(())
         })
     }
@@ -273,6 +296,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<S> {
                 if plaintext.is_empty() {
                     *plaintext = Vec::new();
                 }
+                self.update_charge();
                 return Poll::Ready(Ok(()));
             }
             if buffer.filled().len() > before || self.session.is_at_end {

@@ -62,6 +62,9 @@ async fn ask(stream: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin), request: 
     String::from_utf8(answer).unwrap().to_lowercase()
 }
 
+const UPGRADE: &str = "GET /ws/den HTTP/1.1\r\nHost: localhost\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
+     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
 /// N10: the key.
 #[tokio::test]
 async fn a_self_signed_certificate_is_made_and_its_key_is_private() {
@@ -86,12 +89,7 @@ async fn websockets_work_over_tls() {
     let server = TestServer::start(&SELF_SIGNED).await;
     let mut stream = connect(&server).await.unwrap();
 
-    let answer = ask(
-        &mut stream,
-        "GET /ws/den HTTP/1.1\r\nHost: localhost\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-    )
-    .await;
+    let answer = ask(&mut stream, UPGRADE).await;
 
     // The answer to this key is in RFC 6455 section 1.3.
     assert!(
@@ -102,6 +100,25 @@ async fn websockets_work_over_tls() {
     let mut first = [0; 2];
     stream.read_exact(&mut first).await.unwrap();
     assert_eq!(first[0], 0x81, "a text frame: auth_required");
+}
+
+#[tokio::test]
+async fn a_record_that_has_arrived_in_part_counts_as_memory_that_is_held() {
+    let server = TestServer::start(&SELF_SIGNED).await;
+    let mut stream = connect(&server).await.unwrap();
+    ask(&mut stream, UPGRADE).await;
+    stream.read_exact(&mut [0; 2]).await.unwrap();
+    let held = || server.app.memory.held();
+    let before = held();
+
+    let (wire, _) = stream.get_mut();
+    wire.write_all(&[23, 3, 3, 0x40, 0]).await.unwrap(); // the head of a record of 16 KiB
+    wire.write_all(&[0; 12_000]).await.unwrap();
+
+    let is_more = async || (held() >= before + 12_000).then_some(()).ok_or(held());
+    eventually("the part is counted", is_more).await;
+    drop(stream);
+    eventually("nothing is held", async || (held() == 0).then_some(()).ok_or(held())).await;
 }
 
 #[tokio::test]

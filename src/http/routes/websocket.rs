@@ -30,7 +30,7 @@ use crate::{
         middleware::{client::log_refused_handshake, request::RequestId},
     },
     limits::{Permit, RefusalKind, count_refusal},
-    memory::{Charge, MemoryKind},
+    memory::{Charge, MemoryHolder, MemoryKind},
     metrics::LimitKind,
     moderation::{EntryDenied, ModerationRefusal},
     net::{ConnectionInfo, ConnectionSlot, Upgraded, stream_of, workers::Workers},
@@ -147,9 +147,13 @@ fn spawn_session(
         if let Err(error) = stream.move_to_current_runtime() {
             return tracing::warn!(%error, "cannot move a connection to its worker");
         }
+        let memory = app.memory.holder();
         match stream {
-            Upgraded::Plain(stream) => begin_session(app, pending, stream, unread),
-            Upgraded::Tls(stream) => begin_session(app, pending, stream, unread),
+            Upgraded::Plain(stream) => begin_session(app, pending, stream, unread, memory),
+            Upgraded::Tls(mut stream) => {
+                stream.set_memory_holder(&memory);
+                begin_session(app, pending, stream, unread, memory);
+            }
         }
     };
     sessions.spawn_on(beginning, worker);
@@ -173,19 +177,25 @@ where
     let (room, slot) = (room.to_owned(), Arc::default());
     let pending = PendingSocket { address, request, room, handshake, permit, slot };
     let (worker, sessions) = (workers.of(&pending.room), app.sessions.clone());
-    let app = app.clone();
-    sessions.spawn_on(async move { begin_session(app, pending, stream, Vec::new()) }, worker);
+    let (app, memory) = (app.clone(), app.memory.holder());
+    let beginning = async move { begin_session(app, pending, stream, Vec::new(), memory) };
+    sessions.spawn_on(beginning, worker);
     true
 }
 
-/// Begins a session on this runtime, as a task that keeps nothing of its request. `unread` was read from the stream already.
-fn begin_session<S>(app: AppState, pending: PendingSocket, stream: S, unread: Vec<u8>)
-where
+/// Begins a session on this runtime, as a task that keeps nothing of its request. `unread` was read from the stream already;
+/// `memory` counts what is held for the client.
+fn begin_session<S>(
+    app: AppState,
+    pending: PendingSocket,
+    stream: S,
+    unread: Vec<u8>,
+    memory: Arc<MemoryHolder>,
+) where
     S: AsyncRead + AsyncWrite + Send + 'static,
 {
     let PendingSocket { address, request, room, mut handshake, permit, slot } = pending;
-    let (sessions, metrics, memory) =
-        (app.sessions.clone(), app.metrics.clone(), app.memory.holder());
+    let (sessions, metrics) = (app.sessions.clone(), app.metrics.clone());
     let max_message_bytes = app.session_limits().max_first_message_bytes();
     let mut socket = WebSocket::new(stream, unread, max_message_bytes, metrics.clone())
         .with_memory_holder(&memory);
