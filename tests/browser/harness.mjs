@@ -286,13 +286,14 @@ export async function startNginxBelow(server) {
 
 /** Starts nginx with this configuration of a site, which listens on these ports, in the folder `home`. */
 async function launchNginx(home, site, ports) {
+  const [manyMembers] = /^worker_rlimit_nofile [^]*?^\}/m.exec(readFileSync(join(ROOT, 'docs/run/proxies.md'), 'utf8'));
   writeFileSync(join(home, 'site.conf'), site);
   const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'];
   writeFileSync(join(home, 'nginx.conf'), `
     ${process.getuid() === 0 ? 'user root;' : ''} # whose folder this is
     pid ${home}/pid;
     error_log stderr info;
-    events {}
+    ${manyMembers}
     http {
       access_log off;
       ${temporary.map((name) => `${name}_temp_path ${home}/${name};`).join('\n        ')}

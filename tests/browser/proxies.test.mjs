@@ -10,6 +10,8 @@ import { ask, certificate, cleanUp, Client, logIn, PASSWORDS, startCaddy, startH
 
 const OUTSIDE = '127.0.0.2';
 const FIGURES = 'f'.repeat(32);
+/** Each with more members than it carries with the limits that it has by itself. */
+const LIMITED = [['nginx', startNginx, 400], ['Apache', startApache, 450], ['lighttpd', startLighttpd, 1_400]];
 /** Each with what it says where it does not like its settings. */
 const PROXIES = [['nginx', startNginx, /\[(warn|error|crit|alert|emerg)\]/], ['Caddy', startCaddy, /"level":"error"/],
   ['HAProxy', startHaproxy, /\[(WARNING|ALERT)\]/], ['Apache', startApache, /:(error|crit|alert|emerg)\]/],
@@ -123,6 +125,24 @@ for (const [name, startProxy, complaint] of PROXIES) describe(`behind ${name}`, 
     assert.match(locked.headers['retry-after'], /^\d+$/);
     assert.equal(alice.status, 200);
   });
+});
+
+for (const [name, startProxy, count] of LIMITED) test(`${name} carries more members than a website has connections`, { timeout: SUITE_TIMEOUT }, async () => {
+  const server = await startServer({
+    REQUIRE_HTTPS: 'true', TRUSTED_PROXIES: '["127.0.0.1"]', MAX_CONNECTIONS_PER_IP: '0', MAX_CONNECTIONS_PER_ROOM: '50', JOINS_PER_MINUTE: '0', RATE_LIMIT_PER_MINUTE: '0',
+  });
+  try {
+    const proxy = await startProxy(server);
+    const token = await logIn(proxy.url, 'alice');
+    const joins = (room) => Array.from({ length: 50 }, (_, number) => Client.join(proxy.url, `room-${room}`, token, `member-${number}`));
+    const members = [];
+    while (members.length < count) members.push(...await Promise.all(joins(members.length)));
+
+    assert.ok(members.every(({ socket }) => socket.readyState === socket.OPEN));
+    for (const { socket } of members) socket.terminate();
+  } finally {
+    await cleanUp();
+  }
 });
 
 for (const [name, startProxy, requireHttps] of TCP_PROXIES) describe(`behind ${name}`, { timeout: SUITE_TIMEOUT }, () => {

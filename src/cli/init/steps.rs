@@ -110,7 +110,8 @@ fn nginx(domain: &str) -> Step {
     let certbot = format!("sudo certbot certonly --webroot -w /var/www/html -d {domain}");
     Step::new(
         "nginx and its certificate",
-        "The certificate comes first: until then, Debian's default site answers the authority on port 80.",
+        "The certificate comes first: until then, Debian's default site answers the authority on port 80. Debian's \
+         `worker_connections` are enough for 350 members: docs/run/proxies.md, \"Many members\", has the lines for more.",
         &[
             "sudo apt-get install nginx certbot",
             &certbot,
