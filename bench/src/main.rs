@@ -436,11 +436,12 @@ impl Bench {
             }
         }
         let details = json!({ "members": self.members });
-        for (measure, unit, value) in [
-            ("s", "restart", (|back| back.seconds) as fn(&restart::Return) -> f64),
-            ("us CPU", "member", |back| back.cpu),
+        for (what, measure, unit, value) in [
+            ("time", "s", "restart", (|back| back.seconds) as fn(&restart::Return) -> f64),
+            ("processor time", "us CPU", "member", |back| back.cpu),
         ] {
-            let row = Row::compared(&*scenario, measure, unit, &servers, &floors, value);
+            let scenario = format!("{scenario}: {what}");
+            let row = Row::compared(scenario, measure, unit, &servers, &floors, value);
             self.rows.push(Row { details: details.clone(), ..row });
         }
         Ok(())

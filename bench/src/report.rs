@@ -193,11 +193,11 @@ pub fn plot(rows: &[Row]) -> String {
     };
     let longest = bars.iter().map(|(row, ratio)| ratio.max(target(row).unwrap_or(0.0)));
     let longest = longest.fold(1.0, f64::max) * 1.15;
-    let (left, width, row_height) = (310.0, 400.0, 26.0);
+    let (left, width, row_height) = (370.0, 400.0, 26.0);
     let x = |ratio: f64| left + width * ratio / longest;
     let bottom = 40.0 + row_height * bars.len() as f64;
     let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"780\" height=\"{}\" font-family=\"sans-serif\" font-size=\"13\">\n\
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"840\" height=\"{}\" font-family=\"sans-serif\" font-size=\"13\">\n\
          <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n\
          <text x=\"10\" y=\"20\" font-weight=\"bold\">Server against the floor (1 = a relay that does nothing else)</text>\n",
         bottom + 20.0

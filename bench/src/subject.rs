@@ -235,10 +235,14 @@ impl Subject {
              uwsgi_temp_path uwsgi; scgi_temp_path scgi;\n{site} }}\n"
         );
         fs::write(folder.join("nginx.conf"), all)?;
+        // Debian has it where the PATH of a user does not look.
+        let path = format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default());
         let child = Command::new("nginx")
+            .env("PATH", path)
             .args([Path::new("-p"), &folder, Path::new("-c"), Path::new("nginx.conf")])
             .stdin(Stdio::null())
-            .spawn()?;
+            .spawn()
+            .map_err(|error| io::Error::other(format!("nginx: {error}")))?;
         let address = SocketAddr::from(([127, 0, 0, 1], https));
         let pid = child.id();
         let mut nginx =

@@ -42,6 +42,7 @@ export const startApache = (server) => start({
     PidFile ${home}/pid
     ErrorLog "|$/bin/cat >&2"
     LogLevel error
+    MaxRequestWorkers 150
     User www-data
     Group www-data
     ${APACHE_MODULES.map((name) => `LoadModule ${name}_module /usr/lib/apache2/modules/mod_${name}.so`).join('\n    ')}
