@@ -15,8 +15,8 @@ use signaling::{
     delivery::ResumeError,
     moderation::ModerationRefusal,
     protocol::{
-        self, ClientMessage, IceServer, MessageLimits, ResumeOffer, RosterEntry, SenderSuffix,
-        ServerMessage, Signal, SignalKind,
+        self, ClientMessage, IceServer, MessageLimits, RawJson, ResumeOffer, RosterEntry,
+        SenderSuffix, ServerMessage, Signal, SignalKind,
     },
 };
 
@@ -96,8 +96,8 @@ fn the_server_sends_every_server_message_exactly_so_and_no_other() {
     let (alice, laptop, bob, phone, room_id) =
         ("alice", "alice-laptop", "bob", "bob-phone", "standup");
     let message = "Authentication required";
-    let heard = |kind, payload, (from, username)| {
-        Signal { kind, payload, to: None, id: None }
+    let heard = |kind, payload: &RawValue, (from, username)| {
+        Signal { kind, payload: RawJson::from(payload), to: None, id: None }
             .encode_for_peers(&SenderSuffix::new(from, username))
     };
     let resume_offer = Some(ResumeOffer {
@@ -175,11 +175,11 @@ fn the_server_sends_every_server_message_exactly_so_and_no_other() {
         ServerMessage::IceServers { ice_servers: ice_servers.get(1..).unwrap(), ttl: 86_400 }
             .encode(),
         ServerMessage::Limits { limits }.encode(),
-        ServerMessage::Moderated { action: "kick", id: Some(&moderation_id) }.encode(),
+        ServerMessage::Moderated { action: "kick", id: Some((&*moderation_id).into()) }.encode(),
         ServerMessage::Error {
             message: &refused_moderation.to_string(),
             code: refused_moderation.code(),
-            id: Some(&moderation_id),
+            id: Some((&*moderation_id).into()),
             retry: None,
             retry_after_ms: Some(940),
             max_message_bytes: None,
@@ -191,7 +191,7 @@ fn the_server_sends_every_server_message_exactly_so_and_no_other() {
         ServerMessage::Error {
             message: "Target client carol not found",
             code: "target_not_found",
-            id: Some(&id),
+            id: Some((&*id).into()),
             retry: None,
             retry_after_ms: None,
             max_message_bytes: None,

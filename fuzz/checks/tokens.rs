@@ -86,7 +86,7 @@ fn check_token(token: &str) {
     match (verdict(token), verified) {
         (Verdict::Bad, verified) => assert!(verified.is_err(), "{token} counts"),
         (Verdict::Good { username, expires_at, stamp }, Ok(claims)) => {
-            assert_eq!(claims.username, username);
+            assert_eq!(*claims.username, *username);
             // Decimals are read to 53 bits or nearly so, which is exact in this era.
             assert!(claims.expires_at.abs_diff(expires_at) <= expires_at >> 50);
             assert_eq!(claims.stamp, stamp, "whose password it stands on");

@@ -51,7 +51,7 @@ pub enum TokenOrigin {
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Claims {
     /// The user that it authenticates; callers check that there is such an account.
-    pub username: String,
+    pub username: Arc<str>,
     /// When it expires, in whole seconds since the Unix epoch.
     pub expires_at: u64,
     /// Identifies this token.
@@ -299,7 +299,7 @@ impl AccessTokens {
         let (issued_at, id) = (presented.issued_at(), presented.text("jti").map(TokenHash::of_id));
         let permissions = presented.permissions()?.map(Box::new);
         Ok(Claims {
-            username,
+            username: username.into(),
             expires_at,
             fingerprint,
             stamp,

@@ -54,7 +54,7 @@ impl Revocation {
     /// Ends the token of these claims and all tokens of its family, which expire at `until` at the latest.
     pub fn of_session(claims: &Claims, until: u64) -> Self {
         let hash = claims.family.as_deref().map_or(claims.fingerprint, TokenHash::of_family);
-        let (username, until) = (claims.username.clone(), until.max(claims.expires_at));
+        let (username, until) = (claims.username.to_string(), until.max(claims.expires_at));
         Self { username, until, ended: EndedTokens::Hash(hash) }
     }
 
@@ -204,7 +204,7 @@ impl RevokedTokens {
     /// Whether the token of these claims was ended.
     pub fn contains(&self, claims: &Claims) -> bool {
         let users = self.users.read().unwrap_or_else(PoisonError::into_inner);
-        users.get(&claims.username).is_some_and(|revoked| revoked.contains(claims))
+        users.get(&*claims.username).is_some_and(|revoked| revoked.contains(claims))
             || claims.id.is_some_and(|id| {
                 users.get(ANY_USER).is_some_and(|revoked| revoked.hashes.contains_key(&id))
             })
@@ -253,7 +253,7 @@ mod tests {
 
     fn claims(username: &str, number: u8, expires_at: u64) -> Claims {
         Claims {
-            username: username.to_owned(),
+            username: username.into(),
             expires_at,
             fingerprint: TokenHash([number; 32]),
             stamp: None,

@@ -15,7 +15,7 @@ pub struct TokenSessions(Arc<Mutex<SessionTable>>);
 #[derive(Default)]
 struct SessionTable {
     /// In ascending order of their numbers.
-    by_user: HashMap<String, Vec<TokenSession>>,
+    by_user: HashMap<Arc<str>, Vec<TokenSession>>,
     last: u64,
 }
 
@@ -28,7 +28,7 @@ struct TokenSession {
 /// One session's entry in [`TokenSessions`]; removes it when dropped.
 pub struct TokenSessionGuard {
     sessions: TokenSessions,
-    username: String,
+    username: Arc<str>,
     number: u64,
 }
 

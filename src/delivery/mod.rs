@@ -18,9 +18,7 @@ pub use disconnect::{DisconnectReason, DisconnectSignal};
 pub use queue::{AWAITING_MIGRATION, ClientQueue, channel};
 pub use queue_state::{QUEUE_MAX_BYTES, QUEUE_MAX_FRAMES};
 pub use reader::ClientQueueReader;
-pub use replay::{
-    IDLE_CAPACITY, REPLAY_MAX_BYTES, REPLAY_MAX_FRAMES, ReplayBuffer, ReplayGap, ResumeError,
-};
+pub use replay::{REPLAY_MAX_BYTES, REPLAY_MAX_FRAMES, ReplayBuffer, ReplayGap, ResumeError};
 
 #[cfg(test)]
 mod tests;

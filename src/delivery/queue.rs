@@ -42,6 +42,9 @@ impl ClientQueue {
     pub fn push(&self, frame: ByteString, received_at: Option<Instant>) -> bool {
         let mut state = self.0.lock_state();
         let pushed = state.push(frame, received_at);
+        if matches!(pushed, Ok(true)) && state.replay.is_none() {
+            return true; // nothing is held for it
+        }
         if state.update_charges() == Growth::Excessive {
             let holder = state.charges.holder.clone();
             drop(state);

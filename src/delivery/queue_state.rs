@@ -34,11 +34,12 @@ pub const QUEUE_MAX_BYTES: usize = 8 * 1024 * 1024;
 /// What both ends share. This is no channel: a channel of this size takes a kilobyte and more also while it is
 /// empty, and most members' queues are.
 #[derive(Debug, Default)]
+#[repr(C)] // as the state itself
 pub(super) struct QueueShared {
-    pub(super) state: Mutex<QueueState>,
     pub(super) disconnect_reason: OnceLock<DisconnectReason>,
     /// The connection is to end because too much memory is held; its client may resume.
     pub(super) is_shed: AtomicBool,
+    pub(super) state: Mutex<QueueState>,
 }
 
 impl QueueShared {
@@ -108,46 +109,49 @@ impl QueueCharges {
     }
 }
 
+/// In this order, since every message touches the first half: it fits into two cache lines, and where thousands of rooms are
+/// active each line is a cache miss.
 #[derive(Default)]
+#[repr(C)]
 pub(super) struct QueueState {
-    pub(super) frames: VecDeque<ByteString>,
-    /// The bytes of all frames.
-    pub(super) bytes: usize,
-    /// When the first frame that is a peer's signal was received.
-    pub(super) oldest_received_at: Option<Instant>,
-    /// Writes frames that find the queue empty.
-    pub(super) direct_writer: Option<Arc<dyn DirectWriter>>,
-    /// How many frames were taken out and may not be written yet.
-    pub(super) unconfirmed: usize,
-    /// The bytes of those.
-    pub(super) unconfirmed_bytes: usize,
-    pub(super) charges: QueueCharges,
-    /// The frames that outlive this connection, where the client may resume.
-    pub(super) replay: Option<Box<ReplayBuffer>>,
+    /// The queue has no reader any more.
+    pub(super) is_closed: bool,
     /// The connection has ended or is about to end: frames are only kept for the next one.
     pub(super) is_detached: bool,
     /// The peers were informed that there is no connection.
     pub(super) is_detached_reported: bool,
-    /// The features that the client has opted in to.
-    pub(super) features: Features,
+    /// The connection is to send a Ping now.
+    pub(super) is_ping_requested: bool,
     /// The client has no account.
     pub(super) is_guest: bool,
+    /// The features that the client has opted in to.
+    pub(super) features: Features,
+    pub(super) frames: VecDeque<ByteString>,
+    /// How many frames were taken out and may not be written yet.
+    pub(super) unconfirmed: usize,
+    /// The bytes of those.
+    pub(super) unconfirmed_bytes: usize,
+    /// Writes frames that find the queue empty.
+    pub(super) direct_writer: Option<Arc<dyn DirectWriter>>,
+    /// The frames that outlive this connection, where the client may resume.
+    pub(super) replay: Option<Box<ReplayBuffer>>,
+    /// Wakes the one task that reads and that a disconnect ends. It stays when it was used: the task is the same
+    /// for as long as it lives.
+    pub(super) reader: Option<Waker>,
+    /// The bytes of all frames.
+    pub(super) bytes: usize,
+    /// When the first frame that is a peer's signal was received.
+    pub(super) oldest_received_at: Option<Instant>,
+    pub(super) charges: QueueCharges,
     /// The address that the connection comes from.
     pub(super) address: Option<IpAddr>,
     /// The media path of the client's last call, as the client reports it.
     pub(super) media_path: Option<MediaPath>,
     /// The time from the last answered Ping to its Pong.
     pub(super) ping_rtt: Option<Duration>,
-    /// The connection is to send a Ping now.
-    pub(super) is_ping_requested: bool,
     /// The task that waits for a Pong; boxed, since there is rarely one.
     #[expect(clippy::box_collection, reason = "8 bytes instead of 24 in each queue")]
     pub(super) pong_waiters: Option<Box<Vec<oneshot::Sender<()>>>>,
-    /// The queue has no reader any more.
-    pub(super) is_closed: bool,
-    /// Wakes the one task that reads and that a disconnect ends. It stays when it was used: the task is the same
-    /// for as long as it lives.
-    pub(super) reader: Option<Waker>,
 }
 
 impl QueueState {
@@ -234,6 +238,9 @@ impl QueueState {
     pub(super) fn pop(&mut self) -> Option<ByteString> {
         let frame = self.frames.pop_front()?;
         self.bytes -= frame.len();
+        if self.frames.is_empty() {
+            self.frames = VecDeque::new(); // most queues are empty nearly always
+        }
         let Some(replay) = &mut self.replay else { return Some(frame) };
         let numbered = protocol::with_seq(&frame, replay.next_seq());
         replay.push_sent(frame);

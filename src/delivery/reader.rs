@@ -1,8 +1,6 @@
 //! The end of a send queue that the client's connection reads.
 
 use std::{
-    collections::VecDeque,
-    future::poll_fn,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -13,7 +11,6 @@ use tokio::time::Instant;
 use super::{
     DisconnectSignal, ReplayBuffer,
     queue_state::{QueueShared, QueueState},
-    replay::IDLE_CAPACITY,
 };
 use crate::{protocol::Features, websocket::DirectWriter};
 
@@ -33,27 +30,25 @@ impl ClientQueueReader {
         self.0.lock_state().direct_writer = writer;
     }
 
-    /// Moves queued frames to `frames`, as many as fit well into one write; waits while there are none. Returns
+    /// Moves queued frames to `frames`, as many as fit well into one write; pending while there are none. Says
     /// when the first of them that is a peer's signal was received. Where there are none in `frames` after that, a Ping
     /// was [requested](super::ClientQueue::request_pong). Safe to cancel.
     ///
     /// No frame overtakes them: the next call confirms that they were written.
-    pub async fn recv_many(&mut self, frames: &mut Vec<ByteString>) -> Option<Instant> {
-        poll_fn(|context| self.poll_recv_many(context, frames)).await
-    }
-
-    pub(super) fn poll_recv_many(
-        &self,
+    pub fn poll_recv_many(
+        &mut self,
         context: &Context<'_>,
         frames: &mut Vec<ByteString>,
     ) -> Poll<Option<Instant>> {
         let mut state = self.0.lock_state();
-        (state.unconfirmed, state.unconfirmed_bytes) = (0, 0);
+        if std::mem::take(&mut state.unconfirmed) > 0 {
+            state.unconfirmed_bytes = 0;
+            let _ = state.update_charges();
+        }
         if std::mem::take(&mut state.is_ping_requested) {
             return Poll::Ready(None);
         }
         if state.frames.is_empty() {
-            let _ = state.update_charges();
             state.register_reader(context.waker());
             return Poll::Pending;
         }
@@ -67,9 +62,6 @@ impl ClientQueueReader {
         }
         let _ = state.update_charges();
         let oldest_received_at = state.oldest_received_at.take();
-        if state.frames.is_empty() && state.frames.capacity() > IDLE_CAPACITY {
-            state.frames = VecDeque::new();
-        }
         Poll::Ready(oldest_received_at)
     }
 

@@ -18,7 +18,7 @@ pub const REPLAY_MAX_BYTES: usize = 1024 * 1024;
 const MAX_RELAYED_IDS: usize = 256;
 
 /// An empty queue keeps room for this many frames: enough for a member of a quiet room.
-pub const IDLE_CAPACITY: usize = 4;
+const IDLE_CAPACITY: usize = 4;
 
 /// What a frame takes beside its bytes: its places in the queues, its count of references, and what the allocator adds.
 pub(super) const FRAME_OVERHEAD: usize = 128;

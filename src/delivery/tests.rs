@@ -1,6 +1,7 @@
 //! The bounds of a send queue, and the order of what bypasses it.
 
 use std::{
+    future::poll_fn,
     sync::Arc,
     task::{Context, Waker},
 };
@@ -134,10 +135,11 @@ async fn a_direct_write_overtakes_no_frame_and_splits_none() {
             tokio::select! {
                 biased;
                 event = socket.receive() => if event.is_none() { break },
-                _ = reader.recv_many(&mut frames) => {
+                _ = poll_fn(|context| reader.poll_recv_many(context, &mut frames)) => {
                     socket.send(&frames).await.unwrap();
                     frames.clear();
-                    socket.ping().await.unwrap();
+                    socket.queue_ping();
+                    socket.flush().await.unwrap();
                 }
             }
         }

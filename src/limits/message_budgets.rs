@@ -40,10 +40,11 @@ struct KeptBudget {
 }
 
 /// The message budget of one connection, until it is dropped.
+#[repr(C)] // what every message touches first
 pub struct MessageBudget {
+    limiter: Arc<Mutex<MessageRateLimiter>>,
     budgets: MessageBudgets,
     key: BudgetKey,
-    limiter: Arc<Mutex<MessageRateLimiter>>,
 }
 
 impl MessageBudgets {

@@ -32,7 +32,7 @@ use super::{
 use crate::{
     intervals::HttpTimeouts,
     limits::Permit,
-    memory::{Charge, MemoryBudget, MemoryKind, Shed},
+    memory::{Charge, MemoryBudget, MemoryHolder, MemoryKind, Shed},
     tls::TlsStream,
 };
 
@@ -84,7 +84,7 @@ pub struct ConnectionSlot {
     closing: Notify,
     /// Counts the bytes of a request that were read before its answer is ready.
     request: Mutex<RequestCharge>,
-    is_websocket: AtomicBool,
+    /// The end of the connection is a reset, and the kernel keeps nothing for a client that does not read.
     is_reset_at_end: AtomicBool,
     permit: Mutex<Option<Permit>>,
     /// How long its client may take.
@@ -109,9 +109,6 @@ impl ConnectionSlot {
 
     /// Counts bytes that were read.
     fn record_read(&self, bytes: usize) {
-        if self.is_websocket.load(Ordering::Relaxed) {
-            return;
-        }
         let mut charge = self.request_charge();
         let read = (charge.request + bytes).min(MAX_REQUEST_BYTES);
         charge.set_request(read);
@@ -136,7 +133,7 @@ impl ConnectionSlot {
         !self.is_answering.load(Ordering::Relaxed)
     }
 
-    /// Closes the connection, unless it is a WebSocket.
+    /// Closes the connection, unless it was upgraded.
     pub(super) fn close(&self) {
         self.closing.notify_one();
     }
@@ -146,11 +143,6 @@ impl ConnectionSlot {
         self.closing.notified().await;
     }
 
-    /// From now on the end of the connection is a reset, and the kernel keeps nothing for a client that does not read.
-    pub fn reset_at_end(&self) {
-        self.is_reset_at_end.store(true, Ordering::Relaxed);
-    }
-
     /// Holds `permit` until the connection is a WebSocket or ends. A trusted proxy has none, and its connections, which it
     /// keeps open for later clients, count only for their requests.
     pub(super) fn set_permit(&self, permit: Option<Permit>) {
@@ -158,10 +150,8 @@ impl ConnectionSlot {
         *self.permit.lock().unwrap_or_else(PoisonError::into_inner) = permit;
     }
 
-    /// Marks the connection as a WebSocket: it counts against other limits from now on, and its session has deadlines of
-    /// its own.
-    pub fn mark_websocket(&self) {
-        self.is_websocket.store(true, Ordering::Relaxed);
+    /// The connection was upgraded: it counts against other limits from now on.
+    pub fn end_http(&self) {
         *self.request_charge() = RequestCharge::default();
         self.permit.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
@@ -169,7 +159,7 @@ impl ConnectionSlot {
 
 impl Shed for ConnectionSlot {
     fn shed(&self) -> bool {
-        self.reset_at_end();
+        self.is_reset_at_end.store(true, Ordering::Relaxed);
         self.close();
         true
     }
@@ -240,6 +230,17 @@ pub enum Upgraded {
 }
 
 impl Upgraded {
+    /// It is a WebSocket from now on, whose memory `memory` counts. Nothing is kept of what it was before.
+    pub fn begin_websocket(&mut self, memory: &Arc<MemoryHolder>) {
+        match self {
+            Self::Plain(stream) => stream.begin_websocket(memory),
+            Self::Tls(stream) => {
+                stream.get_mut().begin_websocket(memory);
+                stream.set_memory_holder(memory);
+            }
+        }
+    }
+
     /// Registers the socket with the current runtime, in place of the one that accepted it.
     ///
     /// # Errors
@@ -270,13 +271,21 @@ pub fn stream_of(upgraded: hyper::upgrade::Upgraded) -> Option<(Upgraded, Vec<u8
     }
 }
 
+/// What a connection is used for.
+enum Phase {
+    /// For requests.
+    Http(Arc<ConnectionSlot>),
+    /// For a WebSocket, whose session has deadlines of its own. Its memory is counted by this.
+    WebSocket(Arc<MemoryHolder>),
+}
+
 /// The stream of an accepted connection. Holds its file descriptor permit until it is closed, and fails when the client
 /// reads nothing of a response for too long: hyper would wait forever.
 pub struct CountedStream {
     pub(super) socket: StreamSocket,
     /// The runtime that the socket is registered with.
     runtime: runtime::Id,
-    slot: Arc<ConnectionSlot>,
+    phase: Phase,
     has_read: bool,
     /// Elapses when a write has waited too long.
     stalled: Option<Pin<Box<Sleep>>>,
@@ -291,7 +300,8 @@ impl CountedStream {
         descriptor: OwnedSemaphorePermit,
     ) -> Self {
         let (has_read, stalled) = (false, None);
-        Self { socket, runtime, slot, has_read, stalled, _descriptor: descriptor }
+        let phase = Phase::Http(slot);
+        Self { socket, runtime, phase, has_read, stalled, _descriptor: descriptor }
     }
 
     /// See [`Upgraded::move_to_current_runtime`].
@@ -304,16 +314,22 @@ impl CountedStream {
         Ok(())
     }
 
+    fn begin_websocket(&mut self, memory: &Arc<MemoryHolder>) {
+        self.phase = Phase::WebSocket(memory.clone());
+        self.stalled = None;
+    }
+
     fn with_stall_timeout<T>(
         &mut self,
         context: &mut Context<'_>,
         written: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        if written.is_ready() || self.slot.is_websocket.load(Ordering::Relaxed) {
+        let Phase::Http(slot) = &self.phase else { return written };
+        if written.is_ready() {
             self.stalled = None;
             return written;
         }
-        let timeout = self.slot.timeouts.write_stall;
+        let timeout = slot.timeouts.write_stall;
         let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
         stalled.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
@@ -321,7 +337,11 @@ impl CountedStream {
 
 impl Drop for CountedStream {
     fn drop(&mut self) {
-        if self.slot.is_reset_at_end.load(Ordering::Relaxed) {
+        let is_reset_at_end = match &self.phase {
+            Phase::Http(slot) => slot.is_reset_at_end.load(Ordering::Relaxed),
+            Phase::WebSocket(memory) => memory.is_shed(),
+        };
+        if is_reset_at_end {
             self.socket.discard_unsent_at_close();
         }
     }
@@ -335,7 +355,9 @@ impl AsyncRead for CountedStream {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.socket).poll_read(context, buffer))?;
-        self.slot.record_read(buffer.filled().len() - before);
+        if let Phase::Http(slot) = &self.phase {
+            slot.record_read(buffer.filled().len() - before);
+        }
         if !self.has_read {
             self.has_read = true;
             if buffer.filled().starts_with(HTTP2_PREFACE) {

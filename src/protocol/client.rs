@@ -10,8 +10,11 @@ use strum::IntoStaticStr;
 use super::{
     CallReport, ModerationRequest, RequestedId, Signal, SignalKind,
     call_report::MAX_CALL_SETUP_MS,
-    fields::{field, is_null, is_string_or_number, object, present, starts_with_any, text, value},
+    envelope::Envelope,
+    fields::{field, object},
     is_client_id,
+    raw_json::RawJson,
+    scan::scan,
 };
 
 /// How deep a frame may nest: the 64 levels of a payload, and the message's own braces around it.
@@ -30,7 +33,7 @@ const MAX_RULE_SECONDS: u64 = 10 * 365 * 86_400;
 #[derive(Debug)]
 pub struct ClientFrame<'a> {
     /// The client's own `id` for this frame: a JSON string or number.
-    pub id: Option<&'a RawValue>,
+    pub id: Option<RawJson<'a>>,
     /// The sequence number of the last frame that the client has received, where the frame names it.
     pub ack: Option<u64>,
     /// The message, or why the frame contains none.
@@ -139,7 +142,7 @@ pub fn parse(frame: &str) -> ClientFrame<'_> {
         Err(error) => return ClientFrame { id: None, ack: None, message: Err(error) },
     };
     let id = envelope.frame_id();
-    ClientFrame { id, ack: envelope.ack.and_then(value), message: envelope.message() }
+    ClientFrame { id, ack: envelope.ack.and_then(RawJson::value), message: envelope.message() }
 }
 
 /// `text`, shortened for an error message that repeats it.
@@ -150,52 +153,16 @@ pub fn truncate_for_error(text: &str) -> String {
     }
 }
 
-/// Every field that some message has, still raw, so that a bad field does not hide the `id`.
-#[derive(Deserialize)]
-struct Envelope<'a> {
-    #[serde(rename = "type", borrow, default, deserialize_with = "present")]
-    kind: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    id: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    ack: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    to: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    token: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    resume_token: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    last_seq: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    features: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    outcome: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    ms: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    path: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    peer: Option<&'a RawValue>,
-    #[serde(rename = "clientId", borrow, default, deserialize_with = "present")]
-    client_id: Option<&'a RawValue>,
-    #[serde(rename = "client_id", borrow, default, deserialize_with = "present")]
-    client_id_in_snake_case: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    offer: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    answer: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    candidate: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    data: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    ban_seconds: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    seconds: Option<&'a RawValue>,
+fn parse_envelope(frame: &str) -> Result<Envelope<'_>, FrameError> {
+    let mut envelope = Envelope::default();
+    match scan(frame, &mut envelope) {
+        Some(()) => Ok(envelope),
+        None => parse_unusual(frame),
+    }
 }
 
-fn parse_envelope(frame: &str) -> Result<Envelope<'_>, FrameError> {
+/// Parses any frame, and says what is wrong with one that is no message.
+pub(super) fn parse_unusual(frame: &str) -> Result<Envelope<'_>, FrameError> {
     if nests_too_deep(frame) {
         return Err(FrameError::NotAMessage("Nested deeper than 64 levels".into()));
     }
@@ -265,17 +232,17 @@ fn nests_too_deep(frame: &str) -> bool {
 
 impl<'a> Envelope<'a> {
     /// The `id` that errors about the frame repeat.
-    fn frame_id(&self) -> Option<&'a RawValue> {
-        self.id.filter(|id| id.get().len() <= MAX_FRAME_ID_BYTES && is_string_or_number(id))
+    fn frame_id(&self) -> Option<RawJson<'a>> {
+        self.id.filter(|id| id.get().len() <= MAX_FRAME_ID_BYTES && id.is_string_or_number())
     }
 
     fn message(&self) -> Result<ClientMessage<'a>, FrameError> {
-        let kind = self.kind.and_then(text).ok_or_else(|| field("type", "a string"))?;
+        let kind = self.kind.and_then(RawJson::text).ok_or_else(|| field("type", "a string"))?;
         match &*kind {
             "auth_token" => Ok(ClientMessage::AuthToken(self.auth_token())),
             "resume" => Ok(ClientMessage::Resume(ResumeRequest {
                 token: token(self.resume_token),
-                last_seq: self.last_seq.and_then(value),
+                last_seq: self.last_seq.and_then(RawJson::value),
             })),
             "ping" => Ok(ClientMessage::Ping),
             "call_report" => self.call_report().map(ClientMessage::CallReport),
@@ -290,7 +257,7 @@ impl<'a> Envelope<'a> {
             "offer" => self.signal(SignalKind::Offer, object("offer", self.offer)?),
             "answer" => self.signal(SignalKind::Answer, object("answer", self.answer)?),
             "ice_candidate" => {
-                self.signal(SignalKind::IceCandidate, self.candidate.unwrap_or(RawValue::NULL))
+                self.signal(SignalKind::IceCandidate, self.candidate.unwrap_or(RawJson::NULL))
             }
             "message" => self.signal(
                 SignalKind::Message,
@@ -302,9 +269,9 @@ impl<'a> Envelope<'a> {
 
     fn auth_token(&self) -> AuthToken<'a> {
         let requested = [self.client_id, self.client_id_in_snake_case];
-        let client_id = match requested.into_iter().flatten().find(|raw| !is_null(raw)) {
+        let client_id = match requested.into_iter().flatten().find(|raw| !raw.is_null()) {
             None => RequestedId::Any,
-            Some(raw) => match text(raw) {
+            Some(raw) => match raw.text() {
                 Some(id) if id.is_empty() => RequestedId::Any,
                 Some(id) if is_client_id(&id) => RequestedId::This(id),
                 _ => RequestedId::Malformed,
@@ -316,25 +283,27 @@ impl<'a> Envelope<'a> {
     fn call_report(&self) -> Result<CallReport<'a>, FrameError> {
         let outcome = self
             .outcome
-            .and_then(value)
+            .and_then(RawJson::value)
             .ok_or_else(|| field("outcome", "\"connected\" or \"failed\""))?;
-        let ms = self.ms.and_then(value).ok_or_else(|| field("ms", "whole milliseconds"))?;
+        let ms =
+            self.ms.and_then(RawJson::value).ok_or_else(|| field("ms", "whole milliseconds"))?;
         let ms = u64::min(ms, MAX_CALL_SETUP_MS);
-        let path = match self.path.filter(|raw| !is_null(raw)) {
+        let path = match self.path.filter(|raw| !raw.is_null()) {
             None => None,
             Some(raw) => {
-                Some(value(raw).ok_or_else(|| field("path", "\"host\", \"srflx\" or \"relay\""))?)
+                Some(raw.value().ok_or_else(|| field("path", "\"host\", \"srflx\" or \"relay\""))?)
             }
         };
         // A `peer` that is not a string names no peer.
-        Ok(CallReport { peer: self.peer.and_then(text), outcome, ms, path })
+        Ok(CallReport { peer: self.peer.and_then(RawJson::text), outcome, ms, path })
     }
 
     fn kick(&self) -> Result<ModerationRequest<'a>, FrameError> {
         let client_id = self.moderated_client()?;
-        let ban_seconds = match self.ban_seconds.filter(|raw| !is_null(raw)) {
+        let ban_seconds = match self.ban_seconds.filter(|raw| !raw.is_null()) {
             None => 0,
-            Some(raw) => value::<u64>(raw)
+            Some(raw) => raw
+                .value::<u64>()
                 .filter(|seconds| *seconds <= MAX_RULE_SECONDS)
                 .ok_or_else(|| field("ban_seconds", "a whole number of seconds up to 315360000"))?,
         };
@@ -343,10 +312,10 @@ impl<'a> Envelope<'a> {
 
     fn mute(&self) -> Result<ModerationRequest<'a>, FrameError> {
         let client_id = self.moderated_client()?;
-        let seconds = match self.seconds.filter(|raw| !is_null(raw)) {
+        let seconds = match self.seconds.filter(|raw| !raw.is_null()) {
             None => None,
             Some(raw) => Some(
-                value::<u64>(raw)
+                raw.value::<u64>()
                     .filter(|seconds| (1..=MAX_RULE_SECONDS).contains(seconds))
                     .ok_or_else(|| field("seconds", "a whole number from 1 to 315360000"))?,
             ),
@@ -356,23 +325,23 @@ impl<'a> Envelope<'a> {
 
     /// The member that a moderator's message is about.
     fn moderated_client(&self) -> Result<Cow<'a, str>, FrameError> {
-        let client_id = self.to.and_then(text).filter(|to| is_client_id(to));
+        let client_id = self.to.and_then(RawJson::text).filter(|to| is_client_id(to));
         client_id.ok_or_else(|| field("to", "the client id of a member"))
     }
 
     fn signal(
         &self,
         kind: SignalKind,
-        payload: &'a RawValue,
+        payload: RawJson<'a>,
     ) -> Result<ClientMessage<'a>, FrameError> {
-        if kind == SignalKind::IceCandidate && !starts_with_any(payload, "{\"n") {
+        if kind == SignalKind::IceCandidate && !payload.starts_with_any(b"{\"n") {
             return Err(field("candidate", "an object, a string or null"));
         }
         let to = match self.to {
             None => None,
-            Some(raw) if is_null(raw) => None,
+            Some(raw) if raw.is_null() => None,
             Some(raw) => {
-                Some(text(raw).ok_or_else(|| field("to", "a string: the client id of a peer"))?)
+                Some(raw.text().ok_or_else(|| field("to", "a string: the client id of a peer"))?)
             }
         };
         let to = to.filter(|to| !to.is_empty());
@@ -380,17 +349,17 @@ impl<'a> Envelope<'a> {
     }
 }
 
-fn token(raw: Option<&RawValue>) -> TokenField<'_> {
+fn token(raw: Option<RawJson<'_>>) -> TokenField<'_> {
     match raw {
         None => TokenField::Absent,
-        Some(raw) if is_null(raw) => TokenField::Absent,
-        Some(raw) => text(raw).map_or(TokenField::Malformed, TokenField::Text),
+        Some(raw) if raw.is_null() => TokenField::Absent,
+        Some(raw) => raw.text().map_or(TokenField::Malformed, TokenField::Text),
     }
 }
 
-fn features(raw: Option<&RawValue>) -> Features {
-    let named = raw.and_then(value::<Vec<&RawValue>>).unwrap_or_default();
-    let names: Vec<_> = named.into_iter().filter_map(text).collect();
+fn features(raw: Option<RawJson<'_>>) -> Features {
+    let named = raw.and_then(RawJson::value::<Vec<&RawValue>>).unwrap_or_default();
+    let names: Vec<_> = named.into_iter().map(RawJson::from).filter_map(RawJson::text).collect();
     let has = |name| names.iter().any(|known| known == name);
     Features {
         resume: has("resume"),

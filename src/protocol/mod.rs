@@ -1,6 +1,8 @@
 //! The frames that clients and server exchange (docs/build/protocol.md), as values: no socket, no clock, no state.
 //!
-//! - `client`: parses what a client sends, `fields` its single fields.
+//! - `client`: parses what a client sends, `scan` the frames that are sent all the time. `envelope` is what they find, `fields`
+//!   reads single fields.
+//! - `raw_json`: values as the text in which they arrived.
 //! - `call_report`: what a client reports on a call; `moderation_request`: what a moderator asks for.
 //! - `server`: encodes what the server sends.
 //! - `signal`: offers, answers, ICE candidates and messages of the application, which the server relays.
@@ -15,11 +17,14 @@
 mod call_report;
 mod client;
 mod close;
+mod envelope;
 mod fields;
 mod frame_subject;
 mod ids;
 mod moderation_request;
+mod raw_json;
 mod relay_only;
+mod scan;
 mod server;
 mod signal;
 
@@ -32,6 +37,7 @@ pub use close::{CloseFrame, CloseInfo, CloseReason};
 pub use frame_subject::{FrameSubject, connected_users, with_connected_users};
 pub use ids::{RequestedId, is_client_id};
 pub use moderation_request::ModerationRequest;
+pub use raw_json::RawJson;
 pub use relay_only::{RelayOnly, relay_only};
 pub use server::{
     GrantedPermissions, IceServer, MessageLimits, ResumeOffer, RosterEntry, ServerMessage, with_seq,

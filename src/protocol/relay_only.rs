@@ -2,7 +2,7 @@
 
 use serde_json::{Value, value::RawValue};
 
-use super::signal::SignalKind;
+use super::{raw_json::RawJson, signal::SignalKind};
 
 /// What is left of a signal.
 #[derive(Debug)]
@@ -17,7 +17,7 @@ pub enum RelayOnly {
 
 /// Removes the addresses of the sender from the payload of a signal: candidates other than `relay`, `raddr` and `rport` of
 /// those, and the addresses of `c=`, `o=`, `a=rtcp` and `a=source-filter` lines.
-pub fn relay_only(kind: SignalKind, payload: &RawValue) -> RelayOnly {
+pub fn relay_only(kind: SignalKind, payload: RawJson<'_>) -> RelayOnly {
     let Ok(mut json) = serde_json::from_str::<Value>(payload.get()) else {
         return RelayOnly::Nothing;
     };

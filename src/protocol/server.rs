@@ -4,6 +4,8 @@ use bytestring::ByteString;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::raw_json::RawJson;
+
 /// A frame from the server. It is encoded once and shared by all its receivers.
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -88,7 +90,7 @@ pub enum ServerMessage<'a> {
     Moderated {
         action: &'static str,
         #[serde(skip_serializing_if = "Option::is_none")]
-        id: Option<&'a RawValue>,
+        id: Option<RawJson<'a>>,
     },
     /// The session now lasts as long as the new token; `expires_in` in seconds.
     TokenRefreshed {
@@ -107,7 +109,7 @@ pub enum ServerMessage<'a> {
         message: &'a str,
         code: &'a str,
         #[serde(skip_serializing_if = "Option::is_none")]
-        id: Option<&'a RawValue>,
+        id: Option<RawJson<'a>>,
         /// Only before a close: whether the client may connect again.
         #[serde(skip_serializing_if = "Option::is_none")]
         retry: Option<bool>,

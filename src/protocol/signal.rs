@@ -3,10 +3,9 @@
 use std::{borrow::Cow, sync::Arc};
 
 use bytestring::ByteString;
-use serde_json::value::RawValue;
 use strum::IntoStaticStr;
 
-use super::server::to_json;
+use super::{raw_json::RawJson, server::to_json};
 
 /// A payload for one peer, or for every other member of the room.
 #[derive(Debug)]
@@ -14,11 +13,11 @@ pub struct Signal<'a> {
     /// The type of the payload.
     pub kind: SignalKind,
     /// The payload, byte for byte.
-    pub payload: &'a RawValue,
+    pub payload: RawJson<'a>,
     /// The client id of the peer that it is for; `None` for every other member of the room.
     pub to: Option<Cow<'a, str>>,
     /// The `id` that its sender gave it, for the error that it may get.
-    pub id: Option<&'a RawValue>,
+    pub id: Option<RawJson<'a>>,
 }
 
 /// The type of a signal.

@@ -1,6 +1,5 @@
 //! Parsing and encoding, on the edges of what a frame may be.
 
-use serde_json::value::RawValue;
 use strum::IntoEnumIterator;
 
 use super::*;
@@ -44,7 +43,7 @@ fn a_target_of_another_type_is_never_the_whole_room() {
         let frame = format!(r#"{{"type":"message","data":1,"to":{to},"id":7}}"#);
 
         assert_eq!(parse_error(&frame).code(), "invalid_message", "{frame}");
-        assert_eq!(parse(&frame).id.map(RawValue::get), Some("7"));
+        assert_eq!(parse(&frame).id.map(RawJson::get), Some("7"));
     }
 }
 

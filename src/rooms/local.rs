@@ -147,7 +147,7 @@ impl Room {
         let index = self.position(&peer.client_id).unwrap_or_else(|index| index);
         let location = Location::Local { queue, generation };
         let member = RoomMember { peer, location, join_order, key, peer_ref, since: now };
-        self.members.insert(index, member);
+        self.insert_member(index, member);
         generation
     }
 

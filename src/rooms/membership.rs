@@ -15,13 +15,14 @@ use crate::{
     protocol::{CallReport, SenderSuffix, Signal},
 };
 
-/// One client's membership of one room: it lasts until this is dropped.
+/// One client's membership of one room: it lasts until this is dropped. In this order: every message touches the first half.
+#[repr(C)]
 pub struct Membership {
-    rooms: RoomRegistry,
     room: Arc<RoomHandle>,
-    peer: Peer,
-    suffix: SenderSuffix,
     generation: u64,
+    suffix: SenderSuffix,
+    peer: Peer,
+    rooms: RoomRegistry,
     join_order: u64,
     /// Why it will be left, for the timeline.
     leave_reason: &'static str,

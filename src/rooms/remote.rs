@@ -26,7 +26,7 @@ impl Room {
             let location = Location::Remote(Box::new(remote));
             let peer_ref = self.peer_ref(&peer);
             let member = RoomMember { peer, location, join_order, key, peer_ref, since: now };
-            self.members.insert(index, member);
+            self.insert_member(index, member);
         }
     }
 

@@ -62,16 +62,21 @@ pub struct Resumed {
 pub(super) const LOST: &str = "lost";
 
 /// One room, its members, and their send queues.
+///
+/// In this order: every message touches the first four fields.
+#[repr(C)]
 pub(super) struct Room {
-    pub(super) id: Arc<str>,
     /// By client id, so that lists come in one order.
     pub(super) members: Vec<RoomMember>,
+    /// The room's timeline, where timelines are kept.
+    pub(super) timeline: Option<Box<Timeline>>,
+    /// Whether `backend` is a cluster. A copy, so that relaying on a single node costs one comparison for it.
+    pub(super) is_shared: bool,
+    pub(super) id: Arc<str>,
     /// The last [generation](Location::Local) that was given to a local member.
     pub(super) last_generation: u64,
     /// The other nodes.
     pub(super) backend: Arc<dyn Backend>,
-    /// Whether `backend` is a cluster. LineFile here, so that relaying on a single node costs one comparison for it.
-    pub(super) is_shared: bool,
     /// Local memberships on their way to another node.
     pub(super) outgoing: OutgoingMigrations,
     /// Memberships that have come from other nodes, and in which epoch: a frame to all members from a sender that had not
@@ -81,8 +86,6 @@ pub(super) struct Room {
     pub(super) epoch: Epoch,
     /// Members that have left lately.
     pub(super) recent_members: RecentMembers,
-    /// The room's timeline, where timelines are kept.
-    pub(super) timeline: Option<Box<Timeline>>,
     pub(super) webhooks: Webhooks,
     /// The number of the room's last webhook event, also of one that another node has sent.
     pub(super) webhook_seq: u64,
@@ -232,6 +235,14 @@ impl Room {
     /// Whether a client id is that of a member, or was so a short time ago.
     pub(super) fn is_recent_member(&self, client_id: &str, now: Instant) -> bool {
         self.position(client_id).is_ok() || self.recent_members.contains(client_id, now)
+    }
+
+    /// Inserts a member at `index`. Most rooms have two members: room is made for few more than there are.
+    pub(super) fn insert_member(&mut self, index: usize, member: RoomMember) {
+        if self.members.len() == self.members.capacity() {
+            self.members.reserve_exact(1 + self.members.len() / 4);
+        }
+        self.members.insert(index, member);
     }
 
     /// Removes the member at `index` for a newer one; whether it was local.

@@ -11,7 +11,7 @@ use super::{
     events::RoomEvent,
     room::{Location, Room, RoomMember},
 };
-use crate::protocol::{SenderSuffix, ServerMessage, Signal, truncate_for_error};
+use crate::protocol::{RawJson, SenderSuffix, ServerMessage, Signal, truncate_for_error};
 
 /// Why a signal was not routed.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -138,7 +138,7 @@ impl Room {
 
     /// Whether a broadcast is repeated because another node may not have received it: the members here have.
     fn is_repeated(&self, from: &RoomMember, signal: &Signal<'_>) -> bool {
-        let is_known = |id: &RawValue| self.backend.was_answered(&self.id, from.key, id.get());
+        let is_known = |id: RawJson<'_>| self.backend.was_answered(&self.id, from.key, id.get());
         self.is_shared && signal.id.is_some_and(is_known)
     }
 
@@ -160,7 +160,7 @@ impl Room {
         if let Some(id) = id {
             queue.forget_relayed_id(id);
         }
-        let id = id.and_then(|id| serde_json::from_str(id).ok());
+        let id = id.and_then(|id| serde_json::from_str::<&RawValue>(id).ok()).map(RawJson::from);
         let message = &error.to_string();
         let (retry, retry_after_ms, max_message_bytes) = (None, None, None);
         let error =

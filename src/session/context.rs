@@ -4,7 +4,6 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use bytestring::ByteString;
 use secrecy::{ExposeSecret, SecretString};
-use serde_json::value::RawValue;
 use tokio::sync::watch;
 use tracing::{Span, field::Empty};
 use uuid::Uuid;
@@ -22,7 +21,7 @@ use crate::{
     memory::MemoryHolder,
     metrics::Metrics,
     moderation::{EntryDenied, ModerationRefusal},
-    protocol::{IceServer, MessageLimits, ModerationRequest, ResumeOffer, ServerMessage},
+    protocol::{IceServer, MessageLimits, ModerationRequest, RawJson, ResumeOffer, ServerMessage},
     rooms::{Peer, RoomRegistry},
     websocket::FrameCounter,
 };
@@ -38,7 +37,7 @@ pub struct SessionContext<D> {
     /// The client's address, for the log.
     pub address: IpAddr,
     /// The settings of the session.
-    pub limits: SessionLimits,
+    pub limits: Arc<SessionLimits>,
     /// Limits how often accounts and addresses join.
     pub joins: Arc<JoinRateLimiter>,
     /// The message budgets of all connections.
@@ -76,7 +75,7 @@ impl<D> SessionContext<D> {
         &self,
         code: &'static str,
         message: &str,
-        id: Option<&RawValue>,
+        id: Option<RawJson<'_>>,
     ) -> ByteString {
         self.encode_error_with(code, message, id, (None, None))
     }
@@ -93,7 +92,7 @@ impl<D> SessionContext<D> {
     pub(super) fn encode_refused_moderation(
         &self,
         refusal: &ModerationRefusal,
-        id: Option<&RawValue>,
+        id: Option<RawJson<'_>>,
     ) -> ByteString {
         let retry_after_ms = refusal.retry_after().map(whole_ms);
         self.encode_error_with(refusal.code(), &refusal.to_string(), id, (retry_after_ms, None))
@@ -103,7 +102,7 @@ impl<D> SessionContext<D> {
         &self,
         code: &'static str,
         message: &str,
-        id: Option<&RawValue>,
+        id: Option<RawJson<'_>>,
         (retry_after_ms, max_message_bytes): (Option<u64>, Option<usize>),
     ) -> ByteString {
         self.metrics.record_error(code);
@@ -129,7 +128,7 @@ impl<D> SessionContext<D> {
 }
 
 /// The settings of a session.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionLimits {
     /// The longest wait for the first frame, the longest silence, and the longest single write.
     pub timeout: Duration,

@@ -1,9 +1,8 @@
 //! Acts on each frame of a member: relays signals, answers pings, refreshes tokens.
 
-use std::borrow::Cow;
+use std::pin::Pin;
 
 use bytestring::ByteString;
-use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::{
@@ -16,8 +15,8 @@ use crate::{
     limits::{AccountKey, ExceededRate, RateVerdict, RefusalKind, log_refusal_in_span},
     metrics::{LimitKind, MessageOutcome, MessageType},
     protocol::{
-        self, AuthToken, ClientFrame, ClientMessage, CloseReason, RelayOnly, ServerMessage, Signal,
-        SignalKind, TokenField, relay_only,
+        self, AuthToken, ClientFrame, ClientMessage, CloseReason, RawJson, RelayOnly,
+        ServerMessage, Signal, SignalKind, TokenField, relay_only,
     },
 };
 
@@ -30,23 +29,18 @@ fn rate_limited(reply: Option<ByteString>) -> Handled {
 }
 
 impl<D: SessionServices> Member<'_, D> {
-    /// Acts on one message of `length` bytes, and counts it. The `frame` of a message over the size limit was discarded.
-    pub(super) async fn handle_message(
+    /// Acts on one message of `length` bytes for which the message budget said `verdict`, and counts it. The `frame` of a
+    /// message over the size limit was discarded.
+    pub(super) fn handle_message(
         &mut self,
+        verdict: RateVerdict,
         frame: Option<&str>,
         length: usize,
         now: Instant,
     ) -> Answer {
-        let verdict = self.budget.check(length, now);
         let (kind, outcome, reply) = match verdict {
             RateVerdict::Pass => match frame {
-                Some(frame) => {
-                    if let Some(token) = self.token_with_unknown_key(frame) {
-                        // Boxed: a member's task must not be larger for it.
-                        Box::pin(self.context.services.await_issuer_key(&token)).await;
-                    }
-                    self.dispatch(frame, now)
-                }
+                Some(frame) => self.dispatch(frame, now),
                 None => {
                     let reply = self.context.encode_too_big(self.message_limits.max_message_bytes);
                     (MessageType::Other, MessageOutcome::Refused, Some(reply))
@@ -92,7 +86,7 @@ impl<D: SessionServices> Member<'_, D> {
     }
 
     /// The `error` frame for the first frame over the message rate.
-    fn rate_warning(&self, exceeded: ExceededRate, id: Option<&RawValue>) -> ByteString {
+    fn rate_warning(&self, exceeded: ExceededRate, id: Option<RawJson<'_>>) -> ByteString {
         self.log_refusal(RefusalKind::MessageRate);
         let (rate, unit) = match exceeded {
             ExceededRate::Messages => (self.message_limits.messages_per_second, "messages"),
@@ -113,19 +107,23 @@ impl<D: SessionServices> Member<'_, D> {
         (!self.can.has_all(wanted)).then_some(name)
     }
 
-    /// The new token that a frame brings, where its key must be fetched first.
-    fn token_with_unknown_key<'f>(&self, frame: &'f str) -> Option<Cow<'f, str>> {
+    /// Waits for the key of a new token that a frame brings, where it must be fetched first. Boxed: a member's task must not be
+    /// larger for it.
+    pub(super) fn missing_issuer_key(
+        &self,
+        frame: &str,
+    ) -> Option<Pin<Box<dyn Future<Output = ()> + Send + '_>>> {
         if !self.context.limits.has_issuer || !frame.contains("auth_token") {
             return None;
         }
-        match protocol::parse(frame).message {
-            Ok(ClientMessage::AuthToken(AuthToken { token: TokenField::Text(token), .. }))
-                if self.context.services.needs_issuer_key(&token) =>
-            {
-                Some(token)
-            }
-            _ => None,
-        }
+        let Ok(ClientMessage::AuthToken(AuthToken { token: TokenField::Text(token), .. })) =
+            protocol::parse(frame).message
+        else {
+            return None;
+        };
+        let services = &self.context.services;
+        let token = services.needs_issuer_key(&token).then(|| token.into_owned())?;
+        Some(Box::pin(async move { services.await_issuer_key(&token).await }))
     }
 
     /// Acts on one frame.
@@ -200,7 +198,7 @@ impl<D: SessionServices> Member<'_, D> {
                         RelayOnly::Unchanged => signal,
                         RelayOnly::Payload(payload) => {
                             without_addresses = payload;
-                            Signal { payload: &without_addresses, ..signal }
+                            Signal { payload: RawJson::from(&*without_addresses), ..signal }
                         }
                         // The client sends it and need not know: its peers connect through the TURN server.
                         RelayOnly::Nothing => return (kind, MessageOutcome::Done, None),

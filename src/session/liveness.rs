@@ -2,8 +2,7 @@
 
 use std::{
     future::poll_fn,
-    pin::{Pin, pin},
-    task::Poll,
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -111,29 +110,30 @@ pub(super) struct TimedSocket<'a, S> {
 }
 
 impl<S: Socket> TimedSocket<'_, S> {
+    /// Without a deadline, a client that does not read would block its own task in a write.
     pub(super) async fn write(&mut self, frames: &[ByteString]) -> Result<(), CloseReason> {
-        with_deadline(self.write_timeout, pin!(self.socket.send(frames))).await
+        let (socket, mut unstarted) = (&mut *self.socket, frames);
+        let mut write = |context: &mut Context<'_>| {
+            if !unstarted.is_empty() {
+                ready!(socket.poll_start_send(context, unstarted))?;
+                unstarted = &[];
+            }
+            socket.poll_flush(context)
+        };
+        // Nearly every write completes at once and needs neither a timer nor memory for one.
+        let written = match poll_fn(|context| Poll::Ready(write(context))).await {
+            Poll::Ready(written) => Ok(written),
+            Poll::Pending => Box::pin(timeout(self.write_timeout, poll_fn(write))).await,
+        };
+        match written {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(ConnectionLost)) => Err(CloseReason::ConnectionLost),
+            Err(_elapsed) => Err(CloseReason::TooSlow),
+        }
     }
 
     pub(super) async fn ping(&mut self) -> Result<(), CloseReason> {
-        with_deadline(self.write_timeout, pin!(self.socket.ping())).await
-    }
-}
-
-/// Without a deadline, a client that does not read would block its own task in a write. It has a pointer to the write, which
-/// it would otherwise hold twice, as an argument and as what it waits for.
-async fn with_deadline(
-    write_timeout: Duration,
-    mut write: Pin<&mut (impl Future<Output = Result<(), ConnectionLost>> + Send)>,
-) -> Result<(), CloseReason> {
-    // Nearly every write completes at once and needs neither a timer nor memory for one.
-    let written = match poll_fn(|context| Poll::Ready(write.as_mut().poll(context))).await {
-        Poll::Ready(written) => Ok(written),
-        Poll::Pending => Box::pin(timeout(write_timeout, write)).await,
-    };
-    match written {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(ConnectionLost)) => Err(CloseReason::ConnectionLost),
-        Err(_elapsed) => Err(CloseReason::TooSlow),
+        self.socket.queue_ping();
+        self.write(&[]).await
     }
 }

@@ -17,8 +17,8 @@ use crate::{
         access_token::Claims, permissions::CapabilitySet, resume_token::ResumeToken,
         token_sessions::TokenSessionGuard,
     },
-    delivery::{self, ClientQueue, ClientQueueReader, DisconnectSignal},
-    limits::MessageBudget,
+    delivery::{ClientQueue, ClientQueueReader, DisconnectSignal},
+    limits::{MessageBudget, RateVerdict},
     protocol::{CloseReason, MessageLimits, ServerMessage},
     rooms::{Membership, Peer, Resumed},
     websocket::{Socket, SocketEvent},
@@ -50,29 +50,30 @@ enum MemberEvent {
     Deadline,
 }
 
-/// A member with a connection.
+/// A member with a connection. In this order: every message touches the first half.
+#[repr(C)]
 pub(super) struct Member<'h, D> {
     pub(super) context: &'h SessionContext<D>,
-    pub(super) membership: Membership,
     pub(super) queue: ClientQueue,
     reader: ClientQueueReader,
     /// The contents of the token with which the client resumes, where it opted in to that.
     pub(super) resume_token: Option<Box<ResumeToken>>,
     /// The client may have received its resume token.
     pub(super) is_resume_token_sent: bool,
+    pub(super) is_guest: bool,
+    /// Its signals are passed on without its addresses.
+    pub(super) is_relay_only: bool,
+    /// What its token allows.
+    pub(super) can: CapabilitySet,
+    pub(super) membership: Membership,
+    pub(super) budget: MessageBudget,
+    /// The limits that apply to the client's messages, as it was told.
+    pub(super) message_limits: MessageLimits,
     pub(super) expires_at: Option<Instant>,
     /// When it receives new ICE servers.
     renew_ice_at: Option<Instant>,
     /// The version of the ICE servers that the client has.
     ice_version: u64,
-    /// The limits that apply to the client's messages, as it was told.
-    pub(super) message_limits: MessageLimits,
-    pub(super) is_guest: bool,
-    /// What its token allows.
-    pub(super) can: CapabilitySet,
-    /// Its signals are passed on without its addresses.
-    pub(super) is_relay_only: bool,
-    pub(super) budget: MessageBudget,
     pub(super) token_session: Option<TokenSessionGuard>,
 }
 
@@ -148,8 +149,9 @@ impl<'h, D: SessionServices> Member<'h, D> {
         self.is_resume_token_sent = true;
         self.reader.set_direct_writer(socket.socket.direct_writer());
         if let Some(frame) = guest_frame {
-            let Answer { reply, .. } =
-                self.handle_message(Some(&frame), frame.len(), Instant::now()).await;
+            let now = Instant::now();
+            let verdict = self.budget.check(frame.len(), now);
+            let Answer { reply, .. } = self.handle_message(verdict, Some(&frame), frame.len(), now);
             if let Some(reply) = reply.and_then(|reply| self.queue_reply(reply)) {
                 socket.write(std::slice::from_ref(&reply)).await?;
             }
@@ -166,51 +168,55 @@ impl<'h, D: SessionServices> Member<'h, D> {
         // One timer for all deadlines. Frames only postpone them: they are checked when it fires.
         let first = self.renew_ice_at.into_iter().fold(liveness.next_deadline(), Instant::min);
         let mut timer = pin!(sleep_until(first));
-        let mut frames = Vec::new();
         loop {
-            let event = {
-                let mut receive = pin!(socket.socket.receive());
-                let mut take = pin!(self.reader.recv_many(&mut frames));
+            let mut frames = Vec::new();
+            let event = poll_fn(|context| {
                 // The client's frames come before those for it: it is read however many are queued.
-                poll_fn(|context| {
-                    if let Poll::Ready(received) = receive.as_mut().poll(context) {
-                        return Poll::Ready(MemberEvent::Received(received));
-                    }
-                    // Before more is written, or no member would time out in a busy room.
-                    if timer.as_mut().poll(context).is_ready() {
-                        return Poll::Ready(MemberEvent::Deadline);
-                    }
-                    take.as_mut().poll(context).map(MemberEvent::Queued)
-                })
-                .await
-            };
+                if let Poll::Ready(received) = socket.socket.poll_receive(context) {
+                    return Poll::Ready(MemberEvent::Received(received));
+                }
+                // Before more is written, or no member would time out in a busy room.
+                if timer.as_mut().poll(context).is_ready() {
+                    return Poll::Ready(MemberEvent::Deadline);
+                }
+                self.reader.poll_recv_many(context, &mut frames).map(MemberEvent::Queued)
+            })
+            .await;
             match event {
                 MemberEvent::Received(received) => {
                     let now = Instant::now();
                     liveness.record_received(now);
                     if matches!(received, Some(SocketEvent::Pong)) {
                         self.queue.record_pong();
-                    }
-                    if matches!(received, Some(SocketEvent::Pong))
-                        && let PongOrigin::Answer { rtt } = liveness.record_pong(now)
-                    {
-                        self.record_ping_rtt(rtt);
-                        continue;
+                        if let PongOrigin::Answer { rtt } = liveness.record_pong(now) {
+                            self.record_ping_rtt(rtt);
+                            continue;
+                        }
                     }
                     let Answer { reply, is_over_rate } = match received {
                         Some(SocketEvent::Discarded { length }) => {
-                            self.handle_message(None, length, now).await
+                            let verdict = self.budget.check(length, now);
+                            self.handle_message(verdict, None, length, now)
                         }
                         other => match text_or_close(other)? {
-                            Some(text) => self.handle_message(Some(&text), text.len(), now).await,
+                            Some(text) => {
+                                let verdict = self.budget.check(text.len(), now);
+                                if verdict == RateVerdict::Pass
+                                    && let Some(key) = self.missing_issuer_key(&text)
+                                {
+                                    key.await;
+                                }
+                                self.handle_message(verdict, Some(&text), text.len(), now)
+                            }
                             None => self.count_control_frame(now),
                         },
                     };
                     if reply.is_some() {
                         liveness.record_answer();
                     }
-                    if let Some(reply) = reply.and_then(|reply| self.queue_reply(reply)) {
-                        socket.write(std::slice::from_ref(&reply)).await?;
+                    frames.extend(reply.and_then(|reply| self.queue_reply(reply)));
+                    if !frames.is_empty() {
+                        socket.write(&frames).await?;
                     }
                     if is_over_rate {
                         return Err(CloseReason::RateLimited);
@@ -238,8 +244,6 @@ impl<'h, D: SessionServices> Member<'h, D> {
                     if let Some(received_at) = oldest_received_at {
                         self.context.metrics.record_routing(now.duration_since(received_at));
                     }
-                    frames.clear();
-                    frames.shrink_to(delivery::IDLE_CAPACITY);
                 }
             }
         }

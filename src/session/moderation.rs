@@ -1,14 +1,12 @@
 //! Acts on what a moderator asks for.
 
-use serde_json::value::RawValue;
-
 use super::{SessionServices, dispatch::Handled, member::Member};
 use crate::{
     auth::permissions::CapabilitySet,
     limits::RefusalKind,
     metrics::{LimitKind, MessageOutcome, MessageType},
     moderation::ModerationRefusal,
-    protocol::{ModerationRequest, ServerMessage},
+    protocol::{ModerationRequest, RawJson, ServerMessage},
 };
 
 impl<D: SessionServices> Member<'_, D> {
@@ -18,7 +16,7 @@ impl<D: SessionServices> Member<'_, D> {
     pub(super) fn moderate(
         &self,
         request: &ModerationRequest<'_>,
-        id: Option<&RawValue>,
+        id: Option<RawJson<'_>>,
     ) -> Handled {
         if !self.can.has_all(CapabilitySet::MODERATE) {
             let sentence = "Your token does not allow this: \"moderate\" is not in its permissions";

@@ -25,12 +25,12 @@ use crate::{
 };
 
 /// Runs one connection to its end. Returns why it ended, and the member where it stays without a connection. A member
-/// that does not stay has left its room before the last frames are sent. `handshake_span` is taken, and held no longer than
-/// the handshake takes.
+/// that does not stay has left its room before the last frames are sent. `handshake_span` is held no longer than the handshake
+/// takes.
 pub async fn run(
     socket: &mut impl Socket,
     context: &SessionContext<impl SessionServices>,
-    handshake_span: &mut Span,
+    handshake_span: Box<Span>,
 ) -> (CloseReason, Option<DetachedMember>) {
     let (queue, reader) = delivery::channel();
     queue.set_memory_holder(&context.memory);
@@ -39,7 +39,8 @@ pub async fn run(
     let session = async {
         let mut socket = TimedSocket { socket, write_timeout: context.limits.timeout };
         let handshake = {
-            let (span, socket) = (std::mem::replace(handshake_span, Span::none()), &mut socket);
+            let (handshake_span, socket) = (handshake_span, &mut socket);
+            let span = *handshake_span;
             let mut closing = context.closing.clone();
             // Boxed with all that it needs, so that a member does not hold that for as long as it stays.
             Box::pin(async move {

@@ -1,10 +1,12 @@
 //! Sessions over a socket of two channels, on a clock that the tests move.
 
 use std::{
+    collections::VecDeque,
     sync::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -15,6 +17,7 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
+use tokio_util::sync::PollSender;
 use tracing::Span;
 use uuid::Uuid;
 
@@ -47,7 +50,8 @@ const MESSAGE_LIMITS: MessageLimits = MessageLimits {
 /// The server's end of a socket.
 struct ChannelSocket {
     incoming: mpsc::Receiver<SocketEvent>,
-    outgoing: mpsc::Sender<Written>,
+    outgoing: PollSender<Written>,
+    unsent: VecDeque<Written>,
     max_message_bytes: Arc<AtomicUsize>,
 }
 
@@ -60,33 +64,40 @@ enum Written {
 }
 
 impl Socket for ChannelSocket {
-    async fn receive(&mut self) -> Option<SocketEvent> {
-        self.incoming.recv().await
+    fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<Option<SocketEvent>> {
+        self.incoming.poll_recv(context)
     }
 
-    async fn send(&mut self, frames: &[ByteString]) -> Result<(), ConnectionLost> {
-        for frame in frames {
-            self.write(Written::Text(serde_json::from_str(frame).unwrap())).await?;
+    fn poll_start_send(
+        &mut self,
+        context: &mut Context<'_>,
+        frames: &[ByteString],
+    ) -> Poll<Result<(), ConnectionLost>> {
+        ready!(self.poll_flush(context))?;
+        let frames = frames.iter().map(|frame| serde_json::from_str(frame).unwrap());
+        self.unsent.extend(frames.map(Written::Text));
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ConnectionLost>> {
+        while !self.unsent.is_empty() {
+            ready!(self.outgoing.poll_reserve(context)).map_err(|_| ConnectionLost)?;
+            let written = self.unsent.pop_front().unwrap();
+            self.outgoing.send_item(written).map_err(|_| ConnectionLost)?;
         }
-        Ok(())
+        Poll::Ready(Ok(()))
     }
 
-    async fn ping(&mut self) -> Result<(), ConnectionLost> {
-        self.write(Written::Ping).await
+    fn queue_ping(&mut self) {
+        self.unsent.push_back(Written::Ping);
     }
 
-    async fn close(&mut self, code: u16, reason: &'static str) -> Result<(), ConnectionLost> {
-        self.write(Written::Close(code, reason)).await
+    fn queue_close(&mut self, code: u16, reason: &'static str) {
+        self.unsent.push_back(Written::Close(code, reason));
     }
 
     fn set_max_message_bytes(&mut self, max_message_bytes: usize) {
         self.max_message_bytes.store(max_message_bytes, Ordering::Relaxed);
-    }
-}
-
-impl ChannelSocket {
-    async fn write(&mut self, sent: Written) -> Result<(), ConnectionLost> {
-        self.outgoing.send(sent).await.map_err(|_| ConnectionLost)
     }
 }
 
@@ -148,7 +159,7 @@ impl TestServer {
             room: "den".into(),
             request_id: Uuid::nil(),
             address: [127, 0, 0, 1].into(),
-            limits,
+            limits: Arc::new(limits),
             joins: self.joins.clone(),
             message_budgets: self.message_budgets.clone(),
             metrics: self.metrics.clone(),
@@ -159,8 +170,9 @@ impl TestServer {
             closing: self.closer.subscribe(),
         };
         let session = tokio::spawn(async move {
-            let mut socket = ChannelSocket { incoming, outgoing, max_message_bytes };
-            let (reason, detached) = run(&mut socket, &context, &mut Span::none()).await;
+            let (outgoing, unsent) = (PollSender::new(outgoing), VecDeque::new());
+            let mut socket = ChannelSocket { incoming, outgoing, unsent, max_message_bytes };
+            let (reason, detached) = run(&mut socket, &context, Box::new(Span::none())).await;
             if let Some(detached) = detached {
                 tokio::spawn(async move {
                     let TestServer { snapshot, closer, metrics, .. } = server;

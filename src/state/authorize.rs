@@ -151,9 +151,9 @@ impl AppStateInner {
         queue: &ClientQueue,
     ) -> Result<Authorized, TokenRejection> {
         let session = self.token_sessions.register(&claims, queue.clone());
-        let account = self.check_account(&claims)?;
+        self.check_account(&claims)?;
         Ok(Authorized {
-            username: account.username.into(),
+            username: claims.username.clone(),
             expires_in: Some(Duration::from_secs(claims.expires_at.saturating_sub(now))),
             claims: Some(claims),
             session: Some(session),
@@ -166,20 +166,20 @@ impl AppStateInner {
         let is_account_required = self.config.tokens.users_required;
         let account = match self.users.find(username) {
             Some(_) if claims.is_from_issuer && !is_account_required => {
-                return Err(TokenRejection::NameTaken(username.clone()));
+                return Err(TokenRejection::NameTaken(username.to_string()));
             }
             Some(account) => account,
             // A token with a stamp is ours, and its account is gone.
             None if is_account_required || claims.stamp.is_some() => {
-                return Err(TokenRejection::UnknownUser(username.clone()));
+                return Err(TokenRejection::UnknownUser(username.to_string()));
             }
             None => {
                 check_foreign_name(username)?;
-                Account::foreign(username.clone())
+                Account::foreign(username.to_string())
             }
         };
         if !account.is_active {
-            return Err(TokenRejection::DisabledUser(username.clone()));
+            return Err(TokenRejection::DisabledUser(username.to_string()));
         }
         if self.revoked_tokens.contains(claims) {
             return Err(TokenRejection::LoggedOut);

@@ -77,6 +77,8 @@ pub struct AppStateInner {
     pub config: Arc<StartupSettings>,
     /// The settings in force, replaced as a whole.
     settings: RwLock<Arc<ReloadableSettings>>,
+    /// Those of the sessions that began last.
+    session_limits: Mutex<Option<Arc<SessionLimits>>>,
     ice_version: AtomicU64,
     /// Notified when the ICE servers are replaced.
     ice_replaced: Notify,
@@ -203,6 +205,7 @@ impl AppState {
         }
         session::preregister_metrics(&metrics);
         Self(Arc::new(AppStateInner {
+            session_limits: Mutex::new(None),
             ice_version: AtomicU64::new(0),
             ice_replaced: Notify::new(),
             turn_health: TurnHealth::default(),
@@ -260,9 +263,9 @@ impl AppState {
 
 impl AppStateInner {
     /// The limits of a session that starts now.
-    pub fn session_limits(&self) -> SessionLimits {
+    pub fn session_limits(&self) -> Arc<SessionLimits> {
         let limits = &self.settings().limits;
-        SessionLimits {
+        let limits = SessionLimits {
             timeout: limits.websocket_timeout,
             messages: self.message_limits(),
             guests: self.config.auth.allow_anonymous,
@@ -270,6 +273,12 @@ impl AppStateInner {
             has_issuer: self.config.tokens.key_source.is_some(),
             token_refresh_grace: self.config.intervals.token_refresh_grace,
             resume_window: self.config.rooms.resume_window,
+        };
+        // The sessions share them: a million sessions would have 80 MB of them.
+        let mut shared = self.session_limits.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*shared {
+            Some(shared) if **shared == limits => shared.clone(),
+            _ => shared.insert(Arc::new(limits)).clone(),
         }
     }
 

@@ -24,6 +24,7 @@ fn name_bytes(Peer { client_id, username, name }: &Peer) -> usize {
 }
 
 /// What has happened in one room.
+#[repr(C)] // what each event touches first
 pub struct Timeline {
     began: Instant,
     /// Each with its time, in milliseconds since `began`.
@@ -97,6 +98,10 @@ impl Timeline {
             self.name_bytes = self.peers.iter().map(|(_, peer)| name_bytes(peer)).sum();
         }
         self.last_ref += 1;
+        // Most rooms have two.
+        if self.peers.len() == self.peers.capacity() {
+            self.peers.reserve_exact(1 + self.peers.len() / 4);
+        }
         self.peers.push((self.last_ref, peer.clone()));
         self.name_bytes += name_bytes(peer);
         self.update_charge();

@@ -1,4 +1,4 @@
-//! The writing half of a WebSocket, which its own task shares with the tasks of its peers.
+//! The stream of a WebSocket, to which its own task and the tasks of its peers write.
 
 use std::{
     io,
@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytestring::ByteString;
-use tokio::io::{AsyncRead, AsyncWrite, WriteHalf};
+use tokio::io::AsyncWrite;
 
 use super::{codec::FrameHeader, scratch::THREAD_SCRATCH};
 use crate::memory::{Charge, MemoryHolder, MemoryKind};
@@ -42,43 +42,44 @@ impl<T: FrameCounter> FrameCounter for Arc<T> {
     }
 }
 
-/// The writing half.
-pub(super) struct SharedWriter<S, C> {
-    state: Mutex<WriteState<S>>,
+/// The stream of a WebSocket, which its own task reads and to which also the tasks of peers write. Every message touches it: what
+/// is looked at together is together, as in a send queue.
+#[repr(C)]
+pub(super) struct SharedStream<S, C> {
     pub(super) counter: C,
+    state: Mutex<StreamState<S>>,
 }
 
-pub(super) struct WriteState<S> {
-    pub(super) stream: WriteHalf<S>,
-    /// The rest of a frame, or of several, that was written in part.
-    unsent: Vec<u8>,
-    unsent_charge: Charge,
+#[repr(C)]
+pub(super) struct StreamState<S> {
     /// The socket's own task has to write the rest and waits until it can. No other task may write then, or the
     /// waiting one would not be woken.
     flush_pending: bool,
     is_close_queued: bool,
+    /// The rest of a frame, or of several, that was written in part.
+    unsent: Vec<u8>,
+    pub(super) stream: S,
+    unsent_charge: Charge,
 }
 
-impl<S: AsyncRead + AsyncWrite + Send, C> SharedWriter<S, C> {
-    pub(super) fn new(stream: WriteHalf<S>, counter: C) -> Self {
-        let state = WriteState {
-            stream,
-            unsent: Vec::new(),
-            unsent_charge: Charge::uncounted(MemoryKind::UnsentRemainders),
+impl<S, C> SharedStream<S, C> {
+    pub(super) fn new(stream: S, counter: C) -> Self {
+        let state = StreamState {
             flush_pending: false,
             is_close_queued: false,
+            unsent: Vec::new(),
+            stream,
+            unsent_charge: Charge::uncounted(MemoryKind::UnsentRemainders),
         };
-        Self { state: Mutex::new(state), counter }
+        Self { counter, state: Mutex::new(state) }
     }
-}
 
-impl<S, C> SharedWriter<S, C> {
-    pub(super) fn lock(&self) -> MutexGuard<'_, WriteState<S>> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, StreamState<S>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Send, C: FrameCounter> DirectWriter for SharedWriter<S, C> {
+impl<S: AsyncWrite + Send + Unpin, C: FrameCounter> DirectWriter for SharedStream<S, C> {
     fn try_send(&self, frame: &ByteString) -> WriteOutcome {
         let outcome = self.lock().try_send(frame);
         if outcome != WriteOutcome::NotSent {
@@ -88,7 +89,7 @@ impl<S: AsyncRead + AsyncWrite + Send, C: FrameCounter> DirectWriter for SharedW
     }
 }
 
-impl<S> WriteState<S> {
+impl<S> StreamState<S> {
     pub(super) fn set_memory_holder(&mut self, holder: &Arc<MemoryHolder>) {
         self.unsent_charge.bill(holder);
     }
@@ -99,7 +100,7 @@ impl<S> WriteState<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite> WriteState<S> {
+impl<S: AsyncWrite + Unpin> StreamState<S> {
     /// Queues a control frame behind the bytes that are not sent yet. After a Close nothing is sent any more (section
     /// 5.5.1).
     pub(super) fn queue_control(&mut self, frame: &[u8]) {

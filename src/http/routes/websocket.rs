@@ -33,7 +33,7 @@ use crate::{
     memory::{Charge, MemoryHolder, MemoryKind},
     metrics::LimitKind,
     moderation::{EntryDenied, ModerationRefusal},
-    net::{ConnectionInfo, ConnectionSlot, Upgraded, stream_of, workers::Workers},
+    net::{ConnectionInfo, Upgraded, stream_of, workers::Workers},
     protocol::{CloseReason, MessageLimits, ModerationRequest},
     rooms::{Peer, is_room_id},
     session::{
@@ -81,14 +81,12 @@ pub(in crate::http) async fn upgrade(
 
     let handshake = session::handshake_span(id, &room, client.address);
     TraceContext::current().set_parent(&handshake);
-    let slot = connection.slot.clone();
-    let socket =
-        PendingSocket { address: client.address, request: id, room, handshake, permit, slot };
+    let socket = PendingSocket { address: client.address, request: id, room, handshake, permit };
     let sessions = app.sessions.clone();
     sessions.spawn(async move {
         match upgrade.await {
             Ok(upgraded) => {
-                connection.slot.mark_websocket();
+                connection.slot.end_http();
                 spawn_session(app, socket, upgraded, &connection.workers);
             }
             Err(error) => tracing::debug!(%error, "upgrade failed"),
@@ -128,8 +126,6 @@ struct PendingSocket {
     handshake: Span,
     /// Counts it as unauthenticated.
     permit: Permit,
-    /// Its connection.
-    slot: Arc<ConnectionSlot>,
 }
 
 /// Moves the connection to the worker of its room, where its session begins.
@@ -148,12 +144,10 @@ fn spawn_session(
             return tracing::warn!(%error, "cannot move a connection to its worker");
         }
         let memory = app.memory.holder();
+        stream.begin_websocket(&memory);
         match stream {
             Upgraded::Plain(stream) => begin_session(app, pending, stream, unread, memory),
-            Upgraded::Tls(mut stream) => {
-                stream.set_memory_holder(&memory);
-                begin_session(app, pending, stream, unread, memory);
-            }
+            Upgraded::Tls(stream) => begin_session(app, pending, stream, unread, memory),
         }
     };
     sessions.spawn_on(beginning, worker);
@@ -169,13 +163,12 @@ pub fn serve_stream<S>(
     stream: S,
 ) -> bool
 where
-    S: AsyncRead + AsyncWrite + Send + 'static,
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let Some(permit) = app.unauthenticated.acquire(address) else { return false };
     let request = Uuid::new_v4();
     let handshake = session::handshake_span(request, room, address);
-    let (room, slot) = (room.to_owned(), Arc::default());
-    let pending = PendingSocket { address, request, room, handshake, permit, slot };
+    let pending = PendingSocket { address, request, room: room.to_owned(), handshake, permit };
     let (worker, sessions) = (workers.of(&pending.room), app.sessions.clone());
     let (app, memory) = (app.clone(), app.memory.holder());
     let beginning = async move { begin_session(app, pending, stream, Vec::new(), memory) };
@@ -192,9 +185,9 @@ fn begin_session<S>(
     unread: Vec<u8>,
     memory: Arc<MemoryHolder>,
 ) where
-    S: AsyncRead + AsyncWrite + Send + 'static,
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let PendingSocket { address, request, room, mut handshake, permit, slot } = pending;
+    let PendingSocket { address, request, room, handshake, permit } = pending;
     let (sessions, metrics) = (app.sessions.clone(), app.metrics.clone());
     let max_message_bytes = app.session_limits().max_first_message_bytes();
     let mut socket = WebSocket::new(stream, unread, max_message_bytes, metrics.clone())
@@ -242,11 +235,9 @@ fn begin_session<S>(
         },
     };
     // What it captures is held as long as a member stays.
+    let handshake = Box::new(handshake);
     sessions.spawn(async move {
-        let (_, detached) = session::run(&mut socket, &context, &mut handshake).await;
-        if context.memory.is_shed() {
-            slot.reset_at_end();
-        }
+        let (_, detached) = session::run(&mut socket, &context, handshake).await;
         // A member without a connection holds no permit for one: this task ends.
         if let Some(member) = detached {
             context.services.app.keep_detached(member, address, &Handle::current());

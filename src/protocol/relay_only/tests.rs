@@ -2,7 +2,7 @@ use super::*;
 
 fn filter(kind: SignalKind, payload: &Value) -> Option<Value> {
     let payload = serde_json::value::to_raw_value(payload).unwrap();
-    match relay_only(kind, &payload) {
+    match relay_only(kind, (&*payload).into()) {
         RelayOnly::Payload(payload) => Some(serde_json::from_str(payload.get()).unwrap()),
         RelayOnly::Nothing => None,
         RelayOnly::Unchanged => panic!("only a message stays as it is"),
