@@ -1,8 +1,8 @@
 //! Finds the fields of a frame in one pass over it, without memory of its own. It knows the frames that clients send all the time;
 //! `client` has a parser for all others, and for the errors.
 //!
-//! Relaying is little else than this: where every frame took the general parser, that was half of the server's own instructions
-//! for an offer.
+//! Relaying is little else than this: where every frame took the general parser, that was nearly half of the server's own
+//! instructions for an offer (docs/inside/performance.md).
 
 use memchr::memchr2;
 

@@ -1,6 +1,6 @@
 //! Acts on each frame of a member: relays signals, answers pings, refreshes tokens.
 
-use std::pin::Pin;
+use std::borrow::Cow;
 
 use bytestring::ByteString;
 use tokio::time::Instant;
@@ -107,23 +107,19 @@ impl<D: SessionServices> Member<'_, D> {
         (!self.can.has_all(wanted)).then_some(name)
     }
 
-    /// Waits for the key of a new token that a frame brings, where it must be fetched first. Boxed: a member's task must not be
-    /// larger for it.
-    pub(super) fn missing_issuer_key(
-        &self,
-        frame: &str,
-    ) -> Option<Pin<Box<dyn Future<Output = ()> + Send + '_>>> {
+    /// The new token that a frame brings, where its key must be fetched first.
+    pub(super) fn token_with_unknown_key<'f>(&self, frame: &'f str) -> Option<Cow<'f, str>> {
         if !self.context.limits.has_issuer || !frame.contains("auth_token") {
             return None;
         }
-        let Ok(ClientMessage::AuthToken(AuthToken { token: TokenField::Text(token), .. })) =
-            protocol::parse(frame).message
-        else {
-            return None;
-        };
-        let services = &self.context.services;
-        let token = services.needs_issuer_key(&token).then(|| token.into_owned())?;
-        Some(Box::pin(async move { services.await_issuer_key(&token).await }))
+        match protocol::parse(frame).message {
+            Ok(ClientMessage::AuthToken(AuthToken { token: TokenField::Text(token), .. }))
+                if self.context.services.needs_issuer_key(&token) =>
+            {
+                Some(token)
+            }
+            _ => None,
+        }
     }
 
     /// Acts on one frame.

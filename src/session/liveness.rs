@@ -9,6 +9,7 @@ use std::{
 use bytestring::ByteString;
 use tokio::time::{Instant, timeout};
 
+use super::SessionLimits;
 use crate::{
     protocol::CloseReason,
     websocket::{ConnectionLost, Socket},
@@ -19,8 +20,8 @@ pub(super) const SUSPEND_THRESHOLD: Duration = Duration::from_secs(1);
 
 /// When the client last sent and was last written to, and what follows from it. A client that is silent for a third of the
 /// timeout is pinged, and after the whole timeout its connection ends.
-pub(super) struct Liveness {
-    timeout: Duration,
+pub(super) struct Liveness<'a> {
+    limits: &'a SessionLimits,
     received_at: Instant,
     sent_at: Instant,
     pinged_at: Instant,
@@ -30,11 +31,11 @@ pub(super) struct Liveness {
     unanswered: u32,
 }
 
-impl Liveness {
-    pub(super) fn new(timeout: Duration, now: Instant) -> Self {
+impl<'a> Liveness<'a> {
+    pub(super) fn new(limits: &'a SessionLimits, now: Instant) -> Self {
         let (received_at, sent_at, pinged_at) = (now, now, now);
         let (unanswered_since, unanswered) = (None, 0);
-        Self { timeout, received_at, sent_at, pinged_at, unanswered_since, unanswered }
+        Self { limits, received_at, sent_at, pinged_at, unanswered_since, unanswered }
     }
 
     pub(super) fn record_received(&mut self, now: Instant) {
@@ -77,19 +78,20 @@ impl Liveness {
     }
 
     pub(super) fn is_silent(&self, now: Instant) -> bool {
-        now >= self.received_at + self.timeout
+        now >= self.received_at + self.limits.timeout
     }
 
     /// Whether to send a Ping. A client that only sends is pinged too: proxies count what the server sends.
     pub(super) fn is_ping_due(&self, now: Instant) -> bool {
-        let third = self.timeout / 3;
+        let third = self.limits.timeout / 3;
         now >= self.received_at.min(self.sent_at) + third && now >= self.pinged_at + third
     }
 
     /// When to look at the client again.
     pub(super) fn next_deadline(&self) -> Instant {
-        let ping_at = self.received_at.min(self.sent_at).max(self.pinged_at) + self.timeout / 3;
-        let silent_at = self.received_at + self.timeout;
+        let ping_at =
+            self.received_at.min(self.sent_at).max(self.pinged_at) + self.limits.timeout / 3;
+        let silent_at = self.received_at + self.limits.timeout;
         ping_at.min(silent_at)
     }
 }
@@ -106,7 +108,8 @@ pub(super) enum PongOrigin {
 /// A socket whose writes have a deadline.
 pub(super) struct TimedSocket<'a, S> {
     pub(super) socket: &'a mut S,
-    pub(super) write_timeout: Duration,
+    /// Whose `timeout` is that of a write.
+    pub(super) limits: &'a SessionLimits,
 }
 
 impl<S: Socket> TimedSocket<'_, S> {
@@ -123,17 +126,12 @@ impl<S: Socket> TimedSocket<'_, S> {
         // Nearly every write completes at once and needs neither a timer nor memory for one.
         let written = match poll_fn(|context| Poll::Ready(write(context))).await {
             Poll::Ready(written) => Ok(written),
-            Poll::Pending => Box::pin(timeout(self.write_timeout, poll_fn(write))).await,
+            Poll::Pending => Box::pin(timeout(self.limits.timeout, poll_fn(write))).await,
         };
         match written {
             Ok(Ok(())) => Ok(()),
             Ok(Err(ConnectionLost)) => Err(CloseReason::ConnectionLost),
             Err(_elapsed) => Err(CloseReason::TooSlow),
         }
-    }
-
-    pub(super) async fn ping(&mut self) -> Result<(), CloseReason> {
-        self.socket.queue_ping();
-        self.write(&[]).await
     }
 }

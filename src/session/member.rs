@@ -50,6 +50,19 @@ enum MemberEvent {
     Deadline,
 }
 
+/// What is left to do for an event. A member's task holds what it has across a wait for as long as it lives, so that all else is done
+/// before.
+enum Step {
+    /// Nothing.
+    Done,
+    /// To write the frames for it, or the Ping that is queued.
+    Write,
+    /// To write frames of the send queue. The time is that of the oldest peer's signal among them.
+    WriteQueued(Option<Instant>),
+    /// To fetch the key of the token in this text, and to handle the text then.
+    FetchKey(ByteString),
+}
+
 /// A member with a connection. In this order: every message touches the first half.
 #[repr(C)]
 pub(super) struct Member<'h, D> {
@@ -140,12 +153,12 @@ impl<'h, D: SessionServices> Member<'h, D> {
     pub(super) async fn send_welcome(
         &mut self,
         socket: &mut TimedSocket<'_, impl Socket>,
-        greeting: &[ByteString],
+        greeting: Vec<ByteString>,
         guest_frame: Option<ByteString>,
     ) -> Result<(), CloseReason> {
         // A reload may have been between the start of the connection and this session.
         socket.socket.set_max_message_bytes(self.message_limits.max_message_bytes);
-        socket.write(greeting).await?;
+        socket.write(&greeting).await?;
         self.is_resume_token_sent = true;
         self.reader.set_direct_writer(socket.socket.direct_writer());
         if let Some(frame) = guest_frame {
@@ -164,7 +177,7 @@ impl<'h, D: SessionServices> Member<'h, D> {
         &mut self,
         socket: &mut TimedSocket<'_, impl Socket>,
     ) -> Result<Infallible, CloseReason> {
-        let mut liveness = Liveness::new(self.context.limits.timeout, Instant::now());
+        let mut liveness = Liveness::new(&self.context.limits, Instant::now());
         // One timer for all deadlines. Frames only postpone them: they are checked when it fires.
         let first = self.renew_ice_at.into_iter().fold(liveness.next_deadline(), Instant::min);
         let mut timer = pin!(sleep_until(first));
@@ -182,71 +195,102 @@ impl<'h, D: SessionServices> Member<'h, D> {
                 self.reader.poll_recv_many(context, &mut frames).map(MemberEvent::Queued)
             })
             .await;
-            match event {
+            let mut step = match event {
                 MemberEvent::Received(received) => {
-                    let now = Instant::now();
-                    liveness.record_received(now);
-                    if matches!(received, Some(SocketEvent::Pong)) {
-                        self.queue.record_pong();
-                        if let PongOrigin::Answer { rtt } = liveness.record_pong(now) {
-                            self.record_ping_rtt(rtt);
-                            continue;
-                        }
-                    }
-                    let Answer { reply, is_over_rate } = match received {
-                        Some(SocketEvent::Discarded { length }) => {
-                            let verdict = self.budget.check(length, now);
-                            self.handle_message(verdict, None, length, now)
-                        }
-                        other => match text_or_close(other)? {
-                            Some(text) => {
-                                let verdict = self.budget.check(text.len(), now);
-                                if verdict == RateVerdict::Pass
-                                    && let Some(key) = self.missing_issuer_key(&text)
-                                {
-                                    key.await;
-                                }
-                                self.handle_message(verdict, Some(&text), text.len(), now)
-                            }
-                            None => self.count_control_frame(now),
-                        },
-                    };
-                    if reply.is_some() {
-                        liveness.record_answer();
-                    }
-                    frames.extend(reply.and_then(|reply| self.queue_reply(reply)));
-                    if !frames.is_empty() {
-                        socket.write(&frames).await?;
-                    }
-                    if is_over_rate {
-                        return Err(CloseReason::RateLimited);
-                    }
+                    self.receive(received, &mut liveness, &mut frames)?
                 }
                 MemberEvent::Deadline => {
                     let now = Instant::now();
                     liveness.excuse_suspension(timer.deadline(), now);
                     self.check_deadlines(&liveness, now)?;
                     self.follow_message_limits(socket.socket, now);
-                    if liveness.is_ping_due(now) {
-                        socket.ping().await?;
+                    let is_ping_due = liveness.is_ping_due(now);
+                    if is_ping_due {
+                        socket.socket.queue_ping();
                         liveness.record_ping(now);
                     }
                     timer.as_mut().reset(self.next_deadline(&liveness));
+                    if is_ping_due { Step::Write } else { Step::Done }
                 }
                 MemberEvent::Queued(_) if frames.is_empty() => {
-                    socket.ping().await?;
+                    socket.socket.queue_ping();
                     liveness.record_ping(Instant::now());
+                    Step::Write
                 }
-                MemberEvent::Queued(oldest_received_at) => {
-                    socket.write(&frames).await?;
-                    let now = Instant::now();
-                    liveness.record_sent(now);
-                    if let Some(received_at) = oldest_received_at {
-                        self.context.metrics.record_routing(now.duration_since(received_at));
-                    }
+                MemberEvent::Queued(oldest_received_at) => Step::WriteQueued(oldest_received_at),
+            };
+            if let Step::FetchKey(text) = step {
+                if let Some(token) = self.token_with_unknown_key(&text) {
+                    Box::pin(self.context.services.await_issuer_key(&token)).await;
+                }
+                let now = Instant::now();
+                let answer = self.handle_message(RateVerdict::Pass, Some(&text), text.len(), now);
+                step = self.answer(answer, &mut liveness, &mut frames)?;
+            }
+            if !matches!(step, Step::Done) {
+                socket.write(&frames).await?;
+            }
+            if let Step::WriteQueued(oldest_received_at) = step {
+                let now = Instant::now();
+                liveness.record_sent(now);
+                if let Some(received_at) = oldest_received_at {
+                    self.context.metrics.record_routing(now.duration_since(received_at));
                 }
             }
         }
+    }
+
+    /// Handles what has arrived. What is to be written for it goes to `frames`.
+    fn receive(
+        &mut self,
+        received: Option<SocketEvent>,
+        liveness: &mut Liveness<'_>,
+        frames: &mut Vec<ByteString>,
+    ) -> Result<Step, CloseReason> {
+        let now = Instant::now();
+        liveness.record_received(now);
+        if matches!(received, Some(SocketEvent::Pong)) {
+            self.queue.record_pong();
+            if let PongOrigin::Answer { rtt } = liveness.record_pong(now) {
+                self.record_ping_rtt(rtt);
+                return Ok(Step::Done);
+            }
+        }
+        let answer = match received {
+            Some(SocketEvent::Discarded { length }) => {
+                let verdict = self.budget.check(length, now);
+                self.handle_message(verdict, None, length, now)
+            }
+            other => match text_or_close(other)? {
+                Some(text) => {
+                    let verdict = self.budget.check(text.len(), now);
+                    if verdict == RateVerdict::Pass && self.token_with_unknown_key(&text).is_some()
+                    {
+                        return Ok(Step::FetchKey(text));
+                    }
+                    self.handle_message(verdict, Some(&text), text.len(), now)
+                }
+                None => self.count_control_frame(now),
+            },
+        };
+        self.answer(answer, liveness, frames)
+    }
+
+    /// Puts the answer to `frames`, or into the send queue, or says why the connection ends.
+    fn answer(
+        &self,
+        Answer { reply, is_over_rate }: Answer,
+        liveness: &mut Liveness<'_>,
+        frames: &mut Vec<ByteString>,
+    ) -> Result<Step, CloseReason> {
+        if is_over_rate {
+            return Err(CloseReason::RateLimited);
+        }
+        if reply.is_some() {
+            liveness.record_answer();
+        }
+        frames.extend(reply.and_then(|reply| self.queue_reply(reply)));
+        Ok(if frames.is_empty() { Step::Done } else { Step::Write })
     }
 
     fn record_ping_rtt(&self, rtt: Option<Duration>) {
@@ -257,7 +301,11 @@ impl<'h, D: SessionServices> Member<'h, D> {
     }
 
     /// Ends the connection when its token has expired or its client is silent, and renews ICE servers.
-    fn check_deadlines(&mut self, liveness: &Liveness, now: Instant) -> Result<(), CloseReason> {
+    fn check_deadlines(
+        &mut self,
+        liveness: &Liveness<'_>,
+        now: Instant,
+    ) -> Result<(), CloseReason> {
         if self.enforced_expiry().is_some_and(|at| now >= at) {
             return Err(CloseReason::TokenExpired);
         }
@@ -273,7 +321,7 @@ impl<'h, D: SessionServices> Member<'h, D> {
         Ok(())
     }
 
-    fn next_deadline(&self, liveness: &Liveness) -> Instant {
+    fn next_deadline(&self, liveness: &Liveness<'_>) -> Instant {
         let others = self.enforced_expiry().into_iter().chain(self.renew_ice_at);
         others.fold(liveness.next_deadline(), Instant::min)
     }

@@ -37,7 +37,7 @@ pub async fn run(
     let end = disconnect_requested(reader.disconnect_signal(), context);
     let mut member = None;
     let session = async {
-        let mut socket = TimedSocket { socket, write_timeout: context.limits.timeout };
+        let mut socket = TimedSocket { socket, limits: &context.limits };
         let handshake = {
             let (handshake_span, socket) = (handshake_span, &mut socket);
             let span = *handshake_span;
@@ -59,8 +59,7 @@ pub async fn run(
         if let Some(within) = *context.closing.borrow() {
             return Err(CloseReason::Restarting(within));
         }
-        member.send_welcome(&mut socket, &greeting, guest_frame).await?;
-        drop(greeting);
+        member.send_welcome(&mut socket, greeting, guest_frame).await?;
         member.run_member(&mut socket).await
     };
     let reason = tokio::select! {

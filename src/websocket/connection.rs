@@ -20,7 +20,7 @@ use crate::memory::{Charge, MemoryHolder, MemoryKind};
 
 /// The most bytes that are read and discarded after the end of a connection: a client that goes on sending would cost
 /// a core for as long as its Close frame is waited for.
-const MAX_DRAINED_BYTES: usize = 1024 * 1024;
+const MAX_DRAINED_BYTES: u32 = 1024 * 1024;
 
 /// A WebSocket as its owner uses it. The second implementation is the one of the session's tests, over channels.
 ///
@@ -124,7 +124,7 @@ pub struct WebSocket<S, C> {
     is_at_end: bool,
     is_shut_down: bool,
     /// How many bytes were read after the end.
-    drained: usize,
+    drained: u32,
 }
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin, C> WebSocket<S, C> {
@@ -256,9 +256,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin, C> WebSocket<S, C> {
         }
         loop {
             let read = poll_read(Pin::new(&mut shared.stream), context, |read| read.len());
-            match ready!(read) {
-                Ok(length) if self.drained + length <= MAX_DRAINED_BYTES => self.drained += length,
-                Ok(_) | Err(_) => return Poll::Ready(None),
+            let length = ready!(read).ok().and_then(|length| u32::try_from(length).ok());
+            match length.map(|length| self.drained.saturating_add(length)) {
+                Some(drained @ ..=MAX_DRAINED_BYTES) => self.drained = drained,
+                Some(_) | None => return Poll::Ready(None),
             }
         }
     }

@@ -4,7 +4,7 @@
 //! - `handshake`: checks the request for an upgrade and answers it.
 //! - `codec`: frames as bytes; no socket.
 //! - `connection`: a WebSocket on a byte stream, for the task that owns it.
-//! - `direct_writer`: its writing half, into which also the tasks of peers write.
+//! - `direct_writer`: its stream, to which also the tasks of peers write.
 //! - `scratch`: the buffer of a thread for reads and writes.
 //!
 //! The server has a WebSocket of its own because of these measurements, made with prototypes (one core, a 1 KiB offer

@@ -240,7 +240,7 @@ fn begin_session<S>(
         let (_, detached) = session::run(&mut socket, &context, handshake).await;
         // A member without a connection holds no permit for one: this task ends.
         if let Some(member) = detached {
-            context.services.app.keep_detached(member, address, &Handle::current());
+            context.services.app.keep_detached(member, context.address, &Handle::current());
         }
         drop(address_permit);
     });
