@@ -17,7 +17,7 @@ pub const REPLAY_MAX_BYTES: usize = 1024 * 1024;
 /// How many ids of relayed frames are kept for one client: more than it can have had in flight.
 const MAX_RELAYED_IDS: usize = 256;
 
-/// An empty queue keeps room for this many frames: enough for a member of a quiet room.
+/// An empty buffer keeps room for this many frames: enough for a member of a quiet room.
 const IDLE_CAPACITY: usize = 4;
 
 /// What a frame takes beside its bytes: its places in the queues, its count of references, and what the allocator adds.

@@ -14,11 +14,11 @@ use super::{
     fields::{field, object},
     is_client_id,
     raw_json::RawJson,
-    scan::scan,
+    scan::{MAX_FIELD_DEPTH, scan},
 };
 
-/// How deep a frame may nest: the 64 levels of a payload, and the message's own braces around it.
-const MAX_DEPTH: usize = 65;
+/// How deep a frame may nest: the levels of a field, and the message's own braces around it.
+const MAX_DEPTH: usize = MAX_FIELD_DEPTH + 1;
 
 /// The most of a client's own text that an error message repeats, in characters.
 const MAX_ECHOED_CHARS: usize = 64;

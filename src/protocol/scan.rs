@@ -8,8 +8,8 @@ use memchr::memchr2;
 
 use super::{envelope::Envelope, raw_json::RawJson};
 
-/// How many arrays and objects may be open around a value of a field.
-const MAX_DEPTH: u32 = 64;
+/// How deep arrays and objects may nest in a field.
+pub(super) const MAX_FIELD_DEPTH: usize = 64;
 
 /// Puts the fields of a frame into `envelope`. `None` where the frame is no JSON object, or an unusual one: with white space other
 /// than U+0020, with a field twice or deeper than messages nest; `envelope` means nothing then. A result is that of the general
@@ -104,7 +104,7 @@ impl<'a> Scanner<'a> {
             match self.peek()? {
                 b'"' => self.skip_string().map(drop)?,
                 bracket @ (b'{' | b'[') => {
-                    if depth == MAX_DEPTH {
+                    if depth == MAX_FIELD_DEPTH {
                         return None;
                     }
                     self.at += 1;

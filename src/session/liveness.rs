@@ -46,8 +46,7 @@ impl<'a> Liveness<'a> {
         self.sent_at = now;
     }
 
-    /// Records that the last frame was answered. It has no `now`, which a member's task would hold during the write: 16
-    /// bytes for each member.
+    /// Records that the last frame was answered.
     pub(super) fn record_answer(&mut self) {
         self.sent_at = self.received_at;
     }

@@ -189,7 +189,8 @@ fn begin_session<S>(
 {
     let PendingSocket { address, request, room, handshake, permit } = pending;
     let (sessions, metrics) = (app.sessions.clone(), app.metrics.clone());
-    let max_message_bytes = app.session_limits().max_first_message_bytes();
+    let limits = app.session_limits();
+    let max_message_bytes = limits.max_first_message_bytes();
     let mut socket = WebSocket::new(stream, unread, max_message_bytes, metrics.clone())
         .with_memory_holder(&memory);
     let mut held = memory.charge(MemoryKind::PartialFrames);
@@ -219,7 +220,7 @@ fn begin_session<S>(
         room: room.into(),
         request_id: request,
         address,
-        limits: app.session_limits(),
+        limits,
         joins: app.joins.clone(),
         message_budgets: app.message_budgets.clone(),
         metrics,
