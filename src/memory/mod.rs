@@ -18,5 +18,13 @@ pub use budget::{
 };
 pub use guard::start_guard;
 
+/// Makes room for the next element of a list of which there is one for each room: most rooms have two members, and a list that
+/// doubles has room for four.
+pub fn reserve_for_next<T>(list: &mut Vec<T>) {
+    if list.len() == list.capacity() {
+        list.reserve_exact(1 + list.len() / 4);
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     delivery::{ClientQueue, DisconnectReason},
+    memory::reserve_for_next,
     migration::{ConnectionId, Epoch, MemberRecord, OutgoingMigrations},
     timeline::{PeerRef, Timeline},
     webhooks::Webhooks,
@@ -237,11 +238,9 @@ impl Room {
         self.position(client_id).is_ok() || self.recent_members.contains(client_id, now)
     }
 
-    /// Inserts a member at `index`. Most rooms have two members: room is made for few more than there are.
+    /// Inserts a member at `index`.
     pub(super) fn insert_member(&mut self, index: usize, member: RoomMember) {
-        if self.members.len() == self.members.capacity() {
-            self.members.reserve_exact(1 + self.members.len() / 4);
-        }
+        reserve_for_next(&mut self.members);
         self.members.insert(index, member);
     }
 

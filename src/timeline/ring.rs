@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{PeerRef, TimelineEntry, TimelineEvent, TimelineView};
 use crate::{
-    memory::{Charge, MemoryKind},
+    memory::{Charge, MemoryKind, reserve_for_next},
     peer::Peer,
 };
 
@@ -98,10 +98,7 @@ impl Timeline {
             self.name_bytes = self.peers.iter().map(|(_, peer)| name_bytes(peer)).sum();
         }
         self.last_ref += 1;
-        // Most rooms have two.
-        if self.peers.len() == self.peers.capacity() {
-            self.peers.reserve_exact(1 + self.peers.len() / 4);
-        }
+        reserve_for_next(&mut self.peers);
         self.peers.push((self.last_ref, peer.clone()));
         self.name_bytes += name_bytes(peer);
         self.update_charge();
