@@ -61,6 +61,8 @@ pub enum Part {
 pub enum Name {
     /// Pairs, with one offer in flight in each room
     Relay,
+    /// Pairs with eight offers in flight in each room
+    Flood,
     /// Pairs that send at a fixed rate
     Paced,
     /// The same offers over many rooms

@@ -39,7 +39,7 @@ use crate::{
     load::Load,
     report::{Row, Target, details, latencies, latency_of, median, spread},
     scenarios::{
-        Round, Steady,
+        OFFER, Round, Steady,
         broadcast::Broadcast,
         histogram,
         idle::{self, Churn, Idle},
@@ -173,6 +173,13 @@ impl Bench {
                     Relay::join(load, 64, 0, None)
                 })
             }
+            Name::Flood => self.steady(
+                "relay, 8 rooms of 2, 8 in flight in each",
+                "message",
+                None,
+                Pair::PLAIN,
+                |load, _| Relay::flood(load, 8, 8, OFFER),
+            ),
             Name::Paced => self.steady(
                 "relay, 2,000 offers a second",
                 "message",

@@ -32,6 +32,8 @@ pub const SETTINGS: [(&str, &str); 7] = [
     ("RATE_LIMIT_PER_MINUTE", "1000000"),
 ];
 
+const ANY_PORT: &str = "127.0.0.1:0";
+
 /// The kind of a measured server.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -82,7 +84,7 @@ impl Subject {
         on(cores, || match kind {
             Kind::Server => Self::start_server(server, &settings_of(tls)),
             Kind::Nginx => Self::start_nginx(Self::start_server(server, &[])?, tls),
-            Kind::Floor => Self::start_floor("127.0.0.1:0", tls),
+            Kind::Floor => Self::start_floor(ANY_PORT, &floor_over(tls)),
         })
     }
 
@@ -101,7 +103,7 @@ impl Subject {
         let folder = std::mem::take(&mut self.folder);
         on(cores, || {
             if folder == Path::new("") {
-                return Self::start_floor(&address.to_string(), tls);
+                return Self::start_floor(&address.to_string(), &floor_over(tls));
             }
             let port = address.port().to_string();
             Self::launch(server, folder, &port, &settings_of(tls))
@@ -128,11 +130,22 @@ impl Subject {
         Ok(node)
     }
 
-    fn start_floor(address: &str, tls: Option<&Certificate>) -> io::Result<Self> {
-        let files = tls.map(|tls| [tls.chain(), tls.key()]);
+    /// Starts a floor on `cores` that reaches the members of `peer` through a Redis.
+    pub fn start_linked_floor(
+        cores: &[usize],
+        redis: SocketAddr,
+        own: &str,
+        peer: &str,
+    ) -> io::Result<Self> {
+        let redis = redis.to_string();
+        let link = ["link", &redis, own, peer].map(PathBuf::from);
+        on(cores, || Self::start_floor(ANY_PORT, &link))
+    }
+
+    fn start_floor(address: &str, more: &[PathBuf]) -> io::Result<Self> {
         let child = Command::new(std::env::current_exe()?)
             .args(["floor", address])
-            .args(files.iter().flatten())
+            .args(more)
             .stdout(Stdio::piped())
             .stdin(Stdio::null())
             .spawn()?;
@@ -306,6 +319,11 @@ impl Drop for Subject {
 fn settings_of(tls: Option<&Certificate>) -> Vec<(&'static str, PathBuf)> {
     let files = tls.map(|tls| [("SSL_CERT_FILE", tls.chain()), ("SSL_KEY_FILE", tls.key())]);
     files.into_iter().flatten().collect()
+}
+
+/// The arguments of a floor with a certificate.
+fn floor_over(tls: Option<&Certificate>) -> Vec<PathBuf> {
+    tls.map(|tls| vec!["tls".into(), tls.chain(), tls.key()]).unwrap_or_default()
 }
 
 /// An access token of an account, valid for a day.

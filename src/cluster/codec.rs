@@ -1,13 +1,20 @@
 //! Entries of an inbox: the names of their fields, and how they are read. `scripts/README.md` says what each is.
 
-use std::{collections::HashMap, num::ParseIntError, str::FromStr, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, num::ParseIntError, str::FromStr, sync::Arc};
+
+use bytestring::ByteString;
+use redis::{FromRedisValue, ParsingError, Value};
+use serde::{Deserialize, Serialize};
 
 use super::{
     messages::{Claim, ClusterEvent, EffectReceipt, Eviction},
     receipts::{SignalNumber, SignalReceipts},
     webhooks::WebhookRecord,
 };
-use crate::migration::{ConnectionId, MemberRecord, Migration, ParseRecordError};
+use crate::{
+    migration::{ConnectionId, Epoch, MemberRecord, Migration, ParseRecordError},
+    rooms::{RelayedFrame, RelayedSignal},
+};
 
 /// The names of the fields that Rust writes; the scripts write the same, and others.
 pub mod field {
@@ -27,18 +34,8 @@ pub mod field {
     pub const UNDELIVERABLE: &str = "undeliverable";
 }
 
-/// The fields of a `relay`. One is written for each message, whose names must not be longer than what it says: over a slow
-/// network, a full pipeline of them has to be answered in time.
-pub mod relay_field {
-    pub const ROOM: &str = "r";
-    pub const FROM: &str = "c";
-    pub const CONNECTION: &str = "v";
-    pub const TARGET: &str = "t";
-    pub const EPOCH: &str = "e";
-    pub const FRAME: &str = "f";
-    pub const NUMBER: &str = "n";
-    pub const BEFORE: &str = "b";
-}
+/// The name of the fields of an entry that holds signals, one in each field; it has no others.
+pub const SIGNAL: &str = "m";
 
 /// The `state` of a `peer_state`.
 pub const DETACHED: &str = "detached";
@@ -48,8 +45,99 @@ pub const CONNECTED: &str = "connected";
 pub const GONE: &str = "gone";
 pub const STAYS: &str = "stays";
 
-/// The fields of an entry.
+/// The fields of an entry that holds no signals.
 pub type InboxFields = HashMap<String, Vec<u8>>;
+
+/// An entry as it was read.
+pub enum RawEntry {
+    /// Frames of members of another node, for [`decode_signal`].
+    Signals(Vec<Vec<u8>>),
+    /// Anything else, for [`decode`].
+    Fields(InboxFields),
+}
+
+impl RawEntry {
+    /// The bytes that it has, without the names of its fields.
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Signals(signals) => signals.iter().map(Vec::len).sum(),
+            Self::Fields(fields) => fields.values().map(Vec::len).sum(),
+        }
+    }
+}
+
+impl FromRedisValue for RawEntry {
+    fn from_redis_value(value: Value) -> Result<Self, ParsingError> {
+        let is_signal =
+            |name: &Value| matches!(name, Value::BulkString(name) if name == SIGNAL.as_bytes());
+        match value {
+            Value::Array(fields) if fields.first().is_some_and(is_signal) => {
+                let signals = fields.into_iter().skip(1).step_by(2);
+                signals.map(Vec::from_redis_value).collect::<Result<_, _>>().map(Self::Signals)
+            }
+            other => FromRedisValue::from_redis_value(other).map(Self::Fields),
+        }
+    }
+}
+
+/// What stands in front of the frame of a signal, as a JSON array in a line of its own.
+#[derive(Serialize, Deserialize)]
+struct SignalHeader<'a>(
+    /// The room.
+    #[serde(borrow)]
+    Cow<'a, str>,
+    /// The sender, its node, and the key of its connection there.
+    #[serde(borrow)]
+    (Cow<'a, str>, Cow<'a, str>, u64),
+    /// The target; nothing for all members of the room on the node that reads it.
+    #[serde(borrow)]
+    Option<Cow<'a, str>>,
+    /// The epoch.
+    Epoch,
+    /// The number, and those of the same signal before.
+    (u64, Cow<'a, [u64]>),
+);
+
+/// A signal of a member of `node` for another node.
+pub fn encode_signal(node: &str, frame: &RelayedFrame, number: &SignalNumber) -> Vec<u8> {
+    let RelayedFrame { signal, epoch, frame } = frame;
+    let RelayedSignal { room, from, key, to, .. } = &**signal;
+    let SignalNumber { number, before } = number;
+    let header = SignalHeader(
+        Cow::Borrowed(&**room),
+        (Cow::Borrowed(&**from), Cow::Borrowed(node), *key),
+        to.as_deref().map(Cow::Borrowed),
+        *epoch,
+        (*number, Cow::Borrowed(&**before)),
+    );
+    let mut encoded = Vec::with_capacity(frame.len() + 160);
+    #[expect(clippy::expect_used, reason = "strings and numbers")]
+    serde_json::to_writer(&mut encoded, &header).expect("a header can be written");
+    encoded.push(b'\n');
+    encoded.extend_from_slice(frame.as_bytes());
+    encoded
+}
+
+/// Reads what [`encode_signal`] writes.
+///
+/// # Errors
+///
+/// [`DecodeError`].
+pub fn decode_signal(encoded: Vec<u8>) -> Result<ClusterEvent, DecodeError> {
+    let encoded = ByteString::try_from(encoded).map_err(|_| DecodeError::NotUtf8(SIGNAL))?;
+    let (header, frame) = encoded.split_once('\n').ok_or(DecodeError::NoField("frame"))?;
+    let SignalHeader(room, (from, node, key), to, epoch, (number, before)) =
+        serde_json::from_str(header)?;
+    Ok(ClusterEvent::Relayed {
+        room: room.into(),
+        from: from.into(),
+        connection: ConnectionId { node: node.into(), key },
+        to: to.map(Arc::from),
+        epoch,
+        frame: encoded.slice_ref(frame),
+        number: SignalNumber { number, before: before.into_owned() },
+    })
+}
 
 /// Why an entry cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -112,18 +200,6 @@ pub fn decode(entry: &mut InboxFields) -> Result<InboxEntry, DecodeError> {
             let room = name(entry, field::ROOM)?;
             ClusterEvent::Left { client_id: peer.client_id, connection, room }
         }
-        "relay" => ClusterEvent::Relayed {
-            room: name(entry, relay_field::ROOM)?,
-            from: name(entry, relay_field::FROM)?,
-            connection: text(entry, relay_field::CONNECTION)?.parse()?,
-            to: optional(entry, relay_field::TARGET)?.map(Arc::from),
-            epoch: number(entry, relay_field::EPOCH)?,
-            frame: text(entry, relay_field::FRAME)?.into(),
-            number: SignalNumber {
-                number: number(entry, relay_field::NUMBER)?,
-                before: before(entry)?,
-            },
-        },
         "confirmed" => ClusterEvent::Confirmed {
             node: name(entry, field::NODE)?,
             engine: number(entry, field::ENGINE)?,
@@ -205,13 +281,6 @@ fn effect_receipt(entry: &mut InboxFields) -> Result<Option<EffectReceipt>, Deco
     let number = optional(entry, field::NUMBER)?.filter(|number| !number.is_empty());
     let Some(number) = number else { return Ok(None) };
     Ok(Some(EffectReceipt { node: name(entry, field::NODE)?, number: number.parse()? }))
-}
-
-/// The numbers of a signal that is repeated.
-fn before(entry: &mut InboxFields) -> Result<Vec<u64>, DecodeError> {
-    let numbers = optional(entry, relay_field::BEFORE)?.unwrap_or_default();
-    let numbers = numbers.split(',').filter(|number| !number.is_empty());
-    Ok(numbers.map(str::parse).collect::<Result<_, _>>()?)
 }
 
 fn moved(entry: &mut InboxFields) -> Result<ClusterEvent, DecodeError> {
@@ -299,6 +368,57 @@ mod tests {
             };
             assert_eq!(members.len(), expected);
         }
+    }
+
+    #[test]
+    fn a_signal_is_read_as_it_was_written_and_what_is_none_is_an_error() {
+        for (to, before) in [(None, Vec::new()), (Some("bob"), vec![3, 9])] {
+            let mut signal = RelayedSignal::for_tests(u64::MAX, "1");
+            (signal.room, signal.to) = ("a \"den\"".into(), to.map(Arc::from));
+            let from = signal.from.clone();
+            let written = SignalNumber { number: u64::MAX, before };
+            let frame = RelayedFrame { signal: Arc::new(signal), epoch: 7, frame: "{\n}".into() };
+
+            let encoded = encode_signal("n1", &frame, &written);
+            let ClusterEvent::Relayed {
+                room,
+                from: sender,
+                connection,
+                to: target,
+                epoch,
+                frame,
+                number,
+            } = decode_signal(encoded.clone()).unwrap()
+            else {
+                panic!("no signal")
+            };
+
+            assert_eq!((&*room, sender, target.as_deref()), ("a \"den\"", from, to));
+            assert_eq!(connection, ConnectionId { node: "n1".into(), key: u64::MAX });
+            assert_eq!((epoch, &*frame, number), (7, "{\n}", written));
+            for end in 0..encoded.len() - frame.len() {
+                assert!(decode_signal(encoded[..end].to_vec()).is_err(), "{end}");
+            }
+        }
+        assert!(decode_signal(b"[]\n{}".to_vec()).is_err());
+        assert!(decode_signal(vec![0xff, b'\n']).is_err());
+    }
+
+    #[test]
+    fn the_fields_of_an_entry_are_signals_or_anything_else() {
+        let string = |text: &str| Value::BulkString(text.into());
+        let read = |fields: &[&str]| {
+            RawEntry::from_redis_value(Value::Array(fields.iter().map(|it| string(it)).collect()))
+        };
+
+        let RawEntry::Signals(signals) = read(&["m", "one", "m", "two"]).unwrap() else {
+            panic!("no signals")
+        };
+        assert_eq!(signals, [b"one", b"two"]);
+        let RawEntry::Fields(fields) = read(&["kind", "hello"]).unwrap() else {
+            panic!("no fields")
+        };
+        assert_eq!(fields["kind"], b"hello");
     }
 
     #[test]

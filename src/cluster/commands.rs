@@ -1,23 +1,23 @@
 //! Writes what rooms ask of Redis and of the other nodes, many commands in one pipeline.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, sync::Arc};
 
 use redis::{Arg, Cmd, Pipeline, RedisError, RedisResult, Value};
 use tokio::sync::mpsc;
 
 use super::{
     ClusterGateway,
-    codec::{CONNECTED, DETACHED, GONE, STAYS, field, relay_field},
+    codec::{CONNECTED, DETACHED, GONE, SIGNAL, STAYS, encode_signal, field},
     connection::RedisConnection,
     keys::ShardKeys,
     link::{EngineLink, lease_lost_error},
     messages::{ClusterCommand, EffectReceipt, Eviction},
-    receipts::{SignalNumber, SignalReceipts},
+    receipts::SignalReceipts,
     scripts::{call, call_with_webhooks},
 };
 use crate::{
     migration::{ConnectionId, HandOver, Migration},
-    rooms::{JoinError, RelayedFrame, RelayedSignal},
+    rooms::JoinError,
 };
 
 /// Commands in one pipeline.
@@ -25,6 +25,25 @@ const MAX_PIPELINED_COMMANDS: usize = 512;
 
 /// A pipeline of so many bytes takes no further command: heartbeats wait behind it, which a slow network must not make too late.
 const MAX_PIPELINED_BYTES: usize = 256 << 10;
+
+/// An entry of so many bytes takes no further signal. Redis answers when it has all of it, and counts as lost where nothing comes for
+/// too long.
+const MAX_ENTRY_BYTES: usize = 16 << 10;
+
+/// A command of a pipeline.
+struct PipelinedCommand {
+    encoded: Cmd,
+    bytes: usize,
+    /// What it does: one thing, or several signals to one node.
+    commands: Vec<ClusterCommand>,
+}
+
+impl PipelinedCommand {
+    /// Whether it is an entry with signals to `node`.
+    fn is_for(&self, node: &Arc<str>) -> bool {
+        matches!(&*self.commands, [ClusterCommand::Relay { node: to, .. }, ..] if to == node)
+    }
+}
 
 /// Whether [`MAX_QUEUED_COMMANDS`](super::gateway::MAX_QUEUED_COMMANDS) limits commands like this one.
 pub(super) fn is_limited(command: &ClusterCommand) -> bool {
@@ -54,44 +73,67 @@ impl EngineLink {
             while waiting.len() > 0 {
                 let (pipe, sent) = self.fill_pipeline(&mut waiting);
                 let answers: Vec<RedisResult<Value>> = pipe.query_async(&mut writer).await?;
-                for (command, answer) in sent.into_iter().zip(answers) {
-                    match answer {
-                        Ok(answer) => self.apply_answer(command, answer)?,
-                        Err(error) => self.apply_refusal(command, error)?,
+                for (commands, answer) in sent.into_iter().zip(answers) {
+                    for command in commands {
+                        match &answer {
+                            Ok(answer) => self.apply_answer(command, answer)?,
+                            Err(error) => self.apply_refusal(command, error)?,
+                        }
                     }
                 }
             }
         }
     }
 
-    /// As many of the commands as one pipeline takes, and that.
+    /// As many of the commands as one pipeline takes, and those behind each of its own: signals to one node share an entry.
     fn fill_pipeline(
         &self,
-        waiting: &mut impl ExactSizeIterator<Item = ClusterCommand>,
-    ) -> (Pipeline, Vec<ClusterCommand>) {
-        let mut pipe = Pipeline::with_capacity(waiting.len());
-        let (mut taken, mut bytes) = (Vec::with_capacity(waiting.len()), 0);
+        waiting: &mut impl Iterator<Item = ClusterCommand>,
+    ) -> (Pipeline, Vec<Vec<ClusterCommand>>) {
+        let mut pipelined: Vec<PipelinedCommand> = Vec::new();
+        // A signal does not overtake another command: only entries from here on take more.
+        let (mut open, mut bytes) = (0, 0);
         while bytes < MAX_PIPELINED_BYTES
             && let Some(command) = waiting.next()
         {
+            if let ClusterCommand::Relay { node, frame, number } = &command {
+                let mut entries = pipelined.iter_mut().skip(open);
+                if let Some(entry) = entries.rfind(|entry| entry.is_for(node))
+                    && entry.bytes + frame.frame.len() <= MAX_ENTRY_BYTES
+                {
+                    let signal = encode_signal(&self.gateway.node, frame, number);
+                    bytes += signal.len();
+                    entry.bytes += signal.len();
+                    entry.encoded.arg(SIGNAL).arg(signal);
+                    entry.commands.push(command);
+                    continue;
+                }
+            } else {
+                open = pipelined.len() + 1;
+            }
             let encoded = self.encode(&command);
-            bytes += encoded_size(&encoded);
+            let size = encoded_size(&encoded);
+            bytes += size;
+            pipelined.push(PipelinedCommand { encoded, bytes: size, commands: vec![command] });
+        }
+        let (mut pipe, mut sent) = (Pipeline::with_capacity(pipelined.len()), Vec::new());
+        for PipelinedCommand { encoded, commands, .. } in pipelined {
             pipe.add_command(encoded);
-            taken.push(command);
+            sent.push(commands);
         }
         pipe.ignore_errors();
-        (pipe, taken)
+        (pipe, sent)
     }
 
     /// Redis does not run a command, perhaps because its memory is full: what can be answered is answered, and whatever else
     /// would be lost is stated anew.
-    fn apply_refusal(&self, command: ClusterCommand, error: RedisError) -> Result<(), RedisError> {
+    fn apply_refusal(&self, command: ClusterCommand, error: &RedisError) -> Result<(), RedisError> {
         match command {
             ClusterCommand::Relay { node, number, .. } => {
                 self.fail_signal(&node, number.number);
                 Ok(())
             }
-            ClusterCommand::Join { key, .. } if is_out_of_memory(&error) => {
+            ClusterCommand::Join { key, .. } if is_out_of_memory(error) => {
                 self.gateway.refuse_join(key, JoinError::Unavailable);
                 Ok(())
             }
@@ -111,7 +153,7 @@ impl EngineLink {
             | ClusterCommand::DenyClaim { .. }
             | ClusterCommand::Move(_)
             | ClusterCommand::Barrier(_)
-            | ClusterCommand::HandOver(_) => Err(error),
+            | ClusterCommand::HandOver(_) => Err(error.clone()),
         }
     }
 
@@ -122,9 +164,9 @@ impl EngineLink {
         });
     }
 
-    fn apply_answer(&self, command: ClusterCommand, answer: Value) -> Result<(), RedisError> {
+    fn apply_answer(&self, command: ClusterCommand, answer: &Value) -> Result<(), RedisError> {
         match (command, answer) {
-            (ClusterCommand::Join { key, .. }, Value::BulkString(answer)) => match &*answer {
+            (ClusterCommand::Join { key, .. }, Value::BulkString(answer)) => match &**answer {
                 b"admitted" => {}
                 b"damaged" => self.gateway.refuse_join(key, JoinError::Unavailable),
                 b"full" => self.gateway.refuse_join(key, JoinError::Full),
@@ -132,12 +174,12 @@ impl EngineLink {
                 _ => return Err(lease_lost_error()),
             },
             (ClusterCommand::Claim { key, .. }, Value::BulkString(answer)) => {
-                let connection = std::str::from_utf8(&answer).ok();
+                let connection = std::str::from_utf8(answer).ok();
                 let connection = connection.and_then(|connection| connection.parse().ok());
                 self.gateway.resolve_claim(&self.rooms, key, connection);
             }
             (ClusterCommand::Leave { .. }, Value::BulkString(records)) => {
-                self.emit_webhooks(&records);
+                self.emit_webhooks(records);
             }
             (ClusterCommand::Webhook { room, event }, Value::Int(sequence @ 1..)) => {
                 self.webhooks.publish(&room, sequence.unsigned_abs(), event);
@@ -195,7 +237,13 @@ impl EngineLink {
                 report.arg(&**room);
                 report
             }
-            ClusterCommand::Relay { node, frame, number } => self.encode_relay(node, frame, number),
+            // Not by a script, for most commands are such. Redis refuses it where it has no memory left.
+            ClusterCommand::Relay { node, frame, number } => {
+                let mut add = redis::cmd("XADD");
+                add.arg(self.keys.inbox(node)).arg("NOMKSTREAM").arg("*");
+                add.arg(SIGNAL).arg(encode_signal(&self.gateway.node, frame, number));
+                add
+            }
             ClusterCommand::Confirm { node, receipts } => {
                 confirmation(&self.gateway, self.number, node, receipts)
             }
@@ -257,26 +305,6 @@ impl EngineLink {
                 handover
             }
         }
-    }
-
-    fn encode_relay(&self, node: &str, frame: &RelayedFrame, number: &SignalNumber) -> Cmd {
-        let RelayedFrame { signal, epoch, frame } = frame;
-        let RelayedSignal { room, from, key, to, .. } = &**signal;
-        // Not by a script, for most commands are such. Redis refuses it where it has no memory left.
-        let mut relay = redis::cmd("XADD");
-        relay.arg(self.keys.inbox(node)).arg("NOMKSTREAM").arg("*").arg(field::KIND).arg("relay");
-        relay.arg(relay_field::ROOM).arg(&**room).arg(relay_field::FROM).arg(&**from);
-        relay.arg(relay_field::CONNECTION).arg(self.connection_id(*key));
-        if let Some(to) = to {
-            relay.arg(relay_field::TARGET).arg(&**to);
-        }
-        relay.arg(relay_field::EPOCH).arg(*epoch).arg(relay_field::FRAME).arg(&**frame);
-        relay.arg(relay_field::NUMBER).arg(number.number);
-        if !number.before.is_empty() {
-            let before: Vec<_> = number.before.iter().map(u64::to_string).collect();
-            relay.arg(relay_field::BEFORE).arg(before.join(","));
-        }
-        relay
     }
 
     fn connection_id(&self, key: u64) -> String {

@@ -6,7 +6,7 @@ use redis::RedisError;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{connection::RedisConnection, link::EngineLink, scripts::call};
-use crate::rooms::ClusterCounts;
+use crate::{migration::Epoch, rooms::ClusterCounts};
 
 impl EngineLink {
     /// Renews the lease until an error.
@@ -17,27 +17,40 @@ impl EngineLink {
         let timings = self.gateway.timings;
         let mut ticks = interval(timings.heartbeat_interval());
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut epoch = self.rooms.highest_epoch();
         loop {
-            // Sooner where much was read: it stays in Redis until then.
-            tokio::select! {
-                _ = ticks.tick() => {}
-                () = self.has_read_much.notified() => {}
+            // Sooner where much was read: it stays in Redis, and counts as unread where it was sent, until then.
+            let is_early = tokio::select! {
+                _ = ticks.tick() => false,
+                () = self.has_read_much.notified() => true,
+            };
+            if is_early {
+                self.gateway.confirm_signals(self.number);
+                self.beat(&mut writer, epoch).await?;
+                continue;
             }
-            self.beat(&mut writer).await?;
+            // These look at each room.
+            epoch = self.rooms.highest_epoch();
+            self.beat(&mut writer, epoch).await?;
             let now = Instant::now();
             self.rooms.expire_unconfirmed(now, timings);
             self.gateway.expire_incoming(now);
         }
     }
 
-    /// Renews the lease once, notes what there is in the cluster, and removes a node whose lease is over.
-    pub(super) async fn beat(&self, writer: &mut RedisConnection) -> Result<(), RedisError> {
+    /// Renews the lease once, notes what there is in the cluster, and removes a node whose lease is over. Redis gives no `epoch`
+    /// below this to a later change.
+    pub(super) async fn beat(
+        &self,
+        writer: &mut RedisConnection,
+        epoch: Epoch,
+    ) -> Result<(), RedisError> {
         let scripts = &self.gateway.scripts;
         self.read_bytes.store(0, Ordering::Relaxed);
         let mut beat = call(&self.keys, &scripts.heartbeat);
         beat.arg(&*self.gateway.node).arg(&self.identity.process).arg(self.identity.facts_json());
         beat.arg(self.position().clone().unwrap_or_default()).arg(&self.identity.fingerprint);
-        beat.arg(self.rooms.highest_epoch());
+        beat.arg(epoch);
         let mut pipe = redis::pipe();
         pipe.add_command(beat).zcard(self.keys.key("nodes"));
         pipe.hlen(self.keys.key("rooms")).get(self.keys.key("members"));

@@ -5,7 +5,7 @@ use std::{convert::Infallible, sync::atomic::Ordering, time::Duration};
 use redis::{ErrorKind, RedisError};
 
 use super::{
-    codec::{self, InboxEntry, InboxFields},
+    codec::{self, DecodeError, InboxEntry, InboxFields, RawEntry},
     connection::RedisConnection,
     link::{EngineLink, RESPONSE_TIMEOUT},
 };
@@ -23,7 +23,7 @@ const EARLY_HEARTBEAT_BYTES: usize = 1 << 20;
 /// Entries that are read at once.
 const MAX_ENTRIES_PER_READ: usize = 512;
 
-type InboxEntries = Vec<(String, InboxFields)>;
+type InboxEntries = Vec<(String, RawEntry)>;
 
 /// The id of an entry: later entries of an inbox have greater ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,8 +74,13 @@ impl EngineLink {
         }
         let mut last = None;
         self.note_read(&entries);
-        for (id, mut entry) in entries {
-            self.apply_entry(&mut entry);
+        for (id, entry) in entries {
+            match entry {
+                RawEntry::Signals(signals) => {
+                    signals.into_iter().for_each(|signal| self.apply_signal(signal));
+                }
+                RawEntry::Fields(mut fields) => self.apply_fields(&mut fields),
+            }
             last = Some(id);
         }
         if last.is_some() {
@@ -97,13 +102,20 @@ impl EngineLink {
 
     /// Has the next heartbeat come early where much was read since the last one.
     fn note_read(&self, entries: &InboxEntries) {
-        let bytes: usize = entries.iter().flat_map(|(_, entry)| entry.values()).map(Vec::len).sum();
+        let bytes: usize = entries.iter().map(|(_, entry)| entry.size()).sum();
         if self.read_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes >= EARLY_HEARTBEAT_BYTES {
             self.has_read_much.notify_one();
         }
     }
 
-    fn apply_entry(&self, entry: &mut InboxFields) {
+    fn apply_signal(&self, signal: Vec<u8>) {
+        match codec::decode_signal(signal) {
+            Ok(event) => self.gateway.apply(&self.rooms, event),
+            Err(error) => log_skipped(&error),
+        }
+    }
+
+    fn apply_fields(&self, entry: &mut InboxFields) {
         let (numbered, records) = codec::decode_webhook_records(entry);
         match codec::decode(entry) {
             Ok(InboxEntry::Event(event)) => self.gateway.apply(&self.rooms, event),
@@ -120,7 +132,7 @@ impl EngineLink {
             Ok(InboxEntry::Effective(number)) => self.gateway.note_effect(number),
             Ok(InboxEntry::Closing) => self.gateway.closed_engines.add_permits(1),
             Ok(InboxEntry::Unknown) => {}
-            Err(error) => tracing::warn!(%error, "inbox entry skipped"),
+            Err(error) => log_skipped(&error),
         }
         // Now, for the entry may have opened the room.
         if let Some((room, sequence)) = numbered {
@@ -128,6 +140,10 @@ impl EngineLink {
         }
         super::webhooks::emit(&self.webhooks, &self.rooms, records);
     }
+}
+
+fn log_skipped(error: &DecodeError) {
+    tracing::warn!(%error, "inbox entry skipped");
 }
 
 /// Whether an inbox has dropped entries after `position`: then it has dropped that entry as well, which is kept otherwise

@@ -143,7 +143,7 @@ impl EngineLink {
             failed = self.run_heartbeat(writer.clone()) => match failed? {},
         }
         // Only a Redis that does what a running node needs counts as reached.
-        self.beat(&mut writer).await?;
+        self.beat(&mut writer, self.rooms.highest_epoch()).await?;
         self.read_entries(&mut reader, FIRST_READ_BLOCK).await?;
 
         self.gateway.set_connection(self.number, Some(writer.clone()));
@@ -158,7 +158,7 @@ impl EngineLink {
         match never {}
     }
 
-    /// Confirms the signals of other nodes, and answers those of this one that others have not confirmed in time.
+    /// Confirms the signals of other nodes, as [`Self::run_heartbeat`] does where much was read, and answers those of this one that others have not confirmed in time.
     async fn run_receipts(&self) -> Result<Infallible, RedisError> {
         let (gateway, timings) = (&self.gateway, self.gateway.timings);
         let confirm = async {

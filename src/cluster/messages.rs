@@ -1,4 +1,4 @@
-//! WebhookEvent nodes tell each other, as values: a [`ClusterCommand`] goes to Redis, a [`ClusterEvent`] comes from it.
+//! What nodes tell each other, as values: a [`ClusterCommand`] goes to Redis, a [`ClusterEvent`] comes from it.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::{
     webhooks::WebhookEvent,
 };
 
-/// WebhookEvent a node wants of Redis and of the other nodes.
+/// What a node wants of Redis and of the other nodes.
 #[derive(Debug)]
 pub enum ClusterCommand {
     /// A client wants to join.
@@ -156,7 +156,7 @@ pub enum ClusterEvent {
         to: Option<Arc<str>>,
         /// The changes of the room that the sender's node had applied.
         epoch: Epoch,
-        /// WebhookEvent the targets receive.
+        /// What the targets receive.
         frame: ByteString,
         /// What its node wants to be told of.
         number: SignalNumber,
@@ -223,7 +223,7 @@ pub enum ClusterEvent {
         /// For the node that it has left: those that may have sent it a frame before they read of the move.
         nodes: Vec<Arc<str>>,
     },
-    /// WebhookEvent a node sends to a member from now on goes to its new node.
+    /// What a node sends to a member from now on goes to its new node.
     BarrierReached {
         /// Which membership.
         migration: Migration,
@@ -234,7 +234,7 @@ pub enum ClusterEvent {
     HandedOver {
         /// Which membership.
         migration: Migration,
-        /// WebhookEvent this node wanted back with it.
+        /// What this node wanted back with it.
         context: ByteString,
         /// Its frames.
         state: Box<MigrationState>,
@@ -250,7 +250,7 @@ pub struct Claim {
     pub membership: u128,
     /// The connection of its client here that is to end for it, if any; see [`ClusterEvent::ClaimDenied`].
     pub ends: Option<u64>,
-    /// WebhookEvent its new node wants back with it.
+    /// What its new node wants back with it.
     pub context: ByteString,
 }
 

@@ -115,7 +115,7 @@ pub trait Backend: Send + Sync {
     /// Sends the frames of a membership after it.
     fn hand_over(&self, hand_over: HandOver);
 
-    // WebhookEvent REST, metrics and moderation need.
+    // What REST, metrics and moderation need.
 
     /// The cluster as this node sees it, from memory: whether a process lives must not depend on Redis. Nothing on a single
     /// node.
@@ -202,7 +202,7 @@ pub struct ClaimRequest {
     pub client_id: Arc<str>,
     /// Tells the membership from all others of the client id.
     pub membership: u128,
-    /// WebhookEvent this node wants back with it.
+    /// What this node wants back with it.
     pub context: ByteString,
 }
 
@@ -289,7 +289,7 @@ pub struct RelayedFrame {
     pub signal: Arc<RelayedSignal>,
     /// All changes of the room up to this one had been applied here when the frame was sent.
     pub epoch: Epoch,
-    /// WebhookEvent the targets receive.
+    /// What the targets receive.
     pub frame: ByteString,
 }
 

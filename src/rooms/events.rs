@@ -1,4 +1,4 @@
-//! WebhookEvent happens in a room, as one value for every subscriber: the timeline, the webhooks, and the peers.
+//! What happens in a room, as one value for every subscriber: the timeline, the webhooks, and the peers.
 
 use bytestring::ByteString;
 use tokio::time::Instant;
@@ -18,7 +18,7 @@ pub(super) const STATE_CONNECTED: &str = "connected";
 #[derive(Clone, Copy, Debug)]
 pub(super) struct EventMember<'a> {
     pub(super) peer: &'a Peer,
-    /// WebhookEvent the timeline knows it by.
+    /// What the timeline knows it by.
     pub(super) peer_ref: PeerRef,
 }
 
@@ -47,13 +47,13 @@ pub(super) enum RoomEvent<'a> {
     Signal { kind: SignalKind, bytes: usize, from: PeerRef, to: PeerRef, outcome: &'static str },
     /// A client was not let in.
     Refused { peer: PeerRef, reason: &'static str },
-    /// WebhookEvent a member reports of one of its calls.
+    /// What a member reports of one of its calls.
     CallReported {
         member: EventMember<'a>,
         peer: Option<EventMember<'a>>,
         report: &'a CallReport<'a>,
     },
-    /// WebhookEvent an administrator has done, perhaps to one member.
+    /// What an administrator has done, perhaps to one member.
     Moderated { action: &'static str, member: PeerRef },
 }
 

@@ -294,3 +294,29 @@ async fn what_waits_for_a_server_that_does_not_read_is_bounded_in_bytes() {
     speakers[0].send(json!({"type":"message","data":"last","to":"target"})).await;
     targets[0].wait_for_message("speaker", json!("last")).await;
 }
+
+/// What is read at once does not count as waiting until the next regular confirmation, here 6 s later.
+#[tokio::test]
+async fn much_that_is_read_at_once_reaches_no_limit() {
+    const WINDOW: u64 = 16;
+    // Three times what may wait unread.
+    const SAID: u64 = 400;
+    let cluster =
+        TestCluster::start(&[("WEBSOCKET_TIMEOUT", "60"), (INTERVALS, "lease=240000")]).await;
+    let mut speaker = cluster.join(0, "den", "alice", "speaker").await;
+    let target = cluster.join(1, "den", "bob", "target").await;
+    eventually("both are there", async || speaker.peers().len() == 1).await;
+
+    let payload = "x".repeat(60_000);
+    for number in 0..SAID {
+        let data = json!([number, payload]);
+        speaker.send(json!({"type":"message","data":data,"id":number,"to":"target"})).await;
+        if let Some(earlier) = number.checked_sub(WINDOW) {
+            target.wait_for_message("speaker", json!([earlier, payload])).await;
+        }
+    }
+    target.wait_for_message("speaker", json!([SAID - 1, payload])).await;
+
+    assert_eq!(speaker.unreachable_ids().len(), 0);
+    assert_eq!(target.messages().len() as u64, SAID);
+}

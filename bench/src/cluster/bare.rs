@@ -3,7 +3,7 @@
 //! The engine's cost of a message depends on the batch sizes of writes and reads, and on the load of the core that it
 //! shares. So this loop is closed like the real one: a fixed number of messages is in flight, all that may be sent is
 //! sent as one pipeline of at most the server's size, the thread that waits for the response blocks, and both threads
-//! run on the cores of the nodes and keep them busy. The entries have the fields of real messages. The number of
+//! run on the cores of the nodes and keep them busy. An entry is one real message, where the server puts several into one. The number of
 //! messages in flight determines the batch sizes: [`Window`] finds the number with which reads are as large as in the
 //! real loop. Both averages are in the table; if they differ, the ratio has little meaning.
 
@@ -34,17 +34,20 @@ const AT_ONCE: usize = 512;
 /// Longer than a message is ever in flight.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The name and the value of a field.
+type Field = (String, Vec<u8>);
+
 /// The fields of an entry, in order.
-type Fields = Vec<(String, Vec<u8>)>;
+type Fields = Vec<Field>;
 type Entries = Vec<(String, Fields)>;
 
-/// The fields of the last message in the inbox of a node.
-pub fn last_message(engine: &Engine, node: &str) -> Outcome<Fields> {
+/// The field that holds the last message in the inbox of a node.
+pub fn last_message(engine: &Engine, node: &str) -> Outcome<Field> {
     let mut last = redis::cmd("XREVRANGE");
     last.arg(format!("{PREFIX}inbox:{node}")).arg("+").arg("-").arg("COUNT").arg(10);
     let entries: Entries = last.query(&mut engine.connection()?)?;
-    let mut messages = entries.into_iter().map(|(_, fields)| fields);
-    let message = messages.find(|fields| is(fields, "relay"));
+    // As in `src/cluster/codec.rs`.
+    let message = entries.into_iter().flat_map(|(_, fields)| fields).find(|(name, _)| name == "m");
     Ok(message.ok_or_else(|| format!("the inbox of {node} contains no message"))?)
 }
 
@@ -84,12 +87,12 @@ struct Loop {
     read: AtomicU64,
 }
 
-/// One round of the loop with messages of these `fields`, `window` of them in flight. Meanwhile the clients of `load` are
+/// One round of the loop with one `message`, an entry each time, `window` of them in flight. Meanwhile the clients of `load` are
 /// polled as in any other round: beside an idle core, the core of the engine would be faster.
 pub fn round(
     engine: &Engine,
     (load, idle): (&mut Load, &mut impl Steady),
-    fields: &Fields,
+    message: &Field,
     window: usize,
     plan: &Plan,
 ) -> Outcome<Work> {
@@ -110,7 +113,7 @@ pub fn round(
     let work = std::thread::scope(|scope| {
         let writes = scope.spawn(|| {
             pin(&plan.node_cores)?;
-            shared.write(&mut writer, &inbox, fields).map_err(io::Error::other)
+            shared.write(&mut writer, &inbox, message).map_err(io::Error::other)
         });
         let reads = scope.spawn(|| {
             pin(&plan.node_cores)?;
@@ -151,16 +154,18 @@ fn measure(
 }
 
 impl Loop {
-    fn write(&self, writer: &mut Connection, inbox: &str, fields: &Fields) -> RedisResult<()> {
+    fn write(
+        &self,
+        writer: &mut Connection,
+        inbox: &str,
+        (name, value): &Field,
+    ) -> RedisResult<()> {
         while let Some(some) = self.wait_for_window()? {
             let mut pipe = Pipeline::with_capacity(some);
             for _ in 0..some {
                 // As `post` in `src/cluster/commands.rs`.
                 let add = pipe.cmd("XADD").arg(inbox).arg("NOMKSTREAM").arg("MAXLEN").arg("~");
-                add.arg(100_000).arg("*");
-                for (name, value) in fields {
-                    add.arg(name).arg(value);
-                }
+                add.arg(100_000).arg("*").arg(name).arg(value);
             }
             let ids: Vec<String> = pipe.query(writer)?;
             self.sent.fetch_add(ids.len() as u64, Ordering::SeqCst);

@@ -1,4 +1,5 @@
-//! The cost of a message to a peer on another node, and the engine's share of it compared with the bare loop.
+//! The cost of a message to a peer on another node, compared with one server alone, with bare programs with the same hops, and the
+//! engine's share of it with the bare loop.
 
 use std::{io, time::Duration};
 
@@ -13,7 +14,7 @@ use crate::{
     load::Load,
     report::{Row, Target, latencies, latency_of, median},
     scenarios::{Round, relay::Relay, round},
-    subject::Subject,
+    subject::{Kind, Subject},
 };
 
 /// Pairs that send as fast as they can.
@@ -23,21 +24,40 @@ const AT_ONCE: usize = 8;
 /// A message of this size makes a frame of 600 bytes.
 const BYTES: usize = 672;
 
-/// A sample of all processes: the statistics of the engine, and the processor time of the nodes.
+/// A sample of all processes: the statistics of the engine, and the processor time of the two that relay.
 type Sample = (Stats, Duration);
 
-/// The measurements, by round.
+/// The measurements, by round. The rounds of different fields with the same number were measured one after the other.
 #[derive(Default)]
 struct Rounds {
     single: Vec<Round<Sample>>,
+    single_bare: Vec<Round<Sample>>,
     flood: Vec<Round<Sample>>,
-    /// One after each round of the flood.
-    bare: Vec<Work>,
+    flood_bare: Vec<Round<Sample>>,
+    /// The same pairs on one server without an engine.
+    flood_alone: Vec<Round>,
+    /// The bare loop.
+    minimum: Vec<Work>,
     windows: Vec<usize>,
-    frame_bytes: usize,
+    message_bytes: usize,
 }
 
-/// One pair with one message in flight; then flooded pairs and the bare loop in turns, on the same engine.
+/// Two processes, each with one half of every pair.
+struct Couple([Subject; 2]);
+
+impl Couple {
+    fn clients(&self) -> io::Result<Load> {
+        Load::over(self.0.each_ref().map(|subject| subject.address).to_vec(), Subject::token())
+    }
+
+    fn sample(&self, engine: &Engine) -> io::Result<Sample> {
+        let [one, other] = &self.0;
+        Ok((engine.stats()?, one.cpu()? + other.cpu()?))
+    }
+}
+
+/// One pair with one message in flight; then flooded pairs. Nodes, bare programs with the same hops, one server alone, and the bare
+/// loop take turns, on the same engine and the same cores.
 pub fn measure(plan: &Plan) -> Outcome<Vec<Row>> {
     let mut rounds = Rounds::default();
     let mut window = Window::new(PAIRS * AT_ONCE);
@@ -50,59 +70,104 @@ pub fn measure(plan: &Plan) -> Outcome<Vec<Row>> {
 impl Rounds {
     fn on_new_nodes(&mut self, plan: &Plan, window: &mut Window) -> Outcome<()> {
         let engine = Engine::start(plan.engine_core)?;
-        let start = |name| Subject::start_node(&plan.server, &plan.node_cores, &engine.url(), name);
-        let nodes = [start("n0")?, start("n1")?];
-        let sample = || Ok((engine.stats()?, nodes[0].cpu()? + nodes[1].cpu()?));
-        let clients = || {
-            let addresses = nodes.each_ref().map(|node| node.address).to_vec();
-            Load::over(addresses, Subject::token())
+        let node = |name| Subject::start_node(&plan.server, &plan.node_cores, &engine.url(), name);
+        let bare =
+            |own, peer| Subject::start_linked_floor(&plan.node_cores, engine.address(), own, peer);
+        let nodes = Couple([node("n0")?, node("n1")?]);
+        let bare = Couple([bare("bare-0", "bare-1")?, bare("bare-1", "bare-0")?]);
+        let alone = Subject::start(Kind::Server, &plan.server, &plan.node_cores, None)?;
+        let on = |what: &str, couple: &Couple, load: &mut Load, relay: &mut Relay| {
+            through_the_engine(what, || couple.sample(&engine), load, relay, plan)
         };
-        let mut load = clients()?;
-        let mut pair = Relay::flood(&mut load, 1, 1, BYTES)?;
-        for _ in 0..plan.rounds.div_ceil(2) {
-            self.single.push(through_the_engine(sample, &mut load, &mut pair, plan)?);
-        }
-        load = clients()?;
-        let mut pairs = Relay::flood(&mut load, PAIRS, AT_ONCE, BYTES)?;
+
+        let (mut load, mut bare_load) = (nodes.clients()?, bare.clients()?);
+        let mut pair = Relay::flood(&mut load, 1, 1, BYTES)?.introduce(&mut load)?;
+        let mut bare_pair = Relay::flood(&mut bare_load, 1, 1, BYTES)?;
         for _ in 0..plan.rounds {
-            let flood = through_the_engine(sample, &mut load, &mut pairs, plan)?;
-            let fields = bare::last_message(&engine, "n1")?;
-            self.frame_bytes =
-                fields.iter().find(|(name, _)| name == "d").map_or(0, |(_, frame)| frame.len());
-            let beside = (&mut load, &mut pairs);
-            let bare = bare::round(&engine, beside, &fields, window.size(), plan)?;
-            self.windows.push(window.size());
-            window.adjust(&work(&flood), &bare);
-            self.flood.push(flood);
-            self.bare.push(bare);
+            self.single_bare.push(on("bare programs", &bare, &mut bare_load, &mut bare_pair)?);
+            self.single.push(on("nodes", &nodes, &mut load, &mut pair)?);
         }
-        drop(load);
+
+        (load, bare_load) = (nodes.clients()?, bare.clients()?);
+        let mut alone_load = Load::new(alone.address, Subject::token())?;
+        let flood = |load: &mut Load| Relay::flood(load, PAIRS, AT_ONCE, BYTES);
+        let mut pairs = flood(&mut load)?.introduce(&mut load)?;
+        let mut bare_pairs = flood(&mut bare_load)?;
+        let mut alone_pairs = flood(&mut alone_load)?;
+        for _ in 0..plan.rounds {
+            self.flood_bare.push(on("bare programs", &bare, &mut bare_load, &mut bare_pairs)?);
+            let cpu = || alone.cpu();
+            self.flood_alone.push(round(cpu, &mut alone_load, &mut alone_pairs, plan.length)?);
+            let flood = on("nodes", &nodes, &mut load, &mut pairs)?;
+            let message = bare::last_message(&engine, "n1")?;
+            self.message_bytes = message.1.len();
+            let beside = (&mut load, &mut pairs);
+            let minimum = bare::round(&engine, beside, &message, window.size(), plan)?;
+            self.windows.push(window.size());
+            window.adjust(&work(&flood), &minimum);
+            self.flood.push(flood);
+            self.minimum.push(minimum);
+        }
+        drop((load, bare_load, bare));
+        engine.remove_inboxes(&["bare-0", "bare-1"])?;
         engine.expect_empty()
     }
 
     fn rows(&self) -> Vec<Row> {
         let (one, flood) = ("cross, 1 room of 2", "cross, 8 rooms of 2, flooded");
+        let bare = |scenario| format!("{scenario}, against bare programs with the same hops");
+        let at_most = |ratio| Some(Target::AtMost(ratio));
         let p50 = |round: &Round<Sample>| round.latency.value_at_quantile(0.5) as f64;
         let engine = |round: &Round<Sample>| work(round).cpu();
-        let of = |rounds: &[Round<Sample>], value: fn(&Round<Sample>) -> f64| {
-            median(rounds.iter().map(value))
-        };
+        let alone: Vec<f64> =
+            self.flood_alone.iter().map(|round| round.cpu() / round.units as f64).collect();
+        let both: Vec<f64> = self.flood.iter().map(nodes).collect();
+        let of_one = both.iter().copied().zip(alone.iter().copied()).collect::<Vec<_>>();
+        let (single, single_bare) = (&self.single, &self.single_bare);
         vec![
             Row {
-                latency: [latencies(&latency_of(&self.single)), json!({})],
-                ..Row::alone(one, "us p50", "message", of(&self.single, p50))
+                latency: [single, single_bare].map(|rounds| latencies(&latency_of(rounds))),
+                target: at_most(1.3),
+                ..Row::compared(bare(one), "us p50", "message", single, single_bare, p50)
             },
-            Row::alone(one, "us CPU of the engine", "message", of(&self.single, engine)),
-            Row::alone(one, "us CPU of all nodes", "message", of(&self.single, nodes)),
+            Row::compared(
+                bare(one),
+                "us CPU of the engine",
+                "message",
+                single,
+                single_bare,
+                engine,
+            ),
+            Row::compared(bare(one), "us CPU of both", "message", single, single_bare, nodes),
             Row {
-                latency: [latencies(&latency_of(&self.flood)), json!({})],
-                ..self.against(flood, "messages", "second", Work::rate)
+                latency: [&self.flood, &self.flood_bare]
+                    .map(|rounds| latencies(&latency_of(rounds))),
+                ..Row::compared(
+                    bare(flood),
+                    "us CPU of both",
+                    "message",
+                    &self.flood,
+                    &self.flood_bare,
+                    nodes,
+                )
             },
             Row {
-                target: Some(Target::AtMost(1.5)),
+                target: at_most(1.5),
+                details: json!({ "rounds": of_one }),
+                ..Row::compared(
+                    format!("{flood}, against the same on one server"),
+                    "us CPU of all servers",
+                    "message",
+                    &both,
+                    &alone,
+                    |value| *value,
+                )
+            },
+            self.against(flood, "messages", "second", Work::rate),
+            Row {
+                target: at_most(1.5),
                 ..self.against(flood, "us CPU of the engine", "message", Work::cpu)
             },
-            Row::alone(flood, "us CPU of all nodes", "message", of(&self.flood, nodes)),
             self.against(flood, "messages", "read of a socket", Work::written_at_once),
             self.against(flood, "messages", "XREAD", Work::read_at_once),
         ]
@@ -117,31 +182,37 @@ impl Rounds {
         value: fn(&Work) -> f64,
     ) -> Row {
         let flood: Vec<f64> = self.flood.iter().map(|round| value(&work(round))).collect();
-        let bare: Vec<f64> = self.bare.iter().map(value).collect();
+        let bare: Vec<f64> = self.minimum.iter().map(value).collect();
         Row {
             floor: Some(median(bare.iter().copied())),
             ratio: Some(median(flood.iter().zip(&bare).map(|(flood, bare)| flood / bare))),
             details: json!({
-                "rounds": flood, "bare_rounds": bare, "frame_bytes": self.frame_bytes,
+                "rounds": flood, "bare_rounds": bare, "message_bytes": self.message_bytes,
                 "bare_messages_in_flight": self.windows,
             }),
-            ..Row::alone(scenario, measure, unit, median(flood.iter().copied()))
+            ..Row::alone(
+                format!("{scenario}, against the bare loop"),
+                measure,
+                unit,
+                median(flood.iter().copied()),
+            )
         }
     }
 }
 
-/// A round; an error unless every message was one entry.
+/// A round; an error unless its messages were in entries, of which each has at least one.
 fn through_the_engine(
+    what: &str,
     sample: impl Fn() -> io::Result<Sample>,
     load: &mut Load,
     relay: &mut Relay,
     plan: &Plan,
 ) -> Outcome<Round<Sample>> {
-    let round = round(sample, load, relay, plan.length)?;
+    let round = round(sample, load, relay, plan.length).map_err(|e| format!("{what}: {e}"))?;
     let Work { messages, samples: [before, after], .. } = work(&round);
     let added = after.xadds - before.xadds;
     // Some are in flight at the start and at the end of the measurement.
-    if added.abs_diff(messages) > (2 * PAIRS * AT_ONCE) as u64 {
+    if added == 0 || added > messages + (2 * PAIRS * AT_ONCE) as u64 {
         return Err(format!("{messages} messages took {added} entries").into());
     }
     Ok(round)
@@ -152,7 +223,7 @@ fn work(round: &Round<Sample>) -> Work {
     Work { messages: round.units, seconds: round.seconds, samples }
 }
 
-/// Processor time of both nodes per message, in microseconds.
+/// Processor time of both that relay per message, in microseconds.
 fn nodes(round: &Round<Sample>) -> f64 {
     let [before, after] = round.samples.map(|(_, nodes)| nodes);
     (after - before).as_secs_f64() * 1e6 / round.units as f64

@@ -5,7 +5,7 @@ use std::{
     error::Error,
     fs,
     io::{self, ErrorKind},
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     path::PathBuf,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -125,7 +125,12 @@ impl Engine {
 
     /// The value for `REDIS_URL`.
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        format!("redis://{}", self.address())
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
     }
 
     /// A new connection.
@@ -153,6 +158,11 @@ impl Engine {
             xadds: calls("xadd"),
             xreads: calls("xread"),
         })
+    }
+
+    /// Removes inboxes, of which none has an owner any more.
+    pub fn remove_inboxes(&self, names: &[&str]) -> RedisResult<()> {
+        redis::cmd("DEL").arg(names).exec(&mut self.connection()?)
     }
 
     /// Waits up to 10 s until only the keys of the nodes themselves are left; an error if others remain.

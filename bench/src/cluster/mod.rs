@@ -97,7 +97,7 @@ impl Plan {
     fn measure(&self, scenario: Scenario) -> Outcome<Vec<Row>> {
         let (rows, names) = match scenario {
             Scenario::Local => (local::measure(self)?, ["with Redis", "without"]),
-            Scenario::Cross => (cross::measure(self)?, ["two nodes", "bare loop"]),
+            Scenario::Cross => (cross::measure(self)?, ["two nodes", "the other"]),
             Scenario::Joins => (joins::measure(self)?, ["engine", "–"]),
             Scenario::Reap => (reap::measure(self)?, ["engine", "–"]),
             Scenario::Million => (million::measure(self)?, ["engine", "–"]),

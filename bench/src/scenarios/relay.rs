@@ -57,13 +57,18 @@ impl Relay {
         Ok(relay)
     }
 
-    /// `rooms` with two members each, and `at_once` messages of about `bytes` in flight in each. Waits until the members
-    /// know each other: on two nodes, a member may join before the other node has announced its peer.
+    /// `rooms` with two members each, and `at_once` messages of about `bytes` in flight in each.
     pub fn flood(load: &mut Load, rooms: usize, at_once: usize, bytes: usize) -> io::Result<Self> {
         let mut relay = Self::new(rooms, Pace::Answering { at_once }, bytes);
         join_all(load, &mut relay, pairs(rooms), |relay| relay.joined)?;
-        load.until(&mut relay, TIMEOUT, |relay| relay.introduced == rooms)?;
         Ok(relay)
+    }
+
+    /// Waits until the members know each other: on two nodes, a member may join before the other node has announced its peer.
+    pub fn introduce(mut self, load: &mut Load) -> io::Result<Self> {
+        let rooms = self.counts.len() / 2;
+        load.until(&mut self, TIMEOUT, |relay| relay.introduced == rooms)?;
+        Ok(self)
     }
 
     fn new(rooms: usize, pace: Pace, bytes: usize) -> Self {
@@ -105,6 +110,9 @@ impl Scenario for Relay {
 
     fn received(&mut self, load: &mut Load, index: usize, message: &[u8]) -> io::Result<()> {
         let Some(number) = number_of(message) else {
+            if memmem::find(message, br#""type":"error""#).is_some() {
+                return Err(io::Error::other(String::from_utf8_lossy(message)));
+            }
             self.introduced += usize::from(memmem::find(message, br#""user_joined""#).is_some());
             return Ok(());
         };

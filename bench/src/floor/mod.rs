@@ -3,7 +3,9 @@
 //!
 //! It implements the part of the protocol that the bench uses: an upgrade, three frames for a client that joins, and a
 //! frame for each other member. It relays every text frame to the peer whose id is at its start (`{"to":"…"`), or else
-//! to all other members of the room.
+//! to all other members of the room. With a [`Link`], frames for a peer that is not here go to another of its kind.
+
+mod link;
 
 use std::{collections::HashMap, io, net::SocketAddr, path::Path, sync::Arc};
 
@@ -16,12 +18,14 @@ use mio::{
 };
 use rustls::ServerConfig;
 
+use self::link::Link;
 use crate::{
     frames::{self, CLOSE, PING, PONG, TEXT},
     tls::{self, Stream},
 };
 
 const LISTENER: Token = Token(usize::MAX);
+const LINK: [Token; 2] = [Token(usize::MAX - 1), Token(usize::MAX - 2)];
 
 const AUTH_REQUIRED: &str = r#"{"type":"auth_required","message":"Authentication required"}"#;
 const AUTH_SUCCESS: &str = r#"{"type":"auth_success","user":"user","client_id":"0123456789","message":"Authentication successful"}"#;
@@ -41,6 +45,8 @@ struct Member {
 struct Floor {
     poll: Poll,
     tls: Option<Arc<ServerConfig>>,
+    /// Where members are that are not here.
+    link: Option<Link>,
     members: Vec<Option<Member>>,
     free: Vec<usize>,
     rooms: HashMap<Vec<u8>, Vec<usize>>,
@@ -48,48 +54,71 @@ struct Floor {
     frame: Vec<u8>,
 }
 
-/// Serves until the process is killed; prints its address on standard output. The arguments are the address to listen on and, for TLS,
-/// the paths of a certificate and of its key.
-pub fn run(mut arguments: impl Iterator<Item = String>) -> io::Result<()> {
-    let address = arguments.next().unwrap_or_default();
-    let tls = match (arguments.next(), arguments.next()) {
-        (Some(chain), Some(key)) => Some(tls::floor(Path::new(&chain), Path::new(&key))?),
-        _ => None,
+/// Serves until the process is killed; prints its address on standard output. The arguments are the address to listen on, and
+/// nothing; or `tls` and the paths of a certificate and of its key; or `link`, the address of a Redis, the own inbox, and that of the
+/// other one.
+pub fn run(arguments: impl Iterator<Item = String>) -> io::Result<()> {
+    let arguments: Vec<String> = arguments.collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let (address, tls, mut link) = match words[..] {
+        [address] => (address, None, None),
+        [address, "tls", chain, key] => {
+            (address, Some(tls::floor(Path::new(chain), Path::new(key))?), None)
+        }
+        [address, "link", redis, own, peer] => {
+            (address, None, Some(Link::connect(parse(redis)?, own.to_owned(), peer.to_owned())?))
+        }
+        _ => return Err(io::ErrorKind::InvalidInput.into()),
     };
-    let mut listener = TcpListener::bind(address.parse().map_err(io::Error::other)?)?;
-    let address: SocketAddr = listener.local_addr()?;
-    println!("{address}");
+    let mut listener = TcpListener::bind(parse(address)?)?;
+    println!("{}", listener.local_addr()?);
+    let poll = Poll::new()?;
+    poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+    if let Some(link) = &mut link {
+        link.register(poll.registry(), LINK)?;
+    }
     let mut floor = Floor {
-        poll: Poll::new()?,
+        poll,
         tls,
+        link,
         members: Vec::new(),
         free: Vec::new(),
         rooms: HashMap::new(),
         scratch: vec![0; 64 * 1024],
         frame: Vec::new(),
     };
-    floor.poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
     let mut events = Events::with_capacity(1024);
     loop {
         floor.poll.poll(&mut events, None)?;
         for event in &events {
-            if event.token() == LISTENER {
-                while let Ok((stream, _)) = listener.accept() {
-                    floor.add(stream)?;
+            match event.token() {
+                LISTENER => {
+                    while let Ok((stream, _)) = listener.accept() {
+                        floor.add(stream)?;
+                    }
                 }
-                continue;
-            }
-            let index = event.token().0;
-            if event.is_writable() {
-                floor.flush(index);
-            }
-            // One event may tell of the last data and of the end.
-            let reads = usize::from(event.is_readable()) + usize::from(event.is_read_closed());
-            if (0..reads).any(|_| floor.read(index).is_err()) {
-                floor.leave(index);
+                token if LINK.contains(&token) => floor.read_link(token)?,
+                Token(index) => {
+                    if event.is_writable() {
+                        floor.flush(index);
+                    }
+                    // One event may tell of the last data and of the end.
+                    let reads =
+                        usize::from(event.is_readable()) + usize::from(event.is_read_closed());
+                    if (0..reads).any(|_| floor.read(index).is_err()) {
+                        floor.leave(index);
+                    }
+                }
             }
         }
+        if let Some(link) = &mut floor.link {
+            link.flush()?;
+        }
     }
+}
+
+fn parse(address: &str) -> io::Result<SocketAddr> {
+    address.parse().map_err(io::Error::other)
 }
 
 impl Floor {
@@ -213,11 +242,33 @@ impl Floor {
         }
         let to = quoted_after(message, br#"{"to":""#);
         let Some(to) = to else { return self.send_to_others(index, message) };
-        let members = self.rooms.get(room).map(Vec::as_slice).unwrap_or_default();
-        let named = |&&index: &&usize| self.members[index].as_ref().is_some_and(|it| it.id == to);
-        if let Some(&target) = members.iter().find(named) {
+        let Some(Member { room: Some(room), .. }) = &self.members[index] else { return };
+        if let Some(target) = self.find(room, to) {
             self.send(target, TEXT, message);
+        } else if let Some(link) = &mut self.link {
+            link.post(room, to, message);
         }
+    }
+
+    /// The member of a room with this id.
+    fn find(&self, room: &[u8], id: &[u8]) -> Option<usize> {
+        let is_named = |index: &usize| self.members[*index].as_ref().is_some_and(|it| it.id == id);
+        self.rooms.get(room)?.iter().copied().find(is_named)
+    }
+
+    fn read_link(&mut self, token: Token) -> io::Result<()> {
+        let Some(mut link) = self.link.take() else { return Ok(()) };
+        if token == LINK[0] {
+            link.discard_answers()?;
+        } else {
+            link.read(|entry| {
+                if let Some(target) = self.find(entry.room, entry.to) {
+                    self.send(target, TEXT, entry.message);
+                }
+            })?;
+        }
+        self.link = Some(link);
+        Ok(())
     }
 
     fn send_to_others(&mut self, index: usize, message: &[u8]) {
