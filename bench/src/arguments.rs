@@ -69,6 +69,8 @@ pub enum Name {
     Rooms,
     /// Rooms of ten in which every offer goes to all members
     Broadcast,
+    /// Pairs, against a leaner floor, which looks up and copies nothing
+    Lean,
     /// Members that send nothing
     Idle,
     /// Members that join and leave

@@ -44,6 +44,13 @@ pub fn push_plain(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
     out.extend_from_slice(payload);
 }
 
+/// The start of a frame as servers send it, up to its payload of so many bytes.
+pub fn plain_head(opcode: u8, length: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(10);
+    head(&mut out, opcode, length, 0);
+    out
+}
+
 /// Appends a frame as clients send it. The mask is zero: this saves the work of the bench, and not that of the server.
 pub fn push_masked(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
     head(out, opcode, payload.len(), 0x80);

@@ -81,6 +81,8 @@ struct Pair {
 impl Pair {
     const PLAIN: Self = Self { server: Kind::Server, floor: Kind::Floor, tls: None };
 
+    const LEAN: Self = Self { floor: Kind::LeanFloor, ..Self::PLAIN };
+
     /// Over TLS of their own.
     fn tls(tickets: Tickets, key: KeyKind) -> Self {
         Self { tls: Some((tickets, key)), ..Self::PLAIN }
@@ -109,6 +111,10 @@ fn main() -> Outcome {
     }
     if std::env::args().nth(1).as_deref() == Some(million::INSIDE) {
         return million::inside(std::env::args().skip(2));
+    }
+    if std::env::args().nth(1).as_deref() == Some(cluster::HOLD) {
+        raise_descriptor_limit();
+        return cluster::hold(std::env::args().skip(2));
     }
     let arguments = Arguments::parse();
     let cores = cores()?;
@@ -217,6 +223,18 @@ impl Bench {
                     |load, _| Broadcast::join(load, 12, 10),
                 )
             }
+            Name::Lean => {
+                for rooms in [64, 4000] {
+                    if 4 * rooms <= self.max_connections {
+                        let scenario =
+                            format!("relay, {rooms} rooms of 2, against the leaner floor");
+                        self.steady(&scenario, "message", None, Pair::LEAN, |load, _| {
+                            Relay::join(load, rooms, 0, None)
+                        })?;
+                    }
+                }
+                Ok(())
+            }
             Name::Churn => {
                 let scenario = "coming and going";
                 self.steady(scenario, "visit", None, Pair::PLAIN, |_, _| Ok(Churn::new(64)))
@@ -294,7 +312,7 @@ impl Bench {
             (Measured::Binary(path), _) => {
                 (Subject::start(kind, path, &[self.server_core], certificate)?, Subject::token())
             }
-            (Measured::Running { .. }, Kind::Nginx | Kind::Floor) => {
+            (Measured::Running { .. }, Kind::Nginx | Kind::Floor | Kind::LeanFloor) => {
                 let nowhere = Path::new("");
                 (Subject::start(kind, nowhere, &[self.server_core], certificate)?, String::new())
             }

@@ -43,6 +43,8 @@ pub enum Kind {
     Nginx,
     /// [`crate::floor`].
     Floor,
+    /// The same, which looks up and copies nothing.
+    LeanFloor,
 }
 
 /// A running server.
@@ -64,6 +66,7 @@ impl Kind {
             Self::Server => "server",
             Self::Nginx => "behind nginx",
             Self::Floor => "floor",
+            Self::LeanFloor => "leaner floor",
         }
     }
 }
@@ -85,6 +88,7 @@ impl Subject {
             Kind::Server => Self::start_server(server, &settings_of(tls)),
             Kind::Nginx => Self::start_nginx(Self::start_server(server, &[])?, tls),
             Kind::Floor => Self::start_floor(ANY_PORT, &floor_over(tls)),
+            Kind::LeanFloor => Self::start_floor(ANY_PORT, &["lean".into()]),
         })
     }
 

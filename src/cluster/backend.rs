@@ -1,6 +1,6 @@
 //! The cluster as rooms, REST and a shutdown see it.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use tokio::{sync::oneshot, time::timeout};
 
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     delivery::ClientQueue,
-    migration::{HandOver, MemberRecord, Migration, MigrationGuard, random_key},
+    migration::{Epoch, HandOver, MemberRecord, Migration, MigrationGuard, random_key},
     rooms::{
         Backend, BackendFuture, ClaimError, ClaimRequest, ClusterCounts, ClusterStatus,
         ClusterUnavailable, JoinError, Membership, NodeUnreachable, Peer, Reach, RelayedFrame,
@@ -27,6 +27,14 @@ impl Backend for ClusterGateway {
 
     fn is_up(&self) -> bool {
         self.all_up()
+    }
+
+    fn note_epoch(&self, epoch: Epoch) {
+        self.highest_epoch.fetch_max(epoch, Ordering::Relaxed);
+    }
+
+    fn note_unsettled(&self, room: &Arc<str>) {
+        self.unsettled().insert(room.clone());
     }
 
     fn join<'a>(

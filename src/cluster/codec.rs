@@ -70,13 +70,14 @@ impl FromRedisValue for RawEntry {
     fn from_redis_value(value: Value) -> Result<Self, ParsingError> {
         let is_signal =
             |name: &Value| matches!(name, Value::BulkString(name) if name == SIGNAL.as_bytes());
-        match value {
-            Value::Array(fields) if fields.first().is_some_and(is_signal) => {
-                let signals = fields.into_iter().skip(1).step_by(2);
-                signals.map(Vec::from_redis_value).collect::<Result<_, _>>().map(Self::Signals)
-            }
-            other => FromRedisValue::from_redis_value(other).map(Self::Fields),
+        let Value::Array(fields) = value else {
+            return FromRedisValue::from_redis_value(value).map(Self::Fields);
+        };
+        if !fields.first().is_some_and(is_signal) {
+            return FromRedisValue::from_redis_value(Value::Array(fields)).map(Self::Fields);
         }
+        let signals = fields.into_iter().skip(1).step_by(2);
+        signals.map(Vec::from_redis_value).collect::<Result<_, _>>().map(Self::Signals)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The way from rooms to the other nodes: one queue of commands for each Redis.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -70,6 +70,10 @@ pub struct ClusterGateway {
     failure: watch::Sender<Option<String>>,
     /// How many rooms, members and counts Redis had lost.
     repairs: AtomicU64,
+    /// The highest epoch that was applied to a room.
+    pub(super) highest_epoch: AtomicU64,
+    /// See [`Backend::note_unsettled`](crate::rooms::Backend::note_unsettled).
+    unsettled: Mutex<HashSet<Arc<str>>>,
 }
 
 /// One Redis.
@@ -131,6 +135,8 @@ impl ClusterGateway {
             closed_engines: Semaphore::new(0),
             failure: watch::Sender::default(),
             repairs: AtomicU64::new(0),
+            highest_epoch: AtomicU64::new(0),
+            unsettled: Mutex::default(),
         };
         (Arc::new(gateway), GatewayQueues { commands, auth_events: events }, members)
     }
@@ -232,6 +238,16 @@ impl ClusterGateway {
     /// What Redis has lost until now.
     pub(super) fn repair_count(&self) -> u64 {
         self.repairs.load(Ordering::Relaxed)
+    }
+
+    /// Ends what has waited for too long in `rooms`: see [`RoomRegistry::expire_unconfirmed`].
+    pub fn expire_unconfirmed(&self, rooms: &RoomRegistry, now: Instant) {
+        let unsettled = std::mem::take(&mut *self.unsettled());
+        rooms.expire_unconfirmed(unsettled, now, self.timings);
+    }
+
+    pub(super) fn unsettled(&self) -> MutexGuard<'_, HashSet<Arc<str>>> {
+        self.unsettled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     // Commands.

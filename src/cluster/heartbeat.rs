@@ -6,7 +6,7 @@ use redis::RedisError;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{connection::RedisConnection, link::EngineLink, scripts::call};
-use crate::{migration::Epoch, rooms::ClusterCounts};
+use crate::rooms::ClusterCounts;
 
 impl EngineLink {
     /// Renews the lease until an error.
@@ -17,7 +17,6 @@ impl EngineLink {
         let timings = self.gateway.timings;
         let mut ticks = interval(timings.heartbeat_interval());
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut epoch = self.rooms.highest_epoch();
         loop {
             // Sooner where much was read: it stays in Redis, and counts as unread where it was sent, until then.
             let is_early = tokio::select! {
@@ -26,31 +25,22 @@ impl EngineLink {
             };
             if is_early {
                 self.gateway.confirm_signals(self.number);
-                self.beat(&mut writer, epoch).await?;
-                continue;
             }
-            // These look at each room.
-            epoch = self.rooms.highest_epoch();
-            self.beat(&mut writer, epoch).await?;
+            self.beat(&mut writer).await?;
             let now = Instant::now();
-            self.rooms.expire_unconfirmed(now, timings);
+            self.gateway.expire_unconfirmed(&self.rooms, now);
             self.gateway.expire_incoming(now);
         }
     }
 
-    /// Renews the lease once, notes what there is in the cluster, and removes a node whose lease is over. Redis gives no `epoch`
-    /// below this to a later change.
-    pub(super) async fn beat(
-        &self,
-        writer: &mut RedisConnection,
-        epoch: Epoch,
-    ) -> Result<(), RedisError> {
+    /// Renews the lease once, notes what there is in the cluster, and removes a node whose lease is over.
+    pub(super) async fn beat(&self, writer: &mut RedisConnection) -> Result<(), RedisError> {
         let scripts = &self.gateway.scripts;
         self.read_bytes.store(0, Ordering::Relaxed);
         let mut beat = call(&self.keys, &scripts.heartbeat);
         beat.arg(&*self.gateway.node).arg(&self.identity.process).arg(self.identity.facts_json());
         beat.arg(self.position().clone().unwrap_or_default()).arg(&self.identity.fingerprint);
-        beat.arg(epoch);
+        beat.arg(self.gateway.highest_epoch.load(Ordering::Relaxed));
         let mut pipe = redis::pipe();
         pipe.add_command(beat).zcard(self.keys.key("nodes"));
         pipe.hlen(self.keys.key("rooms")).get(self.keys.key("members"));

@@ -143,7 +143,7 @@ impl EngineLink {
             failed = self.run_heartbeat(writer.clone()) => match failed? {},
         }
         // Only a Redis that does what a running node needs counts as reached.
-        self.beat(&mut writer, self.rooms.highest_epoch()).await?;
+        self.beat(&mut writer).await?;
         self.read_entries(&mut reader, FIRST_READ_BLOCK).await?;
 
         self.gateway.set_connection(self.number, Some(writer.clone()));

@@ -27,11 +27,12 @@ const ROUND_TRIPS: usize = 21;
 
 /// The commands that a server sends besides calls of scripts, and that no script runs, or that need an entry to read. `@`
 /// stands for the probe's own key.
-const SERVER_COMMANDS: [&str; 5] = [
+const SERVER_COMMANDS: [&str; 6] = [
     "XADD @inbox MAXLEN ~ 1000 * kind hello",
     "XREAD COUNT 1 BLOCK 1 STREAMS @inbox 0",
     "XREVRANGE @inbox + - COUNT 1",
     "ZCARD @sorted",
+    "SSCAN @set 0 COUNT 1",
     "MGET @text",
 ];
 

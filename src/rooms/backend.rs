@@ -38,6 +38,12 @@ pub trait Backend: Send + Sync {
     /// Whether rooms can be joined.
     fn is_up(&self) -> bool;
 
+    /// A change with this epoch was applied to a room.
+    fn note_epoch(&self, _epoch: Epoch) {}
+
+    /// Something in a room ends by itself after a time: [`RoomRegistry::expire_unconfirmed`] has to look at it.
+    fn note_unsettled(&self, _room: &Arc<str>) {}
+
     // Memberships.
 
     /// Lets `peer` into `room`, as [`Membership::join`] promises.

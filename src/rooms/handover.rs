@@ -50,6 +50,7 @@ impl Room {
             member.location = Location::Local { queue: carrier.clone(), generation };
             let moved = migration.clone();
             self.outgoing.push(OutgoingMigration::new(moved, context, carrier, reader, now, guard));
+            self.backend.note_unsettled(&self.id);
         }
         self.backend.move_member(migration);
         true

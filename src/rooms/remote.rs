@@ -157,6 +157,7 @@ impl Room {
                 remote.unconfirmed_since.get_or_insert(now);
             }
         }
+        self.backend.note_unsettled(&self.id);
         for record in everyone {
             if !is_on_this_node(&*self.backend, &record.connection) {
                 self.apply_join(record, now);
@@ -165,7 +166,7 @@ impl Room {
     }
 
     /// Removes members of other nodes that were unconfirmed for too long, and local ones that were released and that no node
-    /// took; how many of those there are.
+    /// took; how many of those there are. It has to be called again as long as there are others of either kind.
     pub(super) fn expire_unconfirmed(&mut self, now: Instant, timings: ClusterTimings) -> usize {
         let is_over = |member: &RoomMember| match &member.location {
             Location::Remote(remote) => remote
@@ -176,7 +177,15 @@ impl Room {
         while let Some(index) = self.members.iter().position(is_over) {
             self.remove_at(index, None, LOST, now);
         }
-        self.expire_outgoing(now, timings)
+        let lost = self.expire_outgoing(now, timings);
+        let is_unconfirmed = |member: &RoomMember| match &member.location {
+            Location::Remote(remote) => remote.unconfirmed_since.is_some(),
+            Location::Local { .. } => false,
+        };
+        if !self.outgoing.is_empty() || self.members.iter().any(is_unconfirmed) {
+            self.backend.note_unsettled(&self.id);
+        }
+        lost
     }
 
     /// The local members, and the epoch that has been applied: what this node states to the cluster.

@@ -213,19 +213,27 @@ impl RoomRegistry {
         local.filter(|(.., members)| !members.is_empty()).collect()
     }
 
-    /// The same of one room, which may have none.
+    /// The rooms that are `is_included`.
+    pub fn names(&self, is_included: impl Fn(&str) -> bool) -> Vec<Arc<str>> {
+        let rooms = self.0.rooms.iter();
+        rooms.filter(|room| is_included(room.key())).map(|room| room.key().clone()).collect()
+    }
+
+    /// The local members of one room, which may have none, and the epoch that has been applied to it.
     pub fn local_members_of(&self, room: &str) -> (Epoch, Vec<MemberRecord>) {
         self.find(room).map_or_else(Default::default, |room| room.lock().local_members())
     }
 
-    /// The highest epoch that was applied to a room.
-    pub fn highest_epoch(&self) -> Epoch {
-        self.all().into_iter().map(|(_, room)| room.lock().epoch).max().unwrap_or(0)
-    }
-
-    /// Removes members of other nodes that were unconfirmed for too long, and local ones that were too long on their way.
-    pub fn expire_unconfirmed(&self, now: Instant, timings: ClusterTimings) {
-        for (id, room) in self.all() {
+    /// Removes members of other nodes that were unconfirmed for too long, and local ones that were too long on their way, of these
+    /// `rooms`: those of which [`Backend::note_unsettled`](super::Backend::note_unsettled) was called.
+    pub fn expire_unconfirmed(
+        &self,
+        rooms: impl IntoIterator<Item = Arc<str>>,
+        now: Instant,
+        timings: ClusterTimings,
+    ) {
+        for id in rooms {
+            let Some(room) = self.find(&id) else { continue };
             let mut inside = room.lock();
             let lost = inside.expire_unconfirmed(now, timings);
             self.0.members.fetch_sub(lost, Ordering::Relaxed);

@@ -287,6 +287,7 @@ impl Room {
     /// All changes up to `epoch` have been applied.
     pub(super) fn advance_epoch(&mut self, epoch: Epoch) {
         self.epoch = self.epoch.max(epoch);
+        self.backend.note_epoch(epoch);
     }
 
     /// Another node has sent a webhook event with this number.

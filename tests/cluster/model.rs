@@ -690,7 +690,7 @@ fn live(acts: Vec<Act>) {
             let later = Instant::now()
                 + timings.unconfirmed_member_ttl()
                 + timings.outgoing_migration_timeout();
-            node.rooms.expire_unconfirmed(later, timings);
+            node.gateway.expire_unconfirmed(&node.rooms, later);
             node.gateway.expire_incoming(later);
             node.answers(|unconfirmed, now| {
                 unconfirmed.expire(timings.confirm_timeout(), now + timings.confirm_timeout())

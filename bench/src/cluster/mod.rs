@@ -4,6 +4,7 @@
 mod bare;
 mod cross;
 mod engine;
+mod full;
 mod joins;
 mod local;
 mod million;
@@ -14,6 +15,7 @@ use std::{error::Error, path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
 
+pub use self::full::{HOLD, hold};
 use crate::{
     report::{self, Row},
     subject::binary,
@@ -56,6 +58,8 @@ enum Scenario {
     Reap,
     /// As many members as an engine may have to hold
     Million,
+    /// Three servers with as many real members as the limit of file descriptors allows
+    Full,
 }
 
 /// The parameters of a scenario.
@@ -101,6 +105,7 @@ impl Plan {
             Scenario::Joins => (joins::measure(self)?, ["engine", "–"]),
             Scenario::Reap => (reap::measure(self)?, ["engine", "–"]),
             Scenario::Million => (million::measure(self)?, ["engine", "–"]),
+            Scenario::Full => (full::measure(self)?, ["three servers", "–"]),
         };
         println!("\n{}", report::table(&rows, names));
         Ok(rows)

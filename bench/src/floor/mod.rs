@@ -40,10 +40,14 @@ struct Member {
     unsent: Vec<u8>,
     room: Option<Vec<u8>>,
     id: Vec<u8>,
+    /// The target of its last frame, where the floor is a leaner one and that member is still there.
+    target: Option<usize>,
 }
 
 struct Floor {
     poll: Poll,
+    /// Whether frames go to the target of the last one from where they were received: nothing is looked up or copied.
+    is_lean: bool,
     tls: Option<Arc<ServerConfig>>,
     /// Where members are that are not here.
     link: Option<Link>,
@@ -55,13 +59,13 @@ struct Floor {
 }
 
 /// Serves until the process is killed; prints its address on standard output. The arguments are the address to listen on, and
-/// nothing; or `tls` and the paths of a certificate and of its key; or `link`, the address of a Redis, the own inbox, and that of the
+/// nothing; or `lean`; or `tls` and the paths of a certificate and of its key; or `link`, the address of a Redis, the own inbox, and that of the
 /// other one.
 pub fn run(arguments: impl Iterator<Item = String>) -> io::Result<()> {
     let arguments: Vec<String> = arguments.collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let (address, tls, mut link) = match words[..] {
-        [address] => (address, None, None),
+        [address] | [address, "lean"] => (address, None, None),
         [address, "tls", chain, key] => {
             (address, Some(tls::floor(Path::new(chain), Path::new(key))?), None)
         }
@@ -79,6 +83,7 @@ pub fn run(arguments: impl Iterator<Item = String>) -> io::Result<()> {
     }
     let mut floor = Floor {
         poll,
+        is_lean: words.contains(&"lean"),
         tls,
         link,
         members: Vec::new(),
@@ -131,7 +136,7 @@ impl Floor {
         self.poll.registry().register(&mut stream, Token(index), Interest::READABLE)?;
         let (unread, unsent, room, id) = (Vec::new(), Vec::new(), None, Vec::new());
         let stream = Stream::server(stream, self.tls.clone())?;
-        self.members[index] = Some(Member { stream, unread, unsent, room, id });
+        self.members[index] = Some(Member { stream, unread, unsent, room, id, target: None });
         Ok(())
     }
 
@@ -193,10 +198,18 @@ impl Floor {
             if let Some(mask) = frame.mask.filter(|mask| *mask != [0; 4]) {
                 payload.iter_mut().enumerate().for_each(|(at, byte)| *byte ^= mask[at % 4]);
             }
-            match frame.opcode {
-                TEXT => self.handle_text(index, payload),
-                PING => self.send(index, PONG, payload),
-                CLOSE => {
+            let target = self.members[index].as_ref().and_then(|member| member.target);
+            match (frame.opcode, target) {
+                (TEXT, Some(target)) => {
+                    // The head of a frame without a mask is shorter.
+                    let head = frames::plain_head(TEXT, payload.len());
+                    let start = used + frame.start - head.len();
+                    bytes[start..start + head.len()].copy_from_slice(&head);
+                    self.write(target, &bytes[start..used + frame.end]);
+                }
+                (TEXT, None) => self.handle_text(index, payload),
+                (PING, _) => self.send(index, PONG, payload),
+                (CLOSE, _) => {
                     self.send(index, CLOSE, payload);
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
@@ -245,6 +258,9 @@ impl Floor {
         let Some(Member { room: Some(room), .. }) = &self.members[index] else { return };
         if let Some(target) = self.find(room, to) {
             self.send(target, TEXT, message);
+            if let Some(member) = self.members[index].as_mut().filter(|_| self.is_lean) {
+                member.target = Some(target);
+            }
         } else if let Some(link) = &mut self.link {
             link.post(room, to, message);
         }
@@ -327,6 +343,11 @@ impl Floor {
         let Some(room) = member.room.filter(|_| !member.id.is_empty()) else { return };
         let Some(members) = self.rooms.get_mut(&room) else { return };
         members.retain(|&other| other != index);
+        for &other in &*members {
+            if let Some(other) = &mut self.members[other] {
+                other.target = None;
+            }
+        }
         if members.is_empty() {
             self.rooms.remove(&room);
             return;
