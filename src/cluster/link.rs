@@ -158,7 +158,8 @@ impl EngineLink {
         match never {}
     }
 
-    /// Confirms the signals of other nodes, as [`Self::run_heartbeat`] does where much was read, and answers those of this one that others have not confirmed in time.
+    /// Confirms the signals of other nodes, as [`Self::run_heartbeat`] does where much was read, and answers those of this one that
+    /// others have not confirmed in time.
     async fn run_receipts(&self) -> Result<Infallible, RedisError> {
         let (gateway, timings) = (&self.gateway, self.gateway.timings);
         let confirm = async {
