@@ -168,21 +168,20 @@ impl Room {
     /// Removes members of other nodes that were unconfirmed for too long, and local ones that were released and that no node
     /// took; how many of those there are. It has to be called again as long as there are others of either kind.
     pub(super) fn expire_unconfirmed(&mut self, now: Instant, timings: ClusterTimings) -> usize {
-        let is_over = |member: &RoomMember| match &member.location {
-            Location::Remote(remote) => remote
-                .unconfirmed_since
-                .is_some_and(|since| now.duration_since(since) >= timings.unconfirmed_member_ttl()),
-            Location::Local { .. } => false,
+        let unconfirmed_since = |member: &RoomMember| match &member.location {
+            Location::Remote(remote) => remote.unconfirmed_since,
+            Location::Local { .. } => None,
+        };
+        let is_over = |member: &RoomMember| {
+            unconfirmed_since(member)
+                .is_some_and(|since| now.duration_since(since) >= timings.unconfirmed_member_ttl())
         };
         while let Some(index) = self.members.iter().position(is_over) {
             self.remove_at(index, None, LOST, now);
         }
         let lost = self.expire_outgoing(now, timings);
-        let is_unconfirmed = |member: &RoomMember| match &member.location {
-            Location::Remote(remote) => remote.unconfirmed_since.is_some(),
-            Location::Local { .. } => false,
-        };
-        if !self.outgoing.is_empty() || self.members.iter().any(is_unconfirmed) {
+        let is_unconfirmed = self.members.iter().any(|member| unconfirmed_since(member).is_some());
+        if is_unconfirmed || !self.outgoing.is_empty() {
             self.backend.note_unsettled(&self.id);
         }
         lost

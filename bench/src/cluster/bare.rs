@@ -3,9 +3,9 @@
 //! The engine's cost of a message depends on the batch sizes of writes and reads, and on the load of the core that it
 //! shares. So this loop is closed like the real one: a fixed number of messages is in flight, all that may be sent is
 //! sent as one pipeline of at most the server's size, the thread that waits for the response blocks, and both threads
-//! run on the cores of the nodes and keep them busy. An entry is one real message, where the server puts several into one. The number of
-//! messages in flight determines the batch sizes: [`Window`] finds the number with which reads are as large as in the
-//! real loop. Both averages are in the table; if they differ, the ratio has little meaning.
+//! run on the cores of the nodes and keep them busy. An entry is one real message, where the server puts several into one.
+//! The number of messages in flight determines the batch sizes: [`Window`] finds the number with which reads are as large
+//! as in the real loop. Both averages are in the table; if they differ, the ratio has little meaning.
 
 use std::{
     io,
@@ -87,8 +87,8 @@ struct Loop {
     read: AtomicU64,
 }
 
-/// One round of the loop with one `message`, an entry each time, `window` of them in flight. Meanwhile the clients of `load` are
-/// polled as in any other round: beside an idle core, the core of the engine would be faster.
+/// One round of the loop with one `message`, an entry each time, `window` of them in flight. Meanwhile the clients of `load`
+/// are polled as in any other round: beside an idle core, the core of the engine would be faster.
 pub fn round(
     engine: &Engine,
     (load, idle): (&mut Load, &mut impl Steady),
@@ -163,7 +163,7 @@ impl Loop {
         while let Some(some) = self.wait_for_window()? {
             let mut pipe = Pipeline::with_capacity(some);
             for _ in 0..some {
-                // As `post` in `src/cluster/commands.rs`.
+                // As in `src/cluster/commands.rs`, but for the limit: no heartbeat drops what was read here.
                 let add = pipe.cmd("XADD").arg(inbox).arg("NOMKSTREAM").arg("MAXLEN").arg("~");
                 add.arg(100_000).arg("*").arg(name).arg(value);
             }

@@ -22,7 +22,7 @@ const PAIRS: usize = 8;
 /// Messages in flight in each pair: as many in all as in the relay of 64 rooms.
 const AT_ONCE: usize = 8;
 /// A message of this size makes a frame of 600 bytes.
-const BYTES: usize = 672;
+pub const BYTES: usize = 672;
 
 /// A sample of all processes: the statistics of the engine, and the processor time of the two that relay.
 type Sample = (Stats, Duration);

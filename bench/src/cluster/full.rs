@@ -11,7 +11,7 @@ use std::{
 use hdrhistogram::Histogram;
 use memchr::memmem;
 
-use super::{Outcome, Plan, engine::Engine};
+use super::{Outcome, Plan, cross::BYTES, engine::Engine};
 use crate::{
     load::{Identity, Load, Scenario},
     max_connections,
@@ -25,15 +25,12 @@ pub const HOLD: &str = "hold";
 
 const NODES: usize = 3;
 
-/// A message of this size makes a frame of 600 bytes.
-const BYTES: usize = 672;
-
 /// What such a process says when all its members have joined, and when each of them has been told that a peer has left.
 const JOINED: &str = "joined";
 const TOLD: &str = "told";
 
-/// How long they are measured while nobody sends anything.
-const IDLE: Duration = Duration::from_secs(10);
+/// How long they are measured while nobody sends anything, in rounds: some heartbeats by default.
+const IDLE_ROUNDS: u32 = 14;
 
 /// Longer than a node that is killed has a lease, and the others need to be told.
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -177,7 +174,7 @@ pub fn measure(plan: &Plan) -> Outcome<Vec<Row>> {
 
     // Some heartbeats, and what else is done at intervals.
     let (start, from) = (Instant::now(), (cpu(&nodes)?, engine.stats()?.cpu));
-    std::thread::sleep(IDLE);
+    std::thread::sleep(plan.length * IDLE_ROUNDS);
     let idle = start.elapsed().as_secs_f64();
     let (idle_nodes, idle_engine) = (cpu(&nodes)? - from.0, engine.stats()?.cpu - from.1);
 
